@@ -1,0 +1,23 @@
+// `aedes-cluster node`: one node in the foreground until a signal, or until the `up` that started it is gone.
+import { loadConfig, options } from '../config.ts'
+import { Node } from '../node.ts'
+import { parseArguments, type FlagShape } from './arguments.ts'
+
+/** The flags of a node: every option of config.ts and the file that may hold them. */
+export const nodeFlags: Record<string, FlagShape> = {
+  ...Object.fromEntries(Object.keys(options).map((name) => [name, name === 'listen' ? { repeats: true } : {}])),
+  config: {},
+}
+
+export interface Interrupt {
+  /** Settles at the first SIGINT or SIGTERM, or when the parent process is gone. */
+  readonly first: Promise<void>
+}
+
+/** @throws OperatorError when the node cannot start */
+export async function node(argv: readonly string[], interrupt: Interrupt): Promise<void> {
+  const running = await Node.start(loadConfig(parseArguments(argv, nodeFlags), process.env))
+  process.send?.({ listen: running.endpoints, admin: running.adminUrl }) // to `up`
+  await interrupt.first
+  await running.stop()
+}

@@ -1,0 +1,133 @@
+// `aedes-cluster up`: the local cluster: an embedded Redis and some nodes, each a process of its own, as children of this
+// one. A node or Redis that dies is started again; when this process ends, however it ends, its children end.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { z } from 'zod'
+import { flagOf } from '../config.ts'
+import { OperatorError } from '../errors.ts'
+import { parseArguments } from './arguments.ts'
+import { startEmbeddedRedis, type EmbeddedRedis } from './embedded-redis.ts'
+import type { Interrupt } from './node.ts'
+
+const port = z.coerce.number().int().min(1).max(65_509)
+
+/** The options of `up`; the table in broker/README.md is checked against them. */
+export const upOptions = {
+  nodes: { schema: z.coerce.number().int().min(1).max(26).default(3), about: 'how many nodes', hint: 'Use a number from 1 to 26' },
+  port: { schema: port.default(1883), about: 'MQTT port of the first node; the next ones follow', hint: 'Use a port number, e.g. --port 1883' },
+  wsPort: { schema: port.default(8083), about: 'WebSocket port of the first node', hint: 'Use a port number, e.g. --ws-port 8083' },
+  adminPort: { schema: port.default(18083), about: 'admin port of the first node, always on loopback', hint: 'Use a port number, e.g. --admin-port 18083' },
+  host: { schema: z.string().min(1).default('127.0.0.1'), about: 'address that MQTT and WebSocket listen on', hint: 'Use an address of this machine, e.g. --host 0.0.0.0' },
+  data: { schema: z.string().min(1).default('./data'), about: 'folder of the embedded Redis', hint: 'Name a folder that may be written' },
+} as const
+
+type UpConfig = { readonly [K in keyof typeof upOptions]: z.infer<(typeof upOptions)[K]['schema']> }
+
+const restartMs = 1_000
+const main = fileURLToPath(new URL('../main.js', import.meta.url))
+
+function readOptions(argv: readonly string[]): UpConfig {
+  const given = parseArguments(argv, Object.fromEntries(Object.keys(upOptions).map((name) => [name, {}])))
+  const config: Record<string, unknown> = {}
+  for (const [name, { schema, hint }] of Object.entries(upOptions)) {
+    const result = schema.safeParse(given[name])
+    if (!result.success) throw new OperatorError(`is not valid (${result.error.issues[0]?.message ?? ''})`, { reason: 'usage', field: flagOf(name), value: given[name], hint })
+    config[name] = result.data
+  }
+  return config as UpConfig
+}
+
+/** A child node: started, watched, started again when it dies, until `stop`. */
+class NodeProcess {
+  readonly id: string
+  readonly #argv: readonly string[]
+  #child: ChildProcess | undefined
+  #stopping = false
+
+  constructor(id: string, argv: readonly string[]) {
+    this.id = id
+    this.#argv = argv
+  }
+
+  /** Resolves to the endpoints once the node serves. @throws OperatorError when it ends before that; it said why itself */
+  async start(): Promise<string[]> {
+    const child = spawn(process.execPath, [main, 'node', ...this.#argv], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], detached: true })
+    this.#child = child
+    const message = await new Promise<{ listen: string[]; admin?: string }>((resolve, reject) => {
+      child.once('message', (value) => resolve(value as { listen: string[]; admin?: string }))
+      child.once('exit', (code) => reject(new ChildEnded(code ?? 1)))
+    })
+    child.once('exit', (code, signal) => { if (!this.#stopping) void this.#again(code, signal) })
+    return [...message.listen, ...(message.admin === undefined ? [] : [message.admin])]
+  }
+
+  async #again(code: number | null, signal: string | null): Promise<void> {
+    process.stderr.write(`node ${this.id} ended (${signal ?? `exit code ${code ?? '?'}`}); starting it again\n`)
+    await new Promise((resolve) => setTimeout(resolve, restartMs))
+    if (this.#stopping) return
+    try {
+      await this.start()
+      process.stderr.write(`node ${this.id} serves again\n`)
+    } catch (error) {
+      if (!(error instanceof ChildEnded)) throw error
+      if (!this.#stopping) await this.#again(error.code, null)
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true
+    const child = this.#child
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
+    child.kill('SIGTERM')
+    await once(child, 'exit')
+  }
+}
+
+/** A node ended before it served; its own one-line error stands on standard error already. */
+export class ChildEnded extends Error {
+  readonly code: number
+
+  constructor(code: number) {
+    super(`a node ended with exit code ${code}`)
+    this.code = code
+  }
+}
+
+/** @throws OperatorError, ChildEnded; whatever was started is ended */
+export async function up(argv: readonly string[], interrupt: Interrupt): Promise<void> {
+  const config = readOptions(argv)
+  let redis = await startEmbeddedRedis(config.data)
+  let stopping = false
+  const keepRedis = async (running: EmbeddedRedis): Promise<void> => {
+    await running.ended
+    if (stopping) return
+    process.stderr.write('Redis ended; starting it again\n')
+    await new Promise((resolve) => setTimeout(resolve, restartMs))
+    if (stopping) return
+    redis = await startEmbeddedRedis(config.data)
+    return keepRedis(redis)
+  }
+  const nodes = Array.from({ length: config.nodes }, (_, i) => {
+    const id = String.fromCharCode(97 + i)
+    return new NodeProcess(id, [
+      '--id', id, '--redis', redis.url, '--log-level', 'warn',
+      '--listen', `mqtt://${config.host}:${config.port + i}`, '--listen', `ws://${config.host}:${config.wsPort + i}/mqtt`,
+      '--admin', `http://127.0.0.1:${config.adminPort + i}`,
+    ])
+  })
+  try {
+    const failed = keepRedis(redis)
+    const serving = await Promise.race([Promise.all(nodes.map((node) => node.start())), interrupt.first.then(() => [])])
+    if (serving.length > 0) {
+      process.stdout.write(`aedes-cluster: ${config.nodes} nodes, one broker; data in ${config.data}\n`)
+      serving.forEach((endpoints, i) => process.stdout.write(`  ${nodes[i]!.id}  ${endpoints.join('  ')}\n`))
+      process.stdout.write('Ctrl-C stops everything.\n')
+      await Promise.race([interrupt.first, failed])
+    }
+  } finally {
+    stopping = true
+    await Promise.all(nodes.map((node) => node.stop()))
+    await redis.stop()
+  }
+}

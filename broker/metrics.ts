@@ -1,0 +1,16 @@
+// The metrics of one node, in Prometheus' text format at /metrics. The table in broker/README.md is checked against them.
+// Counters live in this process and start at 0 with it.
+import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+
+export class Metrics {
+  readonly registry = new Registry()
+  readonly connections = new Gauge({ name: 'aedes_cluster_connections', help: 'clients connected to this node', registers: [this.registry] })
+  readonly connects = new Counter({ name: 'aedes_cluster_connects_total', help: 'clients that completed a CONNECT', registers: [this.registry] })
+  readonly published = new Counter({ name: 'aedes_cluster_publishes_received_total', help: 'PUBLISH packets taken from clients', labelNames: ['qos'], registers: [this.registry] })
+  readonly clientErrors = new Counter({ name: 'aedes_cluster_client_errors_total', help: 'connections ended by an error: protocol, keep alive, socket', registers: [this.registry] })
+  readonly redisUp = new Gauge({ name: 'aedes_cluster_redis_up', help: '1 when Redis answered the last readiness check', registers: [this.registry] })
+
+  constructor() {
+    collectDefaultMetrics({ register: this.registry })
+  }
+}

@@ -1,0 +1,15 @@
+// MQTT 5 reason codes that this broker sends, by the standard's names (section 2.4).
+
+export const ReasonCode = {
+  success: 0x00,
+  malformedPacket: 0x81,
+  protocolError: 0x82,
+  serverUnavailable: 0x88,
+  serverShuttingDown: 0x8b,
+  sessionTakenOver: 0x8e,
+  topicAliasInvalid: 0x94,
+  packetTooLarge: 0x95,
+  quotaExceeded: 0x97,
+} as const
+
+export type ReasonCode = (typeof ReasonCode)[keyof typeof ReasonCode]

@@ -1,0 +1,155 @@
+// A cluster of real node processes on a real Redis, with faults as verbs. Node processes run the built dist/, as in
+// production; each is ended by its pid.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { TestClient, type ConnectOptions } from './client.ts'
+import { startRedis, type TestRedis } from './redis.ts'
+
+/** The built entry point: `node dist/broker/main.js`. */
+export const mainPath = fileURLToPath(new URL('../../dist/broker/main.js', import.meta.url))
+
+export class TestNode {
+  readonly id: string
+  readonly #argv: readonly string[]
+  #process: ChildProcess | undefined
+  #clients: TestClient[] = []
+  url = ''
+  wsUrl = ''
+  adminUrl = ''
+  /** What the node wrote to standard error since its last start. */
+  log = ''
+
+  constructor(id: string, argv: readonly string[]) {
+    this.id = id
+    this.#argv = argv
+  }
+
+  get pid(): number {
+    return this.#process?.pid ?? 0
+  }
+
+  get running(): boolean {
+    return this.#process !== undefined && this.#process.exitCode === null && this.#process.signalCode === null
+  }
+
+  /** Starts the process; after the first start it keeps its ports. */
+  async start(): Promise<void> {
+    const [listen, ws, admin] = this.url === '' ? ['mqtt://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt', 'http://127.0.0.1:0'] : [this.url, this.wsUrl, this.adminUrl]
+    const child = spawn(process.execPath, [mainPath, 'node', '--id', this.id, '--listen', listen, '--listen', ws, '--admin', admin, ...this.#argv], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+    this.#process = child
+    this.log = ''
+    child.stderr!.on('data', (chunk: Buffer) => { this.log = (this.log + chunk.toString()).slice(-100_000) })
+    const ready = once(child, 'message') as Promise<[{ listen: [string, string]; admin: string }]>
+    const ended = once(child, 'exit').then(() => { throw new Error(`node ${this.id} did not start:\n${this.log}`) })
+    const [message] = await Promise.race([ready, ended])
+    ;[this.url, this.wsUrl] = message.listen
+    this.adminUrl = message.admin
+  }
+
+  async connect(clientId: string, options: ConnectOptions & { ws?: boolean } = {}): Promise<TestClient> {
+    const { ws = false, ...rest } = options
+    const client = await TestClient.connect(ws ? this.wsUrl : this.url, clientId, rest)
+    this.#clients.push(client)
+    return client
+  }
+
+  /** Publishes by a client of its own and resolves when the publish is complete. */
+  async publish(topic: string, payload: string, options: { qos?: 0 | 1 | 2; retain?: boolean } = {}): Promise<void> {
+    await using client = await TestClient.connect(this.url, `publisher-${this.id}-${Math.random().toString(36).slice(2)}`)
+    await client.publish(topic, payload, options)
+    await client.disconnect()
+  }
+
+  async admin(path: string): Promise<{ status: number; body: string }> {
+    const response = await fetch(this.adminUrl + path)
+    return { status: response.status, body: await response.text() }
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    if (!this.running) return
+    const exited = once(this.#process!, 'exit')
+    this.#process!.kill(signal)
+    await exited
+  }
+
+  /** kill -9: nothing is flushed, nobody is told. */
+  kill(): Promise<void> {
+    return this.#end('SIGKILL')
+  }
+
+  /** SIGTERM: resolves to the exit code once the node has ended gracefully. */
+  async stop(): Promise<number | null> {
+    await this.#end('SIGTERM')
+    return this.#process?.exitCode ?? null
+  }
+
+  async restart(): Promise<void> {
+    await this.kill()
+    await this.start()
+  }
+
+  pause(): void {
+    this.#process?.kill('SIGSTOP')
+  }
+
+  resume(): void {
+    this.#process?.kill('SIGCONT')
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#process?.kill(name)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.resume()
+    await Promise.all(this.#clients.map((client) => client[Symbol.asyncDispose]()))
+    await this.kill()
+  }
+}
+
+export interface ClusterOptions {
+  readonly nodes?: number
+  readonly prefix?: string
+  /** Further arguments of every node. */
+  readonly argv?: readonly string[]
+  /** A Redis to share; otherwise the cluster brings its own. */
+  readonly redis?: TestRedis
+}
+
+export class TestCluster {
+  readonly redis: TestRedis
+  readonly nodes: readonly TestNode[]
+  readonly #ownRedis: boolean
+
+  constructor(redis: TestRedis, nodes: readonly TestNode[], ownRedis: boolean) {
+    this.redis = redis
+    this.nodes = nodes
+    this.#ownRedis = ownRedis
+  }
+
+  node(index: number): TestNode {
+    const node = this.nodes[index]
+    if (node === undefined) throw new Error(`the cluster has ${this.nodes.length} nodes`)
+    return node
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node[Symbol.asyncDispose]()))
+    if (this.#ownRedis) await this.redis[Symbol.asyncDispose]()
+  }
+}
+
+/** `await using cluster = await startCluster({ nodes: 3 })`: all nodes serve when it resolves, all are gone when it goes. */
+export async function startCluster({ nodes = 3, prefix = 'test', argv = [], redis }: ClusterOptions = {}): Promise<TestCluster> {
+  const store = redis ?? await startRedis()
+  const list = Array.from({ length: nodes }, (_, i) => new TestNode(String.fromCharCode(97 + i), ['--redis', store.url, '--prefix', prefix, ...argv]))
+  const cluster = new TestCluster(store, list, redis === undefined)
+  try {
+    await Promise.all(list.map((node) => node.start()))
+  } catch (error) {
+    await cluster[Symbol.asyncDispose]()
+    throw error
+  }
+  return cluster
+}

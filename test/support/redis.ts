@@ -1,0 +1,79 @@
+// A real redis-server for one test: its own port and data folder, append-only file with `appendfsync always`, as the
+// embedded Redis of `aedes-cluster up` has it. The process is ours alone and is ended by its pid.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** A TCP port on 127.0.0.1 that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+export class TestRedis {
+  readonly port: number
+  readonly folder: string
+  readonly #extra: readonly string[]
+  #process: ChildProcess | undefined
+
+  constructor(port: number, folder: string, extra: readonly string[]) {
+    this.port = port
+    this.folder = folder
+    this.#extra = extra
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`
+  }
+
+  /** Starts the server on its port and data folder; resolves when it accepts connections. */
+  async start(): Promise<void> {
+    const child = spawn('redis-server', [
+      '--port', String(this.port), '--bind', '127.0.0.1', '--dir', this.folder, '--save', '',
+      '--appendonly', 'yes', '--appendfsync', 'always', ...this.#extra,
+    ], { stdio: ['ignore', 'pipe', 'inherit'] })
+    this.#process = child
+    let output = ''
+    for await (const chunk of child.stdout.iterator({ destroyOnReturn: false })) {
+      output += String(chunk)
+      if (output.includes('Ready to accept connections')) break
+    }
+    if (child.exitCode !== null || !output.includes('Ready to accept')) throw new Error(`redis-server did not start:\n${output}`)
+    child.stdout.resume()
+  }
+
+  /** `SIGTERM` by default: Redis writes its append-only file and ends. `SIGKILL` is the crash, `SIGSTOP`/`SIGCONT` the freeze. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const child = this.#process
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
+    child.kill(signal)
+    await once(child, 'exit')
+  }
+
+  pause(): void {
+    this.#process?.kill('SIGSTOP')
+  }
+
+  resume(): void {
+    this.#process?.kill('SIGCONT')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop('SIGKILL')
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** Starts a Redis of its own; `await using redis = await startRedis()` ends it and removes its data. */
+export async function startRedis(...extra: string[]): Promise<TestRedis> {
+  const redis = new TestRedis(await freePort(), mkdtempSync(join(tmpdir(), 'aedes-cluster-redis-')), extra)
+  await redis.start()
+  return redis
+}
