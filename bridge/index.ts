@@ -1,42 +1,53 @@
 // What bridges the nodes to one another through Redis, as one door: a node imports this file and nothing else of bridge/.
-// In this version the two stock packages carry the cluster: mqemitter-redis the messages, aedes-persistence-redis the state.
+// The data plane carries the messages. The control plane (mqemitter-redis) carries what may be missed once: $SYS and
+// takeover hints. Sessions that outlive their connection are still kept by aedes-persistence-redis.
+import { DataPlane, type DataPlaneOptions, type Receiver } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
+import { BridgeError } from './errors.ts'
 import { createPersistence, type Persistence } from './persistence.ts'
 import { ping, pingOn } from './stock-redis.ts'
 
+export type { DataPlane, Receiver } from './data-plane.ts'
+export { packMessage, unpackMessage } from './codec.ts'
+export { diagnostics } from './diagnostics.ts'
 export { BridgeError, type BridgeErrorCode } from './errors.ts'
+export { FilterTrie } from './filter-trie.ts'
+export type { Message } from './message.ts'
+export type { Persistence, StoredPacket } from './persistence.ts'
+export { RouteKind } from './routing-table.ts'
 export { ping } from './stock-redis.ts'
+export { filterMatches, isValidFilter, isValidTopic } from './topic.ts'
 
-export interface BridgeOptions {
-  /** This node's name, unique in the cluster. */
-  readonly nodeId: string
-  /** redis://, rediss:// or unix:///path */
-  readonly redis: string
-  readonly prefix: string
-  /** A Redis that is silent for so long counts as away. */
-  readonly redisTimeoutMs: number
+export interface BridgeOptions extends DataPlaneOptions {
   /** Hears of lost connections and failed commands; the bridge itself goes on. */
   readonly onError: (error: Error) => void
 }
 
 export interface Bridge {
-  /** Aedes' `mq`. */
+  /** The control plane, as Aedes' `mq`. */
   readonly emitter: Emitter
   /** Aedes' `persistence`. */
   readonly persistence: Persistence
+  /** Joins the cluster with the data plane of a new boot; again after it was fenced. */
+  join(receiver: Receiver): Promise<DataPlane>
   /** @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE */
   ping(timeoutMs: number): Promise<void>
   close(): Promise<void>
 }
 
-/** @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE when Redis does not answer at start */
+/** The oldest Redis with what we use: functions of scripts' first line, XADD NOMKSTREAM. */
+const redisMajorMin = 7
+
+/** @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE when Redis does not answer at start, ERR_BRIDGE_REDIS_TOO_OLD */
 export async function createBridge(options: BridgeOptions): Promise<Bridge> {
-  await ping(options.redis, options.redisTimeoutMs)
+  const version = await ping(options.redis, options.redisTimeoutMs)
+  if (Number.parseInt(version, 10) < redisMajorMin) throw new BridgeError('ERR_BRIDGE_REDIS_TOO_OLD', `Redis ${version} is older than ${redisMajorMin}.0`)
   const emitter = new Emitter(options.redis, options.prefix, options.onError)
   const { persistence, connection } = createPersistence(options.redis, options.prefix, options.onError)
   return {
     emitter,
     persistence,
+    join: (receiver) => DataPlane.start(options, receiver),
     ping: (timeoutMs) => pingOn(connection, timeoutMs),
     close: async () => {
       await new Promise<void>((resolve) => emitter.close(() => resolve()))

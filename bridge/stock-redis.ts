@@ -14,17 +14,17 @@ export function connectStock(url: string, keyPrefix: string, onError: (error: Er
 }
 
 /**
- * Asks Redis for a PONG on a connection of its own.
+ * Asks Redis for its version on a connection of its own (INFO server).
  * @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE after `timeoutMs`, or at once when it refuses
  */
-export async function ping(url: string, timeoutMs: number): Promise<void> {
+export async function ping(url: string, timeoutMs: number): Promise<string> {
   const options: RedisOptions = { lazyConnect: true, connectTimeout: timeoutMs, commandTimeout: timeoutMs, retryStrategy: () => null, maxRetriesPerRequest: 0, enableOfflineQueue: false }
   const redis = url.startsWith('unix://') ? new Redis(url.slice('unix://'.length), options) : new Redis(url, options)
   let reason = ''
   redis.on('error', (error: Error) => { reason = error.message })
   try {
     await redis.connect()
-    await redis.ping()
+    return /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? '0'
   } catch (error) {
     throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `Redis does not answer (${reason || (error as Error).message})`, { cause: error })
   } finally {

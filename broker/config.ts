@@ -81,6 +81,7 @@ export const options = {
   drainTimeoutMs: { schema: positiveMs.default(limits.drainTimeoutMs), about: 'time after which a client that reads nothing is disconnected', shape: 'ms', hint: 'Use a number of milliseconds' },
   shutdownMs: { schema: positiveMs.default(limits.shutdownMs), about: 'time a graceful stop may take', shape: 'ms', hint: 'Use a number of milliseconds' },
   redisTimeoutMs: { schema: positiveMs.default(limits.redisTimeoutMs), about: 'time after which a silent Redis counts as away', shape: 'ms', hint: 'Use a number of milliseconds' },
+  leaseMs: { schema: z.coerce.number().int().min(3_000).default(limits.leaseMs), about: 'time without a sign of life after which the others may declare this node dead; the same on every node', shape: 'ms', hint: 'Use 3000 or more milliseconds' },
 } as const satisfies Record<string, Option>
 
 type OptionName = keyof typeof options

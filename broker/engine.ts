@@ -1,99 +1,255 @@
-// The only file that reaches into Aedes. Owns the Aedes instance of a node: the protocol engine behind every connection.
-// Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts, so that an upgrade fails
-// loudly and here. State: the connections of this process; sessions and messages are the bridge's.
-import { Aedes, type Client } from 'aedes'
+// The only file that reaches into Aedes and mqtt-packet. Aedes keeps CONNECT, SUBSCRIBE, UNSUBSCRIBE, keep alive, wills and
+// the end of a connection; PUBLISH and its acknowledgements are ours (connection.ts). Two hooks do it: inbound, the bytes
+// of a connection come to our reader and only other packets go on to Aedes' parser; outbound, mqtt-packet's writeToStream
+// hands what Aedes writes to the connection's outbox. Each assumption about Aedes' insides has a contract test in
+// test/conformance/engine.test.ts, so that an upgrade fails loudly and here. State: the connections of this process.
+import { Aedes } from 'aedes'
+import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
+import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
-import type { Duplex } from 'node:stream'
-import type { Bridge } from '../bridge/index.ts'
+import { Readable, type Duplex } from 'node:stream'
+import type { Bridge, Message, Persistence } from '../bridge/index.ts'
 import type { Config } from './config.ts'
+import { Connection, type ConnectionHost } from './connection.ts'
+import type { SubscriptionOptions } from './delivery/local-table.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
+import { messageOf } from './wire/publish.ts'
 
-export interface EngineEvents {
+type Done = (error?: Error | null) => void
+type Listener = (packet: unknown, done: () => void) => void
+
+/** What of an Aedes client we rely on. */
+export interface AedesClient extends EventEmitter {
+  readonly id: string | null
+  readonly version: number
+  readonly clean: boolean
+  readonly receiveMaximum: number
+  readonly maximumPacketSize: number | undefined
+  subscriptions: Record<string, AedesSubscription>
+  readonly _keepaliveTimer: NodeJS.Timeout | null
+  readonly _keepaliveInterval: number
+  _parsingBatch: number
+  _nextBatch: (error?: Error) => void
+  readonly _parser: EventEmitter & { parse(bytes: Buffer): number }
+  disconnect(options: { reasonCode: number }, done?: () => void): void
+  close(done?: () => void): void
+}
+
+interface AedesSubscription {
+  readonly qos: 0 | 1 | 2
+  readonly func: Listener
+  readonly nl?: boolean
+  readonly rap?: boolean
+  readonly rh?: 0 | 1 | 2
+  readonly si?: number
+}
+
+interface AedesInsides extends EventEmitter {
+  clients: Record<string, AedesClient>
+  brokers: Record<string, unknown>
+  handle(stream: Duplex, request?: IncomingMessage): AedesClient
+  listen(): Promise<void>
+  close(done: () => void): void
+  publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
+}
+
+/** What a node does for its engine. */
+export interface EngineHost extends Omit<ConnectionHost, 'violated'> {
+  /** Resolves when every node can know of the subscription: then SUBACK is sent. */
+  subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void>
+  unsubscribed(connection: Connection, filter: string): void
+  /** SUBACK is on its way: Retained Messages may follow. */
+  replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void
+  /** A will, or what an MQTT client cannot send; `done` when it is stored. */
+  publishOwn(message: Message, done: () => void): void
   onClient(): void
   onClientGone(): void
-  onPublish(qos: number): void
   onClientError(clientId: string | undefined, error: Error): void
   onError(error: Error): void
 }
 
-type Deliver = (packet: unknown, done: () => void) => void
+/** Connections by the stream that Aedes writes to: the outbound hook. */
+const connections = new WeakMap<object, Connection>()
+const writeToStream = mqttPacket.writeToStream
+mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
+  const connection = connections.get(stream)
+  if (connection === undefined) return writeToStream(packet, stream, options)
+  connection.outbox.push(mqttPacket.generate(packet, options))
+  return true
+}, { cacheNumbers: writeToStream.cacheNumbers })
 
-interface ClientInsides {
-  readonly connackSent: boolean
-  deliver0: Deliver
-  deliverQoS: Deliver
-  once(event: 'connected', listener: () => void): void
-}
-
-/**
- * Aedes restores a session's subscriptions before it sends the CONNACK, and a message that comes in between is written
- * first: clients take that for a broken server [MQTT-3.2.0-1]. Deliveries wait until the client is connected.
- */
-function holdUntilConnected(client: ClientInsides): void {
-  const held = (deliver: Deliver): Deliver => (packet, done) => {
-    if (client.connackSent) deliver(packet, done)
-    else client.once('connected', () => deliver(packet, done))
-  }
-  client.deliver0 = held(client.deliver0)
-  client.deliverQoS = held(client.deliverQoS)
-}
-
-interface AedesInsides {
-  clients: Record<string, Client>
-  brokers: Record<string, unknown>
+/** Aedes' persistence without what is ours: queues are read by stored-session.ts, Retained Messages by the data plane. */
+function withoutDelivery(persistence: Persistence): Persistence {
+  return Object.assign(Object.create(persistence) as Persistence, {
+    outgoingStream: () => Readable.from([]),
+    createRetainedStreamCombi: () => Readable.from([]),
+  })
 }
 
 export class Engine {
-  readonly #aedes: Aedes
+  readonly #aedes: AedesInsides
+  readonly #host: EngineHost
+  readonly #bridge: Bridge
+  readonly #byClient = new WeakMap<object, Connection>()
+  readonly #open = new Set<Connection>()
+  /** Deliver functions that Aedes registers for client subscriptions → whose they are. */
+  readonly #subscriptions = new WeakMap<Listener, { connection: Connection; filter: string; subscription: AedesSubscription }>()
+  readonly #excusing: NodeJS.Timeout
 
-  constructor(nodeId: string, bridge: Bridge, config: Config, events: EngineEvents) {
+  constructor(name: string, bridge: Bridge, config: Config, host: EngineHost) {
+    this.#host = host
+    this.#bridge = bridge
     this.#aedes = new Aedes({
-      id: nodeId,
-      mq: bridge.emitter,
-      persistence: bridge.persistence,
+      id: name,
+      mq: this.#mq(),
+      persistence: withoutDelivery(bridge.persistence),
       connectTimeout: config.connectTimeoutMs,
       drainTimeout: config.drainTimeoutMs,
       maximumPacketSize: config.packetBytesMax,
       maxTopicLevels: limits.topicLevelsMax,
       maxClientsIdLength: 65_535, // [MQTT-3.1.3-5] lets a server take more than 23 bytes; devices use them
-    })
+      topicAliasMaximum: limits.topicAliasMax,
+      receiveMaximum: limits.publishingMax,
+    }) as unknown as AedesInsides
     // Keyed by what comes over the wire: no prototype, so that a client named `__proto__` is just a client.
-    const insides = this.#aedes as unknown as AedesInsides
-    insides.clients = Object.create(null) as Record<string, Client>
-    insides.brokers = Object.create(null) as Record<string, unknown>
-    this.#aedes.on('client', () => events.onClient())
-    this.#aedes.on('clientDisconnect', () => events.onClientGone())
-    this.#aedes.on('publish', (packet, client) => { if (client !== null) events.onPublish(packet.qos) })
-    this.#aedes.on('clientError', (client, error) => events.onClientError(client?.id, error))
-    this.#aedes.on('connectionError', (client, error) => events.onClientError(client?.id, error))
-    ;(this.#aedes as unknown as NodeJS.EventEmitter).on('error', (error: Error) => events.onError(error))
+    this.#aedes.clients = Object.create(null) as Record<string, AedesClient>
+    this.#aedes.brokers = Object.create(null) as Record<string, unknown>
+    this.#aedes.publish = (packet, client, done) => this.#publish(packet, typeof client === 'function' ? client : done)
+    this.#aedes.on('client', () => host.onClient())
+    this.#aedes.on('clientDisconnect', () => host.onClientGone())
+    for (const event of ['clientError', 'connectionError']) this.#aedes.on(event, (client: AedesClient | null, error: Error) => host.onClientError(client?.id ?? undefined, error))
+    this.#aedes.on('error', (error: Error) => host.onError(error))
+    this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) => this.#subscribed(subscriptions, client))
+    this.#excusing = setInterval(() => { for (const connection of this.#open) connection.excuse() }, 500)
+    this.#excusing.unref()
   }
 
   async listen(): Promise<void> {
     await this.#aedes.listen()
   }
 
-  /** Serves one connection until it closes. */
-  handle(connection: Duplex, request?: IncomingMessage): void {
-    holdUntilConnected(this.#aedes.handle(connection, request) as unknown as ClientInsides)
+  get connections(): Iterable<Connection> {
+    return this.#open
   }
 
-  get connections(): number {
-    return Object.keys((this.#aedes as unknown as AedesInsides).clients).length
+  /** The connection of a client that is connected here. */
+  connectionOf(clientId: string): Connection | undefined {
+    const client = this.#aedes.clients[clientId]
+    return client === undefined ? undefined : this.#byClient.get(client)
   }
+
+  // The two hooks
+
+  /** Serves one connection until it closes. */
+  handle(stream: Duplex, request?: IncomingMessage): void {
+    const connection = new Connection(stream, { ...this.#connectionHost, packetBytesMax: this.#host.packetBytesMax })
+    connections.set(stream, connection)
+    const client = this.#aedes.handle(stream, request)
+    // Inbound: our reader instead of Aedes', which reads the next packet only when the last one is done.
+    stream.removeAllListeners('readable')
+    client._parsingBatch = 0 // 1 until Aedes reads for the first time, which it never does here
+    client._nextBatch = (error) => {
+      client._parsingBatch = 0
+      if (error !== undefined && error !== null) client.emit('error', error)
+    }
+    client.subscriptions = this.#trap(connection)
+    this.#byClient.set(client, connection)
+    this.#open.add(connection)
+    client.once('connected', () => connection.connected())
+    stream.once('close', () => {
+      connection.closed()
+      this.#open.delete(connection)
+    })
+    connection.attach(client)
+  }
+
+  get #connectionHost(): Omit<ConnectionHost, 'packetBytesMax'> {
+    return {
+      publish: (message, from, done) => this.#host.publish(message, from, done),
+      dropped: (cause, qos) => this.#host.dropped(cause, qos),
+      slow: (connection, slow) => this.#host.slow(connection, slow),
+      stored: (connection) => this.#host.stored(connection),
+      violated: (connection, violation) => {
+        this.#host.onClientError(connection.clientId, violation)
+        connection.client.disconnect({ reasonCode: violation.reasonCode })
+      },
+    }
+  }
+
+  /** What Aedes notes as a client's subscriptions: tells us whose the deliver function is that it registers next. */
+  #trap(connection: Connection): Record<string, AedesSubscription> {
+    return new Proxy(Object.create(null) as Record<string, AedesSubscription>, {
+      set: (target, filter: string, subscription: AedesSubscription) => {
+        connection.isNew.set(filter, target[filter] === undefined)
+        target[filter] = subscription
+        this.#subscriptions.set(subscription.func, { connection, filter, subscription })
+        return true
+      },
+    })
+  }
+
+  /** Aedes' `mq`: subscriptions of clients are the data plane's, its own ($SYS) the control plane's. */
+  #mq(): unknown {
+    const { emitter } = this.#bridge
+    const on = (topic: string, listener: Listener, done?: () => void): void => {
+      const known = this.#subscriptions.get(listener)
+      if (known === undefined) emitter.on(topic, listener, done)
+      else this.#host.subscribed(known.connection, known.filter, optionsOf(known.subscription)).then(() => done?.(), (error: unknown) => known.connection.client.emit('error', error))
+    }
+    const removeListener = (topic: string, listener: Listener, done?: () => void): void => {
+      const known = this.#subscriptions.get(listener)
+      if (known === undefined) return void emitter.removeListener(topic, listener, done)
+      // A new subscription to the same filter takes the place of the old one: only then is another function noted by now.
+      if (known.connection.client.subscriptions[known.filter]?.func === listener) this.#host.unsubscribed(known.connection, known.filter)
+      if (done !== undefined) setImmediate(done)
+    }
+    return { on, removeListener, emit: (packet: never, done: never) => emitter.emit(packet, done), close: (done: () => void) => setImmediate(done), current: 0 }
+  }
+
+  /** Aedes' own publishes: $SYS on the control plane, wills like any message. */
+  #publish(packet: IPublishPacket, done: Done | undefined): void {
+    if (packet.topic.startsWith('$SYS/')) this.#bridge.emitter.emit({ ...packet, qos: 0 }, () => done?.())
+    else this.#host.publishOwn(messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 })), () => done?.())
+  }
+
+  /** Emitted by Aedes behind the SUBACK. */
+  #subscribed(subscriptions: readonly { topic: string }[], client: AedesClient): void {
+    const connection = this.#byClient.get(client)
+    if (connection === undefined) return
+    const wanted = subscriptions.flatMap(({ topic: filter }) => {
+      const subscription = client.subscriptions[filter]
+      const isNew = connection.isNew.get(filter) ?? false
+      connection.isNew.delete(filter)
+      if (subscription === undefined || subscription.rh === 2 || (subscription.rh === 1 && !isNew)) return [] // [MQTT-3.3.1-9..11]
+      return [{ filter, options: optionsOf(subscription) }]
+    })
+    if (wanted.length > 0) this.#host.replay(connection, wanted)
+  }
+
+  // The end
 
   /** Tells every client to go (MQTT 5: DISCONNECT 0x8B), a bounded number per 10 ms; resolves when all were told. */
-  async disconnectAll(): Promise<void> {
-    const clients = Object.values((this.#aedes as unknown as AedesInsides).clients)
+  async disconnectAll(reasonCode: number = ReasonCode.serverShuttingDown): Promise<void> {
+    const clients = Object.values(this.#aedes.clients)
     for (let i = 0; i < clients.length; i += limits.disconnectsPerTurn) {
-      for (const client of clients.slice(i, i + limits.disconnectsPerTurn)) client.disconnect({ reasonCode: ReasonCode.serverShuttingDown })
+      for (const client of clients.slice(i, i + limits.disconnectsPerTurn)) client.disconnect({ reasonCode })
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
   }
 
+  /** Cuts every connection at once, without a word: this boot was declared dead, and nothing of it may be acknowledged. */
+  cutAll(): void {
+    for (const connection of this.#open) connection.stream.destroy()
+  }
+
   /** Closes every connection and Aedes itself. */
   close(): Promise<void> {
+    clearInterval(this.#excusing)
     return new Promise((resolve) => this.#aedes.close(resolve))
   }
 }
+
+const optionsOf = ({ qos, nl, rap, si }: AedesSubscription): SubscriptionOptions => ({
+  qos, noLocal: nl === true, retainAsPublished: rap === true, identifier: si,
+})

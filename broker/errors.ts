@@ -10,6 +10,7 @@ export const exitCodes = {
   redis: { code: 4, meaning: 'Redis cannot be reached or refuses us' },
   redisMissing: { code: 5, meaning: '`up` found no redis-server or valkey-server and could not install one' },
   dataInUse: { code: 6, meaning: '`up`: the data folder belongs to a cluster that is running' },
+  duplicate: { code: 7, meaning: 'a node of this name is alive in the cluster' },
 } as const
 
 export type ExitReason = keyof typeof exitCodes

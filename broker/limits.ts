@@ -7,7 +7,7 @@ export const limits = {
   connectTimeoutMs: 10_000,
   /** How long a client that reads nothing may hold its connection while data waits for it. */
   drainTimeoutMs: 60_000,
-  /** Levels of a topic or filter; Aedes' hard ceiling. */
+  /** Levels of a filter; Aedes' hard ceiling. */
   topicLevelsMax: 100,
   /** How long a graceful stop may take before connections are cut. */
   shutdownMs: 5_000,
@@ -15,4 +15,22 @@ export const limits = {
   disconnectsPerTurn: 100,
   /** A Redis that has not answered within this time counts as away. */
   redisTimeoutMs: 2_000,
+  /** A node whose lease was not renewed for so long may be declared dead by the others. */
+  leaseMs: 15_000,
+  /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum. */
+  topicAliasMax: 100,
+  /** QoS ≥ 1 publishes of one connection that are not acknowledged: beyond it we stop reading. Advertised as Receive Maximum. */
+  publishingMax: 1_000,
+  publishingBytesMax: 1024 * 1024,
+  /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes. */
+  controlPacketsMax: 40,
+  /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
+  inFlightMax: 1_000,
+  /** Bytes waiting for a connection above which it is slow (QoS 0 is dropped), and at which it is drained again. */
+  outboxHighBytes: 1024 * 1024,
+  outboxLowBytes: 256 * 1024,
+  /** Bytes waiting for a connection at which it is ended. */
+  waitingBytesMax: 16 * 1024 * 1024,
+  /** How long a slow subscriber may hold publishers back before they go on without it. */
+  slowHoldMs: 1_000,
 } as const

@@ -7,10 +7,29 @@ export class Metrics {
   readonly connections = new Gauge({ name: 'aedes_cluster_connections', help: 'clients connected to this node', registers: [this.registry] })
   readonly connects = new Counter({ name: 'aedes_cluster_connects_total', help: 'clients that completed a CONNECT', registers: [this.registry] })
   readonly published = new Counter({ name: 'aedes_cluster_publishes_received_total', help: 'PUBLISH packets taken from clients', labelNames: ['qos'], registers: [this.registry] })
+  readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, too-large, expired', labelNames: ['cause', 'qos'], registers: [this.registry] })
+  readonly nodes = new Gauge({ name: 'aedes_cluster_nodes', help: 'nodes alive in the cluster as this node knows it', registers: [this.registry] })
+  readonly garbage = new Counter({ name: 'aedes_cluster_garbage_total', help: 'entries in Redis that were not ours or not whole, skipped', labelNames: ['where'], registers: [this.registry] })
   readonly clientErrors = new Counter({ name: 'aedes_cluster_client_errors_total', help: 'connections ended by an error: protocol, keep alive, socket', registers: [this.registry] })
   readonly redisUp = new Gauge({ name: 'aedes_cluster_redis_up', help: '1 when Redis answered the last readiness check', registers: [this.registry] })
 
+  /** Publishes since the last look, by QoS: a counter of prom-client costs more than a PUBLISH may. */
+  readonly #publishes = [0, 0, 0]
+
   constructor() {
     collectDefaultMetrics({ register: this.registry })
+  }
+
+  publish(qos: number): void {
+    this.#publishes[qos]!++
+  }
+
+  /** Prometheus' text format. */
+  async text(): Promise<string> {
+    for (const [qos, count] of this.#publishes.entries()) {
+      this.published.inc({ qos }, count)
+      this.#publishes[qos] = 0
+    }
+    return this.registry.metrics()
   }
 }

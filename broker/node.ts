@@ -1,68 +1,127 @@
 // One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
 // Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
 // README.md's guarantees table says.
-import { BridgeError, createBridge, type Bridge } from '../bridge/index.ts'
+import { BridgeError, createBridge, diagnostics, type Bridge, type DataPlane } from '../bridge/index.ts'
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { startAdmin, type AdminServer, type Readiness } from './admin/server.ts'
 import { redisUrlWithPassword, withoutPassword, type Config } from './config.ts'
+import { Dispatch } from './dispatch.ts'
 import { Engine } from './engine.ts'
 import { OperatorError } from './errors.ts'
 import { listen, type Listener } from './listeners/index.ts'
 import { createLog, type Log } from './log.ts'
 import { Metrics } from './metrics.ts'
 
+/** One boot of the node: from joining the cluster until it leaves or is fenced. */
+interface Boot {
+  readonly plane: DataPlane
+  readonly engine: Engine
+  readonly dispatch: Dispatch
+}
+
 export class Node {
   readonly config: Config
   readonly metrics = new Metrics()
   readonly #log: Log
   readonly #bridge: Bridge
-  readonly #engine: Engine
+  #boot!: Boot
   #listeners: Listener[] = []
   #admin: AdminServer | undefined
-  #state: 'starting' | 'serving' | 'stopping' | 'stopped' = 'starting'
+  #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
 
   private constructor(config: Config, bridge: Bridge, log: Log) {
     this.config = config
     this.#bridge = bridge
     this.#log = log
-    this.#engine = new Engine(config.id, bridge, config, {
-      onClient: () => { this.metrics.connects.inc(); this.metrics.connections.inc() },
-      onClientGone: () => this.metrics.connections.dec(),
-      onPublish: (qos) => this.metrics.published.inc({ qos }),
-      onClientError: (clientId, error) => {
-        this.metrics.clientErrors.inc()
-        log.info({ clientId, reason: error.message }, 'connection ended by an error')
-      },
-      onError: (error) => log.error({ error: error.message }, 'engine error'),
-    })
+    diagnostics.shed.subscribe((message) => this.metrics.dropped.inc({ cause: (message as { cause: string }).cause, qos: 0 }))
+    diagnostics.garbage.subscribe((message) => this.metrics.garbage.inc({ where: (message as { where: string }).where }))
   }
 
   /**
    * Starts a node: resolves when it serves clients.
-   * @throws OperatorError when Redis cannot be reached or an address cannot be listened on; nothing is left running
+   * @throws OperatorError when Redis cannot be reached, a node of this name is alive or an address cannot be listened on;
+   *   nothing is left running
    */
   static async start(config: Config): Promise<Node> {
     const log = createLog(config)
-    const bridge = await connectBridge(config, log)
-    const node = new Node(config, bridge, log)
-    try {
-      await node.#engine.listen()
-      await node.#open()
-    } catch (error) {
-      await node.stop()
-      throw error
-    }
-    return node
+    return asOperator(config, async () => {
+      const bridge = await createBridge({
+        name: config.id, redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
+        onError: oncePerCause((cause) => log.warn({ error: cause }, 'redis')),
+      })
+      const node = new Node(config, bridge, log)
+      try {
+        node.#boot = await node.#join()
+        await node.#open()
+        return node
+      } catch (error) {
+        await node.stop()
+        throw error
+      }
+    })
+  }
+
+  async #join(): Promise<Boot> {
+    const dispatch = new Dispatch(this.#bridge, this.config.packetBytesMax, {
+      onPublish: (qos) => this.metrics.publish(qos),
+      onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
+      onClient: () => { this.metrics.connects.inc(); this.metrics.connections.inc() },
+      onClientGone: () => this.metrics.connections.dec(),
+      onClientError: (clientId, error) => {
+        this.metrics.clientErrors.inc()
+        this.#log.info({ clientId, reason: error.message }, 'connection ended by an error')
+      },
+      onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
+      onFenced: () => { this.#startAgain().catch((error: unknown) => { throw error }) },
+    })
+    const plane = await this.#bridge.join(dispatch)
+    const engine = new Engine(this.config.id, this.#bridge, this.config, dispatch)
+    dispatch.attach(plane, engine)
+    await engine.listen()
+    return { plane, engine, dispatch }
+  }
+
+  /** This boot was declared dead: nothing of it may go on. Its connections are cut, and a new boot begins. */
+  async #startAgain(): Promise<void> {
+    if (this.#state !== 'serving') return
+    this.#state = 'fenced'
+    const { engine, plane } = this.#boot
+    this.#log.warn({ boot: plane.nodeId }, 'declared dead by the other nodes: closing all connections and starting again')
+    engine.cutAll()
+    await Promise.all([engine.close(), plane.close()])
+    this.#boot = await this.#join()
+    if (this.#state === 'fenced') this.#state = 'serving'
+    this.#log.info({ boot: this.#boot.plane.nodeId }, 'serving again')
   }
 
   async #open(): Promise<void> {
     const onError = (error: Error): void => this.#log.debug({ error: error.message }, 'listener')
     // The admin endpoint first: what watches a start-up sees "not ready" rather than nothing.
-    if (this.config.admin !== 'off') this.#admin = await startAdmin(new URL(this.config.admin), () => this.readiness(), this.metrics)
+    if (this.config.admin !== 'off') this.#admin = await startAdmin(new URL(this.config.admin), this)
     for (const address of this.config.listen) {
-      this.#listeners.push(await listen(address, this.config, (connection, request) => this.#engine.handle(connection, request), onError))
+      this.#listeners.push(await listen(address, this.config, (connection, request) => this.#accept(connection, request), onError))
     }
     this.#state = 'serving'
     this.#log.info({ listen: this.endpoints, admin: this.#admin?.url }, 'serving')
+  }
+
+  #accept(connection: Duplex, request?: IncomingMessage): void {
+    if (this.#state === 'fenced') connection.destroy()
+    else this.#boot.engine.handle(connection, request)
+  }
+
+  /** What /metrics shows. */
+  metricsText(): Promise<string> {
+    this.metrics.nodes.set(this.#boot.plane.nodes.length)
+    return this.metrics.text()
+  }
+
+  /** The routes of the cluster as this node knows them: what /routes shows. */
+  routes(): { node: string; nodes: readonly string[]; routes: { filter: string; nodeId: string; kind: number }[] } {
+    const { plane } = this.#boot
+    const routes = [...plane.routes].sort((a, b) => a.filter < b.filter ? -1 : a.filter > b.filter ? 1 : a.nodeId < b.nodeId ? -1 : 1)
+    return { node: plane.nodeId, nodes: [...plane.nodes].sort(), routes: routes.map(({ filter, nodeId, kind }) => ({ filter, nodeId, kind })) }
   }
 
   /** Where clients can connect, with real port numbers. */
@@ -91,7 +150,11 @@ export class Node {
     this.#state = 'stopping'
     const deadline = new Promise<void>((resolve) => setTimeout(resolve, this.config.shutdownMs).unref())
     await Promise.all(this.#listeners.map((listener) => listener.close()))
-    await Promise.race([deadline, this.#engine.disconnectAll().then(() => this.#engine.close())])
+    const boot = this.#boot as Boot | undefined // undefined when the start failed
+    if (boot !== undefined) {
+      await Promise.race([deadline, boot.engine.disconnectAll().then(() => boot.engine.close())])
+      await Promise.race([deadline, boot.plane.close()])
+    }
     await Promise.race([deadline, this.#bridge.close()])
     await this.#admin?.close()
     this.#state = 'stopped'
@@ -108,17 +171,15 @@ function oncePerCause(report: (cause: string) => void): (error: Error) => void {
   }
 }
 
-async function connectBridge(config: Config, log: Log): Promise<Bridge> {
+/** Runs `start` with the bridge's errors as the operator's. */
+async function asOperator<T>(config: Config, start: () => Promise<T>): Promise<T> {
   try {
-    return await createBridge({
-      nodeId: config.id, redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs,
-      onError: oncePerCause((cause) => log.warn({ error: cause }, 'redis')),
-    })
+    return await start()
   } catch (error) {
     if (!(error instanceof BridgeError)) throw error
-    throw new OperatorError(error.message, {
-      reason: 'redis', field: '--redis', value: withoutPassword(config.redis), cause: error,
-      hint: 'Start Redis (or `aedes-cluster up`, which brings its own) and check address, password and network',
-    })
+    const details = error.code === 'ERR_BRIDGE_DUPLICATE_NODE'
+      ? { reason: 'duplicate', field: '--id', value: config.id, hint: 'Give each node its own --id; a node that was killed on another machine may come back under its name when its lease is over' } as const
+      : { reason: 'redis', field: '--redis', value: withoutPassword(config.redis), hint: 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network' } as const
+    throw new OperatorError(error.message, { ...details, cause: error })
   }
 }

@@ -2,6 +2,7 @@
 //   /livez    200 while the process serves its event loop
 //   /readyz   200 when a client sent here would be served: listening, Redis answers, not stopping; otherwise 503 and why
 //   /metrics  Prometheus' text format
+//   /routes   which node has subscribers of which filter, as this node knows it
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { bind, stopAccepting } from '../listeners/listener.ts'
 import type { Metrics } from '../metrics.ts'
@@ -17,8 +18,16 @@ export interface Readiness {
   readonly checks: Readonly<Record<string, string>>
 }
 
+/** What the endpoint asks of its node. */
+export interface AdminSource {
+  readonly metrics: Metrics
+  readiness(): Promise<Readiness>
+  metricsText(): Promise<string>
+  routes(): unknown
+}
+
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export async function startAdmin(url: URL, readiness: () => Promise<Readiness>, metrics: Metrics): Promise<AdminServer> {
+export async function startAdmin(url: URL, node: AdminSource): Promise<AdminServer> {
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const json = (status: number, body: unknown): void => {
       response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(body) + '\n')
@@ -27,13 +36,14 @@ export async function startAdmin(url: URL, readiness: () => Promise<Readiness>, 
     switch (new URL(request.url ?? '/', 'http://admin').pathname) {
       case '/livez': return json(200, { live: true })
       case '/readyz': {
-        const state = await readiness()
+        const state = await node.readiness()
         return json(state.ready ? 200 : 503, state)
       }
       case '/metrics':
-        response.writeHead(200, { 'content-type': metrics.registry.contentType }).end(await metrics.registry.metrics())
+        response.writeHead(200, { 'content-type': node.metrics.registry.contentType }).end(await node.metricsText())
         return
-      default: return json(404, { error: 'there are /livez, /readyz and /metrics' })
+      case '/routes': return json(200, node.routes())
+      default: return json(404, { error: 'there are /livez, /readyz, /metrics and /routes' })
     }
   }
   const server = createServer((request, response) => {

@@ -83,16 +83,31 @@ export class TestClient {
     await pong
   }
 
-  /** Waits until `count` messages came since the last `receives`; fails when they do not. */
+  /** Waits until `count` messages came since they were last taken; fails when they do not. */
   async arrivals(count: number): Promise<void> {
+    await this.#until(() => this.packets.length - this.#seen >= count, () => `${this.packets.length - this.#seen} of ${count} messages came`)
+  }
+
+  /** Waits until a message that `is` it has come since they were last taken. */
+  async arrives(is: (packet: IPublishPacket) => boolean): Promise<void> {
+    await this.#until(() => this.packets.slice(this.#seen).some(is), () => 'the message did not come')
+  }
+
+  async #until(there: () => boolean, problem: () => string): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`${this.mqtt.options.clientId ?? ''}: ${this.packets.length - this.#seen} of ${count} messages came: ${JSON.stringify(this.#since().slice(0, 20))}`)), patienceMs)
+      timer = setTimeout(() => reject(new Error(`${this.mqtt.options.clientId ?? ''}: ${problem()}: ${JSON.stringify(this.#since().slice(0, 20))}`)), patienceMs)
     })
-    while (this.packets.length - this.#seen < count) {
-      await Promise.race([late, new Promise<void>((resolve) => { this.#arrived = resolve })])
-    }
+    late.catch(() => undefined) // when there() is true at once, nobody waits for it
+    while (!there()) await Promise.race([late, new Promise<void>((resolve) => { this.#arrived = resolve })])
     clearTimeout(timer)
+  }
+
+  /** The payloads that came since they were last taken, and takes them. */
+  takeAll(): string[] {
+    const payloads = this.#since().map(({ payload }) => payload)
+    this.#seen = this.packets.length
+    return payloads
   }
 
   #since(): Received[] {

@@ -1,7 +1,10 @@
 // The tables in the READMEs, made from the code. `test/tidy.test.ts` compares them; UPDATE_TABLES=1 npm test writes them.
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
+import { channelTable } from '../../bridge/diagnostics.ts'
 import { bridgeErrors } from '../../bridge/errors.ts'
+import { keyTable } from '../../bridge/keys.ts'
+import { scriptTable } from '../../bridge/scripts.ts'
 import { upOptions } from '../../broker/cli/up.ts'
 import { environmentNameOf, flagOf, options } from '../../broker/config.ts'
 import { exitCodes } from '../../broker/errors.ts'
@@ -41,6 +44,18 @@ export async function tables(): Promise<Record<string, { file: string; text: str
     errors: {
       file: 'bridge/README.md',
       text: table(['code', 'retryable', 'meaning'], Object.entries(bridgeErrors).map(([code, { retryable, meaning }]) => [`\`${code}\``, retryable ? 'yes' : 'no', meaning])),
+    },
+    keys: {
+      file: 'bridge/README.md',
+      text: table(['key, behind `<prefix>:`', 'type', 'meaning'], Object.values(keyTable).map(({ key, type, meaning }) => [`\`${key}\``, type, meaning])),
+    },
+    scripts: {
+      file: 'bridge/README.md',
+      text: table(['script', 'keys', 'meaning'], Object.entries(scriptTable).map(([name, { keys, meaning }]) => [`\`lua/${name}.lua\``, String(keys), meaning])),
+    },
+    channels: {
+      file: 'bridge/README.md',
+      text: table(['channel', 'message', 'meaning'], Object.entries(channelTable).map(([name, { message, meaning }]) => [`\`aedes-cluster:${name}\``, `\`${message}\``, meaning])),
     },
   }
 }

@@ -1,0 +1,82 @@
+// The way of a QoS ≥ 1 PUBLISH out of this node, in batches. A batch is closed, then the journal's position is read once
+// and the routing table brought to it (the barrier), then the whole batch is matched once and written. Batches are
+// matched and written in order (P3) and at most two are under way: with little load a message leaves at once, under load
+// the batches grow. A message is done when it is stored for everyone who was subscribed (P1, P2).
+// State: this process. A message in it was not acknowledged, so a dying node owes nobody anything.
+
+export interface BatchStages<Message> {
+  /** Stores what must be found by a SUBSCRIBE after the acknowledgement: retained messages. Before the barrier (ATTACKS 2). */
+  store(batch: readonly Message[]): Promise<void> | undefined
+  /** The routing table holds at least every route that was stored before the call. */
+  barrier(): Promise<void>
+  /** Matches and hands on before it returns; the promise settles when all of it is stored where it must be. */
+  write(batch: readonly Message[]): Promise<void>
+}
+
+interface Entry<Message> {
+  readonly message: Message
+  readonly done: () => void
+}
+
+const underWayMax = 2
+/** Messages of one batch: bounds the time that one turn of the event loop takes. */
+export const batchMessagesMax = 1_000
+
+export class Batches<Message> {
+  readonly #stages: BatchStages<Message>
+  #waiting: Entry<Message>[] = []
+  #underWay = 0
+  #scheduled = false
+  /** How far the batch before is. */
+  #last: { stored: Promise<unknown>; matched: Promise<unknown>; done: Promise<unknown> } = { stored: Promise.resolve(), matched: Promise.resolve(), done: Promise.resolve() }
+  #closed = false
+
+  constructor(stages: BatchStages<Message>) {
+    this.#stages = stages
+  }
+
+  /** Takes a message; `done` is called once, when it is stored. It is never called when the node stops or is fenced. */
+  push(message: Message, done: () => void): void {
+    this.#waiting.push({ message, done })
+    this.#schedule()
+  }
+
+  /** Messages that were taken and are not done. The bound on it is the publishers' in-flight windows. */
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#waiting = []
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#underWay >= underWayMax || this.#waiting.length === 0 || this.#closed) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      if (this.#closed || this.#waiting.length === 0) return
+      const batch = this.#waiting.length <= batchMessagesMax ? this.#waiting : this.#waiting.slice(0, batchMessagesMax)
+      this.#waiting = this.#waiting.length <= batchMessagesMax ? [] : this.#waiting.slice(batchMessagesMax)
+      this.#underWay++
+      this.#run(batch.map(({ message }) => message)).then(() => {
+        this.#underWay--
+        if (!this.#closed) for (const { done } of batch) done()
+        this.#schedule()
+      }, () => { this.#underWay-- }) // the stages retry for as long as it can help; they reject when the node stops or is fenced
+      this.#schedule()
+    })
+  }
+
+  /** Each stage of a batch waits for the same stage of the batch before; the barrier of k+1 is read while k is written. */
+  #run(messages: readonly Message[]): Promise<void> {
+    const before = this.#last
+    const stored = before.stored.then(() => this.#stages.store(messages))
+    const ready = Promise.all([stored.then(() => this.#stages.barrier()), before.matched])
+    const matched = ready.then(() => ({ written: this.#stages.write(messages) })) // an object, so that `matched` does not wait for it
+    const done = matched.then(({ written }) => Promise.all([written, before.done])) // acknowledgements leave in order [MQTT-4.6.0-2]
+    this.#last = { stored, matched, done }
+    return done.then(() => undefined)
+  }
+}

@@ -1,0 +1,283 @@
+// The data plane of one boot of a node: routes in, messages out and in. Composes membership, journal, routing table,
+// batches, inboxes and Retained Messages; each keeps its own invariant, this file their order. When the boot is fenced
+// the whole data plane is thrown away and a new one is made (bridge/index.ts).
+import { Batches } from './batches.ts'
+import type { Change } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
+import { InboxReader, InboxWriter } from './inbox.ts'
+import { Journal, type Route } from './journal.ts'
+import { Keys } from './keys.ts'
+import { Membership } from './membership.ts'
+import type { Message } from './message.ts'
+import { OwnRoutes, type RouteChange } from './own-routes.ts'
+import { connect, type Redis } from './redis.ts'
+import { Retained } from './retained.ts'
+import { RoutingTable } from './routing-table.ts'
+import { loadScripts } from './scripts.ts'
+
+export interface DataPlaneOptions {
+  readonly name: string
+  readonly redis: string
+  readonly prefix: string
+  readonly redisTimeoutMs: number
+  readonly leaseMs: number
+  readonly onError: (error: Error) => void
+}
+
+/** What a node does with messages; all synchronous but `pressure`. */
+export interface Receiver {
+  /** A message for this node's own subscribers: published here or on another node. */
+  deliver(message: Message): void
+  /** What to wait for before more is taken, when subscribers are behind. */
+  pressure(): Promise<void> | undefined
+  /** Stores a batch for sessions that have queues; before its messages may be acknowledged. */
+  enqueue(batch: readonly Message[]): Promise<void> | undefined
+  /** This boot is out: close every connection and start again. */
+  onFenced(): void
+}
+
+const blockMs = 1_000
+/** How long routes of nodes that have not come back are kept after Redis lost its data. */
+const graceLeases = 1
+
+export class DataPlane {
+  readonly #options: DataPlaneOptions
+  readonly #receiver: Receiver
+  readonly #keys: Keys
+  readonly #redis: Redis
+  readonly #reader: InboxReader
+  readonly #membership: Membership
+  readonly #journal: Journal
+  readonly #table = new RoutingTable()
+  readonly #routes: OwnRoutes
+  readonly #retained: Retained
+  readonly #batches: Batches<Message>
+  readonly #writers = new Map<string, InboxWriter>()
+  readonly #nodes = new Set<string>()
+  #healing: Promise<void> | undefined
+  #fenced = false
+  #closed = false
+  #grace: NodeJS.Timeout | undefined
+
+  private constructor(options: DataPlaneOptions, receiver: Receiver, connections: { redis: Redis; journal: Redis; inbox: Redis }, membership: Membership) {
+    this.#options = options
+    this.#receiver = receiver
+    this.#keys = new Keys(options.prefix)
+    this.#redis = connections.redis
+    this.#membership = membership
+    this.#journal = new Journal(this.#redis, connections.journal, this.#keys, () => membership, {
+      onChange: (nodeId, change) => this.#apply(nodeId, change),
+      onSnapshot: (nodes, routes) => this.#replace(nodes, routes),
+      onAmnesia: () => this.#heal(),
+    })
+    this.#reader = new InboxReader(this.#redis, connections.inbox, this.#keys, membership.nodeId, {
+      onMessage: (message) => receiver.deliver(message),
+      pressure: () => receiver.pressure(),
+      onFenced: () => this.#onFenced(),
+      onAmnesia: () => this.#heal(),
+    })
+    this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
+    this.#retained = new Retained(this.#redis, this.#keys, (changes) => this.#journal.append(changes))
+    this.#batches = new Batches({
+      store: async (batch) => { await this.#retained.store(batch) },
+      barrier: () => this.#journal.barrier(),
+      write: (batch) => this.#write(batch),
+    })
+  }
+
+  /** Joins the cluster. @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE, ERR_BRIDGE_REDIS_UNREACHABLE */
+  static async start(options: DataPlaneOptions, receiver: Receiver): Promise<DataPlane> {
+    const address = { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError }
+    const connections = { redis: connect(address), journal: connect(address, blockMs), inbox: connect(address, blockMs) }
+    const { redis } = connections
+    redis.on('ready', () => { loadScripts(redis).catch(options.onError) })
+    const membership = new Membership(redis, new Keys(options.prefix), options.name, options.leaseMs)
+    try {
+      await membership.join()
+      const plane = new DataPlane(options, receiver, connections, membership)
+      await plane.#start()
+      return plane
+    } catch (error) {
+      for (const connection of Object.values(connections)) connection.disconnect()
+      throw error
+    }
+  }
+
+  async #start(): Promise<void> {
+    await this.#reader.create() // before anybody can have a route to us
+    await this.#journal.start()
+    await this.#retained.load() // behind the snapshot's position: what is stored later is told by the journal
+    await this.#journal.append([{ type: 'joined' }])
+    this.#reader.start()
+    this.#membership.start({ onFenced: () => this.#onFenced(), onAmnesia: () => { this.#heal().catch(this.#options.onError) } })
+  }
+
+  get nodeId(): string {
+    return this.#membership.nodeId
+  }
+
+  /** Nodes alive as this node knows them, itself included. */
+  get nodes(): readonly string[] {
+    return [...this.#nodes]
+  }
+
+  get routes(): Iterable<Route> {
+    return this.#table.entries()
+  }
+
+  get connection(): Redis {
+    return this.#redis
+  }
+
+  // Routes
+
+  /** Resolves when every PUBLISH whose barrier is read from now on finds the subscription. */
+  subscribed(filter: string, kind: number): Promise<void> {
+    return this.#routes.subscribed(filter, kind)
+  }
+
+  unsubscribed(filter: string, kind: number): void {
+    this.#routes.unsubscribed(filter, kind)
+  }
+
+  /** The Retained Messages that `filter` matches, as of now or later: behind a barrier. */
+  async *retained(filter: string): AsyncGenerator<Message[]> {
+    await this.#journal.barrier()
+    yield* this.#retained.find(filter)
+  }
+
+  #apply(nodeId: string, change: Change): void {
+    switch (change.type) {
+      case 'route': this.#table.set(nodeId, change.filter, change.kind); break
+      case 'anew': this.#table.removeNode(nodeId); break
+      case 'joined':
+        this.#nodes.add(nodeId)
+        diagnostics.nodeJoined.publish({ nodeId })
+        break
+      case 'gone':
+        if (change.nodeId === this.nodeId) return this.#onFenced()
+        this.#dropNode(change.nodeId)
+        break
+      case 'retained': this.#retained.apply(change.topic, change.present)
+    }
+  }
+
+  /**
+   * The snapshot takes the place of the table. After Redis lost its data it is empty at first: the routes that we knew
+   * stay until their nodes have asserted theirs, or for a lease (P10); a message for them waits in its writer meanwhile.
+   */
+  #replace(nodes: readonly string[], routes: readonly Route[]): void {
+    const known = new Set(nodes)
+    const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.nodeId)
+    for (const nodeId of known) this.#nodes.add(nodeId)
+    const asserted = new Set(routes.map(({ nodeId }) => nodeId))
+    const kept = [...this.#table.entries()].filter(({ nodeId }) => missing.includes(nodeId) || (this.#healing !== undefined && !asserted.has(nodeId)))
+    this.#table.replace([...routes, ...kept])
+    if (missing.length === 0) return
+    clearTimeout(this.#grace)
+    this.#grace = setTimeout(() => {
+      this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
+    }, this.#healing === undefined ? 0 : this.#options.leaseMs * graceLeases)
+    this.#grace.unref()
+  }
+
+  #dropMissing(candidates: readonly string[]): void {
+    this.#redis.hkeys(this.#keys.bus('nodes')).then((nodes) => {
+      for (const nodeId of candidates) if (!nodes.includes(nodeId)) this.#dropNode(nodeId)
+    }, this.#options.onError)
+  }
+
+  #dropNode(nodeId: string): void {
+    this.#nodes.delete(nodeId)
+    this.#table.removeNode(nodeId)
+    this.#writers.get(nodeId)?.out()
+    this.#writers.delete(nodeId)
+  }
+
+  // Messages
+
+  /** A QoS 0 message that is not to be retained: matched and handed on at once. */
+  publishQos0(message: Message): void {
+    this.#receiver.deliver(message)
+    for (const nodeId of this.#table.match(message.topic).qos0) {
+      if (nodeId !== this.nodeId && !this.#writer(nodeId).pushQos0(message)) diagnostics.shed.publish({ cause: 'slow-node', count: 1 })
+    }
+  }
+
+  /** A message to be stored first: QoS ≥ 1, or retained; `done` when it is stored for everyone who was subscribed when it came. */
+  publish(message: Message, done: () => void): void {
+    this.#batches.push(message, done)
+  }
+
+  /** Matches a batch and hands it on before it returns; the promise settles when it is stored. */
+  #write(batch: readonly Message[]): Promise<void> {
+    const stored = new Set<Promise<unknown>>()
+    const wait = (what: Promise<unknown> | undefined): void => { if (what !== undefined) stored.add(what) }
+    wait(this.#retained.tell(batch))
+    wait(this.#receiver.enqueue(batch))
+    for (const message of batch) {
+      if (message.qos === 0) {
+        this.publishQos0(message)
+        continue
+      }
+      this.#receiver.deliver(message)
+      for (const nodeId of this.#table.match(message.topic).everything) if (nodeId !== this.nodeId) stored.add(this.#writer(nodeId).push(message))
+    }
+    wait(this.#receiver.pressure())
+    return Promise.all(stored).then(() => undefined)
+  }
+
+  #writer(nodeId: string): InboxWriter {
+    let writer = this.#writers.get(nodeId)
+    if (writer === undefined) {
+      writer = new InboxWriter(this.#redis, this.#keys, this.nodeId, nodeId, {
+        onFenced: () => this.#onFenced(),
+        onOut: (out) => this.#dropNode(out),
+      })
+      this.#writers.set(nodeId, writer)
+    }
+    return writer
+  }
+
+  // Faults
+
+  /** Redis lost its data: register again, make the inbox again, assert all routes. One at a time; FENCED ends it. */
+  #heal(): Promise<void> {
+    this.#healing ??= this.#rejoin().finally(() => { this.#healing = undefined })
+    return this.#healing
+  }
+
+  async #rejoin(): Promise<void> {
+    diagnostics.amnesia.publish({ nodeId: this.nodeId })
+    try {
+      await this.#membership.rejoin()
+      await this.#reader.create()
+      await this.#journal.assertAll([{ type: 'joined' }, ...[...this.#routes.all()].map(routeChange)])
+      await this.#journal.rebuild()
+    } catch (error) {
+      this.#onFenced()
+      throw error
+    }
+  }
+
+  #onFenced(): void {
+    if (this.#fenced || this.#closed) return
+    this.#fenced = true
+    this.#batches.close()
+    diagnostics.fenced.publish({ nodeId: this.nodeId })
+    this.#receiver.onFenced()
+  }
+
+  /** Leaves the cluster: the others drop our routes at once. */
+  async close(): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#grace)
+    this.#batches.close()
+    await this.#membership.close(!this.#fenced)
+    for (const writer of this.#writers.values()) writer.out()
+    await Promise.all([this.#journal.close(), this.#reader.close()])
+    this.#redis.disconnect()
+  }
+}
+
+const routeChange = ({ filter, kind }: RouteChange): Change => ({ type: 'route', filter, kind })

@@ -1,0 +1,21 @@
+// What bridge/ has to say: named channels that log, metrics and tests read. bridge/ itself neither logs nor counts.
+import { channel, type Channel } from 'node:diagnostics_channel'
+
+/** The channels: what is published and when; the table in bridge/README.md is checked against it. */
+export const channelTable = {
+  fenced: { message: '{ nodeId }', meaning: 'this boot was declared dead by the others' },
+  amnesia: { message: '{ nodeId }', meaning: 'Redis lost data; live state is being asserted again' },
+  nodeJoined: { message: '{ nodeId }', meaning: 'a node joined, as the journal has it' },
+  nodeGone: { message: '{ nodeId }', meaning: 'this node removed one that left or was dead' },
+  inboxSealed: { message: '{ nodeId }', meaning: 'the inbox of that node takes nothing any more' },
+  garbage: { message: '{ where, bytes }', meaning: 'bytes in Redis that are not ours or not whole; skipped' },
+  shed: { message: '{ cause, count }', meaning: 'QoS 0 messages that a full link shed' },
+  script: { message: '{ script }', meaning: 'a script was answered; a test may stop the process here' },
+  rebuilt: { message: '{ position }', meaning: 'the tables were rebuilt from the snapshot' },
+} as const
+
+export type ChannelName = keyof typeof channelTable
+
+const names = Object.keys(channelTable) as ChannelName[]
+
+export const diagnostics = Object.fromEntries(names.map((name) => [name, channel(`aedes-cluster:${name}`)])) as Readonly<Record<ChannelName, Channel>>

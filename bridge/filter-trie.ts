@@ -1,0 +1,150 @@
+// Topic Filters → entries, found by Topic Names: the subscriptions of a node, the routes of a cluster. State: this process.
+// Filters without wildcards live in a map, the others in a trie. What matches a topic is remembered, in a bounded cache
+// that is invalidated exactly: when a filter comes or goes, the remembered topics that it matches are forgotten. A
+// remembered array stays the same array while the set of its filters does; entries may change inside.
+import { hasWildcard } from './topic.ts'
+import { TopicTrie } from './topic-trie.ts'
+
+interface Level<Entry> {
+  readonly name: string
+  readonly parent: Level<Entry> | undefined
+  next: Map<string, Level<Entry>> | undefined
+  /** The entry of the filter that ends here, and of the one that goes on with `#`. */
+  here: Entry | undefined
+  below: Entry | undefined
+}
+
+const newLevel = <Entry>(name: string, parent: Level<Entry> | undefined): Level<Entry> => ({ name, parent, next: undefined, here: undefined, below: undefined })
+
+export class FilterTrie<Entry> {
+  readonly #exact = new Map<string, Entry>()
+  readonly #wildcards = newLevel<Entry>('', undefined)
+  #wildcardCount = 0
+  readonly #cacheMax: number
+  readonly #cache = new Map<string, readonly Entry[]>()
+  readonly #cachedTopics = new TopicTrie<true>()
+
+  /** @param cacheMax topics whose matches are remembered; a matter of speed only */
+  constructor(cacheMax = 10_000) {
+    this.#cacheMax = cacheMax
+  }
+
+  get size(): number {
+    return this.#exact.size + this.#wildcardCount
+  }
+
+  /** The level of a wildcard filter; the last `#` belongs to the level before it. */
+  #level(filter: string, make: boolean): { level: Level<Entry>; below: boolean } | undefined {
+    const names = filter.split('/')
+    const below = names.at(-1) === '#'
+    if (below) names.pop()
+    let level = this.#wildcards
+    for (const name of names) {
+      let next = level.next?.get(name)
+      if (next === undefined) {
+        if (!make) return undefined
+        next = newLevel(name, level)
+        level.next = (level.next ?? new Map<string, Level<Entry>>()).set(name, next)
+      }
+      level = next
+    }
+    return { level, below }
+  }
+
+  get(filter: string): Entry | undefined {
+    if (!hasWildcard(filter)) return this.#exact.get(filter)
+    const found = this.#level(filter, false)
+    return found?.below === true ? found.level.below : found?.level.here
+  }
+
+  /** Adds a filter that is not there. */
+  add(filter: string, entry: Entry): void {
+    if (!hasWildcard(filter)) this.#exact.set(filter, entry)
+    else {
+      const { level, below } = this.#level(filter, true)!
+      if (below) level.below = entry
+      else level.here = entry
+      this.#wildcardCount++
+    }
+    this.#forget(filter)
+  }
+
+  delete(filter: string): void {
+    if (!hasWildcard(filter)) {
+      if (!this.#exact.delete(filter)) return
+    } else {
+      const found = this.#level(filter, false)
+      if ((found?.below === true ? found.level.below : found?.level.here) === undefined) return
+      let { level } = found!
+      if (found!.below) level.below = undefined
+      else level.here = undefined
+      this.#wildcardCount--
+      while (level.parent !== undefined && level.here === undefined && level.below === undefined && level.next === undefined) {
+        const { parent, name } = level
+        parent.next!.delete(name)
+        if (parent.next!.size === 0) parent.next = undefined
+        level = parent
+      }
+    }
+    this.#forget(filter)
+  }
+
+  /** The entries of all filters that match `topic`, in no particular order; the array must not be changed. */
+  match(topic: string): readonly Entry[] {
+    const cached = this.#cache.get(topic)
+    if (cached !== undefined) return cached
+    const found = this.#walk(topic)
+    if (this.#cacheMax > 0) {
+      if (this.#cache.size >= this.#cacheMax) this.#evict()
+      this.#cache.set(topic, found)
+      this.#cachedTopics.set(topic, true)
+    }
+    return found
+  }
+
+  #walk(topic: string): Entry[] {
+    const found: Entry[] = []
+    const exact = this.#exact.get(topic)
+    if (exact !== undefined) found.push(exact)
+    if (this.#wildcardCount === 0) return found
+    const names = topic.split('/')
+    const stack: { level: Level<Entry>; at: number }[] = [{ level: this.#wildcards, at: 0 }]
+    const hidden = topic.startsWith('$') // [MQTT-4.7.2-1]: not for filters that begin with a wildcard
+    for (let step = stack.pop(); step !== undefined; step = stack.pop()) {
+      const { level, at } = step
+      if (level.below !== undefined && !(hidden && at === 0)) found.push(level.below)
+      if (at === names.length) {
+        if (level.here !== undefined) found.push(level.here)
+        continue
+      }
+      if (level.next === undefined) continue
+      const same = level.next.get(names[at]!)
+      if (same !== undefined) stack.push({ level: same, at: at + 1 })
+      const any = hidden && at === 0 ? undefined : level.next.get('+')
+      if (any !== undefined) stack.push({ level: any, at: at + 1 })
+    }
+    return found
+  }
+
+  /** The oldest quarter goes: rare, and cheaper than keeping an order of use. */
+  #evict(): void {
+    let left = Math.ceil(this.#cacheMax / 4)
+    for (const topic of this.#cache.keys()) {
+      if (left-- === 0) break
+      this.#cache.delete(topic)
+      this.#cachedTopics.delete(topic)
+    }
+  }
+
+  #forget(filter: string): void {
+    if (this.#cache.size === 0) return
+    if (!hasWildcard(filter)) {
+      if (this.#cache.delete(filter)) this.#cachedTopics.delete(filter)
+      return
+    }
+    for (const [topic] of [...this.#cachedTopics.match(filter)]) {
+      this.#cache.delete(topic)
+      this.#cachedTopics.delete(topic)
+    }
+  }
+}

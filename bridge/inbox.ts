@@ -1,0 +1,249 @@
+// Node to node: each boot of a node owns one stream, its inbox, made by it alone; others append a packed entry per turn of
+// their event loop. State: {inbox:<node id>}:*; here what is on its way. Invariants: a sender's batches arrive once and in
+// order, whatever happens to connections; what `push` resolved for is stored in the inbox, or the target is out. Bounds:
+// the inbox by bytes in Redis (above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still is sealed out).
+import { MessagePacker, unpackMessages } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
+import { toBridgeError, type BridgeError } from './errors.ts'
+import type { Keys } from './keys.ts'
+import type { Message } from './message.ts'
+import { whenReady, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+
+/** Bytes in an inbox above which it takes nothing until its reader has progressed. */
+const inboxBytesMax = 16 * 1024 * 1024
+/** A full inbox whose reader stood still for so long is sealed (P9: nobody is held up for more than about 2 s). */
+const stallMs = 1_500
+/** Bytes of one entry, and QoS 0 bytes that may wait for their turn before they are shed. */
+const entryBytesMax = 1024 * 1024
+const waitingBytesMax = 8 * 1024 * 1024
+const retryMs = 20
+const blockMs = 1_000
+const entriesPerRead = 64
+
+interface Batch {
+  readonly body: Buffer
+  readonly settled: Promise<void>
+  readonly settle: () => void
+}
+
+export interface InboxWriterEvents {
+  /** This node was declared dead: nothing it sends is taken. */
+  onFenced(): void
+  /** The target takes nothing any more: its route is gone. */
+  onOut(nodeId: string): void
+}
+
+/** Writes to the inbox of one other node: one batch under way, the next one grows meanwhile. */
+export class InboxWriter {
+  readonly #redis: Redis
+  readonly #keys: readonly string[]
+  readonly #sender: string
+  readonly #target: string
+  readonly #events: InboxWriterEvents
+  readonly #packer = new MessagePacker()
+  #open: { settled: Promise<void>; settle: () => void } | undefined
+  #queue: Batch[] = []
+  #queuedBytes = 0
+  #number = 0
+  #writing = false
+  #scheduled = false
+  #out = false
+  #full = false
+
+  constructor(redis: Redis, keys: Keys, sender: string, target: string, events: InboxWriterEvents) {
+    this.#redis = redis
+    this.#keys = [keys.inbox(target, 'stream'), keys.inbox(target, 'senders'), keys.inbox(target, 'state')]
+    this.#sender = sender
+    this.#target = target
+    this.#events = events
+  }
+
+  /** Takes a QoS 0 message; false when it was shed because the link is full. */
+  pushQos0(message: Message): boolean {
+    if (this.#out || this.#full || this.#queuedBytes + this.#packer.length > waitingBytesMax) return false
+    this.#add(message)
+    return true
+  }
+
+  /** Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is nobody to store it for. */
+  push(message: Message): Promise<void> {
+    if (this.#out) return Promise.resolve()
+    this.#add(message)
+    return this.#settled()
+  }
+
+  #settled(): Promise<void> {
+    if (this.#open === undefined) {
+      let settle!: () => void
+      const settled = new Promise<void>((resolve) => { settle = resolve })
+      this.#open = { settled, settle }
+    }
+    return this.#open.settled
+  }
+
+  #add(message: Message): void {
+    this.#packer.add(message)
+    if (this.#packer.length >= entryBytesMax) this.#seal()
+    if (this.#scheduled || this.#writing) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      void this.#write()
+    })
+  }
+
+  /** Closes the entry that is being packed. */
+  #seal(): void {
+    if (this.#packer.count === 0) return
+    const settled = this.#settled()
+    const { settle } = this.#open!
+    this.#open = undefined
+    const body = this.#packer.take()
+    this.#queue.push({ body, settled, settle })
+    this.#queuedBytes += body.length
+  }
+
+  async #write(): Promise<void> {
+    if (this.#writing) return
+    this.#writing = true
+    for (;;) {
+      if (this.#queue.length === 0) this.#seal()
+      const batch = this.#queue[0]
+      if (batch === undefined || this.#out) break
+      if (!await this.#send(batch)) break
+      this.#queue.shift()
+      this.#queuedBytes -= batch.body.length
+      batch.settle()
+    }
+    this.#writing = false
+  }
+
+  /** One batch until it is stored; false when the target is out or this node is fenced. */
+  async #send(batch: Batch): Promise<boolean> {
+    this.#number++
+    for (;;) {
+      try {
+        await runScript(this.#redis, 'inbox-append', this.#keys, [this.#sender, this.#number, batch.body, inboxBytesMax, stallMs])
+        this.#full = false
+        return true
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (!await this.#mend(error)) return false
+        if (this.#out) return false
+      }
+    }
+  }
+
+  /** What to do about a refusal; true: try again. */
+  async #mend(error: BridgeError): Promise<boolean> {
+    switch (error.code) {
+      case 'ERR_BRIDGE_FENCED':
+        this.#events.onFenced()
+        return false // nothing is settled: nothing may be acknowledged
+      case 'ERR_BRIDGE_SEALED':
+        diagnostics.inboxSealed.publish({ nodeId: this.#target })
+        this.#events.onOut(this.#target)
+        return false
+      case 'ERR_BRIDGE_ORDER':
+        this.#number = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) + 1 // its inbox was made anew, or a failover lost a batch
+        return true
+      case 'ERR_BRIDGE_CLOSED': return false
+      default:
+        // Full, or Redis is away, or the inbox is gone: then the node is being buried (the journal says so soon) or Redis
+        // lost its data and the node will make its inbox again. Neither may be taken for "stored".
+        this.#full = error.code === 'ERR_BRIDGE_INBOX_FULL'
+        if (error.code === 'ERR_BRIDGE_REDIS_UNREACHABLE') await whenReady(this.#redis).catch(() => undefined)
+        await new Promise((resolve) => setTimeout(resolve, retryMs))
+        return this.#redis.status !== 'end'
+    }
+  }
+
+  /** The target is out: whatever waits for it has nobody to wait for. */
+  out(): void {
+    this.#out = true
+    this.#seal()
+    for (const { settle } of this.#queue) settle()
+    this.#queue = []
+    this.#queuedBytes = 0
+  }
+}
+
+export interface InboxReaderEvents {
+  /** A message for this node; a promise asks to read on only when it settles. */
+  onMessage(message: Message): void
+  /** Asked after each read: undefined, or what to wait for before the next. */
+  pressure(): Promise<void> | undefined
+  onFenced(): void
+  /** The inbox is gone: Redis lost data. Resolves when it is there again. */
+  onAmnesia(): Promise<void>
+}
+
+/** Reads this node's inbox: entries in order, freed when they were handled. */
+export class InboxReader {
+  readonly #redis: Redis
+  readonly #reader: Redis
+  readonly #streamKey: string
+  readonly #stateKey: string
+  readonly #events: InboxReaderEvents
+  #last = ''
+  /** Bytes handled since the inbox was made. */
+  #handled = 0
+  #closed = false
+  #loop: Promise<void> = Promise.resolve()
+
+  constructor(redis: Redis, reader: Redis, keys: Keys, nodeId: string, events: InboxReaderEvents) {
+    this.#redis = redis
+    this.#reader = reader
+    this.#streamKey = keys.inbox(nodeId, 'stream')
+    this.#stateKey = keys.inbox(nodeId, 'state')
+    this.#events = events
+  }
+
+  /** Makes the inbox when it is not there. Also after Redis lost it. */
+  async create(): Promise<void> {
+    this.#last = String(await runScript(this.#redis, 'inbox-create', [this.#streamKey, this.#stateKey], []))
+    this.#handled = 0
+  }
+
+  start(): void {
+    this.#loop = this.#read()
+  }
+
+  async #read(): Promise<void> {
+    while (!this.#closed) {
+      try {
+        await whenReady(this.#reader)
+        const from = this.#last
+        const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
+        if (from !== this.#last) continue // made anew meanwhile
+        const entries = reply?.[0]?.[1] ?? []
+        for (const [id, [, body]] of entries) {
+          if (body.length > 0 && !unpackMessages(body, this.#events.onMessage.bind(this.#events))) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
+          this.#handled += body.length
+          this.#last = id.toString()
+        }
+        const wait = this.#events.pressure()
+        if (wait !== undefined) await wait
+        await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, this.#handled])
+      } catch (reason) {
+        if (this.#closed) return
+        await this.#mend(toBridgeError(reason))
+      }
+    }
+  }
+
+  async #mend(error: BridgeError): Promise<void> {
+    if (error.code === 'ERR_BRIDGE_FENCED') {
+      this.#closed = true
+      this.#events.onFenced()
+    } else if (error.code === 'ERR_BRIDGE_AMNESIA') await this.#events.onAmnesia()
+    else await new Promise((resolve) => setTimeout(resolve, retryMs))
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#reader.disconnect()
+    await this.#loop
+  }
+}

@@ -1,0 +1,245 @@
+// The journal: one Redis Stream of table changes with contiguous numbers, followed by every node in order. Start is
+// position noted, snapshot, tail. Invariant: the listener's tables equal the journal up to `cursor`; when the past cannot
+// be proven (a gap, a trim, another entry where the cursor stands) they are rebuilt from the snapshot at once.
+// State: {bus}:journal, {bus}:position, {bus}:routes:*; here the cursor.
+import { decodeJournalEntry, encodeJournalEntry, type Change } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
+import type { Keys } from './keys.ts'
+import { retrying, whenReady, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+
+export interface Route {
+  readonly nodeId: string
+  readonly filter: string
+  readonly kind: number
+}
+
+/** What the journal says, in its order. Setting something twice must change nothing. */
+export interface JournalListener {
+  onChange(nodeId: string, change: Change): void
+  /** The snapshot: the live nodes and all routes, to replace what is there. */
+  onSnapshot(nodes: readonly string[], routes: readonly Route[]): void
+  /** Redis lost data: resolves when the node is registered again (or never, when it is fenced). */
+  onAmnesia(): Promise<void>
+}
+
+export interface Identity {
+  readonly nodeId: string
+  readonly generation: Buffer
+}
+
+/** Entries kept; a node that sleeps for longer rebuilds from the snapshot. */
+const journalLength = 10_000
+const blockMs = 1_000
+/** Routes told in one entry: bounds the time that one script takes. */
+const changesMax = 2_000
+
+export class Journal {
+  readonly #redis: Redis
+  readonly #reader: Redis
+  readonly #keys: Keys
+  readonly #identity: () => Identity
+  readonly #listener: JournalListener
+  #cursor = 0
+  /** The entry at the cursor, to prove after a reconnect that the past is still the same. */
+  #last: Buffer | undefined
+  #batch = 0
+  #appending: Promise<unknown> = Promise.resolve()
+  #waiting: { position: number; resolve: () => void; reject: (error: Error) => void }[] = []
+  #closed = false
+  #tail: Promise<void> = Promise.resolve()
+  /** Counts rebuilds: what was read before one does not count after it. */
+  #era = 0
+  #rebuilding: Promise<void> | undefined
+
+  constructor(redis: Redis, reader: Redis, keys: Keys, identity: () => Identity, listener: JournalListener) {
+    this.#redis = redis
+    this.#reader = reader
+    this.#keys = keys
+    this.#identity = identity
+    this.#listener = listener
+  }
+
+  get cursor(): number {
+    return this.#cursor
+  }
+
+  /** Builds the tables from the snapshot and follows the journal from there. */
+  async start(): Promise<void> {
+    await this.rebuild()
+    this.#tail = this.#follow()
+  }
+
+  /**
+   * Appends changes of this node; resolves when they are stored. In order; routes also go to the snapshot.
+   * @param anew the changes are all routes of this node: its snapshot begins anew
+   * @throws BridgeError ERR_BRIDGE_FENCED
+   */
+  append(changes: readonly Change[], anew = false): Promise<void> {
+    const appended = this.#appending.then(() => this.#append(changes, anew))
+    this.#appending = appended.catch(() => undefined)
+    return appended
+  }
+
+  async #append(changes: readonly Change[], anew: boolean): Promise<void> {
+    for (let i = 0; i < changes.length || (anew && i === 0); i += changesMax) {
+      const part = changes.slice(i, i + changesMax)
+      const first = anew && i === 0
+      const routes = part.flatMap((change) => change.type === 'route' ? [change.filter, change.kind] : [])
+      await this.#write(first ? [{ type: 'anew' }, ...part] : part, routes, first)
+    }
+  }
+
+  async #write(changes: readonly Change[], routes: readonly (string | number)[], anew: boolean): Promise<void> {
+    for (;;) {
+      const { nodeId, generation } = this.#identity()
+      const entry = encodeJournalEntry(nodeId, changes)
+      const keys = [this.#keys.bus('generation'), this.#keys.bus('nodes'), this.#keys.bus('batches'), this.#keys.bus('position'), this.#keys.bus('journal'), this.#keys.routes(nodeId)]
+      const batch = ++this.#batch
+      try {
+        await retrying(this.#redis, () => runScript(this.#redis, 'journal-append', keys, [nodeId, batch, generation, journalLength, entry, anew ? '1' : '0', ...routes]))
+        return
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (error.code === 'ERR_BRIDGE_AMNESIA') await this.#listener.onAmnesia()
+        else if (error.code === 'ERR_BRIDGE_ORDER') this.#batch = Number(await this.#redis.hget(this.#keys.bus('batches'), nodeId) ?? 0) // a failover lost a batch
+        else throw error
+      }
+    }
+  }
+
+  /** Within onAmnesia, when the node is registered anew: numbers begin again, and so does the snapshot, with all routes. */
+  async assertAll(routes: readonly Change[]): Promise<void> {
+    this.#batch = 0
+    await this.#append(routes, true)
+  }
+
+  /**
+   * Resolves when the tables hold at least what the journal held when this was called: one read of the position, then
+   * catching up to it. The barrier of P2.
+   * @throws BridgeError that no retry helps
+   */
+  async barrier(): Promise<void> {
+    for (;;) {
+      await this.#rebuilding
+      const era = this.#era
+      const seen = this.#cursor // what the tail brings while the position is being read may be behind it
+      const { generation } = this.#identity()
+      const [position, present] = await retrying(this.#redis, () => this.#redis.mgetBuffer(this.#keys.bus('position'), this.#keys.bus('generation')))
+      if (this.#closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+      if (era !== this.#era || !generation.equals(this.#identity().generation)) continue
+      if (!(present?.equals(generation) ?? false)) {
+        await this.#listener.onAmnesia()
+        continue
+      }
+      const number = Number(position ?? 0)
+      if (number < seen) await this.rebuild() // a failover lost the tail that we have seen
+      else if (await this.#reached(number)) return
+    }
+  }
+
+  /** False when the tables were rebuilt meanwhile, and the position means nothing any more. */
+  #reached(position: number): Promise<boolean> {
+    if (this.#cursor >= position) return Promise.resolve(true)
+    return new Promise<void>((resolve, reject) => this.#waiting.push({ position, resolve, reject })).then(() => true, (error: unknown) => {
+      if (this.#closed) throw error
+      return false
+    })
+  }
+
+  /**
+   * The tables anew from the snapshot, as of this call or later. One at a time, and the tail applies nothing meanwhile: an
+   * entry applied while an older snapshot is still being read would be undone by it, behind the back of a barrier.
+   */
+  rebuild(): Promise<void> {
+    this.#era++
+    for (const { reject } of this.#waiting.splice(0)) reject(new Error('rebuilt'))
+    const before = this.#rebuilding
+    const rebuilding = (async () => {
+      await before?.catch(() => undefined)
+      await this.#rebuild()
+    })().finally(() => { if (this.#rebuilding === rebuilding) this.#rebuilding = undefined })
+    return this.#rebuilding = rebuilding
+  }
+
+  /** Position noted, snapshot, cursor. What the snapshot has from behind the position is applied again by the tail. */
+  async #rebuild(): Promise<void> {
+    const { position, last, nodes, routes } = await retrying(this.#redis, async () => {
+      const position = Number(await this.#redis.get(this.#keys.bus('position')) ?? 0)
+      const [entry] = await this.#redis.xrangeBuffer(this.#keys.bus('journal'), `${position}-0`, `${position}-0`)
+      const nodes = await this.#redis.hkeys(this.#keys.bus('nodes'))
+      const routes: Route[] = []
+      for (const nodeId of nodes) await this.#readRoutes(nodeId, routes)
+      return { position, last: entry?.[1][1], nodes, routes }
+    })
+    this.#cursor = position
+    this.#last = last
+    this.#listener.onSnapshot(nodes, routes)
+    diagnostics.rebuilt.publish({ position })
+  }
+
+  async #readRoutes(nodeId: string, into: Route[]): Promise<void> {
+    let cursor = '0'
+    do {
+      const [next, fields] = await this.#redis.hscan(this.#keys.routes(nodeId), cursor, 'COUNT', 1_000)
+      cursor = next
+      for (let i = 0; i < fields.length; i += 2) into.push({ nodeId, filter: fields[i]!, kind: Number(fields[i + 1]) })
+    } while (cursor !== '0')
+  }
+
+  async #follow(): Promise<void> {
+    let proven = true
+    while (!this.#closed) {
+      try {
+        await whenReady(this.#reader)
+        await this.#rebuilding
+        if (!proven) {
+          if (!await this.#isSamePast()) await this.rebuild()
+          proven = true
+        }
+        const era = this.#era
+        const reply = await this.#reader.callBuffer('XREAD', 'COUNT', '200', 'BLOCK', blockMs, 'STREAMS', this.#keys.bus('journal'), `${this.#cursor}-0`) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
+        if (reply === null || era !== this.#era) continue
+        for (const [id, [, entry]] of reply[0]![1]) if (!this.#apply(Number.parseInt(id.toString(), 10), entry)) { await this.rebuild(); break }
+      } catch (error) {
+        if (this.#closed) return
+        proven = false
+        if (toBridgeError(error).code !== 'ERR_BRIDGE_REDIS_UNREACHABLE') throw error
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    }
+  }
+
+  /** Replication keeps prefixes: the same entry at the cursor proves that everything before it is the same. */
+  async #isSamePast(): Promise<boolean> {
+    if (this.#cursor === 0) return Number(await this.#reader.get(this.#keys.bus('position')) ?? 0) === 0
+    const id = `${this.#cursor}-0`
+    const [entry] = await this.#reader.xrangeBuffer(this.#keys.bus('journal'), id, id)
+    return entry !== undefined && this.#last !== undefined && entry[1][1]!.equals(this.#last)
+  }
+
+  /** False for a gap: entries were trimmed or lost. */
+  #apply(number: number, bytes: Buffer): boolean {
+    if (number <= this.#cursor) return true
+    if (number !== this.#cursor + 1) return false
+    const entry = decodeJournalEntry(bytes)
+    if (entry === undefined) diagnostics.garbage.publish({ where: 'journal', bytes: bytes.length })
+    else for (const change of entry.changes) this.#listener.onChange(entry.nodeId, change)
+    this.#cursor = number
+    this.#last = bytes
+    if (this.#waiting.length > 0) {
+      const reached = this.#waiting.filter(({ position }) => position <= number)
+      this.#waiting = this.#waiting.filter(({ position }) => position > number)
+      for (const { resolve } of reached) resolve()
+    }
+    return true
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const { reject } of this.#waiting.splice(0)) reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing'))
+    this.#reader.disconnect()
+    await this.#tail
+  }
+}

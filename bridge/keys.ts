@@ -1,0 +1,52 @@
+// Every key in Redis, built here and nowhere else. All stand under one prefix, so that one ACL rule fits; each carries a
+// hash tag, and no script touches two tags, so that the same code runs on Redis Cluster. Client text never stands in a key.
+
+/** The keys by noun: type, owner and meaning; the table in bridge/README.md is checked against it. */
+export const keyTable = {
+  generation: { key: '{bus}:generation', type: 'string', meaning: 'random bytes of this data set; missing or changed means that Redis lost data' },
+  names: { key: '{bus}:names', type: 'hash', meaning: 'node name → node id of its last boot' },
+  nodes: { key: '{bus}:nodes', type: 'hash', meaning: 'node id → what is known of it (JSON); without a field here a node is fenced' },
+  leases: { key: '{bus}:leases', type: 'hash', meaning: 'node id → since when unbroken and when last renewed, µs of Redis\' clock' },
+  batches: { key: '{bus}:batches', type: 'hash', meaning: 'node id → number of its last journal batch' },
+  position: { key: '{bus}:position', type: 'string', meaning: 'number of the last journal entry: what a barrier reads' },
+  journal: { key: '{bus}:journal', type: 'stream', meaning: 'changes of the tables all nodes hold; ids n-0, contiguous' },
+  routes: { key: '{bus}:routes:<node id>', type: 'hash', meaning: 'filter → kind: the routes of one node, the snapshot of the journal' },
+  inbox: { key: '{inbox:<node id>}:stream', type: 'stream', meaning: 'messages for one boot of a node; made by it alone' },
+  senders: { key: '{inbox:<node id>}:senders', type: 'hash', meaning: 'sender\'s node id → number of its last batch, or F when it is fenced' },
+  inboxState: { key: '{inbox:<node id>}:state', type: 'hash', meaning: 'when the reader last made progress (µs), and whether the inbox is sealed' },
+  retained: { key: '{r<0..15>}:retained', type: 'hash', meaning: 'topic → Retained Message, sharded by topic' },
+} as const
+
+/** Shards of the Retained Messages; part of the layout. */
+export const retainedShards = 16
+
+export class Keys {
+  readonly prefix: string
+
+  constructor(prefix: string) {
+    this.prefix = prefix
+  }
+
+  bus(noun: 'generation' | 'names' | 'nodes' | 'leases' | 'batches' | 'position' | 'journal'): string {
+    return `${this.prefix}:{bus}:${noun}`
+  }
+
+  routes(nodeId: string): string {
+    return `${this.prefix}:{bus}:routes:${nodeId}`
+  }
+
+  inbox(nodeId: string, noun: 'stream' | 'senders' | 'state'): string {
+    return `${this.prefix}:{inbox:${nodeId}}:${noun}`
+  }
+
+  retained(shard: number): string {
+    return `${this.prefix}:{r${shard}}:retained`
+  }
+}
+
+/** FNV-1a over the UTF-16 units: stable, and part of the layout. */
+export function shardOf(text: string, shards: number): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  return (hash >>> 0) % shards
+}

@@ -1,0 +1,31 @@
+#!lua flags=allow-oom
+-- Registers a boot of a node: a new node id, a fresh lease, and the generation of the data set when there is none.
+-- KEYS   generation names nodes leases batches
+-- ARGV   name, info (JSON), leaseMs, replace ("1": the last boot of this name is known to be dead), newGeneration
+-- REPLY  { nodeId, generation, the node id of the last boot or "" }
+-- FAILS  DUPLICATE: the last boot of this name has a live lease
+-- COST   O(1)
+local generationKey, namesKey, nodesKey, leasesKey, batchesKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local name, info, leaseMs, replace, newGeneration = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local before = redis.call('HGET', namesKey, name) or ''
+local epoch = now
+if before ~= '' then
+  -- An epoch is never used twice, also when Redis' clock was set back.
+  local last = tonumber(string.match(before, '@(%d+)$')) or 0
+  if epoch <= last then epoch = last + 1 end
+  local lease = redis.call('HGET', leasesKey, before)
+  local renewed = lease and tonumber(string.match(lease, ':(%d+)$')) or 0
+  if replace ~= '1' and redis.call('HEXISTS', nodesKey, before) == 1 and now - renewed < leaseMs * 1000 then
+    return redis.error_reply('DUPLICATE ' .. before .. ' is live')
+  end
+end
+local nodeId = name .. '@' .. string.format('%.0f', epoch)
+redis.call('SET', generationKey, newGeneration, 'NX')
+redis.call('HSET', namesKey, name, nodeId)
+redis.call('HSET', nodesKey, nodeId, info)
+redis.call('HSET', leasesKey, nodeId, string.format('%.0f:%.0f', now, now))
+redis.call('HSET', batchesKey, nodeId, 0)
+return { nodeId, redis.call('GET', generationKey), before }

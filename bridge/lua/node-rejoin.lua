@@ -1,0 +1,21 @@
+#!lua flags=allow-oom
+-- Registers a living boot of a node again after Redis lost its data. Called twice it changes nothing.
+-- KEYS   generation names nodes leases batches
+-- ARGV   nodeId, name, info (JSON), newGeneration, the generation that the node knew
+-- REPLY  generation
+-- FAILS  FENCED: the data set is the one that the node knew, and the node has no place in it
+-- COST   O(1)
+local generationKey, namesKey, nodesKey, leasesKey, batchesKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local nodeId, name, info, newGeneration, known = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+redis.call('SET', generationKey, newGeneration, 'NX')
+local generation = redis.call('GET', generationKey)
+if redis.call('HEXISTS', nodesKey, nodeId) == 1 then return generation end
+if generation == known then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+redis.call('HSET', namesKey, name, nodeId)
+redis.call('HSET', nodesKey, nodeId, info)
+redis.call('HSET', leasesKey, nodeId, string.format('%.0f:%.0f', now, now))
+redis.call('HSET', batchesKey, nodeId, 0)
+return generation

@@ -1,0 +1,28 @@
+#!lua flags=allow-oom
+-- Renews a node's lease by Redis' clock and tells which other leases are over. A lease whose renewals had a gap begins
+-- anew: only who was there for a whole lease may judge others (ATTACKS 6).
+-- KEYS   generation nodes leases
+-- ARGV   nodeId, leaseMs, generation
+-- REPLY  { node ids whose lease is over … }; empty while the caller may not judge
+-- FAILS  AMNESIA: this is another data set · FENCED: the node was declared dead
+-- COST   O(nodes)
+local generationKey, nodesKey, leasesKey = KEYS[1], KEYS[2], KEYS[3]
+local nodeId, leaseMs, generation = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+
+if redis.call('GET', generationKey) ~= generation then return redis.error_reply('AMNESIA another data set') end
+if redis.call('HEXISTS', nodesKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local since, last = string.match(redis.call('HGET', leasesKey, nodeId) or '0:0', '^(%d+):(%d+)$')
+since = tonumber(since)
+if now - tonumber(last) > leaseMs * 1000 / 3 then since = now end
+redis.call('HSET', leasesKey, nodeId, string.format('%.0f:%.0f', since, now))
+local over = {}
+if now - since >= leaseMs * 1000 then
+  local leases = redis.call('HGETALL', leasesKey)
+  for i = 1, #leases, 2 do
+    local renewed = tonumber(string.match(leases[i + 1], ':(%d+)$')) or 0
+    if now - renewed > leaseMs * 1000 then over[#over + 1] = leases[i] end
+  end
+end
+return over

@@ -1,0 +1,148 @@
+// Which nodes there are: each boot of a node has an id of its own (name@epoch), a lease by Redis' clock that it renews, and
+// a place in {bus}:nodes without which nothing it sends is taken. State: {bus}:names, nodes, leases, generation; here the
+// identity. Invariant: only a node that was there for a whole lease may judge another (ATTACKS 6), and the fence (the
+// place in {bus}:nodes is taken) comes before anything else of the estate.
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { encodeJournalEntry } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
+import type { Keys } from './keys.ts'
+import { retrying, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+
+export interface MembershipEvents {
+  onFenced(): void
+  /** Redis holds another data set. */
+  onAmnesia(): void
+}
+
+interface NodeInfo {
+  readonly host: string
+  readonly pid: number
+  /** Start of the process in clock ticks since the host booted: a pid alone may be another process by now. */
+  readonly started: string
+}
+
+/** Renewals per lease, at least one a second: node-renew.lua takes a third of a lease without one for a gap. */
+const renewalsPerLease = 6
+const renewMsMax = 1_000
+const journalLength = 10_000
+
+function startOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[19] ?? ''
+  } catch {
+    return '' // no /proc, or no such process
+  }
+}
+
+const thisProcess = (): NodeInfo => ({ host: hostname(), pid: process.pid, started: startOf(process.pid) })
+
+/** Whether the process that `info` names is on this host and known to have ended. */
+function isKnownDead(info: NodeInfo): boolean {
+  if (info.host !== hostname()) return false
+  if (info.started !== '') return startOf(info.pid) !== info.started
+  try {
+    process.kill(info.pid, 0)
+    return false
+  } catch {
+    return true
+  }
+}
+
+export class Membership {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #name: string
+  readonly #leaseMs: number
+  #events: MembershipEvents | undefined
+  #timer: NodeJS.Timeout | undefined
+  #renewing: Promise<void> = Promise.resolve()
+  nodeId = ''
+  generation: Buffer = Buffer.alloc(0)
+
+  constructor(redis: Redis, keys: Keys, name: string, leaseMs: number) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#name = name
+    this.#leaseMs = leaseMs
+  }
+
+  #bus(...nouns: Parameters<Keys['bus']>[0][]): string[] {
+    return nouns.map((noun) => this.#keys.bus(noun))
+  }
+
+  /**
+   * Registers this boot. A boot of the same name whose process is known to have ended is removed first.
+   * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE when a boot of the same name is alive
+   */
+  async join(): Promise<void> {
+    const before = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name))
+    const info = before === null ? null : await this.#redis.hget(this.#keys.bus('nodes'), before)
+    const dead = info !== null && isKnownDead(JSON.parse(info) as NodeInfo)
+    const reply = await retrying(this.#redis, () => runScript(this.#redis, 'node-join', this.#bus('generation', 'names', 'nodes', 'leases', 'batches'),
+      [this.#name, JSON.stringify(thisProcess()), this.#leaseMs, dead ? '1' : '0', randomBytes(16)])) as [Buffer, Buffer, Buffer]
+    this.nodeId = reply[0].toString()
+    this.generation = reply[1]
+    const old = reply[2].toString()
+    if (old !== '') await this.bury(old, 0) // its lease is over or its process has ended: the script has judged
+  }
+
+  /** After Redis lost its data: the same boot registers again. @throws BridgeError ERR_BRIDGE_FENCED */
+  async rejoin(): Promise<void> {
+    this.generation = await retrying(this.#redis, () => runScript(this.#redis, 'node-rejoin', this.#bus('generation', 'names', 'nodes', 'leases', 'batches'),
+      [this.nodeId, this.#name, JSON.stringify(thisProcess()), randomBytes(16), this.generation])) as Buffer
+  }
+
+  /** Begins to renew the lease. */
+  start(events: MembershipEvents): void {
+    this.#events = events
+    const renewMs = Math.min(renewMsMax, this.#leaseMs / renewalsPerLease)
+    const renew = (): void => {
+      this.#renewing = this.#renew().finally(() => { if (this.#timer !== undefined) this.#timer = setTimeout(renew, renewMs) })
+    }
+    this.#timer = setTimeout(renew, renewMs)
+  }
+
+  async #renew(): Promise<void> {
+    try {
+      const over = await runScript(this.#redis, 'node-renew', this.#bus('generation', 'nodes', 'leases'), [this.nodeId, this.#leaseMs, this.generation]) as Buffer[]
+      for (const nodeId of over) await this.bury(nodeId.toString(), this.#leaseMs)
+    } catch (reason) {
+      const { code } = toBridgeError(reason)
+      if (code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
+      else if (code === 'ERR_BRIDGE_AMNESIA') this.#events?.onAmnesia()
+      // Otherwise Redis is away: nobody can judge us meanwhile, since judging needs Redis for a whole lease.
+    }
+  }
+
+  /**
+   * The estate of a dead node: its place (the fence) and its routes, then what it may still send to any inbox, then its own
+   * inbox. Each step may be done again by the next who sees the lease.
+   * @param leaseMs 0: it is known to be gone
+   */
+  async bury(nodeId: string, leaseMs: number): Promise<void> {
+    await retrying(this.#redis, () => runScript(this.#redis, 'node-remove',
+      [...this.#bus('generation', 'nodes', 'leases', 'batches', 'position', 'journal'), this.#keys.routes(nodeId)],
+      [nodeId, leaseMs, this.generation, encodeJournalEntry(this.nodeId, [{ type: 'gone', nodeId }]), journalLength]))
+    const nodes = await this.#redis.hkeys(this.#keys.bus('nodes'))
+    if (nodes.includes(nodeId)) return // it renewed after all
+    for (const target of nodes) await runScript(this.#redis, 'inbox-fence', [this.#keys.inbox(target, 'senders')], [nodeId])
+    await Promise.all((['stream', 'senders', 'state'] as const).map((noun) => this.#redis.unlink(this.#keys.inbox(nodeId, noun))))
+    diagnostics.nodeGone.publish({ nodeId })
+  }
+
+  /** Stops renewing; with `leave` the others need not wait for the lease. */
+  async close(leave: boolean): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    await this.#renewing
+    if (leave && this.#redis.status === 'ready') {
+      await this.bury(this.nodeId, 0).catch((error: unknown) => {
+        if (!(error instanceof BridgeError) && !(error instanceof Error)) throw error // Redis went away meanwhile: the lease will tell
+      })
+    }
+  }
+}

@@ -1,0 +1,19 @@
+// An application message on its way: what a publisher handed in and every subscriber is owed, without what belongs to one
+// delivery (DUP, Packet Identifier, granted QoS). The same shape in every node; bridge/codec.ts writes it for the journey.
+
+export interface Message {
+  readonly topic: string
+  readonly payload: Buffer
+  /** As published; a delivery has the lower of this and the granted one [MQTT-3.8.4-8]. */
+  readonly qos: 0 | 1 | 2
+  /** As published. */
+  readonly retain: boolean
+  /** The PUBLISH properties as bytes (MQTT 5 section 3.3.2.3, without length, Topic Alias, Message Expiry Interval). */
+  readonly properties: Buffer | undefined
+  /** When it expires, ms since the epoch; 0 = never (Message Expiry Interval). */
+  readonly expiresAt: number
+  /** Client Identifier of the publisher, for No Local; undefined for messages of other nodes and of the broker. */
+  readonly publisher: string | undefined
+  /** Encoded frames of this message, by variant; filled by who encodes (broker/wire/publish.ts). */
+  frames: unknown
+}

@@ -1,0 +1,105 @@
+// The routes of this node: which filters its connections want, counted here, and told to the other nodes by the journal.
+// Invariant: when `subscribed` resolves, the journal holds a route that covers the subscription, so that every PUBLISH
+// whose barrier is read from then on finds this node (P2). Removing needs no waiting: what still comes finds no
+// subscription here. State: this process; after a reset of the journal all of it is asserted anew.
+import { RouteKind } from './routing-table.ts'
+
+export interface RouteChange {
+  readonly filter: string
+  /** Bits of RouteKind; 0 removes the route. */
+  readonly kind: number
+}
+
+/** Appends changes of this node's routes to the journal; resolves when they are stored there. */
+export type AppendRoutes = (changes: readonly RouteChange[]) => Promise<void>
+
+interface Wanted {
+  /** Subscriptions that want every body, and those that want bodies of QoS 0 publishes only. */
+  everything: number
+  qos0: number
+  /** What the journal holds or will hold when what is under way is stored. */
+  told: number
+  /** Settles when `told` is stored. */
+  stored: Promise<void> | undefined
+}
+
+export class OwnRoutes {
+  readonly #append: AppendRoutes
+  readonly #wanted = new Map<string, Wanted>()
+  #dirty = new Set<string>()
+  #flush: Promise<void> | undefined
+
+  constructor(append: AppendRoutes) {
+    this.#append = append
+  }
+
+  /** Counts a subscription; resolves when every node can know of it. `everything` as in RouteKind. */
+  async subscribed(filter: string, kind: number): Promise<void> {
+    const wanted = this.#wanted.get(filter) ?? { everything: 0, qos0: 0, told: 0, stored: undefined }
+    this.#wanted.set(filter, wanted)
+    if (kind === RouteKind.everything) wanted.everything++
+    else wanted.qos0++
+    // A removal of this filter that is under way is overtaken by nothing: changes of one filter are appended in order.
+    if (kindOf(wanted) === wanted.told) return wanted.stored
+    return this.#touch(filter)
+  }
+
+  /** Uncounts a subscription; the route goes with the last one, a tick later. */
+  unsubscribed(filter: string, kind: number): void {
+    const wanted = this.#wanted.get(filter)
+    if (wanted === undefined) return
+    if (kind === RouteKind.everything) wanted.everything--
+    else wanted.qos0--
+    if (kindOf(wanted) !== wanted.told) this.#touch(filter).catch(() => undefined) // the bridge reports what became of the append
+  }
+
+  /** All routes as they are wanted now: what a new snapshot of this node must hold. */
+  *all(): Iterable<RouteChange> {
+    for (const [filter, wanted] of this.#wanted) {
+      const kind = kindOf(wanted)
+      if (kind !== 0) yield { filter, kind }
+    }
+  }
+
+  get size(): number {
+    return this.#wanted.size
+  }
+
+  #touch(filter: string): Promise<void> {
+    this.#dirty.add(filter)
+    this.#flush ??= new Promise<void>((resolve, reject) => {
+      setImmediate(() => {
+        this.#flush = undefined
+        this.#write().then(resolve, reject)
+      })
+    })
+    return this.#flush
+  }
+
+  /** One journal entry for all that changed in a tick: a connect storm is not an entry per client. */
+  #write(): Promise<void> {
+    const changes: RouteChange[] = []
+    const told: Wanted[] = []
+    for (const filter of this.#dirty) {
+      const wanted = this.#wanted.get(filter)
+      if (wanted === undefined) continue
+      const kind = kindOf(wanted)
+      if (kind !== wanted.told) {
+        changes.push({ filter, kind })
+        wanted.told = kind
+        told.push(wanted)
+      }
+      if (kind === 0) this.#wanted.delete(filter)
+    }
+    this.#dirty = new Set()
+    const stored = changes.length === 0 ? Promise.resolve() : this.#append(changes)
+    for (const wanted of told) {
+      wanted.stored = stored
+      stored.then(() => { if (wanted.stored === stored) wanted.stored = undefined }, () => undefined)
+    }
+    // A subscription whose route was told by an earlier write must wait for that one, too.
+    return stored
+  }
+}
+
+const kindOf = ({ everything, qos0 }: Wanted): number => (everything > 0 ? RouteKind.everything : 0) | (qos0 > 0 ? RouteKind.qos0 : 0)

@@ -1,0 +1,52 @@
+// The Lua scripts: loaded as they are from lua/*.lua, run by EVALSHA, their error replies mapped to BridgeErrors. A
+// NOSCRIPT is answered by loading and is retryable, so that whoever keeps an order sends again in that order (ATTACKS 4).
+// Every answered call is published on diagnostics.script: a test can stop the process between any two.
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { Redis } from 'ioredis'
+import { diagnostics } from './diagnostics.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
+
+/** The scripts by name and how many keys each has; the table in bridge/README.md is checked against it. */
+export const scriptTable = {
+  'node-join': { keys: 5, meaning: 'registers a boot of a node' },
+  'node-rejoin': { keys: 5, meaning: 'registers a living boot again after Redis lost its data' },
+  'node-renew': { keys: 3, meaning: 'renews a lease and tells which are over' },
+  'node-remove': { keys: 7, meaning: 'declares a node dead: the fence' },
+  'journal-append': { keys: 6, meaning: 'changes of a node\'s routes, to its snapshot and to all' },
+  'inbox-create': { keys: 2, meaning: 'makes a node\'s inbox' },
+  'inbox-append': { keys: 3, meaning: 'a numbered batch of messages for another node' },
+  'inbox-trim': { keys: 2, meaning: 'frees what the reader handled' },
+  'inbox-fence': { keys: 1, meaning: 'refuses what a dead node may still send' },
+  'retained-store': { keys: 1, meaning: 'sets and clears Retained Messages of one shard' },
+} as const
+
+export type ScriptName = keyof typeof scriptTable
+
+const scripts = new Map((Object.keys(scriptTable) as ScriptName[]).map((name) => {
+  const source = readFileSync(new URL(`./lua/${name}.lua`, import.meta.url))
+  return [name, { source, sha: createHash('sha1').update(source).digest('hex') }]
+}))
+
+/** Loads every script into Redis; a connection that is about to be used in order does so first. */
+export async function loadScripts(redis: Redis): Promise<void> {
+  await Promise.all([...scripts.values()].map(({ source }) => redis.script('LOAD', source as unknown as string)))
+}
+
+/**
+ * Runs a script; bulk replies are Buffers.
+ * @throws BridgeError as its error reply says; retryable when Redis was away or did not know the script
+ */
+export async function runScript(redis: Redis, name: ScriptName, keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
+  try {
+    const reply: unknown = await redis.callBuffer('EVALSHA', scripts.get(name)!.sha, keys.length, ...keys, ...argv)
+    if (diagnostics.script.hasSubscribers) diagnostics.script.publish({ script: name })
+    return reply
+  } catch (error) {
+    if (error instanceof Error && error.message.startsWith('NOSCRIPT')) {
+      await loadScripts(redis).catch(() => undefined) // the caller's next attempt finds out
+      throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'Redis did not know the script', { cause: error })
+    }
+    throw toBridgeError(error)
+  }
+}

@@ -1,0 +1,348 @@
+// One client connection as we serve it: its reader, its outbox, its window, and the PUBLISH flow in both directions. Aedes'
+// client stands beside it for everything else. State: this connection. Bounds: publishes of it that are not acknowledged
+// (count and bytes: beyond them we stop reading, and keep its keep alive fresh), deliveries that wait (bytes: beyond them
+// the connection ends with 0x97, since a clean session's promise ends with its connection), QoS 0 while it is slow (dropped
+// and counted).
+import type { Duplex } from 'node:stream'
+import type { Message } from '../bridge/index.ts'
+import { Outbox } from './delivery/outbox.ts'
+import type { Match } from './delivery/local-table.ts'
+import { liveIdentifiers, storedIdentifiers, type StoredSession } from './delivery/stored-session.ts'
+import { Window, type Delivery } from './delivery/window.ts'
+import type { AedesClient } from './engine.ts'
+import { limits } from './limits.ts'
+import { ReasonCode } from './reason-codes.ts'
+import { PacketType } from './wire/control-packets.ts'
+import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
+import type { ProtocolViolation } from './wire/properties.ts'
+import { acknowledgement, publishFrame, type Frame } from './wire/publish.ts'
+
+/** What a connection needs of the node around it. */
+export interface ConnectionHost {
+  readonly packetBytesMax: number
+  /** Takes a message of this connection; `done` when it may be acknowledged. */
+  publish(message: Message, from: Connection, done: (() => void) | undefined): void
+  /** Counts a message that this connection does not get. */
+  dropped(cause: DropCause, qos: number): void
+  violated(connection: Connection, violation: ProtocolViolation): void
+  /** The connection no longer takes deliveries, or takes them again. */
+  slow(connection: Connection, slow: boolean): void
+  /** The queue of a session that outlives its connection. */
+  stored(connection: Connection): StoredSession
+}
+
+export type DropCause = 'slow-subscriber' | 'too-large' | 'expired'
+
+/** A delivery in the window or before it. */
+class Pending implements Delivery {
+  readonly frame: Frame
+  readonly qos: 1 | 2
+  readonly expiresAt: number
+
+  constructor(frame: Frame, qos: 1 | 2, expiresAt: number) {
+    this.frame = frame
+    this.qos = qos
+    this.expiresAt = expiresAt
+  }
+
+  get bytes(): number {
+    return this.frame.length
+  }
+
+  own(): void {
+    this.frame.own()
+  }
+}
+
+export class Connection implements PacketHandler {
+  readonly stream: Duplex
+  readonly #host: ConnectionHost
+  readonly #reader: PacketReader
+  readonly outbox: Outbox
+  /** Filters of the SUBSCRIBE that Aedes is working on → whether the connection did not have them before. */
+  readonly isNew = new Map<string, boolean>()
+  #client!: AedesClient
+  #window = new Window<Pending>(1, () => false)
+  #stored: StoredSession | undefined
+  #mqtt5 = false
+  #connected = false
+  #closed = false
+  /** Publishes that are not stored yet, how many came and how many are done: acknowledgements leave in order. */
+  #publishing = 0
+  #publishingBytes = 0
+  /** QoS 0 publishes among them: retained ones, and those behind one. */
+  #retaining = 0
+  #published = 0
+  #completed = 0
+  #held = false
+  /** SUBSCRIBE and UNSUBSCRIBE wait until the publishes before them are done: what was sent first happens first. */
+  readonly #waiting: { readonly after: number; readonly frame: Buffer }[] = []
+  /** Topics delivered live while Retained Messages are being sent. */
+  #replaying: Set<string> | undefined
+  #replays = 0
+  readonly #room: (() => void)[] = []
+  /** QoS 2 publishes between PUBLISH and PUBREL; true once PUBREC may be sent [MQTT-4.3.3-2]. */
+  readonly #received = new Map<number, boolean>()
+
+  constructor(stream: Duplex, host: ConnectionHost) {
+    this.stream = stream
+    this.#host = host
+    this.#reader = new PacketReader(this, { packetBytesMax: host.packetBytesMax, topicAliasMax: limits.topicAliasMax })
+    this.outbox = new Outbox(stream, { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }, () => this.#drained())
+  }
+
+  /** Ties the connection to the client that Aedes made for it. */
+  attach(client: AedesClient): void {
+    this.#client = client
+    this.stream.on('data', (chunk: Buffer) => this.#reader.feed(chunk))
+  }
+
+  get clientId(): string {
+    return this.#client.id ?? ''
+  }
+
+  get client(): AedesClient {
+    return this.#client
+  }
+
+  get mqtt5(): boolean {
+    return this.#mqtt5
+  }
+
+  get inFlight(): number {
+    return this.#window.inFlight
+  }
+
+  /** CONNACK is written: packets that came behind CONNECT are read now. */
+  connected(): void {
+    this.#connected = true
+    this.#mqtt5 = this.#client.version === 5
+    this.#window = new Window(Math.min(this.#client.receiveMaximum, limits.inFlightMax), (pending, messageId) => this.#send(pending, messageId), this.#client.clean ? undefined : liveIdentifiers)
+    if (!this.#client.clean) {
+      this.#stored = this.#host.stored(this)
+      this.#stored.ring()
+    }
+    this.#reader.resume()
+  }
+
+  /** Something may be in the session's queue. */
+  ring(): void {
+    this.#stored?.ring()
+  }
+
+  closed(): void {
+    this.#closed = true
+    this.#stored?.close()
+    this.#reader.close()
+    this.#window.clear()
+    this.outbox.close()
+    this.#drained()
+    this.#received.clear()
+    this.#waiting.length = 0
+  }
+
+  // From the client
+
+  onOther(type: number, frame: Buffer): void {
+    this.#alive()
+    if (type === PacketType.connect) this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
+    if ((type === PacketType.subscribe || type === PacketType.unsubscribe) && (this.#publishing > 0 || this.#waiting.length > 0)) {
+      this.#waiting.push({ after: this.#published, frame: Buffer.from(frame) })
+      if (this.#waiting.length >= limits.controlPacketsMax) this.#hold()
+    } else this.#client._parser.parse(frame)
+  }
+
+  onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
+    this.#alive()
+    if (topic.startsWith('$SYS/')) return this.#refuse(qos, messageId, ReasonCode.notAuthorized)
+    // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first [MQTT-4.6.0-6].
+    if (qos === 0 && !retain && this.#retaining === 0) return this.#host.publish(this.#message(topic, payload, 0, false, properties, expirySeconds), this, undefined)
+    if (qos === 0) this.#retaining++
+    if (qos === 2) {
+      const state = this.#received.get(messageId)
+      if (state === true) this.#acknowledge(PacketType.pubrec, messageId, 0)
+      if (state !== undefined) return // it came again before its PUBREC: that one answers both
+      this.#received.set(messageId, false)
+    }
+    const bytes = payload.length + topic.length
+    this.#publishing++
+    this.#published++
+    this.#publishingBytes += bytes
+    if (this.#publishing >= limits.publishingMax || this.#publishingBytes >= limits.publishingBytesMax) this.#hold()
+    this.#host.publish(this.#message(topic, payload, qos, retain, properties, expirySeconds), this, () => {
+      this.#publishing--
+      this.#completed++
+      this.#publishingBytes -= bytes
+      if (this.#closed) return
+      if (qos === 0) this.#retaining--
+      else {
+        if (qos === 2) this.#received.set(messageId, true)
+        this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
+      }
+      this.#goOn()
+    })
+  }
+
+  #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
+    return {
+      topic, payload, qos, retain, properties, publisher: this.#client.id ?? undefined,
+      expiresAt: expirySeconds < 0 ? 0 : Date.now() + expirySeconds * 1_000, frames: undefined,
+    }
+  }
+
+  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
+    if (qos === 0) return // there is nothing to say it with
+    if (this.#mqtt5) this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
+    else this.#client.emit('error', new Error('not authorized to publish')) // 3.1.1 has no way to say it [MQTT-3.3.5-2]
+  }
+
+  onPuback(messageId: number): void {
+    this.#alive()
+    this.#queueOf(messageId).complete(messageId)
+  }
+
+  /** Where the delivery under `messageId` came from. */
+  #queueOf(messageId: number): { complete(messageId: number): unknown } {
+    return this.#stored !== undefined && messageId >= storedIdentifiers.first ? this.#stored : this.#window
+  }
+
+  onPubrec(messageId: number, reasonCode: number): void {
+    this.#alive()
+    if (reasonCode >= 0x80) this.#queueOf(messageId).complete(messageId) // [MQTT-4.3.3-8]
+    else if (this.#stored !== undefined && messageId >= storedIdentifiers.first) this.#stored.received(messageId)
+    else this.#acknowledge(PacketType.pubrel, messageId, this.#window.received(messageId) ? 0 : ReasonCode.packetIdentifierNotFound)
+  }
+
+  onPubcomp(messageId: number): void {
+    this.#alive()
+    this.#queueOf(messageId).complete(messageId)
+  }
+
+  onPubrel(messageId: number): void {
+    this.#alive()
+    this.#acknowledge(PacketType.pubcomp, messageId, this.#received.delete(messageId) ? 0 : ReasonCode.packetIdentifierNotFound)
+  }
+
+  onViolation(violation: ProtocolViolation): void {
+    this.#host.violated(this, violation)
+  }
+
+  // To the client
+
+  /** Delivers a message once, at the QoS and with the identifiers of `match`. */
+  deliver(message: Message, match: Match<Connection>): void {
+    this.#replaying?.add(message.topic)
+    if (this.#stored !== undefined && message.qos > 0 && match.qos > 0) return // it is in the queue; the bell rings
+    this.send(message, match, message.retain && match.retainAsPublished)
+  }
+
+  /** A delivery out of the session's queue, under an identifier of it. */
+  writeStored(message: Message, match: Pick<Match<Connection>, 'qos' | 'identifiers'>, messageId: number): void {
+    const qos = Math.max(1, Math.min(message.qos, match.qos)) as 1 | 2
+    this.outbox.pushDelivery(publishFrame(message, this.#mqtt5, qos, false, match.identifiers), messageId, false)
+  }
+
+  writePubrel(messageId: number): void {
+    this.#acknowledge(PacketType.pubrel, messageId, 0)
+  }
+
+  // Retained Messages because of a SUBSCRIBE
+
+  /** From now until `endReplay` topics that are delivered live are noted: a replay must not overtake them with older values (ATTACKS 3). */
+  beginReplay(): void {
+    this.#replays++
+    this.#replaying ??= new Set()
+  }
+
+  /** Whether a Retained Message of `topic` may still be sent. */
+  mayReplay(topic: string): boolean {
+    return !this.#closed && this.#replaying?.has(topic) !== true
+  }
+
+  endReplay(): void {
+    if (--this.#replays === 0) this.#replaying = undefined
+  }
+
+  /** Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE [MQTT-3.3.1-8]. */
+  send(message: Message, match: Pick<Match<Connection>, 'qos' | 'identifiers'>, retain: boolean): void {
+    if (this.#closed || !this.#connected) return // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
+    const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
+    const frame = publishFrame(message, this.#mqtt5, qos, retain, match.identifiers)
+    if (this.#client.maximumPacketSize !== undefined && frame.length > this.#client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
+    if (qos === 0) {
+      if (this.outbox.slow) return this.#drop(qos)
+      return this.outbox.pushFrame(frame)
+    }
+    this.#window.push(new Pending(frame, qos, message.expiresAt))
+    this.#checkWaiting()
+  }
+
+  #send({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
+    if (expiresAt !== 0 && expiresAt <= Date.now()) {
+      this.#host.dropped('expired', qos)
+      return false
+    }
+    this.outbox.pushDelivery(frame, messageId, false)
+    return true
+  }
+
+  #drop(qos: number): void {
+    this.#host.dropped('slow-subscriber', qos)
+    this.#host.slow(this, true)
+  }
+
+  /** What waits for this connection, bytes. */
+  get waitingBytes(): number {
+    return this.#window.waitingBytes + this.outbox.bytes
+  }
+
+  #checkWaiting(): void {
+    const waiting = this.waitingBytes
+    if (waiting > limits.waitingBytesMax) {
+      this.#host.dropped('slow-subscriber', 1)
+      this.#client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
+    } else if (waiting > limits.outboxHighBytes && this.outbox.slow) this.#host.slow(this, true)
+  }
+
+  #drained(): void {
+    this.#host.slow(this, false)
+    for (const resolve of this.#room.splice(0)) resolve()
+  }
+
+  /** Resolves when there is room for more: at once, or when the outbox has drained. */
+  roomForMore(): Promise<void> {
+    if (this.#closed || !this.outbox.slow) return Promise.resolve()
+    return new Promise((resolve) => this.#room.push(resolve))
+  }
+
+  #acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {
+    this.outbox.push(acknowledgement(type, messageId, this.#mqtt5, reasonCode))
+  }
+
+  // Holding a publisher back
+
+  #hold(): void {
+    if (this.#held) return
+    this.#held = true
+    this.#reader.pause()
+    this.stream.pause()
+  }
+
+  #goOn(): void {
+    while (this.#waiting.length > 0 && this.#waiting[0]!.after <= this.#completed) this.#client._parser.parse(this.#waiting.shift()!.frame)
+    if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || this.#waiting.length > 0) return
+    this.#held = false
+    this.stream.resume()
+    this.#reader.resume()
+  }
+
+  /** A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read. */
+  #alive(): void {
+    if (this.#client._keepaliveInterval > 0) this.#client._keepaliveTimer?.refresh()
+  }
+
+  /** While we hold it back the client cannot be blamed for its silence. */
+  excuse(): void {
+    if (this.#held) this.#alive()
+  }
+}

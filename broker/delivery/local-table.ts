@@ -1,0 +1,97 @@
+// Who of this node's connections gets what: filter → subscriptions of live connections, merged per connection when
+// several filters of one connection match (one copy at the highest QoS with every Subscription Identifier).
+// State: this process, gone with it; what other nodes must know of it goes through the bridge's routes.
+import { FilterTrie } from '../../bridge/index.ts'
+
+/** The options of one subscription as granted (MQTT 5 section 3.8.3.1). */
+export interface SubscriptionOptions {
+  readonly qos: 0 | 1 | 2
+  readonly noLocal: boolean
+  readonly retainAsPublished: boolean
+  readonly identifier: number | undefined
+}
+
+interface Filter<Subscriber> {
+  readonly subscriptions: Map<Subscriber, SubscriptionOptions>
+  version: number
+}
+
+/** One delivery to make: all matching subscriptions of one subscriber in one. */
+export interface Match<Subscriber> {
+  readonly subscriber: Subscriber
+  readonly qos: 0 | 1 | 2
+  readonly retainAsPublished: boolean
+  /** Subscription Identifiers of all matching subscriptions, undefined when none has one [MQTT-3.3.4-4]. */
+  readonly identifiers: readonly number[] | undefined
+  /** Some matching subscription is No Local: for the subscriber's own messages ask `matchOwn`. */
+  readonly noLocal: boolean
+}
+
+interface Cached<Subscriber> {
+  readonly version: number
+  readonly matches: readonly Match<Subscriber>[]
+}
+
+function merge<Subscriber>(subscriber: Subscriber, all: readonly SubscriptionOptions[]): Match<Subscriber> {
+  const identifiers = all.flatMap(({ identifier }) => identifier ?? [])
+  return {
+    subscriber,
+    qos: Math.max(...all.map(({ qos }) => qos)) as 0 | 1 | 2,
+    retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished),
+    identifiers: identifiers.length === 0 ? undefined : identifiers,
+    noLocal: all.some(({ noLocal }) => noLocal),
+  }
+}
+
+export class LocalTable<Subscriber extends object> {
+  readonly #filters = new FilterTrie<Filter<Subscriber>>()
+  #cache = new WeakMap<readonly Filter<Subscriber>[], Cached<Subscriber>>()
+
+  /** Adds or replaces a subscription. */
+  add(filter: string, subscriber: Subscriber, options: SubscriptionOptions): void {
+    let entry = this.#filters.get(filter)
+    if (entry === undefined) {
+      entry = { subscriptions: new Map(), version: 0 }
+      this.#filters.add(filter, entry)
+    }
+    entry.subscriptions.set(subscriber, options)
+    entry.version++
+  }
+
+  remove(filter: string, subscriber: Subscriber): void {
+    const entry = this.#filters.get(filter)
+    if (entry === undefined || !entry.subscriptions.delete(subscriber)) return
+    entry.version++
+    if (entry.subscriptions.size === 0) this.#filters.delete(filter)
+  }
+
+  get(filter: string, subscriber: Subscriber): SubscriptionOptions | undefined {
+    return this.#filters.get(filter)?.subscriptions.get(subscriber)
+  }
+
+  /** The deliveries for a topic. Cached: O(matching filters) when nothing changed. */
+  match(topic: string): readonly Match<Subscriber>[] {
+    const filters = this.#filters.match(topic)
+    let version = 0
+    for (let i = 0; i < filters.length; i++) version += filters[i]!.version // versions only grow: an equal sum means no change
+    const cached = this.#cache.get(filters)
+    if (cached !== undefined && cached.version === version) return cached.matches
+    const bySubscriber = new Map<Subscriber, SubscriptionOptions[]>()
+    for (const { subscriptions } of filters) {
+      for (const [subscriber, options] of subscriptions) {
+        const known = bySubscriber.get(subscriber)
+        if (known === undefined) bySubscriber.set(subscriber, [options])
+        else known.push(options)
+      }
+    }
+    const matches = [...bySubscriber].map(([subscriber, all]) => merge(subscriber, all))
+    this.#cache.set(filters, { version, matches })
+    return matches
+  }
+
+  /** The delivery of `subscriber`'s own message to itself: what is left without its No Local subscriptions [MQTT-3.8.3-3]. */
+  matchOwn(topic: string, subscriber: Subscriber): Match<Subscriber> | undefined {
+    const all = this.#filters.match(topic).flatMap(({ subscriptions }) => subscriptions.get(subscriber) ?? []).filter(({ noLocal }) => !noLocal)
+    return all.length === 0 ? undefined : merge(subscriber, all)
+  }
+}

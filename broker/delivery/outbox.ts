@@ -1,0 +1,114 @@
+// What one connection is to be sent: collected during a turn of the event loop and written once. Small frames are copied
+// into one buffer, so that nothing here pins the chunk or reply that a payload came in; big ones are copied too when they
+// must wait for the socket. State: this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds
+// QoS ≥ 1 back until `onDrain`.
+import type { Duplex } from 'node:stream'
+import type { Frame } from '../wire/publish.ts'
+
+const initialBytes = 1_024
+const flushBytes = 65_536
+
+export interface OutboxLimits {
+  /** Above so many bytes waiting the connection counts as slow. */
+  readonly highBytes: number
+  /** At or below so many it counts as drained. */
+  readonly lowBytes: number
+}
+
+export class Outbox {
+  readonly #stream: Duplex
+  readonly #limits: OutboxLimits
+  readonly #onDrain: () => void
+  #buffer: Buffer | undefined
+  #used = 0
+  #scheduled = false
+  #slow = false
+  #closed = false
+
+  /** @param onDrain called when the bytes waiting fell to `lowBytes` after `slow` was true */
+  constructor(stream: Duplex, limits: OutboxLimits, onDrain: () => void) {
+    this.#stream = stream
+    this.#limits = limits
+    this.#onDrain = onDrain
+  }
+
+  /** Bytes waiting: here and in the stream. */
+  get bytes(): number {
+    return this.#used + this.#stream.writableLength
+  }
+
+  /** Above `highBytes`, until drained. */
+  get slow(): boolean {
+    if (!this.#slow && this.bytes > this.#limits.highBytes) {
+      this.#slow = true
+      this.#stream.on('drain', this.#drained)
+    }
+    return this.#slow
+  }
+
+  readonly #drained = (): void => {
+    if (this.#closed || this.bytes > this.#limits.lowBytes) return
+    this.#stream.off('drain', this.#drained)
+    this.#slow = false
+    this.#onDrain()
+  }
+
+  /** Takes a frame of anything but PUBLISH; always accepted, in order with the rest. */
+  push(bytes: Buffer): void {
+    this.#room(bytes.length)
+    this.#used += bytes.copy(this.#buffer!, this.#used)
+  }
+
+  /** Takes a QoS 0 PUBLISH. */
+  pushFrame(frame: Frame): void {
+    this.push(frame.head)
+  }
+
+  /** Takes a QoS ≥ 1 PUBLISH under its Packet Identifier. */
+  pushDelivery(frame: Frame, messageId: number, dup: boolean): void {
+    this.#room(frame.length)
+    const buffer = this.#buffer!
+    const start = this.#used
+    let at = start + frame.head.copy(buffer, start)
+    if (dup) buffer[start]! |= 8 // [MQTT-3.3.1-1]
+    buffer[at++] = messageId >> 8
+    buffer[at++] = messageId & 255
+    this.#used = at + frame.tail.copy(buffer, at)
+  }
+
+  #room(bytes: number): void {
+    if (this.#used + bytes > flushBytes && this.#used > 0) this.flush()
+    if (this.#buffer === undefined) this.#buffer = Buffer.allocUnsafeSlow(Math.max(initialBytes, bytes))
+    else if (this.#used + bytes > this.#buffer.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(this.#buffer.length * 4, this.#used + bytes))
+      this.#buffer.copy(larger, 0, 0, this.#used)
+      this.#buffer = larger
+    }
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(this.#turn)
+  }
+
+  readonly #turn = (): void => {
+    this.#scheduled = false
+    this.flush()
+  }
+
+  /** Hands everything to the stream in one write. */
+  flush(): void {
+    const buffer = this.#buffer
+    if (this.#used === 0 || buffer === undefined || this.#closed) return
+    const bytes = buffer.subarray(0, this.#used)
+    this.#used = 0
+    // The stream may keep it: the next turn gets a new one. What the stream cannot send at once it holds as it is.
+    this.#buffer = undefined
+    if (!this.#stream.destroyed && this.#stream.writable) this.#stream.write(bytes)
+  }
+
+  close(): void {
+    this.flush()
+    this.#closed = true
+    this.#buffer = undefined
+    this.#stream.off('drain', this.#drained)
+  }
+}

@@ -1,0 +1,95 @@
+// The QoS 1 and 2 deliveries of one connection: at most `receiveMaximum` are in flight [MQTT-3.3.4-9], what comes beyond
+// waits here in order, bounded in bytes. State: this connection; a clean session's promise ends with it (P4).
+// Invariant: a Packet Identifier is never given out while it is in flight [MQTT-2.2.1-3..4].
+
+/** A QoS ≥ 1 delivery of one connection. */
+export interface Delivery {
+  readonly qos: 1 | 2
+  /** What it holds of memory while it waits. */
+  readonly bytes: number
+  /** Called when it has to wait: from now on it may not pin the chunk or reply that it is a slice of (ATTACKS 25). */
+  own(): void
+}
+
+export class Window<Item extends Delivery> {
+  readonly #max: number
+  readonly #put: (delivery: Item, messageId: number) => boolean
+  readonly #inFlight = new Map<number, 'puback' | 'pubrec' | 'pubcomp'>()
+  #waiting: Item[] = []
+  /** Index of the first in #waiting that has not been sent: shifting an array is not O(1) at every size. */
+  #first = 0
+  #waitingBytes = 0
+  readonly #identifiers: { readonly first: number; readonly last: number }
+  #lastId: number
+
+  /** @param put writes a PUBLISH under its Packet Identifier; false when it is not worth sending any more (expired) */
+  constructor(receiveMaximum: number, put: (delivery: Item, messageId: number) => boolean, identifiers: { readonly first: number; readonly last: number } = { first: 1, last: 65_535 }) {
+    this.#put = put
+    this.#identifiers = identifiers
+    this.#max = Math.min(receiveMaximum, identifiers.last - identifiers.first + 1)
+    this.#lastId = identifiers.last
+  }
+
+  /** Bytes that wait for room in the window. */
+  get waitingBytes(): number {
+    return this.#waitingBytes
+  }
+
+  get inFlight(): number {
+    return this.#inFlight.size
+  }
+
+  /** Sends now when there is room and nothing waits, otherwise in turn. */
+  push(delivery: Item): void {
+    if (this.#inFlight.size < this.#max && this.#first === this.#waiting.length) this.#send(delivery)
+    else {
+      delivery.own()
+      this.#waiting.push(delivery)
+      this.#waitingBytes += delivery.bytes
+    }
+  }
+
+  /** PUBACK or PUBCOMP, or a PUBREC that refuses: the identifier is free again. False: it was not in flight. */
+  complete(messageId: number): boolean {
+    if (!this.#inFlight.delete(messageId)) return false
+    this.pump()
+    return true
+  }
+
+  /** PUBREC: from now on only PUBREL may be sent under the identifier [MQTT-4.3.3-5]. False: it was not in flight. */
+  received(messageId: number): boolean {
+    if (!this.#inFlight.has(messageId)) return false
+    this.#inFlight.set(messageId, 'pubcomp')
+    return true
+  }
+
+  /** Sends what waits while there is room. */
+  pump(): void {
+    while (this.#first < this.#waiting.length && this.#inFlight.size < this.#max) {
+      const delivery = this.#waiting[this.#first]!
+      this.#first++
+      this.#waitingBytes -= delivery.bytes
+      this.#send(delivery)
+    }
+    if (this.#first === this.#waiting.length) {
+      this.#waiting = []
+      this.#first = 0
+    } else if (this.#first > 1_024) {
+      this.#waiting = this.#waiting.slice(this.#first)
+      this.#first = 0
+    }
+  }
+
+  clear(): void {
+    this.#waiting = []
+    this.#first = 0
+    this.#waitingBytes = 0
+    this.#inFlight.clear()
+  }
+
+  #send(delivery: Item): void {
+    do this.#lastId = this.#lastId === this.#identifiers.last ? this.#identifiers.first : this.#lastId + 1
+    while (this.#inFlight.has(this.#lastId)) // ends: fewer than 65,535 are in flight, or `push` would not have come here
+    if (this.#put(delivery, this.#lastId)) this.#inFlight.set(this.#lastId, delivery.qos === 1 ? 'puback' : 'pubrec')
+  }
+}

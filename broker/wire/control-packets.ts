@@ -1,0 +1,130 @@
+// Validates, on the raw bytes, the packets that Aedes will see: CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT, AUTH.
+// Aedes 2.0.0-beta.1 and mqtt-packet check MQTT 5 input hardly at all; one CONNECT with a doubled property would end the
+// process. Nothing of Aedes sees a packet that has not passed here. No state.
+import { isValidFilter } from '../../bridge/index.ts'
+import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolation, scanProperties, skipString } from './properties.ts'
+
+/** MQTT Control Packet types (MQTT 5 section 2.1.2). */
+export const PacketType = {
+  connect: 1, connack: 2, publish: 3, puback: 4, pubrec: 5, pubrel: 6, pubcomp: 7, subscribe: 8, suback: 9,
+  unsubscribe: 10, unsuback: 11, pingreq: 12, pingresp: 13, disconnect: 14, auth: 15,
+} as const
+
+/** The protocol level of a CONNECT: 3 (MQIsdp), 4 or 5; anything else is for Aedes to refuse politely. */
+export function connectLevel(bytes: Buffer, body: number, end: number): number {
+  if (body + 3 > end) throw malformed('truncated CONNECT')
+  const nameEnd = body + 2 + bytes.readUInt16BE(body)
+  if (nameEnd >= end) throw malformed('truncated CONNECT')
+  const name = bytes.toString('latin1', body + 2, nameEnd)
+  if (name !== 'MQTT' && name !== 'MQIsdp') throw new ProtocolViolation(0x84, 'not MQTT') // [MQTT-3.1.2-1]
+  return bytes[nameEnd]! & 0x7f // the highest bit is how bridges of other brokers mark themselves
+}
+
+function skipBinary(bytes: Buffer, offset: number, end: number): number {
+  if (offset + 2 > end) throw malformed('truncated CONNECT')
+  const next = offset + 2 + bytes.readUInt16BE(offset)
+  if (next > end) throw malformed('truncated CONNECT')
+  return next
+}
+
+/** @throws ProtocolViolation; a CONNECT of an unknown level is not looked into */
+export function checkConnect(bytes: Buffer, body: number, end: number): void {
+  const level = connectLevel(bytes, body, end)
+  if (level < 3 || level > 5) return
+  let at = skipString(bytes, body, end) + 1
+  if (at + 3 > end) throw malformed('truncated CONNECT')
+  const flags = bytes[at]!
+  at += 3 // flags and Keep Alive
+  if ((flags & 1) !== 0) throw malformed('the reserved flag of CONNECT is set') // [MQTT-3.1.2-3]
+  const will = (flags & 4) !== 0
+  const willQos = (flags >> 3) & 3
+  if (willQos === 3 || (!will && (flags & 0x38) !== 0)) throw malformed('will flags that contradict each other') // [MQTT-3.1.2-11..15]
+  if (level < 5 && (flags & 0x80) === 0 && (flags & 0x40) !== 0) throw malformed('a password without a user name') // 3.1.1 [MQTT-3.1.2-22]
+  if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.connect)
+  at = skipString(bytes, at, end)
+  if (will) {
+    if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.will)
+    const topic = at + 2
+    at = skipString(bytes, at, end)
+    checkTopicName(bytes, topic, at)
+    at = skipBinary(bytes, at, end)
+  }
+  if ((flags & 0x80) !== 0) at = skipString(bytes, at, end)
+  if ((flags & 0x40) !== 0) at = skipBinary(bytes, at, end)
+  if (at !== end) throw malformed('bytes behind the end of CONNECT')
+}
+
+/** @throws ProtocolViolation when the Topic Name is empty or holds a wildcard [MQTT-3.3.2-2] [MQTT-4.7.3-1] */
+export function checkTopicName(bytes: Buffer, start: number, end: number): void {
+  if (start === end) throw protocolError('an empty Topic Name')
+  for (let i = start; i < end; i++) if (bytes[i] === 0x2b || bytes[i] === 0x23) throw new ProtocolViolation(0x90, 'a wildcard in a Topic Name')
+}
+
+function messageIdAt(bytes: Buffer, body: number, end: number): number {
+  if (body + 2 > end) throw malformed('truncated packet identifier')
+  const messageId = bytes.readUInt16BE(body)
+  if (messageId === 0) throw protocolError('Packet Identifier 0') // [MQTT-2.2.1-3]
+  return messageId
+}
+
+function filterAt(bytes: Buffer, at: number, end: number): { filter: string; next: number } {
+  const next = skipString(bytes, at, end)
+  const filter = bytes.toString('utf8', at + 2, next)
+  if (!isValidFilter(filter)) throw new ProtocolViolation(0x8f, 'a Topic Filter that is not valid') // [MQTT-4.7.1-1..3]
+  return { filter, next }
+}
+
+/** @throws ProtocolViolation */
+export function checkSubscribe(bytes: Buffer, body: number, end: number, level: number): void {
+  messageIdAt(bytes, body, end)
+  let at = body + 2
+  if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.subscribe)
+  if (at === end) throw protocolError('SUBSCRIBE without a filter') // [MQTT-3.8.3-2]
+  while (at < end) {
+    const { filter, next } = filterAt(bytes, at, end)
+    if (next >= end) throw malformed('SUBSCRIBE without options')
+    const options = bytes[next]!
+    at = next + 1
+    if ((options & 3) === 3 || (options & (level === 5 ? 0xc0 : 0xfc)) !== 0 || (options & 0x30) === 0x30) throw malformed('subscription options that are not valid') // [MQTT-3.8.3-5]
+    if ((options & 4) !== 0 && filter.startsWith('$share/')) throw protocolError('No Local on a Shared Subscription') // [MQTT-3.8.3-4]
+  }
+}
+
+/** @throws ProtocolViolation */
+export function checkUnsubscribe(bytes: Buffer, body: number, end: number, level: number): void {
+  messageIdAt(bytes, body, end)
+  let at = body + 2
+  if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.unsubscribe)
+  if (at === end) throw protocolError('UNSUBSCRIBE without a filter') // [MQTT-3.10.3-2]
+  while (at < end) at = filterAt(bytes, at, end).next
+}
+
+const disconnectCodes = new Set([0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99])
+
+/** @throws ProtocolViolation */
+export function checkDisconnect(bytes: Buffer, body: number, end: number, level: number): void {
+  if (level < 5) {
+    if (body !== end) throw malformed('DISCONNECT has a body')
+    return
+  }
+  if (body === end) return
+  if (!disconnectCodes.has(bytes[body]!)) throw protocolError('a reason code that DISCONNECT does not have')
+  if (body + 1 < end && scanProperties(bytes, body + 1, end, allowedProperties.disconnect) !== end) throw malformed('bytes behind the end of DISCONNECT')
+}
+
+/** @throws ProtocolViolation */
+export function checkAuth(bytes: Buffer, body: number, end: number, level: number): void {
+  if (level < 5) throw protocolError('AUTH is not of this protocol level')
+  if (body === end) return
+  if (body + 1 < end && scanProperties(bytes, body + 1, end, allowedProperties.auth) !== end) throw malformed('bytes behind the end of AUTH')
+}
+
+/** Checks the body of PUBACK, PUBREC, PUBREL or PUBCOMP; returns its reason code (0 when it stands for success). */
+export function checkAcknowledgement(bytes: Buffer, body: number, end: number, level: number): number {
+  if (end - body > 2 && level < 5) throw malformed('bytes behind the end of an acknowledgement')
+  if (end - body === 2) return 0
+  if (end - body > 3 && scanProperties(bytes, body + 3, end, allowedProperties.acknowledgement) !== end) throw malformed('bytes behind the end of an acknowledgement')
+  return bytes[body + 2]!
+}
+
+export { checkUtf8, messageIdAt }

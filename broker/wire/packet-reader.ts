@@ -1,0 +1,252 @@
+// The inbound bytes of one connection → packets. PUBLISH and the acknowledgements are read here, on the hot path, without
+// intermediate objects; every other packet is validated and handed on as bytes. State: what is incomplete, and the topic
+// aliases of the connection. Invariants: nothing that violates the standard gets past, whatever the bytes nothing is
+// thrown to the caller, and after the first violation or `close` nothing more is reported. Bound: one incomplete packet
+// of at most `packetBytesMax`; while paused the caller stops reading from the socket.
+import { ReasonCode } from '../reason-codes.ts'
+import {
+  checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel,
+  messageIdAt, PacketType,
+} from './control-packets.ts'
+import { allowedProperties, checkUtf8, malformed, propertyIds, protocolError, ProtocolViolation, scanProperties } from './properties.ts'
+
+export interface PacketHandler {
+  /** `payload` and `properties` are slices of what came in; `expirySeconds` -1 = no Message Expiry Interval. */
+  onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void
+  onPuback(messageId: number): void
+  onPubrec(messageId: number, reasonCode: number): void
+  onPubrel(messageId: number): void
+  onPubcomp(messageId: number): void
+  /** A valid packet of another type, whole. */
+  onOther(type: number, frame: Buffer): void
+  onViolation(violation: ProtocolViolation): void
+}
+
+export interface ReaderLimits {
+  readonly packetBytesMax: number
+  /** Highest Topic Alias that a client may use; 0 = none. */
+  readonly topicAliasMax: number
+}
+
+export class PacketReader {
+  readonly #handler: PacketHandler
+  readonly #limits: ReaderLimits
+  #level = 0
+  #buffer: Buffer | undefined
+  #at = 0
+  #parts: Buffer[] = []
+  #partBytes = 0
+  /** Bytes from #at on that are needed before anything can be read. */
+  #need = 2
+  #paused = false
+  #draining = false
+  #closed = false
+  #aliases: Map<number, string> | undefined
+  /** The last topic, as bytes and as string: publishers mostly stay with theirs, and one string keeps its hash. */
+  #topicBytes: Buffer = Buffer.alloc(0)
+  #topic = ''
+
+  constructor(handler: PacketHandler, limits: ReaderLimits) {
+    this.#handler = handler
+    this.#limits = limits
+  }
+
+  /** The protocol level of the connection: 3, 4 or 5; 0 before CONNECT. */
+  get level(): number {
+    return this.#level
+  }
+
+  /** Bytes that were fed and are not read yet. */
+  get heldBytes(): number {
+    return (this.#buffer === undefined ? 0 : this.#buffer.length - this.#at) + this.#partBytes
+  }
+
+  feed(chunk: Buffer): void {
+    if (this.#closed) return
+    if (this.#buffer === undefined) this.#buffer = chunk
+    else {
+      this.#parts.push(chunk)
+      this.#partBytes += chunk.length
+    }
+    this.#drain()
+  }
+
+  /** No packet is reported after this call until `resume`, also in the middle of a chunk. */
+  pause(): void {
+    this.#paused = true
+  }
+
+  resume(): void {
+    this.#paused = false
+    this.#drain()
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#buffer = undefined
+    this.#parts = []
+    this.#partBytes = 0
+  }
+
+  #drain(): void {
+    if (this.#draining) return // the loop below goes on when the handler comes back
+    this.#draining = true
+    try {
+      while (!this.#paused && !this.#closed && this.#buffer !== undefined && this.heldBytes >= this.#need) {
+        if (this.#parts.length > 0) this.#join()
+        if (!this.#readPacket(this.#buffer)) this.#keepRest()
+      }
+    } catch (error) {
+      this.close()
+      if (!(error instanceof ProtocolViolation)) throw error
+      this.#handler.onViolation(error)
+    } finally {
+      this.#draining = false
+    }
+  }
+
+  #join(): void {
+    this.#buffer = Buffer.concat([this.#buffer!.subarray(this.#at), ...this.#parts])
+    this.#at = 0
+    this.#parts = []
+    this.#partBytes = 0
+  }
+
+  /** Keeps an incomplete packet without pinning the chunk that it came in. */
+  #keepRest(): void {
+    const buffer = this.#buffer!
+    if (this.#at === buffer.length) {
+      this.#buffer = undefined
+      this.#need = 2
+    } else if (this.#at > 0) this.#buffer = Buffer.from(buffer.subarray(this.#at))
+    this.#at = 0
+  }
+
+  /** Reads one packet at #at; false when it is not whole yet, and #need says how much there must be. */
+  #readPacket(bytes: Buffer): boolean {
+    const start = this.#at
+    let body = start + 1
+    let length = 0
+    for (let shift = 0; ; shift += 7) {
+      if (shift === 28) throw malformed('a remaining length of more than four bytes')
+      if (body >= bytes.length) {
+        this.#need = body - start + 1
+        return false
+      }
+      const byte = bytes[body++]!
+      length += (byte & 127) << shift
+      if (byte < 128) break
+    }
+    const end = body + length
+    if (end - start > this.#limits.packetBytesMax) throw new ProtocolViolation(ReasonCode.packetTooLarge, `a packet of ${end - start} bytes`)
+    if (end > bytes.length) {
+      this.#need = end - start
+      return false
+    }
+    this.#need = 2
+    this.#at = end
+    const first = bytes[start]!
+    const type = first >> 4
+    if (type === PacketType.publish && this.#level !== 0) this.#publish(bytes, first & 15, body, end)
+    else this.#other(bytes, type, first & 15, start, body, end)
+    return true
+  }
+
+  #publish(bytes: Buffer, flags: number, body: number, end: number): void {
+    const qos = (flags >> 1) & 3
+    if (qos === 3) throw malformed('QoS 3') // [MQTT-3.3.1-4]
+    if (qos === 0 && (flags & 8) !== 0) throw malformed('DUP with QoS 0') // [MQTT-3.3.1-2]
+    if (body + 2 > end) throw malformed('truncated PUBLISH')
+    let at = body + 2 + ((bytes[body]! << 8) | bytes[body + 1]!)
+    if (at > end) throw malformed('truncated PUBLISH')
+    let topic = at === body + 2 && this.#level === 5 ? '' : this.#topicAt(bytes, body + 2, at)
+    let messageId = 0
+    if (qos > 0) {
+      messageId = messageIdAt(bytes, at, end)
+      at += 2
+    }
+    let properties: Buffer | undefined
+    let expiry = -1
+    if (this.#level === 5) {
+      if (at < end && bytes[at] === 0) at++
+      else ({ properties, expiry, topic, at } = this.#properties(bytes, at, end, topic))
+      if (topic === '') throw protocolError('neither a Topic Name nor a Topic Alias')
+    }
+    this.#handler.onPublish(topic, bytes.subarray(at, end), qos as 0 | 1 | 2, (flags & 1) === 1, (flags & 8) !== 0, messageId, properties, expiry)
+  }
+
+  #topicAt(bytes: Buffer, start: number, end: number): string {
+    const last = this.#topicBytes
+    if (last.length === end - start) {
+      let i = 0
+      while (i < last.length && last[i] === bytes[start + i]) i++
+      if (i === last.length && i > 0) return this.#topic
+    }
+    checkTopicName(bytes, start, end)
+    checkUtf8(bytes, start, end)
+    this.#topicBytes = Buffer.from(bytes.subarray(start, end))
+    this.#topic = bytes.toString('utf8', start, end)
+    return this.#topic
+  }
+
+  /** The properties that travel with the message: without Topic Alias, which ends here, and Message Expiry Interval. */
+  #properties(bytes: Buffer, offset: number, end: number, topic: string): { properties: Buffer | undefined; expiry: number; topic: string; at: number } {
+    let expiry = -1
+    let alias = 0
+    const kept: Buffer[] = []
+    const at = scanProperties(bytes, offset, end, allowedProperties.publish, (id, start, value, next) => {
+      if (id === propertyIds.topicAlias) alias = bytes.readUInt16BE(value)
+      else if (id === propertyIds.messageExpiryInterval) expiry = bytes.readUInt32BE(value)
+      else {
+        if (id === propertyIds.responseTopic) checkTopicName(bytes, value + 2, next) // [MQTT-3.3.2-14]
+        kept.push(bytes.subarray(start, next))
+      }
+    })
+    if (alias !== 0) topic = this.#aliased(alias, topic)
+    return { properties: kept.length === 0 ? undefined : kept.length === 1 ? kept[0] : Buffer.concat(kept), expiry, topic, at }
+  }
+
+  #aliased(alias: number, topic: string): string {
+    if (alias > this.#limits.topicAliasMax) throw new ProtocolViolation(ReasonCode.topicAliasInvalid, 'a Topic Alias above the maximum') // [MQTT-3.3.2-9]
+    this.#aliases ??= new Map()
+    if (topic !== '') {
+      this.#aliases.set(alias, topic)
+      return topic
+    }
+    const known = this.#aliases.get(alias)
+    if (known === undefined) throw protocolError('an unknown Topic Alias')
+    return known
+  }
+
+  #other(bytes: Buffer, type: number, flags: number, start: number, body: number, end: number): void {
+    if (this.#level === 0 && type !== PacketType.connect) throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
+    const expected = type === PacketType.pubrel || type === PacketType.subscribe || type === PacketType.unsubscribe ? 2 : 0
+    if (flags !== expected) throw malformed('fixed header flags that are not valid') // [MQTT-2.1.3-1]
+    switch (type) {
+      case PacketType.connect:
+        if (this.#level !== 0) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
+        checkConnect(bytes, body, end)
+        this.#level = connectLevel(bytes, body, end)
+        break
+      case PacketType.puback:
+        checkAcknowledgement(bytes, body, end, this.#level)
+        return this.#handler.onPuback(messageIdAt(bytes, body, end))
+      case PacketType.pubrec: return this.#handler.onPubrec(messageIdAt(bytes, body, end), checkAcknowledgement(bytes, body, end, this.#level))
+      case PacketType.pubrel:
+        checkAcknowledgement(bytes, body, end, this.#level)
+        return this.#handler.onPubrel(messageIdAt(bytes, body, end))
+      case PacketType.pubcomp:
+        checkAcknowledgement(bytes, body, end, this.#level)
+        return this.#handler.onPubcomp(messageIdAt(bytes, body, end))
+      case PacketType.subscribe: checkSubscribe(bytes, body, end, this.#level); break
+      case PacketType.unsubscribe: checkUnsubscribe(bytes, body, end, this.#level); break
+      case PacketType.pingreq:
+        if (body !== end) throw malformed('PINGREQ has a body')
+        break
+      case PacketType.disconnect: checkDisconnect(bytes, body, end, this.#level); break
+      case PacketType.auth: checkAuth(bytes, body, end, this.#level); break
+      default: throw protocolError(`a packet of type ${type} from a client`)
+    }
+    this.#handler.onOther(type, bytes.subarray(start, end))
+  }
+}

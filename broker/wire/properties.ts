@@ -1,0 +1,149 @@
+// MQTT 5 properties as bytes: which exist, where a client may send them, and a scanner that validates a property section
+// without decoding it. PUBLISH properties stay bytes from publisher to subscriber. No state.
+import { ReasonCode } from '../reason-codes.ts'
+
+/** A violation by a client; the connection ends with `reasonCode` (MQTT 5 section 4.13). */
+export class ProtocolViolation extends Error {
+  readonly reasonCode: number
+
+  constructor(reasonCode: number, message: string) {
+    super(message)
+    this.reasonCode = reasonCode
+  }
+}
+
+export const malformed = (message: string): ProtocolViolation => new ProtocolViolation(ReasonCode.malformedPacket, message)
+export const protocolError = (message: string): ProtocolViolation => new ProtocolViolation(ReasonCode.protocolError, message)
+
+type Kind = 'byte' | 'boolean' | 'two' | 'two>0' | 'four' | 'four>0' | 'variable>0' | 'string' | 'binary' | 'pair'
+
+export const propertyIds = {
+  payloadFormatIndicator: 0x01, messageExpiryInterval: 0x02, contentType: 0x03, responseTopic: 0x08, correlationData: 0x09,
+  subscriptionIdentifier: 0x0b, sessionExpiryInterval: 0x11, authenticationMethod: 0x15, authenticationData: 0x16,
+  requestProblemInformation: 0x17, willDelayInterval: 0x18, requestResponseInformation: 0x19, reasonString: 0x1f,
+  receiveMaximum: 0x21, topicAliasMaximum: 0x22, topicAlias: 0x23, userProperty: 0x26, maximumPacketSize: 0x27,
+} as const
+
+const kinds: Readonly<Partial<Record<number, Kind>>> = {
+  0x01: 'boolean', 0x02: 'four', 0x03: 'string', 0x08: 'string', 0x09: 'binary', 0x0b: 'variable>0', 0x11: 'four', 0x15: 'string',
+  0x16: 'binary', 0x17: 'boolean', 0x18: 'four', 0x19: 'boolean', 0x1f: 'string', 0x21: 'two>0', 0x22: 'two', 0x23: 'two>0',
+  0x26: 'pair', 0x27: 'four>0',
+}
+
+/** Which properties a client may send, by packet (MQTT 5 section 2.2.2.2). */
+export const allowedProperties = {
+  connect: new Set([0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, 0x26, 0x27]),
+  will: new Set([0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26]),
+  publish: new Set([0x01, 0x02, 0x03, 0x08, 0x09, 0x23, 0x26]), // no Subscription Identifier from a client [MQTT-3.3.4-6]
+  acknowledgement: new Set([0x1f, 0x26]),
+  subscribe: new Set([0x0b, 0x26]),
+  unsubscribe: new Set([0x26]),
+  disconnect: new Set([0x11, 0x1f, 0x26]),
+  auth: new Set([0x15, 0x16, 0x1f, 0x26]),
+} as const
+
+/** Where a Variable Byte Integer ends and what it says: `value` and the offset behind it, in one number each. */
+export function readVariable(bytes: Buffer, offset: number, end: number): { value: number; next: number } {
+  let value = 0
+  for (let i = 0, factor = 1; i < 4; i++, factor *= 128) {
+    if (offset >= end) throw malformed('truncated variable byte integer')
+    const byte = bytes[offset++]!
+    value += (byte & 127) * factor
+    if (byte < 128) {
+      if (i > 0 && byte === 0) throw malformed('variable byte integer is longer than need be') // [MQTT-1.5.5-1]
+      return { value, next: offset }
+    }
+  }
+  throw malformed('variable byte integer of more than four bytes')
+}
+
+/** Checks a UTF-8 Encoded String at `offset` (MQTT 5 section 1.5.4); returns the offset behind it. */
+export function skipString(bytes: Buffer, offset: number, end: number): number {
+  if (offset + 2 > end) throw malformed('truncated string')
+  const next = offset + 2 + bytes.readUInt16BE(offset)
+  if (next > end) throw malformed('truncated string')
+  checkUtf8(bytes, offset + 2, next)
+  return next
+}
+
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** @throws ProtocolViolation when the bytes are not well-formed UTF-8 or hold U+0000 [MQTT-1.5.4-1] [MQTT-1.5.4-2] */
+export function checkUtf8(bytes: Buffer, start: number, end: number): void {
+  let ascii = true
+  for (let i = start; i < end; i++) {
+    const byte = bytes[i]!
+    if (byte === 0) throw malformed('U+0000 in a string')
+    if (byte > 127) ascii = false
+  }
+  if (ascii) return
+  try {
+    decoder.decode(bytes.subarray(start, end))
+  } catch {
+    throw malformed('a string is not UTF-8')
+  }
+}
+
+function skipValue(kind: Kind, bytes: Buffer, offset: number, end: number): number {
+  const need = (length: number): number => {
+    if (offset + length > end) throw malformed('truncated property')
+    return offset + length
+  }
+  switch (kind) {
+    case 'byte': return need(1)
+    case 'boolean': {
+      const next = need(1)
+      if (bytes[offset]! > 1) throw protocolError('a property that is 0 or 1 has another value')
+      return next
+    }
+    case 'two': return need(2)
+    case 'two>0':
+    case 'four>0': {
+      const next = need(kind === 'two>0' ? 2 : 4)
+      if (bytes.readUIntBE(offset, next - offset) === 0) throw protocolError('a property that must not be 0 is 0')
+      return next
+    }
+    case 'four': return need(4)
+    case 'variable>0': {
+      const { value, next } = readVariable(bytes, offset, end)
+      if (value === 0) throw protocolError('Subscription Identifier 0') // [MQTT-3.8.3-1]
+      return next
+    }
+    case 'string': return skipString(bytes, offset, end)
+    case 'pair': return skipString(bytes, skipString(bytes, offset, end), end)
+    case 'binary': {
+      const next = need(2) + bytes.readUInt16BE(offset)
+      if (next > end) throw malformed('truncated binary data')
+      return next
+    }
+  }
+}
+
+/** Called for each property: its identifier, where it starts (the identifier's offset), where its value starts and ends. */
+export type OnProperty = (id: number, start: number, value: number, end: number) => void
+
+/**
+ * Validates the property section whose length stands at `offset`; returns the offset behind it.
+ * @throws ProtocolViolation for what is not allowed, doubled, truncated or out of range
+ */
+export function scanProperties(bytes: Buffer, offset: number, end: number, allowed: ReadonlySet<number>, onProperty?: OnProperty): number {
+  const { value: length, next } = readVariable(bytes, offset, end)
+  const stop = next + length
+  if (stop > end) throw malformed('truncated properties')
+  let seen = 0n
+  let at = next
+  while (at < stop) {
+    const start = at
+    const id = bytes[at++]!
+    const kind = kinds[id]
+    if (kind === undefined || id > 127) throw malformed(`unknown property 0x${id.toString(16)}`)
+    if (!allowed.has(id)) throw protocolError(`property 0x${id.toString(16)} is not allowed here`)
+    const bit = 1n << BigInt(id)
+    if ((seen & bit) !== 0n && id !== propertyIds.userProperty) throw protocolError(`property 0x${id.toString(16)} stands twice`)
+    seen |= bit
+    const value = at
+    at = skipValue(kind, bytes, at, stop)
+    onProperty?.(id, start, value, at)
+  }
+  return stop
+}

@@ -1,0 +1,106 @@
+// What a subscription's options and identifiers mean, on the publisher's own node and on another alike.
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startCluster, type TestCluster } from '../support/cluster.ts'
+
+let cluster: TestCluster
+beforeAll(async () => { cluster = await startCluster({ nodes: 2 }) })
+afterAll(async () => { await cluster[Symbol.asyncDispose]() })
+
+describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$where delivery', ({ where, node }) => {
+  const connect = (id: string) => cluster.node(node).connect(`${where}-${id}`, { version: 5 })
+  const publisher = () => cluster.node(0).connect(`${where}-publisher-${Math.random()}`, { version: 5 })
+
+  test('overlapping subscriptions: one copy at the highest QoS, with every Subscription Identifier [MQTT-3.3.4-4]', async () => {
+    const client = await connect('overlap')
+    await client.subscribe(`${where}/o/#`, { qos: 0, properties: { subscriptionIdentifier: 7 } })
+    await client.subscribe(`${where}/o/+`, { qos: 1, properties: { subscriptionIdentifier: 300 } })
+    await client.subscribe(`${where}/o/x`, { qos: 0 })
+    await (await publisher()).publish(`${where}/o/x`, 'once', { qos: 1 })
+    await client.receives([{ topic: `${where}/o/x`, payload: 'once', qos: 1 }])
+    expect([client.packets[0]!.properties?.subscriptionIdentifier].flat().sort()).toEqual([300, 7])
+  })
+
+  test('QoS is the lower of the two [MQTT-3.8.4-8]', async () => {
+    const client = await connect('qos')
+    const from = await publisher()
+    for (const granted of [0, 1, 2] as const) {
+      await client.subscribe(`${where}/qos`, { qos: granted })
+      for (const qos of [0, 1, 2] as const) {
+        await from.publish(`${where}/qos`, `${qos}`, { qos })
+        await client.receives([{ topic: `${where}/qos`, payload: `${qos}`, qos: Math.min(qos, granted) as 0 | 1 | 2 }])
+      }
+    }
+  })
+
+  test('Retain As Published keeps the flag, without it the flag is cleared [MQTT-3.3.1-12] [MQTT-3.3.1-13]', async () => {
+    const [keeps, clears] = [await connect('rap'), await connect('no-rap')]
+    await keeps.subscribe(`${where}/rap`, { rap: true })
+    await clears.subscribe(`${where}/rap`)
+    await (await publisher()).publish(`${where}/rap`, 'flag', { retain: true })
+    await keeps.receives([{ topic: `${where}/rap`, payload: 'flag', retain: true }])
+    await clears.receives([{ topic: `${where}/rap`, payload: 'flag', retain: false }])
+  })
+
+  test('Retain Handling 0, 1 and 2 [MQTT-3.3.1-9..11]', async () => {
+    await (await publisher()).publish(`${where}/rh`, 'kept', { retain: true })
+    const client = await connect('rh')
+    const kept = { topic: `${where}/rh`, payload: 'kept', retain: true }
+    await client.subscribe(`${where}/rh`, { rh: 2 })
+    await client.receives([])
+    await client.subscribe(`${where}/rh`, { rh: 1 })
+    await client.receives([])
+    await client.subscribe(`${where}/rh`, { rh: 0 })
+    await client.receives([kept])
+    await client.unsubscribe(`${where}/rh`)
+    await client.subscribe(`${where}/rh`, { rh: 1 })
+    await client.receives([kept])
+  })
+
+  test('properties of a PUBLISH reach MQTT 5 subscribers unchanged [MQTT-3.3.2-17] [MQTT-3.3.2-20]', async () => {
+    const client = await connect('properties')
+    await client.subscribe(`${where}/properties`)
+    const properties = {
+      payloadFormatIndicator: true, contentType: 'text/plain', responseTopic: 'answers/here',
+      correlationData: Buffer.from([0, 1, 255]), userProperties: { unit: 'C', site: ['a', 'b'] },
+    }
+    await (await publisher()).publish(`${where}/properties`, 'all', { properties })
+    await client.receives([{ topic: `${where}/properties`, payload: 'all' }])
+    expect(client.packets[0]!.properties).toMatchObject(properties)
+  })
+
+  test('wildcards do not match topics that begin with $; such a filter does [MQTT-4.7.2-1]', async () => {
+    const client = await connect('dollar')
+    await client.subscribe(['#', '+/dollar'], { qos: 1, rh: 2 })
+    const from = await publisher()
+    await from.publish(`$${where}/dollar`, 'hidden')
+    await client.subscribe(`$${where}/+`)
+    await from.publish(`$${where}/dollar`, 'seen')
+    await client.receives([{ topic: `$${where}/dollar`, payload: 'seen' }])
+  })
+
+  test('empty levels are levels [MQTT-4.7.1-3]', async () => {
+    const client = await connect('empty')
+    await client.subscribe([`${where}/+/`, `+/${where}`, `${where}e/#`], { qos: 1 })
+    const from = await publisher()
+    for (const topic of [`${where}//`, `/${where}`, `${where}e`, `${where}e//`]) {
+      await from.publish(topic, topic)
+      await client.receives([{ topic, payload: topic }])
+    }
+    await from.publish(where, 'no level')
+    await client.receives([])
+  })
+})
+
+test('No Local: nothing of one\'s own, all of others [MQTT-3.8.3-3]', async () => {
+  const client = await cluster.node(0).connect('no-local', { version: 5 })
+  await client.subscribe('nl/#', { nl: true, qos: 1 })
+  await client.publish('nl/x', 'own')
+  await cluster.node(1).publish('nl/x', 'remote')
+  await client.receives([{ topic: 'nl/x', payload: 'remote' }])
+})
+
+test('clients cannot publish under $SYS, and stay connected under MQTT 5', async () => {
+  const client = await cluster.node(0).connect('sys', { version: 5 })
+  await expect(client.publish('$SYS/a/new/clients', 'sys', { qos: 1 })).rejects.toThrow()
+  expect(client.mqtt.connected).toBe(true)
+})

@@ -1,0 +1,64 @@
+// A node that is killed or frozen harms nobody else: publishers elsewhere are held up for about two seconds at most, its
+// routes go, and when a frozen node wakes up it is fenced and starts again. All on real processes and signals.
+import { expect, test } from 'vitest'
+import type { TestClient } from '../support/client.ts'
+import { startCluster, type TestCluster } from '../support/cluster.ts'
+
+/** Publishes one QoS 1 message after the other and notes how long the slowest took, in ms. */
+async function slowest(publisher: TestClient, topic: string, count: number): Promise<number> {
+  let worst = 0
+  for (let n = 0; n < count; n++) {
+    const start = performance.now()
+    await publisher.publish(topic, `${n}`, { qos: 1 })
+    worst = Math.max(worst, performance.now() - start)
+  }
+  return worst
+}
+
+const readyAll = (cluster: TestCluster): Promise<number[]> => Promise.all(cluster.nodes.map(async (node) => (await node.admin('/readyz')).status))
+
+test.each(['killed', 'frozen'])('a node that is %s while it has subscribers: publishers go on, other subscribers miss nothing', async (how) => {
+  await using cluster = await startCluster({ nodes: 3, argv: ['--lease-ms', '3000'] })
+  const victim = cluster.node(2)
+  const [publisher, survivor, doomed] = [await cluster.node(0).connect('publisher'), await cluster.node(1).connect('survivor'), await victim.connect('doomed')]
+  await survivor.subscribe('t/#', { qos: 1 })
+  await doomed.subscribe('t/#', { qos: 1 })
+  await slowest(publisher, 't/x', 50)
+  if (how === 'killed') await victim.kill()
+  else victim.pause()
+  const worst = await slowest(publisher, 't/x', 2_000)
+  console.log(`slowest acknowledgement with a ${how} node: ${worst.toFixed(0)} ms`)
+  await survivor.receives([...Array.from({ length: 50 }, (_, n) => n), ...Array.from({ length: 2_000 }, (_, n) => n)].map((n) => ({ topic: 't/x', payload: `${n}` })))
+  if (how === 'killed') return
+  // Twice the lease later another node has declared it dead; awake, it must notice, close its connections and serve anew.
+  await expect.poll(async () => (await cluster.node(0).admin('/metrics')).body, { timeout: 20_000 }).toMatch(/^aedes_cluster_nodes 2$/m)
+  const closed = doomed.closed()
+  victim.resume()
+  await closed
+  await expect.poll(() => readyAll(cluster), { timeout: 20_000 }).toEqual([200, 200, 200])
+  const back = await victim.connect('back')
+  await back.subscribe('t/#', { qos: 1 })
+  await publisher.publish('t/y', 'again')
+  await back.receives([{ topic: 't/y', payload: 'again' }])
+  await survivor.receives([{ topic: 't/y', payload: 'again' }])
+})
+
+test('a node that joins late, is restarted or was frozen for less than its lease has the same table as everyone', async () => {
+  await using cluster = await startCluster({ nodes: 3 })
+  const subscribers = await Promise.all(cluster.nodes.slice(0, 2).map((node, i) => node.connect(`s${i}`)))
+  for (const [i, subscriber] of subscribers.entries()) for (let n = 0; n < 50; n++) await subscriber.subscribe(`table/${i}/${n}/+`)
+  cluster.node(1).pause()
+  await subscribers[0]!.unsubscribe('table/0/0/+')
+  await subscribers[0]!.subscribe('table/0/new')
+  await cluster.node(2).restart()
+  cluster.node(1).resume()
+  await expect.poll(async () => new Set(await Promise.all(cluster.nodes.map(async (node) => (await node.admin('/routes')).body.replaceAll(/"node":"[^"]*"/g, '')))).size, { timeout: 20_000 }).toBe(1)
+  const routes = JSON.parse((await cluster.node(2).admin('/routes')).body) as { routes: { filter: string }[] }
+  expect(routes.routes.map(({ filter }) => filter)).toEqual(expect.arrayContaining(['table/0/new', 'table/0/49/+', 'table/1/0/+']))
+  expect(routes.routes.map(({ filter }) => filter)).not.toContain('table/0/0/+')
+})
+
+test('two live nodes of one name: the second is refused with a clear error', async () => {
+  await using cluster = await startCluster({ nodes: 1 })
+  await expect(startCluster({ nodes: 1, redis: cluster.redis })).rejects.toThrow(/--id=a: .*live/)
+})
