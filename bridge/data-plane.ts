@@ -273,7 +273,7 @@ export class DataPlane {
     this.#closed = true
     clearTimeout(this.#grace)
     this.#batches.close()
-    await this.#membership.close(!this.#fenced)
+    await this.#membership.close()
     for (const writer of this.#writers.values()) writer.out()
     await Promise.all([this.#journal.close(), this.#reader.close()])
     this.#redis.disconnect()

@@ -69,8 +69,9 @@ export class InboxWriter {
   /** Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is nobody to store it for. */
   push(message: Message): Promise<void> {
     if (this.#out) return Promise.resolve()
+    const settled = this.#settled() // before adding, which may close the entry
     this.#add(message)
-    return this.#settled()
+    return settled
   }
 
   #settled(): Promise<void> {

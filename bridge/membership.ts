@@ -134,12 +134,12 @@ export class Membership {
     diagnostics.nodeGone.publish({ nodeId })
   }
 
-  /** Stops renewing; with `leave` the others need not wait for the lease. */
-  async close(leave: boolean): Promise<void> {
+  /** Stops renewing and leaves: the others need not wait for the lease. A boot that was fenced does so, too: it may only have been sealed. */
+  async close(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
     await this.#renewing
-    if (leave && this.#redis.status === 'ready') {
+    if (this.#redis.status === 'ready') {
       await this.bury(this.nodeId, 0).catch((error: unknown) => {
         if (!(error instanceof BridgeError) && !(error instanceof Error)) throw error // Redis went away meanwhile: the lease will tell
       })

@@ -10,6 +10,7 @@ export class Metrics {
   readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, too-large, expired', labelNames: ['cause', 'qos'], registers: [this.registry] })
   readonly nodes = new Gauge({ name: 'aedes_cluster_nodes', help: 'nodes alive in the cluster as this node knows it', registers: [this.registry] })
   readonly garbage = new Counter({ name: 'aedes_cluster_garbage_total', help: 'entries in Redis that were not ours or not whole, skipped', labelNames: ['where'], registers: [this.registry] })
+  readonly sealed = new Counter({ name: 'aedes_cluster_inboxes_sealed_total', help: 'inboxes of other nodes that this node found full and unread: those nodes were given up', registers: [this.registry] })
   readonly clientErrors = new Counter({ name: 'aedes_cluster_client_errors_total', help: 'connections ended by an error: protocol, keep alive, socket', registers: [this.registry] })
   readonly redisUp = new Gauge({ name: 'aedes_cluster_redis_up', help: '1 when Redis answered the last readiness check', registers: [this.registry] })
 

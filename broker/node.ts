@@ -13,6 +13,8 @@ import { listen, type Listener } from './listeners/index.ts'
 import { createLog, type Log } from './log.ts'
 import { Metrics } from './metrics.ts'
 
+const rejoinMs = 500
+
 /** One boot of the node: from joining the cluster until it leaves or is fenced. */
 interface Boot {
   readonly plane: DataPlane
@@ -35,6 +37,7 @@ export class Node {
     this.#bridge = bridge
     this.#log = log
     diagnostics.shed.subscribe((message) => this.metrics.dropped.inc({ cause: (message as { cause: string }).cause, qos: 0 }))
+    diagnostics.inboxSealed.subscribe(() => this.metrics.sealed.inc())
     diagnostics.garbage.subscribe((message) => this.metrics.garbage.inc({ where: (message as { where: string }).where }))
   }
 
@@ -90,9 +93,22 @@ export class Node {
     this.#log.warn({ boot: plane.nodeId }, 'declared dead by the other nodes: closing all connections and starting again')
     engine.cutAll()
     await Promise.all([engine.close(), plane.close()])
-    this.#boot = await this.#join()
+    this.#boot = await this.#rejoin()
     if (this.#state === 'fenced') this.#state = 'serving'
     this.#log.info({ boot: this.#boot.plane.nodeId }, 'serving again')
+  }
+
+  /** Joins again, for as long as it takes: Redis may go away between leaving and joining, and the old lease live on for a while. */
+  async #rejoin(): Promise<Boot> {
+    for (;;) {
+      try {
+        return await this.#join()
+      } catch (error) {
+        if (!(error instanceof BridgeError) || this.#state !== 'fenced') throw error
+        this.#log.warn({ error: error.message }, 'cannot join again yet')
+        await new Promise((resolve) => setTimeout(resolve, rejoinMs))
+      }
+    }
   }
 
   async #open(): Promise<void> {

@@ -24,16 +24,17 @@ async function frozen(node: TestNode, filter: string, qos: 0 | 1): Promise<Socke
   return socket
 }
 
-/** Writes `count` PUBLISH packets as fast as the node takes them; with QoS 1 waits for each window's acknowledgements. */
-async function flood(node: TestNode, topic: string, payload: Buffer, qos: 0 | 1, count: number): Promise<void> {
+/** Writes `count` PUBLISH packets, 200 at a time, each 200 complete before the next; resolves to the longest that took, in ms. */
+async function flood(node: TestNode, topic: string, payload: Buffer, qos: 0 | 1, count: number): Promise<number> {
   const client = await node.connect(`flood-${topic}-${qos}`)
-  const open: Promise<void>[] = []
-  for (let n = 0; n < count; n++) {
-    open.push(client.publish(topic, payload, { qos }))
-    if (open.length >= 200) await Promise.all(open.splice(0))
+  let longest = 0
+  for (let n = 0; n < count; n += 200) {
+    const start = performance.now()
+    await Promise.all(Array.from({ length: 200 }, () => client.publish(topic, payload, { qos })))
+    longest = Math.max(longest, performance.now() - start)
   }
-  await Promise.all(open)
   await client.disconnect()
+  return longest
 }
 
 test.each([0, 1] as const)('a QoS %i flood against a frozen subscriber, local and remote: bounded memory, others served', async (qos) => {
@@ -57,4 +58,49 @@ test.each([0, 1] as const)('a QoS %i flood against a frozen subscriber, local an
   const dropped = await Promise.all(cluster.nodes.map((node) => metric(node, /^aedes_cluster_messages_dropped_total\{[^}]*cause="slow-subscriber"[^}]*\} (\d+)/m)))
   if (qos === 0) for (const count of dropped) expect(count).toBeGreaterThan(0)
   for (const socket of sockets) socket.destroy()
+})
+
+test('a frozen node under a QoS 1 flood: its inbox is sealed, publishers go on, awake it is fenced and serves anew', async () => {
+  await using cluster = await startCluster({ nodes: 3 })
+  const [publisherNode, otherNode, victim] = [cluster.node(0), cluster.node(1), cluster.node(2)]
+  const doomed = await victim.connect('doomed')
+  await doomed.subscribe('flood/#', { qos: 1 })
+  const healthy = await otherNode.connect('healthy')
+  await healthy.subscribe('flood/#', { qos: 1 })
+  const before = [publisherNode, otherNode].map(memory)
+  victim.pause()
+  const payload = Buffer.alloc(8_192, 'x')
+  const count = 6_000 // 47 MiB: three times what an inbox holds
+  const longest = await flood(publisherNode, 'flood/x', payload, 1, count)
+  console.log(`the longest a publisher waited for 200 acknowledgements: ${longest.toFixed(0)} ms`)
+  await healthy.arrivals(count)
+  expect(await metric(publisherNode, /^aedes_cluster_inboxes_sealed_total (\d+)/m)).toBe(1)
+  expect((await publisherNode.admin('/routes')).body).not.toContain('"nodeId":"c@')
+  for (const [i, node] of [publisherNode, otherNode].entries()) expect(memory(node) - before[i]!).toBeLessThan(100)
+  const closed = doomed.closed()
+  victim.resume()
+  await closed
+  await expect.poll(async () => (await victim.admin('/readyz')).status, { timeout: 20_000 }).toBe(200)
+  const back = await victim.connect('back')
+  await back.subscribe('after/#', { qos: 1 })
+  await publisherNode.publish('after/x', 'works', { qos: 1 })
+  await back.receives([{ topic: 'after/x', payload: 'works' }])
+})
+
+test('a subscriber that reads slowly: QoS 1 publishers are held to its pace or it is ended, nobody else suffers', async () => {
+  await using cluster = await startCluster({ nodes: 2 })
+  const socket = await frozen(cluster.node(1), 'flood/#', 1)
+  const healthy = await cluster.node(1).connect('healthy')
+  await healthy.subscribe('flood/#', { qos: 1 })
+  const before = cluster.nodes.map(memory)
+  let read = 0
+  const reading = setInterval(() => { read += (socket.read(32_768) as Buffer | null)?.length ?? 0 }, 20) // 1.6 MB/s, unacknowledged
+  const count = 4_000
+  await flood(cluster.node(0), 'flood/x', Buffer.alloc(8_192, 'x'), 1, count)
+  await healthy.arrivals(count)
+  clearInterval(reading)
+  expect(read).toBeGreaterThan(0)
+  for (const [i, node] of cluster.nodes.entries()) expect(memory(node) - before[i]!).toBeLessThan(100)
+  expect(cluster.nodes.map((node) => node.running)).toEqual([true, true])
+  socket.destroy()
 })
