@@ -14,8 +14,13 @@ export type Change =
   | { readonly type: 'gone'; readonly nodeId: string }
   | { readonly type: 'anew' }
   | { readonly type: 'retained'; readonly topic: string; readonly present: boolean }
+  /** A session's subscription with a queue behind it; `options` as in SessionOption, or undefined when it is gone. */
+  | { readonly type: 'session'; readonly sid: string; readonly filter: string; readonly options: number | undefined }
+  /** A session has another owner by now: a connection of an earlier one must go. */
+  | { readonly type: 'taken'; readonly sid: string; readonly owner: string }
 
-const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6 } as const
+const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8 } as const
+const optionsGone = 0xff
 
 function record(kind: number, extra: readonly number[], text: string): Buffer {
   const length = Buffer.byteLength(text)
@@ -34,6 +39,8 @@ function encodeChange(change: Change): Buffer {
     case 'gone': return record(recordKinds.gone, [], change.nodeId)
     case 'anew': return record(recordKinds.anew, [], '')
     case 'retained': return record(change.present ? recordKinds.retained : recordKinds.cleared, [], change.topic)
+    case 'session': return record(recordKinds.session, [change.options ?? optionsGone, change.sid.length], change.sid + change.filter)
+    case 'taken': return record(recordKinds.taken, [change.sid.length], change.sid + change.owner)
   }
 }
 
@@ -80,6 +87,18 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | undefined {
       case recordKinds.retained: changes.push({ type: 'retained', topic: text(body), present: true }); break
       case recordKinds.cleared: changes.push({ type: 'retained', topic: text(body), present: false }); break
       case recordKinds.anew: changes.push({ type: 'anew' }); break
+      case recordKinds.session: {
+        const start = body + 2 + (bytes[body + 1] ?? 0) // a sid is ASCII
+        if (body + 2 > at || start > at) return undefined
+        changes.push({ type: 'session', sid: bytes.toString('latin1', body + 2, start), filter: text(start), options: bytes[body] === optionsGone ? undefined : bytes[body] })
+        break
+      }
+      case recordKinds.taken: {
+        const start = body + 1 + (bytes[body] ?? 0)
+        if (body === at || start > at) return undefined
+        changes.push({ type: 'taken', sid: bytes.toString('latin1', body + 1, start), owner: text(start) })
+        break
+      }
       default:
         if ((kind & mustUnderstand) !== 0) return undefined
         skipped++
@@ -91,13 +110,23 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | undefined {
 const flagRetain = 0x04
 const flagProperties = 0x08
 const flagExpiry = 0x10
-const knownFlags = 0x1f
+/** Not a message: a doorbell for sessions, their sids separated by spaces. */
+const flagBell = 0x20
+const flagReplay = 0x40
+const knownFlags = 0x5f
+
+const initialBytes = 4_096
+const noBytes = Buffer.alloc(0)
 
 /** Packs messages one behind the other into one growing buffer: an inbox entry, or one Retained Message. */
 export class MessagePacker {
-  #bytes = Buffer.allocUnsafe(4_096)
+  #bytes: Buffer
   #length = 1
   count = 0
+
+  constructor(bytes = initialBytes) {
+    this.#bytes = Buffer.allocUnsafe(bytes)
+  }
 
   get length(): number {
     return this.#length
@@ -109,13 +138,13 @@ export class MessagePacker {
     const topicMax = topic.length * 3
     const needed = this.#length + 5 + 8 + 2 + topicMax + 4 + (properties?.length ?? 0) + payload.length
     if (needed > this.#bytes.length) {
-      const larger = Buffer.allocUnsafe(Math.max(needed, this.#bytes.length * 2))
+      const larger = Buffer.allocUnsafe(Math.max(needed, this.#bytes.length * 2, initialBytes))
       this.#bytes.copy(larger, 0, 0, this.#length)
       this.#bytes = larger
     }
     const bytes = this.#bytes
     const start = this.#length
-    bytes[start] = message.qos | (message.retain ? flagRetain : 0) | (properties === undefined ? 0 : flagProperties) | (expiresAt === 0 ? 0 : flagExpiry)
+    bytes[start] = message.qos | (message.retain ? flagRetain : 0) | (properties === undefined ? 0 : flagProperties) | (expiresAt === 0 ? 0 : flagExpiry) | (message.replay === true ? flagReplay : 0)
     let at = start + 5
     if (expiresAt !== 0) at = bytes.writeDoubleBE(expiresAt, at)
     const written = bytes.write(topic, at + 2)
@@ -132,11 +161,26 @@ export class MessagePacker {
     this.count++
   }
 
+  /** Rings the bells of sessions whose owner reads this entry. */
+  addBell(sids: Iterable<string>): void {
+    const text = Buffer.from([...sids].join(' '), 'latin1')
+    if (this.#length + 5 + text.length > this.#bytes.length) {
+      const larger = Buffer.allocUnsafe(Math.max(this.#length + 5 + text.length, this.#bytes.length * 2, initialBytes))
+      this.#bytes.copy(larger, 0, 0, this.#length)
+      this.#bytes = larger
+    }
+    this.#bytes[this.#length] = flagBell
+    this.#bytes.writeUInt32BE(text.length, this.#length + 1)
+    text.copy(this.#bytes, this.#length + 5)
+    this.#length += 5 + text.length
+    this.count++
+  }
+
   /** The entry, and an empty packer again. The bytes are the caller's. */
   take(): Buffer {
     const bytes = this.#bytes.subarray(0, this.#length)
     bytes[0] = version
-    this.#bytes = Buffer.allocUnsafe(4_096)
+    this.#bytes = noBytes
     this.#length = 1
     this.count = 0
     return bytes
@@ -159,7 +203,7 @@ function topicAt(bytes: Buffer, start: number, end: number): string {
  * Hands each message of an entry to `each`; payloads and properties are slices of `bytes`.
  * @returns false when the entry is not whole or not ours; what came before the bad record was handed on
  */
-export function unpackMessages(bytes: Buffer, each: (message: Message) => void): boolean {
+export function unpackMessages(bytes: Buffer, each: (message: Message) => void, onBell: (sid: string) => void = () => undefined): boolean {
   if (bytes.length === 0 || bytes[0] !== version) return false
   let at = 1
   while (at < bytes.length) {
@@ -167,7 +211,13 @@ export function unpackMessages(bytes: Buffer, each: (message: Message) => void):
     const flags = bytes[at]!
     const end = at + 5 + bytes.readUInt32BE(at + 1)
     const qos = flags & 3
-    if (end > bytes.length || (flags & ~knownFlags) !== 0 || qos === 3) return false
+    if (end > bytes.length) return false
+    if (flags === flagBell) {
+      for (const sid of bytes.toString('latin1', at + 5, end).split(' ')) onBell(sid)
+      at = end
+      continue
+    }
+    if ((flags & ~knownFlags) !== 0 || qos === 3) return false
     at += 5
     let expiresAt = 0
     if ((flags & flagExpiry) !== 0) {
@@ -188,15 +238,15 @@ export function unpackMessages(bytes: Buffer, each: (message: Message) => void):
       properties = bytes.subarray(at + 4, propertiesEnd)
       at = propertiesEnd
     }
-    each({ topic, payload: bytes.subarray(at, end), qos: qos as 0 | 1 | 2, retain: (flags & flagRetain) !== 0, properties, expiresAt, publisher: undefined, frames: undefined })
+    each({ topic, payload: bytes.subarray(at, end), qos: qos as 0 | 1 | 2, retain: (flags & flagRetain) !== 0, properties, expiresAt, publisher: undefined, origin: undefined, replay: (flags & flagReplay) !== 0, frames: undefined })
     at = end
   }
   return true
 }
 
-/** One message as bytes of its own. */
+/** One message as bytes of its own, no larger than needed. */
 export function packMessage(message: Message): Buffer {
-  const packer = new MessagePacker()
+  const packer = new MessagePacker(32 + Buffer.byteLength(message.topic) * 3 + (message.properties?.length ?? 0) + message.payload.length)
   packer.add(message)
   return packer.take()
 }

@@ -10,10 +10,13 @@ import { Keys } from './keys.ts'
 import { Membership } from './membership.ts'
 import type { Message } from './message.ts'
 import { OwnRoutes, type RouteChange } from './own-routes.ts'
+import { Queues } from './queues.ts'
 import { connect, type Redis } from './redis.ts'
 import { Retained } from './retained.ts'
 import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
+import { SessionWriter, type SessionHolder } from './session-writer.ts'
+import { Sessions, type Session } from './sessions.ts'
 
 export interface DataPlaneOptions {
   readonly name: string
@@ -21,6 +24,8 @@ export interface DataPlaneOptions {
   readonly prefix: string
   readonly redisTimeoutMs: number
   readonly leaseMs: number
+  /** Messages that the queue of a session holds; beyond it the oldest goes. */
+  readonly queueMessagesMax: number
   readonly onError: (error: Error) => void
 }
 
@@ -30,13 +35,16 @@ export interface Receiver {
   deliver(message: Message): void
   /** What to wait for before more is taken, when subscribers are behind. */
   pressure(): Promise<void> | undefined
-  /** Stores a batch for sessions that have queues; before its messages may be acknowledged. */
-  enqueue(batch: readonly Message[]): Promise<void> | undefined
+  /** A session that is connected here has something in its queue. */
+  ring(sid: string): void
+  /** A session that is connected here has another owner: its connection must go. */
+  moved(session: Session): void
   /** This boot is out: close every connection and start again. */
   onFenced(): void
 }
 
 const blockMs = 1_000
+const sweepMs = 1_000
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
 
@@ -48,9 +56,12 @@ export class DataPlane {
   readonly #reader: InboxReader
   readonly #membership: Membership
   readonly #journal: Journal
-  readonly #table = new RoutingTable()
+  #table = new RoutingTable()
   readonly #routes: OwnRoutes
   readonly #retained: Retained
+  readonly sessions: Sessions
+  readonly #queues: Queues
+  readonly #sessionWriter: SessionWriter
   readonly #batches: Batches<Message>
   readonly #writers = new Map<string, InboxWriter>()
   readonly #nodes = new Set<string>()
@@ -58,6 +69,7 @@ export class DataPlane {
   #fenced = false
   #closed = false
   #grace: NodeJS.Timeout | undefined
+  #sweeping: NodeJS.Timeout | undefined
 
   private constructor(options: DataPlaneOptions, receiver: Receiver, connections: { redis: Redis; journal: Redis; inbox: Redis }, membership: Membership) {
     this.#options = options
@@ -67,17 +79,31 @@ export class DataPlane {
     this.#membership = membership
     this.#journal = new Journal(this.#redis, connections.journal, this.#keys, () => membership, {
       onChange: (nodeId, change) => this.#apply(nodeId, change),
-      onSnapshot: (nodes, routes) => this.#replace(nodes, routes),
+      readMore: () => this.#readMore(),
+      onSnapshot: (nodes, routes, table) => this.#replace(nodes, routes, table as RoutingTable),
       onAmnesia: () => this.#heal(),
     })
     this.#reader = new InboxReader(this.#redis, connections.inbox, this.#keys, membership.nodeId, {
       onMessage: (message) => receiver.deliver(message),
+      onBell: (sid) => receiver.ring(sid),
       pressure: () => receiver.pressure(),
       onFenced: () => this.#onFenced(),
       onAmnesia: () => this.#heal(),
     })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
     this.#retained = new Retained(this.#redis, this.#keys, (changes) => this.#journal.append(changes))
+    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, {
+      append: (changes) => this.#journal.append(changes),
+      publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
+      onMoved: (session) => receiver.moved(session),
+    })
+    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, options.queueMessagesMax, {
+      onOwner: (nodeId, sid) => this.#ring(nodeId, sid),
+      onGone: (sid, message) => this.#sessionGone(sid, message),
+      onFenced: () => this.#checkFence(),
+      onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
+    })
+    this.#sessionWriter = new SessionWriter(this.#redis, this.#keys)
     this.#batches = new Batches({
       store: async (batch) => { await this.#retained.store(batch) },
       barrier: () => this.#journal.barrier(),
@@ -105,11 +131,16 @@ export class DataPlane {
 
   async #start(): Promise<void> {
     await this.#reader.create() // before anybody can have a route to us
+    await this.sessions.join()
     await this.#journal.start()
-    await this.#retained.load() // behind the snapshot's position: what is stored later is told by the journal
     await this.#journal.append([{ type: 'joined' }])
     this.#reader.start()
-    this.#membership.start({ onFenced: () => this.#onFenced(), onAmnesia: () => { this.#heal().catch(this.#options.onError) } })
+    this.#membership.start({
+      onFenced: () => this.#onFenced(),
+      onAmnesia: () => { this.#heal().catch(this.#options.onError) },
+      onDead: (nodeId) => this.sessions.estate(nodeId),
+    })
+    this.#sweep()
   }
 
   get nodeId(): string {
@@ -146,6 +177,11 @@ export class DataPlane {
     yield* this.#retained.find(filter)
   }
 
+  /** The Retained Messages of these topics as they are now. */
+  retainedOf(topics: readonly string[]): Promise<Message[]> {
+    return this.#retained.read(topics)
+  }
+
   #apply(nodeId: string, change: Change): void {
     switch (change.type) {
       case 'route': this.#table.set(nodeId, change.filter, change.kind); break
@@ -158,21 +194,34 @@ export class DataPlane {
         if (change.nodeId === this.nodeId) return this.#onFenced()
         this.#dropNode(change.nodeId)
         break
-      case 'retained': this.#retained.apply(change.topic, change.present)
+      case 'retained': this.#retained.apply(change.topic, change.present); break
+      case 'session': this.#table.setSession(change.sid, change.filter, change.options); break
+      case 'taken': this.sessions.taken(change.sid, change.owner)
     }
+  }
+
+  /** The rest of the snapshot: retained topics, and a table with the subscriptions of all sessions. O(all of them). */
+  async #readMore(): Promise<RoutingTable> {
+    await this.#retained.load()
+    const table = new RoutingTable()
+    for await (const changes of this.sessions.subscriptions()) {
+      for (const change of changes) if (change.type === 'session') table.setSession(change.sid, change.filter, change.options)
+    }
+    return table
   }
 
   /**
    * The snapshot takes the place of the table. After Redis lost its data it is empty at first: the routes that we knew
    * stay until their nodes have asserted theirs, or for a lease (P10); a message for them waits in its writer meanwhile.
    */
-  #replace(nodes: readonly string[], routes: readonly Route[]): void {
+  #replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): void {
     const known = new Set(nodes)
     const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.nodeId)
     for (const nodeId of known) this.#nodes.add(nodeId)
     const asserted = new Set(routes.map(({ nodeId }) => nodeId))
     const kept = [...this.#table.entries()].filter(({ nodeId }) => missing.includes(nodeId) || (this.#healing !== undefined && !asserted.has(nodeId)))
-    this.#table.replace([...routes, ...kept])
+    for (const { nodeId, filter, kind } of [...kept, ...routes]) table.set(nodeId, filter, kind)
+    this.#table = table
     if (missing.length === 0) return
     clearTimeout(this.#grace)
     this.#grace = setTimeout(() => {
@@ -214,17 +263,58 @@ export class DataPlane {
     const stored = new Set<Promise<unknown>>()
     const wait = (what: Promise<unknown> | undefined): void => { if (what !== undefined) stored.add(what) }
     wait(this.#retained.tell(batch))
-    wait(this.#receiver.enqueue(batch))
     for (const message of batch) {
       if (message.qos === 0) {
         this.publishQos0(message)
         continue
       }
       this.#receiver.deliver(message)
-      for (const nodeId of this.#table.match(message.topic).everything) if (nodeId !== this.nodeId) stored.add(this.#writer(nodeId).push(message))
+      const { everything, sessions } = this.#table.match(message.topic)
+      for (const nodeId of everything) if (nodeId !== this.nodeId) stored.add(this.#writer(nodeId).push(message))
+      for (const { sid, noLocal } of sessions) if (!noLocal || message.origin?.sid !== sid) stored.add(this.#queues.push(message, sid))
     }
     wait(this.#receiver.pressure())
     return Promise.all(stored).then(() => undefined)
+  }
+
+  // Sessions
+
+  /** A session's holder has something to write, or should look into its queue. */
+  touch(holder: SessionHolder): void {
+    this.#sessionWriter.touch(holder)
+  }
+
+  /** Puts a Retained Message into the queue of a session, behind what is there. */
+  replay(message: Message, sid: string): Promise<void> {
+    return this.#queues.push({ ...message, replay: true, packed: undefined, frames: undefined }, sid)
+  }
+
+  /** A write of an owner was refused: true when the session is ours after all, because Redis lost its data and we wrote it down again. */
+  async stillOwned(session: Session): Promise<boolean> {
+    await this.#journal.barrier() // heals when Redis lost its data
+    return this.sessions.isOwned(session)
+  }
+
+  #ring(nodeId: string, sid: string): void {
+    if (nodeId === this.nodeId) this.#receiver.ring(sid)
+    else if (this.#nodes.has(nodeId)) this.#writer(nodeId).ring(sid) // a dead node's sessions look into their queues when they are claimed
+  }
+
+  /** The session ended, its end was not journaled by who ended it: told by who notices (ATTACKS 9, 22). */
+  #sessionGone(sid: string, { topic }: Message): void {
+    const filters = this.#table.filtersOfSession(sid, topic)
+    for (const filter of filters) this.#table.setSession(sid, filter, undefined)
+    this.#journal.append(filters.map((filter) => ({ type: 'session', sid, filter, options: undefined }))).catch(this.#options.onError)
+  }
+
+  /** One node sweeps for all: the first of those alive. Wills and expiries that are due are due for anybody. */
+  #sweep(): void {
+    this.#sweeping = setTimeout(() => {
+      const first = [...this.#nodes].sort()[0] === this.nodeId
+      const swept = first ? this.sessions.sweep().catch(this.#options.onError) : Promise.resolve()
+      swept.finally(() => { if (!this.#closed && !this.#fenced) this.#sweep() }).catch(this.#options.onError)
+    }, sweepMs)
+    this.#sweeping.unref()
   }
 
   #writer(nodeId: string): InboxWriter {
@@ -252,12 +342,21 @@ export class DataPlane {
     try {
       await this.#membership.rejoin()
       await this.#reader.create()
-      await this.#journal.assertAll([{ type: 'joined' }, ...[...this.#routes.all()].map(routeChange)])
+      await this.sessions.assertAll()
+      await this.#journal.assertAll([{ type: 'joined' }, ...[...this.#routes.all()].map(routeChange), ...this.sessions.changes()])
       await this.#journal.rebuild()
+      for (const { sid } of this.sessions.all) this.#receiver.ring(sid)
     } catch (error) {
       this.#onFenced()
       throw error
     }
+  }
+
+  /** A partition has no place for us: Redis lost data, which heals it, or we were declared dead. */
+  async #checkFence(): Promise<void> {
+    const { generation } = this.#membership
+    await this.#journal.barrier()
+    if (generation.equals(this.#membership.generation)) this.#onFenced()
   }
 
   #onFenced(): void {
@@ -272,7 +371,10 @@ export class DataPlane {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#grace)
+    clearTimeout(this.#sweeping)
     this.#batches.close()
+    this.#queues.close()
+    this.#sessionWriter.close()
     await this.#membership.close()
     for (const writer of this.#writers.values()) writer.out()
     await Promise.all([this.#journal.close(), this.#reader.close()])

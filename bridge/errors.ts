@@ -11,6 +11,8 @@ export const bridgeErrors = {
   ERR_BRIDGE_INBOX_FULL: { retryable: true, meaning: 'the inbox of another node is above its mark' },
   ERR_BRIDGE_GONE: { retryable: true, meaning: 'the inbox of another node does not exist' },
   ERR_BRIDGE_REDIS_FULL: { retryable: true, meaning: 'Redis reached maxmemory; publishers are held until there is room' },
+  ERR_BRIDGE_MOVED: { retryable: false, meaning: 'the session has another owner by now: its connection here must go' },
+  ERR_BRIDGE_STALE: { retryable: true, meaning: 'the client got another session while its CONNECT was under way; claim again' },
   ERR_BRIDGE_CLOSED: { retryable: false, meaning: 'the bridge is closing' },
 } as const
 
@@ -34,6 +36,7 @@ export class BridgeError extends Error {
 const replies: Readonly<Record<string, BridgeErrorCode>> = {
   FENCED: 'ERR_BRIDGE_FENCED', AMNESIA: 'ERR_BRIDGE_AMNESIA', ORDER: 'ERR_BRIDGE_ORDER', SEALED: 'ERR_BRIDGE_SEALED',
   FULL: 'ERR_BRIDGE_INBOX_FULL', GONE: 'ERR_BRIDGE_GONE', DUPLICATE: 'ERR_BRIDGE_DUPLICATE_NODE', OOM: 'ERR_BRIDGE_REDIS_FULL',
+  MOVED: 'ERR_BRIDGE_MOVED', STALE: 'ERR_BRIDGE_STALE',
 }
 
 /** Any failure of a command as a BridgeError; what no table knows counts as Redis being away. */

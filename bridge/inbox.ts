@@ -42,6 +42,7 @@ export class InboxWriter {
   readonly #target: string
   readonly #events: InboxWriterEvents
   readonly #packer = new MessagePacker()
+  readonly #bells = new Set<string>()
   #open: { settled: Promise<void>; settle: () => void } | undefined
   #queue: Batch[] = []
   #queuedBytes = 0
@@ -66,6 +67,13 @@ export class InboxWriter {
     return true
   }
 
+  /** Rings the bell of a session whose owner is the target. Never shed: a session is rung once however often, until it is written. */
+  ring(sid: string): void {
+    if (this.#out) return
+    this.#bells.add(sid)
+    this.#schedule()
+  }
+
   /** Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is nobody to store it for. */
   push(message: Message): Promise<void> {
     if (this.#out) return Promise.resolve()
@@ -86,6 +94,10 @@ export class InboxWriter {
   #add(message: Message): void {
     this.#packer.add(message)
     if (this.#packer.length >= entryBytesMax) this.#seal()
+    this.#schedule()
+  }
+
+  #schedule(): void {
     if (this.#scheduled || this.#writing) return
     this.#scheduled = true
     setImmediate(() => {
@@ -96,6 +108,10 @@ export class InboxWriter {
 
   /** Closes the entry that is being packed. */
   #seal(): void {
+    if (this.#bells.size > 0) {
+      this.#packer.addBell(this.#bells)
+      this.#bells.clear()
+    }
     if (this.#packer.count === 0) return
     const settled = this.#settled()
     const { settle } = this.#open!
@@ -173,6 +189,8 @@ export class InboxWriter {
 export interface InboxReaderEvents {
   /** A message for this node; a promise asks to read on only when it settles. */
   onMessage(message: Message): void
+  /** A session of this node has something in its queue. */
+  onBell(sid: string): void
   /** Asked after each read: undefined, or what to wait for before the next. */
   pressure(): Promise<void> | undefined
   onFenced(): void
@@ -212,6 +230,8 @@ export class InboxReader {
   }
 
   async #read(): Promise<void> {
+    const onMessage = (message: Message): void => this.#events.onMessage(message)
+    const onBell = (sid: string): void => this.#events.onBell(sid)
     while (!this.#closed) {
       try {
         await whenReady(this.#reader)
@@ -220,7 +240,7 @@ export class InboxReader {
         if (from !== this.#last) continue // made anew meanwhile
         const entries = reply?.[0]?.[1] ?? []
         for (const [id, [, body]] of entries) {
-          if (body.length > 0 && !unpackMessages(body, this.#events.onMessage.bind(this.#events))) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
+          if (body.length > 0 && !unpackMessages(body, onMessage, onBell)) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
           this.#handled += body.length
           this.#last = id.toString()
         }

@@ -1,11 +1,10 @@
 // What bridges the nodes to one another through Redis, as one door: a node imports this file and nothing else of bridge/.
-// The data plane carries the messages. The control plane (mqemitter-redis) carries what may be missed once: $SYS and
-// takeover hints. Sessions that outlive their connection are still kept by aedes-persistence-redis.
+// The data plane carries the messages and keeps the sessions. The control plane (mqemitter-redis) carries what may be missed
+// once: $SYS.
 import { DataPlane, type DataPlaneOptions, type Receiver } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
 import { BridgeError } from './errors.ts'
-import { createPersistence, type Persistence } from './persistence.ts'
-import { ping, pingOn } from './stock-redis.ts'
+import { connectStock, ping, pingOn } from './stock-redis.ts'
 
 export type { DataPlane, Receiver } from './data-plane.ts'
 export { packMessage, unpackMessage } from './codec.ts'
@@ -13,7 +12,9 @@ export { diagnostics } from './diagnostics.ts'
 export { BridgeError, type BridgeErrorCode } from './errors.ts'
 export { FilterTrie } from './filter-trie.ts'
 export type { Message } from './message.ts'
-export type { Persistence, StoredPacket } from './persistence.ts'
+export { SessionOption } from './session-options.ts'
+export type { SessionHolder, SessionReply, SessionWrites } from './session-writer.ts'
+export type { Session, SessionRequest, StoredSubscription } from './sessions.ts'
 export { RouteKind } from './routing-table.ts'
 export { ping } from './stock-redis.ts'
 export { filterMatches, isValidFilter, isValidTopic } from './topic.ts'
@@ -24,10 +25,8 @@ export interface BridgeOptions extends DataPlaneOptions {
 }
 
 export interface Bridge {
-  /** The control plane, as Aedes' `mq`. */
+  /** The control plane. */
   readonly emitter: Emitter
-  /** Aedes' `persistence`. */
-  readonly persistence: Persistence
   /** Joins the cluster with the data plane of a new boot; again after it was fenced. */
   join(receiver: Receiver): Promise<DataPlane>
   /** @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE */
@@ -43,10 +42,9 @@ export async function createBridge(options: BridgeOptions): Promise<Bridge> {
   const version = await ping(options.redis, options.redisTimeoutMs)
   if (Number.parseInt(version, 10) < redisMajorMin) throw new BridgeError('ERR_BRIDGE_REDIS_TOO_OLD', `Redis ${version} is older than ${redisMajorMin}.0`)
   const emitter = new Emitter(options.redis, options.prefix, options.onError)
-  const { persistence, connection } = createPersistence(options.redis, options.prefix, options.onError)
+  const connection = connectStock(options.redis, '', options.onError)
   return {
     emitter,
-    persistence,
     join: (receiver) => DataPlane.start(options, receiver),
     ping: (timeoutMs) => pingOn(connection, timeoutMs),
     close: async () => {

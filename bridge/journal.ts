@@ -18,8 +18,10 @@ export interface Route {
 /** What the journal says, in its order. Setting something twice must change nothing. */
 export interface JournalListener {
   onChange(nodeId: string, change: Change): void
-  /** The snapshot: the live nodes and all routes, to replace what is there. */
-  onSnapshot(nodes: readonly string[], routes: readonly Route[]): void
+  /** More of the snapshot, read after the routes of all nodes; what the journal has from behind the position is applied again. */
+  readMore(): Promise<unknown>
+  /** The snapshot: the live nodes, all routes, and what `readMore` returned, to replace what is there. */
+  onSnapshot(nodes: readonly string[], routes: readonly Route[], more: unknown): void
   /** Redis lost data: resolves when the node is registered again (or never, when it is fenced). */
   onAmnesia(): Promise<void>
 }
@@ -165,17 +167,17 @@ export class Journal {
 
   /** Position noted, snapshot, cursor. What the snapshot has from behind the position is applied again by the tail. */
   async #rebuild(): Promise<void> {
-    const { position, last, nodes, routes } = await retrying(this.#redis, async () => {
+    const { position, last, nodes, routes, more } = await retrying(this.#redis, async () => {
       const position = Number(await this.#redis.get(this.#keys.bus('position')) ?? 0)
       const [entry] = await this.#redis.xrangeBuffer(this.#keys.bus('journal'), `${position}-0`, `${position}-0`)
       const nodes = await this.#redis.hkeys(this.#keys.bus('nodes'))
       const routes: Route[] = []
       for (const nodeId of nodes) await this.#readRoutes(nodeId, routes)
-      return { position, last: entry?.[1][1], nodes, routes }
+      return { position, last: entry?.[1][1], nodes, routes, more: await this.#listener.readMore() }
     })
     this.#cursor = position
     this.#last = last
-    this.#listener.onSnapshot(nodes, routes)
+    this.#listener.onSnapshot(nodes, routes, more)
     diagnostics.rebuilt.publish({ position })
   }
 

@@ -8,14 +8,29 @@ export const keyTable = {
   nodes: { key: '{bus}:nodes', type: 'hash', meaning: 'node id → what is known of it (JSON); without a field here a node is fenced' },
   leases: { key: '{bus}:leases', type: 'hash', meaning: 'node id → since when unbroken and when last renewed, µs of Redis\' clock' },
   batches: { key: '{bus}:batches', type: 'hash', meaning: 'node id → number of its last journal batch' },
+  dead: { key: '{bus}:dead', type: 'set', meaning: 'node ids whose place is taken and whose estate is not done' },
   position: { key: '{bus}:position', type: 'string', meaning: 'number of the last journal entry: what a barrier reads' },
   journal: { key: '{bus}:journal', type: 'stream', meaning: 'changes of the tables all nodes hold; ids n-0, contiguous' },
   routes: { key: '{bus}:routes:<node id>', type: 'hash', meaning: 'filter → kind: the routes of one node, the snapshot of the journal' },
   inbox: { key: '{inbox:<node id>}:stream', type: 'stream', meaning: 'messages for one boot of a node; made by it alone' },
   senders: { key: '{inbox:<node id>}:senders', type: 'hash', meaning: 'sender\'s node id → number of its last batch, or F when it is fenced' },
   inboxState: { key: '{inbox:<node id>}:state', type: 'hash', meaning: 'when the reader last made progress (µs), and whether the inbox is sealed' },
+  clients: { key: '{s<0..15>}:clients', type: 'hash', meaning: 'Client Identifier → sid of its session; partitioned by Client Identifier' },
+  owners: { key: '{s<0..15>}:owners', type: 'hash', meaning: 'sid → node id and epoch of its owner, empty when nobody is connected' },
+  due: { key: '{s<0..15>}:due', type: 'zset', meaning: 'e:sid and w:sid:epoch → when the session expires, when the will is published (ms)' },
+  wills: { key: '{s<0..15>}:wills', type: 'hash', meaning: 'sid:epoch → the will of that connection' },
+  appended: { key: '{s<0..15>}:appended', type: 'hash', meaning: 'node id → number of its last batch for queues; without a field a node is fenced' },
+  published: { key: '{s<0..15>}:published', type: 'hash', meaning: 'sid of a publisher → highest QoS 2 message of it that was applied here' },
+  session: { key: '{s<0..15>}:session:<sid>', type: 'hash', meaning: 'client, epoch, expiry (s), willDelay (s), n of the last QoS 2 publish, pending changes to journal' },
+  subscriptions: { key: '{s<0..15>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
+  queue: { key: '{s<0..15>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
+  inflight: { key: '{s<0..15>}:inflight:<sid>', type: 'hash', meaning: 'Packet Identifier → order and message, without message once PUBREC came' },
+  incoming: { key: '{s<0..15>}:incoming:<sid>', type: 'hash', meaning: 'Packet Identifier → n: QoS 2 publishes between PUBLISH and PUBREL' },
   retained: { key: '{r<0..15>}:retained', type: 'hash', meaning: 'topic → Retained Message, sharded by topic' },
 } as const
+
+/** Partitions of the sessions; part of the layout. A sid begins with its partition as a hexadecimal digit. */
+export const partitions = 16
 
 /** Shards of the Retained Messages; part of the layout. */
 export const retainedShards = 16
@@ -27,7 +42,7 @@ export class Keys {
     this.prefix = prefix
   }
 
-  bus(noun: 'generation' | 'names' | 'nodes' | 'leases' | 'batches' | 'position' | 'journal'): string {
+  bus(noun: 'generation' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'position' | 'journal'): string {
     return `${this.prefix}:{bus}:${noun}`
   }
 
@@ -39,10 +54,23 @@ export class Keys {
     return `${this.prefix}:{inbox:${nodeId}}:${noun}`
   }
 
+  /** What a partition of the sessions has one of. */
+  partition(partition: number, noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published'): string {
+    return `${this.prefix}:{s${partition}}:${noun}`
+  }
+
+  /** What a session has. */
+  session(sid: string, noun: 'session' | 'subscriptions' | 'queue' | 'inflight' | 'incoming'): string {
+    return `${this.prefix}:{s${partitionOf(sid)}}:${noun}:${sid}`
+  }
+
   retained(shard: number): string {
     return `${this.prefix}:{r${shard}}:retained`
   }
 }
+
+/** The partition of a session. */
+export const partitionOf = (sid: string): number => Number.parseInt(sid.charAt(0), 16)
 
 /** FNV-1a over the UTF-16 units: stable, and part of the layout. */
 export function shardOf(text: string, shards: number): number {

@@ -16,6 +16,8 @@ export interface MembershipEvents {
   onFenced(): void
   /** Redis holds another data set. */
   onAmnesia(): void
+  /** The rest of a dead node's estate, behind the fence; may be done again by another. */
+  onDead(nodeId: string): Promise<void>
 }
 
 interface NodeInfo {
@@ -28,6 +30,8 @@ interface NodeInfo {
 /** Renewals per lease, at least one a second: node-renew.lua takes a third of a lease without one for a gap. */
 const renewalsPerLease = 6
 const renewMsMax = 1_000
+/** An estate that is not done after so many renewals is taken over. */
+const adoptRenewals = 5
 const journalLength = 10_000
 
 function startOf(pid: number): string {
@@ -60,6 +64,9 @@ export class Membership {
   #events: MembershipEvents | undefined
   #timer: NodeJS.Timeout | undefined
   #renewing: Promise<void> = Promise.resolve()
+  /** Dead nodes → renewals in which their estate was not done; estates that this node is doing. */
+  readonly #seenDead = new Map<string, number>()
+  readonly #burying = new Map<string, Promise<void>>()
   nodeId = ''
   generation: Buffer = Buffer.alloc(0)
 
@@ -87,7 +94,7 @@ export class Membership {
     this.nodeId = reply[0].toString()
     this.generation = reply[1]
     const old = reply[2].toString()
-    if (old !== '') await this.bury(old, 0) // its lease is over or its process has ended: the script has judged
+    if (old !== '') await this.#remove(old, 0) // its lease is over or its process has ended: the script has judged
   }
 
   /** After Redis lost its data: the same boot registers again. @throws BridgeError ERR_BRIDGE_FENCED */
@@ -103,13 +110,14 @@ export class Membership {
     const renew = (): void => {
       this.#renewing = this.#renew().finally(() => { if (this.#timer !== undefined) this.#timer = setTimeout(renew, renewMs) })
     }
-    this.#timer = setTimeout(renew, renewMs)
+    this.#timer = setTimeout(renew, 0)
   }
 
   async #renew(): Promise<void> {
     try {
-      const over = await runScript(this.#redis, 'node-renew', this.#bus('generation', 'nodes', 'leases'), [this.nodeId, this.#leaseMs, this.generation]) as Buffer[]
-      for (const nodeId of over) await this.bury(nodeId.toString(), this.#leaseMs)
+      const [over, dead] = await runScript(this.#redis, 'node-renew', this.#bus('generation', 'nodes', 'leases', 'dead'), [this.nodeId, this.#leaseMs, this.generation]) as [Buffer[], Buffer[]]
+      for (const nodeId of over) if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
+      this.#adopt(dead.map(String))
     } catch (reason) {
       const { code } = toBridgeError(reason)
       if (code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
@@ -118,19 +126,37 @@ export class Membership {
     }
   }
 
-  /**
-   * The estate of a dead node: its place (the fence) and its routes, then what it may still send to any inbox, then its own
-   * inbox. Each step may be done again by the next who sees the lease.
-   * @param leaseMs 0: it is known to be gone
-   */
-  async bury(nodeId: string, leaseMs: number): Promise<void> {
+  /** Takes a node's place in the cluster, which is the fence, and its routes. False: it renewed after all. */
+  async #remove(nodeId: string, leaseMs: number): Promise<boolean> {
     await retrying(this.#redis, () => runScript(this.#redis, 'node-remove',
-      [...this.#bus('generation', 'nodes', 'leases', 'batches', 'position', 'journal'), this.#keys.routes(nodeId)],
+      [...this.#bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), this.#keys.routes(nodeId)],
       [nodeId, leaseMs, this.generation, encodeJournalEntry(this.nodeId, [{ type: 'gone', nodeId }]), journalLength]))
+    return await this.#redis.hexists(this.#keys.bus('nodes'), nodeId) === 0
+  }
+
+  /** Estates that nobody finished: who took the place of the dead node may have died, too. Doing one twice is harmless. */
+  #adopt(dead: readonly string[]): void {
+    for (const nodeId of this.#seenDead.keys()) if (!dead.includes(nodeId)) this.#seenDead.delete(nodeId)
+    for (const nodeId of dead) {
+      const times = (this.#seenDead.get(nodeId) ?? 0) + 1
+      this.#seenDead.set(nodeId, times)
+      if (times >= adoptRenewals || nodeId.startsWith(`${this.#name}@`)) this.#bury(nodeId)
+    }
+  }
+
+  #bury(nodeId: string): void {
+    if (this.#burying.has(nodeId)) return
+    const estate = this.#estate(nodeId).catch(() => undefined).finally(() => this.#burying.delete(nodeId)) // tried again by whoever sees it next
+    this.#burying.set(nodeId, estate)
+  }
+
+  /** The estate of a node whose place is taken: what it may still send to any inbox, its own inbox, its sessions. */
+  async #estate(nodeId: string): Promise<void> {
     const nodes = await this.#redis.hkeys(this.#keys.bus('nodes'))
-    if (nodes.includes(nodeId)) return // it renewed after all
-    for (const target of nodes) await runScript(this.#redis, 'inbox-fence', [this.#keys.inbox(target, 'senders')], [nodeId])
+    for (const target of nodes) await retrying(this.#redis, () => runScript(this.#redis, 'inbox-fence', [this.#keys.inbox(target, 'senders')], [nodeId]))
+    await this.#events?.onDead(nodeId)
     await Promise.all((['stream', 'senders', 'state'] as const).map((noun) => this.#redis.unlink(this.#keys.inbox(nodeId, noun))))
+    await this.#redis.srem(this.#keys.bus('dead'), nodeId)
     diagnostics.nodeGone.publish({ nodeId })
   }
 
@@ -139,10 +165,12 @@ export class Membership {
     clearTimeout(this.#timer)
     this.#timer = undefined
     await this.#renewing
-    if (this.#redis.status === 'ready') {
-      await this.bury(this.nodeId, 0).catch((error: unknown) => {
-        if (!(error instanceof BridgeError) && !(error instanceof Error)) throw error // Redis went away meanwhile: the lease will tell
-      })
+    if (this.#redis.status !== 'ready') return // the lease will tell
+    try {
+      await this.#remove(this.nodeId, 0)
+      await this.#estate(this.nodeId)
+    } catch (error) {
+      if (!(error instanceof BridgeError) && !(error instanceof Error)) throw error // Redis went away meanwhile
     }
   }
 }

@@ -14,6 +14,12 @@ export interface Message {
   readonly expiresAt: number
   /** Client Identifier of the publisher, for No Local; undefined for messages of other nodes and of the broker. */
   readonly publisher: string | undefined
+  /** The publisher's session: for No Local of sessions with queues, and, with n > 0, the identity of a QoS 2 message; on its own node only. */
+  readonly origin: { readonly sid: string; readonly n: number } | undefined
+  /** A Retained Message because of a SUBSCRIBE, on its way through the session's queue: delivered with RETAIN 1 [MQTT-3.3.1-8]. */
+  readonly replay?: boolean
   /** Encoded frames of this message, by variant; filled by who encodes (broker/wire/publish.ts). */
   frames: unknown
+  /** Its bytes as `packMessage` makes them, once somebody needed them. */
+  packed?: Buffer | undefined
 }

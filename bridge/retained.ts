@@ -97,10 +97,11 @@ export class Retained {
   /** The Retained Messages that `filter` matches, some at a time. To be called behind a barrier; expired ones are left out. */
   async *find(filter: string): AsyncGenerator<Message[]> {
     const topics = hasWildcard(filter) ? [...this.#index.match(filter)].map(([topic]) => topic) : [filter]
-    for (let i = 0; i < topics.length; i += readMax) yield await this.#read(topics.slice(i, i + readMax))
+    for (let i = 0; i < topics.length; i += readMax) yield await this.read(topics.slice(i, i + readMax))
   }
 
-  async #read(topics: readonly string[]): Promise<Message[]> {
+  /** The Retained Messages of these topics, as they are now; at most a few hundred topics. */
+  async read(topics: readonly string[]): Promise<Message[]> {
     const shards = new Map<number, string[]>()
     for (const topic of topics) {
       const shard = shardOf(topic, retainedShards)

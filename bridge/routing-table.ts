@@ -1,7 +1,9 @@
 // Who gets what: the routes of the whole cluster as this node knows them from the journal. State: this process; every
-// node's table is the same function of the journal. A route says that a node has live subscribers of a filter; which of
-// its clients they are is that node's business (broker/delivery/local-table.ts).
+// node's table is the same function of the journal. A route says that a node has live subscribers of a filter (which of
+// its clients they are is that node's business, broker/delivery/local-table.ts), or that a session has a queue for it.
+// A filter with one session and no node, the common case of a million devices, costs one small object.
 import { FilterTrie } from './filter-trie.ts'
+import { SessionOption } from './session-options.ts'
 
 /** What a node wants of a filter's messages; bits, 0 = nothing (the route is removed). */
 export const RouteKind = {
@@ -14,14 +16,26 @@ export const RouteKind = {
 interface Route {
   readonly filter: string
   /** nodeId → bits of RouteKind */
-  readonly nodes: Map<string, number>
+  nodes: Map<string, number> | undefined
+  /** sid → options (bridge/sessions.ts): the only one, or all of several. */
+  sid: string | undefined
+  options: number
+  sessions: Map<string, number> | undefined
   version: number
+}
+
+/** A session that a topic's QoS ≥ 1 messages are queued for. */
+export interface SessionTarget {
+  readonly sid: string
+  /** Every matching subscription of it is No Local. */
+  readonly noLocal: boolean
 }
 
 /** The nodes that a topic's messages go to: for QoS ≥ 1 publishes and, these included, for QoS 0 publishes. */
 export interface Targets {
   readonly everything: readonly string[]
   readonly qos0: readonly string[]
+  readonly sessions: readonly SessionTarget[]
 }
 
 interface Cached extends Targets {
@@ -31,6 +45,7 @@ interface Cached extends Targets {
 export class RoutingTable {
   readonly #routes = new FilterTrie<Route>()
   readonly #filtersOf = new Map<string, Map<string, number>>()
+  #sessionCount = 0
   /** Per array that the trie returned for a topic (the same array while no filter of the topic comes or goes). */
   #cache = new WeakMap<readonly Route[], Cached>()
 
@@ -38,23 +53,69 @@ export class RoutingTable {
   set(nodeId: string, filter: string, kind: number): void {
     const filters = this.#filtersOf.get(nodeId) ?? new Map<string, number>()
     if ((filters.get(filter) ?? 0) === kind) return
-    let route = this.#routes.get(filter)
     if (kind === 0) {
       filters.delete(filter)
       if (filters.size === 0) this.#filtersOf.delete(nodeId)
-      if (route === undefined) return
+      const route = this.#routes.get(filter)
+      if (route?.nodes === undefined) return
       route.nodes.delete(nodeId)
-      route.version++
-      if (route.nodes.size === 0) this.#routes.delete(filter)
+      if (route.nodes.size === 0) route.nodes = undefined
+      this.#changed(route)
       return
     }
     this.#filtersOf.set(nodeId, filters.set(filter, kind))
-    if (route === undefined) {
-      route = { filter, nodes: new Map(), version: 0 }
-      this.#routes.add(filter, route)
-    }
+    const route = this.#route(filter)
+    route.nodes ??= new Map()
     route.nodes.set(nodeId, kind)
     route.version++
+  }
+
+  #route(filter: string): Route {
+    let route = this.#routes.get(filter)
+    if (route === undefined) {
+      route = { filter, nodes: undefined, sid: undefined, options: 0, sessions: undefined, version: 0 }
+      this.#routes.add(filter, route)
+    }
+    return route
+  }
+
+  #changed(route: Route): void {
+    route.version++
+    if (route.nodes === undefined && route.sid === undefined && route.sessions === undefined) this.#routes.delete(route.filter)
+  }
+
+  /** A session's subscription with a queue behind it; undefined options: it is gone. Applying it again changes nothing. */
+  setSession(sid: string, filter: string, options: number | undefined): void {
+    if (options === undefined) return this.#removeSession(sid, filter)
+    const route = this.#route(filter)
+    if (route.sessions !== undefined) {
+      this.#sessionCount += route.sessions.has(sid) ? 0 : 1
+      route.sessions.set(sid, options)
+    } else if (route.sid === undefined || route.sid === sid) {
+      this.#sessionCount += route.sid === sid ? 0 : 1
+      route.sid = sid
+      route.options = options
+    } else {
+      route.sessions = new Map([[route.sid, route.options], [sid, options]])
+      route.sid = undefined
+      this.#sessionCount++
+    }
+    route.version++
+  }
+
+  #removeSession(sid: string, filter: string): void {
+    const route = this.#routes.get(filter)
+    if (route === undefined) return
+    if (route.sid === sid) route.sid = undefined
+    else if (route.sessions?.delete(sid) !== true) return
+    else if (route.sessions.size === 0) route.sessions = undefined
+    this.#sessionCount--
+    this.#changed(route)
+  }
+
+  /** The filters by which `topic` is queued for a session. */
+  filtersOfSession(sid: string, topic: string): string[] {
+    return this.#routes.match(topic).filter((route) => route.sid === sid || route.sessions?.has(sid) === true).map(({ filter }) => filter)
   }
 
   /** Drops every route of a node that is gone. O(its routes). */
@@ -62,20 +123,16 @@ export class RoutingTable {
     for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])]) this.set(nodeId, filter, 0)
   }
 
-  /** Replaces everything at once: after a gap in the journal. */
-  replace(routes: Iterable<{ readonly nodeId: string; readonly filter: string; readonly kind: number }>): void {
-    const next = new Map<string, Map<string, number>>()
-    for (const { nodeId, filter, kind } of routes) next.set(nodeId, (next.get(nodeId) ?? new Map<string, number>()).set(filter, kind))
-    for (const [nodeId, filters] of [...this.#filtersOf]) {
-      for (const filter of [...filters.keys()]) if (next.get(nodeId)?.has(filter) !== true) this.set(nodeId, filter, 0)
-    }
-    for (const [nodeId, filters] of next) for (const [filter, kind] of filters) this.set(nodeId, filter, kind)
-  }
-
   get nodes(): string[] {
     return [...this.#filtersOf.keys()]
   }
 
+  /** Subscriptions of sessions with queues. */
+  get sessions(): number {
+    return this.#sessionCount
+  }
+
+  /** Routes of nodes. */
   get size(): number {
     let size = 0
     for (const filters of this.#filtersOf.values()) size += filters.size
@@ -90,11 +147,18 @@ export class RoutingTable {
     const cached = this.#cache.get(routes)
     if (cached !== undefined && cached.version === version) return cached
     const kinds = new Map<string, number>()
-    for (const { nodes } of routes) for (const [nodeId, kind] of nodes) kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind)
+    const noLocal = new Map<string, boolean>()
+    const session = (sid: string, options: number): void => { noLocal.set(sid, (noLocal.get(sid) ?? true) && (options & SessionOption.noLocal) !== 0) }
+    for (const { nodes, sid, options, sessions } of routes) {
+      if (nodes !== undefined) for (const [nodeId, kind] of nodes) kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind)
+      if (sid !== undefined) session(sid, options)
+      if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
+    }
     const targets: Cached = {
       version,
       everything: [...kinds].filter(([, kind]) => (kind & RouteKind.everything) !== 0).map(([nodeId]) => nodeId),
       qos0: [...kinds.keys()],
+      sessions: [...noLocal].map(([sid, local]) => ({ sid, noLocal: local })),
     }
     this.#cache.set(routes, targets)
     return targets

@@ -11,14 +11,22 @@ import { BridgeError, toBridgeError } from './errors.ts'
 export const scriptTable = {
   'node-join': { keys: 5, meaning: 'registers a boot of a node' },
   'node-rejoin': { keys: 5, meaning: 'registers a living boot again after Redis lost its data' },
-  'node-renew': { keys: 3, meaning: 'renews a lease and tells which are over' },
-  'node-remove': { keys: 7, meaning: 'declares a node dead: the fence' },
+  'node-renew': { keys: 4, meaning: 'renews a lease and tells which are over' },
+  'node-remove': { keys: 8, meaning: 'declares a node dead: the fence' },
   'journal-append': { keys: 6, meaning: 'changes of a node\'s routes, to its snapshot and to all' },
   'inbox-create': { keys: 2, meaning: 'makes a node\'s inbox' },
   'inbox-append': { keys: 3, meaning: 'a numbered batch of messages for another node' },
   'inbox-trim': { keys: 2, meaning: 'frees what the reader handled' },
   'inbox-fence': { keys: 1, meaning: 'refuses what a dead node may still send' },
   'retained-store': { keys: 1, meaning: 'sets and clears Retained Messages of one shard' },
+  'session-claim': { keys: 10, meaning: 'makes a node the owner of a session: CONNECT' },
+  'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
+  'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
+  'session-assert': { keys: 5, meaning: 'writes a connected session down again after Redis lost its data' },
+  'session-subscribe': { keys: 3, meaning: 'changes a session\'s subscriptions' },
+  'session-serve': { keys: '1 + 4 a session', meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in' },
+  'queue-append': { keys: '3 + 1 a session', meaning: 'a numbered batch of messages for the queues of sessions' },
+  'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
 } as const
 
 export type ScriptName = keyof typeof scriptTable

@@ -82,6 +82,7 @@ export const options = {
   shutdownMs: { schema: positiveMs.default(limits.shutdownMs), about: 'time a graceful stop may take', shape: 'ms', hint: 'Use a number of milliseconds' },
   redisTimeoutMs: { schema: positiveMs.default(limits.redisTimeoutMs), about: 'time after which a silent Redis counts as away', shape: 'ms', hint: 'Use a number of milliseconds' },
   leaseMs: { schema: z.coerce.number().int().min(3_000).default(limits.leaseMs), about: 'time without a sign of life after which the others may declare this node dead; the same on every node', shape: 'ms', hint: 'Use 3000 or more milliseconds' },
+  queueMessagesMax: { schema: z.coerce.number().int().min(1).default(limits.queueMessagesMax), about: 'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
 } as const satisfies Record<string, Option>
 
 type OptionName = keyof typeof options

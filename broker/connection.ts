@@ -4,10 +4,11 @@
 // the connection ends with 0x97, since a clean session's promise ends with its connection), QoS 0 while it is slow (dropped
 // and counted).
 import type { Duplex } from 'node:stream'
-import type { Message } from '../bridge/index.ts'
+import type { Message, Session, SessionHolder } from '../bridge/index.ts'
+import { Incoming } from './delivery/incoming.ts'
 import { Outbox } from './delivery/outbox.ts'
 import type { Match } from './delivery/local-table.ts'
-import { liveIdentifiers, storedIdentifiers, type StoredSession } from './delivery/stored-session.ts'
+import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type Delivery } from './delivery/window.ts'
 import type { AedesClient } from './engine.ts'
 import { limits } from './limits.ts'
@@ -27,8 +28,14 @@ export interface ConnectionHost {
   violated(connection: Connection, violation: ProtocolViolation): void
   /** The connection no longer takes deliveries, or takes them again. */
   slow(connection: Connection, slow: boolean): void
-  /** The queue of a session that outlives its connection. */
-  stored(connection: Connection): StoredSession
+  /** A session that outlives its connection has something to write. */
+  touch(holder: SessionHolder): void
+  /** A write for the session was refused: it is another's, or Redis lost its data. */
+  moved(connection: Connection): void
+  /** How a stored message is delivered, by the subscriptions that the session has now. */
+  matchOf(connection: Connection, message: Message): Pick<Match<Connection>, 'qos' | 'identifiers' | 'retainAsPublished'> | undefined
+  /** The connection is gone. `farewell`: the client said good-bye and its will is void. */
+  released(connection: Connection, farewell: boolean): void
 }
 
 export type DropCause = 'slow-subscriber' | 'too-large' | 'expired'
@@ -65,6 +72,7 @@ export class Connection implements PacketHandler {
   #window = new Window<Pending>(1, () => false)
   #stored: StoredSession | undefined
   #mqtt5 = false
+  #origin: Message['origin']
   #connected = false
   #closed = false
   /** Publishes that are not stored yet, how many came and how many are done: acknowledgements leave in order. */
@@ -81,8 +89,9 @@ export class Connection implements PacketHandler {
   #replaying: Set<string> | undefined
   #replays = 0
   readonly #room: (() => void)[] = []
-  /** QoS 2 publishes between PUBLISH and PUBREL; true once PUBREC may be sent [MQTT-4.3.3-2]. */
-  readonly #received = new Map<number, boolean>()
+  #incoming = new Incoming(undefined)
+  /** The client's session, once this node owns it. */
+  session: Session | undefined
 
   constructor(stream: Duplex, host: ConnectionHost) {
     this.stream = stream
@@ -105,6 +114,11 @@ export class Connection implements PacketHandler {
     return this.#client
   }
 
+  /** Whether its session has a queue. */
+  get isStored(): boolean {
+    return this.#stored !== undefined
+  }
+
   get mqtt5(): boolean {
     return this.#mqtt5
   }
@@ -117,10 +131,18 @@ export class Connection implements PacketHandler {
   connected(): void {
     this.#connected = true
     this.#mqtt5 = this.#client.version === 5
-    this.#window = new Window(Math.min(this.#client.receiveMaximum, limits.inFlightMax), (pending, messageId) => this.#send(pending, messageId), this.#client.clean ? undefined : liveIdentifiers)
-    if (!this.#client.clean) {
-      this.#stored = this.#host.stored(this)
-      this.#stored.ring()
+    const receiveMaximum = Math.min(this.#client.receiveMaximum, limits.inFlightMax)
+    this.#window = new Window(receiveMaximum, (pending, messageId) => this.#send(pending, messageId))
+    if (!this.#client.clean && this.session !== undefined) {
+      this.#stored = new StoredSession(this.session, receiveMaximum, {
+        write: (message, messageId, dup) => this.#writeStored(message, messageId, dup),
+        pubrel: (messageId) => this.#acknowledge(PacketType.pubrel, messageId, 0),
+        touch: (holder) => this.#host.touch(holder),
+        moved: () => this.#host.moved(this),
+      })
+      this.#incoming = new Incoming(this.#stored)
+      this.#origin = { sid: this.session.sid, n: 0 }
+      this.#stored.start()
     }
     this.#reader.resume()
   }
@@ -130,14 +152,26 @@ export class Connection implements PacketHandler {
     this.#stored?.ring()
   }
 
+  /** Whether it is over: nothing is acknowledged any more. */
+  get isClosed(): boolean {
+    return this.#closed
+  }
+
+  /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
+  takenOver(): void {
+    this.#closed = true
+    this.#stored?.close()
+    this.#client.disconnect({ reasonCode: ReasonCode.sessionTakenOver })
+  }
+
   closed(): void {
     this.#closed = true
     this.#stored?.close()
+    if (this.session !== undefined) this.#host.released(this, this.#client._disconnected)
     this.#reader.close()
     this.#window.clear()
     this.outbox.close()
     this.#drained()
-    this.#received.clear()
     this.#waiting.length = 0
   }
 
@@ -158,35 +192,33 @@ export class Connection implements PacketHandler {
     // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first [MQTT-4.6.0-6].
     if (qos === 0 && !retain && this.#retaining === 0) return this.#host.publish(this.#message(topic, payload, 0, false, properties, expirySeconds), this, undefined)
     if (qos === 0) this.#retaining++
-    if (qos === 2) {
-      const state = this.#received.get(messageId)
-      if (state === true) this.#acknowledge(PacketType.pubrec, messageId, 0)
-      if (state !== undefined) return // it came again before its PUBREC: that one answers both
-      this.#received.set(messageId, false)
-    }
+    if (qos === 2 && !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))) return
     const bytes = payload.length + topic.length
     this.#publishing++
     this.#published++
     this.#publishingBytes += bytes
     if (this.#publishing >= limits.publishingMax || this.#publishingBytes >= limits.publishingBytesMax) this.#hold()
-    this.#host.publish(this.#message(topic, payload, qos, retain, properties, expirySeconds), this, () => {
+    const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
+    const done = (): void => {
       this.#publishing--
       this.#completed++
       this.#publishingBytes -= bytes
       if (this.#closed) return
       if (qos === 0) this.#retaining--
       else {
-        if (qos === 2) this.#received.set(messageId, true)
+        if (qos === 2) this.#incoming.published(messageId)
         this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
       }
       this.#goOn()
-    })
+    }
+    if (qos < 2) this.#host.publish(message, this, done)
+    else this.#incoming.record(messageId, (n) => this.#host.publish({ ...message, origin: { sid: this.session?.sid ?? '', n } }, this, done))
   }
 
   #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
     return {
       topic, payload, qos, retain, properties, publisher: this.#client.id ?? undefined,
-      expiresAt: expirySeconds < 0 ? 0 : Date.now() + expirySeconds * 1_000, frames: undefined,
+      expiresAt: expirySeconds < 0 ? 0 : Date.now() + expirySeconds * 1_000, origin: this.#origin, frames: undefined,
     }
   }
 
@@ -198,29 +230,31 @@ export class Connection implements PacketHandler {
 
   onPuback(messageId: number): void {
     this.#alive()
-    this.#queueOf(messageId).complete(messageId)
+    this.#complete(messageId)
   }
 
-  /** Where the delivery under `messageId` came from. */
-  #queueOf(messageId: number): { complete(messageId: number): unknown } {
-    return this.#stored !== undefined && messageId >= storedIdentifiers.first ? this.#stored : this.#window
+  #complete(messageId: number): void {
+    if (this.#stored === undefined) this.#window.complete(messageId)
+    else this.#stored.complete(messageId)
   }
 
   onPubrec(messageId: number, reasonCode: number): void {
     this.#alive()
-    if (reasonCode >= 0x80) this.#queueOf(messageId).complete(messageId) // [MQTT-4.3.3-8]
-    else if (this.#stored !== undefined && messageId >= storedIdentifiers.first) this.#stored.received(messageId)
-    else this.#acknowledge(PacketType.pubrel, messageId, this.#window.received(messageId) ? 0 : ReasonCode.packetIdentifierNotFound)
+    if (reasonCode >= 0x80) this.#complete(messageId) // [MQTT-4.3.3-8]
+    else if (this.#stored === undefined) this.#acknowledge(PacketType.pubrel, messageId, this.#window.received(messageId) ? 0 : ReasonCode.packetIdentifierNotFound)
+    else if (!this.#stored.received(messageId)) this.#acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
   }
 
   onPubcomp(messageId: number): void {
     this.#alive()
-    this.#queueOf(messageId).complete(messageId)
+    this.#complete(messageId)
   }
 
   onPubrel(messageId: number): void {
     this.#alive()
-    this.#acknowledge(PacketType.pubcomp, messageId, this.#received.delete(messageId) ? 0 : ReasonCode.packetIdentifierNotFound)
+    this.#incoming.release(messageId, (known) => {
+      if (!this.#closed) this.#acknowledge(PacketType.pubcomp, messageId, known ? 0 : ReasonCode.packetIdentifierNotFound)
+    })
   }
 
   onViolation(violation: ProtocolViolation): void {
@@ -236,14 +270,17 @@ export class Connection implements PacketHandler {
     this.send(message, match, message.retain && match.retainAsPublished)
   }
 
-  /** A delivery out of the session's queue, under an identifier of it. */
-  writeStored(message: Message, match: Pick<Match<Connection>, 'qos' | 'identifiers'>, messageId: number): void {
-    const qos = Math.max(1, Math.min(message.qos, match.qos)) as 1 | 2
-    this.outbox.pushDelivery(publishFrame(message, this.#mqtt5, qos, false, match.identifiers), messageId, false)
-  }
-
-  writePubrel(messageId: number): void {
-    this.#acknowledge(PacketType.pubrel, messageId, 0)
+  /** A delivery out of the session's queue. undefined: the client cannot take it, or it expired. */
+  #writeStored(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined {
+    // Without a matching subscription any more it is delivered as it was published: it was queued for one that there was.
+    const match = this.#host.matchOf(this, message)
+    const qos = Math.max(1, Math.min(message.qos, match?.qos ?? 2)) as 1 | 2
+    if (!dup && message.expiresAt !== 0 && message.expiresAt <= Date.now()) return this.#host.dropped('expired', qos), undefined
+    const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
+    const frame = publishFrame(message, this.#mqtt5, qos, retain, match?.identifiers)
+    if (this.#client.maximumPacketSize !== undefined && frame.length > this.#client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
+    this.outbox.pushDelivery(frame, messageId, dup)
+    return qos
   }
 
   // Retained Messages because of a SUBSCRIBE

@@ -1,14 +1,11 @@
 // Between the data plane and the connections: what a connection publishes goes out through the data plane, what the data
-// plane hands in goes to the connections whose subscriptions match. Also the queues of sessions that outlive their
-// connection: a message is stored in them before it is acknowledged, then a bell is rung for their connections, wherever
-// they are. State: the subscriptions of this node's connections; gone with it.
-import { packMessage, RouteKind, unpackMessage, type Bridge, type DataPlane, type Message, type Receiver, type StoredPacket } from '../bridge/index.ts'
-import type { Connection} from './connection.ts';
-import { type DropCause } from './connection.ts'
-import { LocalTable, type SubscriptionOptions } from './delivery/local-table.ts'
+// plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
+// State: the subscriptions and sessions of this node's connections; gone with it.
+import { RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
+import type { Connection, DropCause } from './connection.ts'
+import { LocalTable, type Match, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
-import { StoredSession } from './delivery/stored-session.ts'
-import type { Engine, EngineHost } from './engine.ts'
+import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
 
 export interface DispatchEvents {
@@ -23,27 +20,20 @@ export interface DispatchEvents {
 
 export class Dispatch implements EngineHost, Receiver {
   readonly packetBytesMax: number
-  readonly #bridge: Bridge
   readonly #events: DispatchEvents
   readonly #table = new LocalTable<Connection>()
   readonly #pressure = new Pressure<Connection>(limits.slowHoldMs)
+  readonly #bySid = new Map<string, Connection>()
+  readonly #releasing = new Set<Promise<void>>()
   #plane!: DataPlane
-  #engine!: Engine
-  #counter = 0
 
-  constructor(bridge: Bridge, packetBytesMax: number, events: DispatchEvents) {
-    this.#bridge = bridge
+  constructor(packetBytesMax: number, events: DispatchEvents) {
     this.packetBytesMax = packetBytesMax
     this.#events = events
   }
 
-  attach(plane: DataPlane, engine: Engine): void {
+  attach(plane: DataPlane): void {
     this.#plane = plane
-    this.#engine = engine
-    this.#bridge.emitter.on('$SYS/+/bell', ({ payload }, heard) => {
-      for (const clientId of JSON.parse(String(payload)) as string[]) this.#engine.connectionOf(clientId)?.ring()
-      heard()
-    })
   }
 
   // From the connections
@@ -54,15 +44,12 @@ export class Dispatch implements EngineHost, Receiver {
     else this.#plane.publish(message, done)
   }
 
-  publishOwn(message: Message, done: () => void): void {
-    this.#plane.publish(message, done)
-  }
-
-  /** Local table first, then the journal, then (by the caller) SUBACK. */
+  /** Local table first, then the session, then the journal, then (by the caller) SUBACK. */
   async subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void> {
     const before = this.#table.get(filter, connection)
     this.#table.add(filter, connection, options)
     const kind = kindOf(connection, options)
+    if (!connection.client.clean && connection.session !== undefined) await this.#plane.sessions.subscribe(connection.session, filter, storedOf(options))
     if (before !== undefined) {
       const old = kindOf(connection, before)
       if (old === kind) return
@@ -78,6 +65,11 @@ export class Dispatch implements EngineHost, Receiver {
     this.#plane.unsubscribed(filter, kindOf(connection, options))
   }
 
+  /** The filters are gone for good, not only because the connection ends. */
+  async forget(connection: Connection, filters: readonly string[]): Promise<void> {
+    if (connection.session !== undefined) await this.#plane.sessions.unsubscribe(connection.session, filters)
+  }
+
   replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void {
     connection.beginReplay()
     const sent = new Set<string>()
@@ -85,16 +77,30 @@ export class Dispatch implements EngineHost, Receiver {
       for (const { filter, options } of subscriptions) {
         const match = { qos: options.qos, identifiers: options.identifier === undefined ? undefined : [options.identifier] }
         for await (const messages of this.#plane.retained(filter)) {
-          for (const message of messages) {
-            if (sent.has(message.topic) || !connection.mayReplay(message.topic)) continue
-            sent.add(message.topic)
-            connection.send(message, match, true) // [MQTT-3.3.1-8]
-          }
+          const fresh = messages.filter(({ topic }) => !sent.has(topic) && connection.mayReplay(topic))
+          for (const { topic } of fresh) sent.add(topic)
+          const queued = connection.isStored && options.qos > 0 ? fresh.filter(({ qos }) => qos > 0) : []
+          for (const message of fresh) if (!queued.includes(message)) connection.send(message, match, true) // [MQTT-3.3.1-8]
+          await this.#replayStored(connection, queued)
           await connection.roomForMore()
         }
       }
     }
     all().catch((error: unknown) => this.#events.onError(error as Error)).finally(() => connection.endReplay())
+  }
+
+  /**
+   * Through the session's queue, like everything of QoS ≥ 1. A newer value may be published and queued between our reading and
+   * our queueing, and would be overtaken by the older one: so whatever changed meanwhile is queued once more.
+   */
+  async #replayStored(connection: Connection, messages: readonly Message[]): Promise<void> {
+    for (let queued = messages; queued.length > 0 && connection.session !== undefined && !connection.isClosed;) {
+      const { sid } = connection.session
+      await Promise.all(queued.map((message) => this.#plane.replay(message, sid)))
+      const now = await this.#plane.retainedOf(queued.map(({ topic }) => topic))
+      const before = new Map(queued.map((message) => [message.topic, message]))
+      queued = now.filter((message) => !before.get(message.topic)!.payload.equals(message.payload))
+    }
   }
 
   dropped(cause: DropCause, qos: number): void {
@@ -143,43 +149,64 @@ export class Dispatch implements EngineHost, Receiver {
     this.#events.onFenced()
   }
 
-  // Queues
+  // Sessions
 
-  stored(connection: Connection): StoredSession {
-    return new StoredSession(this.#bridge.persistence, Math.min(connection.client.receiveMaximum, limits.inFlightMax), {
-      clientId: connection.clientId,
-      unpack: (packet) => unpackMessage(packet.payload),
-      write: (message, messageId) => {
-        const match = this.#table.match(message.topic).find(({ subscriber }) => subscriber === connection)
-        connection.writeStored(message, match ?? { qos: message.qos, identifiers: undefined }, messageId)
-      },
-      pubrel: (messageId) => connection.writePubrel(messageId),
-      onError: (error) => connection.client.emit('error', error),
-    })
+  /** @throws BridgeError when the bridge closes; while Redis is away the client waits */
+  async claim(connection: Connection, request: SessionRequest): Promise<void> {
+    connection.session = await this.#plane.sessions.claim(request)
+    if (connection.isClosed) this.released(connection, false) // it left while we asked
+    else this.#bySid.set(connection.session.sid, connection)
   }
 
-  /** Stores a batch in the queues of the sessions it is for, in order, then rings their bells. */
-  enqueue(batch: readonly Message[]): Promise<void> | undefined {
-    const wanted = batch.filter(({ qos }) => qos > 0)
-    return wanted.length === 0 ? undefined : this.#enqueue(wanted)
+  released(connection: Connection, farewell: boolean): void {
+    const { session } = connection
+    if (session === undefined) return
+    connection.session = undefined
+    if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
+    const { sessionExpiryInterval, version } = connection.client
+    const expiry = version === 5 && sessionExpiryInterval !== undefined ? (sessionExpiryInterval >= 0xffffffff ? -1 : sessionExpiryInterval) : undefined
+    const releasing = this.#plane.sessions.release(session, farewell, expiry).catch((error: unknown) => this.#events.onError(error as Error))
+      .finally(() => this.#releasing.delete(releasing))
+    this.#releasing.add(releasing)
   }
 
-  async #enqueue(batch: readonly Message[]): Promise<void> {
-    const bells = new Set<string>()
-    for (const message of batch) {
-      const sessions = (await this.#bridge.persistence.subscriptionsByTopic(message.topic))
-        .filter(({ topic }) => !message.topic.startsWith('$') || topic.startsWith('$')) // [MQTT-4.7.2-1]
-      if (sessions.length === 0) continue
-      const packet: StoredPacket = {
-        cmd: 'publish', topic: message.topic, payload: packMessage(message), qos: message.qos, retain: false,
-        brokerId: this.#plane.nodeId, brokerCounter: ++this.#counter,
-      }
-      await this.#bridge.persistence.outgoingEnqueueCombi(sessions, packet)
-      for (const { clientId } of sessions) bells.add(clientId)
+  /** Resolves when every session that was released is written down. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#releasing)
+  }
+
+  ring(sid: string): void {
+    this.#bySid.get(sid)?.ring()
+  }
+
+  touch(holder: SessionHolder): void {
+    this.#plane.touch(holder)
+  }
+
+  /** A write of a session was refused. */
+  moved(connection: Connection): void
+  moved(session: Session): void
+  moved(what: Connection | Session): void {
+    if ('sid' in what) {
+      const connection = this.#bySid.get(what.sid)
+      if (connection?.session === what) connection.takenOver()
+      return
     }
-    if (bells.size > 0) this.#bridge.emitter.emit({ topic: `$SYS/${this.#plane.nodeId}/bell`, payload: JSON.stringify([...bells]) })
+    const { session } = what
+    if (session === undefined) return
+    this.#plane.stillOwned(session).then((ours) => {
+      if (ours) what.ring()
+      else what.takenOver()
+    }, (error: unknown) => this.#events.onError(error as Error))
+  }
+
+  matchOf(connection: Connection, message: Message): Match<Connection> | undefined {
+    return this.#table.match(message.topic).find(({ subscriber }) => subscriber === connection)
   }
 }
+
+const storedOf = ({ qos, noLocal, retainAsPublished, identifier }: SubscriptionOptions): { options: number; identifier: number | undefined } =>
+  ({ options: qos | (noLocal ? SessionOption.noLocal : 0) | (retainAsPublished ? SessionOption.retainAsPublished : 0), identifier })
 
 /** Sessions with a queue want bodies of QoS 0 publishes only, unless they subscribed with QoS 0. */
 function kindOf(connection: Connection, { qos }: SubscriptionOptions): number {

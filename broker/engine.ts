@@ -8,7 +8,7 @@ import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
-import type { Bridge, Message, Persistence } from '../bridge/index.ts'
+import { SessionOption, type Bridge, type SessionRequest } from '../bridge/index.ts'
 import type { Config } from './config.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
@@ -26,6 +26,13 @@ export interface AedesClient extends EventEmitter {
   readonly clean: boolean
   readonly receiveMaximum: number
   readonly maximumPacketSize: number | undefined
+  /** Seconds; 0xFFFFFFFF: never. DISCONNECT may change it. */
+  readonly sessionExpiryInterval: number | undefined
+  readonly _cleanStart: boolean
+  readonly _will: WillPacket | undefined
+  /** The client sent a DISCONNECT that makes its will void. */
+  readonly _disconnected: boolean
+  readonly closed: boolean
   subscriptions: Record<string, AedesSubscription>
   readonly _keepaliveTimer: NodeJS.Timeout | null
   readonly _keepaliveInterval: number
@@ -45,6 +52,8 @@ interface AedesSubscription {
   readonly si?: number
 }
 
+type WillPacket = Omit<IPublishPacket, 'cmd'> & { readonly properties?: { readonly willDelayInterval?: number } }
+
 interface AedesInsides extends EventEmitter {
   clients: Record<string, AedesClient>
   brokers: Record<string, unknown>
@@ -52,17 +61,24 @@ interface AedesInsides extends EventEmitter {
   listen(): Promise<void>
   close(done: () => void): void
   publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
+  authenticate(client: AedesClient, username: string | undefined, password: Buffer | undefined, done: (error: Error | null, ok: boolean) => void): void
+  unregisterClient(client: AedesClient): void
+  publishWill(): void
+  scheduleWill(): void
+  scheduleSessionExpiry(): void
 }
 
 /** What a node does for its engine. */
 export interface EngineHost extends Omit<ConnectionHost, 'violated'> {
+  /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
+  claim(connection: Connection, request: SessionRequest): Promise<void>
+  /** Takes filters out of the connection's session; before UNSUBACK. */
+  forget(connection: Connection, filters: readonly string[]): Promise<void>
   /** Resolves when every node can know of the subscription: then SUBACK is sent. */
   subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void>
   unsubscribed(connection: Connection, filter: string): void
   /** SUBACK is on its way: Retained Messages may follow. */
   replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void
-  /** A will, or what an MQTT client cannot send; `done` when it is stored. */
-  publishOwn(message: Message, done: () => void): void
   onClient(): void
   onClientGone(): void
   onClientError(clientId: string | undefined, error: Error): void
@@ -75,17 +91,10 @@ const writeToStream = mqttPacket.writeToStream
 mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
   const connection = connections.get(stream)
   if (connection === undefined) return writeToStream(packet, stream, options)
+  if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present // [MQTT-3.2.2-2], also without subscriptions
   connection.outbox.push(mqttPacket.generate(packet, options))
   return true
 }, { cacheNumbers: writeToStream.cacheNumbers })
-
-/** Aedes' persistence without what is ours: queues are read by stored-session.ts, Retained Messages by the data plane. */
-function withoutDelivery(persistence: Persistence): Persistence {
-  return Object.assign(Object.create(persistence) as Persistence, {
-    outgoingStream: () => Readable.from([]),
-    createRetainedStreamCombi: () => Readable.from([]),
-  })
-}
 
 export class Engine {
   readonly #aedes: AedesInsides
@@ -93,6 +102,8 @@ export class Engine {
   readonly #bridge: Bridge
   readonly #byClient = new WeakMap<object, Connection>()
   readonly #open = new Set<Connection>()
+  /** Client Identifier → the connection that claimed its session last. */
+  readonly #claimed = new Map<string, Connection>()
   /** Deliver functions that Aedes registers for client subscriptions → whose they are. */
   readonly #subscriptions = new WeakMap<Listener, { connection: Connection; filter: string; subscription: AedesSubscription }>()
   readonly #excusing: NodeJS.Timeout
@@ -103,7 +114,7 @@ export class Engine {
     this.#aedes = new Aedes({
       id: name,
       mq: this.#mq(),
-      persistence: withoutDelivery(bridge.persistence),
+      persistence: this.#persistence(),
       connectTimeout: config.connectTimeoutMs,
       drainTimeout: config.drainTimeoutMs,
       maximumPacketSize: config.packetBytesMax,
@@ -115,6 +126,14 @@ export class Engine {
     // Keyed by what comes over the wire: no prototype, so that a client named `__proto__` is just a client.
     this.#aedes.clients = Object.create(null) as Record<string, AedesClient>
     this.#aedes.brokers = Object.create(null) as Record<string, unknown>
+    this.#aedes.authenticate = (client, _username, _password, done) => this.#claim(client, done)
+    const unregister = this.#aedes.unregisterClient.bind(this.#aedes)
+    this.#aedes.unregisterClient = (client) => {
+      if (this.#aedes.clients[client.id!] === client) unregister(client) // Aedes would take out whoever has the name by now
+      else this.#aedes.emit('clientDisconnect', client)
+    }
+    // Wills and expiries are the session's (bridge/sessions.ts).
+    this.#aedes.publishWill = this.#aedes.scheduleWill = this.#aedes.scheduleSessionExpiry = () => undefined
     this.#aedes.publish = (packet, client, done) => this.#publish(packet, typeof client === 'function' ? client : done)
     this.#aedes.on('client', () => host.onClient())
     this.#aedes.on('clientDisconnect', () => host.onClientGone())
@@ -131,12 +150,6 @@ export class Engine {
 
   get connections(): Iterable<Connection> {
     return this.#open
-  }
-
-  /** The connection of a client that is connected here. */
-  connectionOf(clientId: string): Connection | undefined {
-    const client = this.#aedes.clients[clientId]
-    return client === undefined ? undefined : this.#byClient.get(client)
   }
 
   // The two hooks
@@ -160,6 +173,7 @@ export class Engine {
     stream.once('close', () => {
       connection.closed()
       this.#open.delete(connection)
+      if (this.#claimed.get(connection.clientId) === connection) this.#claimed.delete(connection.clientId)
     })
     connection.attach(client)
   }
@@ -169,7 +183,10 @@ export class Engine {
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
       slow: (connection, slow) => this.#host.slow(connection, slow),
-      stored: (connection) => this.#host.stored(connection),
+      touch: (holder) => this.#host.touch(holder),
+      moved: (connection) => this.#host.moved(connection),
+      matchOf: (connection, message) => this.#host.matchOf(connection, message),
+      released: (connection, farewell) => this.#host.released(connection, farewell),
       violated: (connection, violation) => {
         this.#host.onClientError(connection.clientId, violation)
         connection.client.disconnect({ reasonCode: violation.reasonCode })
@@ -189,28 +206,64 @@ export class Engine {
     })
   }
 
-  /** Aedes' `mq`: subscriptions of clients are the data plane's, its own ($SYS) the control plane's. */
-  #mq(): unknown {
-    const { emitter } = this.#bridge
-    const on = (topic: string, listener: Listener, done?: () => void): void => {
-      const known = this.#subscriptions.get(listener)
-      if (known === undefined) emitter.on(topic, listener, done)
-      else this.#host.subscribed(known.connection, known.filter, optionsOf(known.subscription)).then(() => done?.(), (error: unknown) => known.connection.client.emit('error', error))
-    }
-    const removeListener = (topic: string, listener: Listener, done?: () => void): void => {
-      const known = this.#subscriptions.get(listener)
-      if (known === undefined) return void emitter.removeListener(topic, listener, done)
-      // A new subscription to the same filter takes the place of the old one: only then is another function noted by now.
-      if (known.connection.client.subscriptions[known.filter]?.func === listener) this.#host.unsubscribed(known.connection, known.filter)
-      if (done !== undefined) setImmediate(done)
-    }
-    return { on, removeListener, emit: (packet: never, done: never) => emitter.emit(packet, done), close: (done: () => void) => setImmediate(done), current: 0 }
+  // Sessions
+
+  /** CONNECT: the session first; Aedes goes on with what it is told. */
+  #claim(client: AedesClient, done: (error: Error | null, ok: boolean) => void): void {
+    const connection = this.#byClient.get(client)!
+    const never = client.sessionExpiryInterval! >= 0xffffffff
+    const will = client._will
+    this.#host.claim(connection, {
+      clientId: client.id!, cleanStart: client._cleanStart, expirySeconds: never ? -1 : client.sessionExpiryInterval!,
+      will: will === undefined ? undefined : { message: messageOf(will, (publish) => mqttPacket.generate(publish as Packet, { protocolVersion: 5 })), delaySeconds: will.properties?.willDelayInterval ?? 0 },
+    }).then(() => {
+      if (!connection.isClosed) this.#claimed.set(client.id!, connection)
+      done(null, true) // Aedes looks whether the client is still there
+    }, (error: unknown) => done(error as Error, false))
   }
 
-  /** Aedes' own publishes: $SYS on the control plane, wills like any message. */
+  /** Aedes' `persistence`: sessions are claimed before it asks, and nothing else of it is its own any more. */
+  #persistence(): unknown {
+    const nothing = (): Promise<void> => Promise.resolve()
+    const none = (): Readable => Readable.from([])
+    return {
+      setup: async () => nothing(),
+      subscriptionsByClient: ({ id }: { id: string }) => Promise.resolve(this.#storedSubscriptions(id)),
+      removeSubscriptions: (client: AedesClient, filters: readonly string[]) => this.#host.forget(this.#byClient.get(client)!, filters),
+      addSubscriptions: nothing, cleanSubscriptions: nothing, putWill: nothing, delWill: nothing, storeRetained: nothing,
+      streamWill: none, outgoingStream: none, createRetainedStreamCombi: none,
+    }
+  }
+
+  #storedSubscriptions(clientId: string): object[] {
+    return [...this.#claimed.get(clientId)?.session?.subscriptions ?? []].map(([topic, { options, identifier }]) => ({
+      topic, qos: options & SessionOption.qos, nl: (options & SessionOption.noLocal) !== 0, rap: (options & SessionOption.retainAsPublished) !== 0, rh: 0,
+      ...(identifier === undefined ? {} : { subscriptionIdentifier: identifier }),
+    }))
+  }
+
+  // Subscriptions
+
+  /** Aedes' `mq`: subscriptions of clients are the data plane's, its own ($SYS) the control plane's. */
+  #mq(): unknown {
+    const on = (_topic: string, listener: Listener, done?: () => void): void => {
+      const known = this.#subscriptions.get(listener)
+      if (known === undefined) done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
+      else this.#host.subscribed(known.connection, known.filter, optionsOf(known.subscription)).then(() => done?.(), (error: unknown) => known.connection.client.emit('error', error))
+    }
+    const removeListener = (_topic: string, listener: Listener, done?: () => void): void => {
+      const known = this.#subscriptions.get(listener)
+      // A new subscription to the same filter takes the place of the old one: only then is another function noted by now.
+      if (known?.connection.client.subscriptions[known.filter]?.func === listener) this.#host.unsubscribed(known.connection, known.filter)
+      if (done !== undefined) setImmediate(done)
+    }
+    return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
+  }
+
+  /** Aedes' own publishes: who came and went, on the control plane. A SUBSCRIBE is too frequent to be told to everybody. */
   #publish(packet: IPublishPacket, done: Done | undefined): void {
-    if (packet.topic.startsWith('$SYS/')) this.#bridge.emitter.emit({ ...packet, qos: 0 }, () => done?.())
-    else this.#host.publishOwn(messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 })), () => done?.())
+    if (!/^\$SYS\/[^/]+\/new\/(un)?subscribes$/.test(packet.topic)) this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
+    if (done !== undefined) setImmediate(done)
   }
 
   /** Emitted by Aedes behind the SUBACK. */

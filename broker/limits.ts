@@ -17,6 +17,8 @@ export const limits = {
   redisTimeoutMs: 2_000,
   /** A node whose lease was not renewed for so long may be declared dead by the others. */
   leaseMs: 15_000,
+  /** Messages that wait in the queue of a session; beyond it the oldest goes, and is counted. */
+  queueMessagesMax: 100_000,
   /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum. */
   topicAliasMax: 100,
   /** QoS ≥ 1 publishes of one connection that are not acknowledged: beyond it we stop reading. Advertised as Receive Maximum. */

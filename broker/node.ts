@@ -1,7 +1,7 @@
 // One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
 // Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
 // README.md's guarantees table says.
-import { BridgeError, createBridge, diagnostics, type Bridge, type DataPlane } from '../bridge/index.ts'
+import { BridgeError, createBridge, diagnostics, type Bridge, type DataPlane, type Message } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { startAdmin, type AdminServer, type Readiness } from './admin/server.ts'
@@ -36,7 +36,10 @@ export class Node {
     this.config = config
     this.#bridge = bridge
     this.#log = log
-    diagnostics.shed.subscribe((message) => this.metrics.dropped.inc({ cause: (message as { cause: string }).cause, qos: 0 }))
+    diagnostics.shed.subscribe((message) => {
+      const { cause, count } = message as { cause: string; count: number }
+      this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count)
+    })
     diagnostics.inboxSealed.subscribe(() => this.metrics.sealed.inc())
     diagnostics.garbage.subscribe((message) => this.metrics.garbage.inc({ where: (message as { where: string }).where }))
   }
@@ -51,11 +54,13 @@ export class Node {
     return asOperator(config, async () => {
       const bridge = await createBridge({
         name: config.id, redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
+        queueMessagesMax: config.queueMessagesMax,
         onError: oncePerCause((cause) => log.warn({ error: cause }, 'redis')),
       })
       const node = new Node(config, bridge, log)
       try {
         node.#boot = await node.#join()
+        bridge.emitter.on('$SYS/#', (topic, payload) => node.#boot.dispatch.deliver(systemMessage(topic, payload)))
         await node.#open()
         return node
       } catch (error) {
@@ -66,7 +71,7 @@ export class Node {
   }
 
   async #join(): Promise<Boot> {
-    const dispatch = new Dispatch(this.#bridge, this.config.packetBytesMax, {
+    const dispatch = new Dispatch(this.config.packetBytesMax, {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
       onClient: () => { this.metrics.connects.inc(); this.metrics.connections.inc() },
@@ -80,7 +85,7 @@ export class Node {
     })
     const plane = await this.#bridge.join(dispatch)
     const engine = new Engine(this.config.id, this.#bridge, this.config, dispatch)
-    dispatch.attach(plane, engine)
+    dispatch.attach(plane)
     await engine.listen()
     return { plane, engine, dispatch }
   }
@@ -168,7 +173,7 @@ export class Node {
     await Promise.all(this.#listeners.map((listener) => listener.close()))
     const boot = this.#boot as Boot | undefined // undefined when the start failed
     if (boot !== undefined) {
-      await Promise.race([deadline, boot.engine.disconnectAll().then(() => boot.engine.close())])
+      await Promise.race([deadline, boot.engine.disconnectAll().then(() => boot.engine.close()).then(() => boot.dispatch.settled())])
       await Promise.race([deadline, boot.plane.close()])
     }
     await Promise.race([deadline, this.#bridge.close()])
@@ -177,6 +182,9 @@ export class Node {
     this.#log.info('stopped')
   }
 }
+
+const systemMessage = (topic: string, payload: Buffer): Message =>
+  ({ topic, payload, qos: 0, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined })
 
 /** Passes an error on when its message differs from the last: Redis away for an hour is one line, not thousands. */
 function oncePerCause(report: (cause: string) => void): (error: Error) => void {

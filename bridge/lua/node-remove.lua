@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Declares a node dead: takes its place in the cluster (that is the fence), its routes, and tells all others.
--- KEYS   generation nodes leases batches position journal routes(dead)
+-- KEYS   generation nodes leases batches dead position journal routes(dead)
 -- ARGV   dead node id, leaseMs ("0": it left by itself or its process is known to be dead), generation, journal entry, journal length
 -- REPLY  1 removed, 0 it was gone already or its lease is alive
 -- FAILS  AMNESIA
 -- COST   O(1), the routes are freed in the background
-local generationKey, nodesKey, leasesKey, batchesKey, positionKey, journalKey, routesKey =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local generationKey, nodesKey, leasesKey, batchesKey, deadKey, positionKey, journalKey, routesKey =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local dead, leaseMs, generation, entry, length = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 
 if redis.call('GET', generationKey) ~= generation then return redis.error_reply('AMNESIA another data set') end
@@ -20,6 +20,7 @@ redis.call('HDEL', nodesKey, dead)
 redis.call('HDEL', leasesKey, dead)
 redis.call('HDEL', batchesKey, dead)
 redis.call('UNLINK', routesKey)
+redis.call('SADD', deadKey, dead)
 local position = redis.call('INCR', positionKey)
 redis.call('XADD', journalKey, 'MAXLEN', '~', length, position .. '-0', 'e', entry)
 return 1

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Renews a node's lease by Redis' clock and tells which other leases are over. A lease whose renewals had a gap begins
 -- anew: only who was there for a whole lease may judge others (ATTACKS 6).
--- KEYS   generation nodes leases
+-- KEYS   generation nodes leases dead
 -- ARGV   nodeId, leaseMs, generation
--- REPLY  { node ids whose lease is over … }; empty while the caller may not judge
+-- REPLY  { node ids whose lease is over … }, empty while the caller may not judge; { node ids whose estate is not done }
 -- FAILS  AMNESIA: this is another data set · FENCED: the node was declared dead
 -- COST   O(nodes)
-local generationKey, nodesKey, leasesKey = KEYS[1], KEYS[2], KEYS[3]
+local generationKey, nodesKey, leasesKey, deadKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local nodeId, leaseMs, generation = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 if redis.call('GET', generationKey) ~= generation then return redis.error_reply('AMNESIA another data set') end
@@ -25,4 +25,4 @@ if now - since >= leaseMs * 1000 then
     if now - renewed > leaseMs * 1000 then over[#over + 1] = leases[i] end
   end
 end
-return over
+return { over, redis.call('SMEMBERS', deadKey) }

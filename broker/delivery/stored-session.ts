@@ -1,125 +1,155 @@
-// The QoS ≥ 1 deliveries of a session that outlives its connection: its queue is in Redis (aedes-persistence-redis), this
-// reads it when the bell rings and sends what was not sent on this connection. One path for what comes live and for what
-// waited. State: which entries of the queue were sent on this connection, and under which Packet Identifier.
-import type { Message, Persistence, StoredPacket } from '../../bridge/index.ts'
-import { Window, type Delivery } from './window.ts'
+// The QoS ≥ 1 messages of a session that outlives its connection, while its client is connected here: moves them out of the
+// session's queue as the window has room, under free Packet Identifiers, and writes down what the client acknowledges. One
+// path for what comes live, what waited, and what an earlier connection left in flight. State: {s<n>}:queue, inflight and
+// incoming (bridge/session-writer.ts); here a mirror of which identifiers are in use. Invariant: what is sent is in flight
+// in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4].
+import type { Message, Session, SessionHolder, SessionReply, SessionWrites } from '../../bridge/index.ts'
 
 /** What a stored session needs of its connection. */
 export interface StoredSessionHost {
-  readonly clientId: string
-  /** Message of a stored packet; undefined when it is not one of ours. */
-  unpack(packet: StoredPacket): Message | undefined
-  /** Bytes of the frame, for the window's account. */
-  write(message: Message, messageId: number): void
+  /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
+  write(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined
   pubrel(messageId: number): void
-  onError(error: unknown): void
+  /** There is something to write. */
+  touch(holder: SessionHolder): void
+  moved(): void
 }
 
-class Entry implements Delivery {
-  readonly bytes = 0 // its body is in Redis' reply until it is written; the window bounds how many there are
-  readonly qos: 1 | 2
-  readonly packet: StoredPacket
-  readonly message: Message
+const identifierMax = 65_535
+/** Messages moved by one call: bounds the time that the script takes. */
+const moveMax = 500
 
-  constructor(packet: StoredPacket, message: Message) {
-    this.packet = packet
-    this.message = message
-    this.qos = message.qos === 2 ? 2 : 1
-  }
-
-  own(): void {
-    // the reply that it came in is its own
-  }
-}
-
-/** The Packet Identifiers of deliveries out of a queue; the others of the connection are for live ones. */
-export const storedIdentifiers = { first: 32_768, last: 65_535 } as const
-export const liveIdentifiers = { first: 1, last: 32_767 } as const
-
-const keyOf = ({ brokerId, brokerCounter }: StoredPacket): string => `${brokerId}:${brokerCounter}`
-
-export class StoredSession {
-  readonly #persistence: Persistence
+export class StoredSession implements SessionHolder {
+  readonly session: Session
   readonly #host: StoredSessionHost
-  readonly #window: Window<Entry>
-  /** Entries that are in the queue and were sent or wait in the window. */
-  readonly #known = new Set<string>()
-  readonly #inFlight = new Map<number, string>()
-  /** Cleared from the queue; forgotten when the next reading of it begins. */
-  #cleared: string[] = []
-  #reading = false
-  #again = false
+  readonly #max: number
+  /** Identifiers in use; `done`: acknowledged, and not yet written down. */
+  readonly #inUse = new Map<number, 'sent' | 'received' | 'done'>()
+  #open = 0
+  #lastId = 0
+  #order = 0
+  #rung = true
   #closed = false
+  #acknowledged: number[] = []
+  #received: number[] = []
+  #incoming: [number, number][] = []
+  #released: number[] = []
+  readonly #recorded = new Map<number, () => void>()
+  readonly #forgotten = new Map<number, () => void>()
 
-  constructor(persistence: Persistence, receiveMaximum: number, host: StoredSessionHost) {
-    this.#persistence = persistence
+  constructor(session: Session, receiveMaximum: number, host: StoredSessionHost) {
+    this.session = session
+    this.#max = receiveMaximum
     this.#host = host
-    this.#window = new Window(receiveMaximum, (entry, messageId) => this.#send(entry, messageId), storedIdentifiers)
+  }
+
+  /** CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1], then looks into the queue. */
+  start(): void {
+    for (const { messageId, order, message } of this.session.inFlight) {
+      this.#inUse.set(messageId, message === undefined ? 'received' : 'sent')
+      this.#open++
+      this.#order = Math.max(this.#order, order + 1)
+      this.#lastId = messageId
+      if (message === undefined) this.#host.pubrel(messageId)
+      else if (this.#host.write(message, messageId, true) === undefined) this.complete(messageId)
+    }
+    this.#host.touch(this)
   }
 
   /** The bell: there may be something in the queue. */
   ring(): void {
-    this.#again = true
-    if (this.#reading || this.#closed) return
-    this.#reading = true
-    this.#read().catch((error: unknown) => this.#host.onError(error)).finally(() => { this.#reading = false })
-  }
-
-  async #read(): Promise<void> {
-    while (this.#again && !this.#closed) {
-      this.#again = false
-      for (const key of this.#cleared.splice(0)) this.#known.delete(key)
-      for await (const packet of this.#persistence.outgoingStream({ id: this.#host.clientId })) {
-        if (this.#closed) return
-        const key = keyOf(packet)
-        if (this.#known.has(key)) continue
-        this.#known.add(key)
-        if (packet.cmd === 'pubrel') this.#release(packet, key)
-        else {
-          const message = this.#host.unpack(packet)
-          if (message !== undefined) this.#window.push(new Entry(packet, message))
-        }
-      }
-    }
-  }
-
-  /** A QoS 2 message whose PUBREC came on an earlier connection. */
-  #release(packet: StoredPacket, key: string): void {
-    this.#inFlight.set(packet.messageId!, key)
-    this.#persistence.outgoingUpdate({ id: this.#host.clientId }, packet).then(() => this.#host.pubrel(packet.messageId!), (error: unknown) => this.#host.onError(error))
-  }
-
-  #send({ packet, message }: Entry, messageId: number): boolean {
-    this.#inFlight.set(messageId, keyOf(packet))
-    // Stored under its identifier before it is sent: the acknowledgement finds it by that.
-    this.#persistence.outgoingUpdate({ id: this.#host.clientId }, { ...packet, messageId }).then(() => {
-      if (!this.#closed) this.#host.write(message, messageId)
-    }, (error: unknown) => this.#host.onError(error))
-    return true
+    this.#rung = true
+    this.#host.touch(this)
   }
 
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
-    const key = this.#inFlight.get(messageId)
-    if (key === undefined) return
-    this.#inFlight.delete(messageId)
-    this.#persistence.outgoingClearMessageId({ id: this.#host.clientId }, { messageId }).then(() => {
-      this.#cleared.push(key)
-      this.#window.complete(messageId) // only now may the identifier be used again
-    }, (error: unknown) => this.#host.onError(error))
+    const state = this.#inUse.get(messageId)
+    if (state === undefined || state === 'done') return
+    this.#inUse.set(messageId, 'done')
+    this.#open--
+    this.#acknowledged.push(messageId)
+    this.#host.touch(this)
   }
 
-  /** PUBREC: recorded before PUBREL is sent [MQTT-4.3.3-5]. */
-  received(messageId: number): void {
-    if (!this.#inFlight.has(messageId)) return this.#host.pubrel(messageId)
-    this.#window.received(messageId)
-    this.#persistence.outgoingUpdate({ id: this.#host.clientId }, { cmd: 'pubrel', messageId } as StoredPacket).then(() => {
-      if (!this.#closed) this.#host.pubrel(messageId)
-    }, (error: unknown) => this.#host.onError(error))
+  /** PUBREC: written down before PUBREL is sent [MQTT-4.3.3-5]. False: nothing is in flight under the identifier. */
+  received(messageId: number): boolean {
+    const state = this.#inUse.get(messageId)
+    if (state === undefined || state === 'done') return false
+    if (state === 'received') this.#host.pubrel(messageId)
+    else {
+      this.#inUse.set(messageId, 'received')
+      this.#received.push(messageId)
+      this.#host.touch(this)
+    }
+    return true
+  }
+
+  /** A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens. */
+  record(messageId: number, n: number, recorded: () => void): void {
+    this.#incoming.push([messageId, n])
+    this.#recorded.set(messageId, recorded)
+    this.#host.touch(this)
+  }
+
+  /** PUBREL came: `forgotten` when the identifier may be used for another message. */
+  forget(messageId: number, forgotten: () => void): void {
+    this.#released.push(messageId)
+    this.#forgotten.set(messageId, forgotten)
+    this.#host.touch(this)
+  }
+
+  takeWrites(): SessionWrites | undefined {
+    if (this.#closed) return undefined
+    const free = this.#rung ? this.#free() : []
+    if (free.length > 0) this.#rung = false
+    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, free, order: this.#order }
+    if (free.length + writes.acknowledged.length + writes.received.length + writes.incoming.length + writes.released.length === 0) return undefined
+    this.#acknowledged = []
+    this.#received = []
+    this.#incoming = []
+    this.#released = []
+    return writes
+  }
+
+  #free(): number[] {
+    const free: number[] = []
+    const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size)
+    for (let id = this.#lastId; free.length < count;) {
+      id = id === identifierMax ? 1 : id + 1
+      if (!this.#inUse.has(id)) free.push(id)
+    }
+    return free
+  }
+
+  written({ acknowledged, received, incoming, released, free }: SessionWrites, { messages, left }: SessionReply): void {
+    for (const id of acknowledged) this.#inUse.delete(id)
+    if (this.#closed) return
+    for (const id of received) this.#host.pubrel(id)
+    for (const [id] of incoming) settle(this.#recorded, id)
+    for (const id of released) settle(this.#forgotten, id)
+    this.#order += messages.length
+    for (const [i, message] of messages.entries()) {
+      const id = this.#lastId = free[i]!
+      this.#inUse.set(id, 'sent')
+      this.#open++
+      if (message === undefined || this.#host.write(message, id, false) === undefined) this.complete(id)
+    }
+    if (left > 0) this.#rung = true
+    if (this.#rung || this.#acknowledged.length > 0) this.#host.touch(this)
+  }
+
+  moved(): void {
+    if (!this.#closed) this.#host.moved()
   }
 
   close(): void {
     this.#closed = true
-    this.#window.clear()
   }
+}
+
+function settle(waiting: Map<number, () => void>, id: number): void {
+  const done = waiting.get(id)
+  waiting.delete(id)
+  done?.()
 }

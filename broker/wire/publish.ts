@@ -132,7 +132,7 @@ export function messageOf(packet: Omit<IPublishPacket, 'cmd'>, generate: (packet
     properties = Buffer.concat(kept)
   }
   return {
-    topic, payload, qos, retain, properties, publisher: undefined, frames: undefined,
+    topic, payload, qos, retain, properties, publisher: undefined, origin: undefined, frames: undefined,
     expiresAt: typeof messageExpiryInterval === 'number' ? Date.now() + messageExpiryInterval * 1_000 : 0,
   }
 }

@@ -17,14 +17,18 @@ async function startJournal(redis: TestRedis, name: string): Promise<{ journal: 
   const keys = new Keys('test')
   const membership = new Membership(commands, keys, name, 15_000)
   await membership.join()
-  const table = new RoutingTable()
+  let table = new RoutingTable()
   const journal = new Journal(commands, reader, keys, () => membership, {
     onChange: (nodeId, change) => { if (change.type === 'route') table.set(nodeId, change.filter, change.kind) },
-    onSnapshot: (_nodes, routes) => table.replace(routes),
+    readMore: () => Promise.resolve(),
+    onSnapshot: (_nodes, routes) => {
+      table = new RoutingTable()
+      for (const { nodeId, filter, kind } of routes) table.set(nodeId, filter, kind)
+    },
     onAmnesia: () => Promise.reject(new Error('nothing was lost')),
   })
   await journal.start()
-  return { journal, table, close: async () => { await journal.close(); commands.disconnect() } }
+  return { journal, get table() { return table }, close: async () => { await journal.close(); commands.disconnect() } }
 }
 
 test('a route that was stored before the barrier is in the table behind it, however often the table is rebuilt meanwhile', async () => {

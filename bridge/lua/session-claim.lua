@@ -1,0 +1,65 @@
+#!lua flags=allow-oom
+-- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins a new one.
+-- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new)
+-- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s)
+-- REPLY  { sid, epoch, present, the owner before ("" for nobody), "1" when a will became due,
+--          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, changes not journaled yet }
+--        of an ended session the subscriptions are those to take out of the journal
+-- FAILS  STALE sid: the client has another session than the caller knew
+-- COST   O(subscriptions + in flight), or O(1) and freeing in the background
+local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
+
+local current = redis.call('HGET', clientsKey, clientId) or ''
+if current ~= known then return redis.error_reply('STALE ' .. current) end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local epoch, before, willDue, ends = now, '', '0', false
+
+if known ~= '' then
+  before = redis.call('HGET', ownersKey, known) or ''
+  local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay')
+  local lastEpoch = last[1] or '0'
+  if epoch <= tonumber(lastEpoch) then epoch = tonumber(lastEpoch) + 1 end
+  local expires = redis.call('ZSCORE', dueKey, 'e:' .. known)
+  ends = cleanStart or (expires and tonumber(expires) <= now / 1000)
+  -- The will of the connection before: a return within its delay cancels it; a session that ends sends it [MQTT-3.1.3-9].
+  local old = known .. ':' .. lastEpoch
+  if redis.call('HEXISTS', willsKey, old) == 1 then
+    local waiting = redis.call('ZSCORE', dueKey, 'w:' .. old)
+    if ends or (not waiting and (tonumber(last[2]) or 0) == 0) then
+      redis.call('ZADD', dueKey, now / 1000, 'w:' .. old)
+      willDue = '1'
+    elseif not (waiting and tonumber(waiting) <= now / 1000) then
+      redis.call('ZREM', dueKey, 'w:' .. old)
+      redis.call('HDEL', willsKey, old)
+    end
+  end
+  redis.call('ZREM', dueKey, 'e:' .. known)
+end
+
+local sid, present = known, 1
+local subscriptions, inflight, incoming, rest = {}, {}, {}, {}
+if known == '' or ends then
+  sid, present = newSid, 0
+  if known ~= '' then
+    subscriptions = redis.call('HGETALL', subscriptionsKey)
+    redis.call('HDEL', ownersKey, known)
+    redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
+  end
+  redis.call('HSET', clientsKey, clientId, sid)
+  sessionKey = newSessionKey
+  redis.call('HSET', sessionKey, 'client', clientId)
+else
+  subscriptions = redis.call('HGETALL', subscriptionsKey)
+  inflight = redis.call('HGETALL', inflightKey)
+  incoming = redis.call('HGETALL', incomingKey)
+  rest = redis.call('HMGET', sessionKey, 'n', 'pending')
+end
+local epochText = string.format('%.0f', epoch)
+redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
+redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay)
+if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
+return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '0' }

@@ -1,0 +1,55 @@
+#!lua flags=allow-oom
+-- What owners write about their sessions' messages, for many sessions at once: deliveries that are acknowledged, received or
+-- begin, and QoS 2 publishes that come in or are released. Sent again it changes nothing: an identifier that is in flight
+-- already was moved by the call whose reply was lost.
+-- KEYS   owners, then of each session: session queue inflight incoming
+-- ARGV   of each session: sid, owner, n, then five lists, each with its count before it: acknowledged ids · received ids ·
+--        incoming id, n, id, n … · released ids · free ids to move messages under, their first order before the count
+-- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "MOVED"
+-- COST   O(ids)
+local ownersKey = KEYS[1]
+local at, reply = 1, {}
+
+local function list()
+  local count, items = tonumber(ARGV[at]), {}
+  for i = 1, count do items[i] = ARGV[at + i] end
+  at = at + count + 1
+  return items
+end
+
+for s = 2, #KEYS, 4 do
+  local sessionKey, queueKey, inflightKey, incomingKey = KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]
+  local sid, owner, n = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  at = at + 3
+  local acknowledged, received, incoming, released = list(), list(), list(), list()
+  local order = tonumber(ARGV[at])
+  at = at + 1
+  local free = list()
+  if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'MOVED'
+  else
+    if #acknowledged > 0 then redis.call('HDEL', inflightKey, unpack(acknowledged)) end
+    for _, id in ipairs(received) do
+      local entry = redis.call('HGET', inflightKey, id)
+      if entry then redis.call('HSET', inflightKey, id, string.match(entry, '^%d+')) end
+    end
+    if #incoming > 0 then
+      redis.call('HSET', incomingKey, unpack(incoming))
+      redis.call('HSET', sessionKey, 'n', n)
+    end
+    if #released > 0 then redis.call('HDEL', incomingKey, unpack(released)) end
+    local moved = { 0 }
+    for i, id in ipairs(free) do
+      local entry = redis.call('HGET', inflightKey, id)
+      if entry then moved[#moved + 1] = string.match(entry, '^%d+ (.*)$') or ''
+      else
+        local body = redis.call('LPOP', queueKey)
+        if not body then break end
+        redis.call('HSET', inflightKey, id, (order + i - 1) .. ' ' .. body)
+        moved[#moved + 1] = body
+      end
+    end
+    moved[1] = redis.call('LLEN', queueKey)
+    reply[#reply + 1] = moved
+  end
+end
+return reply

@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- Takes a will that is due, to publish it. Who takes it and dies leaves it to the next, after a while.
+-- KEYS   due wills
+-- ARGV   member (w:sid:epoch), how long it is the caller's (ms)
+-- REPLY  the will, or false: it is not due, or somebody has it
+-- COST   O(log wills)
+local dueKey, willsKey = KEYS[1], KEYS[2]
+local member, holdMs = ARGV[1], tonumber(ARGV[2])
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+local due = redis.call('ZSCORE', dueKey, member)
+if not due or tonumber(due) > now then return false end
+local will = redis.call('HGET', willsKey, string.sub(member, 3))
+if not will then
+  redis.call('ZREM', dueKey, member)
+  return false
+end
+redis.call('ZADD', dueKey, now + holdMs, member)
+return will

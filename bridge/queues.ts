@@ -1,0 +1,159 @@
+// The queues of sessions that outlive their connections, from the publisher's side: the messages of a batch are appended to
+// the queue of every session that they match, one numbered call per partition at a time, in order. Then the bells of the
+// owners ring. State: {s<n>}:queue:*, appended, published; here what is on its way. Invariant: what `push` resolved for is
+// stored once, whatever happened to connections meanwhile. Bound: the publishers' in-flight windows.
+import { packMessage } from './codec.ts'
+import { toBridgeError } from './errors.ts'
+import { partitionOf, partitions, type Keys } from './keys.ts'
+import type { Message } from './message.ts'
+import { whenReady, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+
+/** Messages and sessions of one call: bounds the time that the script takes, and Lua's unpack. */
+const messagesMax = 1_000
+const sessionsMax = 1_000
+const pushesMax = 4_000
+const retryMs = 20
+
+export interface QueueEvents {
+  /** The owner of a session that got something, to be rung; the session may be on this node. */
+  onOwner(nodeId: string, sid: string): void
+  /** A session that is matched but does not exist any more. */
+  onGone(sid: string, message: Message): void
+  /** The numbers of this node are gone, or it has no place: Redis lost data, or we were declared dead. */
+  onFenced(): Promise<void>
+  /** Messages that a full queue dropped. */
+  onDropped(count: number): void
+}
+
+class Batch {
+  readonly messages: Message[] = []
+  /** sid → indexes of its messages, from 1 */
+  readonly sessions = new Map<string, number[]>()
+  pushes = 0
+  readonly settled: Promise<void>
+  settle!: () => void
+  fail!: (error: Error) => void
+
+  constructor() {
+    this.settled = new Promise((resolve, reject) => { this.settle = resolve; this.fail = reject })
+    this.settled.catch(() => undefined)
+  }
+}
+
+/** One partition: a call under way, the next batch grows meanwhile. */
+class Partition {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #number: number
+  readonly #nodeId: string
+  readonly #queueMax: number
+  readonly #events: QueueEvents
+  #batches: Batch[] = []
+  #last = 0
+  #running = false
+  #scheduled = false
+  closed = false
+
+  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, queueMax: number, events: QueueEvents) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#number = number
+    this.#nodeId = nodeId
+    this.#queueMax = queueMax
+    this.#events = events
+  }
+
+  push(message: Message, sid: string): Promise<void> {
+    let batch = this.#batches.at(-1)
+    // The first one may be under way.
+    if (batch === undefined || (this.#running && this.#batches.length === 1) || batch.messages.length >= messagesMax || batch.sessions.size >= sessionsMax || batch.pushes >= pushesMax) {
+      this.#batches.push(batch = new Batch())
+    }
+    if (batch.messages.at(-1) !== message) batch.messages.push(message)
+    const indexes = batch.sessions.get(sid)
+    if (indexes === undefined) batch.sessions.set(sid, [batch.messages.length])
+    else indexes.push(batch.messages.length)
+    batch.pushes++
+    if (!this.#running && !this.#scheduled) {
+      this.#scheduled = true
+      setImmediate(() => { this.#scheduled = false; void this.#run() })
+    }
+    return batch.settled
+  }
+
+  async #run(): Promise<void> {
+    if (this.#running) return
+    this.#running = true
+    for (let batch = this.#batches[0]; batch !== undefined; batch = this.#batches[0]) {
+      try {
+        await this.#append(batch)
+        batch.settle()
+      } catch (error) {
+        batch.fail(error as Error) // nothing of it may be acknowledged; the node stops or starts again
+      }
+      this.#batches.shift()
+    }
+    this.#running = false
+  }
+
+  async #append({ messages, sessions }: Batch): Promise<void> {
+    const argv: (string | number | Buffer)[] = []
+    for (const message of messages) {
+      const unique = message.origin !== undefined && message.origin.n > 0
+      argv.push(message.packed ??= packMessage(message), unique ? message.origin.sid : '', unique ? message.origin.n : 0)
+    }
+    for (const [sid, indexes] of sessions) {
+      argv.push(sid, indexes.length)
+      for (const index of indexes) argv.push(index)
+    }
+    const keys = [
+      this.#keys.partition(this.#number, 'appended'), this.#keys.partition(this.#number, 'owners'), this.#keys.partition(this.#number, 'published'),
+      ...[...sessions.keys()].map((sid) => this.#keys.session(sid, 'queue')),
+    ]
+    const [dropped, ...owners] = await this.#call(keys, [messages.length, ...argv])
+    if (dropped > 0) this.#events.onDropped(dropped)
+    let i = 0
+    for (const [sid, indexes] of sessions) {
+      const owner = owners[i++]
+      if (owner === null) this.#events.onGone(sid, messages[indexes[0]! - 1]!)
+      else if (owner!.length > 0) this.#events.onOwner(owner!.toString('utf8', 0, owner!.indexOf(0x20)), sid)
+    }
+  }
+
+  /** Until it is stored. The number is the same in each attempt, so that a second one changes nothing. */
+  async #call(keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<[number, ...(Buffer | null)[]]> {
+    this.#last++
+    for (;;) {
+      try {
+        return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, this.#last, this.#queueMax, ...argv]) as [number, ...(Buffer | null)[]]
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (this.closed) throw error
+        if (error.code === 'ERR_BRIDGE_ORDER') this.#last = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) + 1 // registered anew, or a failover lost a batch
+        else if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
+        else if (!error.retryable) throw error
+        else if (error.code === 'ERR_BRIDGE_REDIS_UNREACHABLE') await whenReady(this.#redis)
+        await new Promise((resolve) => setTimeout(resolve, retryMs))
+      }
+    }
+  }
+}
+
+export class Queues {
+  readonly #partitions: readonly Partition[]
+
+  constructor(redis: Redis, keys: Keys, nodeId: string, queueMax: number, events: QueueEvents) {
+    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, nodeId, queueMax, events))
+  }
+
+  /** Appends to the queue of a session; resolves when it is stored. */
+  push(message: Message, sid: string): Promise<void> {
+    return this.#partitions[partitionOf(sid)]!.push(message, sid)
+  }
+
+  close(): void {
+    for (const partition of this.#partitions) partition.closed = true
+  }
+}
+

@@ -1,0 +1,139 @@
+// What owners write about their sessions' messages: acknowledged, received, taken in, released, and which ones to send next.
+// Many sessions share one call per partition; one is under way, meanwhile the next one gathers (what a session wants is asked
+// for when the call is made). State: {s<n>}:queue, inflight, incoming; here which sessions have something to say.
+import { unpackMessage } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
+import { toBridgeError } from './errors.ts'
+import { partitionOf, partitions, type Keys } from './keys.ts'
+import type { Message } from './message.ts'
+import { whenReady, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+import type { Session } from './sessions.ts'
+
+/** What a session has to write. Packet Identifiers. */
+export interface SessionWrites {
+  /** PUBACK or PUBCOMP came: deliveries that are done. */
+  readonly acknowledged: readonly number[]
+  /** PUBREC came: only PUBREL is owed from now on. */
+  readonly received: readonly number[]
+  /** QoS 2 publishes of the client, to be known when they come again: identifier, n. */
+  readonly incoming: readonly (readonly [number, number])[]
+  /** PUBREL came. */
+  readonly released: readonly number[]
+  /** Free identifiers for messages out of the queue, and the order of the first. */
+  readonly free: readonly number[]
+  readonly order: number
+}
+
+export interface SessionReply {
+  /** The next messages, each under the free identifier at its place; undefined: bytes that are not a message. */
+  readonly messages: readonly (Message | undefined)[]
+  /** Messages left in the queue. */
+  readonly left: number
+}
+
+/** Whoever sends a session's messages to its client. */
+export interface SessionHolder {
+  readonly session: Session
+  /** What to write now; undefined when there is nothing. The same until `written` is called. */
+  takeWrites(): SessionWrites | undefined
+  written(writes: SessionWrites, reply: SessionReply): void
+  /** The session has another owner, or is gone. */
+  moved(): void
+}
+
+/** Sessions of one call: bounds the time that the script takes. */
+const sessionsMax = 100
+const retryMs = 20
+
+function decode(bytes: Buffer): Message | undefined {
+  const message = unpackMessage(bytes)
+  if (message === undefined) diagnostics.garbage.publish({ where: 'queue', bytes: bytes.length })
+  return message
+}
+
+class Partition {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #number: number
+  #ready = new Set<SessionHolder>()
+  #running = false
+  #scheduled = false
+  closed = false
+
+  constructor(redis: Redis, keys: Keys, number: number) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#number = number
+  }
+
+  touch(holder: SessionHolder): void {
+    this.#ready.add(holder)
+    if (this.#running || this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => { this.#scheduled = false; void this.#run() })
+  }
+
+  async #run(): Promise<void> {
+    if (this.#running) return
+    this.#running = true
+    while (this.#ready.size > 0 && !this.closed) {
+      const all = [...this.#ready]
+      this.#ready = new Set(all.slice(sessionsMax))
+      const call = all.slice(0, sessionsMax).flatMap((holder) => {
+        const writes = holder.takeWrites()
+        return writes === undefined ? [] : [{ holder, writes }]
+      })
+      if (call.length > 0) await this.#serve(call)
+    }
+    this.#running = false
+  }
+
+  async #serve(call: readonly { holder: SessionHolder; writes: SessionWrites }[]): Promise<void> {
+    const keys = [this.#keys.partition(this.#number, 'owners')]
+    const argv: (string | number)[] = []
+    for (const { holder: { session }, writes } of call) {
+      for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const) keys.push(this.#keys.session(session.sid, noun))
+      argv.push(session.sid, session.owner, session.n, writes.acknowledged.length, ...writes.acknowledged, writes.received.length, ...writes.received,
+        writes.incoming.length * 2, ...writes.incoming.flat(), writes.released.length, ...writes.released, writes.order, writes.free.length, ...writes.free)
+    }
+    const replies = await this.#call(keys, argv)
+    if (replies === undefined) return
+    for (const [i, { holder, writes }] of call.entries()) {
+      const reply = replies[i]!
+      if (Buffer.isBuffer(reply)) holder.moved()
+      else holder.written(writes, { left: reply[0], messages: (reply.slice(1) as Buffer[]).map(decode) })
+    }
+  }
+
+  /** Until it is stored; the script changes nothing when it has run before. */
+  async #call(keys: readonly string[], argv: readonly (string | number)[]): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
+    for (;;) {
+      try {
+        return await runScript(this.#redis, 'session-serve', keys, argv) as (Buffer | [number, ...Buffer[]])[]
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (this.closed || !error.retryable) return undefined
+        if (error.code === 'ERR_BRIDGE_REDIS_UNREACHABLE') await whenReady(this.#redis).catch(() => undefined)
+        await new Promise((resolve) => setTimeout(resolve, retryMs))
+      }
+    }
+  }
+}
+
+export class SessionWriter {
+  readonly #partitions: readonly Partition[]
+
+  constructor(redis: Redis, keys: Keys) {
+    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p))
+  }
+
+  /** The session has something to write, or its bell rang. */
+  touch(holder: SessionHolder): void {
+    this.#partitions[partitionOf(holder.session.sid)]!.touch(holder)
+  }
+
+  close(): void {
+    for (const partition of this.#partitions) partition.closed = true
+  }
+}

@@ -1,0 +1,339 @@
+// Sessions: who owns which, what outlives a connection, and when it ends. All of a session lies in one of 16 partitions by
+// hash of its Client Identifier, so that every transition is one script. State: {s<n>}:*; here the sessions whose clients
+// are connected to this node. Invariants: every write of an owner names the owner (node id and epoch) and is refused once
+// there is another (P6); a sid is never used again, so what was matched for an old session cannot reach a new one.
+import { randomBytes } from 'node:crypto'
+import { packMessage, unpackMessage, type Change } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
+import { partitionOf, partitions, shardOf, type Keys } from './keys.ts'
+import type { Message } from './message.ts'
+import { retrying, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+import { SessionOption } from './session-options.ts'
+
+export interface StoredSubscription {
+  readonly options: number
+  /** Subscription Identifier; undefined when it has none. */
+  readonly identifier: number | undefined
+}
+
+export interface InFlightEntry {
+  readonly messageId: number
+  /** Deliveries are sent again in this order. */
+  readonly order: number
+  /** undefined: PUBREC came, only PUBREL is owed [MQTT-4.3.3-5]. */
+  readonly message: Message | undefined
+}
+
+export interface SessionRequest {
+  readonly clientId: string
+  readonly cleanStart: boolean
+  /** Seconds; -1: never; 0: it ends with the connection. */
+  readonly expirySeconds: number
+  readonly will: { readonly message: Message; readonly delaySeconds: number } | undefined
+}
+
+/** A session whose client is connected here. */
+export interface Session {
+  readonly sid: string
+  /** Node id, space, epoch: what every write of ours carries. */
+  readonly owner: string
+  readonly request: SessionRequest
+  /** Session Present as CONNACK says it. */
+  readonly present: boolean
+  readonly subscriptions: Map<string, StoredSubscription>
+  readonly inFlight: readonly InFlightEntry[]
+  /** QoS 2 publishes of the client between PUBLISH and PUBREL: Packet Identifier → n. */
+  readonly incoming: ReadonlyMap<number, number>
+  /** Number of its last QoS 2 publish. */
+  n: number
+}
+
+export interface SessionEvents {
+  append(changes: readonly Change[]): Promise<void>
+  /** A will is to be published; resolves when it is stored. `n` tells a second publishing of the same will. */
+  publishWill(message: Message): Promise<void>
+  /** Ends a connection whose session is owned by somebody else by now. */
+  onMoved(session: Session): void
+}
+
+const willHoldMs = 10_000
+/** Entries of {s<n>}:due looked at per partition and sweep. */
+const sweepMax = 100
+
+const encodeSubscription = ({ options, identifier }: StoredSubscription): string => identifier === undefined ? String(options) : `${options} ${identifier}`
+
+function decodeSubscription(text: string): StoredSubscription {
+  const [options, identifier] = text.split(' ')
+  return { options: Number(options), identifier: identifier === undefined ? undefined : Number(identifier) }
+}
+
+const pairs = function* (list: readonly Buffer[]): Iterable<[Buffer, Buffer]> {
+  for (let i = 0; i + 1 < list.length; i += 2) yield [list[i]!, list[i + 1]!]
+}
+
+function decodeInFlight(list: readonly Buffer[]): InFlightEntry[] {
+  const entries: InFlightEntry[] = []
+  for (const [id, bytes] of pairs(list)) {
+    const space = bytes.indexOf(0x20)
+    const message = space < 0 ? undefined : unpackMessage(bytes.subarray(space + 1))
+    if (space >= 0 && message === undefined) diagnostics.garbage.publish({ where: 'inflight', bytes: bytes.length })
+    else entries.push({ messageId: Number(id), order: Number(bytes.toString('latin1', 0, space < 0 ? bytes.length : space)), message })
+  }
+  return entries.sort((a, b) => a.order - b.order)
+}
+
+/** What the journal must say of a stored subscription: only one with QoS ≥ 1 has a queue behind it. */
+const journaled = (sid: string, filter: string, options: number | undefined): Change =>
+  ({ type: 'session', sid, filter, options: options === undefined || (options & SessionOption.qos) === 0 ? undefined : options })
+
+export class Sessions {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #nodeId: () => string
+  readonly #events: SessionEvents
+  /** sid → session of a client that is connected here. */
+  readonly #own = new Map<string, Session>()
+
+  constructor(redis: Redis, keys: Keys, nodeId: () => string, events: SessionEvents) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#nodeId = nodeId
+    this.#events = events
+  }
+
+  own(sid: string): Session | undefined {
+    return this.#own.get(sid)
+  }
+
+  get all(): Iterable<Session> {
+    return this.#own.values()
+  }
+
+  /** The keys of a partition and of a session in it, as the scripts want them. */
+  #keysOf(sid: string): string[] {
+    const partition = partitionOf(sid)
+    return [
+      ...(['clients', 'owners', 'due', 'wills'] as const).map((noun) => this.#keys.partition(partition, noun)),
+      ...(['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) => this.#keys.session(sid, noun)),
+    ]
+  }
+
+  /** Registers this boot in every partition: without it no batch of it is taken. Called again it changes nothing. */
+  async join(): Promise<void> {
+    await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId(), 0))))
+  }
+
+  /**
+   * Makes this node the owner of the client's session. When it resolves no earlier connection of the client can touch the
+   * session, and nothing that one hands in from now on is acknowledged: the takeover stands in the journal, which every
+   * PUBLISH of QoS ≥ 1 catches up with before it is acknowledged.
+   */
+  async claim(request: SessionRequest): Promise<Session> {
+    const partition = shardOf(request.clientId, partitions)
+    const clientsKey = this.#keys.partition(partition, 'clients')
+    const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
+    return retrying(this.#redis, async () => {
+      const known = await this.#redis.hget(clientsKey, request.clientId) ?? ''
+      const fresh = partition.toString(16) + randomBytes(9).toString('base64url')
+      proposed.add(fresh)
+      const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session')], [
+        request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
+        request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0,
+      ]) as [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer]
+      if (proposed.has(known)) reply[2] = 0
+      return this.#claimed(request, known, reply)
+    })
+  }
+
+  async #claimed(request: SessionRequest, known: string, [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending]:
+  [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer]): Promise<Session> {
+    const sid = sidBytes.toString()
+    const owner = `${this.#nodeId()} ${epoch.toString()}`
+    const stored = new Map([...pairs(subscriptions)].map(([filter, options]) => [filter.toString(), decodeSubscription(options.toString())]))
+    const changes: Change[] = []
+    if (sid !== known) for (const filter of stored.keys()) changes.push(journaled(known, filter, undefined))
+    else if (Number(pending) !== 0) for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
+    const previous = before.toString()
+    if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `)) changes.push({ type: 'taken', sid: known, owner })
+    const session: Session = {
+      sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : new Map<string, StoredSubscription>(), inFlight: decodeInFlight(inFlight),
+      incoming: new Map([...pairs(incoming)].map(([id, number]) => [Number(id), Number(number)])), n: Number(n),
+    }
+    const old = this.#own.get(known)
+    if (old !== undefined) this.#events.onMoved(old)
+    this.#own.set(sid, session)
+    if (changes.length > 0) await this.#events.append(changes)
+    if (sid === known) for (let i = Number(pending); i > 0; i--) await this.#journalDone(session)
+    if (willDue.toString() === '1') await this.#sweepPartition(partitionOf(sid))
+    return session
+  }
+
+  /** What the journal says of takeovers: a connection of ours whose session is another's goes. */
+  taken(sid: string, owner: string): void {
+    const session = this.#own.get(sid)
+    if (session === undefined || session.owner === owner) return
+    this.#own.delete(sid)
+    this.#events.onMoved(session)
+  }
+
+  /**
+   * The connection is gone. `farewell`: the client said good-bye, its will is void [MQTT-3.14.4-3].
+   * @param expirySeconds when DISCONNECT changed it
+   */
+  async release(session: Session, farewell: boolean, expirySeconds?: number): Promise<void> {
+    if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
+    const [released, willDue, subscriptions, n] = await retrying(this.#redis, () => runScript(this.#redis, 'session-release', this.#keysOf(session.sid),
+      [session.sid, session.owner, farewell ? '1' : '0', expirySeconds ?? ''])) as [number, Buffer, Buffer[], Buffer]
+    if (released === 1) await this.#ended(session.sid, willDue, subscriptions, n)
+  }
+
+  async #ended(sid: string, willDue: Buffer | undefined, subscriptions: readonly Buffer[], n: Buffer): Promise<void> {
+    const changes = [...pairs(subscriptions)].map(([filter]) => journaled(sid, filter.toString(), undefined))
+    if (changes.length > 0) await this.#events.append(changes)
+    if (Number(n) > 0) await this.#forgetPublisher(sid)
+    if (willDue?.toString() === '1') await this.#sweepPartition(partitionOf(sid))
+  }
+
+  /** Nobody publishes under this identity any more. */
+  async #forgetPublisher(sid: string): Promise<void> {
+    await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'published'), sid))))
+  }
+
+  /** Whether Redis has this node as the owner. */
+  async isOwned({ sid, owner }: Session): Promise<boolean> {
+    return await retrying(this.#redis, () => this.#redis.hget(this.#keys.partition(partitionOf(sid), 'owners'), sid)) === owner
+  }
+
+  // Subscriptions: stored, journaled, noted as journaled, then the caller sends SUBACK (ATTACKS 21)
+
+  /** @throws BridgeError ERR_BRIDGE_MOVED */
+  async subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void> {
+    const known = session.subscriptions.get(filter)
+    if (known !== undefined && known.options === subscription.options && known.identifier === subscription.identifier) return
+    session.subscriptions.set(filter, subscription)
+    await this.#change(session, [filter, encodeSubscription(subscription)], [journaled(session.sid, filter, subscription.options)])
+  }
+
+  /** @throws BridgeError ERR_BRIDGE_MOVED */
+  async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
+    const known = filters.filter((filter) => session.subscriptions.delete(filter))
+    if (known.length > 0) await this.#change(session, known.flatMap((filter) => [filter, '']), known.map((filter) => journaled(session.sid, filter, undefined)))
+  }
+
+  async #change(session: Session, argv: readonly string[], changes: readonly Change[]): Promise<void> {
+    await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', this.#subscribeKeys(session.sid), [session.sid, session.owner, ...argv]))
+    await this.#events.append(changes)
+    await this.#journalDone(session)
+  }
+
+  async #journalDone(session: Session): Promise<void> {
+    await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', this.#subscribeKeys(session.sid), [session.sid, session.owner]))
+  }
+
+  #subscribeKeys(sid: string): string[] {
+    return [this.#keys.partition(partitionOf(sid), 'owners'), this.#keys.session(sid, 'session'), this.#keys.session(sid, 'subscriptions')]
+  }
+
+  // Time
+
+  /** Publishes the wills and ends the sessions that are due. Anybody may; one node of the cluster does, every second. */
+  async sweep(): Promise<void> {
+    for (let p = 0; p < partitions; p++) await this.#sweepPartition(p)
+  }
+
+  async #sweepPartition(partition: number): Promise<void> {
+    const dueKey = this.#keys.partition(partition, 'due')
+    const [seconds, micros] = await this.#redis.time()
+    const due = await this.#redis.zrangebyscore(dueKey, '-inf', Number(seconds) * 1_000 + Number(micros) / 1_000, 'LIMIT', 0, sweepMax)
+    for (const member of due) {
+      if (member.startsWith('w:')) await this.#will(partition, member)
+      else await this.#expire(member.slice(2))
+    }
+  }
+
+  async #will(partition: number, member: string): Promise<void> {
+    const keys = [this.#keys.partition(partition, 'due'), this.#keys.partition(partition, 'wills')]
+    const bytes = await runScript(this.#redis, 'will-take', keys, [member, willHoldMs]) as Buffer | null
+    if (bytes === null) return
+    const message = unpackMessage(bytes)
+    const [, sid, epoch] = member.split(':')
+    if (message === undefined) diagnostics.garbage.publish({ where: 'will', bytes: bytes.length })
+    // Its identity keeps a will that is published twice, because who took it died, from being queued twice.
+    else await this.#events.publishWill({ ...message, origin: { sid: `w${sid}`, n: Number(epoch) } })
+    await retrying(this.#redis, () => this.#redis.zrem(keys[0]!, member))
+    await retrying(this.#redis, () => this.#redis.hdel(keys[1]!, member.slice(2)))
+    await this.#forgetPublisher(`w${sid}`)
+  }
+
+  async #expire(sid: string): Promise<void> {
+    const [ended, willDue, subscriptions, n] = await runScript(this.#redis, 'session-expire', this.#keysOf(sid), [sid]) as [number, Buffer, Buffer[], Buffer]
+    if (ended === 1) await this.#ended(sid, willDue, subscriptions, n)
+  }
+
+  // Faults
+
+  /** The estate of a dead node: it may append nothing more (first, that is the fence), its sessions have nobody. */
+  async estate(nodeId: string): Promise<void> {
+    for (let p = 0; p < partitions; p++) {
+      await retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'appended'), nodeId))
+      let cursor = '0'
+      do {
+        const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(p, 'owners'), cursor, 'COUNT', 1_000))
+        cursor = next
+        for (let i = 0; i < fields.length; i += 2) {
+          const [sid, owner] = [fields[i]!, fields[i + 1]!]
+          if (!owner.startsWith(`${nodeId} `)) continue
+          const [released, , subscriptions, n] = await retrying(this.#redis, () => runScript(this.#redis, 'session-release', this.#keysOf(sid), [sid, owner, '0', ''])) as [number, Buffer, Buffer[], Buffer]
+          if (released === 1) await this.#ended(sid, undefined, subscriptions, n) // wills are swept within a second
+        }
+      } while (cursor !== '0')
+    }
+  }
+
+  /** After Redis lost its data: every session that is connected here is written down again, as we know it. */
+  async assertAll(): Promise<void> {
+    await this.join()
+    for (const session of [...this.#own.values()]) {
+      const { request, sid, owner, subscriptions } = session
+      const [clients, owners, , wills, key, subscriptionsKey] = this.#keysOf(sid)
+      try {
+        await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients!, owners!, wills!, key!, subscriptionsKey!], [
+          request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message),
+          request.will?.delaySeconds ?? 0, session.n, ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
+        ]))
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (error.code !== 'ERR_BRIDGE_MOVED') throw error
+        this.taken(sid, '')
+      }
+    }
+  }
+
+  /** What the journal must say of all sessions that are connected here: after Redis lost its data. */
+  *changes(): Iterable<Change> {
+    for (const { sid, subscriptions } of this.#own.values()) for (const [filter, { options }] of subscriptions) yield journaled(sid, filter, options)
+  }
+
+  /** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
+  async *subscriptions(): AsyncGenerator<Change[]> {
+    for (let p = 0; p < partitions; p++) {
+      let cursor = '0'
+      do {
+        const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(p, 'owners'), cursor, 'COUNT', 500))
+        cursor = next
+        const sids = fields.filter((_, i) => i % 2 === 0)
+        const changes: Change[] = []
+        const pipeline = this.#redis.pipeline()
+        for (const sid of sids) pipeline.hgetall(this.#keys.session(sid, 'subscriptions'))
+        const replies = await pipeline.exec() ?? []
+        for (const [i, [error, reply]] of replies.entries()) {
+          if (error !== null) throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', error.message, { cause: error })
+          for (const [filter, text] of Object.entries(reply as Record<string, string>)) changes.push(journaled(sids[i]!, filter, decodeSubscription(text).options))
+        }
+        yield changes
+      } while (cursor !== '0')
+    }
+  }
+}

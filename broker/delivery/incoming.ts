@@ -1,0 +1,54 @@
+// The QoS 2 publishes of one client between PUBLISH and PUBREL: a PUBLISH that comes again is published once (P5). For a
+// session that outlives its connection each is written down, with a number, before it goes out, and forgotten at PUBREL: the
+// number tells every queue whether it had the message before. State: {s<n>}:incoming (bridge/session-writer.ts) and here.
+import type { StoredSession } from './stored-session.ts'
+
+interface Publish {
+  /** 0 for a session that ends with its connection. */
+  n: number
+  /** `known` from an earlier connection, going out, or ready for PUBREC. */
+  state: 'known' | 'publishing' | 'published'
+}
+
+export class Incoming {
+  readonly #publishes = new Map<number, Publish>()
+  readonly #stored: StoredSession | undefined
+
+  constructor(stored: StoredSession | undefined) {
+    this.#stored = stored
+    if (stored !== undefined) for (const [messageId, n] of stored.session.incoming) this.#publishes.set(messageId, { n, state: 'known' })
+  }
+
+  /** A PUBLISH came. False: it came before and is not to be published; `again` when its PUBREC is to be sent again. */
+  begin(messageId: number, again: () => void): boolean {
+    const known = this.#publishes.get(messageId)
+    if (known === undefined) this.#publishes.set(messageId, { n: 0, state: 'publishing' })
+    else if (known.state === 'known') known.state = 'publishing' // who had it may have died on the way: it goes out again under its number
+    else {
+      if (known.state === 'published') again()
+      return false
+    }
+    return true
+  }
+
+  /** Calls `publish` with its number when it is written down. */
+  record(messageId: number, publish: (n: number) => void): void {
+    const known = this.#publishes.get(messageId)!
+    if (this.#stored === undefined || known.n > 0) return publish(known.n)
+    known.n = ++this.#stored.session.n
+    this.#stored.record(messageId, known.n, () => publish(known.n))
+  }
+
+  /** It is stored for everybody: PUBREC may be sent. */
+  published(messageId: number): void {
+    const known = this.#publishes.get(messageId)
+    if (known !== undefined) known.state = 'published'
+  }
+
+  /** PUBREL came; `done` when PUBCOMP may be sent, with false when there was nothing to release. */
+  release(messageId: number, done: (known: boolean) => void): void {
+    if (!this.#publishes.delete(messageId)) done(false)
+    else if (this.#stored === undefined) done(true)
+    else this.#stored.forget(messageId, () => done(true))
+  }
+}
