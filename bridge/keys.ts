@@ -25,7 +25,7 @@ export const keyTable = {
   subscriptions: { key: '{s<0..15>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
   queue: { key: '{s<0..15>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
   inflight: { key: '{s<0..15>}:inflight:<sid>', type: 'hash', meaning: 'Packet Identifier → order and message, without message once PUBREC came' },
-  incoming: { key: '{s<0..15>}:incoming:<sid>', type: 'hash', meaning: 'Packet Identifier → n: QoS 2 publishes between PUBLISH and PUBREL' },
+  incoming: { key: '{s<0..15>}:incoming:<sid>', type: 'hash', meaning: 'Packet Identifier → n, and whether it was published: QoS 2 publishes between PUBLISH and PUBREL' },
   retained: { key: '{r<0..15>}:retained', type: 'hash', meaning: 'topic → Retained Message, sharded by topic' },
 } as const
 

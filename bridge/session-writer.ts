@@ -16,8 +16,8 @@ export interface SessionWrites {
   readonly acknowledged: readonly number[]
   /** PUBREC came: only PUBREL is owed from now on. */
   readonly received: readonly number[]
-  /** QoS 2 publishes of the client, to be known when they come again: identifier, n. */
-  readonly incoming: readonly (readonly [number, number])[]
+  /** QoS 2 publishes of the client, to be known when they come again: identifier, n, and " published" when it was. */
+  readonly incoming: readonly (readonly [number, string])[]
   /** PUBREL came. */
   readonly released: readonly number[]
   /** Free identifiers for messages out of the queue, and the order of the first. */

@@ -44,8 +44,8 @@ export interface Session {
   readonly present: boolean
   readonly subscriptions: Map<string, StoredSubscription>
   readonly inFlight: readonly InFlightEntry[]
-  /** QoS 2 publishes of the client between PUBLISH and PUBREL: Packet Identifier → n. */
-  readonly incoming: ReadonlyMap<number, number>
+  /** QoS 2 publishes of the client between PUBLISH and PUBREL, by Packet Identifier. */
+  readonly incoming: ReadonlyMap<number, { readonly n: number; readonly published: boolean }>
   /** Number of its last QoS 2 publish. */
   n: number
 }
@@ -83,6 +83,8 @@ function decodeInFlight(list: readonly Buffer[]): InFlightEntry[] {
   }
   return entries.sort((a, b) => a.order - b.order)
 }
+
+const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
 
 /** What the journal must say of a stored subscription: only one with QoS ≥ 1 has a queue behind it. */
 const journaled = (sid: string, filter: string, options: number | undefined): Change =>
@@ -159,12 +161,13 @@ export class Sessions {
     if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `)) changes.push({ type: 'taken', sid: known, owner })
     const session: Session = {
       sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : new Map<string, StoredSubscription>(), inFlight: decodeInFlight(inFlight),
-      incoming: new Map([...pairs(incoming)].map(([id, number]) => [Number(id), Number(number)])), n: Number(n),
+      incoming: new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0,
     }
     const old = this.#own.get(known)
     if (old !== undefined) this.#events.onMoved(old)
     this.#own.set(sid, session)
     if (changes.length > 0) await this.#events.append(changes)
+    if (sid !== known && Number(n) > 0) await this.#forgetPublisher(known)
     if (sid === known) for (let i = Number(pending); i > 0; i--) await this.#journalDone(session)
     if (willDue.toString() === '1') await this.#sweepPartition(partitionOf(sid))
     return session
@@ -173,7 +176,8 @@ export class Sessions {
   /** What the journal says of takeovers: a connection of ours whose session is another's goes. */
   taken(sid: string, owner: string): void {
     const session = this.#own.get(sid)
-    if (session === undefined || session.owner === owner) return
+    // Of two claims the earlier one may be journaled later: it is no news to the later one.
+    if (session === undefined || epochOf(owner) <= epochOf(session.owner)) return
     this.#own.delete(sid)
     this.#events.onMoved(session)
   }
@@ -306,7 +310,7 @@ export class Sessions {
       } catch (reason) {
         const error = toBridgeError(reason)
         if (error.code !== 'ERR_BRIDGE_MOVED') throw error
-        this.taken(sid, '')
+        this.taken(sid, ' Infinity')
       }
     }
   }

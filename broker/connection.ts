@@ -23,6 +23,8 @@ export interface ConnectionHost {
   readonly packetBytesMax: number
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
+  /** Any packet that is not ours: Aedes has it. */
+  handle(connection: Connection, type: number, frame: Buffer): void
   /** Counts a message that this connection does not get. */
   dropped(cause: DropCause, qos: number): void
   violated(connection: Connection, violation: ProtocolViolation): void
@@ -84,12 +86,14 @@ export class Connection implements PacketHandler {
   #completed = 0
   #held = false
   /** SUBSCRIBE and UNSUBSCRIBE wait until the publishes before them are done: what was sent first happens first. */
-  readonly #waiting: { readonly after: number; readonly frame: Buffer }[] = []
+  readonly #waiting: { readonly after: number; readonly type: number; readonly frame: Buffer }[] = []
   /** Topics delivered live while Retained Messages are being sent. */
   #replaying: Set<string> | undefined
   #replays = 0
   readonly #room: (() => void)[] = []
   #incoming = new Incoming(undefined)
+  /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
+  connackWritten = false
   /** The client's session, once this node owns it. */
   session: Session | undefined
 
@@ -161,7 +165,9 @@ export class Connection implements PacketHandler {
   takenOver(): void {
     this.#closed = true
     this.#stored?.close()
-    this.#client.disconnect({ reasonCode: ReasonCode.sessionTakenOver })
+    if (this.#client.version === 5 && this.connackWritten) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
+    this.outbox.flush()
+    this.#client.close() // not its `disconnect`, which says nothing between CONNACK and the end of CONNECT's handling
   }
 
   closed(): void {
@@ -181,9 +187,9 @@ export class Connection implements PacketHandler {
     this.#alive()
     if (type === PacketType.connect) this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     if ((type === PacketType.subscribe || type === PacketType.unsubscribe) && (this.#publishing > 0 || this.#waiting.length > 0)) {
-      this.#waiting.push({ after: this.#published, frame: Buffer.from(frame) })
+      this.#waiting.push({ after: this.#published, type, frame: Buffer.from(frame) })
       if (this.#waiting.length >= limits.controlPacketsMax) this.#hold()
-    } else this.#client._parser.parse(frame)
+    } else this.#host.handle(this, type, frame)
   }
 
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
@@ -366,7 +372,10 @@ export class Connection implements PacketHandler {
   }
 
   #goOn(): void {
-    while (this.#waiting.length > 0 && this.#waiting[0]!.after <= this.#completed) this.#client._parser.parse(this.#waiting.shift()!.frame)
+    while (this.#waiting.length > 0 && this.#waiting[0]!.after <= this.#completed) {
+      const { type, frame } = this.#waiting.shift()!
+      this.#host.handle(this, type, frame)
+    }
     if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || this.#waiting.length > 0) return
     this.#held = false
     this.stream.resume()

@@ -4,7 +4,7 @@
 // hands what Aedes writes to the connection's outbox. Each assumption about Aedes' insides has a contract test in
 // test/conformance/engine.test.ts, so that an upgrade fails loudly and here. State: the connections of this process.
 import { Aedes } from 'aedes'
-import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
+import mqttPacket, { type IPublishPacket, type ISubscribePacket, type Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
@@ -14,7 +14,9 @@ import { Connection, type ConnectionHost } from './connection.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
+import { PacketType } from './wire/control-packets.ts'
 import { messageOf } from './wire/publish.ts'
+import { joinSuback, splitSubscribe } from './wire/suback.ts'
 
 type Done = (error?: Error | null) => void
 type Listener = (packet: unknown, done: () => void) => void
@@ -69,7 +71,7 @@ interface AedesInsides extends EventEmitter {
 }
 
 /** What a node does for its engine. */
-export interface EngineHost extends Omit<ConnectionHost, 'violated'> {
+export interface EngineHost extends Omit<ConnectionHost, 'violated' | 'handle'> {
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
@@ -92,7 +94,10 @@ mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.Writabl
   const connection = connections.get(stream)
   if (connection === undefined) return writeToStream(packet, stream, options)
   if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present // [MQTT-3.2.2-2], also without subscriptions
-  connection.outbox.push(mqttPacket.generate(packet, options))
+  const whole = packet.cmd === 'suback' ? joinSuback(packet) : packet
+  if (whole !== undefined) connection.outbox.push(mqttPacket.generate(whole, options))
+  if (packet.cmd === 'connack') connection.connackWritten = true
+  if (packet.cmd === 'disconnect') connection.outbox.flush() // Aedes cuts the connection next
   return true
 }, { cacheNumbers: writeToStream.cacheNumbers })
 
@@ -178,11 +183,26 @@ export class Engine {
     connection.attach(client)
   }
 
+  /** Everything that is not PUBLISH or an acknowledgement goes on to Aedes, whatever it makes of it. */
+  #handle(connection: Connection, type: number, frame: Buffer): void {
+    const { client } = connection
+    try {
+      if (type === PacketType.subscribe) {
+        const parser = mqttPacket.parser({ protocolVersion: client.version })
+        parser.on('packet', (packet) => { for (const part of splitSubscribe(packet as ISubscribePacket)) client._parser.emit('packet', part) })
+        parser.parse(frame)
+      } else client._parser.parse(frame)
+    } catch (error) {
+      client.emit('error', error)
+    }
+  }
+
   get #connectionHost(): Omit<ConnectionHost, 'packetBytesMax'> {
     return {
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
       slow: (connection, slow) => this.#host.slow(connection, slow),
+      handle: (connection, type, frame) => this.#handle(connection, type, frame),
       touch: (holder) => this.#host.touch(holder),
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),

@@ -4,7 +4,7 @@
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s)
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), "1" when a will became due,
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, changes not journaled yet }
---        of an ended session the subscriptions are those to take out of the journal
+--        of an ended session the subscriptions and n are those of the one that ended, to be forgotten
 -- FAILS  STALE sid: the client has another session than the caller knew
 -- COST   O(subscriptions + in flight), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -46,6 +46,7 @@ if known == '' or ends then
   sid, present = newSid, 0
   if known ~= '' then
     subscriptions = redis.call('HGETALL', subscriptionsKey)
+    rest = { redis.call('HGET', sessionKey, 'n') }
     redis.call('HDEL', ownersKey, known)
     redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
   end

@@ -16,7 +16,7 @@ export class Incoming {
 
   constructor(stored: StoredSession | undefined) {
     this.#stored = stored
-    if (stored !== undefined) for (const [messageId, n] of stored.session.incoming) this.#publishes.set(messageId, { n, state: 'known' })
+    if (stored !== undefined) for (const [messageId, { n, published }] of stored.session.incoming) this.#publishes.set(messageId, { n, state: published ? 'published' : 'known' })
   }
 
   /** A PUBLISH came. False: it came before and is not to be published; `again` when its PUBREC is to be sent again. */
@@ -42,7 +42,9 @@ export class Incoming {
   /** It is stored for everybody: PUBREC may be sent. */
   published(messageId: number): void {
     const known = this.#publishes.get(messageId)
-    if (known !== undefined) known.state = 'published'
+    if (known === undefined) return
+    known.state = 'published'
+    this.#stored?.recordPublished(messageId, known.n) // nobody waits for it: without it the publish goes out again, under its number
   }
 
   /** PUBREL came; `done` when PUBCOMP may be sent, with false when there was nothing to release. */

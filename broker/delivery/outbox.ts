@@ -3,7 +3,7 @@
 // must wait for the socket. State: this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds
 // QoS ≥ 1 back until `onDrain`.
 import type { Duplex } from 'node:stream'
-import type { Frame } from '../wire/publish.ts'
+import { secondsLeft, type Frame } from '../wire/publish.ts'
 
 const initialBytes = 1_024
 const flushBytes = 65_536
@@ -74,6 +74,7 @@ export class Outbox {
     buffer[at++] = messageId >> 8
     buffer[at++] = messageId & 255
     this.#used = at + frame.tail.copy(buffer, at)
+    if (frame.expiresAt !== 0) buffer.writeUInt32BE(secondsLeft(frame.expiresAt, Date.now()), at + frame.expiryOffset) // it may have waited
   }
 
   #room(bytes: number): void {

@@ -32,7 +32,7 @@ export class StoredSession implements SessionHolder {
   #closed = false
   #acknowledged: number[] = []
   #received: number[] = []
-  #incoming: [number, number][] = []
+  #incoming: [number, string][] = []
   #released: number[] = []
   readonly #recorded = new Map<number, () => void>()
   readonly #forgotten = new Map<number, () => void>()
@@ -87,8 +87,14 @@ export class StoredSession implements SessionHolder {
 
   /** A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens. */
   record(messageId: number, n: number, recorded: () => void): void {
-    this.#incoming.push([messageId, n])
+    this.#incoming.push([messageId, String(n)])
     this.#recorded.set(messageId, recorded)
+    this.#host.touch(this)
+  }
+
+  /** It is stored for everybody who was subscribed. */
+  recordPublished(messageId: number, n: number): void {
+    this.#incoming.push([messageId, `${n} published`])
     this.#host.touch(this)
   }
 

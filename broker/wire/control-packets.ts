@@ -2,7 +2,7 @@
 // Aedes 2.0.0-beta.1 and mqtt-packet check MQTT 5 input hardly at all; one CONNECT with a doubled property would end the
 // process. Nothing of Aedes sees a packet that has not passed here. No state.
 import { isValidFilter } from '../../bridge/index.ts'
-import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolation, scanProperties, skipString } from './properties.ts'
+import { allowedProperties, checkUtf8, malformed, propertyIds, protocolError, ProtocolViolation, scanProperties, skipString } from './properties.ts'
 
 /** MQTT Control Packet types (MQTT 5 section 2.1.2). */
 export const PacketType = {
@@ -27,10 +27,14 @@ function skipBinary(bytes: Buffer, offset: number, end: number): number {
   return next
 }
 
-/** @throws ProtocolViolation; a CONNECT of an unknown level is not looked into */
-export function checkConnect(bytes: Buffer, body: number, end: number): void {
+/**
+ * A CONNECT of an unknown level is not looked into.
+ * @returns whether it asks for a session that outlives the connection
+ * @throws ProtocolViolation
+ */
+export function checkConnect(bytes: Buffer, body: number, end: number): boolean {
   const level = connectLevel(bytes, body, end)
-  if (level < 3 || level > 5) return
+  if (level < 3 || level > 5) return false
   let at = skipString(bytes, body, end) + 1
   if (at + 3 > end) throw malformed('truncated CONNECT')
   const flags = bytes[at]!
@@ -40,7 +44,12 @@ export function checkConnect(bytes: Buffer, body: number, end: number): void {
   const willQos = (flags >> 3) & 3
   if (willQos === 3 || (!will && (flags & 0x38) !== 0)) throw malformed('will flags that contradict each other') // [MQTT-3.1.2-11..15]
   if (level < 5 && (flags & 0x80) === 0 && (flags & 0x40) !== 0) throw malformed('a password without a user name') // 3.1.1 [MQTT-3.1.2-22]
-  if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.connect)
+  let keeps = level < 5 && (flags & 2) === 0
+  if (level === 5) {
+    at = scanProperties(bytes, at, end, allowedProperties.connect, (id, _start, value) => {
+      if (id === propertyIds.sessionExpiryInterval) keeps = bytes.readUInt32BE(value) > 0
+    })
+  }
   at = skipString(bytes, at, end)
   if (will) {
     if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.will)
@@ -52,6 +61,7 @@ export function checkConnect(bytes: Buffer, body: number, end: number): void {
   if ((flags & 0x80) !== 0) at = skipString(bytes, at, end)
   if ((flags & 0x40) !== 0) at = skipBinary(bytes, at, end)
   if (at !== end) throw malformed('bytes behind the end of CONNECT')
+  return keeps
 }
 
 /** @throws ProtocolViolation when the Topic Name is empty or holds a wildcard [MQTT-3.3.2-2] [MQTT-4.7.3-1] */
@@ -85,7 +95,8 @@ export function checkSubscribe(bytes: Buffer, body: number, end: number, level: 
     if (next >= end) throw malformed('SUBSCRIBE without options')
     const options = bytes[next]!
     at = next + 1
-    if ((options & 3) === 3 || (options & (level === 5 ? 0xc0 : 0xfc)) !== 0 || (options & 0x30) === 0x30) throw malformed('subscription options that are not valid') // [MQTT-3.8.3-5]
+    if ((options & (level === 5 ? 0xc0 : 0xfc)) !== 0) throw malformed('reserved subscription options') // [MQTT-3.8.3-5]
+    if ((options & 3) === 3 || (options & 0x30) === 0x30) throw protocolError('QoS or Retain Handling 3') // 3.8.3.1
     if ((options & 4) !== 0 && filter.startsWith('$share/')) throw protocolError('No Local on a Shared Subscription') // [MQTT-3.8.3-4]
   }
 }
@@ -101,15 +112,22 @@ export function checkUnsubscribe(bytes: Buffer, body: number, end: number, level
 
 const disconnectCodes = new Set([0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99])
 
-/** @throws ProtocolViolation */
-export function checkDisconnect(bytes: Buffer, body: number, end: number, level: number): void {
+/**
+ * @param mayKeep whether CONNECT asked for a session that outlives the connection
+ * @throws ProtocolViolation
+ */
+export function checkDisconnect(bytes: Buffer, body: number, end: number, level: number, mayKeep: boolean): void {
   if (level < 5) {
     if (body !== end) throw malformed('DISCONNECT has a body')
     return
   }
   if (body === end) return
   if (!disconnectCodes.has(bytes[body]!)) throw protocolError('a reason code that DISCONNECT does not have')
-  if (body + 1 < end && scanProperties(bytes, body + 1, end, allowedProperties.disconnect) !== end) throw malformed('bytes behind the end of DISCONNECT')
+  if (body + 1 === end) return
+  const stop = scanProperties(bytes, body + 1, end, allowedProperties.disconnect, (id, _start, value) => {
+    if (id === propertyIds.sessionExpiryInterval && !mayKeep && bytes.readUInt32BE(value) > 0) throw protocolError('a Session Expiry Interval that CONNECT did not ask for') // 3.14.2.2.2
+  })
+  if (stop !== end) throw malformed('bytes behind the end of DISCONNECT')
 }
 
 /** @throws ProtocolViolation */

@@ -32,6 +32,8 @@ export class PacketReader {
   readonly #handler: PacketHandler
   readonly #limits: ReaderLimits
   #level = 0
+  /** CONNECT asked for a session that outlives the connection. */
+  #keeps = false
   #buffer: Buffer | undefined
   #at = 0
   #parts: Buffer[] = []
@@ -95,6 +97,7 @@ export class PacketReader {
       while (!this.#paused && !this.#closed && this.#buffer !== undefined && this.heldBytes >= this.#need) {
         if (this.#parts.length > 0) this.#join()
         if (!this.#readPacket(this.#buffer)) this.#keepRest()
+        else if (this.#at === this.#buffer?.length) this.#take()
       }
     } catch (error) {
       this.close()
@@ -110,6 +113,15 @@ export class PacketReader {
     this.#at = 0
     this.#parts = []
     this.#partBytes = 0
+  }
+
+  /** The chunk is read to its end: the next one is read in place. */
+  #take(): void {
+    this.#buffer = this.#parts.length === 0 ? undefined : Buffer.concat(this.#parts)
+    this.#parts = []
+    this.#partBytes = 0
+    this.#at = 0
+    this.#need = 2
   }
 
   /** Keeps an incomplete packet without pinning the chunk that it came in. */
@@ -135,7 +147,10 @@ export class PacketReader {
       }
       const byte = bytes[body++]!
       length += (byte & 127) << shift
-      if (byte < 128) break
+      if (byte < 128) {
+        if (byte === 0 && shift > 0 && this.#level === 5) throw malformed('a remaining length that is longer than need be') // [MQTT-1.5.5-1]
+        break
+      }
     }
     const end = body + length
     if (end - start > this.#limits.packetBytesMax) throw new ProtocolViolation(ReasonCode.packetTooLarge, `a packet of ${end - start} bytes`)
@@ -225,7 +240,7 @@ export class PacketReader {
     switch (type) {
       case PacketType.connect:
         if (this.#level !== 0) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
-        checkConnect(bytes, body, end)
+        this.#keeps = checkConnect(bytes, body, end)
         this.#level = connectLevel(bytes, body, end)
         break
       case PacketType.puback:
@@ -243,7 +258,7 @@ export class PacketReader {
       case PacketType.pingreq:
         if (body !== end) throw malformed('PINGREQ has a body')
         break
-      case PacketType.disconnect: checkDisconnect(bytes, body, end, this.#level); break
+      case PacketType.disconnect: checkDisconnect(bytes, body, end, this.#level, this.#keeps); break
       case PacketType.auth: checkAuth(bytes, body, end, this.#level); break
       default: throw protocolError(`a packet of type ${type} from a client`)
     }

@@ -137,7 +137,7 @@ export function scanProperties(bytes: Buffer, offset: number, end: number, allow
     const id = bytes[at++]!
     const kind = kinds[id]
     if (kind === undefined || id > 127) throw malformed(`unknown property 0x${id.toString(16)}`)
-    if (!allowed.has(id)) throw protocolError(`property 0x${id.toString(16)} is not allowed here`)
+    if (!allowed.has(id)) throw malformed(`property 0x${id.toString(16)} is not allowed here`)
     const bit = 1n << BigInt(id)
     if ((seen & bit) !== 0n && id !== propertyIds.userProperty) throw protocolError(`property 0x${id.toString(16)} stands twice`)
     seen |= bit

@@ -12,6 +12,9 @@ export class Frame {
   #owned: boolean
   /** Bytes on the wire, Packet Identifier included. */
   readonly length: number
+  /** When the message expires, and where in the tail its Message Expiry Interval stands; 0: it has none. */
+  expiresAt = 0
+  expiryOffset = 0
 
   constructor(head: Buffer, tail: Buffer, owned: boolean, length: number) {
     this.head = head
@@ -51,12 +54,15 @@ function writeVariable(bytes: Buffer, value: number, offset: number): number {
   return offset
 }
 
+/** Message Expiry Interval as it is when the message leaves [MQTT-3.3.2-6]. */
+export const secondsLeft = (expiresAt: number, now: number): number => Math.max(1, Math.ceil((expiresAt - now) / 1000))
+
 /** The property section of a PUBLISH to an MQTT 5 subscriber, its length included. */
 function propertySection(message: Message, identifiers: readonly number[] | undefined, now: number): Buffer {
   if (message.properties === undefined && identifiers === undefined && message.expiresAt === 0) return Buffer.from([0])
   const own: number[] = []
   if (message.expiresAt !== 0) {
-    const left = Math.max(1, Math.ceil((message.expiresAt - now) / 1000)) // [MQTT-3.3.2-6]
+    const left = secondsLeft(message.expiresAt, now)
     own.push(propertyIds.messageExpiryInterval, left >>> 24, (left >>> 16) & 255, (left >>> 8) & 255, left & 255)
   }
   for (const identifier of identifiers ?? []) {
@@ -91,7 +97,15 @@ function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, 
     message.payload.copy(head, at)
     return new Frame(head, none, true, length)
   }
-  return properties.length === 0 ? new Frame(head, message.payload, false, length) : new Frame(head, Buffer.concat([properties, message.payload]), true, length)
+  if (properties.length === 0) return new Frame(head, message.payload, false, length)
+  const frame = new Frame(head, Buffer.concat([properties, message.payload]), true, length)
+  if (message.expiresAt !== 0) {
+    frame.expiresAt = message.expiresAt
+    let at = 0
+    while ((properties[at++]! & 128) !== 0); // over the length; the interval is the first property
+    frame.expiryOffset = at + 1
+  }
+  return frame
 }
 
 /**

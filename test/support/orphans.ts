@@ -1,0 +1,49 @@
+// Walks every key under a prefix and names those that nothing living reaches: a leak. To be called when faults are over
+// and estates are done. Each rule says what keeps a key or a field alive.
+import { Redis } from 'ioredis'
+
+/** What is left over; empty when nothing leaks. */
+export async function orphans(url: string, prefix: string): Promise<string[]> {
+  const redis = new Redis(url)
+  try {
+    const found: string[] = []
+    const nodes = new Set(await redis.hkeys(`${prefix}:{bus}:nodes`))
+    const sids = new Set<string>()
+    for (let p = 0; p < 16; p++) {
+      const owners = await redis.hgetall(`${prefix}:{s${p}}:owners`)
+      const clients = new Set(Object.values(await redis.hgetall(`${prefix}:{s${p}}:clients`)))
+      for (const [sid, owner] of Object.entries(owners)) {
+        sids.add(sid)
+        if (!clients.has(sid)) found.push(`session ${sid} has no client`)
+        if (owner !== '' && !nodes.has(owner.split(' ')[0]!)) found.push(`session ${sid} is owned by ${owner}, which is not alive`)
+      }
+      for (const sid of clients) if (owners[sid] === undefined) found.push(`a client has session ${sid}, which does not exist`)
+    }
+    for await (const keys of redis.scanStream({ match: `${prefix}:*`, count: 1_000 }) as AsyncIterable<string[]>) {
+      for (const key of keys) found.push(...await orphan(redis, key.slice(prefix.length + 1), key, nodes, sids))
+    }
+    return [...new Set(found)]
+  } finally {
+    redis.disconnect()
+  }
+}
+
+async function orphan(redis: Redis, name: string, key: string, nodes: ReadonlySet<string>, sids: ReadonlySet<string>): Promise<string[]> {
+  const [, tag, noun, id] = /^\{([^}]+)\}:([a-z]+)(?::(.*))?$/.exec(name) ?? []
+  if (tag === undefined || noun === undefined) return [`${key} is not ours`]
+  if (tag === 'bus') {
+    if (noun === 'routes') return nodes.has(id!) ? [] : [`${key}: no such node`]
+    if (noun === 'leases' || noun === 'batches') return (await redis.hkeys(key)).filter((node) => !nodes.has(node)).map((node) => `${key}: ${node} is not alive`)
+    return noun === 'dead' ? (await redis.smembers(key)).map((node) => `the estate of ${node} is not done`) : []
+  }
+  if (tag.startsWith('inbox:')) return nodes.has(tag.slice(6)) ? [] : [`${key}: no such node`]
+  if (tag.startsWith('r')) return []
+  if (id !== undefined) return sids.has(id) ? [] : [`${key}: no such session`]
+  switch (noun) {
+    case 'appended': return (await redis.hkeys(key)).filter((node) => !nodes.has(node)).map((node) => `${key}: ${node} is not alive`)
+    case 'published': return (await redis.hkeys(key)).filter((sid) => !sids.has(sid)).map((sid) => `${key}: no session ${sid}`)
+    case 'wills': return (await redis.hkeys(key)).filter((will) => !sids.has(will.split(':')[0]!)).map((will) => `${key}: ${will} belongs to no session`)
+    case 'due': return (await redis.zrange(key, 0, -1)).filter((member) => !sids.has(member.split(':')[1]!)).map((member) => `${key}: ${member} belongs to no session`)
+    default: return []
+  }
+}

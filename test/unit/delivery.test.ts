@@ -1,0 +1,353 @@
+// What stands between a message and a socket, each piece alone: the window (identifiers never reused in flight, Receive
+// Maximum, order), the outbox (one write per turn, order, slow and drained), the table of subscriptions against a naive
+// model, and the pressure that slow subscribers put on publishers. Random parts are seeded: SEED=… repeats a run.
+import { Duplex } from 'node:stream'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { describe, expect, test, vi } from 'vitest'
+import type { Message } from '../../bridge/index.ts'
+import { filterMatches } from '../../bridge/topic.ts'
+import { LocalTable, type SubscriptionOptions } from '../../broker/delivery/local-table.ts'
+import { Outbox } from '../../broker/delivery/outbox.ts'
+import { Pressure } from '../../broker/delivery/pressure.ts'
+import { Window, type Delivery } from '../../broker/delivery/window.ts'
+import { publishFrame, type Frame } from '../../broker/wire/publish.ts'
+import { seededRandom } from '../support/random.ts'
+
+class Item implements Delivery {
+  readonly bytes = 10
+  readonly number: number
+  readonly qos: 1 | 2
+  owned = false
+  constructor(number: number, qos: 1 | 2 = 1) {
+    this.number = number
+    this.qos = qos
+  }
+
+  own(): void { this.owned = true }
+}
+
+/** A window that writes down what it sends. */
+function windowOf(max: number, identifiers?: { first: number; last: number }): { window: Window<Item>; sent: { number: number; messageId: number }[] } {
+  const sent: { number: number; messageId: number }[] = []
+  return { sent, window: new Window<Item>(max, ({ number }, messageId) => sent.push({ number, messageId }) > 0, identifiers) }
+}
+
+describe('window', () => {
+  test('random deliveries and acknowledgements: order, Receive Maximum, no identifier twice in flight', () => {
+    const random = seededRandom()
+    console.log(`SEED=${random.seed}`)
+    for (let round = 0; round < 20; round++) {
+      const identifiers = { first: 1 + random.below(100), last: 101 + random.below(100) }
+      const max = 1 + random.below(identifiers.last - identifiers.first + 1)
+      const { window, sent } = windowOf(max, identifiers)
+      const inFlight = new Set<number>()
+      let pushed = 0
+      let seen = 0
+      const look = (): void => {
+        for (; seen < sent.length; seen++) {
+          const { number, messageId } = sent[seen]!
+          const right = number === seen && messageId >= identifiers.first && messageId <= identifiers.last && !inFlight.has(messageId)
+          expect(right, `${number} under ${messageId}, which is out of order, out of range or in flight, SEED=${random.seed}`).toBe(true)
+          inFlight.add(messageId)
+        }
+        const open = Math.min(max, pushed - (seen - inFlight.size))
+        expect([inFlight.size, window.inFlight, window.waitingBytes]).toEqual([open, open, (pushed - seen) * 10])
+      }
+      for (let step = 0; step < 300; step++) {
+        if (random.below(2) === 0 || inFlight.size === 0) window.push(new Item(pushed++, random.pick([1, 2])))
+        else {
+          const messageId = random.pick([...inFlight])
+          inFlight.delete(messageId)
+          expect(window.complete(messageId)).toBe(true)
+        }
+        look()
+      }
+    }
+  })
+
+  test('identifiers wrap around at 65,535, never through 0, and step over those in flight', () => {
+    const { window, sent } = windowOf(65_535)
+    for (let n = 0; n < 65_535; n++) {
+      window.push(new Item(n))
+      if (n !== 4) window.complete(sent[n]!.messageId)
+    }
+    for (let n = 0; n < 6; n++) window.push(new Item(65_535 + n))
+    expect(sent[4]!.messageId).toBe(5)
+    expect(sent.slice(65_535).map(({ messageId }) => messageId)).toEqual([1, 2, 3, 4, 6, 7])
+  })
+
+  test('all 65,535 identifiers in flight: the next waits, and gets the one that comes free', () => {
+    const { window, sent } = windowOf(100_000)
+    for (let n = 0; n < 65_536; n++) window.push(new Item(n))
+    expect(sent).toHaveLength(65_535)
+    window.complete(777)
+    expect(sent[65_535]).toEqual({ number: 65_535, messageId: 777 })
+  })
+
+  test('what waits is made its own, what is sent at once is not', () => {
+    const { window } = windowOf(1)
+    const items = [new Item(0), new Item(1)]
+    for (const item of items) window.push(item)
+    expect(items.map(({ owned }) => owned)).toEqual([false, true])
+  })
+
+  test('what is not worth sending any more takes no place, and what waits behind it goes', () => {
+    const sent: number[] = []
+    const window = new Window<Item>(1, ({ number }) => number % 2 === 0 && sent.push(number) > 0)
+    for (let n = 0; n < 5; n++) window.push(new Item(n))
+    expect(sent).toEqual([0])
+    window.complete(1)
+    expect(sent).toEqual([0, 2])
+    expect(window.inFlight).toBe(1)
+    expect(window.waitingBytes).toBe(20)
+  })
+
+  test('an acknowledgement of what is not in flight changes nothing; PUBREC keeps the identifier', () => {
+    const { window, sent } = windowOf(1)
+    window.push(new Item(0, 2))
+    window.push(new Item(1, 2))
+    const { messageId } = sent[0]!
+    expect([window.complete(messageId + 1), window.received(messageId + 1)]).toEqual([false, false])
+    expect(window.received(messageId)).toBe(true)
+    expect(window.received(messageId)).toBe(true) // PUBREC came again: PUBREL goes again
+    expect(sent).toHaveLength(1)
+    window.complete(messageId)
+    expect(sent).toHaveLength(2)
+    expect(window.complete(messageId)).toBe(false)
+  })
+
+  test('10,000 that wait leave in order, and clear() forgets the rest', () => {
+    const { window, sent } = windowOf(3)
+    for (let n = 0; n < 10_000; n++) window.push(new Item(n))
+    for (let n = 0; n < 9_000; n++) window.complete(sent[n]!.messageId)
+    expect(sent.map(({ number }) => number)).toEqual(Array.from({ length: 9_003 }, (_, n) => n))
+    window.clear()
+    expect([window.inFlight, window.waitingBytes]).toEqual([0, 0])
+    window.pump()
+    expect(sent).toHaveLength(9_003)
+  })
+})
+
+/** A stream that writes down each write and takes it only when told to. */
+class Sink extends Duplex {
+  readonly writes: Buffer[] = []
+  #stuck: (() => void) | undefined
+  stuck = false
+  constructor() { super({ writableHighWaterMark: 1_000 }) }
+  override _read(): void { /* nothing comes */ }
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.writes.push(chunk)
+    if (this.stuck) this.#stuck = done
+    else done()
+  }
+
+  release(): void {
+    this.stuck = false
+    this.#stuck?.()
+  }
+}
+
+const limits = { highBytes: 10_000, lowBytes: 2_000 }
+const frameOf = (payload: Buffer, qos: 0 | 1 | 2): Frame => publishFrame({ topic: 't', payload, qos, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined } satisfies Message, false, qos, false, undefined)
+
+describe('outbox', () => {
+  test('what comes in a turn leaves in one write, in order', async () => {
+    const sink = new Sink()
+    const outbox = new Outbox(sink, limits, () => undefined)
+    outbox.push(Buffer.from('one'))
+    outbox.pushFrame(frameOf(Buffer.from('two'), 0))
+    outbox.pushDelivery(frameOf(Buffer.from('three'), 1), 0x1234, false)
+    outbox.pushDelivery(frameOf(Buffer.from('four'), 2), 0xfffe, true)
+    expect(sink.writes).toHaveLength(0)
+    await nextTurn()
+    expect(sink.writes).toHaveLength(1)
+    expect(sink.writes[0]!.toString('hex')).toBe(Buffer.concat([
+      Buffer.from('one'), Buffer.from([0x30, 6, 0, 1]), Buffer.from('ttwo'),
+      Buffer.from([0x32, 10, 0, 1]), Buffer.from('t'), Buffer.from([0x12, 0x34]), Buffer.from('three'),
+      Buffer.from([0x3c, 9, 0, 1]), Buffer.from('t'), Buffer.from([0xff, 0xfe]), Buffer.from('four'),
+    ]).toString('hex'))
+    await nextTurn()
+    expect(sink.writes).toHaveLength(1)
+  })
+
+  test('DUP is set for one delivery, not for all that share the frame', async () => {
+    const sink = new Sink()
+    const outbox = new Outbox(sink, limits, () => undefined)
+    const frame = frameOf(Buffer.from('p'), 1)
+    outbox.pushDelivery(frame, 1, true)
+    outbox.pushDelivery(frame, 2, false)
+    await nextTurn()
+    expect([sink.writes[0]![0], sink.writes[0]![frame.length]]).toEqual([0x3a, 0x32])
+  })
+
+  test('random sizes over many turns: every byte, in order, in few writes; later writes do not touch earlier ones', async () => {
+    const random = seededRandom()
+    const sink = new Sink()
+    const outbox = new Outbox(sink, limits, () => undefined)
+    const all: Buffer[] = []
+    const turns = 100
+    for (let turn = 0; turn < turns; turn++) {
+      for (let n = random.below(8); n >= 0; n--) {
+        const bytes = Buffer.alloc(random.pick([1, 10, 1_000, 5_000]), random.below(256))
+        all.push(Buffer.from(bytes))
+        outbox.push(bytes)
+        bytes.fill(0) // it is copied: whoever gave it may use it again
+      }
+      await nextTurn()
+    }
+    expect(Buffer.concat(sink.writes).equals(Buffer.concat(all))).toBe(true)
+    expect(sink.writes.length).toBeLessThanOrEqual(turns)
+  })
+
+  test('a turn that brings more than 64 KiB is written in several parts, and one big packet whole', async () => {
+    const sink = new Sink()
+    const outbox = new Outbox(sink, limits, () => undefined)
+    for (let n = 0; n < 100; n++) outbox.push(Buffer.alloc(2_000, n))
+    outbox.push(Buffer.alloc(300_000, 0xaa))
+    await nextTurn()
+    expect(Buffer.concat(sink.writes).length).toBe(500_000)
+    expect(sink.writes.length).toBeLessThan(10)
+    expect(Math.max(...sink.writes.slice(0, -1).map(({ length }) => length))).toBeLessThanOrEqual(65_536)
+  })
+
+  test('slow above highBytes, until drained to lowBytes: reported once each time', async () => {
+    const sink = new Sink()
+    const drained = vi.fn()
+    const outbox = new Outbox(sink, limits, drained)
+    for (let round = 1; round <= 3; round++) {
+      sink.stuck = true
+      outbox.push(Buffer.alloc(9_000))
+      expect([outbox.slow, outbox.bytes]).toEqual([false, 9_000])
+      outbox.push(Buffer.alloc(1_001))
+      expect([outbox.slow, outbox.bytes]).toEqual([true, 10_001])
+      await nextTurn()
+      expect([outbox.slow, outbox.bytes]).toEqual([true, 10_001]) // the stream has it now, and has not sent it
+      expect(drained).toHaveBeenCalledTimes(round - 1)
+      sink.release()
+      await nextTurn()
+      expect([outbox.slow, outbox.bytes]).toEqual([false, 0])
+      expect(drained).toHaveBeenCalledTimes(round)
+    }
+  })
+
+  test('close writes what is there, then nothing; a destroyed stream is not written to', async () => {
+    const sink = new Sink()
+    const outbox = new Outbox(sink, limits, () => undefined)
+    outbox.push(Buffer.from('last'))
+    outbox.close()
+    outbox.push(Buffer.from('too late'))
+    await nextTurn()
+    expect(Buffer.concat(sink.writes).toString()).toBe('last')
+    const dead = new Sink()
+    const other = new Outbox(dead, limits, () => undefined)
+    dead.destroy()
+    other.push(Buffer.from('x'))
+    await nextTurn()
+    expect(dead.writes).toEqual([])
+  })
+})
+
+describe('local table', () => {
+  const words = ['a', 'b', '', '$x']
+  const options = (qos: 0 | 1 | 2, more: Partial<SubscriptionOptions> = {}): SubscriptionOptions => ({ qos, noLocal: false, retainAsPublished: false, identifier: undefined, ...more })
+
+  test('random adds, removes and matches equal a naive model', () => {
+    const random = seededRandom()
+    console.log(`SEED=${random.seed}`)
+    const level = (...more: string[]): string => random.pick([...words, ...more])
+    const topicOf = (): string => Array.from({ length: 1 + random.below(3) }, () => level()).join('/')
+    const filterOf = (): string => [...Array.from({ length: 1 + random.below(3) }, () => level('+')), ...(random.below(3) === 0 ? ['#'] : [])].join('/')
+    const subscribers = Array.from({ length: 5 }, (_, name) => ({ name }))
+    for (let round = 0; round < 8; round++) {
+      const table = new LocalTable<{ name: number }>()
+      const model = new Map<string, Map<{ name: number }, SubscriptionOptions>>()
+      const naive = (topic: string, subscriber: { name: number }, own: boolean): SubscriptionOptions[] => [...model].filter(([filter]) => filterMatches(filter, topic))
+        .flatMap(([, all]) => all.get(subscriber) ?? []).filter(({ noLocal }) => !own || !noLocal)
+      const merged = (all: SubscriptionOptions[]): object => ({
+        qos: Math.max(...all.map(({ qos }) => qos)), retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished), noLocal: all.some(({ noLocal }) => noLocal),
+        identifiers: all.flatMap(({ identifier }) => identifier ?? []).sort(),
+      })
+      const shown = (match: { identifiers: readonly number[] | undefined; qos: number; retainAsPublished: boolean; noLocal: boolean }): object =>
+        ({ qos: match.qos, retainAsPublished: match.retainAsPublished, noLocal: match.noLocal, identifiers: [...match.identifiers ?? []].sort() })
+      for (let step = 0; step < 250; step++) {
+        const filter = filterOf()
+        const subscriber = random.pick(subscribers)
+        if (random.below(5) < 2) {
+          const wanted = options(random.pick([0, 1, 2]), { noLocal: random.below(3) === 0, retainAsPublished: random.below(2) === 0, identifier: random.pick([undefined, step + 1]) })
+          table.add(filter, subscriber, wanted)
+          model.set(filter, (model.get(filter) ?? new Map<{ name: number }, SubscriptionOptions>()).set(subscriber, wanted))
+        } else if (random.below(2) === 0) {
+          const known = random.pick([filter, ...model.keys()])
+          table.remove(known, subscriber)
+          model.get(known)?.delete(subscriber)
+        }
+        expect(table.get(filter, subscriber)).toBe(model.get(filter)?.get(subscriber))
+        const topic = topicOf()
+        const matches = table.match(topic)
+        expect(new Set(matches.map((match) => match.subscriber)).size).toBe(matches.length)
+        const got = subscribers.map((one) => [matches.find((match) => match.subscriber === one), table.matchOwn(topic, one)].map((match) => match && shown(match)))
+        const wanted = subscribers.map((one) => [naive(topic, one, false), naive(topic, one, true)].map((all) => all.length === 0 ? undefined : merged(all)))
+        expect(got, `${topic}, SEED=${random.seed}`).toEqual(wanted)
+      }
+    }
+  })
+
+  test('a match is remembered until one of its filters changes', () => {
+    const table = new LocalTable<object>()
+    const subscriber = {}
+    table.add('a/+', subscriber, options(0))
+    const first = table.match('a/b')
+    expect(table.match('a/b')).toBe(first)
+    table.add('other/+', subscriber, options(2))
+    expect(table.match('a/b')).toBe(first)
+    table.add('a/+', subscriber, options(1))
+    expect(table.match('a/b')).toMatchObject([{ qos: 1 }])
+    table.remove('a/+', subscriber)
+    expect(table.match('a/b')).toEqual([])
+    table.add('a/+', subscriber, options(2)) // gone and back: no old match comes up again
+    expect(table.match('a/b')).toMatchObject([{ qos: 2 }])
+  })
+})
+
+describe('pressure', () => {
+  test('publishers wait until all who are behind have drained', async () => {
+    const pressure = new Pressure<object>(60_000)
+    const [one, two] = [{}, {}]
+    expect(pressure.clear).toBeUndefined()
+    pressure.slow(one)
+    pressure.slow(two)
+    const clear = vi.fn()
+    const waiting = pressure.clear!.then(clear)
+    pressure.drained(one)
+    await nextTurn()
+    expect(clear).not.toHaveBeenCalled()
+    pressure.drained(two)
+    await waiting
+    expect(pressure.clear).toBeUndefined()
+  })
+
+  test('who stays behind holds nobody up longer than its time, and not again before it has drained', async () => {
+    const pressure = new Pressure<object>(20)
+    const subscriber = {}
+    pressure.slow(subscriber)
+    const alive = setTimeout(() => undefined, 5_000) // its timer is unref'd
+    await pressure.clear
+    clearTimeout(alive)
+    pressure.slow(subscriber)
+    expect(pressure.clear).toBeUndefined()
+    pressure.drained(subscriber)
+    pressure.slow(subscriber)
+    expect(pressure.clear).toBeInstanceOf(Promise)
+    pressure.drained(subscriber)
+    expect(pressure.clear).toBeUndefined()
+  })
+
+  test('drained of one that was not behind changes nothing', () => {
+    const pressure = new Pressure<object>(60_000)
+    const subscriber = {}
+    pressure.slow(subscriber)
+    pressure.drained({})
+    expect(pressure.clear).toBeInstanceOf(Promise)
+    pressure.drained(subscriber)
+  })
+})
