@@ -1,7 +1,7 @@
 // The control plane over mqemitter-redis: what may be missed once, heard on every node. It carries $SYS: who came and went,
 // which node lives. Every topic travels as `<prefix>/<topic>`, so that clusters and foreign channels on one Redis do not hear
 // each other. State: the listeners of this process.
-import mqemitterRedis, { type Message } from 'mqemitter-redis'
+import mqemitterRedis from 'mqemitter-redis'
 import { connectStock } from './stock-redis.ts'
 
 export class Emitter {
