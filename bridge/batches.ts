@@ -37,11 +37,12 @@ export class Batches<Message> {
 
   /** Takes a message; `done` is called once, when it is stored. It is never called when the node stops or is fenced. */
   push(message: Message, done: () => void): void {
+    if (this.#closed) return
     this.#waiting.push({ message, done })
     this.#schedule()
   }
 
-  /** Messages that were taken and are not done. The bound on it is the publishers' in-flight windows. */
+  /** Messages that were taken and are in no batch yet. The bound on it is the publishers' in-flight windows. */
   get waiting(): number {
     return this.#waiting.length
   }
@@ -64,7 +65,12 @@ export class Batches<Message> {
         this.#underWay--
         if (!this.#closed) for (const { done } of batch) done()
         this.#schedule()
-      }, () => { this.#underWay-- }) // the stages retry for as long as it can help; they reject when the node stops or is fenced
+      }, (error: unknown) => {
+        // The stages retry for as long as it can help; they reject when the node stops or is fenced. Anything else is a bug:
+        // the node goes down and the others take over, rather than acknowledging nothing for ever.
+        this.#underWay--
+        if (!this.#closed) setImmediate(() => { throw error })
+      })
       this.#schedule()
     })
   }

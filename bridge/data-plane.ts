@@ -1,14 +1,18 @@
 // The data plane of one boot of a node: routes in, messages out and in. Composes membership, journal, routing table,
 // batches, inboxes and Retained Messages; each keeps its own invariant, this file their order. When the boot is fenced
 // the whole data plane is thrown away and a new one is made (bridge/index.ts).
+import { AbsentNodes } from './absent-nodes.ts'
 import { Batches } from './batches.ts'
 import type { Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
-import { InboxReader, InboxWriter } from './inbox.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
+import { InboxReader } from './inbox.ts'
 import { Journal, type Route } from './journal.ts'
 import { Keys } from './keys.ts'
+import { Links } from './links.ts'
 import { Membership } from './membership.ts'
 import type { Message } from './message.ts'
+import type { DataPlaneOptions, Receiver } from './options.ts'
 import { OwnRoutes, type RouteChange } from './own-routes.ts'
 import { Queues } from './queues.ts'
 import { connect, type Redis } from './redis.ts'
@@ -17,31 +21,6 @@ import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
 import { SessionWriter, type SessionHolder } from './session-writer.ts'
 import { Sessions, type Session } from './sessions.ts'
-
-export interface DataPlaneOptions {
-  readonly name: string
-  readonly redis: string
-  readonly prefix: string
-  readonly redisTimeoutMs: number
-  readonly leaseMs: number
-  /** Messages that the queue of a session holds; beyond it the oldest goes. */
-  readonly queueMessagesMax: number
-  readonly onError: (error: Error) => void
-}
-
-/** What a node does with messages; all synchronous but `pressure`. */
-export interface Receiver {
-  /** A message for this node's own subscribers: published here or on another node. */
-  deliver(message: Message): void
-  /** What to wait for before more is taken, when subscribers are behind. */
-  pressure(): Promise<void> | undefined
-  /** A session that is connected here has something in its queue. */
-  ring(sid: string): void
-  /** A session that is connected here has another owner: its connection must go. */
-  moved(session: Session): void
-  /** This boot is out: close every connection and start again. */
-  onFenced(): void
-}
 
 const blockMs = 1_000
 const sweepMs = 1_000
@@ -63,12 +42,13 @@ export class DataPlane {
   readonly #queues: Queues
   readonly #sessionWriter: SessionWriter
   readonly #batches: Batches<Message>
-  readonly #writers = new Map<string, InboxWriter>()
+  readonly #links: Links
   readonly #nodes = new Set<string>()
   #healing: Promise<void> | undefined
   #fenced = false
   #closed = false
   #grace: NodeJS.Timeout | undefined
+  readonly #absent = new AbsentNodes()
   #sweeping: NodeJS.Timeout | undefined
 
   private constructor(options: DataPlaneOptions, receiver: Receiver, connections: { redis: Redis; journal: Redis; inbox: Redis }, membership: Membership) {
@@ -81,6 +61,7 @@ export class DataPlane {
       onChange: (nodeId, change) => this.#apply(nodeId, change),
       readMore: () => this.#readMore(),
       onSnapshot: (nodes, routes, table) => this.#replace(nodes, routes, table as RoutingTable),
+      onLost: () => this.#onLost(),
       onAmnesia: () => this.#heal(),
     })
     this.#reader = new InboxReader(this.#redis, connections.inbox, this.#keys, membership.nodeId, {
@@ -90,8 +71,9 @@ export class DataPlane {
       onFenced: () => this.#onFenced(),
       onAmnesia: () => this.#heal(),
     })
+    this.#links = new Links(this.#redis, this.#keys, membership.nodeId, { onFenced: () => this.#onFenced(), onOut: (nodeId) => this.#dropNode(nodeId) })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
-    this.#retained = new Retained(this.#redis, this.#keys, (changes) => this.#journal.append(changes))
+    this.#retained = new Retained(this.#redis, this.#keys, membership, { append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence() })
     this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
@@ -106,7 +88,7 @@ export class DataPlane {
     this.#sessionWriter = new SessionWriter(this.#redis, this.#keys)
     this.#batches = new Batches({
       store: async (batch) => { await this.#retained.store(batch) },
-      barrier: () => this.#journal.barrier(),
+      barrier: () => this.#barrier(),
       write: (batch) => this.#write(batch),
     })
   }
@@ -188,6 +170,7 @@ export class DataPlane {
       case 'anew': this.#table.removeNode(nodeId); break
       case 'joined':
         this.#nodes.add(nodeId)
+        this.#absent.heard(nodeId)
         diagnostics.nodeJoined.publish({ nodeId })
         break
       case 'gone':
@@ -222,12 +205,25 @@ export class DataPlane {
     const kept = [...this.#table.entries()].filter(({ nodeId }) => missing.includes(nodeId) || (this.#healing !== undefined && !asserted.has(nodeId)))
     for (const { nodeId, filter, kind } of [...kept, ...routes]) table.set(nodeId, filter, kind)
     this.#table = table
+    this.#assertLost(routes)
+    if (this.#healing !== undefined) this.#absent.await(missing)
     if (missing.length === 0) return
     clearTimeout(this.#grace)
     this.#grace = setTimeout(() => {
       this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
     }, this.#healing === undefined ? 0 : this.#options.leaseMs * graceLeases)
     this.#grace.unref()
+  }
+
+  /** What the snapshot lacks of us, because a failover lost it, is told again. */
+  #assertLost(routes: readonly Route[]): void {
+    if (this.#healing !== undefined) return // that asserts everything
+    const own = new Map(routes.filter(({ nodeId }) => nodeId === this.nodeId).map(({ filter, kind }) => [filter, kind]))
+    const lost: Change[] = [...this.#routes.all()].filter(({ filter, kind }) => own.get(filter) !== kind).map(routeChange)
+    for (const change of this.sessions.changes()) if (change.type === 'session' && change.options !== undefined && !this.#table.hasSession(change.sid, change.filter)) lost.push(change)
+    if (lost.length === 0) return
+    this.#journal.append(lost).catch(this.#options.onError)
+    this.sessions.assertAll().catch(this.#options.onError)
   }
 
   #dropMissing(candidates: readonly string[]): void {
@@ -239,8 +235,8 @@ export class DataPlane {
   #dropNode(nodeId: string): void {
     this.#nodes.delete(nodeId)
     this.#table.removeNode(nodeId)
-    this.#writers.get(nodeId)?.out()
-    this.#writers.delete(nodeId)
+    this.#absent.heard(nodeId)
+    this.#links.drop(nodeId)
   }
 
   // Messages
@@ -249,7 +245,7 @@ export class DataPlane {
   publishQos0(message: Message): void {
     this.#receiver.deliver(message)
     for (const nodeId of this.#table.match(message.topic).qos0) {
-      if (nodeId !== this.nodeId && !this.#writer(nodeId).pushQos0(message)) diagnostics.shed.publish({ cause: 'slow-node', count: 1 })
+      if (nodeId !== this.nodeId && !this.#links.to(nodeId).pushQos0(message)) diagnostics.shed.publish({ cause: 'slow-node', count: 1 })
     }
   }
 
@@ -270,7 +266,7 @@ export class DataPlane {
       }
       this.#receiver.deliver(message)
       const { everything, sessions } = this.#table.match(message.topic)
-      for (const nodeId of everything) if (nodeId !== this.nodeId) stored.add(this.#writer(nodeId).push(message))
+      for (const nodeId of everything) if (nodeId !== this.nodeId) stored.add(this.#links.to(nodeId).push(message))
       for (const { sid, noLocal } of sessions) if (!noLocal || message.origin?.sid !== sid) stored.add(this.#queues.push(message, sid))
     }
     wait(this.#receiver.pressure())
@@ -297,7 +293,7 @@ export class DataPlane {
 
   #ring(nodeId: string, sid: string): void {
     if (nodeId === this.nodeId) this.#receiver.ring(sid)
-    else if (this.#nodes.has(nodeId)) this.#writer(nodeId).ring(sid) // a dead node's sessions look into their queues when they are claimed
+    else if (this.#nodes.has(nodeId)) this.#links.to(nodeId).ring(sid) // a dead node's sessions look into their queues when they are claimed
   }
 
   /** The session ended, its end was not journaled by who ended it: told by who notices (ATTACKS 9, 22). */
@@ -317,18 +313,6 @@ export class DataPlane {
     this.#sweeping.unref()
   }
 
-  #writer(nodeId: string): InboxWriter {
-    let writer = this.#writers.get(nodeId)
-    if (writer === undefined) {
-      writer = new InboxWriter(this.#redis, this.#keys, this.nodeId, nodeId, {
-        onFenced: () => this.#onFenced(),
-        onOut: (out) => this.#dropNode(out),
-      })
-      this.#writers.set(nodeId, writer)
-    }
-    return writer
-  }
-
   // Faults
 
   /** Redis lost its data: register again, make the inbox again, assert all routes. One at a time; FENCED ends it. */
@@ -338,25 +322,46 @@ export class DataPlane {
   }
 
   async #rejoin(): Promise<void> {
-    diagnostics.amnesia.publish({ nodeId: this.nodeId })
-    try {
-      await this.#membership.rejoin()
-      await this.#reader.create()
-      await this.sessions.assertAll()
-      await this.#journal.assertAll([{ type: 'joined' }, ...[...this.#routes.all()].map(routeChange), ...this.sessions.changes()])
-      await this.#journal.rebuild()
-      for (const { sid } of this.sessions.all) this.#receiver.ring(sid)
-    } catch (error) {
-      this.#onFenced()
-      throw error
+    for (;;) {
+      diagnostics.amnesia.publish({ nodeId: this.nodeId })
+      try {
+        await this.#membership.rejoin()
+        await this.#reader.create()
+        await this.sessions.assertAll()
+        await this.#journal.assertAll([{ type: 'joined' }, ...[...this.#routes.all()].map(routeChange), ...this.sessions.changes()])
+        await this.#journal.rebuild()
+        for (const { sid } of this.sessions.all) this.#receiver.ring(sid)
+        return
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (error.code === 'ERR_BRIDGE_AMNESIA') continue // it was lost once more meanwhile
+        this.#onFenced()
+        throw error
+      }
     }
+  }
+
+  /** Also waits for nodes that have not asserted their routes since Redis lost data. */
+  async #barrier(): Promise<void> {
+    await this.#journal.barrier()
+    if (this.#absent.settled === undefined) return
+    await this.#absent.settled
+    await this.#journal.barrier()
+  }
+
+  /** A failover lost the last journal entries, also those of others: each node says when it has asserted what is missing. */
+  #onLost(): void {
+    this.#absent.await([...this.#nodes].filter((nodeId) => nodeId !== this.nodeId))
+    this.#journal.append([{ type: 'joined' }]).catch(this.#options.onError) // behind what #assertLost appends
   }
 
   /** A partition has no place for us: Redis lost data, which heals it, or we were declared dead. */
   async #checkFence(): Promise<void> {
     const { generation } = this.#membership
     await this.#journal.barrier()
-    if (generation.equals(this.#membership.generation)) this.#onFenced()
+    if (!generation.equals(this.#membership.generation)) return
+    this.#onFenced()
+    throw new BridgeError('ERR_BRIDGE_FENCED', `${this.nodeId} was declared dead`)
   }
 
   #onFenced(): void {
@@ -372,12 +377,14 @@ export class DataPlane {
     this.#closed = true
     clearTimeout(this.#grace)
     clearTimeout(this.#sweeping)
+    this.#absent.close()
     this.#batches.close()
     this.#queues.close()
     this.#sessionWriter.close()
+    await this.#reader.close()
     await this.#membership.close()
-    for (const writer of this.#writers.values()) writer.out()
-    await Promise.all([this.#journal.close(), this.#reader.close()])
+    this.#links.close()
+    await this.#journal.close()
     this.#redis.disconnect()
   }
 }

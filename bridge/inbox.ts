@@ -7,7 +7,7 @@ import { diagnostics } from './diagnostics.ts'
 import { toBridgeError, type BridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { Message } from './message.ts'
-import { whenReady, type Redis } from './redis.ts'
+import { retrying, whenReady, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
 /** Bytes in an inbox above which it takes nothing until its reader has progressed. */
@@ -221,7 +221,9 @@ export class InboxReader {
 
   /** Makes the inbox when it is not there. Also after Redis lost it. */
   async create(): Promise<void> {
-    this.#last = String(await runScript(this.#redis, 'inbox-create', [this.#streamKey, this.#stateKey], []))
+    const [last, made] = await retrying(this.#redis, () => runScript(this.#redis, 'inbox-create', [this.#streamKey, this.#stateKey], [])) as [Buffer, number]
+    if (made === 0 && this.#last !== '') return // it is the one that we read
+    this.#last = last.toString()
     this.#handled = 0
   }
 
@@ -258,7 +260,7 @@ export class InboxReader {
     if (error.code === 'ERR_BRIDGE_FENCED') {
       this.#closed = true
       this.#events.onFenced()
-    } else if (error.code === 'ERR_BRIDGE_AMNESIA') await this.#events.onAmnesia()
+    } else if (error.code === 'ERR_BRIDGE_AMNESIA') await this.#events.onAmnesia().catch(() => { this.#closed = true }) // fenced: the boot is over
     else await new Promise((resolve) => setTimeout(resolve, retryMs))
   }
 

@@ -1,12 +1,14 @@
 // What bridges the nodes to one another through Redis, as one door: a node imports this file and nothing else of bridge/.
 // The data plane carries the messages and keeps the sessions. The control plane (mqemitter-redis) carries what may be missed
 // once: $SYS.
-import { DataPlane, type DataPlaneOptions, type Receiver } from './data-plane.ts'
+import { DataPlane } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
 import { BridgeError } from './errors.ts'
+import type { DataPlaneOptions, Receiver } from './options.ts'
 import { connectStock, ping, pingOn } from './stock-redis.ts'
 
-export type { DataPlane, Receiver } from './data-plane.ts'
+export type { DataPlane } from './data-plane.ts'
+export type { Receiver } from './options.ts'
 export { packMessage, unpackMessage } from './codec.ts'
 export { diagnostics } from './diagnostics.ts'
 export { BridgeError, type BridgeErrorCode } from './errors.ts'

@@ -22,6 +22,8 @@ export interface JournalListener {
   readMore(): Promise<unknown>
   /** The snapshot: the live nodes, all routes, and what `readMore` returned, to replace what is there. */
   onSnapshot(nodes: readonly string[], routes: readonly Route[], more: unknown): void
+  /** Redis lost the last entries: the tables are rebuilt, and what the others lost is not in them. */
+  onLost(): void
   /** Redis lost data: resolves when the node is registered again (or never, when it is fenced). */
   onAmnesia(): Promise<void>
 }
@@ -84,16 +86,16 @@ export class Journal {
     return appended
   }
 
-  async #append(changes: readonly Change[], anew: boolean): Promise<void> {
+  async #append(changes: readonly Change[], anew: boolean, healing = false): Promise<void> {
     for (let i = 0; i < changes.length || (anew && i === 0); i += changesMax) {
       const part = changes.slice(i, i + changesMax)
       const first = anew && i === 0
       const routes = part.flatMap((change) => change.type === 'route' ? [change.filter, change.kind] : [])
-      await this.#write(first ? [{ type: 'anew' }, ...part] : part, routes, first)
+      await this.#write(first ? [{ type: 'anew' }, ...part] : part, routes, first, healing)
     }
   }
 
-  async #write(changes: readonly Change[], routes: readonly (string | number)[], anew: boolean): Promise<void> {
+  async #write(changes: readonly Change[], routes: readonly (string | number)[], anew: boolean, healing: boolean): Promise<void> {
     for (;;) {
       const { nodeId, generation } = this.#identity()
       const entry = encodeJournalEntry(nodeId, changes)
@@ -104,17 +106,21 @@ export class Journal {
         return
       } catch (reason) {
         const error = toBridgeError(reason)
-        if (error.code === 'ERR_BRIDGE_AMNESIA') await this.#listener.onAmnesia()
-        else if (error.code === 'ERR_BRIDGE_ORDER') this.#batch = Number(await this.#redis.hget(this.#keys.bus('batches'), nodeId) ?? 0) // a failover lost a batch
+        if (error.code === 'ERR_BRIDGE_AMNESIA' && !healing) {
+          if (generation.equals(this.#identity().generation)) await this.#listener.onAmnesia() // otherwise it was healed while this waited
+        } else if (error.code === 'ERR_BRIDGE_ORDER') this.#batch = Number(await this.#redis.hget(this.#keys.bus('batches'), nodeId) ?? 0) // a failover lost a batch
         else throw error
       }
     }
   }
 
-  /** Within onAmnesia, when the node is registered anew: numbers begin again, and so does the snapshot, with all routes. */
+  /**
+   * Within onAmnesia, when the node is registered anew: numbers begin again, and so does the snapshot, with all routes.
+   * @throws BridgeError ERR_BRIDGE_AMNESIA when Redis lost its data once more
+   */
   async assertAll(routes: readonly Change[]): Promise<void> {
     this.#batch = 0
-    await this.#append(routes, true)
+    await this.#append(routes, true, true)
   }
 
   /**
@@ -136,7 +142,7 @@ export class Journal {
         continue
       }
       const number = Number(position ?? 0)
-      if (number < seen) await this.rebuild() // a failover lost the tail that we have seen
+      if (number < seen) await this.#rebuildLost() // a failover lost the tail that we have seen
       else if (await this.#reached(number)) return
     }
   }
@@ -197,7 +203,9 @@ export class Journal {
         await whenReady(this.#reader)
         await this.#rebuilding
         if (!proven) {
-          if (!await this.#isSamePast()) await this.rebuild()
+          const past = await this.#past()
+          if (past === 'lost') await this.#rebuildLost()
+          else if (past === 'trimmed') await this.rebuild()
           proven = true
         }
         const era = this.#era
@@ -213,12 +221,20 @@ export class Journal {
     }
   }
 
+  async #rebuildLost(): Promise<void> {
+    await this.rebuild()
+    this.#listener.onLost()
+  }
+
   /** Replication keeps prefixes: the same entry at the cursor proves that everything before it is the same. */
-  async #isSamePast(): Promise<boolean> {
-    if (this.#cursor === 0) return Number(await this.#reader.get(this.#keys.bus('position')) ?? 0) === 0
+  async #past(): Promise<'same' | 'trimmed' | 'lost'> {
+    const position = Number(await this.#reader.get(this.#keys.bus('position')) ?? 0)
+    if (this.#cursor === 0) return position === 0 ? 'same' : 'trimmed'
+    if (position < this.#cursor) return 'lost'
     const id = `${this.#cursor}-0`
     const [entry] = await this.#reader.xrangeBuffer(this.#keys.bus('journal'), id, id)
-    return entry !== undefined && this.#last !== undefined && entry[1][1]!.equals(this.#last)
+    if (entry === undefined || this.#last === undefined) return 'trimmed'
+    return entry[1][1]!.equals(this.#last) ? 'same' : 'lost'
   }
 
   /** False for a gap: entries were trimmed or lost. */

@@ -19,21 +19,18 @@ export const keyTable = {
   owners: { key: '{s<0..15>}:owners', type: 'hash', meaning: 'sid → node id and epoch of its owner, empty when nobody is connected' },
   due: { key: '{s<0..15>}:due', type: 'zset', meaning: 'e:sid and w:sid:epoch → when the session expires, when the will is published (ms)' },
   wills: { key: '{s<0..15>}:wills', type: 'hash', meaning: 'sid:epoch → the will of that connection' },
-  appended: { key: '{s<0..15>}:appended', type: 'hash', meaning: 'node id → number of its last batch for queues; without a field a node is fenced' },
+  appended: { key: '{s<0..15>}:appended', type: 'hash', meaning: 'node id → number of its last batch for queues; without a field a node is fenced in the partition' },
   published: { key: '{s<0..15>}:published', type: 'hash', meaning: 'sid of a publisher → highest QoS 2 message of it that was applied here' },
   session: { key: '{s<0..15>}:session:<sid>', type: 'hash', meaning: 'client, epoch, expiry (s), willDelay (s), n of the last QoS 2 publish, pending changes to journal' },
   subscriptions: { key: '{s<0..15>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
   queue: { key: '{s<0..15>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
   inflight: { key: '{s<0..15>}:inflight:<sid>', type: 'hash', meaning: 'Packet Identifier → order and message, without message once PUBREC came' },
   incoming: { key: '{s<0..15>}:incoming:<sid>', type: 'hash', meaning: 'Packet Identifier → n, and whether it was published: QoS 2 publishes between PUBLISH and PUBREL' },
-  retained: { key: '{r<0..15>}:retained', type: 'hash', meaning: 'topic → Retained Message, sharded by topic' },
+  retained: { key: '{s<0..15>}:retained', type: 'hash', meaning: 'topic → Retained Message, partitioned by topic' },
 } as const
 
-/** Partitions of the sessions; part of the layout. A sid begins with its partition as a hexadecimal digit. */
+/** Partitions of sessions and Retained Messages; part of the layout. A sid begins with its partition as a hexadecimal digit. */
 export const partitions = 16
-
-/** Shards of the Retained Messages; part of the layout. */
-export const retainedShards = 16
 
 export class Keys {
   readonly prefix: string
@@ -54,18 +51,14 @@ export class Keys {
     return `${this.prefix}:{inbox:${nodeId}}:${noun}`
   }
 
-  /** What a partition of the sessions has one of. */
-  partition(partition: number, noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published'): string {
+  /** What a partition has one of. */
+  partition(partition: number, noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published' | 'retained'): string {
     return `${this.prefix}:{s${partition}}:${noun}`
   }
 
   /** What a session has. */
   session(sid: string, noun: 'session' | 'subscriptions' | 'queue' | 'inflight' | 'incoming'): string {
     return `${this.prefix}:{s${partitionOf(sid)}}:${noun}:${sid}`
-  }
-
-  retained(shard: number): string {
-    return `${this.prefix}:{r${shard}}:retained`
   }
 }
 

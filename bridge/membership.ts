@@ -25,6 +25,8 @@ interface NodeInfo {
   readonly pid: number
   /** Start of the process in clock ticks since the host booted: a pid alone may be another process by now. */
   readonly started: string
+  /** Random: tells one boot of a process from the next. */
+  readonly boot: string
 }
 
 /** Renewals per lease, at least one a second: node-renew.lua takes a third of a lease without one for a gap. */
@@ -42,7 +44,7 @@ function startOf(pid: number): string {
   }
 }
 
-const thisProcess = (): NodeInfo => ({ host: hostname(), pid: process.pid, started: startOf(process.pid) })
+const thisProcess = (): NodeInfo => ({ host: hostname(), pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url') })
 
 /** Whether the process that `info` names is on this host and known to have ended. */
 function isKnownDead(info: NodeInfo): boolean {
@@ -89,8 +91,9 @@ export class Membership {
     const before = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name))
     const info = before === null ? null : await this.#redis.hget(this.#keys.bus('nodes'), before)
     const dead = info !== null && isKnownDead(JSON.parse(info) as NodeInfo)
+    const me = JSON.stringify(thisProcess())
     const reply = await retrying(this.#redis, () => runScript(this.#redis, 'node-join', this.#bus('generation', 'names', 'nodes', 'leases', 'batches'),
-      [this.#name, JSON.stringify(thisProcess()), this.#leaseMs, dead ? '1' : '0', randomBytes(16)])) as [Buffer, Buffer, Buffer]
+      [this.#name, me, this.#leaseMs, dead ? '1' : '0', randomBytes(16)])) as [Buffer, Buffer, Buffer]
     this.nodeId = reply[0].toString()
     this.generation = reply[1]
     const old = reply[2].toString()
@@ -118,6 +121,7 @@ export class Membership {
       const [over, dead] = await runScript(this.#redis, 'node-renew', this.#bus('generation', 'nodes', 'leases', 'dead'), [this.nodeId, this.#leaseMs, this.generation]) as [Buffer[], Buffer[]]
       for (const nodeId of over) if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
       this.#adopt(dead.map(String))
+      if (await this.#redis.hexists(this.#keys.inbox(this.nodeId, 'state'), 'sealed') === 1) this.#events?.onFenced() // also told while nothing is read
     } catch (reason) {
       const { code } = toBridgeError(reason)
       if (code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
@@ -144,6 +148,12 @@ export class Membership {
     }
   }
 
+  /** Declares a node dead that is known to be, and does its estate. */
+  async bury(nodeId: string): Promise<void> {
+    await this.#remove(nodeId, 0)
+    await this.#estate(nodeId)
+  }
+
   #bury(nodeId: string): void {
     if (this.#burying.has(nodeId)) return
     const estate = this.#estate(nodeId).catch(() => undefined).finally(() => this.#burying.delete(nodeId)) // tried again by whoever sees it next
@@ -167,8 +177,7 @@ export class Membership {
     await this.#renewing
     if (this.#redis.status !== 'ready') return // the lease will tell
     try {
-      await this.#remove(this.nodeId, 0)
-      await this.#estate(this.nodeId)
+      await this.bury(this.nodeId)
     } catch (error) {
       if (!(error instanceof BridgeError) && !(error instanceof Error)) throw error // Redis went away meanwhile
     }

@@ -80,6 +80,7 @@ export class OwnRoutes {
   #write(): Promise<void> {
     const changes: RouteChange[] = []
     const told: Wanted[] = []
+    const earlier: Promise<void>[] = []
     for (const filter of this.#dirty) {
       const wanted = this.#wanted.get(filter)
       if (wanted === undefined) continue
@@ -88,7 +89,7 @@ export class OwnRoutes {
         changes.push({ filter, kind })
         wanted.told = kind
         told.push(wanted)
-      }
+      } else if (wanted.stored !== undefined) earlier.push(wanted.stored) // told by an earlier write, which may be under way
       if (kind === 0) this.#wanted.delete(filter)
     }
     this.#dirty = new Set()
@@ -97,8 +98,7 @@ export class OwnRoutes {
       wanted.stored = stored
       stored.then(() => { if (wanted.stored === stored) wanted.stored = undefined }, () => undefined)
     }
-    // A subscription whose route was told by an earlier write must wait for that one, too.
-    return stored
+    return Promise.all([stored, ...earlier]).then(() => undefined)
   }
 }
 

@@ -1,10 +1,11 @@
 // Retained Messages: values in Redis, in hashes sharded by topic; the topics, told by the journal, in every node's trie,
-// so that a wildcard SUBSCRIBE walks the trie and reads only what it matches. State: {r<n>}:retained; here the index.
+// so that a wildcard SUBSCRIBE walks the trie and reads only what it matches. State: {s<n>}:retained; here the index.
 // Invariants: a value is stored before the barrier of its PUBLISH is read, and read behind the barrier of a SUBSCRIBE, so
 // that one of the two sees the other (ATTACKS 2); a topic with a value is in the index, one without may be.
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
-import { retainedShards, shardOf, type Keys } from './keys.ts'
+import { toBridgeError } from './errors.ts'
+import { partitions, shardOf, type Keys } from './keys.ts'
 import type { Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
@@ -23,16 +24,24 @@ function decode(bytes: Buffer): Message | undefined {
   return message
 }
 
+export interface RetainedEvents {
+  append(changes: readonly Change[]): Promise<void>
+  /** A partition has no place for us: resolves when it has again, rejects when we were declared dead. */
+  onFenced(): Promise<void>
+}
+
 export class Retained {
   readonly #redis: Redis
   readonly #keys: Keys
-  readonly #append: (changes: readonly Change[]) => Promise<void>
+  readonly #identity: { readonly nodeId: string }
+  readonly #events: RetainedEvents
   readonly #index = new TopicTrie<true>()
 
-  constructor(redis: Redis, keys: Keys, append: (changes: readonly Change[]) => Promise<void>) {
+  constructor(redis: Redis, keys: Keys, identity: { readonly nodeId: string }, events: RetainedEvents) {
     this.#redis = redis
     this.#keys = keys
-    this.#append = append
+    this.#identity = identity
+    this.#events = events
   }
 
   /** Topics in the index. */
@@ -49,10 +58,10 @@ export class Retained {
   /** Reads the index anew from the values. */
   async load(): Promise<void> {
     const topics: string[] = []
-    for (let shard = 0; shard < retainedShards; shard++) {
+    for (let shard = 0; shard < partitions; shard++) {
       let cursor = '0'
       do {
-        const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.retained(shard), cursor, 'COUNT', 1_000))
+        const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(shard, 'retained'), cursor, 'COUNT', 1_000))
         cursor = next
         for (let i = 0; i < fields.length; i += 2) topics.push(fields[i]!)
       } while (cursor !== '0')
@@ -65,13 +74,26 @@ export class Retained {
     const shards = new Map<number, (string | Buffer)[]>()
     for (const message of batch) {
       if (!message.retain) continue
-      const shard = shardOf(message.topic, retainedShards)
+      const shard = shardOf(message.topic, partitions)
       const argv = shards.get(shard)
       if (argv === undefined) shards.set(shard, [message.topic, encode(message)])
       else argv.push(message.topic, encode(message))
     }
     if (shards.size === 0) return undefined
-    return Promise.all([...shards].map(([shard, argv]) => retrying(this.#redis, () => runScript(this.#redis, 'retained-store', [this.#keys.retained(shard)], argv))))
+    return Promise.all([...shards].map(([shard, argv]) => this.#write(shard, argv)))
+  }
+
+  async #write(shard: number, argv: readonly (string | Buffer)[]): Promise<void> {
+    const keys = [this.#keys.partition(shard, 'appended'), this.#keys.partition(shard, 'retained')]
+    for (;;) {
+      try {
+        await retrying(this.#redis, () => runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...argv]))
+        return
+      } catch (reason) {
+        if (toBridgeError(reason).code !== 'ERR_BRIDGE_FENCED') throw reason
+        await this.#events.onFenced() // heals when Redis lost its data; otherwise it rejects
+      }
+    }
   }
 
   /** Behind the barrier of a batch: tells the others of topics that came or went. Undefined when none did. */
@@ -84,13 +106,13 @@ export class Retained {
   }
 
   async #tell(changes: ReadonlyMap<string, boolean>): Promise<void> {
-    await this.#append([...changes].map(([topic, present]) => ({ type: 'retained', topic, present })))
+    await this.#events.append([...changes].map(([topic, present]) => ({ type: 'retained', topic, present })))
     // Another node may have stored a value between our clearing and our telling, and relied on the index that still had
     // the topic: who tells that a topic is gone looks once more.
     for (const [topic, present] of changes) {
       if (present) continue
-      const value = await retrying(this.#redis, () => this.#redis.hexists(this.#keys.retained(shardOf(topic, retainedShards)), topic))
-      if (value === 1) await this.#append([{ type: 'retained', topic, present: true }])
+      const value = await retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(shardOf(topic, partitions), 'retained'), topic))
+      if (value === 1) await this.#events.append([{ type: 'retained', topic, present: true }])
     }
   }
 
@@ -104,12 +126,12 @@ export class Retained {
   async read(topics: readonly string[]): Promise<Message[]> {
     const shards = new Map<number, string[]>()
     for (const topic of topics) {
-      const shard = shardOf(topic, retainedShards)
+      const shard = shardOf(topic, partitions)
       shards.set(shard, [...(shards.get(shard) ?? []), topic])
     }
     const found: Message[] = []
     await Promise.all([...shards].map(async ([shard, names]) => {
-      const values = await retrying(this.#redis, () => this.#redis.hmgetBuffer(this.#keys.retained(shard), ...names))
+      const values = await retrying(this.#redis, () => this.#redis.hmgetBuffer(this.#keys.partition(shard, 'retained'), ...names))
       for (const value of values) {
         const message = value === null ? undefined : decode(value)
         if (message !== undefined && (message.expiresAt === 0 || message.expiresAt > Date.now())) found.push(message)

@@ -113,6 +113,11 @@ export class RoutingTable {
     this.#changed(route)
   }
 
+  hasSession(sid: string, filter: string): boolean {
+    const route = this.#routes.get(filter)
+    return route?.sid === sid || route?.sessions?.has(sid) === true
+  }
+
   /** The filters by which `topic` is queued for a session. */
   filtersOfSession(sid: string, topic: string): string[] {
     return this.#routes.match(topic).filter((route) => route.sid === sid || route.sessions?.has(sid) === true).map(({ filter }) => filter)

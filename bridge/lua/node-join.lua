@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Registers a boot of a node: a new node id, a fresh lease, and the generation of the data set when there is none.
 -- KEYS   generation names nodes leases batches
--- ARGV   name, info (JSON), leaseMs, replace ("1": the last boot of this name is known to be dead), newGeneration
+-- ARGV   name, info (JSON, different for each boot), leaseMs, replace ("1": the last boot of this name is known to be dead), newGeneration
 -- REPLY  { nodeId, generation, the node id of the last boot or "" }
 -- FAILS  DUPLICATE: the last boot of this name has a live lease
 -- COST   O(1)
@@ -18,6 +18,7 @@ if before ~= '' then
   if epoch <= last then epoch = last + 1 end
   local lease = redis.call('HGET', leasesKey, before)
   local renewed = lease and tonumber(string.match(lease, ':(%d+)$')) or 0
+  if redis.call('HGET', nodesKey, before) == info then return { before, redis.call('GET', generationKey), '' } end -- the reply to this very call was lost
   if replace ~= '1' and redis.call('HEXISTS', nodesKey, before) == 1 and now - renewed < leaseMs * 1000 then
     return redis.error_reply('DUPLICATE ' .. before .. ' is live')
   end

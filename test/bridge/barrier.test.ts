@@ -25,6 +25,7 @@ async function startJournal(redis: TestRedis, name: string): Promise<{ journal: 
       table = new RoutingTable()
       for (const { nodeId, filter, kind } of routes) table.set(nodeId, filter, kind)
     },
+    onLost: () => { throw new Error('nothing was lost') },
     onAmnesia: () => Promise.reject(new Error('nothing was lost')),
   })
   await journal.start()

@@ -1,0 +1,42 @@
+// After Redis lost data every node asserts its own routes again. Until the others have said so, or for a while, nothing is
+// published here: a subscription that was acknowledged just before the loss, and that this node had not heard of, would miss
+// it. State: the nodes that have not spoken since.
+
+const settleMs = 1_500
+
+export class AbsentNodes {
+  #nodes = new Set<string>()
+  #settled: Promise<void> | undefined
+  #settle: () => void = () => undefined
+
+  /** Resolves when nobody is awaited any more; undefined when nobody is. */
+  get settled(): Promise<void> | undefined {
+    return this.#settled
+  }
+
+  /** Begins to wait for `nodes`. */
+  await(nodes: readonly string[]): void {
+    this.#settle()
+    this.#nodes = new Set(nodes)
+    if (nodes.length === 0) return
+    const settled = new Promise<void>((resolve) => {
+      const timer = setTimeout(() => this.#settle(), settleMs)
+      this.#settle = () => {
+        clearTimeout(timer)
+        this.#settled = undefined
+        this.#settle = () => undefined
+        resolve()
+      }
+    })
+    this.#settled = settled
+  }
+
+  /** A node has asserted its routes, or is gone. */
+  heard(nodeId: string): void {
+    if (this.#nodes.delete(nodeId) && this.#nodes.size === 0) this.#settle()
+  }
+
+  close(): void {
+    this.#settle()
+  }
+}

@@ -1,0 +1,28 @@
+// What a node tells the bridge when it joins, and what it does with what comes.
+import type { Message } from './message.ts'
+import type { Session } from './sessions.ts'
+
+export interface DataPlaneOptions {
+  readonly name: string
+  readonly redis: string
+  readonly prefix: string
+  readonly redisTimeoutMs: number
+  readonly leaseMs: number
+  /** Messages that the queue of a session holds; beyond it the oldest goes. */
+  readonly queueMessagesMax: number
+  readonly onError: (error: Error) => void
+}
+
+/** What a node does with messages; all synchronous but `pressure`. */
+export interface Receiver {
+  /** A message for this node's own subscribers: published here or on another node. */
+  deliver(message: Message): void
+  /** What to wait for before more is taken, when subscribers are behind. */
+  pressure(): Promise<void> | undefined
+  /** A session that is connected here has something in its queue. */
+  ring(sid: string): void
+  /** A session that is connected here has another owner: its connection must go. */
+  moved(session: Session): void
+  /** This boot is out: close every connection and start again. */
+  onFenced(): void
+}

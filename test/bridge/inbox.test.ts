@@ -1,0 +1,274 @@
+// Inboxes under faults: whatever happens to connections, every message arrives once and in order; bytes that are not ours are
+// counted and skipped; a reader that stands still is sealed out within about 2 s while publishers go on (P9); a node that was
+// declared dead stores nothing any more, and nobody can make the inbox of a dead node again.
+import { setTimeout as wait } from 'node:timers/promises'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Redis } from 'ioredis'
+import { InboxReader, InboxWriter } from '../../bridge/inbox.ts'
+import { Membership } from '../../bridge/membership.ts'
+import { Sessions } from '../../bridge/sessions.ts'
+import { connect, whenReady } from '../../bridge/redis.ts'
+import { RouteKind } from '../../bridge/routing-table.ts'
+import { seededRandom } from '../support/random.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
+import { startLink } from './link.ts'
+import { keys, killConnections, listen, messageOf, openClient, publish, retainedOf, startPlane } from './planes.ts'
+
+const { everything } = RouteKind
+let redis: TestRedis
+let client: Redis & Disposable
+
+beforeAll(async () => {
+  redis = await startRedis('--appendonly', 'no')
+  client = openClient(redis)
+})
+beforeEach(() => client.flushall())
+afterAll(async () => {
+  client.disconnect()
+  await redis[Symbol.asyncDispose]()
+})
+
+/** Declares a node dead, as a survivor does whose clock says so. */
+async function bury(nodeId: string): Promise<void> {
+  const connection = connect({ url: redis.url, timeoutMs: 2_000, onError: () => undefined })
+  await whenReady(connection)
+  const judge = new Membership(connection, keys, 'judge', 15_000)
+  await judge.join()
+  await judge.bury(nodeId)
+  await new Sessions(connection, keys, () => judge.nodeId, { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), onMoved: () => undefined }).estate(nodeId)
+  await judge.close()
+  connection.disconnect()
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve) })
+
+describe('once and in order', () => {
+  test('connections are killed again and again, both ways at once', async () => {
+    const random = seededRandom()
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    await Promise.all([a.plane.subscribed('to/a', everything), b.plane.subscribed('to/b', everything)])
+    let pushing = true
+    const flood = async (from: typeof a, topic: string): Promise<string[]> => {
+      const pushed: string[] = []
+      const done: string[] = []
+      while (pushing) {
+        for (let n = 1 + random.below(20); n > 0; n--) {
+          const payload = `${topic} ${pushed.length}`
+          pushed.push(payload)
+          from.plane.publish(messageOf(topic, payload), () => done.push(payload))
+        }
+        for (let n = random.below(5); n >= 0; n--) await turn()
+        if (pushed.length - done.length > 2_000) await expect.poll(() => pushed.length - done.length, { interval: 2 }).toBeLessThan(2_000)
+      }
+      await expect.poll(() => done.length, { message: `seed ${random.seed}: every publish is done`, timeout: 5_000 }).toBe(pushed.length)
+      expect(done).toEqual(pushed)
+      return pushed
+    }
+    const floods = [flood(a, 'to/b'), flood(b, 'to/a')] as const
+    for (let round = 0; round < 60; round++) {
+      const before = a.payloads.length + b.payloads.length
+      await expect.poll(() => a.payloads.length + b.payloads.length, { interval: 1 }).toBeGreaterThan(before + random.below(100))
+      await killConnections(client)
+    }
+    pushing = false
+    const [toB, toA] = await Promise.all(floods)
+    const seen = ({ payloads }: typeof a, topic: string): string[] => payloads.filter((payload) => payload.startsWith(topic))
+    for (const [to, topic, wanted] of [[a, 'to/a', toA], [b, 'to/b', toB]] as const) {
+      await expect.poll(() => seen(to, topic).length).toBeGreaterThanOrEqual(wanted.length)
+      expect(seen(to, topic).join('\n') === wanted.join('\n'), `seed ${random.seed}: ${topic} arrived once and in order`).toBe(true)
+    }
+    expect([a.fenced, b.fenced]).toEqual([false, false])
+  })
+
+  test('a batch whose reply was lost is stored once', async () => {
+    await using link = await startLink(redis)
+    await using a = await startPlane(redis, 'a', { url: link.url })
+    await using b = await startPlane(redis, 'b')
+    await b.plane.subscribed('t', everything)
+    await publish(a, messageOf('t', 'first'))
+    const wanted = ['first']
+    for (let round = 0; round < 10; round++) {
+      const lost = link.loseReply(':') // a barrier is answered with strings: the reply of the append is the first integer
+      await Promise.all([publish(a, messageOf('t', `${round}`)), lost])
+      wanted.push(`${round}`)
+    }
+    await expect.poll(() => b.payloads).toEqual(wanted)
+  })
+})
+
+test('an inbox that is made again where it is (a node heals twice) still gives what nobody read', async () => {
+  await using a = await startPlane(redis, 'a')
+  const connections = [0, 1_000].map((blockMs) => connect({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, blockMs)) as [Redis, Redis]
+  await Promise.all(connections.map(whenReady))
+  const received: string[] = []
+  const reader = new InboxReader(...connections, keys, 'b@1', {
+    onMessage: ({ payload }) => { received.push(payload.toString()) }, onBell: () => undefined, pressure: () => undefined, onFenced: () => undefined, onAmnesia: () => Promise.resolve(),
+  })
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', { onOut: () => undefined, onFenced: () => undefined })
+  await reader.create()
+  for (const payload of ['1', '2', '3']) await writer.push(messageOf('t', payload))
+  await reader.create()
+  reader.start()
+  await writer.push(messageOf('t', '4'))
+  await expect.poll(() => received.at(-1)).toBe('4')
+  await reader.close()
+  connections[0].disconnect()
+  expect(received).toEqual(['1', '2', '3', '4'])
+})
+
+test('bytes that are not ours are counted and skipped, and what stands before and behind them arrives', async () => {
+  await using a = await startPlane(redis, 'a')
+  await using b = await startPlane(redis, 'b')
+  await b.plane.subscribed('t', everything)
+  using garbage = listen('garbage')
+  const inbox = keys.inbox(b.plane.nodeId, 'stream')
+  await publish(a, messageOf('t', 'before'))
+  await client.xadd(inbox, '*', 'b', 'nonsense')
+  await client.xadd(inbox, '*', 'what', Buffer.from([1, 0, 255, 255, 255, 255, 0, 1, 97]), 'more', 'fields')
+  await publish(a, messageOf('t', 'behind'))
+  await expect.poll(() => b.payloads).toEqual(['before', 'behind'])
+  expect(garbage.events).toEqual([{ where: 'inbox', bytes: 8 }, { where: 'inbox', bytes: 9 }])
+  await expect.poll(() => client.xlen(inbox)).toBe(1) // handled, too: freed
+})
+
+describe('sealed', () => {
+  test('the inbox of a reader that stands still: publishers wait about 2 s for it, then go on without', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    await using c = await startPlane(redis, 'c')
+    for (const { plane } of [b, c]) await plane.subscribed('t', everything)
+    let release!: () => void
+    b.hold = new Promise((resolve) => { release = resolve })
+    try {
+      using sealed = listen('inboxSealed')
+      using shed = listen('shed')
+      const payload = Buffer.alloc(256 * 1024)
+      const start = Date.now()
+      for (let n = 0; n < 90; n++) await publish(a, messageOf('t', payload)) // 22.5 MiB, above the mark of 16
+      const took = Date.now() - start
+      expect(took).toBeLessThan(4_000)
+      expect(sealed.events).toEqual([{ nodeId: b.plane.nodeId }])
+      await expect.poll(() => c.payloads.length).toBe(90)
+      a.plane.publishQos0(messageOf('t', 'zero', { qos: 0 }))
+      await expect.poll(() => c.payloads.at(-1)).toBe('zero')
+      expect(shed.events).toEqual([]) // the full inbox is not on the way any more
+    } finally {
+      b.hold = undefined
+      release()
+    }
+    await expect.poll(() => b.fenced, { timeout: 2_500 }).toBe(true) // at its next step: what it missed it must not serve on
+  })
+
+  test('the owner of a sealed inbox is told within about 2 s, although its reader still waits (P9)', async () => {
+    await using b = await startPlane(redis, 'b')
+    let release!: () => void
+    b.hold = new Promise((resolve) => { release = resolve })
+    try {
+      await client.hset(keys.inbox(b.plane.nodeId, 'state'), 'sealed', '1') // as inbox-append.lua does
+      await expect.poll(() => b.fenced, { timeout: 3_500 }).toBe(true)
+    } finally {
+      b.hold = undefined
+      release()
+    }
+  })
+
+  test('above the mark QoS 0 is shed and counted, and QoS ≥ 1 waits for a reader that goes on in time', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    await b.plane.subscribed('t', everything)
+    let release!: () => void
+    await publish(a, messageOf('t', 'first'))
+    b.hold = new Promise((resolve) => { release = resolve })
+    using shed = listen<{ count: number }>('shed')
+    let done = 0
+    for (let n = 0; n < 90; n++) a.plane.publish(messageOf('t', Buffer.alloc(256 * 1024)), () => { done++ })
+    await expect.poll(() => {
+      a.plane.publishQos0(messageOf('t', 'zero', { qos: 0 }))
+      return shed.events.length
+    }, { interval: 10 }).toBeGreaterThan(0)
+    expect(done).toBeLessThan(90)
+    b.hold = undefined
+    release()
+    await expect.poll(() => done).toBe(90)
+    await expect.poll(() => b.received.filter(({ qos }) => qos === 1).length).toBe(91)
+    expect(b.fenced).toBe(false)
+  })
+})
+
+describe('declared dead', () => {
+  test('a node that wakes up is fenced, and nothing that it still sends is stored', async () => {
+    await using link = await startLink(redis)
+    await using victim = await startPlane(redis, 'victim', { url: link.url })
+    await using b = await startPlane(redis, 'b')
+    await b.plane.subscribed('#', everything)
+    await publish(victim, messageOf('t', 'alive'))
+    await expect.poll(() => b.payloads).toEqual(['alive'])
+    link.freeze()
+    let done = 0
+    victim.plane.publishQos0(messageOf('t', 'dead zero', { qos: 0 }))
+    victim.plane.publish(messageOf('t', 'dead'), () => { done++ })
+    const subscribed = victim.plane.subscribed('dead', everything).then(() => 'confirmed', () => 'refused')
+    await turn()
+    await turn() // sent, and stuck on the way
+    await bury(victim.plane.nodeId)
+    await publish(b, messageOf('t', 'meanwhile'))
+    link.thaw()
+    await expect.poll(() => victim.fenced, { timeout: 2_500 }).toBe(true)
+    expect(await subscribed).toBe('refused')
+    await publish(b, messageOf('t', 'behind'))
+    await wait(200) // proves an absence
+    expect(done).toBe(0)
+    expect(b.payloads).toEqual(['alive', 'meanwhile', 'behind'])
+    expect(await client.keys(`*${victim.plane.nodeId}*`)).toEqual([])
+  })
+
+  test('nor does it change a Retained Message that the others have set since', async () => {
+    await using link = await startLink(redis)
+    await using victim = await startPlane(redis, 'victim', { url: link.url })
+    await using b = await startPlane(redis, 'b')
+    await publish(victim, messageOf('kept/1', 'first', { retain: true }))
+    link.freeze()
+    victim.plane.publish(messageOf('kept/1', 'dead', { retain: true }), () => undefined)
+    victim.plane.publish(messageOf('kept/2', 'dead', { retain: true }), () => undefined)
+    await turn()
+    await turn() // sent, and stuck on the way
+    await bury(victim.plane.nodeId)
+    await publish(b, messageOf('kept/1', 'newer', { retain: true }))
+    link.thaw()
+    await expect.poll(() => victim.fenced, { timeout: 2_500 }).toBe(true)
+    await publish(b, messageOf('t'))
+    expect([await retainedOf(b, 'kept/1'), await retainedOf(b, 'kept/2')]).toEqual([['kept/1=newer'], []])
+    expect(await retainedOf(b, 'kept/#')).toEqual(['kept/1=newer'])
+  })
+
+  test('a late sender cannot make the inbox of a dead node again, and is let go when the node is known to be gone', async () => {
+    await using a = await startPlane(redis, 'a')
+    const target = 'gone@1'
+    let [outs, fenced] = [0, 0]
+    const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, target, { onOut: () => { outs++ }, onFenced: () => { fenced++ } })
+    let settled = false
+    const stored = writer.push(messageOf('t', 'late')).then(() => { settled = true })
+    using scripts = listen('script')
+    await wait(200) // several attempts; proves an absence
+    expect([settled, outs, fenced, scripts.events.filter(({ script }) => script === 'inbox-append').length]).toEqual([false, 0, 0, 0])
+    expect(await client.keys(`*${target}*`)).toEqual([])
+    writer.out()
+    await stored
+    await expect(writer.push(messageOf('t', 'later'))).resolves.toBeUndefined()
+    expect(await client.keys(`*${target}*`)).toEqual([])
+  })
+
+  test('a sender that was fenced out of an inbox: nothing settles, nothing is stored, its owner is told', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    await bury('dead@1')
+    let fenced = 0
+    const writer = new InboxWriter(a.plane.connection, keys, 'dead@1', b.plane.nodeId, { onOut: () => undefined, onFenced: () => { fenced++ } })
+    let settled = false
+    void writer.push(messageOf('t', 'dead')).then(() => { settled = true })
+    await expect.poll(() => fenced).toBe(1)
+    await publish(a, messageOf('t', 'x'))
+    expect([settled, b.payloads]).toEqual([false, []])
+  })
+})

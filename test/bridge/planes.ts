@@ -1,0 +1,91 @@
+// What the tests of bridge/ share: data planes of one process on one real Redis, what each of them received, and events to
+// wait for. A plane's reader can be held (its subscribers are behind); its connections can be killed from the outside.
+import { Redis } from 'ioredis'
+import { expect } from 'vitest'
+import { DataPlane } from '../../bridge/data-plane.ts'
+import { diagnostics, type ChannelName } from '../../bridge/diagnostics.ts'
+import { Keys } from '../../bridge/keys.ts'
+import type { Message } from '../../bridge/message.ts'
+import type { TestRedis } from '../support/redis.ts'
+
+export const prefix = 'test'
+export const keys = new Keys(prefix)
+
+export interface Plane extends AsyncDisposable {
+  readonly plane: DataPlane
+  readonly received: Message[]
+  readonly payloads: string[]
+  /** Set when the plane said that it was fenced. */
+  fenced: boolean
+  /** While set, the reader of this plane waits for it. */
+  hold: Promise<void> | undefined
+  close(): Promise<void>
+}
+
+export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string } = {}): Promise<Plane> {
+  let closing: Promise<void> | undefined
+  const self: { -readonly [K in keyof Plane]: Plane[K] } = {
+    plane: undefined as unknown as DataPlane, received: [], payloads: [], fenced: false, hold: undefined,
+    close: () => closing ??= self.plane.close(),
+    [Symbol.asyncDispose]: () => self.close(),
+  }
+  self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, queueMessagesMax: 1_000, onError: () => undefined }, {
+    deliver: (message) => { self.received.push(message); self.payloads.push(message.payload.toString()) },
+    pressure: () => self.hold,
+    ring: () => undefined,
+    moved: () => undefined,
+    onFenced: () => { self.fenced = true },
+  })
+  return self
+}
+
+/** A client of Redis for looking at it and for doing harm; `using` ends it. */
+export function openClient(redis: TestRedis): Redis & Disposable {
+  return Object.assign(new Redis(redis.url), { [Symbol.dispose](this: Redis) { this.disconnect() } })
+}
+
+export interface Heard<Event> extends Disposable {
+  readonly events: Event[]
+}
+
+/** Collects what a diagnostics channel says from now on. */
+export function listen<Event = Record<string, unknown>>(name: ChannelName): Heard<Event> {
+  const events: Event[] = []
+  const hear = (event: unknown): void => { events.push(event as Event) }
+  diagnostics[name].subscribe(hear)
+  return { events, [Symbol.dispose]: () => { diagnostics[name].unsubscribe(hear) } }
+}
+
+export function messageOf(topic: string, payload: string | Buffer = '', more: Partial<Message> = {}): Message {
+  return { topic, payload: Buffer.from(payload as string), qos: 1, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, replay: false, frames: undefined, ...more }
+}
+
+/** Resolves when the message is stored: what a PUBACK would say. */
+export function publish({ plane }: Plane, message: Message): Promise<void> {
+  return new Promise((resolve) => plane.publish(message, resolve))
+}
+
+export const routesOf = ({ plane }: Plane): string[] => [...plane.routes].map(({ nodeId, filter, kind }) => `${nodeId} ${filter} ${kind}`).sort()
+
+/** Waits until the planes know each other and their tables are equal and pass `check`. */
+export async function untilEqual(planes: readonly Plane[], check: (routes: string[]) => void = () => undefined): Promise<void> {
+  await expect.poll(() => {
+    const [first, ...others] = planes.map(routesOf)
+    for (const other of others) expect(other).toEqual(first)
+    for (const { plane } of planes) expect([...plane.nodes].sort()).toEqual(planes.map((one) => one.plane.nodeId).sort())
+    check(first!)
+    return true
+  }, { timeout: 8_000, interval: 10 }).toBe(true)
+}
+
+/** Everything that `find` yields for a filter, as text. */
+export async function retainedOf({ plane }: Plane, filter: string): Promise<string[]> {
+  const found: string[] = []
+  for await (const some of plane.retained(filter)) found.push(...some.map(({ topic, payload }) => `${topic}=${payload.toString()}`))
+  return found.sort()
+}
+
+/** Kills all connections but that of `client`, as a switch that lost its table would. */
+export async function killConnections(client: Redis): Promise<void> {
+  await client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+}

@@ -1,0 +1,132 @@
+// Retained Messages on two planes: stored before they are acknowledged and found by every SUBSCRIBE behind that (P2), by name
+// and by wildcard, cleared by an empty payload, left out when expired. Invariant: a topic with a value is in every plane's
+// index, also after planes set and clear the same topics at the same time, and on a plane that joins later.
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Redis } from 'ioredis'
+import { unpackMessage } from '../../bridge/codec.ts'
+import { partitions, shardOf } from '../../bridge/keys.ts'
+import { RouteKind } from '../../bridge/routing-table.ts'
+import { seededRandom } from '../support/random.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
+import { keys, killConnections, listen, messageOf, openClient, publish, retainedOf, startPlane, type Plane } from './planes.ts'
+
+let redis: TestRedis
+let client: Redis & Disposable
+
+beforeAll(async () => {
+  redis = await startRedis('--appendonly', 'no')
+  client = openClient(redis)
+})
+beforeEach(() => client.flushall())
+afterAll(async () => {
+  client.disconnect()
+  await redis[Symbol.asyncDispose]()
+})
+
+const retain = (plane: Plane, topic: string, payload: string, more = {}): Promise<void> => publish(plane, messageOf(topic, payload, { retain: true, ...more }))
+
+/** What Redis holds, of all shards. */
+async function stored(): Promise<string[]> {
+  const all: string[] = []
+  for (let shard = 0; shard < partitions; shard++) {
+    for (const value of await client.hvalsBuffer(keys.partition(shard, 'retained'))) {
+      const { topic, payload } = unpackMessage(value)!
+      expect(shardOf(topic, partitions)).toBe(shard)
+      all.push(`${topic}=${payload.toString()}`)
+    }
+  }
+  return all.sort()
+}
+
+describe('store, tell, find', () => {
+  test('what was acknowledged on one plane is found on the other, by name and by wildcard', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    for (const topic of ['x/1', 'x/2', 'x', '/', '$SYS/x', 'y/1']) {
+      await retain(a, topic, 'one', { qos: topic === 'x' ? 0 : 1 })
+      expect(await retainedOf(b, topic)).toEqual([`${topic}=one`]) // at once
+    }
+    await retain(b, 'x/1', 'two')
+    expect(await retainedOf(a, 'x/#')).toEqual(['x/1=two', 'x/2=one', 'x=one'])
+    expect(await retainedOf(a, '#')).toEqual(['/=one', 'x/1=two', 'x/2=one', 'x=one', 'y/1=one']) // not $SYS [MQTT-4.7.2-1]
+    expect(await retainedOf(b, '$SYS/+')).toEqual(['$SYS/x=one'])
+    expect(await retainedOf(b, '+/1')).toEqual(['x/1=two', 'y/1=one'])
+    await using late = await startPlane(redis, 'late')
+    expect(await retainedOf(late, '#')).toEqual(await retainedOf(a, '#'))
+  })
+
+  test('all of a message comes back', async () => {
+    await using a = await startPlane(redis, 'a')
+    const message = messageOf('t', 'payload', { retain: true, qos: 2, properties: Buffer.from([1, 1]), expiresAt: 5e12 })
+    await publish(a, message)
+    for await (const found of a.plane.retained('t')) expect(found).toEqual([message])
+  })
+
+  test('an empty payload clears, on every plane; what is not retained stores nothing', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    await retain(a, 'x/1', 'one')
+    await retain(b, 'x/1', '')
+    await publish(b, messageOf('x/2', 'not to be kept'))
+    expect([await retainedOf(a, '#'), await retainedOf(b, 'x/1'), await stored()]).toEqual([[], [], []])
+    await retain(a, 'x/1', 'again')
+    expect(await retainedOf(b, 'x/+')).toEqual(['x/1=again'])
+    a.plane.publish(messageOf('x/1', 'first', { retain: true }), () => undefined)
+    a.plane.publish(messageOf('x/1', '', { retain: true }), () => undefined)
+    await retain(a, 'x/1', 'last') // all in one batch
+    expect(await retainedOf(b, 'x/+')).toEqual(['x/1=last'])
+  })
+
+  test('expired ones are left out, and bytes that are not ours are counted', async () => {
+    await using a = await startPlane(redis, 'a')
+    using garbage = listen('garbage')
+    await retain(a, 'x/old', 'one', { expiresAt: Date.now() - 1 })
+    await retain(a, 'x/young', 'one', { expiresAt: Date.now() + 60_000 })
+    await retain(a, 'x/bad', 'one')
+    await client.hset(keys.partition(shardOf('x/bad', partitions), 'retained'), 'x/bad', 'nonsense')
+    expect(await retainedOf(a, 'x/+')).toEqual(['x/young=one'])
+    expect(garbage.events).toEqual([{ where: 'retained', bytes: 8 }])
+  })
+
+  test('many of them, over more than one read', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    const wanted = Array.from({ length: 1_500 }, (_, n) => `many/${n}`)
+    await Promise.all(wanted.map((topic) => retain(a, topic, 'x')))
+    expect(await retainedOf(b, 'many/+')).toEqual(wanted.map((topic) => `${topic}=x`).sort())
+  })
+})
+
+test('a subscriber gets a retained message live or behind its subscription, whatever the moment', async () => {
+  await using a = await startPlane(redis, 'a')
+  await using b = await startPlane(redis, 'b')
+  const missed: string[] = []
+  await Promise.all(Array.from({ length: 200 }, async (_, n) => {
+    const topic = `race/${n}`
+    const retained = retain(a, topic, topic)
+    await b.plane.subscribed(`${topic}/#`, RouteKind.everything)
+    const found = await retainedOf(b, `${topic}/#`)
+    await retained
+    if (found.length === 0) await expect.poll(() => b.payloads, { timeout: 3_000 }).toContain(topic).catch(() => missed.push(topic))
+  }))
+  expect(missed).toEqual([])
+})
+
+test('planes that set and clear the same topics at the same time end with every value in every index', async () => {
+  const random = seededRandom()
+  await using a = await startPlane(redis, 'a')
+  await using b = await startPlane(redis, 'b')
+  const topics = ['r/0', 'r/1', 'r/2']
+  for (let round = 0; round < 60; round++) {
+    await Promise.all([a, b].map(async (plane) => {
+      for (let n = 0; n < 8; n++) {
+        const did = retain(plane, random.pick(topics), random.below(2) === 0 ? '' : `${plane.plane.nodeId} ${round} ${n}`)
+        if (random.below(2) === 0) await did
+        if (random.below(30) === 0 && n === 0) await killConnections(client)
+      }
+      await retain(plane, 'other', 'x') // everything before it is done, too
+    }))
+    const wanted = await stored()
+    for (const plane of [a, b]) expect(await retainedOf(plane, '#'), `seed ${random.seed} round ${round}`).toEqual(wanted)
+  }
+})

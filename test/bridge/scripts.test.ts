@@ -1,0 +1,335 @@
+// Every Lua script on a real Redis, one by one: its documented reply, each documented failure and the error it becomes, called
+// twice, called by the loser. At maxmemory what frees, renews and fences goes on, and what stores messages is refused. The
+// keys that a script gets are those of the key table, in one slot, and it touches no others.
+import { readFileSync } from 'node:fs'
+import type { Redis } from 'ioredis'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
+import { keyTable } from '../../bridge/keys.ts'
+import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/scripts.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
+import { keys, openClient, prefix } from './planes.ts'
+
+const lease = 300
+const mark = 100
+const stallMs = 200
+const bus = (...nouns: Parameters<typeof keys.bus>[0][]): string[] => nouns.map((noun) => keys.bus(noun))
+
+let server: TestRedis
+let redis: Redis & Disposable
+let generation: Buffer
+
+/** Every call of a script that these tests make, to compare its keys with the key table. */
+const calls: { name: ScriptName; keys: readonly string[] }[] = []
+
+function run(name: ScriptName, its: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
+  calls.push({ name, keys: its })
+  return runScript(redis, name, its, argv)
+}
+
+let boots = 0
+async function join(name: string, replace = '0'): Promise<{ nodeId: string; before: string }> {
+  const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches'), [name, `boot ${++boots}`, lease, replace, Buffer.from(`generation ${name}`)]) as [Buffer, Buffer, Buffer]
+  generation = reply[1]
+  return { nodeId: reply[0].toString(), before: reply[2].toString() }
+}
+
+const renew = async (nodeId: string, of = generation): Promise<string[]> => (await run('node-renew', bus('generation', 'nodes', 'leases', 'dead'), [nodeId, lease, of]) as [Buffer[], Buffer[]])[0].map(String)
+const rejoin = (nodeId: string, known: Buffer | string): Promise<unknown> => run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches'), [nodeId, nodeId.split('@')[0]!, '{}', 'anew', known])
+const remove = (nodeId: string, leaseMs: number, of = generation): Promise<unknown> =>
+  run('node-remove', [...bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), keys.routes(nodeId)], [nodeId, leaseMs, of, 'gone', 100])
+const tell = (nodeId: string, batch: number, changes: readonly string[], { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {}): Promise<unknown> =>
+  run('journal-append', [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)], [nodeId, batch, of, 100, `entry ${batch}`, anew, ...changes])
+const createInbox = async (nodeId: string): Promise<string> => String((await run('inbox-create', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], []) as [Buffer, number])[0])
+const append = (to: string, sender: string, batch: number, body: string): Promise<unknown> =>
+  run('inbox-append', [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')], [sender, batch, body, mark, stallMs])
+const trim = (nodeId: string, last: string, handled: number): Promise<unknown> => run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
+const fence = (nodeId: string, dead: string): Promise<unknown> => run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
+const retain = async (...argv: string[]): Promise<unknown> => {
+  await redis.hsetnx(keys.partition(3, 'appended'), 'a@1', 0).catch(() => undefined) // at maxmemory it is there already
+  return run('retained-store', [keys.partition(3, 'appended'), keys.partition(3, 'retained')], ['a@1', ...argv])
+}
+
+async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
+  const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
+  expect(error).toBeInstanceOf(BridgeError)
+  expect((error as BridgeError).code, (error as BridgeError).message).toBe(code)
+}
+
+/** Waits until `ms` have passed on the clock of Redis. */
+async function passed(ms: number): Promise<void> {
+  const now = async (): Promise<number> => { const [s, us] = await redis.time(); return Number(s) * 1_000 + Number(us) / 1_000 }
+  const start = await now()
+  await expect.poll(async () => await now() - start, { interval: 10 }).toBeGreaterThan(ms)
+}
+
+const bodies = async (nodeId: string): Promise<string[]> => (await redis.xrange(keys.inbox(nodeId, 'stream'), '-', '+')).map(([, [, body]]) => body!)
+const dump = async (): Promise<string[]> => Promise.all((await redis.keys('*')).sort().map(async (key) => `${key} ${(await redis.dumpBuffer(key)).toString('hex')}`))
+
+beforeAll(async () => {
+  server = await startRedis()
+  redis = openClient(server)
+  await loadScripts(redis)
+})
+
+beforeEach(() => redis.flushall())
+
+afterAll(async () => {
+  redis.disconnect()
+  await server[Symbol.asyncDispose]()
+})
+
+describe('node-join', () => {
+  test('registers a boot, and the data set when there is none', async () => {
+    const a = await join('a')
+    expect(a).toEqual({ nodeId: expect.stringMatching(/^a@\d{16}$/) as string, before: '' })
+    expect(generation.toString()).toBe('generation a')
+    await join('b')
+    expect(generation.toString()).toBe('generation a')
+    expect(await redis.hgetall(keys.bus('batches'))).toMatchObject({ [a.nodeId]: '0' })
+    expect(await redis.hget(keys.bus('leases'), a.nodeId)).toBe([1, 1].map(() => a.nodeId.slice(2)).join(':'))
+  })
+
+  test('a live boot of the name is a DUPLICATE; one that is known to be dead, gone or past its lease is not', async () => {
+    const first = await join('a')
+    const before = await dump()
+    await fails('ERR_BRIDGE_DUPLICATE_NODE', join('a'))
+    expect(await dump()).toEqual(before)
+    const second = await join('a', '1')
+    expect(second.before).toBe(first.nodeId)
+    await remove(second.nodeId, 0)
+    const third = await join('a')
+    expect(third.before).toBe(second.nodeId)
+    await passed(lease)
+    expect((await join('a')).before).toBe(third.nodeId)
+  })
+
+  test('an epoch is never used twice, also when the clock was set back', async () => {
+    const future = '5000000000000000'
+    await redis.hset(keys.bus('names'), 'a', `a@${future}`)
+    expect((await join('a')).nodeId).toBe('a@5000000000000001')
+  })
+})
+
+describe('node-rejoin', () => {
+  test('registers the same boot in a new data set; called twice it changes nothing', async () => {
+    const { nodeId } = await join('a')
+    await tell(nodeId, 1, [])
+    await redis.flushall()
+    expect(String(await rejoin(nodeId, generation))).toBe('anew')
+    expect(await redis.hget(keys.bus('names'), 'a')).toBe(nodeId)
+    generation = Buffer.from('anew')
+    await tell(nodeId, 1, [])
+    const before = await dump()
+    expect(String(await rejoin(nodeId, 'whatever it knew'))).toBe('anew')
+    expect(await dump()).toEqual(before)
+  })
+
+  test('the loser, who was declared dead in the data set that it knows, is FENCED', async () => {
+    const { nodeId } = await join('a')
+    await remove(nodeId, 0)
+    const before = await dump()
+    await fails('ERR_BRIDGE_FENCED', rejoin(nodeId, generation))
+    expect(await dump()).toEqual(before)
+  })
+})
+
+describe('node-renew', () => {
+  test('tells whose lease is over, but only to who was there for a whole lease', async () => {
+    const { nodeId: a } = await join('a')
+    const { nodeId: b } = await join('b')
+    for (let n = 0; n < 5; n++) {
+      await passed(lease / 5)
+      const over = await renew(a)
+      if (n < 3) expect(over).toEqual([]) // a has not been there for a lease
+    }
+    await passed(lease / 5)
+    expect(await renew(a)).toEqual([b])
+    expect(await renew(a)).toEqual([b]) // twice
+    await passed(lease / 2) // a gap: its own lease begins anew
+    expect(await renew(a)).toEqual([])
+  })
+
+  test('FENCED without a place, AMNESIA in another data set', async () => {
+    const { nodeId } = await join('a')
+    await fails('ERR_BRIDGE_AMNESIA', renew(nodeId, Buffer.from('other')))
+    await remove(nodeId, 0)
+    await fails('ERR_BRIDGE_FENCED', renew(nodeId))
+    await redis.flushall()
+    await fails('ERR_BRIDGE_AMNESIA', renew(nodeId))
+    expect(await redis.keys('*')).toEqual([])
+  })
+})
+
+describe('node-remove', () => {
+  test('takes place, lease, number and routes, and tells the others; the second who does it is told 0', async () => {
+    const { nodeId: a } = await join('a')
+    const { nodeId: b } = await join('b')
+    await tell(a, 1, ['x', '1'])
+    expect(await remove(a, 0)).toBe(1)
+    expect(await remove(a, 0)).toBe(0)
+    expect(await redis.xrange(keys.bus('journal'), '-', '+')).toEqual([['1-0', ['e', 'entry 1']], ['2-0', ['e', 'gone']]])
+    expect(await redis.get(keys.bus('position'))).toBe('2')
+    for (const noun of ['nodes', 'leases', 'batches'] as const) expect(await redis.hkeys(keys.bus(noun)), noun).toEqual([b])
+    expect(await redis.exists(keys.routes(a))).toBe(0)
+  })
+
+  test('spares a node whose lease is alive, and takes it when it is over', async () => {
+    const { nodeId } = await join('a')
+    expect(await remove(nodeId, lease)).toBe(0)
+    expect(await redis.hexists(keys.bus('nodes'), nodeId)).toBe(1)
+    await passed(lease)
+    expect(await remove(nodeId, lease)).toBe(1)
+  })
+
+  test('AMNESIA in another data set', async () => {
+    const { nodeId } = await join('a')
+    await fails('ERR_BRIDGE_AMNESIA', remove(nodeId, 0, Buffer.from('other')))
+    expect(await redis.hexists(keys.bus('nodes'), nodeId)).toBe(1)
+  })
+})
+
+describe('journal-append', () => {
+  test('an entry for all and the routes of one; called twice it is appended once', async () => {
+    const { nodeId } = await join('a')
+    expect(await tell(nodeId, 1, ['x', '1', 'y', '3'])).toBe(1)
+    expect(await tell(nodeId, 1, ['x', '1', 'y', '3'])).toBe(1)
+    expect(await tell(nodeId, 2, ['x', '0', 'z', '2'])).toBe(2)
+    expect(await redis.hgetall(keys.routes(nodeId))).toEqual({ y: '3', z: '2' })
+    expect(await redis.xlen(keys.bus('journal'))).toBe(2)
+    expect(await tell(nodeId, 3, ['w', '1'], { anew: '1' })).toBe(3)
+    expect(await redis.hgetall(keys.routes(nodeId))).toEqual({ w: '1' })
+  })
+
+  test('FENCED for the loser, AMNESIA in another data set, ORDER for a batch too far: nothing is stored', async () => {
+    const { nodeId } = await join('a')
+    await fails('ERR_BRIDGE_ORDER', tell(nodeId, 2, ['x', '1']))
+    await fails('ERR_BRIDGE_AMNESIA', tell(nodeId, 1, ['x', '1'], { of: Buffer.from('other') }))
+    await remove(nodeId, 0)
+    const before = await dump()
+    await fails('ERR_BRIDGE_FENCED', tell(nodeId, 1, ['x', '1']))
+    expect(await dump()).toEqual(before)
+  })
+})
+
+describe('inboxes', () => {
+  test('create: the stream with one empty entry; called twice it changes nothing', async () => {
+    const first = await createInbox('a@1')
+    await append('a@1', 'b@1', 1, 'body')
+    const before = await dump()
+    const again = await createInbox('a@1')
+    expect(await dump()).toEqual(before)
+    expect(await bodies('a@1')).toEqual(['', 'body'])
+    expect(again).not.toBe(first) // behind what was there
+  })
+
+  test('append: numbered, stored once, tells the bytes that wait; ORDER beyond the next', async () => {
+    await createInbox('a@1')
+    expect(await append('a@1', 'b@1', 1, '12345')).toBe(5)
+    expect(await append('a@1', 'b@1', 1, '12345')).toBe(5)
+    expect(await append('a@1', 'c@1', 1, '12')).toBe(7)
+    await fails('ERR_BRIDGE_ORDER', append('a@1', 'b@1', 3, 'x'))
+    expect(await bodies('a@1')).toEqual(['', '12345', '12'])
+  })
+
+  test('append: FULL above the mark, SEALED when the reader stands still, for good and for everybody', async () => {
+    const last = await createInbox('a@1')
+    await append('a@1', 'b@1', 1, '.'.repeat(mark))
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
+    await trim('a@1', last, 0) // it stands where it was, but it lives
+    await passed(stallMs / 2)
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
+    expect(await append('a@1', 'b@1', 1, 'again')).toBe(mark) // stored before: full or not
+    await passed(stallMs)
+    await fails('ERR_BRIDGE_SEALED', append('a@1', 'b@1', 2, 'x'))
+    await fails('ERR_BRIDGE_SEALED', append('a@1', 'c@1', 1, 'x'))
+    await fails('ERR_BRIDGE_FENCED', trim('a@1', last, mark)) // its owner, who comes too late
+    expect(await bodies('a@1')).toHaveLength(2)
+  })
+
+  test('append: a progressing reader makes room again', async () => {
+    await createInbox('a@1')
+    await append('a@1', 'b@1', 1, '.'.repeat(mark))
+    const [last] = (await redis.xrevrange(keys.inbox('a@1', 'stream'), '+', '-', 'COUNT', 1))[0]!
+    expect(await trim('a@1', last, mark)).toBe(1)
+    expect(await append('a@1', 'b@1', 2, 'x')).toBe(1)
+    expect(await bodies('a@1')).toEqual(['.'.repeat(mark), 'x']) // the handled entry stays as a proof
+    expect(await trim('a@1', last, mark)).toBe(1) // twice
+    expect(await bodies('a@1')).toHaveLength(2)
+  })
+
+  test('append by the loser: FENCED, whatever the number; twice fenced is fenced', async () => {
+    await createInbox('a@1')
+    await append('a@1', 'b@1', 1, 'x')
+    for (let n = 0; n < 2; n++) expect(await fence('a@1', 'b@1')).toBe(1)
+    for (const batch of [1, 2, 9]) await fails('ERR_BRIDGE_FENCED', append('a@1', 'b@1', batch, 'x'))
+    expect(await append('a@1', 'c@1', 1, 'y')).toBe(2)
+    expect(await bodies('a@1')).toEqual(['', 'x', 'y'])
+  })
+
+  test('no inbox: GONE for a sender, AMNESIA for the reader; neither makes a key', async () => {
+    await fails('ERR_BRIDGE_GONE', append('a@1', 'b@1', 1, 'x'))
+    await fails('ERR_BRIDGE_AMNESIA', trim('a@1', '0-0', 0))
+    expect(await redis.keys('*')).toEqual([])
+  })
+})
+
+test('retained-store: in order, an empty record clears; called twice it is the same', async () => {
+  for (let n = 0; n < 2; n++) {
+    expect(await retain('x', '1', 'y', '2', 'x', '3', 'y', '', 'z', '4')).toBe(1)
+    expect(await redis.hgetall(keys.partition(3, 'retained'))).toEqual({ x: '3', z: '4' })
+  }
+})
+
+test('at maxmemory what frees, renews and fences passes, and what stores messages is refused', async () => {
+  const { nodeId: a } = await join('a')
+  const { nodeId: b } = await join('b')
+  const last = await createInbox(a)
+  await retain('x', '0')
+  await redis.config('SET', 'maxmemory', '1')
+  try {
+    await fails('ERR_BRIDGE_REDIS_FULL', append(a, b, 1, 'x'))
+    await fails('ERR_BRIDGE_REDIS_FULL', retain('x', '1'))
+    await fails('ERR_BRIDGE_REDIS_FULL', tell(a, 1, ['x', '1']))
+    expect(await bodies(a)).toEqual([''])
+    expect(await trim(a, last, 0)).toBe(1)
+    expect(await fence(a, 'c@1')).toBe(1)
+    expect(await createInbox(b)).toMatch(/^\d+-0$/)
+    expect(await renew(a)).toEqual([])
+    expect(await rejoin(a, generation)).toEqual(generation)
+    expect(await remove(b, 0)).toBe(1)
+    expect((await join('c')).before).toBe('')
+  } finally {
+    await redis.config('SET', 'maxmemory', '0')
+  }
+})
+
+describe('what a script is', () => {
+  const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => typeof scriptTable[name].keys === 'number' && !/^(session|queue|will)-/.test(name)) // those: session-scripts.test.ts
+  const source = (name: ScriptName): string => readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
+
+  test.each(names)('%s: documented, every key declared and in the key table', (name) => {
+    const code = source(name).split('\n').filter((line) => !line.startsWith('--') && !line.startsWith('#!')).join('\n')
+    expect(source(name)).toMatch(/^#!lua.*\n-- [A-Z]/)
+    for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST']) expect(source(name), part).toMatch(new RegExp(`^-- ${part} `, 'm'))
+    // Only names bound to KEYS[n] stand where a command wants its key: a key that is made up in the script would be undeclared.
+    const declared = [...code.matchAll(/\b(\w+Key)\b/g)].map(([, key]) => key!)
+    for (const [, key] of code.matchAll(/redis\.call\('(?!TIME)\w+', ?([^,)]+)/g)) expect([...declared, 'KEYS[1]'], `${name}: ${key}`).toContain(key!.trim())
+    expect([...code.matchAll(/KEYS\[(\d)\]/g)].reduce((most, [, n]) => Math.max(most, Number(n)), 0)).toBe(Number(scriptTable[name].keys))
+    // What the tests above called: as many keys as the table says, all in the key table, one hash tag.
+    const used = calls.filter((call) => call.name === name)
+    expect(used.length).toBeGreaterThan(0)
+    const patterns = Object.values(keyTable).map(({ key }) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace(/<node id>/, '[^{}:]+')}$`))
+    for (const { keys: its } of used) {
+      expect(its).toHaveLength(Number(scriptTable[name].keys))
+      for (const key of its) expect(patterns.filter((pattern) => pattern.test(key)), key).toHaveLength(1)
+      expect(new Set(its.map((key) => /\{.*?\}/.exec(key)![0])).size).toBe(1)
+    }
+  })
+
+  test('a Redis that does not know the scripts: a retryable error, and the next attempt finds them', async () => {
+    await redis.script('FLUSH')
+    await fails('ERR_BRIDGE_REDIS_UNREACHABLE', createInbox('a@1'))
+    expect(await createInbox('a@1')).toMatch(/-0$/)
+  })
+})
