@@ -1,0 +1,224 @@
+// The Lua scripts of sessions and queues on a real Redis, one by one: the documented reply, each documented failure, called
+// twice, called by the loser, at maxmemory; and that every key they touch is declared, in the key table and in one slot.
+import { readFileSync } from 'node:fs'
+import type { Redis } from 'ioredis'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
+import { keyTable } from '../../bridge/keys.ts'
+import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/scripts.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
+import { keys, openClient, prefix } from './planes.ts'
+
+let server: TestRedis
+let redis: Redis & Disposable
+const calls: { name: ScriptName; keys: readonly string[] }[] = []
+
+function run(name: ScriptName, its: readonly string[], argv: readonly (string | number)[]): Promise<unknown> {
+  calls.push({ name, keys: its })
+  return runScript(redis, name, its, argv)
+}
+
+const text = (reply: unknown): unknown => Buffer.isBuffer(reply) ? reply.toString() : Array.isArray(reply) ? reply.map(text) : reply
+const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] => nouns.map((noun) => keys.partition(3, noun))
+const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): string[] => nouns.map((noun) => keys.session(sid, noun))
+const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming')]
+
+interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; subscriptions: string[]; inFlight: string[]; incoming: string[]; n: string; pending: string; owner: string }
+async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0 } = {}): Promise<Claim> {
+  const reply = text(await run('session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session')], ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay])) as never[]
+  const [sid, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
+  return { sid: sid!, epoch: epoch!, present: present!, before: before!, willDue: willDue!, subscriptions: subscriptions!, inFlight: inFlight!, incoming: incoming!, n: n!, pending: pending!, owner: `${node} ${String(epoch)}` }
+}
+const release = async (sid: string, owner: string, { farewell = true, expiry = '' } = {}): Promise<unknown> => text(await run('session-release', whole(sid), [sid, owner, farewell ? '1' : '0', expiry]))
+const expire = async (sid: string): Promise<unknown> => text(await run('session-expire', whole(sid), [sid]))
+const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> => run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
+const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
+  text(await run('session-serve', [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')], [sid, owner, 0, ...argv]))
+const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100): Promise<unknown> =>
+  text(await run('queue-append', [...of('appended', 'owners', 'published'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
+    [node, batch, max, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
+const nothing = [0, 0, 0, 0, 0, 0]
+
+async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
+  const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
+  expect(error).toBeInstanceOf(BridgeError)
+  expect((error as BridgeError).code).toBe(code)
+}
+
+beforeAll(async () => {
+  server = await startRedis()
+  redis = openClient(server)
+  await loadScripts(redis)
+})
+beforeEach(async () => {
+  await redis.flushall()
+  await redis.hset(keys.partition(3, 'appended'), 'a@1', 0, 'b@1', 0)
+})
+afterAll(async () => {
+  redis.disconnect()
+  await server[Symbol.asyncDispose]()
+})
+
+describe('session-claim', () => {
+  test('a new session, then the same by another node: epochs grow, the owner before is told', async () => {
+    const first = await claim('a@1', '', '3new')
+    expect(first).toMatchObject({ sid: '3new', present: 0, before: '' })
+    const second = await claim('b@1', '3new', '3other')
+    expect(second).toMatchObject({ sid: '3new', present: 1, before: first.owner })
+    expect(Number(second.epoch)).toBeGreaterThan(Number(first.epoch))
+    expect(await redis.hget(keys.partition(3, 'owners'), '3new')).toBe(second.owner)
+  })
+
+  test('STALE when the caller knows another session than there is', async () => {
+    await claim('a@1', '', '3new')
+    await fails('ERR_BRIDGE_STALE', claim('b@1', '', '3other'))
+    await fails('ERR_BRIDGE_STALE', claim('b@1', '3gone', '3other'))
+  })
+
+  test('Clean Start ends the old session and tells what of it is to be forgotten', async () => {
+    const { owner } = await claim('a@1', '', '3old')
+    await subscribe('3old', owner, 'x', '1')
+    await append('a@1', 1, [['m', '', 0]], { '3old': [1] })
+    expect(await claim('b@1', '3old', '3new', { clean: true })).toMatchObject({ sid: '3new', present: 0, before: owner, subscriptions: ['x', '1'] })
+    expect((await redis.keys('*3old*'))).toEqual([])
+    await fails('ERR_BRIDGE_MOVED', subscribe('3old', owner, 'x', '1'))
+  })
+
+  test('a will: cancelled by a return within its delay, due by takeover without delay and by Clean Start', async () => {
+    await claim('a@1', '', '3s', { will: 'w1', delay: 60 })
+    expect(await claim('b@1', '3s', '3x', { will: 'w2' })).toMatchObject({ willDue: '0' })
+    expect(await redis.hvals(keys.partition(3, 'wills'))).toEqual(['w2'])
+    expect(await claim('a@1', '3s', '3x', { will: 'w3', delay: 60 })).toMatchObject({ willDue: '1' })
+    expect(await claim('a@1', '3s', '3y', { clean: true })).toMatchObject({ willDue: '1' })
+    expect((await redis.hvals(keys.partition(3, 'wills'))).sort()).toEqual(['w2', 'w3'])
+    expect(await redis.zcard(keys.partition(3, 'due'))).toBe(2)
+  })
+})
+
+describe('session-release and session-expire', () => {
+  test('by the loser nothing happens; by the owner nobody owns it; with expiry 0 it ends', async () => {
+    const { owner } = await claim('a@1', '', '3s')
+    expect(await release('3s', 'a@1 1')).toEqual([0, '0', [], '0'])
+    await subscribe('3s', owner, 'x', '1')
+    expect(await release('3s', owner)).toEqual([1, '0', [], '0'])
+    expect(await release('3s', owner)).toEqual([0, '0', [], '0'])
+    expect(await redis.hget(keys.partition(3, 'owners'), '3s')).toBe('')
+    const again = await claim('b@1', '3s', '3x')
+    expect(await release('3s', again.owner, { expiry: '0' })).toEqual([1, '0', ['x', '1'], '0'])
+    expect((await redis.keys('*')).sort()).toEqual([keys.partition(3, 'appended')])
+  })
+
+  test('a will is void after a farewell, due after a break, no later than the session ends', async () => {
+    const first = await claim('a@1', '', '3s', { will: 'w', delay: 60, expiry: 1 })
+    expect(await release('3s', first.owner)).toEqual([1, '0', [], '0'])
+    expect(await redis.hlen(keys.partition(3, 'wills'))).toBe(0)
+    const second = await claim('a@1', '3s', '3x', { will: 'w', delay: 60, expiry: 1 })
+    expect(await release('3s', second.owner, { farewell: false })).toEqual([1, '0', [], '0'])
+    const due = await redis.zrange(keys.partition(3, 'due'), 0, -1, 'WITHSCORES')
+    expect(due.filter((_, i) => i % 2 === 0).sort()).toEqual(['e:3s', `w:3s:${second.epoch}`])
+    expect(new Set(due.filter((_, i) => i % 2 === 1)).size).toBe(1)
+  })
+
+  test('expire: not before it is due, not while somebody owns it, and all of it', async () => {
+    const { owner } = await claim('a@1', '', '3s', { expiry: 600, will: 'w', delay: 600 })
+    await subscribe('3s', owner, 'x', '1')
+    await release('3s', owner, { farewell: false })
+    expect(await expire('3s')).toEqual([0, '0', [], '0'])
+    await redis.zadd(keys.partition(3, 'due'), 1, 'e:3s')
+    expect(await expire('3s')).toEqual([1, '1', ['x', '1'], '0'])
+    expect(await expire('3s')).toEqual([0, '0', [], '0'])
+    expect(await redis.keys('*3s*')).toEqual([])
+  })
+})
+
+test('session-subscribe: stores, counts what is to be journaled; MOVED for the loser', async () => {
+  const { owner } = await claim('a@1', '', '3s')
+  await subscribe('3s', owner, 'x', '1', 'y', '2')
+  expect((await claim('a@1', '3s', '3x'))).toMatchObject({ pending: '1' })
+  await fails('ERR_BRIDGE_MOVED', subscribe('3s', owner, 'z', '1'))
+})
+
+test('session-assert: writes a session down again; MOVED when there is another', async () => {
+  const keysOf = [...of('clients', 'owners', 'wills'), ...its('3s', 'session', 'subscriptions')]
+  const argv = ['client', '3s', 'a@1 7', '7', -1, '', 0, 0, 'x', '1']
+  for (let twice = 0; twice < 2; twice++) expect(await run('session-assert', keysOf, argv)).toBe(1)
+  expect(await claim('b@1', '3s', '3x')).toMatchObject({ present: 1, before: 'a@1 7', subscriptions: ['x', '1'] })
+  await fails('ERR_BRIDGE_MOVED', run('session-assert', keysOf, argv))
+})
+
+describe('queue-append and session-serve', () => {
+  test('once and in order; DUP is success, ORDER and FENCED store nothing; a full queue drops its oldest', async () => {
+    const { owner } = await claim('a@1', '', '3s')
+    expect(await append('b@1', 1, [['1', '', 0], ['2', '', 0]], { '3s': [1, 2], '3gone': [1] })).toEqual([0, owner, null])
+    expect(await append('b@1', 1, [['1', '', 0], ['2', '', 0]], { '3s': [1, 2] })).toEqual([0, owner])
+    await fails('ERR_BRIDGE_ORDER', append('b@1', 3, [['x', '', 0]], { '3s': [1] }))
+    await fails('ERR_BRIDGE_FENCED', append('dead@1', 1, [['x', '', 0]], { '3s': [1] }))
+    expect(await append('b@1', 2, [['3', '', 0]], { '3s': [1] }, 2)).toEqual([1, owner])
+    expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['2', '3'])
+    expect(await redis.keys('*3gone*')).toEqual([])
+  })
+
+  test('a QoS 2 message that was applied is left out, whoever sends it again', async () => {
+    await claim('a@1', '', '3s')
+    await append('b@1', 1, [['m1', '3p', 1], ['m2', '3p', 2]], { '3s': [1, 2] })
+    await append('a@1', 1, [['m1', '3p', 1], ['m2', '3p', 2], ['m3', '3p', 3]], { '3s': [1, 2, 3] })
+    expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['m1', 'm2', 'm3'])
+  })
+
+  test('moves, acknowledges, receives; sent again it changes nothing; the loser is told', async () => {
+    const { owner } = await claim('a@1', '', '3s')
+    await append('a@1', 1, [['m1', '', 0], ['m2', '', 0], ['m3', '', 0]], { '3s': [1, 2, 3] })
+    const move = [0, 0, 0, 0, 10, 2, 7, 8]
+    for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, move)).toEqual([[1, 'm1', 'm2']])
+    expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '10 m1', 8: '11 m2' })
+    expect(await serve('3s', owner, [1, 7, 1, 8, 2, 5, '1', 0, 12, 1, 9])).toEqual([[0, 'm3']])
+    expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 8: '11', 9: '12 m3' })
+    expect(await redis.hgetall(keys.session('3s', 'incoming'))).toEqual({ 5: '1' })
+    expect(await serve('3s', owner, [0, 0, 0, 1, 5, 0, 0])).toEqual([[0]])
+    expect(await redis.exists(keys.session('3s', 'incoming'))).toBe(0)
+    expect(await serve('3s', 'a@1 1', nothing)).toEqual(['MOVED'])
+  })
+})
+
+test('will-take: once, and again when who took it did not publish it', async () => {
+  const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w' })
+  const take = async (holdMs: number): Promise<unknown> => text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, holdMs]))
+  expect(await take(0)).toBeNull()
+  await release('3s', owner, { farewell: false })
+  expect(await take(60_000)).toBe('w')
+  expect(await take(60_000)).toBeNull()
+  await redis.zadd(keys.partition(3, 'due'), 1, `w:3s:${epoch}`)
+  expect(await take(60_000)).toBe('w')
+  await redis.hdel(keys.partition(3, 'wills'), `3s:${epoch}`)
+  await redis.zadd(keys.partition(3, 'due'), 1, `w:3s:${epoch}`)
+  expect(await take(60_000)).toBeNull()
+  expect(await redis.exists(keys.partition(3, 'due'))).toBe(0)
+})
+
+test('at maxmemory sessions are claimed, served and released; only queues take nothing', async () => {
+  const { owner } = await claim('a@1', '', '3s')
+  await append('a@1', 1, [['m1', '', 0]], { '3s': [1] })
+  await redis.config('SET', 'maxmemory', '1')
+  try {
+    await fails('ERR_BRIDGE_REDIS_FULL', append('a@1', 2, [['m2', '', 0]], { '3s': [1] }))
+    expect(await serve('3s', owner, [0, 0, 0, 0, 0, 1, 1])).toEqual([[0, 'm1']])
+    expect(await claim('b@1', '3s', '3x')).toMatchObject({ present: 1, inFlight: ['1', '0 m1'] })
+  } finally {
+    await redis.config('SET', 'maxmemory', '0')
+  }
+})
+
+const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => /^(session|queue|will)-/.test(name))
+test.each(names)('%s: documented, and every key declared, in the key table and in one slot', (name) => {
+  const source = readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
+  expect(source).toMatch(/^#!lua.*\n-- [A-Z]/)
+  for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST']) expect(source, part).toMatch(new RegExp(`^-- ${part} `, 'm'))
+  for (const [, key] of source.matchAll(/redis\.call\('(?!TIME)\w+', ?([^,)]+)/g)) expect(key!.trim(), name).toMatch(/Key$/)
+  const used = calls.filter((call) => call.name === name)
+  expect(used.length).toBeGreaterThan(0)
+  const patterns = Object.values(keyTable).map(({ key }) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace('<sid>', '[0-9a-f][\\w-]+').replace(/<node id>/, '[^{}:]+')}$`))
+  for (const { keys: theirs } of used) {
+    for (const key of theirs) expect(patterns.filter((pattern) => pattern.test(key)), key).toHaveLength(1)
+    expect(new Set(theirs.map((key) => /\{.*?\}/.exec(key)![0])).size).toBe(1)
+  }
+})
