@@ -20,6 +20,9 @@ const waitingBytesMax = 8 * 1024 * 1024
 const retryMs = 20
 const blockMs = 1_000
 const entriesPerRead = 64
+/** What was handled is freed when so much of it came together, or after so long: at low load not after each message. */
+const trimBytes = 256 * 1024
+const trimMs = 100
 
 interface Batch {
   readonly body: Buffer
@@ -234,11 +237,12 @@ export class InboxReader {
   async #read(): Promise<void> {
     const onMessage = (message: Message): void => this.#events.onMessage(message)
     const onBell = (sid: string): void => this.#events.onBell(sid)
+    let [freed, trimmed] = [0, 0]
     while (!this.#closed) {
       try {
         await whenReady(this.#reader)
         const from = this.#last
-        const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
+        const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', this.#handled > freed ? trimMs : blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
         if (from !== this.#last) continue // made anew meanwhile
         const entries = reply?.[0]?.[1] ?? []
         for (const [id, [, body]] of entries) {
@@ -248,6 +252,9 @@ export class InboxReader {
         }
         const wait = this.#events.pressure()
         if (wait !== undefined) await wait
+        if (this.#handled - freed < trimBytes && performance.now() - trimmed < trimMs) continue
+        freed = this.#handled
+        trimmed = performance.now()
         await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, this.#handled])
       } catch (reason) {
         if (this.#closed) return

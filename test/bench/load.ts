@@ -1,0 +1,203 @@
+// The load process: forked by run.ts for one run, told what to do in one LoadOrder, answers with one LoadAnswer and is
+// ended. Here the patterns become clients: who connects where, when the window opens, how it is wound up.
+import type { IdleConnections, LoadAnswer, LoadOrder, Mixed, Throughput, Window } from './patterns.ts'
+import { Peer, Publisher, Subscriber } from './peers.ts'
+import { rssBytes } from './proc.ts'
+import { stampBytes } from './wire.ts'
+import { World } from './world.ts'
+
+/** Bytes that publishers may be ahead of one subscriber, whatever the payload: no sane buffer overflows. */
+const aheadBytesMax = 512 * 1024
+const frameBytes = 40
+const paceMs = 1
+
+const quantile = (sorted: readonly number[], q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0
+const ascending = (values: number[]): number[] => values.sort((a, b) => a - b)
+
+/** Sends `rate` messages per second, spread over `publishers`, whatever comes back. Returns how to stop it. */
+function pace(publishers: readonly Publisher[], rate: number, late: number[]): () => void {
+  const start = performance.now()
+  let sent = 0
+  const timer = setInterval(() => {
+    const now = performance.now()
+    const due = Math.floor((now - start) * rate / 1000)
+    if (due > sent) late.push(now - start - (sent + 1) * 1000 / rate)
+    while (sent < due) publishers[sent++ % publishers.length]!.send(1)
+  }, paceMs)
+  return () => clearInterval(timer)
+}
+
+/** Connects the clients of a throughput pattern; subscribers first. */
+async function people(world: World, pattern: Throughput): Promise<void> {
+  const { ports: [near, far], payloadBytes } = world.order
+  const { shape, qos, publishers, subscribers, persistent } = pattern
+  const fanIn = shape === 'fan-in' ? publishers : 1
+  const aheadMax = Math.max(32, Math.min(pattern.aheadMax, Math.floor(aheadBytesMax / (payloadBytes + frameBytes) / fanIn)))
+  const topic = (i: number): string => `bench/${shape}/${i}`
+  for (let i = 0; i < publishers; i++) {
+    world.publishers.push(new Publisher(near!, { index: i, topic: topic(i), qos, fan: shape === 'fan-out' ? subscribers : 1, payloadBytes, aheadMax }))
+  }
+  for (let i = 0; i < subscribers; i++) {
+    const from = shape === 'pair' ? [world.publishers[i]!] : world.publishers
+    world.subscribers.push(new Subscriber((pattern.across ? far : near)!, from, world.came))
+  }
+  for (const [i, subscriber] of world.subscribers.entries()) {
+    await subscriber.connect(`subscriber-${i}`, !persistent)
+    await subscriber.subscribe([shape === 'fan-in' ? `bench/${shape}/+` : topic(i % publishers)], qos)
+  }
+  await Promise.all(world.publishers.map((publisher, i) => publisher.connect(`publisher-${i}`)))
+  world.watch(...world.publishers, ...world.subscribers)
+}
+
+function flow(world: World, flowing: boolean): void {
+  for (const publisher of world.publishers) {
+    publisher.flowing = flowing
+    publisher.pump()
+  }
+}
+
+/** Idle clients at the far node, 1,000 filters each, none of which matches anything. */
+async function idleFilters(world: World, count: number): Promise<void> {
+  const perClient = 1_000
+  const perPacket = 100
+  for (let client = 0; client * perClient < count; client++) {
+    const peer = await new Peer(world.order.ports[1]!, 4096).connect(`idle-${client}`)
+    world.idle.push(peer)
+    for (let first = 0; first < perClient; first += perPacket) {
+      await peer.subscribe(Array.from({ length: perPacket }, (_, i) => `idle/${client}/${first + i}/+/state`), 0, first + 1)
+    }
+  }
+  world.watch(...world.idle)
+}
+
+function answer(world: World, status: LoadAnswer['status'], more: Partial<LoadAnswer>): LoadAnswer {
+  const lost = world.lost === undefined ? {} : { status: 'disconnected' as const, detail: world.lost }
+  return { status, ...world.count(), peakRssMiB: world.peakRssMiB, ...more, ...lost }
+}
+
+const costOf = ({ cpu, delivered }: Window): number => (cpu.broker + cpu.redis) / delivered
+
+/** Without, with, without again. Brokers get cheaper while they run: the cheaper of the windows without is what counts, so that the filters cannot win by coming later. */
+async function filtersBetween(world: World, count: number): Promise<{ window?: Window; without?: Window }> {
+  const { warmMs } = world.order
+  const change = async (how: () => Promise<void>): Promise<void> => {
+    flow(world, false)
+    await world.settle()
+    await how()
+    flow(world, true)
+    await world.wait(warmMs)
+  }
+  await world.wait(2 * warmMs)
+  const before = await world.window()
+  await change(() => idleFilters(world, count))
+  const window = await world.window()
+  await change(async () => { for (const peer of world.idle) peer.end() })
+  const after = await world.window()
+  const without = before !== undefined && after !== undefined && costOf(after) < costOf(before) ? after : before
+  return { ...(window && { window }), ...(without && { without }) }
+}
+
+async function throughput(world: World, pattern: Throughput): Promise<LoadAnswer> {
+  await people(world, pattern)
+  flow(world, true)
+  await world.wait(world.order.warmMs)
+  const windows = pattern.idleFilters > 0 ? await filtersBetween(world, pattern.idleFilters) : { window: await world.window() }
+  flow(world, false)
+  const settled = await world.settle()
+  return answer(world, windows.window?.delivered === 0 ? 'stalled' : settled, {
+    ...(windows.window && { window: windows.window }), ...('without' in windows && { without: windows.without }),
+  })
+}
+
+async function openLoop(world: World, pattern: Throughput): Promise<LoadAnswer> {
+  await people(world, pattern)
+  const late: number[] = []
+  const stopPace = pace(world.publishers, pattern.rate, late)
+  await world.wait(world.order.warmMs)
+  const latencies: number[] = []
+  for (const subscriber of world.subscribers) subscriber.latencies = latencies
+  const window = await world.window()
+  for (const subscriber of world.subscribers) subscriber.latencies = undefined
+  stopPace()
+  const settled = await world.settle()
+  const sorted = ascending(latencies)
+  return answer(world, sorted.length === 0 ? 'stalled' : settled, {
+    ...(window && { window }),
+    ...(sorted.length > 0 && { latency: { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), max: sorted.at(-1)!, sendLateP99: quantile(ascending(late), 0.99) } }),
+  })
+}
+
+async function mixed(world: World, pattern: Mixed): Promise<LoadAnswer> {
+  const { ports: [near, far], payloadBytes } = world.order
+  const common = { fan: 1, payloadBytes, aheadMax: Infinity }
+  const wanted = new Publisher(near!, { ...common, index: 0, topic: 'bench/mixed/1', qos: 1 })
+  const flood = new Publisher(near!, { ...common, index: 1, topic: 'bench/mixed/0', qos: 0 })
+  const subscriber = new Subscriber((pattern.across ? far : near)!, [wanted, flood], world.came)
+  world.publishers.push(wanted, flood)
+  world.subscribers.push(subscriber)
+  await subscriber.connect('subscriber', false)
+  await subscriber.subscribe(['bench/mixed/1'], 1)
+  await subscriber.subscribe(['bench/mixed/0'], 0, 2)
+  await Promise.all([wanted.connect('wanted'), flood.connect('flood')])
+  world.watch(wanted, flood, subscriber)
+  const stopPace = pace([flood], pattern.rate, [])
+  await world.wait(world.order.warmMs)
+  wanted.countMax = pattern.count
+  wanted.flowing = true
+  wanted.pump()
+  const window = await world.window()
+  await world.settle(() => wanted.acknowledged.size === pattern.count)
+  stopPace()
+  const settled = await world.settle()
+  return answer(world, settled, { ...world.count([wanted]), ...(window && { window }) })
+}
+
+async function idleConnections(world: World, pattern: IdleConnections): Promise<LoadAnswer> {
+  const { ports, brokerPids, redisPid } = world.order
+  const atOnce = 50
+  const open = async (from: number, to: number): Promise<void> => {
+    let next = from
+    await Promise.all(Array.from({ length: atOnce }, async () => {
+      while (next < to) {
+        const i = next++
+        const peer = await new Peer(ports[i % ports.length]!, 1024).connect(`idle-${i}`)
+        await peer.subscribe([`bench/idle/${i}`], 1)
+        world.idle.push(peer)
+      }
+    }))
+    await world.wait(world.order.warmMs)
+  }
+  const rss = (pids: readonly number[]): number => pids.reduce((sum, pid) => sum + (rssBytes(pid) ?? 0), 0)
+  const redisPids = redisPid === undefined ? [] : [redisPid]
+  await open(0, pattern.warm)
+  const before = { broker: rss(brokerPids), redis: rss(redisPids), time: performance.now() }
+  await open(pattern.warm, pattern.warm + pattern.count)
+  const seconds = (performance.now() - before.time - world.order.warmMs) / 1000
+  world.watch(...world.idle)
+  world.sample()
+  return answer(world, 'ok', {
+    connections: {
+      bytesEach: (rss(brokerPids) - before.broker) / pattern.count, redisBytesEach: (rss(redisPids) - before.redis) / pattern.count,
+      perSecond: pattern.count / seconds,
+    },
+  })
+}
+
+function drive(world: World): Promise<LoadAnswer> {
+  const { pattern } = world.order
+  switch (pattern.kind) {
+    case 'throughput': return pattern.rate > 0 ? openLoop(world, pattern) : throughput(world, pattern)
+    case 'mixed': return mixed(world, pattern)
+    case 'idle-connections': return idleConnections(world, pattern)
+  }
+}
+
+process.once('disconnect', () => process.exit(0))
+process.once('message', (message) => {
+  const given = message as LoadOrder
+  const world = new World({ ...given, payloadBytes: Math.max(given.payloadBytes, stampBytes) })
+  drive(world).catch((error: unknown): LoadAnswer => answer(world, 'disconnected', { detail: (error as Error).message })).then((result) => {
+    world.end()
+    process.send?.(result, () => process.disconnect())
+  }, (error: unknown) => { throw error })
+})

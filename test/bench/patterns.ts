@@ -1,0 +1,124 @@
+// What is measured: the table of patterns, and the words in which the processes of the benchmark speak of a run. A pattern
+// says who publishes what to whom and where; it knows no system. `same` has all clients at node 0, `across` has the
+// publishers at node 0 and the subscribers at node 1, so a system of one node takes part in `same` only.
+
+export type Shape = 'pair' | 'fan-in' | 'fan-out'
+
+interface Base {
+  readonly name: string
+  readonly about: string
+  /** Whether publishers and subscribers are at different nodes. */
+  readonly across: boolean
+}
+
+export interface Throughput extends Base {
+  readonly kind: 'throughput'
+  readonly qos: 0 | 1
+  readonly shape: Shape
+  readonly publishers: number
+  readonly subscribers: number
+  readonly persistent: boolean
+  /** Idle wildcard filters that join for a second window; 0: there is one window. */
+  readonly idleFilters: number
+  /** How many messages a publisher may be ahead of its subscribers, so that nobody has to drop. */
+  readonly aheadMax: number
+  /** Messages per second of all publishers together, whatever comes back (open loop); 0: as fast as it goes. */
+  readonly rate: number
+}
+
+export interface Mixed extends Base {
+  readonly kind: 'mixed'
+  /** QoS 1 messages that one publisher sends … */
+  readonly count: number
+  /** … while another sends so many QoS 0 messages per second. */
+  readonly rate: number
+}
+
+export interface IdleConnections extends Base {
+  readonly kind: 'idle-connections'
+  readonly count: number
+  /** Connections made before the measured ones, so that code and heap are warm. */
+  readonly warm: number
+}
+
+export type Pattern = Throughput | Mixed | IdleConnections
+
+/** What the load process is told. */
+export interface LoadOrder {
+  readonly pattern: Pattern
+  /** MQTT ports: one for each node. */
+  readonly ports: readonly number[]
+  readonly brokerPids: readonly number[]
+  readonly redisPid: number | undefined
+  readonly payloadBytes: number
+  readonly warmMs: number
+  readonly windowMs: number
+}
+
+/** CPU microseconds. */
+export interface Cpu {
+  readonly broker: number
+  readonly redis: number
+  readonly load: number
+  /** All that the machine was busy with, and what its host took from it. */
+  readonly machine: number
+}
+
+/** One window: what was delivered in it and what it cost. */
+export interface Window {
+  readonly seconds: number
+  readonly delivered: number
+  readonly cpu: Cpu
+}
+
+/** What the load process answers. Counts of messages are of the whole run, not of the window. */
+export interface LoadAnswer {
+  /** `incomplete`: not all was delivered when the time to settle was over, though it still moved. */
+  readonly status: 'ok' | 'incomplete' | 'stalled' | 'disconnected'
+  readonly detail?: string
+  readonly window?: Window
+  /** The cheaper of the windows before the idle filters joined and after they left. */
+  readonly without?: Window
+  readonly sent: number
+  readonly acknowledged: number
+  /** Deliveries that are due: what was sent (QoS 0) or acknowledged (QoS 1), times its subscribers. */
+  readonly due: number
+  /** Of those, the ones that never came. */
+  readonly lost: number
+  readonly duplicates: number
+  readonly misordered: number
+  /** Came with another QoS than they were sent and subscribed with. */
+  readonly wrongQos: number
+  readonly peakRssMiB: number
+  readonly latency?: { readonly p50: number; readonly p99: number; readonly max: number; readonly sendLateP99: number }
+  readonly connections?: { readonly bytesEach: number; readonly perSecond: number; readonly redisBytesEach: number }
+}
+
+const both = [false, true] as const
+const where = (across: boolean): string => across ? 'across' : 'same'
+const shapes: Record<Shape, { publishers: number; subscribers: number; aheadMax: number; about: string }> = {
+  pair: { publishers: 4, subscribers: 4, aheadMax: 2_000, about: '4 publishers, each to its own subscriber' },
+  'fan-in': { publishers: 8, subscribers: 1, aheadMax: 500, about: '8 publishers to 1 subscriber' },
+  'fan-out': { publishers: 1, subscribers: 50, aheadMax: 500, about: '1 publisher to 50 subscribers' },
+}
+
+function throughput(name: string, shape: Shape, qos: 0 | 1, across: boolean, more: Partial<Throughput> = {}): Throughput {
+  const { about, ...counts } = shapes[shape]
+  return {
+    kind: 'throughput', name, about: `QoS ${qos}, ${about}${across ? ' at another node' : ''}`,
+    qos, shape, across, persistent: false, idleFilters: 0, rate: 0, ...counts, ...more,
+  }
+}
+
+export const patterns: readonly Pattern[] = [
+  ...([0, 1] as const).flatMap((qos) => (['pair', 'fan-in', 'fan-out'] as const).flatMap((shape) =>
+    both.map((across) => throughput(`qos${qos}-${shape}-${where(across)}`, shape, qos, across)))),
+  ...both.map((across) => throughput(`qos1-pair-persistent-${where(across)}`, 'pair', 1, across, { persistent: true, about: `QoS 1, 4 pairs, persistent sessions${across ? ' at another node' : ''}` })),
+  ...both.map((across) => throughput(`qos1-latency-${where(across)}`, 'pair', 1, across, { rate: 2_000, about: `QoS 1, 4 pairs, 2,000 msg/s in all, open loop${across ? ', across nodes' : ''}` })),
+  ...both.map((across): Mixed => ({ kind: 'mixed', name: `mixed-${where(across)}`, across, count: 2_000, rate: 2_000, about: `2,000 QoS 1 messages while another client publishes 2,000 QoS 0 msg/s; one subscriber${across ? ' at another node' : ''} has both` })),
+  throughput('idle-filters', 'pair', 0, true, { idleFilters: 10_000, about: 'qos0-pair-across, without, with and again without 10,000 idle wildcard filters at the other node' }),
+  { kind: 'idle-connections', name: 'idle-connections', across: false, count: 2_000, warm: 500, about: '2,000 idle connections with one subscription each, over all nodes' },
+]
+
+/** What `--quick` runs when it is not told otherwise. */
+export const quickPatterns: readonly string[] = ['qos0-pair-across', 'qos1-pair-across', 'qos1-latency-across']

@@ -1,0 +1,53 @@
+// What the kernel says about processes and this machine: CPU time and memory from /proc, never from a process about
+// itself. Linux only. A process that is gone yields undefined, so that a crash does not hide what was read before.
+import { readFileSync } from 'node:fs'
+import { cpus, totalmem } from 'node:os'
+
+/** USER_HZ, in which /proc counts CPU time: 100 on every Linux that Node supports. */
+const ticksPerSecond = 100
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return undefined // the process ended
+  }
+}
+
+/** User and system time of all threads of the process so far, in microseconds. */
+export function cpuMicroseconds(pid: number): number | undefined {
+  const stat = read(`/proc/${pid}/stat`)
+  if (stat === undefined) return undefined
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name before it may hold spaces
+  return (Number(fields[11]) + Number(fields[12])) * (1_000_000 / ticksPerSecond)
+}
+
+/** What all cores were busy with so far, with what the host of a virtual machine took (steal), in microseconds. */
+export function machineMicroseconds(): number {
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = (read('/proc/stat') ?? '').split('\n')[0]!.trim().split(/\s+/).slice(1).map(Number)
+  return (user + nice + system + irq + softirq + steal) * (1_000_000 / ticksPerSecond)
+}
+
+const statusBytes = (pid: number, field: string): number | undefined => {
+  const line = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(read(`/proc/${pid}/status`) ?? '')
+  return line === null ? undefined : Number(line[1]) * 1024
+}
+
+export const rssBytes = (pid: number): number | undefined => statusBytes(pid, 'VmRSS')
+
+/** The most memory the process had resident at any time. */
+export const peakRssBytes = (pid: number): number | undefined => statusBytes(pid, 'VmHWM')
+
+export interface Machine {
+  readonly cpu: string
+  readonly cores: number
+  readonly memoryGiB: number
+  readonly kernel: string
+}
+
+export function machine(): Machine {
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30),
+    kernel: read('/proc/sys/kernel/osrelease')?.trim() ?? 'unknown',
+  }
+}

@@ -1,0 +1,74 @@
+// One run: a fresh system, a load process, one answer. Whatever happens, it comes back with a result and leaves nothing
+// running: a broker that dies is `crashed`, a load process that does not come to an end is `stalled` and is ended.
+import { fileURLToPath } from 'node:url'
+import { Child } from './children.ts'
+import type { LoadAnswer, LoadOrder, Pattern } from './patterns.ts'
+import { Running, type Fsync, type System } from './systems.ts'
+
+export interface RunSettings {
+  readonly payloadBytes: number
+  readonly warmMs: number
+  readonly windowMs: number
+  readonly fsync: Fsync
+  /** A folder of our own for data; each run has one inside it. */
+  readonly folder: string
+}
+
+export interface RunResult extends Partial<Omit<LoadAnswer, 'status' | 'detail'>> {
+  readonly system: string
+  readonly pattern: string
+  readonly round: number
+  readonly status: LoadAnswer['status'] | 'crashed' | 'failed'
+  readonly detail?: string
+}
+
+const loadPath = fileURLToPath(new URL('./load.js', import.meta.url))
+/** Beyond its windows: connecting, 10,000 filters one by one, settling. */
+const patienceMs = 90_000
+/** Time for a dying broker's exit to be seen after its connections were. */
+const autopsyMs = 500
+
+async function load(order: LoadOrder): Promise<LoadAnswer | { status: 'stalled' | 'failed'; detail: string }> {
+  const child = new Child('load', process.execPath, [loadPath], { ipc: true })
+  let timer: NodeJS.Timeout | undefined
+  try {
+    return await new Promise((resolve) => {
+      timer = setTimeout(() => resolve({ status: 'stalled', detail: 'the run did not come to an end' }), 6 * order.warmMs + 3 * order.windowMs + patienceMs)
+      child.process.once('message', (message) => resolve(message as LoadAnswer))
+      child.process.once('exit', () => resolve({ status: 'failed', detail: `the load process ended: ${child.output.slice(-300)}` }))
+      child.process.send(order)
+    })
+  } finally {
+    clearTimeout(timer)
+    await child.end()
+  }
+}
+
+async function attempt(system: System, pattern: Pattern, round: number, settings: RunSettings): Promise<RunResult> {
+  const about = { system: system.name, pattern: pattern.name, round }
+  const { payloadBytes, warmMs, windowMs } = settings
+  try {
+    await using running = await Running.start(system, `${settings.folder}/${system.name}`, settings.fsync)
+    const answer = await load({
+      pattern, payloadBytes, warmMs, windowMs,
+      ports: running.nodes.map(({ port }) => port),
+      brokerPids: running.nodes.map(({ child }) => child.pid), redisPid: running.redis?.child.pid,
+    })
+    if (answer.status === 'disconnected') await new Promise((resolve) => setTimeout(resolve, autopsyMs))
+    const { crash } = running
+    return { ...about, ...answer, ...(crash !== undefined && { status: 'crashed' as const, detail: crash }) }
+  } catch (error) {
+    return { ...about, status: 'failed', detail: (error as Error).message }
+  }
+}
+
+/** A system that dies before the first message (stock does at times: a race of its Redis connections) gets a second chance, and it shows. */
+export async function run(system: System, pattern: Pattern, round: number, settings: RunSettings): Promise<RunResult> {
+  const first = await attempt(system, pattern, round, settings)
+  if (!['crashed', 'failed'].includes(first.status) || (first.sent ?? 0) > 0) return first
+  const second = await attempt(system, pattern, round, settings)
+  return { ...second, detail: `${second.detail ?? ''} (at the second attempt; the first: ${first.detail ?? first.status})`.trim() }
+}
+
+/** Patterns across nodes, and those about another node, need two. */
+export const takesPart = (system: System, pattern: Pattern): boolean => !pattern.across || system.nodes > 1

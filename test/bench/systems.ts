@@ -1,0 +1,129 @@
+// The systems that are compared, each started afresh for every run: our cluster of two nodes, one node of it, two nodes of
+// the stock stack, and Mosquitto when it is installed. Also the Redis they share: one redis-server of our own per run,
+// in an empty folder.
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { freePort } from '../support/redis.ts'
+import { Child } from './children.ts'
+
+export type Fsync = 'always' | 'everysec'
+
+export interface System {
+  readonly name: string
+  readonly about: string
+  readonly nodes: 1 | 2
+  readonly redis: boolean
+  /** Node `index`; resolves when it serves. */
+  start(index: number, redisPort: number, folder: string): Promise<Node>
+}
+
+export interface Node {
+  readonly child: Child
+  readonly port: number
+}
+
+const mainPath = fileURLToPath(new URL('../../broker/main.js', import.meta.url))
+const stockPath = fileURLToPath(new URL('./stock-node.js', import.meta.url))
+const idOf = (index: number): string => String.fromCharCode(97 + index)
+
+/** A Node.js broker: it says over IPC where it listens. */
+async function startNode(name: string, argv: readonly string[]): Promise<Node> {
+  const child = new Child(name, process.execPath, argv, { ipc: true })
+  let port: number | undefined
+  child.process.once('message', (message: { listen: string[] }) => { port = Number(new URL(message.listen[0]!).port) })
+  return { child, port: await child.until(() => port) }
+}
+
+const startOurs = (index: number, redisPort: number): Promise<Node> => startNode(`ours ${idOf(index)}`, [
+  mainPath, 'node', '--id', idOf(index), '--listen', 'mqtt://127.0.0.1:0', '--redis', `redis://127.0.0.1:${redisPort}`,
+  '--prefix', 'bench', '--admin', 'off', '--log-level', 'warn',
+])
+
+const accepts = (port: number): Promise<true | undefined> => new Promise((resolve) => {
+  const socket = connect(port, '127.0.0.1', () => {
+    socket.destroy()
+    resolve(true)
+  }).on('error', () => resolve(undefined))
+})
+
+/** No limits that drop, nothing on disk, no Nagle: as fast and as lossless as it can be. */
+async function startMosquitto(_index: number, _redisPort: number, folder: string): Promise<Node> {
+  const port = await freePort()
+  const file = join(folder, 'mosquitto.conf')
+  writeFileSync(file, [
+    `listener ${port} 127.0.0.1`, 'user root', 'allow_anonymous true', 'persistence false', 'set_tcp_nodelay true', 'sys_interval 0',
+    'max_inflight_messages 0', 'max_queued_messages 0', 'max_queued_bytes 0', 'connection_messages false', 'log_type error', 'log_dest stderr', '',
+  ].join('\n'))
+  const child = new Child('mosquitto', 'mosquitto', ['-c', file])
+  await child.until(() => accepts(port))
+  return { child, port }
+}
+
+export const systems: readonly System[] = [
+  { name: 'ours', about: 'two nodes of aedes-cluster', nodes: 2, redis: true, start: startOurs },
+  { name: 'ours-1', about: 'one node of aedes-cluster', nodes: 1, redis: true, start: startOurs },
+  {
+    name: 'stock', about: 'two nodes of Aedes with mqemitter-redis and aedes-persistence-redis', nodes: 2, redis: true,
+    start: (index, redisPort) => startNode(`stock ${idOf(index)}`, [stockPath, idOf(index), String(redisPort)]),
+  },
+  { name: 'mosquitto', about: 'Mosquitto, when it is installed', nodes: 1, redis: false, start: startMosquitto },
+]
+
+/** The first line that a program says of its version; undefined when it is not installed. */
+export function versionOf(program: string, ...argv: readonly string[]): string | undefined {
+  try {
+    return execFileSync(program, argv, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).split('\n')[0]
+  } catch (error) {
+    const { stdout } = error as { stdout?: string } // `mosquitto -h` says its version and exits with 3
+    return stdout === undefined || stdout === '' ? undefined : stdout.split('\n')[0]
+  }
+}
+
+async function startRedis(folder: string, fsync: Fsync): Promise<Node> {
+  const port = await freePort()
+  // No rewrite of the file in the middle of a window: it would fork.
+  const child = new Child('redis-server', 'redis-server', [
+    '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'yes', '--appendfsync', fsync,
+    '--auto-aof-rewrite-percentage', '0',
+  ])
+  await child.until(() => child.output.includes('Ready to accept connections') ? true : undefined)
+  return { child, port }
+}
+
+/** A running system with its Redis; `await using` ends it. */
+export class Running implements AsyncDisposable {
+  readonly nodes: Node[] = []
+  redis: Node | undefined
+  readonly #folder: string
+
+  private constructor(folder: string) {
+    this.#folder = folder
+  }
+
+  static async start(system: System, folder: string, fsync: Fsync): Promise<Running> {
+    mkdirSync(folder, { recursive: true })
+    const running = new Running(folder)
+    try {
+      if (system.redis) running.redis = await startRedis(folder, fsync)
+      for (let i = 0; i < system.nodes; i++) running.nodes.push(await system.start(i, running.redis?.port ?? 0, folder))
+      return running
+    } catch (error) {
+      await running[Symbol.asyncDispose]()
+      throw error
+    }
+  }
+
+  /** Why one of its processes is gone. */
+  get crash(): string | undefined {
+    return [...this.nodes, ...(this.redis === undefined ? [] : [this.redis])].map(({ child }) => child.crash).find((reason) => reason !== undefined)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.nodes.map(({ child }) => child.end()))
+    await this.redis?.child.end()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+}
