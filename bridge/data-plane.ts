@@ -23,7 +23,6 @@ import { SessionWriter, type SessionHolder } from './session-writer.ts'
 import { Sessions, type Session } from './sessions.ts'
 
 const blockMs = 1_000
-const sweepMs = 1_000
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
 
@@ -49,7 +48,6 @@ export class DataPlane {
   #closed = false
   #grace: NodeJS.Timeout | undefined
   readonly #absent = new AbsentNodes()
-  #sweeping: NodeJS.Timeout | undefined
 
   private constructor(options: DataPlaneOptions, receiver: Receiver, connections: { redis: Redis; journal: Redis; inbox: Redis }, membership: Membership) {
     this.#options = options
@@ -77,6 +75,7 @@ export class DataPlane {
     this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
+      stillOwned: (session) => this.stillOwned(session),
       onMoved: (session) => receiver.moved(session),
     })
     this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, options.queueMessagesMax, {
@@ -122,7 +121,7 @@ export class DataPlane {
       onAmnesia: () => { this.#heal().catch(this.#options.onError) },
       onDead: (nodeId) => this.sessions.estate(nodeId),
     })
-    this.#sweep()
+    this.sessions.start(() => [...this.#nodes].sort()[0] === this.nodeId, this.#options.onError)
   }
 
   get nodeId(): string {
@@ -136,6 +135,10 @@ export class DataPlane {
 
   get routes(): Iterable<Route> {
     return this.#table.entries()
+  }
+
+  isWanted(topic: string): boolean {
+    return this.#table.match(topic).qos0.length > 0
   }
 
   get connection(): Redis {
@@ -280,9 +283,20 @@ export class DataPlane {
     this.#sessionWriter.touch(holder)
   }
 
-  /** Puts a Retained Message into the queue of a session, behind what is there. */
+  /** Puts a message into the queue of a session, behind what is there; resolves when it is stored. */
+  enqueue(message: Message, sid: string): Promise<void> {
+    return this.#queues.push(message, sid)
+  }
+
+  /** Stores Retained Messages without publishing them. */
+  async keep(messages: readonly Message[]): Promise<void> {
+    await this.#retained.store(messages)
+    await this.#retained.tell(messages)
+  }
+
+  /** Puts a Retained Message into the queue of a session because of a SUBSCRIBE. */
   replay(message: Message, sid: string): Promise<void> {
-    return this.#queues.push({ ...message, replay: true, packed: undefined, frames: undefined }, sid)
+    return this.enqueue({ ...message, replay: true, packed: undefined, frames: undefined }, sid)
   }
 
   /** A write of an owner was refused: true when the session is ours after all, because Redis lost its data and we wrote it down again. */
@@ -301,16 +315,6 @@ export class DataPlane {
     const filters = this.#table.filtersOfSession(sid, topic)
     for (const filter of filters) this.#table.setSession(sid, filter, undefined)
     this.#journal.append(filters.map((filter) => ({ type: 'session', sid, filter, options: undefined }))).catch(this.#options.onError)
-  }
-
-  /** One node sweeps for all: the first of those alive. Wills and expiries that are due are due for anybody. */
-  #sweep(): void {
-    this.#sweeping = setTimeout(() => {
-      const first = [...this.#nodes].sort()[0] === this.nodeId
-      const swept = first ? this.sessions.sweep().catch(this.#options.onError) : Promise.resolve()
-      swept.finally(() => { if (!this.#closed && !this.#fenced) this.#sweep() }).catch(this.#options.onError)
-    }, sweepMs)
-    this.#sweeping.unref()
   }
 
   // Faults
@@ -376,7 +380,7 @@ export class DataPlane {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#grace)
-    clearTimeout(this.#sweeping)
+    this.sessions.close()
     this.#absent.close()
     this.#batches.close()
     this.#queues.close()

@@ -9,6 +9,7 @@ export const keyTable = {
   leases: { key: '{bus}:leases', type: 'hash', meaning: 'node id → since when unbroken and when last renewed, µs of Redis\' clock' },
   batches: { key: '{bus}:batches', type: 'hash', meaning: 'node id → number of its last journal batch' },
   dead: { key: '{bus}:dead', type: 'set', meaning: 'node ids whose place is taken and whose estate is not done' },
+  imported: { key: '{bus}:imported', type: 'set', meaning: 'wills that `import` has published: broker id, space, Client Identifier' },
   position: { key: '{bus}:position', type: 'string', meaning: 'number of the last journal entry: what a barrier reads' },
   journal: { key: '{bus}:journal', type: 'stream', meaning: 'changes of the tables all nodes hold; ids n-0, contiguous' },
   routes: { key: '{bus}:routes:<node id>', type: 'hash', meaning: 'filter → kind: the routes of one node, the snapshot of the journal' },
@@ -39,7 +40,7 @@ export class Keys {
     this.prefix = prefix
   }
 
-  bus(noun: 'generation' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'position' | 'journal'): string {
+  bus(noun: 'generation' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'imported' | 'position' | 'journal'): string {
     return `${this.prefix}:{bus}:${noun}`
   }
 

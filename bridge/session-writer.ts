@@ -23,6 +23,8 @@ export interface SessionWrites {
   /** Free identifiers for messages out of the queue, and the order of the first. */
   readonly free: readonly number[]
   readonly order: number
+  /** Bytes that there is room for. */
+  readonly bytes: number
 }
 
 export interface SessionReply {
@@ -38,8 +40,8 @@ export interface SessionHolder {
   /** What to write now; undefined when there is nothing. The same until `written` is called. */
   takeWrites(): SessionWrites | undefined
   written(writes: SessionWrites, reply: SessionReply): void
-  /** The session has another owner, or is gone. */
-  moved(): void
+  /** The session has another owner, or is gone: nothing of `writes` is written. */
+  moved(writes: SessionWrites): void
 }
 
 /** Sessions of one call: bounds the time that the script takes. */
@@ -95,13 +97,13 @@ class Partition {
     for (const { holder: { session }, writes } of call) {
       for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const) keys.push(this.#keys.session(session.sid, noun))
       argv.push(session.sid, session.owner, session.n, writes.acknowledged.length, ...writes.acknowledged, writes.received.length, ...writes.received,
-        writes.incoming.length * 2, ...writes.incoming.flat(), writes.released.length, ...writes.released, writes.order, writes.free.length, ...writes.free)
+        writes.incoming.length * 2, ...writes.incoming.flat(), writes.released.length, ...writes.released, writes.order, writes.bytes, writes.free.length, ...writes.free)
     }
     const replies = await this.#call(keys, argv)
     if (replies === undefined) return
     for (const [i, { holder, writes }] of call.entries()) {
       const reply = replies[i]!
-      if (Buffer.isBuffer(reply)) holder.moved()
+      if (Buffer.isBuffer(reply)) holder.moved(writes)
       else holder.written(writes, { left: reply[0], messages: (reply.slice(1) as Buffer[]).map(decode) })
     }
   }

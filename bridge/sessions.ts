@@ -54,11 +54,17 @@ export interface SessionEvents {
   append(changes: readonly Change[]): Promise<void>
   /** A will is to be published; resolves when it is stored. `n` tells a second publishing of the same will. */
   publishWill(message: Message): Promise<void>
+  /** A write of ours was refused: whether the session is ours after all, because Redis lost its data and we wrote it down again. */
+  stillOwned(session: Session): Promise<boolean>
   /** Ends a connection whose session is owned by somebody else by now. */
   onMoved(session: Session): void
 }
 
+const sweepMs = 1_000
 const willHoldMs = 10_000
+/** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending: as session-claim.lua says. */
+type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer]
+
 /** Entries of {s<n>}:due looked at per partition and sweep. */
 const sweepMax = 100
 
@@ -97,6 +103,7 @@ export class Sessions {
   readonly #events: SessionEvents
   /** sid → session of a client that is connected here. */
   readonly #own = new Map<string, Session>()
+  #sweeping: NodeJS.Timeout | undefined
 
   constructor(redis: Redis, keys: Keys, nodeId: () => string, events: SessionEvents) {
     this.#redis = redis
@@ -134,23 +141,30 @@ export class Sessions {
    */
   async claim(request: SessionRequest): Promise<Session> {
     const partition = shardOf(request.clientId, partitions)
-    const clientsKey = this.#keys.partition(partition, 'clients')
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
+    let known = '' // most clients are new; of another the refusal tells the session
     return retrying(this.#redis, async () => {
-      const known = await this.#redis.hget(clientsKey, request.clientId) ?? ''
-      const fresh = partition.toString(16) + randomBytes(9).toString('base64url')
-      proposed.add(fresh)
-      const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session')], [
-        request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
-        request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0,
-      ]) as [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer]
-      if (proposed.has(known)) reply[2] = 0
-      return this.#claimed(request, known, reply)
+      for (;;) {
+        const fresh = partition.toString(16) + randomBytes(9).toString('base64url')
+        proposed.add(fresh)
+        try {
+          const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session')], [
+            request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
+            request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0,
+          ]) as ClaimReply
+          if (proposed.has(known)) reply[2] = 0
+          return await this.#claimed(request, known, reply)
+        } catch (reason) {
+          const error = toBridgeError(reason)
+          if (error.code !== 'ERR_BRIDGE_STALE') throw error
+          known = /^STALE ?(.*)$/.exec(error.message)?.[1] ?? ''
+        }
+      }
     })
   }
 
-  async #claimed(request: SessionRequest, known: string, [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending]:
-  [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer]): Promise<Session> {
+  async #claimed(request: SessionRequest, known: string, reply: ClaimReply): Promise<Session> {
+    const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
     const stored = new Map([...pairs(subscriptions)].map(([filter, options]) => [filter.toString(), decodeSubscription(options.toString())]))
@@ -227,13 +241,24 @@ export class Sessions {
   }
 
   async #change(session: Session, argv: readonly string[], changes: readonly Change[]): Promise<void> {
-    await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', this.#subscribeKeys(session.sid), [session.sid, session.owner, ...argv]))
+    await this.#subscribeScript(session, argv)
     await this.#events.append(changes)
     await this.#journalDone(session)
   }
 
   async #journalDone(session: Session): Promise<void> {
-    await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', this.#subscribeKeys(session.sid), [session.sid, session.owner]))
+    await this.#subscribeScript(session, [])
+  }
+
+  async #subscribeScript(session: Session, argv: readonly string[]): Promise<void> {
+    for (;;) {
+      try {
+        await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', this.#subscribeKeys(session.sid), [session.sid, session.owner, ...argv]))
+        return
+      } catch (reason) {
+        if (toBridgeError(reason).code !== 'ERR_BRIDGE_MOVED' || !await this.#events.stillOwned(session)) throw reason
+      }
+    }
   }
 
   #subscribeKeys(sid: string): string[] {
@@ -241,6 +266,20 @@ export class Sessions {
   }
 
   // Time
+
+  /** Begins to look, every second, for what is due, as long as `first` says that this node does it for all. */
+  start(first: () => boolean, onError: (error: Error) => void): void {
+    this.#sweeping = setTimeout(() => {
+      const swept = first() ? this.sweep().catch(onError) : Promise.resolve()
+      void swept.finally(() => { if (this.#sweeping !== undefined) this.start(first, onError) })
+    }, sweepMs)
+    this.#sweeping.unref()
+  }
+
+  close(): void {
+    clearTimeout(this.#sweeping)
+    this.#sweeping = undefined
+  }
 
   /** Publishes the wills and ends the sessions that are due. Anybody may; one node of the cluster does, every second. */
   async sweep(): Promise<void> {

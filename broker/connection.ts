@@ -94,6 +94,8 @@ export class Connection implements PacketHandler {
   #incoming = new Incoming(undefined)
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
+  /** Its session outlives it; known with the session. */
+  lasting = false
   /** The client's session, once this node owns it. */
   session: Session | undefined
 
@@ -137,10 +139,11 @@ export class Connection implements PacketHandler {
     this.#mqtt5 = this.#client.version === 5
     const receiveMaximum = Math.min(this.#client.receiveMaximum, limits.inFlightMax)
     this.#window = new Window(receiveMaximum, (pending, messageId) => this.#send(pending, messageId))
-    if (!this.#client.clean && this.session !== undefined) {
+    if (this.lasting && this.session !== undefined) {
       this.#stored = new StoredSession(this.session, receiveMaximum, {
         write: (message, messageId, dup) => this.#writeStored(message, messageId, dup),
         pubrel: (messageId) => this.#acknowledge(PacketType.pubrel, messageId, 0),
+        room: () => this.outbox.slow ? 0 : limits.outboxLowBytes,
         touch: (holder) => this.#host.touch(holder),
         moved: () => this.#host.moved(this),
       })
@@ -349,6 +352,7 @@ export class Connection implements PacketHandler {
 
   #drained(): void {
     this.#host.slow(this, false)
+    this.#stored?.ring()
     for (const resolve of this.#room.splice(0)) resolve()
   }
 

@@ -49,7 +49,7 @@ export class Dispatch implements EngineHost, Receiver {
     const before = this.#table.get(filter, connection)
     this.#table.add(filter, connection, options)
     const kind = kindOf(connection, options)
-    if (!connection.client.clean && connection.session !== undefined) await this.#plane.sessions.subscribe(connection.session, filter, storedOf(options))
+    if (connection.lasting && connection.session !== undefined) await this.#plane.sessions.subscribe(connection.session, filter, storedOf(options))
     if (before !== undefined) {
       const old = kindOf(connection, before)
       if (old === kind) return
@@ -112,6 +112,10 @@ export class Dispatch implements EngineHost, Receiver {
     else this.#pressure.drained(connection)
   }
 
+  isWanted(topic: string): boolean {
+    return this.#plane.isWanted(topic)
+  }
+
   onClient(): void {
     this.#events.onClient()
   }
@@ -154,6 +158,7 @@ export class Dispatch implements EngineHost, Receiver {
   /** @throws BridgeError when the bridge closes; while Redis is away the client waits */
   async claim(connection: Connection, request: SessionRequest): Promise<void> {
     connection.session = await this.#plane.sessions.claim(request)
+    connection.lasting = request.expirySeconds !== 0
     if (connection.isClosed) this.released(connection, false) // it left while we asked
     else this.#bySid.set(connection.session.sid, connection)
   }
@@ -210,5 +215,5 @@ const storedOf = ({ qos, noLocal, retainAsPublished, identifier }: SubscriptionO
 
 /** Sessions with a queue want bodies of QoS 0 publishes only, unless they subscribed with QoS 0. */
 function kindOf(connection: Connection, { qos }: SubscriptionOptions): number {
-  return connection.client.clean || qos === 0 ? RouteKind.everything : RouteKind.qos0
+  return !connection.lasting || qos === 0 ? RouteKind.everything : RouteKind.qos0
 }

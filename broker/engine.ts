@@ -8,7 +8,7 @@ import mqttPacket, { type IPublishPacket, type ISubscribePacket, type Packet } f
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
-import { SessionOption, type Bridge, type SessionRequest } from '../bridge/index.ts'
+import { SessionOption, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
 import type { Config } from './config.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
@@ -81,11 +81,16 @@ export interface EngineHost extends Omit<ConnectionHost, 'violated' | 'handle'> 
   unsubscribed(connection: Connection, filter: string): void
   /** SUBACK is on its way: Retained Messages may follow. */
   replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void
+  /** Whether anybody in the cluster subscribed to what `topic` matches. */
+  isWanted(topic: string): boolean
   onClient(): void
   onClientGone(): void
   onClientError(clientId: string | undefined, error: Error): void
   onError(error: Error): void
 }
+
+/** The message of a packet as Aedes and its persistences hold it. */
+export const messageOfPacket = (packet: Omit<IPublishPacket, 'cmd'>): Message => messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 }))
 
 /** Connections by the stream that Aedes writes to: the outbound hook. */
 const connections = new WeakMap<object, Connection>()
@@ -235,7 +240,7 @@ export class Engine {
     const will = client._will
     this.#host.claim(connection, {
       clientId: client.id!, cleanStart: client._cleanStart, expirySeconds: never ? -1 : client.sessionExpiryInterval!,
-      will: will === undefined ? undefined : { message: messageOf(will, (publish) => mqttPacket.generate(publish as Packet, { protocolVersion: 5 })), delaySeconds: will.properties?.willDelayInterval ?? 0 },
+      will: will === undefined ? undefined : { message: messageOfPacket(will), delaySeconds: will.properties?.willDelayInterval ?? 0 },
     }).then(() => {
       if (!connection.isClosed) this.#claimed.set(client.id!, connection)
       done(null, true) // Aedes looks whether the client is still there
@@ -280,9 +285,9 @@ export class Engine {
     return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
   }
 
-  /** Aedes' own publishes: who came and went, on the control plane. A SUBSCRIBE is too frequent to be told to everybody. */
+  /** Aedes' own publishes: who came and went, on the control plane, when somebody in the cluster wants to hear it. */
   #publish(packet: IPublishPacket, done: Done | undefined): void {
-    if (!/^\$SYS\/[^/]+\/new\/(un)?subscribes$/.test(packet.topic)) this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
+    if (this.#host.isWanted(packet.topic)) this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
     if (done !== undefined) setImmediate(done)
   }
 

@@ -3,12 +3,13 @@
 import { readFileSync } from 'node:fs'
 import { check } from './cli/check.ts'
 import { helpText } from './cli/help.ts'
+import { importCommand } from './cli/import.ts'
 import { node, type Interrupt } from './cli/node.ts'
 import { ChildEnded, up } from './cli/up.ts'
 import { nearest } from './config.ts'
 import { exitCodes, OperatorError } from './errors.ts'
 
-const commands = { up, node, check } as const
+const commands = { up, node, check, import: importCommand } as const
 
 /** Settles at the first signal; a second one ends the process at once. */
 function interruptOf(): Interrupt {

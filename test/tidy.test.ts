@@ -24,7 +24,7 @@ describe('who may import what', () => {
   test('each runtime dependency is imported by one file or folder', () => {
     const homes: Record<string, string[]> = {
       aedes: ['broker/engine.ts'],
-      'aedes-persistence-redis': ['bridge/persistence.ts'],
+      'aedes-persistence-redis': ['bridge/import.ts'],
       ioredis: ['bridge/redis.ts', 'bridge/stock-redis.ts'],
       'mqemitter-redis': ['bridge/emitter.ts'],
       'mqtt-packet': ['broker/engine.ts'],

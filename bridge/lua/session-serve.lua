@@ -4,7 +4,8 @@
 -- already was moved by the call whose reply was lost.
 -- KEYS   owners, then of each session: session queue inflight incoming
 -- ARGV   of each session: sid, owner, n, then five lists, each with its count before it: acknowledged ids · received ids ·
---        incoming id, n, id, n … · released ids · free ids to move messages under, their first order before the count
+--        incoming id, n, id, n … · released ids · free ids to move messages under, before their count the first order and how many
+--        bytes may come (the last message may exceed it)
 -- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "MOVED"
 -- COST   O(ids)
 local ownersKey = KEYS[1]
@@ -22,8 +23,8 @@ for s = 2, #KEYS, 4 do
   local sid, owner, n = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   at = at + 3
   local acknowledged, received, incoming, released = list(), list(), list(), list()
-  local order = tonumber(ARGV[at])
-  at = at + 1
+  local order, room = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  at = at + 2
   local free = list()
   if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'MOVED'
   else
@@ -39,11 +40,13 @@ for s = 2, #KEYS, 4 do
     if #released > 0 then redis.call('HDEL', incomingKey, unpack(released)) end
     local moved = { 0 }
     for i, id in ipairs(free) do
+      if room <= 0 then break end
       local entry = redis.call('HGET', inflightKey, id)
       if entry then moved[#moved + 1] = string.match(entry, '^%d+ (.*)$') or ''
       else
         local body = redis.call('LPOP', queueKey)
         if not body then break end
+        room = room - #body
         redis.call('HSET', inflightKey, id, (order + i - 1) .. ' ' .. body)
         moved[#moved + 1] = body
       end

@@ -10,6 +10,8 @@ export interface StoredSessionHost {
   /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
   write(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined
   pubrel(messageId: number): void
+  /** Bytes that may be written to the client now; 0: it is behind, and `ring` is called when it has caught up. */
+  room(): number
   /** There is something to write. */
   touch(holder: SessionHolder): void
   moved(): void
@@ -32,7 +34,7 @@ export class StoredSession implements SessionHolder {
   #closed = false
   #acknowledged: number[] = []
   #received: number[] = []
-  #incoming: [number, string][] = []
+  #incoming: (readonly [number, string])[] = []
   #released: number[] = []
   readonly #recorded = new Map<number, () => void>()
   readonly #forgotten = new Map<number, () => void>()
@@ -107,9 +109,10 @@ export class StoredSession implements SessionHolder {
 
   takeWrites(): SessionWrites | undefined {
     if (this.#closed) return undefined
-    const free = this.#rung ? this.#free() : []
+    const bytes = this.#host.room()
+    const free = this.#rung && bytes > 0 ? this.#free() : []
     if (free.length > 0) this.#rung = false
-    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, free, order: this.#order }
+    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, free, order: this.#order, bytes }
     if (free.length + writes.acknowledged.length + writes.received.length + writes.incoming.length + writes.released.length === 0) return undefined
     this.#acknowledged = []
     this.#received = []
@@ -145,8 +148,14 @@ export class StoredSession implements SessionHolder {
     if (this.#rung || this.#acknowledged.length > 0) this.#host.touch(this)
   }
 
-  moved(): void {
-    if (!this.#closed) this.#host.moved()
+  /** What was not written is written when the session proves to be ours after all. */
+  moved({ acknowledged, received, incoming, released }: SessionWrites): void {
+    if (this.#closed) return
+    this.#acknowledged = [...acknowledged, ...this.#acknowledged]
+    this.#received = [...received, ...this.#received]
+    this.#incoming = [...incoming, ...this.#incoming]
+    this.#released = [...released, ...this.#released]
+    this.#host.moved()
   }
 
   close(): void {

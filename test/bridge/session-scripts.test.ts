@@ -37,7 +37,7 @@ const serve = async (sid: string, owner: string, argv: readonly (string | number
 const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100): Promise<unknown> =>
   text(await run('queue-append', [...of('appended', 'owners', 'published'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
     [node, batch, max, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
-const nothing = [0, 0, 0, 0, 0, 0]
+const nothing = [0, 0, 0, 0, 0, 0, 0]
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
   const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
@@ -168,13 +168,13 @@ describe('queue-append and session-serve', () => {
   test('moves, acknowledges, receives; sent again it changes nothing; the loser is told', async () => {
     const { owner } = await claim('a@1', '', '3s')
     await append('a@1', 1, [['m1', '', 0], ['m2', '', 0], ['m3', '', 0]], { '3s': [1, 2, 3] })
-    const move = [0, 0, 0, 0, 10, 2, 7, 8]
+    const move = [0, 0, 0, 0, 10, 1_000, 2, 7, 8]
     for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, move)).toEqual([[1, 'm1', 'm2']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '10 m1', 8: '11 m2' })
-    expect(await serve('3s', owner, [1, 7, 1, 8, 2, 5, '1', 0, 12, 1, 9])).toEqual([[0, 'm3']])
+    expect(await serve('3s', owner, [1, 7, 1, 8, 2, 5, '1', 0, 12, 1_000, 1, 9])).toEqual([[0, 'm3']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 8: '11', 9: '12 m3' })
     expect(await redis.hgetall(keys.session('3s', 'incoming'))).toEqual({ 5: '1' })
-    expect(await serve('3s', owner, [0, 0, 0, 1, 5, 0, 0])).toEqual([[0]])
+    expect(await serve('3s', owner, [0, 0, 0, 1, 5, 0, 0, 0])).toEqual([[0]])
     expect(await redis.exists(keys.session('3s', 'incoming'))).toBe(0)
     expect(await serve('3s', 'a@1 1', nothing)).toEqual(['MOVED'])
   })
@@ -201,7 +201,7 @@ test('at maxmemory sessions are claimed, served and released; only queues take n
   await redis.config('SET', 'maxmemory', '1')
   try {
     await fails('ERR_BRIDGE_REDIS_FULL', append('a@1', 2, [['m2', '', 0]], { '3s': [1] }))
-    expect(await serve('3s', owner, [0, 0, 0, 0, 0, 1, 1])).toEqual([[0, 'm1']])
+    expect(await serve('3s', owner, [0, 0, 0, 0, 0, 1_000, 1, 1])).toEqual([[0, 'm1']])
     expect(await claim('b@1', '3s', '3x')).toMatchObject({ present: 1, inFlight: ['1', '0 m1'] })
   } finally {
     await redis.config('SET', 'maxmemory', '0')

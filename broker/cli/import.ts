@@ -1,0 +1,62 @@
+// `aedes-cluster import`: moves an installation of Aedes + aedes-persistence-redis into the cluster. The old one should be
+// stopped; the cluster may run. Run again it moves what is not there yet.
+import type { IPublishPacket } from 'mqtt-packet'
+import { BridgeError, importInstallation, ping, type ImportCounts } from '../../bridge/index.ts'
+import { loadConfig, redisUrlWithPassword, withoutPassword } from '../config.ts'
+import { messageOfPacket } from '../engine.ts'
+import { OperatorError } from '../errors.ts'
+import { parseArguments, type FlagShape } from './arguments.ts'
+
+/** The flags of `import`, as the help shows them. */
+export const importFlags: Record<string, FlagShape & { readonly shape: string; readonly about: string }> = {
+  from: { shape: 'url', about: 'the Redis of the old installation' },
+  fromPrefix: { shape: 'text', about: 'what its keys begin with, when they do (keyPrefix of its ioredis connection)' },
+  redis: { shape: 'url', about: 'the Redis of the cluster' },
+  redisPasswordFile: { shape: 'file', about: 'file that holds its password' },
+  prefix: { shape: 'name', about: 'prefix of the cluster' },
+  dryRun: { switch: true, shape: '', about: 'count what would be moved, write nothing' },
+}
+
+const kinds = ['sessions', 'subscriptions', 'messages', 'retained', 'wills'] as const
+
+const line = (counts: Readonly<ImportCounts>, dryRun: boolean): string =>
+  kinds.map((kind) => `${kind} ${dryRun ? counts[kind].found : `${counts[kind].moved}/${counts[kind].found}`}`).join(' · ')
+
+/** @throws OperatorError when an option is wrong or a Redis cannot be reached */
+export async function importCommand(argv: readonly string[]): Promise<void> {
+  const { from, fromPrefix, dryRun, ...flags } = parseArguments(argv, importFlags)
+  if (typeof from !== 'string') throw new OperatorError('is missing', { reason: 'usage', field: '--from', value: undefined, hint: 'Name the Redis of the old installation: --from redis://127.0.0.1:6379' })
+  if (!/^(rediss?|unix):\/\//.test(from)) throw new OperatorError('is not a Redis address', { reason: 'usage', field: '--from', value: from, hint: 'Use redis://, rediss:// or unix:///path' })
+  const config = loadConfig(flags, process.env)
+  const target = redisUrlWithPassword(config)
+  for (const [field, url] of [['--from', from], ['--redis', target]] as const) {
+    await ping(url, config.redisTimeoutMs).catch((error: unknown) => {
+      throw new OperatorError((error as Error).message, { reason: 'redis', field, value: withoutPassword(url), hint: 'Start Redis and check address, password and network', cause: error })
+    })
+  }
+  const show = progress(dryRun === true)
+  const counts = await importInstallation({
+    from, fromPrefix: typeof fromPrefix === 'string' ? fromPrefix : '', dryRun: dryRun === true, redis: target, prefix: config.prefix,
+    redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs, queueMessagesMax: config.queueMessagesMax,
+    messageOf: (packet) => messageOfPacket(packet as unknown as IPublishPacket),
+    onError: (error) => process.stderr.write(`\nredis: ${error.message}\n`), onProgress: show,
+  }).catch((error: unknown) => {
+    if (!(error instanceof BridgeError)) throw error
+    throw new OperatorError(error.message, { reason: 'redis', field: '--redis', value: withoutPassword(target), hint: 'Run it again: what was moved is not moved twice', cause: error })
+  })
+  show.done()
+  process.stdout.write(`${dryRun === true ? 'found (dry run, nothing was written)' : 'moved/found'}: ${line(counts, dryRun === true)}\n`)
+}
+
+/** One line that is written over on a terminal; otherwise a line every second. */
+function progress(dryRun: boolean): ((counts: Readonly<ImportCounts>) => void) & { done(): void } {
+  const terminal = process.stderr.isTTY
+  let last = 0
+  const show = (counts: Readonly<ImportCounts>): void => {
+    const now = Date.now()
+    if (now - last < (terminal ? 100 : 1_000)) return
+    last = now
+    process.stderr.write(terminal ? `\r${line(counts, dryRun)}   ` : `${line(counts, dryRun)}\n`)
+  }
+  return Object.assign(show, { done: () => { if (terminal && last > 0) process.stderr.write('\n') } })
+}
