@@ -98,6 +98,7 @@ const writeToStream = mqttPacket.writeToStream
 mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
   const connection = connections.get(stream)
   if (connection === undefined) return writeToStream(packet, stream, options)
+  if (connection.isClosed) return true // taken over while Aedes was still at it: a CONNACK would be the second one of the client
   if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present // [MQTT-3.2.2-2], also without subscriptions
   const whole = packet.cmd === 'suback' ? joinSuback(packet) : packet
   if (whole !== undefined) connection.outbox.push(mqttPacket.generate(whole, options))

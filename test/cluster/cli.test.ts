@@ -115,7 +115,7 @@ test('a wrong Redis password is told as such', async () => {
 
 /** Free neighbouring ports for `up`, which counts on from the first. */
 const upArgv = async (data: string): Promise<{ argv: string[]; port: number }> => {
-  const port = await freePort()
+  const port = await freePort([0, 1, 100, 101, 200, 201])
   return { port, argv: ['up', '--nodes', '2', '--port', String(port), '--ws-port', String(port + 100), '--admin-port', String(port + 200), '--data', data] }
 }
 

@@ -3,7 +3,6 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -31,17 +30,6 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(join(folder, '..'), { recursive: true, force: true }))
 
-/** The first of `count` ports in a row that were free a moment ago. */
-async function freePortsInARow(count: number): Promise<number> {
-  for (;;) {
-    const first = await freePort()
-    const servers = Array.from({ length: count }, (_, i) => createServer().listen(first + i, '127.0.0.1'))
-    const bound = await Promise.allSettled(servers.map((server) => once(server, 'listening')))
-    for (const server of servers) server.close()
-    if (bound.every(({ status }) => status === 'fulfilled')) return first
-  }
-}
-
 test('npm installs it without a conflict, with one copy of what connections and nodes share', () => {
   expect(installed.stderr).not.toMatch(/ERESOLVE|peer/i)
   const { packages } = JSON.parse(readFileSync(join(folder, 'node_modules/.package-lock.json'), 'utf8')) as { packages: Record<string, { version: string }> }
@@ -59,7 +47,7 @@ test('npx runs it; the configuration file that it brings is valid', async () => 
 })
 
 test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing behind', async () => {
-  const port = await freePortsInARow(6)
+  const port = await freePort([0, 1, 2, 3, 4, 5])
   const data = join(folder, 'data')
   const ours = (): { pid: number; command: string }[] => readPids().filter(({ command }) => command.includes(data))
   const child = spawn('npx', ['--no', 'aedes-cluster', 'up', '--nodes', '2', '--port', `${port}`, '--ws-port', `${port + 2}`, '--admin-port', `${port + 4}`, '--data', data],

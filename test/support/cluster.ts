@@ -7,7 +7,7 @@ import { TestClient, type ConnectOptions } from './client.ts'
 import { startRedis, type TestRedis } from './redis.ts'
 
 /** The built entry point: `node dist/broker/main.js`. */
-export const mainPath = fileURLToPath(new URL('../../dist/broker/main.js', import.meta.url))
+export const mainPath = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? '../../dist/broker/main.js' : '../../broker/main.js', import.meta.url))
 
 export class TestNode {
   readonly id: string
