@@ -166,6 +166,7 @@ export class Connection implements PacketHandler {
 
   /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
   takenOver(): void {
+    if (this.#closed) return
     this.#closed = true
     this.#stored?.close()
     if (this.#client.version === 5 && this.connackWritten) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))

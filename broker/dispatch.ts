@@ -159,8 +159,10 @@ export class Dispatch implements EngineHost, Receiver {
   async claim(connection: Connection, request: SessionRequest): Promise<void> {
     connection.session = await this.#plane.sessions.claim(request)
     connection.lasting = request.expirySeconds !== 0
+    const { session } = connection
     if (connection.isClosed) this.released(connection, false) // it left while we asked
-    else this.#bySid.set(connection.session.sid, connection)
+    else if (this.#plane.sessions.own(session.sid) !== session) connection.takenOver() // taken over while its claim was being journaled: nobody knew it by its session yet
+    else this.#bySid.set(session.sid, connection)
   }
 
   released(connection: Connection, farewell: boolean): void {

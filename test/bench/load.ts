@@ -104,7 +104,7 @@ async function throughput(world: World, pattern: Throughput): Promise<LoadAnswer
   const windows = pattern.idleFilters > 0 ? await filtersBetween(world, pattern.idleFilters) : { window: await world.window() }
   flow(world, false)
   const settled = await world.settle()
-  return answer(world, windows.window?.delivered === 0 ? 'stalled' : settled, {
+  return answer(world, world.stuck ? 'stalled' : settled, {
     ...(windows.window && { window: windows.window }), ...('without' in windows && { without: windows.without }),
   })
 }
@@ -121,7 +121,7 @@ async function openLoop(world: World, pattern: Throughput): Promise<LoadAnswer> 
   stopPace()
   const settled = await world.settle()
   const sorted = ascending(latencies)
-  return answer(world, sorted.length === 0 ? 'stalled' : settled, {
+  return answer(world, world.stuck ? 'stalled' : settled, {
     ...(window && { window }),
     ...(sorted.length > 0 && { latency: { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), max: sorted.at(-1)!, sendLateP99: quantile(ascending(late), 0.99) } }),
   })

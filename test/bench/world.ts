@@ -27,6 +27,8 @@ export class World {
   readonly idle: Peer[] = []
   /** Why the run cannot go on. */
   lost: string | undefined
+  /** Nothing was delivered in the later half of a window. */
+  stuck = false
   #onLost: () => void = () => undefined
   readonly #whenLost = new Promise<void>((resolve) => { this.#onLost = resolve })
   readonly #timer: NodeJS.Timeout
@@ -106,6 +108,8 @@ export class World {
     if (this.lost === undefined) this.sample()
     const last = this.#samples.at(-1)
     if (first === undefined || last === undefined || last.time - first.time < sampleMs) return undefined
+    const middle = this.#samples.findLast(({ time }) => time <= (first.time + last.time) / 2)
+    this.stuck ||= middle?.delivered === last.delivered
     return {
       seconds: (last.time - first.time) / 1000, delivered: last.delivered - first.delivered,
       cpu: {

@@ -30,7 +30,12 @@ export class TestClient {
   constructor(url: string, clientId: string, { version = 4, ...options }: ConnectOptions) {
     this.mqtt = mqtt.connect(url, { clientId, protocolVersion: version, reconnectPeriod: 0, connectTimeout: patienceMs, ...options })
     this.mqtt.on('connect', (packet) => { this.#connack = packet })
-    this.mqtt.on('disconnect', (packet) => { this.serverDisconnect = packet.reasonCode });
+    this.mqtt.on('disconnect', (packet) => { this.serverDisconnect = packet.reasonCode })
+    // MQTT.js drops a DISCONNECT that it has not handled when the socket closes: the last bytes tell it, too.
+    this.mqtt.stream.on('data', (chunk: Buffer) => {
+      const [type, length, reasonCode] = chunk.subarray(-3)
+      if (type === 0xe0 && length === 1) this.serverDisconnect = reasonCode
+    })
     this.mqtt.on('error', () => undefined) // a test that expects an error awaits `closed`
     this.mqtt.on('message', (_topic, _payload, packet) => {
       this.packets.push(packet)
