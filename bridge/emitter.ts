@@ -1,8 +1,26 @@
 // The control plane over mqemitter-redis: what may be missed once, heard on every node. It carries $SYS: who came and went,
 // which node lives. Every topic travels as `<prefix>/<topic>`, so that clusters and foreign channels on one Redis do not hear
-// each other. State: the listeners of this process.
+// each other. What is not ours on those channels is counted and skipped: the package would throw it at the process.
+// State: the listeners of this process.
 import mqemitterRedis from 'mqemitter-redis'
+import { diagnostics } from './diagnostics.ts'
+import type { Redis } from './redis.ts'
 import { connectStock } from './stock-redis.ts'
+
+type Listener = (...args: Buffer[]) => void
+
+/** A connection whose listeners for messages cannot throw. */
+function guarded(redis: Redis): Redis {
+  const on = redis.on.bind(redis) as (event: string, listener: Listener) => Redis
+  const guard = (listener: Listener): Listener => (...args) => {
+    try {
+      listener(...args)
+    } catch {
+      diagnostics.garbage.publish({ where: 'channel', bytes: args.at(-1)?.length ?? 0 })
+    }
+  }
+  return Object.assign(redis, { on: (event: string, listener: Listener) => on(event, /^p?messageBuffer$/.test(event) ? guard(listener) : listener) })
+}
 
 export class Emitter {
   readonly #prefix: string
@@ -10,14 +28,15 @@ export class Emitter {
 
   constructor(url: string, prefix: string, onError: (error: Error) => void) {
     this.#prefix = `${prefix}/`
-    this.#mq = mqemitterRedis({ subConn: connectStock(url, '', onError), pubConn: connectStock(url, '', onError), matchEmptyLevels: true })
+    this.#mq = mqemitterRedis({ subConn: guarded(connectStock(url, '', onError)), pubConn: connectStock(url, '', onError), matchEmptyLevels: true })
     this.#mq.state.on('error', onError)
   }
 
   /** Hears what is emitted on any node, this one included. */
   on(filter: string, listener: (topic: string, payload: Buffer) => void): void {
-    this.#mq.on(this.#prefix + filter, (message, heard) => {
-      listener(message.topic.slice(this.#prefix.length), Buffer.from(message.payload as string | Uint8Array))
+    this.#mq.on(this.#prefix + filter, ({ topic, payload }, heard) => {
+      if (Buffer.isBuffer(payload)) listener(topic.slice(this.#prefix.length), payload)
+      else diagnostics.garbage.publish({ where: 'channel', bytes: 0 })
       heard()
     })
   }

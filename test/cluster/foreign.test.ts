@@ -42,13 +42,24 @@ test('foreign keys and channels on the same Redis, also under our prefix, harm n
   await foreign.mset('foreign', '1', 'test', '2', 'test:foreign', '3')
   const listener = await cluster.node(0).connect('listener')
   await listener.subscribe('#', { qos: 1 }) // nothing is retained any more
-  for (const channel of ['foreign', 'test/foreign/topic', 'test:foreign', 'test']) {
+  for (const channel of ['foreign', 'test/foreign/topic', 'test/$SYS/garbage', 'test:foreign', 'test']) {
     for (const message of ['text', Buffer.from([0xc1, 0xff, 0]), Buffer.alloc(100_000, 0x93)]) await foreign.publish(channel, message)
   }
   await cluster.node(1).publish('still', 'works')
   await listener.receives([{ topic: 'still', payload: 'works' }])
+  for (const node of cluster.nodes) expect((await node.admin('/metrics')).body).toMatch(/^aedes_cluster_garbage_total\{where="channel"\} [1-9]/m)
   expect(await foreign.mget('foreign', 'test', 'test:foreign')).toEqual(['1', '2', '3'])
   foreign.disconnect()
+})
+
+test('$SYS tells on every node who came; clients cannot publish there', async () => {
+  const watcher = await cluster.node(1).connect('watcher')
+  await watcher.subscribe('$SYS/+/new/clients', { qos: 1 })
+  const intruder = await cluster.node(0).connect('newcomer', { version: 5 })
+  await watcher.arrives((packet) => packet.topic === '$SYS/a/new/clients' && packet.payload.toString() === 'newcomer')
+  watcher.takeAll()
+  await expect(intruder.publish('$SYS/a/new/clients', 'nobody')).rejects.toThrow(/not authorized/i)
+  await watcher.receives([])
 })
 
 test('another cluster under another prefix on the same Redis hears nothing', async () => {

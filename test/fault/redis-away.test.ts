@@ -14,7 +14,7 @@ interface Traffic {
 }
 
 async function traffic(cluster: TestCluster): Promise<Traffic> {
-  const publisher = await cluster.node(0).connect('publisher', { keepalive: 30 })
+  const publisher = await cluster.node(0).connect('publisher', { keepalive: 3 }) // far less than the outage: held back, not dropped
   const subscribers = await Promise.all(cluster.nodes.map(async (node, i) => {
     const client = await node.connect(`subscriber-${i}`)
     await client.subscribe('traffic/+', { qos: 1 })
