@@ -20,11 +20,12 @@ local epoch, before, willDue, ends = now, '', '0', false
 
 if known ~= '' then
   before = redis.call('HGET', ownersKey, known) or ''
-  local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay')
+  local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay', 'expiry')
   local lastEpoch = last[1] or '0'
   if epoch <= tonumber(lastEpoch) then epoch = tonumber(lastEpoch) + 1 end
   local expires = redis.call('ZSCORE', dueKey, 'e:' .. known)
-  ends = cleanStart or (expires and tonumber(expires) <= now / 1000)
+  -- One that does not outlive its connection ends with it, also when we hear of the new connection first [MQTT-3.1.2-23].
+  ends = cleanStart or last[3] == '0' or (expires and tonumber(expires) <= now / 1000)
   -- The will of the connection before: a return within its delay cancels it; a session that ends sends it [MQTT-3.1.3-9].
   local old = known .. ':' .. lastEpoch
   if redis.call('HEXISTS', willsKey, old) == 1 then
