@@ -11,6 +11,8 @@ export interface BatchStages<Message> {
   barrier(): Promise<void>
   /** Matches and hands on before it returns; the promise settles when all of it is stored where it must be. */
   write(batch: readonly Message[]): Promise<void>
+  /** A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor behind it, will be done. */
+  broken(error: unknown): void
 }
 
 interface Entry<Message> {
@@ -69,7 +71,7 @@ export class Batches<Message> {
         // The stages retry for as long as it can help; they reject when the node stops or is fenced. Anything else is a bug:
         // the node goes down and the others take over, rather than acknowledging nothing for ever.
         this.#underWay--
-        if (!this.#closed) setImmediate(() => { throw error })
+        if (!this.#closed) this.#stages.broken(error)
       })
       this.#schedule()
     })

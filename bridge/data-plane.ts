@@ -89,6 +89,7 @@ export class DataPlane {
       store: async (batch) => { await this.#retained.store(batch) },
       barrier: () => this.#barrier(),
       write: (batch) => this.#write(batch),
+      broken: (error) => setImmediate(() => { throw error }), // the node goes down, the others take over
     })
   }
 

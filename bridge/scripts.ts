@@ -23,6 +23,7 @@ export const scriptTable = {
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
   'session-assert': { keys: 5, meaning: 'writes a connected session down again after Redis lost its data' },
+  'session-adopt': { keys: 3, meaning: 'gives a session that was built apart to its client: `import`' },
   'session-subscribe': { keys: 3, meaning: 'changes a session\'s subscriptions' },
   'session-serve': { keys: '1 + 4 a session', meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in' },
   'queue-append': { keys: '3 + 1 a session', meaning: 'a numbered batch of messages for the queues of sessions' },

@@ -68,7 +68,7 @@ type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], B
 /** Entries of {s<n>}:due looked at per partition and sweep. */
 const sweepMax = 100
 
-const encodeSubscription = ({ options, identifier }: StoredSubscription): string => identifier === undefined ? String(options) : `${options} ${identifier}`
+export const encodeSubscription = ({ options, identifier }: StoredSubscription): string => identifier === undefined ? String(options) : `${options} ${identifier}`
 
 function decodeSubscription(text: string): StoredSubscription {
   const [options, identifier] = text.split(' ')
@@ -238,6 +238,11 @@ export class Sessions {
   async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
     const known = filters.filter((filter) => session.subscriptions.delete(filter))
     if (known.length > 0) await this.#change(session, known.flatMap((filter) => [filter, '']), known.map((filter) => journaled(session.sid, filter, undefined)))
+  }
+
+  /** Tells all nodes of the stored subscriptions of a session that is no client's yet. */
+  announce(sid: string, subscriptions: ReadonlyMap<string, StoredSubscription>): Promise<void> {
+    return this.#events.append([...subscriptions].map(([filter, { options }]) => journaled(sid, filter, options)))
   }
 
   async #change(session: Session, argv: readonly string[], changes: readonly Change[]): Promise<void> {

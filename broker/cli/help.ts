@@ -1,7 +1,7 @@
 // What `aedes-cluster --help` prints, made from the option tables.
 import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config.ts'
-import { importFlags } from './import.ts'
+import { importAbout, importFlags } from './import.ts'
 import { upOptions } from './up.ts'
 
 function defaultOf(schema: z.ZodType): string {
@@ -20,7 +20,7 @@ aedes-cluster check   validate and print the configuration of a node; --offline 
 ${row('--config file', 'YAML file with these options (AEDES_CLUSTER_CONFIG)')}${Object.entries(options)
     .map(([name, { about, schema, shape }]) => row(`${flagOf(name)} ${shape}`, about + (name === 'id' ? '' : defaultOf(schema)))).join('')}
 aedes-cluster import  move an installation of Aedes + aedes-persistence-redis into the cluster; may be run again
-${Object.entries(importFlags).map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about)).join('')}
+${Object.entries(importFlags).map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about)).join('')}${importAbout}
 Every option may stand in the file under its name (${flagOf('packetBytesMax')} as packetBytesMax) and in the environment
 (${environmentNameOf('packetBytesMax')}). Precedence: defaults < file < environment < flags.
 `

@@ -1,5 +1,5 @@
-// `aedes-cluster import`: moves an installation of Aedes + aedes-persistence-redis into the cluster. The old one should be
-// stopped; the cluster may run. Run again it moves what is not there yet.
+// `aedes-cluster import`: moves an installation of Aedes + aedes-persistence-redis into the cluster. The old one must be
+// stopped, since what it does meanwhile may be missed; the cluster may run. Run again it moves what is not there yet.
 import type { IPublishPacket } from 'mqtt-packet'
 import { BridgeError, importInstallation, ping, type ImportCounts } from '../../bridge/index.ts'
 import { loadConfig, redisUrlWithPassword, withoutPassword } from '../config.ts'
@@ -14,8 +14,15 @@ export const importFlags: Record<string, FlagShape & { readonly shape: string; r
   redis: { shape: 'url', about: 'the Redis of the cluster' },
   redisPasswordFile: { shape: 'file', about: 'file that holds its password' },
   prefix: { shape: 'name', about: 'prefix of the cluster' },
+  queueMessagesMax: { shape: 'count', about: 'as on the nodes: of longer queues the oldest messages are dropped' },
   dryRun: { switch: true, shape: '', about: 'count what would be moved, write nothing' },
 }
+
+/** What the help says of it, below its flags. */
+export const importAbout = `  Stop the old installation first; the nodes of the cluster may run. Sessions arrive with nobody connected and never expire.
+  A session or retained topic that the cluster has is left alone. A will that the old installation still holds belongs to a
+  connection that ended with it: it is published once. QoS 2 publishes between PUBLISH and PUBREL of a client are not moved.
+`
 
 const kinds = ['sessions', 'subscriptions', 'messages', 'retained', 'wills'] as const
 
@@ -26,7 +33,7 @@ const line = (counts: Readonly<ImportCounts>, dryRun: boolean): string =>
 export async function importCommand(argv: readonly string[]): Promise<void> {
   const { from, fromPrefix, dryRun, ...flags } = parseArguments(argv, importFlags)
   if (typeof from !== 'string') throw new OperatorError('is missing', { reason: 'usage', field: '--from', value: undefined, hint: 'Name the Redis of the old installation: --from redis://127.0.0.1:6379' })
-  if (!/^(rediss?|unix):\/\//.test(from)) throw new OperatorError('is not a Redis address', { reason: 'usage', field: '--from', value: from, hint: 'Use redis://, rediss:// or unix:///path' })
+  if (!/^(rediss?|unix):\/\//.test(from)) throw new OperatorError('is not a Redis address', { reason: 'usage', field: '--from', value: withoutPassword(from), hint: 'Use redis://, rediss:// or unix:///path' })
   const config = loadConfig(flags, process.env)
   const target = redisUrlWithPassword(config)
   for (const [field, url] of [['--from', from], ['--redis', target]] as const) {
@@ -42,10 +49,12 @@ export async function importCommand(argv: readonly string[]): Promise<void> {
     onError: (error) => process.stderr.write(`\nredis: ${error.message}\n`), onProgress: show,
   }).catch((error: unknown) => {
     if (!(error instanceof BridgeError)) throw error
+    if (error.code === 'ERR_BRIDGE_DUPLICATE_NODE') throw new OperatorError('another import runs, or one was killed a moment ago', { reason: 'duplicate', field: '--prefix', value: config.prefix, hint: `Wait ${config.leaseMs / 1_000} seconds and run it again`, cause: error })
     throw new OperatorError(error.message, { reason: 'redis', field: '--redis', value: withoutPassword(target), hint: 'Run it again: what was moved is not moved twice', cause: error })
   })
   show.done()
-  process.stdout.write(`${dryRun === true ? 'found (dry run, nothing was written)' : 'moved/found'}: ${line(counts, dryRun === true)}\n`)
+  process.stdout.write(`${dryRun === true ? 'found (dry run, nothing was written)' : 'moved/found, the others were there already'}: ${line(counts, dryRun === true)}\n`)
+  if (counts.dropped > 0) process.stdout.write(`dropped: ${counts.dropped} messages, the oldest of queues longer than --queue-messages-max ${config.queueMessagesMax}\n`)
 }
 
 /** One line that is written over on a terminal; otherwise a line every second. */

@@ -146,6 +146,19 @@ test('session-assert: writes a session down again; MOVED when there is another',
   await fails('ERR_BRIDGE_MOVED', run('session-assert', keysOf, argv))
 })
 
+test('session-adopt: whole and for good, called twice too; the loser ends with the next sweep; one that ended is given to nobody', async () => {
+  const adopt = (sid: string): Promise<unknown> => run('session-adopt', of('clients', 'owners', 'due'), ['client', sid])
+  const [clients, owners, due] = of('clients', 'owners', 'due') as [string, string, string]
+  expect(await adopt('3gone')).toBe(0)
+  expect(await redis.exists(clients, due)).toBe(0)
+  await redis.hset(owners, '3first', '', '3second', '')
+  await redis.zadd(due, 9e15, 'e:3first', 9e15, 'e:3second')
+  for (let twice = 0; twice < 2; twice++) expect(await adopt('3first')).toBe(1)
+  expect(await adopt('3second')).toBe(0)
+  expect(await redis.hgetall(clients)).toEqual({ client: '3first' })
+  expect(await redis.zrange(due, 0, -1, 'WITHSCORES')).toEqual(['e:3second', '0'])
+})
+
 describe('queue-append and session-serve', () => {
   test('once and in order; DUP is success, ORDER and FENCED store nothing; a full queue drops its oldest', async () => {
     const { owner } = await claim('a@1', '', '3s')

@@ -1,10 +1,11 @@
 // Moving over: data that the stock stack itself wrote (Aedes, aedes-persistence-redis, mqemitter-redis, MQTT.js clients) is
-// imported while nodes of the cluster run, and is served by them: sessions present, queued messages in order and once.
+// imported while nodes of the cluster run, and while none does, and is served by them: sessions present, queued messages in
+// order and once, also when an import was killed. What a client cannot bring about at will is written by the package itself.
 import { Aedes } from 'aedes'
 import aedesPersistenceRedis from 'aedes-persistence-redis'
 import { Redis } from 'ioredis'
 import mqemitterRedis from 'mqemitter-redis'
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
@@ -13,19 +14,37 @@ import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster } from '../support/cluster.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
+/** What the package writes with; the parts that we use. */
+interface StockWriter {
+  addSubscriptions(client: { id: string }, subscriptions: { topic: string; qos: number }[]): Promise<unknown>
+  outgoingEnqueueCombi(subscriptions: { clientId: string }[], packet: object): Promise<void>
+  outgoingUpdate(client: { id: string }, packet: object): Promise<void>
+  putWill(client: { id: string }, packet: object): Promise<unknown>
+}
+
+let counter = 0
+const packet = (topic: string, payload: string, more: object = {}): object =>
+  ({ cmd: 'publish', brokerId: 'old', brokerCounter: ++counter, topic, payload: Buffer.from(payload), qos: 1, retain: false, dup: false, ...more })
+
 const strange = 'client: ü/%?[*]'
 
 /** Runs the stock stack on `redis` until `use` is done. */
-async function withStock(redis: TestRedis, use: (url: string) => Promise<void>): Promise<void> {
-  const open = (): Redis => new Redis(redis.url, { maxRetriesPerRequest: null }).on('error', () => undefined)
-  const [store, publishing, subscribing] = [open(), open(), open()]
+async function withStock(redis: TestRedis, use: (url: string, persistence: StockWriter) => Promise<void>, keyPrefix = ''): Promise<void> {
+  const open = (options: object = {}): Redis => new Redis(redis.url, { maxRetriesPerRequest: null, ...options }).on('error', () => undefined)
+  const [store, publishing, subscribing] = [open({ keyPrefix }), open(), open()]
   const broker = await Aedes.createBroker({ id: 'old', persistence: aedesPersistenceRedis({ conn: store }), mq: mqemitterRedis({ pubConn: publishing, subConn: subscribing }) })
   const server = createServer((socket) => { broker.handle(socket) }).listen(0, '127.0.0.1')
   await once(server, 'listening')
-  await use(`mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  await use(`mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, (broker as unknown as { persistence: StockWriter }).persistence)
   server.close()
   await new Promise<void>((resolve) => broker.close(() => resolve()))
   for (const connection of [store, publishing, subscribing]) connection.disconnect()
+}
+
+/** A connection that ends with its test, also when it fails. */
+function open(url: string): Redis & Disposable {
+  const redis = new Redis(url).on('error', () => undefined)
+  return Object.assign(redis, { [Symbol.dispose]: () => { redis.disconnect() } })
 }
 
 const run = async (...argv: string[]): Promise<{ stdout: string; stderr: string; code: number }> => {
@@ -37,8 +56,8 @@ const run = async (...argv: string[]): Promise<{ stdout: string; stderr: string;
   }
 }
 
-async function dump(redis: Redis): Promise<string[]> {
-  const keys = (await redis.keys('test:*')).sort()
+async function dump(redis: Redis, pattern = 'test:*'): Promise<string[]> {
+  const keys = (await redis.keys(pattern)).sort()
   return Promise.all(keys.map(async (key) => `${key} ${(await redis.dumpBuffer(key)).toString('hex')}`))
 }
 
@@ -57,15 +76,15 @@ test('sessions, queued and retained messages of a stock installation are served 
     await publisher.disconnect()
   })
   await using cluster = await startCluster({ nodes: 2 })
-  const redis = new Redis(cluster.redis.url)
+  using redis = open(cluster.redis.url)
   const settled = async (): Promise<string[]> => (await dump(redis)).filter((line) => !/leases|:state |:stream /.test(line))
   const before = await settled()
   const flags = ['--from', old.url, '--redis', cluster.redis.url, '--prefix', 'test']
   const dry = await run(...flags, '--dry-run')
   expect(dry.stdout).toBe('found (dry run, nothing was written): sessions 3 · subscriptions 3 · messages 60 · retained 2 · wills 0\n')
   expect(await settled()).toEqual(before)
-  expect((await run(...flags)).stdout).toBe('moved/found: sessions 3/3 · subscriptions 3/3 · messages 60/60 · retained 2/2 · wills 0/0\n')
-  expect((await run(...flags)).stdout).toBe('moved/found: sessions 0/3 · subscriptions 0/3 · messages 0/60 · retained 0/2 · wills 0/0\n')
+  expect((await run(...flags)).stdout).toBe('moved/found, the others were there already: sessions 3/3 · subscriptions 3/3 · messages 60/60 · retained 2/2 · wills 0/0\n')
+  expect((await run(...flags)).stdout).toBe('moved/found, the others were there already: sessions 0/3 · subscriptions 0/3 · messages 0/60 · retained 0/2 · wills 0/0\n')
   await cluster.node(1).publish('plant/7', 'new', { qos: 1 })
   for (const [i, clientId] of ['exact', 'wild', strange].entries()) {
     const client = await cluster.node(i % 2).connect(clientId, { clean: false })
@@ -81,7 +100,106 @@ test('sessions, queued and retained messages of a stock installation are served 
   await fresh.subscribe('kept/+')
   await fresh.arrivals(2)
   expect(fresh.takeAll().sort()).toEqual(['as well', 'retained'])
-  redis.disconnect()
+})
+
+const sum = (counts: string): string => `moved/found, the others were there already: ${counts}\n`
+const numbers = (count: number): string[] => Array.from({ length: count }, (_, n) => `${n}`)
+
+test('an import that is killed is finished by the next one: every session whole, nothing missing, nothing twice; no node runs', async () => {
+  await using old = await startRedis('--appendonly', 'no')
+  const clients = Array.from({ length: 20 }, (_, i) => `client-${i}`)
+  await withStock(old, async (_url, stock) => {
+    for (const id of clients) {
+      await stock.addSubscriptions({ id }, [{ topic: `to/${id}`, qos: 1 }])
+      for (const n of numbers(600)) await stock.outgoingEnqueueCombi([{ clientId: id }], packet(`to/${id}`, n)) // more than a page
+    }
+  })
+  await using target = await startRedis()
+  using redis = open(target.url)
+  const flags = ['--from', old.url, '--redis', target.url, '--prefix', 'test']
+  const killed = spawn(process.execPath, [mainPath, 'import', ...flags], { stdio: 'ignore' })
+  const ended = once(killed, 'exit')
+  await expect.poll(async () => (await redis.keys('test:*:queue:*')).length, { interval: 1, timeout: 20_000 }).toBeGreaterThan(0)
+  killed.kill('SIGKILL')
+  expect(await ended).toEqual([null, 'SIGKILL']) // it was not done yet
+  expect((await run(...flags)).stdout).toMatch(/ sessions \d+\/20 /)
+  expect((await run(...flags)).stdout).toBe(sum('sessions 0/20 · subscriptions 0/20 · messages 0/12000 · retained 0/0 · wills 0/0'))
+  await using cluster = await startCluster({ nodes: 2, redis: target })
+  for (const [i, id] of clients.entries()) {
+    await cluster.node(0).publish(`to/${id}`, 'new', { qos: 1 })
+    const client = await cluster.node(i % 2).connect(id, { clean: false })
+    expect(client.sessionPresent, id).toBe(true)
+    await client.arrivals(601)
+    await client.settle()
+    expect(client.takeAll(), id).toEqual([...numbers(600), 'new'])
+  }
+})
+
+test('a PUBREL that is owed is sent under its identifier; wills are published once; the old installation is only read', async () => {
+  await using old = await startRedis('--appendonly', 'no')
+  await withStock(old, async (_url, stock) => {
+    await stock.addSubscriptions({ id: 'received' }, [{ topic: 'exactly/once', qos: 2 }])
+    const message = packet('exactly/once', 'got it', { qos: 2, messageId: 42 })
+    await stock.outgoingEnqueueCombi([{ clientId: 'received' }], message)
+    await stock.outgoingUpdate({ id: 'received' }, message)
+    await stock.outgoingUpdate({ id: 'received' }, { cmd: 'pubrel', messageId: 42 }) // PUBREC came
+    await stock.addSubscriptions({ id: 'watcher' }, [{ topic: 'will/#', qos: 1 }])
+    await stock.outgoingEnqueueCombi([{ clientId: 'watcher' }], packet('will/before', 'expired by packetTTL'))
+    await stock.putWill({ id: 'gone' }, packet('will/gone', 'last words'))
+  })
+  using source = open(old.url)
+  await source.del(`packet:old:${counter - 1}`) // what a packetTTL leaves: a reference to nothing
+  const before = await dump(source, '*')
+  await using cluster = await startCluster({ nodes: 1 })
+  using redis = open(cluster.redis.url)
+  const flags = ['--from', old.url, '--redis', cluster.redis.url, '--prefix', 'test']
+  expect((await run(...flags, '--dry-run')).code).toBe(0)
+  expect((await run(...flags)).stdout).toBe(sum('sessions 2/2 · subscriptions 2/2 · messages 0/0 · retained 0/0 · wills 1/1'))
+  expect((await run(...flags)).stdout).toBe(sum('sessions 0/2 · subscriptions 0/2 · messages 0/0 · retained 0/0 · wills 0/1'))
+  expect(await dump(source, '*')).toEqual(before)
+  const [inFlight] = await redis.keys('test:*:inflight:*')
+  expect(await redis.hgetall(inFlight!)).toEqual({ 42: '0' })
+  await cluster.node(0).connect('received', { clean: false }) // MQTT.js answers PUBREL with PUBCOMP
+  await expect.poll(() => redis.exists(inFlight!), { timeout: 20_000 }).toBe(0)
+  const watcher = await cluster.node(0).connect('watcher', { clean: false })
+  await watcher.receives([{ topic: 'will/gone', payload: 'last words' }])
+})
+
+test('10,000 sessions and more wills than the package reads at once; the rate is printed', async () => {
+  await using old = await startRedis('--appendonly', 'no')
+  const [sessions, wills] = [10_000, 10_050]
+  await withStock(old, async (_url, stock) => {
+    for (let from = 0; from < sessions; from += 500) {
+      await Promise.all(Array.from({ length: 500 }, async (_, i) => {
+        await stock.addSubscriptions({ id: `c${from + i}` }, [{ topic: `to/${from + i}`, qos: 1 }])
+        await stock.outgoingEnqueueCombi([{ clientId: `c${from + i}` }], packet(`to/${from + i}`, 'x'))
+      }))
+    }
+    for (let i = 0; i < wills; i++) await stock.putWill({ id: `w${i}` }, packet(`nobody/${i}`, 'x', { qos: 0 }))
+  })
+  await using target = await startRedis('--appendonly', 'no')
+  const start = performance.now()
+  const { stdout } = await run('--from', old.url, '--redis', target.url)
+  const seconds = (performance.now() - start) / 1_000
+  expect(stdout).toBe(sum(`sessions ${sessions}/${sessions} · subscriptions ${sessions}/${sessions} · messages ${sessions}/${sessions} · retained 0/0 · wills ${wills}/${wills}`))
+  console.log(`import: ${sessions} sessions and ${wills} wills in ${seconds.toFixed(1)} s, ${Math.round((sessions + wills) / seconds)} a second`)
+}, 180_000)
+
+test('--from-prefix; queues longer than the bound say what they dropped', async () => {
+  await using old = await startRedis('--appendonly', 'no')
+  await withStock(old, async (url, stock) => {
+    const publisher = await TestClient.connect(url, 'publisher')
+    await publisher.publish('kept', 'retained', { retain: true })
+    await publisher.disconnect()
+    await stock.addSubscriptions({ id: 'long' }, [{ topic: 'to/long', qos: 1 }])
+    for (const n of numbers(50)) await stock.outgoingEnqueueCombi([{ clientId: 'long' }], packet('to/long', n))
+    await stock.putWill({ id: 'gone' }, packet('will/gone', 'last words'))
+  }, 'old/')
+  await using target = await startRedis()
+  const flags = ['--from', old.url, '--redis', target.url, '--queue-messages-max', '10']
+  expect((await run(...flags)).stdout).toBe(sum('sessions 0/0 · subscriptions 0/0 · messages 0/0 · retained 0/0 · wills 0/0'))
+  expect((await run(...flags, '--from-prefix', 'old/')).stdout).toBe(sum('sessions 1/1 · subscriptions 1/1 · messages 50/50 · retained 1/1 · wills 1/1') +
+    'dropped: 40 messages, the oldest of queues longer than --queue-messages-max 10\n')
 })
 
 test('a wrong or missing --from is one line and an exit code', async () => {

@@ -28,6 +28,7 @@ function heldStages(): { batches: Batches<number>; log: string[]; gates: Gate[];
     store: (batch) => hold(`store ${batch.join()}`),
     barrier: () => hold(`barrier ${++barriers}`),
     write: (batch) => hold(`write ${batch.join()}`),
+    broken: (error) => log.push(`broken ${(error as Error).message}`),
   })
   const gate = async (name: string): Promise<Gate> => {
     await expect.poll(() => gates.some((one) => one.name === name), { interval: 1 }).toBe(true)
@@ -88,6 +89,7 @@ test('everything is done once and in order, whatever each stage takes', async ()
       expect(written.length).toBeLessThanOrEqual(barriers) // a barrier was read behind the store of all that is matched
       await turns(random.below(6))
     },
+    broken: (error) => { throw error },
   })
   const total = 3_000
   for (let n = 0; n < total; n++) {
@@ -106,7 +108,7 @@ test('everything is done once and in order, whatever each stage takes', async ()
 test('a batch is cut at its bound', async () => {
   const sizes: number[] = []
   let done = 0
-  const batches = new Batches<number>({ store: () => undefined, barrier: () => Promise.resolve(), write: (batch) => { sizes.push(batch.length); return Promise.resolve() } })
+  const batches = new Batches<number>({ store: () => undefined, barrier: () => Promise.resolve(), write: (batch) => { sizes.push(batch.length); return Promise.resolve() }, broken: (error) => { throw error } })
   for (let n = 0; n < 2 * batchMessagesMax + 1; n++) batches.push(n, () => { done++ })
   await expect.poll(() => done).toBe(2 * batchMessagesMax + 1)
   expect(sizes).toEqual([batchMessagesMax, batchMessagesMax, 1])
@@ -130,6 +132,7 @@ test.each(['store', 'barrier', 'write'])('nothing from the batch whose %s failed
     await turns(5)
   }
   expect(log.filter((line) => line.startsWith('done'))).toEqual([])
+  expect(log).toContain(`broken ${stage} 1`) // the node is told
   if (stage !== 'write') expect(log.filter((line) => line.startsWith('write'))).toEqual([])
 })
 

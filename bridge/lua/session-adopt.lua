@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Gives a session that was built apart to its client, whole, unless the client has one already; then it ends with the next sweep.
+-- KEYS   clients owners due
+-- ARGV   clientId, sid
+-- REPLY  1 the client's session is this one, 0 the client has another or this one has ended
+-- COST   O(log due)
+local clientsKey, ownersKey, dueKey = KEYS[1], KEYS[2], KEYS[3]
+local clientId, sid = ARGV[1], ARGV[2]
+
+local current = redis.call('HGET', clientsKey, clientId)
+if current == sid then return 1 end
+if redis.call('HEXISTS', ownersKey, sid) == 0 then return 0 end
+if current then
+  redis.call('ZADD', dueKey, 0, 'e:' .. sid)
+  return 0
+end
+redis.call('ZREM', dueKey, 'e:' .. sid)
+redis.call('HSET', clientsKey, clientId, sid)
+return 1
