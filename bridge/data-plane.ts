@@ -72,10 +72,11 @@ export class DataPlane {
     this.#links = new Links(this.#redis, this.#keys, membership.nodeId, { onFenced: () => this.#onFenced(), onOut: (nodeId) => this.#dropNode(nodeId) })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
     this.#retained = new Retained(this.#redis, this.#keys, membership, { append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence() })
-    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, {
+    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options.leaseMs, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
       stillOwned: (session) => this.stillOwned(session),
+      onFenced: () => this.#checkFence(),
       onMoved: (session) => receiver.moved(session),
     })
     this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, options.queueMessagesMax, {
@@ -191,7 +192,7 @@ export class DataPlane {
   async #readMore(): Promise<RoutingTable> {
     await this.#retained.load()
     const table = new RoutingTable()
-    for await (const changes of this.sessions.subscriptions()) {
+    for await (const changes of this.sessions.allSubscriptions()) {
       for (const change of changes) if (change.type === 'session') table.setSession(change.sid, change.filter, change.options)
     }
     return table

@@ -36,7 +36,7 @@ export class BridgeError extends Error {
 const replies: Readonly<Record<string, BridgeErrorCode>> = {
   FENCED: 'ERR_BRIDGE_FENCED', AMNESIA: 'ERR_BRIDGE_AMNESIA', ORDER: 'ERR_BRIDGE_ORDER', SEALED: 'ERR_BRIDGE_SEALED',
   FULL: 'ERR_BRIDGE_INBOX_FULL', GONE: 'ERR_BRIDGE_GONE', DUPLICATE: 'ERR_BRIDGE_DUPLICATE_NODE', OOM: 'ERR_BRIDGE_REDIS_FULL',
-  MOVED: 'ERR_BRIDGE_MOVED', STALE: 'ERR_BRIDGE_STALE',
+  NOTOWNER: 'ERR_BRIDGE_MOVED', STALE: 'ERR_BRIDGE_STALE',
 }
 
 /** Any failure of a command as a BridgeError; what no table knows counts as Redis being away. */

@@ -15,7 +15,7 @@ import type { DataPlaneOptions } from './options.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { SessionOption } from './session-options.ts'
-import { encodeSubscription, type StoredSubscription } from './sessions.ts'
+import { encodeSubscription, type StoredSubscription } from './subscriptions.ts'
 import { connectStock } from './stock-redis.ts'
 
 /** A packet as aedes-persistence-redis stores it. */

@@ -89,7 +89,7 @@ export class Membership {
    */
   async join(): Promise<void> {
     const before = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name))
-    const info = before === null ? null : await this.#redis.hget(this.#keys.bus('nodes'), before)
+    const info = before === null ? null : await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('nodes'), before))
     const dead = info !== null && isKnownDead(JSON.parse(info) as NodeInfo)
     const me = JSON.stringify(thisProcess())
     const reply = await retrying(this.#redis, () => runScript(this.#redis, 'node-join', this.#bus('generation', 'names', 'nodes', 'leases', 'batches'),
@@ -135,7 +135,7 @@ export class Membership {
     await retrying(this.#redis, () => runScript(this.#redis, 'node-remove',
       [...this.#bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), this.#keys.routes(nodeId)],
       [nodeId, leaseMs, this.generation, encodeJournalEntry(this.nodeId, [{ type: 'gone', nodeId }]), journalLength]))
-    return await this.#redis.hexists(this.#keys.bus('nodes'), nodeId) === 0
+    return await retrying(this.#redis, () => this.#redis.hexists(this.#keys.bus('nodes'), nodeId)) === 0
   }
 
   /** Estates that nobody finished: who took the place of the dead node may have died, too. Doing one twice is harmless. */

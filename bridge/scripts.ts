@@ -19,7 +19,7 @@ export const scriptTable = {
   'inbox-trim': { keys: 2, meaning: 'frees what the reader handled' },
   'inbox-fence': { keys: 1, meaning: 'refuses what a dead node may still send' },
   'retained-store': { keys: 2, meaning: 'sets and clears Retained Messages of one partition' },
-  'session-claim': { keys: 10, meaning: 'makes a node the owner of a session: CONNECT' },
+  'session-claim': { keys: 11, meaning: 'makes a node the owner of a session: CONNECT' },
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
   'session-assert': { keys: 5, meaning: 'writes a connected session down again after Redis lost its data' },
@@ -27,7 +27,9 @@ export const scriptTable = {
   'session-subscribe': { keys: 3, meaning: 'changes a session\'s subscriptions' },
   'session-serve': { keys: '1 + 4 a session', meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in' },
   'queue-append': { keys: '3 + 1 a session', meaning: 'a numbered batch of messages for the queues of sessions' },
+  'due-list': { keys: 1, meaning: 'what is due in a partition' },
   'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
+  'will-done': { keys: 2, meaning: 'a will was published: forgets it' },
 } as const
 
 export type ScriptName = keyof typeof scriptTable

@@ -10,13 +10,7 @@ import { partitionOf, partitions, shardOf, type Keys } from './keys.ts'
 import type { Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
-import { SessionOption } from './session-options.ts'
-
-export interface StoredSubscription {
-  readonly options: number
-  /** Subscription Identifier; undefined when it has none. */
-  readonly identifier: number | undefined
-}
+import { decodeSubscription, encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
 
 export interface InFlightEntry {
   readonly messageId: number
@@ -56,24 +50,22 @@ export interface SessionEvents {
   publishWill(message: Message): Promise<void>
   /** A write of ours was refused: whether the session is ours after all, because Redis lost its data and we wrote it down again. */
   stillOwned(session: Session): Promise<boolean>
+  /** A claim found no place of ours: Redis lost its data, or we were declared dead (then it throws). */
+  onFenced(): Promise<void>
   /** Ends a connection whose session is owned by somebody else by now. */
   onMoved(session: Session): void
 }
 
 const sweepMs = 1_000
 const willHoldMs = 10_000
+/** What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not later. */
+const forgetLeases = 2
 /** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending: as session-claim.lua says. */
 type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer]
 
-/** Entries of {s<n>}:due looked at per partition and sweep. */
+/** Entries of {s<n>}:due looked at at once, and how often in a sweep of a partition. */
 const sweepMax = 100
-
-export const encodeSubscription = ({ options, identifier }: StoredSubscription): string => identifier === undefined ? String(options) : `${options} ${identifier}`
-
-function decodeSubscription(text: string): StoredSubscription {
-  const [options, identifier] = text.split(' ')
-  return { options: Number(options), identifier: identifier === undefined ? undefined : Number(identifier) }
-}
+const passesMax = 20
 
 const pairs = function* (list: readonly Buffer[]): Iterable<[Buffer, Buffer]> {
   for (let i = 0; i + 1 < list.length; i += 2) yield [list[i]!, list[i + 1]!]
@@ -92,24 +84,24 @@ function decodeInFlight(list: readonly Buffer[]): InFlightEntry[] {
 
 const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
 
-/** What the journal must say of a stored subscription: only one with QoS ≥ 1 has a queue behind it. */
-const journaled = (sid: string, filter: string, options: number | undefined): Change =>
-  ({ type: 'session', sid, filter, options: options === undefined || (options & SessionOption.qos) === 0 ? undefined : options })
-
 export class Sessions {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #nodeId: () => string
   readonly #events: SessionEvents
+  readonly #forgetMs: number
   /** sid → session of a client that is connected here. */
   readonly #own = new Map<string, Session>()
+  readonly subscriptions: Subscriptions
   #sweeping: NodeJS.Timeout | undefined
 
-  constructor(redis: Redis, keys: Keys, nodeId: () => string, events: SessionEvents) {
+  constructor(redis: Redis, keys: Keys, nodeId: () => string, leaseMs: number, events: SessionEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#nodeId = nodeId
+    this.#forgetMs = forgetLeases * leaseMs
     this.#events = events
+    this.subscriptions = new Subscriptions(redis, keys, events)
   }
 
   own(sid: string): Session | undefined {
@@ -142,20 +134,27 @@ export class Sessions {
   async claim(request: SessionRequest): Promise<Session> {
     const partition = shardOf(request.clientId, partitions)
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
+    const before = new Set<string>() // sessions that an attempt whose reply was lost may have taken from somebody
     let known = '' // most clients are new; of another the refusal tells the session
     return retrying(this.#redis, async () => {
       for (;;) {
         const fresh = partition.toString(16) + randomBytes(9).toString('base64url')
         proposed.add(fresh)
         try {
-          const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session')], [
+          const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
-            request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0,
+            request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0, this.#forgetMs,
           ]) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
-          return await this.#claimed(request, known, reply)
+          return await this.#claimed(request, known, reply, before)
         } catch (reason) {
           const error = toBridgeError(reason)
+          if (error.code === 'ERR_BRIDGE_FENCED') {
+            await this.#events.onFenced()
+            await new Promise((resolve) => setTimeout(resolve, 20))
+            continue
+          }
+          if (error.retryable && error.code !== 'ERR_BRIDGE_STALE' && known !== '') before.add(known)
           if (error.code !== 'ERR_BRIDGE_STALE') throw error
           known = /^STALE ?(.*)$/.exec(error.message)?.[1] ?? ''
         }
@@ -163,16 +162,17 @@ export class Sessions {
     })
   }
 
-  async #claimed(request: SessionRequest, known: string, reply: ClaimReply): Promise<Session> {
+  async #claimed(request: SessionRequest, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>): Promise<Session> {
     const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
     const stored = new Map([...pairs(subscriptions)].map(([filter, options]) => [filter.toString(), decodeSubscription(options.toString())]))
     const changes: Change[] = []
     if (sid !== known) for (const filter of stored.keys()) changes.push(journaled(known, filter, undefined))
-    else if (Number(pending) !== 0) for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
+    else if (pending.length > 0) for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
     const previous = before.toString()
     if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `)) changes.push({ type: 'taken', sid: known, owner })
+    for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
     const session: Session = {
       sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : new Map<string, StoredSubscription>(), inFlight: decodeInFlight(inFlight),
       incoming: new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0,
@@ -181,9 +181,8 @@ export class Sessions {
     if (old !== undefined) this.#events.onMoved(old)
     this.#own.set(sid, session)
     if (changes.length > 0) await this.#events.append(changes)
-    if (sid !== known && Number(n) > 0) await this.#forgetPublisher(known)
-    if (sid === known) for (let i = Number(pending); i > 0; i--) await this.#journalDone(session)
-    if (willDue.toString() === '1') await this.#sweepPartition(partitionOf(sid))
+    if (sid === known && pending.length > 0) await this.subscriptions.noteJournaled(session, pending.toString())
+    if (willDue.toString() === '1') await this.#sweepSoon(partitionOf(sid))
     return session
   }
 
@@ -202,21 +201,19 @@ export class Sessions {
    */
   async release(session: Session, farewell: boolean, expirySeconds?: number): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
-    const [released, willDue, subscriptions, n] = await retrying(this.#redis, () => runScript(this.#redis, 'session-release', this.#keysOf(session.sid),
-      [session.sid, session.owner, farewell ? '1' : '0', expirySeconds ?? ''])) as [number, Buffer, Buffer[], Buffer]
-    if (released === 1) await this.#ended(session.sid, willDue, subscriptions, n)
+    const [released, willDue, subscriptions] = await this.#release(session.sid, session.owner, farewell, expirySeconds)
+    if (released === 1) await this.#ended(session.sid, willDue, subscriptions)
   }
 
-  async #ended(sid: string, willDue: Buffer | undefined, subscriptions: readonly Buffer[], n: Buffer): Promise<void> {
+  #release(sid: string, owner: string, farewell: boolean, expirySeconds?: number): Promise<[number, Buffer, Buffer[]]> {
+    return retrying(this.#redis, () => runScript(this.#redis, 'session-release', this.#keysOf(sid),
+      [sid, owner, farewell ? '1' : '0', expirySeconds ?? '', this.#forgetMs])) as Promise<[number, Buffer, Buffer[]]>
+  }
+
+  async #ended(sid: string, willDue: Buffer | undefined, subscriptions: readonly Buffer[]): Promise<void> {
     const changes = [...pairs(subscriptions)].map(([filter]) => journaled(sid, filter.toString(), undefined))
     if (changes.length > 0) await this.#events.append(changes)
-    if (Number(n) > 0) await this.#forgetPublisher(sid)
-    if (willDue?.toString() === '1') await this.#sweepPartition(partitionOf(sid))
-  }
-
-  /** Nobody publishes under this identity any more. */
-  async #forgetPublisher(sid: string): Promise<void> {
-    await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'published'), sid))))
+    if (willDue?.toString() === '1') await this.#sweepSoon(partitionOf(sid))
   }
 
   /** Whether Redis has this node as the owner. */
@@ -224,50 +221,9 @@ export class Sessions {
     return await retrying(this.#redis, () => this.#redis.hget(this.#keys.partition(partitionOf(sid), 'owners'), sid)) === owner
   }
 
-  // Subscriptions: stored, journaled, noted as journaled, then the caller sends SUBACK (ATTACKS 21)
-
-  /** @throws BridgeError ERR_BRIDGE_MOVED */
-  async subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void> {
-    const known = session.subscriptions.get(filter)
-    if (known !== undefined && known.options === subscription.options && known.identifier === subscription.identifier) return
-    session.subscriptions.set(filter, subscription)
-    await this.#change(session, [filter, encodeSubscription(subscription)], [journaled(session.sid, filter, subscription.options)])
-  }
-
-  /** @throws BridgeError ERR_BRIDGE_MOVED */
-  async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
-    const known = filters.filter((filter) => session.subscriptions.delete(filter))
-    if (known.length > 0) await this.#change(session, known.flatMap((filter) => [filter, '']), known.map((filter) => journaled(session.sid, filter, undefined)))
-  }
-
   /** Tells all nodes of the stored subscriptions of a session that is no client's yet. */
   announce(sid: string, subscriptions: ReadonlyMap<string, StoredSubscription>): Promise<void> {
     return this.#events.append([...subscriptions].map(([filter, { options }]) => journaled(sid, filter, options)))
-  }
-
-  async #change(session: Session, argv: readonly string[], changes: readonly Change[]): Promise<void> {
-    await this.#subscribeScript(session, argv)
-    await this.#events.append(changes)
-    await this.#journalDone(session)
-  }
-
-  async #journalDone(session: Session): Promise<void> {
-    await this.#subscribeScript(session, [])
-  }
-
-  async #subscribeScript(session: Session, argv: readonly string[]): Promise<void> {
-    for (;;) {
-      try {
-        await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', this.#subscribeKeys(session.sid), [session.sid, session.owner, ...argv]))
-        return
-      } catch (reason) {
-        if (toBridgeError(reason).code !== 'ERR_BRIDGE_MOVED' || !await this.#events.stillOwned(session)) throw reason
-      }
-    }
-  }
-
-  #subscribeKeys(sid: string): string[] {
-    return [this.#keys.partition(partitionOf(sid), 'owners'), this.#keys.session(sid, 'session'), this.#keys.session(sid, 'subscriptions')]
   }
 
   // Time
@@ -286,19 +242,33 @@ export class Sessions {
     this.#sweeping = undefined
   }
 
-  /** Publishes the wills and ends the sessions that are due. Anybody may; one node of the cluster does, every second. */
+  /** Publishes the wills, ends the sessions and forgets the publishers that are due. Anybody may; one node of the cluster does, every second. */
   async sweep(): Promise<void> {
-    for (let p = 0; p < partitions; p++) await this.#sweepPartition(p)
+    for (let p = 0; p < partitions; p++) for (let pass = 0; pass < passesMax && await this.#sweepPartition(p) === sweepMax; pass++);
   }
 
-  async #sweepPartition(partition: number): Promise<void> {
-    const dueKey = this.#keys.partition(partition, 'due')
-    const [seconds, micros] = await this.#redis.time()
-    const due = await this.#redis.zrangebyscore(dueKey, '-inf', Number(seconds) * 1_000 + Number(micros) / 1_000, 'LIMIT', 0, sweepMax)
+  /** A will became due just now. When this fails, the sweep comes to it within a second or so. */
+  async #sweepSoon(partition: number): Promise<void> {
+    await this.#sweepPartition(partition).catch(() => undefined)
+  }
+
+  /** How many were due, at most `sweepMax`. */
+  async #sweepPartition(partition: number): Promise<number> {
+    const due = (await runScript(this.#redis, 'due-list', [this.#keys.partition(partition, 'due')], [sweepMax]) as Buffer[]).map(String)
     for (const member of due) {
       if (member.startsWith('w:')) await this.#will(partition, member)
-      else await this.#expire(member.slice(2))
+      else if (member.startsWith('e:')) await this.#expire(member.slice(2))
     }
+    await this.#forgetPublishers(partition, due.filter((member) => member.startsWith('f:')))
+    return due.length
+  }
+
+  /** Nobody publishes under these identities any more, and what was published has arrived (or its node is fenced). */
+  async #forgetPublishers(partition: number, members: readonly string[]): Promise<void> {
+    if (members.length === 0) return
+    const sids = members.map((member) => member.slice(2))
+    await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'published'), ...sids))))
+    await retrying(this.#redis, () => this.#redis.zrem(this.#keys.partition(partition, 'due'), ...members))
   }
 
   async #will(partition: number, member: string): Promise<void> {
@@ -310,14 +280,12 @@ export class Sessions {
     if (message === undefined) diagnostics.garbage.publish({ where: 'will', bytes: bytes.length })
     // Its identity keeps a will that is published twice, because who took it died, from being queued twice.
     else await this.#events.publishWill({ ...message, origin: { sid: `w${sid}`, n: Number(epoch) } })
-    await retrying(this.#redis, () => this.#redis.zrem(keys[0]!, member))
-    await retrying(this.#redis, () => this.#redis.hdel(keys[1]!, member.slice(2)))
-    await this.#forgetPublisher(`w${sid}`)
+    await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
   }
 
   async #expire(sid: string): Promise<void> {
-    const [ended, willDue, subscriptions, n] = await runScript(this.#redis, 'session-expire', this.#keysOf(sid), [sid]) as [number, Buffer, Buffer[], Buffer]
-    if (ended === 1) await this.#ended(sid, willDue, subscriptions, n)
+    const [ended, willDue, subscriptions] = await runScript(this.#redis, 'session-expire', this.#keysOf(sid), [sid, this.#forgetMs]) as [number, Buffer, Buffer[]]
+    if (ended === 1) await this.#ended(sid, willDue, subscriptions)
   }
 
   // Faults
@@ -333,8 +301,8 @@ export class Sessions {
         for (let i = 0; i < fields.length; i += 2) {
           const [sid, owner] = [fields[i]!, fields[i + 1]!]
           if (!owner.startsWith(`${nodeId} `)) continue
-          const [released, , subscriptions, n] = await retrying(this.#redis, () => runScript(this.#redis, 'session-release', this.#keysOf(sid), [sid, owner, '0', ''])) as [number, Buffer, Buffer[], Buffer]
-          if (released === 1) await this.#ended(sid, undefined, subscriptions, n) // wills are swept within a second
+          const [released, , subscriptions] = await this.#release(sid, owner, false)
+          if (released === 1) await this.#ended(sid, undefined, subscriptions) // wills are swept within a second
         }
       } while (cursor !== '0')
     }
@@ -365,7 +333,7 @@ export class Sessions {
   }
 
   /** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
-  async *subscriptions(): AsyncGenerator<Change[]> {
+  async *allSubscriptions(): AsyncGenerator<Change[]> {
     for (let p = 0; p < partitions; p++) {
       let cursor = '0'
       do {

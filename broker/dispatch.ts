@@ -49,7 +49,7 @@ export class Dispatch implements EngineHost, Receiver {
     const before = this.#table.get(filter, connection)
     this.#table.add(filter, connection, options)
     const kind = kindOf(connection, options)
-    if (connection.lasting && connection.session !== undefined) await this.#plane.sessions.subscribe(connection.session, filter, storedOf(options))
+    if (connection.lasting && connection.session !== undefined) await this.#plane.sessions.subscriptions.subscribe(connection.session, filter, storedOf(options))
     if (before !== undefined) {
       const old = kindOf(connection, before)
       if (old === kind) return
@@ -67,7 +67,7 @@ export class Dispatch implements EngineHost, Receiver {
 
   /** The filters are gone for good, not only because the connection ends. */
   async forget(connection: Connection, filters: readonly string[]): Promise<void> {
-    if (connection.session !== undefined) await this.#plane.sessions.unsubscribe(connection.session, filters)
+    if (connection.session !== undefined) await this.#plane.sessions.subscriptions.unsubscribe(connection.session, filters)
   }
 
   replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void {

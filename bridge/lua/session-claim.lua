@@ -1,17 +1,21 @@
 #!lua flags=allow-oom
 -- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins a new one.
--- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new)
--- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s)
+-- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
+-- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
+--        publisher of a session that ends is forgotten (ms from now)
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), "1" when a will became due,
---          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, changes not journaled yet }
---        of an ended session the subscriptions and n are those of the one that ended, to be forgotten
--- FAILS  STALE sid: the client has another session than the caller knew
+--          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "" }
+--        of an ended session the subscriptions are those of the one that ended, to be forgotten
+-- FAILS  STALE sid: the client has another session than the caller knew · FENCED: the node was declared dead
 -- COST   O(subscriptions + in flight), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
+local forgetMs = tonumber(ARGV[9])
 
+if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 local current = redis.call('HGET', clientsKey, clientId) or ''
 if current ~= known then return redis.error_reply('STALE ' .. current) end
 local time = redis.call('TIME')
@@ -47,7 +51,7 @@ if known == '' or ends then
   sid, present = newSid, 0
   if known ~= '' then
     subscriptions = redis.call('HGETALL', subscriptionsKey)
-    rest = { redis.call('HGET', sessionKey, 'n') }
+    if (redis.call('HGET', sessionKey, 'n') or '0') ~= '0' then redis.call('ZADD', dueKey, now / 1000 + forgetMs, 'f:' .. known) end
     redis.call('HDEL', ownersKey, known)
     redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
   end
@@ -64,4 +68,4 @@ local epochText = string.format('%.0f', epoch)
 redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
 redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay)
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
-return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '0' }
+return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '' }

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Ends a session whose Session Expiry Interval has passed [MQTT-3.1.2-23].
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming
--- ARGV   sid
--- REPLY  { 1 ended or 0 it is not due or has an owner, "1" when a will became due, its subscriptions, its n }
+-- ARGV   sid, when the publisher is forgotten (ms from now)
+-- REPLY  { 1 ended or 0 it is not due or has an owner, "1" when a will became due, its subscriptions }
 -- COST   O(subscriptions); freed in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -11,10 +11,10 @@ local sid = ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local due = redis.call('ZSCORE', dueKey, 'e:' .. sid)
-if not due or tonumber(due) > now then return { 0, '0', {}, '0' } end
+if not due or tonumber(due) > now then return { 0, '0', {} } end
 redis.call('ZREM', dueKey, 'e:' .. sid)
 local owner = redis.call('HGET', ownersKey, sid)
-if owner and owner ~= '' then return { 0, '0', {}, '0' } end
+if owner and owner ~= '' then return { 0, '0', {} } end
 local session = redis.call('HMGET', sessionKey, 'client', 'epoch', 'n')
 local will, willDue = sid .. ':' .. (session[2] or '0'), '0'
 if redis.call('HEXISTS', willsKey, will) == 1 then
@@ -24,5 +24,6 @@ end
 local subscriptions = redis.call('HGETALL', subscriptionsKey)
 if session[1] and redis.call('HGET', clientsKey, session[1]) == sid then redis.call('HDEL', clientsKey, session[1]) end
 redis.call('HDEL', ownersKey, sid)
+if (session[3] or '0') ~= '0' then redis.call('ZADD', dueKey, now + tonumber(ARGV[2]), 'f:' .. sid) end
 redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
-return { 1, willDue, subscriptions, session[3] or '0' }
+return { 1, willDue, subscriptions }

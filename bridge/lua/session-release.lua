@@ -2,14 +2,15 @@
 -- The connection of a session is gone: nobody owns it any more; its expiry and its will fall due. A session that does not
 -- outlive its connection ends at once.
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming
--- ARGV   sid, owner (node id, space, epoch), "1" when the client said good-bye (no will), expiry (s, -1: never, "": as it was)
--- REPLY  { 1 released or 0 it was not the caller's, "1" when a will became due, subscriptions of an ended session, its n }
+-- ARGV   sid, owner (node id, space, epoch), "1" when the client said good-bye (no will), expiry (s, -1: never, "": as it was),
+--        when the publisher is forgotten if the session ends (ms from now)
+-- REPLY  { 1 released or 0 it was not the caller's, "1" when a will became due, subscriptions of an ended session }
 -- COST   O(1), O(subscriptions) when it ends; freed in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local sid, owner, farewell = ARGV[1], ARGV[2], ARGV[3] == '1'
 
-if redis.call('HGET', ownersKey, sid) ~= owner then return { 0, '0', {}, '0' } end
+if redis.call('HGET', ownersKey, sid) ~= owner then return { 0, '0', {} } end
 local session = redis.call('HMGET', sessionKey, 'client', 'epoch', 'expiry', 'willDelay', 'n')
 local expiry = tonumber(ARGV[4] ~= '' and ARGV[4] or session[3])
 local time = redis.call('TIME')
@@ -28,10 +29,11 @@ if expiry == 0 then
   local subscriptions = redis.call('HGETALL', subscriptionsKey)
   if redis.call('HGET', clientsKey, session[1]) == sid then redis.call('HDEL', clientsKey, session[1]) end
   redis.call('HDEL', ownersKey, sid)
+  if (session[5] or '0') ~= '0' then redis.call('ZADD', dueKey, now + tonumber(ARGV[5]), 'f:' .. sid) end
   redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
-  return { 1, willDue, subscriptions, session[5] or '0' }
+  return { 1, willDue, subscriptions }
 end
 redis.call('HSET', ownersKey, sid, '')
 redis.call('HSET', sessionKey, 'expiry', expiry)
 if expiry > 0 then redis.call('ZADD', dueKey, now + expiry * 1000, 'e:' .. sid) end
-return { 1, willDue, {}, '0' }
+return { 1, willDue, {} }

@@ -6,7 +6,7 @@
 -- ARGV   of each session: sid, owner, n, then five lists, each with its count before it: acknowledged ids · received ids ·
 --        incoming id, n, id, n … · released ids · free ids to move messages under, before their count the first order and how many
 --        bytes may come (the last message may exceed it)
--- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "MOVED"
+-- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "NOTOWNER"
 -- COST   O(ids)
 local ownersKey = KEYS[1]
 local at, reply = 1, {}
@@ -26,7 +26,7 @@ for s = 2, #KEYS, 4 do
   local order, room = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   at = at + 2
   local free = list()
-  if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'MOVED'
+  if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'NOTOWNER'
   else
     if #acknowledged > 0 then redis.call('HDEL', inflightKey, unpack(acknowledged)) end
     for _, id in ipairs(received) do

@@ -17,4 +17,5 @@ if not will then
   return false
 end
 redis.call('ZADD', dueKey, now + holdMs, member)
+redis.call('ZREM', dueKey, 'f:w' .. string.match(member, '^w:([^:]*)')) -- of an earlier will of the session
 return will

@@ -35,7 +35,7 @@ async function bury(nodeId: string): Promise<void> {
   const judge = new Membership(connection, keys, 'judge', 15_000)
   await judge.join()
   await judge.bury(nodeId)
-  await new Sessions(connection, keys, () => judge.nodeId, { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), stillOwned: () => Promise.resolve(false), onMoved: () => undefined }).estate(nodeId)
+  await new Sessions(connection, keys, () => judge.nodeId, 15_000, { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), stillOwned: () => Promise.resolve(false), onMoved: () => undefined, onFenced: async () => undefined }).estate(nodeId)
   await judge.close()
   connection.disconnect()
 }

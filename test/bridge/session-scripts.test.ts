@@ -25,18 +25,20 @@ const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wil
 
 interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; subscriptions: string[]; inFlight: string[]; incoming: string[]; n: string; pending: string; owner: string }
 async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0 } = {}): Promise<Claim> {
-  const reply = text(await run('session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session')], ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay])) as never[]
+  const reply = text(await run('session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
+    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs])) as never[]
   const [sid, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
   return { sid: sid!, epoch: epoch!, present: present!, before: before!, willDue: willDue!, subscriptions: subscriptions!, inFlight: inFlight!, incoming: incoming!, n: n!, pending: pending!, owner: `${node} ${String(epoch)}` }
 }
-const release = async (sid: string, owner: string, { farewell = true, expiry = '' } = {}): Promise<unknown> => text(await run('session-release', whole(sid), [sid, owner, farewell ? '1' : '0', expiry]))
-const expire = async (sid: string): Promise<unknown> => text(await run('session-expire', whole(sid), [sid]))
+const release = async (sid: string, owner: string, { farewell = true, expiry = '' } = {}): Promise<unknown> => text(await run('session-release', whole(sid), [sid, owner, farewell ? '1' : '0', expiry, forgetMs]))
+const expire = async (sid: string): Promise<unknown> => text(await run('session-expire', whole(sid), [sid, forgetMs]))
 const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> => run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
 const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
   text(await run('session-serve', [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')], [sid, owner, 0, ...argv]))
 const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100): Promise<unknown> =>
   text(await run('queue-append', [...of('appended', 'owners', 'published'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
     [node, batch, max, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
+const forgetMs = 60_000
 const nothing = [0, 0, 0, 0, 0, 0, 0]
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
@@ -69,6 +71,11 @@ describe('session-claim', () => {
     expect(await redis.hget(keys.partition(3, 'owners'), '3new')).toBe(second.owner)
   })
 
+  test('FENCED for a node that was declared dead', async () => {
+    await fails('ERR_BRIDGE_FENCED', claim('dead@1', '', '3new'))
+    expect(await redis.exists(keys.partition(3, 'clients'), keys.partition(3, 'owners'))).toBe(0)
+  })
+
   test('STALE when the caller knows another session than there is', async () => {
     await claim('a@1', '', '3new')
     await fails('ERR_BRIDGE_STALE', claim('b@1', '', '3other'))
@@ -77,11 +84,11 @@ describe('session-claim', () => {
 
   test('Clean Start ends the old session and tells what of it is to be forgotten', async () => {
     const { owner } = await claim('a@1', '', '3old')
-    await subscribe('3old', owner, 'x', '1')
+    await subscribe('3old', owner, 'c1', 'x', '1')
     await append('a@1', 1, [['m', '', 0]], { '3old': [1] })
     expect(await claim('b@1', '3old', '3new', { clean: true })).toMatchObject({ sid: '3new', present: 0, before: owner, subscriptions: ['x', '1'] })
     expect((await redis.keys('*3old*'))).toEqual([])
-    await fails('ERR_BRIDGE_MOVED', subscribe('3old', owner, 'x', '1'))
+    await fails('ERR_BRIDGE_MOVED', subscribe('3old', owner, 'c2', 'x', '1'))
   })
 
   test('a will: cancelled by a return within its delay, due by takeover without delay and by Clean Start', async () => {
@@ -98,22 +105,22 @@ describe('session-claim', () => {
 describe('session-release and session-expire', () => {
   test('by the loser nothing happens; by the owner nobody owns it; with expiry 0 it ends', async () => {
     const { owner } = await claim('a@1', '', '3s')
-    expect(await release('3s', 'a@1 1')).toEqual([0, '0', [], '0'])
-    await subscribe('3s', owner, 'x', '1')
-    expect(await release('3s', owner)).toEqual([1, '0', [], '0'])
-    expect(await release('3s', owner)).toEqual([0, '0', [], '0'])
+    expect(await release('3s', 'a@1 1')).toEqual([0, '0', []])
+    await subscribe('3s', owner, 'c1', 'x', '1')
+    expect(await release('3s', owner)).toEqual([1, '0', []])
+    expect(await release('3s', owner)).toEqual([0, '0', []])
     expect(await redis.hget(keys.partition(3, 'owners'), '3s')).toBe('')
     const again = await claim('b@1', '3s', '3x')
-    expect(await release('3s', again.owner, { expiry: '0' })).toEqual([1, '0', ['x', '1'], '0'])
+    expect(await release('3s', again.owner, { expiry: '0' })).toEqual([1, '0', ['x', '1']])
     expect((await redis.keys('*')).sort()).toEqual([keys.partition(3, 'appended')])
   })
 
   test('a will is void after a farewell, due after a break, no later than the session ends', async () => {
     const first = await claim('a@1', '', '3s', { will: 'w', delay: 60, expiry: 1 })
-    expect(await release('3s', first.owner)).toEqual([1, '0', [], '0'])
+    expect(await release('3s', first.owner)).toEqual([1, '0', []])
     expect(await redis.hlen(keys.partition(3, 'wills'))).toBe(0)
     const second = await claim('a@1', '3s', '3x', { will: 'w', delay: 60, expiry: 1 })
-    expect(await release('3s', second.owner, { farewell: false })).toEqual([1, '0', [], '0'])
+    expect(await release('3s', second.owner, { farewell: false })).toEqual([1, '0', []])
     const due = await redis.zrange(keys.partition(3, 'due'), 0, -1, 'WITHSCORES')
     expect(due.filter((_, i) => i % 2 === 0).sort()).toEqual(['e:3s', `w:3s:${second.epoch}`])
     expect(new Set(due.filter((_, i) => i % 2 === 1)).size).toBe(1)
@@ -121,24 +128,30 @@ describe('session-release and session-expire', () => {
 
   test('expire: not before it is due, not while somebody owns it, and all of it', async () => {
     const { owner } = await claim('a@1', '', '3s', { expiry: 600, will: 'w', delay: 600 })
-    await subscribe('3s', owner, 'x', '1')
+    await subscribe('3s', owner, 'c1', 'x', '1')
     await release('3s', owner, { farewell: false })
-    expect(await expire('3s')).toEqual([0, '0', [], '0'])
+    expect(await expire('3s')).toEqual([0, '0', []])
     await redis.zadd(keys.partition(3, 'due'), 1, 'e:3s')
-    expect(await expire('3s')).toEqual([1, '1', ['x', '1'], '0'])
-    expect(await expire('3s')).toEqual([0, '0', [], '0'])
+    expect(await expire('3s')).toEqual([1, '1', ['x', '1']])
+    expect(await expire('3s')).toEqual([0, '0', []])
     expect(await redis.keys('*3s*')).toEqual([])
   })
 })
 
-test('session-subscribe: stores, counts what is to be journaled; MOVED for the loser', async () => {
+test('session-subscribe: stores, names the change until it is journaled, whatever is sent again; NOTOWNER for the loser', async () => {
   const { owner } = await claim('a@1', '', '3s')
-  await subscribe('3s', owner, 'x', '1', 'y', '2')
-  expect((await claim('a@1', '3s', '3x'))).toMatchObject({ pending: '1' })
-  await fails('ERR_BRIDGE_MOVED', subscribe('3s', owner, 'z', '1'))
+  const pending = (): Promise<string | null> => redis.hget(keys.session('3s', 'session'), 'pending')
+  for (let twice = 0; twice < 2; twice++) await subscribe('3s', owner, 'c1', 'x', '1', 'y', '2')
+  for (let twice = 0; twice < 2; twice++) await subscribe('3s', owner, 'c1')
+  expect(await pending()).toBeNull()
+  await subscribe('3s', owner, 'c2', 'y', '')
+  await subscribe('3s', owner, 'c1') // the second attempt of an older one
+  expect(await pending()).toBe('c2')
+  expect((await claim('a@1', '3s', '3x'))).toMatchObject({ pending: 'c2', subscriptions: ['x', '1'] })
+  await fails('ERR_BRIDGE_MOVED', subscribe('3s', owner, 'c3', 'z', '1'))
 })
 
-test('session-assert: writes a session down again; MOVED when there is another', async () => {
+test('session-assert: writes a session down again; NOTOWNER when there is another', async () => {
   const keysOf = [...of('clients', 'owners', 'wills'), ...its('3s', 'session', 'subscriptions')]
   const argv = ['client', '3s', 'a@1 7', '7', -1, '', 0, 0, 'x', '1']
   for (let twice = 0; twice < 2; twice++) expect(await run('session-assert', keysOf, argv)).toBe(1)
@@ -189,8 +202,42 @@ describe('queue-append and session-serve', () => {
     expect(await redis.hgetall(keys.session('3s', 'incoming'))).toEqual({ 5: '1' })
     expect(await serve('3s', owner, [0, 0, 0, 1, 5, 0, 0, 0])).toEqual([[0]])
     expect(await redis.exists(keys.session('3s', 'incoming'))).toBe(0)
-    expect(await serve('3s', 'a@1 1', nothing)).toEqual(['MOVED'])
+    expect(await serve('3s', 'a@1 1', nothing)).toEqual(['NOTOWNER'])
   })
+})
+
+test('whoever published QoS 2 is forgotten a while after its session ended, however it ended', async () => {
+  const forgotten = async (): Promise<string[]> => (await redis.zrange(keys.partition(3, 'due'), 0, -1)).filter((member) => member.startsWith('f:'))
+  const published = (sid: string): Promise<number> => redis.hset(keys.session(sid, 'session'), 'n', 1)
+  const first = await claim('a@1', '', '3first')
+  await published('3first')
+  await release('3first', first.owner, { expiry: '0' })
+  await claim('a@1', '', '3second')
+  await published('3second')
+  const third = await claim('a@1', '3second', '3third', { clean: true, expiry: 600 })
+  await published('3third')
+  await release('3third', third.owner)
+  await redis.zadd(keys.partition(3, 'due'), 1, 'e:3third')
+  await expire('3third')
+  expect((await forgotten()).sort()).toEqual(['f:3first', 'f:3second', 'f:3third'])
+  expect(text(await run('due-list', of('due'), [10]))).toEqual([])
+})
+
+test('due-list: what is due, the longest first, no more than asked for', async () => {
+  await redis.zadd(keys.partition(3, 'due'), 3, 'e:3c', 1, 'w:3a:1', 2, 'f:3b', 9e15, 'e:3later')
+  expect(text(await run('due-list', of('due'), [2]))).toEqual(['w:3a:1', 'f:3b'])
+  expect(text(await run('due-list', of('due'), [10]))).toEqual(['w:3a:1', 'f:3b', 'e:3c'])
+})
+
+test('will-done: nobody takes the will again, its identity is forgotten later; not while the next one is published', async () => {
+  const wills = of('due', 'wills')
+  await redis.hset(keys.partition(3, 'wills'), '3s:1', 'w', '3s:2', 'v')
+  await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1', 1, 'w:3s:2')
+  for (let twice = 0; twice < 2; twice++) await run('will-done', wills, ['w:3s:1', forgetMs])
+  expect(await redis.hgetall(keys.partition(3, 'wills'))).toEqual({ '3s:2': 'v' })
+  expect((await redis.zrange(keys.partition(3, 'due'), 0, -1)).sort()).toEqual(['f:w3s', 'w:3s:2'])
+  expect(text(await run('will-take', wills, ['w:3s:2', 60_000]))).toBe('v')
+  expect(await redis.zrange(keys.partition(3, 'due'), 0, -1)).toEqual(['w:3s:2'])
 })
 
 test('will-take: once, and again when who took it did not publish it', async () => {
@@ -221,7 +268,7 @@ test('at maxmemory sessions are claimed, served and released; only queues take n
   }
 })
 
-const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => /^(session|queue|will)-/.test(name))
+const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => /^(session|queue|will|due)-/.test(name))
 test.each(names)('%s: documented, and every key declared, in the key table and in one slot', (name) => {
   const source = readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
   expect(source).toMatch(/^#!lua.*\n-- [A-Z]/)

@@ -9,8 +9,10 @@ export async function orphans(url: string, prefix: string): Promise<string[]> {
     const found: string[] = []
     const nodes = new Set(await redis.hkeys(`${prefix}:{bus}:nodes`))
     const sids = new Set<string>()
+    const forgotten = new Set<string>() // publishers whose session has ended, until nothing of them can be under way
     for (let p = 0; p < 16; p++) {
       const owners = await redis.hgetall(`${prefix}:{s${p}}:owners`)
+      for (const member of await redis.zrange(`${prefix}:{s${p}}:due`, 0, -1)) if (member.startsWith('f:')) forgotten.add(member.slice(2))
       const clients = new Set(Object.values(await redis.hgetall(`${prefix}:{s${p}}:clients`)))
       for (const [sid, owner] of Object.entries(owners)) {
         sids.add(sid)
@@ -20,7 +22,7 @@ export async function orphans(url: string, prefix: string): Promise<string[]> {
       for (const sid of clients) if (owners[sid] === undefined) found.push(`a client has session ${sid}, which does not exist`)
     }
     for await (const keys of redis.scanStream({ match: `${prefix}:*`, count: 1_000 }) as AsyncIterable<string[]>) {
-      for (const key of keys) found.push(...await orphan(redis, key.slice(prefix.length + 1), key, nodes, sids))
+      for (const key of keys) found.push(...await orphan(redis, key.slice(prefix.length + 1), key, nodes, sids, forgotten))
     }
     return [...new Set(found)]
   } finally {
@@ -28,7 +30,7 @@ export async function orphans(url: string, prefix: string): Promise<string[]> {
   }
 }
 
-async function orphan(redis: Redis, name: string, key: string, nodes: ReadonlySet<string>, sids: ReadonlySet<string>): Promise<string[]> {
+async function orphan(redis: Redis, name: string, key: string, nodes: ReadonlySet<string>, sids: ReadonlySet<string>, forgotten: ReadonlySet<string>): Promise<string[]> {
   const [, tag, noun, id] = /^\{([^}]+)\}:([a-z]+)(?::(.*))?$/.exec(name) ?? []
   if (tag === undefined || noun === undefined) return [`${key} is not ours`]
   if (tag === 'bus') {
@@ -41,9 +43,9 @@ async function orphan(redis: Redis, name: string, key: string, nodes: ReadonlySe
   if (id !== undefined) return sids.has(id) ? [] : [`${key}: no such session`]
   switch (noun) {
     case 'appended': return (await redis.hkeys(key)).filter((node) => !nodes.has(node)).map((node) => `${key}: ${node} is not alive`)
-    case 'published': return (await redis.hkeys(key)).filter((sid) => !sids.has(sid)).map((sid) => `${key}: no session ${sid}`)
+    case 'published': return (await redis.hkeys(key)).filter((sid) => !sids.has(sid) && !forgotten.has(sid)).map((sid) => `${key}: no session ${sid}`)
     case 'wills': return (await redis.hkeys(key)).filter((will) => !sids.has(will.split(':')[0]!)).map((will) => `${key}: ${will} belongs to no session`)
-    case 'due': return (await redis.zrange(key, 0, -1)).filter((member) => !sids.has(member.split(':')[1]!)).map((member) => `${key}: ${member} belongs to no session`)
+    case 'due': return (await redis.zrange(key, 0, -1)).filter((member) => !member.startsWith('f:') && !sids.has(member.split(':')[1]!)).map((member) => `${key}: ${member} belongs to no session`)
     default: return []
   }
 }
