@@ -1,12 +1,18 @@
 import { defineConfig } from 'vitest/config'
 
+/** What must hold on Redis Cluster as it does on one Redis: these files run on both. */
+const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywhere', 'readiness'].map((name) => `test/cluster/${name}.test.ts`)
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',
     maxWorkers: 2,
+    projects: [
+      { extends: true, test: { name: 'redis', include: ['test/**/*.test.ts'] } },
+      { extends: true, test: { name: 'redis-cluster', include: onBoth, env: { TEST_STORE: 'redis-cluster' } } },
+    ],
   },
 })

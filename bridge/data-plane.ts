@@ -15,7 +15,7 @@ import type { Message } from './message.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
 import { OwnRoutes, type RouteChange } from './own-routes.ts'
 import { Queues } from './queues.ts'
-import { connect, type Redis } from './redis.ts'
+import { connectAll, type Connections, type Redis } from './redis.ts'
 import { Retained } from './retained.ts'
 import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
@@ -31,6 +31,7 @@ export class DataPlane {
   readonly #receiver: Receiver
   readonly #keys: Keys
   readonly #redis: Redis
+  readonly #connections: Connections
   readonly #reader: InboxReader
   readonly #membership: Membership
   readonly #journal: Journal
@@ -49,20 +50,21 @@ export class DataPlane {
   #grace: NodeJS.Timeout | undefined
   readonly #absent = new AbsentNodes()
 
-  private constructor(options: DataPlaneOptions, receiver: Receiver, connections: { redis: Redis; journal: Redis; inbox: Redis }, membership: Membership) {
+  private constructor(options: DataPlaneOptions, receiver: Receiver, connections: Connections, membership: Membership) {
     this.#options = options
     this.#receiver = receiver
     this.#keys = new Keys(options.prefix)
     this.#redis = connections.redis
+    this.#connections = connections
     this.#membership = membership
-    this.#journal = new Journal(this.#redis, connections.journal, this.#keys, () => membership, {
+    this.#journal = new Journal(connections, this.#keys, () => membership, {
       onChange: (nodeId, change) => this.#apply(nodeId, change),
       readMore: () => this.#readMore(),
       onSnapshot: (nodes, routes, table) => this.#replace(nodes, routes, table as RoutingTable),
       onLost: () => this.#onLost(),
       onAmnesia: () => this.#heal(),
     })
-    this.#reader = new InboxReader(this.#redis, connections.inbox, this.#keys, membership.nodeId, {
+    this.#reader = new InboxReader(connections, this.#keys, membership.nodeId, {
       onMessage: (message) => receiver.deliver(message),
       onBell: (sid) => receiver.ring(sid),
       pressure: () => receiver.pressure(),
@@ -97,17 +99,17 @@ export class DataPlane {
   /** Joins the cluster. @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE, ERR_BRIDGE_REDIS_UNREACHABLE */
   static async start(options: DataPlaneOptions, receiver: Receiver): Promise<DataPlane> {
     const address = { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError }
-    const connections = { redis: connect(address), journal: connect(address, blockMs), inbox: connect(address, blockMs) }
-    const { redis } = connections
+    const connections = connectAll(address, blockMs, options.durabilityReplicas)
+    const { redis, control } = connections
     redis.on('ready', () => { loadScripts(redis).catch(options.onError) })
-    const membership = new Membership(redis, new Keys(options.prefix), options.name, options.leaseMs)
+    const membership = new Membership(control, new Keys(options.prefix), options.name, options.leaseMs)
     try {
       await membership.join()
       const plane = new DataPlane(options, receiver, connections, membership)
       await plane.#start()
       return plane
     } catch (error) {
-      for (const connection of Object.values(connections)) connection.disconnect()
+      for (const connection of Object.values(connections) as Redis[]) connection.disconnect()
       throw error
     }
   }
@@ -391,7 +393,7 @@ export class DataPlane {
     await this.#membership.close()
     this.#links.close()
     await this.#journal.close()
-    this.#redis.disconnect()
+    for (const connection of Object.values(this.#connections) as Redis[]) connection.disconnect()
   }
 }
 

@@ -11,6 +11,7 @@ export const bridgeErrors = {
   ERR_BRIDGE_INBOX_FULL: { retryable: true, meaning: 'the inbox of another node is above its mark' },
   ERR_BRIDGE_GONE: { retryable: true, meaning: 'the inbox of another node does not exist' },
   ERR_BRIDGE_REDIS_FULL: { retryable: true, meaning: 'Redis reached maxmemory; publishers are held until there is room' },
+  ERR_BRIDGE_REPLICAS: { retryable: true, meaning: 'fewer replicas than asked for have what was written: it is not acknowledged yet' },
   ERR_BRIDGE_MOVED: { retryable: false, meaning: 'the session has another owner by now: its connection here must go' },
   ERR_BRIDGE_STALE: { retryable: true, meaning: 'the client got another session while its CONNECT was under way; claim again' },
   ERR_BRIDGE_CLOSED: { retryable: false, meaning: 'the bridge is closing' },

@@ -7,7 +7,7 @@ import { diagnostics } from './diagnostics.ts'
 import { toBridgeError, type BridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { Message } from './message.ts'
-import { retrying, whenReady, type Redis } from './redis.ts'
+import { retrying, whenReady, type Connections, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
 /** Bytes in an inbox above which it takes nothing until its reader has progressed. */
@@ -214,9 +214,9 @@ export class InboxReader {
   #closed = false
   #loop: Promise<void> = Promise.resolve()
 
-  constructor(redis: Redis, reader: Redis, keys: Keys, nodeId: string, events: InboxReaderEvents) {
-    this.#redis = redis
-    this.#reader = reader
+  constructor({ control, inbox }: Pick<Connections, 'control' | 'inbox'>, keys: Keys, nodeId: string, events: InboxReaderEvents) {
+    this.#redis = control
+    this.#reader = inbox
     this.#streamKey = keys.inbox(nodeId, 'stream')
     this.#stateKey = keys.inbox(nodeId, 'state')
     this.#events = events

@@ -21,6 +21,7 @@ export type { Session, SessionRequest } from './sessions.ts'
 export type { StoredSubscription } from './subscriptions.ts'
 export { RouteKind } from './routing-table.ts'
 export { ping } from './stock-redis.ts'
+export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis-address.ts'
 export { filterMatches, isValidFilter, isValidTopic } from './topic.ts'
 
 export interface BridgeOptions extends DataPlaneOptions {

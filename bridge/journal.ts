@@ -6,7 +6,7 @@ import { decodeJournalEntry, encodeJournalEntry, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
-import { retrying, whenReady, type Redis } from './redis.ts'
+import { onServerChange, retrying, whenReady, type Connections, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
 export interface Route {
@@ -41,6 +41,7 @@ const changesMax = 2_000
 
 export class Journal {
   readonly #redis: Redis
+  readonly #control: Redis
   readonly #reader: Redis
   readonly #keys: Keys
   readonly #identity: () => Identity
@@ -57,9 +58,10 @@ export class Journal {
   #era = 0
   #rebuilding: Promise<void> | undefined
 
-  constructor(redis: Redis, reader: Redis, keys: Keys, identity: () => Identity, listener: JournalListener) {
+  constructor({ redis, control, journal }: Connections, keys: Keys, identity: () => Identity, listener: JournalListener) {
     this.#redis = redis
-    this.#reader = reader
+    this.#control = control
+    this.#reader = journal
     this.#keys = keys
     this.#identity = identity
     this.#listener = listener
@@ -134,7 +136,7 @@ export class Journal {
       const era = this.#era
       const seen = this.#cursor // what the tail brings while the position is being read may be behind it
       const { generation } = this.#identity()
-      const [position, present] = await retrying(this.#redis, () => this.#redis.mgetBuffer(this.#keys.bus('position'), this.#keys.bus('generation')))
+      const [position, present] = await retrying(this.#control, () => this.#control.mgetBuffer(this.#keys.bus('position'), this.#keys.bus('generation')))
       if (this.#closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
       if (era !== this.#era || !generation.equals(this.#identity().generation)) continue
       if (!(present?.equals(generation) ?? false)) {
@@ -198,15 +200,16 @@ export class Journal {
 
   async #follow(): Promise<void> {
     let proven = true
+    onServerChange(this.#reader, () => { proven = false }) // also between two reads, where no command fails
     while (!this.#closed) {
       try {
         await whenReady(this.#reader)
         await this.#rebuilding
-        if (!proven) {
+        while (!proven) {
+          proven = true
           const past = await this.#past()
           if (past === 'lost') await this.#rebuildLost()
           else if (past === 'trimmed') await this.rebuild()
-          proven = true
         }
         const era = this.#era
         const reply = await this.#reader.callBuffer('XREAD', 'COUNT', '200', 'BLOCK', blockMs, 'STREAMS', this.#keys.bus('journal'), `${this.#cursor}-0`) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null

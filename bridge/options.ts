@@ -8,6 +8,8 @@ export interface DataPlaneOptions {
   readonly prefix: string
   readonly redisTimeoutMs: number
   readonly leaseMs: number
+  /** Replicas of Redis that must have a message before it is acknowledged. */
+  readonly durabilityReplicas: number
   /** Messages that the queue of a session holds; beyond it the oldest goes. */
   readonly queueMessagesMax: number
   readonly onError: (error: Error) => void

@@ -1,30 +1,97 @@
-// Connections to Redis. A data connection never resends by itself and queues nothing while it is down: retries are ours,
-// in order, and numbered so that they are harmless (ATTACKS 4). A read that hangs on a half-open link is cut by
-// ioredis' socketTimeout. An error is reported once through `onError`, never thrown from an event.
-import { Redis, type RedisOptions } from 'ioredis'
+// Connections to Redis: one server, a master that Sentinels name, or a Redis Cluster. A data connection never resends by
+// itself and queues nothing while it is down: retries are ours, in order, and numbered so that they are harmless (ATTACKS 4).
+// A read that hangs on a half-open link is cut by ioredis' socketTimeout. An error is reported through `onError`, never thrown
+// from an event.
+import { Cluster, Redis as Server, type ClusterOptions, type RedisOptions } from 'ioredis'
 import { BridgeError, toBridgeError } from './errors.ts'
+import { parseRedisAddress, type RedisTarget } from './redis-address.ts'
 
-export type { Redis } from 'ioredis'
+export type Redis = (Server | Cluster) & {
+  /** Replicas that must have what a script wrote before it counts as written (WAIT); such a connection is for scripts only. */
+  readonly replicas?: number
+}
 
 export interface RedisAddress {
-  /** redis://, rediss:// or unix:///path */
+  /** As redis-address.ts has it. */
   readonly url: string
   /** A connection that is silent for so long with a command under way is cut. */
   readonly timeoutMs: number
   readonly onError: (error: Error) => void
 }
 
-function open(url: string, options: RedisOptions): Redis {
-  return url.startsWith('unix://') ? new Redis(url.slice('unix://'.length), options) : new Redis(url, options)
+const lookMs = 100
+
+/**
+ * Redis Cluster without resending: a command that met the wrong node, or a broken connection, is refused, and the map of slots is
+ * read anew for the next attempt. Only ASK is followed: the slot is on its way, and the one node knows whether the key went.
+ */
+class StrictCluster extends Cluster {
+  #looked = 0
+
+  override handleError(error: Error, ttl: { value?: number }, handlers: { defaults(): void }): void {
+    if (error.message.startsWith('ASK ')) return super.handleError(error, ttl, handlers)
+    if (error.name !== 'ReplyError' || /^(MOVED|CLUSTERDOWN|MASTERDOWN|READONLY) /.test(error.message)) this.lookAgain()
+    handlers.defaults()
+  }
+
+  /** Reads the map of slots anew, not much more often than that can help: each time costs a connection. */
+  lookAgain(): void {
+    if (performance.now() - this.#looked < lookMs) return
+    this.#looked = performance.now()
+    this.refreshSlotsCache()
+  }
+}
+
+/** What a demoted master says: whoever asked for the master must look for it again. */
+const isDemoted = (error: Error): boolean => error.message.startsWith('READONLY')
+
+const serverOptions = ({ username, password, tls }: RedisTarget): RedisOptions => ({
+  ...(username === undefined ? {} : { username }), ...(password === undefined ? {} : { password }), ...(tls ? { tls: {} } : {}),
+})
+
+/** @param cluster options of the cluster as a whole; `options` are those of each server */
+export function open(url: string, options: RedisOptions, cluster: ClusterOptions, Strict: typeof Cluster = Cluster): Server | Cluster {
+  const target = parseRedisAddress(url)
+  if (typeof target === 'string') throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `the address of Redis ${target}`)
+  const { kind, hosts, path } = target
+  const all: RedisOptions = { ...serverOptions(target), reconnectOnError: isDemoted, ...options }
+  if (kind === 'socket') return new Server(path, all)
+  if (kind === 'server') return new Server({ ...all, ...hosts[0]!, db: Number(path) })
+  if (kind === 'sentinel') {
+    const [name, db = '0'] = path.split('/')
+    return new Server({ ...all, sentinels: hosts.map((host) => ({ ...host })), name: name!, db: Number(db), ...(target.tls ? { enableTLSForSentinelMode: true } : {}) })
+  }
+  return new Strict(hosts.map((host) => ({ ...host })), {
+    redisOptions: all, slotsRefreshTimeout: options.connectTimeout ?? 1_000, // names in a certificate are not the addresses that CLUSTER SLOTS has
+    ...(target.tls ? { dnsLookup: (address, found) => found(null, address) } : {}), ...cluster,
+  })
 }
 
 /** A connection for commands; `blockMs` is how long its commands may block in Redis. */
-export function connect({ url, timeoutMs, onError }: RedisAddress, blockMs = 0): Redis {
+export function connect({ url, timeoutMs, onError }: RedisAddress, { blockMs = 0, replicas = 0 } = {}): Redis {
+  const retry = (attempt: number): number => Math.min(20 * attempt, 250)
   const redis = open(url, {
     autoResendUnfulfilledCommands: false, enableOfflineQueue: false, maxRetriesPerRequest: 0, socketTimeout: blockMs + timeoutMs,
-    connectTimeout: timeoutMs, retryStrategy: (attempt) => Math.min(20 * attempt, 250), noDelay: true, keepAlive: 10_000,
-  })
-  return redis.on('error', onError)
+    connectTimeout: timeoutMs, retryStrategy: retry, sentinelRetryStrategy: retry, noDelay: true, keepAlive: 10_000,
+  }, { enableOfflineQueue: false, clusterRetryStrategy: retry }, StrictCluster)
+  return Object.assign(redis.on('error', onError), { replicas })
+}
+
+/** The connections of a data plane. */
+export interface Connections {
+  /** For scripts, and what may wait behind them. */
+  readonly redis: Redis
+  /** For what must not wait for replicas: leases, barriers, what was read. The same as `redis` when nothing waits for them. */
+  readonly control: Redis
+  /** Two that block. */
+  readonly journal: Redis
+  readonly inbox: Redis
+}
+
+/** @param replicas that must have what a script of `redis` wrote */
+export function connectAll(address: RedisAddress, blockMs: number, replicas: number): Connections {
+  const redis = connect(address, { blockMs: replicas > 0 ? blockMs : 0, replicas })
+  return { redis, control: replicas > 0 ? connect(address) : redis, journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
 }
 
 /** Resolves when `redis` is ready for commands, rejects when it is closed for good. */
@@ -36,6 +103,19 @@ export function whenReady(redis: Redis): Promise<void> {
     redis.once('ready', ready)
     redis.once('end', ended)
   })
+}
+
+/** Calls `changed` whenever the next command may meet another server, or the same one with another past. */
+export function onServerChange(redis: Redis, changed: () => void): void {
+  for (const event of redis instanceof Cluster ? ['refresh', '-node'] : ['close']) redis.on(event, changed)
+}
+
+/** The servers that scripts must be loaded into. */
+export const mastersOf = (redis: Redis): readonly Server[] => redis instanceof Cluster ? redis.nodes('master') : [redis]
+
+/** A command of a pipeline met the wrong server of a cluster: outside a pipeline StrictCluster sees that itself. */
+export function lookAgain(redis: Redis): void {
+  if (redis instanceof StrictCluster) redis.lookAgain()
 }
 
 /**

@@ -3,9 +3,9 @@
 // Every answered call is published on diagnostics.script: a test can stop the process between any two.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { Redis } from 'ioredis'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
+import { lookAgain, mastersOf, type Redis } from './redis.ts'
 
 /** The scripts by name and how many keys each has; the table in bridge/README.md is checked against it. */
 export const scriptTable = {
@@ -41,16 +41,36 @@ const scripts = new Map((Object.keys(scriptTable) as ScriptName[]).map((name) =>
 
 /** Loads every script into Redis; a connection that is about to be used in order does so first. */
 export async function loadScripts(redis: Redis): Promise<void> {
-  await Promise.all([...scripts.values()].map(({ source }) => redis.script('LOAD', source as unknown as string)))
+  await Promise.all(mastersOf(redis).flatMap((master) => [...scripts.values()].map(({ source }) => master.script('LOAD', source as unknown as string))))
+}
+
+/** How long replicas may take; then the script, which changes nothing when it has run before, is sent again. */
+const replicasMs = 500
+
+/**
+ * A script and behind it WAIT, on the same connection: that is how Redis knows which writes are meant, and a failover in between
+ * breaks the connection rather than to count the replicas of another master (ATTACKS 19). Nothing else can pass on it meanwhile.
+ */
+async function replicated(redis: Redis, replicas: number, command: [string | Buffer, ...(string | number | Buffer)[]]): Promise<unknown> {
+  const [script, wait] = await redis.pipeline().callBuffer('EVALSHA', ...command).wait(replicas, replicasMs).exec() ?? []
+  const error = script?.[0] ?? wait?.[0]
+  if (error != null) {
+    lookAgain(redis)
+    throw error
+  }
+  if (Number(wait![1]) < replicas) throw new BridgeError('ERR_BRIDGE_REPLICAS', `${String(wait![1])} of ${replicas} replicas have the last write`)
+  return script![1]
 }
 
 /**
- * Runs a script; bulk replies are Buffers.
+ * Runs a script; bulk replies are Buffers. What it wrote is on as many replicas as the connection wants.
  * @throws BridgeError as its error reply says; retryable when Redis was away or did not know the script
  */
 export async function runScript(redis: Redis, name: ScriptName, keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
+  const { sha } = scripts.get(name)!
+  const { replicas = 0 } = redis
   try {
-    const reply: unknown = await redis.callBuffer('EVALSHA', scripts.get(name)!.sha, keys.length, ...keys, ...argv)
+    const reply: unknown = replicas > 0 ? await replicated(redis, replicas, [sha, keys.length, ...keys, ...argv]) : await redis.callBuffer('EVALSHA', sha, keys.length, ...keys, ...argv)
     if (diagnostics.script.hasSubscribers) diagnostics.script.publish({ script: name })
     return reply
   } catch (error) {

@@ -1,16 +1,13 @@
 // Connections for the two stock packages, which expect ioredis as it comes: offline queue on, commands resent, patient
 // for as long as Redis is away (a rejected command would be an unhandled rejection inside them and end the process).
-import { Redis, type RedisOptions } from 'ioredis'
+import { Cluster } from 'ioredis'
 import { BridgeError } from './errors.ts'
+import { open, type Redis } from './redis.ts'
 
-/** A connection to `url` (redis://, rediss://, unix:///path); keys of its commands get `keyPrefix`. */
+/** A connection to `url`, as redis-address.ts has it; keys of its commands get `keyPrefix`. */
 export function connectStock(url: string, keyPrefix: string, onError: (error: Error) => void): Redis {
-  const options: RedisOptions = {
-    keyPrefix, maxRetriesPerRequest: null,
-    retryStrategy: (attempt) => Math.min(50 * attempt, 500),
-  }
-  const redis = url.startsWith('unix://') ? new Redis(url.slice('unix://'.length), options) : new Redis(url, options)
-  return redis.on('error', onError)
+  const retry = (attempt: number): number => Math.min(50 * attempt, 500)
+  return open(url, { keyPrefix, maxRetriesPerRequest: null, retryStrategy: retry }, { keyPrefix, clusterRetryStrategy: retry }).on('error', onError)
 }
 
 /**
@@ -18,10 +15,10 @@ export function connectStock(url: string, keyPrefix: string, onError: (error: Er
  * @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE after `timeoutMs`, or at once when it refuses
  */
 export async function ping(url: string, timeoutMs: number): Promise<string> {
-  const options: RedisOptions = { lazyConnect: true, connectTimeout: timeoutMs, commandTimeout: timeoutMs, retryStrategy: () => null, maxRetriesPerRequest: 0, enableOfflineQueue: false }
-  const redis = url.startsWith('unix://') ? new Redis(url.slice('unix://'.length), options) : new Redis(url, options)
+  const once = { connectTimeout: timeoutMs, commandTimeout: timeoutMs, retryStrategy: () => null, sentinelRetryStrategy: () => null, maxRetriesPerRequest: 0, enableOfflineQueue: false }
+  const redis = open(url, { ...once, lazyConnect: true }, { lazyConnect: true, clusterRetryStrategy: () => null })
   let reason = ''
-  redis.on('error', (error: Error) => { reason = error.message })
+  redis.on('error', (error: Error & { lastNodeError?: Error }) => { reason = error.lastNodeError?.message ?? error.message })
   try {
     await redis.connect()
     return /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? '0'
@@ -32,8 +29,15 @@ export async function ping(url: string, timeoutMs: number): Promise<string> {
   }
 }
 
+/** That Redis takes commands: PING, or in Redis Cluster that all slots are served (CLUSTER INFO). */
+async function answers(redis: Redis): Promise<void> {
+  if (!(redis instanceof Cluster)) return void await redis.ping()
+  const info = await redis.cluster('INFO')
+  if (!info.includes('cluster_state:ok')) throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'not all slots of the Redis Cluster are served')
+}
+
 /**
- * The PONG of a connection that is there already, within `timeoutMs`.
+ * Asks a connection that is there already whether Redis takes commands, within `timeoutMs`.
  * @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE
  */
 export async function pingOn(redis: Redis, timeoutMs: number): Promise<void> {
@@ -42,7 +46,7 @@ export async function pingOn(redis: Redis, timeoutMs: number): Promise<void> {
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `Redis did not answer within ${timeoutMs} ms`)), timeoutMs)
   })
-  const pong = redis.ping()
+  const pong = answers(redis)
   pong.catch(() => undefined) // the race may be over when it fails
   await Promise.race([pong, late]).finally(() => clearTimeout(timer))
 }

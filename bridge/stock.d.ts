@@ -1,12 +1,12 @@
 // The stock packages come without types; these are the parts that we use.
 declare module 'aedes-persistence-redis' {
-  import type { Redis } from 'ioredis'
-  function persistence(options: { conn: Redis; maxSessionDelivery?: number }): { destroy(done?: () => void): void }
+  import type { Cluster, Redis } from 'ioredis'
+  function persistence(options: { conn: Redis | Cluster; maxSessionDelivery?: number }): { destroy(done?: () => void): void }
   export default persistence
 }
 
 declare module 'mqemitter-redis' {
-  import type { Redis } from 'ioredis'
+  import type { Cluster, Redis } from 'ioredis'
   import type { EventEmitter } from 'node:events'
   export type Message = { topic: string } & Record<string, unknown>
   export type Subscriber = (message: Message, done: () => void) => void
@@ -18,6 +18,6 @@ declare module 'mqemitter-redis' {
     emit(message: Message, done?: (error?: Error) => void): void
     close(done?: () => void): void
   }
-  function mqemitterRedis(options: { subConn: Redis; pubConn: Redis; matchEmptyLevels?: boolean; concurrency?: number }): MqEmitterRedis
+  function mqemitterRedis(options: { subConn: Redis | Cluster; pubConn: Redis | Cluster; matchEmptyLevels?: boolean; concurrency?: number }): MqEmitterRedis
   export default mqemitterRedis
 }

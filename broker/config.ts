@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { parse, stringify } from 'yaml'
 import { z } from 'zod'
+import { redisAddressProblem, withoutRedisPassword, withRedisPassword, type BridgeOptions } from '../bridge/index.ts'
 import { OperatorError } from './errors.ts'
 import { limits } from './limits.ts'
 
@@ -19,7 +20,7 @@ const adminUrl = z.string().superRefine((text, context) => {
 })
 
 const redisUrl = z.string().superRefine((text, context) => {
-  const problem = text.startsWith('unix:///') ? undefined : urlProblem(text, ['redis:', 'rediss:'])
+  const problem = redisAddressProblem(text)
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
 })
 
@@ -48,8 +49,8 @@ export const options = {
   },
   redis: {
     schema: redisUrl.default('redis://127.0.0.1:6379'),
-    about: 'the Redis that the nodes share: redis://, rediss:// (TLS) or unix:///path', shape: 'url', secret: true,
-    hint: 'Write redis://host:6379 or unix:///run/redis.sock; start one with: aedes-cluster up',
+    about: 'the Redis that the nodes share: redis://, unix:///path, redis+sentinel://host:port,…/service, redis+cluster://host:port,…; rediss is the same over TLS', shape: 'url', secret: true,
+    hint: 'Write redis://host:6379, unix:///run/redis.sock, redis+sentinel://host:26379/mymaster or redis+cluster://host:6379; start one with: aedes-cluster up',
   },
   redisPasswordFile: {
     schema: z.string().optional(), about: 'file that holds the Redis password', shape: 'file',
@@ -82,6 +83,7 @@ export const options = {
   shutdownMs: { schema: positiveMs.default(limits.shutdownMs), about: 'time a graceful stop may take', shape: 'ms', hint: 'Use a number of milliseconds' },
   redisTimeoutMs: { schema: positiveMs.default(limits.redisTimeoutMs), about: 'time after which a silent Redis counts as away', shape: 'ms', hint: 'Use a number of milliseconds' },
   leaseMs: { schema: z.coerce.number().int().min(3_000).default(limits.leaseMs), about: 'time without a sign of life after which the others may declare this node dead; the same on every node', shape: 'ms', hint: 'Use 3000 or more milliseconds' },
+  durabilityReplicas: { schema: z.coerce.number().int().min(0).default(0), about: 'replicas of Redis that must have a message before it is acknowledged (WAIT); with 0 a failover may lose what was acknowledged just before it; the same on every node', shape: 'count', hint: 'Use a whole number: at least as many as may be promoted, or 0' },
   queueMessagesMax: { schema: z.coerce.number().int().min(1).default(limits.queueMessagesMax), about: 'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
 } as const satisfies Record<string, Option>
 
@@ -198,26 +200,21 @@ export function loadConfig(flags: RawConfig, environment: NodeJS.ProcessEnv): Co
   return validate(layers)
 }
 
-/** The Redis URL with the password of `redisPasswordFile` filled in. */
+/** The Redis address with the password of `redisPasswordFile` filled in. */
 export function redisUrlWithPassword(config: Config): string {
   if (config.redisPasswordFile === undefined) return config.redis
-  const url = new URL(config.redis)
-  url.password = encodeURIComponent(readText(config.redisPasswordFile, '--redis-password-file').split('\n')[0]!.trim())
-  return url.href
+  return withRedisPassword(config.redis, readText(config.redisPasswordFile, '--redis-password-file').split('\n')[0]!.trim())
 }
 
-/** A URL as it may be shown: its password replaced. */
-export function withoutPassword(text: string): string {
-  if (!URL.canParse(text)) return text
-  const url = new URL(text)
-  if (url.password === '') return text
-  url.password = '***'
-  return url.href
-}
+/** What the bridge is told of a configuration. */
+export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'name' | 'onError'> => ({
+  redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
+  queueMessagesMax: config.queueMessagesMax, durabilityReplicas: config.durabilityReplicas,
+})
 
 /** The configuration as YAML, secrets hidden: what `aedes-cluster check` prints. */
 export function showConfig(config: Config): string {
   const shown = Object.entries(config).filter(([, value]) => value !== undefined)
-    .map(([name, value]) => [name, 'secret' in options[name as OptionName] && typeof value === 'string' ? withoutPassword(value) : value])
+    .map(([name, value]) => [name, 'secret' in options[name as OptionName] && typeof value === 'string' ? withoutRedisPassword(value) : value])
   return stringify(Object.fromEntries(shown))
 }

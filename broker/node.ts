@@ -1,11 +1,11 @@
 // One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
 // Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
 // README.md's guarantees table says.
-import { BridgeError, createBridge, diagnostics, type Bridge, type DataPlane, type Message } from '../bridge/index.ts'
+import { BridgeError, createBridge, diagnostics, withoutRedisPassword, type Bridge, type DataPlane, type Message } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { startAdmin, type AdminServer, type Readiness } from './admin/server.ts'
-import { redisUrlWithPassword, withoutPassword, type Config } from './config.ts'
+import { bridgeOptionsOf, type Config } from './config.ts'
 import { Dispatch } from './dispatch.ts'
 import { Engine } from './engine.ts'
 import { OperatorError } from './errors.ts'
@@ -53,8 +53,7 @@ export class Node {
     const log = createLog(config)
     return asOperator(config, async () => {
       const bridge = await createBridge({
-        name: config.id, redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
-        queueMessagesMax: config.queueMessagesMax,
+        ...bridgeOptionsOf(config), name: config.id,
         onError: oncePerCause((cause) => log.warn({ error: cause }, 'redis')),
       })
       const node = new Node(config, bridge, log)
@@ -203,7 +202,7 @@ async function asOperator<T>(config: Config, start: () => Promise<T>): Promise<T
     if (!(error instanceof BridgeError)) throw error
     const details = error.code === 'ERR_BRIDGE_DUPLICATE_NODE'
       ? { reason: 'duplicate', field: '--id', value: config.id, hint: 'Give each node its own --id; a node that was killed on another machine may come back under its name when its lease is over' } as const
-      : { reason: 'redis', field: '--redis', value: withoutPassword(config.redis), hint: 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network' } as const
+      : { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network' } as const
     throw new OperatorError(error.message, { ...details, cause: error })
   }
 }

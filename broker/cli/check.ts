@@ -1,8 +1,8 @@
 // `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: are the addresses
 // free, does Redis answer? `--offline` only validates.
 import { createServer } from 'node:net'
-import { ping } from '../../bridge/index.ts'
-import { loadConfig, redisUrlWithPassword, showConfig, withoutPassword } from '../config.ts'
+import { ping, withoutRedisPassword } from '../../bridge/index.ts'
+import { loadConfig, redisUrlWithPassword, showConfig } from '../config.ts'
 import { OperatorError } from '../errors.ts'
 import { bind, readTls } from '../listeners/listener.ts'
 import { parseArguments } from './arguments.ts'
@@ -22,6 +22,6 @@ export async function check(argv: readonly string[]): Promise<void> {
     server.close()
   }
   await ping(redisUrlWithPassword(config), config.redisTimeoutMs).catch((error: unknown) => {
-    throw new OperatorError((error as Error).message, { reason: 'redis', field: '--redis', value: withoutPassword(config.redis), hint: 'Start Redis and check address, password and network', cause: error })
+    throw new OperatorError((error as Error).message, { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis and check address, password and network', cause: error })
   })
 }

@@ -1,8 +1,8 @@
 // `aedes-cluster import`: moves an installation of Aedes + aedes-persistence-redis into the cluster. The old one must be
 // stopped, since what it does meanwhile may be missed; the cluster may run. Run again it moves what is not there yet.
 import type { IPublishPacket } from 'mqtt-packet'
-import { BridgeError, importInstallation, ping, type ImportCounts } from '../../bridge/index.ts'
-import { loadConfig, redisUrlWithPassword, withoutPassword } from '../config.ts'
+import { BridgeError, importInstallation, ping, withoutRedisPassword, type ImportCounts } from '../../bridge/index.ts'
+import { bridgeOptionsOf, loadConfig } from '../config.ts'
 import { messageOfPacket } from '../engine.ts'
 import { OperatorError } from '../errors.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
@@ -33,24 +33,24 @@ const line = (counts: Readonly<ImportCounts>, dryRun: boolean): string =>
 export async function importCommand(argv: readonly string[]): Promise<void> {
   const { from, fromPrefix, dryRun, ...flags } = parseArguments(argv, importFlags)
   if (typeof from !== 'string') throw new OperatorError('is missing', { reason: 'usage', field: '--from', value: undefined, hint: 'Name the Redis of the old installation: --from redis://127.0.0.1:6379' })
-  if (!/^(rediss?|unix):\/\//.test(from)) throw new OperatorError('is not a Redis address', { reason: 'usage', field: '--from', value: withoutPassword(from), hint: 'Use redis://, rediss:// or unix:///path' })
+  if (!/^(rediss?|unix):\/\//.test(from)) throw new OperatorError('is not a Redis address', { reason: 'usage', field: '--from', value: withoutRedisPassword(from), hint: 'Use redis://, rediss:// or unix:///path' })
   const config = loadConfig(flags, process.env)
-  const target = redisUrlWithPassword(config)
+  const options = bridgeOptionsOf(config)
+  const target = options.redis
   for (const [field, url] of [['--from', from], ['--redis', target]] as const) {
     await ping(url, config.redisTimeoutMs).catch((error: unknown) => {
-      throw new OperatorError((error as Error).message, { reason: 'redis', field, value: withoutPassword(url), hint: 'Start Redis and check address, password and network', cause: error })
+      throw new OperatorError((error as Error).message, { reason: 'redis', field, value: withoutRedisPassword(url), hint: 'Start Redis and check address, password and network', cause: error })
     })
   }
   const show = progress(dryRun === true)
   const counts = await importInstallation({
-    from, fromPrefix: typeof fromPrefix === 'string' ? fromPrefix : '', dryRun: dryRun === true, redis: target, prefix: config.prefix,
-    redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs, queueMessagesMax: config.queueMessagesMax,
+    ...options, from, fromPrefix: typeof fromPrefix === 'string' ? fromPrefix : '', dryRun: dryRun === true,
     messageOf: (packet) => messageOfPacket(packet as unknown as IPublishPacket),
     onError: (error) => process.stderr.write(`\nredis: ${error.message}\n`), onProgress: show,
   }).catch((error: unknown) => {
     if (!(error instanceof BridgeError)) throw error
     if (error.code === 'ERR_BRIDGE_DUPLICATE_NODE') throw new OperatorError('another import runs, or one was killed a moment ago', { reason: 'duplicate', field: '--prefix', value: config.prefix, hint: `Wait ${config.leaseMs / 1_000} seconds and run it again`, cause: error })
-    throw new OperatorError(error.message, { reason: 'redis', field: '--redis', value: withoutPassword(target), hint: 'Run it again: what was moved is not moved twice', cause: error })
+    throw new OperatorError(error.message, { reason: 'redis', field: '--redis', value: withoutRedisPassword(target), hint: 'Run it again: what was moved is not moved twice', cause: error })
   })
   show.done()
   process.stdout.write(`${dryRun === true ? 'found (dry run, nothing was written)' : 'moved/found, the others were there already'}: ${line(counts, dryRun === true)}\n`)

@@ -5,20 +5,20 @@ import type { Change } from '../../bridge/codec.ts'
 import { Journal } from '../../bridge/journal.ts'
 import { Keys } from '../../bridge/keys.ts'
 import { Membership } from '../../bridge/membership.ts'
-import { connect, whenReady } from '../../bridge/redis.ts'
+import { connectAll, whenReady } from '../../bridge/redis.ts'
 import { RoutingTable } from '../../bridge/routing-table.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
 /** A node's journal and the table that it keeps. */
 async function startJournal(redis: TestRedis, name: string): Promise<{ journal: Journal; table: RoutingTable; close(): Promise<void> }> {
   const address = { url: redis.url, timeoutMs: 2_000, onError: () => undefined }
-  const [commands, reader] = [connect(address), connect(address, 1_000)]
-  await Promise.all([whenReady(commands), whenReady(reader)])
+  const connections = connectAll(address, 1_000, 0)
+  await Promise.all([whenReady(connections.redis), whenReady(connections.journal)])
   const keys = new Keys('test')
-  const membership = new Membership(commands, keys, name, 15_000)
+  const membership = new Membership(connections.redis, keys, name, 15_000)
   await membership.join()
   let table = new RoutingTable()
-  const journal = new Journal(commands, reader, keys, () => membership, {
+  const journal = new Journal(connections, keys, () => membership, {
     onChange: (nodeId, change) => { if (change.type === 'route') table.set(nodeId, change.filter, change.kind) },
     readMore: () => Promise.resolve(),
     onSnapshot: (_nodes, routes) => {
@@ -29,7 +29,7 @@ async function startJournal(redis: TestRedis, name: string): Promise<{ journal: 
     onAmnesia: () => Promise.reject(new Error('nothing was lost')),
   })
   await journal.start()
-  return { journal, get table() { return table }, close: async () => { await journal.close(); commands.disconnect() } }
+  return { journal, get table() { return table }, close: async () => { await journal.close(); connections.redis.disconnect() } }
 }
 
 test('a route that was stored before the barrier is in the table behind it, however often the table is rebuilt meanwhile', async () => {

@@ -7,7 +7,7 @@ import type { Redis } from 'ioredis'
 import { InboxReader, InboxWriter } from '../../bridge/inbox.ts'
 import { Membership } from '../../bridge/membership.ts'
 import { Sessions } from '../../bridge/sessions.ts'
-import { connect, whenReady } from '../../bridge/redis.ts'
+import { connect, connectAll, whenReady } from '../../bridge/redis.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
@@ -99,10 +99,10 @@ describe('once and in order', () => {
 
 test('an inbox that is made again where it is (a node heals twice) still gives what nobody read', async () => {
   await using a = await startPlane(redis, 'a')
-  const connections = [0, 1_000].map((blockMs) => connect({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, blockMs)) as [Redis, Redis]
-  await Promise.all(connections.map(whenReady))
+  const connections = connectAll({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, 1_000, 0)
+  await Promise.all([whenReady(connections.redis), whenReady(connections.inbox)])
   const received: string[] = []
-  const reader = new InboxReader(...connections, keys, 'b@1', {
+  const reader = new InboxReader(connections, keys, 'b@1', {
     onMessage: ({ payload }) => { received.push(payload.toString()) }, onBell: () => undefined, pressure: () => undefined, onFenced: () => undefined, onAmnesia: () => Promise.resolve(),
   })
   const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', { onOut: () => undefined, onFenced: () => undefined })
@@ -113,7 +113,7 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   await writer.push(messageOf('t', '4'))
   await expect.poll(() => received.at(-1)).toBe('4')
   await reader.close()
-  connections[0].disconnect()
+  connections.redis.disconnect()
   expect(received).toEqual(['1', '2', '3', '4'])
 })
 

@@ -22,14 +22,14 @@ export interface Plane extends AsyncDisposable {
   close(): Promise<void>
 }
 
-export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string } = {}): Promise<Plane> {
+export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string; replicas?: number } = {}): Promise<Plane> {
   let closing: Promise<void> | undefined
   const self: { -readonly [K in keyof Plane]: Plane[K] } = {
     plane: undefined as unknown as DataPlane, received: [], payloads: [], fenced: false, hold: undefined,
     close: () => closing ??= self.plane.close(),
     [Symbol.asyncDispose]: () => self.close(),
   }
-  self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, queueMessagesMax: 1_000, onError: () => undefined }, {
+  self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, durabilityReplicas: options.replicas ?? 0, queueMessagesMax: 1_000, onError: () => undefined }, {
     deliver: (message) => { self.received.push(message); self.payloads.push(message.payload.toString()) },
     pressure: () => self.hold,
     ring: () => undefined,

@@ -1,11 +1,12 @@
 // Sessions over nodes: they follow their client at once, one connection owns them, their queues are bounded and drained in
 // order, wills and expiries survive their node, and nothing is left behind.
-import { Redis } from 'ioredis'
 import type { IPublishPacket } from 'mqtt-packet'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Redis } from '../../bridge/redis.ts'
+import { connectStock } from '../../bridge/stock-redis.ts'
 import type { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
-import { orphans } from '../support/orphans.ts'
+import { allKeys, orphans } from '../support/orphans.ts'
 import { seededRandom } from '../support/random.ts'
 import { WireClient } from '../support/wire.ts'
 
@@ -14,7 +15,7 @@ let cluster: TestCluster
 let redis: Redis
 beforeAll(async () => {
   cluster = await startCluster({ nodes: 3, argv: ['--lease-ms', '3000', '--queue-messages-max', '5000'] })
-  redis = new Redis(cluster.redis.url).on('error', () => undefined)
+  redis = connectStock(cluster.redis.url, '', () => undefined)
 })
 afterAll(async () => {
   redis.disconnect()
@@ -193,7 +194,7 @@ test('churn: 3,000 sessions of all kinds come and go, and nothing is left behind
       }
     }))
   }
-  await expect.poll(async () => [...await leftOver(), ...await redis.keys('test:{s*}:subscriptions:*')], { timeout: 20_000 }).toEqual([])
+  await expect.poll(async () => [...await leftOver(), ...await allKeys(redis, 'test:{s*}:subscriptions:*')], { timeout: 20_000 }).toEqual([])
   const tables = await Promise.all(cluster.nodes.map(async (node) => (await node.admin('/routes')).body))
   for (const table of tables) expect(table).not.toContain('churn/')
 }, 120_000)

@@ -4,7 +4,8 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { TestClient, type ConnectOptions } from './client.ts'
-import { startRedis, type TestRedis } from './redis.ts'
+import { startRedisCluster } from './redis-cluster.ts'
+import { startRedis, type TestRedis, type TestStore } from './redis.ts'
 
 /** The built entry point: `node dist/broker/main.js`. */
 export const mainPath = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? '../../dist/broker/main.js' : '../../broker/main.js', import.meta.url))
@@ -108,21 +109,21 @@ export class TestNode {
   }
 }
 
-export interface ClusterOptions {
+export interface ClusterOptions<Store extends TestStore = TestRedis> {
   readonly nodes?: number
   readonly prefix?: string
   /** Further arguments of every node. */
   readonly argv?: readonly string[]
-  /** A Redis to share; otherwise the cluster brings its own. */
-  readonly redis?: TestRedis
+  /** A store to share; otherwise the cluster brings a Redis of its own. */
+  readonly redis?: Store
 }
 
-export class TestCluster {
-  readonly redis: TestRedis
+export class TestCluster<Store extends TestStore = TestRedis> {
+  readonly redis: Store
   readonly nodes: readonly TestNode[]
   readonly #ownRedis: boolean
 
-  constructor(redis: TestRedis, nodes: readonly TestNode[], ownRedis: boolean) {
+  constructor(redis: Store, nodes: readonly TestNode[], ownRedis: boolean) {
     this.redis = redis
     this.nodes = nodes
     this.#ownRedis = ownRedis
@@ -140,9 +141,12 @@ export class TestCluster {
   }
 }
 
+/** What the cluster of a test stands on when the test does not say: a Redis, or what vitest's project says (vitest.config.ts). */
+const startStore = (): Promise<TestStore> => process.env.TEST_STORE === 'redis-cluster' ? startRedisCluster({ replicas: 0 }) : startRedis()
+
 /** `await using cluster = await startCluster({ nodes: 3 })`: all nodes serve when it resolves, all are gone when it goes. */
-export async function startCluster({ nodes = 3, prefix = 'test', argv = [], redis }: ClusterOptions = {}): Promise<TestCluster> {
-  const store = redis ?? await startRedis()
+export async function startCluster<Store extends TestStore = TestRedis>({ nodes = 3, prefix = 'test', argv = [], redis }: ClusterOptions<Store> = {}): Promise<TestCluster<Store>> {
+  const store = redis ?? await startStore() as Store
   const list = Array.from({ length: nodes }, (_, i) => new TestNode(String.fromCharCode(97 + i), ['--redis', store.url, '--prefix', prefix, ...argv]))
   const cluster = new TestCluster(store, list, redis === undefined)
   try {

@@ -1,10 +1,20 @@
 // Walks every key under a prefix and names those that nothing living reaches: a leak. To be called when faults are over
 // and estates are done. Each rule says what keeps a key or a field alive.
-import { Redis } from 'ioredis'
+import { once } from 'node:events'
+import { mastersOf, type Redis } from '../../bridge/redis.ts'
+import { connectStock } from '../../bridge/stock-redis.ts'
+
+/** The keys that match a pattern, on all servers. */
+export async function allKeys(redis: Redis, match: string): Promise<string[]> {
+  if (redis.status !== 'ready') await once(redis, 'ready')
+  const found: string[] = []
+  for (const master of mastersOf(redis)) for await (const keys of master.scanStream({ match, count: 1_000 }) as AsyncIterable<string[]>) found.push(...keys)
+  return found
+}
 
 /** What is left over; empty when nothing leaks. */
 export async function orphans(url: string, prefix: string): Promise<string[]> {
-  const redis = new Redis(url)
+  const redis = connectStock(url, '', () => undefined)
   try {
     const found: string[] = []
     const nodes = new Set(await redis.hkeys(`${prefix}:{bus}:nodes`))
@@ -21,9 +31,7 @@ export async function orphans(url: string, prefix: string): Promise<string[]> {
       }
       for (const sid of clients) if (owners[sid] === undefined) found.push(`a client has session ${sid}, which does not exist`)
     }
-    for await (const keys of redis.scanStream({ match: `${prefix}:*`, count: 1_000 }) as AsyncIterable<string[]>) {
-      for (const key of keys) found.push(...await orphan(redis, key.slice(prefix.length + 1), key, nodes, sids, forgotten))
-    }
+    for (const key of await allKeys(redis, `${prefix}:*`)) found.push(...await orphan(redis, key.slice(prefix.length + 1), key, nodes, sids, forgotten))
     return [...new Set(found)]
   } finally {
     redis.disconnect()

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Redis } from 'ioredis'
 
 async function isFree(port: number): Promise<boolean> {
   const server = createServer()
@@ -32,7 +33,21 @@ export async function freePort(offsets: readonly number[] = [0]): Promise<number
   }
 }
 
-export class TestRedis {
+/** What a cluster of ours stands on: a Redis, a Redis Cluster, a master under Sentinels. */
+export interface TestStore extends AsyncDisposable {
+  /** As `--redis` takes it. */
+  readonly url: string
+  start(): Promise<void>
+  /** `SIGTERM` by default; `SIGKILL` is the crash. */
+  stop(signal?: NodeJS.Signals): Promise<void>
+  /** `SIGSTOP` and `SIGCONT`: it is there and does not answer. */
+  pause(): void
+  resume(): void
+  /** Ends all connections of clients, as a switch that lost its table would. */
+  killConnections(): Promise<void>
+}
+
+export class TestRedis implements TestStore {
   readonly port: number
   readonly folder: string
   readonly #extra: readonly string[]
@@ -70,6 +85,16 @@ export class TestRedis {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
     child.kill(signal)
     await once(child, 'exit')
+  }
+
+  get running(): boolean {
+    return this.#process !== undefined && this.#process.exitCode === null && this.#process.signalCode === null
+  }
+
+  async killConnections(): Promise<void> {
+    const redis = new Redis({ port: this.port, host: '127.0.0.1', retryStrategy: null }).on('error', () => undefined)
+    await redis.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes').catch(() => undefined) // it may be away
+    redis.disconnect()
   }
 
   pause(): void {
