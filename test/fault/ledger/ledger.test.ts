@@ -29,7 +29,7 @@ describe('the checker', () => {
 
 test('a short round: nodes killed and paused, Redis killed and cut off; every acknowledged message is there, QoS 2 once, in order', async () => {
   const { seed } = seededRandom()
-  const result = await runRound({ seconds: 12, nodes: 3, seed })
+  const result = await runRound({ seconds: 12, nodes: 3, seed, store: 'redis' })
   console.log(`SEED=${seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received\n${result.faults.join('\n')}`)
   expect(result.problems.slice(0, 20)).toEqual([])
   expect(result.acknowledged).toBeGreaterThan(100)

@@ -1,9 +1,10 @@
 // One round of the ledger: publishers and subscribers on three real nodes, and a seeded schedule of faults against nodes and
 // Redis. When the faults are over everybody drains, the book is checked, and no key may be left over.
-import { Redis } from 'ioredis'
 import { startCluster, type TestCluster } from '../../support/cluster.ts'
 import { orphans } from '../../support/orphans.ts'
 import { seededRandom, type Random } from '../../support/random.ts'
+import { Replicated, startRedisCluster, startSentinel } from '../../support/redis-cluster.ts'
+import { startRedis, type TestStore } from '../../support/redis.ts'
 import { Publisher, Subscriber } from './clients.ts'
 import { check } from './ledger.ts'
 
@@ -11,7 +12,11 @@ export interface RoundOptions {
   readonly seconds: number
   readonly nodes: number
   readonly seed: number
+  /** What the nodes stand on; the replicated ones fail over, and every message must be on a replica before it is acknowledged. */
+  readonly store: keyof typeof stores
 }
+
+export const stores = { redis: startRedis, sentinel: startSentinel, cluster: startRedisCluster } as const satisfies Record<string, () => Promise<TestStore>>
 
 export interface RoundResult {
   readonly seed: number
@@ -37,14 +42,21 @@ const wanted: Record<string, RegExp> = { exact: /^ledger\/p0\/1$/, plus: /^ledge
 const filters: Record<string, string> = { exact: 'ledger/p0/1', plus: 'ledger/+/2', all: '#', sleeper: 'ledger/#', hopper: 'ledger/#' }
 
 /** One fault, from its beginning to its end. Each is a verb on nodes or on Redis. */
-async function fault(cluster: TestCluster, random: Random, note: (what: string) => void): Promise<void> {
+async function fault(cluster: TestCluster<TestStore>, random: Random, note: (what: string) => void): Promise<void> {
   const node = random.pick(cluster.nodes)
+  const store = cluster.redis
   const kind = random.below(10)
   if (kind < 4) {
     note(`kill ${node.id}`)
     await node.kill()
     await pause(random.below(1_500))
     await node.start()
+  } else if (kind > 6 && store instanceof Replicated) {
+    note('failover')
+    const dead = await store.failover(random.below(3))
+    await pause(random.below(1_000))
+    await dead.start()
+    await store.settled()
   } else if (kind < 7) {
     const ms = 500 + random.below(5_000)
     note(`pause ${node.id} ${ms} ms`)
@@ -53,20 +65,19 @@ async function fault(cluster: TestCluster, random: Random, note: (what: string) 
     node.resume()
   } else if (kind < 9) {
     note('cut all connections to Redis')
-    const redis = new Redis(cluster.redis.url).on('error', () => undefined)
-    await redis.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
-    redis.disconnect()
+    await store.killConnections()
   } else {
     note('kill Redis')
-    await cluster.redis.stop('SIGKILL')
+    await store.stop('SIGKILL')
     await pause(random.below(2_000))
-    await cluster.redis.start()
+    await store.start()
   }
 }
 
-export async function runRound({ seconds, nodes, seed }: RoundOptions): Promise<RoundResult> {
+export async function runRound({ seconds, nodes, seed, store }: RoundOptions): Promise<RoundResult> {
   const random = seededRandom(seed)
-  await using cluster = await startCluster({ nodes, argv: ['--lease-ms', '3000', '--log-level', 'info'] })
+  await using redis = await stores[store]()
+  await using cluster = await startCluster({ nodes, redis, argv: ['--lease-ms', '3000', '--log-level', 'info', '--durability-replicas', store === 'redis' ? '0' : '1'] })
   const urls = cluster.nodes.map(({ url }) => url)
   const publishers = [0, 1, 2].map((i) => new Publisher(`p${i}`, urls, random))
   const subscribers = Object.entries(filters).map(([name, filter]) => new Subscriber(name, filter, urls, random))
