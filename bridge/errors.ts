@@ -3,6 +3,7 @@
 export const bridgeErrors = {
   ERR_BRIDGE_REDIS_UNREACHABLE: { retryable: true, meaning: 'Redis did not answer within its deadline or refused the connection' },
   ERR_BRIDGE_REDIS_TOO_OLD: { retryable: false, meaning: 'Redis is older than 7.0' },
+  ERR_BRIDGE_FORMAT: { retryable: false, meaning: 'the data in Redis were written by a version with another layout' },
   ERR_BRIDGE_DUPLICATE_NODE: { retryable: false, meaning: 'a node of the same name is alive' },
   ERR_BRIDGE_FENCED: { retryable: false, meaning: 'the cluster declared this boot of the node dead; it closes its connections and starts anew' },
   ERR_BRIDGE_AMNESIA: { retryable: true, meaning: 'Redis lost data; the node registers again and asserts its live state' },
@@ -37,7 +38,7 @@ export class BridgeError extends Error {
 const replies: Readonly<Record<string, BridgeErrorCode>> = {
   FENCED: 'ERR_BRIDGE_FENCED', AMNESIA: 'ERR_BRIDGE_AMNESIA', ORDER: 'ERR_BRIDGE_ORDER', SEALED: 'ERR_BRIDGE_SEALED',
   FULL: 'ERR_BRIDGE_INBOX_FULL', GONE: 'ERR_BRIDGE_GONE', DUPLICATE: 'ERR_BRIDGE_DUPLICATE_NODE', OOM: 'ERR_BRIDGE_REDIS_FULL',
-  NOTOWNER: 'ERR_BRIDGE_MOVED', STALE: 'ERR_BRIDGE_STALE',
+  NOTOWNER: 'ERR_BRIDGE_MOVED', STALE: 'ERR_BRIDGE_STALE', FORMAT: 'ERR_BRIDGE_FORMAT',
 }
 
 /** Any failure of a command as a BridgeError; what no table knows counts as Redis being away. */

@@ -35,6 +35,8 @@ const renewMsMax = 1_000
 /** An estate that is not done after so many renewals is taken over. */
 const adoptRenewals = 5
 const journalLength = 10_000
+/** Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change without this one. */
+const format = 1
 
 function startOf(pid: number): string {
   try {
@@ -85,15 +87,15 @@ export class Membership {
 
   /**
    * Registers this boot. A boot of the same name whose process is known to have ended is removed first.
-   * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE when a boot of the same name is alive
+   * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE when a boot of the same name is alive; ERR_BRIDGE_FORMAT
    */
   async join(): Promise<void> {
     const before = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name))
     const info = before === null ? null : await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('nodes'), before))
     const dead = info !== null && isKnownDead(JSON.parse(info) as NodeInfo)
     const me = JSON.stringify(thisProcess())
-    const reply = await retrying(this.#redis, () => runScript(this.#redis, 'node-join', this.#bus('generation', 'names', 'nodes', 'leases', 'batches'),
-      [this.#name, me, this.#leaseMs, dead ? '1' : '0', randomBytes(16)])) as [Buffer, Buffer, Buffer]
+    const reply = await retrying(this.#redis, () => runScript(this.#redis, 'node-join', this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'),
+      [this.#name, me, this.#leaseMs, dead ? '1' : '0', randomBytes(16), format])) as [Buffer, Buffer, Buffer]
     this.nodeId = reply[0].toString()
     this.generation = reply[1]
     const old = reply[2].toString()
@@ -102,8 +104,8 @@ export class Membership {
 
   /** After Redis lost its data: the same boot registers again. @throws BridgeError ERR_BRIDGE_FENCED */
   async rejoin(): Promise<void> {
-    this.generation = await retrying(this.#redis, () => runScript(this.#redis, 'node-rejoin', this.#bus('generation', 'names', 'nodes', 'leases', 'batches'),
-      [this.nodeId, this.#name, JSON.stringify(thisProcess()), randomBytes(16), this.generation])) as Buffer
+    this.generation = await retrying(this.#redis, () => runScript(this.#redis, 'node-rejoin', this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'),
+      [this.nodeId, this.#name, JSON.stringify(thisProcess()), randomBytes(16), this.generation, format])) as Buffer
   }
 
   /** Begins to renew the lease. */

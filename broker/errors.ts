@@ -11,6 +11,7 @@ export const exitCodes = {
   redisMissing: { code: 5, meaning: '`up` found no redis-server or valkey-server and could not install one' },
   dataInUse: { code: 6, meaning: '`up`: the data folder belongs to a cluster that is running' },
   duplicate: { code: 7, meaning: 'a node of this name is alive in the cluster' },
+  format: { code: 8, meaning: 'the data in Redis were written by a version with another layout' },
 } as const
 
 export type ExitReason = keyof typeof exitCodes

@@ -202,7 +202,9 @@ async function asOperator<T>(config: Config, start: () => Promise<T>): Promise<T
     if (!(error instanceof BridgeError)) throw error
     const details = error.code === 'ERR_BRIDGE_DUPLICATE_NODE'
       ? { reason: 'duplicate', field: '--id', value: config.id, hint: 'Give each node its own --id; a node that was killed on another machine may come back under its name when its lease is over' } as const
-      : { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network' } as const
+      : error.code === 'ERR_BRIDGE_FORMAT'
+        ? { reason: 'format', field: '--prefix', value: config.prefix, hint: 'Run the version of aedes-cluster that wrote them, or begin anew under another --prefix' } as const
+        : { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network' } as const
     throw new OperatorError(error.message, { ...details, cause: error })
   }
 }

@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
 -- Registers a boot of a node: a new node id, a fresh lease, and the generation of the data set when there is none.
--- KEYS   generation names nodes leases batches
--- ARGV   name, info (JSON, different for each boot), leaseMs, replace ("1": the last boot of this name is known to be dead), newGeneration
+-- KEYS   generation names nodes leases batches format
+-- ARGV   name, info (JSON, different for each boot), leaseMs, replace ("1": the last boot of this name is known to be dead), newGeneration, format
 -- REPLY  { nodeId, generation, the node id of the last boot or "" }
--- FAILS  DUPLICATE: the last boot of this name has a live lease
+-- FAILS  DUPLICATE: the last boot of this name has a live lease · FORMAT: the data are in another format than the node's
 -- COST   O(1)
-local generationKey, namesKey, nodesKey, leasesKey, batchesKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local name, info, leaseMs, replace, newGeneration = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local generationKey, namesKey, nodesKey, leasesKey, batchesKey, formatKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local name, info, leaseMs, replace, newGeneration, format = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 
+local written = redis.call('GET', formatKey) or format
+if written ~= format then return redis.error_reply('FORMAT the data are in format ' .. written .. ', this version knows format ' .. format) end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local before = redis.call('HGET', namesKey, name) or ''
@@ -25,6 +27,7 @@ if before ~= '' then
 end
 local nodeId = name .. '@' .. string.format('%.0f', epoch)
 redis.call('SET', generationKey, newGeneration, 'NX')
+redis.call('SET', formatKey, format)
 redis.call('HSET', namesKey, name, nodeId)
 redis.call('HSET', nodesKey, nodeId, info)
 redis.call('HSET', leasesKey, nodeId, string.format('%.0f:%.0f', now, now))

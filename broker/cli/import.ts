@@ -50,6 +50,7 @@ export async function importCommand(argv: readonly string[]): Promise<void> {
   }).catch((error: unknown) => {
     if (!(error instanceof BridgeError)) throw error
     if (error.code === 'ERR_BRIDGE_DUPLICATE_NODE') throw new OperatorError('another import runs, or one was killed a moment ago', { reason: 'duplicate', field: '--prefix', value: config.prefix, hint: `Wait ${config.leaseMs / 1_000} seconds and run it again`, cause: error })
+    if (error.code === 'ERR_BRIDGE_FORMAT') throw new OperatorError(error.message, { reason: 'format', field: '--prefix', value: config.prefix, hint: 'Run the version of aedes-cluster that wrote them, or import under another --prefix', cause: error })
     throw new OperatorError(error.message, { reason: 'redis', field: '--redis', value: withoutRedisPassword(target), hint: 'Run it again: what was moved is not moved twice', cause: error })
   })
   show.done()

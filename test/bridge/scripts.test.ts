@@ -28,14 +28,14 @@ function run(name: ScriptName, its: readonly string[], argv: readonly (string | 
 }
 
 let boots = 0
-async function join(name: string, replace = '0'): Promise<{ nodeId: string; before: string }> {
-  const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches'), [name, `boot ${++boots}`, lease, replace, Buffer.from(`generation ${name}`)]) as [Buffer, Buffer, Buffer]
+async function join(name: string, replace = '0', format = 1): Promise<{ nodeId: string; before: string }> {
+  const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'), [name, `boot ${++boots}`, lease, replace, Buffer.from(`generation ${name}`), format]) as [Buffer, Buffer, Buffer]
   generation = reply[1]
   return { nodeId: reply[0].toString(), before: reply[2].toString() }
 }
 
 const renew = async (nodeId: string, of = generation): Promise<string[]> => (await run('node-renew', bus('generation', 'nodes', 'leases', 'dead'), [nodeId, lease, of]) as [Buffer[], Buffer[]])[0].map(String)
-const rejoin = (nodeId: string, known: Buffer | string): Promise<unknown> => run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches'), [nodeId, nodeId.split('@')[0]!, '{}', 'anew', known])
+const rejoin = (nodeId: string, known: Buffer | string, format = 1): Promise<unknown> => run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'), [nodeId, nodeId.split('@')[0]!, '{}', 'anew', known, format])
 const remove = (nodeId: string, leaseMs: number, of = generation): Promise<unknown> =>
   run('node-remove', [...bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), keys.routes(nodeId)], [nodeId, leaseMs, of, 'gone', 100])
 const tell = (nodeId: string, batch: number, changes: readonly string[], { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {}): Promise<unknown> =>
@@ -104,6 +104,13 @@ describe('node-join', () => {
     expect((await join('a')).before).toBe(third.nodeId)
   })
 
+  test('a node that knows another layout is refused, and changes nothing', async () => {
+    await join('a')
+    const before = await dump()
+    await fails('ERR_BRIDGE_FORMAT', join('b', '0', 2))
+    expect(await dump()).toEqual(before)
+  })
+
   test('an epoch is never used twice, also when the clock was set back', async () => {
     const future = '5000000000000000'
     await redis.hset(keys.bus('names'), 'a', `a@${future}`)
@@ -122,6 +129,15 @@ describe('node-rejoin', () => {
     await tell(nodeId, 1, [])
     const before = await dump()
     expect(String(await rejoin(nodeId, 'whatever it knew'))).toBe('anew')
+    expect(await dump()).toEqual(before)
+  })
+
+  test('a living boot is refused when a node of another layout was first in the new data set', async () => {
+    const { nodeId } = await join('a')
+    await redis.flushall()
+    await join('b', '0', 2)
+    const before = await dump()
+    await fails('ERR_BRIDGE_FORMAT', rejoin(nodeId, generation))
     expect(await dump()).toEqual(before)
   })
 

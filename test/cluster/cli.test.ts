@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { TestClient } from '../support/client.ts'
@@ -101,6 +102,17 @@ test('check tries Redis', async () => {
 test('--help names every command, --version the version', async () => {
   expect((await run(['--help'])).stdout).toMatch(/up[^]*node[^]*check/)
   expect((await run(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+})
+
+test('data of another layout are left alone', async () => {
+  await using other = await startRedis()
+  const client = new Redis(other.url)
+  await client.set('aedes:{bus}:format', '2')
+  const refused = await run(['node', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', '--redis', other.url, '--log-level', 'silent'])
+  expect(refused.stderr).toBe('aedes-cluster: --prefix=aedes: FORMAT the data are in format 2, this version knows format 1. Run the version of aedes-cluster that wrote them, or begin anew under another --prefix\n')
+  expect(refused.code).toBe(8)
+  expect(await client.keys('*')).toEqual(['aedes:{bus}:format'])
+  client.disconnect()
 })
 
 test('a wrong Redis password is told as such', async () => {
