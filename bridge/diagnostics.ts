@@ -10,6 +10,7 @@ export const channelTable = {
   inboxSealed: { message: '{ nodeId }', meaning: 'the inbox of that node takes nothing any more' },
   garbage: { message: '{ where, bytes }', meaning: 'bytes in Redis that are not ours or not whole; skipped' },
   shed: { message: '{ cause, count }', meaning: 'QoS 0 messages that a full link shed' },
+  scriptBegins: { message: '{ script }', meaning: 'a script is about to be sent; a test may stop the process here' },
   script: { message: '{ script }', meaning: 'a script was answered; a test may stop the process here' },
   rebuilt: { message: '{ position }', meaning: 'the tables were rebuilt from the snapshot' },
 } as const

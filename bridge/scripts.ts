@@ -1,6 +1,6 @@
 // The Lua scripts: loaded as they are from lua/*.lua, run by EVALSHA, their error replies mapped to BridgeErrors. A
 // NOSCRIPT is answered by loading and is retryable, so that whoever keeps an order sends again in that order (ATTACKS 4).
-// Every answered call is published on diagnostics.script: a test can stop the process between any two.
+// Every call is published before it is sent and when it was answered: a test can stop the process between any two.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { diagnostics } from './diagnostics.ts'
@@ -69,6 +69,7 @@ async function replicated(redis: Redis, replicas: number, command: [string | Buf
 export async function runScript(redis: Redis, name: ScriptName, keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
   const { sha } = scripts.get(name)!
   const { replicas = 0 } = redis
+  if (diagnostics.scriptBegins.hasSubscribers) diagnostics.scriptBegins.publish({ script: name })
   try {
     const reply: unknown = replicas > 0 ? await replicated(redis, replicas, [sha, keys.length, ...keys, ...argv]) : await redis.callBuffer('EVALSHA', sha, keys.length, ...keys, ...argv)
     if (diagnostics.script.hasSubscribers) diagnostics.script.publish({ script: name })

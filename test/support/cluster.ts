@@ -4,11 +4,14 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { TestClient, type ConnectOptions } from './client.ts'
+import type { FaultPoint } from './die-at.ts'
 import { startRedisCluster } from './redis-cluster.ts'
 import { startRedis, type TestRedis, type TestStore } from './redis.ts'
 
+const built = (path: string): string => fileURLToPath(new URL((import.meta.url.endsWith('.ts') ? '../../dist/' : '../../') + path, import.meta.url))
+
 /** The built entry point: `node dist/broker/main.js`. */
-export const mainPath = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? '../../dist/broker/main.js' : '../../broker/main.js', import.meta.url))
+export const mainPath = built('broker/main.js')
 
 export class TestNode {
   readonly id: string
@@ -34,10 +37,10 @@ export class TestNode {
     return this.#process !== undefined && this.#process.exitCode === null && this.#process.signalCode === null
   }
 
-  /** Starts the process; after the first start it keeps its ports. */
-  async start(): Promise<void> {
+  /** Starts the process; after the first start it keeps its ports. `dieAt`: the node ends itself there; rejects when that is before it serves. */
+  async start(dieAt?: FaultPoint): Promise<void> {
     const [listen, ws, admin] = this.url === '' ? ['mqtt://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt', 'http://127.0.0.1:0'] : [this.url, this.wsUrl, this.adminUrl]
-    const child = spawn(process.execPath, [mainPath, 'node', '--id', this.id, '--listen', listen, '--listen', ws, '--admin', admin, ...this.#argv], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+    const child = spawn(process.execPath, ['--import', built('test/support/die-at.js'), mainPath, 'node', '--id', this.id, '--listen', listen, '--listen', ws, '--admin', admin, ...this.#argv], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], env: { ...process.env, ...dieAt === undefined ? {} : { TEST_DIE_AT: JSON.stringify(dieAt) } } })
     this.#process = child
     this.log = ''
     child.stderr!.on('data', (chunk: Buffer) => { this.log = (this.log + chunk.toString()).slice(-100_000) })
@@ -46,6 +49,16 @@ export class TestNode {
     const [message] = await Promise.race([ready, ended])
     ;[this.url, this.wsUrl] = message.listen
     this.adminUrl = message.admin
+  }
+
+  /** From now on the node ends itself by kill -9 when it comes to this point. */
+  dieAt(point: FaultPoint): void {
+    this.#process!.send(point, () => undefined) // it may have died meanwhile
+  }
+
+  /** Resolves when the process has ended, by itself. */
+  async ended(): Promise<void> {
+    if (this.running) await once(this.#process!, 'exit')
   }
 
   async connect(clientId: string, options: ConnectOptions & { ws?: boolean } = {}): Promise<TestClient> {

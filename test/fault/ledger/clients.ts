@@ -13,6 +13,8 @@ export abstract class LedgerClient {
   readonly clientId: string
   readonly #urls: readonly string[]
   readonly #random: Random
+  /** Begins each connection with a new session. */
+  protected readonly clean: boolean = false
   #socket: Socket | undefined
   #connected = false
   #stopped = false
@@ -51,7 +53,7 @@ export abstract class LedgerClient {
       this.connects++
       this.onConnected(packet.sessionPresent)
     })
-    socket.on('connect', () => socket.write(mqttPacket.generate({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: false, clientId: this.clientId, keepalive: 5 })))
+    socket.on('connect', () => socket.write(mqttPacket.generate({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: this.clean, clientId: this.clientId, keepalive: 5 })))
     socket.on('data', (chunk: Buffer) => { if (socket === this.#socket) parser.parse(chunk) })
     socket.on('error', () => undefined)
     socket.on('close', () => {
@@ -83,6 +85,8 @@ export class Publisher extends LedgerClient {
   readonly #open = new Map<number, { message: Sent; released: boolean }>()
   #lastId = 0
   #publishing = true
+  /** Between an acknowledgement and the next PUBLISH: a pace that leaves the machine to the faults. */
+  paceMs = 2
 
   protected onConnected(): void {
     for (const [messageId, { message, released }] of this.#open) { // [MQTT-4.4.0-1]
@@ -117,7 +121,7 @@ export class Publisher extends LedgerClient {
     } else if ((packet.cmd === 'puback' || packet.cmd === 'pubcomp') && open !== undefined) {
       this.acknowledged.add(keyOf(open.message))
       this.#open.delete(messageId)
-      setTimeout(() => this.#fill(), 2) // a pace that leaves the machine to the faults
+      setTimeout(() => this.#fill(), this.paceMs)
     }
   }
 
@@ -144,9 +148,9 @@ export class Subscriber extends LedgerClient {
   }
 
   protected onConnected(sessionPresent: boolean): void {
-    if (this.subscribed && !sessionPresent) this.problems.push(`${this.clientId} lost its session at connect ${this.connects}`)
+    if (this.subscribed && !sessionPresent && !this.clean) this.problems.push(`${this.clientId} lost its session at connect ${this.connects}`)
     if (!sessionPresent) this.#known.clear()
-    if (!this.subscribed) this.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] })
+    if (!sessionPresent || !this.subscribed) this.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] })
   }
 
   protected onPacket(packet: Packet): void {
@@ -168,4 +172,9 @@ export class Subscriber extends LedgerClient {
       this.send({ cmd: 'pubrec', messageId: messageId! })
     }
   }
+}
+
+/** A live subscriber without a session: it gets what comes while it is connected, and is owed nothing afterwards. */
+export class Watcher extends Subscriber {
+  protected override readonly clean = true
 }

@@ -1,0 +1,156 @@
+// A node is killed at every named point: before and after each script that it sends to Redis, while clients publish, receive, move,
+// come and go. Whoever was connected goes on at another node, and every promise holds: acknowledged messages are there, QoS 2 once,
+// in order; a will is published once; a Retained Message that was acknowledged is there; and no key is left over.
+import { expect, test } from 'vitest'
+import type { ScriptName } from '../../bridge/scripts.ts'
+import { openClient } from '../bridge/planes.ts'
+import { TestClient } from '../support/client.ts'
+import { startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
+import type { FaultPoint } from '../support/die-at.ts'
+import { orphans } from '../support/orphans.ts'
+import { seededRandom, type Random } from '../support/random.ts'
+import { Publisher, Subscriber, Watcher } from './ledger/clients.ts'
+import { check } from './ledger/ledger.ts'
+
+const nowhere: FaultPoint = { script: '', when: 'before' }
+
+/** Which node comes to a point: any, when it starts, the one that looks for what is due, or one that survives another. */
+type Where = 'any' | 'start' | 'sweeper' | 'survivor'
+const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin'>, Where> = { // those: import.test.ts, below
+  'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'survivor', 'node-renew': 'any', 'journal-append': 'any',
+  'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'queue-append': 'any',
+  'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-expire': 'sweeper',
+  'due-list': 'any', 'will-take': 'any', 'will-done': 'any',
+}
+const points = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
+
+const patience = { timeout: 30_000, interval: 20 }
+
+/** Clients with a will that come, subscribe, publish a Retained Message and are cut off; their session ends a second later. */
+class Visitors {
+  readonly #cluster: TestCluster
+  readonly #random: Random
+  #going = true
+  #count = 0
+  /** Whose CONNACK came: their wills are due. Topics whose Retained Message was acknowledged. */
+  readonly connected: string[] = []
+  readonly stored: string[] = []
+  readonly done: Promise<unknown>
+
+  constructor(cluster: TestCluster, random: Random) {
+    this.#cluster = cluster
+    this.#random = random
+    this.done = Promise.all([0, 1].map(async () => { while (this.#going) await this.#visit() }))
+  }
+
+  async #visit(): Promise<void> {
+    const name = `visitor-${++this.#count}`
+    const client = new TestClient(this.#random.pick(this.#cluster.nodes).url, name, {
+      version: 5, clean: false, connectTimeout: 2_000, properties: { sessionExpiryInterval: 1 }, will: { topic: `wills/${name}`, payload: Buffer.from(name), qos: 2, retain: false },
+    })
+    client.mqtt.on('connect', () => { this.connected.push(name) })
+    const stay = (async () => {
+      await new Promise((resolve) => client.mqtt.once('connect', resolve))
+      await client.subscribe(`nobody/${name}`)
+      await client.publish(`kept/${name}`, name, { retain: true })
+      this.stored.push(`kept/${name}`)
+    })()
+    stay.catch(() => undefined) // the node died meanwhile
+    await Promise.race([stay.catch(() => undefined), client.closed()])
+    await client.drop()
+    await client[Symbol.asyncDispose]()
+  }
+
+  async finish(): Promise<void> {
+    this.#going = false
+    await this.done
+  }
+}
+
+async function killed({ at, ...point }: FaultPoint & { at: Where }, cluster: TestCluster, random: Random): Promise<void> {
+  const armed: TestNode[] = []
+  if (at === 'start') {
+    const node = random.pick(cluster.nodes)
+    await node.kill()
+    await node.start(point).catch(() => undefined)
+    armed.push(node)
+  } else {
+    const dead = at === 'survivor' ? random.pick(cluster.nodes) : undefined
+    armed.push(...cluster.nodes.filter((node) => node !== dead))
+    if (at === 'any') armed.splice(0, random.below(armed.length)) // one node or more, so that others die at the same time, too
+    for (const node of armed) node.dieAt(point)
+    await dead?.restart()
+  }
+  await Promise.any(armed.map((node) => node.ended()))
+  for (const node of armed) if (node.running) node.dieAt(nowhere)
+  for (const node of cluster.nodes) if (!node.running) await node.start()
+}
+
+test('a node is killed before and after every script, and every promise holds', async () => {
+  const random = seededRandom()
+  await using cluster = await startCluster({ nodes: 3, argv: ['--lease-ms', '3000'] })
+  const urls = cluster.nodes.map(({ url }) => url)
+  const publishers = ['p0', 'p1'].map((clientId) => new Publisher(clientId, urls, random))
+  const subscribers = { exact: 'ledger/p0/1', all: 'ledger/#', hopper: 'ledger/#', wills: 'wills/#' }
+  const clients = Object.entries(subscribers).map(([name, filter]) => new Subscriber(name, filter, urls, random))
+  const watchers = urls.map((url, i) => new Watcher(`watcher-${i}`, 'ledger/+/0', [url], random))
+  for (const client of [...clients, ...watchers]) client.start()
+  await expect.poll(() => clients.filter(({ subscribed }) => !subscribed), patience).toEqual([])
+  for (const publisher of publishers) { publisher.paceMs = 20; publisher.start() }
+  const visitors = new Visitors(cluster, random)
+  const restless = setInterval(() => clients[2]!.hop(), 300)
+  for (const point of points) {
+    let late: NodeJS.Timeout | undefined
+    const never = new Promise<never>((_, reject) => { late = setTimeout(() => reject(new Error(`no node came to the point ${point.when} ${point.script} (SEED=${random.seed})`)), patience.timeout) })
+    await Promise.race([killed(point, cluster, random), never])
+    clearTimeout(late)
+  }
+  clearInterval(restless)
+  await visitors.finish()
+  for (const publisher of publishers) publisher.finish()
+  await expect.poll(() => publishers.map(({ open }) => open), patience).toEqual([0, 0])
+
+  const book = {
+    sent: publishers.flatMap(({ sent }) => sent), acknowledged: new Set(publishers.flatMap(({ acknowledged }) => [...acknowledged])),
+    received: new Map(clients.filter(({ clientId }) => clientId !== 'wills').map(({ clientId, received }) => [clientId, received])),
+    wants: (subscriber: string, topic: string) => subscriber === 'exact' ? topic === 'ledger/p0/1' : true,
+  }
+  const wills = clients.at(-1)!.received
+  await expect.poll(() => check(book).filter((problem) => problem.includes('never got')), patience).toEqual([])
+  await expect.poll(() => visitors.connected.filter((name) => !wills.includes(name)), patience).toEqual([])
+  expect(check(book).slice(0, 20), `SEED=${random.seed}`).toEqual([])
+  expect(wills.filter((name, i) => wills.indexOf(name) !== i), `wills published twice, SEED=${random.seed}`).toEqual([])
+  expect([...clients, ...publishers].flatMap(({ problems }) => problems)).toEqual([])
+  await using reader = await cluster.node(0).connect('reader')
+  await reader.subscribe('kept/#')
+  await expect.poll(() => { const got = new Set(reader.packets.map(({ topic }) => topic)); return visitors.stored.filter((topic) => !got.has(topic)) }, patience).toEqual([])
+  console.log(`SEED=${random.seed}: ${points.length} points; ${book.acknowledged.size} acknowledged of ${book.sent.length}, ${visitors.connected.length} visitors, ${visitors.stored.length} retained`)
+  for (const client of [...clients, ...publishers, ...watchers]) client.stop()
+  await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
+}, 240_000)
+
+const flushed = (['node-rejoin', 'session-assert'] as const).flatMap((script) => (['before', 'after'] as const).map((when) => [when, script] as const))
+
+test.concurrent.for(flushed)('Redis is flushed, and a node is killed %s %s: the others go on, and so does it when it is back', async ([when, script], { expect }) => {
+  await using cluster = await startCluster({ nodes: 2, argv: ['--lease-ms', '3000'] })
+  using admin = openClient(cluster.redis)
+  const [a, b] = [cluster.node(0), cluster.node(1)]
+  const there = await b.connect('there', { clean: false })
+  await there.subscribe('t')
+  const here = await a.connect('here', { clean: false })
+  await here.subscribe('t')
+  a.dieAt({ script, when })
+  await admin.flushall()
+  await a.ended()
+  await b.publish('t', 'while it is dead')
+  await there.receives([{ topic: 't', payload: 'while it is dead' }])
+  await a.start()
+  const again = await b.connect('here', { clean: false })
+  await again.subscribe('t')
+  again.takeAll() // whether its session was written down again before the node died is open
+  await a.publish('t', 'both')
+  await there.receives([{ topic: 't', payload: 'both' }])
+  await again.arrives(({ payload }) => payload.toString() === 'both')
+  await Promise.all([there, again].map((client) => client.disconnect()))
+  await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
+})
