@@ -14,10 +14,10 @@ import { check } from './ledger/ledger.ts'
 
 const nowhere: FaultPoint = { script: '', when: 'before' }
 
-/** Which node comes to a point: any, when it starts, the one that looks for what is due, or one that survives another. */
-type Where = 'any' | 'start' | 'sweeper' | 'survivor'
+/** Which node comes to a point: any, one that starts and buries its own last boot, or the one that looks for what is due. */
+type Where = 'any' | 'start' | 'sweeper'
 const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin'>, Where> = { // those: import.test.ts, below
-  'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'survivor', 'node-renew': 'any', 'journal-append': 'any',
+  'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any',
   'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'queue-append': 'any',
   'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-expire': 'sweeper',
   'due-list': 'any', 'will-take': 'any', 'will-done': 'any',
@@ -75,11 +75,9 @@ async function killed({ at, ...point }: FaultPoint & { at: Where }, cluster: Tes
     await node.start(point).catch(() => undefined)
     armed.push(node)
   } else {
-    const dead = at === 'survivor' ? random.pick(cluster.nodes) : undefined
-    armed.push(...cluster.nodes.filter((node) => node !== dead))
+    armed.push(...cluster.nodes)
     if (at === 'any') armed.splice(0, random.below(armed.length)) // one node or more, so that others die at the same time, too
     for (const node of armed) node.dieAt(point)
-    await dead?.restart()
   }
   await Promise.any(armed.map((node) => node.ended()))
   for (const node of armed) if (node.running) node.dieAt(nowhere)

@@ -27,9 +27,11 @@ describe('the checker', () => {
   })
 })
 
-test('a short round: nodes killed and paused, Redis killed and cut off; every acknowledged message is there, QoS 2 once, in order', async () => {
+const faults = { redis: 'nodes killed and paused, Redis killed and cut off', sentinel: 'and failovers of Sentinel', cluster: 'and failovers of Redis Cluster' }
+
+test.each(Object.entries(faults) as [keyof typeof faults, string][])('a short round on %s, %s: every acknowledged message is there, QoS 2 once, in order', async (store) => {
   const { seed } = seededRandom()
-  const result = await runRound({ seconds: 12, nodes: 3, seed, store: 'redis' })
+  const result = await runRound({ seconds: store === 'redis' ? 12 : 8, nodes: 3, seed, store })
   console.log(`SEED=${seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received\n${result.faults.join('\n')}`)
   expect(result.problems.slice(0, 20)).toEqual([])
   expect(result.acknowledged).toBeGreaterThan(100)

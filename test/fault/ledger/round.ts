@@ -41,11 +41,11 @@ async function until(there: () => boolean | Promise<boolean>): Promise<boolean> 
 const wanted: Record<string, RegExp> = { exact: /^ledger\/p0\/1$/, plus: /^ledger\/[^/]+\/2$/, all: /^ledger\//, sleeper: /^ledger\//, hopper: /^ledger\// }
 const filters: Record<string, string> = { exact: 'ledger/p0/1', plus: 'ledger/+/2', all: '#', sleeper: 'ledger/#', hopper: 'ledger/#' }
 
-/** One fault, from its beginning to its end. Each is a verb on nodes or on Redis. */
-async function fault(cluster: TestCluster<TestStore>, random: Random, note: (what: string) => void): Promise<void> {
+/** One fault, from its beginning to its end. Each is a verb on nodes or on Redis. The first one of a store that can is a failover. */
+async function fault(cluster: TestCluster<TestStore>, random: Random, first: boolean, note: (what: string) => void): Promise<void> {
   const node = random.pick(cluster.nodes)
   const store = cluster.redis
-  const kind = random.below(10)
+  const kind = first && store instanceof Replicated ? 9 : random.below(10)
   if (kind < 4) {
     note(`kill ${node.id}`)
     await node.kill()
@@ -91,9 +91,10 @@ export async function runRound({ seconds, nodes, seed, store }: RoundOptions): P
   const restless = setInterval(() => subscribers.find(({ clientId }) => clientId === 'hopper')!.hop(), 1_700)
   const sleeping = setInterval(() => subscribers.find(({ clientId }) => clientId === 'sleeper')!.hop(), 300) // mostly on its way
   while (Date.now() - begun < seconds * 1_000) {
-    await fault(cluster, random, (what) => faults.push(`${((Date.now() - begun) / 1_000).toFixed(1)} s ${what}`))
     await pause(300 + random.below(1_500))
+    await fault(cluster, random, faults.length === 0, (what) => faults.push(`${((Date.now() - begun) / 1_000).toFixed(1)} s ${what}`))
   }
+  await pause(1_000) // the cluster as the last fault left it, under traffic
   clearInterval(restless)
   clearInterval(sleeping)
   for (const publisher of publishers) publisher.finish()
