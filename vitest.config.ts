@@ -11,8 +11,9 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'redis', include: ['test/**/*.test.ts'] } },
+      { extends: true, test: { name: 'redis', include: ['test/**/*.test.ts'], exclude: ['test/long/**'] } },
       { extends: true, test: { name: 'redis-cluster', include: onBoth, env: { TEST_STORE: 'redis-cluster' } } },
+      { extends: true, test: { name: 'long', include: ['test/long/*.test.ts'], maxWorkers: 1 } },
     ],
   },
 })

@@ -71,20 +71,21 @@ export class Retained {
 
   /** Stores the values of a batch, each shard's in order. Undefined when there is nothing to store. */
   store(batch: readonly Message[]): Promise<unknown> | undefined {
-    const shards = new Map<number, (string | Buffer)[]>()
+    const shards = new Map<number, (string | number | Buffer)[]>()
     for (const message of batch) {
       if (!message.retain) continue
       const shard = shardOf(message.topic, partitions)
       const argv = shards.get(shard)
-      if (argv === undefined) shards.set(shard, [message.topic, encode(message)])
-      else argv.push(message.topic, encode(message))
+      const record = [message.topic, encode(message), message.origin?.sid ?? '', message.origin?.n ?? 0]
+      if (argv === undefined) shards.set(shard, record)
+      else argv.push(...record)
     }
     if (shards.size === 0) return undefined
     return Promise.all([...shards].map(([shard, argv]) => this.#write(shard, argv)))
   }
 
-  async #write(shard: number, argv: readonly (string | Buffer)[]): Promise<void> {
-    const keys = [this.#keys.partition(shard, 'appended'), this.#keys.partition(shard, 'retained')]
+  async #write(shard: number, argv: readonly (string | number | Buffer)[]): Promise<void> {
+    const keys = (['appended', 'retained', 'published'] as const).map((noun) => this.#keys.partition(shard, noun))
     for (;;) {
       try {
         await retrying(this.#redis, () => runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...argv]))

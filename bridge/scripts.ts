@@ -18,7 +18,7 @@ export const scriptTable = {
   'inbox-append': { keys: 3, meaning: 'a numbered batch of messages for another node' },
   'inbox-trim': { keys: 2, meaning: 'frees what the reader handled' },
   'inbox-fence': { keys: 1, meaning: 'refuses what a dead node may still send' },
-  'retained-store': { keys: 2, meaning: 'sets and clears Retained Messages of one partition' },
+  'retained-store': { keys: 3, meaning: 'sets and clears Retained Messages of one partition' },
   'session-claim': { keys: 11, meaning: 'makes a node the owner of a session: CONNECT' },
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },

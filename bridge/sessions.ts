@@ -94,6 +94,7 @@ export class Sessions {
   readonly #own = new Map<string, Session>()
   readonly subscriptions: Subscriptions
   #sweeping: NodeJS.Timeout | undefined
+  #claims = 0
 
   constructor(redis: Redis, keys: Keys, nodeId: () => string, leaseMs: number, events: SessionEvents) {
     this.#redis = redis
@@ -133,6 +134,7 @@ export class Sessions {
    */
   async claim(request: SessionRequest): Promise<Session> {
     const partition = shardOf(request.clientId, partitions)
+    const claim = ++this.#claims // sent again it is known by this
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
     const before = new Set<string>() // sessions that an attempt whose reply was lost may have taken from somebody
     let known = '' // most clients are new; of another the refusal tells the session
@@ -143,7 +145,7 @@ export class Sessions {
         try {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
-            request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0, this.#forgetMs,
+            request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0, this.#forgetMs, claim,
           ]) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, known, reply, before)
@@ -266,7 +268,7 @@ export class Sessions {
   /** Nobody publishes under these identities any more, and what was published has arrived (or its node is fenced). */
   async #forgetPublishers(partition: number, members: readonly string[]): Promise<void> {
     if (members.length === 0) return
-    const sids = members.map((member) => member.slice(2))
+    const sids = members.flatMap((member) => [member.slice(2), `retained:${member.slice(2)}`])
     await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'published'), ...sids))))
     await retrying(this.#redis, () => this.#redis.zrem(this.#keys.partition(partition, 'due'), ...members))
   }

@@ -2,7 +2,7 @@
 -- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins a new one.
 -- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
---        publisher of a session that ends is forgotten (ms from now)
+--        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), "1" when a will became due,
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "" }
 --        of an ended session the subscriptions are those of the one that ended, to be forgotten
@@ -13,26 +13,30 @@ local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessi
 local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
-local forgetMs = tonumber(ARGV[9])
+local forgetMs, claim = tonumber(ARGV[9]), ARGV[10]
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 local current = redis.call('HGET', clientsKey, clientId) or ''
 if current ~= known then return redis.error_reply('STALE ' .. current) end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local epoch, before, willDue, ends = now, '', '0', false
+local epoch, before, willDue, ends, again = now, '', '0', false, false
 
 if known ~= '' then
   before = redis.call('HGET', ownersKey, known) or ''
-  local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay', 'expiry')
+  local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay', 'expiry', 'claim')
+  -- The reply to this very claim was lost: its own session goes on, and its own will is no earlier one.
+  again = string.sub(before, 1, #nodeId + 1) == nodeId .. ' ' and last[4] == claim
   local lastEpoch = last[1] or '0'
   if epoch <= tonumber(lastEpoch) then epoch = tonumber(lastEpoch) + 1 end
   local expires = redis.call('ZSCORE', dueKey, 'e:' .. known)
   -- One that does not outlive its connection ends with it, also when we hear of the new connection first [MQTT-3.1.2-23].
-  ends = cleanStart or last[3] == '0' or (expires and tonumber(expires) <= now / 1000)
-  -- The will of the connection before: a return within its delay cancels it; a session that ends sends it [MQTT-3.1.3-9].
+  ends = not again and (cleanStart or last[3] == '0' or (expires and tonumber(expires) <= now / 1000))
+  -- The will of the connection before: a return within its delay cancels it; a session that ends sends it [MQTT-3.1.3-9]. One that
+  -- was taken to be published stands under another name: nothing changes that.
   local old = known .. ':' .. lastEpoch
-  if redis.call('HEXISTS', willsKey, old) == 1 then
+  if again then redis.call('HDEL', willsKey, old)
+  elseif redis.call('HEXISTS', willsKey, old) == 1 then
     local waiting = redis.call('ZSCORE', dueKey, 'w:' .. old)
     if ends or (not waiting and (tonumber(last[2]) or 0) == 0) then
       redis.call('ZADD', dueKey, now / 1000, 'w:' .. old)
@@ -66,6 +70,6 @@ else
 end
 local epochText = string.format('%.0f', epoch)
 redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
-redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay)
+redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim)
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
 return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '' }

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Takes a will that is due, to publish it. Who takes it and dies leaves it to the next, after a while.
+-- Takes a will that is due, to publish it: from then on no return of the client cancels it and no end of the session sends it
+-- again. Who takes it and dies leaves it to the next, after a while.
 -- KEYS   due wills
 -- ARGV   member (w:sid:epoch), how long it is the caller's (ms)
 -- REPLY  the will, or false: it is not due, or somebody has it
@@ -11,10 +12,17 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local due = redis.call('ZSCORE', dueKey, member)
 if not due or tonumber(due) > now then return false end
-local will = redis.call('HGET', willsKey, string.sub(member, 3))
-if not will then
-  redis.call('ZREM', dueKey, member)
-  return false
+local name = string.sub(member, 3)
+local will = redis.call('HGET', willsKey, name)
+if will then
+  redis.call('HDEL', willsKey, name)
+  redis.call('HSET', willsKey, 'taken:' .. name, will)
+else
+  will = redis.call('HGET', willsKey, 'taken:' .. name)
+  if not will then
+    redis.call('ZREM', dueKey, member)
+    return false
+  end
 end
 redis.call('ZADD', dueKey, now + holdMs, member)
 redis.call('ZREM', dueKey, 'f:w' .. string.match(member, '^w:([^:]*)')) -- of an earlier will of the session

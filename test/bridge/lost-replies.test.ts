@@ -39,6 +39,20 @@ test('a takeover whose reply was lost stands in the journal all the same: the co
   expect(a.plane.sessions.own(first.sid)).toBeUndefined()
 })
 
+test('a will is not published because the reply to the CONNECT that brought it was lost', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using link = await startLink(redis)
+  await using a = await startPlane(redis, 'a', { url: link.url })
+  const subscriber = await claim(a, 'subscriber')
+  await a.plane.sessions.subscriptions.subscribe(subscriber, 'will', { options: 2, identifier: undefined })
+  const lost = link.loseReply(`$1\r\n0\r\n*0\r\n`)
+  await claim(a, 'client', { will: 'client is gone' })
+  await lost
+  await a.plane.sessions.sweep()
+  expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(0)
+})
+
 test('a session begun by an attempt whose reply was lost is a new one', async () => {
   await using redis = await startRedis()
   await using link = await startLink(redis)

@@ -45,9 +45,9 @@ const append = (to: string, sender: string, batch: number, body: string): Promis
   run('inbox-append', [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')], [sender, batch, body, mark, stallMs])
 const trim = (nodeId: string, last: string, handled: number): Promise<unknown> => run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
 const fence = (nodeId: string, dead: string): Promise<unknown> => run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
-const retain = async (...argv: string[]): Promise<unknown> => {
+const retain = async (...messages: [topic: string, record: string, publisher?: string, n?: number][]): Promise<unknown> => {
   await redis.hsetnx(keys.partition(3, 'appended'), 'a@1', 0).catch(() => undefined) // at maxmemory it is there already
-  return run('retained-store', [keys.partition(3, 'appended'), keys.partition(3, 'retained')], ['a@1', ...argv])
+  return run('retained-store', (['appended', 'retained', 'published'] as const).map((noun) => keys.partition(3, noun)), ['a@1', ...messages.flatMap(([topic, record, publisher = '', n = 0]) => [topic, record, publisher, n])])
 }
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
@@ -292,20 +292,27 @@ describe('inboxes', () => {
 
 test('retained-store: in order, an empty record clears; called twice it is the same', async () => {
   for (let n = 0; n < 2; n++) {
-    expect(await retain('x', '1', 'y', '2', 'x', '3', 'y', '', 'z', '4')).toBe(1)
+    expect(await retain(['x', '1'], ['y', '2'], ['x', '3'], ['y', ''], ['z', '4'])).toBe(1)
     expect(await redis.hgetall(keys.partition(3, 'retained'))).toEqual({ x: '3', z: '4' })
   }
+})
+
+test('retained-store: a QoS 2 message or a will that comes again does not take the place of a newer one', async () => {
+  await retain(['x', 'offline', 'w3s', 1_700_000_000_000_001], ['y', '1', '3s', 1])
+  await retain(['x', 'online'], ['y', ''])
+  await retain(['x', 'offline', 'w3s', 1_700_000_000_000_001], ['y', '1', '3s', 1], ['y', '2', '3s', 2])
+  expect(await redis.hgetall(keys.partition(3, 'retained'))).toEqual({ x: 'online', y: '2' })
 })
 
 test('at maxmemory what frees, renews and fences passes, and what stores messages is refused', async () => {
   const { nodeId: a } = await join('a')
   const { nodeId: b } = await join('b')
   const last = await createInbox(a)
-  await retain('x', '0')
+  await retain(['x', '0'])
   await redis.config('SET', 'maxmemory', '1')
   try {
     await fails('ERR_BRIDGE_REDIS_FULL', append(a, b, 1, 'x'))
-    await fails('ERR_BRIDGE_REDIS_FULL', retain('x', '1'))
+    await fails('ERR_BRIDGE_REDIS_FULL', retain(['x', '1']))
     await fails('ERR_BRIDGE_REDIS_FULL', tell(a, 1, ['x', '1']))
     expect(await bodies(a)).toEqual([''])
     expect(await trim(a, last, 0)).toBe(1)

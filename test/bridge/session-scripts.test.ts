@@ -24,9 +24,10 @@ const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): strin
 const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming')]
 
 interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; subscriptions: string[]; inFlight: string[]; incoming: string[]; n: string; pending: string; owner: string }
-async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0 } = {}): Promise<Claim> {
+let claims = 0
+async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0, number = ++claims } = {}): Promise<Claim> {
   const reply = text(await run('session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
-    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs])) as never[]
+    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number])) as never[]
   const [sid, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
   return { sid: sid!, epoch: epoch!, present: present!, before: before!, willDue: willDue!, subscriptions: subscriptions!, inFlight: inFlight!, incoming: incoming!, n: n!, pending: pending!, owner: `${node} ${String(epoch)}` }
 }
@@ -231,7 +232,7 @@ test('due-list: what is due, the longest first, no more than asked for', async (
 
 test('will-done: nobody takes the will again, its identity is forgotten later; not while the next one is published', async () => {
   const wills = of('due', 'wills')
-  await redis.hset(keys.partition(3, 'wills'), '3s:1', 'w', '3s:2', 'v')
+  await redis.hset(keys.partition(3, 'wills'), 'taken:3s:1', 'w', '3s:2', 'v')
   await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1', 1, 'w:3s:2')
   for (let twice = 0; twice < 2; twice++) await run('will-done', wills, ['w:3s:1', forgetMs])
   expect(await redis.hgetall(keys.partition(3, 'wills'))).toEqual({ '3s:2': 'v' })
@@ -249,10 +250,39 @@ test('will-take: once, and again when who took it did not publish it', async () 
   expect(await take(60_000)).toBeNull()
   await redis.zadd(keys.partition(3, 'due'), 1, `w:3s:${epoch}`)
   expect(await take(60_000)).toBe('w')
-  await redis.hdel(keys.partition(3, 'wills'), `3s:${epoch}`)
+  await redis.hdel(keys.partition(3, 'wills'), `taken:3s:${epoch}`)
   await redis.zadd(keys.partition(3, 'due'), 1, `w:3s:${epoch}`)
   expect(await take(60_000)).toBeNull()
   expect(await redis.exists(keys.partition(3, 'due'))).toBe(0)
+})
+
+test.each([['returns', false], ['begins anew', true]])('a will that was taken is published by somebody, once, though the client %s', async (_how, clean) => {
+  const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', expiry: 1 })
+  await release('3s', owner, { farewell: false })
+  const take = async (): Promise<unknown> => text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000]))
+  expect(await take()).toBe('w')
+  expect(await claim('b@1', '3s', '3x', { clean })).toMatchObject({ willDue: '0' })
+  expect(await take()).toBeNull()
+  await redis.zadd(keys.partition(3, 'due'), 1, `w:3s:${epoch}`) // who took it has not published it for too long
+  expect(await take()).toBe('w')
+})
+
+test('a will that was taken is not sent again by the end of its session', async () => {
+  const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', expiry: 1 })
+  await release('3s', owner, { farewell: false })
+  await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000])
+  await redis.zadd(keys.partition(3, 'due'), 1, 'e:3s')
+  expect(await expire('3s')).toEqual([1, '0', []])
+  expect(await redis.zcount(keys.partition(3, 'due'), 0, Date.now() + 30_000)).toBe(0)
+})
+
+test('a claim that is sent again, because its reply was lost, resumes its own session and sends no will', async () => {
+  const old = await claim('b@1', '', '3old', { will: 'old' })
+  expect(await claim('a@1', '3old', '3new', { clean: true, will: 'mine', expiry: 0, number: 7 })).toMatchObject({ before: old.owner, willDue: '1' })
+  const again = await claim('a@1', '3new', '3other', { clean: true, will: 'mine', expiry: 0, number: 7 })
+  expect(again).toMatchObject({ sid: '3new', willDue: '0' })
+  expect(await redis.hgetall(keys.partition(3, 'wills'))).toEqual({ [`3old:${old.epoch}`]: 'old', [`3new:${again.epoch}`]: 'mine' })
+  expect(await claim('a@1', '3new', '3next', { clean: true, number: 8 })).toMatchObject({ sid: '3next', willDue: '1' })
 })
 
 test('at maxmemory sessions are claimed, served and released; only queues take nothing', async () => {

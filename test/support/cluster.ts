@@ -4,7 +4,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { TestClient, type ConnectOptions } from './client.ts'
-import type { FaultPoint } from './die-at.ts'
+import type { FaultPoint } from './inside.ts'
 import { startRedisCluster } from './redis-cluster.ts'
 import { startRedis, type TestRedis, type TestStore } from './redis.ts'
 
@@ -40,7 +40,7 @@ export class TestNode {
   /** Starts the process; after the first start it keeps its ports. `dieAt`: the node ends itself there; rejects when that is before it serves. */
   async start(dieAt?: FaultPoint): Promise<void> {
     const [listen, ws, admin] = this.url === '' ? ['mqtt://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt', 'http://127.0.0.1:0'] : [this.url, this.wsUrl, this.adminUrl]
-    const child = spawn(process.execPath, ['--import', built('test/support/die-at.js'), mainPath, 'node', '--id', this.id, '--listen', listen, '--listen', ws, '--admin', admin, ...this.#argv], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], env: { ...process.env, ...dieAt === undefined ? {} : { TEST_DIE_AT: JSON.stringify(dieAt) } } })
+    const child = spawn(process.execPath, ['--import', built('test/support/inside.js'), mainPath, 'node', '--id', this.id, '--listen', listen, '--listen', ws, '--admin', admin, ...this.#argv], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], env: { ...process.env, ...dieAt === undefined ? {} : { TEST_DIE_AT: JSON.stringify(dieAt) } } })
     this.#process = child
     this.log = ''
     child.stderr!.on('data', (chunk: Buffer) => { this.log = (this.log + chunk.toString()).slice(-100_000) })
@@ -59,6 +59,13 @@ export class TestNode {
   /** Resolves when the process has ended, by itself. */
   async ended(): Promise<void> {
     if (this.running) await once(this.#process!, 'exit')
+  }
+
+  /** Bytes of its heap that are in use, garbage collected. */
+  async heapUsed(): Promise<number> {
+    const told = once(this.#process!, 'message') as Promise<[{ heap: number }]>
+    this.#process!.send('heap')
+    return (await told)[0].heap
   }
 
   async connect(clientId: string, options: ConnectOptions & { ws?: boolean } = {}): Promise<TestClient> {

@@ -51,8 +51,8 @@ async function orphan(redis: Redis, name: string, key: string, nodes: ReadonlySe
   if (id !== undefined) return sids.has(id) ? [] : [`${key}: no such session`]
   switch (noun) {
     case 'appended': return (await redis.hkeys(key)).filter((node) => !nodes.has(node)).map((node) => `${key}: ${node} is not alive`)
-    case 'published': return (await redis.hkeys(key)).filter((sid) => !sids.has(sid) && !forgotten.has(sid)).map((sid) => `${key}: no session ${sid}`)
-    case 'wills': return (await redis.hkeys(key)).filter((will) => !sids.has(will.split(':')[0]!)).map((will) => `${key}: ${will} belongs to no session`)
+    case 'published': return (await redis.hkeys(key)).map((field) => field.replace('retained:', '')).filter((sid) => !sids.has(sid) && !forgotten.has(sid)).map((sid) => `${key}: no session ${sid}`)
+    case 'wills': return (await redis.hkeys(key)).filter((will) => !sids.has(will.replace('taken:', '').split(':')[0]!)).map((will) => `${key}: ${will} belongs to no session`)
     case 'due': return (await redis.zrange(key, 0, -1)).filter((member) => !member.startsWith('f:') && !sids.has(member.split(':')[1]!)).map((member) => `${key}: ${member} belongs to no session`)
     default: return []
   }

@@ -1,6 +1,8 @@
-// Loaded into every node that a test starts (node --import): ends the process by kill -9 at a point that the test names.
-// Nothing runs after that, neither a callback nor a write of what is buffered.
+// Loaded into every node that a test starts (node --import). It ends the process by kill -9 at a point that the test names: nothing
+// runs after that, neither a callback nor a write of what is buffered. And it tells how much memory is in use, garbage collected.
 import { subscribe } from 'node:diagnostics_channel'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 
 /** Just before a script is sent to Redis, or just after its answer came and before anything is made of it. */
 export interface FaultPoint {
@@ -9,9 +11,19 @@ export interface FaultPoint {
 }
 
 let point = process.env.TEST_DIE_AT === undefined ? undefined : JSON.parse(process.env.TEST_DIE_AT) as FaultPoint
-process.on('message', (next: FaultPoint) => { point = next })
+process.on('message', (message: FaultPoint | 'heap') => {
+  if (message === 'heap') process.send!({ heap: heapUsed() })
+  else point = message
+})
 const dieAt = (when: FaultPoint['when']) => (event: unknown): void => {
   if (point?.when === when && point.script === (event as { script: string }).script) process.kill(process.pid, 'SIGKILL')
 }
 subscribe('aedes-cluster:scriptBegins', dieAt('before'))
 subscribe('aedes-cluster:script', dieAt('after'))
+
+function heapUsed(): number {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  collect()
+  return process.memoryUsage().heapUsed
+}
