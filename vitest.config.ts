@@ -8,6 +8,7 @@ export default defineConfig({
     globalSetup: ['test/support/setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    expect: { poll: { timeout: 20_000 } },
     pool: 'forks',
     maxWorkers: 2,
     projects: [
