@@ -1,16 +1,19 @@
 // The way of a QoS ≥ 1 PUBLISH out of this node, in batches. A batch is closed, then the journal's position is read once
-// and the routing table brought to it (the barrier), then the whole batch is matched once and written. Batches are
-// matched and written in order (P3) and at most two are under way: with little load a message leaves at once, under load
-// the batches grow. A message is done when it is stored for everyone who was subscribed (P1, P2).
-// State: this process. A message in it was not acknowledged, so a dying node owes nobody anything.
+// and the routing table brought to it (the barrier), then the whole batch is matched and written. While the position is being
+// read the batch is handed on by the table as it is: that is almost always right, and what the barrier brings is added to it
+// before the next batch is matched. Batches are matched and written in order (P3) and at most two are under way: with little
+// load a message leaves at once, under load the batches grow. A message is done when it is stored for everyone who was
+// subscribed (P1, P2). State: this process. A message in it was not acknowledged, so a dying node owes nobody anything.
 
-export interface BatchStages<Message> {
+export interface BatchStages<Message, Handed> {
   /** Stores what must be found by a SUBSCRIBE after the acknowledgement: retained messages. Before the barrier (ATTACKS 2). */
   store(batch: readonly Message[]): Promise<void> | undefined
   /** The routing table holds at least every route that was stored before the call. */
   barrier(): Promise<void>
-  /** Matches and hands on before it returns; the promise settles when all of it is stored where it must be. */
-  write(batch: readonly Message[]): Promise<void>
+  /** Hands on, ahead of the barrier, what the table has by now; undefined: nothing of this batch may go ahead. */
+  hand(batch: readonly Message[]): Handed | undefined
+  /** Matches and hands on before it returns, but what was `handed` on; the promise settles when all is stored where it must be. */
+  write(batch: readonly Message[], handed: Handed | undefined): Promise<void>
   /** A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor behind it, will be done. */
   broken(error: unknown): void
 }
@@ -24,8 +27,8 @@ const underWayMax = 2
 /** Messages of one batch: bounds the time that one turn of the event loop takes. */
 export const batchMessagesMax = 1_000
 
-export class Batches<Message> {
-  readonly #stages: BatchStages<Message>
+export class Batches<Message, Handed> {
+  readonly #stages: BatchStages<Message, Handed>
   #waiting: Entry<Message>[] = []
   #underWay = 0
   #scheduled = false
@@ -33,7 +36,7 @@ export class Batches<Message> {
   #last: { stored: Promise<unknown>; matched: Promise<unknown>; done: Promise<unknown> } = { stored: Promise.resolve(), matched: Promise.resolve(), done: Promise.resolve() }
   #closed = false
 
-  constructor(stages: BatchStages<Message>) {
+  constructor(stages: BatchStages<Message, Handed>) {
     this.#stages = stages
   }
 
@@ -81,8 +84,10 @@ export class Batches<Message> {
   #run(messages: readonly Message[]): Promise<void> {
     const before = this.#last
     const stored = before.stored.then(() => this.#stages.store(messages))
-    const ready = Promise.all([stored.then(() => this.#stages.barrier()), before.matched])
-    const matched = ready.then(() => ({ written: this.#stages.write(messages) })) // an object, so that `matched` does not wait for it
+    let passed = false
+    const barrier = stored.then(() => this.#stages.barrier()).then(() => { passed = true })
+    const handed = before.matched.then(() => passed ? undefined : this.#stages.hand(messages))
+    const matched = Promise.all([handed, barrier]).then(([handed]) => ({ written: this.#stages.write(messages, handed) })) // an object, so that `matched` does not wait for it
     const done = matched.then(({ written }) => Promise.all([written, before.done])) // acknowledgements leave in order [MQTT-4.6.0-2]
     this.#last = { stored, matched, done }
     return done.then(() => undefined)

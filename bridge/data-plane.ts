@@ -6,6 +6,7 @@ import { Batches } from './batches.ts'
 import type { Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
+import { FanOut, type Handed } from './fan-out.ts'
 import { InboxReader } from './inbox.ts'
 import { Journal, type Route } from './journal.ts'
 import { Keys } from './keys.ts'
@@ -41,7 +42,8 @@ export class DataPlane {
   readonly sessions: Sessions
   readonly #queues: Queues
   readonly #sessionWriter: SessionWriter
-  readonly #batches: Batches<Message>
+  readonly #fanOut: FanOut
+  readonly #batches: Batches<Message, Handed>
   readonly #links: Links
   readonly #nodes = new Set<string>()
   #healing: Promise<void> | undefined
@@ -77,6 +79,7 @@ export class DataPlane {
     this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options.leaseMs, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
+      expireRetained: (topic) => this.#retained.expire(topic),
       stillOwned: (session) => this.stillOwned(session),
       onFenced: () => this.#checkFence(),
       onMoved: (session) => receiver.moved(session),
@@ -88,10 +91,12 @@ export class DataPlane {
       onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
     })
     this.#sessionWriter = new SessionWriter(this.#redis, this.#keys)
+    this.#fanOut = new FanOut(membership.nodeId, receiver, () => this.#table, this.#links, this.#queues, this.#retained)
     this.#batches = new Batches({
       store: async (batch) => { await this.#retained.store(batch) },
       barrier: () => this.#barrier(),
-      write: (batch) => this.#write(batch),
+      hand: (batch) => this.#fanOut.hand(batch),
+      write: (batch, handed) => this.#fanOut.write(batch, handed),
       broken: (error) => setImmediate(() => { throw error }), // the node goes down, the others take over
     })
   }
@@ -164,6 +169,11 @@ export class DataPlane {
   async *retained(filter: string): AsyncGenerator<Message[]> {
     await this.#journal.barrier()
     yield* this.#retained.find(filter)
+  }
+
+  /** Topics in the index of Retained Messages. */
+  get retainedTopics(): number {
+    return this.#retained.size
   }
 
   /** The Retained Messages of these topics as they are now. */
@@ -250,34 +260,12 @@ export class DataPlane {
 
   /** A QoS 0 message that is not to be retained: matched and handed on at once. */
   publishQos0(message: Message): void {
-    this.#receiver.deliver(message)
-    for (const nodeId of this.#table.match(message.topic).qos0) {
-      if (nodeId !== this.nodeId && !this.#links.to(nodeId).pushQos0(message)) diagnostics.shed.publish({ cause: 'slow-node', count: 1 })
-    }
+    this.#fanOut.qos0(message)
   }
 
   /** A message to be stored first: QoS ≥ 1, or retained; `done` when it is stored for everyone who was subscribed when it came. */
   publish(message: Message, done: () => void): void {
     this.#batches.push(message, done)
-  }
-
-  /** Matches a batch and hands it on before it returns; the promise settles when it is stored. */
-  #write(batch: readonly Message[]): Promise<void> {
-    const stored = new Set<Promise<unknown>>()
-    const wait = (what: Promise<unknown> | undefined): void => { if (what !== undefined) stored.add(what) }
-    wait(this.#retained.tell(batch))
-    for (const message of batch) {
-      if (message.qos === 0) {
-        this.publishQos0(message)
-        continue
-      }
-      this.#receiver.deliver(message)
-      const { everything, sessions } = this.#table.match(message.topic)
-      for (const nodeId of everything) if (nodeId !== this.nodeId) stored.add(this.#links.to(nodeId).push(message))
-      for (const { sid, noLocal } of sessions) if (!noLocal || message.origin?.sid !== sid) stored.add(this.#queues.push(message, sid))
-    }
-    wait(this.#receiver.pressure())
-    return Promise.all(stored).then(() => undefined)
   }
 
   // Sessions

@@ -109,6 +109,11 @@ export class InboxWriter {
     })
   }
 
+  /** Writes what was pushed, rather than at the end of the turn. */
+  flush(): void {
+    if (this.#scheduled && !this.#writing) void this.#write()
+  }
+
   /** Closes the entry that is being packed. */
   #seal(): void {
     if (this.#bells.size > 0) {

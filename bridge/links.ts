@@ -23,6 +23,11 @@ export class Links {
     return writer
   }
 
+  /** Writes what was pushed, rather than at the end of the turn. */
+  flush(): void {
+    for (const writer of this.#writers.values()) writer.flush()
+  }
+
   /** The node is out: nobody waits for it any longer. */
   drop(nodeId: string): void {
     this.#writers.get(nodeId)?.out()

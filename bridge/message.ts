@@ -23,3 +23,8 @@ export interface Message {
   /** Its bytes as `packMessage` makes them, once somebody needed them. */
   packed?: Buffer | undefined
 }
+
+/** What tells a second publishing of a message: its publisher's session and a number; ['', 0] when nothing needs to. */
+export function identityOf({ origin }: Message): readonly [sid: string, n: number] {
+  return origin === undefined || origin.n === 0 ? ['', 0] : [origin.sid, origin.n]
+}

@@ -5,7 +5,7 @@
 import { packMessage } from './codec.ts'
 import { toBridgeError } from './errors.ts'
 import { partitionOf, partitions, type Keys } from './keys.ts'
-import type { Message } from './message.ts'
+import { identityOf, type Message } from './message.ts'
 import { whenReady, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
@@ -99,10 +99,7 @@ class Partition {
 
   async #append({ messages, sessions }: Batch): Promise<void> {
     const argv: (string | number | Buffer)[] = []
-    for (const message of messages) {
-      const unique = message.origin !== undefined && message.origin.n > 0
-      argv.push(message.packed ??= packMessage(message), unique ? message.origin.sid : '', unique ? message.origin.n : 0)
-    }
+    for (const message of messages) argv.push(message.packed ??= packMessage(message), ...identityOf(message))
     for (const [sid, indexes] of sessions) {
       argv.push(sid, indexes.length)
       for (const index of indexes) argv.push(index)

@@ -1,12 +1,13 @@
 // Retained Messages: values in Redis, in hashes sharded by topic; the topics, told by the journal, in every node's trie,
 // so that a wildcard SUBSCRIBE walks the trie and reads only what it matches. State: {s<n>}:retained; here the index.
 // Invariants: a value is stored before the barrier of its PUBLISH is read, and read behind the barrier of a SUBSCRIBE, so
-// that one of the two sees the other (ATTACKS 2); a topic with a value is in the index, one without may be.
+// that one of the two sees the other (ATTACKS 2); a topic with an acknowledged value is in every node's index, one without
+// may be: so a topic is told unless this node knows that all have it, and it leaves an index only when its value is gone.
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { toBridgeError } from './errors.ts'
 import { partitions, shardOf, type Keys } from './keys.ts'
-import type { Message } from './message.ts'
+import { identityOf, type Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { hasWildcard } from './topic.ts'
@@ -24,6 +25,14 @@ function decode(bytes: Buffer): Message | undefined {
   return message
 }
 
+/** How a topic came into the index: all nodes have it; this node read it with the values; it was cleared, and has to be looked at. */
+type Known = 'told' | 'loaded' | 'cleared'
+
+interface Stored {
+  readonly message: Message
+  readonly argv: readonly (string | number | Buffer)[]
+}
+
 export interface RetainedEvents {
   append(changes: readonly Change[]): Promise<void>
   /** A partition has no place for us: resolves when it has again, rejects when we were declared dead. */
@@ -35,7 +44,12 @@ export class Retained {
   readonly #keys: Keys
   readonly #identity: { readonly nodeId: string }
   readonly #events: RetainedEvents
-  readonly #index = new TopicTrie<true>()
+  #index = new TopicTrie<Known>()
+  /** Messages that were the first of their topic: nobody else may have told of it, whatever the index says. */
+  readonly #fresh = new WeakSet<Message>()
+  /** Topics told to be cleared since they were last looked at. */
+  readonly #cleared = new Set<string>()
+  #looking = false
 
   constructor(redis: Redis, keys: Keys, identity: { readonly nodeId: string }, events: RetainedEvents) {
     this.#redis = redis
@@ -51,44 +65,68 @@ export class Retained {
 
   /** What the journal says of a topic. */
   apply(topic: string, present: boolean): void {
-    if (present) this.#index.set(topic, true)
-    else this.#index.delete(topic)
+    this.#index.set(topic, present ? 'told' : 'cleared')
+    if (present) return
+    this.#cleared.add(topic)
+    this.#look().catch(() => { this.#looking = false }) // closed
   }
 
-  /** Reads the index anew from the values. */
+  /**
+   * A cleared topic stays until its value proves to be gone: another node may have stored one behind the clearing, and not
+   * have told of it because it had not read of the clearing yet (in which case it stored it before that was journaled).
+   */
+  async #look(): Promise<void> {
+    if (this.#looking) return
+    this.#looking = true
+    while (this.#cleared.size > 0) {
+      const topics = [...this.#cleared].slice(0, readMax)
+      for (const topic of topics) this.#cleared.delete(topic)
+      const values = new Map(await this.#values(topics))
+      for (const topic of topics) {
+        if (this.#cleared.has(topic) || this.#index.get(topic) !== 'cleared') continue // cleared or set again meanwhile
+        if (values.get(topic) == null) this.#index.delete(topic)
+        else this.#index.set(topic, 'loaded')
+      }
+    }
+    this.#looking = false
+  }
+
+  /** Reads the index anew from the values. What changed meanwhile stands in the journal behind the position noted before. */
   async load(): Promise<void> {
-    const topics: string[] = []
+    const index = new TopicTrie<Known>()
     for (let shard = 0; shard < partitions; shard++) {
       let cursor = '0'
       do {
         const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(shard, 'retained'), cursor, 'COUNT', 1_000))
         cursor = next
-        for (let i = 0; i < fields.length; i += 2) topics.push(fields[i]!)
+        for (let i = 0; i < fields.length; i += 2) index.set(fields[i]!, 'loaded')
       } while (cursor !== '0')
     }
-    for (const topic of topics) this.#index.set(topic, true) // never removes: a stale topic costs a look-up, a missing one a message
+    this.#index = index
   }
 
   /** Stores the values of a batch, each shard's in order. Undefined when there is nothing to store. */
   store(batch: readonly Message[]): Promise<unknown> | undefined {
-    const shards = new Map<number, (string | number | Buffer)[]>()
+    const shards = new Map<number, Stored[]>()
     for (const message of batch) {
       if (!message.retain) continue
       const shard = shardOf(message.topic, partitions)
-      const argv = shards.get(shard)
-      const record = [message.topic, encode(message), message.origin?.sid ?? '', message.origin?.n ?? 0]
-      if (argv === undefined) shards.set(shard, record)
-      else argv.push(...record)
+      const records = shards.get(shard)
+      const record: Stored = { message, argv: [message.topic, encode(message), ...identityOf(message), message.payload.length === 0 ? 0 : message.expiresAt] }
+      if (records === undefined) shards.set(shard, [record])
+      else records.push(record)
     }
     if (shards.size === 0) return undefined
-    return Promise.all([...shards].map(([shard, argv]) => this.#write(shard, argv)))
+    return Promise.all([...shards].map(([shard, records]) => this.#write(shard, records)))
   }
 
-  async #write(shard: number, argv: readonly (string | number | Buffer)[]): Promise<void> {
-    const keys = (['appended', 'retained', 'published'] as const).map((noun) => this.#keys.partition(shard, noun))
+  async #write(shard: number, records: readonly Stored[]): Promise<void> {
+    const keys = (['appended', 'retained', 'published', 'due'] as const).map((noun) => this.#keys.partition(shard, noun))
+    const argv = records.flatMap(({ argv }) => argv)
     for (;;) {
       try {
-        await retrying(this.#redis, () => runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...argv]))
+        const fresh = await retrying(this.#redis, () => runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...argv])) as number[]
+        for (const [i, { message }] of records.entries()) if (fresh[i] === 1) this.#fresh.add(message)
         return
       } catch (reason) {
         if (toBridgeError(reason).code !== 'ERR_BRIDGE_FENCED') throw reason
@@ -99,22 +137,20 @@ export class Retained {
 
   /** Behind the barrier of a batch: tells the others of topics that came or went. Undefined when none did. */
   tell(batch: readonly Message[]): Promise<void> | undefined {
-    const changes = new Map<string, boolean>()
-    for (const { retain, topic, payload } of batch) if (retain) changes.set(topic, payload.length > 0)
-    for (const [topic, present] of changes) if (this.#index.has(topic) === present) changes.delete(topic)
-    if (changes.size === 0) return undefined
-    return this.#tell(changes)
+    const last = new Map<string, Message>()
+    for (const message of batch) if (message.retain) last.set(message.topic, message)
+    const changes: Change[] = []
+    for (const [topic, message] of last) {
+      const [present, known] = [message.payload.length > 0, this.#index.get(topic)]
+      if (present ? known !== 'told' || this.#fresh.has(message) : known !== undefined) changes.push({ type: 'retained', topic, present })
+    }
+    return changes.length === 0 ? undefined : this.#events.append(changes)
   }
 
-  async #tell(changes: ReadonlyMap<string, boolean>): Promise<void> {
-    await this.#events.append([...changes].map(([topic, present]) => ({ type: 'retained', topic, present })))
-    // Another node may have stored a value between our clearing and our telling, and relied on the index that still had
-    // the topic: who tells that a topic is gone looks once more.
-    for (const [topic, present] of changes) {
-      if (present) continue
-      const value = await retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(shardOf(topic, partitions), 'retained'), topic))
-      if (value === 1) await this.#events.append([{ type: 'retained', topic, present: true }])
-    }
+  /** It is due to expire: cleared, for all nodes, unless a newer one stands there. */
+  async expire(topic: string): Promise<void> {
+    const keys = (['due', 'retained'] as const).map((noun) => this.#keys.partition(shardOf(topic, partitions), noun))
+    if (await runScript(this.#redis, 'retained-expire', keys, [topic]) === 1) await this.#events.append([{ type: 'retained', topic, present: false }])
   }
 
   /** The Retained Messages that `filter` matches, some at a time. To be called behind a barrier; expired ones are left out. */
@@ -125,19 +161,22 @@ export class Retained {
 
   /** The Retained Messages of these topics, as they are now; at most a few hundred topics. */
   async read(topics: readonly string[]): Promise<Message[]> {
+    const messages = (await this.#values(topics)).map(([, value]) => value === null ? undefined : decode(value))
+    return messages.filter((message) => message !== undefined).filter(({ expiresAt }) => expiresAt === 0 || expiresAt > Date.now())
+  }
+
+  async #values(topics: readonly string[]): Promise<[topic: string, value: Buffer | null][]> {
     const shards = new Map<number, string[]>()
     for (const topic of topics) {
       const shard = shardOf(topic, partitions)
-      shards.set(shard, [...(shards.get(shard) ?? []), topic])
+      const names = shards.get(shard)
+      if (names === undefined) shards.set(shard, [topic])
+      else names.push(topic)
     }
-    const found: Message[] = []
-    await Promise.all([...shards].map(async ([shard, names]) => {
+    const found = await Promise.all([...shards].map(async ([shard, names]) => {
       const values = await retrying(this.#redis, () => this.#redis.hmgetBuffer(this.#keys.partition(shard, 'retained'), ...names))
-      for (const value of values) {
-        const message = value === null ? undefined : decode(value)
-        if (message !== undefined && (message.expiresAt === 0 || message.expiresAt > Date.now())) found.push(message)
-      }
+      return names.map((topic, i): [string, Buffer | null] => [topic, values[i]!])
     }))
-    return found
+    return found.flat()
   }
 }

@@ -46,8 +46,14 @@ export class RoutingTable {
   readonly #routes = new FilterTrie<Route>()
   readonly #filtersOf = new Map<string, Map<string, number>>()
   #sessionCount = 0
+  #version = 0
   /** Per array that the trie returned for a topic (the same array while no filter of the topic comes or goes). */
   #cache = new WeakMap<readonly Route[], Cached>()
+
+  /** Grows with every change: while it is the same, what was matched is. */
+  get version(): number {
+    return this.#version
+  }
 
   /** Applies one change; applying it again changes nothing. */
   set(nodeId: string, filter: string, kind: number): void {
@@ -67,7 +73,7 @@ export class RoutingTable {
     const route = this.#route(filter)
     route.nodes ??= new Map()
     route.nodes.set(nodeId, kind)
-    route.version++
+    this.#changed(route)
   }
 
   #route(filter: string): Route {
@@ -80,6 +86,7 @@ export class RoutingTable {
   }
 
   #changed(route: Route): void {
+    this.#version++
     route.version++
     if (route.nodes === undefined && route.sid === undefined && route.sessions === undefined) this.#routes.delete(route.filter)
   }
@@ -100,7 +107,7 @@ export class RoutingTable {
       route.sid = undefined
       this.#sessionCount++
     }
-    route.version++
+    this.#changed(route)
   }
 
   #removeSession(sid: string, filter: string): void {

@@ -48,6 +48,8 @@ export interface SessionEvents {
   append(changes: readonly Change[]): Promise<void>
   /** A will is to be published; resolves when it is stored. `n` tells a second publishing of the same will. */
   publishWill(message: Message): Promise<void>
+  /** A Retained Message is due to expire. */
+  expireRetained(topic: string): Promise<void>
   /** A write of ours was refused: whether the session is ours after all, because Redis lost its data and we wrote it down again. */
   stillOwned(session: Session): Promise<boolean>
   /** A claim found no place of ours: Redis lost its data, or we were declared dead (then it throws). */
@@ -260,6 +262,7 @@ export class Sessions {
     for (const member of due) {
       if (member.startsWith('w:')) await this.#will(partition, member)
       else if (member.startsWith('e:')) await this.#expire(member.slice(2))
+      else if (member.startsWith('r:')) await this.#events.expireRetained(member.slice(2))
     }
     await this.#forgetPublishers(partition, due.filter((member) => member.startsWith('f:')))
     return due.length

@@ -1,5 +1,6 @@
-#!lua
--- Appends one entry of changes to the journal and to the snapshot of the node that makes them.
+#!lua flags=allow-oom
+-- Appends one entry of changes to the journal and to the snapshot of the node that makes them. Also when Redis is full: without
+-- takeovers and what is cleared nobody could come and take what fills it.
 -- KEYS   generation nodes batches position journal routes(node)
 -- ARGV   nodeId, batch number, generation, journal length, entry, "1" to begin the snapshot anew, then filter, kind, filter, kind …
 -- REPLY  the journal's position, which covers the entry (also when the batch was appended before)

@@ -3,7 +3,7 @@
 // index, also after planes set and clear the same topics at the same time, and on a plane that joins later.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
-import { unpackMessage } from '../../bridge/codec.ts'
+import { encodeJournalEntry, packMessage, unpackMessage } from '../../bridge/codec.ts'
 import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
@@ -88,6 +88,16 @@ describe('store, tell, find', () => {
     expect(garbage.events).toEqual([{ where: 'retained', bytes: 8 }])
   })
 
+  test('one that expired goes, from Redis and from every index, unless a newer one stands there', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    for (const topic of ['x/old', 'x/replaced']) await retain(a, topic, 'one', { expiresAt: Date.now() - 1 })
+    await retain(b, 'x/replaced', 'two')
+    await a.plane.sessions.sweep()
+    expect(await stored()).toEqual(['x/replaced=two'])
+    expect(await retainedOf(b, 'x/+')).toEqual(['x/replaced=two'])
+  })
+
   test('many of them, over more than one read', async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
@@ -110,6 +120,59 @@ test('a subscriber gets a retained message live or behind its subscription, what
     if (found.length === 0) await expect.poll(() => b.payloads, { timeout: 3_000 }).toContain(topic).catch(() => missed.push(topic))
   }))
   expect(missed).toEqual([])
+})
+
+describe('the index has every topic with a value', () => {
+  /** What another node tells, at this moment and not when it did what it tells of. */
+  async function tells(topic: string, present: boolean): Promise<void> {
+    const position = await client.incr(keys.bus('position'))
+    await client.xadd(keys.bus('journal'), `${position}-0`, 'e', encodeJournalEntry('another@1', [{ type: 'retained', topic, present }]))
+  }
+
+  test('a node stored a value and died before it told: who stores the next one tells, though it knew of the topic', async () => {
+    await using a = await startPlane(redis, 'a')
+    await client.hset(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1', packMessage(messageOf('x/1', 'never acknowledged')))
+    await using late = await startPlane(redis, 'late') // has it with the values
+    await retain(late, 'x/1', 'two')
+    expect(await retainedOf(a, 'x/+')).toEqual(['x/1=two'])
+  })
+
+  test('a node that died cleared a value without telling: who stores the next one tells, though it knew of the topic', async () => {
+    await using a = await startPlane(redis, 'a')
+    await retain(a, 'x/1', 'one')
+    await client.hdel(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1')
+    await using late = await startPlane(redis, 'late') // it was gone when this one read the values
+    await retain(a, 'x/1', 'two')
+    expect(await retainedOf(late, 'x/+')).toEqual(['x/1=two'])
+  })
+
+  test('a clearing that is told late, behind a value that was stored after it, hides nothing at any moment', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    await retain(a, 'x/1', 'one')
+    for (let n = 0; n < 20; n++) {
+      await tells('x/1', false)
+      for (const plane of [a, b]) expect(await retainedOf(plane, 'x/+')).toEqual(['x/1=one'])
+    }
+  })
+
+  test('after Redis lost its data a topic that was known before is told anew', async () => {
+    await using a = await startPlane(redis, 'a')
+    await retain(a, 'x/1', 'one')
+    await client.flushall()
+    await using late = await startPlane(redis, 'late')
+    await retain(a, 'x/1', 'two')
+    expect(await retainedOf(late, 'x/+')).toEqual(['x/1=two'])
+  })
+
+  test('what was cleared leaves every index, and a topic that comes back is found', async () => {
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b')
+    for (let n = 0; n < 50; n++) await Promise.all(Array.from({ length: 20 }, (_, i) => retain(n % 2 === 0 ? a : b, `x/${i}`, n % 3 === 0 ? '' : `${n}`)))
+    expect(await retainedOf(a, 'x/+')).toEqual(await stored())
+    for (let i = 0; i < 20; i++) await retain(b, `x/${i}`, '')
+    await expect.poll(() => [a.plane.retainedTopics, b.plane.retainedTopics], { timeout: 10_000 }).toEqual([0, 0])
+  })
 })
 
 test('planes that set and clear the same topics at the same time end with every value in every index', async () => {

@@ -29,7 +29,10 @@ describe.each(transports)('MQTT level $version, WebSocket $ws', ({ version, ws }
 
   test('a Retained Message is seen from another node, and goes when it is emptied', async () => {
     const topic = `${base}/retained`
-    await cluster.node(0).publish(topic, 'last', { qos: 1, retain: true })
+    for (const clean of [true, false]) { // whatever becomes of the publisher's session
+      const publisher = await cluster.node(0).connect(`${base}-r-${clean}`, { version, ws, clean, ...(version === 5 && !clean ? { properties: { sessionExpiryInterval: 60 } } : {}) })
+      await publisher.publish(topic, clean ? 'first' : 'last', { qos: 1, retain: true })
+    }
     const early = await cluster.node(1).connect(`${base}-r1`, { version, ws })
     await early.subscribe(`${base}/+`)
     await early.receives([{ topic, payload: 'last', retain: true }])

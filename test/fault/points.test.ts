@@ -18,7 +18,7 @@ const nowhere: FaultPoint = { script: '', when: 'before' }
 type Where = 'any' | 'start' | 'sweeper'
 const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin'>, Where> = { // those: import.test.ts, below
   'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any',
-  'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'queue-append': 'any',
+  'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
   'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-expire': 'sweeper',
   'due-list': 'any', 'will-take': 'any', 'will-done': 'any',
 }
@@ -54,6 +54,7 @@ class Visitors {
       await client.subscribe(`nobody/${name}`)
       await client.publish(`kept/${name}`, name, { retain: true })
       this.stored.push(`kept/${name}`)
+      await client.publish(`brief/${name}`, name, { retain: true, properties: { messageExpiryInterval: 1 } })
     })()
     stay.catch(() => undefined) // the node died meanwhile
     await Promise.race([stay.catch(() => undefined), client.closed()])

@@ -1,4 +1,5 @@
-// The way of a batch through its stages: store, barrier, write, each behind the same stage of the batch before; at most two
+// The way of a batch through its stages: store, barrier, write, each behind the same stage of the batch before, and handed on while
+// the barrier is being read, once the batch before is matched; at most two
 // batches under way; `done` once per message, in order, and only when everything was stored; a full batch is cut. When a
 // stage fails (the node stops or is fenced) nothing behind it is ever done, and nothing is when the batches are closed.
 import { expect, test } from 'vitest'
@@ -14,7 +15,7 @@ async function turns(count: number): Promise<void> {
 interface Gate { readonly name: string; open(): void; fail(): void }
 
 /** Stages that say when they were begun and wait until the test lets them go. */
-function heldStages(): { batches: Batches<number>; log: string[]; gates: Gate[]; gate: (name: string) => Promise<Gate> } {
+function heldStages(): { batches: Batches<number, string>; log: string[]; gates: Gate[]; gate: (name: string) => Promise<Gate> } {
   const log: string[] = []
   const gates: Gate[] = []
   const hold = (name: string): Promise<void> => {
@@ -24,10 +25,11 @@ function heldStages(): { batches: Batches<number>; log: string[]; gates: Gate[];
     })
   }
   let barriers = 0
-  const batches = new Batches<number>({
+  const batches = new Batches<number, string>({
     store: (batch) => hold(`store ${batch.join()}`),
     barrier: () => hold(`barrier ${++barriers}`),
-    write: (batch) => hold(`write ${batch.join()}`),
+    hand: (batch) => { log.push(`hand ${batch.join()}`); return batch.join() },
+    write: (batch, handed) => { expect(handed ?? batch.join()).toBe(batch.join()); return hold(`write ${batch.join()}`) },
     broken: (error) => log.push(`broken ${(error as Error).message}`),
   })
   const gate = async (name: string): Promise<Gate> => {
@@ -48,7 +50,7 @@ test('stages in order, two batches under way, what comes meanwhile grows into th
   push(4)
   push(5)
   await turns(3)
-  expect(log).toEqual(['store 1,2']) // the store of 3 waits for that of 1,2
+  expect(log).toEqual(['store 1,2', 'hand 1,2']) // the store of 3 waits for that of 1,2, its handing on for the barrier of 1,2
   expect(batches.waiting).toBe(2)
   store1.open()
   const barrier1 = await gate('barrier 1')
@@ -56,9 +58,11 @@ test('stages in order, two batches under way, what comes meanwhile grows into th
   const barrier2 = await gate('barrier 2')
   barrier2.open() // the later barrier is read sooner …
   await turns(3)
+  expect(log).not.toContain('hand 3')
   barrier1.open()
   const write1 = await gate('write 1,2')
   const write2 = await gate('write 3') // … matched while 1,2 is being written
+  expect(log).not.toContain('hand 3') // its barrier was passed: it is written at once
   write2.open()
   await turns(3)
   expect(log.filter((line) => line.startsWith('done'))).toEqual([]) // stored, but 1,2 is not
@@ -76,7 +80,7 @@ test('everything is done once and in order, whatever each stage takes', async ()
   const written: number[] = []
   const lasts = new Set<number>()
   let [underWay, most, storing, barriers] = [0, 0, 0, 0]
-  const batches = new Batches<number>({
+  const batches = new Batches<number, number>({
     store: (batch) => {
       most = Math.max(most, ++underWay)
       lasts.add(batch.at(-1)!)
@@ -84,6 +88,10 @@ test('everything is done once and in order, whatever each stage takes', async ()
       return random.below(2) === 0 ? undefined : turns(random.below(6))
     },
     barrier: async () => { barriers = storing; await turns(random.below(6)) },
+    hand: (batch) => {
+      expect(batch[0]).toBe(written.length) // everything before it is matched
+      return random.below(4) === 0 ? undefined : batch.length
+    },
     write: async (batch) => {
       written.push(...batch)
       expect(written.length).toBeLessThanOrEqual(barriers) // a barrier was read behind the store of all that is matched
@@ -108,7 +116,7 @@ test('everything is done once and in order, whatever each stage takes', async ()
 test('a batch is cut at its bound', async () => {
   const sizes: number[] = []
   let done = 0
-  const batches = new Batches<number>({ store: () => undefined, barrier: () => Promise.resolve(), write: (batch) => { sizes.push(batch.length); return Promise.resolve() }, broken: (error) => { throw error } })
+  const batches = new Batches<number, never>({ store: () => undefined, barrier: () => Promise.resolve(), hand: () => undefined, write: (batch) => { sizes.push(batch.length); return Promise.resolve() }, broken: (error) => { throw error } })
   for (let n = 0; n < 2 * batchMessagesMax + 1; n++) batches.push(n, () => { done++ })
   await expect.poll(() => done).toBe(2 * batchMessagesMax + 1)
   expect(sizes).toEqual([batchMessagesMax, batchMessagesMax, 1])

@@ -1,0 +1,93 @@
+// Who gets a message that was published here: this node's own subscribers, the inboxes of nodes with live subscribers, the
+// queues of sessions. State: none; the table is the routing table of the moment. A batch is handed on twice: ahead of its
+// barrier to whom the table has by then, behind it to whom the barrier brought (bridge/batches.ts keeps the order).
+import { diagnostics } from './diagnostics.ts'
+import type { Links } from './links.ts'
+import type { Message } from './message.ts'
+import type { Receiver } from './options.ts'
+import type { Queues } from './queues.ts'
+import type { Retained } from './retained.ts'
+import type { RoutingTable, Targets } from './routing-table.ts'
+
+/** A batch that live subscribers have: by which table, and what to wait for until it is stored for them. */
+export interface Handed {
+  readonly table: RoutingTable
+  readonly version: number
+  readonly targets: readonly Targets[]
+  readonly stored: Set<Promise<unknown>>
+}
+
+export class FanOut {
+  readonly #nodeId: string
+  readonly #receiver: Receiver
+  readonly #table: () => RoutingTable
+  readonly #links: Links
+  readonly #queues: Queues
+  readonly #retained: Retained
+
+  constructor(nodeId: string, receiver: Receiver, table: () => RoutingTable, links: Links, queues: Queues, retained: Retained) {
+    this.#nodeId = nodeId
+    this.#receiver = receiver
+    this.#table = table
+    this.#links = links
+    this.#queues = queues
+    this.#retained = retained
+  }
+
+  /** QoS 0: at once, and once. */
+  qos0(message: Message): void {
+    this.#receiver.deliver(message)
+    for (const nodeId of this.#table().match(message.topic).qos0) {
+      if (nodeId !== this.#nodeId && !this.#links.to(nodeId).pushQos0(message)) diagnostics.shed.publish({ cause: 'slow-node', count: 1 })
+    }
+  }
+
+  /**
+   * Ahead of the barrier: to the live subscribers that the table has by now. None of them is too many: who unsubscribed
+   * meanwhile is sorted out by the node that it is connected to. Queues wait for the barrier, since nobody sorts them out,
+   * and so does a batch with a Retained Message: who subscribes while that is being stored must get it live or stored, and
+   * would get it neither way if it was handed on before it was stored (ATTACKS 2).
+   */
+  hand(batch: readonly Message[]): Handed | undefined {
+    return batch.some(({ retain }) => retain) ? undefined : this.#hand(batch)
+  }
+
+  #hand(batch: readonly Message[]): Handed {
+    const table = this.#table()
+    const stored = new Set<Promise<unknown>>()
+    const targets = batch.map((message) => {
+      const targets = table.match(message.topic)
+      if (message.qos === 0) this.qos0(message)
+      else {
+        this.#receiver.deliver(message)
+        this.#toNodes(message, targets.everything, stored)
+      }
+      return targets
+    })
+    this.#links.flush()
+    const pressure = this.#receiver.pressure()
+    if (pressure !== undefined) stored.add(pressure)
+    return { table, version: table.version, targets, stored }
+  }
+
+  #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
+    for (const nodeId of nodeIds) if (nodeId !== this.#nodeId) stored.add(this.#links.to(nodeId).push(message))
+  }
+
+  /** Behind the barrier: to everybody who has not got it. Has handed it on when it returns; the promise settles when it is stored. */
+  write(batch: readonly Message[], handed = this.#hand(batch)): Promise<void> {
+    const { version, targets, stored } = handed
+    const table = this.#table()
+    const changed = table !== handed.table || table.version !== version
+    const told = this.#retained.tell(batch)
+    if (told !== undefined) stored.add(told)
+    for (const [i, message] of batch.entries()) {
+      if (message.qos === 0) continue
+      const before = targets[i]!
+      const { everything, sessions } = changed ? table.match(message.topic) : before
+      if (everything !== before.everything) this.#toNodes(message, everything.filter((nodeId) => !before.everything.includes(nodeId)), stored)
+      for (const { sid, noLocal } of sessions) if (!noLocal || message.origin?.sid !== sid) stored.add(this.#queues.push(message, sid))
+    }
+    return Promise.all(stored).then(() => undefined)
+  }
+}
