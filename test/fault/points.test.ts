@@ -14,7 +14,7 @@ import { check } from './ledger/ledger.ts'
 
 const nowhere: FaultPoint = { script: '', when: 'before' }
 
-/** Which node comes to a point: any, one that starts and buries its own last boot, or the one that looks for what is due. */
+/** Which node comes to a point: any, one that starts or else who buries its last boot first, or the one that looks for what is due. */
 type Where = 'any' | 'start' | 'sweeper'
 const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin'>, Where> = { // those: import.test.ts, below
   'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any',
@@ -73,8 +73,9 @@ async function killed({ at, ...point }: FaultPoint & { at: Where }, cluster: Tes
   if (at === 'start') {
     const node = random.pick(cluster.nodes)
     await node.kill()
+    armed.push(...cluster.nodes)
+    for (const other of armed) if (other !== node) other.dieAt(point)
     await node.start(point).catch(() => undefined)
-    armed.push(node)
   } else {
     armed.push(...cluster.nodes)
     if (at === 'any') armed.splice(0, random.below(armed.length)) // one node or more, so that others die at the same time, too
