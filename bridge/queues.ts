@@ -9,7 +9,7 @@ import { identityOf, type Message } from './message.ts'
 import { whenReady, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
-/** Messages and sessions of one call: bounds the time that the script takes, and Lua's unpack. */
+/** Messages and sessions of one call: bounds the time that the script takes. */
 const messagesMax = 1_000
 const sessionsMax = 1_000
 const pushesMax = 4_000
@@ -39,6 +39,18 @@ class Batch {
     this.settled = new Promise((resolve, reject) => { this.settle = resolve; this.fail = reject })
     this.settled.catch(() => undefined)
   }
+
+  get isFull(): boolean {
+    return this.messages.length >= messagesMax || this.sessions.size >= sessionsMax || this.pushes >= pushesMax
+  }
+
+  /**
+   * A message with a number goes to all of a partition's sessions in one call, however many they are: its number, once
+   * noted, says that all of them have it, and a second call would leave it out.
+   */
+  mustTake(message: Message): boolean {
+    return this.messages.at(-1) === message && identityOf(message)[1] > 0
+  }
 }
 
 /** One partition: a call under way, the next batch grows meanwhile. */
@@ -67,7 +79,7 @@ class Partition {
   push(message: Message, sid: string): Promise<void> {
     let batch = this.#batches.at(-1)
     // The first one may be under way.
-    if (batch === undefined || (this.#running && this.#batches.length === 1) || batch.messages.length >= messagesMax || batch.sessions.size >= sessionsMax || batch.pushes >= pushesMax) {
+    if (batch === undefined || (this.#running && this.#batches.length === 1) || (batch.isFull && !batch.mustTake(message))) {
       this.#batches.push(batch = new Batch())
     }
     if (batch.messages.at(-1) !== message) batch.messages.push(message)

@@ -40,7 +40,10 @@ for k = 4, #KEYS do
   lists[#lists + 1] = items
   at = at + 2 + total
 end
-local reply, dropped = redis.call('HMGET', ownersKey, unpack(sids)), 0
+local reply, dropped = {}, 0
+for i = 1, #sids, 1000 do -- Lua's unpack has a limit
+  for _, owner in ipairs(redis.call('HMGET', ownersKey, unpack(sids, i, math.min(i + 999, #sids)))) do reply[#reply + 1] = owner end
+end
 if not again then
   for i, owner in ipairs(reply) do
     if owner and #lists[i] > 0 then

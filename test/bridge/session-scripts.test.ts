@@ -192,6 +192,13 @@ describe('queue-append and session-serve', () => {
     expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['m1', 'm2', 'm3'])
   })
 
+  test('9,000 sessions in one call: more than Lua unpacks at once', async () => {
+    const { owner } = await claim('a@1', '', '3s')
+    const others = Array.from({ length: 9_000 }, (_, n) => `3gone${n}`)
+    expect(await append('b@1', 1, [['m', '3p', 1]], Object.fromEntries([...others, '3s'].map((sid) => [sid, [1]])))).toEqual([0, ...others.map(() => null), owner])
+    expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['m'])
+  })
+
   test('moves, acknowledges, receives; sent again it changes nothing; the loser is told', async () => {
     const { owner } = await claim('a@1', '', '3s')
     await append('a@1', 1, [['m1', '', 0], ['m2', '', 0], ['m3', '', 0]], { '3s': [1, 2, 3] })

@@ -1,0 +1,32 @@
+// Sessions and their queues where many are concerned, or two things happen at once, on data planes of one process.
+import { expect, test } from 'vitest'
+import { partitions, shardOf } from '../../bridge/keys.ts'
+import type { Session } from '../../bridge/index.ts'
+import { startRedis } from '../support/redis.ts'
+import { keys, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
+
+const claim = ({ plane }: Plane, clientId: string, { cleanStart = false, expirySeconds = 600 } = {}): Promise<Session> =>
+  plane.sessions.claim({ clientId, cleanStart, expirySeconds, will: undefined })
+
+/** So many Client Identifiers whose sessions lie in one partition. */
+function neighbours(count: number): string[] {
+  const names: string[] = []
+  for (let n = 0; names.length < count; n++) if (shardOf(`c${n}`, partitions) === 3) names.push(`c${n}`)
+  return names
+}
+
+async function subscribers(plane: Plane, count: number): Promise<Session[]> {
+  const sessions = await Promise.all(neighbours(count).map((clientId) => claim(plane, clientId)))
+  await Promise.all(sessions.map((session) => plane.plane.sessions.subscriptions.subscribe(session, 't', { options: 2, identifier: undefined })))
+  return sessions
+}
+
+test.each([{ sessions: 2, messages: 1_000 }, { sessions: 1_001, messages: 1 }])('$messages QoS 2 messages at once reach each of $sessions sessions of one partition', async ({ sessions, messages }) => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const all = await subscribers(a, sessions)
+  await Promise.all(Array.from({ length: messages }, (_, i) => publish(a, messageOf('t', String(i), { qos: 2, origin: { sid: 'publisher', n: i + 1 } }))))
+  const lengths = await Promise.all(all.map(({ sid }) => admin.llen(keys.session(sid, 'queue'))))
+  expect(lengths.filter((length) => length !== messages)).toEqual([])
+})
