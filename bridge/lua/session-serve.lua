@@ -18,6 +18,11 @@ local function list()
   return items
 end
 
+-- Lua's unpack has a limit, which a client reaches that releases thousands of identifiers in one breath.
+local function call(command, key, items)
+  for i = 1, #items, 1000 do redis.call(command, key, unpack(items, i, math.min(i + 999, #items))) end
+end
+
 for s = 2, #KEYS, 4 do
   local sessionKey, queueKey, inflightKey, incomingKey = KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]
   local sid, owner, n = ARGV[at], ARGV[at + 1], ARGV[at + 2]
@@ -28,16 +33,14 @@ for s = 2, #KEYS, 4 do
   local free = list()
   if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'NOTOWNER'
   else
-    if #acknowledged > 0 then redis.call('HDEL', inflightKey, unpack(acknowledged)) end
+    call('HDEL', inflightKey, acknowledged)
     for _, id in ipairs(received) do
       local entry = redis.call('HGET', inflightKey, id)
       if entry then redis.call('HSET', inflightKey, id, string.match(entry, '^%d+')) end
     end
-    if #incoming > 0 then
-      redis.call('HSET', incomingKey, unpack(incoming))
-      redis.call('HSET', sessionKey, 'n', n)
-    end
-    if #released > 0 then redis.call('HDEL', incomingKey, unpack(released)) end
+    call('HSET', incomingKey, incoming)
+    if #incoming > 0 then redis.call('HSET', sessionKey, 'n', n) end
+    call('HDEL', incomingKey, released)
     local moved = { 0 }
     for i, id in ipairs(free) do
       if room <= 0 then break end

@@ -199,6 +199,16 @@ describe('queue-append and session-serve', () => {
     expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['m'])
   })
 
+  test('9,000 identifiers of a client in one call: more than Lua unpacks at once', async () => {
+    const { owner } = await claim('a@1', '', '3s')
+    const ids = Array.from({ length: 9_000 }, (_, n) => n + 1)
+    await redis.hset(keys.session('3s', 'inflight'), ...ids.flatMap((id) => [id, '0 m']))
+    expect(await serve('3s', owner, [0, 0, 2 * ids.length, ...ids.flatMap((id) => [id, id]), 0, 0, 0, 0])).toEqual([[0]])
+    expect(await redis.hlen(keys.session('3s', 'incoming'))).toBe(9_000)
+    expect(await serve('3s', owner, [ids.length, ...ids, 0, 0, ids.length, ...ids, 0, 0, 0])).toEqual([[0]])
+    expect(await redis.exists(keys.session('3s', 'incoming'), keys.session('3s', 'inflight'))).toBe(0)
+  })
+
   test('moves, acknowledges, receives; sent again it changes nothing; the loser is told', async () => {
     const { owner } = await claim('a@1', '', '3s')
     await append('a@1', 1, [['m1', '', 0], ['m2', '', 0], ['m3', '', 0]], { '3s': [1, 2, 3] })
