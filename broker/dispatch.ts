@@ -44,18 +44,22 @@ export class Dispatch implements EngineHost, Receiver {
     else this.#plane.publish(message, done)
   }
 
-  /** Local table first, then the session, then the journal, then (by the caller) SUBACK. */
+  /**
+   * Local table first, then the session and the journal, then (by the caller) SUBACK. The route is counted in the same turn as
+   * the table changes: whoever leaves meanwhile is taken out of the table, and uncounts what was counted, no more.
+   */
   async subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void> {
     const before = this.#table.get(filter, connection)
+    const [kind, old] = [kindOf(connection, options), before === undefined ? undefined : kindOf(connection, before)]
     this.#table.add(filter, connection, options)
-    const kind = kindOf(connection, options)
-    if (connection.lasting && connection.session !== undefined) await this.#plane.sessions.subscriptions.subscribe(connection.session, filter, storedOf(options))
-    if (before !== undefined) {
-      const old = kindOf(connection, before)
-      if (old === kind) return
-      await this.#plane.subscribed(filter, kind)
-      this.#plane.unsubscribed(filter, old)
-    } else await this.#plane.subscribed(filter, kind)
+    const routed = kind === old ? undefined : this.#plane.subscribed(filter, kind)
+    const { session } = connection
+    const stored = connection.lasting && session !== undefined ? this.#plane.sessions.subscriptions.subscribe(session, filter, storedOf(options)) : undefined
+    try {
+      await Promise.all([routed, stored])
+    } finally {
+      if (old !== undefined && kind !== old) this.#plane.unsubscribed(filter, old)
+    }
   }
 
   unsubscribed(connection: Connection, filter: string): void {

@@ -1,5 +1,5 @@
 // What a client may send in one breath, and may leave in the middle of, without harm to itself or to others.
-import { afterAll, beforeAll, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { frame, u16, WireClient } from '../support/wire.ts'
 
@@ -19,4 +19,30 @@ test('12,000 QoS 2 publishes released in one breath are all completed', async ()
   }
   client.send(...Array.from({ length: 12_000 }, (_, n) => frame(0x62, u16(n + 1))))
   for (let n = 0; n < 12_000; n++) await client.next('pubcomp')
+})
+
+test('who leaves in the middle of its SUBSCRIBE takes nobody else\'s route with it', async () => {
+  await using stays = await WireClient.connect(cluster.node(0).url, 'stays')
+  await stays.subscribe('shared')
+  for (let n = 0; n < 5; n++) {
+    const leaves = await WireClient.connect(cluster.node(0).url, `leaves-${n}`, kept)
+    leaves.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'shared', qos: 0, nl: false, rap: false, rh: 0 }] })
+    leaves.socket.end()
+    await leaves.closed
+  }
+  await cluster.node(0).publish('other', '', { qos: 1 }) // behind whatever is journaled of those that left
+  await cluster.node(1).publish('shared', 'for all', { qos: 1 })
+  expect(String((await stays.next('publish')).payload)).toBe('for all')
+})
+
+test('nor does it leave a route behind', async () => {
+  for (let n = 0; n < 5; n++) {
+    const leaves = await WireClient.connect(cluster.node(0).url, `left-${n}`, kept)
+    leaves.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'left', qos: 1, nl: false, rap: false, rh: 0 }] })
+    leaves.socket.end()
+    await leaves.closed
+  }
+  const routes = async (): Promise<string> => (await cluster.node(1).admin('/routes')).body
+  await cluster.node(0).publish('other', '', { qos: 1 })
+  await expect.poll(routes).not.toContain('"left"')
 })
