@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream'
 import type { Message, Session, SessionHolder } from '../bridge/index.ts'
 import { Incoming } from './delivery/incoming.ts'
 import { Outbox } from './delivery/outbox.ts'
+import { Requests } from './delivery/requests.ts'
 import type { Match } from './delivery/local-table.ts'
 import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type Delivery } from './delivery/window.ts'
@@ -77,16 +78,13 @@ export class Connection implements PacketHandler {
   #origin: Message['origin']
   #connected = false
   #closed = false
-  /** Publishes that are not stored yet, how many came and how many are done: acknowledgements leave in order. */
+  /** Publishes that are not stored yet. */
   #publishing = 0
   #publishingBytes = 0
   /** QoS 0 publishes among them: retained ones, and those behind one. */
   #retaining = 0
-  #published = 0
-  #completed = 0
   #held = false
-  /** SUBSCRIBE and UNSUBSCRIBE wait until the publishes before them are done: what was sent first happens first. */
-  readonly #waiting: { readonly after: number; readonly type: number; readonly frame: Buffer }[] = []
+  readonly #requests = new Requests((type, frame) => this.#host.handle(this, type, frame))
   /** Topics delivered live while Retained Messages are being sent. */
   #replaying: Set<string> | undefined
   #replays = 0
@@ -182,7 +180,7 @@ export class Connection implements PacketHandler {
     this.#window.clear()
     this.outbox.close()
     this.#drained()
-    this.#waiting.length = 0
+    this.#requests.clear()
   }
 
   // From the client
@@ -190,10 +188,15 @@ export class Connection implements PacketHandler {
   onOther(type: number, frame: Buffer): void {
     this.#alive()
     if (type === PacketType.connect) this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
-    if ((type === PacketType.subscribe || type === PacketType.unsubscribe) && (this.#publishing > 0 || this.#waiting.length > 0)) {
-      this.#waiting.push({ after: this.#published, type, frame: Buffer.from(frame) })
-      if (this.#waiting.length >= limits.controlPacketsMax) this.#hold()
-    } else this.#host.handle(this, type, frame)
+    if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
+    this.#requests.take(type, frame)
+    if (this.#requests.waiting >= limits.controlPacketsMax) this.#hold()
+  }
+
+  /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
+  answered(): void {
+    this.#requests.answered()
+    queueMicrotask(() => this.#goOn())
   }
 
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
@@ -205,13 +208,13 @@ export class Connection implements PacketHandler {
     if (qos === 2 && !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))) return
     const bytes = payload.length + topic.length
     this.#publishing++
-    this.#published++
+    this.#requests.published()
     this.#publishingBytes += bytes
     if (this.#publishing >= limits.publishingMax || this.#publishingBytes >= limits.publishingBytesMax) this.#hold()
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     const done = (): void => {
       this.#publishing--
-      this.#completed++
+      this.#requests.completed()
       this.#publishingBytes -= bytes
       if (this.#closed) return
       if (qos === 0) this.#retaining--
@@ -377,11 +380,8 @@ export class Connection implements PacketHandler {
   }
 
   #goOn(): void {
-    while (this.#waiting.length > 0 && this.#waiting[0]!.after <= this.#completed) {
-      const { type, frame } = this.#waiting.shift()!
-      this.#host.handle(this, type, frame)
-    }
-    if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || this.#waiting.length > 0) return
+    this.#requests.goOn()
+    if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || this.#requests.waiting > 0) return
     this.#held = false
     this.stream.resume()
     this.#reader.resume()

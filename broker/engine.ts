@@ -103,6 +103,7 @@ mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.Writabl
   const whole = packet.cmd === 'suback' ? joinSuback(packet) : packet
   if (whole !== undefined) connection.outbox.push(mqttPacket.generate(whole, options))
   if (packet.cmd === 'connack') connection.connackWritten = true
+  if (packet.cmd === 'unsuback' || (packet.cmd === 'suback' && whole !== undefined)) connection.answered()
   if (packet.cmd === 'disconnect') connection.outbox.flush() // Aedes cuts the connection next
   return true
 }, { cacheNumbers: writeToStream.cacheNumbers })

@@ -24,7 +24,7 @@ export const limits = {
   /** QoS ≥ 1 publishes of one connection that are not acknowledged: beyond it we stop reading. Advertised as Receive Maximum. */
   publishingMax: 1_000,
   publishingBytesMax: 1024 * 1024,
-  /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes. */
+  /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another. */
   controlPacketsMax: 40,
   /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
   inFlightMax: 1_000,

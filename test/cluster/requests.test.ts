@@ -1,5 +1,6 @@
 // What a client may send in one breath, and may leave in the middle of, without harm to itself or to others.
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Packet } from 'mqtt-packet'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { frame, u16, WireClient } from '../support/wire.ts'
 
@@ -45,4 +46,31 @@ test('nor does it leave a route behind', async () => {
   const routes = async (): Promise<string> => (await cluster.node(1).admin('/routes')).body
   await cluster.node(0).publish('other', '', { qos: 1 })
   await expect.poll(routes).not.toContain('"left"')
+})
+
+const subscribe = (messageId: number, topic: string): Packet => ({ cmd: 'subscribe', messageId, subscriptions: [{ topic, qos: 1, nl: false, rap: false, rh: 0 }] })
+
+describe.each([{ kind: 'clean', options: {} }, { kind: 'persistent', options: kept }])('a $kind session', ({ kind, options }) => {
+  test('UNSUBSCRIBE and SUBSCRIBE in one breath: answered in order, and subscribed', async () => {
+    const topic = `again/${kind}`
+    await using client = await WireClient.connect(cluster.node(0).url, topic, options)
+    await client.subscribe(topic)
+    client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: [topic] }, subscribe(3, topic))
+    expect([await client.any(), await client.any()].map(({ cmd }) => cmd)).toEqual(['unsuback', 'suback'])
+    await cluster.node(1).publish(topic, 'x', { qos: 1 })
+    expect(String((await client.next('publish')).payload)).toBe('x')
+  })
+
+  test('100 requests in one breath are answered in order, publishes among them', async () => {
+    const topic = `many/${kind}`
+    await using client = await WireClient.connect(cluster.node(0).url, topic, options)
+    const ids = Array.from({ length: 100 }, (_, n) => n + 1)
+    client.send(...ids.flatMap((messageId) => [subscribe(messageId, topic), { cmd: 'publish', topic: 'other', payload: '', qos: 1, messageId, retain: false, dup: false } as const]))
+    const answers: number[] = []
+    while (answers.length < 100) {
+      const packet = await client.any()
+      if (packet.cmd === 'suback') answers.push(packet.messageId!)
+    }
+    expect(answers).toEqual(ids)
+  })
 })

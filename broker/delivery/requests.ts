@@ -1,0 +1,63 @@
+// SUBSCRIBE and UNSUBSCRIBE of one connection: what was sent first happens first. Each waits until the publishes before it
+// are stored and the request before it is answered: of two at once Aedes would answer the second by what the first one is
+// about to change. State: this connection. Bound: the caller stops reading when too many wait.
+
+interface Request {
+  /** How many publishes came before it. */
+  readonly after: number
+  readonly type: number
+  readonly frame: Buffer
+}
+
+export class Requests {
+  readonly #handle: (type: number, frame: Buffer) => void
+  #waiting: Request[] = []
+  #underWay = false
+  /** Publishes that came, and those of them that are stored: acknowledgements leave in order. */
+  #published = 0
+  #completed = 0
+
+  constructor(handle: (type: number, frame: Buffer) => void) {
+    this.#handle = handle
+  }
+
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
+  take(type: number, frame: Buffer): void {
+    const after = this.#published
+    if (this.#underWay || this.#waiting.length > 0 || after > this.#completed) this.#waiting.push({ after, type, frame: Buffer.from(frame) })
+    else this.#begin(type, frame)
+  }
+
+  #begin(type: number, frame: Buffer): void {
+    this.#underWay = true
+    this.#handle(type, frame)
+  }
+
+  /** A PUBLISH came that will be `completed`. */
+  published(): void {
+    this.#published++
+  }
+
+  completed(): void {
+    this.#completed++
+  }
+
+  /** The answer to the one under way was written. */
+  answered(): void {
+    this.#underWay = false
+  }
+
+  goOn(): void {
+    while (!this.#underWay && this.#waiting.length > 0 && this.#waiting[0]!.after <= this.#completed) {
+      const { type, frame } = this.#waiting.shift()!
+      this.#begin(type, frame)
+    }
+  }
+
+  clear(): void {
+    this.#waiting = []
+  }
+}
