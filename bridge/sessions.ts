@@ -182,7 +182,10 @@ export class Sessions {
       incoming: new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0,
     }
     const old = this.#own.get(known)
-    if (old !== undefined) this.#events.onMoved(old)
+    if (old !== undefined) {
+      this.#own.delete(known) // also when it was ended: its claim may still be being journaled, and finds out by this
+      this.#events.onMoved(old)
+    }
     this.#own.set(sid, session)
     if (changes.length > 0) await this.#events.append(changes)
     if (sid === known && pending.length > 0) await this.subscriptions.noteJournaled(session, pending.toString())

@@ -30,3 +30,14 @@ test.each([{ sessions: 2, messages: 1_000 }, { sessions: 1_001, messages: 1 }])(
   const lengths = await Promise.all(all.map(({ sid }) => admin.llen(keys.session(sid, 'queue'))))
   expect(lengths.filter((length) => length !== messages)).toEqual([])
 })
+
+test('a claim that ends the session of an earlier one of the same node leaves that with nothing, however far its own claim is', async () => {
+  await using redis = await startRedis()
+  await using a = await startPlane(redis, 'a')
+  const { sessions } = a.plane
+  const first = await claim(a, 'client')
+  const second = await claim(a, 'client', { cleanStart: true })
+  expect([second.sid === first.sid, sessions.own(first.sid), sessions.own(second.sid)]).toEqual([false, undefined, second])
+  const third = await claim(a, 'client', { expirySeconds: 0 })
+  expect([third.sid === second.sid, sessions.own(third.sid)]).toEqual([true, third])
+})
