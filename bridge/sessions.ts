@@ -133,17 +133,22 @@ export class Sessions {
    * Makes this node the owner of the client's session. When it resolves no earlier connection of the client can touch the
    * session, and nothing that one hands in from now on is acknowledged: the takeover stands in the journal, which every
    * PUBLISH of QoS ≥ 1 catches up with before it is acknowledged.
+   * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown out there
+   * @throws BridgeError ERR_BRIDGE_CLOSED when it has
    */
-  async claim(request: SessionRequest): Promise<Session> {
+  async claim(request: SessionRequest, abandoned: () => boolean = () => false): Promise<Session> {
     const partition = shardOf(request.clientId, partitions)
     const claim = ++this.#claims // sent again it is known by this
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
     const before = new Set<string>() // sessions that an attempt whose reply was lost may have taken from somebody
     let known = '' // most clients are new; of another the refusal tells the session
+    let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
     return retrying(this.#redis, async () => {
       for (;;) {
+        if (!unknown && abandoned()) throw new BridgeError('ERR_BRIDGE_CLOSED', `${request.clientId} left before its session was claimed`)
         const fresh = partition.toString(16) + randomBytes(9).toString('base64url')
         proposed.add(fresh)
+        const sent = this.#redis.status === 'ready' // otherwise it is refused here
         try {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
@@ -158,6 +163,7 @@ export class Sessions {
             await new Promise((resolve) => setTimeout(resolve, 20))
             continue
           }
+          if (error.retryable && error.code !== 'ERR_BRIDGE_STALE') unknown ||= sent
           if (error.retryable && error.code !== 'ERR_BRIDGE_STALE' && known !== '') before.add(known)
           if (error.code !== 'ERR_BRIDGE_STALE') throw error
           known = /^STALE ?(.*)$/.exec(error.message)?.[1] ?? ''

@@ -161,7 +161,7 @@ export class Dispatch implements EngineHost, Receiver {
 
   /** @throws BridgeError when the bridge closes; while Redis is away the client waits */
   async claim(connection: Connection, request: SessionRequest): Promise<void> {
-    connection.session = await this.#plane.sessions.claim(request)
+    connection.session = await this.#plane.sessions.claim(request, () => connection.isClosed)
     connection.lasting = request.expirySeconds !== 0
     const { session } = connection
     if (connection.isClosed) this.released(connection, false) // it left while we asked

@@ -119,3 +119,21 @@ test('a SUBSCRIBE asked for twice at once is not acknowledged before it is journ
   await a.plane.sessions.subscriptions.subscribe(session, 't', subscription)
   expect(journaled).toBe(true)
 })
+
+test('a CONNECT that waited for Redis and was given up takes the session from nobody', async () => {
+  await using redis = await startRedis()
+  await using link = await startLink(redis)
+  await using a = await startPlane(redis, 'a', { url: link.url })
+  await using b = await startPlane(redis, 'b')
+  await untilEqual([a, b])
+  link.freeze()
+  await expect.poll(() => a.plane.connection.status, { timeout: 10_000 }).not.toBe('ready')
+  let left = false
+  const claiming = a.plane.sessions.claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined }, () => left)
+    .then((session) => session.owner, (error: { code: string }) => error.code)
+  left = true
+  const elsewhere = await claim(b, 'client', { will: 'it was thrown out' })
+  link.thaw()
+  expect(await claiming).toBe('ERR_BRIDGE_CLOSED')
+  expect(await b.plane.sessions.isOwned(elsewhere)).toBe(true)
+})
