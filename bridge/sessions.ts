@@ -37,7 +37,8 @@ export interface Session {
   /** Session Present as CONNACK says it. */
   readonly present: boolean
   readonly subscriptions: Map<string, StoredSubscription>
-  readonly inFlight: readonly InFlightEntry[]
+  /** What an earlier connection left in flight, until this one takes it over. */
+  inFlight: readonly InFlightEntry[]
   /** QoS 2 publishes of the client between PUBLISH and PUBREL, by Packet Identifier. */
   readonly incoming: ReadonlyMap<number, { readonly n: number; readonly published: boolean }>
   /** Number of its last QoS 2 publish. */

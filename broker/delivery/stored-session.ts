@@ -3,7 +3,7 @@
 // path for what comes live, what waited, and what an earlier connection left in flight. State: {s<n>}:queue, inflight and
 // incoming (bridge/session-writer.ts); here a mirror of which identifiers are in use. Invariant: what is sent is in flight
 // in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4].
-import type { Message, Session, SessionHolder, SessionReply, SessionWrites } from '../../bridge/index.ts'
+import type { InFlightEntry, Message, Session, SessionHolder, SessionReply, SessionWrites } from '../../bridge/index.ts'
 
 /** What a stored session needs of its connection. */
 export interface StoredSessionHost {
@@ -25,8 +25,11 @@ export class StoredSession implements SessionHolder {
   readonly session: Session
   readonly #host: StoredSessionHost
   readonly #max: number
-  /** Identifiers in use; `done`: acknowledged, and not yet written down. */
-  readonly #inUse = new Map<number, 'sent' | 'received' | 'done'>()
+  /** Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written down. */
+  readonly #inUse = new Map<number, 'owed' | 'sent' | 'received' | 'done'>()
+  /** What an earlier connection left in flight and this one has not sent again. */
+  #owed: readonly InFlightEntry[] = []
+  /** Deliveries under way on this connection: Receive Maximum is about them. */
   #open = 0
   #lastId = 0
   #order = 0
@@ -47,29 +50,49 @@ export class StoredSession implements SessionHolder {
 
   /** CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1], then looks into the queue. */
   start(): void {
-    for (const { messageId, order, message } of this.session.inFlight) {
-      this.#inUse.set(messageId, message === undefined ? 'received' : 'sent')
-      this.#open++
+    this.#owed = this.session.inFlight
+    this.session.inFlight = [] // they are not held for as long as the connection lasts
+    for (const { messageId, order } of this.#owed) {
+      this.#inUse.set(messageId, 'owed')
       this.#order = Math.max(this.#order, order + 1)
       this.#lastId = messageId
-      if (message === undefined) this.#host.pubrel(messageId)
-      else if (this.#host.write(message, messageId, true) === undefined) this.complete(messageId)
     }
+    this.#sendOwed()
     this.#host.touch(this)
+  }
+
+  /** As many as this client takes at once, which the one before may have taken more of [MQTT-3.3.4-9], and as there is room for. */
+  #sendOwed(): void {
+    let at = 0
+    for (; at < this.#owed.length && this.#open < this.#max && this.#host.room() > 0; at++) {
+      const { messageId, message } = this.#owed[at]!
+      if (this.#inUse.get(messageId) !== 'owed') continue // acknowledged without having been sent again
+      this.#inUse.set(messageId, message === undefined ? 'received' : 'sent')
+      this.#open++
+      if (message === undefined) this.#host.pubrel(messageId)
+      else if (this.#host.write(message, messageId, true) === undefined) this.#done(messageId)
+    }
+    if (at > 0) this.#owed = this.#owed.slice(at)
   }
 
   /** The bell: there may be something in the queue. */
   ring(): void {
     this.#rung = true
+    this.#sendOwed()
     this.#host.touch(this)
   }
 
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
+    this.#done(messageId)
+    this.#sendOwed()
+  }
+
+  #done(messageId: number): void {
     const state = this.#inUse.get(messageId)
     if (state === undefined || state === 'done') return
     this.#inUse.set(messageId, 'done')
-    this.#open--
+    if (state !== 'owed') this.#open--
     this.#acknowledged.push(messageId)
     this.#host.touch(this)
   }
@@ -80,6 +103,7 @@ export class StoredSession implements SessionHolder {
     if (state === undefined || state === 'done') return false
     if (state === 'received') this.#host.pubrel(messageId)
     else {
+      if (state === 'owed') this.#open++
       this.#inUse.set(messageId, 'received')
       this.#received.push(messageId)
       this.#host.touch(this)
@@ -110,7 +134,7 @@ export class StoredSession implements SessionHolder {
   takeWrites(): SessionWrites | undefined {
     if (this.#closed) return undefined
     const bytes = this.#host.room()
-    const free = this.#rung && bytes > 0 ? this.#free() : []
+    const free = this.#rung && bytes > 0 && this.#owed.length === 0 ? this.#free() : []
     if (free.length > 0) this.#rung = false
     const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, free, order: this.#order, bytes }
     if (free.length + writes.acknowledged.length + writes.received.length + writes.incoming.length + writes.released.length === 0) return undefined
@@ -142,7 +166,7 @@ export class StoredSession implements SessionHolder {
       const id = this.#lastId = free[i]!
       this.#inUse.set(id, 'sent')
       this.#open++
-      if (message === undefined || this.#host.write(message, id, false) === undefined) this.complete(id)
+      if (message === undefined || this.#host.write(message, id, false) === undefined) this.#done(id)
     }
     if (left > 0) this.#rung = true
     if (this.#rung || this.#acknowledged.length > 0) this.#host.touch(this)
@@ -160,6 +184,7 @@ export class StoredSession implements SessionHolder {
 
   close(): void {
     this.#closed = true
+    this.#owed = []
   }
 }
 

@@ -74,3 +74,28 @@ describe.each([{ kind: 'clean', options: {} }, { kind: 'persistent', options: ke
     expect(answers).toEqual(ids)
   })
 })
+
+test('who returns with a smaller Receive Maximum gets no more at once of what was in flight, then the rest, then what is new [MQTT-3.3.4-9]', async () => {
+  const first = await WireClient.connect(cluster.node(0).url, 'shrinks', kept)
+  await first.subscribe('shrink', { qos: 2 })
+  for (let n = 0; n < 5; n++) await cluster.node(1).publish('shrink', String(n), { qos: n === 3 ? 2 : 1 })
+  const before = []
+  for (let n = 0; n < 5; n++) before.push(await first.next('publish'))
+  first.send({ cmd: 'pubrec', messageId: before[3]!.messageId! })
+  await first.next('pubrel')
+  first.socket.destroy()
+  await using second = await WireClient.connect(cluster.node(1).url, 'shrinks', { clean: false, properties: { sessionExpiryInterval: 600, receiveMaximum: 2 } })
+  await cluster.node(0).publish('shrink', 'new', { qos: 1 })
+  const got = [await second.next('publish'), await second.next('publish')]
+  expect(await second.settled()).toEqual([])
+  second.send({ cmd: 'puback', messageId: got[0]!.messageId! })
+  got.push(await second.next('publish'))
+  second.send({ cmd: 'puback', messageId: got[1]!.messageId! })
+  expect((await second.next('pubrel')).messageId).toBe(before[3]!.messageId)
+  expect(await second.settled()).toEqual([])
+  second.send({ cmd: 'pubcomp', messageId: before[3]!.messageId! })
+  got.push(await second.next('publish'))
+  for (const { messageId } of got.slice(2)) second.send({ cmd: 'puback', messageId: messageId! })
+  got.push(await second.next('publish'))
+  expect(got.map(({ payload, dup }) => [String(payload), dup])).toEqual([['0', true], ['1', true], ['2', true], ['4', true], ['new', false]])
+})
