@@ -3,6 +3,7 @@
 // the whole data plane is thrown away and a new one is made (bridge/index.ts).
 import { AbsentNodes } from './absent-nodes.ts'
 import { Batches } from './batches.ts'
+import { Bells } from './bells.ts'
 import type { Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
@@ -45,6 +46,10 @@ export class DataPlane {
   readonly #fanOut: FanOut
   readonly #batches: Batches<Message, Handed>
   readonly #links: Links
+  readonly #bells = new Bells({
+    isKnown: (nodeId) => nodeId === this.nodeId || this.#nodes.has(nodeId), catchUp: () => this.#journal.barrier(),
+    ring: (nodeId, sid) => { if (nodeId === this.nodeId) this.#receiver.ring(sid); else this.#links.to(nodeId).ring(sid) },
+  })
   readonly #nodes = new Set<string>()
   #healing: Promise<void> | undefined
   #fenced = false
@@ -85,7 +90,7 @@ export class DataPlane {
       onMoved: (session) => receiver.moved(session),
     })
     this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, options.queueMessagesMax, {
-      onOwner: (nodeId, sid) => this.#ring(nodeId, sid),
+      onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
       onGone: (sid, message) => this.#sessionGone(sid, message),
       onFenced: () => this.#checkFence(),
       onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
@@ -295,11 +300,6 @@ export class DataPlane {
   async stillOwned(session: Session): Promise<boolean> {
     await this.#journal.barrier() // heals when Redis lost its data
     return this.sessions.isOwned(session)
-  }
-
-  #ring(nodeId: string, sid: string): void {
-    if (nodeId === this.nodeId) this.#receiver.ring(sid)
-    else if (this.#nodes.has(nodeId)) this.#links.to(nodeId).ring(sid) // a dead node's sessions look into their queues when they are claimed
   }
 
   /** The session ended, its end was not journaled by who ended it: told by who notices (ATTACKS 9, 22). */
