@@ -20,7 +20,7 @@ export const keyTable = {
   clients: { key: '{s<0..15>}:clients', type: 'hash', meaning: 'Client Identifier → sid of its session; partitioned by Client Identifier' },
   owners: { key: '{s<0..15>}:owners', type: 'hash', meaning: 'sid → node id and epoch of its owner, empty when nobody is connected' },
   due: { key: '{s<0..15>}:due', type: 'zset', meaning: 'e:sid, w:sid:epoch, f:sid, r:topic → when the session expires, the will is published, the publisher is forgotten, the Retained Message expires (ms)' },
-  wills: { key: '{s<0..15>}:wills', type: 'hash', meaning: 'sid:epoch → the will of that connection; behind `taken:` once somebody publishes it' },
+  wills: { key: '{s<0..15>}:wills', type: 'hash', meaning: 'sid:epoch → the will of that connection; behind `taken:` once somebody publishes it; `taking:sid` → which one of the session that is' },
   appended: { key: '{s<0..15>}:appended', type: 'hash', meaning: 'node id → number of its last batch for queues; without a field a node is fenced in the partition' },
   published: { key: '{s<0..15>}:published', type: 'hash', meaning: 'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here; behind `retained:` the highest that was stored' },
   session: { key: '{s<0..15>}:session:<sid>', type: 'hash', meaning: 'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, and in `pending` a change that is not journaled yet' },

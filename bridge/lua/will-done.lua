@@ -8,6 +8,9 @@ local dueKey, willsKey, member, forgetMs = KEYS[1], KEYS[2], ARGV[1], tonumber(A
 
 local time = redis.call('TIME')
 redis.call('ZREM', dueKey, member)
-redis.call('HDEL', willsKey, 'taken:' .. string.sub(member, 3))
+local name = string.sub(member, 3)
+local takingField = 'taking:' .. string.match(name, '^[^:]*')
+redis.call('HDEL', willsKey, 'taken:' .. name)
+if redis.call('HGET', willsKey, takingField) == name then redis.call('HDEL', willsKey, takingField) end
 redis.call('ZADD', dueKey, time[1] * 1000 + time[2] / 1000 + forgetMs, 'f:w' .. string.match(member, '^w:([^:]*)'))
 return 1

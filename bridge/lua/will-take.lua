@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- Takes a will that is due, to publish it: from then on no return of the client cancels it and no end of the session sends it
--- again. Who takes it and dies leaves it to the next, after a while.
+-- again. Who takes it and dies leaves it to the next, after a while; a later will of the session comes behind it, since queues
+-- would take the earlier one for a duplicate afterwards.
 -- KEYS   due wills
 -- ARGV   member (w:sid:epoch), how long it is the caller's (ms)
--- REPLY  the will, or false: it is not due, or somebody has it
+-- REPLY  the will, or false: it is not due, or somebody has it or an earlier one of the session
 -- COST   O(log wills)
 local dueKey, willsKey = KEYS[1], KEYS[2]
 local member, holdMs = ARGV[1], tonumber(ARGV[2])
@@ -13,6 +14,9 @@ local now = time[1] * 1000 + time[2] / 1000
 local due = redis.call('ZSCORE', dueKey, member)
 if not due or tonumber(due) > now then return false end
 local name = string.sub(member, 3)
+local takingField = 'taking:' .. string.match(name, '^[^:]*')
+local taking = redis.call('HGET', willsKey, takingField)
+if taking and taking ~= name and redis.call('HEXISTS', willsKey, 'taken:' .. taking) == 1 then return false end
 local will = redis.call('HGET', willsKey, name)
 if will then
   redis.call('HDEL', willsKey, name)
@@ -24,6 +28,7 @@ else
     return false
   end
 end
+redis.call('HSET', willsKey, takingField, name)
 redis.call('ZADD', dueKey, now + holdMs, member)
 redis.call('ZREM', dueKey, 'f:w' .. string.match(member, '^w:([^:]*)')) -- of an earlier will of the session
 return will

@@ -273,6 +273,19 @@ test('will-take: once, and again when who took it did not publish it', async () 
   expect(await redis.exists(keys.partition(3, 'due'))).toBe(0)
 })
 
+test('will-take: the next will of a session waits until the one before it is published, whoever dies over it', async () => {
+  await redis.hset(keys.partition(3, 'wills'), '3s:1', 'first', '3s:2', 'second', '3other:1', 'other')
+  await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1', 1, 'w:3s:2', 1, 'w:3other:1')
+  const take = async (member: string): Promise<unknown> => text(await run('will-take', of('due', 'wills'), [member, 60_000]))
+  expect([await take('w:3s:1'), await take('w:3s:2'), await take('w:3other:1')]).toEqual(['first', null, 'other'])
+  await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1') // who took it has not published it for too long
+  expect(await take('w:3s:1')).toBe('first')
+  await run('will-done', of('due', 'wills'), ['w:3s:1', forgetMs])
+  expect(await take('w:3s:2')).toBe('second')
+  for (const member of ['w:3s:2', 'w:3other:1']) await run('will-done', of('due', 'wills'), [member, forgetMs])
+  expect(await redis.exists(keys.partition(3, 'wills'))).toBe(0)
+})
+
 test.each([['returns', false], ['begins anew', true]])('a will that was taken is published by somebody, once, though the client %s', async (_how, clean) => {
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', expiry: 1 })
   await release('3s', owner, { farewell: false })

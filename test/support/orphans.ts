@@ -52,7 +52,7 @@ async function orphan(redis: Redis, name: string, key: string, nodes: ReadonlySe
   switch (noun) {
     case 'appended': return (await redis.hkeys(key)).filter((node) => !nodes.has(node)).map((node) => `${key}: ${node} is not alive`)
     case 'published': return (await redis.hkeys(key)).map((field) => field.replace('retained:', '')).filter((sid) => !sids.has(sid) && !forgotten.has(sid)).map((sid) => `${key}: no session ${sid}`)
-    case 'wills': return (await redis.hkeys(key)).filter((will) => !sids.has(will.replace('taken:', '').split(':')[0]!)).map((will) => `${key}: ${will} belongs to no session`)
+    case 'wills': return (await redis.hkeys(key)).filter((will) => !sids.has(will.replace(/^tak(en|ing):/, '').split(':')[0]!)).map((will) => `${key}: ${will} belongs to no session`)
     case 'due': {
       const retained = new Set(await redis.hkeys(key.replace(/:due$/, ':retained')))
       const known = (member: string): boolean => member.startsWith('f:') || (member.startsWith('r:') ? retained.has(member.slice(2)) : sids.has(member.split(':')[1]!))
