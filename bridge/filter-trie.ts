@@ -1,7 +1,7 @@
 // Topic Filters → entries, found by Topic Names: the subscriptions of a node, the routes of a cluster. State: this process.
-// Filters without wildcards live in a map, the others in a trie. What matches a topic is remembered, in a bounded cache
-// that is invalidated exactly: when a filter comes or goes, the remembered topics that it matches are forgotten. A
-// remembered array stays the same array while the set of its filters does; entries may change inside.
+// Filters without wildcards live in a map, the others in a trie. What matches a topic is remembered, in a cache bounded in
+// topics and in memory that is invalidated exactly: when a filter comes or goes, the remembered topics that it matches are
+// forgotten. A remembered array stays the same array while the set of its filters does; entries may change inside.
 import { hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
 
@@ -14,6 +14,17 @@ interface Level<Entry> {
   below: Entry | undefined
 }
 
+/** Memory for each remembered topic, on average; and of one of its levels. */
+const cachedBytes = 2_000
+const levelBytes = 200
+
+/** What remembering a topic costs, bytes: its text, its levels, its matches. */
+function costOf(topic: string, matches: number): number {
+  let levels = 1
+  for (let at = topic.indexOf('/'); at >= 0; at = topic.indexOf('/', at + 1)) levels++
+  return topic.length + levels * levelBytes + matches * 8
+}
+
 const newLevel = <Entry>(name: string, parent: Level<Entry> | undefined): Level<Entry> => ({ name, parent, next: undefined, here: undefined, below: undefined })
 
 export class FilterTrie<Entry> {
@@ -23,10 +34,16 @@ export class FilterTrie<Entry> {
   readonly #cacheMax: number
   readonly #cache = new Map<string, readonly Entry[]>()
   readonly #cachedTopics = new TopicTrie<true>()
+  #cachedCost = 0
 
   /** @param cacheMax topics whose matches are remembered; a matter of speed only */
   constructor(cacheMax = 10_000) {
     this.#cacheMax = cacheMax
+  }
+
+  /** What is remembered costs so much memory, bytes. */
+  get cachedCost(): number {
+    return this.#cachedCost
   }
 
   get size(): number {
@@ -95,9 +112,11 @@ export class FilterTrie<Entry> {
     if (cached !== undefined) return cached
     const found = this.#walk(topic)
     if (this.#cacheMax > 0) {
-      if (this.#cache.size >= this.#cacheMax) this.#evict()
+      const cost = costOf(topic, found.length)
+      while (this.#cache.size > 0 && (this.#cache.size >= this.#cacheMax || this.#cachedCost + cost > this.#cacheMax * cachedBytes)) this.#evict()
       this.#cache.set(topic, found)
       this.#cachedTopics.set(topic, true)
+      this.#cachedCost += cost
     }
     return found
   }
@@ -128,23 +147,24 @@ export class FilterTrie<Entry> {
 
   /** The oldest quarter goes: rare, and cheaper than keeping an order of use. */
   #evict(): void {
-    let left = Math.ceil(this.#cacheMax / 4)
+    let left = Math.ceil(this.#cache.size / 4)
     for (const topic of this.#cache.keys()) {
       if (left-- === 0) break
-      this.#cache.delete(topic)
-      this.#cachedTopics.delete(topic)
+      this.#forgetTopic(topic)
     }
+  }
+
+  #forgetTopic(topic: string): void {
+    const found = this.#cache.get(topic)
+    if (found === undefined) return
+    this.#cachedCost -= costOf(topic, found.length)
+    this.#cache.delete(topic)
+    this.#cachedTopics.delete(topic)
   }
 
   #forget(filter: string): void {
     if (this.#cache.size === 0) return
-    if (!hasWildcard(filter)) {
-      if (this.#cache.delete(filter)) this.#cachedTopics.delete(filter)
-      return
-    }
-    for (const [topic] of [...this.#cachedTopics.match(filter)]) {
-      this.#cache.delete(topic)
-      this.#cachedTopics.delete(topic)
-    }
+    if (!hasWildcard(filter)) this.#forgetTopic(filter)
+    else for (const [topic] of [...this.#cachedTopics.match(filter)]) this.#forgetTopic(topic)
   }
 }

@@ -7,7 +7,7 @@ export const limits = {
   connectTimeoutMs: 10_000,
   /** How long a client that reads nothing may hold its connection while data waits for it. */
   drainTimeoutMs: 60_000,
-  /** Levels of a filter; Aedes' hard ceiling. */
+  /** Levels of a filter, Aedes' hard ceiling, and of a Topic Name. */
   topicLevelsMax: 100,
   /** How long a graceful stop may take before connections are cut. */
   shutdownMs: 5_000,

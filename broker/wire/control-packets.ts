@@ -2,6 +2,7 @@
 // Aedes 2.0.0-beta.1 and mqtt-packet check MQTT 5 input hardly at all; one CONNECT with a doubled property would end the
 // process. Nothing of Aedes sees a packet that has not passed here. No state.
 import { isValidFilter } from '../../bridge/index.ts'
+import { limits } from '../limits.ts'
 import { allowedProperties, checkUtf8, malformed, propertyIds, protocolError, ProtocolViolation, scanProperties, skipString } from './properties.ts'
 
 /** MQTT Control Packet types (MQTT 5 section 2.1.2). */
@@ -64,10 +65,18 @@ export function checkConnect(bytes: Buffer, body: number, end: number): boolean 
   return keeps
 }
 
-/** @throws ProtocolViolation when the Topic Name is empty or holds a wildcard [MQTT-3.3.2-2] [MQTT-4.7.3-1] */
+/**
+ * @throws ProtocolViolation when the Topic Name is empty or holds a wildcard [MQTT-3.3.2-2] [MQTT-4.7.3-1], or has more levels
+ *   than a filter may have: each costs every node memory, and one name has room for 65,535
+ */
 export function checkTopicName(bytes: Buffer, start: number, end: number): void {
   if (start === end) throw protocolError('an empty Topic Name')
-  for (let i = start; i < end; i++) if (bytes[i] === 0x2b || bytes[i] === 0x23) throw new ProtocolViolation(0x90, 'a wildcard in a Topic Name')
+  let levels = 1
+  for (let i = start; i < end; i++) {
+    if (bytes[i] === 0x2f) levels++
+    else if (bytes[i] === 0x2b || bytes[i] === 0x23) throw new ProtocolViolation(0x90, 'a wildcard in a Topic Name')
+  }
+  if (levels > limits.topicLevelsMax) throw new ProtocolViolation(0x90, `a Topic Name of ${levels} levels`)
 }
 
 function messageIdAt(bytes: Buffer, body: number, end: number): number {

@@ -93,6 +93,19 @@ describe('filter trie', () => {
     expect(trie.match('topic/0')).toEqual(['all'])
   })
 
+  test('what is remembered is bounded in memory, however long the topics are', () => {
+    const trie = new FilterTrie<string>(100)
+    trie.add('#', 'all')
+    for (let n = 0; n < 100; n++) {
+      expect(trie.match(`${n}${'/a'.repeat(n % 99)}`)).toEqual(['all'])
+      expect(trie.match(`${n}${'a'.repeat(60_000)}`)).toEqual(['all'])
+      expect(trie.cachedCost).toBeLessThanOrEqual(200_000)
+    }
+    expect(trie.match('99')).toBe(trie.match('99'))
+    trie.delete('#')
+    expect(trie.cachedCost).toBe(0)
+  })
+
   test('as many levels as a topic can have', () => {
     const topic = '/'.repeat(65_535)
     const trie = new FilterTrie<string>()
