@@ -9,15 +9,16 @@ import { Incoming } from './delivery/incoming.ts'
 import { Outbox } from './delivery/outbox.ts'
 import { Requests } from './delivery/requests.ts'
 import type { Match } from './delivery/local-table.ts'
+import { Pending } from './delivery/pending.ts'
 import { StoredSession } from './delivery/stored-session.ts'
-import { Window, type Delivery } from './delivery/window.ts'
+import { Window } from './delivery/window.ts'
 import type { AedesClient } from './engine.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import { PacketType } from './wire/control-packets.ts'
 import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
-import { acknowledgement, publishFrame, type Frame } from './wire/publish.ts'
+import { acknowledgement, publishFrame } from './wire/publish.ts'
 
 /** What a connection needs of the node around it. */
 export interface ConnectionHost {
@@ -42,27 +43,6 @@ export interface ConnectionHost {
 }
 
 export type DropCause = 'slow-subscriber' | 'too-large' | 'expired'
-
-/** A delivery in the window or before it. */
-class Pending implements Delivery {
-  readonly frame: Frame
-  readonly qos: 1 | 2
-  readonly expiresAt: number
-
-  constructor(frame: Frame, qos: 1 | 2, expiresAt: number) {
-    this.frame = frame
-    this.qos = qos
-    this.expiresAt = expiresAt
-  }
-
-  get bytes(): number {
-    return this.frame.length
-  }
-
-  own(): void {
-    this.frame.own()
-  }
-}
 
 export class Connection implements PacketHandler {
   readonly stream: Duplex
@@ -247,8 +227,9 @@ export class Connection implements PacketHandler {
   }
 
   #complete(messageId: number): void {
-    if (this.#stored === undefined) this.#window.complete(messageId)
-    else this.#stored.complete(messageId)
+    if (this.#stored !== undefined) return this.#stored.complete(messageId)
+    this.#window.complete(messageId)
+    this.#giveRoom()
   }
 
   onPubrec(messageId: number, reasonCode: number): void {
@@ -357,13 +338,18 @@ export class Connection implements PacketHandler {
   #drained(): void {
     this.#host.slow(this, false)
     this.#stored?.ring()
-    for (const resolve of this.#room.splice(0)) resolve()
+    this.#giveRoom()
   }
 
-  /** Resolves when there is room for more: at once, or when the outbox has drained. */
+  /** Resolves when there is room for more: at once, or when what waits in outbox and window has drained. */
   roomForMore(): Promise<void> {
-    if (this.#closed || !this.outbox.slow) return Promise.resolve()
+    if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxHighBytes)) return Promise.resolve()
     return new Promise((resolve) => this.#room.push(resolve))
+  }
+
+  #giveRoom(): void {
+    if (this.#room.length === 0 || (!this.#closed && (this.outbox.slow || this.#window.waitingBytes > limits.outboxLowBytes))) return
+    for (const resolve of this.#room.splice(0)) resolve()
   }
 
   #acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {

@@ -79,26 +79,37 @@ export class Dispatch implements EngineHost, Receiver {
     const sent = new Set<string>()
     const all = async (): Promise<void> => {
       for (const { filter, options } of subscriptions) {
-        const match = { qos: options.qos, identifiers: options.identifier === undefined ? undefined : [options.identifier] }
+        // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind the UNSUBACK.
+        const wanted = (): boolean => this.#table.get(filter, connection) !== undefined
         for await (const messages of this.#plane.retained(filter)) {
           const fresh = messages.filter(({ topic }) => !sent.has(topic) && connection.mayReplay(topic))
           for (const { topic } of fresh) sent.add(topic)
           const queued = connection.isStored && options.qos > 0 ? fresh.filter(({ qos }) => qos > 0) : []
-          for (const message of fresh) if (!queued.includes(message)) connection.send(message, match, true) // [MQTT-3.3.1-8]
-          await this.#replayStored(connection, queued)
-          await connection.roomForMore()
+          await this.#replayNow(connection, fresh.filter((message) => !queued.includes(message)), options, wanted)
+          await this.#replayStored(connection, queued, wanted)
+          if (!wanted()) break
         }
       }
     }
     all().catch((error: unknown) => this.#events.onError(error as Error)).finally(() => connection.endReplay())
   }
 
+  /** One at a time: together they may be far more than the connection has room for. */
+  async #replayNow(connection: Connection, messages: readonly Message[], { qos, identifier }: SubscriptionOptions, wanted: () => boolean): Promise<void> {
+    const match = { qos, identifiers: identifier === undefined ? undefined : [identifier] }
+    for (const message of messages) {
+      await connection.roomForMore()
+      if (!wanted()) return
+      if (connection.mayReplay(message.topic)) connection.send(message, match, true) // [MQTT-3.3.1-8]
+    }
+  }
+
   /**
    * Through the session's queue, like everything of QoS ≥ 1. A newer value may be published and queued between our reading and
    * our queueing, and would be overtaken by the older one: so whatever changed meanwhile is queued once more.
    */
-  async #replayStored(connection: Connection, messages: readonly Message[]): Promise<void> {
-    for (let queued = messages; queued.length > 0 && connection.session !== undefined && !connection.isClosed;) {
+  async #replayStored(connection: Connection, messages: readonly Message[], wanted: () => boolean): Promise<void> {
+    for (let queued = messages; queued.length > 0 && connection.session !== undefined && !connection.isClosed && wanted();) {
       const { sid } = connection.session
       await Promise.all(queued.map((message) => this.#plane.replay(message, sid)))
       const now = await this.#plane.retainedOf(queued.map(({ topic }) => topic))
