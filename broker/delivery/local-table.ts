@@ -36,7 +36,7 @@ function merge<Subscriber>(subscriber: Subscriber, all: readonly SubscriptionOpt
   const identifiers = all.flatMap(({ identifier }) => identifier ?? [])
   return {
     subscriber,
-    qos: Math.max(...all.map(({ qos }) => qos)) as 0 | 1 | 2,
+    qos: all.reduce<0 | 1 | 2>((highest, { qos }) => qos > highest ? qos : highest, 0), // of any number: arguments of a call are bounded
     retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished),
     identifiers: identifiers.length === 0 ? undefined : identifiers,
     noLocal: all.some(({ noLocal }) => noLocal),

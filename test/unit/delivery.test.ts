@@ -292,6 +292,14 @@ describe('local table', () => {
     }
   })
 
+  test('a subscriber with more matching filters than a call can have arguments', () => {
+    const table = new LocalTable<object>()
+    const subscriber = {}
+    const filterOf = (n: number): string => Array.from({ length: 17 }, (_, bit) => (n >> bit & 1) === 1 ? 'a' : '+').join('/')
+    for (let n = 0; n < 131_072; n++) table.add(filterOf(n), subscriber, options(1))
+    expect(table.match('a/'.repeat(16) + 'a')).toMatchObject([{ qos: 1 }])
+  })
+
   test('a match is remembered until one of its filters changes', () => {
     const table = new LocalTable<object>()
     const subscriber = {}
