@@ -87,7 +87,12 @@ export class Connection implements PacketHandler {
   /** Ties the connection to the client that Aedes made for it. */
   attach(client: AedesClient): void {
     this.#client = client
-    this.stream.on('data', (chunk: Buffer) => this.#reader.feed(chunk))
+    this.stream.on('data', (chunk: Buffer) => {
+      this.#reader.feed(chunk)
+      // A client need not wait for CONNACK, and may write far more than it reads: neither is kept without end.
+      if (!this.#connected && this.#reader.level > 0 && this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
+      else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting()
+    })
   }
 
   get clientId(): string {
@@ -129,6 +134,7 @@ export class Connection implements PacketHandler {
       this.#origin = { sid: this.session.sid, n: 0 }
       this.#stored.start()
     }
+    this.stream.resume()
     this.#reader.resume()
   }
 
@@ -329,6 +335,7 @@ export class Connection implements PacketHandler {
 
   #checkWaiting(): void {
     const waiting = this.waitingBytes
+    if (this.#client.closed) return // told to go already
     if (waiting > limits.waitingBytesMax) {
       this.#host.dropped('slow-subscriber', 1)
       this.#client.disconnect({ reasonCode: ReasonCode.quotaExceeded })

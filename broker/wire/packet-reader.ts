@@ -2,7 +2,7 @@
 // intermediate objects; every other packet is validated and handed on as bytes. State: what is incomplete, and the topic
 // aliases of the connection. Invariants: nothing that violates the standard gets past, whatever the bytes nothing is
 // thrown to the caller, and after the first violation or `close` nothing more is reported. Bound: one incomplete packet
-// of at most `packetBytesMax`; while paused the caller stops reading from the socket.
+// of at most `packetBytesMax`; while paused the caller stops reading from the socket, sooner or later.
 import { ReasonCode } from '../reason-codes.ts'
 import {
   checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel,
@@ -27,6 +27,8 @@ export interface ReaderLimits {
   /** Highest Topic Alias that a client may use; 0 = none. */
   readonly topicAliasMax: number
 }
+
+const smallBytes = 4_096
 
 export class PacketReader {
   readonly #handler: PacketHandler
@@ -58,6 +60,11 @@ export class PacketReader {
     return this.#level
   }
 
+  /** Pieces that they lie in. */
+  get heldParts(): number {
+    return this.#parts.length
+  }
+
   /** Bytes that were fed and are not read yet. */
   get heldBytes(): number {
     return (this.#buffer === undefined ? 0 : this.#buffer.length - this.#at) + this.#partBytes
@@ -66,11 +73,19 @@ export class PacketReader {
   feed(chunk: Buffer): void {
     if (this.#closed) return
     if (this.#buffer === undefined) this.#buffer = chunk
-    else {
-      this.#parts.push(chunk)
-      this.#partBytes += chunk.length
-    }
+    else this.#add(chunk)
     this.#drain()
+  }
+
+  /** Small chunks are joined as they come, each byte a few times: alone, each would hold far more memory than it has bytes. */
+  #add(chunk: Buffer): void {
+    this.#partBytes += chunk.length
+    let part = chunk
+    for (let last = this.#parts.at(-1); last !== undefined && last.length < smallBytes && last.length <= part.length; last = this.#parts.at(-1)) {
+      part = Buffer.concat([last, part])
+      this.#parts.pop()
+    }
+    this.#parts.push(part)
   }
 
   /** No packet is reported after this call until `resume`, also in the middle of a chunk. */

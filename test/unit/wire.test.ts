@@ -187,6 +187,21 @@ test('the reader reads a chunk in place, however many chunks came before', () =>
   }
 })
 
+test('a packet in pieces of a byte lies in few buffers, whole', () => {
+  const recorder = new Recorder().feed(mqttPacket.generate(connectPacket(4)), [])
+  let got: Buffer | undefined
+  recorder.onPublish = (_topic, payload) => { got = payload }
+  const payload = Buffer.from(Array.from({ length: 90_000 }, (_, n) => n % 251))
+  const bytes = mqttPacket.generate({ cmd: 'publish', topic: 't', payload, qos: 0, retain: false, dup: false })
+  let most = 0
+  for (let at = 0; at < bytes.length; at++) {
+    recorder.reader.feed(Buffer.from(bytes.subarray(at, at + 1)))
+    most = Math.max(most, recorder.reader.heldParts)
+  }
+  expect(got?.equals(payload)).toBe(true)
+  expect(most).toBeLessThan(100)
+})
+
 test('pause holds within a chunk: what comes behind is reported by resume, once, in order', () => {
   const recorder = new Recorder()
   const ping = mqttPacket.generate({ cmd: 'pingreq' })
