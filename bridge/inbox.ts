@@ -214,8 +214,10 @@ export class InboxReader {
   readonly #stateKey: string
   readonly #events: InboxReaderEvents
   #last = ''
-  /** Bytes handled since the inbox was made. */
+  /** Bytes handled since the inbox was made, and how many of them were freed when. */
   #handled = 0
+  #freed = 0
+  #trimmed = 0
   #closed = false
   #loop: Promise<void> = Promise.resolve()
 
@@ -232,7 +234,7 @@ export class InboxReader {
     const [last, made] = await retrying(this.#redis, () => runScript(this.#redis, 'inbox-create', [this.#streamKey, this.#stateKey], [])) as [Buffer, number]
     if (made === 0 && this.#last !== '') return // it is the one that we read
     this.#last = last.toString()
-    this.#handled = 0
+    this.#handled = this.#freed = 0
   }
 
   start(): void {
@@ -242,12 +244,11 @@ export class InboxReader {
   async #read(): Promise<void> {
     const onMessage = (message: Message): void => this.#events.onMessage(message)
     const onBell = (sid: string): void => this.#events.onBell(sid)
-    let [freed, trimmed] = [0, 0]
     while (!this.#closed) {
       try {
         await whenReady(this.#reader)
         const from = this.#last
-        const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', this.#handled > freed ? trimMs : blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
+        const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', this.#handled > this.#freed ? trimMs : blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
         if (from !== this.#last) continue // made anew meanwhile
         const entries = reply?.[0]?.[1] ?? []
         for (const [id, [, body]] of entries) {
@@ -256,16 +257,23 @@ export class InboxReader {
           this.#last = id.toString()
         }
         const wait = this.#events.pressure()
-        if (wait !== undefined) await wait
-        if (this.#handled - freed < trimBytes && performance.now() - trimmed < trimMs) continue
-        freed = this.#handled
-        trimmed = performance.now()
-        await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, this.#handled])
+        if (wait !== undefined) {
+          await this.#trim() // who only waits for its subscribers does not stand still
+          await wait
+        } else if (this.#handled - this.#freed < trimBytes && performance.now() - this.#trimmed < trimMs) continue
+        await this.#trim()
       } catch (reason) {
         if (this.#closed) return
         await this.#mend(toBridgeError(reason))
       }
     }
+  }
+
+  /** Frees what was handled, and notes our progress. */
+  async #trim(): Promise<void> {
+    this.#freed = this.#handled
+    this.#trimmed = performance.now()
+    await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, this.#handled])
   }
 
   async #mend(error: BridgeError): Promise<void> {

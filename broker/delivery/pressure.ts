@@ -1,13 +1,14 @@
 // How subscribers that are behind hold publishers back, and for how long: a connection that is slow holds everybody up
 // until it has drained, but for `slowHoldMs` at most; after that its own bounds are its own affair until it has drained
-// once. State: this node. Bound: one timer per slow connection.
+// once. However many are slow one after the other, nobody waits longer for them at a time. State: this node. Bound: one timer
+// per slow connection.
 
 export class Pressure<Subscriber extends object> {
   readonly #holdMs: number
   readonly #holding = new Map<Subscriber, NodeJS.Timeout>()
   /** Had their time and are still behind. */
   readonly #givenUp = new WeakSet<Subscriber>()
-  #waiting: { readonly clear: Promise<void>; readonly done: () => void } | undefined
+  #waiting: { readonly clear: Promise<void>; readonly done: () => void; readonly timer: NodeJS.Timeout } | undefined
 
   constructor(holdMs: number) {
     this.#holdMs = holdMs
@@ -31,7 +32,11 @@ export class Pressure<Subscriber extends object> {
   #release(subscriber: Subscriber): void {
     clearTimeout(this.#holding.get(subscriber))
     this.#holding.delete(subscriber)
-    if (this.#holding.size > 0) return
+    if (this.#holding.size === 0) this.#goOn()
+  }
+
+  #goOn(): void {
+    clearTimeout(this.#waiting?.timer)
     this.#waiting?.done()
     this.#waiting = undefined
   }
@@ -41,7 +46,7 @@ export class Pressure<Subscriber extends object> {
     if (this.#holding.size === 0) return undefined
     if (this.#waiting === undefined) {
       let done!: () => void
-      this.#waiting = { clear: new Promise((resolve) => { done = resolve }), done }
+      this.#waiting = { clear: new Promise((resolve) => { done = resolve }), done, timer: setTimeout(() => this.#goOn(), this.#holdMs).unref() }
     }
     return this.#waiting.clear
   }

@@ -117,6 +117,26 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   expect(received).toEqual(['1', '2', '3', '4'])
 })
 
+test('a reader that waits a second for its subscribers, and had nothing to do before, is not sealed out', async () => {
+  await using a = await startPlane(redis, 'a')
+  const connections = connectAll({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, 1_000, 0)
+  await Promise.all([whenReady(connections.redis), whenReady(connections.inbox)])
+  let [reads, out, fenced] = [0, false, false]
+  const reader = new InboxReader(connections, keys, 'b@1', {
+    onMessage: () => undefined, onBell: () => undefined, onFenced: () => { fenced = true }, onAmnesia: () => Promise.resolve(),
+    pressure: () => ++reads === 2 ? wait(1_000) : undefined,
+  })
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', { onOut: () => { out = true }, onFenced: () => undefined })
+  await reader.create()
+  reader.start()
+  await expect.poll(() => reads, { interval: 1, timeout: 3_000 }).toBe(1) // nothing to read: its progress is noted
+  await wait(800)
+  await Promise.all(Array.from({ length: 40 }, () => writer.push(messageOf('t', Buffer.alloc(1_000_000))))) // more than an inbox holds
+  await reader.close()
+  connections.redis.disconnect()
+  expect([out, fenced]).toEqual([false, false])
+})
+
 test('bytes that are not ours are counted and skipped, and what stands before and behind them arrives', async () => {
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')

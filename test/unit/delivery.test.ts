@@ -350,6 +350,17 @@ describe('pressure', () => {
     expect(pressure.clear).toBeUndefined()
   })
 
+  test('subscribers that fall behind one after the other hold nobody up longer than one of them', async () => {
+    const pressure = new Pressure<object>(100)
+    pressure.slow({})
+    const more = setInterval(() => pressure.slow({}), 40)
+    const start = performance.now()
+    await pressure.clear
+    clearInterval(more)
+    expect(performance.now() - start).toBeLessThan(180)
+    expect(pressure.clear).toBeInstanceOf(Promise)
+  })
+
   test('drained of one that was not behind changes nothing', () => {
     const pressure = new Pressure<object>(60_000)
     const subscriber = {}
