@@ -52,7 +52,7 @@ export class DataPlane {
   })
   readonly #nodes = new Set<string>()
   #healing: Promise<void> | undefined
-  #fenced = false
+  isFenced = false // its receiver was told, who may not have been there yet
   #closed = false
   #grace: NodeJS.Timeout | undefined
   readonly #absent = new AbsentNodes()
@@ -108,33 +108,33 @@ export class DataPlane {
 
   /** Joins the cluster. @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE, ERR_BRIDGE_REDIS_UNREACHABLE */
   static async start(options: DataPlaneOptions, receiver: Receiver): Promise<DataPlane> {
-    const address = { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError }
-    const connections = connectAll(address, blockMs, options.durabilityReplicas)
-    const { redis, control } = connections
-    redis.on('ready', () => { loadScripts(redis).catch(options.onError) })
-    const membership = new Membership(control, new Keys(options.prefix), options.name, options.leaseMs)
+    const connections = connectAll({ url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError }, blockMs, options.durabilityReplicas)
+    connections.redis.on('ready', () => { loadScripts(connections.redis).catch(options.onError) })
+    const membership = new Membership(connections.control, new Keys(options.prefix), options.name, options.leaseMs)
+    let plane: DataPlane | undefined
     try {
       await membership.join()
-      const plane = new DataPlane(options, receiver, connections, membership)
+      plane = new DataPlane(options, receiver, connections, membership)
       await plane.#start()
       return plane
     } catch (error) {
+      await plane?.close() // it follows the journal and renews its lease already
       for (const connection of Object.values(connections) as Redis[]) connection.disconnect()
       throw error
     }
   }
 
   async #start(): Promise<void> {
+    this.#membership.start({ // at once: reading the snapshot may take longer than a lease
+      onFenced: () => this.#onFenced(),
+      onAmnesia: () => { this.#heal().catch(this.#options.onError) },
+      onDead: (nodeId) => this.sessions.estate(nodeId),
+    })
     await this.#reader.create() // before anybody can have a route to us
     await this.sessions.join()
     await this.#journal.start()
     await this.#journal.append([{ type: 'joined' }])
     this.#reader.start()
-    this.#membership.start({
-      onFenced: () => this.#onFenced(),
-      onAmnesia: () => { this.#heal().catch(this.#options.onError) },
-      onDead: (nodeId) => this.sessions.estate(nodeId),
-    })
     this.sessions.start(() => [...this.#nodes].sort()[0] === this.nodeId, this.#options.onError)
   }
 
@@ -361,8 +361,8 @@ export class DataPlane {
   }
 
   #onFenced(): void {
-    if (this.#fenced || this.#closed) return
-    this.#fenced = true
+    if (this.isFenced || this.#closed) return
+    this.isFenced = true
     this.#batches.close()
     diagnostics.fenced.publish({ nodeId: this.nodeId })
     this.#receiver.onFenced()

@@ -80,7 +80,7 @@ export class Node {
         this.#log.info({ clientId, reason: error.message }, 'connection ended by an error')
       },
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
-      onFenced: () => { this.#startAgain().catch((error: unknown) => { throw error }) },
+      onFenced: () => this.#onFenced(),
     })
     const plane = await this.#bridge.join(dispatch)
     const engine = new Engine(this.config.id, this.#bridge, this.config, dispatch)
@@ -89,17 +89,26 @@ export class Node {
     return { plane, engine, dispatch }
   }
 
+  #onFenced(): void {
+    if (this.#state === 'serving') this.#startAgain().catch((error: unknown) => { throw error }) // otherwise `#serve` looks
+  }
+
+  /** From now on clients are served; a boot that was declared dead before that is answered now. */
+  #serve(): void {
+    this.#state = 'serving'
+    if (this.#boot.plane.isFenced) this.#onFenced()
+  }
+
   /** This boot was declared dead: nothing of it may go on. Its connections are cut, and a new boot begins. */
   async #startAgain(): Promise<void> {
-    if (this.#state !== 'serving') return
     this.#state = 'fenced'
     const { engine, plane } = this.#boot
     this.#log.warn({ boot: plane.nodeId }, 'declared dead by the other nodes: closing all connections and starting again')
     engine.cutAll()
     await Promise.all([engine.close(), plane.close()])
     this.#boot = await this.#rejoin()
-    if (this.#state === 'fenced') this.#state = 'serving'
     this.#log.info({ boot: this.#boot.plane.nodeId }, 'serving again')
+    if (this.#state === 'fenced') this.#serve()
   }
 
   /** Joins again, for as long as it takes: Redis may go away between leaving and joining, and the old lease live on for a while. */
@@ -122,8 +131,8 @@ export class Node {
     for (const address of this.config.listen) {
       this.#listeners.push(await listen(address, this.config, (connection, request) => this.#accept(connection, request), onError))
     }
-    this.#state = 'serving'
     this.#log.info({ listen: this.endpoints, admin: this.#admin?.url }, 'serving')
+    this.#serve()
   }
 
   #accept(connection: Duplex, request?: IncomingMessage): void {

@@ -86,6 +86,21 @@ describe('a lease', () => {
     expect([a.fenced, b.fenced]).toEqual([false, false])
   })
 
+  test('a node that needs longer than a lease to read the snapshot is not declared dead meanwhile', async () => {
+    await using a = await startPlane(redis, 'a', { leaseMs })
+    const pipeline = client.pipeline()
+    for (let n = 0; n < 40_000; n++) {
+      const sid = `${(n % 16).toString(16)}sid${n}`
+      pipeline.hset(keys.partition(n % 16, 'owners'), sid, '').hset(keys.session(sid, 'subscriptions'), `device/${n}/a`, '1', `device/${n}/b`, '1')
+    }
+    await pipeline.exec()
+    const start = performance.now()
+    await using b = await startPlane(redis, 'b', { leaseMs })
+    expect(performance.now() - start, 'the start was too short to prove anything').toBeGreaterThan(leaseMs)
+    await untilEqual([a, b], (routes) => expect(routes).toEqual([]))
+    expect([a.fenced, b.fenced]).toEqual([false, false])
+  })
+
   test('nobody judges after Redis stood still for longer than every lease', async () => {
     await using a = await startPlane(redis, 'a', { leaseMs })
     await using b = await startPlane(redis, 'b', { leaseMs })
