@@ -7,28 +7,27 @@ const settleMs = 1_500
 export class AbsentNodes {
   #nodes = new Set<string>()
   #settled: Promise<void> | undefined
-  #settle: () => void = () => undefined
+  #resolve: () => void = () => undefined
+  #timer: NodeJS.Timeout | undefined
 
   /** Resolves when nobody is awaited any more; undefined when nobody is. */
   get settled(): Promise<void> | undefined {
     return this.#settled
   }
 
-  /** Begins to wait for `nodes`. */
+  /** Begins to wait for `nodes`; who waits already, waits for them, too. */
   await(nodes: readonly string[]): void {
-    this.#settle()
     this.#nodes = new Set(nodes)
-    if (nodes.length === 0) return
-    const settled = new Promise<void>((resolve) => {
-      const timer = setTimeout(() => this.#settle(), settleMs)
-      this.#settle = () => {
-        clearTimeout(timer)
-        this.#settled = undefined
-        this.#settle = () => undefined
-        resolve()
-      }
-    })
-    this.#settled = settled
+    if (nodes.length === 0) return this.#settle()
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#settle(), settleMs)
+    this.#settled ??= new Promise((resolve) => { this.#resolve = resolve })
+  }
+
+  #settle(): void {
+    clearTimeout(this.#timer)
+    this.#settled = undefined
+    this.#resolve()
   }
 
   /** A node has asserted its routes, or is gone. */

@@ -189,9 +189,10 @@ export class DataPlane {
   #apply(nodeId: string, change: Change): void {
     switch (change.type) {
       case 'route': this.#table.set(nodeId, change.filter, change.kind); break
-      case 'anew': this.#table.removeNode(nodeId); break
+      case 'anew': this.#table.beginAnew(nodeId); break
       case 'joined':
         this.#nodes.add(nodeId)
+        this.#table.endAnew(nodeId)
         this.#absent.heard(nodeId)
         diagnostics.nodeJoined.publish({ nodeId })
         break
@@ -223,13 +224,13 @@ export class DataPlane {
     const known = new Set(nodes)
     const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.nodeId)
     for (const nodeId of known) this.#nodes.add(nodeId)
-    const asserted = new Set(routes.map(({ nodeId }) => nodeId))
-    const kept = [...this.#table.entries()].filter(({ nodeId }) => missing.includes(nodeId) || (this.#healing !== undefined && !asserted.has(nodeId)))
+    const asserted = new Set(routes.map(({ nodeId, filter }) => `${nodeId} ${filter}`)) // perhaps a part only
+    const kept = [...this.#table.entries()].filter(({ nodeId, filter }) => missing.includes(nodeId) || (this.#healing !== undefined && nodeId !== this.nodeId && !asserted.has(`${nodeId} ${filter}`)))
     for (const { nodeId, filter, kind } of [...kept, ...routes]) table.set(nodeId, filter, kind)
     this.#table = table
     this.#assertLost(routes)
-    if (this.#healing !== undefined) this.#absent.await(missing)
-    if (missing.length === 0) return
+    if (this.#healing !== undefined) this.#absent.await([...new Set([...missing, ...kept.map(({ nodeId }) => nodeId)])])
+    if (missing.length === 0 && kept.length === 0) return
     clearTimeout(this.#grace)
     this.#grace = setTimeout(() => {
       this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
@@ -249,9 +250,7 @@ export class DataPlane {
   }
 
   #dropMissing(candidates: readonly string[]): void {
-    this.#redis.hkeys(this.#keys.bus('nodes')).then((nodes) => {
-      for (const nodeId of candidates) if (!nodes.includes(nodeId)) this.#dropNode(nodeId)
-    }, this.#options.onError)
+    this.#redis.hkeys(this.#keys.bus('nodes')).then((nodes) => candidates.filter((nodeId) => !nodes.includes(nodeId)).forEach((nodeId) => this.#dropNode(nodeId)), this.#options.onError)
   }
 
   #dropNode(nodeId: string): void {
@@ -324,7 +323,7 @@ export class DataPlane {
         await this.#membership.rejoin()
         await this.#reader.create()
         await this.sessions.assertAll()
-        await this.#journal.assertAll([{ type: 'joined' }, ...[...this.#routes.all()].map(routeChange), ...this.sessions.changes()])
+        await this.#journal.assertAll([...[...this.#routes.all()].map(routeChange), ...this.sessions.changes(), { type: 'joined' }]) // the last word: all of it is told
         await this.#journal.rebuild()
         for (const { sid } of this.sessions.all) this.#receiver.ring(sid)
         return

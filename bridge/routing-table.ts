@@ -45,6 +45,8 @@ interface Cached extends Targets {
 export class RoutingTable {
   readonly #routes = new FilterTrie<Route>()
   readonly #filtersOf = new Map<string, Map<string, number>>()
+  /** Nodes that are asserting their routes anew → the filters that they have named so far. */
+  readonly #anew = new Map<string, Set<string>>()
   #sessionCount = 0
   #version = 0
   /** Per array that the trie returned for a topic (the same array while no filter of the topic comes or goes). */
@@ -57,6 +59,7 @@ export class RoutingTable {
 
   /** Applies one change; applying it again changes nothing. */
   set(nodeId: string, filter: string, kind: number): void {
+    this.#anew.get(nodeId)?.add(filter)
     const filters = this.#filtersOf.get(nodeId) ?? new Map<string, number>()
     if ((filters.get(filter) ?? 0) === kind) return
     if (kind === 0) {
@@ -130,8 +133,22 @@ export class RoutingTable {
     return this.#routes.match(topic).filter((route) => route.sid === sid || route.sessions?.has(sid) === true).map(({ filter }) => filter)
   }
 
+  /** A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`, since they may well come. */
+  beginAnew(nodeId: string): void {
+    this.#anew.set(nodeId, new Set())
+  }
+
+  /** It has named all of them: what it did not name goes. Without `beginAnew` nothing does. */
+  endAnew(nodeId: string): void {
+    const named = this.#anew.get(nodeId)
+    if (named === undefined) return
+    this.#anew.delete(nodeId)
+    for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])]) if (!named.has(filter)) this.set(nodeId, filter, 0)
+  }
+
   /** Drops every route of a node that is gone. O(its routes). */
   removeNode(nodeId: string): void {
+    this.#anew.delete(nodeId)
     for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])]) this.set(nodeId, filter, 0)
   }
 

@@ -1,10 +1,12 @@
 // Two or three data planes on one Redis, as nodes use them: routes reach everybody, what is subscribed gets what is published
 // afterwards on any node (P2), in order (P3), each kind of route what it asks for. When Redis loses everything, the planes
 // register again, nobody is fenced and every live route comes back (P10), also when it happens again meanwhile.
+import { setTimeout as wait } from 'node:timers/promises'
 import { beforeAll, afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
+import { startLink } from './link.ts'
 import { killConnections, keys, listen, messageOf, openClient, publish, routesOf, startPlane, untilEqual, type Plane } from './planes.ts'
 
 const { everything, qos0 } = RouteKind
@@ -143,6 +145,36 @@ describe('Redis lost everything', () => {
     expect(planes.map(({ fenced }) => fenced)).toEqual([false, false, false])
     expect(new Set(amnesia.events.map(({ nodeId }) => nodeId))).toEqual(new Set(ids))
     expect(planes.map(({ plane }) => plane.nodeId)).toEqual(ids)
+  })
+
+  test('a node that tells its many routes in several entries is missed in none of them', async () => {
+    await using link = await startLink(redis)
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b', { url: link.url })
+    const filters = Array.from({ length: 5_000 }, (_, n) => `many/${n}`)
+    await Promise.all(filters.map((filter) => b.plane.subscribed(filter, everything)))
+    await untilEqual([a, b], (routes) => expect(routes).toHaveLength(5_000))
+    using client = openClient(redis)
+    link.freeze()
+    await client.flushall()
+    await publish(a, messageOf('nobody')) // it has healed, and given up waiting for the other
+    const first = new Promise<void>((resolve) => {
+      const hear = (event: unknown): void => {
+        if ((event as { script: string }).script !== 'journal-append') return
+        diagnostics.script.unsubscribe(hear)
+        link.freeze() // behind its first entry, before the next
+        resolve()
+      }
+      diagnostics.script.subscribe(hear)
+    })
+    link.thaw()
+    await first
+    const done = filters.map((filter) => publish(a, messageOf(filter, filter)))
+    await wait(300)
+    link.thaw()
+    await Promise.all(done)
+    await expect.poll(() => b.payloads.length, { timeout: 5_000 }).toBe(5_000)
+    await untilEqual([a, b], (routes) => expect(routes).toHaveLength(5_000))
   })
 
   test('a subscription that is being made meanwhile is in the new data set when it is confirmed', async () => {
