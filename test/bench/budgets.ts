@@ -22,6 +22,11 @@ type Find = (system: string, pattern: string) => Summary | undefined
 const median = (summary: Summary | undefined, figure: Figure): number | undefined => summary?.figures[figure]?.median
 const ratio = (a: number | undefined, b: number | undefined): number | undefined => a === undefined || b === undefined ? undefined : a / b
 
+const lossOf = (summary: Summary | undefined): number | undefined => {
+  const gone = summary?.figures.sessionsGone?.max
+  return summary === undefined || gone === undefined ? undefined : summary.lost + gone
+}
+
 /** @param oldMosquitto Debian's 2.0 costs 2.7 times what 2.1 costs per QoS 0 message: three times as much is wanted */
 function budgetsOf(oldMosquitto: boolean): Budget[] {
   const factor = (qos: number): number => oldMosquitto && qos === 0 ? 3 : 1
@@ -41,8 +46,15 @@ function budgetsOf(oldMosquitto: boolean): Budget[] {
     })),
     { name: 'B4 p99 at 2,000 msg/s QoS 1 across nodes against stock', atMost: 0.6, unit: 'x', of: (find) => ratio(median(find('ours', 'qos1-latency-across'), 'p99'), median(find('stock', 'qos1-latency-across'), 'p99')) },
     { name: 'B5 cost with 10,000 idle wildcard filters elsewhere', atMost: 1.1, unit: 'x', of: (find) => median(find('ours', 'idle-filters'), 'filtersCost') },
+    { name: 'B6 wildcard SUBSCRIBE with 100 matches among 1,000,000 Retained Messages, p99 to the last one', atMost: 10, unit: ' ms', of: (find) => median(find('ours', 'many-retained'), 'wildcardP99') },
+    { name: 'B7 start of a node among 1,000,000 stored subscriptions', atMost: 15, unit: ' s', of: (find) => median(find('ours', 'many-subscriptions'), 'startSeconds') },
+    { name: 'B7 its memory for each of them', atMost: 400, unit: ' bytes', of: (find) => median(find('ours', 'many-subscriptions'), 'startBytesEach') },
     { name: 'B8 memory of an idle connection', atMost: 14_000, unit: ' bytes', of: (find) => median(find('ours', 'idle-connections'), 'bytesEach') },
     { name: 'B8 connects per second against stock', atLeast: 1.5, unit: 'x', of: (find) => ratio(median(find('ours', 'idle-connections'), 'connectsPerSecond'), median(find('stock', 'idle-connections'), 'connectsPerSecond')) },
+    { name: 'B9 p99 of others under overload against without', atMost: 2, unit: 'x', of: (find) => median(find('ours', 'overload-across'), 'overloadRatio') },
+    { name: 'B9 growth of memory under overload, both nodes', atMost: 100, unit: ' MiB', of: (find) => median(find('ours', 'overload-across'), 'growthMiB') },
+    { name: 'B10 CONNECT to CONNACK at another node after a kill -9, slowest of 50', atMost: 100, unit: ' ms', of: (find) => median(find('ours', 'failover'), 'resumeMax') },
+    { name: 'B10 acknowledged messages that are lost, and sessions (P4)', atMost: 0, unit: '', of: (find) => lossOf(find('ours', 'failover')) },
   ]
 }
 

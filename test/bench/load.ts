@@ -1,5 +1,11 @@
 // The load process: forked by run.ts for one run, told what to do in one LoadOrder, answers with one LoadAnswer and is
-// ended. Here the patterns become clients: who connects where, when the window opens, how it is wound up.
+// ended. Here the patterns become clients: who connects where, when the window opens, how it is wound up. The kinds of
+// patterns that need more than that have files of their own.
+import { failover } from './failover.ts'
+import { manyRetained } from './many-retained.ts'
+import { manySubscriptions } from './many-subscriptions.ts'
+import { pace, quantilesOf } from './open-loop.ts'
+import { overload } from './overload.ts'
 import type { IdleConnections, LoadAnswer, LoadOrder, Mixed, Throughput, Window } from './patterns.ts'
 import { Peer, Publisher, Subscriber } from './peers.ts'
 import { rssBytes } from './proc.ts'
@@ -9,23 +15,6 @@ import { World } from './world.ts'
 /** Bytes that publishers may be ahead of one subscriber, whatever the payload: no sane buffer overflows. */
 const aheadBytesMax = 512 * 1024
 const frameBytes = 40
-const paceMs = 1
-
-const quantile = (sorted: readonly number[], q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0
-const ascending = (values: number[]): number[] => values.sort((a, b) => a - b)
-
-/** Sends `rate` messages per second, spread over `publishers`, whatever comes back. Returns how to stop it. */
-function pace(publishers: readonly Publisher[], rate: number, late: number[]): () => void {
-  const start = performance.now()
-  let sent = 0
-  const timer = setInterval(() => {
-    const now = performance.now()
-    const due = Math.floor((now - start) * rate / 1000)
-    if (due > sent) late.push(now - start - (sent + 1) * 1000 / rate)
-    while (sent < due) publishers[sent++ % publishers.length]!.send(1)
-  }, paceMs)
-  return () => clearInterval(timer)
-}
 
 /** Connects the clients of a throughput pattern; subscribers first. */
 async function people(world: World, pattern: Throughput): Promise<void> {
@@ -70,11 +59,6 @@ async function idleFilters(world: World, count: number): Promise<void> {
   world.watch(...world.idle)
 }
 
-function answer(world: World, status: LoadAnswer['status'], more: Partial<LoadAnswer>): LoadAnswer {
-  const lost = world.lost === undefined ? {} : { status: 'disconnected' as const, detail: world.lost }
-  return { status, ...world.count(), peakRssMiB: world.peakRssMiB, ...more, ...lost }
-}
-
 const costOf = ({ cpu, delivered }: Window): number => (cpu.broker + cpu.redis) / delivered
 
 /** Without, with, without again. Brokers get cheaper while they run: the cheaper of the windows without is what counts, so that the filters cannot win by coming later. */
@@ -104,7 +88,7 @@ async function throughput(world: World, pattern: Throughput): Promise<LoadAnswer
   const windows = pattern.idleFilters > 0 ? await filtersBetween(world, pattern.idleFilters) : { window: await world.window() }
   flow(world, false)
   const settled = await world.settle()
-  return answer(world, world.stuck ? 'stalled' : settled, {
+  return world.answer(world.stuck ? 'stalled' : settled, {
     ...(windows.window && { window: windows.window }), ...('without' in windows && { without: windows.without }),
   })
 }
@@ -120,10 +104,9 @@ async function openLoop(world: World, pattern: Throughput): Promise<LoadAnswer> 
   for (const subscriber of world.subscribers) subscriber.latencies = undefined
   stopPace()
   const settled = await world.settle()
-  const sorted = ascending(latencies)
-  return answer(world, world.stuck ? 'stalled' : settled, {
+  return world.answer(world.stuck ? 'stalled' : settled, {
     ...(window && { window }),
-    ...(sorted.length > 0 && { latency: { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), max: sorted.at(-1)!, sendLateP99: quantile(ascending(late), 0.99) } }),
+    ...(latencies.length > 0 && { latency: { ...quantilesOf(latencies), sendLateP99: quantilesOf(late).p99 } }),
   })
 }
 
@@ -149,7 +132,7 @@ async function mixed(world: World, pattern: Mixed): Promise<LoadAnswer> {
   await world.settle(() => wanted.acknowledged.size === pattern.count)
   stopPace()
   const settled = await world.settle()
-  return answer(world, settled, { ...world.count([wanted]), ...(window && { window }) })
+  return world.answer(settled, { ...world.count([wanted]), ...(window && { window }) })
 }
 
 async function idleConnections(world: World, pattern: IdleConnections): Promise<LoadAnswer> {
@@ -175,7 +158,7 @@ async function idleConnections(world: World, pattern: IdleConnections): Promise<
   const seconds = (performance.now() - before.time - world.order.warmMs) / 1000
   world.watch(...world.idle)
   world.sample()
-  return answer(world, 'ok', {
+  return world.answer('ok', {
     connections: {
       bytesEach: (rss(brokerPids) - before.broker) / pattern.count, redisBytesEach: (rss(redisPids) - before.redis) / pattern.count,
       perSecond: pattern.count / seconds,
@@ -189,6 +172,10 @@ function drive(world: World): Promise<LoadAnswer> {
     case 'throughput': return pattern.rate > 0 ? openLoop(world, pattern) : throughput(world, pattern)
     case 'mixed': return mixed(world, pattern)
     case 'idle-connections': return idleConnections(world, pattern)
+    case 'overload': return overload(world, pattern)
+    case 'failover': return failover(world, pattern)
+    case 'many-subscriptions': return manySubscriptions(world, pattern)
+    case 'many-retained': return manyRetained(world, pattern)
   }
 }
 
@@ -196,7 +183,7 @@ process.once('disconnect', () => process.exit(0))
 process.once('message', (message) => {
   const given = message as LoadOrder
   const world = new World({ ...given, payloadBytes: Math.max(given.payloadBytes, stampBytes) })
-  drive(world).catch((error: unknown): LoadAnswer => answer(world, 'disconnected', { detail: (error as Error).message })).then((result) => {
+  drive(world).catch((error: unknown): LoadAnswer => world.answer('disconnected', { detail: (error as Error).message })).then((result) => {
     world.end()
     process.send?.(result, () => process.disconnect())
   }, (error: unknown) => { throw error })

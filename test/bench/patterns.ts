@@ -9,6 +9,10 @@ interface Base {
   readonly about: string
   /** Whether publishers and subscribers are at different nodes. */
   readonly across: boolean
+  /** How many nodes it takes, when that is not a matter of the system; a system of one node then takes no part. */
+  readonly nodes?: number
+  /** The only systems that take part. */
+  readonly systems?: readonly string[]
 }
 
 export interface Throughput extends Base {
@@ -41,7 +45,38 @@ export interface IdleConnections extends Base {
   readonly warm: number
 }
 
-export type Pattern = Throughput | Mixed | IdleConnections
+export interface Overload extends Base {
+  readonly kind: 'overload'
+  /** Messages per second of the healthy pair. */
+  readonly rate: number
+  /** What the publishers of the flood offer together, at most. */
+  readonly floodBytesPerSecond: number
+  readonly floodPayloadBytes: number
+}
+
+export interface Failover extends Base {
+  readonly kind: 'failover'
+  /** Persistent sessions whose node is killed. */
+  readonly clients: number
+  /** Messages per second that are published for them meanwhile. */
+  readonly rate: number
+}
+
+export interface ManySubscriptions extends Base {
+  readonly kind: 'many-subscriptions'
+  readonly sessions: number
+  readonly filtersEach: number
+}
+
+export interface ManyRetained extends Base {
+  readonly kind: 'many-retained'
+  /** Topics are `bench/<a>/<b>/<c>`, each a number below this; a wildcard in place of one selects so many. */
+  readonly side: number
+  /** SUBSCRIBEs that are timed, one after the other. */
+  readonly subscribes: number
+}
+
+export type Pattern = Throughput | Mixed | IdleConnections | Overload | Failover | ManySubscriptions | ManyRetained
 
 /** What the load process is told. */
 export interface LoadOrder {
@@ -50,9 +85,23 @@ export interface LoadOrder {
   readonly ports: readonly number[]
   readonly brokerPids: readonly number[]
   readonly redisPid: number | undefined
+  readonly redisPort: number | undefined
   readonly payloadBytes: number
   readonly warmMs: number
   readonly windowMs: number
+}
+
+/** What the load process asks of the process that started the nodes: a kill -9, or a start. */
+export interface NodeOrder {
+  readonly order: 'kill' | 'start'
+  readonly node: number
+}
+
+export interface NodeAnswer {
+  readonly port: number
+  readonly pid: number
+  /** From the start of the process until it served. */
+  readonly seconds: number
 }
 
 /** CPU microseconds. */
@@ -91,6 +140,14 @@ export interface LoadAnswer {
   readonly wrongQos: number
   readonly peakRssMiB: number
   readonly latency?: { readonly p50: number; readonly p99: number; readonly max: number; readonly sendLateP99: number }
+  /** ms of the healthy pair without and with the flood; growth of the brokers' resident memory while it went on. */
+  readonly overload?: { readonly p99Without: number; readonly p99With: number; readonly growthMiB: number; readonly floodMBPerSecond: number; readonly ended: number }
+  /** ms from a client's CONNECT (connecting the socket included) to its CONNACK. */
+  readonly resume?: { readonly p50: number; readonly p99: number; readonly max: number; readonly sessionsGone: number }
+  /** A node that starts among so many things, and what each takes of its memory. */
+  readonly start?: { readonly seconds: number; readonly bytesEach: number }
+  /** ms from a SUBSCRIBE to the last Retained Message. */
+  readonly wildcard?: { readonly p50: number; readonly p99: number; readonly max: number; readonly missing: number }
   readonly connections?: { readonly bytesEach: number; readonly perSecond: number; readonly redisBytesEach: number }
 }
 
@@ -117,6 +174,10 @@ export const patterns: readonly Pattern[] = [
   ...both.map((across) => throughput(`qos1-latency-${where(across)}`, 'pair', 1, across, { rate: 2_000, about: `QoS 1, 4 pairs, 2,000 msg/s in all, open loop${across ? ', across nodes' : ''}` })),
   ...both.map((across): Mixed => ({ kind: 'mixed', name: `mixed-${where(across)}`, across, count: 2_000, rate: 2_000, about: `2,000 QoS 1 messages while another client publishes 2,000 QoS 0 msg/s; one subscriber${across ? ' at another node' : ''} has both` })),
   throughput('idle-filters', 'pair', 0, true, { idleFilters: 10_000, about: 'qos0-pair-across, without, with and again without 10,000 idle wildcard filters at the other node' }),
+  ...both.map((across): Overload => ({ kind: 'overload', name: `overload-${where(across)}`, across, rate: 500, floodBytesPerSecond: 16_000_000, floodPayloadBytes: 8_192, about: `QoS 1 pair${across ? ' across nodes' : ''}, 500 msg/s, without and with a flood of 16 MB/s (QoS 0 and QoS 1) to a slow and a frozen subscriber` })),
+  { kind: 'failover', name: 'failover', across: true, nodes: 3, clients: 50, rate: 1_000, about: 'kill -9 of one of three nodes: 50 persistent sessions, 1,000 QoS 1 msg/s for them, resume at the other two' },
+  { kind: 'many-subscriptions', name: 'many-subscriptions', across: false, nodes: 1, systems: ['ours'], sessions: 100_000, filtersEach: 10, about: 'a node starts among 1,000,000 stored subscriptions: 100,000 sessions with 10 filters each, half of them with wildcards' },
+  { kind: 'many-retained', name: 'many-retained', across: false, nodes: 1, systems: ['ours', 'mosquitto'], side: 100, subscribes: 100, about: 'wildcard SUBSCRIBEs with 100 matches among 1,000,000 Retained Messages; a node that starts among them' },
   { kind: 'idle-connections', name: 'idle-connections', across: false, count: 2_000, warm: 500, about: '2,000 idle connections with one subscription each, over all nodes' },
 ]
 

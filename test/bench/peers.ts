@@ -38,6 +38,8 @@ class Sequences {
 export class Peer implements FrameSink {
   readonly socket: Socket
   #control: ((type: number, body: Buffer) => void) | undefined
+  /** As CONNACK said it. */
+  sessionPresent = false
   /** Called once when the connection ends without our doing. */
   onLost: () => void = () => undefined
 
@@ -63,6 +65,7 @@ export class Peer implements FrameSink {
     const connack = this.#answer(2)
     this.socket.write(encodeConnect(clientId, clean))
     const body = await connack
+    this.sessionPresent = (body[0]! & 1) === 1
     if (body[1] !== 0) throw new Error(`${clientId}: CONNACK ${body[1]}`)
     return this
   }
@@ -178,7 +181,7 @@ interface Track {
 }
 
 export class Subscriber extends Peer {
-  readonly #tracks: (Track | undefined)[] = []
+  #tracks: (Track | undefined)[] = []
   readonly #pubacks = new Pubacks()
   readonly #came: () => void
   delivered = 0
@@ -195,6 +198,14 @@ export class Subscriber extends Peer {
     super(port)
     this.#came = came
     for (const publisher of publishers) this.#tracks[publisher.options.index] = { publisher, came: new Sequences(), next: 0 }
+  }
+
+  /** The same subscriber with another connection: what came before counts on. */
+  again(port: number): Subscriber {
+    const next = new Subscriber(port, [], this.#came)
+    next.#tracks = this.#tracks
+    for (const count of ['delivered', 'duplicates', 'misordered', 'wrongQos'] as const) next[count] = this[count]
+    return next
   }
 
   override onChunk(): void {

@@ -38,6 +38,22 @@ export const rssBytes = (pid: number): number | undefined => statusBytes(pid, 'V
 /** The most memory the process had resident at any time. */
 export const peakRssBytes = (pid: number): number | undefined => statusBytes(pid, 'VmHWM')
 
+const restMs = 10_000
+const restMaxMs = 30_000
+
+/** Resident memory of a process that has nothing to do, once its garbage collector has nothing to do either: when it did not fall any more for a while. */
+export async function restingRssBytes(pid: number): Promise<number> {
+  let least = rssBytes(pid) ?? NaN
+  const begun = performance.now()
+  for (let since = begun; performance.now() - since < restMs && performance.now() - begun < restMaxMs;) {
+    await new Promise((resolve) => setTimeout(resolve, 250))
+    const now = rssBytes(pid) ?? NaN
+    if (now < least * 0.99) since = performance.now()
+    least = Math.min(least, now)
+  }
+  return least
+}
+
 export interface Machine {
   readonly cpu: string
   readonly cores: number

@@ -45,9 +45,10 @@ type Column = readonly [head: string, of: (summary: Summary) => string]
 const figure = (head: string, name: Figure): Column => [head, ({ figures }) => spreadText(figures[name])]
 const cost: readonly Column[] = [figure('CPU µs/msg', 'cpuMicros'), figure('brokers only', 'brokerMicros')]
 const against: readonly Column[] = [['vs stock', ({ timesStock }) => timesText(timesStock)], ['vs Mosquitto', ({ timesMosquitto }) => timesText(timesMosquitto)]]
+const troubles: Column = ['trouble', ({ troubles }) => troubles.join('; ')]
 const tail: readonly Column[] = [
   ['lost', lossText], figure('peak RSS MiB', 'peakRssMiB'), figure('load cores', 'loadCores'), figure('others', 'othersCores'),
-  ['trouble', ({ troubles }) => troubles.join('; ')],
+  troubles,
 ]
 
 interface Section {
@@ -78,7 +79,19 @@ const sections: readonly Section[] = [
   },
   {
     title: 'Idle connections', takes: (name) => name === 'idle-connections', about: 'Growth of resident memory of all brokers for each of 2,000 connections with one subscription, and how fast they came.',
-    columns: [figure('bytes each', 'bytesEach'), figure('Redis bytes each', 'redisBytesEach'), figure('connects/s', 'connectsPerSecond'), figure('peak RSS MiB', 'peakRssMiB'), ['trouble', ({ troubles }) => troubles.join('; ')]],
+    columns: [figure('bytes each', 'bytesEach'), figure('Redis bytes each', 'redisBytesEach'), figure('connects/s', 'connectsPerSecond'), figure('peak RSS MiB', 'peakRssMiB'), troubles],
+  },
+  {
+    title: 'Overload', takes: (name) => name.startsWith('overload'), about: 'p99 of a healthy QoS 1 pair, ms, without and with a flood of at most 16 MB/s to a subscriber that reads slowly and one that reads nothing; growth of the brokers\' resident memory while it goes on; how often the broker ended one of the two.',
+    columns: [figure('p99 without', 'p99Without'), figure('p99 with', 'p99With'), figure('ratio', 'overloadRatio'), figure('RSS growth MiB', 'growthMiB'), figure('flood MB/s taken', 'floodMBPerSecond'), figure('ended', 'floodEnded'), ...tail],
+  },
+  {
+    title: 'Failover', takes: (name) => name === 'failover', about: 'ms from CONNECT to CONNACK at another node of 50 clients whose node was killed, all at once, the connecting of the socket included. What comes twice is sent again, as QoS 1 may be.',
+    columns: [figure('p50', 'resumeP50'), figure('p99', 'resumeP99'), figure('max', 'resumeMax'), figure('sessions gone', 'sessionsGone'), ['acknowledged', ({ acknowledged }) => acknowledged.toLocaleString('en-US')], ['lost', lossText], troubles],
+  },
+  {
+    title: 'A million subscriptions, a million Retained Messages', takes: (name) => name.startsWith('many'), about: 'A node that starts among them, its memory for each, and wildcard SUBSCRIBEs with 100 matches: ms to the last of them.',
+    columns: [figure('start s', 'startSeconds'), figure('bytes each', 'startBytesEach'), figure('SUBSCRIBE p50', 'wildcardP50'), figure('p99', 'wildcardP99'), figure('max', 'wildcardMax'), figure('missing', 'wildcardMissing'), troubles],
   },
 ]
 

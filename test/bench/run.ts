@@ -2,7 +2,7 @@
 // running: a broker that dies is `crashed`, a load process that does not come to an end is `stalled` and is ended.
 import { fileURLToPath } from 'node:url'
 import { Child } from './children.ts'
-import type { LoadAnswer, LoadOrder, Pattern } from './patterns.ts'
+import type { LoadAnswer, LoadOrder, NodeAnswer, NodeOrder, Pattern } from './patterns.ts'
 import { Running, type Fsync, type System } from './systems.ts'
 
 export interface RunSettings {
@@ -28,13 +28,25 @@ const patienceMs = 90_000
 /** Time for a dying broker's exit to be seen after its connections were. */
 const autopsyMs = 500
 
-async function load(order: LoadOrder): Promise<LoadAnswer | { status: 'stalled' | 'failed'; detail: string }> {
+/** Does what the load process asks for; an answer that is not given ends the run by its time. */
+async function obey(running: Running, { order, node }: NodeOrder): Promise<NodeAnswer> {
+  const begun = performance.now()
+  if (order === 'kill') await running.killNode(node)
+  else await running.startNode(node)
+  const { child, port } = running.nodes[node]!
+  return { port, pid: child.pid, seconds: (performance.now() - begun) / 1000 }
+}
+
+async function load(running: Running, order: LoadOrder): Promise<LoadAnswer | { status: 'stalled' | 'failed'; detail: string }> {
   const child = new Child('load', process.execPath, [loadPath], { ipc: true })
   let timer: NodeJS.Timeout | undefined
   try {
     return await new Promise((resolve) => {
       timer = setTimeout(() => resolve({ status: 'stalled', detail: 'the run did not come to an end' }), 6 * order.warmMs + 3 * order.windowMs + patienceMs)
-      child.process.once('message', (message) => resolve(message as LoadAnswer))
+      child.process.on('message', (message: LoadAnswer | NodeOrder) => {
+        if (!('order' in message)) return resolve(message)
+        obey(running, message).then((answer) => { if (child.running) child.process.send(answer) }, (error: unknown) => resolve({ status: 'failed', detail: (error as Error).message }))
+      })
       child.process.once('exit', () => resolve({ status: 'failed', detail: `the load process ended: ${child.output.slice(-300)}` }))
       child.process.send(order)
     })
@@ -48,11 +60,11 @@ async function attempt(system: System, pattern: Pattern, round: number, settings
   const about = { system: system.name, pattern: pattern.name, round }
   const { payloadBytes, warmMs, windowMs } = settings
   try {
-    await using running = await Running.start(system, `${settings.folder}/${system.name}`, settings.fsync)
-    const answer = await load({
+    await using running = await Running.start(system, `${settings.folder}/${system.name}`, settings.fsync, pattern.nodes)
+    const answer = await load(running, {
       pattern, payloadBytes, warmMs, windowMs,
       ports: running.nodes.map(({ port }) => port),
-      brokerPids: running.nodes.map(({ child }) => child.pid), redisPid: running.redis?.child.pid,
+      brokerPids: running.nodes.map(({ child }) => child.pid), redisPid: running.redis?.child.pid, redisPort: running.redis?.port,
     })
     if (answer.status === 'disconnected') await new Promise((resolve) => setTimeout(resolve, autopsyMs))
     const { crash } = running
@@ -70,5 +82,6 @@ export async function run(system: System, pattern: Pattern, round: number, setti
   return { ...second, detail: `${second.detail ?? ''} (at the second attempt; the first: ${first.detail ?? first.status})`.trim() }
 }
 
-/** Patterns across nodes, and those about another node, need two. */
-export const takesPart = (system: System, pattern: Pattern): boolean => !pattern.across || system.nodes > 1
+/** Patterns across nodes need two; some are for some systems only. */
+export const takesPart = (system: System, pattern: Pattern): boolean =>
+  (!pattern.across || system.nodes > 1) && (pattern.systems?.includes(system.name) ?? true)

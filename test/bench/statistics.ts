@@ -44,6 +44,25 @@ export const figures = {
   bytesEach: ({ connections }: RunResult) => connections?.bytesEach,
   redisBytesEach: ({ connections }: RunResult) => connections?.redisBytesEach,
   connectsPerSecond: ({ connections }: RunResult) => connections?.perSecond,
+  p99Without: ({ overload }: RunResult) => overload?.p99Without,
+  p99With: ({ overload }: RunResult) => overload?.p99With,
+  /** p99 of the healthy pair under overload, relative to without. */
+  overloadRatio: ({ overload }: RunResult) => overload && overload.p99With / overload.p99Without,
+  growthMiB: ({ overload }: RunResult) => overload?.growthMiB,
+  /** What the broker took of the flood. */
+  floodMBPerSecond: ({ overload }: RunResult) => overload?.floodMBPerSecond,
+  /** How often it ended the connection of a subscriber that did not keep up. */
+  floodEnded: ({ overload }: RunResult) => overload?.ended,
+  resumeP50: ({ resume }: RunResult) => resume?.p50,
+  resumeP99: ({ resume }: RunResult) => resume?.p99,
+  resumeMax: ({ resume }: RunResult) => resume?.max,
+  sessionsGone: ({ resume }: RunResult) => resume?.sessionsGone,
+  startSeconds: ({ start }: RunResult) => start?.seconds,
+  startBytesEach: ({ start }: RunResult) => start?.bytesEach,
+  wildcardP50: ({ wildcard }: RunResult) => wildcard?.p50,
+  wildcardP99: ({ wildcard }: RunResult) => wildcard?.p99,
+  wildcardMax: ({ wildcard }: RunResult) => wildcard?.max,
+  wildcardMissing: ({ wildcard }: RunResult) => wildcard?.missing,
 } as const satisfies Record<string, (run: RunResult) => number | undefined>
 
 export type Figure = keyof typeof figures

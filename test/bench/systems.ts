@@ -25,8 +25,13 @@ export interface Node {
   readonly port: number
 }
 
+/** Of our keys in Redis. */
+export const prefix = 'bench'
+
 const mainPath = fileURLToPath(new URL('../../broker/main.js', import.meta.url))
 const stockPath = fileURLToPath(new URL('./stock-node.js', import.meta.url))
+/** A node among a million things takes its time. */
+const startMs = 60_000
 const idOf = (index: number): string => String.fromCharCode(97 + index)
 
 /** A Node.js broker: it says over IPC where it listens. */
@@ -34,12 +39,12 @@ async function startNode(name: string, argv: readonly string[]): Promise<Node> {
   const child = new Child(name, process.execPath, argv, { ipc: true })
   let port: number | undefined
   child.process.once('message', (message: { listen: string[] }) => { port = Number(new URL(message.listen[0]!).port) })
-  return { child, port: await child.until(() => port) }
+  return { child, port: await child.until(() => port, startMs) }
 }
 
 const startOurs = (index: number, redisPort: number): Promise<Node> => startNode(`ours ${idOf(index)}`, [
   mainPath, 'node', '--id', idOf(index), '--listen', 'mqtt://127.0.0.1:0', '--redis', `redis://127.0.0.1:${redisPort}`,
-  '--prefix', 'bench', '--admin', 'off', '--log-level', 'warn',
+  '--prefix', prefix, '--admin', 'off', '--log-level', 'warn',
 ])
 
 const accepts = (port: number): Promise<true | undefined> => new Promise((resolve) => {
@@ -97,23 +102,40 @@ async function startRedis(folder: string, fsync: Fsync): Promise<Node> {
 export class Running implements AsyncDisposable {
   readonly nodes: Node[] = []
   redis: Node | undefined
+  readonly #system: System
   readonly #folder: string
+  /** Settles when no start is under way. */
+  #starting: Promise<unknown> = Promise.resolve()
 
-  private constructor(folder: string) {
+  private constructor(system: System, folder: string) {
+    this.#system = system
     this.#folder = folder
   }
 
-  static async start(system: System, folder: string, fsync: Fsync): Promise<Running> {
+  /** @param nodes how many, when not as many as the system has */
+  static async start(system: System, folder: string, fsync: Fsync, nodes: number = system.nodes): Promise<Running> {
     mkdirSync(folder, { recursive: true })
-    const running = new Running(folder)
+    const running = new Running(system, folder)
     try {
       if (system.redis) running.redis = await startRedis(folder, fsync)
-      for (let i = 0; i < system.nodes; i++) running.nodes.push(await system.start(i, running.redis?.port ?? 0, folder))
+      for (let i = 0; i < nodes; i++) await running.startNode(i)
       return running
     } catch (error) {
       await running[Symbol.asyncDispose]()
       throw error
     }
+  }
+
+  /** Node `index`, beside those that run or in place of one that was killed. */
+  startNode(index: number): Promise<Node> {
+    const started = this.#system.start(index, this.redis?.port ?? 0, this.#folder).then((node) => this.nodes[index] = node)
+    this.#starting = started.catch(() => undefined)
+    return started
+  }
+
+  /** kill -9. */
+  async killNode(index: number): Promise<void> {
+    await this.nodes[index]!.child.end()
   }
 
   /** Why one of its processes is gone. */
@@ -122,6 +144,7 @@ export class Running implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#starting
     await Promise.all(this.nodes.map(({ child }) => child.end()))
     await this.redis?.child.end()
     rmSync(this.#folder, { recursive: true, force: true })

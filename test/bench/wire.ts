@@ -29,6 +29,9 @@ export const encodeConnect = (clientId: string, clean: boolean): Buffer =>
 export const encodeSubscribe = (messageId: number, filters: readonly string[], qos: 0 | 1): Buffer =>
   frame(0x82, Buffer.from([messageId >> 8, messageId & 255]), ...filters.map((filter) => Buffer.concat([string(filter), Buffer.from([qos])])))
 
+export const encodeRetained = (messageId: number, topic: string, payload: Buffer): Buffer =>
+  frame(0x33, string(topic), Buffer.from([messageId >> 8, messageId & 255]), payload)
+
 export const encodeDisconnect = (): Buffer => frame(0xe0)
 
 /** The Packet Identifier of the message with this sequence number. */

@@ -30,7 +30,8 @@ export class World {
   /** Nothing was delivered in the later half of a window. */
   stuck = false
   #onLost: () => void = () => undefined
-  readonly #whenLost = new Promise<void>((resolve) => { this.#onLost = resolve })
+  /** Settles when it is. */
+  readonly whenLost = new Promise<void>((resolve) => { this.#onLost = resolve })
   readonly #timer: NodeJS.Timeout
   #samples: Sample[] = []
   #peakRss = new Map<number, number>()
@@ -97,14 +98,14 @@ export class World {
 
   /** Waits, but not for a run that is lost. */
   async wait(ms: number): Promise<void> {
-    if (this.lost === undefined) await Promise.race([delay(ms), this.#whenLost])
+    if (this.lost === undefined) await Promise.race([delay(ms), this.whenLost])
   }
 
-  /** One window of the ordered length, or of what there is of it when the system dies in it. */
-  async window(): Promise<Window | undefined> {
+  /** One window, of the ordered length unless told otherwise, or of what there is of it when the system dies in it. */
+  async window(ms = this.order.windowMs): Promise<Window | undefined> {
     this.#samples = []
     const first = this.sample()
-    await this.wait(this.order.windowMs)
+    await this.wait(ms)
     if (this.lost === undefined) this.sample()
     const last = this.#samples.at(-1)
     if (first === undefined || last === undefined || last.time - first.time < sampleMs) return undefined
@@ -159,6 +160,11 @@ export class World {
       misordered: sum((subscriber) => subscriber.misordered),
       wrongQos: sum((subscriber) => subscriber.wrongQos),
     }
+  }
+
+  answer(status: LoadAnswer['status'], more: Partial<LoadAnswer>): LoadAnswer {
+    const lost = this.lost === undefined ? {} : { status: 'disconnected' as const, detail: this.lost }
+    return { status, ...this.count(), peakRssMiB: this.peakRssMiB, ...more, ...lost }
   }
 
   end(): void {
