@@ -7,8 +7,8 @@ import { TopicTrie } from './topic-trie.ts'
 
 interface Level<Entry> {
   readonly name: string
-  readonly parent: Level<Entry> | undefined
-  next: Map<string, Level<Entry>> | undefined
+  /** The levels that follow: most have one, which needs no map. */
+  next: Level<Entry> | Map<string, Level<Entry>> | undefined
   /** The entry of the filter that ends here, and of the one that goes on with `#`. */
   here: Entry | undefined
   below: Entry | undefined
@@ -25,11 +25,27 @@ function costOf(topic: string, matches: number): number {
   return topic.length + levels * levelBytes + matches * 8
 }
 
-const newLevel = <Entry>(name: string, parent: Level<Entry> | undefined): Level<Entry> => ({ name, parent, next: undefined, here: undefined, below: undefined })
+const newLevel = <Entry>(name: string): Level<Entry> => ({ name, next: undefined, here: undefined, below: undefined })
+
+function nextOf<Entry>({ next }: Level<Entry>, name: string): Level<Entry> | undefined {
+  if (next instanceof Map) return next.get(name)
+  return next?.name === name ? next : undefined
+}
+
+function addNext<Entry>(level: Level<Entry>, next: Level<Entry>): void {
+  if (level.next === undefined) level.next = next
+  else if (level.next instanceof Map) level.next.set(next.name, next)
+  else level.next = new Map([[level.next.name, level.next], [next.name, next]])
+}
+
+function removeNext<Entry>(level: Level<Entry>, next: Level<Entry>): void {
+  if (level.next instanceof Map) level.next.delete(next.name)
+  if (level.next === next || (level.next instanceof Map && level.next.size === 0)) level.next = undefined
+}
 
 export class FilterTrie<Entry> {
   readonly #exact = new Map<string, Entry>()
-  readonly #wildcards = newLevel<Entry>('', undefined)
+  readonly #wildcards = newLevel<Entry>('')
   #wildcardCount = 0
   readonly #cacheMax: number
   readonly #cache = new Map<string, readonly Entry[]>()
@@ -50,37 +66,37 @@ export class FilterTrie<Entry> {
     return this.#exact.size + this.#wildcardCount
   }
 
-  /** The level of a wildcard filter; the last `#` belongs to the level before it. */
-  #level(filter: string, make: boolean): { level: Level<Entry>; below: boolean } | undefined {
+  /** The levels on the way to a wildcard filter, the first one first; its last `#` belongs to the level before it. */
+  #path(filter: string, make: boolean): { path: Level<Entry>[]; below: boolean } | undefined {
     const names = filter.split('/')
     const below = names.at(-1) === '#'
     if (below) names.pop()
     let level = this.#wildcards
+    const path = [level]
     for (const name of names) {
-      let next = level.next?.get(name)
+      let next = nextOf(level, name)
       if (next === undefined) {
         if (!make) return undefined
-        next = newLevel(name, level)
-        level.next = (level.next ?? new Map<string, Level<Entry>>()).set(name, next)
+        next = newLevel(name)
+        addNext(level, next)
       }
-      level = next
+      path.push(level = next)
     }
-    return { level, below }
+    return { path, below }
   }
 
   get(filter: string): Entry | undefined {
     if (!hasWildcard(filter)) return this.#exact.get(filter)
-    const found = this.#level(filter, false)
-    return found?.below === true ? found.level.below : found?.level.here
+    const found = this.#path(filter, false)
+    return found?.path.at(-1)![found.below ? 'below' : 'here']
   }
 
   /** Adds a filter that is not there. */
   add(filter: string, entry: Entry): void {
     if (!hasWildcard(filter)) this.#exact.set(filter, entry)
     else {
-      const { level, below } = this.#level(filter, true)!
-      if (below) level.below = entry
-      else level.here = entry
+      const { path, below } = this.#path(filter, true)!
+      path.at(-1)![below ? 'below' : 'here'] = entry
       this.#wildcardCount++
     }
     this.#forget(filter)
@@ -90,17 +106,17 @@ export class FilterTrie<Entry> {
     if (!hasWildcard(filter)) {
       if (!this.#exact.delete(filter)) return
     } else {
-      const found = this.#level(filter, false)
-      if ((found?.below === true ? found.level.below : found?.level.here) === undefined) return
-      let { level } = found!
-      if (found!.below) level.below = undefined
-      else level.here = undefined
+      const found = this.#path(filter, false)
+      const place = found?.below === true ? 'below' : 'here'
+      const last = found?.path.at(-1)
+      if (last?.[place] === undefined) return
+      last[place] = undefined
       this.#wildcardCount--
-      while (level.parent !== undefined && level.here === undefined && level.below === undefined && level.next === undefined) {
-        const { parent, name } = level
-        parent.next!.delete(name)
-        if (parent.next!.size === 0) parent.next = undefined
-        level = parent
+      const { path } = found!
+      for (let at = path.length - 1; at > 0; at--) { // what leads nowhere goes
+        const { here, below, next } = path[at]!
+        if (here !== undefined || below !== undefined || next !== undefined) break
+        removeNext(path[at - 1]!, path[at]!)
       }
     }
     this.#forget(filter)
@@ -137,9 +153,9 @@ export class FilterTrie<Entry> {
         continue
       }
       if (level.next === undefined) continue
-      const same = level.next.get(names[at]!)
+      const same = nextOf(level, names[at]!)
       if (same !== undefined) stack.push({ level: same, at: at + 1 })
-      const any = hidden && at === 0 ? undefined : level.next.get('+')
+      const any = hidden && at === 0 ? undefined : nextOf(level, '+')
       if (any !== undefined) stack.push({ level: any, at: at + 1 })
     }
     return found

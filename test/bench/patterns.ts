@@ -177,7 +177,7 @@ export const patterns: readonly Pattern[] = [
   ...both.map((across): Overload => ({ kind: 'overload', name: `overload-${where(across)}`, across, rate: 500, floodBytesPerSecond: 16_000_000, floodPayloadBytes: 8_192, about: `QoS 1 pair${across ? ' across nodes' : ''}, 500 msg/s, without and with a flood of 16 MB/s (QoS 0 and QoS 1) to a slow and a frozen subscriber` })),
   { kind: 'failover', name: 'failover', across: true, nodes: 3, clients: 50, rate: 1_000, about: 'kill -9 of one of three nodes: 50 persistent sessions, 1,000 QoS 1 msg/s for them, resume at the other two' },
   { kind: 'many-subscriptions', name: 'many-subscriptions', across: false, nodes: 1, systems: ['ours'], sessions: 100_000, filtersEach: 10, about: 'a node starts among 1,000,000 stored subscriptions: 100,000 sessions with 10 filters each, half of them with wildcards' },
-  { kind: 'many-retained', name: 'many-retained', across: false, nodes: 1, systems: ['ours', 'mosquitto'], side: 100, subscribes: 100, about: 'wildcard SUBSCRIBEs with 100 matches among 1,000,000 Retained Messages; a node that starts among them' },
+  { kind: 'many-retained', name: 'many-retained', across: false, nodes: 1, systems: ['ours', 'mosquitto'], side: 100, subscribes: 300, about: 'wildcard SUBSCRIBEs with 100 matches among 1,000,000 Retained Messages; a node that starts among them' },
   { kind: 'idle-connections', name: 'idle-connections', across: false, count: 2_000, warm: 500, about: '2,000 idle connections with one subscription each, over all nodes' },
 ]
 
