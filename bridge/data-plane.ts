@@ -53,6 +53,7 @@ export class DataPlane {
   readonly #nodes = new Set<string>()
   #healing: Promise<void> | undefined
   isFenced = false // its receiver was told, who may not have been there yet
+  #isStarted = false
   #closed = false
   #grace: NodeJS.Timeout | undefined
   readonly #absent = new AbsentNodes()
@@ -127,7 +128,7 @@ export class DataPlane {
   async #start(): Promise<void> {
     this.#membership.start({ // at once: reading the snapshot may take longer than a lease
       onFenced: () => this.#onFenced(),
-      onAmnesia: () => { this.#heal().catch(this.#options.onError) },
+      onAmnesia: () => { if (this.#isStarted) this.#heal().catch(this.#options.onError) }, // it is told again with the next renewal
       onDead: (nodeId) => this.sessions.estate(nodeId),
     })
     await this.#reader.create() // before anybody can have a route to us
@@ -135,6 +136,7 @@ export class DataPlane {
     await this.#journal.start()
     await this.#journal.append([{ type: 'joined' }])
     this.#reader.start()
+    this.#isStarted = true
     this.sessions.start(() => [...this.#nodes].sort()[0] === this.nodeId, this.#options.onError)
   }
 
@@ -371,11 +373,7 @@ export class DataPlane {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#grace)
-    this.sessions.close()
-    this.#absent.close()
-    this.#batches.close()
-    this.#queues.close()
-    this.#sessionWriter.close()
+    for (const part of [this.sessions, this.#absent, this.#batches, this.#queues, this.#sessionWriter]) part.close()
     await this.#reader.close()
     await this.#membership.close()
     this.#links.close()

@@ -27,6 +27,13 @@ export function check(book: Book): string[] {
   return [...book.received].flatMap(([subscriber, keys]) => checkSubscriber(book, bySent, subscriber, keys))
 }
 
+/** How many problems of `check` are of which kind; `other` are those that it did not find. */
+export function tally(problems: readonly string[]): { lost: number; doubled: number; misordered: number; other: number } {
+  const count = (pattern: RegExp): number => problems.filter((problem) => pattern.test(problem)).length
+  const [lost, doubled, misordered] = [count(/ never got .* acknowledged$/), count(/ got .* \d+ times$/), count(/ got .* after /)]
+  return { lost, doubled, misordered, other: problems.length - lost - doubled - misordered }
+}
+
 function checkSubscriber(book: Book, bySent: ReadonlyMap<string, Sent>, subscriber: string, keys: readonly string[]): string[] {
   const problems: string[] = []
   const counts = new Map<string, number>()

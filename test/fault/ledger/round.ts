@@ -1,12 +1,13 @@
 // One round of the ledger: publishers and subscribers on three real nodes, and a seeded schedule of faults against nodes and
 // Redis. When the faults are over everybody drains, the book is checked, and no key may be left over.
-import { startCluster, type TestCluster } from '../../support/cluster.ts'
+import { startCluster } from '../../support/cluster.ts'
 import { orphans } from '../../support/orphans.ts'
 import { seededRandom, type Random } from '../../support/random.ts'
 import { Replicated, startRedisCluster, startSentinel } from '../../support/redis-cluster.ts'
 import { startRedis, type TestStore } from '../../support/redis.ts'
 import { Publisher, Subscriber } from './clients.ts'
-import { check } from './ledger.ts'
+import { check, type Book } from './ledger.ts'
+import { startStock } from './stock.ts'
 
 export interface RoundOptions {
   readonly seconds: number
@@ -14,6 +15,27 @@ export interface RoundOptions {
   readonly seed: number
   /** What the nodes stand on; the replicated ones fail over, and every message must be on a replica before it is acknowledged. */
   readonly store: keyof typeof stores
+  /** Whose nodes; the stock stack is the peer, and breaks promises. */
+  readonly system?: 'ours' | 'stock'
+  /** False: nodes and Redis are left alone, only clients come and go. */
+  readonly faults?: boolean
+}
+
+/** A node as the ledger needs it. */
+export interface LedgerNode {
+  readonly id: string
+  readonly url: string
+  readonly log: string
+  readonly running: boolean
+  start(): Promise<void>
+  kill(): Promise<void>
+  pause(): void
+  resume(): void
+}
+
+interface Broken {
+  readonly nodes: readonly LedgerNode[]
+  readonly redis: TestStore
 }
 
 export const stores = { redis: startRedis, sentinel: startSentinel, cluster: startRedisCluster } as const satisfies Record<string, () => Promise<TestStore>>
@@ -30,10 +52,11 @@ export interface RoundResult {
   readonly problems: readonly string[]
 }
 
-const patienceMs = 60_000
+/** How long everything may take to come to rest; the stock stack mostly does not. */
+const patienceMs = { ours: 60_000, stock: 10_000 }
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-async function until(there: () => boolean | Promise<boolean>): Promise<boolean> {
+async function until(patienceMs: number, there: () => boolean | Promise<boolean>): Promise<boolean> {
   for (const end = Date.now() + patienceMs; Date.now() < end; await pause(50)) if (await there()) return true
   return false
 }
@@ -42,7 +65,7 @@ const wanted: Record<string, RegExp> = { exact: /^ledger\/p0\/1$/, plus: /^ledge
 const filters: Record<string, string> = { exact: 'ledger/p0/1', plus: 'ledger/+/2', all: '#', sleeper: 'ledger/#', hopper: 'ledger/#' }
 
 /** One fault, from its beginning to its end. Each is a verb on nodes or on Redis. The first one of a store that can is a failover. */
-async function fault(cluster: TestCluster<TestStore>, random: Random, first: boolean, note: (what: string) => void): Promise<void> {
+async function fault(cluster: Broken, random: Random, first: boolean, note: (what: string) => void): Promise<void> {
   const node = random.pick(cluster.nodes)
   const store = cluster.redis
   const kind = first && store instanceof Replicated ? 9 : random.below(10)
@@ -74,45 +97,89 @@ async function fault(cluster: TestCluster<TestStore>, random: Random, first: boo
   }
 }
 
-export async function runRound({ seconds, nodes, seed, store }: RoundOptions): Promise<RoundResult> {
+/** The clients of a round, from the first CONNECT until everybody has drained. */
+class Crowd {
+  readonly publishers: readonly Publisher[]
+  readonly subscribers: readonly Subscriber[]
+  readonly #patienceMs: number
+  readonly problems: string[] = []
+  #hopping: NodeJS.Timeout[] = []
+
+  constructor(urls: readonly string[], random: Random, patience: number) {
+    this.publishers = [0, 1, 2].map((i) => new Publisher(`p${i}`, urls, random))
+    this.subscribers = Object.entries(filters).map(([name, filter]) => new Subscriber(name, filter, urls, random))
+    this.#patienceMs = patience
+  }
+
+  get all(): readonly (Publisher | Subscriber)[] {
+    return [...this.publishers, ...this.subscribers]
+  }
+
+  async start(): Promise<void> {
+    for (const subscriber of this.subscribers) subscriber.start()
+    if (!await until(this.#patienceMs, () => this.subscribers.every(({ subscribed }) => subscribed))) this.problems.push('not everybody could subscribe')
+    for (const publisher of this.publishers) publisher.start()
+    const hop = (name: string) => (): void => this.subscribers.find(({ clientId }) => clientId === name)!.hop()
+    this.#hopping = [setInterval(hop('hopper'), 1_700), setInterval(hop('sleeper'), 300)] // the sleeper is mostly on its way
+  }
+
+  /** Nobody begins anything; resolves to the book when all that is under way has come, or will not. */
+  async finish(): Promise<Book> {
+    for (const timer of this.#hopping) clearInterval(timer)
+    for (const publisher of this.publishers) publisher.finish()
+    if (!await until(this.#patienceMs, () => this.publishers.every(({ open }) => open === 0))) this.problems.push(`publishes never completed: ${this.publishers.map(({ clientId, open }) => `${clientId} ${open}`).join(', ')}`)
+    const book = {
+      sent: this.publishers.flatMap(({ sent }) => sent), acknowledged: new Set(this.publishers.flatMap(({ acknowledged }) => [...acknowledged])),
+      received: new Map(this.subscribers.map(({ clientId, received }) => [clientId, received])), wants: (subscriber: string, topic: string) => wanted[subscriber]!.test(topic),
+    }
+    await until(this.#patienceMs, () => !check(book).some((problem) => problem.includes('never got')))
+    await pause(300) // what comes twice may come late
+    return book
+  }
+
+  stop(): void {
+    for (const timer of this.#hopping) clearInterval(timer)
+    for (const client of this.all) client.stop()
+  }
+}
+
+export async function runRound({ seconds, nodes, seed, store, system = 'ours', faults: withFaults = true }: RoundOptions): Promise<RoundResult> {
   const random = seededRandom(seed)
-  await using redis = await stores[store]()
-  await using cluster = await startCluster({ nodes, redis, argv: ['--lease-ms', '3000', '--log-level', 'info', '--durability-replicas', store === 'redis' ? '0' : '1'] })
-  const urls = cluster.nodes.map(({ url }) => url)
-  const publishers = [0, 1, 2].map((i) => new Publisher(`p${i}`, urls, random))
-  const subscribers = Object.entries(filters).map(([name, filter]) => new Subscriber(name, filter, urls, random))
-  const everybody = [...publishers, ...subscribers]
   const problems: string[] = []
   const faults: string[] = []
-  for (const subscriber of subscribers) subscriber.start()
-  if (!await until(() => subscribers.every(({ subscribed }) => subscribed))) problems.push('not everybody could subscribe')
-  for (const publisher of publishers) publisher.start()
-  const begun = Date.now()
-  const restless = setInterval(() => subscribers.find(({ clientId }) => clientId === 'hopper')!.hop(), 1_700)
-  const sleeping = setInterval(() => subscribers.find(({ clientId }) => clientId === 'sleeper')!.hop(), 300) // mostly on its way
-  while (Date.now() - begun < seconds * 1_000) {
-    await pause(300 + random.below(1_500))
-    await fault(cluster, random, faults.length === 0, (what) => faults.push(`${((Date.now() - begun) / 1_000).toFixed(1)} s ${what}`))
+  let begun = Date.now()
+  const note = (what: string): void => { faults.push(`${((Date.now() - begun) / 1_000).toFixed(1)} s ${what}`) }
+  await using redis = await stores[store]()
+  await using cluster = system === 'stock' ? await startStock(nodes, redis, (reason) => problems.push(`died by itself: ${reason}`))
+    : await startCluster({ nodes, redis, argv: ['--lease-ms', '3000', '--log-level', 'info', '--durability-replicas', store === 'redis' ? '0' : '1'] })
+  const crowd = new Crowd(cluster.nodes.map(({ url }) => url), random, patienceMs[system])
+  try {
+    await crowd.start()
+    begun = Date.now()
+    while (Date.now() - begun < seconds * 1_000) {
+      await pause(300 + random.below(1_500))
+      if (withFaults) await fault({ nodes: cluster.nodes, redis }, random, faults.length === 0, note)
+    }
+    await pause(1_000) // the cluster as the last fault left it, under traffic
+    const book = await crowd.finish()
+    problems.push(...crowd.problems, ...crowd.all.flatMap((client) => client.problems), ...check(book))
+    crowd.stop()
+    if (system === 'ours') problems.push(...await leftOver(redis.url, cluster.nodes))
+    return {
+      seed, sent: book.sent.length, acknowledged: book.acknowledged.size, received: crowd.subscribers.reduce((sum, { received }) => sum + received.length, 0),
+      connects: crowd.all.reduce((sum, { connects }) => sum + connects, 0), faults, problems,
+    }
+  } finally {
+    crowd.stop()
   }
-  await pause(1_000) // the cluster as the last fault left it, under traffic
-  clearInterval(restless)
-  clearInterval(sleeping)
-  for (const publisher of publishers) publisher.finish()
-  if (!await until(() => publishers.every(({ open }) => open === 0))) problems.push(`publishes never completed: ${publishers.map(({ clientId, open }) => `${clientId} ${open}`).join(', ')}`)
-  const book = {
-    sent: publishers.flatMap(({ sent }) => sent), acknowledged: new Set(publishers.flatMap(({ acknowledged }) => [...acknowledged])),
-    received: new Map(subscribers.map(({ clientId, received }) => [clientId, received])), wants: (subscriber: string, topic: string) => wanted[subscriber]!.test(topic),
-  }
-  await until(() => !check(book).some((problem) => problem.includes('never got')))
-  await pause(300) // what comes twice may come late
-  problems.push(...everybody.flatMap((client) => client.problems), ...check(book))
-  for (const client of everybody) client.stop()
+}
+
+/** Keys that belong to nobody, and nodes that died by themselves. */
+async function leftOver(url: string, nodes: readonly LedgerNode[]): Promise<string[]> {
   let left: string[] = []
-  if (!await until(async () => (left = await orphans(cluster.redis.url, 'test')).length === 0)) problems.push(...left.map((line) => `left over: ${line}`))
-  const crashed = cluster.nodes.filter(({ running }) => !running)
-  for (const node of crashed) problems.push(`node ${node.id} died by itself: ${node.log.slice(-2_000)}`)
-  return {
-    seed, sent: book.sent.length, acknowledged: book.acknowledged.size, received: subscribers.reduce((sum, { received }) => sum + received.length, 0),
-    connects: everybody.reduce((sum, { connects }) => sum + connects, 0), faults, problems,
-  }
+  const clean = await until(patienceMs.ours, async () => (left = await orphans(url, 'test')).length === 0)
+  return [
+    ...clean ? [] : left.map((line) => `left over: ${line}`),
+    ...nodes.filter(({ running }) => !running).map(({ id, log }) => `node ${id} died by itself: ${log.slice(-2_000)}`),
+  ]
 }
