@@ -43,6 +43,19 @@ describe('figures', () => {
     ])
   })
 
+  test('overload, failover and a million things are held against their budgets', () => {
+    const base = { system: 'ours', round: 1, status: 'ok', lost: 0, due: 10 } as const
+    const summaries = summarize([
+      { ...base, pattern: 'overload-across', overload: { p99Without: 2, p99With: 5, growthMiB: 20, floodMBPerSecond: 16, ended: 1 } },
+      { ...base, pattern: 'failover', resume: { p50: 10, p99: 90, max: 100, sessionsGone: 1 } },
+      { ...base, pattern: 'many-subscriptions', start: { seconds: 5, bytesEach: 401 } },
+      { ...base, pattern: 'many-retained', wildcard: { p50: 1, p99: 9, max: 20, missing: 0 } },
+    ])
+    expect(verdicts(summaries, undefined).map(({ budget, measured, met }) => [budget.slice(0, 3).trim(), measured, met])).toEqual([
+      ['B6', 9, true], ['B7', 5, true], ['B7', 401, false], ['B9', 2.5, false], ['B9', 20, true], ['B10', 100, true], ['B10', 1, false],
+    ])
+  })
+
   test('a run without a window has no figures but its trouble', () => {
     const [summary] = summarize([{ system: 'stock', pattern: 'qos0-fan-out-same', round: 1, status: 'crashed', detail: 'RangeError' }])
     expect(summary).toMatchObject({ troubles: ['crashed: RangeError'], figures: {} })
@@ -80,6 +93,15 @@ test('frames cut anywhere are scanned whole', () => {
   const once = ['publish 1 1 7 65535 1.5', 'publish 1 2 7 65536 1.5', 'puback 513', '2 0000']
   expect(seen).toEqual([...once, ...once])
 })
+
+test('a node is killed and its clients resume: nothing is lost, nothing left running', async () => {
+  const out = mkdtempSync(join(tmpdir(), 'bench-test-'))
+  await bench('--rounds', '1', '--seconds', '0.3', '--warm', '0.3', '--patterns', 'failover', '--systems', 'ours', '--out', out)
+  const { summaries } = JSON.parse(readFileSync(join(out, 'bench.json'), 'utf8')) as Report
+  rmSync(out, { recursive: true })
+  expect(summaries[0]).toMatchObject({ troubles: [], lost: 0, misordered: 0, figures: { sessionsGone: { max: 0 } } })
+  expect(readPids().filter(({ command }) => /--prefix bench |bench\/(stock-node|load)\.js/.test(command))).toEqual([])
+}, 30_000)
 
 test('a real run: figures for both systems, nothing of ours lost, nothing left running', async () => {
   const out = mkdtempSync(join(tmpdir(), 'bench-test-'))

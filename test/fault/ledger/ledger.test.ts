@@ -1,7 +1,7 @@
 // The ledger: a short round under faults, and the checker itself against books of brokers that cheat.
 import { describe, expect, test } from 'vitest'
 import { seededRandom } from '../../support/random.ts'
-import { check, keyOf, type Book, type Sent } from './ledger.ts'
+import { check, keyOf, tally, type Book, type Sent } from './ledger.ts'
 import { runRound } from './round.ts'
 
 const sent: Sent[] = Array.from({ length: 10 }, (_, n) => ({ publisher: 'p', topic: 't', qos: n % 2 === 0 ? 1 : 2, n }))
@@ -21,6 +21,11 @@ describe('the checker', () => {
     ['swaps two of one QoS', [keys[2]!, keys[1]!, keys[0]!, ...keys.slice(3)], ['s got p 1 0 after p 1 2']],
     ['invents one', [...keys, 'p 1 99'], ['s got p 1 99, which nobody sent']],
   ])('a broker that %s is caught', (_, received, problems) => expect(check(book(received))).toEqual(problems))
+
+  test('problems are counted by kind', () => {
+    const problems = check(book([keys[2]!, keys[1]!, keys[0]!, ...keys.slice(5), keys[5]!, 'p 1 99']))
+    expect(tally([...problems, 'died by itself: why'])).toEqual({ lost: 2, doubled: 1, misordered: 1, other: 2 })
+  })
 
   test('what nobody asked for is caught', () => {
     expect(check({ ...book(keys.slice(0, 1), []), wants: () => false })).toEqual(['s got p 1 0 on t, which it does not want'])
