@@ -50,6 +50,7 @@ export class Journal {
   /** The entry at the cursor, to prove after a reconnect that the past is still the same. */
   #last: Buffer | undefined
   #batch = 0
+  #attempting: Promise<unknown> = Promise.resolve()
   #appending: Promise<unknown> = Promise.resolve()
   /** The next entry, while it may still grow. */
   #gathering: { readonly changes: Change[]; readonly appended: Promise<void> } | undefined
@@ -86,7 +87,7 @@ export class Journal {
    */
   append(changes: readonly Change[]): Promise<void> {
     if (this.#gathering !== undefined) {
-      this.#gathering.changes.push(...changes)
+      for (const change of changes) this.#gathering.changes.push(change)
       return this.#gathering.appended
     }
     const gathered = [...changes]
@@ -110,30 +111,43 @@ export class Journal {
 
   async #write(changes: readonly Change[], routes: readonly (string | number)[], anew: boolean, healing: boolean): Promise<void> {
     for (;;) {
-      const { nodeId, generation } = this.#identity()
-      const entry = encodeJournalEntry(nodeId, changes)
-      const keys = [this.#keys.bus('generation'), this.#keys.bus('nodes'), this.#keys.bus('batches'), this.#keys.bus('position'), this.#keys.bus('journal'), this.#keys.routes(nodeId)]
-      const batch = ++this.#batch
+      const { generation } = this.#identity()
       try {
-        await retrying(this.#redis, () => runScript(this.#redis, 'journal-append', keys, [nodeId, batch, generation, journalLength, entry, anew ? '1' : '0', ...routes]))
+        await this.#inTurn(() => this.#attempt(changes, routes, anew))
         return
       } catch (reason) {
         const error = toBridgeError(reason)
         if (error.code === 'ERR_BRIDGE_AMNESIA' && !healing) {
           if (generation.equals(this.#identity().generation)) await this.#listener.onAmnesia() // otherwise it was healed while this waited
-        } else if (error.code === 'ERR_BRIDGE_ORDER') this.#batch = Number(await this.#redis.hget(this.#keys.bus('batches'), nodeId) ?? 0) // a failover lost a batch
+        } else if (error.code === 'ERR_BRIDGE_ORDER') this.#batch = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) // Redis lost a batch, or all
         else throw error
       }
     }
   }
 
   /**
-   * Within onAmnesia, when the node is registered anew: numbers begin again, and so does the snapshot, with all routes.
+   * What asserts all routes runs beside an entry that waits for it: a number that both took would make one of them pass for
+   * stored. So a number is taken and used by one at a time, and never set back but by Redis.
+   */
+  #inTurn(attempt: () => Promise<unknown>): Promise<unknown> {
+    const done = this.#attempting.then(attempt)
+    this.#attempting = done.catch(() => undefined)
+    return done
+  }
+
+  #attempt(changes: readonly Change[], routes: readonly (string | number)[], anew: boolean): Promise<unknown> {
+    const { nodeId, generation } = this.#identity()
+    const keys = [this.#keys.bus('generation'), this.#keys.bus('nodes'), this.#keys.bus('batches'), this.#keys.bus('position'), this.#keys.bus('journal'), this.#keys.routes(nodeId)]
+    const argv = [nodeId, ++this.#batch, generation, journalLength, encodeJournalEntry(nodeId, changes), anew ? '1' : '0', ...routes]
+    return retrying(this.#redis, () => runScript(this.#redis, 'journal-append', keys, argv))
+  }
+
+  /**
+   * Within onAmnesia, when the node is registered anew: its snapshot begins again, with all routes.
    * @throws BridgeError ERR_BRIDGE_AMNESIA when Redis lost its data once more
    */
-  async assertAll(routes: readonly Change[]): Promise<void> {
-    this.#batch = 0
-    await this.#append(routes, true, true)
+  assertAll(routes: readonly Change[]): Promise<void> {
+    return this.#append(routes, true, true)
   }
 
   /**
