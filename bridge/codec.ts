@@ -114,6 +114,9 @@ const flagExpiry = 0x10
 const flagBell = 0x20
 const flagReplay = 0x40
 const knownFlags = 0x5f
+/** Not messages either: topics whose publishers the sender of the entry wants held back, or no longer. */
+const recordHold = 0x21
+const recordGo = 0x22
 
 const initialBytes = 4_096
 const noBytes = Buffer.alloc(0)
@@ -163,13 +166,21 @@ export class MessagePacker {
 
   /** Rings the bells of sessions whose owner reads this entry. */
   addBell(sids: Iterable<string>): void {
-    const text = Buffer.from([...sids].join(' '), 'latin1')
+    this.#addRecord(flagBell, Buffer.from([...sids].join(' '), 'latin1'))
+  }
+
+  /** Tells that publishers on `topics` are to be held back for `nodeId`, or no longer. */
+  addHold(nodeId: string, topics: readonly string[], held: boolean): void {
+    this.#addRecord(held ? recordHold : recordGo, Buffer.from([nodeId, ...topics].join('\0')))
+  }
+
+  #addRecord(kind: number, text: Buffer): void {
     if (this.#length + 5 + text.length > this.#bytes.length) {
       const larger = Buffer.allocUnsafe(Math.max(this.#length + 5 + text.length, this.#bytes.length * 2, initialBytes))
       this.#bytes.copy(larger, 0, 0, this.#length)
       this.#bytes = larger
     }
-    this.#bytes[this.#length] = flagBell
+    this.#bytes[this.#length] = kind
     this.#bytes.writeUInt32BE(text.length, this.#length + 1)
     text.copy(this.#bytes, this.#length + 5)
     this.#length += 5 + text.length
@@ -199,11 +210,19 @@ function topicAt(bytes: Buffer, start: number, end: number): string {
   return lastTopic
 }
 
+/** What an entry holds besides messages. */
+export interface OtherRecords {
+  onBell(sid: string): void
+  onHold(nodeId: string, topics: readonly string[], held: boolean): void
+}
+
+const noOthers: OtherRecords = { onBell: () => undefined, onHold: () => undefined }
+
 /**
  * Hands each message of an entry to `each`; payloads and properties are slices of `bytes`.
  * @returns false when the entry is not whole or not ours; what came before the bad record was handed on
  */
-export function unpackMessages(bytes: Buffer, each: (message: Message) => void, onBell: (sid: string) => void = () => undefined): boolean {
+export function unpackMessages(bytes: Buffer, each: (message: Message) => void, other: OtherRecords = noOthers): boolean {
   if (bytes.length === 0 || bytes[0] !== version) return false
   let at = 1
   while (at < bytes.length) {
@@ -213,7 +232,13 @@ export function unpackMessages(bytes: Buffer, each: (message: Message) => void, 
     const qos = flags & 3
     if (end > bytes.length) return false
     if (flags === flagBell) {
-      for (const sid of bytes.toString('latin1', at + 5, end).split(' ')) onBell(sid)
+      for (const sid of bytes.toString('latin1', at + 5, end).split(' ')) other.onBell(sid)
+      at = end
+      continue
+    }
+    if (flags === recordHold || flags === recordGo) {
+      const [nodeId, ...topics] = bytes.toString('utf8', at + 5, end).split('\0')
+      other.onHold(nodeId!, topics, flags === recordHold)
       at = end
       continue
     }

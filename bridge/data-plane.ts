@@ -75,7 +75,7 @@ export class DataPlane {
     this.#reader = new InboxReader(connections, this.#keys, membership.nodeId, {
       onMessage: (message) => receiver.deliver(message),
       onBell: (sid) => receiver.ring(sid),
-      pressure: () => receiver.pressure(),
+      onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),
       onAmnesia: () => this.#heal(),
     })
@@ -272,6 +272,11 @@ export class DataPlane {
   /** A message to be stored first: QoS ≥ 1, or retained; `done` when it is stored for everyone who was subscribed when it came. */
   publish(message: Message, done: () => void): void {
     this.#batches.push(message, done)
+  }
+
+  /** Tells the other nodes whether to hold back who publishes on `topic`: subscribers here are behind. */
+  hold(topic: string, held: boolean): void {
+    for (const nodeId of this.#nodes) if (nodeId !== this.nodeId) this.#links.to(nodeId).hold(topic, held)
   }
 
   // Sessions

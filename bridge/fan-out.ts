@@ -65,8 +65,6 @@ export class FanOut {
       return targets
     })
     this.#links.flush()
-    const pressure = this.#receiver.pressure()
-    if (pressure !== undefined) stored.add(pressure)
     return { table, version: table.version, targets, stored }
   }
 

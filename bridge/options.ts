@@ -15,12 +15,12 @@ export interface DataPlaneOptions {
   readonly onError: (error: Error) => void
 }
 
-/** What a node does with messages; all synchronous but `pressure`. */
+/** What a node does with messages; all synchronous. */
 export interface Receiver {
   /** A message for this node's own subscribers: published here or on another node. */
   deliver(message: Message): void
-  /** What to wait for before more is taken, when subscribers are behind. */
-  pressure(): Promise<void> | undefined
+  /** Another node has subscribers that are behind: publishers on these topics are to be held back for it, or no longer. */
+  hold(nodeId: string, topics: readonly string[], held: boolean): void
   /** A session that is connected here has something in its queue. */
   ring(sid: string): void
   /** A session that is connected here has another owner: its connection must go. */

@@ -30,8 +30,10 @@ export interface ConnectionHost {
   /** Counts a message that this connection does not get. */
   dropped(cause: DropCause, qos: number): void
   violated(connection: Connection, violation: ProtocolViolation): void
-  /** The connection no longer takes deliveries, or takes them again. */
-  slow(connection: Connection, slow: boolean): void
+  /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
+  slow(connection: Connection, topic: string): void
+  /** It has caught up, or is gone. */
+  drained(connection: Connection): void
   /** A session that outlives its connection has something to write. */
   touch(holder: SessionHolder): void
   /** A write for the session was refused: it is another's, or Redis lost its data. */
@@ -74,6 +76,8 @@ export class Connection implements PacketHandler {
   connackWritten = false
   /** Its session outlives it; known with the session. */
   lasting = false
+  /** Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is. */
+  held: Promise<void> | undefined
   /** The client's session, once this node owns it. */
   session: Session | undefined
 
@@ -307,11 +311,11 @@ export class Connection implements PacketHandler {
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match.identifiers)
     if (this.#client.maximumPacketSize !== undefined && frame.length > this.#client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
     if (qos === 0) {
-      if (this.outbox.slow) return this.#drop(qos)
+      if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
       return this.outbox.pushFrame(frame)
     }
     this.#window.push(new Pending(frame, qos, message.expiresAt))
-    this.#checkWaiting()
+    this.#checkWaiting(message.topic)
   }
 
   #send({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
@@ -323,27 +327,22 @@ export class Connection implements PacketHandler {
     return true
   }
 
-  #drop(qos: number): void {
-    this.#host.dropped('slow-subscriber', qos)
-    this.#host.slow(this, true)
-  }
-
   /** What waits for this connection, bytes. */
   get waitingBytes(): number {
     return this.#window.waitingBytes + this.outbox.bytes
   }
 
-  #checkWaiting(): void {
+  #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
     if (this.#client.closed) return // told to go already
     if (waiting > limits.waitingBytesMax) {
       this.#host.dropped('slow-subscriber', 1)
       this.#client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
-    } else if (waiting > limits.outboxHighBytes && this.outbox.slow) this.#host.slow(this, true)
+    } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow) this.#host.slow(this, topic)
   }
 
   #drained(): void {
-    this.#host.slow(this, false)
+    this.#host.drained(this)
     this.#stored?.ring()
     this.#giveRoom()
   }

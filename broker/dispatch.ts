@@ -22,7 +22,7 @@ export class Dispatch implements EngineHost, Receiver {
   readonly packetBytesMax: number
   readonly #events: DispatchEvents
   readonly #table = new LocalTable<Connection>()
-  readonly #pressure = new Pressure<Connection>(limits.slowHoldMs)
+  readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) => this.#plane.hold(topic, held))
   readonly #bySid = new Map<string, Connection>()
   readonly #releasing = new Set<Promise<void>>()
   #plane!: DataPlane
@@ -38,10 +38,21 @@ export class Dispatch implements EngineHost, Receiver {
 
   // From the connections
 
-  publish(message: Message, _from: Connection, done: (() => void) | undefined): void {
+  publish(message: Message, from: Connection, done: (() => void) | undefined): void {
     this.#events.onPublish(message.qos)
     if (done === undefined) this.#plane.publishQos0(message) // at once, whatever Redis does
-    else this.#plane.publish(message, done)
+    else this.#plane.publish(message, () => this.#stored(message, from, done))
+  }
+
+  /** It is stored: acknowledged at once, or when the subscribers that are behind with its topic let go, in the connection's order [MQTT-4.6.0-2]. */
+  #stored({ qos, topic }: Message, from: Connection, done: () => void): void {
+    const clear = qos === 0 ? undefined : this.#pressure.of(topic)
+    if (clear === undefined && from.held === undefined) return done()
+    const held = Promise.all([from.held, clear]).then(() => {
+      if (from.held === held) from.held = undefined
+      done()
+    })
+    from.held = held
   }
 
   /**
@@ -122,9 +133,12 @@ export class Dispatch implements EngineHost, Receiver {
     this.#events.onDrop(cause, qos)
   }
 
-  slow(connection: Connection, slow: boolean): void {
-    if (slow) this.#pressure.slow(connection)
-    else this.#pressure.drained(connection)
+  slow(connection: Connection, topic: string): void {
+    this.#pressure.slow(connection, topic)
+  }
+
+  drained(connection: Connection): void {
+    this.#pressure.drained(connection)
   }
 
   isWanted(topic: string): boolean {
@@ -160,8 +174,8 @@ export class Dispatch implements EngineHost, Receiver {
     }
   }
 
-  pressure(): Promise<void> | undefined {
-    return this.#pressure.clear
+  hold(nodeId: string, topics: readonly string[], held: boolean): void {
+    this.#pressure.other(nodeId, topics, held)
   }
 
   onFenced(): void {

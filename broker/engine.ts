@@ -208,7 +208,8 @@ export class Engine {
     return {
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
-      slow: (connection, slow) => this.#host.slow(connection, slow),
+      slow: (connection, topic) => this.#host.slow(connection, topic),
+      drained: (connection) => this.#host.drained(connection),
       handle: (connection, type, frame) => this.#handle(connection, type, frame),
       touch: (holder) => this.#host.touch(holder),
       moved: (connection) => this.#host.moved(connection),

@@ -33,6 +33,6 @@ export const limits = {
   outboxLowBytes: 256 * 1024,
   /** Bytes waiting for a connection at which it is ended. */
   waitingBytesMax: 16 * 1024 * 1024,
-  /** How long a slow subscriber may hold publishers back before they go on without it. */
+  /** How long a slow subscriber may hold back who publishes to it before they go on without it. */
   slowHoldMs: 1_000,
 } as const

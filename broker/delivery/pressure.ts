@@ -1,26 +1,77 @@
-// How subscribers that are behind hold publishers back, and for how long: a connection that is slow holds everybody up
-// until it has drained, but for `slowHoldMs` at most; after that its own bounds are its own affair until it has drained
-// once. However many are slow one after the other, nobody waits longer for them at a time. State: this node. Bound: one timer
-// per slow connection.
+// How subscribers that are behind hold publishers back. A subscriber that is given QoS ≥ 1 messages while it is behind has their
+// topics held, on every node, until it has drained, but for `holdMs` at most; after that its own bounds are its own affair
+// until it has drained once. Who publishes on a held topic gets its acknowledgement when nobody holds it any more; all others go
+// on, and nobody waits longer than that at a time, however many fall behind one after the other. State: this node. Bounds: topics held by one subscriber, topics held by other nodes, one timer for each holder.
+
+/** What is not held is bounded elsewhere: by the acknowledgements that wait, and by what may wait for a subscriber. */
+const topicsMax = 1_000
+const topicLengthMax = 1_024
+
+class Held {
+  /** Subscribers here, and other nodes by name. */
+  readonly holders = new Set<object | string>()
+  clear!: Promise<void>
+  #done: () => void = () => undefined
+  readonly #timer: NodeJS.Timeout
+
+  constructor(holdMs: number) {
+    this.#timer = setInterval(() => this.#next(), holdMs).unref() // whoever falls behind one after the other
+    this.#next()
+  }
+
+  /** Lets those go that wait, and holds who comes from now on. */
+  #next(): void {
+    this.#done()
+    this.clear = new Promise((resolve) => { this.#done = resolve })
+  }
+
+  end(): void {
+    clearInterval(this.#timer)
+    this.#done()
+  }
+}
+
+interface Slow {
+  readonly topics: Set<string>
+  readonly timer: NodeJS.Timeout
+}
 
 export class Pressure<Subscriber extends object> {
   readonly #holdMs: number
-  readonly #holding = new Map<Subscriber, NodeJS.Timeout>()
+  readonly #tell: (topic: string, held: boolean) => void
+  readonly #held = new Map<string, Held>()
+  readonly #slow = new Map<Subscriber, Slow>()
   /** Had their time and are still behind. */
   readonly #givenUp = new WeakSet<Subscriber>()
-  #waiting: { readonly clear: Promise<void>; readonly done: () => void; readonly timer: NodeJS.Timeout } | undefined
+  /** Node and topic → until when at most: the node may be gone. */
+  readonly #others = new Map<string, NodeJS.Timeout>()
 
-  constructor(holdMs: number) {
+  /** @param tell what the other nodes must know: a topic is held for subscribers here, or no longer */
+  constructor(holdMs: number, tell: (topic: string, held: boolean) => void) {
     this.#holdMs = holdMs
+    this.#tell = tell
   }
 
-  /** `subscriber` is behind. */
-  slow(subscriber: Subscriber): void {
-    if (this.#holding.has(subscriber) || this.#givenUp.has(subscriber)) return
-    this.#holding.set(subscriber, setTimeout(() => {
-      this.#givenUp.add(subscriber)
-      this.#release(subscriber)
-    }, this.#holdMs).unref())
+  /** What who published on `topic` waits for; undefined when nobody is behind with it. */
+  of(topic: string): Promise<void> | undefined {
+    return this.#held.size === 0 ? undefined : this.#held.get(topic)?.clear
+  }
+
+  /** `subscriber` is behind, and was given a message on `topic`. */
+  slow(subscriber: Subscriber, topic: string): void {
+    if (this.#givenUp.has(subscriber) || topic.length > topicLengthMax) return
+    let slow = this.#slow.get(subscriber)
+    if (slow === undefined) {
+      const timer = setTimeout(() => {
+        this.#givenUp.add(subscriber)
+        this.#release(subscriber)
+      }, this.#holdMs).unref()
+      this.#slow.set(subscriber, slow = { topics: new Set(), timer })
+    }
+    if (slow.topics.has(topic) || slow.topics.size >= topicsMax) return
+    slow.topics.add(topic)
+    if (!this.#isHeldHere(topic)) this.#tell(topic, true)
+    this.#hold(topic, subscriber)
   }
 
   /** `subscriber` has drained, or is gone. */
@@ -29,25 +80,46 @@ export class Pressure<Subscriber extends object> {
     this.#release(subscriber)
   }
 
-  #release(subscriber: Subscriber): void {
-    clearTimeout(this.#holding.get(subscriber))
-    this.#holding.delete(subscriber)
-    if (this.#holding.size === 0) this.#goOn()
-  }
-
-  #goOn(): void {
-    clearTimeout(this.#waiting?.timer)
-    this.#waiting?.done()
-    this.#waiting = undefined
-  }
-
-  /** What a publisher waits for before it is acknowledged; undefined when nobody is behind. */
-  get clear(): Promise<void> | undefined {
-    if (this.#holding.size === 0) return undefined
-    if (this.#waiting === undefined) {
-      let done!: () => void
-      this.#waiting = { clear: new Promise((resolve) => { done = resolve }), done, timer: setTimeout(() => this.#goOn(), this.#holdMs).unref() }
+  /** Another node holds topics for its subscribers, or no longer. */
+  other(nodeId: string, topics: readonly string[], held: boolean): void {
+    for (const topic of topics) {
+      const key = `${nodeId} ${topic}`
+      clearTimeout(this.#others.get(key))
+      this.#others.delete(key)
+      if (!held || this.#others.size >= topicsMax) this.#go(topic, nodeId)
+      else {
+        this.#others.set(key, setTimeout(() => this.other(nodeId, [topic], false), this.#holdMs).unref())
+        this.#hold(topic, nodeId)
+      }
     }
-    return this.#waiting.clear
+  }
+
+  #isHeldHere(topic: string): boolean {
+    for (const holder of this.#held.get(topic)?.holders ?? []) if (typeof holder !== 'string') return true
+    return false
+  }
+
+  #hold(topic: string, holder: object | string): void {
+    let held = this.#held.get(topic)
+    if (held === undefined) this.#held.set(topic, held = new Held(this.#holdMs))
+    held.holders.add(holder)
+  }
+
+  #go(topic: string, holder: object | string): void {
+    const held = this.#held.get(topic)
+    if (held?.holders.delete(holder) !== true || held.holders.size > 0) return
+    this.#held.delete(topic)
+    held.end()
+  }
+
+  #release(subscriber: Subscriber): void {
+    const slow = this.#slow.get(subscriber)
+    if (slow === undefined) return
+    clearTimeout(slow.timer)
+    this.#slow.delete(subscriber)
+    for (const topic of slow.topics) {
+      this.#go(topic, subscriber)
+      if (!this.#isHeldHere(topic)) this.#tell(topic, false)
+    }
   }
 }

@@ -1,5 +1,5 @@
 // What the tests of bridge/ share: data planes of one process on one real Redis, what each of them received, and events to
-// wait for. A plane's reader can be held (its subscribers are behind); its connections can be killed from the outside.
+// wait for. A plane's connections can be killed from the outside.
 import { Redis } from 'ioredis'
 import { expect } from 'vitest'
 import { DataPlane } from '../../bridge/data-plane.ts'
@@ -17,21 +17,21 @@ export interface Plane extends AsyncDisposable {
   readonly payloads: string[]
   /** Set when the plane said that it was fenced. */
   fenced: boolean
-  /** While set, the reader of this plane waits for it. */
-  hold: Promise<void> | undefined
+  /** What other nodes wanted held back. */
+  readonly holds: { nodeId: string; topics: readonly string[]; held: boolean }[]
   close(): Promise<void>
 }
 
 export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string; replicas?: number } = {}): Promise<Plane> {
   let closing: Promise<void> | undefined
   const self: { -readonly [K in keyof Plane]: Plane[K] } = {
-    plane: undefined as unknown as DataPlane, received: [], payloads: [], fenced: false, hold: undefined,
+    plane: undefined as unknown as DataPlane, received: [], payloads: [], fenced: false, holds: [],
     close: () => closing ??= self.plane.close(),
     [Symbol.asyncDispose]: () => self.close(),
   }
   self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, durabilityReplicas: options.replicas ?? 0, queueMessagesMax: 1_000, onError: () => undefined }, {
     deliver: (message) => { self.received.push(message); self.payloads.push(message.payload.toString()) },
-    pressure: () => self.hold,
+    hold: (nodeId, topics, held) => { self.holds.push({ nodeId, topics, held }) },
     ring: () => undefined,
     moved: () => undefined,
     onFenced: () => { self.fenced = true },

@@ -318,55 +318,78 @@ describe('local table', () => {
 })
 
 describe('pressure', () => {
-  test('publishers wait until all who are behind have drained', async () => {
-    const pressure = new Pressure<object>(60_000)
+  /** Told to the other nodes: topics held and let go. */
+  const pressureOf = (holdMs: number): { pressure: Pressure<object>; told: string[] } => {
+    const told: string[] = []
+    return { pressure: new Pressure<object>(holdMs, (topic, held) => told.push(`${topic} ${held}`)), told }
+  }
+
+  test('who published on a topic waits until all who are behind with it have drained; others do not wait', async () => {
+    const { pressure, told } = pressureOf(60_000)
     const [one, two] = [{}, {}]
-    expect(pressure.clear).toBeUndefined()
-    pressure.slow(one)
-    pressure.slow(two)
+    expect(pressure.of('t')).toBeUndefined()
+    pressure.slow(one, 't')
+    pressure.slow(two, 't')
+    pressure.slow(two, 'u')
+    expect(pressure.of('other')).toBeUndefined()
     const clear = vi.fn()
-    const waiting = pressure.clear!.then(clear)
+    const waiting = pressure.of('t')!.then(clear)
     pressure.drained(one)
     await nextTurn()
     expect(clear).not.toHaveBeenCalled()
     pressure.drained(two)
     await waiting
-    expect(pressure.clear).toBeUndefined()
+    expect([pressure.of('t'), pressure.of('u')]).toEqual([undefined, undefined])
+    expect(told).toEqual(['t true', 'u true', 't false', 'u false']) // once each, however many hold it here
   })
 
   test('who stays behind holds nobody up longer than its time, and not again before it has drained', async () => {
-    const pressure = new Pressure<object>(20)
+    const { pressure, told } = pressureOf(20)
     const subscriber = {}
-    pressure.slow(subscriber)
+    pressure.slow(subscriber, 't')
     const alive = setTimeout(() => undefined, 5_000) // its timer is unref'd
-    await pressure.clear
+    await pressure.of('t')
+    await vi.waitFor(() => expect(told).toEqual(['t true', 't false']))
     clearTimeout(alive)
-    pressure.slow(subscriber)
-    expect(pressure.clear).toBeUndefined()
+    pressure.slow(subscriber, 't')
+    expect(pressure.of('t')).toBeUndefined()
     pressure.drained(subscriber)
-    pressure.slow(subscriber)
-    expect(pressure.clear).toBeInstanceOf(Promise)
+    pressure.slow(subscriber, 't')
+    expect(pressure.of('t')).toBeInstanceOf(Promise)
     pressure.drained(subscriber)
-    expect(pressure.clear).toBeUndefined()
+    expect(pressure.of('t')).toBeUndefined()
   })
 
-  test('subscribers that fall behind one after the other hold nobody up longer than one of them', async () => {
-    const pressure = new Pressure<object>(100)
-    pressure.slow({})
-    const more = setInterval(() => pressure.slow({}), 40)
-    const start = performance.now()
-    await pressure.clear
+  test('subscribers that fall behind one after the other let go who waits now and then', async () => {
+    const { pressure } = pressureOf(50)
+    pressure.slow({}, 't')
+    const more = setInterval(() => pressure.slow({}, 't'), 10)
+    for (let n = 0; n < 3; n++) await pressure.of('t')
+    expect(pressure.of('t')).toBeInstanceOf(Promise)
     clearInterval(more)
-    expect(performance.now() - start).toBeLessThan(180)
-    expect(pressure.clear).toBeInstanceOf(Promise)
+  })
+
+  test('topics of other nodes are held until they let go, or for as long as a node may hold', async () => {
+    const { pressure, told } = pressureOf(30)
+    pressure.other('b', ['t', 'u'], true)
+    pressure.other('c', ['t'], true)
+    const [t, u] = [pressure.of('t'), pressure.of('u')]
+    pressure.other('b', ['t', 'u'], false)
+    await u
+    expect(pressure.of('t')).toBeInstanceOf(Promise)
+    const alive = setTimeout(() => undefined, 5_000)
+    await t
+    await vi.waitFor(() => expect(pressure.of('t')).toBeUndefined())
+    clearTimeout(alive)
+    expect(told).toEqual([]) // theirs to tell
   })
 
   test('drained of one that was not behind changes nothing', () => {
-    const pressure = new Pressure<object>(60_000)
+    const { pressure } = pressureOf(60_000)
     const subscriber = {}
-    pressure.slow(subscriber)
+    pressure.slow(subscriber, 't')
     pressure.drained({})
-    expect(pressure.clear).toBeInstanceOf(Promise)
+    expect(pressure.of('t')).toBeInstanceOf(Promise)
     pressure.drained(subscriber)
   })
 })
