@@ -81,7 +81,9 @@ export class DataPlane {
     })
     this.#links = new Links(this.#redis, this.#keys, membership.nodeId, { onFenced: () => this.#onFenced(), onOut: (nodeId) => this.#dropNode(nodeId) })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
-    this.#retained = new Retained(this.#redis, this.#keys, membership, { append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence() })
+    this.#retained = new Retained(this.#redis, this.#keys, membership, {
+      barrier: () => this.#journal.barrier(), append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence(),
+    })
     this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options.leaseMs, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),

@@ -1,6 +1,7 @@
 // Who gets a message that was published here: this node's own subscribers, the inboxes of nodes with live subscribers, the
 // queues of sessions. State: none; the table is the routing table of the moment. A batch is handed on twice: ahead of its
-// barrier to whom the table has by then, behind it to whom the barrier brought (bridge/batches.ts keeps the order).
+// barrier to whom the table has by then, behind it to whom the barrier brought (bridge/batches.ts keeps the order). Nobody gets
+// what a client handed in whose session is taken: it is not acknowledged here, and comes again, or came, elsewhere.
 import { diagnostics } from './diagnostics.ts'
 import type { Links } from './links.ts'
 import type { Message } from './message.ts'
@@ -58,7 +59,7 @@ export class FanOut {
     const targets = batch.map((message) => {
       const targets = table.match(message.topic)
       if (message.qos === 0) this.qos0(message)
-      else {
+      else if (message.from?.isTaken !== true) {
         this.#receiver.deliver(message)
         this.#toNodes(message, targets.everything, stored)
       }
@@ -80,7 +81,7 @@ export class FanOut {
     const told = this.#retained.tell(batch)
     if (told !== undefined) stored.add(told)
     for (const [i, message] of batch.entries()) {
-      if (message.qos === 0) continue
+      if (message.qos === 0 || message.from?.isTaken === true) continue
       const before = targets[i]!
       const { everything, sessions } = changed ? table.match(message.topic) : before
       if (everything !== before.everything) this.#toNodes(message, everything.filter((nodeId) => !before.everything.includes(nodeId)), stored)

@@ -16,6 +16,8 @@ export interface Message {
   readonly publisher: string | undefined
   /** The publisher's session: for No Local of sessions with queues, and, with n > 0, the identity of a QoS 2 message; on its own node only. */
   readonly origin: { readonly sid: string; readonly n: number } | undefined
+  /** The session of the connection that handed it in. Once that is taken, its client publishes elsewhere, and what this node still has of it comes too late. */
+  readonly from?: { readonly isTaken: boolean } | undefined
   /** A Retained Message because of a SUBSCRIBE, on its way through the session's queue: delivered with RETAIN 1 [MQTT-3.3.1-8]. */
   readonly replay?: boolean
   /** Encoded frames of this message, by variant; filled by who encodes (broker/wire/publish.ts). */

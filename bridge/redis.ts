@@ -129,8 +129,13 @@ export async function retrying<T>(redis: Redis, attempt: () => Promise<T>): Prom
     } catch (reason) {
       const error = toBridgeError(reason)
       if (!error.retryable || error.code === 'ERR_BRIDGE_AMNESIA') throw error
-      await whenReady(redis)
-      await new Promise((resolve) => setTimeout(resolve, 20)) // Redis answers, but not as we like: full, loading, or a NOSCRIPT just mended
+      await retryTime(redis)
     }
   }
+}
+
+/** Resolves when trying again may help: the connection is there; and Redis may have answered, but not as we like: full, loading, or a NOSCRIPT just mended. */
+export async function retryTime(redis: Redis): Promise<void> {
+  await whenReady(redis)
+  await new Promise((resolve) => setTimeout(resolve, 20))
 }

@@ -8,7 +8,7 @@ import { diagnostics } from './diagnostics.ts'
 import { toBridgeError } from './errors.ts'
 import { partitions, shardOf, type Keys } from './keys.ts'
 import { identityOf, type Message } from './message.ts'
-import { retrying, type Redis } from './redis.ts'
+import { retrying, retryTime, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
@@ -34,6 +34,7 @@ interface Stored {
 }
 
 export interface RetainedEvents {
+  barrier(): Promise<void>
   append(changes: readonly Change[]): Promise<void>
   /** A partition has no place for us: resolves when it has again, rejects when we were declared dead. */
   onFenced(): Promise<void>
@@ -122,15 +123,21 @@ export class Retained {
 
   async #write(shard: number, records: readonly Stored[]): Promise<void> {
     const keys = (['appended', 'retained', 'published', 'due'] as const).map((noun) => this.#keys.partition(shard, noun))
-    const argv = records.flatMap(({ argv }) => argv)
     for (;;) {
+      // A client that moved on may have set a newer value elsewhere: what this node still had of it comes too late. Behind the
+      // barrier this node knows; a node that stands still between the two for a whole lease has no place in the partition.
+      await this.#events.barrier()
+      const live = records.filter(({ message }) => message.from?.isTaken !== true)
+      if (live.length === 0) return
       try {
-        const fresh = await retrying(this.#redis, () => runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...argv])) as number[]
-        for (const [i, { message }] of records.entries()) if (fresh[i] === 1) this.#fresh.add(message)
+        const fresh = await runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...live.flatMap(({ argv }) => argv)]) as number[]
+        for (const [i, { message }] of live.entries()) if (fresh[i] === 1) this.#fresh.add(message)
         return
       } catch (reason) {
-        if (toBridgeError(reason).code !== 'ERR_BRIDGE_FENCED') throw reason
-        await this.#events.onFenced() // heals when Redis lost its data; otherwise it rejects
+        const error = toBridgeError(reason)
+        if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced() // heals when Redis lost its data; otherwise it rejects
+        else if (!error.retryable) throw error
+        else await retryTime(this.#redis)
       }
     }
   }

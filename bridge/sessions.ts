@@ -43,6 +43,8 @@ export interface Session {
   readonly incoming: ReadonlyMap<number, { readonly n: number; readonly published: boolean }>
   /** Number of its last QoS 2 publish. */
   n: number
+  /** Another connection of its client has it. */
+  isTaken: boolean
 }
 
 export interface SessionEvents {
@@ -186,7 +188,7 @@ export class Sessions {
     for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
     const session: Session = {
       sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : new Map<string, StoredSubscription>(), inFlight: decodeInFlight(inFlight),
-      incoming: new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0,
+      incoming: new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0, isTaken: false,
     }
     const old = this.#own.get(known)
     if (old !== undefined) {
@@ -205,6 +207,7 @@ export class Sessions {
     const session = this.#own.get(sid)
     // Of two claims the earlier one may be journaled later: it is no news to the later one.
     if (session === undefined || epochOf(owner) <= epochOf(session.owner)) return
+    session.isTaken = true
     this.#own.delete(sid)
     this.#events.onMoved(session)
   }

@@ -66,6 +66,7 @@ export class Connection implements PacketHandler {
   /** QoS 0 publishes among them: retained ones, and those behind one. */
   #retaining = 0
   #held = false
+  #whenPublished: (() => void) | undefined
   readonly #requests = new Requests((type, frame) => this.#host.handle(this, type, frame))
   /** Topics delivered live while Retained Messages are being sent. */
   #replaying: Set<string> | undefined
@@ -152,6 +153,11 @@ export class Connection implements PacketHandler {
     return this.#closed
   }
 
+  /** Resolves when all that it published is stored; once, and when nothing more comes. */
+  published(): Promise<void> {
+    return this.#publishing === 0 ? Promise.resolve() : new Promise((resolve) => { this.#whenPublished = resolve })
+  }
+
   /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
   takenOver(): void {
     if (this.#closed) return
@@ -206,6 +212,7 @@ export class Connection implements PacketHandler {
       this.#publishing--
       this.#requests.completed()
       this.#publishingBytes -= bytes
+      if (this.#publishing === 0) this.#whenPublished?.()
       if (this.#closed) return
       if (qos === 0) this.#retaining--
       else {
@@ -221,7 +228,7 @@ export class Connection implements PacketHandler {
   #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
     return {
       topic, payload, qos, retain, properties, publisher: this.#client.id ?? undefined,
-      expiresAt: expirySeconds < 0 ? 0 : Date.now() + expirySeconds * 1_000, origin: this.#origin, frames: undefined,
+      expiresAt: expirySeconds < 0 ? 0 : Date.now() + expirySeconds * 1_000, origin: this.#origin, from: this.session, frames: undefined,
     }
   }
 

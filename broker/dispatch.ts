@@ -201,7 +201,8 @@ export class Dispatch implements EngineHost, Receiver {
     if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
     const { sessionExpiryInterval, version } = connection.client
     const expiry = version === 5 && sessionExpiryInterval !== undefined ? (sessionExpiryInterval >= 0xffffffff ? -1 : sessionExpiryInterval) : undefined
-    const releasing = this.#plane.sessions.release(session, farewell, expiry).catch((error: unknown) => this.#events.onError(error as Error))
+    // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
+    const releasing = connection.published().then(() => this.#plane.sessions.release(session, farewell, expiry)).catch((error: unknown) => this.#events.onError(error as Error))
       .finally(() => this.#releasing.delete(releasing))
     this.#releasing.add(releasing)
   }

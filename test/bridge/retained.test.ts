@@ -8,6 +8,8 @@ import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
+import type { Session } from '../../bridge/index.ts'
+import { startLink } from './link.ts'
 import { keys, killConnections, listen, messageOf, openClient, publish, retainedOf, startPlane, type Plane } from './planes.ts'
 
 let redis: TestRedis
@@ -192,4 +194,27 @@ test('planes that set and clear the same topics at the same time end with every 
     const wanted = await stored()
     for (const plane of [a, b]) expect(await retainedOf(plane, '#'), `seed ${random.seed} round ${round}`).toEqual(wanted)
   }
+})
+
+test('a client that moved on has set a newer value: what its old node still had of it does not take its place, nor come behind it', async () => {
+  await using link = await startLink(redis)
+  await using a = await startPlane(redis, 'a', { url: link.url })
+  await using b = await startPlane(redis, 'b')
+  await b.plane.subscribed('x/#', RouteKind.everything)
+  const claim = ({ plane }: Plane): Promise<Session> => plane.sessions.claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined })
+  const old = await claim(a)
+  await retain(a, 'x/1', 'first', { from: old })
+  link.freeze()
+  let acknowledged = false
+  a.plane.publish(messageOf('x/1', 'second', { retain: true, from: old }), () => { acknowledged = true })
+  const session = await claim(b)
+  await retain(b, 'x/1', 'second', { from: session })
+  await retain(b, 'x/1', 'third', { from: session })
+  link.thaw()
+  await expect.poll(() => old.isTaken).toBe(true)
+  await retain(a, 'x/2', 'by another client') // behind it
+  expect(await stored()).toEqual(['x/1=third', 'x/2=by another client'])
+  await expect.poll(() => b.payloads.at(-1)).toBe('by another client')
+  expect(b.payloads).toEqual(['first', 'second', 'third', 'by another client'])
+  expect(acknowledged).toBe(true) // to nobody: its connection was taken over
 })
