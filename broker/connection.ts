@@ -6,13 +6,13 @@
 import type { Duplex } from 'node:stream'
 import type { Message, Session, SessionHolder } from '../bridge/index.ts'
 import { Incoming } from './delivery/incoming.ts'
-import { Outbox } from './delivery/outbox.ts'
+import { Outbox, type OutboxHost } from './delivery/outbox.ts'
 import { Requests } from './delivery/requests.ts'
 import type { Match } from './delivery/local-table.ts'
 import { Pending } from './delivery/pending.ts'
 import { StoredSession } from './delivery/stored-session.ts'
-import { Window } from './delivery/window.ts'
-import type { AedesClient } from './engine.ts'
+import { Window, type WindowHost } from './delivery/window.ts'
+import type { AedesClient } from './aedes-client.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import { PacketType } from './wire/control-packets.ts'
@@ -23,6 +23,7 @@ import { acknowledgement, publishFrame } from './wire/publish.ts'
 /** What a connection needs of the node around it. */
 export interface ConnectionHost {
   readonly packetBytesMax: number
+  readonly topicAliasMax: number
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
   /** Any packet that is not ours: Aedes has it. */
@@ -46,15 +47,20 @@ export interface ConnectionHost {
 
 export type DropCause = 'slow-subscriber' | 'too-large' | 'expired'
 
-export class Connection implements PacketHandler {
+const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
+/** Before CONNACK nothing is delivered. */
+const noWindow = new Window<Pending>(0, { put: () => false })
+
+export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending> {
   readonly stream: Duplex
   readonly #host: ConnectionHost
   readonly #reader: PacketReader
   readonly outbox: Outbox
   /** Filters of the SUBSCRIBE that Aedes is working on → whether the connection did not have them before. */
-  readonly isNew = new Map<string, boolean>()
-  #client!: AedesClient
-  #window = new Window<Pending>(1, () => false)
+  isNew: Map<string, boolean> | undefined
+  /** Made for it by Aedes, and tied to it at once. */
+  client!: AedesClient
+  #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
   #mqtt5 = false
   #origin: Message['origin']
@@ -67,12 +73,14 @@ export class Connection implements PacketHandler {
   #retaining = 0
   #held = false
   #whenPublished: (() => void) | undefined
-  readonly #requests = new Requests((type, frame) => this.#host.handle(this, type, frame))
+  /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
+  #requests: Requests | undefined
   /** Topics delivered live while Retained Messages are being sent. */
   #replaying: Set<string> | undefined
   #replays = 0
-  readonly #room: (() => void)[] = []
-  #incoming = new Incoming(undefined)
+  #room: (() => void)[] | undefined
+  /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
+  #known: Incoming | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
   /** Its session outlives it; known with the session. */
@@ -85,27 +93,19 @@ export class Connection implements PacketHandler {
   constructor(stream: Duplex, host: ConnectionHost) {
     this.stream = stream
     this.#host = host
-    this.#reader = new PacketReader(this, { packetBytesMax: host.packetBytesMax, topicAliasMax: limits.topicAliasMax })
-    this.outbox = new Outbox(stream, { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }, () => this.#drained())
+    this.#reader = new PacketReader(this, host)
+    this.outbox = new Outbox(stream, outboxLimits, this)
   }
 
-  /** Ties the connection to the client that Aedes made for it. */
-  attach(client: AedesClient): void {
-    this.#client = client
-    this.stream.on('data', (chunk: Buffer) => {
-      this.#reader.feed(chunk)
-      // A client need not wait for CONNACK, and may write far more than it reads: neither is kept without end.
-      if (!this.#connected && this.#reader.level > 0 && this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
-      else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting()
-    })
+  feed(chunk: Buffer): void {
+    this.#reader.feed(chunk)
+    // A client need not wait for CONNACK, and may write far more than it reads: neither is kept without end.
+    if (!this.#connected && this.#reader.level > 0 && this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
+    else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting()
   }
 
   get clientId(): string {
-    return this.#client.id ?? ''
-  }
-
-  get client(): AedesClient {
-    return this.#client
+    return this.client.id ?? ''
   }
 
   /** Whether its session has a queue. */
@@ -124,9 +124,9 @@ export class Connection implements PacketHandler {
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   connected(): void {
     this.#connected = true
-    this.#mqtt5 = this.#client.version === 5
-    const receiveMaximum = Math.min(this.#client.receiveMaximum, limits.inFlightMax)
-    this.#window = new Window(receiveMaximum, (pending, messageId) => this.#send(pending, messageId))
+    this.#mqtt5 = this.client.version === 5
+    const receiveMaximum = Math.min(this.client.receiveMaximum, limits.inFlightMax)
+    this.#window = new Window(receiveMaximum, this)
     if (this.lasting && this.session !== undefined) {
       this.#stored = new StoredSession(this.session, receiveMaximum, {
         write: (message, messageId, dup) => this.#writeStored(message, messageId, dup),
@@ -135,12 +135,16 @@ export class Connection implements PacketHandler {
         touch: (holder) => this.#host.touch(holder),
         moved: () => this.#host.moved(this),
       })
-      this.#incoming = new Incoming(this.#stored)
+      this.#known = new Incoming(this.#stored)
       this.#origin = { sid: this.session.sid, n: 0 }
       this.#stored.start()
     }
     this.stream.resume()
     this.#reader.resume()
+  }
+
+  get #incoming(): Incoming {
+    return this.#known ??= new Incoming(undefined)
   }
 
   /** Something may be in the session's queue. */
@@ -163,20 +167,20 @@ export class Connection implements PacketHandler {
     if (this.#closed) return
     this.#closed = true
     this.#stored?.close()
-    if (this.#client.version === 5 && this.connackWritten) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
+    if (this.client.version === 5 && this.connackWritten) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
     this.outbox.flush()
-    this.#client.close() // not its `disconnect`, which says nothing between CONNACK and the end of CONNECT's handling
+    this.client.close() // not its `disconnect`, which says nothing between CONNACK and the end of CONNECT's handling
   }
 
   closed(): void {
     this.#closed = true
     this.#stored?.close()
-    if (this.session !== undefined) this.#host.released(this, this.#client._disconnected)
+    if (this.session !== undefined) this.#host.released(this, this.client._disconnected)
     this.#reader.close()
     this.#window.clear()
     this.outbox.close()
-    this.#drained()
-    this.#requests.clear()
+    this.onDrain()
+    this.#requests?.clear()
   }
 
   // From the client
@@ -185,13 +189,14 @@ export class Connection implements PacketHandler {
     this.#alive()
     if (type === PacketType.connect) this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
-    this.#requests.take(type, frame)
-    if (this.#requests.waiting >= limits.controlPacketsMax) this.#hold()
+    const requests = this.#requests ??= new Requests(this.#publishing, (type, frame) => this.#host.handle(this, type, frame))
+    requests.take(type, frame)
+    if (requests.waiting >= limits.controlPacketsMax) this.#hold()
   }
 
   /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
   answered(): void {
-    this.#requests.answered()
+    this.#requests?.answered()
     queueMicrotask(() => this.#goOn())
   }
 
@@ -204,13 +209,13 @@ export class Connection implements PacketHandler {
     if (qos === 2 && !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))) return
     const bytes = payload.length + topic.length
     this.#publishing++
-    this.#requests.published()
+    this.#requests?.published()
     this.#publishingBytes += bytes
     if (this.#publishing >= limits.publishingMax || this.#publishingBytes >= limits.publishingBytesMax) this.#hold()
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     const done = (): void => {
       this.#publishing--
-      this.#requests.completed()
+      this.#requests?.completed()
       this.#publishingBytes -= bytes
       if (this.#publishing === 0) this.#whenPublished?.()
       if (this.#closed) return
@@ -227,7 +232,7 @@ export class Connection implements PacketHandler {
 
   #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
     return {
-      topic, payload, qos, retain, properties, publisher: this.#client.id ?? undefined,
+      topic, payload, qos, retain, properties, publisher: this.client.id ?? undefined,
       expiresAt: expirySeconds < 0 ? 0 : Date.now() + expirySeconds * 1_000, origin: this.#origin, from: this.session, frames: undefined,
     }
   }
@@ -235,7 +240,7 @@ export class Connection implements PacketHandler {
   #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     if (qos === 0) return // there is nothing to say it with
     if (this.#mqtt5) this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
-    else this.#client.emit('error', new Error('not authorized to publish')) // 3.1.1 has no way to say it [MQTT-3.3.5-2]
+    else this.client.emit('error', new Error('not authorized to publish')) // 3.1.1 has no way to say it [MQTT-3.3.5-2]
   }
 
   onPuback(messageId: number): void {
@@ -289,7 +294,7 @@ export class Connection implements PacketHandler {
     if (!dup && message.expiresAt !== 0 && message.expiresAt <= Date.now()) return this.#host.dropped('expired', qos), undefined
     const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match?.identifiers)
-    if (this.#client.maximumPacketSize !== undefined && frame.length > this.#client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
+    if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
     this.outbox.pushDelivery(frame, messageId, dup)
     return qos
   }
@@ -316,7 +321,7 @@ export class Connection implements PacketHandler {
     if (this.#closed || !this.#connected) return // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
     const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match.identifiers)
-    if (this.#client.maximumPacketSize !== undefined && frame.length > this.#client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
+    if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
     if (qos === 0) {
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
       return this.outbox.pushFrame(frame)
@@ -325,7 +330,7 @@ export class Connection implements PacketHandler {
     this.#checkWaiting(message.topic)
   }
 
-  #send({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
+  put({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
     if (expiresAt !== 0 && expiresAt <= Date.now()) {
       this.#host.dropped('expired', qos)
       return false
@@ -341,14 +346,14 @@ export class Connection implements PacketHandler {
 
   #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
-    if (this.#client.closed) return // told to go already
+    if (this.client.closed) return // told to go already
     if (waiting > limits.waitingBytesMax) {
       this.#host.dropped('slow-subscriber', 1)
-      this.#client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
+      this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
     } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow) this.#host.slow(this, topic)
   }
 
-  #drained(): void {
+  onDrain(): void {
     this.#host.drained(this)
     this.#stored?.ring()
     this.#giveRoom()
@@ -357,12 +362,14 @@ export class Connection implements PacketHandler {
   /** Resolves when there is room for more: at once, or when what waits in outbox and window has drained. */
   roomForMore(): Promise<void> {
     if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxHighBytes)) return Promise.resolve()
-    return new Promise((resolve) => this.#room.push(resolve))
+    return new Promise((resolve) => (this.#room ??= []).push(resolve))
   }
 
   #giveRoom(): void {
-    if (this.#room.length === 0 || (!this.#closed && (this.outbox.slow || this.#window.waitingBytes > limits.outboxLowBytes))) return
-    for (const resolve of this.#room.splice(0)) resolve()
+    const room = this.#room
+    if (room === undefined || (!this.#closed && (this.outbox.slow || this.#window.waitingBytes > limits.outboxLowBytes))) return
+    this.#room = undefined
+    for (const resolve of room) resolve()
   }
 
   #acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {
@@ -379,8 +386,8 @@ export class Connection implements PacketHandler {
   }
 
   #goOn(): void {
-    this.#requests.goOn()
-    if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || this.#requests.waiting > 0) return
+    if (this.#requests?.goOn() === false) this.#requests = undefined
+    if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || (this.#requests?.waiting ?? 0) > 0) return
     this.#held = false
     this.stream.resume()
     this.#reader.resume()
@@ -388,7 +395,7 @@ export class Connection implements PacketHandler {
 
   /** A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read. */
   #alive(): void {
-    if (this.#client._keepaliveInterval > 0) this.#client._keepaliveTimer?.refresh()
+    if (this.client._keepaliveInterval > 0) this.client._keepaliveTimer?.refresh()
   }
 
   /** While we hold it back the client cannot be blamed for its silence. */

@@ -1,14 +1,16 @@
-// The only file that reaches into Aedes and mqtt-packet. Aedes keeps CONNECT, SUBSCRIBE, UNSUBSCRIBE, keep alive, wills and
-// the end of a connection; PUBLISH and its acknowledgements are ours (connection.ts). Two hooks do it: inbound, the bytes
-// of a connection come to our reader and only other packets go on to Aedes' parser; outbound, mqtt-packet's writeToStream
+// With aedes-client.ts the only file that reaches into Aedes and mqtt-packet. Aedes keeps CONNECT, SUBSCRIBE, UNSUBSCRIBE, keep
+// alive, wills and the end of a connection; PUBLISH and its acknowledgements are ours (connection.ts). Two hooks do it: inbound,
+// the bytes of a connection come to our reader and only other packets go on to Aedes; outbound, mqtt-packet's writeToStream
 // hands what Aedes writes to the connection's outbox. Each assumption about Aedes' insides has a contract test in
-// test/conformance/engine.test.ts, so that an upgrade fails loudly and here. State: the connections of this process.
+// test/conformance/engine.test.ts or aedes-client.test.ts, so that an upgrade fails loudly and here. State: the connections of
+// this process.
 import { Aedes } from 'aedes'
-import mqttPacket, { type IPublishPacket, type ISubscribePacket, type Packet } from 'mqtt-packet'
+import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
 import { SessionOption, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
+import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './aedes-client.ts'
 import type { Config } from './config.ts'
 import { Connection, type ConnectionHost } from './connection.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
@@ -18,48 +20,13 @@ import { PacketType } from './wire/control-packets.ts'
 import { messageOf } from './wire/publish.ts'
 import { joinSuback, splitSubscribe } from './wire/suback.ts'
 
+/** Aedes' listener of a parser's `packet`. */
+type Enqueue = (this: { client: AedesClient }, packet: Packet) => void
 type Done = (error?: Error | null) => void
-type Listener = (packet: unknown, done: () => void) => void
-
-/** What of an Aedes client we rely on. */
-export interface AedesClient extends EventEmitter {
-  readonly id: string | null
-  readonly version: number
-  readonly clean: boolean
-  readonly receiveMaximum: number
-  readonly maximumPacketSize: number | undefined
-  /** Seconds; 0xFFFFFFFF: never. DISCONNECT may change it. */
-  readonly sessionExpiryInterval: number | undefined
-  readonly _cleanStart: boolean
-  readonly _will: WillPacket | undefined
-  /** The client sent a DISCONNECT that makes its will void. */
-  readonly _disconnected: boolean
-  readonly closed: boolean
-  subscriptions: Record<string, AedesSubscription>
-  readonly _keepaliveTimer: NodeJS.Timeout | null
-  readonly _keepaliveInterval: number
-  _parsingBatch: number
-  _nextBatch: (error?: Error) => void
-  readonly _parser: EventEmitter & { parse(bytes: Buffer): number }
-  disconnect(options: { reasonCode: number }, done?: () => void): void
-  close(done?: () => void): void
-}
-
-interface AedesSubscription {
-  readonly qos: 0 | 1 | 2
-  readonly func: Listener
-  readonly nl?: boolean
-  readonly rap?: boolean
-  readonly rh?: 0 | 1 | 2
-  readonly si?: number
-}
-
-type WillPacket = Omit<IPublishPacket, 'cmd'> & { readonly properties?: { readonly willDelayInterval?: number } }
-
 interface AedesInsides extends EventEmitter {
   clients: Record<string, AedesClient>
   brokers: Record<string, unknown>
-  handle(stream: Duplex, request?: IncomingMessage): AedesClient
+  handle(stream: AedesStream, request?: IncomingMessage): AedesClient
   listen(): Promise<void>
   close(done: () => void): void
   publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
@@ -71,7 +38,7 @@ interface AedesInsides extends EventEmitter {
 }
 
 /** What a node does for its engine. */
-export interface EngineHost extends Omit<ConnectionHost, 'violated' | 'handle'> {
+export interface EngineHost extends Omit<ConnectionHost, 'violated' | 'handle' | 'topicAliasMax'> {
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
@@ -92,37 +59,77 @@ export interface EngineHost extends Omit<ConnectionHost, 'violated' | 'handle'> 
 /** The message of a packet as Aedes and its persistences hold it. */
 export const messageOfPacket = (packet: Omit<IPublishPacket, 'cmd'>): Message => messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 }))
 
-/** Connections by the stream that Aedes writes to: the outbound hook. */
-const connections = new WeakMap<object, Connection>()
 const writeToStream = mqttPacket.writeToStream
 mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
-  const connection = connections.get(stream)
-  if (connection === undefined) return writeToStream(packet, stream, options)
+  if (!((stream as unknown) instanceof AedesStream)) return writeToStream(packet, stream, options)
+  const { connection } = stream as unknown as AedesStream
   if (connection.isClosed) return true // taken over while Aedes was still at it: a CONNACK would be the second one of the client
   if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present // [MQTT-3.2.2-2], also without subscriptions
   const whole = packet.cmd === 'suback' ? joinSuback(packet) : packet
   if (whole !== undefined) connection.outbox.push(mqttPacket.generate(whole, options))
-  if (packet.cmd === 'connack') connection.connackWritten = true
   if (packet.cmd === 'unsuback' || (packet.cmd === 'suback' && whole !== undefined)) connection.answered()
   if (packet.cmd === 'disconnect') connection.outbox.flush() // Aedes cuts the connection next
-  return true
+  if (packet.cmd !== 'connack') return true
+  connection.connackWritten = true
+  return (packet.reasonCode ?? packet.returnCode) !== 0 // false: Aedes waits, see `accepted`
 }, { cacheNumbers: writeToStream.cacheNumbers })
+
+/** mqtt-packet's parsers by protocol version, 0 before it is known. Frames are whole, so that one parser serves all connections. */
+const parsers = new Map<number, { readonly parse: (frame: Buffer) => number; packet: Packet | undefined; error: Error | undefined }>()
+
+/** @throws whatever mqtt-packet makes of a packet that it does not like */
+function parse(frame: Buffer, version: number): Packet {
+  let parser = parsers.get(version)
+  if (parser === undefined) {
+    const made = mqttPacket.parser({ protocolVersion: version }) as EventEmitter & { parse(frame: Buffer): number }
+    const shared = { parse: (whole: Buffer) => made.parse(whole), packet: undefined as Packet | undefined, error: undefined as Error | undefined }
+    made.on('packet', (packet: Packet) => { shared.packet = packet })
+    made.on('error', (error: Error) => { shared.error = error })
+    parsers.set(version, parser = shared)
+  }
+  parsers.delete(version) // what throws may have left something behind
+  const left = parser.parse(frame)
+  const { packet, error } = parser
+  if (error !== undefined || packet === undefined || left > 0) throw error ?? new Error('not one packet')
+  parser.packet = undefined
+  parsers.set(version, parser)
+  return packet
+}
+
+/** Of a stream: the connection that it is. */
+const connectionOf = Symbol('connection')
+type Stream = Duplex & { [connectionOf]?: Connection }
+
+function onData(this: Stream, chunk: Buffer): void {
+  this[connectionOf]!.feed(chunk)
+}
+
+function onEnd(this: Stream): void {
+  this[connectionOf]!.client.close()
+}
+
+function onError(this: Stream, error: Error): void {
+  const { client } = this[connectionOf]!
+  if (!client.closed) client.emit('error', error)
+}
 
 export class Engine {
   readonly #aedes: AedesInsides
   readonly #host: EngineHost
   readonly #bridge: Bridge
-  readonly #byClient = new WeakMap<object, Connection>()
+  readonly #connectionHost: ConnectionHost
+  #enqueue: Enqueue | undefined
   readonly #open = new Set<Connection>()
   /** Client Identifier → the connection that claimed its session last. */
   readonly #claimed = new Map<string, Connection>()
-  /** Deliver functions that Aedes registers for client subscriptions → whose they are. */
-  readonly #subscriptions = new WeakMap<Listener, { connection: Connection; filter: string; subscription: AedesSubscription }>()
+  #noted: Noted | undefined
+  readonly #note = (noted: Noted): void => { this.#noted = noted }
   readonly #excusing: NodeJS.Timeout
 
   constructor(name: string, bridge: Bridge, config: Config, host: EngineHost) {
     this.#host = host
     this.#bridge = bridge
+    this.#connectionHost = this.#hostOfConnections()
     this.#aedes = new Aedes({
       id: name,
       mq: this.#mq(),
@@ -167,45 +174,49 @@ export class Engine {
   // The two hooks
 
   /** Serves one connection until it closes. */
-  handle(stream: Duplex, request?: IncomingMessage): void {
-    const connection = new Connection(stream, { ...this.#connectionHost, packetBytesMax: this.#host.packetBytesMax })
-    connections.set(stream, connection)
-    const client = this.#aedes.handle(stream, request)
-    // Inbound: our reader instead of Aedes', which reads the next packet only when the last one is done.
-    stream.removeAllListeners('readable')
-    client._parsingBatch = 0 // 1 until Aedes reads for the first time, which it never does here
-    client._nextBatch = (error) => {
-      client._parsingBatch = 0
-      if (error !== undefined && error !== null) client.emit('error', error)
-    }
-    client.subscriptions = this.#trap(connection)
-    this.#byClient.set(client, connection)
+  handle(stream: Stream, request?: IncomingMessage): void {
+    const connection = new Connection(stream, this.#connectionHost)
+    const client = this.#aedes.handle(new AedesStream(stream, connection), request)
+    this.#enqueue ??= (client._parser as EventEmitter).listeners('packet')[0] as Enqueue
+    strip(client)
+    client.subscriptions = new Proxy(Object.create(null) as Record<string, AedesSubscription>, new Trap(connection, this.#note))
     this.#open.add(connection)
-    client.once('connected', () => connection.connected())
-    stream.once('close', () => {
-      connection.closed()
-      this.#open.delete(connection)
-      if (this.#claimed.get(connection.clientId) === connection) this.#claimed.delete(connection.clientId)
-    })
-    connection.attach(client)
+    connection.client = client
+    stream[connectionOf] = connection
+    stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', this.#closed)
   }
+
+  readonly #closed = (() => {
+    // eslint-disable-next-line @typescript-eslint/no-this-alias -- a listener of all streams: `this` in it is the stream
+    const engine = this
+    return function (this: Stream): void {
+      const connection = this[connectionOf]!
+      connection.client.close()
+      connection.closed()
+      engine.#open.delete(connection)
+      if (engine.#claimed.get(connection.clientId) === connection) engine.#claimed.delete(connection.clientId)
+    }
+  })()
 
   /** Everything that is not PUBLISH or an acknowledgement goes on to Aedes, whatever it makes of it. */
   #handle(connection: Connection, type: number, frame: Buffer): void {
     const { client } = connection
     try {
-      if (type === PacketType.subscribe) {
-        const parser = mqttPacket.parser({ protocolVersion: client.version })
-        parser.on('packet', (packet) => { for (const part of splitSubscribe(packet as ISubscribePacket)) client._parser.emit('packet', part) })
-        parser.parse(frame)
-      } else client._parser.parse(frame)
+      const packet = parse(frame, type === PacketType.connect ? 0 : client.version)
+      for (const part of packet.cmd === 'subscribe' ? splitSubscribe(packet) : [packet]) {
+        client._parsingBatch = 0
+        client._nextBatch = (error) => { if (error !== undefined && error !== null) client.emit('error', error) }
+        this.#enqueue!.call({ client }, part)
+        client._nextBatch = nothing // Aedes has taken it along; what it calls otherwise is to read on
+      }
     } catch (error) {
       client.emit('error', error)
     }
   }
 
-  get #connectionHost(): Omit<ConnectionHost, 'packetBytesMax'> {
+  #hostOfConnections(): ConnectionHost {
     return {
+      packetBytesMax: this.#host.packetBytesMax, topicAliasMax: limits.topicAliasMax,
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
       slow: (connection, topic) => this.#host.slow(connection, topic),
@@ -222,23 +233,11 @@ export class Engine {
     }
   }
 
-  /** What Aedes notes as a client's subscriptions: tells us whose the deliver function is that it registers next. */
-  #trap(connection: Connection): Record<string, AedesSubscription> {
-    return new Proxy(Object.create(null) as Record<string, AedesSubscription>, {
-      set: (target, filter: string, subscription: AedesSubscription) => {
-        connection.isNew.set(filter, target[filter] === undefined)
-        target[filter] = subscription
-        this.#subscriptions.set(subscription.func, { connection, filter, subscription })
-        return true
-      },
-    })
-  }
-
   // Sessions
 
   /** CONNECT: the session first; Aedes goes on with what it is told. */
   #claim(client: AedesClient, done: (error: Error | null, ok: boolean) => void): void {
-    const connection = this.#byClient.get(client)!
+    const { connection } = client.conn
     const never = client.sessionExpiryInterval! >= 0xffffffff
     const will = client._will
     this.#host.claim(connection, {
@@ -254,12 +253,13 @@ export class Engine {
   #persistence(): unknown {
     const nothing = (): Promise<void> => Promise.resolve()
     const none = (): Readable => Readable.from([])
+    const noRetained = { pipe: () => undefined }
     return {
       setup: async () => nothing(),
       subscriptionsByClient: ({ id }: { id: string }) => Promise.resolve(this.#storedSubscriptions(id)),
-      removeSubscriptions: (client: AedesClient, filters: readonly string[]) => this.#host.forget(this.#byClient.get(client)!, filters),
+      removeSubscriptions: (client: AedesClient, filters: readonly string[]) => this.#host.forget(client.conn.connection, filters),
       addSubscriptions: nothing, cleanSubscriptions: nothing, putWill: nothing, delWill: nothing, storeRetained: nothing,
-      streamWill: none, outgoingStream: none, createRetainedStreamCombi: none,
+      streamWill: none, outgoingStream: none, createRetainedStreamCombi: () => noRetained,
     }
   }
 
@@ -275,14 +275,14 @@ export class Engine {
   /** Aedes' `mq`: subscriptions of clients are the data plane's, its own ($SYS) the control plane's. */
   #mq(): unknown {
     const on = (_topic: string, listener: Listener, done?: () => void): void => {
-      const known = this.#subscriptions.get(listener)
-      if (known === undefined) done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
-      else this.#host.subscribed(known.connection, known.filter, optionsOf(known.subscription)).then(() => done?.(), (error: unknown) => known.connection.client.emit('error', error))
+      const noted = this.#noted
+      this.#noted = undefined
+      if (noted?.listener !== listener) done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
+      else this.#host.subscribed(noted.connection, noted.filter, optionsOf(noted.subscription)).then(() => done?.(), (error: unknown) => noted.connection.client.emit('error', error))
     }
-    const removeListener = (_topic: string, listener: Listener, done?: () => void): void => {
-      const known = this.#subscriptions.get(listener)
-      // A new subscription to the same filter takes the place of the old one: only then is another function noted by now.
-      if (known?.connection.client.subscriptions[known.filter]?.func === listener) this.#host.unsubscribed(known.connection, known.filter)
+    const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
+      // A new subscription to the same filter takes the place of the old one: it is noted by now, and registered next.
+      if (whose instanceof Connection && this.#noted?.filter !== filter) this.#host.unsubscribed(whose, filter)
       if (done !== undefined) setImmediate(done)
     }
     return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
@@ -296,15 +296,15 @@ export class Engine {
 
   /** Emitted by Aedes behind the SUBACK. */
   #subscribed(subscriptions: readonly { topic: string }[], client: AedesClient): void {
-    const connection = this.#byClient.get(client)
-    if (connection === undefined) return
+    const { connection } = client.conn
     const wanted = subscriptions.flatMap(({ topic: filter }) => {
       const subscription = client.subscriptions[filter]
-      const isNew = connection.isNew.get(filter) ?? false
-      connection.isNew.delete(filter)
+      const isNew = connection.isNew?.get(filter) ?? false
+      connection.isNew?.delete(filter)
       if (subscription === undefined || subscription.rh === 2 || (subscription.rh === 1 && !isNew)) return [] // [MQTT-3.3.1-9..11]
       return [{ filter, options: optionsOf(subscription) }]
     })
+    if (connection.isNew?.size === 0) connection.isNew = undefined
     if (wanted.length > 0) this.#host.replay(connection, wanted)
   }
 

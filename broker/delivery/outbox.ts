@@ -15,21 +15,36 @@ export interface OutboxLimits {
   readonly lowBytes: number
 }
 
+export interface OutboxHost {
+  /** The bytes waiting fell to `lowBytes` after `slow` was true. */
+  onDrain(): void
+}
+
+/** The outboxes with something to write in this turn. */
+let scheduled: Outbox[] = []
+
+function flushAll(): void {
+  const outboxes = scheduled
+  scheduled = []
+  for (const outbox of outboxes) outbox.turn()
+}
+
 export class Outbox {
   readonly #stream: Duplex
   readonly #limits: OutboxLimits
-  readonly #onDrain: () => void
+  readonly #host: OutboxHost
   #buffer: Buffer | undefined
   #used = 0
   #scheduled = false
   #slow = false
+  /** Listens on the stream while it is slow. */
+  #drained: (() => void) | undefined
   #closed = false
 
-  /** @param onDrain called when the bytes waiting fell to `lowBytes` after `slow` was true */
-  constructor(stream: Duplex, limits: OutboxLimits, onDrain: () => void) {
+  constructor(stream: Duplex, limits: OutboxLimits, host: OutboxHost) {
     this.#stream = stream
     this.#limits = limits
-    this.#onDrain = onDrain
+    this.#host = host
   }
 
   /** Bytes waiting: here and in the stream. */
@@ -41,16 +56,17 @@ export class Outbox {
   get slow(): boolean {
     if (!this.#slow && this.bytes > this.#limits.highBytes) {
       this.#slow = true
+      this.#drained ??= () => this.#onDrain()
       this.#stream.on('drain', this.#drained)
     }
     return this.#slow
   }
 
-  readonly #drained = (): void => {
+  #onDrain(): void {
     if (this.#closed || this.bytes > this.#limits.lowBytes) return
-    this.#stream.off('drain', this.#drained)
+    this.#stream.off('drain', this.#drained!)
     this.#slow = false
-    this.#onDrain()
+    this.#host.onDrain()
   }
 
   /** Takes a frame of anything but PUBLISH; always accepted, in order with the rest. */
@@ -87,10 +103,11 @@ export class Outbox {
     }
     if (this.#scheduled) return
     this.#scheduled = true
-    setImmediate(this.#turn)
+    if (scheduled.push(this) === 1) setImmediate(flushAll)
   }
 
-  readonly #turn = (): void => {
+  /** The turn is over. */
+  turn(): void {
     this.#scheduled = false
     this.flush()
   }
@@ -110,6 +127,6 @@ export class Outbox {
     this.flush()
     this.#closed = true
     this.#buffer = undefined
-    this.#stream.off('drain', this.#drained)
+    if (this.#drained !== undefined) this.#stream.off('drain', this.#drained)
   }
 }

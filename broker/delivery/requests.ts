@@ -14,10 +14,12 @@ export class Requests {
   #waiting: Request[] = []
   #underWay = false
   /** Publishes that came, and those of them that are stored: acknowledgements leave in order. */
-  #published = 0
+  #published: number
   #completed = 0
 
-  constructor(handle: (type: number, frame: Buffer) => void) {
+  /** @param published publishes that came before, and are not stored yet */
+  constructor(published: number, handle: (type: number, frame: Buffer) => void) {
+    this.#published = published
     this.#handle = handle
   }
 
@@ -50,11 +52,13 @@ export class Requests {
     this.#underWay = false
   }
 
-  goOn(): void {
+  /** False when none waits or is under way: nothing that matters is kept here any more. */
+  goOn(): boolean {
     while (!this.#underWay && this.#waiting.length > 0 && this.#waiting[0]!.after <= this.#completed) {
       const { type, frame } = this.#waiting.shift()!
       this.#begin(type, frame)
     }
+    return this.#underWay || this.#waiting.length > 0
   }
 
   clear(): void {

@@ -11,20 +11,30 @@ export interface Delivery {
   own(): void
 }
 
+export interface WindowHost<Item> {
+  /** Writes a PUBLISH under its Packet Identifier; false when it is not worth sending any more (expired). */
+  put(delivery: Item, messageId: number): boolean
+}
+
+const allIdentifiers = { first: 1, last: 65_535 }
+type InFlight = Map<number, 'puback' | 'pubrec' | 'pubcomp'>
+/** Most connections of a million have nothing in flight: what they share must not be written to. */
+const noneInFlight: InFlight = new Map()
+const noneWaiting: never[] = []
+
 export class Window<Item extends Delivery> {
   readonly #max: number
-  readonly #put: (delivery: Item, messageId: number) => boolean
-  readonly #inFlight = new Map<number, 'puback' | 'pubrec' | 'pubcomp'>()
-  #waiting: Item[] = []
+  readonly #host: WindowHost<Item>
+  #inFlight = noneInFlight
+  #waiting: Item[] = noneWaiting
   /** Index of the first in #waiting that has not been sent: shifting an array is not O(1) at every size. */
   #first = 0
   #waitingBytes = 0
   readonly #identifiers: { readonly first: number; readonly last: number }
   #lastId: number
 
-  /** @param put writes a PUBLISH under its Packet Identifier; false when it is not worth sending any more (expired) */
-  constructor(receiveMaximum: number, put: (delivery: Item, messageId: number) => boolean, identifiers: { readonly first: number; readonly last: number } = { first: 1, last: 65_535 }) {
-    this.#put = put
+  constructor(receiveMaximum: number, host: WindowHost<Item>, identifiers: { readonly first: number; readonly last: number } = allIdentifiers) {
+    this.#host = host
     this.#identifiers = identifiers
     this.#max = Math.min(receiveMaximum, identifiers.last - identifiers.first + 1)
     this.#lastId = identifiers.last
@@ -44,6 +54,7 @@ export class Window<Item extends Delivery> {
     if (this.#inFlight.size < this.#max && this.#first === this.#waiting.length) this.#send(delivery)
     else {
       delivery.own()
+      if (this.#waiting === noneWaiting) this.#waiting = []
       this.#waiting.push(delivery)
       this.#waitingBytes += delivery.bytes
     }
@@ -72,7 +83,7 @@ export class Window<Item extends Delivery> {
       this.#send(delivery)
     }
     if (this.#first === this.#waiting.length) {
-      this.#waiting = []
+      this.#waiting = noneWaiting
       this.#first = 0
     } else if (this.#first > 1_024) {
       this.#waiting = this.#waiting.slice(this.#first)
@@ -81,15 +92,17 @@ export class Window<Item extends Delivery> {
   }
 
   clear(): void {
-    this.#waiting = []
+    this.#waiting = noneWaiting
     this.#first = 0
     this.#waitingBytes = 0
-    this.#inFlight.clear()
+    this.#inFlight = noneInFlight
   }
 
   #send(delivery: Item): void {
     do this.#lastId = this.#lastId === this.#identifiers.last ? this.#identifiers.first : this.#lastId + 1
     while (this.#inFlight.has(this.#lastId)) // ends: fewer than 65,535 are in flight, or `push` would not have come here
-    if (this.#put(delivery, this.#lastId)) this.#inFlight.set(this.#lastId, delivery.qos === 1 ? 'puback' : 'pubrec')
+    if (!this.#host.put(delivery, this.#lastId)) return
+    if (this.#inFlight === noneInFlight) this.#inFlight = new Map()
+    this.#inFlight.set(this.#lastId, delivery.qos === 1 ? 'puback' : 'pubrec')
   }
 }

@@ -29,6 +29,8 @@ export interface ReaderLimits {
 }
 
 const smallBytes = 4_096
+const noBytes = Buffer.alloc(0)
+const noParts: Buffer[] = []
 
 export class PacketReader {
   readonly #handler: PacketHandler
@@ -38,7 +40,7 @@ export class PacketReader {
   #keeps = false
   #buffer: Buffer | undefined
   #at = 0
-  #parts: Buffer[] = []
+  #parts = noParts
   #partBytes = 0
   /** Bytes from #at on that are needed before anything can be read. */
   #need = 2
@@ -47,7 +49,7 @@ export class PacketReader {
   #closed = false
   #aliases: Map<number, string> | undefined
   /** The last topic, as bytes and as string: publishers mostly stay with theirs, and one string keeps its hash. */
-  #topicBytes: Buffer = Buffer.alloc(0)
+  #topicBytes: Buffer = noBytes
   #topic = ''
 
   constructor(handler: PacketHandler, limits: ReaderLimits) {
@@ -80,6 +82,7 @@ export class PacketReader {
   /** Small chunks are joined as they come, each byte a few times: alone, each would hold far more memory than it has bytes. */
   #add(chunk: Buffer): void {
     this.#partBytes += chunk.length
+    if (this.#parts === noParts) this.#parts = []
     let part = chunk
     for (let last = this.#parts.at(-1); last !== undefined && last.length < smallBytes && last.length <= part.length; last = this.#parts.at(-1)) {
       part = Buffer.concat([last, part])
@@ -101,7 +104,7 @@ export class PacketReader {
   close(): void {
     this.#closed = true
     this.#buffer = undefined
-    this.#parts = []
+    this.#parts = noParts
     this.#partBytes = 0
   }
 
@@ -126,14 +129,14 @@ export class PacketReader {
   #join(): void {
     this.#buffer = Buffer.concat([this.#buffer!.subarray(this.#at), ...this.#parts])
     this.#at = 0
-    this.#parts = []
+    this.#parts = noParts
     this.#partBytes = 0
   }
 
   /** The chunk is read to its end: the next one is read in place. */
   #take(): void {
     this.#buffer = this.#parts.length === 0 ? undefined : Buffer.concat(this.#parts)
-    this.#parts = []
+    this.#parts = noParts
     this.#partBytes = 0
     this.#at = 0
     this.#need = 2

@@ -29,7 +29,7 @@ class Item implements Delivery {
 /** A window that writes down what it sends. */
 function windowOf(max: number, identifiers?: { first: number; last: number }): { window: Window<Item>; sent: { number: number; messageId: number }[] } {
   const sent: { number: number; messageId: number }[] = []
-  return { sent, window: new Window<Item>(max, ({ number }, messageId) => sent.push({ number, messageId }) > 0, identifiers) }
+  return { sent, window: new Window<Item>(max, { put: ({ number }, messageId) => sent.push({ number, messageId }) > 0 }, identifiers) }
 }
 
 describe('window', () => {
@@ -93,7 +93,7 @@ describe('window', () => {
 
   test('what is not worth sending any more takes no place, and what waits behind it goes', () => {
     const sent: number[] = []
-    const window = new Window<Item>(1, ({ number }) => number % 2 === 0 && sent.push(number) > 0)
+    const window = new Window<Item>(1, { put: ({ number }) => number % 2 === 0 && sent.push(number) > 0 })
     for (let n = 0; n < 5; n++) window.push(new Item(n))
     expect(sent).toEqual([0])
     window.complete(1)
@@ -153,7 +153,7 @@ const frameOf = (payload: Buffer, qos: 0 | 1 | 2): Frame => publishFrame({ topic
 describe('outbox', () => {
   test('what comes in a turn leaves in one write, in order', async () => {
     const sink = new Sink()
-    const outbox = new Outbox(sink, limits, () => undefined)
+    const outbox = new Outbox(sink, limits, { onDrain: () => undefined })
     outbox.push(Buffer.from('one'))
     outbox.pushFrame(frameOf(Buffer.from('two'), 0))
     outbox.pushDelivery(frameOf(Buffer.from('three'), 1), 0x1234, false)
@@ -172,7 +172,7 @@ describe('outbox', () => {
 
   test('DUP is set for one delivery, not for all that share the frame', async () => {
     const sink = new Sink()
-    const outbox = new Outbox(sink, limits, () => undefined)
+    const outbox = new Outbox(sink, limits, { onDrain: () => undefined })
     const frame = frameOf(Buffer.from('p'), 1)
     outbox.pushDelivery(frame, 1, true)
     outbox.pushDelivery(frame, 2, false)
@@ -183,7 +183,7 @@ describe('outbox', () => {
   test('random sizes over many turns: every byte, in order, in few writes; later writes do not touch earlier ones', async () => {
     const random = seededRandom()
     const sink = new Sink()
-    const outbox = new Outbox(sink, limits, () => undefined)
+    const outbox = new Outbox(sink, limits, { onDrain: () => undefined })
     const all: Buffer[] = []
     const turns = 100
     for (let turn = 0; turn < turns; turn++) {
@@ -201,7 +201,7 @@ describe('outbox', () => {
 
   test('a turn that brings more than 64 KiB is written in several parts, and one big packet whole', async () => {
     const sink = new Sink()
-    const outbox = new Outbox(sink, limits, () => undefined)
+    const outbox = new Outbox(sink, limits, { onDrain: () => undefined })
     for (let n = 0; n < 100; n++) outbox.push(Buffer.alloc(2_000, n))
     outbox.push(Buffer.alloc(300_000, 0xaa))
     await nextTurn()
@@ -213,7 +213,7 @@ describe('outbox', () => {
   test('slow above highBytes, until drained to lowBytes: reported once each time', async () => {
     const sink = new Sink()
     const drained = vi.fn()
-    const outbox = new Outbox(sink, limits, drained)
+    const outbox = new Outbox(sink, limits, { onDrain: drained })
     for (let round = 1; round <= 3; round++) {
       sink.stuck = true
       outbox.push(Buffer.alloc(9_000))
@@ -232,14 +232,14 @@ describe('outbox', () => {
 
   test('close writes what is there, then nothing; a destroyed stream is not written to', async () => {
     const sink = new Sink()
-    const outbox = new Outbox(sink, limits, () => undefined)
+    const outbox = new Outbox(sink, limits, { onDrain: () => undefined })
     outbox.push(Buffer.from('last'))
     outbox.close()
     outbox.push(Buffer.from('too late'))
     await nextTurn()
     expect(Buffer.concat(sink.writes).toString()).toBe('last')
     const dead = new Sink()
-    const other = new Outbox(dead, limits, () => undefined)
+    const other = new Outbox(dead, limits, { onDrain: () => undefined })
     dead.destroy()
     other.push(Buffer.from('x'))
     await nextTurn()
