@@ -2,7 +2,7 @@
 // hash of its Client Identifier, so that every transition is one script. State: {s<n>}:*; here the sessions whose clients
 // are connected to this node. Invariants: every write of an owner names the owner (node id and epoch) and is refused once
 // there is another (P6); a sid is never used again, so what was matched for an old session cannot reach a new one.
-import { randomBytes } from 'node:crypto'
+import { randomFillSync } from 'node:crypto'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
@@ -87,6 +87,18 @@ function decodeInFlight(list: readonly Buffer[]): InFlightEntry[] {
   return entries.sort((a, b) => a.order - b.order)
 }
 
+/** Random bytes for many sids at once: asking for nine of them costs as much as for thousands. */
+const random = Buffer.alloc(9 * 512)
+let randomAt = random.length
+
+function freshSid(partition: number): string {
+  if (randomAt === random.length) {
+    randomFillSync(random)
+    randomAt = 0
+  }
+  return partition.toString(16) + random.toString('base64url', randomAt, randomAt += 9)
+}
+
 const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
 
 export class Sessions {
@@ -149,7 +161,7 @@ export class Sessions {
     return retrying(this.#redis, async () => {
       for (;;) {
         if (!unknown && abandoned()) throw new BridgeError('ERR_BRIDGE_CLOSED', `${request.clientId} left before its session was claimed`)
-        const fresh = partition.toString(16) + randomBytes(9).toString('base64url')
+        const fresh = freshSid(partition)
         proposed.add(fresh)
         const sent = this.#redis.status === 'ready' // otherwise it is refused here
         try {
