@@ -23,6 +23,7 @@ import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
 import { SessionWriter, type SessionHolder } from './session-writer.ts'
 import { Sessions, type Session } from './sessions.ts'
+import { SharedBarrier } from './shared-barrier.ts'
 
 const blockMs = 1_000
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
@@ -39,6 +40,7 @@ export class DataPlane {
   readonly #journal: Journal
   #table = new RoutingTable()
   readonly #routes: OwnRoutes
+  readonly #replays = new SharedBarrier(() => this.#journal.barrier())
   readonly #retained: Retained
   readonly sessions: Sessions
   readonly #queues: Queues
@@ -176,7 +178,7 @@ export class DataPlane {
 
   /** The Retained Messages that `filter` matches, as of now or later: behind a barrier. */
   async *retained(filter: string): AsyncGenerator<Message[]> {
-    await this.#journal.barrier()
+    await this.#replays.pass()
     yield* this.#retained.find(filter)
   }
 
