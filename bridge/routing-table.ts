@@ -4,6 +4,7 @@
 // A filter with one session and no node, the common case of a million devices, costs one small object.
 import { FilterTrie } from './filter-trie.ts'
 import { SessionOption } from './session-options.ts'
+import { SmallMap } from './small-map.ts'
 
 /** What a node wants of a filter's messages; bits, 0 = nothing (the route is removed). */
 export const RouteKind = {
@@ -16,7 +17,7 @@ export const RouteKind = {
 interface Route {
   readonly filter: string
   /** nodeId → bits of RouteKind */
-  nodes: Map<string, number> | undefined
+  nodes: SmallMap<string, number> | undefined
   /** sid → options (bridge/sessions.ts): the only one, or all of several. */
   sid: string | undefined
   options: number
@@ -74,7 +75,7 @@ export class RoutingTable {
     }
     this.#filtersOf.set(nodeId, filters.set(filter, kind))
     const route = this.#route(filter)
-    route.nodes ??= new Map()
+    route.nodes ??= new SmallMap()
     route.nodes.set(nodeId, kind)
     this.#changed(route)
   }
@@ -179,7 +180,7 @@ export class RoutingTable {
     const noLocal = new Map<string, boolean>()
     const session = (sid: string, options: number): void => { noLocal.set(sid, (noLocal.get(sid) ?? true) && (options & SessionOption.noLocal) !== 0) }
     for (const { nodes, sid, options, sessions } of routes) {
-      if (nodes !== undefined) for (const [nodeId, kind] of nodes) kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind)
+      nodes?.forEach((kind, nodeId) => kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind))
       if (sid !== undefined) session(sid, options)
       if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
     }

@@ -36,7 +36,8 @@ export interface Session {
   readonly request: SessionRequest
   /** Session Present as CONNACK says it. */
   readonly present: boolean
-  readonly subscriptions: Map<string, StoredSubscription>
+  /** Changed by bridge/subscriptions.ts alone; sessions without any share one. */
+  subscriptions: Map<string, StoredSubscription>
   /** What an earlier connection left in flight, until this one takes it over. */
   inFlight: readonly InFlightEntry[]
   /** QoS 2 publishes of the client between PUBLISH and PUBREL, by Packet Identifier. */
@@ -98,6 +99,11 @@ function freshSid(partition: number): string {
   }
   return partition.toString(16) + random.toString('base64url', randomAt, randomAt += 9)
 }
+
+/** Most sessions that come have nothing: what they share must not be written to. */
+const noSubscriptions = new Map<string, StoredSubscription>()
+const noIncoming: Session['incoming'] = new Map()
+const noneInFlight: readonly InFlightEntry[] = []
 
 const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
 
@@ -191,7 +197,7 @@ export class Sessions {
     const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
-    const stored = new Map([...pairs(subscriptions)].map(([filter, options]) => [filter.toString(), decodeSubscription(options.toString())]))
+    const stored = subscriptions.length === 0 ? noSubscriptions : new Map([...pairs(subscriptions)].map(([filter, options]) => [filter.toString(), decodeSubscription(options.toString())]))
     const changes: Change[] = []
     if (sid !== known) for (const filter of stored.keys()) changes.push(journaled(known, filter, undefined))
     else if (pending.length > 0) for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
@@ -199,8 +205,8 @@ export class Sessions {
     if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `)) changes.push({ type: 'taken', sid: known, owner })
     for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
     const session: Session = {
-      sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : new Map<string, StoredSubscription>(), inFlight: decodeInFlight(inFlight),
-      incoming: new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0, isTaken: false,
+      sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(inFlight),
+      incoming: incoming.length === 0 ? noIncoming : new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0, isTaken: false,
     }
     const old = this.#own.get(known)
     if (old !== undefined) {
@@ -342,12 +348,12 @@ export class Sessions {
   async assertAll(): Promise<void> {
     await this.join()
     for (const session of [...this.#own.values()]) {
-      const { request, sid, owner, subscriptions } = session
+      const { request, sid, owner } = session
       const [clients, owners, , wills, key, subscriptionsKey] = this.#keysOf(sid)
       try {
         await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients!, owners!, wills!, key!, subscriptionsKey!], [
           request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message),
-          request.will?.delaySeconds ?? 0, session.n, ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
+          request.will?.delaySeconds ?? 0, session.n, ...[...session.subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
         ]))
       } catch (reason) {
         const error = toBridgeError(reason)

@@ -60,6 +60,7 @@ export class Subscriptions {
     const known = session.subscriptions.get(filter)
     // The same SUBSCRIBE may be under way: its acknowledgement is no earlier for being asked for twice.
     if (known !== undefined && known.options === subscription.options && known.identifier === subscription.identifier) return this.#changes.get(session)?.last
+    if (session.subscriptions.size === 0) session.subscriptions = new Map() // the empty one is shared
     session.subscriptions.set(filter, subscription)
     await this.#change(session, [[filter, subscription]])
   }

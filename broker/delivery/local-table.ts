@@ -1,7 +1,7 @@
 // Who of this node's connections gets what: filter → subscriptions of live connections, merged per connection when
 // several filters of one connection match (one copy at the highest QoS with every Subscription Identifier).
 // State: this process, gone with it; what other nodes must know of it goes through the bridge's routes.
-import { FilterTrie } from '../../bridge/index.ts'
+import { FilterTrie, SmallMap } from '../../bridge/index.ts'
 
 /** The options of one subscription as granted (MQTT 5 section 3.8.3.1). */
 export interface SubscriptionOptions {
@@ -12,7 +12,7 @@ export interface SubscriptionOptions {
 }
 
 interface Filter<Subscriber> {
-  readonly subscriptions: Map<Subscriber, SubscriptionOptions>
+  readonly subscriptions: SmallMap<Subscriber, SubscriptionOptions>
   version: number
 }
 
@@ -51,7 +51,7 @@ export class LocalTable<Subscriber extends object> {
   add(filter: string, subscriber: Subscriber, options: SubscriptionOptions): void {
     let entry = this.#filters.get(filter)
     if (entry === undefined) {
-      entry = { subscriptions: new Map(), version: 0 }
+      entry = { subscriptions: new SmallMap(), version: 0 }
       this.#filters.add(filter, entry)
     }
     entry.subscriptions.set(subscriber, options)
@@ -78,11 +78,11 @@ export class LocalTable<Subscriber extends object> {
     if (cached !== undefined && cached.version === version) return cached.matches
     const bySubscriber = new Map<Subscriber, SubscriptionOptions[]>()
     for (const { subscriptions } of filters) {
-      for (const [subscriber, options] of subscriptions) {
+      subscriptions.forEach((options, subscriber) => {
         const known = bySubscriber.get(subscriber)
         if (known === undefined) bySubscriber.set(subscriber, [options])
         else known.push(options)
-      }
+      })
     }
     const matches = [...bySubscriber].map(([subscriber, all]) => merge(subscriber, all))
     this.#cache.set(filters, { version, matches })
