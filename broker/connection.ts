@@ -4,7 +4,9 @@
 // the connection ends with 0x97, since a clean session's promise ends with its connection), QoS 0 while it is slow (dropped
 // and counted).
 import type { Duplex } from 'node:stream'
-import type { Message, Session, SessionHolder } from '../bridge/index.ts'
+import type { AedesClient } from './aedes-client.ts'
+import type { Message, Session } from '../bridge/index.ts'
+import type { ConnectionHost } from './connection-host.ts'
 import { Incoming } from './delivery/incoming.ts'
 import { Outbox, type OutboxHost } from './delivery/outbox.ts'
 import { Requests } from './delivery/requests.ts'
@@ -12,7 +14,6 @@ import type { Match } from './delivery/local-table.ts'
 import { Pending } from './delivery/pending.ts'
 import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type WindowHost } from './delivery/window.ts'
-import type { AedesClient } from './aedes-client.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import { PacketType } from './wire/control-packets.ts'
@@ -20,40 +21,13 @@ import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
 import { acknowledgement, publishFrame } from './wire/publish.ts'
 
-/** What a connection needs of the node around it. */
-export interface ConnectionHost {
-  readonly packetBytesMax: number
-  readonly topicAliasMax: number
-  /** Takes a message of this connection; `done` when it may be acknowledged. */
-  publish(message: Message, from: Connection, done: (() => void) | undefined): void
-  /** Any packet that is not ours: Aedes has it. */
-  handle(connection: Connection, type: number, frame: Buffer): void
-  /** Counts a message that this connection does not get. */
-  dropped(cause: DropCause, qos: number): void
-  violated(connection: Connection, violation: ProtocolViolation): void
-  /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
-  slow(connection: Connection, topic: string): void
-  /** It has caught up, or is gone. */
-  drained(connection: Connection): void
-  /** A session that outlives its connection has something to write. */
-  touch(holder: SessionHolder): void
-  /** A write for the session was refused: it is another's, or Redis lost its data. */
-  moved(connection: Connection): void
-  /** How a stored message is delivered, by the subscriptions that the session has now. */
-  matchOf(connection: Connection, message: Message): Pick<Match<Connection>, 'qos' | 'identifiers' | 'retainAsPublished'> | undefined
-  /** The connection is gone. `farewell`: the client said good-bye and its will is void. */
-  released(connection: Connection, farewell: boolean): void
-}
-
-export type DropCause = 'slow-subscriber' | 'too-large' | 'expired'
-
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
 /** Before CONNACK nothing is delivered. */
 const noWindow = new Window<Pending>(0, { put: () => false })
 
 export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending> {
   readonly stream: Duplex
-  readonly #host: ConnectionHost
+  readonly #host: ConnectionHost<Connection>
   readonly #reader: PacketReader
   readonly outbox: Outbox
   /** Filters of the SUBSCRIBE that Aedes is working on → whether the connection did not have them before. */
@@ -90,7 +64,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** The client's session, once this node owns it. */
   session: Session | undefined
 
-  constructor(stream: Duplex, host: ConnectionHost) {
+  constructor(stream: Duplex, host: ConnectionHost<Connection>) {
     this.stream = stream
     this.#host = host
     this.#reader = new PacketReader(this, host)

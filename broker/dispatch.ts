@@ -2,7 +2,8 @@
 // plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
 // State: the subscriptions and sessions of this node's connections; gone with it.
 import { RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
-import type { Connection, DropCause } from './connection.ts'
+import type { Connection } from './connection.ts'
+import type { DropCause } from './connection-host.ts'
 import { LocalTable, type Match, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
 import type { EngineHost } from './engine.ts'

@@ -12,7 +12,8 @@ import { Readable, type Duplex } from 'node:stream'
 import { SessionOption, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
 import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './aedes-client.ts'
 import type { Config } from './config.ts'
-import { Connection, type ConnectionHost } from './connection.ts'
+import { Connection } from './connection.ts'
+import type { ConnectionHost } from './connection-host.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
@@ -38,7 +39,7 @@ interface AedesInsides extends EventEmitter {
 }
 
 /** What a node does for its engine. */
-export interface EngineHost extends Omit<ConnectionHost, 'violated' | 'handle' | 'topicAliasMax'> {
+export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' | 'handle' | 'topicAliasMax'> {
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
@@ -117,7 +118,7 @@ export class Engine {
   readonly #aedes: AedesInsides
   readonly #host: EngineHost
   readonly #bridge: Bridge
-  readonly #connectionHost: ConnectionHost
+  readonly #connectionHost: ConnectionHost<Connection>
   #enqueue: Enqueue | undefined
   readonly #open = new Set<Connection>()
   /** Client Identifier → the connection that claimed its session last. */
@@ -214,7 +215,7 @@ export class Engine {
     }
   }
 
-  #hostOfConnections(): ConnectionHost {
+  #hostOfConnections(): ConnectionHost<Connection> {
     return {
       packetBytesMax: this.#host.packetBytesMax, topicAliasMax: limits.topicAliasMax,
       publish: (message, from, done) => this.#host.publish(message, from, done),

@@ -1,0 +1,30 @@
+// What a connection needs of the node around it: broker/engine.ts and broker/dispatch.ts give it. No state.
+import type { Message, SessionHolder } from '../bridge/index.ts'
+import type { Match } from './delivery/local-table.ts'
+import type { ProtocolViolation } from './wire/properties.ts'
+
+export interface ConnectionHost<Connection> {
+  readonly packetBytesMax: number
+  readonly topicAliasMax: number
+  /** Takes a message of this connection; `done` when it may be acknowledged. */
+  publish(message: Message, from: Connection, done: (() => void) | undefined): void
+  /** Any packet that is not ours: Aedes has it. */
+  handle(connection: Connection, type: number, frame: Buffer): void
+  /** Counts a message that this connection does not get. */
+  dropped(cause: DropCause, qos: number): void
+  violated(connection: Connection, violation: ProtocolViolation): void
+  /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
+  slow(connection: Connection, topic: string): void
+  /** It has caught up, or is gone. */
+  drained(connection: Connection): void
+  /** A session that outlives its connection has something to write. */
+  touch(holder: SessionHolder): void
+  /** A write for the session was refused: it is another's, or Redis lost its data. */
+  moved(connection: Connection): void
+  /** How a stored message is delivered, by the subscriptions that the session has now. */
+  matchOf(connection: Connection, message: Message): Pick<Match<object>, 'qos' | 'identifiers' | 'retainAsPublished'> | undefined
+  /** The connection is gone. `farewell`: the client said good-bye and its will is void. */
+  released(connection: Connection, farewell: boolean): void
+}
+
+export type DropCause = 'slow-subscriber' | 'too-large' | 'expired'
