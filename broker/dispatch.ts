@@ -59,14 +59,22 @@ export class Dispatch implements EngineHost, Receiver {
   /**
    * Local table first, then the session and the journal, then (by the caller) SUBACK. The route is counted in the same turn as
    * the table changes: whoever leaves meanwhile is taken out of the table, and uncounts what was counted, no more.
+   * From QoS 0 to the queue it is the other way round: by the table live bodies are left to the queue, which nobody fills before
+   * the journal says so. Between the two a message may come by both ways, at QoS 0 and at QoS ≥ 1.
    */
   async subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void> {
+    const { session } = connection
+    const wanted = storedOf(options)
+    const stored = connection.lasting && session !== undefined ? this.#plane.sessions.subscriptions.subscribe(session, filter, wanted) : undefined
+    if (stored !== undefined && options.qos > 0 && this.#table.get(filter, connection)?.qos === 0) {
+      await stored
+      // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has its way.
+      if (this.#table.get(filter, connection) === undefined || session?.subscriptions.get(filter)?.options !== wanted.options) return
+    }
     const before = this.#table.get(filter, connection)
     const [kind, old] = [kindOf(connection, options), before === undefined ? undefined : kindOf(connection, before)]
     this.#table.add(filter, connection, options)
     const routed = kind === old ? undefined : this.#plane.subscribed(filter, kind)
-    const { session } = connection
-    const stored = connection.lasting && session !== undefined ? this.#plane.sessions.subscriptions.subscribe(session, filter, storedOf(options)) : undefined
     try {
       await Promise.all([routed, stored])
     } finally {

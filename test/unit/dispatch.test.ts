@@ -1,0 +1,78 @@
+// What the dispatch does between two answers of the data plane, where a message or a client comes in between: the data plane
+// here answers when the test says so.
+import { expect, test } from 'vitest'
+import { RouteKind, type DataPlane, type Message, type Session } from '../../bridge/index.ts'
+import type { Connection } from '../../broker/connection.ts'
+import type { SubscriptionOptions } from '../../broker/delivery/local-table.ts'
+import { Dispatch } from '../../broker/dispatch.ts'
+import { messageOf } from '../bridge/planes.ts'
+
+const nothing = (): void => undefined
+const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({ qos, noLocal: false, retainAsPublished: false, identifier: undefined })
+
+/** A dispatch on a data plane of which the test says what it does. */
+function dispatchOn(plane: object): Dispatch {
+  const dispatch = new Dispatch(1_000, { onPublish: nothing, onDrop: nothing, onClient: nothing, onClientGone: nothing, onClientError: nothing, onError: (error) => { throw error }, onFenced: nothing })
+  dispatch.attach(plane as DataPlane)
+  return dispatch
+}
+
+/** Routes that are counted, and subscriptions that are stored when the test says so. */
+function subscribing() {
+  const counted = new Map<number, number>()
+  const count = (kind: number, by: number): void => { counted.set(kind, (counted.get(kind) ?? 0) + by) }
+  const waiting: (() => void)[] = []
+  const subscribe = ({ subscriptions }: Session, filter: string, subscription: { options: number; identifier: number | undefined }): Promise<void> => {
+    subscriptions.set(filter, subscription)
+    return new Promise((resolve) => waiting.push(resolve))
+  }
+  const dispatch = dispatchOn({
+    subscribed: (_filter: string, kind: number) => { count(kind, 1); return Promise.resolve() },
+    unsubscribed: (_filter: string, kind: number) => count(kind, -1),
+    sessions: { subscriptions: { subscribe } },
+  })
+  /** QoS of the subscription that each message was delivered by. */
+  const delivered: number[] = []
+  const connection = { lasting: true, session: { subscriptions: new Map() }, deliver: (_message: Message, { qos }: { qos: number }) => delivered.push(qos) } as unknown as Connection
+  const stored = (): void => { for (const resolve of waiting.splice(0)) resolve() }
+  const subscribed = async (qos: 0 | 1 | 2): Promise<void> => {
+    const done = dispatch.subscribed(connection, 't', options(qos))
+    stored()
+    await done
+  }
+  const kinds = (): number[] => [RouteKind.everything, RouteKind.qos0].map((kind) => counted.get(kind) ?? 0)
+  return { dispatch, connection, delivered, stored, subscribed, kinds }
+}
+
+test('a lasting session that goes from QoS 0 to QoS 1 has its messages live until they are queued everywhere', async () => {
+  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+  await subscribed(0)
+  const raised = dispatch.subscribed(connection, 't', options(1))
+  dispatch.deliver(messageOf('t'))
+  expect([delivered, kinds()]).toEqual([[0], [1, 0]])
+  stored()
+  await raised
+  dispatch.deliver(messageOf('t'))
+  expect([delivered, kinds()]).toEqual([[0, 1], [0, 1]])
+})
+
+test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no route and gets nothing more', async () => {
+  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+  await subscribed(0)
+  const raised = dispatch.subscribed(connection, 't', options(1))
+  dispatch.unsubscribed(connection, 't')
+  stored()
+  await raised
+  dispatch.deliver(messageOf('t'))
+  expect([delivered, kinds()]).toEqual([[], [0, 0]])
+})
+
+test.each([[1, 0], [1, 2], [2, 1]] as const)('the same filter at QoS %i and behind it at QoS %i, in one SUBSCRIBE, instead of QoS 0: the last one has its way', async (first, second) => {
+  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+  await subscribed(0)
+  const both = [dispatch.subscribed(connection, 't', options(first)), dispatch.subscribed(connection, 't', options(second))]
+  stored()
+  await Promise.all(both)
+  dispatch.deliver(messageOf('t'))
+  expect([delivered, kinds()]).toEqual([[second], second === 0 ? [1, 0] : [0, 1]])
+})
