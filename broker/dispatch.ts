@@ -126,15 +126,16 @@ export class Dispatch implements EngineHost, Receiver {
 
   /**
    * Through the session's queue, like everything of QoS ≥ 1. A newer value may be published and queued between our reading and
-   * our queueing, and would be overtaken by the older one: so whatever changed meanwhile is queued once more.
+   * our queueing, and would be overtaken by the older one: so whatever changed meanwhile is queued once more, also that it was
+   * cleared. What expired was not cleared by anybody.
    */
   async #replayStored(connection: Connection, messages: readonly Message[], wanted: () => boolean): Promise<void> {
     for (let queued = messages; queued.length > 0 && connection.session !== undefined && !connection.isClosed && wanted();) {
       const { sid } = connection.session
-      await Promise.all(queued.map((message) => this.#plane.replay(message, sid)))
-      const now = await this.#plane.retainedOf(queued.map(({ topic }) => topic))
-      const before = new Map(queued.map((message) => [message.topic, message]))
-      queued = now.filter((message) => !before.get(message.topic)!.payload.equals(message.payload))
+      await Promise.all(queued.map((message) => message.payload.length === 0 ? this.#plane.enqueue(message, sid) : this.#plane.replay(message, sid)))
+      const now = new Map((await this.#plane.retainedOf(queued.map(({ topic }) => topic))).map((message) => [message.topic, message]))
+      queued = queued.map((message) => now.get(message.topic) ?? (isExpired(message) ? message : clearing(message)))
+        .filter((message, i) => !queued[i]!.payload.equals(message.payload))
     }
   }
 
@@ -250,6 +251,12 @@ export class Dispatch implements EngineHost, Receiver {
     return this.#table.match(message.topic).find(({ subscriber }) => subscriber === connection)
   }
 }
+
+const isExpired = ({ expiresAt }: Message): boolean => expiresAt !== 0 && expiresAt <= Date.now()
+
+/** What live subscribers were sent when the Retained Message was cleared: RETAIN as published [MQTT-3.3.1-6]. */
+const clearing = (message: Message): Message =>
+  ({ ...message, payload: Buffer.alloc(0), retain: true, properties: undefined, expiresAt: 0, origin: undefined, packed: undefined, frames: undefined })
 
 const storedOf = ({ qos, noLocal, retainAsPublished, identifier }: SubscriptionOptions): { options: number; identifier: number | undefined } =>
   ({ options: qos | (noLocal ? SessionOption.noLocal : 0) | (retainAsPublished ? SessionOption.retainAsPublished : 0), identifier })

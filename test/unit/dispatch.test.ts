@@ -76,3 +76,37 @@ test.each([[1, 0], [1, 2], [2, 1]] as const)('the same filter at QoS %i and behi
   dispatch.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([[second], second === 0 ? [1, 0] : [0, 1]])
 })
+
+/** What a stored session is queued for its SUBSCRIBE of `t`: `first` is replayed, each of `then` stands there when it is looked at again. */
+async function queuedFor(first: Message, ...then: (Message | undefined)[]): Promise<string[]> {
+  const queued: string[] = []
+  const dispatch = dispatchOn({
+    retained: async function* () { yield await Promise.resolve([first]) },
+    retainedOf: () => Promise.resolve([then.length > 1 ? then.shift() : then[0]].filter((message) => message !== undefined)),
+    replay: ({ payload }: Message) => Promise.resolve(queued.push(`retained ${payload.toString()}`)),
+    enqueue: ({ payload, retain }: Message) => Promise.resolve(queued.push(`published ${payload.toString()}${retain ? ' RETAIN' : ''}`)),
+    sessions: { subscriptions: { subscribe: () => Promise.resolve() } }, subscribed: () => Promise.resolve(),
+  })
+  const connection = { lasting: true, isStored: true, session: { sid: '3s' }, beginReplay: nothing, mayReplay: () => true, endReplay: nothing }
+  await dispatch.subscribed(connection as unknown as Connection, 't', options(1))
+  await new Promise<void>((resolve) => {
+    connection.endReplay = resolve
+    dispatch.replay(connection as unknown as Connection, [{ filter: 't', options: options(1) }])
+  })
+  return queued
+}
+
+const [old, newer] = [messageOf('t', 'old', { retain: true }), messageOf('t', 'new', { retain: true })]
+test.each([
+  { what: 'stays', then: [old], queued: ['retained old'] },
+  { what: 'is replaced', then: [newer], queued: ['retained old', 'retained new'] },
+  { what: 'is cleared', then: [undefined], queued: ['retained old', 'published  RETAIN'] },
+  { what: 'is cleared and set anew', then: [undefined, newer], queued: ['retained old', 'published  RETAIN', 'retained new'] },
+  { what: 'is replaced and cleared', then: [newer, undefined], queued: ['retained old', 'retained new', 'published  RETAIN'] },
+])('a Retained Message that $what while it is queued for a stored session: the last word in its queue is what stands there', async ({ then, queued }) => {
+  expect(await queuedFor(old, ...then)).toEqual(queued)
+})
+
+test('a Retained Message that expires while it is queued is not cleared by anybody', async () => {
+  expect(await queuedFor({ ...old, expiresAt: 1 }, undefined)).toEqual(['retained old'])
+})
