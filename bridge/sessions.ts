@@ -42,8 +42,13 @@ export interface Session {
   inFlight: readonly InFlightEntry[]
   /** QoS 2 publishes of the client between PUBLISH and PUBREL, by Packet Identifier. */
   readonly incoming: ReadonlyMap<number, { readonly n: number; readonly published: boolean }>
-  /** Number of its last QoS 2 publish. */
+  /**
+   * Number of its last QoS 2 publish. An earlier session begins at the time of its claim (µs): whatever Redis lost of its numbers,
+   * none is given again that a partition may have applied, since such a publish would pass for a duplicate. Of a new one nothing is.
+   */
   n: number
+  /** `n` as long as no QoS 2 publish of the session is known: there is nobody to forget when it ends. */
+  readonly unpublishedN: number | undefined
   /** Another connection of its client has it. */
   isTaken: boolean
 }
@@ -204,9 +209,11 @@ export class Sessions {
     const previous = before.toString()
     if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `)) changes.push({ type: 'taken', sid: known, owner })
     for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
+    const numbers = sid === known ? Math.max(Number(n), Number(epoch)) : 0
     const session: Session = {
       sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(inFlight),
-      incoming: incoming.length === 0 ? noIncoming : new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])), n: sid === known ? Number(n) : 0, isTaken: false,
+      incoming: incoming.length === 0 ? noIncoming : new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])),
+      n: numbers, unpublishedN: sid === known && Number(n) > 0 ? undefined : numbers, isTaken: false,
     }
     const old = this.#own.get(known)
     if (old !== undefined) {
@@ -353,7 +360,7 @@ export class Sessions {
       try {
         await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients!, owners!, wills!, key!, subscriptionsKey!], [
           request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message),
-          request.will?.delaySeconds ?? 0, session.n, ...[...session.subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
+          request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, ...[...session.subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
         ]))
       } catch (reason) {
         const error = toBridgeError(reason)

@@ -55,7 +55,7 @@ if not again then
       end
     end
   end
-  for publisher, n in pairs(applied) do redis.call('HSET', publishedKey, publisher, n) end
+  for publisher, n in pairs(applied) do redis.call('HSET', publishedKey, publisher, string.format('%.0f', n)) end
   redis.call('HSET', appendedKey, nodeId, batch)
 end
 table.insert(reply, 1, dropped)

@@ -41,3 +41,37 @@ test('a claim that ends the session of an earlier one of the same node leaves th
   const third = await claim(a, 'client', { expirySeconds: 0 })
   expect([third.sid === second.sid, sessions.own(third.sid)]).toEqual([true, third])
 })
+
+test('a client that returns publishes QoS 2 under numbers that no partition has applied, though Redis lost what was noted of them', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const [subscriber] = await subscribers(a, 1)
+  const publishNext = (session: Session): Promise<void> => publish(a, messageOf('t', String(++session.n), { qos: 2, retain: true, origin: { sid: session.sid, n: session.n } }))
+  const applied = async ({ sid }: Session): Promise<(string | null)[]> =>
+    [await admin.hget(keys.partition(3, 'published'), sid), await admin.hget(keys.partition(shardOf('t', partitions), 'published'), `retained:${sid}`)]
+  const first = await claim(a, 'publisher')
+  for (let i = 0; i < 3; i++) await publishNext(first)
+  await admin.hdel(keys.session(first.sid, 'session'), 'n')
+  const second = await claim(a, 'publisher')
+  await publishNext(second)
+  expect(second.n).toBeGreaterThan(first.n)
+  expect([second.sid === first.sid, Number.isSafeInteger(second.n), await applied(second)]).toEqual([true, true, [String(second.n), String(second.n)]])
+  expect(await admin.llen(keys.session(subscriber!.sid, 'queue'))).toBe(4)
+})
+
+test('after Redis lost its data a session that never published QoS 2 is no publisher to be forgotten', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const sessions: Session[] = []
+  for (const clientId of ['silent', 'publisher']) {
+    await claim(a, clientId)
+    sessions.push(await claim(a, clientId))
+  }
+  const publishing = sessions[1]!
+  publishing.n++
+  await a.plane.sessions.assertAll()
+  const stored = await Promise.all(sessions.map(({ sid }) => admin.hget(keys.session(sid, 'session'), 'n')))
+  expect(stored).toEqual(['0', String(publishing.n)])
+})
