@@ -11,6 +11,7 @@ import type { Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { decodeSubscription, encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
+import { together } from './together.ts'
 
 export interface InFlightEntry {
   readonly messageId: number
@@ -223,7 +224,9 @@ export class Sessions {
     this.#own.set(sid, session)
     if (changes.length > 0) await this.#events.append(changes)
     if (sid === known && pending.length > 0) await this.subscriptions.noteJournaled(session, pending.toString())
-    if (willDue.toString() === '1') await this.#sweepSoon(partitionOf(sid))
+    // Its own will before what it publishes now, which may be about the same thing; that it is stored we need not wait for.
+    const will = willDue.toString()
+    if (will !== '0') await new Promise<void>((taken) => { this.#will(partitionOf(sid), `w:${known}:${will}`, taken).catch(() => undefined).finally(taken) })
     return session
   }
 
@@ -244,7 +247,10 @@ export class Sessions {
   async release(session: Session, farewell: boolean, expirySeconds?: number): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
     const [released, willDue, subscriptions] = await this.#release(session.sid, session.owner, farewell, expirySeconds)
-    if (released === 1) await this.#ended(session.sid, willDue, subscriptions)
+    if (released !== 1) return
+    await this.#ended(session.sid, subscriptions)
+    // When this fails, the sweep comes to it within a second or so.
+    if (willDue.toString() === '1') await this.#will(partitionOf(session.sid), `w:${session.sid}:${epochOf(session.owner)}`).catch(() => undefined)
   }
 
   #release(sid: string, owner: string, farewell: boolean, expirySeconds?: number): Promise<[number, Buffer, Buffer[]]> {
@@ -252,10 +258,9 @@ export class Sessions {
       [sid, owner, farewell ? '1' : '0', expirySeconds ?? '', this.#forgetMs])) as Promise<[number, Buffer, Buffer[]]>
   }
 
-  async #ended(sid: string, willDue: Buffer | undefined, subscriptions: readonly Buffer[]): Promise<void> {
+  async #ended(sid: string, subscriptions: readonly Buffer[]): Promise<void> {
     const changes = [...pairs(subscriptions)].map(([filter]) => journaled(sid, filter.toString(), undefined))
     if (changes.length > 0) await this.#events.append(changes)
-    if (willDue?.toString() === '1') await this.#sweepSoon(partitionOf(sid))
   }
 
   /** Whether Redis has this node as the owner. */
@@ -286,24 +291,20 @@ export class Sessions {
 
   /** Publishes the wills, ends the sessions and forgets the publishers that are due. Anybody may; one node of the cluster does, every second. */
   async sweep(): Promise<void> {
-    for (let p = 0; p < partitions; p++) for (let pass = 0; pass < passesMax && await this.#sweepPartition(p) === sweepMax; pass++);
+    for (let p = 0; p < partitions; p++) for (let pass = 0; pass < passesMax && await this.#sweepPartition(p); pass++);
   }
 
-  /** A will became due just now. When this fails, the sweep comes to it within a second or so. */
-  async #sweepSoon(partition: number): Promise<void> {
-    await this.#sweepPartition(partition).catch(() => undefined)
-  }
-
-  /** How many were due, at most `sweepMax`. */
-  async #sweepPartition(partition: number): Promise<number> {
+  /** Those of a pass together: ten thousand that are due are not ten thousand round trips. True when there may be more. */
+  async #sweepPartition(partition: number): Promise<boolean> {
     const due = (await runScript(this.#redis, 'due-list', [this.#keys.partition(partition, 'due')], [sweepMax]) as Buffer[]).map(String)
-    for (const member of due) {
+    let more = due.length === sweepMax
+    await together(due, async (member) => {
       if (member.startsWith('w:')) await this.#will(partition, member)
-      else if (member.startsWith('e:')) await this.#expire(member.slice(2))
+      else if (member.startsWith('e:')) more = await this.#expire(member.slice(2)) || more
       else if (member.startsWith('r:')) await this.#events.expireRetained(member.slice(2))
-    }
+    })
     await this.#forgetPublishers(partition, due.filter((member) => member.startsWith('f:')))
-    return due.length
+    return more
   }
 
   /** Nobody publishes under these identities any more, and what was published has arrived (or its node is fenced). */
@@ -314,7 +315,8 @@ export class Sessions {
     await retrying(this.#redis, () => this.#redis.zrem(this.#keys.partition(partition, 'due'), ...members))
   }
 
-  async #will(partition: number, member: string): Promise<void> {
+  /** @param taken what is published from then on comes behind it */
+  async #will(partition: number, member: string, taken?: () => void): Promise<void> {
     const keys = [this.#keys.partition(partition, 'due'), this.#keys.partition(partition, 'wills')]
     const bytes = await runScript(this.#redis, 'will-take', keys, [member, willHoldMs]) as Buffer | null
     if (bytes === null) return
@@ -322,13 +324,19 @@ export class Sessions {
     const [, sid, epoch] = member.split(':')
     if (message === undefined) diagnostics.garbage.publish({ where: 'will', bytes: bytes.length })
     // Its identity keeps a will that is published twice, because who took it died, from being queued twice.
-    else await this.#events.publishWill({ ...message, origin: { sid: `w${sid}`, n: Number(epoch) } })
+    else {
+      const published = this.#events.publishWill({ ...message, origin: { sid: `w${sid}`, n: Number(epoch) } })
+      taken?.()
+      await published
+    }
     await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
   }
 
-  async #expire(sid: string): Promise<void> {
+  /** Whether its will is due now. */
+  async #expire(sid: string): Promise<boolean> {
     const [ended, willDue, subscriptions] = await runScript(this.#redis, 'session-expire', this.#keysOf(sid), [sid, this.#forgetMs]) as [number, Buffer, Buffer[]]
-    if (ended === 1) await this.#ended(sid, willDue, subscriptions)
+    if (ended === 1) await this.#ended(sid, subscriptions)
+    return willDue.toString() === '1'
   }
 
   // Faults
@@ -341,12 +349,11 @@ export class Sessions {
       do {
         const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(p, 'owners'), cursor, 'COUNT', 1_000))
         cursor = next
-        for (let i = 0; i < fields.length; i += 2) {
-          const [sid, owner] = [fields[i]!, fields[i + 1]!]
-          if (!owner.startsWith(`${nodeId} `)) continue
+        const sids = fields.flatMap((sid, i) => i % 2 === 0 && fields[i + 1]!.startsWith(`${nodeId} `) ? [[sid, fields[i + 1]!] as const] : [])
+        await together(sids, async ([sid, owner]) => {
           const [released, , subscriptions] = await this.#release(sid, owner, false)
-          if (released === 1) await this.#ended(sid, undefined, subscriptions) // wills are swept within a second
-        }
+          if (released === 1) await this.#ended(sid, subscriptions) // wills are swept within a second
+        })
       } while (cursor !== '0')
     }
   }
@@ -354,19 +361,21 @@ export class Sessions {
   /** After Redis lost its data: every session that is connected here is written down again, as we know it. */
   async assertAll(): Promise<void> {
     await this.join()
-    for (const session of [...this.#own.values()]) {
-      const { request, sid, owner } = session
-      const [clients, owners, , wills, key, subscriptionsKey] = this.#keysOf(sid)
-      try {
-        await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients!, owners!, wills!, key!, subscriptionsKey!], [
-          request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message),
-          request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, ...[...session.subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
-        ]))
-      } catch (reason) {
-        const error = toBridgeError(reason)
-        if (error.code !== 'ERR_BRIDGE_MOVED') throw error
-        this.taken(sid, ' Infinity')
-      }
+    await together([...this.#own.values()], (session) => this.#assert(session))
+  }
+
+  async #assert(session: Session): Promise<void> {
+    const { request, sid, owner, subscriptions } = session
+    const [clients, owners, , wills, key, subscriptionsKey] = this.#keysOf(sid)
+    try {
+      await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients!, owners!, wills!, key!, subscriptionsKey!], [
+        request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message),
+        request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
+      ]))
+    } catch (reason) {
+      const error = toBridgeError(reason)
+      if (error.code !== 'ERR_BRIDGE_MOVED') throw error
+      this.taken(sid, ' Infinity')
     }
   }
 

@@ -3,7 +3,7 @@
 -- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
 --        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again
--- REPLY  { sid, epoch, present, the owner before ("" for nobody), "1" when a will became due,
+-- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "" }
 --        of an ended session the subscriptions are those of the one that ended, to be forgotten
 -- FAILS  STALE sid: the client has another session than the caller knew · FENCED: the node was declared dead
@@ -40,7 +40,7 @@ if known ~= '' then
     local waiting = redis.call('ZSCORE', dueKey, 'w:' .. old)
     if ends or (not waiting and (tonumber(last[2]) or 0) == 0) then
       redis.call('ZADD', dueKey, now / 1000, 'w:' .. old)
-      willDue = '1'
+      willDue = lastEpoch
     elseif not (waiting and tonumber(waiting) <= now / 1000) then
       redis.call('ZREM', dueKey, 'w:' .. old)
       redis.call('HDEL', willsKey, old)

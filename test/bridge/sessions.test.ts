@@ -1,12 +1,14 @@
 // Sessions and their queues where many are concerned, or two things happen at once, on data planes of one process.
 import { expect, test } from 'vitest'
-import { partitions, shardOf } from '../../bridge/keys.ts'
+import { diagnostics } from '../../bridge/diagnostics.ts'
 import type { Session } from '../../bridge/index.ts'
+import { partitions, shardOf } from '../../bridge/keys.ts'
+import type { ScriptName } from '../../bridge/scripts.ts'
 import { startRedis } from '../support/redis.ts'
 import { keys, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
 
-const claim = ({ plane }: Plane, clientId: string, { cleanStart = false, expirySeconds = 600 } = {}): Promise<Session> =>
-  plane.sessions.claim({ clientId, cleanStart, expirySeconds, will: undefined })
+const claim = ({ plane }: Plane, clientId: string, { cleanStart = false, expirySeconds = 600, will }: { cleanStart?: boolean; expirySeconds?: number; will?: string } = {}): Promise<Session> =>
+  plane.sessions.claim({ clientId, cleanStart, expirySeconds, will: will === undefined ? undefined : { message: messageOf('t', will), delaySeconds: 0 } })
 
 /** So many Client Identifiers whose sessions lie in one partition. */
 function neighbours(count: number): string[] {
@@ -74,4 +76,49 @@ test('after Redis lost its data a session that never published QoS 2 is no publi
   await a.plane.sessions.assertAll()
   const stored = await Promise.all(sessions.map(({ sid }) => admin.hget(keys.session(sid, 'session'), 'n')))
   expect(stored).toEqual(['0', String(publishing.n)])
+})
+
+/** How many calls of a script were made while `work` was done, and how many of them were under way at once. */
+async function callsOf(script: ScriptName, work: () => Promise<unknown>): Promise<{ all: number; atOnce: number }> {
+  let [all, underWay, atOnce] = [0, 0, 0]
+  const begins = (event: unknown): void => { if ((event as { script: string }).script === script) { all++; atOnce = Math.max(atOnce, ++underWay) } }
+  const ends = (event: unknown): void => { if ((event as { script: string }).script === script) underWay-- }
+  diagnostics.scriptBegins.subscribe(begins)
+  diagnostics.script.subscribe(ends)
+  await work()
+  diagnostics.scriptBegins.unsubscribe(begins)
+  diagnostics.script.unsubscribe(ends)
+  return { all, atOnce }
+}
+
+test('a return waits for nothing but its own will, which comes before what it publishes', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const subscriber = await claim(a, 'subscriber')
+  await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
+  const [client, ...others] = neighbours(60) as [string, ...string[]]
+  await claim(a, client, { will: 'offline' })
+  for (const other of others) await admin.hset(keys.partition(3, 'wills'), `3${other}:1`, 'x')
+  await admin.zadd(keys.partition(3, 'due'), ...others.flatMap((other) => [1, `w:3${other}:1`]))
+  expect((await callsOf('will-take', () => claim(a, client))).all).toBe(1)
+  await publish(a, messageOf('t', 'online'))
+  const queued = await admin.lrange(keys.session(subscriber.sid, 'queue'), 0, -1)
+  expect(queued.map((text) => /o\w+line/.exec(text)?.[0])).toEqual(['offline', 'online'])
+})
+
+test('many sessions at once: they end, send their wills, are written down again and are released by a hundred, not one by one', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const subscriber = await claim(a, 'subscriber')
+  await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
+  const all = await Promise.all(neighbours(250).map((clientId) => claim(a, clientId, { will: clientId })))
+  expect((await callsOf('session-assert', () => a.plane.sessions.assertAll())).atOnce).toBeGreaterThanOrEqual(100)
+  await admin.hset(keys.partition(3, 'owners'), Object.fromEntries(all.map(({ sid }) => [sid, `b@1 ${sid}`])))
+  expect(await callsOf('session-release', () => a.plane.sessions.estate('b@1'))).toEqual({ all: 250, atOnce: 200 })
+  await admin.zadd(keys.partition(3, 'due'), ...all.flatMap(({ sid }) => [1, `e:${sid}`]))
+  expect(await callsOf('will-take', () => callsOf('session-expire', () => a.plane.sessions.sweep()).then((ended) => expect(ended).toEqual({ all: 250, atOnce: 100 })))).toEqual({ all: 250, atOnce: 100 })
+  expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(250)
+  expect(await admin.hlen(keys.partition(3, 'wills'))).toBe(0)
 })
