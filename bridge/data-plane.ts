@@ -22,7 +22,8 @@ import { Retained } from './retained.ts'
 import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
 import { SessionWriter, type SessionHolder } from './session-writer.ts'
-import { Sessions, type Session } from './sessions.ts'
+import type { Session } from './session.ts'
+import { Sessions } from './sessions.ts'
 import { SharedBarrier } from './shared-barrier.ts'
 
 const blockMs = 1_000

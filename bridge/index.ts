@@ -18,7 +18,7 @@ export { importInstallation, type ImportCounts, type StockPacket } from './impor
 export type { Message } from './message.ts'
 export { SessionOption } from './session-options.ts'
 export type { SessionHolder, SessionReply, SessionWrites } from './session-writer.ts'
-export type { InFlightEntry, Session, SessionRequest } from './sessions.ts'
+export type { InFlightEntry, Session, SessionRequest } from './session.ts'
 export type { StoredSubscription } from './subscriptions.ts'
 export { RouteKind } from './routing-table.ts'
 export { ping } from './stock-redis.ts'

@@ -1,6 +1,6 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
 import type { Message } from './message.ts'
-import type { Session } from './sessions.ts'
+import type { Session } from './session.ts'
 
 export interface DataPlaneOptions {
   readonly name: string

@@ -8,7 +8,7 @@ import { partitionOf, partitions, type Keys } from './keys.ts'
 import type { Message } from './message.ts'
 import { whenReady, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
-import type { Session } from './sessions.ts'
+import type { Session } from './session.ts'
 
 /** What a session has to write. Packet Identifiers. */
 export interface SessionWrites {

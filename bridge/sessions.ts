@@ -10,49 +10,9 @@ import { partitionOf, partitions, shardOf, type Keys } from './keys.ts'
 import type { Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
+import type { InFlightEntry, Session, SessionRequest } from './session.ts'
 import { decodeSubscription, encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
 import { together } from './together.ts'
-
-export interface InFlightEntry {
-  readonly messageId: number
-  /** Deliveries are sent again in this order. */
-  readonly order: number
-  /** undefined: PUBREC came, only PUBREL is owed [MQTT-4.3.3-5]. */
-  readonly message: Message | undefined
-}
-
-export interface SessionRequest {
-  readonly clientId: string
-  readonly cleanStart: boolean
-  /** Seconds; -1: never; 0: it ends with the connection. */
-  readonly expirySeconds: number
-  readonly will: { readonly message: Message; readonly delaySeconds: number } | undefined
-}
-
-/** A session whose client is connected here. */
-export interface Session {
-  readonly sid: string
-  /** Node id, space, epoch: what every write of ours carries. */
-  readonly owner: string
-  readonly request: SessionRequest
-  /** Session Present as CONNACK says it. */
-  readonly present: boolean
-  /** Changed by bridge/subscriptions.ts alone; sessions without any share one. */
-  subscriptions: Map<string, StoredSubscription>
-  /** What an earlier connection left in flight, until this one takes it over. */
-  inFlight: readonly InFlightEntry[]
-  /** QoS 2 publishes of the client between PUBLISH and PUBREL, by Packet Identifier. */
-  readonly incoming: ReadonlyMap<number, { readonly n: number; readonly published: boolean }>
-  /**
-   * Number of its last QoS 2 publish. An earlier session begins at the time of its claim (µs): whatever Redis lost of its numbers,
-   * none is given again that a partition may have applied, since such a publish would pass for a duplicate. Of a new one nothing is.
-   */
-  n: number
-  /** `n` as long as no QoS 2 publish of the session is known: there is nobody to forget when it ends. */
-  readonly unpublishedN: number | undefined
-  /** Another connection of its client has it. */
-  isTaken: boolean
-}
 
 export interface SessionEvents {
   append(changes: readonly Change[]): Promise<void>

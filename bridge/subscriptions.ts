@@ -8,7 +8,7 @@ import { partitionOf, type Keys } from './keys.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { SessionOption } from './session-options.ts'
-import type { Session } from './sessions.ts'
+import type { Session } from './session.ts'
 
 export interface StoredSubscription {
   readonly options: number
