@@ -52,8 +52,8 @@ const replicasMs = 500
  * A script and behind it WAIT, on the same connection: that is how Redis knows which writes are meant, and a failover in between
  * breaks the connection rather than to count the replicas of another master (ATTACKS 19). Nothing else can pass on it meanwhile.
  */
-async function replicated(redis: Redis, replicas: number, command: [string | Buffer, ...(string | number | Buffer)[]]): Promise<unknown> {
-  const [script, wait] = await redis.pipeline().callBuffer('EVALSHA', ...command).wait(replicas, replicasMs).exec() ?? []
+async function replicated(redis: Redis, replicas: number, command: (string | number | Buffer)[]): Promise<unknown> {
+  const [script, wait] = await redis.pipeline().callBuffer('EVALSHA', command).wait(replicas, replicasMs).exec() ?? []
   const error = script?.[0] ?? wait?.[0]
   if (error != null) {
     lookAgain(redis)
@@ -70,9 +70,10 @@ async function replicated(redis: Redis, replicas: number, command: [string | Buf
 export async function runScript(redis: Redis, name: ScriptName, keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
   const { sha } = scripts.get(name)!
   const { replicas = 0 } = redis
+  const command = [sha, keys.length, ...keys, ...argv] // handed over as a list: arguments of a call are bounded, those of a script may be many
   if (diagnostics.scriptBegins.hasSubscribers) diagnostics.scriptBegins.publish({ script: name })
   try {
-    const reply: unknown = replicas > 0 ? await replicated(redis, replicas, [sha, keys.length, ...keys, ...argv]) : await redis.callBuffer('EVALSHA', sha, keys.length, ...keys, ...argv)
+    const reply: unknown = replicas > 0 ? await replicated(redis, replicas, command) : await redis.callBuffer('EVALSHA', command)
     if (diagnostics.script.hasSubscribers) diagnostics.script.publish({ script: name })
     return reply
   } catch (error) {

@@ -54,6 +54,12 @@ function decode(bytes: Buffer): Message | undefined {
   return message
 }
 
+/** One by one: a client may release all its identifiers in one breath, and arguments of a call are bounded. */
+function pushList(argv: (string | number)[], list: readonly (string | number)[]): void {
+  argv.push(list.length)
+  for (const item of list) argv.push(item)
+}
+
 class Partition {
   readonly #redis: Redis
   readonly #keys: Keys
@@ -96,8 +102,10 @@ class Partition {
     const argv: (string | number)[] = []
     for (const { holder: { session }, writes } of call) {
       for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const) keys.push(this.#keys.session(session.sid, noun))
-      argv.push(session.sid, session.owner, session.n, writes.acknowledged.length, ...writes.acknowledged, writes.received.length, ...writes.received,
-        writes.incoming.length * 2, ...writes.incoming.flat(), writes.released.length, ...writes.released, writes.order, writes.bytes, writes.free.length, ...writes.free)
+      argv.push(session.sid, session.owner, session.n)
+      for (const list of [writes.acknowledged, writes.received, writes.incoming.flat(), writes.released]) pushList(argv, list)
+      argv.push(writes.order, writes.bytes)
+      pushList(argv, writes.free)
     }
     const replies = await this.#call(keys, argv)
     if (replies === undefined) return

@@ -9,6 +9,9 @@ import { Pressure } from './delivery/pressure.ts'
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
 
+/** Replays of one connection under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
+const replaysMax = 20
+
 export interface DispatchEvents {
   onPublish(qos: number): void
   onDrop(cause: DropCause, qos: number): void
@@ -26,6 +29,7 @@ export class Dispatch implements EngineHost, Receiver {
   readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) => this.#plane.hold(topic, held))
   readonly #bySid = new Map<string, Connection>()
   readonly #releasing = new Set<Promise<void>>()
+  readonly #replays = new WeakMap<Connection, { count: number; readonly lanes: Promise<void>[] }>()
   #plane!: DataPlane
 
   constructor(packetBytesMax: number, events: DispatchEvents) {
@@ -101,6 +105,7 @@ export class Dispatch implements EngineHost, Receiver {
       for (const { filter, options } of subscriptions) {
         // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind the UNSUBACK.
         const wanted = (): boolean => this.#table.get(filter, connection) !== undefined
+        if (!wanted()) continue
         for await (const messages of this.#plane.retained(filter)) {
           const fresh = messages.filter(({ topic }) => !sent.has(topic) && connection.mayReplay(topic))
           for (const { topic } of fresh) sent.add(topic)
@@ -111,7 +116,11 @@ export class Dispatch implements EngineHost, Receiver {
         }
       }
     }
-    all().catch((error: unknown) => this.#events.onError(error as Error)).finally(() => connection.endReplay())
+    const replays = this.#replays.get(connection) ?? { count: 0, lanes: [] }
+    this.#replays.set(connection, replays)
+    const lane = replays.count++ % replaysMax
+    replays.lanes[lane] = (replays.lanes[lane] ?? Promise.resolve()).then(all)
+      .catch((error: unknown) => this.#events.onError(error as Error)).finally(() => connection.endReplay())
   }
 
   /** One at a time: together they may be far more than the connection has room for. */
