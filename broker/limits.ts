@@ -28,6 +28,8 @@ export const limits = {
   controlPacketsMax: 40,
   /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
   inFlightMax: 1_000,
+  /** Bytes in flight of one session: more is not taken out of its queue, and a claim brings no more back; the last message may exceed it. */
+  inFlightBytesMax: 16 * 1024 * 1024,
   /** Bytes waiting for a connection above which it is slow (QoS 0 is dropped), and at which it is drained again. */
   outboxHighBytes: 1024 * 1024,
   outboxLowBytes: 256 * 1024,

@@ -2,8 +2,10 @@
 // session's queue as the window has room, under free Packet Identifiers, and writes down what the client acknowledges. One
 // path for what comes live, what waited, and what an earlier connection left in flight. State: {s<n>}:queue, inflight and
 // incoming (bridge/session-writer.ts); here a mirror of which identifiers are in use. Invariant: what is sent is in flight
-// in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4].
+// in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4]. Bounds: messages in
+// flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT.
 import type { InFlightEntry, Message, Session, SessionHolder, SessionReply, SessionWrites } from '../../bridge/index.ts'
+import { limits } from '../limits.ts'
 
 /** What a stored session needs of its connection. */
 export interface StoredSessionHost {
@@ -20,6 +22,10 @@ export interface StoredSessionHost {
 const identifierMax = 65_535
 /** Messages moved by one call: bounds the time that the script takes. */
 const moveMax = 500
+/** Smaller messages are not counted one by one: as many as may be in flight are a few MiB. */
+const countedBytes = 4 * 1024
+
+const bytesOf = ({ topic, payload, properties }: Message): number => topic.length + payload.length + (properties?.length ?? 0)
 
 export class StoredSession implements SessionHolder {
   readonly session: Session
@@ -27,6 +33,9 @@ export class StoredSession implements SessionHolder {
   readonly #max: number
   /** Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written down. */
   readonly #inUse = new Map<number, 'owed' | 'sent' | 'received' | 'done'>()
+  /** Bytes in flight whose body is still stored, of large messages; by identifier. */
+  readonly #large = new Map<number, number>()
+  #largeBytes = 0
   /** What an earlier connection left in flight and this one has not sent again. */
   #owed: readonly InFlightEntry[] = []
   /** Deliveries under way on this connection: Receive Maximum is about them. */
@@ -52,8 +61,9 @@ export class StoredSession implements SessionHolder {
   start(): void {
     this.#owed = this.session.inFlight
     this.session.inFlight = [] // they are not held for as long as the connection lasts
-    for (const { messageId, order } of this.#owed) {
+    for (const { messageId, order, message } of this.#owed) {
       this.#inUse.set(messageId, 'owed')
+      if (message !== undefined) this.#count(messageId, message)
       this.#order = Math.max(this.#order, order + 1)
       this.#lastId = messageId
     }
@@ -88,9 +98,24 @@ export class StoredSession implements SessionHolder {
     this.#sendOwed()
   }
 
+  #count(messageId: number, message: Message): void {
+    const bytes = bytesOf(message)
+    if (bytes < countedBytes) return
+    this.#large.set(messageId, bytes)
+    this.#largeBytes += bytes
+  }
+
+  /** Its body goes out of Redis with the next write, before anything is moved. */
+  #uncount(messageId: number): void {
+    if (this.#large.size === 0) return
+    this.#largeBytes -= this.#large.get(messageId) ?? 0
+    this.#large.delete(messageId)
+  }
+
   #done(messageId: number): void {
     const state = this.#inUse.get(messageId)
     if (state === undefined || state === 'done') return
+    this.#uncount(messageId)
     this.#inUse.set(messageId, 'done')
     if (state !== 'owed') this.#open--
     this.#acknowledged.push(messageId)
@@ -105,6 +130,7 @@ export class StoredSession implements SessionHolder {
     else {
       if (state === 'owed') this.#open++
       this.#inUse.set(messageId, 'received')
+      this.#uncount(messageId)
       this.#received.push(messageId)
       this.#host.touch(this)
     }
@@ -133,7 +159,7 @@ export class StoredSession implements SessionHolder {
 
   takeWrites(): SessionWrites | undefined {
     if (this.#closed) return undefined
-    const bytes = this.#host.room()
+    const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
     const free = this.#rung && bytes > 0 && this.#owed.length === 0 ? this.#free() : []
     if (free.length > 0) this.#rung = false
     const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, free, order: this.#order, bytes }
@@ -166,6 +192,7 @@ export class StoredSession implements SessionHolder {
       const id = this.#lastId = free[i]!
       this.#inUse.set(id, 'sent')
       this.#open++
+      if (message !== undefined) this.#count(id, message)
       if (message === undefined || this.#host.write(message, id, false) === undefined) this.#done(id)
     }
     if (left > 0) this.#rung = true

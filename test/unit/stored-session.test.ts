@@ -1,0 +1,75 @@
+// The messages of a session with a queue, between Redis, which the test is, and a client that acknowledges when the test says so:
+// how much is in flight at once.
+import { expect, test } from 'vitest'
+import type { InFlightEntry, Message, Session } from '../../bridge/index.ts'
+import { StoredSession } from '../../broker/delivery/stored-session.ts'
+import { limits } from '../../broker/limits.ts'
+import { messageOf } from '../bridge/planes.ts'
+
+const room = 256 * 1024
+
+/** A session with these messages in its queue; `serve` does what session-serve.lua does until there is nothing to do. */
+function sessionOf(queue: Message[], inFlight: readonly InFlightEntry[] = []) {
+  const sent: number[] = []
+  const inRedis = new Map<number, Message>(inFlight.flatMap(({ messageId, message }) => message === undefined ? [] : [[messageId, message]]))
+  let touched = false
+  const stored = new StoredSession({ inFlight, incoming: new Map() } as unknown as Session, limits.inFlightMax, {
+    write: (message, messageId) => { sent.push(messageId); return message.qos as 1 | 2 },
+    pubrel: () => undefined, room: () => room, touch: () => { touched = true }, moved: () => undefined,
+  })
+  const serve = (): void => {
+    while (touched) {
+      touched = false
+      const writes = stored.takeWrites()
+      if (writes === undefined) continue
+      for (const id of [...writes.acknowledged, ...writes.received]) inRedis.delete(id)
+      const messages: Message[] = []
+      for (let i = 0, left = writes.bytes; i < writes.free.length && left > 0 && queue.length > 0; i++) {
+        const message = queue.shift()!
+        left -= message.payload.length
+        inRedis.set(writes.free[i]!, message)
+        messages.push(message)
+      }
+      stored.written(writes, { messages, left: queue.length })
+    }
+  }
+  const bytes = (): number => [...inRedis.values()].reduce((sum, { payload }) => sum + payload.length, 0)
+  return { stored, sent, serve, bytes }
+}
+
+const big = (qos: 1 | 2 = 1): Message => messageOf('t', Buffer.alloc(limits.packetBytesMax), { qos })
+
+test.each([1, 2] as const)('large messages of QoS %i: no more in flight than the ceiling of bytes and one message, and all are sent as they are acknowledged', (qos) => {
+  const { stored, sent, serve, bytes } = sessionOf(Array.from({ length: 50 }, () => big(qos)))
+  stored.start()
+  serve()
+  const most = limits.inFlightBytesMax / limits.packetBytesMax
+  expect(sent.length).toBeGreaterThanOrEqual(most)
+  for (let done = 0; done < 50; done++) {
+    expect(bytes()).toBeLessThanOrEqual(limits.inFlightBytesMax + limits.packetBytesMax)
+    if (qos === 1) stored.complete(sent[done]!)
+    else stored.received(sent[done]!) // from PUBREC on nothing of it is stored
+    serve()
+  }
+  expect([sent.length, bytes()]).toEqual([50, 0])
+})
+
+test('what an earlier connection left in flight counts: nothing is moved until some of it is acknowledged', () => {
+  const inFlight = Array.from({ length: 16 }, (_, n) => ({ messageId: n + 1, order: n, message: big() }))
+  const { stored, sent, serve } = sessionOf([big()], inFlight)
+  stored.start()
+  serve()
+  stored.ring()
+  serve()
+  expect(sent).toEqual(inFlight.map(({ messageId }) => messageId))
+  stored.complete(1)
+  serve()
+  expect(sent.at(-1)).toBe(17)
+})
+
+test('small messages fill the window', () => {
+  const { stored, sent, serve } = sessionOf(Array.from({ length: 2_000 }, () => messageOf('t', Buffer.alloc(1_000))))
+  stored.start()
+  serve()
+  expect(sent).toHaveLength(limits.inFlightMax)
+})
