@@ -95,6 +95,7 @@ test('a return waits for nothing but its own will, which comes before what it pu
   await using redis = await startRedis()
   using admin = openClient(redis)
   await using a = await startPlane(redis, 'a')
+  a.plane.sessions.close() // it sweeps when the test says so
   const subscriber = await claim(a, 'subscriber')
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
   const [client, ...others] = neighbours(60) as [string, ...string[]]
@@ -111,6 +112,7 @@ test('many sessions at once: they end, send their wills, are written down again 
   await using redis = await startRedis()
   using admin = openClient(redis)
   await using a = await startPlane(redis, 'a')
+  a.plane.sessions.close() // it sweeps when the test says so
   const subscriber = await claim(a, 'subscriber')
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
   const all = await Promise.all(neighbours(250).map((clientId) => claim(a, clientId, { will: clientId })))
