@@ -20,7 +20,7 @@ const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'no
   'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any',
   'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
   'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-expire': 'sweeper',
-  'due-list': 'any', 'will-take': 'any', 'will-done': 'any',
+  'due-list': 'sweeper', 'will-take': 'any', 'will-done': 'any',
 }
 const points = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
 
