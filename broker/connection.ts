@@ -22,6 +22,7 @@ import type { ProtocolViolation } from './wire/properties.ts'
 import { acknowledgement, publishFrame } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
+const lingerMs = 100
 /** Before CONNACK nothing is delivered. */
 const noWindow = new Window<Pending>(0, { put: () => false })
 
@@ -141,9 +142,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#closed) return
     this.#closed = true
     this.#stored?.close()
-    if (this.client.version === 5 && this.connackWritten) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
-    this.outbox.flush()
-    this.client.close() // not its `disconnect`, which says nothing between CONNACK and the end of CONNECT's handling
+    this.#reader.close()
+    if (!this.connackWritten) return this.client.close()
+    if (this.client.version === 5) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
+    this.outbox.close()
+    // What the client still sends is read and dropped for a moment: closed with something unread a socket is reset, and the client
+    // would not get to read why.
+    this.stream.resume()
+    this.stream.end()
+    setTimeout(() => this.client.close(), lingerMs).unref()
   }
 
   closed(): void {

@@ -24,6 +24,8 @@ const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'no
 }
 const points = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
 
+/** Visitors come one after the other, not as fast as they can: what is tested is the points. */
+const paceMs = 100
 const patience = { timeout: 30_000, interval: 20 }
 
 /** Clients with a will that come, subscribe, publish a Retained Message and are cut off; their session ends a second later. */
@@ -60,6 +62,7 @@ class Visitors {
     await Promise.race([stay.catch(() => undefined), client.closed()])
     await client.drop()
     await client[Symbol.asyncDispose]()
+    await new Promise((resolve) => setTimeout(resolve, paceMs))
   }
 
   async finish(): Promise<void> {
@@ -96,9 +99,9 @@ test('a node is killed before and after every script, and every promise holds', 
   const watchers = urls.map((url, i) => new Watcher(`watcher-${i}`, 'ledger/+/0', [url], random))
   for (const client of [...clients, ...watchers]) client.start()
   await expect.poll(() => clients.filter(({ subscribed }) => !subscribed), patience).toEqual([])
-  for (const publisher of publishers) { publisher.paceMs = 20; publisher.start() }
+  for (const publisher of publishers) { publisher.paceMs = 200; publisher.start() }
   const visitors = new Visitors(cluster, random)
-  const restless = setInterval(() => clients[2]!.hop(), 300)
+  const restless = setInterval(() => clients[2]!.hop(), 500)
   for (const point of points) {
     let late: NodeJS.Timeout | undefined
     const never = new Promise<never>((_, reject) => { late = setTimeout(() => reject(new Error(`no node came to the point ${point.when} ${point.script} (SEED=${random.seed})`)), patience.timeout) })
