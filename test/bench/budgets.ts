@@ -41,6 +41,7 @@ function budgetsOf(oldMosquitto: boolean): Budget[] {
     ...across.map(([name, pattern, least]): Budget => ({
       name: `B2 two nodes against stock, ${name}: messages per CPU second`, atLeast: least, unit: 'x', of: (find) => times(find('ours', pattern), find('stock', pattern)),
     })),
+    { name: 'B2 the same, QoS 1, publishers held by nothing but acknowledgements', atLeast: 15, unit: 'x', of: (find) => times(find('ours', 'qos1-pair-unheld'), find('stock', 'qos1-pair-unheld')) },
     ...across.map(([name, pattern, , most]): Budget => ({
       name: `B3 CPU per message across nodes, ${name}`, atMost: most, unit: ' µs', of: (find) => median(find('ours', pattern), 'cpuMicros'),
     })),

@@ -7,6 +7,7 @@ import { manySubscriptions } from './many-subscriptions.ts'
 import { pace, quantilesOf } from './open-loop.ts'
 import { overload } from './overload.ts'
 import type { IdleConnections, LoadAnswer, LoadOrder, Mixed, Throughput, Window } from './patterns.ts'
+import { unheld } from './patterns.ts'
 import { Peer, Publisher, Subscriber } from './peers.ts'
 import { rssBytes } from './proc.ts'
 import { stampBytes } from './wire.ts'
@@ -21,7 +22,7 @@ async function people(world: World, pattern: Throughput): Promise<void> {
   const { ports: [near, far], payloadBytes } = world.order
   const { shape, qos, publishers, subscribers, persistent } = pattern
   const fanIn = shape === 'fan-in' ? publishers : 1
-  const aheadMax = Math.max(32, Math.min(pattern.aheadMax, Math.floor(aheadBytesMax / (payloadBytes + frameBytes) / fanIn)))
+  const aheadMax = pattern.aheadMax === unheld ? unheld : Math.max(32, Math.min(pattern.aheadMax, Math.floor(aheadBytesMax / (payloadBytes + frameBytes) / fanIn)))
   const topic = (i: number): string => `bench/${shape}/${i}`
   for (let i = 0; i < publishers; i++) {
     world.publishers.push(new Publisher(near!, { index: i, topic: topic(i), qos, fan: shape === 'fan-out' ? subscribers : 1, payloadBytes, aheadMax }))

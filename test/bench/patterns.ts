@@ -152,6 +152,8 @@ export interface LoadAnswer {
 }
 
 const both = [false, true] as const
+/** Of `aheadMax`: a publisher knows nothing of its subscribers. */
+export const unheld = 2 ** 31
 const where = (across: boolean): string => across ? 'across' : 'same'
 const shapes: Record<Shape, { publishers: number; subscribers: number; aheadMax: number; about: string }> = {
   pair: { publishers: 4, subscribers: 4, aheadMax: 2_000, about: '4 publishers, each to its own subscriber' },
@@ -171,6 +173,7 @@ export const patterns: readonly Pattern[] = [
   ...([0, 1] as const).flatMap((qos) => (['pair', 'fan-in', 'fan-out'] as const).flatMap((shape) =>
     both.map((across) => throughput(`qos${qos}-${shape}-${where(across)}`, shape, qos, across)))),
   ...both.map((across) => throughput(`qos1-pair-persistent-${where(across)}`, 'pair', 1, across, { persistent: true, about: `QoS 1, 4 pairs, persistent sessions${across ? ' at another node' : ''}` })),
+  throughput('qos1-pair-unheld', 'pair', 1, true, { aheadMax: unheld, about: 'qos1-pair-across with publishers that only their acknowledgements hold, as real ones are' }),
   ...both.map((across) => throughput(`qos1-latency-${where(across)}`, 'pair', 1, across, { rate: 2_000, about: `QoS 1, 4 pairs, 2,000 msg/s in all, open loop${across ? ', across nodes' : ''}` })),
   ...both.map((across): Mixed => ({ kind: 'mixed', name: `mixed-${where(across)}`, across, count: 2_000, rate: 2_000, about: `2,000 QoS 1 messages while another client publishes 2,000 QoS 0 msg/s; one subscriber${across ? ' at another node' : ''} has both` })),
   throughput('idle-filters', 'pair', 0, true, { idleFilters: 10_000, about: 'qos0-pair-across, without, with and again without 10,000 idle wildcard filters at the other node' }),
