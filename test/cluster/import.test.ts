@@ -38,8 +38,9 @@ async function withStock(redis: TestRedis, use: (url: string, persistence: Stock
   await use(`mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, (broker as unknown as { persistence: StockWriter }).persistence)
   server.close()
   await new Promise<void>((resolve) => broker.close(() => resolve()))
-  // Its packages do not await all they send: with QUIT the answers come first, and nothing is rejected that nobody catches.
-  await Promise.all([store, publishing, subscribing].map((connection) => connection.quit().catch(() => undefined)))
+  // mqemitter-redis quits its two by itself and does not await it: cut off before they are answered those would be rejections that nobody catches.
+  await Promise.all([publishing, subscribing].map(async (connection) => { if (connection.status !== 'end') await once(connection, 'end') }))
+  await store.quit()
 }
 
 /** A connection that ends with its test, also when it fails. */
@@ -166,9 +167,9 @@ test('a PUBREL that is owed is sent under its identifier; wills are published on
   await watcher.receives([{ topic: 'will/gone', payload: 'last words' }])
 })
 
-test('3,000 sessions and more wills than the package reads at once; the rate is printed', async () => {
+test('1,000 sessions and more wills than the package reads at once; the rate is printed', async () => {
   await using old = await startRedis('--appendonly', 'no')
-  const [sessions, wills] = [3_000, 10_050]
+  const [sessions, wills] = [1_000, 10_050]
   await withStock(old, async (_url, stock) => {
     for (let from = 0; from < sessions; from += 500) {
       await Promise.all(Array.from({ length: 500 }, async (_, i) => {

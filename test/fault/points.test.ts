@@ -22,7 +22,14 @@ const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'no
   'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-expire': 'sweeper',
   'due-list': 'sweeper', 'will-take': 'any', 'will-done': 'any',
 }
-const points = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
+const all = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
+
+/** The normal suite takes a dozen of them, others each time; test/long/points.test.ts takes all. */
+const dozen = 12
+function pointsOf(random: Random): typeof all {
+  if (process.env.TEST_POINTS === 'all') return all
+  return all.map((point) => ({ point, order: random.below(1e9) })).sort((a, b) => a.order - b.order).slice(0, dozen).map(({ point }) => point)
+}
 
 /** Visitors come one after the other, not as fast as they can: what is tested is the points. */
 const paceMs = 100
@@ -91,6 +98,7 @@ async function killed({ at, ...point }: FaultPoint & { at: Where }, cluster: Tes
 
 test('a node is killed before and after every script, and every promise holds', async () => {
   const random = seededRandom()
+  const points = pointsOf(random)
   await using cluster = await startCluster({ nodes: 3, argv: ['--lease-ms', '3000'] })
   const urls = cluster.nodes.map(({ url }) => url)
   const publishers = ['p0', 'p1'].map((clientId) => new Publisher(clientId, urls, random))

@@ -27,10 +27,10 @@ test('a client that writes on while its CONNECT waits for Redis is read up to a 
   await using cluster = await startCluster({ nodes: 1 })
   const node = cluster.node(0)
   const listener = await node.connect('listener')
-  await listener.subscribe('t', { qos: 0 })
+  await listener.subscribe('t', { qos: 1 })
   cluster.redis.pause()
   const socket = open(node, 'eager')
-  const taken = await writeAll(socket, bytesOf({ cmd: 'publish', topic: 't', payload: Buffer.alloc(500_000), qos: 0, retain: false, dup: false }), 200e6, 1_500)
+  const taken = await writeAll(socket, bytesOf({ cmd: 'publish', topic: 't', payload: Buffer.alloc(500_000), qos: 1, messageId: 1, retain: false, dup: false }), 200e6, 1_500)
   cluster.redis.resume()
   expect(taken).toBeLessThan(20e6) // most of it lies in the kernel
   await once(socket, 'data') // CONNACK

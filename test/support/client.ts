@@ -101,7 +101,7 @@ export class TestClient {
   async #until(there: () => boolean, problem: () => string): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`${this.mqtt.options.clientId ?? ''}: ${problem()}: ${JSON.stringify(this.#since().slice(0, 20))}`)), patienceMs)
+      timer = setTimeout(() => reject(new Error(`${this.mqtt.options.clientId ?? ''}: ${problem()}: ${JSON.stringify(this.#since().slice(0, 20)).slice(0, 2_000)}`)), patienceMs)
     })
     late.catch(() => undefined) // when there() is true at once, nobody waits for it
     while (!there()) await Promise.race([late, new Promise<void>((resolve) => { this.#arrived = resolve })])
