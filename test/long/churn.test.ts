@@ -11,7 +11,7 @@ const atOnce = 100
 const growthMiB = 5
 const patience = { timeout: 60_000, interval: 250 }
 
-const memory = async (node: TestNode): Promise<number> => await node.heapUsed() / 1_048_576
+const memory = async (node: TestNode): Promise<number> => await node.heldBytes() / 1_048_576
 
 test('10,000 sessions come and go three times: DBSIZE, routes and memory are what they were', async () => {
   const random = seededRandom()

@@ -61,11 +61,11 @@ export class TestNode {
     if (this.running) await once(this.#process!, 'exit')
   }
 
-  /** Bytes of its heap that are in use, garbage collected. */
-  async heapUsed(): Promise<number> {
-    const told = once(this.#process!, 'message') as Promise<[{ heap: number }]>
-    this.#process!.send('heap')
-    return (await told)[0].heap
+  /** Bytes that it holds, on the heap and in buffers, garbage collected: resident memory has garbage in it, more or less. */
+  async heldBytes(): Promise<number> {
+    const told = once(this.#process!, 'message') as Promise<[{ memory: number }]>
+    this.#process!.send('memory')
+    return (await told)[0].memory
   }
 
   async connect(clientId: string, options: ConnectOptions & { ws?: boolean } = {}): Promise<TestClient> {

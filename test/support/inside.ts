@@ -11,8 +11,8 @@ export interface FaultPoint {
 }
 
 let point = process.env.TEST_DIE_AT === undefined ? undefined : JSON.parse(process.env.TEST_DIE_AT) as FaultPoint
-process.on('message', (message: FaultPoint | 'heap') => {
-  if (message === 'heap') process.send!({ heap: heapUsed() })
+process.on('message', (message: FaultPoint | 'memory') => {
+  if (message === 'memory') void heldBytes().then((memory) => process.send!({ memory }))
   else point = message
 })
 const dieAt = (when: FaultPoint['when']) => (event: unknown): void => {
@@ -21,9 +21,14 @@ const dieAt = (when: FaultPoint['when']) => (event: unknown): void => {
 subscribe('aedes-cluster:scriptBegins', dieAt('before'))
 subscribe('aedes-cluster:script', dieAt('after'))
 
-function heapUsed(): number {
+/** Twice: what the first collection found to be garbage outside the heap is freed beside it. */
+async function heldBytes(): Promise<number> {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
-  collect()
-  return process.memoryUsage().heapUsed
+  for (let n = 0; n < 2; n++) {
+    collect()
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return heapUsed + arrayBuffers
 }
