@@ -92,7 +92,12 @@ async function killed({ at, ...point }: FaultPoint & { at: Where }, cluster: Tes
     for (const node of armed) node.dieAt(point)
   }
   await Promise.any(armed.map((node) => node.ended()))
-  for (const node of armed) if (node.running) node.dieAt(nowhere)
+  // Who answers a later message is disarmed; who came to the point before that is dead, and is started again with the others.
+  await Promise.all(armed.map(async (node) => {
+    if (!node.running) return
+    node.dieAt(nowhere)
+    await Promise.race([node.heldBytes(), node.ended()])
+  }))
   for (const node of cluster.nodes) if (!node.running) await node.start()
 }
 

@@ -64,7 +64,7 @@ export class TestNode {
   /** Bytes that it holds, on the heap and in buffers, garbage collected: resident memory has garbage in it, more or less. */
   async heldBytes(): Promise<number> {
     const told = once(this.#process!, 'message') as Promise<[{ memory: number }]>
-    this.#process!.send('memory')
+    this.#process!.send('memory', () => undefined)
     return (await told)[0].memory
   }
 
