@@ -365,8 +365,9 @@ export class DataPlane {
   /** A partition has no place for us: Redis lost data, which heals it, or we were declared dead. */
   async #checkFence(): Promise<void> {
     const { generation } = this.#membership
+    if (this.#healing !== undefined) return this.#healing // it registers us there, too
     await this.#journal.barrier()
-    if (!generation.equals(this.#membership.generation)) return
+    if (!generation.equals(this.#membership.generation) || await this.sessions.isRegistered()) return // the refusal is older than that
     this.#onFenced()
     throw new BridgeError('ERR_BRIDGE_FENCED', `${this.nodeId} was declared dead`)
   }

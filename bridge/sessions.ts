@@ -111,6 +111,12 @@ export class Sessions {
     ]
   }
 
+  /** Whether this boot has its place in every partition. */
+  async isRegistered(): Promise<boolean> {
+    const places = await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(p, 'appended'), this.#nodeId()))))
+    return places.every((place) => place === 1)
+  }
+
   /** Registers this boot in every partition: without it no batch of it is taken. Called again it changes nothing. */
   async join(): Promise<void> {
     await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId(), 0))))
