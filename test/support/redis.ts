@@ -113,7 +113,14 @@ export class TestRedis implements TestStore {
 
 /** Starts a Redis of its own; `await using redis = await startRedis()` ends it and removes its data. */
 export async function startRedis(...extra: string[]): Promise<TestRedis> {
-  const redis = new TestRedis(await freePort(), mkdtempSync(join(tmpdir(), 'aedes-cluster-redis-')), extra)
-  await redis.start()
-  return redis
+  for (let attempt = 1; ; attempt++) {
+    const redis = new TestRedis(await freePort(), mkdtempSync(join(tmpdir(), 'aedes-cluster-redis-')), extra)
+    try {
+      await redis.start()
+      return redis
+    } catch (error) {
+      await redis[Symbol.asyncDispose]()
+      if (attempt === 5) throw error // otherwise another test took the port first
+    }
+  }
 }
