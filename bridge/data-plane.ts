@@ -291,9 +291,9 @@ export class DataPlane {
     this.#sessionWriter.touch(holder)
   }
 
-  /** Puts a message into the queue of a session, behind what is there; resolves when it is stored. */
-  enqueue(message: Message, sid: string): Promise<void> {
-    return this.#queues.push(message, sid)
+  /** Puts a message into the queue of a session, behind what is there, at the lower of its own and the granted QoS; resolves when it is stored. */
+  enqueue(message: Message, sid: string, granted: number): Promise<void> {
+    return this.#queues.push(message, sid, granted)
   }
 
   /** Stores Retained Messages without publishing them. */
@@ -303,8 +303,8 @@ export class DataPlane {
   }
 
   /** Puts a Retained Message into the queue of a session because of a SUBSCRIBE. */
-  replay(message: Message, sid: string): Promise<void> {
-    return this.enqueue({ ...message, replay: true, packed: undefined, frames: undefined }, sid)
+  replay(message: Message, sid: string, granted: number): Promise<void> {
+    return this.enqueue({ ...message, replay: true, packed: undefined, frames: undefined }, sid, granted)
   }
 
   /** A write of an owner was refused: true when the session is ours after all, because Redis lost its data and we wrote it down again. */

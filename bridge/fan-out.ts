@@ -80,12 +80,16 @@ export class FanOut {
     const changed = table !== handed.table || table.version !== version
     const told = this.#retained.tell(batch)
     if (told !== undefined) stored.add(told)
-    for (const [i, message] of batch.entries()) {
+    for (let i = 0; i < batch.length; i++) {
+      const message = batch[i]!
       if (message.qos === 0 || message.from?.isTaken === true) continue
       const before = targets[i]!
       const { everything, sessions } = changed ? table.match(message.topic) : before
       if (everything !== before.everything) this.#toNodes(message, everything.filter((nodeId) => !before.everything.includes(nodeId)), stored)
-      for (const { sid, noLocal } of sessions) if (!noLocal || message.origin?.sid !== sid) stored.add(this.#queues.push(message, sid))
+      for (const { sid, qos, ownQos } of sessions) {
+        const granted = message.origin?.sid === sid ? ownQos : qos
+        if (granted > 0) stored.add(this.#queues.push(message, sid, granted))
+      }
     }
     return Promise.all(stored).then(() => undefined)
   }

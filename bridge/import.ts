@@ -9,6 +9,7 @@ import { randomBytes } from 'node:crypto'
 import { DataPlane } from './data-plane.ts'
 import { diagnostics } from './diagnostics.ts'
 import { toBridgeError } from './errors.ts'
+import { FilterTrie } from './filter-trie.ts'
 import { Keys, partitions, shardOf } from './keys.ts'
 import type { Message } from './message.ts'
 import type { DataPlaneOptions } from './options.ts'
@@ -79,6 +80,13 @@ const apartMs = 3_600_000
 const retainedAtOnce = 200
 
 const none = (): { found: number; moved: number } => ({ found: 0, moved: 0 })
+
+/** Topic → the QoS that a session's queued message is owed at most; without a subscription any more as it was published. */
+function grantedBy(filters: readonly StockSubscription[]): (topic: string) => number {
+  const trie = new FilterTrie<StockSubscription>()
+  for (const filter of filters) trie.add(filter.topic, filter)
+  return (topic) => trie.match(topic).reduce((highest, { qos }) => Math.max(highest, qos), 0) || 2
+}
 
 /**
  * The package over a connection on which it can only read: it removes dead references while it reads, which an import, and
@@ -168,6 +176,7 @@ class Import {
   async #session(clientId: string): Promise<void> {
     const { sessions, subscriptions, messages } = this.counts
     const filters = await this.#stock.subscriptionsByClient({ id: clientId })
+    const granted = grantedBy(filters)
     sessions.found++
     subscriptions.found += filters.length
     const plane = this.#plane
@@ -181,7 +190,7 @@ class Import {
       const publishes = page.filter(({ cmd }) => cmd === 'publish')
       messages.found += publishes.length
       if (plane === undefined || sid === undefined) continue
-      await Promise.all(publishes.map((packet) => plane.enqueue(this.#message(packet), sid)))
+      await Promise.all(publishes.map((packet) => plane.enqueue(this.#message(packet), sid, granted(packet.topic))))
       queued += publishes.length
     }
     if (plane === undefined || sid === undefined || !await this.#finish(plane, clientId, sid, filters, owed)) return

@@ -26,9 +26,17 @@ export interface QueueEvents {
   onDropped(count: number): void
 }
 
+/** A message as it is queued for those whom it is granted to at one QoS: what a session is owed does not change with its subscriptions. */
+interface Variant {
+  readonly message: Message
+  readonly qos: number
+  /** Behind another variant of the same message. */
+  readonly isSecond: boolean
+}
+
 class Batch {
-  readonly messages: Message[] = []
-  /** sid → indexes of its messages, from 1 */
+  readonly variants: Variant[] = []
+  /** sid → indexes of its variants, from 1 */
   readonly sessions = new Map<string, number[]>()
   pushes = 0
   readonly settled: Promise<void>
@@ -41,7 +49,7 @@ class Batch {
   }
 
   get isFull(): boolean {
-    return this.messages.length >= messagesMax || this.sessions.size >= sessionsMax || this.pushes >= pushesMax
+    return this.variants.length >= messagesMax || this.sessions.size >= sessionsMax || this.pushes >= pushesMax
   }
 
   /**
@@ -49,7 +57,25 @@ class Batch {
    * noted, says that all of them have it, and a second call would leave it out.
    */
   mustTake(message: Message): boolean {
-    return this.messages.at(-1) === message && identityOf(message)[1] > 0
+    return this.variants.at(-1)?.message === message && identityOf(message)[1] > 0
+  }
+
+  add(message: Message, sid: string, granted: number): void {
+    const index = this.#variant(message, Math.min(message.qos, granted))
+    const indexes = this.sessions.get(sid)
+    if (indexes === undefined) this.sessions.set(sid, [index])
+    else indexes.push(index)
+    this.pushes++
+  }
+
+  /** Its variants are neighbours, one or two. */
+  #variant(message: Message, qos: number): number {
+    const { length } = this.variants
+    const last = this.variants[length - 1]
+    const isSecond = last?.message === message
+    if (isSecond && last.qos === qos) return length
+    if (isSecond && last.isSecond) return length - 1
+    return this.variants.push({ message, qos, isSecond })
   }
 }
 
@@ -76,17 +102,13 @@ class Partition {
     this.#events = events
   }
 
-  push(message: Message, sid: string): Promise<void> {
+  push(message: Message, sid: string, granted: number): Promise<void> {
     let batch = this.#batches.at(-1)
     // The first one may be under way.
     if (batch === undefined || (this.#running && this.#batches.length === 1) || (batch.isFull && !batch.mustTake(message))) {
       this.#batches.push(batch = new Batch())
     }
-    if (batch.messages.at(-1) !== message) batch.messages.push(message)
-    const indexes = batch.sessions.get(sid)
-    if (indexes === undefined) batch.sessions.set(sid, [batch.messages.length])
-    else indexes.push(batch.messages.length)
-    batch.pushes++
+    batch.add(message, sid, granted)
     if (!this.#running && !this.#scheduled) {
       this.#scheduled = true
       setImmediate(() => { this.#scheduled = false; void this.#run() })
@@ -109,9 +131,13 @@ class Partition {
     this.#running = false
   }
 
-  async #append({ messages, sessions }: Batch): Promise<void> {
+  async #append({ variants, sessions }: Batch): Promise<void> {
     const argv: (string | number | Buffer)[] = []
-    for (const message of messages) argv.push(message.packed ??= packMessage(message), ...identityOf(message))
+    for (const { message, qos, isSecond } of variants) {
+      argv.push(qos < message.qos ? packMessage({ ...message, qos: 1 }) : message.packed ??= packMessage(message))
+      if (isSecond) argv.push('=', 0)
+      else argv.push(...identityOf(message))
+    }
     for (const [sid, indexes] of sessions) {
       argv.push(sid, indexes.length)
       for (const index of indexes) argv.push(index)
@@ -120,12 +146,12 @@ class Partition {
       this.#keys.partition(this.#number, 'appended'), this.#keys.partition(this.#number, 'owners'), this.#keys.partition(this.#number, 'published'),
       ...[...sessions.keys()].map((sid) => this.#keys.session(sid, 'queue')),
     ]
-    const [dropped, ...owners] = await this.#call(keys, [messages.length, ...argv])
+    const [dropped, ...owners] = await this.#call(keys, [variants.length, ...argv])
     if (dropped > 0) this.#events.onDropped(dropped)
     let i = 0
     for (const [sid, indexes] of sessions) {
       const owner = owners[i++]
-      if (owner === null) this.#events.onGone(sid, messages[indexes[0]! - 1]!)
+      if (owner === null) this.#events.onGone(sid, variants[indexes[0]! - 1]!.message)
       else if (owner!.length > 0) this.#events.onOwner(owner!.toString('utf8', 0, owner!.indexOf(0x20)), sid)
     }
   }
@@ -156,9 +182,12 @@ export class Queues {
     this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, nodeId, queueMax, events))
   }
 
-  /** Appends to the queue of a session; resolves when it is stored. */
-  push(message: Message, sid: string): Promise<void> {
-    return this.#partitions[partitionOf(sid)]!.push(message, sid)
+  /**
+   * Appends to the queue of a session, at the lower of its own and the granted QoS (1 or 2); resolves when it is stored. All
+   * sessions of one message are pushed in one turn.
+   */
+  push(message: Message, sid: string, granted: number): Promise<void> {
+    return this.#partitions[partitionOf(sid)]!.push(message, sid, granted)
   }
 
   close(): void {

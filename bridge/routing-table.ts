@@ -28,8 +28,10 @@ interface Route {
 /** A session that a topic's QoS ≥ 1 messages are queued for. */
 export interface SessionTarget {
   readonly sid: string
-  /** Every matching subscription of it is No Local. */
-  readonly noLocal: boolean
+  /** The highest granted QoS of its matching subscriptions, 1 or 2: a stored message is delivered at the lower of this and its own, whatever becomes of the subscription. */
+  readonly qos: number
+  /** The same for its own messages: without its No Local subscriptions, 0 when all are. */
+  readonly ownQos: number
 }
 
 /** The nodes that a topic's messages go to: for QoS ≥ 1 publishes and, these included, for QoS 0 publishes. */
@@ -42,6 +44,8 @@ export interface Targets {
 interface Cached extends Targets {
   readonly version: number
 }
+
+const noTarget = { qos: 0, ownQos: 0 }
 
 export class RoutingTable {
   readonly #routes = new FilterTrie<Route>()
@@ -177,21 +181,25 @@ export class RoutingTable {
     const cached = this.#cache.get(routes)
     if (cached !== undefined && cached.version === version) return cached
     const kinds = new Map<string, number>()
-    const noLocal = new Map<string, boolean>()
-    const session = (sid: string, options: number): void => { noLocal.set(sid, (noLocal.get(sid) ?? true) && (options & SessionOption.noLocal) !== 0) }
+    const targets = new Map<string, SessionTarget>()
+    const session = (sid: string, options: number): void => {
+      const granted = options & SessionOption.qos
+      const { qos, ownQos } = targets.get(sid) ?? noTarget
+      targets.set(sid, { sid, qos: Math.max(qos, granted), ownQos: (options & SessionOption.noLocal) === 0 ? Math.max(ownQos, granted) : ownQos })
+    }
     for (const { nodes, sid, options, sessions } of routes) {
       nodes?.forEach((kind, nodeId) => kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind))
       if (sid !== undefined) session(sid, options)
       if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
     }
-    const targets: Cached = {
+    const cache: Cached = {
       version,
       everything: [...kinds].filter(([, kind]) => (kind & RouteKind.everything) !== 0).map(([nodeId]) => nodeId),
       qos0: [...kinds.keys()],
-      sessions: [...noLocal].map(([sid, local]) => ({ sid, noLocal: local })),
+      sessions: [...targets.values()],
     }
-    this.#cache.set(routes, targets)
-    return targets
+    this.#cache.set(routes, cache)
+    return cache
   }
 
   /** Every route, for comparing the tables of nodes. */

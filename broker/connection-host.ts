@@ -21,8 +21,8 @@ export interface ConnectionHost<Connection> {
   touch(holder: SessionHolder): void
   /** A write for the session was refused: it is another's, or Redis lost its data. */
   moved(connection: Connection): void
-  /** How a stored message is delivered, by the subscriptions that the session has now. */
-  matchOf(connection: Connection, message: Message): Pick<Match<object>, 'qos' | 'identifiers' | 'retainAsPublished'> | undefined
+  /** With what a stored message is delivered, by the subscriptions that the session has now. */
+  matchOf(connection: Connection, message: Message): Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
   /** The connection is gone. `farewell`: the client said good-bye and its will is void. */
   released(connection: Connection, farewell: boolean): void
 }

@@ -263,15 +263,16 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** Delivers a message once, at the QoS and with the identifiers of `match`. */
   deliver(message: Message, match: Match<Connection>): void {
     this.#replaying?.add(message.topic)
-    if (this.#stored !== undefined && message.qos > 0 && match.qos > 0) return // it is in the queue; the bell rings
-    this.send(message, match, message.retain && match.retainAsPublished)
+    const retain = message.retain && match.retainAsPublished
+    if (this.#stored === undefined || message.qos === 0) return this.send(message, match, retain)
+    if (match.queued === 'no') this.send(message, { qos: 0, identifiers: match.identifiers }, retain) // otherwise the bell rings
   }
 
   /** A delivery out of the session's queue. undefined: the client cannot take it, or it expired. */
   #writeStored(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined {
-    // Without a matching subscription any more it is delivered as it was published: it was queued for one that there was.
+    // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be doubled.
     const match = this.#host.matchOf(this, message)
-    const qos = Math.max(1, Math.min(message.qos, match?.qos ?? 2)) as 1 | 2
+    const qos = message.qos === 2 ? 2 : 1
     if (!dup && message.expiresAt !== 0 && message.expiresAt <= Date.now()) return this.#host.dropped('expired', qos), undefined
     const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match?.identifiers)

@@ -4,7 +4,7 @@
 import { RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { DropCause } from './connection-host.ts'
-import { LocalTable, type Match, type SubscriptionOptions } from './delivery/local-table.ts'
+import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
@@ -61,28 +61,33 @@ export class Dispatch implements EngineHost, Receiver {
   }
 
   /**
-   * Local table first, then the session and the journal, then (by the caller) SUBACK. The route is counted in the same turn as
-   * the table changes: whoever leaves meanwhile is taken out of the table, and uncounts what was counted, no more.
-   * From QoS 0 to the queue it is the other way round: by the table live bodies are left to the queue, which nobody fills before
-   * the journal says so. Between the two a message may come by both ways, at QoS 0 and at QoS ≥ 1.
+   * Local table first, then the session and the journal, then (by the caller) SUBACK. While the journal does not say that a
+   * session's QoS ≥ 1 messages are queued, they come as they came before: live at QoS 0, if the filter or an overlapping one
+   * was subscribed with QoS 0. Around that moment one may come by both ways.
    */
   async subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void> {
     const { session } = connection
-    const wanted = storedOf(options)
-    const stored = connection.lasting && session !== undefined ? this.#plane.sessions.subscriptions.subscribe(session, filter, wanted) : undefined
-    if (stored !== undefined && options.qos > 0 && this.#table.get(filter, connection)?.qos === 0) {
-      await stored
-      // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has its way.
-      if (this.#table.get(filter, connection) === undefined || session?.subscriptions.get(filter)?.options !== wanted.options) return
-    }
+    if (!connection.lasting || session === undefined) return this.#serve(connection, filter, { ...options, queued: 'no' })
+    const stored = this.#plane.sessions.subscriptions.subscribe(session, filter, storedOf(options))
+    const served = { ...options, queued: options.qos === 0 ? 'no' : this.#table.get(filter, connection)?.queued ?? 'soon' } as const
+    await Promise.all([this.#serve(connection, filter, served), stored])
+    // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has its way.
+    if (options.qos > 0 && this.#table.get(filter, connection) === served) await this.#serve(connection, filter, { ...served, queued: 'yes' })
+  }
+
+  /**
+   * The route is counted in the same turn as the table changes: whoever leaves meanwhile is taken out of the table, and
+   * uncounts what was counted, no more.
+   */
+  async #serve(connection: Connection, filter: string, subscription: Subscription): Promise<void> {
     const before = this.#table.get(filter, connection)
-    const [kind, old] = [kindOf(connection, options), before === undefined ? undefined : kindOf(connection, before)]
-    this.#table.add(filter, connection, options)
-    const routed = kind === old ? undefined : this.#plane.subscribed(filter, kind)
+    const [kind, old] = [kindOf(subscription), before === undefined ? undefined : kindOf(before)]
+    this.#table.add(filter, connection, subscription)
+    if (kind === old) return
     try {
-      await Promise.all([routed, stored])
+      await this.#plane.subscribed(filter, kind)
     } finally {
-      if (old !== undefined && kind !== old) this.#plane.unsubscribed(filter, old)
+      if (old !== undefined) this.#plane.unsubscribed(filter, old)
     }
   }
 
@@ -90,7 +95,7 @@ export class Dispatch implements EngineHost, Receiver {
     const options = this.#table.get(filter, connection)
     if (options === undefined) return
     this.#table.remove(filter, connection)
-    this.#plane.unsubscribed(filter, kindOf(connection, options))
+    this.#plane.unsubscribed(filter, kindOf(options))
   }
 
   /** The filters are gone for good, not only because the connection ends. */
@@ -111,7 +116,7 @@ export class Dispatch implements EngineHost, Receiver {
           for (const { topic } of fresh) sent.add(topic)
           const queued = connection.isStored && options.qos > 0 ? fresh.filter(({ qos }) => qos > 0) : []
           await this.#replayNow(connection, fresh.filter((message) => !queued.includes(message)), options, wanted)
-          await this.#replayStored(connection, queued, wanted)
+          await this.#replayStored(connection, queued, options.qos, wanted)
           if (!wanted()) break
         }
       }
@@ -138,10 +143,10 @@ export class Dispatch implements EngineHost, Receiver {
    * our queueing, and would be overtaken by the older one: so whatever changed meanwhile is queued once more, also that it was
    * cleared. What expired was not cleared by anybody.
    */
-  async #replayStored(connection: Connection, messages: readonly Message[], wanted: () => boolean): Promise<void> {
+  async #replayStored(connection: Connection, messages: readonly Message[], qos: number, wanted: () => boolean): Promise<void> {
     for (let queued = messages; queued.length > 0 && connection.session !== undefined && !connection.isClosed && wanted();) {
       const { sid } = connection.session
-      await Promise.all(queued.map((message) => message.payload.length === 0 ? this.#plane.enqueue(message, sid) : this.#plane.replay(message, sid)))
+      await Promise.all(queued.map((message) => message.payload.length === 0 ? this.#plane.enqueue(message, sid, qos) : this.#plane.replay(message, sid, qos)))
       const now = new Map((await this.#plane.retainedOf(queued.map(({ topic }) => topic))).map((message) => [message.topic, message]))
       queued = queued.map((message) => now.get(message.topic) ?? (isExpired(message) ? message : clearing(message)))
         .filter((message, i) => !queued[i]!.payload.equals(message.payload))
@@ -270,7 +275,5 @@ const clearing = (message: Message): Message =>
 const storedOf = ({ qos, noLocal, retainAsPublished, identifier }: SubscriptionOptions): { options: number; identifier: number | undefined } =>
   ({ options: qos | (noLocal ? SessionOption.noLocal : 0) | (retainAsPublished ? SessionOption.retainAsPublished : 0), identifier })
 
-/** Sessions with a queue want bodies of QoS 0 publishes only, unless they subscribed with QoS 0. */
-function kindOf(connection: Connection, { qos }: SubscriptionOptions): number {
-  return !connection.lasting || qos === 0 ? RouteKind.everything : RouteKind.qos0
-}
+/** Who has a queue for the rest wants bodies of QoS 0 publishes only. */
+const kindOf = ({ queued }: Subscription): number => queued === 'no' ? RouteKind.everything : RouteKind.qos0

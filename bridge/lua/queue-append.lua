@@ -3,7 +3,7 @@
 -- is harmless. A QoS 2 message that was applied before is left out, whoever sends it again.
 -- KEYS   appended owners published, then the queue of each session
 -- ARGV   nodeId, batch number, messages a queue holds, count of messages, then of each: body, publisher's sid ("" unless
---        QoS 2), n, then of each session: sid, count, indexes of its messages from 1 …
+--        QoS 2, "=": the message before for sessions of another QoS), n, then of each session: sid, count, indexes of its messages from 1 …
 -- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, false it is gone … }
 -- FAILS  FENCED: the node was declared dead · ORDER batch after last
 -- COST   O(messages × sessions)
@@ -22,7 +22,9 @@ for i = 1, count do
   local body, publisher, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   at = at + 3
   bodies[i] = body
-  if publisher ~= '' and not again then
+  if publisher == '=' then
+    if not bodies[i - 1] then bodies[i] = false end
+  elseif publisher ~= '' and not again then
     local highest = applied[publisher] or tonumber(redis.call('HGET', publishedKey, publisher) or '0')
     if n <= highest then bodies[i] = false else applied[publisher] = n end
   end

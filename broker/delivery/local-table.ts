@@ -11,8 +11,19 @@ export interface SubscriptionOptions {
   readonly identifier: number | undefined
 }
 
+/**
+ * Whether QoS ≥ 1 messages come through the queue of the subscriber's session; `soon`: not before the whole cluster knows of
+ * the subscription, and not live either.
+ */
+type Queued = 'no' | 'soon' | 'yes'
+
+/** A subscription as it is served now. */
+export interface Subscription extends SubscriptionOptions {
+  readonly queued: Queued
+}
+
 interface Filter<Subscriber> {
-  readonly subscriptions: SmallMap<Subscriber, SubscriptionOptions>
+  readonly subscriptions: SmallMap<Subscriber, Subscription>
   version: number
 }
 
@@ -25,6 +36,8 @@ export interface Match<Subscriber> {
   readonly identifiers: readonly number[] | undefined
   /** Some matching subscription is No Local: for the subscriber's own messages ask `matchOwn`. */
   readonly noLocal: boolean
+  /** Of all of them together: what one has in the queue does not come live because of another. */
+  readonly queued: Queued
 }
 
 interface Cached<Subscriber> {
@@ -32,7 +45,8 @@ interface Cached<Subscriber> {
   readonly matches: readonly Match<Subscriber>[]
 }
 
-function merge<Subscriber>(subscriber: Subscriber, all: readonly SubscriptionOptions[]): Match<Subscriber> {
+function merge<Subscriber>(subscriber: Subscriber, all: readonly Subscription[]): Match<Subscriber> {
+  const ways = new Set(all.map(({ queued }) => queued))
   const identifiers = all.flatMap(({ identifier }) => identifier ?? [])
   return {
     subscriber,
@@ -40,6 +54,7 @@ function merge<Subscriber>(subscriber: Subscriber, all: readonly SubscriptionOpt
     retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished),
     identifiers: identifiers.length === 0 ? undefined : identifiers,
     noLocal: all.some(({ noLocal }) => noLocal),
+    queued: ways.has('yes') ? 'yes' : ways.has('no') ? 'no' : 'soon',
   }
 }
 
@@ -48,13 +63,13 @@ export class LocalTable<Subscriber extends object> {
   #cache = new WeakMap<readonly Filter<Subscriber>[], Cached<Subscriber>>()
 
   /** Adds or replaces a subscription. */
-  add(filter: string, subscriber: Subscriber, options: SubscriptionOptions): void {
+  add(filter: string, subscriber: Subscriber, subscription: Subscription): void {
     let entry = this.#filters.get(filter)
     if (entry === undefined) {
       entry = { subscriptions: new SmallMap(), version: 0 }
       this.#filters.add(filter, entry)
     }
-    entry.subscriptions.set(subscriber, options)
+    entry.subscriptions.set(subscriber, subscription)
     entry.version++
   }
 
@@ -65,7 +80,7 @@ export class LocalTable<Subscriber extends object> {
     if (entry.subscriptions.size === 0) this.#filters.delete(filter)
   }
 
-  get(filter: string, subscriber: Subscriber): SubscriptionOptions | undefined {
+  get(filter: string, subscriber: Subscriber): Subscription | undefined {
     return this.#filters.get(filter)?.subscriptions.get(subscriber)
   }
 
@@ -76,7 +91,7 @@ export class LocalTable<Subscriber extends object> {
     for (let i = 0; i < filters.length; i++) version += filters[i]!.version // versions only grow: an equal sum means no change
     const cached = this.#cache.get(filters)
     if (cached !== undefined && cached.version === version) return cached.matches
-    const bySubscriber = new Map<Subscriber, SubscriptionOptions[]>()
+    const bySubscriber = new Map<Subscriber, Subscription[]>()
     for (const { subscriptions } of filters) {
       subscriptions.forEach((options, subscriber) => {
         const known = bySubscriber.get(subscriber)

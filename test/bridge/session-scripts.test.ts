@@ -194,6 +194,13 @@ describe('queue-append and session-serve', () => {
     expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['m1', 'm2', 'm3'])
   })
 
+  test('for sessions of another QoS it is applied, or left out, with the message before', async () => {
+    await redis.hset(keys.partition(3, 'owners'), '3s', '', '3t', '')
+    await append('b@1', 1, [['m1', '3p', 1], ['m1 low', '=', 0]], { '3s': [1], '3t': [2] })
+    await append('a@1', 1, [['m1', '3p', 1], ['m1 low', '=', 0], ['m2', '3p', 2], ['m2 low', '=', 0]], { '3s': [1, 4], '3t': [2, 3] })
+    expect(await Promise.all(['3s', '3t'].map((sid) => redis.lrange(keys.session(sid, 'queue'), 0, -1)))).toEqual([['m1', 'm2 low'], ['m1 low', 'm2']])
+  })
+
   test('9,000 sessions in one call: more than Lua unpacks at once', async () => {
     const { owner } = await claim('a@1', '', '3s')
     const others = Array.from({ length: 9_000 }, (_, n) => `3gone${n}`)

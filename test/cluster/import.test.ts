@@ -93,6 +93,7 @@ test('sessions, queued and retained messages of a stock installation are served 
     expect(client.sessionPresent, clientId).toBe(true)
     await client.arrivals(21)
     await client.settle()
+    expect([...new Set(client.packets.map(({ qos }) => qos))].sort(), `${clientId}: the lower of the published and the granted QoS`).toEqual(clientId === 'wild' ? [1, 2] : [1])
     const payloads = client.takeAll()
     // Per QoS in the publisher's order (a client hands QoS 2 on when it is released), and once.
     expect(payloads.filter((payload) => Number(payload) % 2 === 0 || payload === 'new')).toEqual([...Array.from({ length: 10 }, (_, n) => `${2 * n}`), 'new'])

@@ -108,6 +108,31 @@ test('a session resumes on another node at once when its node was killed; the un
   await forget('hopper')
 })
 
+test('what is in flight or queued keeps the QoS that it was granted, though its subscription is lowered or raised', async () => {
+  const [high, low] = await Promise.all([2, 1].map(async (qos) => {
+    const client = await WireClient.connect(cluster.node(qos).url, `granted-${qos}`, kept)
+    await client.subscribe('granted/#', { qos: qos as 1 | 2 })
+    return client
+  }))
+  await cluster.node(0).publish('granted/x', 'in flight', { qos: 2 })
+  const shown = ({ qos, dup, messageId, payload }: IPublishPacket): object => ({ qos, dup, messageId, payload: payload.toString() })
+  const sent = await Promise.all([high!, low!].map((client) => client.next('publish')))
+  expect(sent.map(({ qos }) => qos)).toEqual([2, 1])
+  for (const [client, qos] of [[high!, 1], [low!, 2]] as const) {
+    await client.subscribe('granted/#', { qos })
+    client.socket.destroy()
+    await client.closed
+  }
+  await cluster.node(0).publish('granted/x', 'queued', { qos: 2 })
+  const again = await Promise.all([2, 1].map((qos) => WireClient.connect(cluster.node(0).url, `granted-${qos}`, kept)))
+  for (const [i, client] of again.entries()) {
+    const packets = await publishes(client, 2)
+    expect(packets.map(shown)).toMatchObject([shown({ ...sent[i]!, dup: true }), { qos: i + 1, dup: false, payload: 'queued' }])
+    client.socket.destroy()
+  }
+  await Promise.all([forget('granted-1'), forget('granted-2')])
+})
+
 test('the offline queue is bounded: the oldest go and are counted; the rest comes in order, live ones behind it', async () => {
   const sleeper = await cluster.node(0).connect('sleeper', persistent)
   await sleeper.subscribe('sleep/#', { qos: 1 })

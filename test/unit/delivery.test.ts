@@ -6,7 +6,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, test, vi } from 'vitest'
 import type { Message } from '../../bridge/index.ts'
 import { filterMatches } from '../../bridge/topic.ts'
-import { LocalTable, type SubscriptionOptions } from '../../broker/delivery/local-table.ts'
+import { LocalTable, type Match, type Subscription } from '../../broker/delivery/local-table.ts'
 import { Outbox } from '../../broker/delivery/outbox.ts'
 import { Pressure } from '../../broker/delivery/pressure.ts'
 import { Window, type Delivery } from '../../broker/delivery/window.ts'
@@ -249,7 +249,8 @@ describe('outbox', () => {
 
 describe('local table', () => {
   const words = ['a', 'b', '', '$x']
-  const options = (qos: 0 | 1 | 2, more: Partial<SubscriptionOptions> = {}): SubscriptionOptions => ({ qos, noLocal: false, retainAsPublished: false, identifier: undefined, ...more })
+  const options = (qos: 0 | 1 | 2, more: Partial<Subscription> = {}): Subscription =>
+    ({ qos, noLocal: false, retainAsPublished: false, identifier: undefined, queued: 'no', ...more })
 
   test('random adds, removes and matches equal a naive model', () => {
     const random = seededRandom()
@@ -260,22 +261,21 @@ describe('local table', () => {
     const subscribers = Array.from({ length: 5 }, (_, name) => ({ name }))
     for (let round = 0; round < 8; round++) {
       const table = new LocalTable<{ name: number }>()
-      const model = new Map<string, Map<{ name: number }, SubscriptionOptions>>()
-      const naive = (topic: string, subscriber: { name: number }, own: boolean): SubscriptionOptions[] => [...model].filter(([filter]) => filterMatches(filter, topic))
+      const model = new Map<string, Map<{ name: number }, Subscription>>()
+      const naive = (topic: string, subscriber: { name: number }, own: boolean): Subscription[] => [...model].filter(([filter]) => filterMatches(filter, topic))
         .flatMap(([, all]) => all.get(subscriber) ?? []).filter(({ noLocal }) => !own || !noLocal)
-      const merged = (all: SubscriptionOptions[]): object => ({
+      const merged = (all: Subscription[]): object => ({
         qos: Math.max(...all.map(({ qos }) => qos)), retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished), noLocal: all.some(({ noLocal }) => noLocal),
-        identifiers: all.flatMap(({ identifier }) => identifier ?? []).sort(),
+        identifiers: all.flatMap(({ identifier }) => identifier ?? []).sort(), queued: (['yes', 'no', 'soon'] as const).find((way) => all.some(({ queued }) => queued === way)),
       })
-      const shown = (match: { identifiers: readonly number[] | undefined; qos: number; retainAsPublished: boolean; noLocal: boolean }): object =>
-        ({ qos: match.qos, retainAsPublished: match.retainAsPublished, noLocal: match.noLocal, identifiers: [...match.identifiers ?? []].sort() })
+      const shown = ({ qos, retainAsPublished, noLocal, identifiers, queued }: Match<object>): object => ({ qos, retainAsPublished, noLocal, queued, identifiers: [...identifiers ?? []].sort() })
       for (let step = 0; step < 250; step++) {
         const filter = filterOf()
         const subscriber = random.pick(subscribers)
         if (random.below(5) < 2) {
-          const wanted = options(random.pick([0, 1, 2]), { noLocal: random.below(3) === 0, retainAsPublished: random.below(2) === 0, identifier: random.pick([undefined, step + 1]) })
+          const wanted = options(random.pick([0, 1, 2]), { noLocal: random.below(3) === 0, retainAsPublished: random.below(2) === 0, queued: random.pick(['no', 'soon', 'yes']), identifier: random.pick([undefined, step + 1]) })
           table.add(filter, subscriber, wanted)
-          model.set(filter, (model.get(filter) ?? new Map<{ name: number }, SubscriptionOptions>()).set(subscriber, wanted))
+          model.set(filter, (model.get(filter) ?? new Map<{ name: number }, Subscription>()).set(subscriber, wanted))
         } else if (random.below(2) === 0) {
           const known = random.pick([filter, ...model.keys()])
           table.remove(known, subscriber)

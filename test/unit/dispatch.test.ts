@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest'
 import { RouteKind, type DataPlane, type Message, type Session } from '../../bridge/index.ts'
 import type { Connection } from '../../broker/connection.ts'
-import type { SubscriptionOptions } from '../../broker/delivery/local-table.ts'
+import type { Match, SubscriptionOptions } from '../../broker/delivery/local-table.ts'
 import { Dispatch } from '../../broker/dispatch.ts'
 import { messageOf } from '../bridge/planes.ts'
 
@@ -31,12 +31,13 @@ function subscribing() {
     unsubscribed: (_filter: string, kind: number) => count(kind, -1),
     sessions: { subscriptions: { subscribe } },
   })
-  /** QoS of the subscription that each message was delivered by. */
-  const delivered: number[] = []
-  const connection = { lasting: true, session: { subscriptions: new Map() }, deliver: (_message: Message, { qos }: { qos: number }) => delivered.push(qos) } as unknown as Connection
+  /** Of the match that each message was delivered by: its QoS, and whether the message is queued. */
+  const delivered: string[] = []
+  const deliver = (_message: Message, { qos, queued }: Match<Connection>): unknown => delivered.push(`${qos} ${queued}`)
+  const connection = { lasting: true, session: { subscriptions: new Map() }, deliver } as unknown as Connection
   const stored = (): void => { for (const resolve of waiting.splice(0)) resolve() }
-  const subscribed = async (qos: 0 | 1 | 2): Promise<void> => {
-    const done = dispatch.subscribed(connection, 't', options(qos))
+  const subscribed = async (qos: 0 | 1 | 2, filter = 't'): Promise<void> => {
+    const done = dispatch.subscribed(connection, filter, options(qos))
     stored()
     await done
   }
@@ -49,11 +50,34 @@ test('a lasting session that goes from QoS 0 to QoS 1 has its messages live unti
   await subscribed(0)
   const raised = dispatch.subscribed(connection, 't', options(1))
   dispatch.deliver(messageOf('t'))
-  expect([delivered, kinds()]).toEqual([[0], [1, 0]])
+  expect([delivered, kinds()]).toEqual([['1 no'], [1, 0]])
   stored()
   await raised
   dispatch.deliver(messageOf('t'))
-  expect([delivered, kinds()]).toEqual([[0, 1], [0, 1]])
+  expect([delivered, kinds()]).toEqual([['1 no', '1 yes'], [0, 1]])
+})
+
+test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until the messages are queued everywhere', async () => {
+  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+  await subscribed(0, '#')
+  const added = dispatch.subscribed(connection, 't', options(1))
+  dispatch.deliver(messageOf('t'))
+  expect([delivered, kinds()]).toEqual([['1 no'], [1, 1]])
+  stored()
+  await added
+  dispatch.deliver(messageOf('t'))
+  dispatch.deliver(messageOf('other'))
+  expect([delivered.slice(1), kinds()]).toEqual([['1 yes', '0 no'], [1, 1]])
+})
+
+test('a new QoS 1 subscription by itself: not live, and queued when the whole cluster knows of it', async () => {
+  const { dispatch, connection, delivered, stored, kinds } = subscribing()
+  const added = dispatch.subscribed(connection, 't', options(1))
+  dispatch.deliver(messageOf('t'))
+  stored()
+  await added
+  dispatch.deliver(messageOf('t'))
+  expect([delivered, kinds()]).toEqual([['1 soon', '1 yes'], [0, 1]])
 })
 
 test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no route and gets nothing more', async () => {
@@ -74,7 +98,7 @@ test.each([[1, 0], [1, 2], [2, 1]] as const)('the same filter at QoS %i and behi
   stored()
   await Promise.all(both)
   dispatch.deliver(messageOf('t'))
-  expect([delivered, kinds()]).toEqual([[second], second === 0 ? [1, 0] : [0, 1]])
+  expect([delivered, kinds()]).toEqual([[second === 0 ? '0 no' : `${second} yes`], second === 0 ? [1, 0] : [0, 1]])
 })
 
 /** What a stored session is queued for its SUBSCRIBE of `t`: `first` is replayed, each of `then` stands there when it is looked at again. */

@@ -3,6 +3,7 @@
 // remembers is never stale.
 import { expect, test } from 'vitest'
 import { RouteKind, RoutingTable } from '../../bridge/routing-table.ts'
+import { SessionOption } from '../../bridge/session-options.ts'
 import { filterMatches } from '../../bridge/topic.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 
@@ -65,6 +66,21 @@ test('targets are those of the naive model, after every step', () => {
     }
     check(table, model, `seed ${random.seed} step ${step}`)
   }
+})
+
+test('a session is a target at the highest QoS of what matches, and for its own messages of what is not No Local', () => {
+  const table = new RoutingTable()
+  const target = (): unknown => table.match('x/y').sessions
+  table.setSession('3s', 'x/+', 1)
+  table.setSession('3t', 'x/+', 1 | SessionOption.noLocal)
+  expect(target()).toEqual([{ sid: '3s', qos: 1, ownQos: 1 }, { sid: '3t', qos: 1, ownQos: 0 }])
+  table.setSession('3s', '#', 2 | SessionOption.noLocal)
+  expect(target()).toContainEqual({ sid: '3s', qos: 2, ownQos: 1 })
+  table.setSession('3s', 'x/y', 2)
+  expect(target()).toContainEqual({ sid: '3s', qos: 2, ownQos: 2 })
+  table.setSession('3s', '#', undefined)
+  table.setSession('3s', 'x/y', undefined)
+  expect(target()).toContainEqual({ sid: '3s', qos: 1, ownQos: 1 })
 })
 
 test('an unchanged topic costs a look-up: the same targets, until one of its routes changes', () => {
