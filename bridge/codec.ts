@@ -18,8 +18,10 @@ export type Change =
   | { readonly type: 'session'; readonly sid: string; readonly filter: string; readonly options: number | undefined }
   /** A session has another owner by now: a connection of an earlier one must go. */
   | { readonly type: 'taken'; readonly sid: string; readonly owner: string }
+  /** A failover lost entries that the node had read: who had not read them cannot know what they told. */
+  | { readonly type: 'lost' }
 
-const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8 } as const
+const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8, lost: 9 } as const
 const optionsGone = 0xff
 
 function record(kind: number, extra: readonly number[], text: string): Buffer {
@@ -41,6 +43,7 @@ function encodeChange(change: Change): Buffer {
     case 'retained': return record(change.present ? recordKinds.retained : recordKinds.cleared, [], change.topic)
     case 'session': return record(recordKinds.session, [change.options ?? optionsGone, change.sid.length], change.sid + change.filter)
     case 'taken': return record(recordKinds.taken, [change.sid.length], change.sid + change.owner)
+    case 'lost': return record(recordKinds.lost, [], '')
   }
 }
 
@@ -87,6 +90,7 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | undefined {
       case recordKinds.retained: changes.push({ type: 'retained', topic: text(body), present: true }); break
       case recordKinds.cleared: changes.push({ type: 'retained', topic: text(body), present: false }); break
       case recordKinds.anew: changes.push({ type: 'anew' }); break
+      case recordKinds.lost: changes.push({ type: 'lost' }); break
       case recordKinds.session: {
         const start = body + 2 + (bytes[body + 1] ?? 0) // a sid is ASCII
         if (body + 2 > at || start > at) return undefined

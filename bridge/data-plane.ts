@@ -42,6 +42,7 @@ export class DataPlane {
   #table = new RoutingTable()
   readonly #routes: OwnRoutes
   readonly #replays = new SharedBarrier(() => this.#journal.barrier())
+  readonly #untold = new SharedBarrier(() => this.#retained.loadMissing())
   readonly #retained: Retained
   readonly sessions: Sessions
   readonly #queues: Queues
@@ -209,7 +210,8 @@ export class DataPlane {
         break
       case 'retained': this.#retained.apply(change.topic, change.present); break
       case 'session': this.#table.setSession(change.sid, change.filter, change.options); break
-      case 'taken': this.sessions.taken(change.sid, change.owner)
+      case 'taken': this.sessions.taken(change.sid, change.owner); break
+      case 'lost': if (nodeId !== this.nodeId) this.#untold.pass().catch(this.#options.onError)
     }
   }
 
@@ -359,7 +361,7 @@ export class DataPlane {
   /** A failover lost the last journal entries, also those of others: each node says when it has asserted what is missing. */
   #onLost(): void {
     this.#absent.await([...this.#nodes].filter((nodeId) => nodeId !== this.nodeId))
-    this.#journal.append([{ type: 'joined' }]).catch(this.#options.onError) // behind what #assertLost appends
+    this.#journal.append([{ type: 'lost' }, { type: 'joined' }]).catch(this.#options.onError) // behind what #assertLost appends
   }
 
   /** A partition has no place for us: Redis lost data, which heals it, or we were declared dead. */

@@ -50,6 +50,8 @@ export class Journal {
   /** The entry at the cursor, to prove after a reconnect that the past is still the same. */
   #last: Buffer | undefined
   #batch = 0
+  /** The last of them that Redis confirmed. */
+  #confirmed = 0
   #attempting: Promise<unknown> = Promise.resolve()
   #appending: Promise<unknown> = Promise.resolve()
   /** The next entry, while it may still grow. */
@@ -135,11 +137,13 @@ export class Journal {
     return done
   }
 
-  #attempt(changes: readonly Change[], routes: readonly (string | number)[], anew: boolean): Promise<unknown> {
+  async #attempt(changes: readonly Change[], routes: readonly (string | number)[], anew: boolean): Promise<void> {
     const { nodeId, generation } = this.#identity()
     const keys = [this.#keys.bus('generation'), this.#keys.bus('nodes'), this.#keys.bus('batches'), this.#keys.bus('position'), this.#keys.bus('journal'), this.#keys.routes(nodeId)]
-    const argv = [nodeId, ++this.#batch, generation, journalLength, encodeJournalEntry(nodeId, changes), anew ? '1' : '0', ...routes]
-    return retrying(this.#redis, () => runScript(this.#redis, 'journal-append', keys, argv))
+    const batch = ++this.#batch
+    const argv = [nodeId, batch, generation, journalLength, encodeJournalEntry(nodeId, changes), anew ? '1' : '0', ...routes]
+    await retrying(this.#redis, () => runScript(this.#redis, 'journal-append', keys, argv))
+    this.#confirmed = batch
   }
 
   /**
@@ -254,9 +258,18 @@ export class Journal {
     this.#listener.onLost()
   }
 
-  /** Replication keeps prefixes: the same entry at the cursor proves that everything before it is the same. */
+  /**
+   * Replication keeps prefixes: the same entry at the cursor proves that everything before it is the same, and the number of
+   * our last entry that what we appended and have not read yet is there, too.
+   */
   async #past(): Promise<'same' | 'trimmed' | 'lost'> {
+    const confirmed = this.#confirmed
+    const own = Number(await this.#reader.hget(this.#keys.bus('batches'), this.#identity().nodeId) ?? 0)
     const position = Number(await this.#reader.get(this.#keys.bus('position')) ?? 0)
+    if (own < confirmed) {
+      this.#confirmed = own // the number that the next one begins with is found out when it is refused
+      return 'lost'
+    }
     if (this.#cursor === 0) return position === 0 ? 'same' : 'trimmed'
     if (position < this.#cursor) return 'lost'
     const id = `${this.#cursor}-0`

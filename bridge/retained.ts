@@ -95,15 +95,24 @@ export class Retained {
   /** Reads the index anew from the values. What changed meanwhile stands in the journal behind the position noted before. */
   async load(): Promise<void> {
     const index = new TopicTrie<Known>()
+    await this.#eachTopic((topic) => index.set(topic, 'loaded'))
+    this.#index = index
+  }
+
+  /** Adds topics that no entry of the journal tells any more. One that is cleared meanwhile may stay without a value. */
+  loadMissing(): Promise<void> {
+    return this.#eachTopic((topic) => { if (this.#index.get(topic) === undefined) this.#index.set(topic, 'loaded') })
+  }
+
+  async #eachTopic(each: (topic: string) => void): Promise<void> {
     for (let shard = 0; shard < partitions; shard++) {
       let cursor = '0'
       do {
         const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(shard, 'retained'), cursor, 'COUNT', 1_000))
         cursor = next
-        for (let i = 0; i < fields.length; i += 2) index.set(fields[i]!, 'loaded')
+        for (let i = 0; i < fields.length; i += 2) each(fields[i]!)
       } while (cursor !== '0')
     }
-    this.#index = index
   }
 
   /** Stores the values of a batch, each shard's in order. Undefined when there is nothing to store. */

@@ -7,6 +7,7 @@ import { encodeJournalEntry, packMessage, type Change } from '../../bridge/codec
 import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
+import { startLink } from './link.ts'
 import { killConnections, keys, listen, messageOf, openClient, publish, retainedOf, routesOf, startPlane, untilEqual, type Plane } from './planes.ts'
 
 const { everything } = RouteKind
@@ -140,6 +141,33 @@ describe('a failover lost the last entries', () => {
     await untilEqual([a, b], (routes) => expect(routes).toEqual([`${a.plane.nodeId} alive 1`]))
     await publish(b, messageOf('alive', 'still'))
     await expect.poll(() => a.payloads).toContain('still')
+  })
+
+  test('one that its own node had not read back either', async () => {
+    await using link = await startLink(redis)
+    await using a = await startPlane(redis, 'a', { url: link.url })
+    await using b = await startPlane(redis, 'b')
+    const failOver = await copyBus()
+    const goOn = link.loseReplies('unread')
+    await a.plane.subscribed('unread', everything)
+    await failOver()
+    goOn()
+    await untilEqual([a, b], (routes) => expect(routes).toEqual([`${a.plane.nodeId} unread 1`]))
+  })
+
+  test('a Retained Message that was told in the lost entries is found also on a node that had not read them', async () => {
+    await using link = await startLink(redis)
+    await using a = await startPlane(redis, 'a')
+    await using b = await startPlane(redis, 'b', { url: link.url })
+    await inStep([a, b])
+    const failOver = await copyBus()
+    const away = link.loseReply('kept/1').then(() => link.freeze())
+    await publish(a, messageOf('kept/1', 'value', { retain: true }))
+    await away
+    await failOver()
+    link.thaw()
+    await expect.poll(() => retainedOf(b, 'kept/+'), { timeout: 5_000 }).toEqual(['kept/1=value'])
+    expect(await retainedOf(a, 'kept/+')).toEqual(['kept/1=value'])
   })
 
   test('another entry under the number of the cursor is noticed', async () => {

@@ -10,12 +10,17 @@ export interface Link extends AsyncDisposable {
   thaw(): void
   /** Cuts the connection on which the next reply holds `text`, before the reply arrives; resolves when it was cut. */
   loseReply(text: string): Promise<void>
+  /** The same again and again, until what it returns is called. */
+  loseReplies(text: string): () => void
+  /** Holds the next reply with `text` up, and all behind it; resolves when it came, with what lets it go. */
+  holdReply(text: string): Promise<() => void>
 }
 
 export async function startLink(redis: TestRedis): Promise<Link> {
   const pairs = new Set<readonly [Socket, Socket]>()
   let frozen = false
-  let losing: { text: string; lost: () => void } | undefined
+  let holding: { text: string; held: (go: () => void) => void } | undefined
+  let losing: { text: string; lost: () => void; again?: boolean } | undefined
   const server = createServer((client) => {
     const upstream = connect(redis.port, '127.0.0.1')
     const pair = [client, upstream] as const
@@ -24,10 +29,16 @@ export async function startLink(redis: TestRedis): Promise<Link> {
     for (const socket of pair) socket.on('error', () => undefined).on('close', end)
     client.on('data', (chunk: Buffer) => upstream.write(chunk))
     upstream.on('data', (chunk: Buffer) => {
+      if (holding !== undefined && chunk.includes(holding.text)) {
+        upstream.pause()
+        holding.held(() => { client.write(chunk); upstream.resume() })
+        holding = undefined
+        return
+      }
       if (losing === undefined || !chunk.includes(losing.text)) return void client.write(chunk)
       end()
       losing.lost()
-      losing = undefined
+      if (losing.again !== true) losing = undefined
     })
     if (frozen) for (const socket of pair) socket.pause()
   }).listen(0, '127.0.0.1')
@@ -37,6 +48,11 @@ export async function startLink(redis: TestRedis): Promise<Link> {
     freeze: () => { frozen = true; for (const pair of pairs) for (const socket of pair) socket.pause() },
     thaw: () => { frozen = false; for (const pair of pairs) for (const socket of pair) socket.resume() },
     loseReply: (text) => new Promise((lost) => { losing = { text, lost } }),
+    loseReplies: (text) => {
+      losing = { text, lost: () => undefined, again: true }
+      return () => { losing = undefined }
+    },
+    holdReply: (text) => new Promise((held) => { holding = { text, held } }),
     [Symbol.asyncDispose]: async () => {
       for (const pair of pairs) for (const socket of pair) socket.destroy()
       server.close()

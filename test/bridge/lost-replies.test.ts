@@ -1,7 +1,7 @@
 // Transitions of sessions whose replies are lost, and nodes that are declared dead in the middle of them: a script ran, and who
 // called it does not know. On a real Redis behind a link that loses the one reply that the test names.
 import { expect, test } from 'vitest'
-import { partitionOf, shardOf } from '../../bridge/keys.ts'
+import { partitionOf, partitions, shardOf } from '../../bridge/keys.ts'
 import type { Session } from '../../bridge/index.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
@@ -23,6 +23,22 @@ test('a claim of a node that was declared dead meanwhile is refused: the session
   link.thaw()
   expect(await claiming).toBe('ERR_BRIDGE_FENCED')
   expect(await admin.hgetall(keys.partition(shardOf('client', 16), 'owners'))).toEqual({})
+})
+
+test('a refusal that arrives when the node has its place again is no death: the claim goes on', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using link = await startLink(redis)
+  await using a = await startPlane(redis, 'a', { url: link.url })
+  const appended = Array.from({ length: partitions }, (_, p) => keys.partition(p, 'appended'))
+  for (const key of appended) await admin.hdel(key, a.plane.nodeId)
+  const refused = link.holdReply('FENCED')
+  const claiming = claim(a, 'client')
+  const arrive = await refused
+  for (const key of appended) await admin.hset(key, a.plane.nodeId, 0)
+  arrive()
+  expect((await claiming).owner).toContain(a.plane.nodeId)
+  expect(a.fenced).toBe(false)
 })
 
 test('a takeover whose reply was lost stands in the journal all the same: the connection before is gone', async () => {
