@@ -12,7 +12,7 @@ import { runScript } from './scripts.ts'
 
 /** Bytes in an inbox above which it takes nothing until its reader has progressed. */
 const inboxBytesMax = 16 * 1024 * 1024
-/** A full inbox whose reader stood still for so long is sealed (P9: nobody is held up for more than about 2 s). */
+/** An inbox that is full for so long, while its reader stands still, is sealed (P9: nobody is held up for more than about 2 s). */
 const stallMs = 1_500
 /** Bytes of one entry, and QoS 0 bytes that may wait for their turn before they are shed. */
 const entryBytesMax = 1024 * 1024
@@ -26,6 +26,8 @@ const trimMs = 100
 
 interface Batch {
   readonly body: Buffer
+  /** QoS 0 messages in it. */
+  readonly qos0: number
   readonly settled: Promise<void>
   readonly settle: () => void
 }
@@ -49,6 +51,8 @@ export class InboxWriter {
   /** Topics whose publishers the target is to hold back, or no longer. */
   readonly #holds = new Map<string, boolean>()
   #open: { settled: Promise<void>; settle: () => void } | undefined
+  /** QoS 0 messages in the entry that is being packed. */
+  #qos0 = 0
   #queue: Batch[] = []
   #queuedBytes = 0
   #number = 0
@@ -105,6 +109,7 @@ export class InboxWriter {
 
   #add(message: Message): void {
     this.#packer.add(message)
+    if (message.qos === 0) this.#qos0++
     if (this.#packer.length >= entryBytesMax) this.#seal()
     this.#schedule()
   }
@@ -139,7 +144,8 @@ export class InboxWriter {
     const { settle } = this.#open!
     this.#open = undefined
     const body = this.#packer.take()
-    this.#queue.push({ body, settled, settle })
+    this.#queue.push({ body, qos0: this.#qos0, settled, settle })
+    this.#qos0 = 0
     this.#queuedBytes += body.length
   }
 
@@ -202,6 +208,8 @@ export class InboxWriter {
   out(): void {
     this.#out = true
     this.#seal()
+    const shed = this.#queue.reduce((sum, { qos0 }) => sum + qos0, 0)
+    if (shed > 0) diagnostics.shed.publish({ cause: 'slow-node', count: shed })
     for (const { settle } of this.#queue) settle()
     this.#queue = []
     this.#queuedBytes = 0

@@ -16,7 +16,7 @@ export const keyTable = {
   routes: { key: '{bus}:routes:<node id>', type: 'hash', meaning: 'filter → kind: the routes of one node, the snapshot of the journal' },
   inbox: { key: '{inbox:<node id>}:stream', type: 'stream', meaning: 'messages for one boot of a node; made by it alone' },
   senders: { key: '{inbox:<node id>}:senders', type: 'hash', meaning: 'sender\'s node id → number of its last batch, or F when it is fenced' },
-  inboxState: { key: '{inbox:<node id>}:state', type: 'hash', meaning: 'when the reader last made progress (µs), and whether the inbox is sealed' },
+  inboxState: { key: '{inbox:<node id>}:state', type: 'hash', meaning: 'when the reader last made progress (µs), since when it is full, and whether it is sealed' },
   clients: { key: '{s<0..15>}:clients', type: 'hash', meaning: 'Client Identifier → sid of its session; partitioned by Client Identifier' },
   owners: { key: '{s<0..15>}:owners', type: 'hash', meaning: 'sid → node id and epoch of its owner, empty when nobody is connected' },
   due: { key: '{s<0..15>}:due', type: 'zset', meaning: 'e:sid, w:sid:epoch, f:sid, r:topic → when the session expires, the will is published, the publisher is forgotten, the Retained Message expires (ms)' },

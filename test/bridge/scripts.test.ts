@@ -257,9 +257,12 @@ describe('inboxes', () => {
 
   test('append: FULL above the mark, SEALED when the reader stands still, for good and for everybody', async () => {
     const last = await createInbox('a@1')
+    await passed(2 * stallMs) // nothing to read
     await append('a@1', 'b@1', 1, '.'.repeat(mark))
     await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
+    await passed(stallMs / 2)
     await trim('a@1', last, 0) // it stands where it was, but it lives
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
     await passed(stallMs / 2)
     await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
     expect(await append('a@1', 'b@1', 1, 'again')).toBe(mark) // stored before: full or not

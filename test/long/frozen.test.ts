@@ -71,6 +71,7 @@ test('a node frozen for 20 s under a flood: publishers elsewhere wait for it onc
   const flooding = Promise.all(publishers.map(flood))
   let calm = 0
   while (performance.now() < end) {
+    await cluster.node(0).publish('flood/0', 'also while the flood waits', { qos: 0 })
     await cluster.node(0).publish('calm/x', `${calm}`)
     await healthy.receives([{ topic: 'calm/x', payload: `${calm++}` }])
   }
