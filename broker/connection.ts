@@ -19,7 +19,7 @@ import { ReasonCode } from './reason-codes.ts'
 import { PacketType } from './wire/control-packets.ts'
 import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
-import { acknowledgement, publishFrame } from './wire/publish.ts'
+import { publishFrame } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
 const lingerMs = 100
@@ -277,7 +277,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match?.identifiers)
     if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
-    this.outbox.pushDelivery(frame, messageId, dup)
+    this.outbox.pushPublish(frame, messageId, dup)
     return qos
   }
 
@@ -306,7 +306,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
     if (qos === 0) {
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
-      return this.outbox.pushFrame(frame)
+      return this.outbox.pushPublish(frame)
     }
     this.#window.push(new Pending(frame, qos, message.expiresAt))
     this.#checkWaiting(message.topic)
@@ -317,7 +317,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#host.dropped('expired', qos)
       return false
     }
-    this.outbox.pushDelivery(frame, messageId, false)
+    this.outbox.pushPublish(frame, messageId)
     return true
   }
 
@@ -355,7 +355,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   #acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {
-    this.outbox.push(acknowledgement(type, messageId, this.#mqtt5, reasonCode))
+    this.outbox.pushAcknowledgement(type, messageId, this.#mqtt5, reasonCode)
   }
 
   // Holding a publisher back

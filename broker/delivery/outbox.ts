@@ -3,7 +3,7 @@
 // must wait for the socket. State: this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds
 // QoS ≥ 1 back until `onDrain`.
 import type { Duplex } from 'node:stream'
-import { secondsLeft, type Frame } from '../wire/publish.ts'
+import { secondsLeft, writeAcknowledgement, type Frame } from '../wire/publish.ts'
 
 const initialBytes = 1_024
 const flushBytes = 65_536
@@ -75,22 +75,29 @@ export class Outbox {
     this.#used += bytes.copy(this.#buffer!, this.#used)
   }
 
-  /** Takes a QoS 0 PUBLISH. */
-  pushFrame(frame: Frame): void {
-    this.push(frame.head)
+  /** Takes a PUBACK, PUBREC, PUBREL or PUBCOMP. */
+  pushAcknowledgement(type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): void {
+    this.#room(5)
+    this.#used += writeAcknowledgement(this.#buffer!, this.#used, type, messageId, mqtt5, reasonCode)
   }
 
-  /** Takes a QoS ≥ 1 PUBLISH under its Packet Identifier. */
-  pushDelivery(frame: Frame, messageId: number, dup: boolean): void {
-    this.#room(frame.length)
+  /** Takes a PUBLISH; a QoS ≥ 1 one under its Packet Identifier. */
+  pushPublish({ head, properties, payload, length, expiresAt, expiryOffset }: Frame, messageId = 0, dup = false): void {
+    this.#room(length)
     const buffer = this.#buffer!
     const start = this.#used
-    let at = start + frame.head.copy(buffer, start)
-    if (dup) buffer[start]! |= 8 // [MQTT-3.3.1-1]
-    buffer[at++] = messageId >> 8
-    buffer[at++] = messageId & 255
-    this.#used = at + frame.tail.copy(buffer, at)
-    if (frame.expiresAt !== 0) buffer.writeUInt32BE(secondsLeft(frame.expiresAt, Date.now()), at + frame.expiryOffset) // it may have waited
+    buffer.set(head, start)
+    let at = start + head.length
+    if (messageId !== 0) {
+      if (dup) buffer[start]! |= 8 // [MQTT-3.3.1-1]
+      buffer[at++] = messageId >> 8
+      buffer[at++] = messageId & 255
+    }
+    buffer.set(properties, at)
+    if (expiresAt !== 0) buffer.writeUInt32BE(secondsLeft(expiresAt, Date.now()), at + expiryOffset) // it may have waited
+    at += properties.length
+    buffer.set(payload, at)
+    this.#used = at + payload.length
   }
 
   #room(bytes: number): void {

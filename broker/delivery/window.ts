@@ -1,6 +1,7 @@
 // The QoS 1 and 2 deliveries of one connection: at most `receiveMaximum` are in flight [MQTT-3.3.4-9], what comes beyond
 // waits here in order, bounded in bytes. State: this connection; a clean session's promise ends with it (P4).
 // Invariant: a Packet Identifier is never given out while it is in flight [MQTT-2.2.1-3..4].
+import { identifierMax, Identifiers } from './identifiers.ts'
 
 /** A QoS ≥ 1 delivery of one connection. */
 export interface Delivery {
@@ -16,28 +17,21 @@ export interface WindowHost<Item> {
   put(delivery: Item, messageId: number): boolean
 }
 
-const allIdentifiers = { first: 1, last: 65_535 }
-type InFlight = Map<number, 'puback' | 'pubrec' | 'pubcomp'>
-/** Most connections of a million have nothing in flight: what they share must not be written to. */
-const noneInFlight: InFlight = new Map()
 const noneWaiting: never[] = []
 
 export class Window<Item extends Delivery> {
   readonly #max: number
   readonly #host: WindowHost<Item>
-  #inFlight = noneInFlight
+  readonly #inFlight = new Identifiers()
   #waiting: Item[] = noneWaiting
   /** Index of the first in #waiting that has not been sent: shifting an array is not O(1) at every size. */
   #first = 0
   #waitingBytes = 0
-  readonly #identifiers: { readonly first: number; readonly last: number }
-  #lastId: number
+  #lastId = identifierMax
 
-  constructor(receiveMaximum: number, host: WindowHost<Item>, identifiers: { readonly first: number; readonly last: number } = allIdentifiers) {
+  constructor(receiveMaximum: number, host: WindowHost<Item>) {
     this.#host = host
-    this.#identifiers = identifiers
-    this.#max = Math.min(receiveMaximum, identifiers.last - identifiers.first + 1)
-    this.#lastId = identifiers.last
+    this.#max = Math.min(receiveMaximum, identifierMax)
   }
 
   /** Bytes that wait for room in the window. */
@@ -69,9 +63,7 @@ export class Window<Item extends Delivery> {
 
   /** PUBREC: from now on only PUBREL may be sent under the identifier [MQTT-4.3.3-5]. False: it was not in flight. */
   received(messageId: number): boolean {
-    if (!this.#inFlight.has(messageId)) return false
-    this.#inFlight.set(messageId, 'pubcomp')
-    return true
+    return this.#inFlight.has(messageId)
   }
 
   /** Sends what waits while there is room. */
@@ -95,14 +87,14 @@ export class Window<Item extends Delivery> {
     this.#waiting = noneWaiting
     this.#first = 0
     this.#waitingBytes = 0
-    this.#inFlight = noneInFlight
+    this.#inFlight.clear()
   }
 
   #send(delivery: Item): void {
-    do this.#lastId = this.#lastId === this.#identifiers.last ? this.#identifiers.first : this.#lastId + 1
-    while (this.#inFlight.has(this.#lastId)) // ends: fewer than 65,535 are in flight, or `push` would not have come here
-    if (!this.#host.put(delivery, this.#lastId)) return
-    if (this.#inFlight === noneInFlight) this.#inFlight = new Map()
-    this.#inFlight.set(this.#lastId, delivery.qos === 1 ? 'puback' : 'pubrec')
+    let id = this.#lastId
+    do id = id === identifierMax ? 1 : id + 1
+    while (!this.#inFlight.isFree(id)) // ends: fewer than 65,535 are in flight, or `push` would not have come here
+    this.#lastId = id
+    if (this.#host.put(delivery, id)) this.#inFlight.add(id)
   }
 }

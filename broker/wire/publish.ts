@@ -1,45 +1,52 @@
 // Outbound frames: PUBLISH encoded once per variant of a message and shared by all its deliveries, and the
-// acknowledgements. A QoS ≥ 1 frame is head + two bytes of the delivery's own (Packet Identifier) + tail. No state but
-// the frames that hang on the message while it is delivered.
+// acknowledgements. A frame is head + Packet Identifier (of one delivery, QoS ≥ 1) + properties + payload. State: the frames
+// that hang on the message while it is delivered, and the last head: who publishes one thing mostly publishes more of it.
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { allowedProperties, propertyIds, scanProperties } from './properties.ts'
 
-/** A PUBLISH without its Packet Identifier; `tail` holds properties and payload. QoS 0: all of it is in `head`. */
+const none = Buffer.alloc(0)
+const noProperties = Buffer.from([0])
+
+/** A PUBLISH without its Packet Identifier. */
 export class Frame {
+  /** Fixed header and Topic Name. */
   readonly head: Buffer
-  #tail: Buffer
-  #owned: boolean
+  /** MQTT 5: the properties, their length included. */
+  readonly properties: Buffer
+  #payload: Buffer
+  #owned = false
   /** Bytes on the wire, Packet Identifier included. */
   readonly length: number
-  /** When the message expires, and where in the tail its Message Expiry Interval stands; 0: it has none. */
-  expiresAt = 0
-  expiryOffset = 0
+  /** When the message expires, and where in the properties its Message Expiry Interval stands; 0: it has none. */
+  readonly expiresAt: number
+  readonly expiryOffset: number
+  readonly variant: number
+  /** Another variant of the same message. */
+  readonly next: Frame | undefined
 
-  constructor(head: Buffer, tail: Buffer, owned: boolean, length: number) {
+  constructor(head: Buffer, properties: Buffer, payload: Buffer, length: number, expiresAt: number, expiryOffset: number, variant: number, next: Frame | undefined) {
     this.head = head
-    this.#tail = tail
-    this.#owned = owned
+    this.properties = properties
+    this.#payload = payload
     this.length = length
+    this.expiresAt = expiresAt
+    this.expiryOffset = expiryOffset
+    this.variant = variant
+    this.next = next
   }
 
-  get tail(): Buffer {
-    return this.#tail
+  get payload(): Buffer {
+    return this.#payload
   }
 
-  /** Copies the tail when it is a slice of something larger; for all that share the frame. */
+  /** Copies the payload, which may be a slice of something larger; for all that share the frame. */
   own(): void {
     if (this.#owned) return
-    this.#tail = Buffer.from(this.#tail)
+    this.#payload = Buffer.from(this.#payload)
     this.#owned = true
   }
 }
-
-interface Frames {
-  [variant: number]: Frame | undefined
-}
-
-const none = Buffer.alloc(0)
 
 function variableLength(value: number): number {
   return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
@@ -59,7 +66,7 @@ export const secondsLeft = (expiresAt: number, now: number): number => Math.max(
 
 /** The property section of a PUBLISH to an MQTT 5 subscriber, its length included. */
 function propertySection(message: Message, identifiers: readonly number[] | undefined, now: number): Buffer {
-  if (message.properties === undefined && identifiers === undefined && message.expiresAt === 0) return Buffer.from([0])
+  if (message.properties === undefined && identifiers === undefined && message.expiresAt === 0) return noProperties
   const own: number[] = []
   if (message.expiresAt !== 0) {
     const left = secondsLeft(message.expiresAt, now)
@@ -80,32 +87,40 @@ function propertySection(message: Message, identifiers: readonly number[] | unde
   return section
 }
 
-function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, identifiers: readonly number[] | undefined): Frame {
-  const properties = mqtt5 ? propertySection(message, identifiers, Date.now()) : none
-  const topicLength = Buffer.byteLength(message.topic)
-  const remaining = 2 + topicLength + (qos > 0 ? 2 : 0) + properties.length + message.payload.length
-  const headLength = 1 + variableLength(remaining) + 2 + topicLength
-  const length = headLength + (qos > 0 ? 2 : 0) + properties.length + message.payload.length
-  const head = Buffer.allocUnsafe(qos > 0 ? headLength : length)
-  head[0] = 0x30 | (qos << 1) | (retain ? 1 : 0)
+let lastHead = none
+let lastFirst = 0
+let lastRemaining = 0
+let lastTopic = ''
+
+/** Fixed header and Topic Name; never changed, since others share it. */
+function headOf(first: number, remaining: number, topic: string, topicLength: number): Buffer {
+  if (first === lastFirst && remaining === lastRemaining && topic === lastTopic) return lastHead
+  const head = Buffer.allocUnsafe(1 + variableLength(remaining) + 2 + topicLength)
+  head[0] = first
   let at = writeVariable(head, remaining, 1)
   head[at++] = topicLength >> 8
   head[at++] = topicLength & 255
-  at += head.write(message.topic, at, 'utf8')
-  if (qos === 0) {
-    at += properties.copy(head, at)
-    message.payload.copy(head, at)
-    return new Frame(head, none, true, length)
+  head.write(topic, at, 'utf8')
+  lastFirst = first
+  lastRemaining = remaining
+  lastTopic = topic
+  return lastHead = head
+}
+
+function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, identifiers: readonly number[] | undefined, variant: number): Frame {
+  const properties = mqtt5 ? propertySection(message, identifiers, Date.now()) : none
+  const { topic, payload } = message
+  const topicLength = Buffer.byteLength(topic)
+  const remaining = 2 + topicLength + (qos > 0 ? 2 : 0) + properties.length + payload.length
+  const head = headOf(0x30 | (qos << 1) | (retain ? 1 : 0), remaining, topic, topicLength)
+  const expires = message.expiresAt !== 0 && mqtt5
+  let expiryOffset = 0
+  if (expires) {
+    while ((properties[expiryOffset++]! & 128) !== 0); // over the length; the interval is the first property
+    expiryOffset++
   }
-  if (properties.length === 0) return new Frame(head, message.payload, false, length)
-  const frame = new Frame(head, Buffer.concat([properties, message.payload]), true, length)
-  if (message.expiresAt !== 0) {
-    frame.expiresAt = message.expiresAt
-    let at = 0
-    while ((properties[at++]! & 128) !== 0); // over the length; the interval is the first property
-    frame.expiryOffset = at + 1
-  }
-  return frame
+  const length = head.length - 2 - topicLength + remaining
+  return new Frame(head, properties, payload, length, expires ? message.expiresAt : 0, expiryOffset, variant, message.frames as Frame | undefined)
 }
 
 /**
@@ -113,18 +128,23 @@ function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, 
  * @param identifiers Subscription Identifiers; frames that carry some are not shared
  */
 export function publishFrame(message: Message, mqtt5: boolean, qos: 0 | 1 | 2, retain: boolean, identifiers: readonly number[] | undefined): Frame {
-  if (mqtt5 && identifiers !== undefined) return encode(message, true, qos, retain, identifiers)
   const variant = (mqtt5 ? 8 : 0) | (retain ? 4 : 0) | qos
-  const frames = (message.frames ??= {}) as Frames
-  return (frames[variant] ??= encode(message, mqtt5, qos, retain, undefined))
+  if (mqtt5 && identifiers !== undefined) return encode(message, true, qos, retain, identifiers, variant)
+  for (let frame = message.frames as Frame | undefined; frame !== undefined; frame = frame.next) if (frame.variant === variant) return frame
+  const frame = encode(message, mqtt5, qos, retain, undefined, variant)
+  message.frames = frame
+  return frame
 }
 
-/** PUBACK, PUBREC, PUBREL or PUBCOMP; the reason code goes to MQTT 5 clients when it is not 0. */
-export function acknowledgement(type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): Buffer {
-  const first = (type << 4) | (type === 6 ? 2 : 0)
-  return mqtt5 && reasonCode !== 0
-    ? Buffer.from([first, 3, messageId >> 8, messageId & 255, reasonCode])
-    : Buffer.from([first, 2, messageId >> 8, messageId & 255])
+/** Writes a PUBACK, PUBREC, PUBREL or PUBCOMP; the reason code goes to MQTT 5 clients when it is not 0. @returns its bytes, at most 5 */
+export function writeAcknowledgement(bytes: Buffer, at: number, type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): number {
+  const reasoned = mqtt5 && reasonCode !== 0
+  bytes[at] = (type << 4) | (type === 6 ? 2 : 0)
+  bytes[at + 1] = reasoned ? 3 : 2
+  bytes[at + 2] = messageId >> 8
+  bytes[at + 3] = messageId & 255
+  if (reasoned) bytes[at + 4] = reasonCode
+  return reasoned ? 5 : 4
 }
 
 /**

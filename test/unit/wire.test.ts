@@ -6,7 +6,7 @@ import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { PacketReader, type PacketHandler } from '../../broker/wire/packet-reader.ts'
 import { allowedProperties, ProtocolViolation, readVariable, scanProperties } from '../../broker/wire/properties.ts'
-import { acknowledgement, messageOf, publishFrame } from '../../broker/wire/publish.ts'
+import { writeAcknowledgement, messageOf, publishFrame } from '../../broker/wire/publish.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { u16, variable } from '../support/wire.ts'
 
@@ -248,7 +248,7 @@ describe('what we encode', () => {
         const retain = random.below(2) === 1
         const frame = publishFrame(message, version === 5, qos, retain, identifiers)
         const messageId = 1 + random.below(65_535)
-        const bytes = Buffer.concat([frame.head, ...(qos > 0 ? [u16(messageId), frame.tail] : [])])
+        const bytes = Buffer.concat([frame.head, ...(qos > 0 ? [u16(messageId)] : []), frame.properties, frame.payload])
         expect(bytes.length).toBe(frame.length)
         const [packet] = parse(bytes, version) as IPublishPacket[]
         expect(packet).toMatchObject({ topic, qos, retain, dup: false, ...(qos > 0 && { messageId }) })
@@ -276,14 +276,16 @@ describe('what we encode', () => {
     const frame = publishFrame(message, false, 1, false, undefined)
     frame.own()
     chunk.fill('x')
-    expect(frame.tail.toString()).toBe('payload')
+    expect(frame.payload.toString()).toBe('payload')
   })
 
   test.each([4, 5] as const)('acknowledgements for version %i', (version) => {
     for (const [type, cmd] of [[4, 'puback'], [5, 'pubrec'], [6, 'pubrel'], [7, 'pubcomp']] as const) {
       for (const messageId of [1, 255, 256, 65_535]) {
         for (const reasonCode of [0, type < 6 ? 0x97 : 0x92]) {
-          expect(parse(acknowledgement(type, messageId, version === 5, reasonCode), version)[0]).toMatchObject({ cmd, messageId, ...(version === 5 && { reasonCode }) })
+          const bytes = Buffer.alloc(6)
+          const length = writeAcknowledgement(bytes, 1, type, messageId, version === 5, reasonCode)
+          expect(parse(bytes.subarray(1, 1 + length), version)[0]).toMatchObject({ cmd, messageId, ...(version === 5 && { reasonCode }) })
         }
       }
     }
