@@ -1,9 +1,10 @@
 // The way of a QoS ≥ 1 PUBLISH out of this node, in batches. A batch is closed, then the journal's position is read once
 // and the routing table brought to it (the barrier), then the whole batch is matched and written. While the position is being
 // read the batch is handed on by the table as it is: that is almost always right, and what the barrier brings is added to it
-// before the next batch is matched. Batches are matched and written in order (P3) and at most two are under way: with little
-// load a message leaves at once, under load the batches grow. A message is done when it is stored for everyone who was
-// subscribed (P1, P2). State: this process. A message in it was not acknowledged, so a dying node owes nobody anything.
+// before the next batch is matched. The next batch is closed when the one before has passed its barrier, and its barrier is read
+// while that one is being written: so batches are matched and written in order (P3), with little load a message leaves at once,
+// and under load they grow. A message is done when it is stored for everyone who was subscribed (P1, P2). State: this process.
+// A message in it was not acknowledged, so a dying node owes nobody anything.
 
 export interface BatchStages<Message, Handed> {
   /** Stores what must be found by a SUBSCRIBE after the acknowledgement: retained messages. Before the barrier (ATTACKS 2). */
@@ -31,9 +32,10 @@ export class Batches<Message, Handed> {
   readonly #stages: BatchStages<Message, Handed>
   #waiting: Entry<Message>[] = []
   #underWay = 0
-  #scheduled = false
-  /** How far the batch before is. */
-  #last: { stored: Promise<unknown>; matched: Promise<unknown>; done: Promise<unknown> } = { stored: Promise.resolve(), matched: Promise.resolve(), done: Promise.resolve() }
+  /** A batch is being closed, or has not passed its barrier. */
+  #busy = false
+  /** Settles when all batches so far are done. */
+  #last: Promise<void> = Promise.resolve()
   #closed = false
 
   constructor(stages: BatchStages<Message, Handed>) {
@@ -58,38 +60,36 @@ export class Batches<Message, Handed> {
   }
 
   #schedule(): void {
-    if (this.#scheduled || this.#underWay >= underWayMax || this.#waiting.length === 0 || this.#closed) return
-    this.#scheduled = true
+    if (this.#busy || this.#underWay >= underWayMax || this.#waiting.length === 0 || this.#closed) return
+    this.#busy = true
     setImmediate(() => {
-      this.#scheduled = false
-      if (this.#closed || this.#waiting.length === 0) return
+      if (this.#closed) return
       const batch = this.#waiting.length <= batchMessagesMax ? this.#waiting : this.#waiting.slice(0, batchMessagesMax)
       this.#waiting = this.#waiting.length <= batchMessagesMax ? [] : this.#waiting.slice(batchMessagesMax)
       this.#underWay++
-      this.#run(batch.map(({ message }) => message)).then(() => {
+      const run = this.#last = this.#run(batch.map(({ message }) => message), this.#last)
+      run.then(() => {
         this.#underWay--
         if (!this.#closed) for (const { done } of batch) done()
         this.#schedule()
       }, (error: unknown) => {
         // The stages retry for as long as it can help; they reject when the node stops or is fenced. Anything else is a bug:
         // the node goes down and the others take over, rather than acknowledging nothing for ever.
-        this.#underWay--
         if (!this.#closed) this.#stages.broken(error)
       })
-      this.#schedule()
     })
   }
 
-  /** Each stage of a batch waits for the same stage of the batch before; the barrier of k+1 is read while k is written. */
-  #run(messages: readonly Message[]): Promise<void> {
-    const before = this.#last
-    const stored = before.stored.then(() => this.#stages.store(messages))
-    let passed = false
-    const barrier = stored.then(() => this.#stages.barrier()).then(() => { passed = true })
-    const handed = before.matched.then(() => passed ? undefined : this.#stages.hand(messages))
-    const matched = Promise.all([handed, barrier]).then(([handed]) => ({ written: this.#stages.write(messages, handed) })) // an object, so that `matched` does not wait for it
-    const done = matched.then(({ written }) => Promise.all([written, before.done])) // acknowledgements leave in order [MQTT-4.6.0-2]
-    this.#last = { stored, matched, done }
-    return done.then(() => undefined)
+  /** Rejects when a stage does: then nothing behind it is done either. */
+  async #run(messages: readonly Message[], before: Promise<void>): Promise<void> {
+    const stored = this.#stages.store(messages)
+    const handed = this.#stages.hand(messages)
+    if (stored !== undefined) await stored
+    await this.#stages.barrier()
+    const written = this.#stages.write(messages, handed)
+    this.#busy = false
+    this.#schedule()
+    await written
+    await before // acknowledgements leave in order [MQTT-4.6.0-2]
   }
 }

@@ -102,7 +102,7 @@ export function connect({ url, timeoutMs, onError }: RedisAddress, { blockMs = 0
 export interface Connections {
   /** For scripts, and what may wait behind them. */
   readonly redis: Redis
-  /** For what must not wait for replicas: leases, barriers, what was read. The same as `redis` when nothing waits for them. */
+  /** For what must not wait behind a megabyte of messages, nor for replicas: leases, barriers, what was read. */
   readonly control: Redis
   /** Two that block. */
   readonly journal: Redis
@@ -112,7 +112,7 @@ export interface Connections {
 /** @param replicas that must have what a script of `redis` wrote */
 export function connectAll(address: RedisAddress, blockMs: number, replicas: number): Connections {
   const redis = connect(address, { blockMs: replicas > 0 ? blockMs : 0, replicas })
-  return { redis, control: replicas > 0 ? connect(address) : redis, journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
+  return { redis, control: connect(address), journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
 }
 
 /** Resolves when `redis` is ready for commands, rejects when it is closed for good. */

@@ -23,7 +23,8 @@ export const limits = {
   topicAliasMax: 100,
   /** QoS ≥ 1 publishes of one connection that are not acknowledged: beyond it we stop reading. Advertised as Receive Maximum. */
   publishingMax: 1_000,
-  publishingBytesMax: 1024 * 1024,
+  /** The same in bytes: with all that waits before it in a node, it is what a small message of another client may have to wait for. */
+  publishingBytesMax: 256 * 1024,
   /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another. */
   controlPacketsMax: 40,
   /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
