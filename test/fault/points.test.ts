@@ -24,11 +24,11 @@ const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'no
 }
 const all = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
 
-/** The normal suite takes a dozen of them, others each time; test/long/points.test.ts takes all. */
-const dozen = 12
+/** The normal suite takes eight of them, others each time; test/long/points.test.ts takes all. */
+const some = 8
 function pointsOf(random: Random): typeof all {
   if (process.env.TEST_POINTS === 'all') return all
-  return all.map((point) => ({ point, order: random.below(1e9) })).sort((a, b) => a.order - b.order).slice(0, dozen).map(({ point }) => point)
+  return all.map((point) => ({ point, order: random.below(1e9) })).sort((a, b) => a.order - b.order).slice(0, some).map(({ point }) => point)
 }
 
 /** Visitors come one after the other, not as fast as they can: what is tested is the points. */
