@@ -42,7 +42,6 @@ export class DataPlane {
   #table = new RoutingTable()
   readonly #routes: OwnRoutes
   readonly #replays = new SharedBarrier(() => this.#journal.barrier())
-  readonly #untold = new SharedBarrier(() => this.#retained.loadMissing())
   readonly #retained: Retained
   readonly sessions: Sessions
   readonly #queues: Queues
@@ -211,7 +210,7 @@ export class DataPlane {
       case 'retained': this.#retained.apply(change.topic, change.present); break
       case 'session': this.#table.setSession(change.sid, change.filter, change.options); break
       case 'taken': this.sessions.taken(change.sid, change.owner); break
-      case 'lost': if (nodeId !== this.nodeId) this.#untold.pass().catch(this.#options.onError)
+      case 'lost': if (nodeId !== this.nodeId) this.#retained.loadMissing().catch(this.#options.onError)
     }
   }
 

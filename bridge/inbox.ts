@@ -301,9 +301,10 @@ export class InboxReader {
 
   /** Frees what was handled, and notes our progress. */
   async #trim(): Promise<void> {
-    this.#freed = this.#handled
+    const handled = this.#handled
+    await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, handled])
+    this.#freed = handled // not before: with something left to free the reader does not wait for entries that a full inbox gets none of
     this.#trimmed = performance.now()
-    await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, this.#handled])
   }
 
   async #mend(error: BridgeError): Promise<void> {

@@ -50,8 +50,8 @@ export class Journal {
   /** The entry at the cursor, to prove after a reconnect that the past is still the same. */
   #last: Buffer | undefined
   #batch = 0
-  /** The last of them that Redis confirmed. */
-  #confirmed = 0
+  /** The last of them that Redis confirmed, and in which data set. */
+  #confirmed: { readonly batch: number; readonly generation: Buffer } | undefined
   #attempting: Promise<unknown> = Promise.resolve()
   #appending: Promise<unknown> = Promise.resolve()
   /** The next entry, while it may still grow. */
@@ -121,10 +121,19 @@ export class Journal {
         const error = toBridgeError(reason)
         if (error.code === 'ERR_BRIDGE_AMNESIA' && !healing) {
           if (generation.equals(this.#identity().generation)) await this.#listener.onAmnesia() // otherwise it was healed while this waited
-        } else if (error.code === 'ERR_BRIDGE_ORDER') this.#batch = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) // Redis lost a batch, or all
-        else throw error
+        } else if (error.code === 'ERR_BRIDGE_ORDER') {
+          this.#batch = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) // Redis lost a batch, or all
+          if (!healing && this.#hasLost(this.#batch)) this.#rebuildLost().catch(() => undefined) // closed
+        } else throw error
       }
     }
+  }
+
+  /** Whether a batch that was confirmed is not there any more, when `own` is the last one that is. True once. */
+  #hasLost(own: number, confirmed = this.#confirmed): boolean {
+    if (confirmed === undefined || own >= confirmed.batch || !confirmed.generation.equals(this.#identity().generation)) return false
+    if (this.#confirmed === confirmed) this.#confirmed = undefined
+    return true
   }
 
   /**
@@ -143,7 +152,7 @@ export class Journal {
     const batch = ++this.#batch
     const argv = [nodeId, batch, generation, journalLength, encodeJournalEntry(nodeId, changes), anew ? '1' : '0', ...routes]
     await retrying(this.#redis, () => runScript(this.#redis, 'journal-append', keys, argv))
-    this.#confirmed = batch
+    this.#confirmed = { batch, generation }
   }
 
   /**
@@ -266,10 +275,7 @@ export class Journal {
     const confirmed = this.#confirmed
     const own = Number(await this.#reader.hget(this.#keys.bus('batches'), this.#identity().nodeId) ?? 0)
     const position = Number(await this.#reader.get(this.#keys.bus('position')) ?? 0)
-    if (own < confirmed) {
-      this.#confirmed = own // the number that the next one begins with is found out when it is refused
-      return 'lost'
-    }
+    if (this.#hasLost(own, confirmed)) return 'lost'
     if (this.#cursor === 0) return position === 0 ? 'same' : 'trimmed'
     if (position < this.#cursor) return 'lost'
     const id = `${this.#cursor}-0`

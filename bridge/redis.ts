@@ -112,7 +112,10 @@ export interface Connections {
 /** @param replicas that must have what a script of `redis` wrote */
 export function connectAll(address: RedisAddress, blockMs: number, replicas: number): Connections {
   const redis = connect(address, { blockMs: replicas > 0 ? blockMs : 0, replicas })
-  return { redis, control: connect(address), journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
+  const control = connect(address)
+  // A barrier must not be read from a server that commands have left: behind a Sentinel an old master may answer for a while.
+  if (!(redis instanceof Cluster) && !(control instanceof Cluster)) redis.on('close', () => { if (control.status === 'ready') control.disconnect(true) })
+  return { redis, control, journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
 }
 
 /** Resolves when `redis` is ready for commands, rejects when it is closed for good. */

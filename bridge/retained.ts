@@ -10,6 +10,7 @@ import { partitions, shardOf, type Keys } from './keys.ts'
 import { identityOf, type Message } from './message.ts'
 import { retrying, retryTime, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
+import { SharedBarrier } from './shared-barrier.ts'
 import { hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
 
@@ -51,6 +52,9 @@ export class Retained {
   /** Topics told to be cleared since they were last looked at. */
   readonly #cleared = new Set<string>()
   #looking = false
+  readonly #untold = new SharedBarrier(() => this.#eachTopic((topic) => { if (this.#index.get(topic) === undefined) this.#index.set(topic, 'loaded') }))
+  /** Settles when the index has what no journal tells any more. */
+  #missing: Promise<void> = Promise.resolve()
 
   constructor(redis: Redis, keys: Keys, identity: { readonly nodeId: string }, events: RetainedEvents) {
     this.#redis = redis
@@ -101,7 +105,7 @@ export class Retained {
 
   /** Adds topics that no entry of the journal tells any more. One that is cleared meanwhile may stay without a value. */
   loadMissing(): Promise<void> {
-    return this.#eachTopic((topic) => { if (this.#index.get(topic) === undefined) this.#index.set(topic, 'loaded') })
+    return this.#missing = this.#untold.pass()
   }
 
   async #eachTopic(each: (topic: string) => void): Promise<void> {
@@ -171,6 +175,7 @@ export class Retained {
 
   /** The Retained Messages that `filter` matches, some at a time. To be called behind a barrier; expired ones are left out. */
   async *find(filter: string): AsyncGenerator<Message[]> {
+    await this.#missing
     const topics = hasWildcard(filter) ? [...this.#index.match(filter)].map(([topic]) => topic) : [filter]
     for (let i = 0; i < topics.length; i += readMax) yield await this.read(topics.slice(i, i + readMax))
   }

@@ -262,14 +262,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   /** Delivers a message once, at the QoS and with the identifiers of `match`. */
   deliver(message: Message, match: Match<Connection>): void {
+    const queued = this.#stored !== undefined && message.qos > 0
+    if (queued && match.queued !== 'no') return // the bell rings
     this.#replaying?.add(message.topic)
-    const retain = message.retain && match.retainAsPublished
-    if (this.#stored === undefined || message.qos === 0) return this.send(message, match, retain)
-    if (match.queued === 'no') this.send(message, { qos: 0, identifiers: match.identifiers }, retain) // otherwise the bell rings
+    this.send(message, queued ? { qos: 0, identifiers: match.identifiers } : match, message.retain && match.retainAsPublished)
   }
 
   /** A delivery out of the session's queue. undefined: the client cannot take it, or it expired. */
   #writeStored(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined {
+    if (message.replay !== true) this.#replaying?.add(message.topic)
     // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be doubled.
     const match = this.#host.matchOf(this, message)
     const qos = message.qos === 2 ? 2 : 1
@@ -283,7 +284,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   // Retained Messages because of a SUBSCRIBE
 
-  /** From now until `endReplay` topics that are delivered live are noted: a replay must not overtake them with older values (ATTACKS 3). */
+  /** From now until `endReplay` topics that are sent are noted: a replay must not overtake them with older values (ATTACKS 3). */
   beginReplay(): void {
     this.#replays++
     this.#replaying ??= new Set()

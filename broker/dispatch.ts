@@ -116,7 +116,7 @@ export class Dispatch implements EngineHost, Receiver {
           for (const { topic } of fresh) sent.add(topic)
           const queued = connection.isStored && options.qos > 0 ? fresh.filter(({ qos }) => qos > 0) : []
           await this.#replayNow(connection, fresh.filter((message) => !queued.includes(message)), options, wanted)
-          await this.#replayStored(connection, queued, options.qos, wanted)
+          await this.#replayStored(connection, queued, options, wanted)
           if (!wanted()) break
         }
       }
@@ -143,13 +143,16 @@ export class Dispatch implements EngineHost, Receiver {
    * our queueing, and would be overtaken by the older one: so whatever changed meanwhile is queued once more, also that it was
    * cleared. What expired was not cleared by anybody.
    */
-  async #replayStored(connection: Connection, messages: readonly Message[], qos: number, wanted: () => boolean): Promise<void> {
+  async #replayStored(connection: Connection, messages: readonly Message[], options: SubscriptionOptions, wanted: () => boolean): Promise<void> {
+    const { qos } = options
     for (let queued = messages; queued.length > 0 && connection.session !== undefined && !connection.isClosed && wanted();) {
       const { sid } = connection.session
       await Promise.all(queued.map((message) => message.payload.length === 0 ? this.#plane.enqueue(message, sid, qos) : this.#plane.replay(message, sid, qos)))
       const now = new Map((await this.#plane.retainedOf(queued.map(({ topic }) => topic))).map((message) => [message.topic, message]))
-      queued = queued.map((message) => now.get(message.topic) ?? (isExpired(message) ? message : clearing(message)))
+      const changed = queued.map((message) => now.get(message.topic) ?? (isExpired(message) ? message : clearing(message)))
         .filter((message, i) => !queued[i]!.payload.equals(message.payload))
+      await this.#replayNow(connection, changed.filter(({ qos }) => qos === 0), options, wanted)
+      queued = changed.filter(({ qos }) => qos > 0)
     }
   }
 

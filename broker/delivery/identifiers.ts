@@ -21,8 +21,9 @@ export class Identifiers {
     return this.#places[id & this.#places.length - 1] === 0
   }
 
-  /** Adds one that is free. */
+  /** Adds one that is free; after `clear` nothing is added before somebody asks. */
   add(id: number): void {
+    if (this.#places === noPlaces) return
     this.#places[id & this.#places.length - 1] = id
     this.size++
   }

@@ -40,11 +40,12 @@ export class Frame {
     return this.#payload
   }
 
-  /** Copies the payload, which may be a slice of something larger; for all that share the frame. */
-  own(): void {
+  /** Copies the payload, which may be a slice of something larger; for all that share the frame, and for the variants that it leads to. */
+  own(payload?: Buffer): void {
     if (this.#owned) return
-    this.#payload = Buffer.from(this.#payload)
+    this.#payload = payload ?? Buffer.from(this.#payload)
     this.#owned = true
+    this.next?.own(this.#payload)
   }
 }
 
@@ -107,7 +108,7 @@ function headOf(first: number, remaining: number, topic: string, topicLength: nu
   return lastHead = head
 }
 
-function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, identifiers: readonly number[] | undefined, variant: number): Frame {
+function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, identifiers: readonly number[] | undefined, variant: number, next: Frame | undefined): Frame {
   const properties = mqtt5 ? propertySection(message, identifiers, Date.now()) : none
   const { topic, payload } = message
   const topicLength = Buffer.byteLength(topic)
@@ -120,7 +121,7 @@ function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, 
     expiryOffset++
   }
   const length = head.length - 2 - topicLength + remaining
-  return new Frame(head, properties, payload, length, expires ? message.expiresAt : 0, expiryOffset, variant, message.frames as Frame | undefined)
+  return new Frame(head, properties, payload, length, expires ? message.expiresAt : 0, expiryOffset, variant, next)
 }
 
 /**
@@ -129,9 +130,10 @@ function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, 
  */
 export function publishFrame(message: Message, mqtt5: boolean, qos: 0 | 1 | 2, retain: boolean, identifiers: readonly number[] | undefined): Frame {
   const variant = (mqtt5 ? 8 : 0) | (retain ? 4 : 0) | qos
-  if (mqtt5 && identifiers !== undefined) return encode(message, true, qos, retain, identifiers, variant)
-  for (let frame = message.frames as Frame | undefined; frame !== undefined; frame = frame.next) if (frame.variant === variant) return frame
-  const frame = encode(message, mqtt5, qos, retain, undefined, variant)
+  if (mqtt5 && identifiers !== undefined) return encode(message, true, qos, retain, identifiers, variant, undefined)
+  const known = message.frames as Frame | undefined
+  for (let frame = known; frame !== undefined; frame = frame.next) if (frame.variant === variant) return frame
+  const frame = encode(message, mqtt5, qos, retain, undefined, variant, known)
   message.frames = frame
   return frame
 }

@@ -1,8 +1,11 @@
 // What the dispatch does between two answers of the data plane, where a message or a client comes in between: the data plane
 // here answers when the test says so.
+import { PassThrough } from 'node:stream'
 import { expect, test } from 'vitest'
 import { RouteKind, type DataPlane, type Message, type Session } from '../../bridge/index.ts'
-import type { Connection } from '../../broker/connection.ts'
+import type { AedesClient } from '../../broker/aedes-client.ts'
+import type { ConnectionHost } from '../../broker/connection-host.ts'
+import { Connection } from '../../broker/connection.ts'
 import type { Match, SubscriptionOptions } from '../../broker/delivery/local-table.ts'
 import { Dispatch } from '../../broker/dispatch.ts'
 import { messageOf } from '../bridge/planes.ts'
@@ -133,4 +136,35 @@ test.each([
 
 test('a Retained Message that expires while it is queued is not cleared by anybody', async () => {
   expect(await queuedFor({ ...old, expiresAt: 1 }, undefined)).toEqual(['retained old'])
+})
+
+test('a topic that was published while its subscription is not everywhere yet is replayed, also while another replay goes on', async () => {
+  const queued: string[] = []
+  const waiting: (() => void)[] = []
+  let endOther!: () => void
+  const otherEnds = new Promise<void>((resolve) => { endOther = resolve })
+  const retained = messageOf('b/1', 'retained', { retain: true })
+  const dispatch = dispatchOn({
+    subscribed: () => Promise.resolve(), touch: nothing,
+    sessions: { subscriptions: { subscribe: () => new Promise<void>((resolve) => waiting.push(resolve)) } },
+    retained: async function* (filter: string) { if (filter === 'a/#') await otherEnds; else yield [retained] },
+    replay: ({ topic }: Message) => Promise.resolve(queued.push(topic)), retainedOf: () => Promise.resolve([retained]),
+  })
+  const host = { packetBytesMax: 1_000, topicAliasMax: 0, dropped: nothing, touch: nothing, drained: nothing } as unknown as ConnectionHost<Connection>
+  const connection = new Connection(new PassThrough(), host)
+  connection.client = { version: 5, receiveMaximum: 10, id: 'c', _keepaliveInterval: 0 } as AedesClient
+  connection.lasting = true
+  connection.session = { sid: '0s', inFlight: [], incoming: new Map() } as unknown as Session
+  connection.connected()
+  const first = dispatch.subscribed(connection, 'a/#', options(1))
+  waiting.shift()!()
+  await first
+  dispatch.replay(connection, [{ filter: 'a/#', options: options(1) }])
+  const second = dispatch.subscribed(connection, 'b/#', options(1))
+  dispatch.deliver(retained) // published here, matched before the journal had the subscription: queued by nobody
+  waiting.shift()!()
+  await second
+  dispatch.replay(connection, [{ filter: 'b/#', options: options(1) }])
+  await expect.poll(() => queued).toEqual(['b/1'])
+  endOther()
 })

@@ -6,7 +6,7 @@ import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { PacketReader, type PacketHandler } from '../../broker/wire/packet-reader.ts'
 import { allowedProperties, ProtocolViolation, readVariable, scanProperties } from '../../broker/wire/properties.ts'
-import { writeAcknowledgement, messageOf, publishFrame } from '../../broker/wire/publish.ts'
+import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/wire/publish.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { u16, variable } from '../support/wire.ts'
 
@@ -277,6 +277,20 @@ describe('what we encode', () => {
     frame.own()
     chunk.fill('x')
     expect(frame.payload.toString()).toBe('payload')
+  })
+
+  test('a frame that waits pins nothing of what its message came in, whoever else was sent it before', () => {
+    const pinned = (frame: Frame | undefined, chunk: Buffer): boolean => frame !== undefined && (frame.payload.buffer === chunk.buffer || pinned(frame.next, chunk))
+    for (const identifiers of [undefined, [7]]) {
+      const chunk = Buffer.alloc(1_000_000)
+      const message: Message = { topic: 't', payload: chunk.subarray(4, 11), qos: 1, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined }
+      publishFrame(message, false, 1, false, undefined)
+      publishFrame(message, true, 0, false, undefined)
+      const frame = publishFrame(message, true, 1, false, identifiers)
+      expect(pinned(frame, chunk)).toBe(true)
+      frame.own()
+      expect(pinned(frame, chunk)).toBe(false)
+    }
   })
 
   test.each([4, 5] as const)('acknowledgements for version %i', (version) => {
