@@ -2,7 +2,7 @@
 // counted and skipped; a reader that stands still is sealed out within about 2 s while publishers go on (P9); a node that was
 // declared dead stores nothing any more, and nobody can make the inbox of a dead node again.
 import { setTimeout as wait } from 'node:timers/promises'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { packMessage } from '../../bridge/codec.ts'
 import { InboxReader, InboxWriter } from '../../bridge/inbox.ts'
@@ -11,23 +11,14 @@ import { Sessions } from '../../bridge/sessions.ts'
 import { connect, connectAll, whenReady } from '../../bridge/redis.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
-import { startRedis, type TestRedis } from '../support/redis.ts'
+import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { keys, killConnections, listen, messageOf, openClient, publish, retainedOf, startPlane, untilEqual } from './planes.ts'
+import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedOf, startPlane, untilEqual } from './planes.ts'
 
 const { everything } = RouteKind
 let redis: TestRedis
-let client: Redis & Disposable
-
-beforeAll(async () => {
-  redis = await startRedis('--appendonly', 'no')
-  client = openClient(redis)
-})
-beforeEach(() => client.flushall())
-afterAll(async () => {
-  client.disconnect()
-  await redis[Symbol.asyncDispose]()
-})
+let client: Redis
+onEmptyRedis((...both) => { [redis, client] = both })
 
 /** Declares a node dead, as a survivor does whose clock says so. */
 async function bury(nodeId: string): Promise<void> {

@@ -1,25 +1,16 @@
 // The numbers of a node's journal entries when Redis lost some or all of its data: whatever is healed beside a subscription that is
 // being made, both are stored.
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
-import { startRedis, type TestRedis } from '../support/redis.ts'
-import { keys, listen, messageOf, openClient, publish, startPlane } from './planes.ts'
+import type { TestRedis } from '../support/redis.ts'
+import { keys, listen, messageOf, onEmptyRedis, publish, startPlane } from './planes.ts'
 
 const { everything } = RouteKind
 let redis: TestRedis
-let client: Redis & Disposable
-
-beforeAll(async () => {
-  redis = await startRedis('--appendonly', 'no')
-  client = openClient(redis)
-})
-beforeEach(() => client.flushall())
-afterAll(async () => {
-  client.disconnect()
-  await redis[Symbol.asyncDispose]()
-})
+let client: Redis
+onEmptyRedis((...both) => { [redis, client] = both })
 
 test('the inbox alone is lost: what is subscribed afterwards is journaled', async () => {
   await using a = await startPlane(redis, 'a')

@@ -1,28 +1,19 @@
 // The journal when its past cannot be trusted: trimmed under a reader, replaced by an older prefix as a failover does, another
 // entry where the cursor stands, or bytes that are not ours in it. The tables are rebuilt and equal again, what the
 // snapshot has is found, what was lost and is alive is asserted anew, and new subscriptions arrive.
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { encodeJournalEntry, packMessage, type Change } from '../../bridge/codec.ts'
 import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
-import { startRedis, type TestRedis } from '../support/redis.ts'
+import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { killConnections, keys, listen, messageOf, openClient, publish, retainedOf, routesOf, startPlane, untilEqual, type Plane } from './planes.ts'
+import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedOf, routesOf, startPlane, untilEqual, type Plane } from './planes.ts'
 
 const { everything } = RouteKind
 let redis: TestRedis
-let client: Redis & Disposable
-
-beforeAll(async () => {
-  redis = await startRedis('--appendonly', 'no')
-  client = openClient(redis)
-})
-beforeEach(() => client.flushall())
-afterAll(async () => {
-  client.disconnect()
-  await redis[Symbol.asyncDispose]()
-})
+let client: Redis
+onEmptyRedis((...both) => { [redis, client] = both })
 
 type Multi = ReturnType<Redis['multi']>
 

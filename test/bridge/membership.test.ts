@@ -1,30 +1,21 @@
 // Who is in the cluster: a live name is refused, a lost reply does not lock a node out, a node that stops renewing is
 // declared dead by a survivor and its whole estate goes (place, lease, number, routes, inbox), also when the survivor dies in the
 // middle of it; who was dead and wakes up is fenced. A node that leaves is gone at once and leaves no key behind.
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { encodeJournalEntry } from '../../bridge/codec.ts'
 import { Membership } from '../../bridge/membership.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { runScript } from '../../bridge/scripts.ts'
-import { startRedis, type TestRedis } from '../support/redis.ts'
+import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { keys, listen, messageOf, openClient, publish, routesOf, startPlane, untilEqual } from './planes.ts'
+import { keys, listen, messageOf, onEmptyRedis, publish, routesOf, startPlane, untilEqual } from './planes.ts'
 
 const { everything } = RouteKind
 const leaseMs = 600
 let redis: TestRedis
-let client: Redis & Disposable
-
-beforeAll(async () => {
-  redis = await startRedis('--appendonly', 'no')
-  client = openClient(redis)
-})
-beforeEach(() => client.flushall())
-afterAll(async () => {
-  client.disconnect()
-  await redis[Symbol.asyncDispose]()
-})
+let client: Redis
+onEmptyRedis((...both) => { [redis, client] = both })
 
 describe('joining', () => {
   test('a live name is refused, and the live node notices nothing of it', async () => {

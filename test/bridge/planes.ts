@@ -1,12 +1,12 @@
 // What the tests of bridge/ share: data planes of one process on one real Redis, what each of them received, and events to
 // wait for. A plane's connections can be killed from the outside.
 import { Redis } from 'ioredis'
-import { expect } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect } from 'vitest'
 import { DataPlane } from '../../bridge/data-plane.ts'
 import { diagnostics, type ChannelName } from '../../bridge/diagnostics.ts'
 import { Keys } from '../../bridge/keys.ts'
 import type { Message } from '../../bridge/message.ts'
-import type { TestRedis } from '../support/redis.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
 
 export const prefix = 'test'
 export const keys = new Keys(prefix)
@@ -42,6 +42,22 @@ export async function startPlane(redis: TestRedis, name: string, options: { leas
 /** A client of Redis for looking at it and for doing harm; `using` ends it. */
 export function openClient(redis: TestRedis): Redis & Disposable {
   return Object.assign(new Redis(redis.url), { [Symbol.dispose](this: Redis) { this.disconnect() } })
+}
+
+/** Gives a test file a Redis of its own, empty before each test, and a client of it. */
+export function onEmptyRedis(ready: (redis: TestRedis, client: Redis) => void): void {
+  let redis: TestRedis
+  let client: Redis
+  beforeAll(async () => {
+    redis = await startRedis('--appendonly', 'no')
+    client = openClient(redis)
+    ready(redis, client)
+  })
+  beforeEach(() => client.flushall())
+  afterAll(async () => {
+    client.disconnect()
+    await redis[Symbol.asyncDispose]()
+  })
 }
 
 export interface Heard<Event> extends Disposable {

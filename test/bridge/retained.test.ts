@@ -1,29 +1,20 @@
 // Retained Messages on two planes: stored before they are acknowledged and found by every SUBSCRIBE behind that (P2), by name
 // and by wildcard, cleared by an empty payload, left out when expired. Invariant: a topic with a value is in every plane's
 // index, also after planes set and clear the same topics at the same time, and on a plane that joins later.
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { encodeJournalEntry, packMessage, unpackMessage } from '../../bridge/codec.ts'
 import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
-import { startRedis, type TestRedis } from '../support/redis.ts'
+import type { TestRedis } from '../support/redis.ts'
 import type { Session } from '../../bridge/index.ts'
 import { startLink } from './link.ts'
-import { keys, killConnections, listen, messageOf, openClient, publish, retainedOf, startPlane, type Plane } from './planes.ts'
+import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedOf, startPlane, type Plane } from './planes.ts'
 
 let redis: TestRedis
-let client: Redis & Disposable
-
-beforeAll(async () => {
-  redis = await startRedis('--appendonly', 'no')
-  client = openClient(redis)
-})
-beforeEach(() => client.flushall())
-afterAll(async () => {
-  client.disconnect()
-  await redis[Symbol.asyncDispose]()
-})
+let client: Redis
+onEmptyRedis((...both) => { [redis, client] = both })
 
 const retain = (plane: Plane, topic: string, payload: string, more = {}): Promise<void> => publish(plane, messageOf(topic, payload, { retain: true, ...more }))
 
