@@ -114,7 +114,7 @@ export function connectAll(address: RedisAddress, blockMs: number, replicas: num
   const redis = connect(address, { blockMs: replicas > 0 ? blockMs : 0, replicas })
   const control = connect(address)
   // A barrier must not be read from a server that commands have left: behind a Sentinel an old master may answer for a while.
-  if (!(redis instanceof Cluster) && !(control instanceof Cluster)) redis.on('close', () => { if (control.status === 'ready') control.disconnect(true) })
+  if (!(redis instanceof Cluster) && !(control instanceof Cluster)) redis.on('close', () => { if (control.status === 'ready') control.stream.destroy() })
   return { redis, control, journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
 }
 

@@ -8,6 +8,8 @@ export interface Link extends AsyncDisposable {
   readonly url: string
   freeze(): void
   thaw(): void
+  /** The connections that there are hear nothing any more, not even an end, as when their host loses power; new ones work. */
+  strand(): void
   /** Cuts the connection on which the next reply holds `text`, before the reply arrives; resolves when it was cut. */
   loseReply(text: string): Promise<void>
   /** The same again and again, until what it returns is called. */
@@ -46,6 +48,7 @@ export async function startLink(redis: TestRedis): Promise<Link> {
   return {
     url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`,
     freeze: () => { frozen = true; for (const pair of pairs) for (const socket of pair) socket.pause() },
+    strand: () => { for (const pair of pairs) for (const socket of pair) socket.pause() },
     thaw: () => { frozen = false; for (const pair of pairs) for (const socket of pair) socket.resume() },
     loseReply: (text) => new Promise((lost) => { losing = { text, lost } }),
     loseReplies: (text) => {

@@ -1,0 +1,22 @@
+// The connections of a node when the server behind them goes: what is read on one must not come from a server that the
+// other has left, and no connection may hang on a server that says nothing any more.
+import { once } from 'node:events'
+import { expect, onTestFinished, test } from 'vitest'
+import { connectAll, whenReady, type Redis } from '../../bridge/redis.ts'
+import { startRedis } from '../support/redis.ts'
+import { startLink } from './link.ts'
+
+test('a server that is gone without a word: control leaves it together with the commands, and works', async () => {
+  await using redis = await startRedis()
+  await using link = await startLink(redis)
+  const connections = connectAll({ url: link.url, timeoutMs: 300, onError: () => undefined }, 1_000, 0)
+  onTestFinished(() => { for (const connection of Object.values(connections) as Redis[]) connection.disconnect() })
+  const { redis: commands, control } = connections
+  await Promise.all([whenReady(commands), whenReady(control)])
+  const left = once(control, 'close')
+  link.strand()
+  await expect(commands.get('unanswered')).rejects.toThrow()
+  await left // nobody asked anything of it
+  await whenReady(control)
+  expect(await control.set('key', 'value')).toBe('OK')
+})
