@@ -2,6 +2,7 @@
 import { loadConfig, options } from '../config.ts'
 import { Node } from '../node.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
+import { tuneCollector } from './collector.ts'
 
 /** The flags of a node: every option of config.ts and the file that may hold them. */
 export const nodeFlags: Record<string, FlagShape> = {
@@ -16,6 +17,7 @@ export interface Interrupt {
 
 /** @throws OperatorError when the node cannot start */
 export async function node(argv: readonly string[], interrupt: Interrupt): Promise<void> {
+  tuneCollector()
   const running = await Node.start(loadConfig(parseArguments(argv, nodeFlags), process.env))
   process.send?.({ listen: running.endpoints, admin: running.adminUrl }) // to `up`
   await interrupt.first

@@ -22,7 +22,7 @@ export interface Throughput extends Base {
   readonly publishers: number
   readonly subscribers: number
   readonly persistent: boolean
-  /** Idle wildcard filters that join for a second window; 0: there is one window. */
+  /** Idle wildcard filters that join and leave, twice, with a window each time; 0: there is one window. */
   readonly idleFilters: number
   /** How many messages a publisher may be ahead of its subscribers, so that nobody has to drop. */
   readonly aheadMax: number
@@ -126,7 +126,7 @@ export interface LoadAnswer {
   readonly status: 'ok' | 'incomplete' | 'stalled' | 'disconnected'
   readonly detail?: string
   readonly window?: Window
-  /** The cheaper of the windows before the idle filters joined and after they left. */
+  /** The windows before the idle filters joined and after they left. */
   readonly without?: Window
   readonly sent: number
   readonly acknowledged: number
@@ -176,7 +176,7 @@ export const patterns: readonly Pattern[] = [
   throughput('qos1-pair-unheld', 'pair', 1, true, { aheadMax: unheld, about: 'qos1-pair-across with publishers that only their acknowledgements hold, as real ones are' }),
   ...both.map((across) => throughput(`qos1-latency-${where(across)}`, 'pair', 1, across, { rate: 2_000, about: `QoS 1, 4 pairs, 2,000 msg/s in all, open loop${across ? ', across nodes' : ''}` })),
   ...both.map((across): Mixed => ({ kind: 'mixed', name: `mixed-${where(across)}`, across, count: 2_000, rate: 2_000, about: `2,000 QoS 1 messages while another client publishes 2,000 QoS 0 msg/s; one subscriber${across ? ' at another node' : ''} has both` })),
-  throughput('idle-filters', 'pair', 0, true, { idleFilters: 10_000, about: 'qos0-pair-across, without, with and again without 10,000 idle wildcard filters at the other node' }),
+  throughput('idle-filters', 'pair', 0, true, { idleFilters: 10_000, about: 'qos0-pair-across, alternately without and with 10,000 idle wildcard filters at the other node' }),
   ...both.map((across): Overload => ({ kind: 'overload', name: `overload-${where(across)}`, across, rate: 500, floodBytesPerSecond: 16_000_000, floodPayloadBytes: 8_192, about: `QoS 1 pair${across ? ' across nodes' : ''}, 500 msg/s, without and with a flood of 16 MB/s (QoS 0 and QoS 1) to a slow and a frozen subscriber` })),
   { kind: 'failover', name: 'failover', across: true, nodes: 3, clients: 50, rate: 1_000, about: 'kill -9 of one of three nodes: 50 persistent sessions, 1,000 QoS 1 msg/s for them, resume at the other two' },
   { kind: 'many-subscriptions', name: 'many-subscriptions', across: false, nodes: 1, systems: ['ours'], sessions: 100_000, filtersEach: 10, about: 'a node starts among 1,000,000 stored subscriptions: 100,000 sessions with 10 filters each, half of them with wildcards' },

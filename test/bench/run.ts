@@ -23,7 +23,7 @@ export interface RunResult extends Partial<Omit<LoadAnswer, 'status' | 'detail'>
 }
 
 const loadPath = fileURLToPath(new URL('./load.js', import.meta.url))
-/** Beyond its windows: connecting, 10,000 filters one by one, settling. */
+/** Beyond its windows: connecting, 10,000 filters twice, settling. */
 const patienceMs = 90_000
 /** Time for a dying broker's exit to be seen after its connections were. */
 const autopsyMs = 500
@@ -42,7 +42,7 @@ async function load(running: Running, order: LoadOrder): Promise<LoadAnswer | { 
   let timer: NodeJS.Timeout | undefined
   try {
     return await new Promise((resolve) => {
-      timer = setTimeout(() => resolve({ status: 'stalled', detail: 'the run did not come to an end' }), 6 * order.warmMs + 3 * order.windowMs + patienceMs)
+      timer = setTimeout(() => resolve({ status: 'stalled', detail: 'the run did not come to an end' }), 8 * order.warmMs + 6 * order.windowMs + patienceMs)
       child.process.on('message', (message: LoadAnswer | NodeOrder) => {
         if (!('order' in message)) return resolve(message)
         obey(running, message).then((answer) => { if (child.running) child.process.send(answer) }, (error: unknown) => resolve({ status: 'failed', detail: (error as Error).message }))
