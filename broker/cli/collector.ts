@@ -4,7 +4,7 @@ import { setFlagsFromString } from 'node:v8'
 
 const flags = [
   // What survived when it was sampled once is allocated in the old generation from then on. A batch that is waiting for Redis
-  // during a scavenge survives as a whole: in one process of three every message then became garbage that only a full
+  // during a scavenge survives as a whole: in one process of five every message then became garbage that only a full
   // collection frees, and cost half as much again, for ever.
   '--no-allocation-site-pretenuring',
   // A full collection is due when the old generation has doubled. By itself V8 lets a small one grow by 8 MB, and counts the buffers
