@@ -7,8 +7,8 @@ const flags = [
   // during a scavenge survives as a whole: in one process of five every message then became garbage that only a full
   // collection frees, and cost half as much again, for ever.
   '--no-allocation-site-pretenuring',
-  // A full collection is due when the old generation has doubled. By itself V8 lets a small one grow by 8 MB, and counts the buffers
-  // that sockets read towards it, though scavenges free them: a busy node of 20 MB collected all of them ten times a second.
+  // A full collection is due when the old generation has doubled. By itself V8 lets a small one grow by a few MB, and counts the
+  // buffers that sockets read towards it, though scavenges free them: a busy node of 20 MB collected all of them ten times a second.
   '--heap-growing-percent=100',
 ]
 

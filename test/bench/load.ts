@@ -60,10 +60,11 @@ async function idleFilters(world: World, count: number): Promise<void> {
   world.watch(...world.idle)
 }
 
-/** Some windows as one. */
+/** Some windows as one; undefined when one of them is missing. */
 function pooled(windows: readonly (Window | undefined)[]): Window | undefined {
-  const sum = (of: (window: Window) => number): number => windows.reduce((total, window) => total + (window === undefined ? 0 : of(window)), 0)
-  if (windows.includes(undefined)) return undefined
+  const all = windows.filter((window) => window !== undefined)
+  if (all.length < windows.length) return undefined
+  const sum = (of: (window: Window) => number): number => all.reduce((total, window) => total + of(window), 0)
   return {
     seconds: sum(({ seconds }) => seconds), delivered: sum(({ delivered }) => delivered),
     cpu: { broker: sum(({ cpu }) => cpu.broker), redis: sum(({ cpu }) => cpu.redis), load: sum(({ cpu }) => cpu.load), machine: sum(({ cpu }) => cpu.machine) },

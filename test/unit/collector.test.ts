@@ -1,0 +1,27 @@
+// What the node's tuning of V8 rests on: that V8 does this without it, and not with it. Each in a process of its own, since
+// flags are the process's. The other flag has no test: when a full collection begins is up to V8's tasks; BENCHMARKS.md has figures.
+import { execFileSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+
+const collector = fileURLToPath(new URL('../../dist/broker/cli/collector.js', import.meta.url))
+
+/** Objects that outlive a scavenge or two, as messages do that wait for Redis. */
+const load = `
+  const kept = []
+  const make = (i) => ({ i, list: [i] })
+  for (let round = 0; round < 60; round++) {
+    const batch = []
+    for (let i = 0; i < 20_000; i++) batch.push(make(i))
+    kept.push(batch)
+    if (kept.length > 8) kept.shift()
+  }`
+
+const decisions = (program: string): number =>
+  execFileSync(process.execPath, ['--trace-pretenuring-statistics', '--input-type=module', '-e', program], { encoding: 'utf8' })
+    .split('\n').filter((line) => line.includes('AllocationSite')).length
+
+test('V8 decides where to allocate by what survived, but not in a node', () => {
+  expect(decisions(load)).toBeGreaterThan(0)
+  expect(decisions(`import { tuneCollector } from ${JSON.stringify(collector)}; tuneCollector();${load}`)).toBe(0)
+})
