@@ -303,7 +303,9 @@ export class InboxReader {
   async #trim(): Promise<void> {
     const handled = this.#handled
     await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, handled])
-    this.#freed = handled // not before: with something left to free the reader does not wait for entries that a full inbox gets none of
+    // Not before: with something left to free the reader does not wait for entries that a full inbox gets none of. The inbox may
+    // have been made again meanwhile, which begins to count anew: freed beyond that, it would fill up before it is trimmed.
+    this.#freed = Math.min(handled, this.#handled)
     this.#trimmed = performance.now()
   }
 

@@ -4,10 +4,15 @@ import { Cluster } from 'ioredis'
 import { BridgeError } from './errors.ts'
 import { open, type Redis } from './redis.ts'
 
-/** A connection to `url`, as redis-address.ts has it; keys of its commands get `keyPrefix`. */
+/**
+ * A connection to `url`, as redis-address.ts has it; keys of its commands get `keyPrefix`. Its QUIT never rejects: mqemitter-redis
+ * does not await it, and a connection that breaks before the answer is closed as it was meant to be.
+ */
 export function connectStock(url: string, keyPrefix: string, onError: (error: Error) => void): Redis {
   const retry = (attempt: number): number => Math.min(50 * attempt, 500)
-  return open(url, { keyPrefix, maxRetriesPerRequest: null, retryStrategy: retry }, { keyPrefix, clusterRetryStrategy: retry }).on('error', onError)
+  const redis = open(url, { keyPrefix, maxRetriesPerRequest: null, retryStrategy: retry }, { keyPrefix, clusterRetryStrategy: retry }).on('error', onError)
+  const quit = redis.quit.bind(redis)
+  return Object.assign(redis, { quit: () => quit().catch(() => 'OK' as const) })
 }
 
 /**

@@ -81,7 +81,7 @@ describe('routes and messages', () => {
       }
       const wanted = Array.from({ length: 250 }, (_, round) => `lane/${lane}/${round}`)
       const arrived = (): string[] => { const all = new Set(subscriber.payloads); return wanted.filter((topic) => !all.has(topic)) }
-      await expect.poll(() => arrived().length, { timeout: 3_000 }).toBe(0).catch(() => missed.push(...arrived()))
+      await expect.poll(() => arrived().length, { timeout: 10_000 }).toBe(0).catch(() => missed.push(...arrived()))
     }))
     expect(missed).toEqual([])
   })
@@ -173,7 +173,7 @@ describe('Redis lost everything', () => {
     await wait(300)
     link.thaw()
     await Promise.all(done)
-    await expect.poll(() => b.payloads.length, { timeout: 5_000 }).toBe(5_000)
+    await expect.poll(() => b.payloads.length, { timeout: 10_000 }).toBe(5_000)
     await untilEqual([a, b], (routes) => expect(routes).toHaveLength(5_000))
   })
 
@@ -206,10 +206,10 @@ describe('Redis lost everything', () => {
     }
     diagnostics.script.subscribe(hear)
     await client.flushall()
-    await expect.poll(() => again, { timeout: 5_000 }).toBeDefined()
+    await expect.poll(() => again, { timeout: 10_000 }).toBeDefined()
     diagnostics.script.unsubscribe(hear)
     await again
-    await expect.poll(async () => (await client.hkeys(keys.bus('nodes'))).sort(), { timeout: 5_000 }).toEqual([a.plane.nodeId, b.plane.nodeId].sort())
+    await expect.poll(async () => (await client.hkeys(keys.bus('nodes'))).sort(), { timeout: 10_000 }).toEqual([a.plane.nodeId, b.plane.nodeId].sort())
     await untilEqual([a, b], (routes) => expect(routes).toHaveLength(2))
     await reachesAll([a, b], 't')
     expect([a.fenced, b.fenced]).toEqual([false, false])

@@ -53,7 +53,7 @@ describe('once and in order', () => {
         for (let n = random.below(5); n >= 0; n--) await turn()
         if (pushed.length - done.length > 2_000) await expect.poll(() => pushed.length - done.length, { interval: 2 }).toBeLessThan(2_000)
       }
-      await expect.poll(() => done.length, { message: `seed ${random.seed}: every publish is done`, timeout: 5_000 }).toBe(pushed.length)
+      await expect.poll(() => done.length, { message: `seed ${random.seed}: every publish is done`, timeout: 10_000 }).toBe(pushed.length)
       expect(done).toEqual(pushed)
       return pushed
     }
@@ -225,7 +225,7 @@ describe('declared dead', () => {
     await bury(victim.plane.nodeId)
     await publish(b, messageOf('t', 'meanwhile'))
     link.thaw()
-    await expect.poll(() => victim.fenced, { timeout: 2_500 }).toBe(true)
+    await expect.poll(() => victim.fenced, { timeout: 10_000 }).toBe(true)
     expect(await subscribed).toBe('refused')
     await publish(b, messageOf('t', 'behind'))
     await wait(200) // proves an absence
@@ -247,7 +247,7 @@ describe('declared dead', () => {
     await bury(victim.plane.nodeId)
     await publish(b, messageOf('kept/1', 'newer', { retain: true }))
     link.thaw()
-    await expect.poll(() => victim.fenced, { timeout: 2_500 }).toBe(true)
+    await expect.poll(() => victim.fenced, { timeout: 10_000 }).toBe(true)
     await publish(b, messageOf('t'))
     expect([await retainedOf(b, 'kept/1'), await retainedOf(b, 'kept/2')]).toEqual([['kept/1=newer'], []])
     expect(await retainedOf(b, 'kept/#')).toEqual(['kept/1=newer'])

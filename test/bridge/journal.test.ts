@@ -157,7 +157,7 @@ describe('a failover lost the last entries', () => {
     await away
     await failOver()
     link.thaw()
-    await expect.poll(() => retainedOf(b, 'kept/+'), { timeout: 5_000 }).toEqual(['kept/1=value'])
+    await expect.poll(() => retainedOf(b, 'kept/+'), { timeout: 10_000 }).toEqual(['kept/1=value'])
     expect(await retainedOf(a, 'kept/+')).toEqual(['kept/1=value'])
   })
 
@@ -175,7 +175,7 @@ describe('a failover lost the last entries', () => {
       for (let n = position - 1; n <= position; n++) multi.xadd(keys.bus('journal'), `${n}-0`, 'e', entry)
       multi.set(keys.bus('position'), position).hset(keys.bus('nodes'), ghost, '{}').hset(keys.routes(ghost), 'ghost', everything)
     })
-    for (const plane of [a, b]) await expect.poll(() => routesOf(plane), { timeout: 3_000 }).toEqual([`${ghost} ghost 1`])
+    for (const plane of [a, b]) await expect.poll(() => routesOf(plane), { timeout: 10_000 }).toEqual([`${ghost} ghost 1`])
   })
 })
 

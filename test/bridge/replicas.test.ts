@@ -19,7 +19,7 @@ test('while the replica does not answer nothing is acknowledged, the lease goes 
   let acknowledged = 0
   const published = Array.from({ length: 20 }, (_, n) => publish(a, messageOf('t', String(n))).then(() => { acknowledged++ }))
   const renewed = async (): Promise<string | null> => admin.hget(keys.bus('leases'), a.plane.nodeId)
-  for (let times = 0, last = await renewed(); times < 10; times++) await expect.poll(renewed, { timeout: 5_000 }).not.toBe(last).then(async () => { last = await renewed() })
+  for (let times = 0, last = await renewed(); times < 10; times++) await expect.poll(renewed, { timeout: 10_000 }).not.toBe(last).then(async () => { last = await renewed() })
   expect([acknowledged, gone.events.length, a.fenced, b.fenced]).toEqual([0, 0, false, false])
   replica.resume()
   await Promise.all(published)

@@ -110,7 +110,7 @@ test('a subscriber gets a retained message live or behind its subscription, what
     await b.plane.subscribed(`${topic}/#`, RouteKind.everything)
     const found = await retainedOf(b, `${topic}/#`)
     await retained
-    if (found.length === 0) await expect.poll(() => b.payloads, { timeout: 3_000 }).toContain(topic).catch(() => missed.push(topic))
+    if (found.length === 0) await expect.poll(() => b.payloads, { timeout: 10_000 }).toContain(topic).catch(() => missed.push(topic))
   }))
   expect(missed).toEqual([])
 })

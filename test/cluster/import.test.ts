@@ -10,6 +10,8 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
+import { connectStock } from '../../bridge/stock-redis.ts'
+import { startLink } from '../bridge/link.ts'
 import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster } from '../support/cluster.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
@@ -30,15 +32,14 @@ const strange = 'client: ü/%?[*]'
 
 /** Runs the stock stack on `redis` until `use` is done. */
 async function withStock(redis: TestRedis, use: (url: string, persistence: StockWriter) => Promise<void>, keyPrefix = ''): Promise<void> {
-  const open = (options: object = {}): Redis => new Redis(redis.url, { maxRetriesPerRequest: null, ...options }).on('error', () => undefined)
-  const [store, publishing, subscribing] = [open({ keyPrefix }), open(), open()]
+  const [store, publishing, subscribing] = [keyPrefix, '', ''].map((keys) => connectStock(redis.url, keys, () => undefined)) as [Redis, Redis, Redis]
   const broker = await Aedes.createBroker({ id: 'old', persistence: aedesPersistenceRedis({ conn: store }), mq: mqemitterRedis({ pubConn: publishing, subConn: subscribing }) })
   const server = createServer((socket) => { broker.handle(socket) }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   await use(`mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, (broker as unknown as { persistence: StockWriter }).persistence)
   server.close()
   await new Promise<void>((resolve) => broker.close(() => resolve()))
-  // mqemitter-redis quits its two by itself and does not await it: cut off before they are answered those would be rejections that nobody catches.
+  // mqemitter-redis ends its two by itself; they must not outlive the Redis.
   await Promise.all([publishing, subscribing].map(async (connection) => { if (connection.status !== 'end') await once(connection, 'end') }))
   await store.quit()
 }
@@ -120,11 +121,14 @@ test('an import that is killed is finished by the next one: every session whole,
   await using target = await startRedis()
   using redis = open(target.url)
   const flags = ['--from', old.url, '--redis', target.url, '--prefix', 'test']
-  const killed = spawn(process.execPath, [mainPath, 'import', ...flags], { stdio: 'ignore' })
+  await using link = await startLink(old)
+  const held = link.holdReply(`packet:old:${counter}`) // the last message of the last client does not come: it cannot be done
+  const killed = spawn(process.execPath, [mainPath, 'import', ...flags, '--from', link.url], { stdio: 'ignore' })
   const ended = once(killed, 'exit')
+  await held
   await expect.poll(async () => (await redis.keys('test:*:queue:*')).length, { interval: 1, timeout: 20_000 }).toBeGreaterThan(0)
   killed.kill('SIGKILL')
-  expect(await ended).toEqual([null, 'SIGKILL']) // it was not done yet
+  expect(await ended).toEqual([null, 'SIGKILL'])
   expect((await run(...flags)).stdout).toMatch(/ sessions \d+\/20 /)
   expect((await run(...flags)).stdout).toBe(sum('sessions 0/20 · subscriptions 0/20 · messages 0/12000 · retained 0/0 · wills 0/0'))
   await using cluster = await startCluster({ nodes: 2, redis: target })
