@@ -8,13 +8,14 @@ export default defineConfig({
     globalSetup: ['test/support/setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    expect: { poll: { timeout: 20_000 } },
+    expect: { poll: { timeout: 20_000, interval: 10 } },
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3, // of two cores: much of the suite waits for faults
+    isolate: false, // a worker loads the modules once, not for each file
     projects: [
       { extends: true, test: { name: 'redis', include: ['test/**/*.test.ts'], exclude: ['test/long/**'] } },
       { extends: true, test: { name: 'redis-cluster', include: onBoth, env: { TEST_STORE: 'redis-cluster' } } },
-      { extends: true, test: { name: 'long', include: ['test/long/*.test.ts'], maxWorkers: 1 } },
+      { extends: true, test: { name: 'long', include: ['test/long/*.test.ts'], maxWorkers: 1, isolate: true } },
     ],
   },
 })

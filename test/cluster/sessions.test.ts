@@ -68,7 +68,7 @@ test(`a Client Identifier that connects to three nodes at once, ${often(200)} ro
     await survivor.closed()
     all.push(...survivor.takeAll())
     // Fenced from the moment of the newer claim, told a moment later.
-    await expect.poll(() => connected.filter(({ mqtt }) => mqtt.connected).length, { timeout: 10_000, message: `round ${round}` }).toBe(1)
+    await expect.poll(() => connected.filter(({ mqtt }) => mqtt.connected).length, { interval: 2, message: `round ${round}` }).toBe(1)
     for (const client of connected.filter(({ mqtt }) => !mqtt.connected)) {
       expect(client.serverDisconnect, 'the reason of the one that lost').toBe(0x8e)
       all.push(...client.takeAll())
@@ -209,8 +209,8 @@ test('unsubscribing the last filter keeps the session and what is in flight', as
   await forget('keeps')
 })
 
-test(`churn: ${often(3_000)} sessions of all kinds come and go, and nothing is left behind`, async () => {
-  for (let batch = 0; batch < often(30); batch++) {
+test(`churn: 600 sessions of all kinds come and go, and nothing is left behind`, async () => {
+  for (let batch = 0; batch < 6; batch++) {
     await Promise.all(numbers(100).map(async (n) => {
       const clientId = `churn-${batch}-${n}`
       const client = await random.pick(cluster.nodes).connect(clientId, n % 2 === 0 ? { clean: true } : { version: 5, clean: false, properties: { sessionExpiryInterval: n % 4 === 1 ? 600 : 0 } })

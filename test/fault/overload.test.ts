@@ -28,13 +28,13 @@ async function frozen(node: TestNode, filter: string, qos: 0 | 1): Promise<Socke
   return socket
 }
 
-/** Writes `count` PUBLISH packets, 200 at a time, each 200 complete before the next; resolves to the longest that took, in ms. */
+/** Writes `count` PUBLISH packets, 50 at a time, each 50 complete before the next; resolves to the longest that took, in ms. */
 async function flood(node: TestNode, topic: string, payload: Buffer, qos: 0 | 1, count: number): Promise<number> {
   const client = await node.connect(`flood-${topic}-${qos}`)
   let longest = 0
-  for (let n = 0; n < count; n += 200) {
+  for (let n = 0; n < count; n += 50) {
     const start = performance.now()
-    await Promise.all(Array.from({ length: 200 }, () => client.publish(topic, payload, { qos })))
+    await Promise.all(Array.from({ length: 50 }, () => client.publish(topic, payload, { qos })))
     longest = Math.max(longest, performance.now() - start)
   }
   await client.disconnect()
@@ -47,8 +47,8 @@ test.each([0, 1] as const)('a QoS %i flood against a frozen subscriber, local an
   const healthy = await cluster.node(1).connect('healthy')
   await healthy.subscribe('other/#', { qos: 1 })
   const [before, heldBefore] = [cluster.nodes.map(memory), await held(cluster.nodes)]
-  const payload = Buffer.alloc(8_192, 'x')
-  const count = 8_000 // 62 MiB for each frozen subscriber, four times what may wait for it
+  const payload = Buffer.alloc(32_768, 'x')
+  const count = 1_200 // 37 MiB for each frozen subscriber, more than twice what may wait for it
   const flooding = flood(cluster.node(0), 'flood/x', payload, qos, count)
   for (let n = 0; n < 100; n++) {
     await cluster.node(0).publish('other/x', `${n}`, { qos: 1 })
@@ -73,10 +73,10 @@ test('a frozen node under a QoS 1 flood: its inbox is sealed, publishers go on, 
   await healthy.subscribe('flood/#', { qos: 1 })
   const heldBefore = await held([publisherNode, otherNode])
   victim.pause()
-  const payload = Buffer.alloc(8_192, 'x')
-  const count = 6_000 // 47 MiB: three times what an inbox holds
+  const payload = Buffer.alloc(32_768, 'x')
+  const count = 1_500 // 47 MiB: three times what an inbox holds
   const longest = await flood(publisherNode, 'flood/x', payload, 1, count)
-  console.log(`the longest a publisher waited for 200 acknowledgements: ${longest.toFixed(0)} ms`)
+  console.log(`the longest a publisher waited for 50 acknowledgements: ${longest.toFixed(0)} ms`)
   await healthy.arrivals(count)
   expect(await metric(publisherNode, /^aedes_cluster_inboxes_sealed_total (\d+)/m)).toBe(1)
   expect((await publisherNode.admin('/routes')).body).not.toContain('"nodeId":"c@')
@@ -101,8 +101,8 @@ test('a subscriber that reads slowly: QoS 1 publishers are held to its pace or i
   const heldBefore = await held(cluster.nodes)
   let read = 0
   const reading = setInterval(() => { read += (socket.read(32_768) as Buffer | null)?.length ?? 0 }, 20) // 1.6 MB/s, unacknowledged
-  const count = 4_000
-  await flood(cluster.node(0), 'flood/x', Buffer.alloc(8_192, 'x'), 1, count)
+  const count = 1_000
+  await flood(cluster.node(0), 'flood/x', Buffer.alloc(32_768, 'x'), 1, count)
   await healthy.arrivals(count)
   clearInterval(reading)
   expect(read).toBeGreaterThan(0)

@@ -36,7 +36,7 @@ const faults = { redis: 'nodes killed and paused, Redis killed and cut off', sen
 
 test.each(Object.entries(faults) as [keyof typeof faults, string][])('a short round on %s, %s: every acknowledged message is there, QoS 2 once, in order', async (store) => {
   const { seed } = seededRandom()
-  const result = await runRound({ seconds: store === 'redis' ? 12 : 8, nodes: 3, seed, store })
+  const result = await runRound({ seconds: store === 'redis' ? 10 : 6, nodes: 3, seed, store })
   console.log(`SEED=${seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received\n${result.faults.join('\n')}`)
   expect(result.problems.slice(0, 20)).toEqual([])
   expect(result.acknowledged).toBeGreaterThan(100)
