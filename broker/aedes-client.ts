@@ -78,7 +78,7 @@ export class AedesStream {
 
   /** Without the error: whoever destroys because of one has told of it. */
   destroy(): this {
-    this.#stream.destroy()
+    this.connection.destroy()
     return this
   }
 

@@ -8,6 +8,7 @@ import type { AedesClient } from './aedes-client.ts'
 import type { Message, Session } from '../bridge/index.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import { Incoming } from './delivery/incoming.ts'
+import { linger } from './delivery/linger.ts'
 import { Outbox, type OutboxHost } from './delivery/outbox.ts'
 import { Requests } from './delivery/requests.ts'
 import type { Match } from './delivery/local-table.ts'
@@ -22,7 +23,6 @@ import type { ProtocolViolation } from './wire/properties.ts'
 import { publishFrame } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
-const lingerMs = 100
 /** Before CONNACK nothing is delivered. */
 const noWindow = new Window<Pending>(0, { put: () => false })
 
@@ -58,6 +58,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #known: Incoming | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
+  #farewell: 'none' | 'written' | 'lingering' = 'none'
   /** Its session outlives it; known with the session. */
   lasting = false
   /** Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is. */
@@ -140,26 +141,38 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
   takenOver(): void {
     if (this.#closed) return
+    if (this.connackWritten && this.client.version === 5) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
+    if (this.connackWritten) this.toldWhy()
+    this.#end()
+    this.client.close()
+  }
+
+  /** Nothing goes in or out any more, but what is written by now. */
+  #end(): void {
     this.#closed = true
     this.#stored?.close()
     this.#reader.close()
-    if (!this.connackWritten) return this.client.close()
-    if (this.client.version === 5) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
     this.outbox.close()
-    // What the client still sends is read and dropped for a moment: closed with something unread a socket is reset, and the client
-    // would not get to read why.
-    this.stream.resume()
-    this.stream.end()
-    setTimeout(() => this.client.close(), lingerMs).unref()
+  }
+
+  /** The last packet for the client is written: a DISCONNECT, or a CONNACK that refuses it. */
+  toldWhy(): void {
+    this.outbox.flush()
+    this.#farewell = 'written'
+  }
+
+  /** Closes the connection. A client that was told why gets a moment for reading it. */
+  destroy(): void {
+    if (this.#farewell === 'none') return void this.stream.destroy()
+    this.#end()
+    if (this.#farewell === 'written') linger(this.stream)
+    this.#farewell = 'lingering'
   }
 
   closed(): void {
-    this.#closed = true
-    this.#stored?.close()
+    this.#end()
     if (this.session !== undefined) this.#host.released(this, this.client._disconnected)
-    this.#reader.close()
     this.#window.clear()
-    this.outbox.close()
     this.onDrain()
     this.#requests?.clear()
   }
@@ -243,8 +256,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   onPubcomp(messageId: number): void {
-    this.#alive()
-    this.#complete(messageId)
+    this.onPuback(messageId)
   }
 
   onPubrel(messageId: number): void {

@@ -69,10 +69,12 @@ mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.Writabl
   const whole = packet.cmd === 'suback' ? joinSuback(packet) : packet
   if (whole !== undefined) connection.outbox.push(mqttPacket.generate(whole, options))
   if (packet.cmd === 'unsuback' || (packet.cmd === 'suback' && whole !== undefined)) connection.answered()
-  if (packet.cmd === 'disconnect') connection.outbox.flush() // Aedes cuts the connection next
+  if (packet.cmd === 'disconnect') connection.toldWhy() // Aedes cuts the connection next
   if (packet.cmd !== 'connack') return true
   connection.connackWritten = true
-  return (packet.reasonCode ?? packet.returnCode) !== 0 // false: Aedes waits, see `accepted`
+  const refused = (packet.reasonCode ?? packet.returnCode) !== 0
+  if (refused) connection.toldWhy()
+  return refused // false: Aedes waits, see `accepted`
 }, { cacheNumbers: writeToStream.cacheNumbers })
 
 /** mqtt-packet's parsers by protocol version, 0 before it is known. Frames are whole, so that one parser serves all connections. */
@@ -126,6 +128,7 @@ export class Engine {
   #noted: Noted | undefined
   readonly #note = (noted: Noted): void => { this.#noted = noted }
   readonly #excusing: NodeJS.Timeout
+  #whenEmpty: (() => void) | undefined
 
   constructor(name: string, bridge: Bridge, config: Config, host: EngineHost) {
     this.#host = host
@@ -195,6 +198,7 @@ export class Engine {
       connection.client.close()
       connection.closed()
       engine.#open.delete(connection)
+      if (engine.#open.size === 0) engine.#whenEmpty?.()
       if (engine.#claimed.get(connection.clientId) === connection) engine.#claimed.delete(connection.clientId)
     }
   })()
@@ -325,10 +329,12 @@ export class Engine {
     for (const connection of this.#open) connection.stream.destroy()
   }
 
-  /** Closes every connection and Aedes itself. */
-  close(): Promise<void> {
+  /** Closes Aedes itself and every connection; who was told why gets to read it. */
+  async close(): Promise<void> {
     clearInterval(this.#excusing)
-    return new Promise((resolve) => this.#aedes.close(resolve))
+    await new Promise<void>((resolve) => this.#aedes.close(resolve))
+    for (const connection of this.#open) connection.destroy()
+    if (this.#open.size > 0) await new Promise<void>((resolve) => { this.#whenEmpty = resolve })
   }
 }
 

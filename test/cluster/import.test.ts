@@ -140,7 +140,7 @@ test('an import that is killed is finished by the next one: every session whole,
     await client.settle()
     expect(client.takeAll(), id).toEqual([...numbers(600), 'new'])
   }
-})
+}, 180_000)
 
 test('a PUBREL that is owed is sent under its identifier; wills are published once; the old installation is only read', async () => {
   await using old = await startRedis('--appendonly', 'no')

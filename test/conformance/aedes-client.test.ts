@@ -38,7 +38,7 @@ afterEach(() => {
 function handle() {
   const line = new Duplex({ read() { /* nothing comes */ }, write(_chunk, _encoding, done) { done() } })
   const onConnected = vi.fn()
-  const connection = { connected: onConnected, isNew: undefined } as unknown as Connection
+  const connection = { connected: onConnected, isNew: undefined, destroy: () => { line.destroy() } } as unknown as Connection
   const client = aedes.handle(new AedesStream(line, connection))
   const listeners = (client._parser as EventEmitter).listeners('packet') as Enqueue[]
   strip(client)
