@@ -143,7 +143,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#closed) return
     if (this.connackWritten && this.client.version === 5) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
     if (this.connackWritten) this.toldWhy()
-    this.#end()
+    else this.#end()
     this.client.close()
   }
 
@@ -155,17 +155,16 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.outbox.close()
   }
 
-  /** The last packet for the client is written: a DISCONNECT, or a CONNACK that refuses it. */
+  /** The last packet for the client is written [MQTT-3.14.4-1]: a DISCONNECT, or a CONNACK that refuses it. */
   toldWhy(): void {
-    this.outbox.flush()
+    this.#end()
     this.#farewell = 'written'
   }
 
   /** Closes the connection. A client that was told why gets a moment for reading it. */
   destroy(): void {
-    if (this.#farewell === 'none') return void this.stream.destroy()
-    this.#end()
-    if (this.#farewell === 'written') linger(this.stream)
+    if (this.#farewell === 'none') this.stream.destroy()
+    else if (this.#farewell === 'written') linger(this.stream)
     this.#farewell = 'lingering'
   }
 
@@ -221,7 +220,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#goOn()
     }
     if (qos < 2) this.#host.publish(message, this, done)
-    else this.#incoming.record(messageId, (n) => this.#host.publish({ ...message, origin: { sid: this.session?.sid ?? '', n } }, this, done))
+    else this.#incoming.record(messageId, (n) => this.#closed ? done() : this.#host.publish({ ...message, origin: { sid: this.session?.sid ?? '', n } }, this, done))
   }
 
   #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {

@@ -129,6 +129,7 @@ export class Engine {
   readonly #note = (noted: Noted): void => { this.#noted = noted }
   readonly #excusing: NodeJS.Timeout
   #whenEmpty: (() => void) | undefined
+  #closing: Promise<void> | undefined
 
   constructor(name: string, bridge: Bridge, config: Config, host: EngineHost) {
     this.#host = host
@@ -330,7 +331,11 @@ export class Engine {
   }
 
   /** Closes Aedes itself and every connection; who was told why gets to read it. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return this.#closing ??= this.#close()
+  }
+
+  async #close(): Promise<void> {
     clearInterval(this.#excusing)
     await new Promise<void>((resolve) => this.#aedes.close(resolve))
     for (const connection of this.#open) connection.destroy()

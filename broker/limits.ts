@@ -38,4 +38,6 @@ export const limits = {
   waitingBytesMax: 16 * 1024 * 1024,
   /** How long a slow subscriber may hold back who publishes to it before they go on without it. */
   slowHoldMs: 1_000,
+  /** What a client has for reading why its connection ends, whether it ends its side or not. */
+  lingerMs: 500,
 } as const

@@ -90,7 +90,8 @@ export class Node {
   }
 
   #onFenced(): void {
-    if (this.#state === 'serving') this.#startAgain().catch((error: unknown) => { throw error }) // otherwise `#serve` looks
+    if (this.#state !== 'serving') return // `#serve` looks
+    this.#startAgain().catch((error: unknown) => { if (this.#state === 'fenced') throw error })
   }
 
   /** From now on clients are served; a boot that was declared dead before that is answered now. */
@@ -106,9 +107,11 @@ export class Node {
     this.#log.warn({ boot: plane.nodeId }, 'declared dead by the other nodes: closing all connections and starting again')
     engine.cutAll()
     await Promise.all([engine.close(), plane.close()])
-    this.#boot = await this.#rejoin()
-    this.#log.info({ boot: this.#boot.plane.nodeId }, 'serving again')
-    if (this.#state === 'fenced') this.#serve()
+    const boot = await this.#rejoin()
+    if (this.#state !== 'fenced') return void await Promise.all([boot.engine.close(), boot.plane.close()]) // stopped meanwhile, with the boot before
+    this.#boot = boot
+    this.#log.info({ boot: boot.plane.nodeId }, 'serving again')
+    this.#serve()
   }
 
   /** Joins again, for as long as it takes: Redis may go away between leaving and joining, and the old lease live on for a while. */
@@ -136,8 +139,8 @@ export class Node {
   }
 
   #accept(connection: Duplex, request?: IncomingMessage): void {
-    if (this.#state === 'fenced') connection.destroy()
-    else this.#boot.engine.handle(connection, request)
+    if (this.#state === 'starting' || this.#state === 'serving') this.#boot.engine.handle(connection, request)
+    else connection.destroy() // a handshake of TLS or WebSocket that began before
   }
 
   /** What /metrics shows. */

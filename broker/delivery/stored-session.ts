@@ -209,9 +209,11 @@ export class StoredSession implements SessionHolder {
     this.#host.moved()
   }
 
+  /** Who waits for a publish to be recorded goes on at once; what becomes of the record is then up to Redis. */
   close(): void {
     this.#closed = true
     this.#owed = []
+    for (const id of this.#recorded.keys()) settle(this.#recorded, id)
   }
 }
 

@@ -4,6 +4,7 @@ import { createServer as createHttpServer, type IncomingMessage } from 'node:htt
 import { createServer as createHttpsServer } from 'node:https'
 import type { Duplex } from 'node:stream'
 import { createWebSocketStream, WebSocketServer } from 'ws'
+import { limits } from '../limits.ts'
 import { bind, readTls, stopAccepting, type Listener, type OnConnection, type TlsFiles } from './listener.ts'
 
 export interface WebSocketLimits {
@@ -13,7 +14,7 @@ export interface WebSocketLimits {
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
 export async function listenWebSocket(
-  url: URL, tls: TlsFiles, limits: WebSocketLimits, onConnection: OnConnection, onError: (error: Error) => void,
+  url: URL, tls: TlsFiles, { packetBytesMax }: WebSocketLimits, onConnection: OnConnection, onError: (error: Error) => void,
 ): Promise<Listener> {
   const secure = url.protocol === 'wss:'
   const server = secure ? createHttpsServer(readTls(tls)) : createHttpServer()
@@ -21,7 +22,7 @@ export async function listenWebSocket(
   const sockets = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
-    maxPayload: 2 * limits.packetBytesMax + 65_536, // a message may hold several packets
+    maxPayload: 2 * packetBytesMax + 65_536, // a message may hold several packets
     handleProtocols: (offered) => [...offered].find((name) => name === 'mqtt' || name.startsWith('mqttv3')) ?? false, // [MQTT-6.0.0-3], [MQTT-6.0.0-4]
   })
   const path = url.pathname === '' ? '/' : url.pathname
@@ -35,6 +36,8 @@ export async function listenWebSocket(
       webSocket.on('message', (_data, isBinary) => {
         if (!isBinary) webSocket.terminate() // [MQTT-6.0.0-1]
       })
+      // A frame that is none: `ws` says so in a close frame, and would wait half a minute for the answer.
+      webSocket.on('error', () => { setTimeout(() => webSocket.terminate(), limits.lingerMs).unref() })
       onConnection(createWebSocketStream(webSocket, { readableObjectMode: false }), request)
     })
   })

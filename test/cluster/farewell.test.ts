@@ -1,7 +1,7 @@
 // A client that is told why its connection ends gets to read it, whatever it is still sending: its socket is closed, not reset.
 // And one that does not end its side is ended all the same.
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import mqttPacket, { type IConnectPacket } from 'mqtt-packet'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
@@ -12,7 +12,7 @@ const badPublish = Buffer.from([0x30, 4, 0, 1, 0x23, 0]) // to the topic `#` [MQ
 const connectPacket = (more: Partial<IConnectPacket> = {}): IConnectPacket => ({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: 'told', keepalive: 0, ...more })
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 2 }) })
+beforeAll(async () => { cluster = await startCluster({ nodes: 2, argv: ['--shutdown-ms', '50000', '--connect-timeout-ms', '60000'] }) })
 afterAll(() => cluster[Symbol.asyncDispose]())
 
 const connections = async (): Promise<string | undefined> => /^aedes_cluster_connections (\d+)$/m.exec((await cluster.node(0).admin('/metrics')).body)?.[1]
@@ -44,24 +44,63 @@ test('Session taken over, and half a megabyte on its way: DISCONNECT is read', a
   expect(there.packets).toEqual([])
 })
 
-test('who never ends its side is ended all the same, and holds up neither others nor SIGTERM', async () => {
-  await using halfOpen = { socket: connect({ port: Number(new URL(cluster.node(0).url).port), host: '127.0.0.1', allowHalfOpen: true }).on('error', () => undefined), [Symbol.asyncDispose]() { this.socket.destroy(); return Promise.resolve() } }
-  const { socket } = halfOpen
-  socket.write(mqttPacket.generate(connectPacket()))
+/** A connection that never ends its side by itself. */
+function halfOpen(url: string): Socket & Disposable {
+  const socket = connect({ port: Number(new URL(url).port), host: '127.0.0.1', allowHalfOpen: true }).on('error', () => undefined)
+  return Object.assign(socket, { [Symbol.dispose]: () => { socket.destroy() } })
+}
+
+/** Resolves when the other side has closed it for good: until then what is written is taken. */
+const closedOver = (socket: Socket): Promise<void> => expect.poll(() => {
+  socket.write('x')
+  return socket.destroyed
+}).toBe(true)
+
+test('who never ends its side is closed all the same', async () => {
+  using socket = halfOpen(cluster.node(0).url)
+  socket.write(mqttPacket.generate(connectPacket(), { protocolVersion: 5 }))
   await once(socket, 'data')
-  await expect.poll(connections).toBe('1')
   socket.write(badPublish)
-  await once(socket, 'end')
+  await once(socket.resume(), 'end')
   expect(socket.writable).toBe(true)
-  await expect.poll(connections).toBe('0')
-  const second = connect({ port: Number(new URL(cluster.node(0).url).port), host: '127.0.0.1', allowHalfOpen: true }).on('error', () => undefined)
-  try {
-    second.write(mqttPacket.generate(connectPacket({ properties: { sessionExpiryInterval: 60 } })))
-    await once(second, 'data')
-    expect(await cluster.node(0).stop()).toBe(0)
-  } finally {
-    second.destroy()
-  }
-  await using back = await WireClient.connect(cluster.node(1).url, 'told', { clean: false, properties: { sessionExpiryInterval: 60 } })
-  expect(back.connack.sessionPresent).toBe(true)
+  await closedOver(socket)
 })
+
+test('a WebSocket frame that is none, from a client that does not answer: closed in a moment, and its will is published', async () => {
+  const watcher = await cluster.node(1).connect('watcher')
+  await watcher.subscribe('wills/#', { qos: 1 })
+  const { port, host } = new URL(cluster.node(0).wsUrl)
+  using socket = halfOpen(`tcp://127.0.0.1:${port}`)
+  socket.write(`GET /mqtt HTTP/1.1\r\nHost: ${host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n`)
+  await once(socket, 'data')
+  const packet = mqttPacket.generate(connectPacket({ clientId: 'no frame', will: { topic: 'wills/ws', payload: Buffer.from('gone'), qos: 1, retain: false } }), { protocolVersion: 5 })
+  socket.write(Buffer.concat([Buffer.from([0x82, 0x80 | packet.length, 0, 0, 0, 0]), packet])) // masked with zeros
+  await once(socket, 'data')
+  socket.resume().write(Buffer.from([0xf0, 0x80, 0, 0, 0, 0])) // reserved bits
+  await watcher.receives([{ topic: 'wills/ws', payload: 'gone' }])
+  await closedOver(socket)
+}, 20_000)
+
+test('a QoS 2 PUBLISH waits to be recorded when its client breaks off: the session is released, and its will published', async () => {
+  const watcher = await cluster.node(1).connect('watcher')
+  await watcher.subscribe('wills/#', { qos: 1 })
+  await using client = await WireClient.connect(cluster.node(0).url, 'in the middle', { clean: false, properties: { sessionExpiryInterval: 60 }, will: { topic: 'wills/qos2', payload: Buffer.from('gone'), qos: 1, retain: false } })
+  cluster.redis.pause()
+  client.send({ cmd: 'publish', topic: 'x', payload: 'x', qos: 2, messageId: 1, dup: false, retain: false }, { cmd: 'pingreq' })
+  await client.next('pingresp') // it was read
+  client.socket.destroy()
+  await expect.poll(connections).toBe('0')
+  cluster.redis.resume()
+  await watcher.receives([{ topic: 'wills/qos2', payload: 'gone' }])
+})
+
+test('SIGTERM waits neither for who never ends its side, nor for who never sent a CONNECT, nor for a handshake that began before', async () => {
+  using silent = halfOpen(cluster.node(0).url)
+  await once(silent, 'connect') // and is accepted before the next one
+  using told = halfOpen(cluster.node(0).url)
+  using shaking = halfOpen(cluster.node(0).wsUrl)
+  told.write(mqttPacket.generate(connectPacket(), { protocolVersion: 5 }))
+  await once(told, 'data')
+  shaking.write('GET /mqtt HTTP/1.1\r\n')
+  expect(await cluster.node(0).stop()).toBe(0) // its deadline is 50 s
+}, 20_000)
