@@ -58,7 +58,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #known: Incoming | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
-  #farewell: 'none' | 'written' | 'lingering' = 'none'
+  #farewell: 'none' | 'written' | 'over' = 'none'
   /** Its session outlives it; known with the session. */
   lasting = false
   /** Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is. */
@@ -165,7 +165,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   destroy(): void {
     if (this.#farewell === 'none') this.stream.destroy()
     else if (this.#farewell === 'written') linger(this.stream)
-    this.#farewell = 'lingering'
+    this.#farewell = 'over'
   }
 
   closed(): void {

@@ -66,17 +66,25 @@ test('who never ends its side is closed all the same', async () => {
   await closedOver(socket)
 })
 
+const frame = (opcode: number, body: Buffer): Buffer => Buffer.concat([Buffer.from([opcode, 0x80 | body.length, 0, 0, 0, 0]), body]) // masked with zeros
+
+/** MQTT over WebSocket by a client that never ends its side nor answers a close frame; resolves when its CONNACK came. */
+async function halfOpenWebSocket(url: string, packet: IConnectPacket): Promise<Socket & Disposable> {
+  const { port, host } = new URL(url)
+  const socket = halfOpen(`tcp://127.0.0.1:${port}`)
+  socket.write(`GET /mqtt HTTP/1.1\r\nHost: ${host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n`)
+  await once(socket, 'data')
+  socket.write(frame(0x82, mqttPacket.generate(packet, { protocolVersion: 5 })))
+  await once(socket, 'data')
+  socket.resume()
+  return socket
+}
+
 test('a WebSocket frame that is none, from a client that does not answer: closed in a moment, and its will is published', async () => {
   const watcher = await cluster.node(1).connect('watcher')
   await watcher.subscribe('wills/#', { qos: 1 })
-  const { port, host } = new URL(cluster.node(0).wsUrl)
-  using socket = halfOpen(`tcp://127.0.0.1:${port}`)
-  socket.write(`GET /mqtt HTTP/1.1\r\nHost: ${host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n`)
-  await once(socket, 'data')
-  const packet = mqttPacket.generate(connectPacket({ clientId: 'no frame', will: { topic: 'wills/ws', payload: Buffer.from('gone'), qos: 1, retain: false } }), { protocolVersion: 5 })
-  socket.write(Buffer.concat([Buffer.from([0x82, 0x80 | packet.length, 0, 0, 0, 0]), packet])) // masked with zeros
-  await once(socket, 'data')
-  socket.resume().write(Buffer.from([0xf0, 0x80, 0, 0, 0, 0])) // reserved bits
+  using socket = await halfOpenWebSocket(cluster.node(0).wsUrl, connectPacket({ clientId: 'no frame', will: { topic: 'wills/ws', payload: Buffer.from('gone'), qos: 1, retain: false } }))
+  socket.write(frame(0xf0, Buffer.alloc(0))) // reserved bits
   await watcher.receives([{ topic: 'wills/ws', payload: 'gone' }])
   await closedOver(socket)
 }, 20_000)
@@ -102,5 +110,7 @@ test('SIGTERM waits neither for who never ends its side, nor for who never sent 
   told.write(mqttPacket.generate(connectPacket(), { protocolVersion: 5 }))
   await once(told, 'data')
   shaking.write('GET /mqtt HTTP/1.1\r\n')
+  using toldByWebSocket = await halfOpenWebSocket(cluster.node(0).wsUrl, connectPacket({ clientId: 'by WebSocket' }))
   expect(await cluster.node(0).stop()).toBe(0) // its deadline is 50 s
+  await closedOver(toldByWebSocket)
 }, 20_000)

@@ -21,7 +21,7 @@ const dieAt = (when: FaultPoint['when']) => (event: unknown): void => {
 subscribe('aedes-cluster:scriptBegins', dieAt('before'))
 subscribe('aedes-cluster:script', dieAt('after'))
 
-/** Again: what a collection found to be garbage outside the heap is freed beside it. The last one at once before: what came since is not held. */
+/** Several collections: what one finds to be garbage outside the heap is freed later. The last one directly before: what came since is not held. */
 async function heldBytes(): Promise<number> {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void

@@ -97,6 +97,9 @@ async function fault(cluster: Broken, random: Random, first: boolean, note: (wha
   }
 }
 
+/** Publishes that must be acknowledged behind the last fault, however slow the machine is. */
+const afterwards = 200
+
 /** The clients of a round, from the first CONNECT until everybody has drained. */
 class Crowd {
   readonly publishers: readonly Publisher[]
@@ -113,6 +116,10 @@ class Crowd {
 
   get all(): readonly (Publisher | Subscriber)[] {
     return [...this.publishers, ...this.subscribers]
+  }
+
+  get acknowledged(): number {
+    return this.publishers.reduce((sum, { acknowledged }) => sum + acknowledged.size, 0)
   }
 
   async start(): Promise<void> {
@@ -160,7 +167,9 @@ export async function runRound({ seconds, nodes, seed, store, system = 'ours', f
       await pause(300 + random.below(1_500))
       if (withFaults) await fault({ nodes: cluster.nodes, redis }, random, faults.length === 0, note)
     }
+    const before = crowd.acknowledged
     await pause(1_000) // the cluster as the last fault left it, under traffic
+    await until(patienceMs[system], () => crowd.acknowledged >= before + afterwards)
     const book = await crowd.finish()
     problems.push(...crowd.problems, ...crowd.all.flatMap((client) => client.problems), ...check(book))
     crowd.stop()
