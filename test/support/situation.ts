@@ -29,8 +29,8 @@ export interface Place {
   readonly there: string
   readonly ws: string
   /** MQTT.js clients: one at the first node, one at the other. MQTT 5 unless the options say otherwise. */
-  connect(clientId: string, options?: ConnectOptions): Promise<TestClient>
-  connectThere(clientId: string, options?: ConnectOptions): Promise<TestClient>
+  connect: (clientId: string, options?: ConnectOptions) => Promise<TestClient>
+  connectThere: (clientId: string, options?: ConnectOptions) => Promise<TestClient>
   /** A socket with its CONNACK, for what no client library does. */
   wire: (clientId: string, options?: Parameters<typeof WireClient.connect>[2]) => ReturnType<typeof WireClient.connect>
   wireThere: (clientId: string, options?: Parameters<typeof WireClient.connect>[2]) => ReturnType<typeof WireClient.connect>
