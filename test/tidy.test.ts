@@ -86,7 +86,9 @@ describe('documents equal the code', () => {
   })
 
   test('no download address, no path of a machine', () => {
-    expect(readFileSync('package-lock.json', 'utf8')).not.toMatch(/"resolved":/)
+    const lock = readFileSync('package-lock.json', 'utf8')
+    expect(lock).not.toMatch(/"resolved":/)
+    expect(readFileSync('npm-shrinkwrap.json', 'utf8'), 'the package ships a copy: cp package-lock.json npm-shrinkwrap.json').toBe(lock)
     const tracked = execFileSync('git', ['ls-files'], { encoding: 'utf8' }).trim().split('\n').filter((file) => file !== 'test/tidy.test.ts')
     for (const file of tracked) expect(readFileSync(file, 'utf8'), file).not.toMatch(/\/(work|root)\/(main|shared)|\/root\/\.|\/home\/[a-z]+\//)
   })

@@ -1,10 +1,11 @@
-// What a user gets: the package as npm packs it, installed in an empty folder. Our package.json's `overrides` do not hold
-// there, so npm chooses the tree anew: what must be one copy is counted. Then a cluster is started by npx, used and ended.
+// What a user gets: the package as npm packs it, installed in an empty folder. It brings what it depends on in the very
+// versions that the tests ran with: npm must not choose anew, and our package.json's `overrides` would not hold there.
+// Then a cluster is started by npx, used and ended.
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -16,7 +17,6 @@ const run = promisify(execFile)
 // What npm tells the commands it runs, `npm test` among them, is about this folder and would mislead an npm in another.
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(?!config_(registry|cache|cafile|userconfig|globalconfig)$)/i.test(name)))
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { dependencies: Record<string, string> }
 
 let folder = ''
 let installed: { stdout: string; stderr: string }
@@ -30,15 +30,35 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(join(folder, '..'), { recursive: true, force: true }))
 
-test('npm installs it without a conflict, with one copy of what connections and nodes share', () => {
+interface Lock { packages: Record<string, { version: string; dev?: boolean }> }
+const readLock = (path: string): Lock['packages'] => (JSON.parse(readFileSync(path, 'utf8')) as Lock).packages
+const ours = 'node_modules/aedes-cluster/'
+
+test('npm installs it without a conflict: exactly the versions of package-lock.json, one copy of each', () => {
   expect(installed.stderr).not.toMatch(/ERESOLVE|peer/i)
-  const { packages } = JSON.parse(readFileSync(join(folder, 'node_modules/.package-lock.json'), 'utf8')) as { packages: Record<string, { version: string }> }
-  const copies = (name: string): string[] => Object.keys(packages).filter((path) => path.endsWith(`node_modules/${name}`))
-  for (const name of ['aedes', 'mqtt-packet', 'mqemitter', 'ioredis']) expect(copies(name), `copies of ${name}`).toHaveLength(1)
-  for (const [name, wanted] of Object.entries(dependencies).filter(([, range]) => /^\d/.test(range))) {
-    const found = packages[`node_modules/aedes-cluster/node_modules/${name}`] ?? packages[`node_modules/${name}`]
-    expect(found?.version, `${name} as the product finds it`).toBe(wanted)
-  }
+  const locked = Object.entries(readLock(join(root, 'package-lock.json'))).filter(([path, { dev = false }]) => path !== '' && !dev)
+  const found = Object.entries(readLock(join(folder, 'node_modules/.package-lock.json'))).filter(([path]) => path !== ours.slice(0, -1))
+  expect(found.map(([path, { version }]) => `${path} ${version}`).sort()).toEqual(locked.map(([path, { version }]) => `${ours}${path} ${version}`).sort())
+  const names = found.map(([path]) => path.split('node_modules/').at(-1))
+  expect(names).toEqual(expect.arrayContaining(['aedes', 'mqtt-packet', 'mqemitter', 'ioredis']))
+  for (const name of ['aedes', 'mqtt-packet', 'mqemitter', 'ioredis']) expect(names.filter((one) => one === name), name).toHaveLength(1)
+})
+
+test('it brings npm-shrinkwrap.json, for a registry that serves it, and says where it comes from', () => {
+  const read = (path: string): string => readFileSync(path, 'utf8')
+  expect(read(join(folder, ours, 'npm-shrinkwrap.json'))).toBe(read(join(root, 'package-lock.json')))
+  expect(JSON.parse(read(join(folder, ours, 'package.json')))).toMatchObject({ repository: { type: 'git', url: expect.stringMatching(/^git\+https:/) as string } })
+})
+
+test('each file that one of its pages links to is there, and each source map has its sources', () => {
+  const files = readdirSync(join(folder, ours), { recursive: true, encoding: 'utf8' }).filter((name) => !name.startsWith('node_modules'))
+  const dead = files.filter((name) => name.endsWith('.md')).flatMap((name) =>
+    [...readFileSync(join(folder, ours, name), 'utf8').matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g)].map(([, to]) => join(dirname(name), to!)))
+    .filter((path) => !existsSync(join(folder, ours, path)))
+  expect(dead).toEqual([])
+  const maps = files.filter((name) => name.endsWith('.map')).map((name) => ({ name, ...JSON.parse(readFileSync(join(folder, ours, name), 'utf8')) as { sources: string[]; sourcesContent?: string[] } }))
+  expect(maps.filter(({ sources, sourcesContent }) => sourcesContent?.length !== sources.length).map(({ name }) => name)).toEqual([])
+  expect(maps.length).toBeGreaterThan(50)
 })
 
 test('npx runs it; the configuration file that it brings is valid', async () => {
@@ -49,7 +69,7 @@ test('npx runs it; the configuration file that it brings is valid', async () => 
 test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing behind', async () => {
   const port = await freePort([0, 1, 2, 3, 4, 5])
   const data = join(folder, 'data')
-  const ours = (): { pid: number; command: string }[] => readPids().filter(({ command }) => command.includes(data))
+  const processes = (): { pid: number; command: string }[] => readPids().filter(({ command }) => command.includes(data))
   const child = spawn('npx', ['--no', 'aedes-cluster', 'up', '--nodes', '2', '--port', `${port}`, '--ws-port', `${port + 2}`, '--admin-port', `${port + 4}`, '--data', data],
     { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
   const ended = once(child, 'exit')
@@ -68,13 +88,13 @@ test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing beh
     await here.receives([{ topic: 'letters/here', payload: 'hello yourself' }])
     expect((await fetch(b![3] + '/readyz')).status).toBe(200)
 
-    const commands = ours().map(({ command }) => command)
+    const commands = processes().map(({ command }) => command)
     expect(commands.filter((command) => /main\.js node --id [ab] /.test(command))).toHaveLength(2)
     expect(commands.filter((command) => /^\S*(redis|valkey)-server /.test(command))).toHaveLength(1)
   } finally {
     // Not npx, which would pass a signal on and then end by it: npx ends as its command does.
-    for (const { pid } of ours().filter(({ command }) => /^node \S+aedes-cluster up /.test(command))) process.kill(pid, 'SIGINT')
+    for (const { pid } of processes().filter(({ command }) => /^node \S+aedes-cluster up /.test(command))) process.kill(pid, 'SIGINT')
   }
   expect(await ended, output).toEqual([0, null])
-  await expect.poll(() => ours().map(({ command }) => command)).toEqual([])
+  await expect.poll(() => processes().map(({ command }) => command)).toEqual([])
 })
