@@ -12,9 +12,9 @@ export interface BatchStages<Message, Handed> {
   /** The routing table holds at least every route that was stored before the call. */
   barrier(): Promise<void>
   /** Hands on, ahead of the barrier, what the table has by now; undefined: nothing of this batch may go ahead. */
-  hand(batch: readonly Message[]): Handed | undefined
-  /** Matches and hands on before it returns, but what was `handed` on; the promise settles when all is stored where it must be. */
-  write(batch: readonly Message[], handed: Handed | undefined): Promise<void>
+  hand(batch: readonly Message[]): Promise<Handed | undefined>
+  /** Matches and hands on before it resolves, but what was `handed` on; `stored` settles when all is stored where it must be. */
+  write(batch: readonly Message[], handed: Handed | undefined): Promise<{ readonly stored: Promise<unknown> }>
   /** A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor behind it, will be done. */
   broken(error: unknown): void
 }
@@ -83,13 +83,14 @@ export class Batches<Message, Handed> {
   /** Rejects when a stage does: then nothing behind it is done either. */
   async #run(messages: readonly Message[], before: Promise<void>): Promise<void> {
     const stored = this.#stages.store(messages)
-    const handed = this.#stages.hand(messages)
+    stored?.catch(() => undefined) // looked at when the batch is handed on
+    const handed = await this.#stages.hand(messages)
     if (stored !== undefined) await stored
     await this.#stages.barrier()
-    const written = this.#stages.write(messages, handed)
+    const written = await this.#stages.write(messages, handed)
     this.#busy = false
     this.#schedule()
-    await written
+    await written.stored
     await before // acknowledgements leave in order [MQTT-4.6.0-2]
   }
 }

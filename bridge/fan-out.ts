@@ -9,12 +9,13 @@ import type { Receiver } from './options.ts'
 import type { Queues } from './queues.ts'
 import type { Retained } from './retained.ts'
 import type { RoutingTable, Targets } from './routing-table.ts'
+import { Slice } from './turns.ts'
 
 /** A batch that live subscribers have: by which table, and what to wait for until it is stored for them. */
 export interface Handed {
   readonly table: RoutingTable
   readonly version: number
-  readonly targets: readonly Targets[]
+  readonly targets: Targets[]
   readonly stored: Set<Promise<unknown>>
 }
 
@@ -49,48 +50,56 @@ export class FanOut {
    * and so does a batch with a Retained Message: who subscribes while that is being stored must get it live or stored, and
    * would get it neither way if it was handed on before it was stored (ATTACKS 2).
    */
-  hand(batch: readonly Message[]): Handed | undefined {
+  async hand(batch: readonly Message[]): Promise<Handed | undefined> {
     return batch.some(({ retain }) => retain) ? undefined : this.#hand(batch)
   }
 
-  #hand(batch: readonly Message[]): Handed {
+  /** In slices: what changes in the table meanwhile is seen behind the barrier, as what changed before it is. */
+  async #hand(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
-    const stored = new Set<Promise<unknown>>()
-    const targets = batch.map((message) => {
+    const { version } = table
+    const handed: Handed = { table, version, targets: [], stored: new Set() }
+    const slice = new Slice()
+    for (const message of batch) {
+      if (slice.isOver) await slice.next()
       const targets = table.match(message.topic)
+      handed.targets.push(targets)
       if (message.qos === 0) this.qos0(message)
       else if (message.from?.isTaken !== true) {
         this.#receiver.deliver(message)
-        this.#toNodes(message, targets.everything, stored)
+        this.#toNodes(message, targets.everything, handed.stored)
       }
-      return targets
-    })
+    }
     this.#links.flush()
-    return { table, version: table.version, targets, stored }
+    return handed
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
     for (const nodeId of nodeIds) if (nodeId !== this.#nodeId) stored.add(this.#links.to(nodeId).push(message))
   }
 
-  /** Behind the barrier: to everybody who has not got it. Has handed it on when it returns; the promise settles when it is stored. */
-  write(batch: readonly Message[], handed = this.#hand(batch)): Promise<void> {
-    const { version, targets, stored } = handed
-    const table = this.#table()
-    const changed = table !== handed.table || table.version !== version
+  /**
+   * Behind the barrier: to everybody who has not got it. Has handed it on when it resolves, in slices; `stored` settles when it is
+   * stored. The sessions of one message are never parted by a slice: its number, once noted, says that all of a partition have it.
+   */
+  async write(batch: readonly Message[], ahead: Handed | undefined): Promise<{ readonly stored: Promise<unknown> }> {
+    const { version, targets, stored, table: before } = ahead ?? await this.#hand(batch)
     const told = this.#retained.tell(batch)
     if (told !== undefined) stored.add(told)
+    const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
       const message = batch[i]!
       if (message.qos === 0 || message.from?.isTaken === true) continue
-      const before = targets[i]!
-      const { everything, sessions } = changed ? table.match(message.topic) : before
-      if (everything !== before.everything) this.#toNodes(message, everything.filter((nodeId) => !before.everything.includes(nodeId)), stored)
+      if (slice.isOver) await slice.next()
+      const table = this.#table()
+      const known = targets[i]!
+      const { everything, sessions } = table !== before || table.version !== version ? table.match(message.topic) : known
+      if (everything !== known.everything) this.#toNodes(message, everything.filter((nodeId) => !known.everything.includes(nodeId)), stored)
       for (const { sid, qos, ownQos } of sessions) {
         const granted = message.origin?.sid === sid ? ownQos : qos
         if (granted > 0) stored.add(this.#queues.push(message, sid, granted))
       }
     }
-    return Promise.all(stored).then(() => undefined)
+    return { stored: Promise.all(stored) }
   }
 }

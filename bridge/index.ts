@@ -24,6 +24,7 @@ export type { StoredSubscription } from './subscriptions.ts'
 export { RouteKind } from './routing-table.ts'
 export { ping } from './stock-redis.ts'
 export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis-address.ts'
+export { later, nextTurn, Slice, turnIsOver } from './turns.ts'
 export { filterMatches, isValidFilter, isValidTopic } from './topic.ts'
 
 export interface BridgeOptions extends DataPlaneOptions {

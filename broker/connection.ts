@@ -23,6 +23,7 @@ import type { ProtocolViolation } from './wire/properties.ts'
 import { publishFrame } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
+const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 /** Before CONNACK nothing is delivered. */
 const noWindow = new Window<Pending>(0, { put: () => false })
 
@@ -47,6 +48,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** QoS 0 publishes among them: retained ones, and those behind one. */
   #retaining = 0
   #held = false
+  /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
+  #behind = false
   #whenPublished: (() => void) | undefined
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
@@ -115,8 +118,13 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#origin = { sid: this.session.sid, n: 0 }
       this.#stored.start()
     }
-    this.stream.resume()
     this.#reader.resume()
+    this.#readOn()
+  }
+
+  /** From the socket, unless it is held or behind. */
+  #readOn(): void {
+    if (!this.#held && !this.#behind) this.stream.resume()
   }
 
   get #incoming(): Incoming {
@@ -181,6 +189,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   onOther(type: number, frame: Buffer): void {
     this.#alive()
     if (type === PacketType.connect) this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
+    if (type === PacketType.pingreq) return this.outbox.push(pingresp)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
     const requests = this.#requests ??= new Requests(this.#publishing, (type, frame) => this.#host.handle(this, type, frame))
     requests.take(type, frame)
@@ -267,6 +276,16 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   onViolation(violation: ProtocolViolation): void {
     this.#host.violated(this, violation)
+  }
+
+  onBehind(): void {
+    this.#behind = true
+    this.stream.pause()
+  }
+
+  onCaughtUp(): void {
+    this.#behind = false
+    if (!this.#closed && (this.#connected || this.#reader.heldBytes <= limits.publishingBytesMax)) this.#readOn()
   }
 
   // To the client
@@ -383,8 +402,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#requests?.goOn() === false) this.#requests = undefined
     if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || (this.#requests?.waiting ?? 0) > 0) return
     this.#held = false
-    this.stream.resume()
     this.#reader.resume()
+    this.#readOn()
   }
 
   /** A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read. */

@@ -9,7 +9,7 @@ import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
-import { SessionOption, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
+import { SessionOption, Slice, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
 import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './aedes-client.ts'
 import type { Config } from './config.ts'
 import { Connection } from './connection.ts'
@@ -19,7 +19,7 @@ import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import { PacketType } from './wire/control-packets.ts'
 import { messageOf } from './wire/publish.ts'
-import { joinSuback, splitSubscribe } from './wire/suback.ts'
+import { joinParts, Parts } from './wire/parts.ts'
 
 /** Aedes' listener of a parser's `packet`. */
 type Enqueue = (this: { client: AedesClient }, packet: Packet) => void
@@ -66,9 +66,10 @@ mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.Writabl
   const { connection } = stream as unknown as AedesStream
   if (connection.isClosed) return true // taken over while Aedes was still at it: a CONNACK would be the second one of the client
   if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present // [MQTT-3.2.2-2], also without subscriptions
-  const whole = packet.cmd === 'suback' ? joinSuback(packet) : packet
-  if (whole !== undefined) connection.outbox.push(mqttPacket.generate(whole, options))
-  if (packet.cmd === 'unsuback' || (packet.cmd === 'suback' && whole !== undefined)) connection.answered()
+  const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
+  if (whole === undefined) return true
+  connection.outbox.push(mqttPacket.generate(whole, options))
+  if (packet.cmd === 'suback' || packet.cmd === 'unsuback') connection.answered()
   if (packet.cmd === 'disconnect') connection.toldWhy() // Aedes cuts the connection next
   if (packet.cmd !== 'connack') return true
   connection.connackWritten = true
@@ -207,17 +208,30 @@ export class Engine {
   /** Everything that is not PUBLISH or an acknowledgement goes on to Aedes, whatever it makes of it. */
   #handle(connection: Connection, type: number, frame: Buffer): void {
     const { client } = connection
+    if (type === PacketType.subscribe || type === PacketType.unsubscribe) return void this.#handleParts(client, new Parts(frame, client.version)).catch((error: unknown) => client.emit('error', error))
     try {
-      const packet = parse(frame, type === PacketType.connect ? 0 : client.version)
-      for (const part of packet.cmd === 'subscribe' ? splitSubscribe(packet) : [packet]) {
-        client._parsingBatch = 0
-        client._nextBatch = (error) => { if (error !== undefined && error !== null) client.emit('error', error) }
-        this.#enqueue!.call({ client }, part)
-        client._nextBatch = nothing // Aedes has taken it along; what it calls otherwise is to read on
-      }
+      this.#hand(client, parse(frame, type === PacketType.connect ? 0 : client.version))
     } catch (error) {
       client.emit('error', error)
     }
+  }
+
+  /** In slices, and no more at once than Redis is asked for in one go. Meanwhile nothing else of the connection goes to Aedes but its end. */
+  async #handleParts(client: AedesClient, parts: Parts): Promise<void> {
+    const slice = new Slice()
+    for (const part of parts) {
+      if (parts.isFull) await parts.room()
+      if (slice.isOver) await slice.next()
+      if (client.closed) return
+      this.#hand(client, part)
+    }
+  }
+
+  #hand(client: AedesClient, packet: Packet): void {
+    client._parsingBatch = 0
+    client._nextBatch = (error) => { if (error !== undefined && error !== null) client.emit('error', error) }
+    this.#enqueue!.call({ client }, packet)
+    client._nextBatch = nothing // Aedes has taken it along; what it calls otherwise is to read on
   }
 
   #hostOfConnections(): ConnectionHost<Connection> {

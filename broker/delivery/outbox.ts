@@ -3,6 +3,7 @@
 // must wait for the socket. State: this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds
 // QoS ≥ 1 back until `onDrain`.
 import type { Duplex } from 'node:stream'
+import { Slice } from '../../bridge/index.ts'
 import { secondsLeft, writeAcknowledgement, type Frame } from '../wire/publish.ts'
 
 const initialBytes = 1_024
@@ -23,10 +24,20 @@ export interface OutboxHost {
 /** The outboxes with something to write in this turn. */
 let scheduled: Outbox[] = []
 
+/** One message to ten thousand subscribers is ten thousand writes: as many as a slice has time for, the rest in the next turn. */
 function flushAll(): void {
   const outboxes = scheduled
   scheduled = []
-  for (const outbox of outboxes) outbox.turn()
+  flushSome(outboxes, 0)
+}
+
+/** An outbox that waits for its turn takes more meanwhile, and writes it in order. */
+function flushSome(outboxes: readonly Outbox[], from: number): void {
+  const slice = new Slice()
+  for (let i = from; i < outboxes.length; i++) {
+    outboxes[i]!.turn()
+    if ((i & 63) === 63 && slice.isOver) return void setImmediate(flushSome, outboxes, i + 1)
+  }
 }
 
 export class Outbox {

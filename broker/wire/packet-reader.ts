@@ -1,9 +1,11 @@
 // The inbound bytes of one connection → packets. PUBLISH and the acknowledgements are read here, on the hot path, without
 // intermediate objects; every other packet is validated and handed on as bytes. State: what is incomplete, and the topic
 // aliases of the connection. Invariants: nothing that violates the standard gets past, whatever the bytes nothing is
-// thrown to the caller, and after the first violation or `close` nothing more is reported. Bound: one incomplete packet
-// of at most `packetBytesMax`; while paused the caller stops reading from the socket, sooner or later.
+// thrown to the caller, and after the first violation or `close` nothing more is reported. What takes longer than a slice goes
+// on in a later turn of the event loop, whatever its packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`;
+// while paused or behind the caller stops reading from the socket, sooner or later.
 import { ReasonCode } from '../reason-codes.ts'
+import { later, Slice, turnIsOver } from '../../bridge/index.ts'
 import {
   checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel,
   messageIdAt, PacketType,
@@ -20,6 +22,9 @@ export interface PacketHandler {
   /** A valid packet of another type, whole. */
   onOther(type: number, frame: Buffer): void
   onViolation(violation: ProtocolViolation): void
+  /** There is more than a slice of work in what was fed: nothing should be fed until `onCaughtUp`. */
+  onBehind(): void
+  onCaughtUp(): void
 }
 
 export interface ReaderLimits {
@@ -35,6 +40,7 @@ const noParts: Buffer[] = []
 export class PacketReader {
   readonly #handler: PacketHandler
   readonly #limits: ReaderLimits
+  readonly #isSliced: boolean
   #level = 0
   /** CONNECT asked for a session that outlives the connection. */
   #keeps = false
@@ -46,13 +52,17 @@ export class PacketReader {
   #need = 2
   #paused = false
   #draining = false
+  /** Waits for a later turn. */
+  #behind = false
   #closed = false
   #aliases: Map<number, string> | undefined
   /** The last topic, as bytes and as string: publishers mostly stay with theirs, and one string keeps its hash. */
   #topicBytes: Buffer = noBytes
   #topic = ''
 
-  constructor(handler: PacketHandler, limits: ReaderLimits) {
+  /** @param isSliced false: reads all that it is fed at once, however long it takes; what a test compares is there when `feed` returns */
+  constructor(handler: PacketHandler, limits: ReaderLimits, isSliced = true) {
+    this.#isSliced = isSliced
     this.#handler = handler
     this.#limits = limits
   }
@@ -109,14 +119,10 @@ export class PacketReader {
   }
 
   #drain(): void {
-    if (this.#draining) return // the loop below goes on when the handler comes back
+    if (this.#draining || this.#behind) return // the loop below goes on when the handler comes back, or the turn comes
     this.#draining = true
     try {
-      while (!this.#paused && !this.#closed && this.#buffer !== undefined && this.heldBytes >= this.#need) {
-        if (this.#parts.length > 0) this.#join()
-        if (!this.#readPacket(this.#buffer)) this.#keepRest()
-        else if (this.#at === this.#buffer?.length) this.#take()
-      }
+      this.#readSlice()
     } catch (error) {
       this.close()
       if (!(error instanceof ProtocolViolation)) throw error
@@ -124,6 +130,32 @@ export class PacketReader {
     } finally {
       this.#draining = false
     }
+  }
+
+  get #hasPacket(): boolean {
+    return !this.#paused && !this.#closed && this.#buffer !== undefined && this.heldBytes >= this.#need
+  }
+
+  /** The clock is asked between packets that came together only: of most connections one packet comes at a time. */
+  #readSlice(): void {
+    let slice: Slice | undefined
+    while (this.#hasPacket) {
+      if (this.#isSliced && (slice === undefined ? turnIsOver() : slice.isOver)) return this.#goOnLater()
+      slice ??= new Slice()
+      if (this.#parts.length > 0) this.#join()
+      if (!this.#readPacket(this.#buffer!)) this.#keepRest()
+      else if (this.#at === this.#buffer?.length) this.#take()
+    }
+  }
+
+  #goOnLater(): void {
+    this.#behind = true
+    this.#handler.onBehind()
+    later(() => {
+      this.#behind = false
+      this.#drain()
+      if (!this.#behind) this.#handler.onCaughtUp()
+    })
   }
 
   #join(): void {
@@ -227,14 +259,20 @@ export class PacketReader {
     let expiry = -1
     let alias = 0
     const kept: Buffer[] = []
+    let [from, to] = [0, 0] // what is kept lies side by side mostly: thousands of User Properties are one piece
     const at = scanProperties(bytes, offset, end, allowedProperties.publish, (id, start, value, next) => {
       if (id === propertyIds.topicAlias) alias = bytes.readUInt16BE(value)
       else if (id === propertyIds.messageExpiryInterval) expiry = bytes.readUInt32BE(value)
       else {
         if (id === propertyIds.responseTopic) checkTopicName(bytes, value + 2, next) // [MQTT-3.3.2-14]
-        kept.push(bytes.subarray(start, next))
+        if (start !== to) {
+          if (to > 0) kept.push(bytes.subarray(from, to))
+          from = start
+        }
+        to = next
       }
     })
+    if (to > 0) kept.push(bytes.subarray(from, to))
     if (alias !== 0) topic = this.#aliased(alias, topic)
     return { properties: kept.length === 0 ? undefined : kept.length === 1 ? kept[0] : Buffer.concat(kept), expiry, topic, at }
   }

@@ -1,5 +1,6 @@
 // MQTT 5 properties as bytes: which exist, where a client may send them, and a scanner that validates a property section
 // without decoding it. PUBLISH properties stay bytes from publisher to subscriber. No state.
+import { isUtf8 } from 'node:buffer'
 import { ReasonCode } from '../reason-codes.ts'
 
 /** A violation by a client; the connection ends with `reasonCode` (MQTT 5 section 4.13). */
@@ -66,8 +67,6 @@ export function skipString(bytes: Buffer, offset: number, end: number): number {
   return next
 }
 
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
 /** @throws ProtocolViolation when the bytes are not well-formed UTF-8 or hold U+0000 [MQTT-1.5.4-1] [MQTT-1.5.4-2] */
 export function checkUtf8(bytes: Buffer, start: number, end: number): void {
   let ascii = true
@@ -76,12 +75,7 @@ export function checkUtf8(bytes: Buffer, start: number, end: number): void {
     if (byte === 0) throw malformed('U+0000 in a string')
     if (byte > 127) ascii = false
   }
-  if (ascii) return
-  try {
-    decoder.decode(bytes.subarray(start, end))
-  } catch {
-    throw malformed('a string is not UTF-8')
-  }
+  if (!ascii && !isUtf8(bytes.subarray(start, end))) throw malformed('a string is not UTF-8')
 }
 
 function skipValue(kind: Kind, bytes: Buffer, offset: number, end: number): number {
@@ -130,7 +124,7 @@ export function scanProperties(bytes: Buffer, offset: number, end: number, allow
   const { value: length, next } = readVariable(bytes, offset, end)
   const stop = next + length
   if (stop > end) throw malformed('truncated properties')
-  let seen = 0n
+  let [low, high] = [0, 0] // which were seen: bits, of those below 32 and of the others
   let at = next
   while (at < stop) {
     const start = at
@@ -138,9 +132,10 @@ export function scanProperties(bytes: Buffer, offset: number, end: number, allow
     const kind = kinds[id]
     if (kind === undefined || id > 127) throw malformed(`unknown property 0x${id.toString(16)}`)
     if (!allowed.has(id)) throw malformed(`property 0x${id.toString(16)} is not allowed here`)
-    const bit = 1n << BigInt(id)
-    if ((seen & bit) !== 0n && id !== propertyIds.userProperty) throw protocolError(`property 0x${id.toString(16)} stands twice`)
-    seen |= bit
+    const bit = 1 << (id & 31)
+    if (((id < 32 ? low : high) & bit) !== 0 && id !== propertyIds.userProperty) throw protocolError(`property 0x${id.toString(16)} stands twice`)
+    if (id < 32) low |= bit
+    else high |= bit
     const value = at
     at = skipValue(kind, bytes, at, stop)
     onProperty?.(id, start, value, at)

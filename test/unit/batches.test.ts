@@ -30,8 +30,8 @@ function heldStages(): { batches: Batches<number, string>; log: string[]; gates:
   const batches = new Batches<number, string>({
     store: (batch) => hold(`store ${batch.join()}`),
     barrier: () => hold(`barrier ${++barriers}`),
-    hand: (batch) => { log.push(`hand ${batch.join()}`); return batch.join() },
-    write: (batch, handed) => { expect(handed ?? batch.join()).toBe(batch.join()); return hold(`write ${batch.join()}`) },
+    hand: (batch) => { log.push(`hand ${batch.join()}`); return Promise.resolve(batch.join()) },
+    write: (batch, handed) => { expect(handed ?? batch.join()).toBe(batch.join()); return Promise.resolve({ stored: hold(`write ${batch.join()}`) }) },
     broken: (error) => log.push(`broken ${(error as Error).message}`),
   })
   const gate = async (name: string): Promise<Gate> => {
@@ -85,14 +85,18 @@ test('everything is done once and in order, whatever each stage takes', async ()
       return random.below(2) === 0 ? undefined : turns(random.below(6))
     },
     barrier: async () => { barriers = storing; await turns(random.below(6)) },
-    hand: (batch) => {
+    hand: async (batch) => {
       expect(batch[0]).toBe(written.length) // everything before it is matched
+      await turns(random.below(3))
       return random.below(4) === 0 ? undefined : batch.length
     },
     write: async (batch) => {
-      written.push(...batch)
+      for (const n of batch) {
+        written.push(n)
+        if (random.below(10) === 0) await turns(random.below(3))
+      }
       expect(written.length).toBeLessThanOrEqual(barriers) // a barrier was read behind the store of all that is matched
-      await turns(random.below(6))
+      return { stored: turns(random.below(6)) }
     },
     broken: (error) => { throw error },
   })
@@ -113,7 +117,7 @@ test('everything is done once and in order, whatever each stage takes', async ()
 test('nothing is kept of batches that are done', async () => {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
-  const batches = new Batches<number, number>({ store: () => undefined, barrier: () => Promise.resolve(), hand: () => 1, write: () => Promise.resolve(), broken: (error) => { throw error } })
+  const batches = new Batches<number, number>({ store: () => undefined, barrier: () => Promise.resolve(), hand: () => Promise.resolve(1), write: () => Promise.resolve({ stored: Promise.resolve() }), broken: (error) => { throw error } })
   const grown: number[] = []
   for (let round = 0; round < 2; round++) {
     collect()
@@ -128,7 +132,7 @@ test('nothing is kept of batches that are done', async () => {
 test('a batch is cut at its bound', async () => {
   const sizes: number[] = []
   let done = 0
-  const batches = new Batches<number, never>({ store: () => undefined, barrier: () => Promise.resolve(), hand: () => undefined, write: (batch) => { sizes.push(batch.length); return Promise.resolve() }, broken: (error) => { throw error } })
+  const batches = new Batches<number, never>({ store: () => undefined, barrier: () => Promise.resolve(), hand: () => Promise.resolve(undefined), write: (batch) => { sizes.push(batch.length); return Promise.resolve({ stored: Promise.resolve() }) }, broken: (error) => { throw error } })
   for (let n = 0; n < 2 * batchMessagesMax + 1; n++) batches.push(n, () => { done++ })
   await expect.poll(() => done).toBe(2 * batchMessagesMax + 1)
   expect(sizes).toEqual([batchMessagesMax, batchMessagesMax, 1])

@@ -63,7 +63,7 @@ function connectPacket(version: Version): Packet {
 class Recorder implements PacketHandler {
   readonly got: unknown[] = []
   violation: ProtocolViolation | undefined
-  readonly reader = new PacketReader(this, { packetBytesMax: 100_000, topicAliasMax: 10 })
+  readonly reader = new PacketReader(this, { packetBytesMax: 100_000, topicAliasMax: 10 }, false)
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
     this.got.push({ topic, payload: payload.toString('hex'), qos, retain, dup, messageId, properties: properties?.toString('hex'), expirySeconds })
   }
@@ -73,6 +73,8 @@ class Recorder implements PacketHandler {
   onPubcomp(messageId: number): void { this.got.push({ cmd: 'pubcomp', messageId }) }
   onOther(type: number, frame: Buffer): void { this.got.push({ type, frame: frame.toString('hex') }) }
   onViolation(violation: ProtocolViolation): void { this.violation = violation }
+  onBehind(): void { throw new Error('it reads all at once') }
+  onCaughtUp(): void { throw new Error('it reads all at once') }
 
   feed(bytes: Buffer, pieces: readonly number[]): this {
     let at = 0

@@ -1,0 +1,77 @@
+// Work in slices: whatever one client sends, all others are served meanwhile (P12). What takes longer than a slice goes on in a
+// later turn of the event loop, behind what others have waiting, and a turn takes no more of such work than `turnMs`.
+// State: this process: when the work of this turn began, and what waits for a turn. Bound: a connection waits at most once.
+
+/** How long one client's work may go on while others wait. */
+const sliceMs = 4
+/** How much of such work a turn of the event loop takes. */
+const turnMs = 12
+
+let turnBegan = 0
+let waiting: (() => void)[] = []
+let first = 0
+let scheduled = false
+/** What was resolved runs behind the loop that resolved it: how long it takes cannot be seen there. */
+let resolved = false
+
+function endTurn(): void {
+  turnBegan = 0
+}
+
+/** Whether this turn has taken so much time by now that what is not begun should wait for a later one. */
+export function turnIsOver(): boolean {
+  const now = performance.now()
+  if (turnBegan === 0) {
+    turnBegan = now
+    setImmediate(endTurn)
+  }
+  return now - turnBegan > turnMs
+}
+
+/** One piece of work: `isOver` when it has had its time in this turn. */
+export class Slice {
+  #began = performance.now()
+
+  get isOver(): boolean {
+    return performance.now() - this.#began > sliceMs
+  }
+
+  /** Goes on in a later turn, with a new slice. */
+  async next(): Promise<void> {
+    await nextTurn()
+    this.#began = performance.now()
+  }
+}
+
+/** Calls `work` in a later turn, in the order of the calls. */
+export function later(work: () => void): void {
+  waiting.push(work)
+  if (scheduled) return
+  scheduled = true
+  setImmediate(pump)
+}
+
+/** Resolves in a later turn. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => later(() => {
+    resolved = true
+    resolve()
+  }))
+}
+
+/** What was there when it began, until the turn is over: what comes meanwhile has had its slice. */
+function pump(): void {
+  const began = performance.now()
+  const end = waiting.length
+  resolved = false
+  try {
+    while (first < end && !resolved && performance.now() - began <= turnMs) waiting[first++]!()
+  } finally {
+    if (first > 1_024 || first === waiting.length) {
+      waiting = waiting.slice(first)
+      first = 0
+    }
+    scheduled = waiting.length > 0
+    if (scheduled) setImmediate(pump)
+  }
+}
