@@ -71,7 +71,7 @@ export const options = {
   tlsCa: { schema: z.string().optional(), about: 'certificate authority for client certificates; with it, clients must show one', shape: 'file', hint: 'Name a readable PEM file' },
   logLevel: {
     schema: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
-    about: 'how much is logged (JSON lines on standard error)', shape: 'level',
+    about: 'how much is logged (on standard error: JSON lines, text at a terminal)', shape: 'level',
     hint: 'Use debug, info, warn, error or silent',
   },
   packetBytesMax: {

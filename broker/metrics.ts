@@ -12,6 +12,7 @@ export class Metrics {
   readonly garbage = new Counter({ name: 'aedes_cluster_garbage_total', help: 'entries in Redis that were not ours or not whole, skipped', labelNames: ['where'], registers: [this.registry] })
   readonly sealed = new Counter({ name: 'aedes_cluster_inboxes_sealed_total', help: 'inboxes of other nodes that this node found full and unread: those nodes were given up', registers: [this.registry] })
   readonly clientErrors = new Counter({ name: 'aedes_cluster_client_errors_total', help: 'connections ended by an error: protocol, keep alive, socket', registers: [this.registry] })
+  readonly logLinesDropped = new Counter({ name: 'aedes_cluster_log_lines_dropped_total', help: 'log lines that were left out since nobody read standard error, or it could not be written', registers: [this.registry] })
   readonly redisUp = new Gauge({ name: 'aedes_cluster_redis_up', help: '1 when Redis answered the last readiness check', registers: [this.registry] })
 
   /** Publishes since the last look, by QoS: a counter of prom-client costs more than a PUBLISH may. */

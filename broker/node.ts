@@ -10,7 +10,7 @@ import { Dispatch } from './dispatch.ts'
 import { Engine } from './engine.ts'
 import { OperatorError } from './errors.ts'
 import { listen, type Listener } from './listeners/index.ts'
-import { createLog, type Log } from './log.ts'
+import { Log } from './log.ts'
 import { Metrics } from './metrics.ts'
 
 const rejoinMs = 500
@@ -24,7 +24,7 @@ interface Boot {
 
 export class Node {
   readonly config: Config
-  readonly metrics = new Metrics()
+  readonly metrics: Metrics
   readonly #log: Log
   readonly #bridge: Bridge
   #boot!: Boot
@@ -32,8 +32,9 @@ export class Node {
   #admin: AdminServer | undefined
   #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
 
-  private constructor(config: Config, bridge: Bridge, log: Log) {
+  private constructor(config: Config, bridge: Bridge, log: Log, metrics: Metrics) {
     this.config = config
+    this.metrics = metrics
     this.#bridge = bridge
     this.#log = log
     diagnostics.shed.subscribe((message) => {
@@ -50,13 +51,14 @@ export class Node {
    *   nothing is left running
    */
   static async start(config: Config): Promise<Node> {
-    const log = createLog(config)
+    const metrics = new Metrics()
+    const log = new Log(config, (count) => metrics.logLinesDropped.inc(count))
     return asOperator(config, async () => {
       const bridge = await createBridge({
         ...bridgeOptionsOf(config), name: config.id,
         onError: oncePerCause((cause) => log.warn({ error: cause }, 'redis')),
       })
-      const node = new Node(config, bridge, log)
+      const node = new Node(config, bridge, log, metrics)
       try {
         node.#boot = await node.#join()
         bridge.emitter.on('$SYS/#', (topic, payload) => node.#boot.dispatch.deliver(systemMessage(topic, payload)))
@@ -77,7 +79,7 @@ export class Node {
       onClientGone: () => this.metrics.connections.dec(),
       onClientError: (clientId, error) => {
         this.metrics.clientErrors.inc()
-        this.#log.info({ clientId, reason: error.message }, 'connection ended by an error')
+        this.#log.onceAMinute('info', error.message, clientId ?? '', { clientId, reason: error.message }, 'connection ended by an error')
       },
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),
@@ -128,7 +130,7 @@ export class Node {
   }
 
   async #open(): Promise<void> {
-    const onError = (error: Error): void => this.#log.debug({ error: error.message }, 'listener')
+    const onError = (error: Error): void => this.#log.onceAMinute('debug', error.message, '', { error: error.message }, 'listener')
     // The admin endpoint first: what watches a start-up sees "not ready" rather than nothing.
     if (this.config.admin !== 'off') this.#admin = await startAdmin(new URL(this.config.admin), this)
     for (const address of this.config.listen) {
@@ -190,7 +192,8 @@ export class Node {
     await Promise.race([deadline, this.#bridge.close()])
     await this.#admin?.close()
     this.#state = 'stopped'
-    this.#log.info('stopped')
+    this.#log.info({}, 'stopped')
+    await this.#log.close()
   }
 }
 

@@ -28,7 +28,6 @@ describe('who may import what', () => {
       ioredis: ['bridge/redis.ts', 'bridge/stock-redis.ts'],
       'mqemitter-redis': ['bridge/emitter.ts'],
       'mqtt-packet': ['broker/engine.ts'],
-      pino: ['broker/log.ts'],
       'prom-client': ['broker/metrics.ts'],
       ws: ['broker/listeners/websocket.ts'],
       yaml: ['broker/config.ts'],
