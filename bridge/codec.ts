@@ -1,11 +1,27 @@
-// The bytes between nodes: journal entries, inbox entries, Retained Messages. Each begins with a version; each record has
-// a length, so that a node skips what it does not know, unless the record says that it must be understood (P11). Whatever
-// the bytes, decoding never throws: what is not whole or not ours is undefined, and the caller counts it. No state.
+// The bytes between nodes: journal entries, inbox entries, stored messages. Each begins with a version, then come records: a kind, a
+// length and a body. That frame never changes, so that every version finds its way past what it does not know (P11). A record, or a
+// field of a message, whose highest bit is set must be understood: who does not know it knows that much, and may not take it for
+// nothing; without the bit it is skipped. Whatever the bytes, decoding never throws: `later` is what a later version wrote, undefined
+// what is not whole or not ours. Moments of expiry are written in cluster time (bridge/clock.ts). No state.
 import { randomBytes } from 'node:crypto'
-import type { Message } from './message.ts'
+import type { Clock } from './clock.ts'
+import { secondsLeft, type Message } from './message.ts'
 
+/** What this version reads, from the first to the last, and writes: what all nodes of a cluster read (bridge/membership.ts). */
+export const recordVersions = { min: 1, max: 1 } as const
 const version = 1
+/** A version beyond it is no version but other bytes. */
+const versionMax = 15
 const mustUnderstand = 0x80
+
+/** What a later version wrote and this one must not take for nothing. */
+export type Later = 'later'
+
+/** Whether a frame of records is whole from `at` on, whatever they hold. */
+function isFramed(bytes: Buffer, at: number): boolean {
+  while (at + 5 <= bytes.length) at += 5 + bytes.readUInt32BE(at + 1)
+  return at === bytes.length
+}
 
 /** Changes that the journal carries. */
 export type Change =
@@ -65,20 +81,19 @@ export interface JournalEntry {
   readonly skipped: number
 }
 
-/** undefined: not ours, not whole, or of a version that must be understood and is not. */
-export function decodeJournalEntry(bytes: Buffer): JournalEntry | undefined {
-  if (bytes.length < 11 || bytes[0] !== version) return undefined
+/** undefined: not ours, or not whole; `later`: it holds what must be understood and is not. */
+export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefined {
+  if (bytes.length < 11 || bytes[0]! < version || bytes[0]! > versionMax) return undefined
   let at = 11 + bytes.readUInt16BE(9)
-  if (at > bytes.length) return undefined
+  if (at > bytes.length || !isFramed(bytes, at)) return undefined
+  if (bytes[0] !== version) return 'later'
   const nodeId = bytes.toString('utf8', 11, at)
   const changes: Change[] = []
   let skipped = 0
   while (at < bytes.length) {
-    if (at + 5 > bytes.length) return undefined
     const kind = bytes[at]!
     const body = at + 5
     at = body + bytes.readUInt32BE(at + 1)
-    if (at > bytes.length) return undefined
     const text = (from: number): string => bytes.toString('utf8', from, at)
     switch (kind & ~mustUnderstand) {
       case recordKinds.joined: changes.push({ type: 'joined' }); break
@@ -104,34 +119,49 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | undefined {
         break
       }
       default:
-        if ((kind & mustUnderstand) !== 0) return undefined
+        if ((kind & mustUnderstand) !== 0) return 'later'
         skipped++
     }
   }
   return { nodeId, changes, skipped }
 }
 
+/** Records of an entry: a message; a doorbell for sessions, their sids separated by spaces; topics whose publishers the sender wants held back, or no longer. */
+const messageRecord = 0x01 | mustUnderstand
+const bellRecord = 0x02 | mustUnderstand
+const holdRecord = 0x03 | mustUnderstand
+const goRecord = 0x04 | mustUnderstand
+
+/** Of a message, beside its QoS in the lowest two bits: what it says, and which of its parts are there. */
 const flagRetain = 0x04
 const flagProperties = 0x08
 const flagExpiry = 0x10
-/** Not a message: a doorbell for sessions, their sids separated by spaces. */
-const flagBell = 0x20
+/** It is a will: the Client Identifier of its client stands in front. */
+const flagWill = 0x20
 const flagReplay = 0x40
-const knownFlags = 0x5f
-/** Not messages either: topics whose publishers the sender of the entry wants held back, or no longer. */
-const recordHold = 0x21
-const recordGo = 0x22
+/** Fields that this version does not write: length(4), then of each kind(1), its highest bit set when it must be understood, length(4), body. */
+const flagFields = 0x80
+
+/** Its length(2), then the text. */
+function writeText(bytes: Buffer, text: string, at: number): number {
+  const written = bytes.write(text, at + 2)
+  bytes[at] = written >> 8
+  bytes[at + 1] = written & 255
+  return at + 2 + written
+}
 
 const initialBytes = 4_096
 const noBytes = Buffer.alloc(0)
 
 /** Packs messages one behind the other into one growing buffer: an inbox entry, or one Retained Message. */
 export class MessagePacker {
+  readonly #clock: Clock
   #bytes: Buffer
   #length = 1
   count = 0
 
-  constructor(bytes = initialBytes) {
+  constructor(clock: Clock, bytes = initialBytes) {
+    this.#clock = clock
     this.#bytes = Buffer.allocUnsafe(bytes)
   }
 
@@ -139,25 +169,33 @@ export class MessagePacker {
     return this.#length
   }
 
-  /** flags(1) length of the rest(4) [expiry(8)] topic(2+n) [properties(4+n)] payload */
-  add(message: Message): void {
-    const { topic, payload, properties, expiresAt } = message
-    const topicMax = topic.length * 3
-    const needed = this.#length + 5 + 8 + 2 + topicMax + 4 + (properties?.length ?? 0) + payload.length
+  #room(bytes: number): Buffer {
+    const needed = this.#length + bytes
     if (needed > this.#bytes.length) {
       const larger = Buffer.allocUnsafe(Math.max(needed, this.#bytes.length * 2, initialBytes))
       this.#bytes.copy(larger, 0, 0, this.#length)
       this.#bytes = larger
     }
-    const bytes = this.#bytes
+    return this.#bytes
+  }
+
+  /** flags(1) [expiry in cluster time(8) interval(4)] [publisher(2+n)] topic(2+n) [properties(4+n)] payload */
+  add(message: Message): void {
+    const { topic, payload, properties, expiresAt } = message
+    const expires = expiresAt !== 0 || message.expirySeconds !== undefined
+    const publisher = message.isWill === true ? message.publisher : undefined
+    const bytes = this.#room(5 + 1 + 12 + 2 + (publisher?.length ?? 0) * 3 + 2 + topic.length * 3 + 4 + (properties?.length ?? 0) + payload.length)
     const start = this.#length
-    bytes[start] = message.qos | (message.retain ? flagRetain : 0) | (properties === undefined ? 0 : flagProperties) | (expiresAt === 0 ? 0 : flagExpiry) | (message.replay === true ? flagReplay : 0)
-    let at = start + 5
-    if (expiresAt !== 0) at = bytes.writeDoubleBE(expiresAt, at)
-    const written = bytes.write(topic, at + 2)
-    bytes[at] = written >> 8
-    bytes[at + 1] = written & 255
-    at += 2 + written
+    bytes[start] = messageRecord
+    bytes[start + 5] = message.qos | (message.retain ? flagRetain : 0) | (properties === undefined ? 0 : flagProperties) | (expires ? flagExpiry : 0) |
+      (publisher === undefined ? 0 : flagWill) | (message.replay === true ? flagReplay : 0)
+    let at = start + 6
+    if (expires) {
+      at = bytes.writeDoubleBE(expiresAt === 0 ? 0 : this.#clock.toCluster(expiresAt), at)
+      at = bytes.writeUInt32BE(message.expirySeconds ?? secondsLeft(expiresAt), at)
+    }
+    if (publisher !== undefined) at = writeText(bytes, publisher, at)
+    at = writeText(bytes, topic, at)
     if (properties !== undefined) {
       at = bytes.writeUInt32BE(properties.length, at)
       at += properties.copy(bytes, at)
@@ -170,23 +208,19 @@ export class MessagePacker {
 
   /** Rings the bells of sessions whose owner reads this entry. */
   addBell(sids: Iterable<string>): void {
-    this.#addRecord(flagBell, Buffer.from([...sids].join(' '), 'latin1'))
+    this.#addRecord(bellRecord, Buffer.from([...sids].join(' '), 'latin1'))
   }
 
   /** Tells that publishers on `topics` are to be held back for `nodeId`, or no longer. */
   addHold(nodeId: string, topics: readonly string[], held: boolean): void {
-    this.#addRecord(held ? recordHold : recordGo, Buffer.from([nodeId, ...topics].join('\0')))
+    this.#addRecord(held ? holdRecord : goRecord, Buffer.from([nodeId, ...topics].join('\0')))
   }
 
   #addRecord(kind: number, text: Buffer): void {
-    if (this.#length + 5 + text.length > this.#bytes.length) {
-      const larger = Buffer.allocUnsafe(Math.max(this.#length + 5 + text.length, this.#bytes.length * 2, initialBytes))
-      this.#bytes.copy(larger, 0, 0, this.#length)
-      this.#bytes = larger
-    }
-    this.#bytes[this.#length] = kind
-    this.#bytes.writeUInt32BE(text.length, this.#length + 1)
-    text.copy(this.#bytes, this.#length + 5)
+    const bytes = this.#room(5 + text.length)
+    bytes[this.#length] = kind
+    bytes.writeUInt32BE(text.length, this.#length + 1)
+    text.copy(bytes, this.#length + 5)
     this.#length += 5 + text.length
     this.count++
   }
@@ -218,70 +252,116 @@ function topicAt(bytes: Buffer, start: number, end: number): string {
 export interface OtherRecords {
   onBell(sid: string): void
   onHold(nodeId: string, topics: readonly string[], held: boolean): void
+  /** A record that must be understood, and is not. */
+  onLater(): void
 }
 
-const noOthers: OtherRecords = { onBell: () => undefined, onHold: () => undefined }
-
 /**
- * Hands each message of an entry to `each`; payloads and properties are slices of `bytes`.
+ * Hands each message of an entry to `each`; payloads and properties are slices of `bytes`. What it does not know it passes by.
  * @returns false when the entry is not whole or not ours; what came before the bad record was handed on
  */
-export function unpackMessages(bytes: Buffer, each: (message: Message) => void, other: OtherRecords = noOthers): boolean {
-  if (bytes.length === 0 || bytes[0] !== version) return false
-  let at = 1
-  while (at < bytes.length) {
-    if (at + 7 > bytes.length) return false
-    const flags = bytes[at]!
-    const end = at + 5 + bytes.readUInt32BE(at + 1)
-    const qos = flags & 3
+export function unpackMessages(bytes: Buffer, clock: Clock, each: (message: Message) => void, other: OtherRecords): boolean {
+  if (bytes.length === 0 || bytes[0]! < version || bytes[0]! > versionMax) return false
+  const isLater = bytes[0] !== version
+  if (isLater && !isFramed(bytes, 1)) return false
+  for (let at = 1; at < bytes.length;) {
+    if (at + 5 > bytes.length) return false
+    const kind = bytes[at]!
+    const start = at + 5
+    const end = start + bytes.readUInt32BE(at + 1)
     if (end > bytes.length) return false
-    if (flags === flagBell) {
-      for (const sid of bytes.toString('latin1', at + 5, end).split(' ')) other.onBell(sid)
-      at = end
-      continue
-    }
-    if (flags === recordHold || flags === recordGo) {
-      const [nodeId, ...topics] = bytes.toString('utf8', at + 5, end).split('\0')
-      other.onHold(nodeId!, topics, flags === recordHold)
-      at = end
-      continue
-    }
-    if ((flags & ~knownFlags) !== 0 || qos === 3) return false
-    at += 5
-    let expiresAt = 0
-    if ((flags & flagExpiry) !== 0) {
-      if (at + 8 > end) return false
-      expiresAt = bytes.readDoubleBE(at)
-      at += 8
-    }
-    if (at + 2 > end) return false
-    const topicEnd = at + 2 + bytes.readUInt16BE(at)
-    if (topicEnd > end || topicEnd === at + 2) return false
-    const topic = topicAt(bytes, at + 2, topicEnd)
-    at = topicEnd
-    let properties: Buffer | undefined
-    if ((flags & flagProperties) !== 0) {
-      if (at + 4 > end) return false
-      const propertiesEnd = at + 4 + bytes.readUInt32BE(at)
-      if (propertiesEnd > end) return false
-      properties = bytes.subarray(at + 4, propertiesEnd)
-      at = propertiesEnd
-    }
-    each({ topic, payload: bytes.subarray(at, end), qos: qos as 0 | 1 | 2, retain: (flags & flagRetain) !== 0, properties, expiresAt, publisher: undefined, origin: undefined, replay: (flags & flagReplay) !== 0, frames: undefined })
     at = end
+    if (isLater) other.onLater()
+    else if (kind === messageRecord) {
+      const message = messageAt(bytes, start, end, clock)
+      if (message === undefined) return false
+      if (message === 'later') other.onLater()
+      else each(message)
+    } else if (kind === bellRecord) for (const sid of bytes.toString('latin1', start, end).split(' ')) other.onBell(sid)
+    else if (kind === holdRecord || kind === goRecord) {
+      const [nodeId, ...topics] = bytes.toString('utf8', start, end).split('\0')
+      other.onHold(nodeId!, topics, kind === holdRecord)
+    } else if ((kind & mustUnderstand) !== 0) other.onLater()
   }
   return true
 }
 
+/** Whether one of the fields must be understood; undefined: they are not whole. This version knows none. */
+function needsLater(bytes: Buffer, at: number, end: number): boolean | undefined {
+  let needs = false
+  while (at < end) {
+    if (at + 5 > end) return undefined
+    if ((bytes[at]! & mustUnderstand) !== 0) needs = true
+    at += 5 + bytes.readUInt32BE(at + 1)
+  }
+  return at === end ? needs : undefined
+}
+
+/** When it expires by this process' clock, never 0: not later than its whole interval from now, whatever the clocks say. */
+function expiryAt(bytes: Buffer, at: number, clock: Clock): { readonly expiresAt: number; readonly expirySeconds: number } | undefined {
+  const time = bytes.readDoubleBE(at)
+  const expirySeconds = bytes.readUInt32BE(at + 8)
+  if (!Number.isFinite(time)) return undefined
+  if (time === 0) return { expiresAt: 0, expirySeconds }
+  return { expiresAt: Math.min(clock.toLocal(time), performance.now() + expirySeconds * 1_000) || -1, expirySeconds }
+}
+
+function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Message | Later | undefined {
+  if (start + 3 > end) return undefined
+  const flags = bytes[start]!
+  const qos = flags & 3
+  let at = start + 1
+  if (qos === 3) return undefined
+  let expiry: ReturnType<typeof expiryAt>
+  if ((flags & flagExpiry) !== 0) {
+    if (at + 12 > end) return undefined
+    if ((expiry = expiryAt(bytes, at, clock)) === undefined) return undefined
+    at += 12
+  }
+  let publisher: string | undefined
+  if ((flags & flagWill) !== 0) {
+    const publisherEnd = at + 2 + (at + 2 > end ? 0 : bytes.readUInt16BE(at))
+    if (publisherEnd > end) return undefined
+    publisher = bytes.toString('utf8', at + 2, publisherEnd)
+    at = publisherEnd
+  }
+  if (at + 2 > end) return undefined
+  const topicEnd = at + 2 + bytes.readUInt16BE(at)
+  if (topicEnd > end || topicEnd === at + 2) return undefined
+  const topic = topicAt(bytes, at + 2, topicEnd)
+  at = topicEnd
+  let properties: Buffer | undefined
+  if ((flags & flagProperties) !== 0) {
+    if (at + 4 > end) return undefined
+    const propertiesEnd = at + 4 + bytes.readUInt32BE(at)
+    if (propertiesEnd > end) return undefined
+    properties = bytes.subarray(at + 4, propertiesEnd)
+    at = propertiesEnd
+  }
+  if ((flags & flagFields) !== 0) {
+    const fieldsEnd = at + 4 + (at + 4 > end ? 0 : bytes.readUInt32BE(at))
+    const isLater = fieldsEnd > end ? undefined : needsLater(bytes, at + 4, fieldsEnd)
+    if (isLater !== false) return isLater === true ? 'later' : undefined
+    at = fieldsEnd
+  }
+  return {
+    topic, payload: bytes.subarray(at, end), qos: qos as 0 | 1 | 2, retain: (flags & flagRetain) !== 0, properties, expiresAt: expiry?.expiresAt ?? 0,
+    expirySeconds: expiry?.expirySeconds, publisher, isWill: publisher === undefined ? undefined : true, origin: undefined,
+    replay: (flags & flagReplay) !== 0, frames: undefined,
+  }
+}
+
 /** One message as bytes of its own, no larger than needed. */
-export function packMessage(message: Message): Buffer {
-  const packer = new MessagePacker(32 + Buffer.byteLength(message.topic) * 3 + (message.properties?.length ?? 0) + message.payload.length)
+export function packMessage(message: Message, clock: Clock): Buffer {
+  const packer = new MessagePacker(clock, 64 + Buffer.byteLength(message.topic) * 3 + (message.publisher?.length ?? 0) * 3 + (message.properties?.length ?? 0) + message.payload.length)
   packer.add(message)
   return packer.take()
 }
 
-/** The message of `packMessage`; undefined when the bytes are not one. */
-export function unpackMessage(bytes: Buffer): Message | undefined {
-  let found: Message | undefined
-  return unpackMessages(bytes, (message) => { found = message }) ? found : undefined
+/** The message of `packMessage`; undefined when the bytes are not one, `later` when a later version wrote what must be understood. */
+export function unpackMessage(bytes: Buffer, clock: Clock): Message | Later | undefined {
+  let found: Message | Later | undefined
+  const nothing = (): void => undefined
+  const isWhole = unpackMessages(bytes, clock, (message) => { found ??= message }, { onBell: nothing, onHold: nothing, onLater: () => { found = 'later' } })
+  return isWhole ? found : undefined
 }

@@ -4,6 +4,7 @@
 import { AbsentNodes } from './absent-nodes.ts'
 import { Batches } from './batches.ts'
 import { Bells } from './bells.ts'
+import type { Clock } from './clock.ts'
 import type { Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
@@ -73,21 +74,23 @@ export class DataPlane {
       readMore: () => this.#readMore(),
       onSnapshot: (nodes, routes, table) => this.#replace(nodes, routes, table as RoutingTable),
       onLost: () => this.#onLost(),
+      onLater: () => this.#onFenced(), // it joins again behind the entry, by the snapshot, or is refused
       onAmnesia: () => this.#heal(),
     })
-    this.#reader = new InboxReader(connections, this.#keys, membership.nodeId, {
+    const { clock } = membership
+    this.#reader = new InboxReader(connections, this.#keys, membership.nodeId, clock, {
       onMessage: (message) => receiver.deliver(message),
       onBell: (sid) => receiver.ring(sid),
       onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),
       onAmnesia: () => this.#heal(),
     })
-    this.#links = new Links(this.#redis, this.#keys, membership.nodeId, { onFenced: () => this.#onFenced(), onOut: (nodeId) => this.#dropNode(nodeId) })
+    this.#links = new Links(this.#redis, this.#keys, membership.nodeId, clock, { onFenced: () => this.#onFenced(), onOut: (nodeId) => this.#dropNode(nodeId) })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
     this.#retained = new Retained(this.#redis, this.#keys, membership, {
       barrier: () => this.#journal.barrier(), append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence(),
     })
-    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options.leaseMs, {
+    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options.leaseMs, clock, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
       expireRetained: (topic) => this.#retained.expire(topic),
@@ -95,13 +98,13 @@ export class DataPlane {
       onFenced: () => this.#checkFence(),
       onMoved: (session) => receiver.moved(session),
     })
-    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, options.queueMessagesMax, {
+    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, options.queueMessagesMax, clock, {
       onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
       onGone: (sid, message) => this.#sessionGone(sid, message),
       onFenced: () => this.#checkFence(),
       onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
     })
-    this.#sessionWriter = new SessionWriter(this.#redis, this.#keys)
+    this.#sessionWriter = new SessionWriter(this.#redis, this.#keys, clock)
     this.#fanOut = new FanOut(membership.nodeId, receiver, () => this.#table, this.#links, this.#queues, this.#retained)
     this.#batches = new Batches({
       store: async (batch) => { await this.#retained.store(batch) },
@@ -160,6 +163,11 @@ export class DataPlane {
 
   isWanted(topic: string): boolean {
     return this.#table.match(topic).qos0.length > 0
+  }
+
+  /** Cluster time. */
+  get clock(): Clock {
+    return this.#membership.clock
   }
 
   get connection(): Redis {

@@ -200,7 +200,8 @@ class Import {
   }
 
   #message(packet: StockPacket): Message {
-    return { ...this.#options.messageOf(packet), expiresAt: packet.messageExpiry ?? 0 }
+    const { messageExpiry } = packet
+    return { ...this.#options.messageOf(packet), expiresAt: messageExpiry === undefined ? 0 : this.#plane?.clock.toLocal(messageExpiry) || -1, expirySeconds: undefined }
   }
 
   async #exists(plane: DataPlane, clientId: string): Promise<boolean> {
@@ -272,7 +273,7 @@ class Import {
   async #will(plane: DataPlane, packet: StockPacket): Promise<void> {
     const [key, member] = [this.#keys.bus('imported'), `${packet.brokerId ?? ''} ${packet.clientId ?? ''}`]
     if (await retrying(plane.connection, () => plane.connection.sismember(key, member)) === 1) return
-    await new Promise<void>((resolve) => plane.publish({ ...this.#message(packet), origin: undefined }, resolve))
+    await new Promise<void>((resolve) => plane.publish(this.#options.messageOf(packet), resolve))
     await retrying(plane.connection, () => plane.connection.sadd(key, member))
     this.counts.wills.moved++
   }

@@ -2,7 +2,8 @@
 // their event loop. State: {inbox:<node id>}:*; here what is on its way. Invariants: a sender's batches arrive once and in
 // order, whatever happens to connections; what `push` resolved for is stored in the inbox, or the target is out. Bounds:
 // the inbox by bytes in Redis (above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still is sealed out).
-import { MessagePacker, unpackMessages } from './codec.ts'
+import type { Clock } from './clock.ts'
+import { MessagePacker, unpackMessages, type OtherRecords } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { toBridgeError, type BridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
@@ -46,7 +47,7 @@ export class InboxWriter {
   readonly #sender: string
   readonly #target: string
   readonly #events: InboxWriterEvents
-  readonly #packer = new MessagePacker()
+  readonly #packer: MessagePacker
   readonly #bells = new Set<string>()
   /** Topics whose publishers the target is to hold back, or no longer. */
   readonly #holds = new Map<string, boolean>()
@@ -61,11 +62,12 @@ export class InboxWriter {
   #out = false
   #full = false
 
-  constructor(redis: Redis, keys: Keys, sender: string, target: string, events: InboxWriterEvents) {
+  constructor(redis: Redis, keys: Keys, sender: string, target: string, clock: Clock, events: InboxWriterEvents) {
     this.#redis = redis
     this.#keys = [keys.inbox(target, 'stream'), keys.inbox(target, 'senders'), keys.inbox(target, 'state')]
     this.#sender = sender
     this.#target = target
+    this.#packer = new MessagePacker(clock)
     this.#events = events
   }
 
@@ -228,12 +230,31 @@ export interface InboxReaderEvents {
   onAmnesia(): Promise<void>
 }
 
+/**
+ * Each record by itself: an exception in one, which is a bug of ours, neither ends the node nor brings the others of its entry again.
+ * It is not hidden: `failed` says it.
+ */
+function guarded(events: InboxReaderEvents): Omit<OtherRecords, 'onLater'> & Pick<InboxReaderEvents, 'onMessage'> {
+  const guard = <Given extends readonly unknown[]>(handle: (...given: Given) => void) => (...given: Given): void => {
+    try {
+      handle(...given)
+    } catch (error) {
+      diagnostics.failed.publish({ where: 'inbox', error })
+    }
+  }
+  return {
+    onMessage: guard((message) => events.onMessage(message)), onBell: guard((sid) => events.onBell(sid)),
+    onHold: guard((nodeId, topics, held) => events.onHold(nodeId, topics, held)),
+  }
+}
+
 /** Reads this node's inbox: entries in order, freed when they were handled. */
 export class InboxReader {
   readonly #redis: Redis
   readonly #reader: Redis
   readonly #streamKey: string
   readonly #stateKey: string
+  readonly #clock: Clock
   readonly #events: InboxReaderEvents
   #last = ''
   /** Bytes handled since the inbox was made, and how many of them were freed when. */
@@ -244,8 +265,9 @@ export class InboxReader {
   #closed = false
   #loop: Promise<void> = Promise.resolve()
 
-  constructor({ control, inbox }: Pick<Connections, 'control' | 'inbox'>, keys: Keys, nodeId: string, events: InboxReaderEvents) {
+  constructor({ control, inbox }: Pick<Connections, 'control' | 'inbox'>, keys: Keys, nodeId: string, clock: Clock, events: InboxReaderEvents) {
     this.#redis = control
+    this.#clock = clock
     this.#reader = inbox
     this.#streamKey = keys.inbox(nodeId, 'stream')
     this.#stateKey = keys.inbox(nodeId, 'state')
@@ -266,7 +288,7 @@ export class InboxReader {
   }
 
   async #read(): Promise<void> {
-    const onMessage = (message: Message): void => this.#events.onMessage(message)
+    const events = guarded(this.#events)
     while (!this.#closed) {
       try {
         await whenReady(this.#reader)
@@ -276,7 +298,8 @@ export class InboxReader {
         if (from !== this.#last) continue // made anew meanwhile
         const entries = reply?.[0]?.[1] ?? []
         for (const [id, [, body]] of entries) {
-          if (body.length > 0 && !unpackMessages(body, onMessage, this.#events)) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
+          const onLater = (): void => { diagnostics.later.publish({ where: 'inbox', id: id.toString() }) }
+          if (body.length > 0 && !unpackMessages(body, this.#clock, events.onMessage, { ...events, onLater })) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
           this.#handled += body.length
           this.#last = id.toString()
         }

@@ -24,6 +24,8 @@ export interface JournalListener {
   onSnapshot(nodes: readonly string[], routes: readonly Route[], more: unknown): void
   /** Redis lost the last entries: the tables are rebuilt, and what the others lost is not in them. */
   onLost(): void
+  /** An entry of a later version that must be understood: who cannot follow the journal has no place in the cluster. */
+  onLater(): void
   /** Redis lost data: resolves when the node is registered again (or never, when it is fenced). */
   onAmnesia(): Promise<void>
 }
@@ -252,7 +254,10 @@ export class Journal {
         const era = this.#era
         const reply = await this.#reader.callBuffer('XREAD', 'COUNT', '200', 'BLOCK', blockMs, 'STREAMS', this.#keys.bus('journal'), `${this.#cursor}-0`) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
         if (reply === null || era !== this.#era) continue
-        for (const [id, [, entry]] of reply[0]![1]) if (!this.#apply(Number.parseInt(id.toString(), 10), entry)) { await this.rebuild(); break }
+        for (const [id, [, entry]] of reply[0]![1]) {
+          if (!this.#apply(Number.parseInt(id.toString(), 10), entry)) { await this.rebuild(); break }
+          if (this.#closed) return
+        }
       } catch (error) {
         if (this.#closed) return
         proven = false
@@ -289,6 +294,12 @@ export class Journal {
     if (number <= this.#cursor) return true
     if (number !== this.#cursor + 1) return false
     const entry = decodeJournalEntry(bytes)
+    if (entry === 'later') {
+      diagnostics.later.publish({ where: 'journal', id: `${number}-0` })
+      this.#closed = true
+      this.#listener.onLater()
+      return true
+    }
     if (entry === undefined) diagnostics.garbage.publish({ where: 'journal', bytes: bytes.length })
     else for (const change of entry.changes) this.#listener.onChange(entry.nodeId, change)
     this.#cursor = number

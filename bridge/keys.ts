@@ -5,6 +5,7 @@
 export const keyTable = {
   generation: { key: '{bus}:generation', type: 'string', meaning: 'random bytes of this data set; missing or changed means that Redis lost data' },
   format: { key: '{bus}:format', type: 'string', meaning: 'version of the layout of these keys; a node that knows another refuses to join' },
+  records: { key: '{bus}:records', type: 'string', meaning: 'version in which records are written: the last one that all nodes read; a node that cannot read it refuses to join' },
   names: { key: '{bus}:names', type: 'hash', meaning: 'node name → node id of its last boot' },
   nodes: { key: '{bus}:nodes', type: 'hash', meaning: 'node id → what is known of it (JSON); without a field here a node is fenced' },
   leases: { key: '{bus}:leases', type: 'hash', meaning: 'node id → since when unbroken and when last renewed, µs of Redis\' clock' },
@@ -41,7 +42,7 @@ export class Keys {
     this.prefix = prefix
   }
 
-  bus(noun: 'generation' | 'format' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'imported' | 'position' | 'journal'): string {
+  bus(noun: 'generation' | 'format' | 'records' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'imported' | 'position' | 'journal'): string {
     return `${this.prefix}:{bus}:${noun}`
   }
 

@@ -1,4 +1,5 @@
 // The links of this node: one writer per node that got something, made when it is first needed. State: this process.
+import type { Clock } from './clock.ts'
 import { InboxWriter, type InboxWriterEvents } from './inbox.ts'
 import type { Keys } from './keys.ts'
 import type { Redis } from './redis.ts'
@@ -7,19 +8,21 @@ export class Links {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #nodeId: string
+  readonly #clock: Clock
   readonly #events: InboxWriterEvents
   readonly #writers = new Map<string, InboxWriter>()
 
-  constructor(redis: Redis, keys: Keys, nodeId: string, events: InboxWriterEvents) {
+  constructor(redis: Redis, keys: Keys, nodeId: string, clock: Clock, events: InboxWriterEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#nodeId = nodeId
+    this.#clock = clock
     this.#events = events
   }
 
   to(nodeId: string): InboxWriter {
     let writer = this.#writers.get(nodeId)
-    if (writer === undefined) this.#writers.set(nodeId, writer = new InboxWriter(this.#redis, this.#keys, this.#nodeId, nodeId, this.#events))
+    if (writer === undefined) this.#writers.set(nodeId, writer = new InboxWriter(this.#redis, this.#keys, this.#nodeId, nodeId, this.#clock, this.#events))
     return writer
   }
 

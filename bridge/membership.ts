@@ -5,12 +5,13 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { encodeJournalEntry } from './codec.ts'
+import { Clock } from './clock.ts'
+import { encodeJournalEntry, recordVersions } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import { retrying, type Redis } from './redis.ts'
-import { runScript } from './scripts.ts'
+import { runScript, type ScriptName } from './scripts.ts'
 
 export interface MembershipEvents {
   onFenced(): void
@@ -27,6 +28,8 @@ interface NodeInfo {
   readonly started: string
   /** Random: tells one boot of a process from the next. */
   readonly boot: string
+  /** The first and the last version of records that it reads. */
+  readonly records: readonly [number, number]
 }
 
 /** Renewals per lease, at least one a second: node-renew.lua takes a third of a lease without one for a gap. */
@@ -36,7 +39,7 @@ const renewMsMax = 1_000
 const adoptRenewals = 5
 const journalLength = 10_000
 /** Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change without this one. */
-const format = 1
+const format = 2
 
 function startOf(pid: number): string {
   try {
@@ -46,7 +49,7 @@ function startOf(pid: number): string {
   }
 }
 
-const thisProcess = (): NodeInfo => ({ host: hostname(), pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url') })
+const thisProcess = (): NodeInfo => ({ host: hostname(), pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url'), records: [recordVersions.min, recordVersions.max] })
 
 /** Whether the process that `info` names is on this host and known to have ended. */
 function isKnownDead(info: NodeInfo): boolean {
@@ -71,6 +74,10 @@ export class Membership {
   /** Dead nodes → renewals in which their estate was not done; estates that this node is doing. */
   readonly #seenDead = new Map<string, number>()
   readonly #burying = new Map<string, Promise<void>>()
+  /** Cluster time, by the samples that joining and every renewal bring. */
+  readonly clock = new Clock()
+  /** The version in which records are written: the last one that every node of the cluster reads. */
+  records = 0
   nodeId = ''
   generation: Buffer = Buffer.alloc(0)
 
@@ -94,8 +101,10 @@ export class Membership {
     const info = before === null ? null : await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('nodes'), before))
     const dead = info !== null && isKnownDead(JSON.parse(info) as NodeInfo)
     const me = JSON.stringify(thisProcess())
-    const reply = await retrying(this.#redis, () => runScript(this.#redis, 'node-join', this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'),
-      [this.#name, me, this.#leaseMs, dead ? '1' : '0', randomBytes(16), format])) as [Buffer, Buffer, Buffer]
+    const argv = [this.#name, me, this.#leaseMs, dead ? '1' : '0', randomBytes(16), format, recordVersions.min, recordVersions.max]
+    const reply = await retrying(this.#redis, () => this.#timed('node-join', ['generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'],
+      argv, 3)) as [Buffer, Buffer, Buffer, Buffer, number]
+    this.records = reply[4]
     this.nodeId = reply[0].toString()
     this.generation = reply[1]
     const old = reply[2].toString()
@@ -104,8 +113,16 @@ export class Membership {
 
   /** After Redis lost its data: the same boot registers again. @throws BridgeError ERR_BRIDGE_FENCED */
   async rejoin(): Promise<void> {
-    this.generation = await retrying(this.#redis, () => runScript(this.#redis, 'node-rejoin', this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'),
-      [this.nodeId, this.#name, JSON.stringify(thisProcess()), randomBytes(16), this.generation, format])) as Buffer
+    this.generation = await retrying(this.#redis, () => runScript(this.#redis, 'node-rejoin', this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
+      [this.nodeId, this.#name, JSON.stringify(thisProcess()), randomBytes(16), this.generation, format, this.records])) as Buffer
+  }
+
+  /** Runs a script whose reply has Redis' clock at `place`: a sample of cluster time. */
+  async #timed(name: ScriptName, nouns: Parameters<Keys['bus']>[0][], argv: readonly (string | number | Buffer)[], place: number): Promise<unknown> {
+    const sent = performance.now()
+    const reply = await runScript(this.#redis, name, this.#bus(...nouns), argv) as Buffer[]
+    this.clock.sample(sent, performance.now(), Number(reply[place]))
+    return reply
   }
 
   /** Begins to renew the lease. */
@@ -120,7 +137,9 @@ export class Membership {
 
   async #renew(): Promise<void> {
     try {
-      const [over, dead] = await runScript(this.#redis, 'node-renew', this.#bus('generation', 'nodes', 'leases', 'dead'), [this.nodeId, this.#leaseMs, this.generation]) as [Buffer[], Buffer[]]
+      const [over, dead, , records] = await this.#timed('node-renew', ['generation', 'nodes', 'leases', 'dead', 'records'],
+        [this.nodeId, this.#leaseMs, this.generation, recordVersions.max], 2) as [Buffer[], Buffer[], Buffer, number]
+      this.records = records
       for (const nodeId of over) if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
       this.#adopt(dead.map(String))
       if (await this.#redis.hexists(this.#keys.inbox(this.nodeId, 'state'), 'sealed') === 1) this.#events?.onFenced() // also told while nothing is read

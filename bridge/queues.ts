@@ -2,6 +2,7 @@
 // the queue of every session that they match, one numbered call per partition at a time, in order. Then the bells of the
 // owners ring. State: {s<n>}:queue:*, appended, published; here what is on its way. Invariant: what `push` resolved for is
 // stored once, whatever happened to connections meanwhile. Bound: the publishers' in-flight windows.
+import type { Clock } from './clock.ts'
 import { packMessage } from './codec.ts'
 import { toBridgeError } from './errors.ts'
 import { partitionOf, partitions, type Keys } from './keys.ts'
@@ -86,6 +87,7 @@ class Partition {
   readonly #number: number
   readonly #nodeId: string
   readonly #queueMax: number
+  readonly #clock: Clock
   readonly #events: QueueEvents
   #batches: Batch[] = []
   #last = 0
@@ -93,12 +95,13 @@ class Partition {
   #scheduled = false
   closed = false
 
-  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, queueMax: number, events: QueueEvents) {
+  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, queueMax: number, clock: Clock, events: QueueEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#number = number
     this.#nodeId = nodeId
     this.#queueMax = queueMax
+    this.#clock = clock
     this.#events = events
   }
 
@@ -134,7 +137,7 @@ class Partition {
   async #append({ variants, sessions }: Batch): Promise<void> {
     const argv: (string | number | Buffer)[] = []
     for (const { message, qos, isSecond } of variants) {
-      argv.push(qos < message.qos ? packMessage({ ...message, qos: 1 }) : message.packed ??= packMessage(message))
+      argv.push(qos < message.qos ? packMessage({ ...message, qos: 1 }, this.#clock) : message.packed ??= packMessage(message, this.#clock))
       if (isSecond) argv.push('=', 0)
       else argv.push(...identityOf(message))
     }
@@ -178,8 +181,8 @@ class Partition {
 export class Queues {
   readonly #partitions: readonly Partition[]
 
-  constructor(redis: Redis, keys: Keys, nodeId: string, queueMax: number, events: QueueEvents) {
-    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, nodeId, queueMax, events))
+  constructor(redis: Redis, keys: Keys, nodeId: string, queueMax: number, clock: Clock, events: QueueEvents) {
+    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, nodeId, queueMax, clock, events))
   }
 
   /**

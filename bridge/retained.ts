@@ -3,11 +3,12 @@
 // Invariants: a value is stored before the barrier of its PUBLISH is read, and read behind the barrier of a SUBSCRIBE, so
 // that one of the two sees the other (ATTACKS 2); a topic with an acknowledged value is in every node's index, one without
 // may be: so a topic is told unless this node knows that all have it, and it leaves an index only when its value is gone.
+import type { Clock } from './clock.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { toBridgeError } from './errors.ts'
 import { partitions, shardOf, type Keys } from './keys.ts'
-import { identityOf, type Message } from './message.ts'
+import { identityOf, isExpired, type Message } from './message.ts'
 import { retrying, retryTime, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { SharedBarrier } from './shared-barrier.ts'
@@ -18,13 +19,17 @@ import { TopicTrie } from './topic-trie.ts'
 const readMax = 200
 
 /** What stands in Redis: nothing when the payload is empty, which clears [MQTT-3.3.1-6]. */
-const encode = (message: Message): Buffer => message.payload.length === 0 ? Buffer.alloc(0) : packMessage(message)
+const encode = (message: Message, clock: Clock): Buffer => message.payload.length === 0 ? Buffer.alloc(0) : packMessage(message, clock)
 
-function decode(bytes: Buffer): Message | undefined {
-  const message = unpackMessage(bytes)
+function decode(topic: string, bytes: Buffer, clock: Clock): Message | undefined {
+  const message = unpackMessage(bytes, clock)
+  if (message === 'later') return diagnostics.later.publish({ where: 'retained', id: topic }), undefined // it stays for who understands it
   if (message === undefined) diagnostics.garbage.publish({ where: 'retained', bytes: bytes.length })
   return message
 }
+
+/** What the script adds to its own clock; -1: never. Of this attempt: it may have waited. */
+const leftMs = ({ payload, expiresAt }: Message): number => payload.length === 0 || expiresAt === 0 ? -1 : Math.max(0, expiresAt - performance.now())
 
 /** How a topic came into the index: all nodes have it; this node read it with the values; it was cleared, and has to be looked at. */
 type Known = 'told' | 'loaded' | 'cleared'
@@ -44,7 +49,7 @@ export interface RetainedEvents {
 export class Retained {
   readonly #redis: Redis
   readonly #keys: Keys
-  readonly #identity: { readonly nodeId: string }
+  readonly #identity: { readonly nodeId: string; readonly clock: Clock }
   readonly #events: RetainedEvents
   #index = new TopicTrie<Known>()
   /** Messages that were the first of their topic: nobody else may have told of it, whatever the index says. */
@@ -56,7 +61,7 @@ export class Retained {
   /** Settles when the index has what no journal tells any more. */
   #missing: Promise<void> = Promise.resolve()
 
-  constructor(redis: Redis, keys: Keys, identity: { readonly nodeId: string }, events: RetainedEvents) {
+  constructor(redis: Redis, keys: Keys, identity: { readonly nodeId: string; readonly clock: Clock }, events: RetainedEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#identity = identity
@@ -126,7 +131,7 @@ export class Retained {
       if (!message.retain) continue
       const shard = shardOf(message.topic, partitions)
       const records = shards.get(shard)
-      const record: Stored = { message, argv: [message.topic, encode(message), ...identityOf(message), message.payload.length === 0 ? 0 : message.expiresAt] }
+      const record: Stored = { message, argv: [message.topic, encode(message, this.#identity.clock), ...identityOf(message)] }
       if (records === undefined) shards.set(shard, [record])
       else records.push(record)
     }
@@ -143,7 +148,7 @@ export class Retained {
       const live = records.filter(({ message }) => message.from?.isTaken !== true)
       if (live.length === 0) return
       try {
-        const fresh = await runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...live.flatMap(({ argv }) => argv)]) as number[]
+        const fresh = await runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...live.flatMap(({ message, argv }) => [...argv, leftMs(message)])]) as number[]
         for (const [i, { message }] of live.entries()) if (fresh[i] === 1) this.#fresh.add(message)
         return
       } catch (reason) {
@@ -169,8 +174,12 @@ export class Retained {
 
   /** It is due to expire: cleared, for all nodes, unless a newer one stands there. */
   async expire(topic: string): Promise<void> {
+    // By cluster time: the clock of this partition's server is another one, perhaps, or was set meanwhile.
+    const [[, value]] = await this.#values([topic]) as [[string, Buffer | null]]
+    const message = value === null ? undefined : unpackMessage(value, this.#identity.clock)
+    const left = message === undefined || message === 'later' || isExpired(message) ? -1 : message.expiresAt - performance.now()
     const keys = (['due', 'retained'] as const).map((noun) => this.#keys.partition(shardOf(topic, partitions), noun))
-    if (await runScript(this.#redis, 'retained-expire', keys, [topic]) === 1) await this.#events.append([{ type: 'retained', topic, present: false }])
+    if (await runScript(this.#redis, 'retained-expire', keys, [topic, left]) === 1) await this.#events.append([{ type: 'retained', topic, present: false }])
   }
 
   /** The Retained Messages that `filter` matches, some at a time. To be called behind a barrier; expired ones are left out. */
@@ -182,8 +191,8 @@ export class Retained {
 
   /** The Retained Messages of these topics, as they are now; at most a few hundred topics. */
   async read(topics: readonly string[]): Promise<Message[]> {
-    const messages = (await this.#values(topics)).map(([, value]) => value === null ? undefined : decode(value))
-    return messages.filter((message) => message !== undefined).filter(({ expiresAt }) => expiresAt === 0 || expiresAt > Date.now())
+    const messages = (await this.#values(topics)).map(([topic, value]) => value === null ? undefined : decode(topic, value, this.#identity.clock))
+    return messages.filter((message) => message !== undefined).filter((message) => !isExpired(message))
   }
 
   async #values(topics: readonly string[]): Promise<[topic: string, value: Buffer | null][]> {

@@ -9,9 +9,9 @@ import { lookAgain, mastersOf, type Redis } from './redis.ts'
 
 /** The scripts by name and how many keys each has; the table in bridge/README.md is checked against it. */
 export const scriptTable = {
-  'node-join': { keys: 6, meaning: 'registers a boot of a node' },
-  'node-rejoin': { keys: 6, meaning: 'registers a living boot again after Redis lost its data' },
-  'node-renew': { keys: 4, meaning: 'renews a lease and tells which are over' },
+  'node-join': { keys: 7, meaning: 'registers a boot of a node' },
+  'node-rejoin': { keys: 7, meaning: 'registers a living boot again after Redis lost its data' },
+  'node-renew': { keys: 5, meaning: 'renews a lease and tells which are over' },
   'node-remove': { keys: 8, meaning: 'declares a node dead: the fence' },
   'journal-append': { keys: 6, meaning: 'changes of a node\'s routes, to its snapshot and to all' },
   'inbox-create': { keys: 2, meaning: 'makes a node\'s inbox' },

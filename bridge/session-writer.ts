@@ -1,7 +1,8 @@
 // What owners write about their sessions' messages: acknowledged, received, taken in, released, and which ones to send next.
 // Many sessions share one call per partition; one is under way, meanwhile the next one gathers (what a session wants is asked
 // for when the call is made). State: {s<n>}:queue, inflight, incoming; here which sessions have something to say.
-import { unpackMessage } from './codec.ts'
+import type { Clock } from './clock.ts'
+import { unpackMessage, type Later } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { toBridgeError } from './errors.ts'
 import { partitionOf, partitions, type Keys } from './keys.ts'
@@ -28,8 +29,8 @@ export interface SessionWrites {
 }
 
 export interface SessionReply {
-  /** The next messages, each under the free identifier at its place; undefined: bytes that are not a message. */
-  readonly messages: readonly (Message | undefined)[]
+  /** The next messages, each under the free identifier at its place; undefined: bytes that are not a message; `later`: for who understands it. */
+  readonly messages: readonly (Message | Later | undefined)[]
   /** Messages left in the queue. */
   readonly left: number
 }
@@ -48,9 +49,10 @@ export interface SessionHolder {
 const sessionsMax = 100
 const retryMs = 20
 
-function decode(bytes: Buffer): Message | undefined {
-  const message = unpackMessage(bytes)
+function decode(bytes: Buffer, clock: Clock, sid: string): Message | Later | undefined {
+  const message = unpackMessage(bytes, clock)
   if (message === undefined) diagnostics.garbage.publish({ where: 'queue', bytes: bytes.length })
+  if (message === 'later') diagnostics.later.publish({ where: 'queue', id: sid })
   return message
 }
 
@@ -64,15 +66,17 @@ class Partition {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #number: number
+  readonly #clock: Clock
   #ready = new Set<SessionHolder>()
   #running = false
   #scheduled = false
   closed = false
 
-  constructor(redis: Redis, keys: Keys, number: number) {
+  constructor(redis: Redis, keys: Keys, number: number, clock: Clock) {
     this.#redis = redis
     this.#keys = keys
     this.#number = number
+    this.#clock = clock
   }
 
   touch(holder: SessionHolder): void {
@@ -112,7 +116,7 @@ class Partition {
     for (const [i, { holder, writes }] of call.entries()) {
       const reply = replies[i]!
       if (Buffer.isBuffer(reply)) holder.moved(writes)
-      else holder.written(writes, { left: reply[0], messages: (reply.slice(1) as Buffer[]).map(decode) })
+      else holder.written(writes, { left: reply[0], messages: (reply.slice(1) as Buffer[]).map((bytes) => decode(bytes, this.#clock, holder.session.sid)) })
     }
   }
 
@@ -134,8 +138,8 @@ class Partition {
 export class SessionWriter {
   readonly #partitions: readonly Partition[]
 
-  constructor(redis: Redis, keys: Keys) {
-    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p))
+  constructor(redis: Redis, keys: Keys, clock: Clock) {
+    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, clock))
   }
 
   /** The session has something to write, or its bell rang. */

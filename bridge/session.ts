@@ -1,4 +1,5 @@
 // A session as its owner knows it: what its client asked for, and what the claim found. bridge/sessions.ts makes it.
+import type { Later } from './codec.ts'
 import type { Message } from './message.ts'
 import type { StoredSubscription } from './subscriptions.ts'
 
@@ -6,8 +7,8 @@ export interface InFlightEntry {
   readonly messageId: number
   /** Deliveries are sent again in this order. */
   readonly order: number
-  /** undefined: PUBREC came, only PUBREL is owed [MQTT-4.3.3-5]. */
-  readonly message: Message | undefined
+  /** undefined: PUBREC came, only PUBREL is owed [MQTT-4.3.3-5]; `later`: it stays in flight for a node that understands it. */
+  readonly message: Message | Later | undefined
 }
 
 export interface SessionRequest {

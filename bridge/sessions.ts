@@ -3,11 +3,12 @@
 // are connected to this node. Invariants: every write of an owner names the owner (node id and epoch) and is refused once
 // there is another (P6); a sid is never used again, so what was matched for an old session cannot reach a new one.
 import { randomFillSync } from 'node:crypto'
+import type { Clock } from './clock.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import { partitionOf, partitions, shardOf, type Keys } from './keys.ts'
-import type { Message } from './message.ts'
+import { expiryFrom, type Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { InFlightEntry, Session, SessionRequest } from './session.ts'
@@ -43,11 +44,12 @@ const pairs = function* (list: readonly Buffer[]): Iterable<[Buffer, Buffer]> {
   for (let i = 0; i + 1 < list.length; i += 2) yield [list[i]!, list[i + 1]!]
 }
 
-function decodeInFlight(list: readonly Buffer[]): InFlightEntry[] {
+function decodeInFlight(sid: string, list: readonly Buffer[], clock: Clock): InFlightEntry[] {
   const entries: InFlightEntry[] = []
   for (const [id, bytes] of pairs(list)) {
     const space = bytes.indexOf(0x20)
-    const message = space < 0 ? undefined : unpackMessage(bytes.subarray(space + 1))
+    const message = space < 0 ? undefined : unpackMessage(bytes.subarray(space + 1), clock)
+    if (message === 'later') diagnostics.later.publish({ where: 'inflight', id: sid })
     if (space >= 0 && message === undefined) diagnostics.garbage.publish({ where: 'inflight', bytes: bytes.length })
     else entries.push({ messageId: Number(id), order: Number(bytes.toString('latin1', 0, space < 0 ? bytes.length : space)), message })
   }
@@ -79,17 +81,19 @@ export class Sessions {
   readonly #nodeId: () => string
   readonly #events: SessionEvents
   readonly #forgetMs: number
+  readonly #clock: Clock
   /** sid → session of a client that is connected here. */
   readonly #own = new Map<string, Session>()
   readonly subscriptions: Subscriptions
   #sweeping: NodeJS.Timeout | undefined
   #claims = 0
 
-  constructor(redis: Redis, keys: Keys, nodeId: () => string, leaseMs: number, events: SessionEvents) {
+  constructor(redis: Redis, keys: Keys, nodeId: () => string, leaseMs: number, clock: Clock, events: SessionEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#nodeId = nodeId
     this.#forgetMs = forgetLeases * leaseMs
+    this.#clock = clock
     this.#events = events
     this.subscriptions = new Subscriptions(redis, keys, events)
   }
@@ -145,7 +149,7 @@ export class Sessions {
         try {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
-            request.will === undefined ? '' : packMessage(request.will.message), request.will?.delaySeconds ?? 0, this.#forgetMs, claim,
+            request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim,
           ]) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, known, reply, before)
@@ -178,7 +182,7 @@ export class Sessions {
     for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
     const numbers = sid === known ? Math.max(Number(n), Number(epoch)) : 0
     const session: Session = {
-      sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(inFlight),
+      sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
       incoming: incoming.length === 0 ? noIncoming : new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])),
       n: numbers, unpublishedN: sid === known && Number(n) > 0 ? undefined : numbers, isTaken: false,
     }
@@ -286,16 +290,29 @@ export class Sessions {
     const keys = [this.#keys.partition(partition, 'due'), this.#keys.partition(partition, 'wills')]
     const bytes = await runScript(this.#redis, 'will-take', keys, [member, willHoldMs]) as Buffer | null
     if (bytes === null) return
-    const message = unpackMessage(bytes)
-    const [, sid, epoch] = member.split(':')
+    const message = unpackMessage(bytes, this.#clock)
+    if (message === 'later') return void diagnostics.later.publish({ where: 'will', id: member }) // who takes it next may understand it
     if (message === undefined) diagnostics.garbage.publish({ where: 'will', bytes: bytes.length })
-    // Its identity keeps a will that is published twice, because who took it died, from being queued twice.
     else {
-      const published = this.#events.publishWill({ ...message, origin: { sid: `w${sid}`, n: Number(epoch) } })
+      const published = this.#events.publishWill(await this.#published(partition, member, message))
       taken?.()
       await published
     }
     await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
+  }
+
+  /**
+   * A will as it is published. Its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). Its identity keeps a will that is
+   * published twice, because who took it died, from being queued twice. For No Local it is of the session that its client has now.
+   */
+  async #published(partition: number, member: string, message: Message): Promise<Message> {
+    const [, sid = '', epoch] = member.split(':')
+    const { publisher, expirySeconds } = message
+    const current = publisher === undefined ? null : await retrying(this.#redis, () => this.#redis.hget(this.#keys.partition(partition, 'clients'), publisher))
+    return {
+      ...message, origin: { sid: current ?? sid, n: Number(epoch), name: `w${sid}` },
+      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
+    }
   }
 
   /** Whether its will is due now. */
@@ -335,7 +352,7 @@ export class Sessions {
     const [clients, owners, , wills, key, subscriptionsKey] = this.#keysOf(sid)
     try {
       await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients!, owners!, wills!, key!, subscriptionsKey!], [
-        request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message),
+        request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
         request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
       ]))
     } catch (reason) {

@@ -12,6 +12,8 @@ export interface ConnectionHost<Connection> {
   handle(connection: Connection, type: number, frame: Buffer): void
   /** Counts a message that this connection does not get. */
   dropped(cause: DropCause, qos: number): void
+  /** A bug: delivering one message threw. That message is passed by, and the bug named. */
+  failed(error: unknown, qos: number): void
   violated(connection: Connection, violation: ProtocolViolation): void
   /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
   slow(connection: Connection, topic: string): void
@@ -27,4 +29,4 @@ export interface ConnectionHost<Connection> {
   released(connection: Connection, farewell: boolean): void
 }
 
-export type DropCause = 'slow-subscriber' | 'too-large' | 'expired'
+export type DropCause = 'slow-subscriber' | 'too-large' | 'expired' | 'failed'

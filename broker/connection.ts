@@ -5,7 +5,7 @@
 // and counted).
 import type { Duplex } from 'node:stream'
 import type { AedesClient } from './aedes-client.ts'
-import type { Message, Session } from '../bridge/index.ts'
+import { expiryFrom, isExpired, type Message, type Session } from '../bridge/index.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import { Incoming } from './delivery/incoming.ts'
 import { linger } from './delivery/linger.ts'
@@ -110,6 +110,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#stored = new StoredSession(this.session, receiveMaximum, {
         write: (message, messageId, dup) => this.#writeStored(message, messageId, dup),
         pubrel: (messageId) => this.#acknowledge(PacketType.pubrel, messageId, 0),
+        failed: (error) => this.#host.failed(error, 1),
         room: () => this.outbox.slow ? 0 : limits.outboxLowBytes,
         touch: (holder) => this.#host.touch(holder),
         moved: () => this.#host.moved(this),
@@ -235,7 +236,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
     return {
       topic, payload, qos, retain, properties, publisher: this.client.id ?? undefined,
-      expiresAt: expirySeconds < 0 ? 0 : Date.now() + expirySeconds * 1_000, origin: this.#origin, from: this.session, frames: undefined,
+      expiresAt: expirySeconds < 0 ? 0 : expiryFrom(expirySeconds), expirySeconds: expirySeconds < 0 ? undefined : expirySeconds,
+      origin: this.#origin, from: this.session, frames: undefined,
     }
   }
 
@@ -304,7 +306,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be doubled.
     const match = this.#host.matchOf(this, message)
     const qos = message.qos === 2 ? 2 : 1
-    if (!dup && message.expiresAt !== 0 && message.expiresAt <= Date.now()) return this.#host.dropped('expired', qos), undefined
+    if (!dup && isExpired(message)) return this.#host.dropped('expired', qos), undefined
     const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match?.identifiers)
     if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
@@ -333,6 +335,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   send(message: Message, match: Pick<Match<Connection>, 'qos' | 'identifiers'>, retain: boolean): void {
     if (this.#closed || !this.#connected) return // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
     const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
+    if (isExpired(message)) return this.#host.dropped('expired', qos) // [MQTT-3.3.2-5]
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match.identifiers)
     if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
     if (qos === 0) {
@@ -344,12 +347,17 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   put({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
-    if (expiresAt !== 0 && expiresAt <= Date.now()) {
+    if (isExpired({ expiresAt })) {
       this.#host.dropped('expired', qos)
       return false
     }
-    this.outbox.pushPublish(frame, messageId)
-    return true
+    try {
+      this.outbox.pushPublish(frame, messageId)
+      return true
+    } catch (error) {
+      this.#host.failed(error, qos)
+      return false
+    }
   }
 
   /** What waits for this connection, bytes. */

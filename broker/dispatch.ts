@@ -1,7 +1,7 @@
 // Between the data plane and the connections: what a connection publishes goes out through the data plane, what the data
 // plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
 // State: the subscriptions and sessions of this node's connections; gone with it.
-import { RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
+import { diagnostics, isExpired, RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { DropCause } from './connection-host.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './delivery/local-table.ts'
@@ -160,6 +160,11 @@ export class Dispatch implements EngineHost, Receiver {
     this.#events.onDrop(cause, qos)
   }
 
+  failed(error: unknown, qos: number): void {
+    this.#events.onDrop('failed', qos)
+    diagnostics.failed.publish({ where: 'delivery', error })
+  }
+
   slow(connection: Connection, topic: string): void {
     this.#pressure.slow(connection, topic)
   }
@@ -194,10 +199,15 @@ export class Dispatch implements EngineHost, Receiver {
     const matches = this.#table.match(message.topic)
     for (let i = 0; i < matches.length; i++) {
       const match = matches[i]!
-      if (match.noLocal && message.publisher === match.subscriber.clientId) {
-        const own = this.#table.matchOwn(message.topic, match.subscriber)
-        if (own !== undefined) match.subscriber.deliver(message, own)
-      } else match.subscriber.deliver(message, match)
+      try {
+        if (!match.noLocal || message.publisher !== match.subscriber.clientId) match.subscriber.deliver(message, match)
+        else {
+          const own = this.#table.matchOwn(message.topic, match.subscriber)
+          if (own !== undefined) match.subscriber.deliver(message, own)
+        }
+      } catch (error) {
+        this.failed(error, Math.min(message.qos, match.qos)) // the others get theirs, and the node goes on
+      }
     }
   }
 
@@ -269,11 +279,9 @@ export class Dispatch implements EngineHost, Receiver {
   }
 }
 
-const isExpired = ({ expiresAt }: Message): boolean => expiresAt !== 0 && expiresAt <= Date.now()
-
 /** What live subscribers were sent when the Retained Message was cleared: RETAIN as published [MQTT-3.3.1-6]. */
 const clearing = (message: Message): Message =>
-  ({ ...message, payload: Buffer.alloc(0), retain: true, properties: undefined, expiresAt: 0, origin: undefined, packed: undefined, frames: undefined })
+  ({ ...message, payload: Buffer.alloc(0), retain: true, properties: undefined, expiresAt: 0, expirySeconds: undefined, origin: undefined, packed: undefined, frames: undefined })
 
 const storedOf = ({ qos, noLocal, retainAsPublished, identifier }: SubscriptionOptions): { options: number; identifier: number | undefined } =>
   ({ options: qos | (noLocal ? SessionOption.noLocal : 0) | (retainAsPublished ? SessionOption.retainAsPublished : 0), identifier })

@@ -239,6 +239,7 @@ export class Engine {
       packetBytesMax: this.#host.packetBytesMax, topicAliasMax: limits.topicAliasMax,
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
+      failed: (error, qos) => this.#host.failed(error, qos),
       slow: (connection, topic) => this.#host.slow(connection, topic),
       drained: (connection) => this.#host.drained(connection),
       handle: (connection, type, frame) => this.#handle(connection, type, frame),

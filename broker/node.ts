@@ -43,6 +43,18 @@ export class Node {
     })
     diagnostics.inboxSealed.subscribe(() => this.metrics.sealed.inc())
     diagnostics.garbage.subscribe((message) => this.metrics.garbage.inc({ where: (message as { where: string }).where }))
+    const sayLater = oncePerCause((where) => log.warn({ where }, 'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored'))
+    diagnostics.later.subscribe((message) => {
+      const { where } = message as { where: string }
+      this.metrics.later.inc({ where })
+      sayLater(new Error(where))
+    })
+    const sayFailed = oncePerCause((error) => log.error({ error }, 'a bug: handling one message failed, which is passed by; please report this line'))
+    diagnostics.failed.subscribe((message) => {
+      const { where, error } = message as { where: string; error: unknown }
+      this.metrics.failed.inc({ where })
+      sayFailed(new Error(error instanceof Error ? error.stack ?? error.message : String(error)))
+    })
   }
 
   /**

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- Renews a node's lease by Redis' clock and tells which other leases are over. A lease whose renewals had a gap begins
 -- anew: only who was there for a whole lease may judge others (ATTACKS 6).
--- KEYS   generation nodes leases dead
--- ARGV   nodeId, leaseMs, generation
--- REPLY  { node ids whose lease is over … }, empty while the caller may not judge; { node ids whose estate is not done }
+-- KEYS   generation nodes leases dead records
+-- ARGV   nodeId, leaseMs, generation, the last version of records that the node reads
+-- REPLY  { node ids whose lease is over … }, empty while the caller may not judge; { node ids whose estate is not done }; this clock (ms);
+--        the version in which records are written: raised when all nodes read a later one
 -- FAILS  AMNESIA: this is another data set · FENCED: the node was declared dead
 -- COST   O(nodes)
-local generationKey, nodesKey, leasesKey, deadKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local generationKey, nodesKey, leasesKey, deadKey, recordsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local nodeId, leaseMs, generation = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 if redis.call('GET', generationKey) ~= generation then return redis.error_reply('AMNESIA another data set') end
@@ -25,4 +26,14 @@ if now - since >= leaseMs * 1000 then
     if now - renewed > leaseMs * 1000 then over[#over + 1] = leases[i] end
   end
 end
-return { over, redis.call('SMEMBERS', deadKey) }
+local records, common = tonumber(redis.call('GET', recordsKey)) or 0, tonumber(ARGV[4])
+if records < common then
+  for _, info in ipairs(redis.call('HVALS', nodesKey)) do
+    common = math.min(common, tonumber(string.match(info, '"records":%[%d+,(%d+)%]')) or 1)
+  end
+  if records < common then
+    records = common
+    redis.call('SET', recordsKey, records)
+  end
+end
+return { over, redis.call('SMEMBERS', deadKey), string.format('%.3f', time[1] * 1000 + time[2] / 1000), records }

@@ -3,20 +3,22 @@
 -- sends it again: a newer one may stand there by now.
 -- KEYS   appended retained published due, of one partition
 -- ARGV   nodeId, then of each message: topic, record (empty: clears [MQTT-3.3.1-6]), publisher's sid ("" unless QoS 2 or a will), n,
---        when it expires (ms since the epoch, 0: never)
+--        when it expires (ms from now, -1: never)
 -- REPLY  { of each message 1 when its topic had no value before, otherwise 0 }
 -- FAILS  FENCED: the node was declared dead, or Redis lost its data
 -- COST   O(messages), O(log due) for one that expires
 local appendedKey, retainedKey, publishedKey, dueKey, nodeId = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
 local fresh = {}
 for i = 2, #ARGV, 5 do
-  local topic, record, publisher, n, expiresAt = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4]
+  local topic, record, publisher, n, left = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   local field = 'retained:' .. publisher -- queues have a number of their own: they get the message behind this
   local new = 0
   if publisher == '' or n > tonumber(redis.call('HGET', publishedKey, field) or '0') then
     if record == '' then redis.call('HDEL', retainedKey, topic) else new = redis.call('HSET', retainedKey, topic, record) end
-    if expiresAt == '0' then redis.call('ZREM', dueKey, 'r:' .. topic) else redis.call('ZADD', dueKey, expiresAt, 'r:' .. topic) end
+    if left < 0 then redis.call('ZREM', dueKey, 'r:' .. topic) else redis.call('ZADD', dueKey, string.format('%.3f', now + left), 'r:' .. topic) end
     if publisher ~= '' then redis.call('HSET', publishedKey, field, string.format('%.0f', n)) end
   end
   fresh[#fresh + 1] = new

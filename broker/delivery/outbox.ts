@@ -3,8 +3,8 @@
 // must wait for the socket. State: this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds
 // QoS ≥ 1 back until `onDrain`.
 import type { Duplex } from 'node:stream'
-import { Slice } from '../../bridge/index.ts'
-import { secondsLeft, writeAcknowledgement, type Frame } from '../wire/publish.ts'
+import { secondsLeft, Slice } from '../../bridge/index.ts'
+import { writeAcknowledgement, type Frame } from '../wire/publish.ts'
 
 const initialBytes = 1_024
 const flushBytes = 65_536
@@ -105,7 +105,8 @@ export class Outbox {
       buffer[at++] = messageId & 255
     }
     buffer.set(properties, at)
-    if (expiresAt !== 0) buffer.writeUInt32BE(secondsLeft(expiresAt, Date.now()), at + expiryOffset) // it may have waited
+    // It may have waited since it was encoded: less is left than stands there, never more.
+    if (expiresAt !== 0) buffer.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at + expiryOffset)
     at += properties.length
     buffer.set(payload, at)
     this.#used = at + payload.length

@@ -5,6 +5,7 @@ import type { Delivery } from './window.ts'
 export class Pending implements Delivery {
   readonly frame: Frame
   readonly qos: 1 | 2
+  /** As Message says it. */
   readonly expiresAt: number
 
   constructor(frame: Frame, qos: 1 | 2, expiresAt: number) {

@@ -2,8 +2,9 @@
 // session's queue as the window has room, under free Packet Identifiers, and writes down what the client acknowledges. One
 // path for what comes live, what waited, and what an earlier connection left in flight. State: {s<n>}:queue, inflight and
 // incoming (bridge/session-writer.ts); here a mirror of which identifiers are in use. Invariant: what is sent is in flight
-// in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4]. Bounds: messages in
-// flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT.
+// in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4]. What this node cannot send
+// (a later version wrote it, or writing it throws, which is a bug) is kept in flight, for a node that can. Bounds: messages in
+// flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT; messages kept.
 import type { InFlightEntry, Message, Session, SessionHolder, SessionReply, SessionWrites } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
 
@@ -12,6 +13,8 @@ export interface StoredSessionHost {
   /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
   write(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined
   pubrel(messageId: number): void
+  /** Writing a message threw. */
+  failed(error: unknown): void
   /** Bytes that may be written to the client now; 0: it is behind, and `ring` is called when it has caught up. */
   room(): number
   /** There is something to write. */
@@ -22,6 +25,8 @@ export interface StoredSessionHost {
 const identifierMax = 65_535
 /** Messages moved by one call: bounds the time that the script takes. */
 const moveMax = 500
+/** Messages that a session keeps in flight for another node; beyond them nothing more is moved. */
+const keptMax = limits.inFlightMax
 /** Smaller messages are not counted one by one: as many as may be in flight are a few MiB. */
 const countedBytes = 4 * 1024
 
@@ -31,8 +36,9 @@ export class StoredSession implements SessionHolder {
   readonly session: Session
   readonly #host: StoredSessionHost
   readonly #max: number
-  /** Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written down. */
-  readonly #inUse = new Map<number, 'owed' | 'sent' | 'received' | 'done'>()
+  /** Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written down; `kept`: not for us to send. */
+  readonly #inUse = new Map<number, 'owed' | 'sent' | 'received' | 'done' | 'kept'>()
+  #kept = 0
   /** Bytes in flight whose body is still stored, of large messages; by identifier. */
   readonly #large = new Map<number, number>()
   #largeBytes = 0
@@ -59,11 +65,13 @@ export class StoredSession implements SessionHolder {
 
   /** CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1], then looks into the queue. */
   start(): void {
-    this.#owed = this.session.inFlight
+    const { inFlight } = this.session
     this.session.inFlight = [] // they are not held for as long as the connection lasts
-    for (const { messageId, order, message } of this.#owed) {
-      this.#inUse.set(messageId, 'owed')
-      if (message !== undefined) this.#count(messageId, message)
+    this.#owed = inFlight.filter(({ message }) => message !== 'later')
+    for (const { messageId, order, message } of inFlight) {
+      if (message === 'later') this.#keep(messageId)
+      else this.#inUse.set(messageId, 'owed')
+      if (message !== undefined && message !== 'later') this.#count(messageId, message)
       this.#order = Math.max(this.#order, order + 1)
       this.#lastId = messageId
     }
@@ -80,9 +88,26 @@ export class StoredSession implements SessionHolder {
       this.#inUse.set(messageId, message === undefined ? 'received' : 'sent')
       this.#open++
       if (message === undefined) this.#host.pubrel(messageId)
-      else if (this.#host.write(message, messageId, true) === undefined) this.#done(messageId)
+      else if (message !== 'later') this.#send(message, messageId, true)
     }
     if (at > 0) this.#owed = this.#owed.slice(at)
+  }
+
+  #send(message: Message, messageId: number, dup: boolean): void {
+    try {
+      if (this.#host.write(message, messageId, dup) === undefined) this.#done(messageId)
+    } catch (error) {
+      this.#open--
+      this.#uncount(messageId)
+      this.#keep(messageId)
+      this.#host.failed(error)
+    }
+  }
+
+  /** It stays in flight as it is: neither sent nor acknowledged away. The next owner of the session looks at it anew. */
+  #keep(messageId: number): void {
+    this.#inUse.set(messageId, 'kept')
+    this.#kept++
   }
 
   /** The bell: there may be something in the queue. */
@@ -114,7 +139,7 @@ export class StoredSession implements SessionHolder {
 
   #done(messageId: number): void {
     const state = this.#inUse.get(messageId)
-    if (state === undefined || state === 'done') return
+    if (state === undefined || state === 'done' || state === 'kept') return
     this.#uncount(messageId)
     this.#inUse.set(messageId, 'done')
     if (state !== 'owed') this.#open--
@@ -125,7 +150,7 @@ export class StoredSession implements SessionHolder {
   /** PUBREC: written down before PUBREL is sent [MQTT-4.3.3-5]. False: nothing is in flight under the identifier. */
   received(messageId: number): boolean {
     const state = this.#inUse.get(messageId)
-    if (state === undefined || state === 'done') return false
+    if (state === undefined || state === 'done' || state === 'kept') return false
     if (state === 'received') this.#host.pubrel(messageId)
     else {
       if (state === 'owed') this.#open++
@@ -173,6 +198,7 @@ export class StoredSession implements SessionHolder {
 
   #free(): number[] {
     const free: number[] = []
+    if (this.#kept >= keptMax) return free
     const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size)
     for (let id = this.#lastId; free.length < count;) {
       id = id === identifierMax ? 1 : id + 1
@@ -190,10 +216,15 @@ export class StoredSession implements SessionHolder {
     this.#order += messages.length
     for (const [i, message] of messages.entries()) {
       const id = this.#lastId = free[i]!
+      if (message === 'later') {
+        this.#keep(id)
+        continue
+      }
       this.#inUse.set(id, 'sent')
       this.#open++
       if (message !== undefined) this.#count(id, message)
-      if (message === undefined || this.#host.write(message, id, false) === undefined) this.#done(id)
+      if (message === undefined) this.#done(id)
+      else this.#send(message, id, false)
     }
     if (left > 0) this.#rung = true
     if (this.#rung || this.#acknowledged.length > 0) this.#host.touch(this)

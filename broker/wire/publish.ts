@@ -2,7 +2,7 @@
 // acknowledgements. A frame is head + Packet Identifier (of one delivery, QoS ≥ 1) + properties + payload. State: the frames
 // that hang on the message while it is delivered, and the last head: who publishes one thing mostly publishes more of it.
 import type { IPublishPacket } from 'mqtt-packet'
-import type { Message } from '../../bridge/index.ts'
+import { expiryFrom, secondsLeft, type Message } from '../../bridge/index.ts'
 import { allowedProperties, propertyIds, scanProperties } from './properties.ts'
 
 const none = Buffer.alloc(0)
@@ -18,7 +18,7 @@ export class Frame {
   #owned = false
   /** Bytes on the wire, Packet Identifier included. */
   readonly length: number
-  /** When the message expires, and where in the properties its Message Expiry Interval stands; 0: it has none. */
+  /** When the message expires (as Message says it), and where in the properties its interval stands; 0: it has none. */
   readonly expiresAt: number
   readonly expiryOffset: number
   readonly variant: number
@@ -62,15 +62,12 @@ function writeVariable(bytes: Buffer, value: number, offset: number): number {
   return offset
 }
 
-/** Message Expiry Interval as it is when the message leaves [MQTT-3.3.2-6]. */
-export const secondsLeft = (expiresAt: number, now: number): number => Math.max(1, Math.ceil((expiresAt - now) / 1000))
-
 /** The property section of a PUBLISH to an MQTT 5 subscriber, its length included. */
-function propertySection(message: Message, identifiers: readonly number[] | undefined, now: number): Buffer {
+function propertySection(message: Message, identifiers: readonly number[] | undefined): Buffer {
   if (message.properties === undefined && identifiers === undefined && message.expiresAt === 0) return noProperties
   const own: number[] = []
   if (message.expiresAt !== 0) {
-    const left = secondsLeft(message.expiresAt, now)
+    const left = secondsLeft(message.expiresAt, message.expirySeconds)
     own.push(propertyIds.messageExpiryInterval, left >>> 24, (left >>> 16) & 255, (left >>> 8) & 255, left & 255)
   }
   for (const identifier of identifiers ?? []) {
@@ -109,7 +106,7 @@ function headOf(first: number, remaining: number, topic: string, topicLength: nu
 }
 
 function encode(message: Message, mqtt5: boolean, qos: number, retain: boolean, identifiers: readonly number[] | undefined, variant: number, next: Frame | undefined): Frame {
-  const properties = mqtt5 ? propertySection(message, identifiers, Date.now()) : none
+  const properties = mqtt5 ? propertySection(message, identifiers) : none
   const { topic, payload } = message
   const topicLength = Buffer.byteLength(topic)
   const remaining = 2 + topicLength + (qos > 0 ? 2 : 0) + properties.length + payload.length
@@ -150,7 +147,7 @@ export function writeAcknowledgement(bytes: Buffer, at: number, type: 4 | 5 | 6 
 }
 
 /**
- * The message of a parsed packet: a will, or what the broker itself publishes. Its Will Delay Interval stays behind.
+ * The message of a packet that another broker parsed and stored. Its Will Delay Interval stays behind.
  * @param generate mqtt-packet's encoder, for the properties
  */
 export function messageOf(packet: Omit<IPublishPacket, 'cmd'>, generate: (packet: IPublishPacket) => Buffer): Message {
@@ -169,6 +166,6 @@ export function messageOf(packet: Omit<IPublishPacket, 'cmd'>, generate: (packet
   }
   return {
     topic, payload, qos, retain, properties, publisher: undefined, origin: undefined, frames: undefined,
-    expiresAt: typeof messageExpiryInterval === 'number' ? Date.now() + messageExpiryInterval * 1_000 : 0,
+    ...(typeof messageExpiryInterval === 'number' ? { expiresAt: expiryFrom(messageExpiryInterval), expirySeconds: messageExpiryInterval } : { expiresAt: 0 }),
   }
 }

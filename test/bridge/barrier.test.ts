@@ -31,7 +31,7 @@ async function startJournal(redis: TestRedis, name: string, readerUrl = redis.ur
       for (const { nodeId, filter, kind } of routes) table.set(nodeId, filter, kind)
     },
     onLost: () => { lost++ },
-    onAmnesia: () => Promise.reject(new Error('nothing was lost')),
+    onLater: () => undefined, onAmnesia: () => Promise.reject(new Error('nothing was lost')),
   })
   await journal.start()
   return {

@@ -4,6 +4,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
+import { Clock } from '../../bridge/clock.ts'
 import { packMessage } from '../../bridge/codec.ts'
 import { InboxReader, InboxWriter } from '../../bridge/inbox.ts'
 import { Membership } from '../../bridge/membership.ts'
@@ -27,7 +28,7 @@ async function bury(nodeId: string): Promise<void> {
   const judge = new Membership(connection, keys, 'judge', 15_000)
   await judge.join()
   await judge.bury(nodeId)
-  await new Sessions(connection, keys, () => judge.nodeId, 15_000, { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), expireRetained: () => Promise.resolve(), stillOwned: () => Promise.resolve(false), onMoved: () => undefined, onFenced: async () => undefined }).estate(nodeId)
+  await new Sessions(connection, keys, () => judge.nodeId, 15_000, new Clock(), { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), expireRetained: () => Promise.resolve(), stillOwned: () => Promise.resolve(false), onMoved: () => undefined, onFenced: async () => undefined }).estate(nodeId)
   await judge.close()
   connection.disconnect()
 }
@@ -94,10 +95,10 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   const connections = connectAll({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, 1_000, 0)
   await Promise.all([whenReady(connections.redis), whenReady(connections.inbox)])
   const received: string[] = []
-  const reader = new InboxReader(connections, keys, 'b@1', {
+  const reader = new InboxReader(connections, keys, 'b@1', new Clock(), {
     onMessage: ({ payload }) => { received.push(payload.toString()) }, onBell: () => undefined, onHold: () => undefined, onFenced: () => undefined, onAmnesia: () => Promise.resolve(),
   })
-  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', { onOut: () => undefined, onFenced: () => undefined })
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), { onOut: () => undefined, onFenced: () => undefined })
   await reader.create()
   for (const payload of ['1', '2', '3']) await writer.push(messageOf('t', payload))
   await reader.create()
@@ -130,7 +131,7 @@ test('a failover lost the entry at the reader\'s place, and the new master\'s cl
   await expect.poll(() => b.payloads).toEqual(['lost with the old master'])
   const inbox = keys.inbox(b.plane.nodeId, 'stream')
   await expect.poll(() => client.xlen(inbox)).toBe(1)
-  await client.multi().del(inbox).xadd(inbox, '5-1', 'b', '').xadd(inbox, '5-2', 'b', packMessage(messageOf('t', 'new'))).exec()
+  await client.multi().del(inbox).xadd(inbox, '5-1', 'b', '').xadd(inbox, '5-2', 'b', packMessage(messageOf('t', 'new'), new Clock())).exec()
   await killConnections(client)
   await expect.poll(() => b.payloads.at(-1)).toBe('new')
 })
@@ -257,7 +258,7 @@ describe('declared dead', () => {
     await using a = await startPlane(redis, 'a')
     const target = 'gone@1'
     let [outs, fenced] = [0, 0]
-    const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, target, { onOut: () => { outs++ }, onFenced: () => { fenced++ } })
+    const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, target, new Clock(), { onOut: () => { outs++ }, onFenced: () => { fenced++ } })
     let settled = false
     const stored = writer.push(messageOf('t', 'late')).then(() => { settled = true })
     using scripts = listen('script')
@@ -275,7 +276,7 @@ describe('declared dead', () => {
     await using b = await startPlane(redis, 'b')
     await bury('dead@1')
     let fenced = 0
-    const writer = new InboxWriter(a.plane.connection, keys, 'dead@1', b.plane.nodeId, { onOut: () => undefined, onFenced: () => { fenced++ } })
+    const writer = new InboxWriter(a.plane.connection, keys, 'dead@1', b.plane.nodeId, new Clock(), { onOut: () => undefined, onFenced: () => { fenced++ } })
     let settled = false
     void writer.push(messageOf('t', 'dead')).then(() => { settled = true })
     await expect.poll(() => fenced).toBe(1)

@@ -3,6 +3,7 @@
 // snapshot has is found, what was lost and is alive is asserted anew, and new subscriptions arrive.
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
+import { Clock } from '../../bridge/clock.ts'
 import { encodeJournalEntry, packMessage, type Change } from '../../bridge/codec.ts'
 import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
@@ -78,7 +79,7 @@ describe('trimmed under its readers', () => {
     await inStep([a])
     using rebuilt = listen('rebuilt')
     await appendAtOnce([encodeJournalEntry(ghost, [{ type: 'retained', topic: 'kept/1', present: true }]), encodeJournalEntry(ghost, [{ type: 'joined' }])], (multi) => {
-      multi.hset(keys.bus('nodes'), ghost, '{}').hset(keys.partition(shardOf('kept/1', partitions), 'retained'), 'kept/1', packMessage(messageOf('kept/1', 'value', { retain: true })))
+      multi.hset(keys.bus('nodes'), ghost, '{}').hset(keys.partition(shardOf('kept/1', partitions), 'retained'), 'kept/1', packMessage(messageOf('kept/1', 'value', { retain: true }), new Clock()))
       multi.xtrim(keys.bus('journal'), 'MAXLEN', 1)
     })
     await expect.poll(() => rebuilt.events.length).toBeGreaterThan(0)

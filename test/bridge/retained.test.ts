@@ -3,6 +3,8 @@
 // index, also after planes set and clear the same topics at the same time, and on a plane that joins later.
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
+import { Clock } from '../../bridge/clock.ts'
+import type { Message } from '../../bridge/message.ts'
 import { encodeJournalEntry, packMessage, unpackMessage } from '../../bridge/codec.ts'
 import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
@@ -23,7 +25,7 @@ async function stored(): Promise<string[]> {
   const all: string[] = []
   for (let shard = 0; shard < partitions; shard++) {
     for (const value of await client.hvalsBuffer(keys.partition(shard, 'retained'))) {
-      const { topic, payload } = unpackMessage(value)!
+      const { topic, payload } = unpackMessage(value, new Clock()) as Message
       expect(shardOf(topic, partitions)).toBe(shard)
       all.push(`${topic}=${payload.toString()}`)
     }
@@ -50,9 +52,9 @@ describe('store, tell, find', () => {
 
   test('all of a message comes back', async () => {
     await using a = await startPlane(redis, 'a')
-    const message = messageOf('t', 'payload', { retain: true, qos: 2, properties: Buffer.from([1, 1]), expiresAt: 5e12 })
+    const message = messageOf('t', 'payload', { retain: true, qos: 2, properties: Buffer.from([1, 1]), expiresAt: performance.now() + 5e8, expirySeconds: 500_000 })
     await publish(a, message)
-    for await (const found of a.plane.retained('t')) expect(found).toEqual([message])
+    for await (const found of a.plane.retained('t')) expect(found).toEqual([{ ...message, expiresAt: expect.closeTo(message.expiresAt, -3) as number }])
   })
 
   test('an empty payload clears, on every plane; what is not retained stores nothing', async () => {
@@ -73,8 +75,8 @@ describe('store, tell, find', () => {
   test('expired ones are left out, and bytes that are not ours are counted', async () => {
     await using a = await startPlane(redis, 'a')
     using garbage = listen('garbage')
-    await retain(a, 'x/old', 'one', { expiresAt: Date.now() - 1 })
-    await retain(a, 'x/young', 'one', { expiresAt: Date.now() + 60_000 })
+    await retain(a, 'x/old', 'one', { expiresAt: performance.now() - 1 })
+    await retain(a, 'x/young', 'one', { expiresAt: performance.now() + 60_000 })
     await retain(a, 'x/bad', 'one')
     await client.hset(keys.partition(shardOf('x/bad', partitions), 'retained'), 'x/bad', 'nonsense')
     expect(await retainedOf(a, 'x/+')).toEqual(['x/young=one'])
@@ -84,7 +86,7 @@ describe('store, tell, find', () => {
   test('one that expired goes, from Redis and from every index, unless a newer one stands there', async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
-    for (const topic of ['x/old', 'x/replaced']) await retain(a, topic, 'one', { expiresAt: Date.now() - 1 })
+    for (const topic of ['x/old', 'x/replaced']) await retain(a, topic, 'one', { expiresAt: performance.now() - 1 })
     await retain(b, 'x/replaced', 'two')
     await a.plane.sessions.sweep()
     expect(await stored()).toEqual(['x/replaced=two'])
@@ -124,7 +126,7 @@ describe('the index has every topic with a value', () => {
 
   test('a node stored a value and died before it told: who stores the next one tells, though it knew of the topic', async () => {
     await using a = await startPlane(redis, 'a')
-    await client.hset(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1', packMessage(messageOf('x/1', 'never acknowledged')))
+    await client.hset(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1', packMessage(messageOf('x/1', 'never acknowledged'), new Clock()))
     await using late = await startPlane(redis, 'late') // has it with the values
     await retain(late, 'x/1', 'two')
     expect(await retainedOf(a, 'x/+')).toEqual(['x/1=two'])

@@ -28,14 +28,17 @@ function run(name: ScriptName, its: readonly string[], argv: readonly (string | 
 }
 
 let boots = 0
-async function join(name: string, replace = '0', format = 1): Promise<{ nodeId: string; before: string }> {
-  const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'), [name, `boot ${++boots}`, lease, replace, Buffer.from(`generation ${name}`), format]) as [Buffer, Buffer, Buffer]
+async function join(name: string, replace = '0', format = 1, records: readonly [number, number] = [1, 1]): Promise<{ nodeId: string; before: string }> {
+  const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
+    [name, `boot ${++boots} "records":[${records.join(',')}]`, lease, replace, Buffer.from(`generation ${name}`), format, ...records]) as [Buffer, Buffer, Buffer]
   generation = reply[1]
   return { nodeId: reply[0].toString(), before: reply[2].toString() }
 }
 
-const renew = async (nodeId: string, of = generation): Promise<string[]> => (await run('node-renew', bus('generation', 'nodes', 'leases', 'dead'), [nodeId, lease, of]) as [Buffer[], Buffer[]])[0].map(String)
-const rejoin = (nodeId: string, known: Buffer | string, format = 1): Promise<unknown> => run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format'), [nodeId, nodeId.split('@')[0]!, '{}', 'anew', known, format])
+const renewed = (nodeId: string, of = generation, reads = 1): Promise<unknown> => run('node-renew', bus('generation', 'nodes', 'leases', 'dead', 'records'), [nodeId, lease, of, reads])
+const renew = async (nodeId: string, of = generation): Promise<string[]> => (await renewed(nodeId, of) as [Buffer[], Buffer[]])[0].map(String)
+const rejoin = (nodeId: string, known: Buffer | string, format = 1): Promise<unknown> => run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
+  [nodeId, nodeId.split('@')[0]!, '{}', 'anew', known, format, 1])
 const remove = (nodeId: string, leaseMs: number, of = generation): Promise<unknown> =>
   run('node-remove', [...bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), keys.routes(nodeId)], [nodeId, leaseMs, of, 'gone', 100])
 const tell = (nodeId: string, batch: number, changes: readonly string[], { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {}): Promise<unknown> =>
@@ -45,9 +48,9 @@ const append = (to: string, sender: string, batch: number, body: string): Promis
   run('inbox-append', [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')], [sender, batch, body, mark, stallMs])
 const trim = (nodeId: string, last: string, handled: number): Promise<unknown> => run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
 const fence = (nodeId: string, dead: string): Promise<unknown> => run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
-const retain = async (...messages: [topic: string, record: string, publisher?: string, n?: number, expiresAt?: number][]): Promise<unknown> => {
+const retain = async (...messages: [topic: string, record: string, publisher?: string, n?: number, leftMs?: number][]): Promise<unknown> => {
   await redis.hsetnx(keys.partition(3, 'appended'), 'a@1', 0).catch(() => undefined) // at maxmemory it is there already
-  return run('retained-store', (['appended', 'retained', 'published', 'due'] as const).map((noun) => keys.partition(3, noun)), ['a@1', ...messages.flatMap(([topic, record, publisher = '', n = 0, expiresAt = 0]) => [topic, record, publisher, n, expiresAt])])
+  return run('retained-store', (['appended', 'retained', 'published', 'due'] as const).map((noun) => keys.partition(3, noun)), ['a@1', ...messages.flatMap(([topic, record, publisher = '', n = 0, leftMs = -1]) => [topic, record, publisher, n, leftMs])])
 }
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
@@ -77,6 +80,41 @@ beforeEach(() => redis.flushall())
 afterAll(async () => {
   redis.disconnect()
   await server[Symbol.asyncDispose]()
+})
+
+describe('versions of records (P11)', () => {
+  const written = async (nodeId: string, reads: number): Promise<unknown> => (await renewed(nodeId, generation, reads) as unknown[])[3]
+
+  test('nodes of two versions write what both read, and the later one when the last node of the earlier has left', async () => {
+    const { nodeId: old } = await join('old', '0', 1, [1, 1])
+    const { nodeId: young } = await join('young', '0', 1, [1, 2])
+    expect([await written(young, 2), await written(old, 1)]).toEqual([1, 1])
+    await remove(old, 0)
+    expect([await written(young, 2), await redis.get(keys.bus('records'))]).toEqual([2, '2'])
+  })
+
+  test('who cannot read what is written, or could not be read, is refused', async () => {
+    await join('young', '0', 1, [2, 3])
+    await fails('ERR_BRIDGE_FORMAT', join('old', '0', 1, [1, 2]))
+    await fails('ERR_BRIDGE_FORMAT', join('much younger', '0', 1, [4, 5]))
+    expect(await redis.hlen(keys.bus('nodes'))).toBe(1)
+    await join('younger', '0', 1, [3, 4])
+  })
+
+  test('when the version is lost nodes go on with what all of them read', async () => {
+    const { nodeId } = await join('a', '0', 1, [1, 2])
+    await join('b', '0', 1, [1, 1])
+    await redis.del(keys.bus('records'))
+    expect(await written(nodeId, 2)).toBe(1)
+  })
+
+  test('a reply has the time of Redis, for cluster time', async () => {
+    const { nodeId } = await join('a')
+    const before = await redis.time()
+    const [, , time] = await renewed(nodeId) as [unknown, unknown, Buffer]
+    expect(Number(time)).toBeGreaterThanOrEqual(Number(before[0]) * 1_000)
+    expect(Number(time)).toBeLessThan(Number(before[0]) * 1_000 + 60_000)
+  })
 })
 
 describe('node-join', () => {
@@ -315,10 +353,14 @@ test('retained-store: a QoS 2 message or a will that comes again does not take t
 })
 
 test('retained-store, retained-expire: what has expired is cleared once, and not when another one stands there', async () => {
-  const expire = (topic: string): Promise<unknown> => run('retained-expire', [keys.partition(3, 'due'), keys.partition(3, 'retained')], [topic])
-  const future = Date.now() + 1e9
-  await retain(['past', '1', '', 0, 1], ['future', '2', '', 0, future], ['never', '3'], ['replaced', '4', '', 0, 1], ['replaced', '5'], ['cleared', '6', '', 0, 1], ['cleared', ''])
+  const expire = (topic: string, leftMs = -1): Promise<unknown> => run('retained-expire', [keys.partition(3, 'due'), keys.partition(3, 'retained')], [topic, leftMs])
+  const future = 0xffffffff * 1_000
+  await retain(['past', '1', '', 0, 0], ['future', '2', '', 0, future], ['never', '3'], ['replaced', '4', '', 0, 0], ['replaced', '5'], ['cleared', '6', '', 0, 0], ['cleared', ''])
+  await redis.zadd(keys.partition(3, 'due'), 2, 'r:past') // Redis' clock was set
   expect(await redis.zrange(keys.partition(3, 'due'), 0, -1)).toEqual(['r:past', 'r:future'])
+  expect(await redis.zscore(keys.partition(3, 'due'), 'r:future')).toMatch(/^\d{13}(\.\d+)?$/)
+  expect([await expire('past', 1e9), await expire('past')], 'it has time left by cluster time: looked at again later').toEqual([0, 0])
+  await redis.zadd(keys.partition(3, 'due'), 2, 'r:past')
   expect([await expire('past'), await expire('past'), await expire('future'), await expire('never'), await expire('replaced')]).toEqual([1, 0, 0, 0, 0])
   expect(await redis.hgetall(keys.partition(3, 'retained'))).toEqual({ future: '2', never: '3', replaced: '5' })
 })

@@ -56,6 +56,13 @@ export class TestNode {
     this.#process!.send(point, () => undefined) // it may have died meanwhile
   }
 
+  /** Sets the wall clock of the process apart from the machine's, from now on. */
+  async setClock(ms: number): Promise<void> {
+    const told = once(this.#process!, 'message')
+    this.#process!.send({ clockMs: ms })
+    await told
+  }
+
   /** Resolves when the process has ended, by itself. */
   async ended(): Promise<void> {
     if (this.running) await once(this.#process!, 'exit')

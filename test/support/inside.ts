@@ -1,5 +1,6 @@
 // Loaded into every node that a test starts (node --import). It ends the process by kill -9 at a point that the test names: nothing
-// runs after that, neither a callback nor a write of what is buffered. And it tells how much memory is in use, garbage collected.
+// runs after that, neither a callback nor a write of what is buffered. It tells how much memory is in use, garbage collected. And it
+// sets the wall clock of the process apart from the machine's, at start or while it runs; the monotonic clock is left alone.
 import { subscribe } from 'node:diagnostics_channel'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -10,10 +11,25 @@ export interface FaultPoint {
   readonly when: 'before' | 'after'
 }
 
+let apartMs = Number(process.env.TEST_CLOCK_MS ?? 0)
+const now = Date.now.bind(Date)
+globalThis.Date = class extends Date {
+  constructor(...given: [] | [number]) {
+    super(...(given.length === 0 ? [now() + apartMs] : given) as [number])
+  }
+
+  static override now(): number {
+    return now() + apartMs
+  }
+} as DateConstructor
+
 let point = process.env.TEST_DIE_AT === undefined ? undefined : JSON.parse(process.env.TEST_DIE_AT) as FaultPoint
-process.on('message', (message: FaultPoint | 'memory') => {
+process.on('message', (message: FaultPoint | 'memory' | { readonly clockMs: number }) => {
   if (message === 'memory') void heldBytes().then((memory) => process.send!({ memory }))
-  else point = message
+  else if ('clockMs' in message) {
+    apartMs = message.clockMs
+    process.send!({ clockMs: apartMs })
+  } else point = message
 })
 const dieAt = (when: FaultPoint['when']) => (event: unknown): void => {
   if (point?.when === when && point.script === (event as { script: string }).script) process.kill(process.pid, 'SIGKILL')

@@ -1,10 +1,14 @@
 // The bytes between nodes: what is packed comes out again, whatever it holds, and whatever bytes come in, nothing throws:
 // random bytes, cut and changed encodings are decoded to something whole or reported as not ours. Records of a later version
-// are skipped, unless they say that they must be understood (P11). The version-1 layout itself is pinned by one example.
+// are skipped, unless they say that they must be understood: then they are said (P11). The version-1 layout itself is pinned by one example.
 import { describe, expect, test } from 'vitest'
+import { Clock } from '../../bridge/clock.ts'
 import { decodeJournalEntry, encodeJournalEntry, MessagePacker, packMessage, unpackMessage, unpackMessages, type Change } from '../../bridge/codec.ts'
-import type { Message } from '../../bridge/message.ts'
+import { isExpired, secondsLeft, type Message } from '../../bridge/message.ts'
 import { seededRandom, type Random } from '../support/random.ts'
+
+/** Without a sample: cluster time is this process' own. */
+const clock = new Clock()
 
 const bytes = (random: Random, length: number): Buffer => Buffer.from(Array.from({ length }, () => random.below(256)))
 const text = (random: Random, lengthMax: number): string => Array.from({ length: 1 + random.below(lengthMax) }, () => random.pick(['a', 'B', '/', '$', 'é', '漢', '😀'])).join('')
@@ -14,7 +18,8 @@ function randomMessage(random: Random): Message {
   return {
     topic: text(random, random.pick([1, 5, 40])), payload: bytes(random, random.below(payload + 1)), qos: random.pick([0, 1, 2] as const), retain: random.below(2) === 0,
     properties: random.below(2) === 0 ? undefined : bytes(random, random.below(30)),
-    expiresAt: random.below(2) === 0 ? 0 : 1_700_000_000_000 + random.below(1_000_000_000), publisher: undefined, origin: undefined, frames: undefined,
+    ...(random.below(2) === 0 ? { expiresAt: 0 } : { expiresAt: performance.now() + random.below(1_000_000_000), expirySeconds: random.pick([1_000_000, 0xffffffff]) }),
+    publisher: undefined, origin: undefined, frames: undefined,
   }
 }
 
@@ -42,18 +47,20 @@ function mutate(random: Random, encoded: Buffer): Buffer {
 }
 
 /** All of a message as text: comparing long Buffers one byte at a time is slow. */
-const print = ({ topic, payload, qos, retain, properties, expiresAt }: Message): string => JSON.stringify([topic, qos, retain, properties?.toString('hex'), expiresAt, payload.toString('hex')])
+const print = ({ topic, payload, qos, retain, properties, expiresAt, expirySeconds }: Message): string =>
+  JSON.stringify([topic, qos, retain, properties?.toString('hex'), expiresAt, expirySeconds, payload.toString('hex')])
 
-function unpackAll(entry: Buffer): { whole: boolean; messages: string[] } {
+function unpackAll(entry: Buffer): { whole: boolean; messages: string[]; later?: number } {
   const messages: string[] = []
-  const whole = unpackMessages(entry, (message) => messages.push(print(message)))
-  return { whole, messages }
+  let later = 0
+  const whole = unpackMessages(entry, clock, (message) => messages.push(print(message)), { onBell: () => undefined, onHold: () => undefined, onLater: () => { later++ } })
+  return later === 0 ? { whole, messages } : { whole, messages, later }
 }
 
 describe('messages', () => {
   test('a packed entry holds its messages, in order, also beyond its first buffer', () => {
     const random = seededRandom()
-    const packer = new MessagePacker()
+    const packer = new MessagePacker(clock)
     for (let round = 0; round < 100; round++) {
       const messages = Array.from({ length: 1 + random.below(20) }, () => randomMessage(random))
       for (const message of messages) packer.add(message)
@@ -67,13 +74,19 @@ describe('messages', () => {
 
   test('the longest topic there is', () => {
     const topic = '漢'.repeat(21_845) // 65,535 bytes
-    expect(unpackMessage(packMessage({ ...randomMessage(seededRandom()), topic }))?.topic).toBe(topic)
+    expect((unpackMessage(packMessage({ ...randomMessage(seededRandom()), topic }, clock), clock) as Message).topic).toBe(topic)
   })
 
   test('version 1 is these bytes: another node may be of an older release', () => {
-    const message: Message = { topic: 'a/b', payload: Buffer.from('hi'), qos: 1, retain: true, properties: Buffer.from([1, 1]), expiresAt: 2, publisher: 'x', origin: undefined, frames: undefined }
-    expect(packMessage(message).toString('hex')).toBe('01' + '1d' + '00000015' + '4000000000000000' + '0003612f62' + '000000020101' + '6869')
-    expect(unpackMessage(packMessage(message))).toEqual({ ...message, publisher: undefined, replay: false })
+    const message: Message = {
+      topic: 'a/b', payload: Buffer.from('hi'), qos: 1, retain: true, properties: Buffer.from([1, 1]), expiresAt: 2, expirySeconds: 7,
+      publisher: 'x', origin: undefined, frames: undefined,
+    }
+    expect(packMessage(message, clock).toString('hex')).toBe('01' + '81' + '0000001a' + '1d' + '4000000000000000' + '00000007' + '0003612f62' + '000000020101' + '6869')
+    expect(unpackMessage(packMessage(message, clock), clock)).toEqual({ ...message, publisher: undefined, replay: false })
+    const will = { ...message, qos: 0, retain: false, properties: undefined, expiresAt: 0, isWill: true } as const
+    expect(packMessage(will, clock).toString('hex')).toBe('01' + '81' + '00000017' + '30' + '0000000000000000' + '00000007' + '000178' + '0003612f62' + '6869')
+    expect(unpackMessage(packMessage(will, clock), clock)).toEqual({ ...will, replay: false })
   })
 
   test('random bytes never throw and are seldom a message', () => {
@@ -82,8 +95,8 @@ describe('messages', () => {
       const entry = bytes(random, random.below(60))
       if (random.below(2) === 0 && entry.length > 0) entry[0] = 1
       const messages: Message[] = []
-      const whole = unpackMessages(entry, (message) => messages.push(message))
-      if (entry[0] !== 1) expect([whole, messages.length], entry.toString('hex')).toEqual([false, 0])
+      const whole = unpackMessages(entry, clock, (message) => messages.push(message), { onBell: () => undefined, onHold: () => undefined, onLater: () => undefined })
+      if (entry[0] === 0 || entry[0]! > 15) expect([whole, messages.length], entry.toString('hex')).toEqual([false, 0])
       for (const { topic, qos } of messages) expect([topic.length > 0, qos < 3], entry.toString('hex')).toEqual([true, true])
     }
   })
@@ -91,12 +104,12 @@ describe('messages', () => {
   test('a changed encoding never throws; a cut one hands on only what came whole before', () => {
     const random = seededRandom()
     for (let round = 0; round < 1_500; round++) {
-      const packer = new MessagePacker()
+      const packer = new MessagePacker(clock)
       const messages = Array.from({ length: 1 + random.below(4) }, () => randomMessage(random))
       const ends = messages.map((message) => { packer.add(message); return packer.length })
       const entry = packer.take()
       unpackAll(mutate(random, entry))
-      unpackMessage(mutate(random, entry))
+      unpackMessage(mutate(random, entry), clock)
       const cut = 1 + random.below(entry.length - 1)
       expect(unpackAll(entry.subarray(0, cut)), `seed ${random.seed} round ${round}`)
         .toEqual({ whole: cut === 1 || ends.includes(cut), messages: messages.slice(0, ends.filter((end) => end <= cut).length).map(print) })
@@ -104,13 +117,50 @@ describe('messages', () => {
   })
 
   test.each([
-    ['nothing', ''], ['another version', '02'], ['QoS 3', '01' + '03' + '00000003' + '000161'], ['an unknown flag', '01' + '80' + '00000003' + '000161'],
-    ['an empty topic', '01' + '00' + '00000002' + '0000'], ['a topic beyond its record', '01' + '00' + '00000003' + '000261' + '6161'],
-    ['properties beyond their record', '01' + '08' + '00000007' + '000161' + '00000001' + 'ff'], ['no room for an expiry', '01' + '10' + '00000003' + '000161'],
+    ['nothing', ''], ['no version', '10'], ['QoS 3', '01' + '81' + '00000004' + '03' + '000161'], ['a later version that is not whole', '02' + '81' + '00000009' + '00'],
+    ['an empty topic', '01' + '81' + '00000003' + '00' + '0000'], ['a topic beyond its record', '01' + '81' + '00000004' + '00' + '000261' + '6161'],
+    ['properties beyond their record', '01' + '81' + '00000008' + '08' + '000161' + '00000001' + 'ff'], ['no room for an expiry', '01' + '81' + '00000004' + '10' + '000161'],
+    ['a Client Identifier beyond its record', '01' + '81' + '00000006' + '20' + '000961' + '0061'],
+    ['fields beyond their record', '01' + '81' + '00000008' + '80' + '000161' + '00000001' + '0100000000'],
+    ['half a field', '01' + '81' + '0000000a' + '80' + '000161' + '00000002' + '0100'], ['an expiry that is no number', '01' + '81' + '00000010' + '10' + '7ff8000000000000' + '00000001' + '000161'],
   ])('%s is not ours', (_, hex) => {
     const entry = Buffer.from(hex, 'hex')
     expect(unpackAll(entry)).toEqual({ whole: false, messages: [] })
-    expect(unpackMessage(entry)).toBeUndefined()
+    expect(unpackMessage(entry, clock)).toBeUndefined()
+  })
+
+  describe('of a later version (P11)', () => {
+    const good = '81' + '00000005' + '00' + '000161' + '62'
+    const field = (kind: string): string => '81' + '0000000f' + '80' + '000161' + '00000006' + kind + '00000001' + 'ff' + '62'
+    const message = print({ topic: 'a', payload: Buffer.from('b'), qos: 0, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined })
+
+    test.each([
+      ['a record that must be understood is passed by alone', good + 'ff' + '00000002' + '0707' + good, { messages: [message, message], later: 1 }],
+      ['a record that may be skipped is', good + '7f' + '00000002' + '0707' + good, { messages: [message, message] }],
+      ['a field of a message that may be skipped is', field('01'), { messages: [message] }],
+      ['a message with a field that must be understood is passed by alone', good + field('81') + good, { messages: [message, message], later: 1 }],
+    ])('%s', (_, hex, expected) => {
+      expect(unpackAll(Buffer.from('01' + hex, 'hex'))).toEqual({ whole: true, ...expected })
+    })
+
+    test('an entry of a later version: each of its records, and nothing of it is taken for garbage', () => {
+      const entry = Buffer.from('02' + good + '31' + '00000000', 'hex')
+      expect(unpackAll(entry)).toEqual({ whole: true, messages: [], later: 2 })
+      expect(unpackMessage(entry, clock)).toBe('later')
+      expect(unpackMessage(Buffer.from('01' + field('81'), 'hex'), clock)).toBe('later')
+    })
+  })
+
+  test('an expiry is never later than its whole interval from now, whatever the clock of the sender said', () => {
+    const message = { ...randomMessage(seededRandom()), expirySeconds: 5 }
+    for (const expiresAt of [performance.now() + 3_600_000, Number.MAX_VALUE]) {
+      const got = unpackMessage(packMessage({ ...message, expiresAt }, clock), clock) as Message
+      expect(secondsLeft(got.expiresAt, got.expirySeconds)).toBe(5)
+    }
+    const past = unpackMessage(packMessage({ ...message, expiresAt: -1 }, clock), clock) as Message
+    expect([isExpired(past), secondsLeft(past.expiresAt, past.expirySeconds)]).toEqual([true, 1])
+    expect(secondsLeft(performance.now() + 1e15)).toBe(0xffffffff)
+    expect(secondsLeft(performance.now() + 1e15, 0xffffffff)).toBe(0xffffffff)
   })
 })
 
@@ -134,11 +184,11 @@ describe('journal entries', () => {
       const entry = encodeJournalEntry('node', changes)
       decodeJournalEntry(mutate(random, entry))
       const noise = bytes(random, random.below(40))
-      if (noise[0] !== 1) expect(decodeJournalEntry(noise)).toBeUndefined()
+      if (noise[0] === 0 || noise[0]! > 15) expect(decodeJournalEntry(noise)).toBeUndefined()
       const cut = random.below(entry.length)
       const decoded = decodeJournalEntry(entry.subarray(0, cut))
       // Whole records before the cut make an entry; half a record never does.
-      if (decoded !== undefined) {
+      if (decoded !== undefined && decoded !== 'later') {
         expect(decoded.changes, `seed ${random.seed} round ${round}`).toEqual(changes.slice(0, decoded.changes.length))
         expect(encodeJournalEntry('node', decoded.changes)).toHaveLength(cut)
       } else if (cut >= head.length) expect(changes.some((_, n) => encodeJournalEntry('node', changes.slice(0, n)).length === cut)).toBe(false)
@@ -149,7 +199,8 @@ describe('journal entries', () => {
     const joined = encodeJournalEntry('node', [{ type: 'joined' }])
     const record = (kind: number): Buffer => Buffer.from([kind, 0, 0, 0, 2, 7, 7])
     expect(decodeJournalEntry(Buffer.concat([joined, record(0x7f)]))).toEqual({ nodeId: 'node', changes: [{ type: 'joined' }], skipped: 1 })
-    expect(decodeJournalEntry(Buffer.concat([joined, record(0xff)]))).toBeUndefined()
-    expect(decodeJournalEntry(Buffer.concat([Buffer.from([2]), joined.subarray(1)]))).toBeUndefined()
+    expect(decodeJournalEntry(Buffer.concat([joined, record(0xff)]))).toBe('later')
+    expect(decodeJournalEntry(Buffer.concat([Buffer.from([2]), joined.subarray(1)]))).toBe('later')
+    expect(decodeJournalEntry(Buffer.concat([Buffer.from([2]), joined.subarray(1), Buffer.from([1, 0])]))).toBeUndefined()
   })
 })

@@ -11,11 +11,11 @@ const room = 256 * 1024
 /** A session with these messages in its queue; `serve` does what session-serve.lua does until there is nothing to do. */
 function sessionOf(queue: Message[], inFlight: readonly InFlightEntry[] = []) {
   const sent: number[] = []
-  const inRedis = new Map<number, Message>(inFlight.flatMap(({ messageId, message }) => message === undefined ? [] : [[messageId, message]]))
+  const inRedis = new Map<number, Message>(inFlight.flatMap(({ messageId, message }) => message === undefined || message === 'later' ? [] : [[messageId, message]]))
   let touched = false
   const stored = new StoredSession({ inFlight, incoming: new Map() } as unknown as Session, limits.inFlightMax, {
     write: (message, messageId) => { sent.push(messageId); return message.qos as 1 | 2 },
-    pubrel: () => undefined, room: () => room, touch: () => { touched = true }, moved: () => undefined,
+    pubrel: () => undefined, failed: () => undefined, room: () => room, touch: () => { touched = true }, moved: () => undefined,
   })
   const serve = (): void => {
     while (touched) {
