@@ -102,8 +102,8 @@ describe('versions of records (P11)', () => {
   })
 
   test('when the version is lost nodes go on with what all of them read', async () => {
-    const { nodeId } = await join('a', '0', 1, [1, 2])
     await join('b', '0', 1, [1, 1])
+    const { nodeId } = await join('a', '0', 1, [1, 2])
     await redis.del(keys.bus('records'))
     expect(await written(nodeId, 2)).toBe(1)
   })

@@ -15,7 +15,7 @@ let apartMs = Number(process.env.TEST_CLOCK_MS ?? 0)
 const now = Date.now.bind(Date)
 globalThis.Date = class extends Date {
   constructor(...given: [] | [number]) {
-    super(...(given.length === 0 ? [now() + apartMs] : given) as [number])
+    super(...(given.length === 0 ? [now() + apartMs] as const : given))
   }
 
   static override now(): number {
