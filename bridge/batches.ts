@@ -31,7 +31,8 @@ export const batchMessagesMax = 1_000
 export class Batches<Message, Handed> {
   readonly #stages: BatchStages<Message, Handed>
   #waiting: Entry<Message>[] = []
-  #underWay = 0
+  /** When each batch that is under way was closed, the oldest first. */
+  readonly #underWay: number[] = []
   /** A batch is being closed, or has not passed its barrier. */
   #busy = false
   /** Settles when all batches so far are done. */
@@ -54,22 +55,27 @@ export class Batches<Message, Handed> {
     return this.#waiting.length
   }
 
+  /** Since when the oldest batch waits to be stored; undefined: none does. */
+  get since(): number | undefined {
+    return this.#underWay[0]
+  }
+
   close(): void {
     this.#closed = true
     this.#waiting = []
   }
 
   #schedule(): void {
-    if (this.#busy || this.#underWay >= underWayMax || this.#waiting.length === 0 || this.#closed) return
+    if (this.#busy || this.#underWay.length >= underWayMax || this.#waiting.length === 0 || this.#closed) return
     this.#busy = true
     setImmediate(() => {
       if (this.#closed) return
       const batch = this.#waiting.length <= batchMessagesMax ? this.#waiting : this.#waiting.slice(0, batchMessagesMax)
       this.#waiting = this.#waiting.length <= batchMessagesMax ? [] : this.#waiting.slice(batchMessagesMax)
-      this.#underWay++
+      this.#underWay.push(performance.now())
       const run = this.#last = this.#run(batch.map(({ message }) => message), this.#last)
       run.then(() => {
-        this.#underWay--
+        this.#underWay.shift() // in order
         if (!this.#closed) for (const { done } of batch) done()
         this.#schedule()
       }, (error: unknown) => {

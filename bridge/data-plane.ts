@@ -7,7 +7,7 @@ import { Bells } from './bells.ts'
 import type { Clock } from './clock.ts'
 import type { Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
-import { BridgeError, toBridgeError } from './errors.ts'
+import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import { FanOut, type Handed } from './fan-out.ts'
 import { InboxReader } from './inbox.ts'
 import { Journal, type Route } from './journal.ts'
@@ -28,6 +28,8 @@ import { Sessions } from './sessions.ts'
 import { SharedBarrier } from './shared-barrier.ts'
 
 const blockMs = 1_000
+/** What a start that is ended has for leaving in order; its lease tells otherwise. */
+const leaveMs = 500
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
 
@@ -60,6 +62,7 @@ export class DataPlane {
   #isStarted = false
   #closed = false
   #grace: NodeJS.Timeout | undefined
+  readonly #unwatch: (() => void) | undefined
   readonly #absent = new AbsentNodes()
 
   private constructor(options: DataPlaneOptions, receiver: Receiver, connections: Connections, membership: Membership) {
@@ -111,15 +114,21 @@ export class DataPlane {
       barrier: () => this.#barrier(),
       hand: (batch) => this.#fanOut.hand(batch),
       write: (batch, handed) => this.#fanOut.write(batch, handed),
-      broken: (error) => setImmediate(() => { throw error }), // the node goes down, the others take over
+      broken: endNode,
     })
+    this.#unwatch = options.waits?.watchPublishes(() => ({ publishers: receiver.publishers, since: this.#batches.since }))
   }
 
-  /** Joins the cluster. @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE, ERR_BRIDGE_REDIS_UNREACHABLE */
-  static async start(options: DataPlaneOptions, receiver: Receiver): Promise<DataPlane> {
-    const connections = connectAll({ url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError }, blockMs, options.durabilityReplicas)
+  /**
+   * Joins the cluster, waiting for as long as Redis does not let it; `ended` ends that.
+   * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE, ERR_BRIDGE_FORMAT, ERR_BRIDGE_CLOSED when it was ended
+   */
+  static async start(options: DataPlaneOptions, receiver: Receiver, ended?: AbortSignal): Promise<DataPlane> {
+    const connections = connectAll({ url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, waits: options.waits }, blockMs, options.durabilityReplicas)
     connections.redis.on('ready', () => { loadScripts(connections.redis).catch(options.onError) })
     const membership = new Membership(connections.control, new Keys(options.prefix), options.name, options.leaseMs)
+    const disconnect = (): void => { for (const connection of Object.values(connections) as Redis[]) connection.disconnect() }
+    ended?.addEventListener('abort', () => void membership.leave(leaveMs).finally(disconnect))
     let plane: DataPlane | undefined
     try {
       await membership.join()
@@ -128,7 +137,7 @@ export class DataPlane {
       return plane
     } catch (error) {
       await plane?.close() // it follows the journal and renews its lease already
-      for (const connection of Object.values(connections) as Redis[]) connection.disconnect()
+      disconnect()
       throw error
     }
   }
@@ -148,31 +157,23 @@ export class DataPlane {
     this.sessions.start(() => [...this.#nodes].sort()[0] === this.nodeId, this.#options.onError)
   }
 
-  get nodeId(): string {
-    return this.#membership.nodeId
-  }
+  get nodeId(): string { return this.#membership.nodeId }
 
   /** Nodes alive as this node knows them, itself included. */
   get nodes(): readonly string[] {
     return [...this.#nodes]
   }
 
-  get routes(): Iterable<Route> {
-    return this.#table.entries()
-  }
+  get routes(): Iterable<Route> { return this.#table.entries() }
 
   isWanted(topic: string): boolean {
     return this.#table.match(topic).qos0.length > 0
   }
 
   /** Cluster time. */
-  get clock(): Clock {
-    return this.#membership.clock
-  }
+  get clock(): Clock { return this.#membership.clock }
 
-  get connection(): Redis {
-    return this.#redis
-  }
+  get connection(): Redis { return this.#redis }
 
   // Routes
 
@@ -192,9 +193,7 @@ export class DataPlane {
   }
 
   /** Topics in the index of Retained Messages. */
-  get retainedTopics(): number {
-    return this.#retained.size
-  }
+  get retainedTopics(): number { return this.#retained.size }
 
   /** The Retained Messages of these topics as they are now. */
   retainedOf(topics: readonly string[]): Promise<Message[]> {
@@ -209,9 +208,10 @@ export class DataPlane {
         this.#nodes.add(nodeId)
         this.#table.endAnew(nodeId)
         this.#absent.heard(nodeId)
-        diagnostics.nodeJoined.publish({ nodeId })
+        diagnostics.nodeJoined.publish({ name: this.#options.name, nodeId })
         break
       case 'gone':
+        diagnostics.nodeLeft.publish({ name: this.#options.name, nodeId: change.nodeId, by: nodeId })
         if (change.nodeId === this.nodeId) return this.#onFenced()
         this.#dropNode(change.nodeId)
         break
@@ -393,6 +393,7 @@ export class DataPlane {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#grace)
+    this.#unwatch?.()
     for (const part of [this.sessions, this.#absent, this.#batches, this.#queues, this.#sessionWriter]) part.close()
     await this.#reader.close()
     await this.#membership.close()

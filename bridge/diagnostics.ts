@@ -5,7 +5,8 @@ import { channel, type Channel } from 'node:diagnostics_channel'
 export const channelTable = {
   fenced: { message: '{ nodeId }', meaning: 'this boot was declared dead by the others' },
   amnesia: { message: '{ nodeId }', meaning: 'Redis lost data; live state is being asserted again' },
-  nodeJoined: { message: '{ nodeId }', meaning: 'a node joined, as the journal has it' },
+  nodeJoined: { message: '{ name, nodeId }', meaning: 'a node joined, as the journal has it; `name` is who read it' },
+  nodeLeft: { message: '{ name, nodeId, by }', meaning: 'a node left (by itself), or was declared dead by another, as the journal has it' },
   nodeGone: { message: '{ nodeId }', meaning: 'this node removed one that left or was dead' },
   inboxSealed: { message: '{ nodeId }', meaning: 'the inbox of that node takes nothing any more' },
   garbage: { message: '{ where, bytes }', meaning: 'bytes in Redis that are not ours or not whole; skipped' },
@@ -14,6 +15,9 @@ export const channelTable = {
   shed: { message: '{ cause, count }', meaning: 'QoS 0 messages that a full link shed' },
   scriptBegins: { message: '{ script }', meaning: 'a script is about to be sent; a test may stop the process here' },
   script: { message: '{ script }', meaning: 'a script was answered; a test may stop the process here' },
+  redisError: { message: '{ name, code, reason }', meaning: 'Redis refused something or is away; it is tried again' },
+  waiting: { message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }', meaning: 'somebody has waited for more than two seconds; once per cause' },
+  waited: { message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }', meaning: 'what `waiting` told is over; at most so many waited at once' },
   rebuilt: { message: '{ position }', meaning: 'the tables were rebuilt from the snapshot' },
 } as const
 

@@ -122,7 +122,7 @@ export async function importInstallation(options: ImportOptions): Promise<Import
   const source = connectStock(options.from, options.fromPrefix, options.onError)
   try {
     const plane = options.dryRun ? undefined : await DataPlane.start({ ...options, name: nodeName }, {
-      deliver: () => undefined, hold: () => undefined, ring: () => undefined, moved: () => undefined,
+      publishers: 0, deliver: () => undefined, hold: () => undefined, ring: () => undefined, moved: () => undefined,
       onFenced: () => options.onError(new Error('declared dead by the other nodes while importing; run it again')),
     })
     const run = new Import(options, source, plane)

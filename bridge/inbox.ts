@@ -5,7 +5,7 @@
 import type { Clock } from './clock.ts'
 import { MessagePacker, unpackMessages, type OtherRecords } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
-import { toBridgeError, type BridgeError } from './errors.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { Message } from './message.ts'
 import { onServerChange, retrying, whenReady, type Connections, type Redis } from './redis.ts'
@@ -18,7 +18,6 @@ const stallMs = 1_500
 /** Bytes of one entry, and QoS 0 bytes that may wait for their turn before they are shed. */
 const entryBytesMax = 1024 * 1024
 const waitingBytesMax = 8 * 1024 * 1024
-const retryMs = 20
 const blockMs = 1_000
 const entriesPerRead = 64
 /** What was handled is freed when so much of it came together, or after so long: at low load not after each message. */
@@ -166,44 +165,37 @@ export class InboxWriter {
     this.#writing = false
   }
 
-  /** One batch until it is stored; false when the target is out or this node is fenced. */
-  async #send(batch: Batch): Promise<boolean> {
+  /** One batch until it is stored; false when the target is out or this node is fenced: then nothing is settled, nothing may be acknowledged. */
+  async #send({ body }: Batch): Promise<boolean> {
     this.#number++
-    for (;;) {
-      try {
-        await runScript(this.#redis, 'inbox-append', this.#keys, [this.#sender, this.#number, batch.body, inboxBytesMax, stallMs])
-        this.#full = false
-        return true
-      } catch (reason) {
-        const error = toBridgeError(reason)
-        if (!await this.#mend(error)) return false
-        if (this.#out) return false
-      }
+    const append = async (): Promise<void> => {
+      if (this.#out) throw new BridgeError('ERR_BRIDGE_SEALED', `${this.#target} is out`)
+      await runScript(this.#redis, 'inbox-append', this.#keys, [this.#sender, this.#number, body, inboxBytesMax, stallMs])
+    }
+    try {
+      await retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
+      this.#full = false
+      return true
+    } catch (reason) {
+      const { code } = toBridgeError(reason)
+      if (code === 'ERR_BRIDGE_FENCED') this.#events.onFenced()
+      else if (code === 'ERR_BRIDGE_SEALED' && !this.#out) {
+        diagnostics.inboxSealed.publish({ nodeId: this.#target })
+        this.#events.onOut(this.#target)
+      } else if (code !== 'ERR_BRIDGE_SEALED' && code !== 'ERR_BRIDGE_CLOSED') throw reason
+      return false
     }
   }
 
-  /** What to do about a refusal; true: try again. */
-  async #mend(error: BridgeError): Promise<boolean> {
-    switch (error.code) {
-      case 'ERR_BRIDGE_FENCED':
-        this.#events.onFenced()
-        return false // nothing is settled: nothing may be acknowledged
-      case 'ERR_BRIDGE_SEALED':
-        diagnostics.inboxSealed.publish({ nodeId: this.#target })
-        this.#events.onOut(this.#target)
-        return false
-      case 'ERR_BRIDGE_ORDER':
-        this.#number = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) + 1 // its inbox was made anew, or a failover lost a batch
-        return true
-      case 'ERR_BRIDGE_CLOSED': return false
-      default:
-        // Full, or Redis is away, or the inbox is gone: then the node is being buried (the journal says so soon) or Redis
-        // lost its data and the node will make its inbox again. Neither may be taken for "stored".
-        this.#full = error.code === 'ERR_BRIDGE_INBOX_FULL'
-        if (error.code === 'ERR_BRIDGE_REDIS_UNREACHABLE') await whenReady(this.#redis).catch(() => undefined)
-        await new Promise((resolve) => setTimeout(resolve, retryMs))
-        return this.#redis.status !== 'end'
-    }
+  /**
+   * True: the next attempt has another number. Full, or Redis is away, or the inbox is gone: then the node is being buried (the
+   * journal says so soon) or Redis lost its data and the node will make its inbox again. Neither may be taken for "stored".
+   */
+  #mend({ code, message }: BridgeError): boolean {
+    this.#full = code === 'ERR_BRIDGE_INBOX_FULL'
+    if (code !== 'ERR_BRIDGE_ORDER') return false
+    this.#number = Number(/after (\d+)$/.exec(message)?.[1] ?? 0) + 1 // its inbox was made anew, or a failover lost a batch
+    return true
   }
 
   /** The target is out: whatever waits for it has nobody to wait for. */
@@ -291,12 +283,7 @@ export class InboxReader {
     const events = guarded(this.#events)
     while (!this.#closed) {
       try {
-        await whenReady(this.#reader)
-        if (!this.#proven) await this.#prove()
-        const from = this.#last
-        const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', this.#handled > this.#freed ? trimMs : blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
-        if (from !== this.#last) continue // made anew meanwhile
-        const entries = reply?.[0]?.[1] ?? []
+        const entries = await retrying(this.#reader, () => this.#next())
         for (const [id, [, body]] of entries) {
           const onLater = (): void => { diagnostics.later.publish({ where: 'inbox', id: id.toString() }) }
           if (body.length > 0 && !unpackMessages(body, this.#clock, events.onMessage, { ...events, onLater })) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
@@ -304,12 +291,26 @@ export class InboxReader {
           this.#last = id.toString()
         }
         if (this.#handled - this.#freed < trimBytes && performance.now() - this.#trimmed < trimMs) continue
-        await this.#trim()
+        await retrying(this.#redis, () => this.#trim())
       } catch (reason) {
         if (this.#closed) return
         this.#proven = false
         await this.#mend(toBridgeError(reason))
       }
+    }
+  }
+
+  /** The entries behind our place; none when nothing came for a while, or the inbox was made anew meanwhile. */
+  async #next(): Promise<[Buffer, [Buffer, Buffer]][]> {
+    try {
+      await whenReady(this.#reader)
+      if (!this.#proven) await this.#prove()
+      const from = this.#last
+      const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', this.#handled > this.#freed ? trimMs : blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
+      return from === this.#last ? reply?.[0]?.[1] ?? [] : []
+    } catch (error) {
+      this.#proven = false
+      throw error
     }
   }
 
@@ -337,7 +338,7 @@ export class InboxReader {
       this.#closed = true
       this.#events.onFenced()
     } else if (error.code === 'ERR_BRIDGE_AMNESIA') await this.#events.onAmnesia().catch(() => { this.#closed = true }) // fenced: the boot is over
-    else await new Promise((resolve) => setTimeout(resolve, retryMs))
+    else throw error // whatever can be waited for was waited for
   }
 
   async close(): Promise<void> {

@@ -3,16 +3,19 @@
 // once: $SYS.
 import { DataPlane } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
-import { BridgeError } from './errors.ts'
+import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import type { importInstallation as importer } from './import.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
-import { connectStock, ping, pingOn } from './stock-redis.ts'
+import { Keys } from './keys.ts'
+import { Probe } from './probe.ts'
+import { ping } from './stock-redis.ts'
+import { Waits, type Waiting, type WaitReport } from './waits.ts'
 
 export type { DataPlane } from './data-plane.ts'
 export type { Receiver } from './options.ts'
 export type { Later } from './codec.ts'
-export { diagnostics } from './diagnostics.ts'
-export { BridgeError, type BridgeErrorCode } from './errors.ts'
+export { diagnostics, type ChannelName } from './diagnostics.ts'
+export { BridgeError, bridgeErrors, isRedis, type BridgeErrorCode } from './errors.ts'
 export { FilterTrie } from './filter-trie.ts'
 export { SmallMap } from './small-map.ts'
 export type { ImportCounts, StockPacket } from './import.ts'
@@ -25,6 +28,7 @@ export { RouteKind } from './routing-table.ts'
 export { ping } from './stock-redis.ts'
 export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis-address.ts'
 export { later, nextTurn, Slice, turnIsOver } from './turns.ts'
+export type { Waiting, WaitReport } from './waits.ts'
 export { filterMatches, isValidFilter, isValidTopic } from './topic.ts'
 
 export interface BridgeOptions extends DataPlaneOptions {
@@ -35,10 +39,16 @@ export interface BridgeOptions extends DataPlaneOptions {
 export interface Bridge {
   /** The control plane. */
   readonly emitter: Emitter
-  /** Joins the cluster with the data plane of a new boot; again after it was fenced. */
-  join(receiver: Receiver): Promise<DataPlane>
-  /** @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE */
-  ping(timeoutMs: number): Promise<void>
+  /** Joins the cluster with the data plane of a new boot; again after it was fenced. Waits for Redis until `ended`. */
+  join(receiver: Receiver, ended?: AbortSignal): Promise<DataPlane>
+  /** Tries to store something, within `redisTimeoutMs`. @throws BridgeError why Redis does not */
+  probe(): Promise<void>
+  /** Whether Redis stored what was tried last, at most a second ago. */
+  readonly isStoring: boolean
+  /** Who waits now. */
+  readonly waiting: Waiting
+  /** What is waited for by now for longer than two seconds. */
+  readonly named: readonly WaitReport[]
   close(): Promise<void>
 }
 
@@ -48,19 +58,37 @@ export const importInstallation: typeof importer = async (...given) => (await im
 /** The oldest Redis with what we use: functions of scripts' first line, XADD NOMKSTREAM. */
 const redisMajorMin = 7
 
-/** @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE when Redis does not answer at start, ERR_BRIDGE_REDIS_TOO_OLD */
-export async function createBridge(options: BridgeOptions): Promise<Bridge> {
-  const version = await ping(options.redis, options.redisTimeoutMs)
-  if (Number.parseInt(version, 10) < redisMajorMin) throw new BridgeError('ERR_BRIDGE_REDIS_TOO_OLD', `Redis ${version} is older than ${redisMajorMin}.0`)
+/** @throws BridgeError why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
+export async function createBridge(given: BridgeOptions): Promise<Bridge> {
+  const waits = new Waits(given.name)
+  const options = { ...given, waits, onError: reportOf(given.onError) }
+  try {
+    const version = await ping(options.redis, options.redisTimeoutMs)
+    if (Number.parseInt(version, 10) < redisMajorMin) throw new BridgeError('ERR_BRIDGE_REDIS_TOO_OLD', `Redis ${version} is older than ${redisMajorMin}.0`)
+  } catch (error) {
+    waits.close()
+    throw error
+  }
   const emitter = new Emitter(options.redis, options.prefix, options.onError)
-  const connection = connectStock(options.redis, '', options.onError)
+  const probe = new Probe({ url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError }, new Keys(options.prefix), options.durabilityReplicas, waits)
   return {
     emitter,
-    join: (receiver) => DataPlane.start(options, receiver),
-    ping: (timeoutMs) => pingOn(connection, timeoutMs),
+    join: (receiver, ended) => DataPlane.start(options, receiver, ended),
+    probe: () => probe.try(),
+    get isStoring() { return probe.problem === undefined },
+    get waiting() { return waits.waiting },
+    get named() { return waits.named },
     close: async () => {
+      probe.close()
+      waits.close()
       await new Promise<void>((resolve) => emitter.close(() => resolve()))
-      connection.disconnect()
     },
   }
+}
+
+/** What goes wrong beside what anybody waits for; a bug among it ends the node. */
+const reportOf = (onError: (error: Error) => void) => (reason: Error): void => {
+  const error = toBridgeError(reason)
+  if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+  else onError(error)
 }

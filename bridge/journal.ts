@@ -241,7 +241,7 @@ export class Journal {
   async #follow(): Promise<void> {
     let proven = true
     onServerChange(this.#reader, () => { proven = false }) // also between two reads, where no command fails
-    while (!this.#closed) {
+    const read = async (): Promise<[number, [Buffer, [Buffer, Buffer]][]]> => {
       try {
         await whenReady(this.#reader)
         await this.#rebuilding
@@ -253,16 +253,23 @@ export class Journal {
         }
         const era = this.#era
         const reply = await this.#reader.callBuffer('XREAD', 'COUNT', '200', 'BLOCK', blockMs, 'STREAMS', this.#keys.bus('journal'), `${this.#cursor}-0`) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
-        if (reply === null || era !== this.#era) continue
-        for (const [id, [, entry]] of reply[0]![1]) {
+        return [era, reply?.[0]?.[1] ?? []]
+      } catch (error) {
+        proven = false
+        throw error
+      }
+    }
+    while (!this.#closed) {
+      try {
+        const [era, entries] = await retrying(this.#reader, read)
+        if (era !== this.#era) continue
+        for (const [id, [, entry]] of entries) {
           if (!this.#apply(Number.parseInt(id.toString(), 10), entry)) { await this.rebuild(); break }
           if (this.#closed) return
         }
       } catch (error) {
         if (this.#closed) return
-        proven = false
-        if (toBridgeError(error).code !== 'ERR_BRIDGE_REDIS_UNREACHABLE') throw error
-        await new Promise((resolve) => setTimeout(resolve, 20))
+        throw error // a bug: it ends the node
       }
     }
   }

@@ -12,6 +12,7 @@ export const keyTable = {
   batches: { key: '{bus}:batches', type: 'hash', meaning: 'node id → number of its last journal batch' },
   dead: { key: '{bus}:dead', type: 'set', meaning: 'node ids whose place is taken and whose estate is not done' },
   imported: { key: '{bus}:imported', type: 'set', meaning: 'wills that `import` has published: broker id, space, Client Identifier' },
+  probe: { key: '{bus}:probe, {s<0..15>}:probe', type: 'string', meaning: 'written and removed at once, to see whether Redis stores' },
   position: { key: '{bus}:position', type: 'string', meaning: 'number of the last journal entry: what a barrier reads' },
   journal: { key: '{bus}:journal', type: 'stream', meaning: 'changes of the tables all nodes hold; ids n-0, contiguous' },
   routes: { key: '{bus}:routes:<node id>', type: 'hash', meaning: 'filter → kind: the routes of one node, the snapshot of the journal' },
@@ -42,7 +43,7 @@ export class Keys {
     this.prefix = prefix
   }
 
-  bus(noun: 'generation' | 'format' | 'records' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'imported' | 'position' | 'journal'): string {
+  bus(noun: 'generation' | 'format' | 'records' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'imported' | 'position' | 'journal' | 'probe'): string {
     return `${this.prefix}:{bus}:${noun}`
   }
 
@@ -55,7 +56,7 @@ export class Keys {
   }
 
   /** What a partition has one of. */
-  partition(partition: number, noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published' | 'retained'): string {
+  partition(partition: number, noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published' | 'retained' | 'probe'): string {
     return `${this.prefix}:{s${partition}}:${noun}`
   }
 

@@ -8,10 +8,11 @@ import { hostname } from 'node:os'
 import { Clock } from './clock.ts'
 import { encodeJournalEntry, recordVersions } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
-import { BridgeError, toBridgeError } from './errors.ts'
+import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript, type ScriptName } from './scripts.ts'
+import type { Wait } from './waits.ts'
 
 export interface MembershipEvents {
   onFenced(): void
@@ -71,6 +72,8 @@ export class Membership {
   #events: MembershipEvents | undefined
   #timer: NodeJS.Timeout | undefined
   #renewing: Promise<void> = Promise.resolve()
+  /** While it cannot be renewed. */
+  #wait: Wait | undefined
   /** Dead nodes → renewals in which their estate was not done; estates that this node is doing. */
   readonly #seenDead = new Map<string, number>()
   readonly #burying = new Map<string, Promise<void>>()
@@ -143,11 +146,17 @@ export class Membership {
       for (const nodeId of over) if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
       this.#adopt(dead.map(String))
       if (await this.#redis.hexists(this.#keys.inbox(this.nodeId, 'state'), 'sealed') === 1) this.#events?.onFenced() // also told while nothing is read
+      this.#wait?.end()
+      this.#wait = undefined
     } catch (reason) {
-      const { code } = toBridgeError(reason)
-      if (code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
-      else if (code === 'ERR_BRIDGE_AMNESIA') this.#events?.onAmnesia()
-      // Otherwise Redis is away: nobody can judge us meanwhile, since judging needs Redis for a whole lease.
+      const error = toBridgeError(reason)
+      if (error.code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
+      else if (error.code === 'ERR_BRIDGE_AMNESIA') this.#events?.onAmnesia()
+      else if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+      else { // Redis is away, or refuses it: nobody can judge us meanwhile, since judging needs Redis for a whole lease
+        this.#wait ??= this.#redis.waits?.begin('write')
+        this.#wait?.because(error)
+      }
     }
   }
 
@@ -191,11 +200,18 @@ export class Membership {
     diagnostics.nodeGone.publish({ nodeId })
   }
 
+  /** `close`, for a start that is ended: it may have joined, and Redis may not let it leave. Resolves after `ms` at the latest. */
+  async leave(ms: number): Promise<void> {
+    if (this.nodeId === '') return
+    await Promise.race([this.close(), new Promise((resolve) => setTimeout(resolve, ms))])
+  }
+
   /** Stops renewing and leaves: the others need not wait for the lease. A boot that was fenced does so, too: it may only have been sealed. */
   async close(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
     await this.#renewing
+    this.#wait?.end()
     if (this.#redis.status !== 'ready') return // the lease will tell
     try {
       await this.bury(this.nodeId)

@@ -1,6 +1,7 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
 import type { Message } from './message.ts'
 import type { Session } from './session.ts'
+import type { Waits } from './waits.ts'
 
 export interface DataPlaneOptions {
   readonly name: string
@@ -13,10 +14,14 @@ export interface DataPlaneOptions {
   /** Messages that the queue of a session holds; beyond it the oldest goes. */
   readonly queueMessagesMax: number
   readonly onError: (error: Error) => void
+  /** Where whoever waits for Redis is written down. */
+  readonly waits?: Waits | undefined
 }
 
 /** What a node does with messages; all synchronous. */
 export interface Receiver {
+  /** Clients whose publishes are not all acknowledged. */
+  readonly publishers: number
   /** A message for this node's own subscribers: published here or on another node. */
   deliver(message: Message): void
   /** Another node has subscribers that are behind: publishers on these topics are to be held back for it, or no longer. */

@@ -4,17 +4,16 @@
 // stored once, whatever happened to connections meanwhile. Bound: the publishers' in-flight windows.
 import type { Clock } from './clock.ts'
 import { packMessage } from './codec.ts'
-import { toBridgeError } from './errors.ts'
+import { BridgeError } from './errors.ts'
 import { partitionOf, partitions, type Keys } from './keys.ts'
 import { identityOf, type Message } from './message.ts'
-import { whenReady, type Redis } from './redis.ts'
+import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
 /** Messages and sessions of one call: bounds the time that the script takes. */
 const messagesMax = 1_000
 const sessionsMax = 1_000
 const pushesMax = 4_000
-const retryMs = 20
 
 export interface QueueEvents {
   /** The owner of a session that got something, to be rung; the session may be on this node. */
@@ -160,21 +159,20 @@ class Partition {
   }
 
   /** Until it is stored. The number is the same in each attempt, so that a second one changes nothing. */
-  async #call(keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<[number, ...(Buffer | null)[]]> {
+  #call(keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<[number, ...(Buffer | null)[]]> {
     this.#last++
-    for (;;) {
-      try {
-        return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, this.#last, this.#queueMax, ...argv]) as [number, ...(Buffer | null)[]]
-      } catch (reason) {
-        const error = toBridgeError(reason)
-        if (this.closed) throw error
-        if (error.code === 'ERR_BRIDGE_ORDER') this.#last = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) + 1 // registered anew, or a failover lost a batch
-        else if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
-        else if (!error.retryable) throw error
-        else if (error.code === 'ERR_BRIDGE_REDIS_UNREACHABLE') await whenReady(this.#redis)
-        await new Promise((resolve) => setTimeout(resolve, retryMs))
-      }
+    const append = async (): Promise<[number, ...(Buffer | null)[]]> => {
+      if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+      return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, this.#last, this.#queueMax, ...argv]) as [number, ...(Buffer | null)[]]
     }
+    return retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
+  }
+
+  async #mend(error: BridgeError): Promise<boolean> {
+    if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
+    else if (error.code === 'ERR_BRIDGE_ORDER') this.#last = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) + 1 // registered anew, or a failover lost a batch
+    else return false
+    return true
   }
 }
 

@@ -3,12 +3,15 @@
 // A read that hangs on a half-open link is cut by ioredis' socketTimeout. An error is reported through `onError`, never thrown
 // from an event.
 import { Cluster, Redis as Server, type ClusterOptions, type RedisOptions } from 'ioredis'
-import { BridgeError, toBridgeError } from './errors.ts'
+import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import { parseRedisAddress, type RedisTarget } from './redis-address.ts'
+import type { Wait, Waiter, Waits } from './waits.ts'
 
 export type Redis = (Server | Cluster) & {
   /** Replicas that must have what a script wrote before it counts as written (WAIT); such a connection is for scripts only. */
   readonly replicas?: number
+  /** Where whoever waits for it is written down. */
+  readonly waits?: Waits | undefined
 }
 
 export interface RedisAddress {
@@ -17,6 +20,7 @@ export interface RedisAddress {
   /** A connection that is silent for so long with a command under way is cut. */
   readonly timeoutMs: number
   readonly onError: (error: Error) => void
+  readonly waits?: Waits | undefined
 }
 
 const lookMs = 100
@@ -86,16 +90,25 @@ function writeOncePerTurn(server: Server): void {
   }
 }
 
+/** How often a Redis that is reading its data is asked whether it is done. */
+const loadingMs = 250
+
 /** A connection for commands; `blockMs` is how long its commands may block in Redis. */
-export function connect({ url, timeoutMs, onError }: RedisAddress, { blockMs = 0, replicas = 0 } = {}): Redis {
+export function connect({ url, timeoutMs, onError, waits }: RedisAddress, { blockMs = 0, replicas = 0, readyCheck = true } = {}): Redis {
   const retry = (attempt: number): number => Math.min(20 * attempt, 250)
   const redis = open(url, {
     autoResendUnfulfilledCommands: false, enableOfflineQueue: false, maxRetriesPerRequest: 0, socketTimeout: blockMs + timeoutMs,
     connectTimeout: timeoutMs, retryStrategy: retry, sentinelRetryStrategy: retry, noDelay: true, keepAlive: 10_000,
+    maxLoadingRetryTime: loadingMs, enableReadyCheck: readyCheck,
   }, { enableOfflineQueue: false, clusterRetryStrategy: retry }, StrictCluster)
   if (redis instanceof Cluster) redis.on('+node', writeOncePerTurn)
   else writeOncePerTurn(redis)
-  return Object.assign(redis.on('error', onError), { replicas })
+  redis.on('error', (error: Error & { lastNodeError?: Error }) => {
+    waits?.connectionFailed(toBridgeError(error.lastNodeError ?? error))
+    onError(error)
+  })
+  redis.on('ready', () => waits?.connected())
+  return Object.assign(redis, { replicas, waits })
 }
 
 /** The connections of a data plane. */
@@ -118,21 +131,32 @@ export function connectAll(address: RedisAddress, blockMs: number, replicas: num
   return { redis, control, journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
 }
 
+/** Connection → what settles when it is ready: one listener, however many wait. */
+const becomingReady = new WeakMap<Redis, Promise<void>>()
+
 /** Resolves when `redis` is ready for commands, rejects when it is closed for good. */
 export function whenReady(redis: Redis): Promise<void> {
   if (redis.status === 'ready') return Promise.resolve()
-  return new Promise((resolve, reject) => {
-    const ready = (): void => { redis.off('end', ended); resolve() }
-    const ended = (): void => { redis.off('ready', ready); reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the connection to Redis is closed')) }
-    redis.once('ready', ready)
-    redis.once('end', ended)
-  })
+  if (redis.status === 'end') return Promise.reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the connection to Redis is closed'))
+  let becoming = becomingReady.get(redis)
+  if (becoming === undefined) {
+    becoming = new Promise<void>((resolve, reject) => {
+      const ready = (): void => { redis.off('end', ended); resolve() }
+      const ended = (): void => { redis.off('ready', ready); reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the connection to Redis is closed')) }
+      redis.once('ready', ready)
+      redis.once('end', ended)
+    }).finally(() => becomingReady.delete(redis))
+    becomingReady.set(redis, becoming)
+  }
+  return becoming
 }
 
 /** Calls `changed` whenever the next command may meet another server, or the same one with another past. */
 export function onServerChange(redis: Redis, changed: () => void): void {
   for (const event of redis instanceof Cluster ? ['refresh', '-node'] : ['close']) redis.on(event, changed)
 }
+
+export const isCluster = (redis: Redis): boolean => redis instanceof Cluster
 
 /** The servers that scripts must be loaded into. */
 export const mastersOf = (redis: Redis): readonly Server[] => redis instanceof Cluster ? redis.nodes('master') : [redis]
@@ -142,24 +166,47 @@ export function lookAgain(redis: Redis): void {
   if (redis instanceof StrictCluster) redis.lookAgain()
 }
 
+/** After a refusal the pauses grow to this; a Redis that is away is asked at once when it is back. */
+const pauseMs = 20
+const pauseMsMax = 320
+
+export interface Retry {
+  readonly who?: Waiter
+  /** What the caller does about an answer; true: try again. */
+  readonly mend?: (error: BridgeError) => boolean | Promise<boolean>
+}
+
 /**
- * Runs `attempt` until it succeeds, waiting for the connection in between, as long as trying again can help.
+ * The one way in which anything waits for Redis: runs `attempt` until it succeeds, waiting for the connection in between, for as
+ * long as trying again can help, and written down as somebody who waits. A bug ends the node.
  * @throws BridgeError that is not retryable, or ERR_BRIDGE_AMNESIA, which the caller must answer first
  */
-export async function retrying<T>(redis: Redis, attempt: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await attempt()
-    } catch (reason) {
-      const error = toBridgeError(reason)
-      if (!error.retryable || error.code === 'ERR_BRIDGE_AMNESIA') throw error
-      await retryTime(redis)
+export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who = 'write', mend }: Retry = {}): Promise<T> {
+  const since = performance.now()
+  let wait: Wait | undefined
+  try {
+    for (let tries = 0; ; tries++) {
+      try {
+        return await attempt()
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+        if (await mend?.(error) !== true) {
+          if (!error.retryable || error.code === 'ERR_BRIDGE_AMNESIA') throw error
+          wait ??= redis.waits?.begin(who, since)
+          wait?.because(error)
+        }
+        await retryTime(redis, error, tries)
+      }
     }
+  } finally {
+    wait?.end()
   }
 }
 
-/** Resolves when trying again may help: the connection is there; and Redis may have answered, but not as we like: full, loading, or a NOSCRIPT just mended. */
-export async function retryTime(redis: Redis): Promise<void> {
+/** Resolves when trying again may help: the connection is there; and Redis may have answered, but not as we like: full, or a NOSCRIPT just mended. */
+async function retryTime(redis: Redis, { kind }: BridgeError, tries: number): Promise<void> {
   await whenReady(redis)
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  const refused = kind === 'operator' || kind === 'damaged'
+  await new Promise((resolve) => setTimeout(resolve, refused ? Math.min(pauseMs * 2 ** tries, pauseMsMax) : pauseMs))
 }

@@ -6,10 +6,9 @@
 import type { Clock } from './clock.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
-import { toBridgeError } from './errors.ts'
 import { partitions, shardOf, type Keys } from './keys.ts'
 import { identityOf, isExpired, type Message } from './message.ts'
-import { retrying, retryTime, type Redis } from './redis.ts'
+import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { SharedBarrier } from './shared-barrier.ts'
 import { hasWildcard } from './topic.ts'
@@ -141,23 +140,15 @@ export class Retained {
 
   async #write(shard: number, records: readonly Stored[]): Promise<void> {
     const keys = (['appended', 'retained', 'published', 'due'] as const).map((noun) => this.#keys.partition(shard, noun))
-    for (;;) {
+    await retrying(this.#redis, async () => {
       // A client that moved on may have set a newer value elsewhere: what this node still had of it comes too late. Behind the
       // barrier this node knows; a node that stands still between the two for a whole lease has no place in the partition.
       await this.#events.barrier()
       const live = records.filter(({ message }) => message.from?.isTaken !== true)
       if (live.length === 0) return
-      try {
-        const fresh = await runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...live.flatMap(({ message, argv }) => [...argv, leftMs(message)])]) as number[]
-        for (const [i, { message }] of live.entries()) if (fresh[i] === 1) this.#fresh.add(message)
-        return
-      } catch (reason) {
-        const error = toBridgeError(reason)
-        if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced() // heals when Redis lost its data; otherwise it rejects
-        else if (!error.retryable) throw error
-        else await retryTime(this.#redis)
-      }
-    }
+      const fresh = await runScript(this.#redis, 'retained-store', keys, [this.#identity.nodeId, ...live.flatMap(({ message, argv }) => [...argv, leftMs(message)])]) as number[]
+      for (const [i, { message }] of live.entries()) if (fresh[i] === 1) this.#fresh.add(message)
+    }, { mend: async ({ code }) => code === 'ERR_BRIDGE_FENCED' && this.#events.onFenced().then(() => true) }) // heals when Redis lost its data; otherwise it rejects
   }
 
   /** Behind the barrier of a batch: tells the others of topics that came or went. Undefined when none did. */

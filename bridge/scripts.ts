@@ -9,6 +9,7 @@ import { lookAgain, mastersOf, type Redis } from './redis.ts'
 
 /** The scripts by name and how many keys each has; the table in bridge/README.md is checked against it. */
 export const scriptTable = {
+  probe: { keys: 1, meaning: 'writes and removes a key: whether Redis stores' },
   'node-join': { keys: 7, meaning: 'registers a boot of a node' },
   'node-rejoin': { keys: 7, meaning: 'registers a living boot again after Redis lost its data' },
   'node-renew': { keys: 5, meaning: 'renews a lease and tells which are over' },
@@ -65,7 +66,7 @@ async function replicated(redis: Redis, replicas: number, command: (string | num
 
 /**
  * Runs a script; bulk replies are Buffers. What it wrote is on as many replicas as the connection wants.
- * @throws BridgeError as its error reply says; retryable when Redis was away or did not know the script
+ * @throws BridgeError as its error reply says; retryable when Redis was away, refused it or did not know the script
  */
 export async function runScript(redis: Redis, name: ScriptName, keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
   const { sha } = scripts.get(name)!
@@ -77,10 +78,8 @@ export async function runScript(redis: Redis, name: ScriptName, keys: readonly s
     if (diagnostics.script.hasSubscribers) diagnostics.script.publish({ script: name })
     return reply
   } catch (error) {
-    if (error instanceof Error && error.message.startsWith('NOSCRIPT')) {
-      await loadScripts(redis).catch(() => undefined) // the caller's next attempt finds out
-      throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'Redis did not know the script', { cause: error })
-    }
-    throw toBridgeError(error)
+    const known = toBridgeError(error)
+    if (known.code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') await loadScripts(redis).catch((why: unknown) => { throw toBridgeError(why) })
+    throw known
   }
 }

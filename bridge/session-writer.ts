@@ -4,10 +4,10 @@
 import type { Clock } from './clock.ts'
 import { unpackMessage, type Later } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
-import { toBridgeError } from './errors.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
 import { partitionOf, partitions, type Keys } from './keys.ts'
 import type { Message } from './message.ts'
-import { whenReady, type Redis } from './redis.ts'
+import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { Session } from './session.ts'
 
@@ -47,7 +47,6 @@ export interface SessionHolder {
 
 /** Sessions of one call: bounds the time that the script takes. */
 const sessionsMax = 100
-const retryMs = 20
 
 function decode(bytes: Buffer, clock: Clock, sid: string): Message | Later | undefined {
   const message = unpackMessage(bytes, clock)
@@ -120,17 +119,17 @@ class Partition {
     }
   }
 
-  /** Until it is stored; the script changes nothing when it has run before. */
+  /** Until it is stored; the script changes nothing when it has run before. undefined: the bridge closes. */
   async #call(keys: readonly string[], argv: readonly (string | number)[]): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
-    for (;;) {
-      try {
-        return await runScript(this.#redis, 'session-serve', keys, argv) as (Buffer | [number, ...Buffer[]])[]
-      } catch (reason) {
-        const error = toBridgeError(reason)
-        if (this.closed || !error.retryable) return undefined
-        if (error.code === 'ERR_BRIDGE_REDIS_UNREACHABLE') await whenReady(this.#redis).catch(() => undefined)
-        await new Promise((resolve) => setTimeout(resolve, retryMs))
-      }
+    const serve = async (): Promise<(Buffer | [number, ...Buffer[]])[]> => {
+      if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+      return await runScript(this.#redis, 'session-serve', keys, argv) as (Buffer | [number, ...Buffer[]])[]
+    }
+    try {
+      return await retrying(this.#redis, serve)
+    } catch (error) {
+      if (toBridgeError(error).code === 'ERR_BRIDGE_CLOSED') return undefined
+      throw error
     }
   }
 }

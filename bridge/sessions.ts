@@ -380,7 +380,7 @@ export class Sessions {
         for (const sid of sids) pipeline.call('HGETALL', this.#keys.session(sid, 'subscriptions')) // as a list: `hgetall` makes an object of each, which costs more than all the rest
         const replies = await pipeline.exec() ?? []
         for (const [i, [error, reply]] of replies.entries()) {
-          if (error !== null) throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', error.message, { cause: error })
+          if (error !== null) throw toBridgeError(error)
           const list = reply as string[]
           for (let at = 0; at + 1 < list.length; at += 2) changes.push(journaled(sids[i]!, list[at]!, decodeSubscription(list[at + 1]!).options))
         }

@@ -1,7 +1,6 @@
 // Connections for the two stock packages, which expect ioredis as it comes: offline queue on, commands resent, patient
 // for as long as Redis is away (a rejected command would be an unhandled rejection inside them and end the process).
-import { Cluster } from 'ioredis'
-import { BridgeError } from './errors.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
 import { open, type Redis } from './redis.ts'
 
 /**
@@ -17,41 +16,22 @@ export function connectStock(url: string, keyPrefix: string, onError: (error: Er
 
 /**
  * Asks Redis for its version on a connection of its own (INFO server).
- * @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE after `timeoutMs`, or at once when it refuses
+ * @returns '' when this user may not ask
+ * @throws BridgeError after `timeoutMs`, or at once when Redis refuses us
  */
 export async function ping(url: string, timeoutMs: number): Promise<string> {
-  const once = { connectTimeout: timeoutMs, commandTimeout: timeoutMs, retryStrategy: () => null, sentinelRetryStrategy: () => null, maxRetriesPerRequest: 0, enableOfflineQueue: false }
+  const once = { connectTimeout: timeoutMs, commandTimeout: timeoutMs, retryStrategy: () => null, sentinelRetryStrategy: () => null, maxRetriesPerRequest: 0, enableOfflineQueue: false, enableReadyCheck: false }
   const redis = open(url, { ...once, lazyConnect: true }, { lazyConnect: true, clusterRetryStrategy: () => null })
-  let reason = ''
-  redis.on('error', (error: Error & { lastNodeError?: Error }) => { reason = error.lastNodeError?.message ?? error.message })
+  let reason: Error | undefined
+  redis.on('error', (error: Error & { lastNodeError?: Error }) => { reason = error.lastNodeError ?? error })
   try {
     await redis.connect()
-    return /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? '0'
+    return /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? ''
   } catch (error) {
-    throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `Redis does not answer (${reason || (error as Error).message})`, { cause: error })
+    const why = toBridgeError(reason ?? error)
+    if (why.message.startsWith('NOPERM')) return ''
+    throw new BridgeError(why.code, `Redis does not answer (${why.message})`, { cause: error })
   } finally {
     redis.disconnect()
   }
-}
-
-/** That Redis takes commands: PING, or in Redis Cluster that all slots are served (CLUSTER INFO). */
-async function answers(redis: Redis): Promise<void> {
-  if (!(redis instanceof Cluster)) return void await redis.ping()
-  const info = await redis.cluster('INFO')
-  if (!info.includes('cluster_state:ok')) throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'not all slots of the Redis Cluster are served')
-}
-
-/**
- * Asks a connection that is there already whether Redis takes commands, within `timeoutMs`.
- * @throws BridgeError ERR_BRIDGE_REDIS_UNREACHABLE
- */
-export async function pingOn(redis: Redis, timeoutMs: number): Promise<void> {
-  if (redis.status !== 'ready') throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `not connected to Redis (${redis.status})`)
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `Redis did not answer within ${timeoutMs} ms`)), timeoutMs)
-  })
-  const pong = answers(redis)
-  pong.catch(() => undefined) // the race may be over when it fails
-  await Promise.race([pong, late]).finally(() => clearTimeout(timer))
 }

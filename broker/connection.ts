@@ -96,9 +96,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     return this.#mqtt5
   }
 
-  get inFlight(): number {
-    return this.#window.inFlight
-  }
+  get inFlight(): number { return this.#window.inFlight }
 
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   connected(): void {
@@ -141,6 +139,9 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   get isClosed(): boolean {
     return this.#closed
   }
+
+  /** Whether something that it published is not acknowledged. */
+  get isPublishing(): boolean { return this.#publishing > 0 }
 
   /** Resolves when all that it published is stored; once, and when nothing more comes. */
   published(): Promise<void> {

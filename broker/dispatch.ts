@@ -31,14 +31,23 @@ export class Dispatch implements EngineHost, Receiver {
   readonly #releasing = new Set<Promise<void>>()
   readonly #replays = new WeakMap<Connection, { count: number; readonly lanes: Promise<void>[] }>()
   #plane!: DataPlane
+  #connections: Iterable<Connection> = []
 
   constructor(packetBytesMax: number, events: DispatchEvents) {
     this.packetBytesMax = packetBytesMax
     this.#events = events
   }
 
-  attach(plane: DataPlane): void {
+  attach(plane: DataPlane, connections: Iterable<Connection> = []): void {
     this.#plane = plane
+    this.#connections = connections
+  }
+
+  /** O(connections). */
+  get publishers(): number {
+    let publishers = 0
+    for (const connection of this.#connections) if (connection.isPublishing) publishers++
+    return publishers
   }
 
   // From the connections

@@ -1,5 +1,6 @@
 // The metrics of one node, in Prometheus' text format at /metrics. The table in broker/README.md is checked against them.
 // Counters live in this process and start at 0 with it.
+import { bridgeErrors, isRedis } from '../bridge/index.ts'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 
 export class Metrics {
@@ -15,13 +16,18 @@ export class Metrics {
   readonly sealed = new Counter({ name: 'aedes_cluster_inboxes_sealed_total', help: 'inboxes of other nodes that this node found full and unread: those nodes were given up', registers: [this.registry] })
   readonly clientErrors = new Counter({ name: 'aedes_cluster_client_errors_total', help: 'connections ended by an error: protocol, keep alive, socket', registers: [this.registry] })
   readonly logLinesDropped = new Counter({ name: 'aedes_cluster_log_lines_dropped_total', help: 'log lines that were left out since nobody read standard error, or it could not be written', registers: [this.registry] })
-  readonly redisUp = new Gauge({ name: 'aedes_cluster_redis_up', help: '1 when Redis answered the last readiness check', registers: [this.registry] })
+  readonly redisUp = new Gauge({ name: 'aedes_cluster_redis_up', help: '1 while Redis stores: a write is tried every second', registers: [this.registry] })
+  readonly redisErrors = new Counter({ name: 'aedes_cluster_redis_errors_total', help: 'what Redis refused or did not answer, by code (bridge/README.md); it was tried again', labelNames: ['code'], registers: [this.registry] })
+  readonly waiting = new Gauge({ name: 'aedes_cluster_waiting', help: 'who waits for Redis now: publishers (clients), connects, writes', labelNames: ['who'], registers: [this.registry] })
+  readonly waitingSeconds = new Gauge({ name: 'aedes_cluster_waiting_seconds', help: 'since when the one waits that waits longest; 0 when nobody does', registers: [this.registry] })
 
   /** Publishes since the last look, by QoS: a counter of prom-client costs more than a PUBLISH may. */
   readonly #publishes = [0, 0, 0]
 
   constructor() {
     collectDefaultMetrics({ register: this.registry })
+    for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
+    for (const [code, { kind }] of Object.entries(bridgeErrors)) if (isRedis(kind) || kind === 'damaged') this.redisErrors.inc({ code }, 0)
   }
 
   publish(qos: number): void {

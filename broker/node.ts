@@ -1,7 +1,7 @@
 // One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
 // Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
 // README.md's guarantees table says.
-import { BridgeError, createBridge, diagnostics, withoutRedisPassword, type Bridge, type DataPlane, type Message } from '../bridge/index.ts'
+import { BridgeError, createBridge, diagnostics, isRedis, withoutRedisPassword, type Bridge, type ChannelName, type DataPlane, type Message } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { startAdmin, type AdminServer, type Readiness } from './admin/server.ts'
@@ -12,6 +12,7 @@ import { OperatorError } from './errors.ts'
 import { listen, type Listener } from './listeners/index.ts'
 import { Log } from './log.ts'
 import { Metrics } from './metrics.ts'
+import { observe, problemOf, waitingText } from './observe.ts'
 
 const rejoinMs = 500
 
@@ -24,66 +25,81 @@ interface Boot {
 
 export class Node {
   readonly config: Config
-  readonly metrics: Metrics
+  readonly metrics = new Metrics()
   readonly #log: Log
-  readonly #bridge: Bridge
-  #boot!: Boot
+  #bridge: Bridge | undefined
+  #boot: Boot | undefined
   #listeners: Listener[] = []
   #admin: AdminServer | undefined
   #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
+  /** Ends what waits for Redis before there is a boot. */
+  readonly #ended = new AbortController()
+  readonly #unsubscribe: (() => void)[] = []
 
-  private constructor(config: Config, bridge: Bridge, log: Log, metrics: Metrics) {
+  private constructor(config: Config) {
     this.config = config
-    this.metrics = metrics
-    this.#bridge = bridge
-    this.#log = log
-    diagnostics.shed.subscribe((message) => {
-      const { cause, count } = message as { cause: string; count: number }
-      this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count)
-    })
-    diagnostics.inboxSealed.subscribe(() => this.metrics.sealed.inc())
-    diagnostics.garbage.subscribe((message) => this.metrics.garbage.inc({ where: (message as { where: string }).where }))
-    const sayLater = oncePerCause((where) => log.warn({ where }, 'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored'))
-    diagnostics.later.subscribe((message) => {
-      const { where } = message as { where: string }
+    this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
+    this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) => this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count))
+    this.#hear('inboxSealed', () => this.metrics.sealed.inc())
+    this.#hear<{ where: string }>('garbage', ({ where }) => this.metrics.garbage.inc({ where }))
+    const sayLater = oncePerCause((where) => this.#log.warn({ where }, 'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored'))
+    this.#hear<{ where: string }>('later', ({ where }) => {
       this.metrics.later.inc({ where })
       sayLater(new Error(where))
     })
-    const sayFailed = oncePerCause((error) => log.error({ error }, 'a bug: handling one message failed, which is passed by; please report this line'))
-    diagnostics.failed.subscribe((message) => {
-      const { where, error } = message as { where: string; error: unknown }
+    const sayFailed = oncePerCause((error) => this.#log.error({ error }, 'a bug: handling one message failed, which is passed by; please report this line'))
+    this.#hear<{ where: string; error: unknown }>('failed', ({ where, error }) => {
       this.metrics.failed.inc({ where })
       sayFailed(new Error(error instanceof Error ? error.stack ?? error.message : String(error)))
     })
+    this.#unsubscribe.push(observe(config.id, this.#log, this.metrics))
+  }
+
+  #hear<Event>(name: ChannelName, heard: (event: Event) => void): void {
+    const listener = (event: unknown): void => heard(event as Event)
+    diagnostics[name].subscribe(listener)
+    this.#unsubscribe.push(() => diagnostics[name].unsubscribe(listener))
   }
 
   /**
-   * Starts a node: resolves when it serves clients.
-   * @throws OperatorError when Redis cannot be reached, a node of this name is alive or an address cannot be listened on;
+   * Starts a node: resolves when it serves clients. When Redis lets it not, it waits, and says so.
+   * @param interrupted ends a start that waits: then there is no node
+   * @throws OperatorError when Redis cannot be reached at all, a node of this name is alive or an address cannot be listened on;
    *   nothing is left running
    */
-  static async start(config: Config): Promise<Node> {
-    const metrics = new Metrics()
-    const log = new Log(config, (count) => metrics.logLinesDropped.inc(count))
-    return asOperator(config, async () => {
-      const bridge = await createBridge({
-        ...bridgeOptionsOf(config), name: config.id,
-        onError: oncePerCause((cause) => log.warn({ error: cause }, 'redis')),
-      })
-      const node = new Node(config, bridge, log, metrics)
-      try {
-        node.#boot = await node.#join()
-        bridge.emitter.on('$SYS/#', (topic, payload) => node.#boot.dispatch.deliver(systemMessage(topic, payload)))
-        await node.#open()
-        return node
-      } catch (error) {
-        await node.stop()
-        throw error
-      }
-    })
+  static async start(config: Config): Promise<Node>
+  static async start(config: Config, interrupted: Promise<void>): Promise<Node | undefined>
+  static async start(config: Config, interrupted?: Promise<void>): Promise<Node | undefined> {
+    const node = new Node(config)
+    const starting = asOperator(config, () => node.#start())
+    try {
+      await Promise.race(interrupted === undefined ? [starting] : [starting, interrupted])
+      if (node.#state !== 'starting') return node
+      await node.stop()
+      await starting.catch(() => undefined) // it was ended, whatever it says
+      return undefined
+    } catch (error) {
+      await node.stop()
+      throw error
+    }
   }
 
-  async #join(): Promise<Boot> {
+  /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
+  async #start(): Promise<void> {
+    if (this.config.admin !== 'off') this.#admin = await startAdmin(new URL(this.config.admin), this)
+    const bridge = this.#bridge = await createBridge({
+      ...bridgeOptionsOf(this.config), name: this.config.id,
+      onError: oncePerCause((cause) => this.#log.debug({ error: cause }, 'redis')),
+    })
+    if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
+    const boot = await this.#join(bridge)
+    if (this.#state !== 'starting') return void await Promise.all([boot.engine.close(), boot.plane.close()])
+    this.#boot = boot
+    bridge.emitter.on('$SYS/#', (topic, payload) => this.#boot?.dispatch.deliver(systemMessage(topic, payload)))
+    await this.#open()
+  }
+
+  async #join(bridge: Bridge): Promise<Boot> {
     const dispatch = new Dispatch(this.config.packetBytesMax, {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
@@ -96,9 +112,9 @@ export class Node {
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),
     })
-    const plane = await this.#bridge.join(dispatch)
-    const engine = new Engine(this.config.id, this.#bridge, this.config, dispatch)
-    dispatch.attach(plane)
+    const plane = await bridge.join(dispatch, this.#ended.signal)
+    const engine = new Engine(this.config.id, bridge, this.config, dispatch)
+    dispatch.attach(plane, engine.connections)
     await engine.listen()
     return { plane, engine, dispatch }
   }
@@ -111,13 +127,13 @@ export class Node {
   /** From now on clients are served; a boot that was declared dead before that is answered now. */
   #serve(): void {
     this.#state = 'serving'
-    if (this.#boot.plane.isFenced) this.#onFenced()
+    if (this.#boot!.plane.isFenced) this.#onFenced()
   }
 
   /** This boot was declared dead: nothing of it may go on. Its connections are cut, and a new boot begins. */
   async #startAgain(): Promise<void> {
     this.#state = 'fenced'
-    const { engine, plane } = this.#boot
+    const { engine, plane } = this.#boot!
     this.#log.warn({ boot: plane.nodeId }, 'declared dead by the other nodes: closing all connections and starting again')
     engine.cutAll()
     await Promise.all([engine.close(), plane.close()])
@@ -132,7 +148,7 @@ export class Node {
   async #rejoin(): Promise<Boot> {
     for (;;) {
       try {
-        return await this.#join()
+        return await this.#join(this.#bridge!)
       } catch (error) {
         if (!(error instanceof BridgeError) || this.#state !== 'fenced') throw error
         this.#log.warn({ error: error.message }, 'cannot join again yet')
@@ -143,8 +159,6 @@ export class Node {
 
   async #open(): Promise<void> {
     const onError = (error: Error): void => this.#log.onceAMinute('debug', error.message, '', { error: error.message }, 'listener')
-    // The admin endpoint first: what watches a start-up sees "not ready" rather than nothing.
-    if (this.config.admin !== 'off') this.#admin = await startAdmin(new URL(this.config.admin), this)
     for (const address of this.config.listen) {
       this.#listeners.push(await listen(address, this.config, (connection, request) => this.#accept(connection, request), onError))
     }
@@ -153,21 +167,26 @@ export class Node {
   }
 
   #accept(connection: Duplex, request?: IncomingMessage): void {
-    if (this.#state === 'starting' || this.#state === 'serving') this.#boot.engine.handle(connection, request)
+    if (this.#state === 'starting' || this.#state === 'serving') this.#boot!.engine.handle(connection, request)
     else connection.destroy() // a handshake of TLS or WebSocket that began before
   }
 
   /** What /metrics shows. */
   metricsText(): Promise<string> {
-    this.metrics.nodes.set(this.#boot.plane.nodes.length)
+    const { nodes, redisUp, waiting, waitingSeconds } = this.metrics
+    nodes.set(this.#boot?.plane.nodes.length ?? 0)
+    redisUp.set(this.#bridge?.isStoring === true ? 1 : 0)
+    const { seconds, ...counts } = this.#bridge?.waiting ?? { publishers: 0, connects: 0, writes: 0, seconds: 0 }
+    for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)
+    waitingSeconds.set(seconds)
     return this.metrics.text()
   }
 
   /** The routes of the cluster as this node knows them: what /routes shows. */
   routes(): { node: string; nodes: readonly string[]; routes: { filter: string; nodeId: string; kind: number }[] } {
-    const { plane } = this.#boot
-    const routes = [...plane.routes].sort((a, b) => a.filter < b.filter ? -1 : a.filter > b.filter ? 1 : a.nodeId < b.nodeId ? -1 : 1)
-    return { node: plane.nodeId, nodes: [...plane.nodes].sort(), routes: routes.map(({ filter, nodeId, kind }) => ({ filter, nodeId, kind })) }
+    const plane = this.#boot?.plane
+    const routes = [...plane?.routes ?? []].sort((a, b) => a.filter < b.filter ? -1 : a.filter > b.filter ? 1 : a.nodeId < b.nodeId ? -1 : 1)
+    return { node: plane?.nodeId ?? '', nodes: [...plane?.nodes ?? []].sort(), routes: routes.map(({ filter, nodeId, kind }) => ({ filter, nodeId, kind })) }
   }
 
   /** Where clients can connect, with real port numbers. */
@@ -179,32 +198,39 @@ export class Node {
     return this.#admin?.url
   }
 
-  /** What /readyz says: Redis is asked each time, with a deadline. */
+  /** What /readyz says: a write is tried each time, with a deadline, and what is waited for is named. */
   async readiness(): Promise<Readiness> {
-    const redis = await this.#bridge.ping(this.config.redisTimeoutMs).then(() => 'ok', (error: unknown) => (error as Error).message)
-    this.metrics.redisUp.set(redis === 'ok' ? 1 : 0)
+    const bridge = this.#bridge
+    const redis = bridge === undefined ? 'is being asked for the first time' : await bridge.probe().then(() => 'ok', (error: unknown) => problemOf(error as BridgeError))
     const node = this.#state === 'serving' ? 'ok' : this.#state
-    return { ready: redis === 'ok' && node === 'ok', checks: { redis, node } }
+    const named = bridge?.named ?? []
+    return {
+      ready: redis === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind)),
+      checks: { redis, node, ...named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') } },
+    }
   }
 
   /**
    * Stops gracefully: not ready → listeners closed → clients told to go, rate-limited → closed, within `shutdownMs`.
-   * Safe to call twice.
+   * Ends a start that is under way. Safe to call twice.
    */
   async stop(): Promise<void> {
     if (this.#state === 'stopping' || this.#state === 'stopped') return
+    const wasServing = this.#state !== 'starting'
     this.#state = 'stopping'
+    this.#ended.abort()
     const deadline = new Promise<void>((resolve) => setTimeout(resolve, this.config.shutdownMs).unref())
     await Promise.all(this.#listeners.map((listener) => listener.close()))
-    const boot = this.#boot as Boot | undefined // undefined when the start failed
+    const boot = this.#boot
     if (boot !== undefined) {
       await Promise.race([deadline, boot.engine.disconnectAll().then(() => boot.engine.close()).then(() => boot.dispatch.settled())])
       await Promise.race([deadline, boot.plane.close()])
     }
-    await Promise.race([deadline, this.#bridge.close()])
+    await Promise.race([deadline, this.#bridge?.close()])
     await this.#admin?.close()
+    for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe()
     this.#state = 'stopped'
-    this.#log.info({}, 'stopped')
+    if (wasServing) this.#log.info({}, 'stopped')
     await this.#log.close()
   }
 }

@@ -18,7 +18,8 @@ export interface Interrupt {
 /** @throws OperatorError when the node cannot start */
 export async function node(argv: readonly string[], interrupt: Interrupt): Promise<void> {
   tuneCollector()
-  const running = await Node.start(loadConfig(parseArguments(argv, nodeFlags), process.env))
+  const running = await Node.start(loadConfig(parseArguments(argv, nodeFlags), process.env), interrupt.first)
+  if (running === undefined) return // ended before it served
   process.send?.({ listen: running.endpoints, admin: running.adminUrl }) // to `up`
   await interrupt.first
   await running.stop()

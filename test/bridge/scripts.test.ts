@@ -388,6 +388,14 @@ test('at maxmemory what frees, renews and fences passes, and what stores message
   }
 })
 
+test('probe: leaves nothing behind, twice, and fails where nothing can be stored', async () => {
+  for (const key of [keys.bus('probe'), keys.partition(3, 'probe')]) expect(await run('probe', [key], [])).toBe(1)
+  expect(await run('probe', bus('probe'), [])).toBe(1)
+  expect(await redis.keys('*probe')).toEqual([])
+  await redis.config('SET', 'maxmemory', '1')
+  await fails('ERR_BRIDGE_REDIS_FULL', run('probe', bus('probe'), [])).finally(() => redis.config('SET', 'maxmemory', '0'))
+})
+
 describe('what a script is', () => {
   const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => typeof scriptTable[name].keys === 'number' && !/^(session|queue|will|due)-/.test(name)) // those: session-scripts.test.ts
   const source = (name: ScriptName): string => readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
@@ -403,7 +411,7 @@ describe('what a script is', () => {
     // What the tests above called: as many keys as the table says, all in the key table, one hash tag.
     const used = calls.filter((call) => call.name === name)
     expect(used.length).toBeGreaterThan(0)
-    const patterns = Object.values(keyTable).map(({ key }) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace(/<node id>/, '[^{}:]+')}$`))
+    const patterns = Object.values(keyTable).flatMap(({ key }) => key.split(', ')).map((key) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace(/<node id>/, '[^{}:]+')}$`))
     for (const { keys: its } of used) {
       expect(its).toHaveLength(Number(scriptTable[name].keys))
       for (const key of its) expect(patterns.filter((pattern) => pattern.test(key)), key).toHaveLength(1)
@@ -413,7 +421,7 @@ describe('what a script is', () => {
 
   test('a Redis that does not know the scripts: a retryable error, and the next attempt finds them', async () => {
     await redis.script('FLUSH')
-    await fails('ERR_BRIDGE_REDIS_UNREACHABLE', createInbox('a@1'))
+    await fails('ERR_BRIDGE_SCRIPT_UNKNOWN', createInbox('a@1'))
     expect(await createInbox('a@1')).toMatch(/-0$/)
   })
 })

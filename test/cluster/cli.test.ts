@@ -52,7 +52,7 @@ const wrong: [name: string, argv: () => string[], code: number, says: RegExp][] 
   ['a file that is not YAML', () => ['check', '--config', file('bad.yaml', 'a: [')], 2, /--config=.*not YAML/],
   ['an unknown key in the file', () => ['check', '--config', file('typo.yaml', 'prefx: x')], 2, /prefx=x.*Did you mean prefix\?/],
   ['TLS without a certificate', () => ['node', '--listen', 'mqtts://127.0.0.1:0'], 2, /needs --tls-cert/],
-  ['Redis unreachable', () => ['node', '--redis', 'redis://:secret@127.0.0.1:1', '--listen', 'mqtt://127.0.0.1:0'], 4, /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/],
+  ['Redis unreachable', () => ['node', '--redis', 'redis://:secret@127.0.0.1:1', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0'], 4, /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/],
   ['a bad number of nodes', () => ['up', '--nodes', '0'], 2, /--nodes=0.*1 to 26/],
 ]
 

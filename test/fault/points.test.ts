@@ -16,7 +16,7 @@ const nowhere: FaultPoint = { script: '', when: 'before' }
 
 /** Which node comes to a point: any, one that starts or else who buries its last boot first, or the one that looks for what is due. */
 type Where = 'any' | 'start' | 'sweeper'
-const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin'>, Where> = { // those: import.test.ts, below
+const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe'>, Where> = { // those: import.test.ts, below; the last changes nothing
   'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any',
   'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
   'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-expire': 'sweeper',
