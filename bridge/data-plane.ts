@@ -128,7 +128,9 @@ export class DataPlane {
     connections.redis.on('ready', () => { loadScripts(connections.redis).catch(options.onError) })
     const membership = new Membership(connections.control, new Keys(options.prefix), options.name, options.leaseMs)
     const disconnect = (): void => { for (const connection of Object.values(connections) as Redis[]) connection.disconnect() }
-    ended?.addEventListener('abort', () => void membership.leave(leaveMs).finally(disconnect))
+    const leave = (): void => void membership.leave(leaveMs).finally(disconnect)
+    ended?.addEventListener('abort', leave)
+    if (ended?.aborted === true) leave()
     let plane: DataPlane | undefined
     try {
       await membership.join()
@@ -139,6 +141,8 @@ export class DataPlane {
       await plane?.close() // it follows the journal and renews its lease already
       disconnect()
       throw error
+    } finally {
+      ended?.removeEventListener('abort', leave)
     }
   }
 

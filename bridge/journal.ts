@@ -268,7 +268,7 @@ export class Journal {
           if (this.#closed) return
         }
       } catch (error) {
-        if (this.#closed) return
+        if (this.#closed || toBridgeError(error).code === 'ERR_BRIDGE_CLOSED') return
         throw error // a bug: it ends the node
       }
     }
