@@ -1,7 +1,6 @@
 // What engine.ts makes of Aedes' side of a connection, so that an idle one costs little: the client without what we have no use
 // for, the stream that it gets, and what it notes as its subscriptions. Each assumption about Aedes' insides has a contract
 // test in test/conformance/aedes-client.test.ts. State: what Aedes keeps of a connection.
-import type { IPublishPacket } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { Connection } from './connection.ts'
@@ -18,7 +17,6 @@ export interface AedesClient extends EventEmitter {
   /** Seconds; 0xFFFFFFFF: never. DISCONNECT may change it. */
   readonly sessionExpiryInterval: number | undefined
   readonly _cleanStart: boolean
-  readonly _will: WillPacket | undefined
   /** The client sent a DISCONNECT that makes its will void. */
   readonly _disconnected: boolean
   readonly closed: boolean
@@ -53,8 +51,6 @@ export interface AedesSubscription {
   readonly rh?: 0 | 1 | 2
   readonly si?: number
 }
-
-export type WillPacket = Omit<IPublishPacket, 'cmd'> & { readonly properties?: { readonly willDelayInterval?: number } }
 
 /**
  * What Aedes gets as the stream of a connection. It hears nothing from it: bytes, errors and the end come through engine.ts, which

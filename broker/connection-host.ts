@@ -29,4 +29,4 @@ export interface ConnectionHost<Connection> {
   released(connection: Connection, farewell: boolean): void
 }
 
-export type DropCause = 'slow-subscriber' | 'too-large' | 'expired' | 'failed'
+export type DropCause = 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'

@@ -17,10 +17,10 @@ import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type WindowHost } from './delivery/window.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
-import { PacketType } from './wire/control-packets.ts'
+import { isReserved, PacketType, type Will } from './wire/control-packets.ts'
 import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
-import { publishFrame } from './wire/publish.ts'
+import { publishFrame, refusingConnack } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
@@ -40,6 +40,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #stored: StoredSession | undefined
   #mqtt5 = false
   #origin: Message['origin']
+  /** Its CONNECT was in order, and is Aedes' to answer. */
+  #asked = false
   #connected = false
   #closed = false
   /** Publishes that are not stored yet. */
@@ -81,6 +83,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     // A client need not wait for CONNACK, and may write far more than it reads: neither is kept without end.
     if (!this.#connected && this.#reader.level > 0 && this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
     else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting()
+  }
+
+  /** The will of its CONNECT. */
+  get will(): Will | undefined {
+    return this.#reader.will
   }
 
   get clientId(): string {
@@ -190,7 +197,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   onOther(type: number, frame: Buffer): void {
     this.#alive()
-    if (type === PacketType.connect) this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
+    if (type === PacketType.connect) {
+      this.#asked = true
+      this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
+    }
     if (type === PacketType.pingreq) return this.outbox.push(pingresp)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
     const requests = this.#requests ??= new Requests(this.#publishing, (type, frame) => this.#host.handle(this, type, frame))
@@ -206,7 +216,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
     this.#alive()
-    if (topic.startsWith('$SYS/')) return this.#refuse(qos, messageId, ReasonCode.notAuthorized)
+    if (isReserved(topic)) return this.#refuse(qos, messageId, ReasonCode.notAuthorized)
     // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first [MQTT-4.6.0-6].
     if (qos === 0 && !retain && this.#retaining === 0) return this.#host.publish(this.#message(topic, payload, 0, false, properties, expirySeconds), this, undefined)
     if (qos === 0) this.#retaining++
@@ -278,6 +288,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   onViolation(violation: ProtocolViolation): void {
+    const refusal = this.#asked ? undefined : refusingConnack(this.#reader.level, violation.reasonCode)
+    if (refusal !== undefined) {
+      this.outbox.push(refusal)
+      this.toldWhy()
+    }
     this.#host.violated(this, violation)
   }
 

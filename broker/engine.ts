@@ -17,7 +17,7 @@ import type { ConnectionHost } from './connection-host.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
-import { PacketType } from './wire/control-packets.ts'
+import { isReserved, PacketType } from './wire/control-packets.ts'
 import { messageOf } from './wire/publish.ts'
 import { joinParts, Parts } from './wire/parts.ts'
 
@@ -260,14 +260,23 @@ export class Engine {
   #claim(client: AedesClient, done: (error: Error | null, ok: boolean) => void): void {
     const { connection } = client.conn
     const never = client.sessionExpiryInterval! >= 0xffffffff
-    const will = client._will
     this.#host.claim(connection, {
       clientId: client.id!, cleanStart: client._cleanStart, expirySeconds: never ? -1 : client.sessionExpiryInterval!,
-      will: will === undefined ? undefined : { message: messageOfPacket(will), delaySeconds: will.properties?.willDelayInterval ?? 0 },
+      will: this.#willOf(client),
     }).then(() => {
       if (!connection.isClosed) this.#claimed.set(client.id!, connection)
       done(null, true) // Aedes looks whether the client is still there
     }, (error: unknown) => done(error as Error, false))
+  }
+
+  /** From the bytes of its CONNECT. One that 3.1.1 has no words to refuse is not published, like a PUBLISH: bridges of Mosquitto have such a will. */
+  #willOf(client: AedesClient): SessionRequest['will'] {
+    const { will } = client.conn.connection
+    if (will === undefined) return undefined
+    const { delaySeconds, expirySeconds, ...message } = will
+    if (isReserved(message.topic)) return this.#host.dropped('refused', message.qos), undefined
+    const expires = { expiresAt: 0, expirySeconds: expirySeconds < 0 ? undefined : expirySeconds }
+    return { delaySeconds, message: { ...message, ...expires, publisher: client.id!, isWill: true, origin: undefined, frames: undefined } }
   }
 
   /** Aedes' `persistence`: sessions are claimed before it asks, and nothing else of it is its own any more. */

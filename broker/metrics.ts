@@ -8,7 +8,7 @@ export class Metrics {
   readonly connections = new Gauge({ name: 'aedes_cluster_connections', help: 'clients connected to this node', registers: [this.registry] })
   readonly connects = new Counter({ name: 'aedes_cluster_connects_total', help: 'clients that completed a CONNECT', registers: [this.registry] })
   readonly published = new Counter({ name: 'aedes_cluster_publishes_received_total', help: 'PUBLISH packets taken from clients', labelNames: ['qos'], registers: [this.registry] })
-  readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed', labelNames: ['cause', 'qos'], registers: [this.registry] })
+  readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused', labelNames: ['cause', 'qos'], registers: [this.registry] })
   readonly nodes = new Gauge({ name: 'aedes_cluster_nodes', help: 'nodes alive in the cluster as this node knows it', registers: [this.registry] })
   readonly garbage = new Counter({ name: 'aedes_cluster_garbage_total', help: 'entries in Redis that were not ours or not whole, skipped', labelNames: ['where'], registers: [this.registry] })
   readonly later = new Counter({ name: 'aedes_cluster_later_records_total', help: 'records that a later version wrote and this one did not understand: kept where they are stored, passed by where they travel', labelNames: ['where'], registers: [this.registry] })

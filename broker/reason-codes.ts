@@ -8,6 +8,7 @@ export const ReasonCode = {
   serverUnavailable: 0x88,
   serverShuttingDown: 0x8b,
   sessionTakenOver: 0x8e,
+  topicNameInvalid: 0x90,
   packetIdentifierNotFound: 0x92,
   topicAliasInvalid: 0x94,
   packetTooLarge: 0x95,

@@ -3,6 +3,7 @@
 // process. Nothing of Aedes sees a packet that has not passed here. No state.
 import { isValidFilter } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
+import { ReasonCode } from '../reason-codes.ts'
 import { allowedProperties, checkUtf8, malformed, propertyIds, protocolError, ProtocolViolation, scanProperties, skipString } from './properties.ts'
 
 /** MQTT Control Packet types (MQTT 5 section 2.1.2). */
@@ -28,22 +29,39 @@ function skipBinary(bytes: Buffer, offset: number, end: number): number {
   return next
 }
 
+/** A will as it stands in CONNECT: the message that is published for the client, and how long after its end. */
+export interface Will {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: 0 | 1 | 2
+  readonly retain: boolean
+  readonly properties: Buffer | undefined
+  /** -1: none; it begins to run when the will is published. */
+  readonly expirySeconds: number
+  readonly delaySeconds: number
+}
+
+export interface Connect {
+  /** It asks for a session that outlives the connection. */
+  readonly keeps: boolean
+  readonly will: Will | undefined
+}
+
 /**
  * A CONNECT of an unknown level is not looked into.
- * @returns whether it asks for a session that outlives the connection
  * @throws ProtocolViolation
  */
-export function checkConnect(bytes: Buffer, body: number, end: number): boolean {
+export function checkConnect(bytes: Buffer, body: number, end: number): Connect {
   const level = connectLevel(bytes, body, end)
-  if (level < 3 || level > 5) return false
+  if (level < 3 || level > 5) return { keeps: false, will: undefined }
   let at = skipString(bytes, body, end) + 1
   if (at + 3 > end) throw malformed('truncated CONNECT')
   const flags = bytes[at]!
   at += 3 // flags and Keep Alive
   if ((flags & 1) !== 0) throw malformed('the reserved flag of CONNECT is set') // [MQTT-3.1.2-3]
-  const will = (flags & 4) !== 0
+  const hasWill = (flags & 4) !== 0
   const willQos = (flags >> 3) & 3
-  if (willQos === 3 || (!will && (flags & 0x38) !== 0)) throw malformed('will flags that contradict each other') // [MQTT-3.1.2-11..15]
+  if (willQos === 3 || (!hasWill && (flags & 0x38) !== 0)) throw malformed('will flags that contradict each other') // [MQTT-3.1.2-11..15]
   if (level < 5 && (flags & 0x80) === 0 && (flags & 0x40) !== 0) throw malformed('a password without a user name') // 3.1.1 [MQTT-3.1.2-22]
   let keeps = level < 5 && (flags & 2) === 0
   if (level === 5) {
@@ -52,17 +70,64 @@ export function checkConnect(bytes: Buffer, body: number, end: number): boolean 
     })
   }
   at = skipString(bytes, at, end)
-  if (will) {
-    if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.will)
-    const topic = at + 2
-    at = skipString(bytes, at, end)
-    checkTopicName(bytes, topic, at)
-    at = skipBinary(bytes, at, end)
-  }
+  let will: Will | undefined
+  if (hasWill) ({ will, at } = willAt(bytes, at, end, level, willQos as 0 | 1 | 2, (flags & 0x20) !== 0))
   if ((flags & 0x80) !== 0) at = skipString(bytes, at, end)
   if ((flags & 0x40) !== 0) at = skipBinary(bytes, at, end)
   if (at !== end) throw malformed('bytes behind the end of CONNECT')
-  return keeps
+  return { keeps, will }
+}
+
+/** What it holds is copied: a will waits for as long as its connection lasts. What PUBLISH would be refused for, CONNECT is. */
+function willAt(bytes: Buffer, at: number, end: number, level: number, qos: 0 | 1 | 2, retain: boolean): { will: Will; at: number } {
+  const { properties, expirySeconds, delaySeconds, at: topicAt } = level === 5 ? messageProperties(bytes, at, end, allowedProperties.will) : noProperties(at)
+  const topicEnd = skipString(bytes, topicAt, end)
+  checkTopicName(bytes, topicAt + 2, topicEnd)
+  const topic = bytes.toString('utf8', topicAt + 2, topicEnd)
+  if (level === 5 && isReserved(topic)) throw new ProtocolViolation(ReasonCode.topicNameInvalid, 'a will on a topic of the broker') // 3.2.2.2
+  const next = skipBinary(bytes, topicEnd, end)
+  const payload = Buffer.from(bytes.subarray(topicEnd + 2, next))
+  return { at: next, will: { topic, payload, qos, retain, properties: properties === undefined ? undefined : Buffer.from(properties), expirySeconds, delaySeconds } }
+}
+
+/** Topics that clients may not publish to: the broker does. A filter `$SYS/#` matches `$SYS`, too. */
+export const isReserved = (topic: string): boolean => topic.startsWith('$SYS') && (topic.length === 4 || topic[4] === '/')
+
+/** Of a message, in PUBLISH or as a will. */
+export interface MessageProperties {
+  /** What travels with it, as it came: order and doubles of User Properties are the publisher's [MQTT-3.3.2-18]. */
+  readonly properties: Buffer | undefined
+  /** -1: none. */
+  readonly expirySeconds: number
+  /** 0: none. */
+  readonly topicAlias: number
+  readonly delaySeconds: number
+  /** Behind them. */
+  readonly at: number
+}
+
+const noProperties = (at: number): MessageProperties => ({ properties: undefined, expirySeconds: -1, topicAlias: 0, delaySeconds: 0, at })
+
+/** The properties that travel with a message, and those that end here. @throws ProtocolViolation */
+export function messageProperties(bytes: Buffer, offset: number, end: number, allowed: ReadonlySet<number>): MessageProperties {
+  let [expirySeconds, topicAlias, delaySeconds] = [-1, 0, 0]
+  const kept: Buffer[] = []
+  let [from, to] = [0, 0] // what is kept lies side by side mostly: thousands of User Properties are one piece
+  const at = scanProperties(bytes, offset, end, allowed, (id, start, value, next) => {
+    if (id === propertyIds.topicAlias) topicAlias = bytes.readUInt16BE(value)
+    else if (id === propertyIds.messageExpiryInterval) expirySeconds = bytes.readUInt32BE(value)
+    else if (id === propertyIds.willDelayInterval) delaySeconds = bytes.readUInt32BE(value)
+    else {
+      if (id === propertyIds.responseTopic) checkTopicName(bytes, value + 2, next) // [MQTT-3.3.2-14]
+      if (start !== to) {
+        if (to > 0) kept.push(bytes.subarray(from, to))
+        from = start
+      }
+      to = next
+    }
+  })
+  if (to > 0) kept.push(bytes.subarray(from, to))
+  return { properties: kept.length === 0 ? undefined : kept.length === 1 ? kept[0] : Buffer.concat(kept), expirySeconds, topicAlias, delaySeconds, at }
 }
 
 /**
@@ -74,9 +139,9 @@ export function checkTopicName(bytes: Buffer, start: number, end: number): void 
   let levels = 1
   for (let i = start; i < end; i++) {
     if (bytes[i] === 0x2f) levels++
-    else if (bytes[i] === 0x2b || bytes[i] === 0x23) throw new ProtocolViolation(0x90, 'a wildcard in a Topic Name')
+    else if (bytes[i] === 0x2b || bytes[i] === 0x23) throw new ProtocolViolation(ReasonCode.topicNameInvalid, 'a wildcard in a Topic Name')
   }
-  if (levels > limits.topicLevelsMax) throw new ProtocolViolation(0x90, `a Topic Name of ${levels} levels`)
+  if (levels > limits.topicLevelsMax) throw new ProtocolViolation(ReasonCode.topicNameInvalid, `a Topic Name of ${levels} levels`)
 }
 
 function messageIdAt(bytes: Buffer, body: number, end: number): number {

@@ -8,9 +8,9 @@ import { ReasonCode } from '../reason-codes.ts'
 import { later, Slice, turnIsOver } from '../../bridge/index.ts'
 import {
   checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel,
-  messageIdAt, PacketType,
+  messageIdAt, messageProperties, PacketType, type Connect, type Will,
 } from './control-packets.ts'
-import { allowedProperties, checkUtf8, malformed, propertyIds, protocolError, ProtocolViolation, scanProperties } from './properties.ts'
+import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolation } from './properties.ts'
 
 export interface PacketHandler {
   /** `payload` and `properties` are slices of what came in; `expirySeconds` -1 = no Message Expiry Interval. */
@@ -42,8 +42,7 @@ export class PacketReader {
   readonly #limits: ReaderLimits
   readonly #isSliced: boolean
   #level = 0
-  /** CONNECT asked for a session that outlives the connection. */
-  #keeps = false
+  #connect: Connect = { keeps: false, will: undefined }
   #buffer: Buffer | undefined
   #at = 0
   #parts = noParts
@@ -70,6 +69,11 @@ export class PacketReader {
   /** The protocol level of the connection: 3, 4 or 5; 0 before CONNECT. */
   get level(): number {
     return this.#level
+  }
+
+  /** The will of CONNECT. */
+  get will(): Will | undefined {
+    return this.#connect.will
   }
 
   /** Pieces that they lie in. */
@@ -234,7 +238,11 @@ export class PacketReader {
     let expiry = -1
     if (this.#level === 5) {
       if (at < end && bytes[at] === 0) at++
-      else ({ properties, expiry, topic, at } = this.#properties(bytes, at, end, topic))
+      else {
+        const found = messageProperties(bytes, at, end, allowedProperties.publish)
+        ;({ properties, expirySeconds: expiry, at } = found)
+        if (found.topicAlias !== 0) topic = this.#aliased(found.topicAlias, topic)
+      }
       if (topic === '') throw protocolError('neither a Topic Name nor a Topic Alias')
     }
     this.#handler.onPublish(topic, bytes.subarray(at, end), qos as 0 | 1 | 2, (flags & 1) === 1, (flags & 8) !== 0, messageId, properties, expiry)
@@ -252,29 +260,6 @@ export class PacketReader {
     this.#topicBytes = Buffer.from(bytes.subarray(start, end))
     this.#topic = bytes.toString('utf8', start, end)
     return this.#topic
-  }
-
-  /** The properties that travel with the message: without Topic Alias, which ends here, and Message Expiry Interval. */
-  #properties(bytes: Buffer, offset: number, end: number, topic: string): { properties: Buffer | undefined; expiry: number; topic: string; at: number } {
-    let expiry = -1
-    let alias = 0
-    const kept: Buffer[] = []
-    let [from, to] = [0, 0] // what is kept lies side by side mostly: thousands of User Properties are one piece
-    const at = scanProperties(bytes, offset, end, allowedProperties.publish, (id, start, value, next) => {
-      if (id === propertyIds.topicAlias) alias = bytes.readUInt16BE(value)
-      else if (id === propertyIds.messageExpiryInterval) expiry = bytes.readUInt32BE(value)
-      else {
-        if (id === propertyIds.responseTopic) checkTopicName(bytes, value + 2, next) // [MQTT-3.3.2-14]
-        if (start !== to) {
-          if (to > 0) kept.push(bytes.subarray(from, to))
-          from = start
-        }
-        to = next
-      }
-    })
-    if (to > 0) kept.push(bytes.subarray(from, to))
-    if (alias !== 0) topic = this.#aliased(alias, topic)
-    return { properties: kept.length === 0 ? undefined : kept.length === 1 ? kept[0] : Buffer.concat(kept), expiry, topic, at }
   }
 
   #aliased(alias: number, topic: string): string {
@@ -296,8 +281,8 @@ export class PacketReader {
     switch (type) {
       case PacketType.connect:
         if (this.#level !== 0) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
-        this.#keeps = checkConnect(bytes, body, end)
-        this.#level = connectLevel(bytes, body, end)
+        this.#level = connectLevel(bytes, body, end) // known, too, when the rest is refused
+        this.#connect = checkConnect(bytes, body, end)
         break
       case PacketType.puback:
         checkAcknowledgement(bytes, body, end, this.#level)
@@ -314,7 +299,7 @@ export class PacketReader {
       case PacketType.pingreq:
         if (body !== end) throw malformed('PINGREQ has a body')
         break
-      case PacketType.disconnect: checkDisconnect(bytes, body, end, this.#level, this.#keeps); break
+      case PacketType.disconnect: checkDisconnect(bytes, body, end, this.#level, this.#connect.keeps); break
       case PacketType.auth: checkAuth(bytes, body, end, this.#level); break
       default: throw protocolError(`a packet of type ${type} from a client`)
     }

@@ -135,6 +135,12 @@ export function publishFrame(message: Message, mqtt5: boolean, qos: 0 | 1 | 2, r
   return frame
 }
 
+/** A CONNACK that refuses, of a CONNECT that is not in order; under 3.1.1 only where it has a code for it [MQTT-3.1.4-1]. */
+export function refusingConnack(level: number, reasonCode: number): Buffer | undefined {
+  if (level === 5) return Buffer.from([0x20, 3, 0, reasonCode, 0])
+  return (level === 3 || level === 4) && reasonCode === 0x90 ? Buffer.from([0x20, 2, 0, 5]) : undefined
+}
+
 /** Writes a PUBACK, PUBREC, PUBREL or PUBCOMP; the reason code goes to MQTT 5 clients when it is not 0. @returns its bytes, at most 5 */
 export function writeAcknowledgement(bytes: Buffer, at: number, type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): number {
   const reasoned = mqtt5 && reasonCode !== 0
