@@ -170,6 +170,11 @@ export class DataPlane {
 
   get routes(): Iterable<Route> { return this.#table.entries() }
 
+  /** Memory that the routes of the cluster take here, roughly. */
+  get routingBytes(): number {
+    return this.#table.bytes
+  }
+
   isWanted(topic: string): boolean {
     return this.#table.match(topic).qos0.length > 0
   }

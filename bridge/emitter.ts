@@ -1,11 +1,15 @@
 // The control plane over mqemitter-redis: what may be missed once, heard on every node. It carries $SYS: who came and went,
 // which node lives. Every topic travels as `<prefix>/<topic>`, so that clusters and foreign channels on one Redis do not hear
 // each other. What is not ours on those channels is counted and skipped: the package would throw it at the process.
-// State: the listeners of this process.
+// State: the listeners of this process, and how many emits Redis has not answered. Bound: `emitsMax` of them; while Redis is away
+// none is kept: what may be missed once is dropped, and counted.
 import mqemitterRedis from 'mqemitter-redis'
 import { diagnostics } from './diagnostics.ts'
 import type { Redis } from './redis.ts'
 import { connectStock } from './stock-redis.ts'
+
+/** Emits that Redis has not answered. */
+const emitsMax = 1_000
 
 type Listener = (...args: Buffer[]) => void
 
@@ -24,11 +28,16 @@ function guarded(redis: Redis): Redis {
 
 export class Emitter {
   readonly #prefix: string
+  readonly #publisher: Redis
   readonly #mq: ReturnType<typeof mqemitterRedis>
+  readonly #onError: (error: Error) => void
+  #underWay = 0
 
   constructor(url: string, prefix: string, onError: (error: Error) => void) {
     this.#prefix = `${prefix}/`
-    this.#mq = mqemitterRedis({ subConn: guarded(connectStock(url, '', onError)), pubConn: connectStock(url, '', onError), matchEmptyLevels: true })
+    this.#onError = onError
+    this.#publisher = connectStock(url, '', onError)
+    this.#mq = mqemitterRedis({ subConn: guarded(connectStock(url, '', onError)), pubConn: this.#publisher, matchEmptyLevels: true })
     this.#mq.state.on('error', onError)
   }
 
@@ -41,8 +50,14 @@ export class Emitter {
     })
   }
 
+  /** The connection would keep what it cannot send, for as long as Redis is away. */
   emit(topic: string, payload: Buffer): void {
-    this.#mq.emit({ topic: this.#prefix + topic, payload })
+    if (this.#publisher.status !== 'ready' || this.#underWay >= emitsMax) return diagnostics.shed.publish({ cause: 'events', count: 1 })
+    this.#underWay++
+    this.#mq.emit({ topic: this.#prefix + topic, payload }, (error) => {
+      this.#underWay--
+      if (error !== undefined) this.#onError(error)
+    })
   }
 
   close(done?: () => void): void {

@@ -1,7 +1,8 @@
 // Topic Filters → entries, found by Topic Names: the subscriptions of a node, the routes of a cluster. State: this process.
 // Filters without wildcards live in a map, the others in a trie. What matches a topic is remembered, in a cache bounded in
 // topics and in memory that is invalidated exactly: when a filter comes or goes, the remembered topics that it matches are
-// forgotten. A remembered array stays the same array while the set of its filters does; entries may change inside.
+// forgotten. A remembered array stays the same array while the set of its filters does; entries may change inside. What others
+// make of an array is charged to its topic (match-cache.ts), and goes with it.
 import { hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
 
@@ -18,11 +19,17 @@ interface Level<Entry> {
 const cachedBytes = 2_000
 const levelBytes = 200
 
+interface Remembered<Entry> {
+  readonly entries: readonly Entry[]
+  /** Bytes, with what was charged. */
+  cost: number
+}
+
 /** What remembering a topic costs, bytes: its text, its levels, its matches. */
 function costOf(topic: string, matches: number): number {
   let levels = 1
   for (let at = topic.indexOf('/'); at >= 0; at = topic.indexOf('/', at + 1)) levels++
-  return topic.length + levels * levelBytes + matches * 8
+  return topic.length * 2 + levels * levelBytes + matches * 8
 }
 
 const newLevel = <Entry>(name: string): Level<Entry> => ({ name, next: undefined, here: undefined, below: undefined })
@@ -48,7 +55,7 @@ export class FilterTrie<Entry> {
   readonly #wildcards = newLevel<Entry>('')
   #wildcardCount = 0
   readonly #cacheMax: number
-  readonly #cache = new Map<string, readonly Entry[]>()
+  readonly #cache = new Map<string, Remembered<Entry>>()
   readonly #cachedTopics = new TopicTrie<true>()
   #cachedCost = 0
 
@@ -125,16 +132,35 @@ export class FilterTrie<Entry> {
   /** The entries of all filters that match `topic`, in no particular order; the array must not be changed. */
   match(topic: string): readonly Entry[] {
     const cached = this.#cache.get(topic)
-    if (cached !== undefined) return cached
-    const found = this.#walk(topic)
+    if (cached !== undefined) return cached.entries
+    const entries = this.#walk(topic)
     if (this.#cacheMax > 0) {
-      const cost = costOf(topic, found.length)
-      while (this.#cache.size > 0 && (this.#cache.size >= this.#cacheMax || this.#cachedCost + cost > this.#cacheMax * cachedBytes)) this.#evict()
-      this.#cache.set(topic, found)
+      const cost = costOf(topic, entries.length)
+      if (this.#cache.size >= this.#cacheMax) this.#evict()
+      this.#makeRoom(cost)
+      this.#cache.set(topic, { entries, cost })
       this.#cachedTopics.set(topic, true)
       this.#cachedCost += cost
     }
-    return found
+    return entries
+  }
+
+  /**
+   * What somebody keeps for `entries`, as they were returned for `topic`, takes so many bytes; a later call takes the place of
+   * an earlier one. Older topics are forgotten for it, and at last this one.
+   */
+  charge(topic: string, entries: readonly Entry[], bytes: number): void {
+    const remembered = this.#cache.get(topic)
+    if (remembered?.entries !== entries) return
+    const more = costOf(topic, entries.length) + bytes - remembered.cost
+    if (more > 0) this.#makeRoom(more)
+    if (!this.#cache.has(topic)) return
+    remembered.cost += more
+    this.#cachedCost += more
+  }
+
+  #makeRoom(bytes: number): void {
+    while (this.#cache.size > 0 && this.#cachedCost + bytes > this.#cacheMax * cachedBytes) this.#evict()
   }
 
   #walk(topic: string): Entry[] {
@@ -171,9 +197,9 @@ export class FilterTrie<Entry> {
   }
 
   #forgetTopic(topic: string): void {
-    const found = this.#cache.get(topic)
-    if (found === undefined) return
-    this.#cachedCost -= costOf(topic, found.length)
+    const remembered = this.#cache.get(topic)
+    if (remembered === undefined) return
+    this.#cachedCost -= remembered.cost
     this.#cache.delete(topic)
     this.#cachedTopics.delete(topic)
   }

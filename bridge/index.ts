@@ -17,6 +17,7 @@ export type { Later } from './codec.ts'
 export { diagnostics, type ChannelName } from './diagnostics.ts'
 export { BridgeError, bridgeErrors, isRedis, type BridgeErrorCode } from './errors.ts'
 export { FilterTrie } from './filter-trie.ts'
+export { MatchCache } from './match-cache.ts'
 export { SmallMap } from './small-map.ts'
 export type { ImportCounts, StockPacket } from './import.ts'
 export { expiryFrom, isExpired, secondsLeft, type Message } from './message.ts'
@@ -29,7 +30,7 @@ export { ping } from './stock-redis.ts'
 export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis-address.ts'
 export { later, nextTurn, Slice, turnIsOver } from './turns.ts'
 export type { Waiting, WaitReport } from './waits.ts'
-export { filterMatches, isValidFilter, isValidTopic } from './topic.ts'
+export { filterBytes, filterMatches, isValidFilter, isValidTopic } from './topic.ts'
 
 export interface BridgeOptions extends DataPlaneOptions {
   /** Hears of lost connections and failed commands; the bridge itself goes on. */

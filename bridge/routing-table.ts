@@ -3,8 +3,10 @@
 // its clients they are is that node's business, broker/delivery/local-table.ts), or that a session has a queue for it.
 // A filter with one session and no node, the common case of a million devices, costs one small object.
 import { FilterTrie } from './filter-trie.ts'
+import { MatchCache } from './match-cache.ts'
 import { SessionOption } from './session-options.ts'
 import { SmallMap } from './small-map.ts'
+import { filterBytes } from './topic.ts'
 
 /** What a node wants of a filter's messages; bits, 0 = nothing (the route is removed). */
 export const RouteKind = {
@@ -41,11 +43,33 @@ export interface Targets {
   readonly sessions: readonly SessionTarget[]
 }
 
-interface Cached extends Targets {
-  readonly version: number
+/** Memory of a session's place in a route that it shares, at most. */
+const sessionBytes = 64
+const noTarget = { qos: 0, ownQos: 0 }
+
+function targetsOf(routes: readonly Route[]): Targets {
+  const kinds = new Map<string, number>()
+  const targets = new Map<string, SessionTarget>()
+  const session = (sid: string, options: number): void => {
+    const granted = options & SessionOption.qos
+    const { qos, ownQos } = targets.get(sid) ?? noTarget
+    const own = (options & SessionOption.noLocal) === 0 ? Math.max(ownQos, granted) : ownQos
+    targets.set(sid, { sid, qos: Math.max(qos, granted), ownQos: own })
+  }
+  for (const { nodes, sid, options, sessions } of routes) {
+    nodes?.forEach((kind, nodeId) => kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind))
+    if (sid !== undefined) session(sid, options)
+    if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
+  }
+  return {
+    everything: [...kinds].filter(([, kind]) => (kind & RouteKind.everything) !== 0).map(([nodeId]) => nodeId),
+    qos0: [...kinds.keys()],
+    sessions: [...targets.values()],
+  }
 }
 
-const noTarget = { qos: 0, ownQos: 0 }
+/** Memory: the object and its arrays, and one object for each session. */
+const bytesOfTargets = ({ everything, qos0, sessions }: Targets): number => 120 + 8 * (everything.length + qos0.length) + 48 * sessions.length
 
 export class RoutingTable {
   readonly #routes = new FilterTrie<Route>()
@@ -53,9 +77,9 @@ export class RoutingTable {
   /** Nodes that are asserting their routes anew → the filters that they have named so far. */
   readonly #anew = new Map<string, Set<string>>()
   #sessionCount = 0
+  #filterBytes = 0
   #version = 0
-  /** Per array that the trie returned for a topic (the same array while no filter of the topic comes or goes). */
-  #cache = new WeakMap<readonly Route[], Cached>()
+  readonly #targets = new MatchCache<Route, Targets>(this.#routes, targetsOf, bytesOfTargets)
 
   /** Grows with every change: while it is the same, what was matched is. */
   get version(): number {
@@ -89,6 +113,7 @@ export class RoutingTable {
     if (route === undefined) {
       route = { filter, nodes: undefined, sid: undefined, options: 0, sessions: undefined, version: 0 }
       this.#routes.add(filter, route)
+      this.#filterBytes += filterBytes(filter)
     }
     return route
   }
@@ -96,7 +121,9 @@ export class RoutingTable {
   #changed(route: Route): void {
     this.#version++
     route.version++
-    if (route.nodes === undefined && route.sid === undefined && route.sessions === undefined) this.#routes.delete(route.filter)
+    if (route.nodes !== undefined || route.sid !== undefined || route.sessions !== undefined) return
+    this.#routes.delete(route.filter)
+    this.#filterBytes -= filterBytes(route.filter)
   }
 
   /** A session's subscription with a queue behind it; undefined options: it is gone. Applying it again changes nothing. */
@@ -166,6 +193,11 @@ export class RoutingTable {
     return this.#sessionCount
   }
 
+  /** Memory that the routes take, roughly. */
+  get bytes(): number {
+    return this.#filterBytes + this.#sessionCount * sessionBytes
+  }
+
   /** Routes of nodes. */
   get size(): number {
     let size = 0
@@ -175,31 +207,7 @@ export class RoutingTable {
 
   /** The nodes for a topic. Cached: O(matching filters) when nothing changed. */
   match(topic: string): Targets {
-    const routes = this.#routes.match(topic)
-    let version = 0
-    for (let i = 0; i < routes.length; i++) version += routes[i]!.version // versions only grow: an equal sum means no change
-    const cached = this.#cache.get(routes)
-    if (cached !== undefined && cached.version === version) return cached
-    const kinds = new Map<string, number>()
-    const targets = new Map<string, SessionTarget>()
-    const session = (sid: string, options: number): void => {
-      const granted = options & SessionOption.qos
-      const { qos, ownQos } = targets.get(sid) ?? noTarget
-      targets.set(sid, { sid, qos: Math.max(qos, granted), ownQos: (options & SessionOption.noLocal) === 0 ? Math.max(ownQos, granted) : ownQos })
-    }
-    for (const { nodes, sid, options, sessions } of routes) {
-      nodes?.forEach((kind, nodeId) => kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind))
-      if (sid !== undefined) session(sid, options)
-      if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
-    }
-    const cache: Cached = {
-      version,
-      everything: [...kinds].filter(([, kind]) => (kind & RouteKind.everything) !== 0).map(([nodeId]) => nodeId),
-      qos0: [...kinds.keys()],
-      sessions: [...targets.values()],
-    }
-    this.#cache.set(routes, cache)
-    return cache
+    return this.#targets.match(topic)
   }
 
   /** Every route, for comparing the tables of nodes. */

@@ -20,6 +20,14 @@ export function hasWildcard(filter: string): boolean {
   return filter.includes('+') || filter.includes('#')
 }
 
+/** Memory that a filter takes in a table of a node, bytes, roughly: one with wildcards has an object for each level, unless it shares them. */
+export function filterBytes(filter: string): number {
+  if (!hasWildcard(filter)) return 256 + 2 * filter.length
+  let levels = 1
+  for (let at = filter.indexOf('/'); at >= 0; at = filter.indexOf('/', at + 1)) levels++
+  return 256 + 2 * filter.length + 120 * levels
+}
+
 /** Whether `filter` matches `topic`: the plain rule of section 4.7, which the tries are tested against. */
 export function filterMatches(filter: string, topic: string): boolean {
   if (topic.startsWith('$') && !filter.startsWith('$')) return filter === topic // [MQTT-4.7.2-1]: `+…` and `#` do not match `$…`

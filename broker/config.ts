@@ -24,6 +24,7 @@ const redisUrl = z.string().superRefine((text, context) => {
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
 })
 
+const whole = (min: number, max: number): z.ZodType<number> => z.coerce.number().int().min(min).max(max)
 const positiveMs = z.coerce.number().int().min(1)
 
 interface Option {
@@ -85,6 +86,17 @@ export const options = {
   leaseMs: { schema: z.coerce.number().int().min(3_000).default(limits.leaseMs), about: 'time without a sign of life after which the others may declare this node dead; the same on every node', shape: 'ms', hint: 'Use 3000 or more milliseconds' },
   durabilityReplicas: { schema: z.coerce.number().int().min(0).default(0), about: 'replicas of Redis that must have a message before it is acknowledged (WAIT); with 0 a failover may lose what was acknowledged just before it; the same on every node', shape: 'count', hint: 'Use a whole number: at least as many as may be promoted, or 0' },
   queueMessagesMax: { schema: z.coerce.number().int().min(1).default(limits.queueMessagesMax), about: 'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
+  sessionExpirySecondsMax: { schema: whole(1, 0xfffffffe).default(limits.sessionExpirySecondsMax), about: 'longest time that a session outlives its connection, in seconds; who asks for more gets this; the same on every node', shape: 's', hint: 'Use a number of seconds, from 1 to 4294967294' },
+  clientIdBytesMax: { schema: whole(23, 65_535).default(limits.clientIdBytesMax), about: 'longest Client Identifier, in bytes', shape: 'bytes', hint: 'Use a number from 23 to 65535' },
+  connectBytesMax: { schema: whole(1_024, 268_435_455).default(limits.connectBytesMax), about: 'largest CONNECT packet accepted, in bytes', shape: 'bytes', hint: 'Use a number from 1024 to 268435455' },
+  connectionsMax: { schema: whole(1, 10_000_000).default(limits.connectionsMax), about: 'connections of this node; one more is refused', shape: 'count', hint: 'Use a whole number, 1 or more' },
+  connectingMax: { schema: whole(1, 10_000_000).default(limits.connectingMax), about: 'connections that have not sent their CONNECT; one more, and the oldest of them goes', shape: 'count', hint: 'Use a whole number, 1 or more' },
+  subscriptionsMax: { schema: whole(1, 100_000_000).default(limits.subscriptionsMax), about: 'subscriptions of one client; one more is refused', shape: 'count', hint: 'Use a whole number, 1 or more' },
+  subscriptionBytesMax: { schema: whole(1_024, 2 ** 40).default(limits.subscriptionBytesMax), about: 'memory that the subscriptions of one client may cost, in bytes (about 800 for a short one, 240 more for each level of one with wildcards); one more is refused', shape: 'bytes', hint: 'Use a number of bytes, 1024 or more' },
+  routingBytesMax: { schema: whole(1_024, 2 ** 40).default(limits.routingBytesMax), about: 'memory that all subscriptions of the cluster may cost this node, in bytes; it takes no more of them beyond it', shape: 'bytes', hint: 'Use a number of bytes, 1024 or more' },
+  topicBytesMax: { schema: whole(1, 65_535).default(limits.topicBytesMax), about: 'longest filter and topic, in bytes', shape: 'bytes', hint: 'Use a number from 1 to 65535' },
+  topicLevelsMax: { schema: whole(1, limits.topicLevelsMax).default(limits.topicLevelsMax), about: 'levels that a filter or topic may have', shape: 'count', hint: 'Use a number from 1 to 100' },
+  receiveMaximum: { schema: whole(1, 65_535).default(limits.receiveMaximum), about: 'publishes of one client that are not acknowledged; a client of MQTT 5 that sends more is disconnected', shape: 'count', hint: 'Use a number from 1 to 65535' },
 } as const satisfies Record<string, Option>
 
 type OptionName = keyof typeof options

@@ -1,11 +1,14 @@
 // What a connection needs of the node around it: broker/engine.ts and broker/dispatch.ts give it. No state.
 import type { Message, SessionHolder } from '../bridge/index.ts'
+import type { Config } from './config.ts'
 import type { Match } from './delivery/local-table.ts'
+import type { RefusalCause } from './refusals.ts'
+import type { ReaderLimits } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
 
 export interface ConnectionHost<Connection> {
-  readonly packetBytesMax: number
-  readonly topicAliasMax: number
+  readonly config: Config
+  readonly readerLimits: ReaderLimits
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
   /** Any packet that is not ours: Aedes has it. */
@@ -14,6 +17,8 @@ export interface ConnectionHost<Connection> {
   dropped(cause: DropCause, qos: number): void
   /** A bug: delivering one message threw. That message is passed by, and the bug named. */
   failed(error: unknown, qos: number): void
+  /** Counts what a bound refused. */
+  refused(cause: RefusalCause): void
   violated(connection: Connection, violation: ProtocolViolation): void
   /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
   slow(connection: Connection, topic: string): void

@@ -19,7 +19,7 @@ import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import { isReserved, PacketType, type Will } from './wire/control-packets.ts'
 import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
-import type { ProtocolViolation } from './wire/properties.ts'
+import { ProtocolViolation } from './wire/properties.ts'
 import { publishFrame, refusingConnack } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
@@ -47,6 +47,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** Publishes that are not stored yet. */
   #publishing = 0
   #publishingBytes = 0
+  /** QoS 1 publishes among them. */
+  #qos1 = 0
   /** QoS 0 publishes among them: retained ones, and those behind one. */
   #retaining = 0
   #held = false
@@ -74,7 +76,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   constructor(stream: Duplex, host: ConnectionHost<Connection>) {
     this.stream = stream
     this.#host = host
-    this.#reader = new PacketReader(this, host)
+    this.#reader = new PacketReader(this, host.readerLimits)
     this.outbox = new Outbox(stream, outboxLimits, this)
   }
 
@@ -178,6 +180,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.#farewell = 'written'
   }
 
+  /** A valid CONNECT is refused. */
+  refuse(reasonCode: number): void {
+    const refusal = refusingConnack(this.#reader.level, reasonCode)
+    if (refusal !== undefined) this.outbox.push(refusal)
+    this.toldWhy()
+    this.client.close()
+  }
+
   /** Closes the connection. A client that was told why gets a moment for reading it. */
   destroy(): void {
     if (this.#farewell === 'none') this.stream.destroy()
@@ -221,14 +231,17 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (qos === 0 && !retain && this.#retaining === 0) return this.#host.publish(this.#message(topic, payload, 0, false, properties, expirySeconds), this, undefined)
     if (qos === 0) this.#retaining++
     if (qos === 2 && !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))) return
+    if (qos === 1) this.#qos1++
+    if (qos > 0) this.#checkReceiveMaximum()
     const bytes = payload.length + topic.length
     this.#publishing++
     this.#requests?.published()
     this.#publishingBytes += bytes
-    if (this.#publishing >= limits.publishingMax || this.#publishingBytes >= limits.publishingBytesMax) this.#hold()
+    if (this.#publishing >= this.#host.config.receiveMaximum || this.#publishingBytes >= limits.publishingBytesMax) this.#hold()
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     const done = (): void => {
       this.#publishing--
+      if (qos === 1) this.#qos1--
       this.#requests?.completed()
       this.#publishingBytes -= bytes
       if (this.#publishing === 0) this.#whenPublished?.()
@@ -242,6 +255,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     }
     if (qos < 2) this.#host.publish(message, this, done)
     else this.#incoming.record(messageId, (n) => this.#closed ? done() : this.#host.publish({ ...message, origin: { sid: this.session?.sid ?? '', n } }, this, done))
+  }
+
+  /** QoS 1 is held back before it comes to that: only what waits for its PUBREL leads here. Who was told nothing (3.1.1) may have more. */
+  #checkReceiveMaximum(): void {
+    const { receiveMaximum } = this.#host.config
+    const open = this.#qos1 + (this.#known?.open ?? 0)
+    if (open <= (this.#mqtt5 ? receiveMaximum : receiveMaximum * limits.unannouncedFactor)) return
+    throw new ProtocolViolation(ReasonCode.receiveMaximumExceeded, `${open} publishes that are not acknowledged`, 'receive-maximum') // (4.9)
   }
 
   #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
@@ -424,7 +445,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   #goOn(): void {
     if (this.#requests?.goOn() === false) this.#requests = undefined
-    if (!this.#held || this.#publishing > limits.publishingMax / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || (this.#requests?.waiting ?? 0) > 0) return
+    if (!this.#held || this.#publishing > this.#host.config.receiveMaximum / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || (this.#requests?.waiting ?? 0) > 0) return
     this.#held = false
     this.#reader.resume()
     this.#readOn()

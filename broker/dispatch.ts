@@ -3,11 +3,14 @@
 // State: the subscriptions and sessions of this node's connections; gone with it.
 import { diagnostics, isExpired, RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
+import type { Config } from './config.ts'
 import type { DropCause } from './connection-host.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
+import { SubscriptionBounds, type FilterRefusal } from './delivery/subscription-bounds.ts'
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
+import type { RefusalCause } from './refusals.ts'
 
 /** Replays of one connection under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
 const replaysMax = 20
@@ -15,6 +18,7 @@ const replaysMax = 20
 export interface DispatchEvents {
   onPublish(qos: number): void
   onDrop(cause: DropCause, qos: number): void
+  onRefusal(cause: RefusalCause): void
   onClient(): void
   onClientGone(): void
   onClientError(clientId: string | undefined, error: Error): void
@@ -23,19 +27,21 @@ export interface DispatchEvents {
 }
 
 export class Dispatch implements EngineHost, Receiver {
-  readonly packetBytesMax: number
+  readonly config: Config
   readonly #events: DispatchEvents
   readonly #table = new LocalTable<Connection>()
   readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) => this.#plane.hold(topic, held))
+  readonly #bounds: SubscriptionBounds<Connection>
   readonly #bySid = new Map<string, Connection>()
   readonly #releasing = new Set<Promise<void>>()
   readonly #replays = new WeakMap<Connection, { count: number; readonly lanes: Promise<void>[] }>()
   #plane!: DataPlane
   #connections: Iterable<Connection> = []
 
-  constructor(packetBytesMax: number, events: DispatchEvents) {
-    this.packetBytesMax = packetBytesMax
+  constructor(config: Config, events: DispatchEvents) {
+    this.config = config
     this.#events = events
+    this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
   }
 
   attach(plane: DataPlane, connections: Iterable<Connection> = []): void {
@@ -92,6 +98,7 @@ export class Dispatch implements EngineHost, Receiver {
     const before = this.#table.get(filter, connection)
     const [kind, old] = [kindOf(subscription), before === undefined ? undefined : kindOf(before)]
     this.#table.add(filter, connection, subscription)
+    if (before === undefined) this.#bounds.added(connection, filter)
     if (kind === old) return
     try {
       await this.#plane.subscribed(filter, kind)
@@ -104,7 +111,12 @@ export class Dispatch implements EngineHost, Receiver {
     const options = this.#table.get(filter, connection)
     if (options === undefined) return
     this.#table.remove(filter, connection)
+    this.#bounds.removed(connection, filter)
     this.#plane.unsubscribed(filter, kindOf(options))
+  }
+
+  refusalOf(connection: Connection, filter: string): FilterRefusal | undefined {
+    return this.#table.get(filter, connection) === undefined ? this.#bounds.refusal(connection, filter) : undefined
   }
 
   /** The filters are gone for good, not only because the connection ends. */
@@ -172,6 +184,10 @@ export class Dispatch implements EngineHost, Receiver {
   failed(error: unknown, qos: number): void {
     this.#events.onDrop('failed', qos)
     diagnostics.failed.publish({ where: 'delivery', error })
+  }
+
+  refused(cause: RefusalCause): void {
+    this.#events.onRefusal(cause)
   }
 
   slow(connection: Connection, topic: string): void {
@@ -242,6 +258,7 @@ export class Dispatch implements EngineHost, Receiver {
 
   released(connection: Connection, farewell: boolean): void {
     const { session } = connection
+    this.#bounds.gone(connection)
     if (session === undefined) return
     connection.session = undefined
     if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)

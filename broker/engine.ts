@@ -15,6 +15,7 @@ import type { Config } from './config.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
+import type { FilterRefusal } from './delivery/subscription-bounds.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import { isReserved, PacketType } from './wire/control-packets.ts'
@@ -39,7 +40,7 @@ interface AedesInsides extends EventEmitter {
 }
 
 /** What a node does for its engine. */
-export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' | 'handle' | 'topicAliasMax'> {
+export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' | 'handle' | 'readerLimits'> {
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
@@ -47,6 +48,8 @@ export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' 
   /** Resolves when every node can know of the subscription: then SUBACK is sent. */
   subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void>
   unsubscribed(connection: Connection, filter: string): void
+  /** Why the connection may not subscribe to a filter; undefined: it may. */
+  refusalOf(connection: Connection, filter: string): FilterRefusal | undefined
   /** SUBACK is on its way: Retained Messages may follow. */
   replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void
   /** Whether anybody in the cluster subscribed to what `topic` matches. */
@@ -124,6 +127,8 @@ export class Engine {
   readonly #connectionHost: ConnectionHost<Connection>
   #enqueue: Enqueue | undefined
   readonly #open = new Set<Connection>()
+  /** Those of them that have not sent their CONNECT, the oldest first. */
+  readonly #connecting = new Set<Connection>()
   /** Client Identifier → the connection that claimed its session last. */
   readonly #claimed = new Map<string, Connection>()
   #noted: Noted | undefined
@@ -146,7 +151,8 @@ export class Engine {
       maxTopicLevels: limits.topicLevelsMax,
       maxClientsIdLength: 65_535, // [MQTT-3.1.3-5] lets a server take more than 23 bytes; devices use them
       topicAliasMaximum: limits.topicAliasMax,
-      receiveMaximum: limits.publishingMax,
+      receiveMaximum: config.receiveMaximum,
+      sessionExpiryIntervalLimit: config.sessionExpirySecondsMax, // told in CONNACK where it is less than was asked for (3.2.2.3.2)
     }) as unknown as AedesInsides
     // Keyed by what comes over the wire: no prototype, so that a client named `__proto__` is just a client.
     this.#aedes.clients = Object.create(null) as Record<string, AedesClient>
@@ -187,9 +193,28 @@ export class Engine {
     strip(client)
     client.subscriptions = new Proxy(Object.create(null) as Record<string, AedesSubscription>, new Trap(connection, this.#note))
     this.#open.add(connection)
+    this.#connecting.add(connection)
     connection.client = client
     stream[connectionOf] = connection
     stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', this.#closed)
+    if (this.#connecting.size > this.#host.config.connectingMax) this.#dropOldest()
+  }
+
+  /** Who is slow to say who it is makes room: of honest clients CONNECT comes at once. */
+  #dropOldest(): void {
+    const [oldest] = this.#connecting
+    this.#connecting.delete(oldest!)
+    this.#host.refused('connecting')
+    oldest!.destroy()
+  }
+
+  /** CONNECT came. False: there are as many clients as there may be, and it is told. */
+  #admit(connection: Connection): boolean {
+    this.#connecting.delete(connection)
+    if (this.#open.size - this.#connecting.size <= this.#host.config.connectionsMax) return true
+    this.#host.refused('connections')
+    connection.refuse(ReasonCode.quotaExceeded)
+    return false
   }
 
   readonly #closed = (() => {
@@ -200,6 +225,7 @@ export class Engine {
       connection.client.close()
       connection.closed()
       engine.#open.delete(connection)
+      engine.#connecting.delete(connection)
       if (engine.#open.size === 0) engine.#whenEmpty?.()
       if (engine.#claimed.get(connection.clientId) === connection) engine.#claimed.delete(connection.clientId)
     }
@@ -209,6 +235,7 @@ export class Engine {
   #handle(connection: Connection, type: number, frame: Buffer): void {
     const { client } = connection
     if (type === PacketType.subscribe || type === PacketType.unsubscribe) return void this.#handleParts(client, new Parts(frame, client.version)).catch((error: unknown) => client.emit('error', error))
+    if (type === PacketType.connect && !this.#admit(connection)) return
     try {
       this.#hand(client, parse(frame, type === PacketType.connect ? 0 : client.version))
     } catch (error) {
@@ -223,8 +250,19 @@ export class Engine {
       if (parts.isFull) await parts.room()
       if (slice.isOver) await slice.next()
       if (client.closed) return
-      this.#hand(client, part)
+      const refused = part.cmd === 'subscribe' ? this.#refusal(client.conn.connection, part.subscriptions[0]!.topic) : undefined
+      if (refused === undefined) this.#hand(client, part)
+      else mqttPacket.writeToStream({ cmd: 'suback', messageId: part.messageId!, granted: [refused] }, client.conn as unknown as NodeJS.WritableStream, { protocolVersion: client.version }) // as Aedes would
     }
+  }
+
+  /** What SUBACK says of a filter that the connection may not have. */
+  #refusal(connection: Connection, filter: string): number | undefined {
+    const cause = this.#host.refusalOf(connection, filter)
+    if (cause === undefined) return undefined
+    this.#host.refused(cause)
+    if (!connection.mqtt5) return 0x80 // [MQTT-3.9.3-2]
+    return cause.startsWith('topic-') ? ReasonCode.topicFilterInvalid : ReasonCode.quotaExceeded
   }
 
   #hand(client: AedesClient, packet: Packet): void {
@@ -236,7 +274,8 @@ export class Engine {
 
   #hostOfConnections(): ConnectionHost<Connection> {
     return {
-      packetBytesMax: this.#host.packetBytesMax, topicAliasMax: limits.topicAliasMax,
+      config: this.#host.config, readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
+      refused: (cause) => this.#host.refused(cause),
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
       failed: (error, qos) => this.#host.failed(error, qos),
@@ -249,6 +288,7 @@ export class Engine {
       released: (connection, farewell) => this.#host.released(connection, farewell),
       violated: (connection, violation) => {
         this.#host.onClientError(connection.clientId, violation)
+        if (violation.bound !== undefined) this.#host.refused(violation.bound)
         connection.client.disconnect({ reasonCode: violation.reasonCode })
       },
     }

@@ -7,8 +7,26 @@ export const limits = {
   connectTimeoutMs: 10_000,
   /** How long a client that reads nothing may hold its connection while data waits for it. */
   drainTimeoutMs: 60_000,
-  /** Levels of a filter, Aedes' hard ceiling, and of a Topic Name. */
+  /** Levels of a filter, Aedes' hard ceiling, and of a Topic Name: each costs every node memory. */
   topicLevelsMax: 100,
+  /** Bytes of a filter and of a Topic Name: by default what the standard has room for. */
+  topicBytesMax: 65_535,
+  /** Bytes of a Client Identifier: it stands in keys, logs and entries of the journal. A longer one is refused with 0x85. */
+  clientIdBytesMax: 1_024,
+  /** Bytes of CONNECT, which is all that a stranger may make us keep: a Will, a user name and a password of 64 KiB each fit in. */
+  connectBytesMax: 384 * 1024,
+  /** Connections of a node; one more is refused with 0x97. */
+  connectionsMax: 200_000,
+  /** Connections that have not sent their CONNECT: one more, and the oldest of them goes. */
+  connectingMax: 5_000,
+  /** Subscriptions of one client: one more is refused with 0x97. */
+  subscriptionsMax: 100_000,
+  /** What the subscriptions of one client may cost this node in memory, bytes (bridge/topic.ts): one more is refused with 0x97. */
+  subscriptionBytesMax: 96 * 1024 * 1024,
+  /** What all subscriptions here, and all routes of the cluster, may cost a node: no more are taken at this one. */
+  routingBytesMax: 1024 * 1024 * 1024,
+  /** Longest Session Expiry Interval: who asks for more, or for ever, gets this, and is told in CONNACK. */
+  sessionExpirySecondsMax: 90 * 24 * 3_600,
   /** How long a graceful stop may take before connections are cut. */
   shutdownMs: 5_000,
   /** Clients told to go elsewhere per 10 ms during a graceful stop, so that they do not all knock at once. */
@@ -21,8 +39,13 @@ export const limits = {
   queueMessagesMax: 100_000,
   /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum. */
   topicAliasMax: 100,
-  /** QoS ≥ 1 publishes of one connection that are not acknowledged: beyond it we stop reading. Advertised as Receive Maximum. */
-  publishingMax: 1_000,
+  /**
+   * Advertised as Receive Maximum: QoS ≥ 1 publishes of one connection that are not acknowledged. At so many we stop reading; QoS 2 ones
+   * that are not released cannot be held back, one more ends the connection with 0x93.
+   */
+  receiveMaximum: 1_000,
+  /** QoS 2 publishes that are not released, of a connection that was told no Receive Maximum (3.1.1), as many times as of one that was. */
+  unannouncedFactor: 10,
   /** The same in bytes: with all that waits before it in a node, it is what a small message of another client may have to wait for. */
   publishingBytesMax: 256 * 1024,
   /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another. */

@@ -2,13 +2,15 @@
 // Counters live in this process and start at 0 with it.
 import { bridgeErrors, isRedis } from '../bridge/index.ts'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { refusalCauses } from './refusals.ts'
 
 export class Metrics {
   readonly registry = new Registry()
   readonly connections = new Gauge({ name: 'aedes_cluster_connections', help: 'clients connected to this node', registers: [this.registry] })
   readonly connects = new Counter({ name: 'aedes_cluster_connects_total', help: 'clients that completed a CONNECT', registers: [this.registry] })
   readonly published = new Counter({ name: 'aedes_cluster_publishes_received_total', help: 'PUBLISH packets taken from clients', labelNames: ['qos'], registers: [this.registry] })
-  readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused', labelNames: ['cause', 'qos'], registers: [this.registry] })
+  readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, events (of $SYS, while Redis is away)', labelNames: ['cause', 'qos'], registers: [this.registry] })
+  readonly refused = new Counter({ name: 'aedes_cluster_refusals_total', help: 'what a bound refused, by cause: a filter (topic-levels, topic-bytes, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting), or what ended one (receive-maximum, packet-bytes, alias-bytes)', labelNames: ['cause'], registers: [this.registry] })
   readonly nodes = new Gauge({ name: 'aedes_cluster_nodes', help: 'nodes alive in the cluster as this node knows it', registers: [this.registry] })
   readonly garbage = new Counter({ name: 'aedes_cluster_garbage_total', help: 'entries in Redis that were not ours or not whole, skipped', labelNames: ['where'], registers: [this.registry] })
   readonly later = new Counter({ name: 'aedes_cluster_later_records_total', help: 'records that a later version wrote and this one did not understand: kept where they are stored, passed by where they travel', labelNames: ['where'], registers: [this.registry] })
@@ -28,6 +30,7 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry })
     for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
     for (const [code, { kind }] of Object.entries(bridgeErrors)) if (isRedis(kind) || kind === 'damaged') this.redisErrors.inc({ code }, 0)
+    for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event
   }
 
   publish(qos: number): void {

@@ -100,9 +100,10 @@ export class Node {
   }
 
   async #join(bridge: Bridge): Promise<Boot> {
-    const dispatch = new Dispatch(this.config.packetBytesMax, {
+    const dispatch = new Dispatch(this.config, {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
+      onRefusal: (cause) => this.metrics.refused.inc({ cause }),
       onClient: () => { this.metrics.connects.inc(); this.metrics.connections.inc() },
       onClientGone: () => this.metrics.connections.dec(),
       onClientError: (clientId, error) => {

@@ -13,6 +13,8 @@ interface Publish {
 export class Incoming {
   readonly #publishes = new Map<number, Publish>()
   readonly #stored: StoredSession | undefined
+  /** Publishes of this connection that are not released yet. */
+  open = 0
 
   constructor(stored: StoredSession | undefined) {
     this.#stored = stored
@@ -22,6 +24,7 @@ export class Incoming {
   /** A PUBLISH came. False: it came before and is not to be published; `again` when its PUBREC is to be sent again. */
   begin(messageId: number, again: () => void): boolean {
     const known = this.#publishes.get(messageId)
+    if (known === undefined || known.state === 'known') this.open++
     if (known === undefined) this.#publishes.set(messageId, { n: 0, state: 'publishing' })
     else if (known.state === 'known') known.state = 'publishing' // who had it may have died on the way: it goes out again under its number
     else {
@@ -49,6 +52,8 @@ export class Incoming {
 
   /** PUBREL came; `done` when PUBCOMP may be sent, with false when there was nothing to release. */
   release(messageId: number, done: (known: boolean) => void): void {
+    const known = this.#publishes.get(messageId)
+    if (known !== undefined && known.state !== 'known') this.open--
     if (!this.#publishes.delete(messageId)) done(false)
     else if (this.#stored === undefined) done(true)
     else this.#stored.forget(messageId, () => done(true))

@@ -1,7 +1,7 @@
 // Who of this node's connections gets what: filter → subscriptions of live connections, merged per connection when
 // several filters of one connection match (one copy at the highest QoS with every Subscription Identifier).
 // State: this process, gone with it; what other nodes must know of it goes through the bridge's routes.
-import { FilterTrie, SmallMap } from '../../bridge/index.ts'
+import { FilterTrie, MatchCache, SmallMap } from '../../bridge/index.ts'
 
 /** The options of one subscription as granted (MQTT 5 section 3.8.3.1). */
 export interface SubscriptionOptions {
@@ -40,11 +40,6 @@ export interface Match<Subscriber> {
   readonly queued: Queued
 }
 
-interface Cached<Subscriber> {
-  readonly version: number
-  readonly matches: readonly Match<Subscriber>[]
-}
-
 function merge<Subscriber>(subscriber: Subscriber, all: readonly Subscription[]): Match<Subscriber> {
   const ways = new Set(all.map(({ queued }) => queued))
   const identifiers = all.flatMap(({ identifier }) => identifier ?? [])
@@ -58,9 +53,28 @@ function merge<Subscriber>(subscriber: Subscriber, all: readonly Subscription[])
   }
 }
 
+function mergeAll<Subscriber extends object>(filters: readonly Filter<Subscriber>[]): readonly Match<Subscriber>[] {
+  const bySubscriber = new Map<Subscriber, Subscription[]>()
+  for (const { subscriptions } of filters) {
+    subscriptions.forEach((options, subscriber) => {
+      const known = bySubscriber.get(subscriber)
+      if (known === undefined) bySubscriber.set(subscriber, [options])
+      else known.push(options)
+    })
+  }
+  return [...bySubscriber].map(([subscriber, all]) => merge(subscriber, all))
+}
+
+/** Memory: an object and a place for each, and their identifiers. */
+function bytesOfMatches(matches: readonly Match<object>[]): number {
+  let bytes = 32
+  for (const { identifiers } of matches) bytes += 88 + (identifiers === undefined ? 0 : 32 + 8 * identifiers.length)
+  return bytes
+}
+
 export class LocalTable<Subscriber extends object> {
   readonly #filters = new FilterTrie<Filter<Subscriber>>()
-  #cache = new WeakMap<readonly Filter<Subscriber>[], Cached<Subscriber>>()
+  readonly #matches = new MatchCache<Filter<Subscriber>, readonly Match<Subscriber>[]>(this.#filters, mergeAll, bytesOfMatches)
 
   /** Adds or replaces a subscription. */
   add(filter: string, subscriber: Subscriber, subscription: Subscription): void {
@@ -86,22 +100,7 @@ export class LocalTable<Subscriber extends object> {
 
   /** The deliveries for a topic. Cached: O(matching filters) when nothing changed. */
   match(topic: string): readonly Match<Subscriber>[] {
-    const filters = this.#filters.match(topic)
-    let version = 0
-    for (let i = 0; i < filters.length; i++) version += filters[i]!.version // versions only grow: an equal sum means no change
-    const cached = this.#cache.get(filters)
-    if (cached !== undefined && cached.version === version) return cached.matches
-    const bySubscriber = new Map<Subscriber, Subscription[]>()
-    for (const { subscriptions } of filters) {
-      subscriptions.forEach((options, subscriber) => {
-        const known = bySubscriber.get(subscriber)
-        if (known === undefined) bySubscriber.set(subscriber, [options])
-        else known.push(options)
-      })
-    }
-    const matches = [...bySubscriber].map(([subscriber, all]) => merge(subscriber, all))
-    this.#cache.set(filters, { version, matches })
-    return matches
+    return this.#matches.match(topic)
   }
 
   /** The delivery of `subscriber`'s own message to itself: what is left without its No Local subscriptions [MQTT-3.8.3-3]. */

@@ -2,7 +2,6 @@
 // Aedes 2.0.0-beta.1 and mqtt-packet check MQTT 5 input hardly at all; one CONNECT with a doubled property would end the
 // process. Nothing of Aedes sees a packet that has not passed here. No state.
 import { isValidFilter } from '../../bridge/index.ts'
-import { limits } from '../limits.ts'
 import { ReasonCode } from '../reason-codes.ts'
 import { allowedProperties, checkUtf8, malformed, propertyIds, protocolError, ProtocolViolation, scanProperties, skipString } from './properties.ts'
 
@@ -11,6 +10,13 @@ export const PacketType = {
   connect: 1, connack: 2, publish: 3, puback: 4, pubrec: 5, pubrel: 6, pubcomp: 7, subscribe: 8, suback: 9,
   unsubscribe: 10, unsuback: 11, pingreq: 12, pingresp: 13, disconnect: 14, auth: 15,
 } as const
+
+/** How long names may be that come over the wire. */
+export interface NameLimits {
+  readonly clientIdBytesMax: number
+  readonly topicBytesMax: number
+  readonly topicLevelsMax: number
+}
 
 /** The protocol level of a CONNECT: 3 (MQIsdp), 4 or 5; anything else is for Aedes to refuse politely. */
 export function connectLevel(bytes: Buffer, body: number, end: number): number {
@@ -51,7 +57,7 @@ export interface Connect {
  * A CONNECT of an unknown level is not looked into.
  * @throws ProtocolViolation
  */
-export function checkConnect(bytes: Buffer, body: number, end: number): Connect {
+export function checkConnect(bytes: Buffer, body: number, end: number, limits: NameLimits): Connect {
   const level = connectLevel(bytes, body, end)
   if (level < 3 || level > 5) return { keeps: false, will: undefined }
   let at = skipString(bytes, body, end) + 1
@@ -69,9 +75,12 @@ export function checkConnect(bytes: Buffer, body: number, end: number): Connect 
       if (id === propertyIds.sessionExpiryInterval) keeps = bytes.readUInt32BE(value) > 0
     })
   }
+  if (at + 2 <= end && bytes.readUInt16BE(at) > limits.clientIdBytesMax) {
+    throw new ProtocolViolation(ReasonCode.clientIdentifierNotValid, `a Client Identifier of ${bytes.readUInt16BE(at)} bytes`, 'client-id') // [MQTT-3.1.3-8]
+  }
   at = skipString(bytes, at, end)
   let will: Will | undefined
-  if (hasWill) ({ will, at } = willAt(bytes, at, end, level, willQos as 0 | 1 | 2, (flags & 0x20) !== 0))
+  if (hasWill) ({ will, at } = willAt(bytes, at, end, level, willQos as 0 | 1 | 2, (flags & 0x20) !== 0, limits))
   if ((flags & 0x80) !== 0) at = skipString(bytes, at, end)
   if ((flags & 0x40) !== 0) at = skipBinary(bytes, at, end)
   if (at !== end) throw malformed('bytes behind the end of CONNECT')
@@ -79,10 +88,10 @@ export function checkConnect(bytes: Buffer, body: number, end: number): Connect 
 }
 
 /** What it holds is copied: a will waits for as long as its connection lasts. What PUBLISH would be refused for, CONNECT is. */
-function willAt(bytes: Buffer, at: number, end: number, level: number, qos: 0 | 1 | 2, retain: boolean): { will: Will; at: number } {
-  const { properties, expirySeconds, delaySeconds, at: topicAt } = level === 5 ? messageProperties(bytes, at, end, allowedProperties.will) : noProperties(at)
+function willAt(bytes: Buffer, at: number, end: number, level: number, qos: 0 | 1 | 2, retain: boolean, limits: NameLimits): { will: Will; at: number } {
+  const { properties, expirySeconds, delaySeconds, at: topicAt } = level === 5 ? messageProperties(bytes, at, end, allowedProperties.will, limits) : noProperties(at)
   const topicEnd = skipString(bytes, topicAt, end)
-  checkTopicName(bytes, topicAt + 2, topicEnd)
+  checkTopicName(bytes, topicAt + 2, topicEnd, limits)
   const topic = bytes.toString('utf8', topicAt + 2, topicEnd)
   if (level === 5 && isReserved(topic)) throw new ProtocolViolation(ReasonCode.topicNameInvalid, 'a will on a topic of the broker') // 3.2.2.2
   const next = skipBinary(bytes, topicEnd, end)
@@ -109,7 +118,7 @@ export interface MessageProperties {
 const noProperties = (at: number): MessageProperties => ({ properties: undefined, expirySeconds: -1, topicAlias: 0, delaySeconds: 0, at })
 
 /** The properties that travel with a message, and those that end here. @throws ProtocolViolation */
-export function messageProperties(bytes: Buffer, offset: number, end: number, allowed: ReadonlySet<number>): MessageProperties {
+export function messageProperties(bytes: Buffer, offset: number, end: number, allowed: ReadonlySet<number>, limits: NameLimits): MessageProperties {
   let [expirySeconds, topicAlias, delaySeconds] = [-1, 0, 0]
   const kept: Buffer[] = []
   let [from, to] = [0, 0] // what is kept lies side by side mostly: thousands of User Properties are one piece
@@ -118,7 +127,7 @@ export function messageProperties(bytes: Buffer, offset: number, end: number, al
     else if (id === propertyIds.messageExpiryInterval) expirySeconds = bytes.readUInt32BE(value)
     else if (id === propertyIds.willDelayInterval) delaySeconds = bytes.readUInt32BE(value)
     else {
-      if (id === propertyIds.responseTopic) checkTopicName(bytes, value + 2, next) // [MQTT-3.3.2-14]
+      if (id === propertyIds.responseTopic) checkTopicName(bytes, value + 2, next, limits) // [MQTT-3.3.2-14]
       if (start !== to) {
         if (to > 0) kept.push(bytes.subarray(from, to))
         from = start
@@ -134,14 +143,15 @@ export function messageProperties(bytes: Buffer, offset: number, end: number, al
  * @throws ProtocolViolation when the Topic Name is empty or holds a wildcard [MQTT-3.3.2-2] [MQTT-4.7.3-1], or has more levels
  *   than a filter may have: each costs every node memory, and one name has room for 65,535
  */
-export function checkTopicName(bytes: Buffer, start: number, end: number): void {
+export function checkTopicName(bytes: Buffer, start: number, end: number, { topicLevelsMax, topicBytesMax }: NameLimits): void {
   if (start === end) throw protocolError('an empty Topic Name')
+  if (end - start > topicBytesMax) throw new ProtocolViolation(ReasonCode.topicNameInvalid, `a Topic Name of ${end - start} bytes`, 'topic-bytes')
   let levels = 1
   for (let i = start; i < end; i++) {
     if (bytes[i] === 0x2f) levels++
     else if (bytes[i] === 0x2b || bytes[i] === 0x23) throw new ProtocolViolation(ReasonCode.topicNameInvalid, 'a wildcard in a Topic Name')
   }
-  if (levels > limits.topicLevelsMax) throw new ProtocolViolation(ReasonCode.topicNameInvalid, `a Topic Name of ${levels} levels`)
+  if (levels > topicLevelsMax) throw new ProtocolViolation(ReasonCode.topicNameInvalid, `a Topic Name of ${levels} levels`, 'topic-levels')
 }
 
 function messageIdAt(bytes: Buffer, body: number, end: number): number {

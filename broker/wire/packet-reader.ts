@@ -8,7 +8,7 @@ import { ReasonCode } from '../reason-codes.ts'
 import { later, Slice, turnIsOver } from '../../bridge/index.ts'
 import {
   checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel,
-  messageIdAt, messageProperties, PacketType, type Connect, type Will,
+  messageIdAt, messageProperties, PacketType, type Connect, type NameLimits, type Will,
 } from './control-packets.ts'
 import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolation } from './properties.ts'
 
@@ -27,13 +27,19 @@ export interface PacketHandler {
   onCaughtUp(): void
 }
 
-export interface ReaderLimits {
+export interface ReaderLimits extends NameLimits {
   readonly packetBytesMax: number
+  /** The same of CONNECT: all that a stranger may make us keep. */
+  readonly connectBytesMax: number
   /** Highest Topic Alias that a client may use; 0 = none. */
   readonly topicAliasMax: number
 }
 
 const smallBytes = 4_096
+/** The topics of all aliases of a connection: a hundred of ordinary length, not a hundred of 64 KiB. */
+const aliasBytesMax = 256 * 1024
+/** `MQIsdp`, of MQTT 3.1. */
+const longestNameBytes = 6
 const noBytes = Buffer.alloc(0)
 const noParts: Buffer[] = []
 
@@ -55,6 +61,7 @@ export class PacketReader {
   #behind = false
   #closed = false
   #aliases: Map<number, string> | undefined
+  #aliasBytes = 0
   /** The last topic, as bytes and as string: publishers mostly stay with theirs, and one string keeps its hash. */
   #topicBytes: Buffer = noBytes
   #topic = ''
@@ -207,7 +214,8 @@ export class PacketReader {
       }
     }
     const end = body + length
-    if (end - start > this.#limits.packetBytesMax) throw new ProtocolViolation(ReasonCode.packetTooLarge, `a packet of ${end - start} bytes`)
+    if (this.#level === 0 && end - start > this.#limits.connectBytesMax) return this.#refuseConnect(bytes, start, body, end)
+    if (end - start > this.#limits.packetBytesMax) throw new ProtocolViolation(ReasonCode.packetTooLarge, `a packet of ${end - start} bytes`, 'packet-bytes')
     if (end > bytes.length) {
       this.#need = end - start
       return false
@@ -219,6 +227,16 @@ export class PacketReader {
     if (type === PacketType.publish && this.#level !== 0) this.#publish(bytes, first & 15, body, end)
     else this.#other(bytes, type, first & 15, start, body, end)
     return true
+  }
+
+  /** How it is told depends on its level, which stands first; the rest is not waited for. */
+  #refuseConnect(bytes: Buffer, start: number, body: number, end: number): false {
+    if (bytes[start]! >> 4 !== PacketType.connect) throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
+    const nameEnd = body + 2 > bytes.length ? body + 2 : body + 2 + Math.min(bytes.readUInt16BE(body), longestNameBytes)
+    this.#need = nameEnd + 1 - start
+    if (bytes.length <= nameEnd) return false
+    this.#level = connectLevel(bytes, body, end)
+    throw new ProtocolViolation(ReasonCode.packetTooLarge, `a CONNECT of ${end - start} bytes`, 'connect-bytes')
   }
 
   #publish(bytes: Buffer, flags: number, body: number, end: number): void {
@@ -239,7 +257,7 @@ export class PacketReader {
     if (this.#level === 5) {
       if (at < end && bytes[at] === 0) at++
       else {
-        const found = messageProperties(bytes, at, end, allowedProperties.publish)
+        const found = messageProperties(bytes, at, end, allowedProperties.publish, this.#limits)
         ;({ properties, expirySeconds: expiry, at } = found)
         if (found.topicAlias !== 0) topic = this.#aliased(found.topicAlias, topic)
       }
@@ -255,7 +273,7 @@ export class PacketReader {
       while (i < last.length && last[i] === bytes[start + i]) i++
       if (i === last.length && i > 0) return this.#topic
     }
-    checkTopicName(bytes, start, end)
+    checkTopicName(bytes, start, end, this.#limits)
     checkUtf8(bytes, start, end)
     this.#topicBytes = Buffer.from(bytes.subarray(start, end))
     this.#topic = bytes.toString('utf8', start, end)
@@ -266,6 +284,8 @@ export class PacketReader {
     if (alias > this.#limits.topicAliasMax) throw new ProtocolViolation(ReasonCode.topicAliasInvalid, 'a Topic Alias above the maximum') // [MQTT-3.3.2-9]
     this.#aliases ??= new Map()
     if (topic !== '') {
+      this.#aliasBytes += topic.length - (this.#aliases.get(alias)?.length ?? 0)
+      if (this.#aliasBytes > aliasBytesMax) throw new ProtocolViolation(ReasonCode.quotaExceeded, 'too long Topic Aliases', 'alias-bytes')
       this.#aliases.set(alias, topic)
       return topic
     }
@@ -282,7 +302,7 @@ export class PacketReader {
       case PacketType.connect:
         if (this.#level !== 0) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
         this.#level = connectLevel(bytes, body, end) // known, too, when the rest is refused
-        this.#connect = checkConnect(bytes, body, end)
+        this.#connect = checkConnect(bytes, body, end, this.#limits)
         break
       case PacketType.puback:
         checkAcknowledgement(bytes, body, end, this.#level)

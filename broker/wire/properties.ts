@@ -2,14 +2,18 @@
 // without decoding it. PUBLISH properties stay bytes from publisher to subscriber. No state.
 import { isUtf8 } from 'node:buffer'
 import { ReasonCode } from '../reason-codes.ts'
+import type { RefusalCause } from '../refusals.ts'
 
 /** A violation by a client; the connection ends with `reasonCode` (MQTT 5 section 4.13). */
 export class ProtocolViolation extends Error {
   readonly reasonCode: number
+  /** What the standard allows and a bound of ours does not: which bound, as the metric has it. */
+  readonly bound: RefusalCause | undefined
 
-  constructor(reasonCode: number, message: string) {
+  constructor(reasonCode: number, message: string, bound?: RefusalCause) {
     super(message)
     this.reasonCode = reasonCode
+    this.bound = bound
   }
 }
 

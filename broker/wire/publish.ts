@@ -3,6 +3,7 @@
 // that hang on the message while it is delivered, and the last head: who publishes one thing mostly publishes more of it.
 import type { IPublishPacket } from 'mqtt-packet'
 import { expiryFrom, secondsLeft, type Message } from '../../bridge/index.ts'
+import { ReasonCode } from '../reason-codes.ts'
 import { allowedProperties, propertyIds, scanProperties } from './properties.ts'
 
 const none = Buffer.alloc(0)
@@ -135,10 +136,16 @@ export function publishFrame(message: Message, mqtt5: boolean, qos: 0 | 1 | 2, r
   return frame
 }
 
+/** CONNACK's return codes of 3.1.1 for reason codes of MQTT 5. */
+const returnCodes = new Map<number, number>([
+  [ReasonCode.clientIdentifierNotValid, 2], [ReasonCode.quotaExceeded, 3], [ReasonCode.topicNameInvalid, 5],
+])
+
 /** A CONNACK that refuses, of a CONNECT that is not in order; under 3.1.1 only where it has a code for it [MQTT-3.1.4-1]. */
 export function refusingConnack(level: number, reasonCode: number): Buffer | undefined {
   if (level === 5) return Buffer.from([0x20, 3, 0, reasonCode, 0])
-  return (level === 3 || level === 4) && reasonCode === 0x90 ? Buffer.from([0x20, 2, 0, 5]) : undefined
+  const returnCode = returnCodes.get(reasonCode)
+  return (level === 3 || level === 4) && returnCode !== undefined ? Buffer.from([0x20, 2, 0, returnCode]) : undefined
 }
 
 /** Writes a PUBACK, PUBREC, PUBREL or PUBCOMP; the reason code goes to MQTT 5 clients when it is not 0. @returns its bytes, at most 5 */

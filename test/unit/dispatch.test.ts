@@ -7,7 +7,9 @@ import type { AedesClient } from '../../broker/aedes-client.ts'
 import type { ConnectionHost } from '../../broker/connection-host.ts'
 import { Connection } from '../../broker/connection.ts'
 import type { Match, SubscriptionOptions } from '../../broker/delivery/local-table.ts'
+import { loadConfig } from '../../broker/config.ts'
 import { Dispatch } from '../../broker/dispatch.ts'
+import { limits } from '../../broker/limits.ts'
 import { messageOf } from '../bridge/planes.ts'
 
 const nothing = (): void => undefined
@@ -15,7 +17,7 @@ const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({ qos, noLocal: false,
 
 /** A dispatch on a data plane of which the test says what it does. */
 function dispatchOn(plane: object): Dispatch {
-  const dispatch = new Dispatch(1_000, { onPublish: nothing, onDrop: nothing, onClient: nothing, onClientGone: nothing, onClientError: nothing, onError: (error) => { throw error }, onFenced: nothing })
+  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: nothing, onRefusal: nothing, onClient: nothing, onClientGone: nothing, onClientError: nothing, onError: (error) => { throw error }, onFenced: nothing })
   dispatch.attach(plane as DataPlane)
   return dispatch
 }
@@ -150,7 +152,7 @@ test('a topic that was published while its subscription is not everywhere yet is
     retained: async function* (filter: string) { if (filter === 'a/#') await otherEnds; else yield [retained] },
     replay: ({ topic }: Message) => Promise.resolve(queued.push(topic)), retainedOf: () => Promise.resolve([retained]),
   })
-  const host = { packetBytesMax: 1_000, topicAliasMax: 0, dropped: nothing, touch: nothing, drained: nothing } as unknown as ConnectionHost<Connection>
+  const host = { config: loadConfig({}, {}), readerLimits: { ...limits, topicAliasMax: 0 }, dropped: nothing, touch: nothing, drained: nothing } as unknown as ConnectionHost<Connection>
   const connection = new Connection(new PassThrough(), host)
   connection.client = { version: 5, receiveMaximum: 10, id: 'c', _keepaliveInterval: 0 } as AedesClient
   connection.lasting = true

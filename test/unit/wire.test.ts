@@ -4,6 +4,7 @@
 import { describe, expect, test } from 'vitest'
 import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
+import { limits } from '../../broker/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/wire/packet-reader.ts'
 import { allowedProperties, ProtocolViolation, readVariable, scanProperties } from '../../broker/wire/properties.ts'
 import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/wire/publish.ts'
@@ -63,7 +64,7 @@ function connectPacket(version: Version): Packet {
 class Recorder implements PacketHandler {
   readonly got: unknown[] = []
   violation: ProtocolViolation | undefined
-  readonly reader = new PacketReader(this, { packetBytesMax: 100_000, topicAliasMax: 10 }, false)
+  readonly reader = new PacketReader(this, { ...limits, packetBytesMax: 100_000, topicAliasMax: 10 }, false)
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
     this.got.push({ topic, payload: payload.toString('hex'), qos, retain, dup, messageId, properties: properties?.toString('hex'), expirySeconds })
   }

@@ -1,0 +1,136 @@
+// Who asks for more than a bound allows is told so, in the words of MQTT, and nobody else notices: filters, identifiers, CONNECT,
+// publishes that are not released, the age of a session.
+import { expect, test } from 'vitest'
+import { frame, properties, str, u16, WireClient, type Version } from '../support/wire.ts'
+import { situation } from '../support/situation.ts'
+
+const argv = [
+  '--connecting-max', '5', '--connections-max', '40',
+  '--subscriptions-max', '10', '--topic-bytes-max', '100', '--topic-levels-max', '8', '--receive-maximum', '20',
+  '--session-expiry-seconds-max', '1000', '--client-id-bytes-max', '100', '--connect-bytes-max', '2000',
+]
+const versions = [4, 5] as const
+const refused = (version: Version, code: number): number => version === 5 ? code : 0x80
+
+function filtersOf(client: WireClient, topics: readonly string[], qos: 0 | 1 = 1): Promise<number[]> {
+  client.send({ cmd: 'subscribe', messageId: 7, subscriptions: topics.map((topic) => ({ topic, qos, nl: false, rap: false, rh: 0 })) })
+  return client.next('suback').then(({ granted }) => granted as number[])
+}
+
+const numbered = (count: number, from = 0): string[] => Array.from({ length: count }, (_, n) => `f/${from + n}/+`)
+
+situation('more than a bound allows', (place) => {
+  test.each(versions)('subscriptions: the eleventh is refused alone, an UNSUBSCRIBE makes room (version %i)', async (version) => {
+    const client = await place.wire(`subscriber-${version}`, { version })
+    const quota = refused(version, 0x97)
+    expect(await filtersOf(client, numbered(12))).toEqual([...Array<number>(10).fill(1), quota, quota])
+    expect(await filtersOf(client, ['f/3/+', 'f/10/+'], 0)).toEqual([0, quota]) // what it has it may ask for again
+    client.send({ cmd: 'unsubscribe', messageId: 8, unsubscriptions: ['f/3/+', 'f/4/+'] })
+    await client.next('unsuback')
+    expect(await filtersOf(client, numbered(4, 10))).toEqual([1, 1, quota, quota])
+    const publisher = await place.connectThere(`publisher-${version}`)
+    for (const topic of ['f/3/x', 'f/12/x', 'f/11/x']) await publisher.publish(topic, 'x', { qos: 1 })
+    expect((await client.next('publish')).topic).toBe('f/11/x')
+    const other = await place.wireThere(`other-${version}`, { version })
+    expect(await filtersOf(other, numbered(2))).toEqual([1, 1]) // one client's bound is nobody else's
+  })
+
+  test.each(versions)('a session resumes with what it had, and is counted again (version %i)', async (version) => {
+    const lasting = { version, clean: false, ...version === 5 && { properties: { sessionExpiryInterval: 100 } } }
+    const first = await place.wire(`lasting-${version}`, lasting)
+    expect(await filtersOf(first, numbered(10))).toEqual(Array(10).fill(1))
+    first.socket.destroy()
+    await first.closed
+    const again = await place.wireThere(`lasting-${version}`, lasting)
+    expect(again.connack.sessionPresent).toBe(true)
+    expect(await filtersOf(again, ['f/0/+', 'one/more'])).toEqual([1, refused(version, 0x97)])
+  })
+
+  test.each(versions)('a filter that is too long or too deep is refused, the others of its packet are not (version %i)', async (version) => {
+    const client = await place.wire(`deep-${version}`, { version })
+    const invalid = refused(version, 0x8f)
+    const filters = ['good', 'x'.repeat(101), 'a/b/c/d/e/f/g/h/#', 'a/b/c/d/e/f/g/#', 'ü'.repeat(51), 'good/too']
+    expect(await filtersOf(client, filters)).toEqual([1, invalid, invalid, 1, invalid, 1])
+  })
+
+  test.each([['x'.repeat(101), 0x90], ['a/b/c/d/e/f/g/h/i', 0x90]])('a topic that is too long or too deep ends the connection: %s', async (topic, code) => {
+    const client = await place.wire('talker')
+    client.send({ cmd: 'publish', topic, payload: 'x', qos: 1, messageId: 1, retain: false, dup: false })
+    expect(await client.untilClosed()).toMatchObject([{ cmd: 'disconnect', reasonCode: code }])
+  })
+
+  test('a Client Identifier that is too long: 0x85, or 2 for 3.1.1 [MQTT-3.1.3-8]', async () => {
+    const name = 'c'.repeat(101)
+    expect((await place.wire(name, { version: 5 })).connack.reasonCode).toBe(0x85)
+    const old = await place.wire(name, { version: 4 })
+    expect(old.connack.returnCode).toBe(2)
+    await old.closed
+    expect((await place.wire('c'.repeat(100))).connack.reasonCode).toBe(0)
+  })
+
+  test('a CONNECT that is too large: 0x95 before the rest of it is sent; 3.1.1 has no word for it', async () => {
+    const connect = (version: Version): Buffer => frame(0x10, str('MQTT'), version, 2, u16(0), properties(version), str('large'), Buffer.alloc(3_000))
+    for (const begun of [12, 3_000]) {
+      const client = await WireClient.open(place.here)
+      client.send(connect(5).subarray(0, begun))
+      expect(await client.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode: 0x95 }])
+    }
+    const old = await WireClient.open(place.here, 4)
+    old.send(connect(4).subarray(0, 12))
+    expect(await old.untilClosed()).toEqual([])
+  })
+
+  test('connections that do not say who they are: the oldest makes room', async () => {
+    const silent = []
+    for (let n = 0; n < 6; n++) silent.push(await WireClient.open(place.here))
+    await silent[0]!.untilClosed()
+    const [last] = silent.slice(-1)
+    last!.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: 'slow', keepalive: 0 })
+    expect((await last!.next('connack')).reasonCode).toBe(0)
+    for (const client of silent) client.socket.destroy()
+  })
+
+  test.each([[5, 20], [4, 200]] as const)('QoS 2 publishes that are not released: version %i may have %i', async (version, most) => {
+    const client = await place.wire(`unreleased-${version}`, { version })
+    const publish = (messageId: number): void => client.send({ cmd: 'publish', topic: 'q', payload: 'x', qos: 2, messageId, retain: false, dup: false })
+    for (let round = 0; round < 2; round++) {
+      for (let id = 1; id <= most; id++) publish(id)
+      for (let id = 1; id <= most; id++) expect((await client.next('pubrec')).messageId).toBe(id)
+      if (round === 1) break
+      for (let id = 1; id <= most; id++) client.send({ cmd: 'pubrel', messageId: id })
+      for (let id = 1; id <= most; id++) await client.next('pubcomp')
+    }
+    client.send({ cmd: 'publish', topic: 'q', payload: 'x', qos: 2, messageId: 1, retain: false, dup: true }) // one of those: no more than before
+    expect((await client.next('pubrec')).messageId).toBe(1)
+    publish(most + 1)
+    const end = await client.untilClosed()
+    expect(end).toMatchObject(version === 5 ? [{ cmd: 'disconnect', reasonCode: 0x93 }] : [])
+  })
+
+  test('a QoS 1 publisher that does not wait is held back, not ended', async () => {
+    const client = await place.wire('eager')
+    for (let id = 1; id <= 500; id++) client.send({ cmd: 'publish', topic: 'e', payload: 'x', qos: 1, messageId: id, retain: false, dup: false })
+    for (let id = 1; id <= 500; id++) expect((await client.next('puback')).messageId).toBe(id)
+  })
+
+  test('a session lives no longer than it may, and its client is told (3.2.2.3.2)', async () => {
+    const expiryTold = async (sessionExpiryInterval: number): Promise<number | undefined> =>
+      (await place.wire('old', { version: 5, properties: { sessionExpiryInterval } })).connack.properties?.sessionExpiryInterval
+    expect(await expiryTold(0xffffffff)).toBe(1_000)
+    expect(await expiryTold(1_001)).toBe(1_000)
+    expect(await expiryTold(1_000)).toBeUndefined() // as it asked
+  })
+
+  test('as many clients as a node may have: one more is told to go elsewhere, 0x97 or 3', async () => {
+    const clients = []
+    for (;;) {
+      const client = await place.wire(`one-of-many-${clients.length}`)
+      if (client.connack.reasonCode !== 0) break
+      clients.push(client)
+    }
+    expect((await place.wire('one-more')).connack.reasonCode).toBe(0x97)
+    expect((await place.wire('one-more', { version: 4 })).connack.returnCode).toBe(3)
+    for (const client of clients) client.socket.destroy()
+    await expect.poll(async () => (await place.wire('at-last')).connack.reasonCode).toBe(0)
+  })
+}, { ours: 'the bounds are options of ours', argv })
