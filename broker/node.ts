@@ -42,15 +42,14 @@ export class Node {
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) => this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count))
     this.#hear('inboxSealed', () => this.metrics.sealed.inc())
     this.#hear<{ where: string }>('garbage', ({ where }) => this.metrics.garbage.inc({ where }))
-    const sayLater = oncePerCause((where) => this.#log.warn({ where }, 'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored'))
-    this.#hear<{ where: string }>('later', ({ where }) => {
+    this.#hear<{ where: string; id: string }>('later', ({ where, id }) => {
       this.metrics.later.inc({ where })
-      sayLater(new Error(where))
+      this.#log.onceAMinute('warn', 'later', where, { where, id }, 'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored')
     })
-    const sayFailed = oncePerCause((error) => this.#log.error({ error }, 'a bug: handling one message failed, which is passed by; please report this line'))
     this.#hear<{ where: string; error: unknown }>('failed', ({ where, error }) => {
       this.metrics.failed.inc({ where })
-      sayFailed(new Error(error instanceof Error ? error.stack ?? error.message : String(error)))
+      const [reason, at] = error instanceof Error ? (error.stack ?? error.message).split('\n') : [String(error)]
+      this.#log.onceAMinute('error', 'failed', `${reason}${at}`, { where, reason, at: at?.trim() }, 'a bug: handling one message failed, which is passed by; please report this')
     })
     this.#unsubscribe.push(observe(config.id, this.#log, this.metrics))
   }
