@@ -1,5 +1,5 @@
 // Where Redis is, as an operator writes it: one server, the master that Sentinels name, or a Redis Cluster.
-//   redis://[user:password@]host[:port][/db]      rediss:// the same over TLS      unix:///path
+//   redis://[user:password@]host[:port][/db]      rediss:// the same over TLS      unix://[user:password@]/path
 //   redis+sentinel://[…@]host[:port],…/service[/db]    the hosts are Sentinels      rediss+sentinel://
 //   redis+cluster://[…@]host[:port],…                  some hosts of the cluster    rediss+cluster://
 
@@ -33,8 +33,9 @@ export function parseRedisAddress(text: string): RedisTarget | string {
   const match = pattern.exec(text)
   if (match === null) return 'must be a redis://, rediss://, redis+sentinel://, redis+cluster:// or unix:/// address'
   const [, scheme, variant, userinfo, hostText = '', path = ''] = match
-  if (scheme === 'unix' && (variant !== undefined || userinfo !== undefined || hostText !== '' || path === '')) return 'must be unix:///path'
+  if (scheme === 'unix' && (variant !== undefined || hostText !== '' || path === '')) return 'must be unix:///path'
   const kind = scheme === 'unix' ? 'socket' : (variant ?? 'server') as 'server' | 'sentinel' | 'cluster'
+  if (kind !== 'socket' && path.includes('@')) return 'has a / before its @: write %2F for a / in a password'
   const [username, password] = userinfo === undefined ? [undefined, undefined] : split(userinfo)
   const hosts = kind === 'socket' ? [] : hostText.split(',').map((one) => hostOf(one, portOf[kind]))
   if (hosts.some((host) => host === undefined)) return 'must name hosts as host:port'
@@ -73,7 +74,11 @@ export function withRedisPassword(text: string, password: string): string {
   return text.replace(authority, (_, scheme: string, userinfo = '') => `${scheme}${(userinfo as string).split(':')[0]!}:${encodeURIComponent(password)}@`)
 }
 
-/** The address as it may be shown. */
+/** The address as it may be shown. Of one that is none, or names a user without a password, nobody knows what is the secret. */
 export function withoutRedisPassword(text: string): string {
-  return text.replace(authority, (whole: string, scheme: string, userinfo: string | undefined) => userinfo?.includes(':') ? `${scheme}${userinfo.split(':')[0]!}:***@` : whole)
+  const target = parseRedisAddress(text)
+  if (typeof target === 'string') return '***'
+  const known = target.password !== undefined && target.password !== ''
+  return text.replace(authority, (whole: string, scheme: string, userinfo: string | undefined) =>
+    userinfo === undefined ? whole : known ? `${scheme}${userinfo.split(':')[0]!}:***@` : `${scheme}***@`)
 }

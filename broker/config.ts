@@ -1,13 +1,18 @@
 // The one place that knows the options: one table gives types, defaults, validation, flags, environment names, the help
 // text and the table in broker/README.md. Precedence: defaults < file < environment < flags. The result is frozen.
-// Only this file reads the environment and configuration files.
-import { readFileSync } from 'node:fs'
+// Every source (config-sources.ts) gives texts, which the same rules judge; all that is wrong is said at once, each by the place where
+// it stands. No error shows a value that may be a secret.
 import { hostname } from 'node:os'
-import { parse, stringify } from 'yaml'
+import { stringify } from 'yaml'
 import { z } from 'zod'
 import { redisAddressProblem, withoutRedisPassword, withRedisPassword, type BridgeOptions } from '../bridge/index.ts'
+import { addressProblems, fileProblems, type PlaceOf } from './config-checks.ts'
+import type { Given } from './config-file.ts'
+import { flagOf, fromEnvironment, fromFile, fromFlags, listOf, readText, usage, type Layer } from './config-sources.ts'
 import { OperatorError } from './errors.ts'
 import { limits } from './limits.ts'
+
+export { environmentNameOf, flagOf, nearest, unknownOption } from './config-sources.ts'
 
 const listenUrl = z.string().superRefine((text, context) => {
   const problem = urlProblem(text, ['mqtt:', 'mqtts:', 'ws:', 'wss:'])
@@ -24,8 +29,16 @@ const redisUrl = z.string().superRefine((text, context) => {
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
 })
 
-const whole = (min: number, max: number): z.ZodType<number> => z.coerce.number().int().min(min).max(max)
-const positiveMs = z.coerce.number().int().min(1)
+/** A whole number, also as text: digits and nothing else, no unit, no 1e3, no 0x10. */
+export const whole = (min: number, max: number): z.ZodType<number> =>
+  z.preprocess((value) => typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value,
+    z.number('is not a whole number in digits alone').int('is not a whole number').min(min, `is less than ${min}`).max(max, `is more than ${max}`))
+
+/** Above 2^31 − 1 a timer of Node would fire at once. */
+const dayMs = 86_400_000
+const positiveMs = whole(1, dayMs)
+
+const name = z.string().regex(/^[A-Za-z0-9._-]{1,64}$/, 'has more than 64 characters, or others than letters, digits, dots, dashes and underscores')
 
 interface Option {
   readonly schema: z.ZodType
@@ -33,19 +46,22 @@ interface Option {
   /** How a value is written in help and tables. */
   readonly shape: string
   readonly hint: string
+  /** Takes several values: the flag repeats, a text has commas, the file a list. */
+  readonly list?: true
+  /** A text that may be a secret, or one in the wrong place: no error shows it. */
   readonly secret?: true
 }
 
 /** Every option of a node: key in the file, `--kebab-case` as flag, `AEDES_CLUSTER_SNAKE_CASE` in the environment. */
 export const options = {
   id: {
-    schema: z.string().regex(/^[A-Za-z0-9._-]{1,64}$/).default(hostname().replaceAll(/[^A-Za-z0-9._-]/g, '-').slice(0, 64) || 'node'),
+    schema: name.default(hostname().replaceAll(/[^A-Za-z0-9._-]/g, '-').slice(0, 64) || 'node'),
     about: 'name of this node, unique in the cluster (default: the host name)', shape: 'name',
     hint: 'Use 1 to 64 letters, digits, dots, dashes or underscores, e.g. --id a',
   },
   listen: {
     schema: z.array(listenUrl).min(1).default(['mqtt://127.0.0.1:1883']),
-    about: 'where MQTT clients connect; repeats; mqtt://, mqtts://, ws://, wss:// (comma-separated in the environment)', shape: 'url',
+    about: 'where MQTT clients connect; repeats; mqtt://, mqtts://, ws://, wss:// (comma-separated in the environment)', shape: 'url', list: true,
     hint: 'Write scheme://host:port, e.g. --listen mqtt://127.0.0.1:1883 --listen ws://127.0.0.1:8083/mqtt',
   },
   redis: {
@@ -54,11 +70,11 @@ export const options = {
     hint: 'Write redis://host:6379, unix:///run/redis.sock, redis+sentinel://host:26379/mymaster or redis+cluster://host:6379; start one with: aedes-cluster up',
   },
   redisPasswordFile: {
-    schema: z.string().optional(), about: 'file that holds the Redis password', shape: 'file',
-    hint: 'Name a readable file whose first line is the password',
+    schema: z.string().optional(), about: 'file that holds the Redis password', shape: 'file', secret: true,
+    hint: 'Name a readable file whose first line is the password: the file, not the password',
   },
   prefix: {
-    schema: z.string().regex(/^[A-Za-z0-9._-]{1,64}$/).default('aedes'),
+    schema: name.default('aedes'),
     about: 'what all our keys and channels in Redis begin with; one prefix is one cluster', shape: 'name',
     hint: 'Use 1 to 64 letters, digits, dots, dashes or underscores',
   },
@@ -68,24 +84,24 @@ export const options = {
     hint: 'Write http://host:port, e.g. --admin http://127.0.0.1:18083, or --admin off',
   },
   tlsCert: { schema: z.string().optional(), about: 'certificate chain for mqtts:// and wss://', shape: 'file', hint: 'Name a readable PEM file' },
-  tlsKey: { schema: z.string().optional(), about: 'private key for mqtts:// and wss://', shape: 'file', hint: 'Name a readable PEM file' },
+  tlsKey: { schema: z.string().optional(), about: 'private key for mqtts:// and wss://', shape: 'file', secret: true, hint: 'Name a readable PEM file' },
   tlsCa: { schema: z.string().optional(), about: 'certificate authority for client certificates; with it, clients must show one', shape: 'file', hint: 'Name a readable PEM file' },
   logLevel: {
-    schema: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+    schema: z.enum(['debug', 'info', 'warn', 'error', 'silent'], 'is not a level').default('info'),
     about: 'how much is logged (on standard error: JSON lines, text at a terminal)', shape: 'level',
     hint: 'Use debug, info, warn, error or silent',
   },
   packetBytesMax: {
-    schema: z.coerce.number().int().min(1024).max(268_435_455).default(limits.packetBytesMax),
+    schema: whole(1024, 268_435_455).default(limits.packetBytesMax),
     about: 'largest MQTT packet accepted, in bytes', shape: 'bytes', hint: 'Use a number from 1024 to 268435455',
   },
-  connectTimeoutMs: { schema: positiveMs.default(limits.connectTimeoutMs), about: 'time a new connection has to send its CONNECT', shape: 'ms', hint: 'Use a number of milliseconds' },
-  drainTimeoutMs: { schema: positiveMs.default(limits.drainTimeoutMs), about: 'time after which a client that reads nothing is disconnected', shape: 'ms', hint: 'Use a number of milliseconds' },
-  shutdownMs: { schema: positiveMs.default(limits.shutdownMs), about: 'time a graceful stop may take', shape: 'ms', hint: 'Use a number of milliseconds' },
-  redisTimeoutMs: { schema: positiveMs.default(limits.redisTimeoutMs), about: 'time after which a silent Redis counts as away', shape: 'ms', hint: 'Use a number of milliseconds' },
-  leaseMs: { schema: z.coerce.number().int().min(3_000).default(limits.leaseMs), about: 'time without a sign of life after which the others may declare this node dead; the same on every node', shape: 'ms', hint: 'Use 3000 or more milliseconds' },
-  durabilityReplicas: { schema: z.coerce.number().int().min(0).default(0), about: 'replicas of Redis that must have a message before it is acknowledged (WAIT); with 0 a failover may lose what was acknowledged just before it; the same on every node', shape: 'count', hint: 'Use a whole number: at least as many as may be promoted, or 0' },
-  queueMessagesMax: { schema: z.coerce.number().int().min(1).default(limits.queueMessagesMax), about: 'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
+  connectTimeoutMs: { schema: positiveMs.default(limits.connectTimeoutMs), about: 'time a new connection has to send its CONNECT', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
+  drainTimeoutMs: { schema: positiveMs.default(limits.drainTimeoutMs), about: 'time after which a client that reads nothing is disconnected', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
+  shutdownMs: { schema: positiveMs.default(limits.shutdownMs), about: 'time a graceful stop may take', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
+  redisTimeoutMs: { schema: positiveMs.default(limits.redisTimeoutMs), about: 'time after which a silent Redis counts as away', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
+  leaseMs: { schema: whole(3_000, dayMs).default(limits.leaseMs), about: 'time without a sign of life after which the others may declare this node dead; the same on every node', shape: 'ms', hint: 'Use a number of milliseconds, from 3000 to 86400000' },
+  durabilityReplicas: { schema: whole(0, 100).default(0), about: 'replicas of Redis that must have a message before it is acknowledged (WAIT); with 0 a failover may lose what was acknowledged just before it; the same on every node', shape: 'count', hint: 'Use a whole number: at least as many as may be promoted, or 0' },
+  queueMessagesMax: { schema: whole(1, 1_000_000_000).default(limits.queueMessagesMax), about: 'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
   sessionExpirySecondsMax: { schema: whole(1, 0xfffffffe).default(limits.sessionExpirySecondsMax), about: 'longest time that a session outlives its connection, in seconds; who asks for more gets this; the same on every node', shape: 's', hint: 'Use a number of seconds, from 1 to 4294967294' },
   clientIdBytesMax: { schema: whole(23, 65_535).default(limits.clientIdBytesMax), about: 'longest Client Identifier, in bytes', shape: 'bytes', hint: 'Use a number from 23 to 65535' },
   connectBytesMax: { schema: whole(1_024, 268_435_455).default(limits.connectBytesMax), about: 'largest CONNECT packet accepted, in bytes', shape: 'bytes', hint: 'Use a number from 1024 to 268435455' },
@@ -99,123 +115,116 @@ export const options = {
   receiveMaximum: { schema: whole(1, 65_535).default(limits.receiveMaximum), about: 'publishes of one client that are not acknowledged; a client of MQTT 5 that sends more is disconnected', shape: 'count', hint: 'Use a number from 1 to 65535' },
 } as const satisfies Record<string, Option>
 
-type OptionName = keyof typeof options
+export type OptionName = keyof typeof options
 export type Config = { readonly [K in OptionName]: z.infer<(typeof options)[K]['schema']> }
-type RawConfig = Partial<Record<string, unknown>>
 
-export const flagOf = (name: string): string => '--' + name.replaceAll(/[A-Z]/g, (letter) => '-' + letter.toLowerCase())
-export const environmentNameOf = (name: string): string => 'AEDES_CLUSTER_' + name.replaceAll(/[A-Z]/g, (letter) => '_' + letter).toUpperCase()
+const table = new Map<string, Option>(Object.entries(options))
 
 function urlProblem(text: string, schemes: readonly string[]): string | undefined {
   if (!URL.canParse(text)) return 'is not a URL'
-  const url = new URL(text)
-  if (!schemes.includes(url.protocol)) return `has scheme ${url.protocol}// where ${schemes.map((scheme) => scheme + '//').join(', ')} is expected`
-  return url.hostname === '' ? 'has no host' : undefined
+  const { protocol, hostname, username, password, pathname, search, hash } = new URL(text)
+  if (!schemes.includes(protocol)) return `has another scheme than ${schemes.map((scheme) => scheme + '//').join(', ')}`
+  if (hostname === '') return 'has no host'
+  if (username !== '' || password !== '') return 'has a user or password, which nobody would be asked for'
+  if (search !== '' || hash !== '') return 'has something behind its path'
+  return protocol.startsWith('ws') || pathname === '' || pathname === '/' ? undefined : 'has a path, which only ws:// and wss:// have'
 }
 
-/** The known name nearest to `name` by edits, when it is near enough to be a slip of the finger. */
-export function nearest(name: string, known: readonly string[]): string | undefined {
-  const distance = (a: string, b: string): number => {
-    let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-    for (let i = 1; i <= a.length; i++) {
-      const next = [i]
-      for (let j = 1; j <= b.length; j++) next[j] = Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
-      row = next
-    }
-    return row[b.length]!
+/** The value of an option by its schema; undefined when it is wrong, which is among the problems then. */
+function valueOf(option: Option, given: Given | undefined, problems: OperatorError[]): unknown {
+  if (given === undefined) return option.schema.safeParse(undefined).data
+  const { value, source, sources } = option.list === true ? listOf(given) : given
+  const before = problems.length
+  const wrong = (at: string, what: unknown, problem: string): void => {
+    problems.push(usage(at, option.secret === true && what !== undefined ? '***' : what, problem, option.hint))
   }
-  const [best] = known.map((candidate) => ({ candidate, far: distance(name, candidate) })).sort((a, b) => a.far - b.far)
-  return best !== undefined && best.far <= Math.max(2, name.length / 3) ? best.candidate : undefined
-}
-
-/** The error for an option that does not exist, with the nearest that does. */
-export function unknownOption(field: string, value: unknown, known: readonly string[]): OperatorError {
-  const near = nearest(field, known)
-  return new OperatorError('is not an option', {
-    reason: 'usage', field, value,
-    hint: near === undefined ? 'See aedes-cluster --help' : `Did you mean ${near}?`,
+  const values = option.list === true ? value as unknown[] : [value]
+  values.forEach((one, i) => {
+    if (one === '' || one === null) wrong(sources?.[i] ?? source, undefined, 'has no value')
+    else if (typeof one === 'object' && one !== null) wrong(sources?.[i] ?? source, undefined, 'must be one value')
   })
+  if (problems.length > before) return undefined
+  const result = option.schema.safeParse(value)
+  if (result.success) return result.data
+  const seen = new Set<number | undefined>() // one line for each value
+  for (const { message, path } of result.error.issues) {
+    const index = typeof path[0] === 'number' ? path[0] : undefined
+    if (seen.has(index)) continue
+    seen.add(index)
+    const at = index === undefined ? source : sources?.[index] ?? source
+    // A message of our own says what the value is or has; one of zod's begins with a capital.
+    wrong(at, index === undefined ? value : values[index], /^[a-z]/.test(message) ? message : `is not valid (${message})`)
+  }
+  return undefined
 }
 
-function readText(file: string, field: string): string {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch (error) {
-    throw new OperatorError(`cannot be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`, {
-      reason: 'usage', field, value: file, hint: 'Name a file that exists and is readable', cause: error,
-    })
-  }
+/** Where the values of a configuration came from. Weak: a configuration is all that anybody holds. */
+const origins = new WeakMap<object, Layer>()
+
+/**
+ * Where an option stands, as an error names it: `--listen`, `AEDES_CLUSTER_LISTEN`, `/etc/node.yaml:3:9 listen`.
+ * @param value of a list, the entry that is meant
+ */
+export function sourceOf(config: Config, name: OptionName, value?: string): string {
+  const given = origins.get(config)?.get(name)
+  if (given === undefined) return flagOf(name)
+  const index = Array.isArray(given.value) ? given.value.indexOf(value) : -1
+  return given.sources?.[index] ?? given.source
 }
 
-function fromFile(file: string): RawConfig {
-  let parsed: unknown
-  const text = readText(file, '--config')
-  try {
-    parsed = parse(text)
-  } catch (error) {
-    throw new OperatorError(`is not YAML (${(error as Error).message.split('\n')[0] ?? ''})`, { reason: 'usage', field: '--config', value: file, hint: 'See deploy/config/node.yaml for an example', cause: error })
-  }
-  if (parsed === null || parsed === undefined) return {}
-  if (typeof parsed !== 'object' || Array.isArray(parsed)) {
-    throw new OperatorError('is not a mapping of options', { reason: 'usage', field: '--config', value: file, hint: 'See deploy/config/node.yaml for an example' })
-  }
-  for (const [key, value] of Object.entries(parsed)) {
-    if (!(key in options)) throw unknownOption(key, value, Object.keys(options))
-  }
-  return parsed
+/** A `--flag` that an error names, as the operator wrote it. */
+export function atSource(config: Config, error: OperatorError): OperatorError {
+  const name = [...table.keys()].find((one) => flagOf(one) === error.details.field) as OptionName | undefined
+  if (name === undefined) return error
+  const { value } = error.details
+  return new OperatorError(error.problem, { ...error.details, field: sourceOf(config, name, typeof value === 'string' ? value : undefined) }, error.others)
 }
 
-function fromEnvironment(environment: NodeJS.ProcessEnv): RawConfig {
-  const names = new Map(Object.keys(options).map((name) => [environmentNameOf(name), name]))
-  const raw: RawConfig = {}
-  for (const [variable, value] of Object.entries(environment)) {
-    if (!variable.startsWith('AEDES_CLUSTER_') || variable === 'AEDES_CLUSTER_CONFIG' || value === undefined) continue
-    const name = names.get(variable)
-    if (name === undefined) throw unknownOption(variable, value, [...names.keys()])
-    raw[name] = name === 'listen' ? value.split(',').map((item) => item.trim()) : value
-  }
-  return raw
-}
-
-function validate(raw: RawConfig): Config {
+function checked(given: Layer, problems: OperatorError[], nameOf: (name: string) => string): Config {
   const config: Record<string, unknown> = {}
-  for (const [name, option] of Object.entries(options)) {
-    const result = option.schema.safeParse(raw[name])
-    if (!result.success) {
-      const message = result.error.issues[0]?.message ?? 'is not valid'
-      throw new OperatorError(`is not valid (${message.replace(/^Invalid string: must match pattern.*$/, 'unexpected characters or length')})`, { reason: 'usage', field: flagOf(name), value: raw[name], hint: option.hint })
-    }
-    config[name] = result.data
+  for (const [name, option] of table) {
+    const value = valueOf(option, given.get(name), problems)
+    if (value !== undefined || problems.length === 0) config[name] = value
   }
-  const valid = config as Config
-  const needsTls = valid.listen.find((url) => url.startsWith('mqtts:') || url.startsWith('wss:'))
-  for (const name of ['tlsCert', 'tlsKey'] as const) {
-    if (needsTls !== undefined && valid[name] === undefined) {
-      throw new OperatorError(`needs ${flagOf(name)}`, { reason: 'usage', field: '--listen', value: needsTls, hint: `Add ${flagOf(name)} with a PEM file` })
-    }
+  const valid = config as Partial<Config>
+  const at: PlaceOf = (name, value) => {
+    const found = given.get(name)
+    const list = found === undefined ? undefined : listOf(found)
+    return list?.sources?.[(list.value as unknown[]).indexOf(value)] ?? list?.source ?? nameOf(name)
   }
-  for (const name of ['tlsCert', 'tlsKey', 'tlsCa', 'redisPasswordFile'] as const) {
-    if (valid[name] !== undefined) readText(valid[name], flagOf(name))
-  }
-  return Object.freeze(valid)
+  const needsTls = valid.listen?.find((url) => url.startsWith('mqtts:') || url.startsWith('wss:'))
+  const missing = needsTls === undefined ? [] : ['tlsCert', 'tlsKey'].filter((name) => !given.has(name)).map(nameOf)
+  if (missing.length > 0) problems.push(usage(at('listen', needsTls), needsTls, `needs ${missing.join(' and ')}`, `Add ${missing.join(' and ')}, each with a PEM file`))
+  problems.push(...addressProblems(valid, at), ...fileProblems(valid, at))
+  OperatorError.throwAll(problems)
+  const frozen = Object.freeze(config as Config)
+  origins.set(frozen, new Map([...given].map(([name, one]) => [name, table.get(name)?.list === true ? listOf(one) : one])))
+  return frozen
 }
 
 /**
  * The effective configuration of a node.
  * @param flags what the command line says, by option name; `config` there names the file
- * @throws OperatorError (reason `usage`) naming the field, the value and what to do
+ * @param found what is wrong with the command line already
+ * @param nameOf how the one who gave `flags` writes an option
+ * @throws OperatorError (reason `usage`) for all that is wrong: where it stands, the value unless it may be a secret, what to do
  */
-export function loadConfig(flags: RawConfig, environment: NodeJS.ProcessEnv): Config {
+export function loadConfig(flags: Readonly<Record<string, unknown>>, environment: NodeJS.ProcessEnv, found: readonly OperatorError[] = [], nameOf = flagOf): Config {
   const { config: file, ...given } = flags
+  const problems = [...found]
+  const source = file === undefined ? 'AEDES_CLUSTER_CONFIG' : nameOf('config')
   const path = file ?? environment.AEDES_CLUSTER_CONFIG
-  const layers = { ...(typeof path === 'string' ? fromFile(path) : {}), ...fromEnvironment(environment), ...given }
-  return validate(layers)
+  if (path === '') problems.push(usage(source, undefined, 'has no value', 'Name a YAML file, or leave it out'))
+  const names = [...table.keys()]
+  const layers: Layer[] = [fromEnvironment(environment, names, problems), fromFlags(given, nameOf, names, problems)]
+  if (typeof path === 'string' && path !== '') layers.unshift(fromFile(path, source, names, problems))
+  return checked(new Map(layers.flatMap((layer) => [...layer])), problems, nameOf)
 }
 
 /** The Redis address with the password of `redisPasswordFile` filled in. */
 export function redisUrlWithPassword(config: Config): string {
   if (config.redisPasswordFile === undefined) return config.redis
-  return withRedisPassword(config.redis, readText(config.redisPasswordFile, '--redis-password-file').split('\n')[0]!.trim())
+  return withRedisPassword(config.redis, readText(config.redisPasswordFile, sourceOf(config, 'redisPasswordFile'), true).split('\n')[0]!.trim())
 }
 
 /** What the bridge is told of a configuration. */
@@ -227,6 +236,6 @@ export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'name' | 'o
 /** The configuration as YAML, secrets hidden: what `aedes-cluster check` prints. */
 export function showConfig(config: Config): string {
   const shown = Object.entries(config).filter(([, value]) => value !== undefined)
-    .map(([name, value]) => [name, 'secret' in options[name as OptionName] && typeof value === 'string' ? withoutRedisPassword(value) : value])
+    .map(([name, value]) => [name, name === 'redis' ? withoutRedisPassword(value as string) : value])
   return stringify(Object.fromEntries(shown))
 }

@@ -1,5 +1,6 @@
 // The operator's errors and the exit codes they end with. One line each: field, value, what is wrong, what to do.
 // Client errors are reason codes on the wire; a broken invariant of ours is a plain Error, which ends the process.
+import { inOneLine, shown } from './shown.ts'
 
 /** Exit codes of `aedes-cluster`; the table in broker/README.md is checked against this one. */
 export const exitCodes = {
@@ -18,31 +19,46 @@ export type ExitReason = keyof typeof exitCodes
 
 export interface OperatorErrorDetails {
   readonly reason: ExitReason
-  /** The option's path as the operator writes it, for example `--listen` or `tlsCert`. */
+  /** Where it stands, as the operator wrote it: `--listen`, `AEDES_CLUSTER_LISTEN`, `/etc/node.yaml:3:9 listen`. */
   readonly field: string
+  /** Kept as broker/shown.ts shows it. */
   readonly value: unknown
   /** What to do about it; may name a command to run. */
   readonly hint: string
   readonly cause?: unknown
 }
 
-/** An error that the operator can mend. `oneLine` is all that the CLI prints of it. */
+/** An error that the operator can mend, or several that were found at once. `lines` are all that the CLI prints of it. */
 export class OperatorError extends Error {
   override readonly name = 'OperatorError'
+  /** What is wrong, without field and hint. */
+  readonly problem: string
   readonly details: OperatorErrorDetails
+  /** What else is wrong. */
+  readonly others: readonly OperatorError[]
 
-  constructor(message: string, details: OperatorErrorDetails) {
-    super(message, { cause: details.cause })
-    this.details = details
+  constructor(problem: string, details: OperatorErrorDetails, others: readonly OperatorError[] = []) {
+    const { field, hint, cause } = details
+    const value = details.value === undefined ? undefined : shown(details.value)
+    const line = inOneLine(`${field}${value === undefined ? '' : `=${value}`}: ${problem}. ${hint}`)
+    super([line, ...others.map(({ message }) => message)].join('\n'), { cause })
+    this.problem = problem
+    this.details = { ...details, value } // an error may be printed whole, by who embeds a node
+    this.others = others
+  }
+
+  /** Several as one, which ends with the exit code of the first. @throws itself when there is any */
+  static throwAll(problems: readonly OperatorError[]): void {
+    const [first, ...others] = problems
+    if (first !== undefined) throw others.length === 0 ? first : new OperatorError(first.problem, first.details, [...first.others, ...others])
   }
 
   get exitCode(): number {
     return exitCodes[this.details.reason].code
   }
 
-  get oneLine(): string {
-    const { field, value, hint } = this.details
-    const shown = value === undefined ? '' : `=${typeof value === 'string' ? value : JSON.stringify(value)}`
-    return `${field}${shown}: ${this.message}. ${hint}`.replaceAll(/\s*\n\s*/g, ' ')
+  /** A line for each thing that is wrong. */
+  get lines(): string[] {
+    return this.message.split('\n')
   }
 }

@@ -10,6 +10,6 @@ export type { Config } from './config.ts'
  * Starts one node and resolves when it serves clients. Options as in broker/README.md; the environment is not read.
  * @throws OperatorError naming the field, the value and what to do
  */
-export function createNode(options: Partial<Config>): Promise<Node> {
-  return Node.start(loadConfig(options, {}))
+export async function createNode(options: Partial<Config>): Promise<Node> {
+  return Node.start(loadConfig(options, {}, [], (name) => name))
 }

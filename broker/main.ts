@@ -2,14 +2,17 @@
 // The command line: argv → command → exit code. Only this file touches argv, signals and process.exit.
 import { readFileSync } from 'node:fs'
 import { check } from './cli/check.ts'
-import { helpText } from './cli/help.ts'
+import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
 import { node, type Interrupt } from './cli/node.ts'
 import { ChildEnded, up } from './cli/up.ts'
 import { nearest } from './config.ts'
 import { exitCodes, OperatorError } from './errors.ts'
+import { shown, stackOf } from './shown.ts'
 
-const commands = { up, node, check, import: importCommand } as const
+type Command = (argv: readonly string[], interrupt: Interrupt) => Promise<void>
+
+const commands = new Map<string, Command>(Object.entries({ up, node, check, import: importCommand }))
 
 /** Settles at the first signal; a second one ends the process at once. */
 function interruptOf(): Interrupt {
@@ -21,38 +24,77 @@ function interruptOf(): Interrupt {
     }
     process.on('SIGINT', interrupted)
     process.on('SIGTERM', interrupted)
+    // The terminal is gone: that, too, is asked for in order. It never counts as the second: a shell and the kernel may both send it.
+    process.on('SIGHUP', resolve)
     process.on('disconnect', resolve) // started by `up`, which is gone
   })
   return { first }
+}
+
+/** Writing to a terminal or pipe that is gone is no reason to end otherwise than in order. */
+function outliveTerminal(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
+}
+
+/** `ps` shows the words of a command line to everybody on the machine: a password among them is written over. */
+function hideSecrets(argv: readonly string[]): void {
+  const words = argv.map((word) => {
+    const equals = word.startsWith('--') ? word.indexOf('=') + 1 : 0
+    return word.includes('@') ? word.slice(0, equals) + shown(word.slice(equals)) : word
+  })
+  if (words.some((word, i) => word !== argv[i])) process.title = ['aedes-cluster', ...words].join(' ')
 }
 
 function version(): string {
   return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
 }
 
+const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h'
+
+function unknownCommand(name: string): OperatorError {
+  const near = nearest(name, [...commands.keys(), 'help', 'version'])
+  const harmless = near !== undefined || /^[a-z]{1,20}$/.test(name) // not a secret that lost its option
+  return new OperatorError('is not a command', {
+    reason: 'usage', field: 'command', value: harmless ? name : undefined,
+    hint: near === undefined ? `Begin with one of ${[...commands.keys()].join(', ')}; see aedes-cluster --help` : `Did you mean ${near}?`,
+  })
+}
+
 async function run(argv: readonly string[]): Promise<void> {
-  const [command, ...rest] = argv
-  if (command === undefined || command === '--help' || command === '-h' || command === 'help' || rest.includes('--help')) {
-    process.stdout.write(helpText())
+  const [word, ...rest] = argv
+  if (word === undefined || isHelp(word) || word === 'help') {
+    const topic = word === 'help' ? rest[0] : undefined
+    if (topic !== undefined && !helpTopics.includes(topic)) throw unknownCommand(topic)
+    process.stdout.write(helpText(topic))
     return
   }
-  if (command === '--version') {
+  if (word === '--version' || word === '-v' || word === '-V' || word === 'version') {
     process.stdout.write(version() + '\n')
     return
   }
-  if (!(command in commands)) {
-    const near = nearest(command, Object.keys(commands))
-    throw new OperatorError('is not a command', { reason: 'usage', field: 'command', value: command, hint: near === undefined ? 'See aedes-cluster --help' : `Did you mean ${near}?` })
+  const command = commands.get(word)
+  if (command === undefined) throw unknownCommand(word)
+  if (rest.some(isHelp) || rest[0] === 'help') {
+    process.stdout.write(helpText(word))
+    return
   }
-  await commands[command as keyof typeof commands](rest, interruptOf())
+  await command(rest, interruptOf())
 }
 
+/** A bug of ours: its stack, without what else the error holds. */
+function crash(error: unknown): never {
+  process.stderr.write(stackOf(error) + '\n')
+  process.exit(exitCodes.internal.code)
+}
+
+process.on('uncaughtException', crash) // an unhandled rejection, too
+outliveTerminal()
+hideSecrets(process.argv.slice(2))
 run(process.argv.slice(2)).then(() => process.exit(exitCodes.ok.code), (error: unknown) => {
   if (error instanceof OperatorError) {
-    process.stderr.write(`aedes-cluster: ${error.oneLine}\n`)
+    process.stderr.write(error.lines.map((line) => `aedes-cluster: ${line}\n`).join(''))
     process.exit(error.exitCode)
   }
   if (error instanceof ChildEnded) process.exit(error.code)
-  console.error(error)
-  process.exit(exitCodes.internal.code)
+  crash(error)
 })

@@ -5,7 +5,7 @@ import { BridgeError, createBridge, diagnostics, isRedis, withoutRedisPassword, 
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { startAdmin, type AdminServer, type Readiness } from './admin/server.ts'
-import { bridgeOptionsOf, type Config } from './config.ts'
+import { atSource, bridgeOptionsOf, type Config } from './config.ts'
 import { Dispatch } from './dispatch.ts'
 import { Engine } from './engine.ts'
 import { OperatorError } from './errors.ts'
@@ -252,12 +252,13 @@ async function asOperator<T>(config: Config, start: () => Promise<T>): Promise<T
   try {
     return await start()
   } catch (error) {
+    if (error instanceof OperatorError) throw atSource(config, error)
     if (!(error instanceof BridgeError)) throw error
     const details = error.code === 'ERR_BRIDGE_DUPLICATE_NODE'
       ? { reason: 'duplicate', field: '--id', value: config.id, hint: 'Give each node its own --id; a node that was killed on another machine may come back under its name when its lease is over' } as const
       : error.code === 'ERR_BRIDGE_FORMAT'
         ? { reason: 'format', field: '--prefix', value: config.prefix, hint: 'Run the version of aedes-cluster that wrote them, or begin anew under another --prefix' } as const
         : { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network' } as const
-    throw new OperatorError(error.message, { ...details, cause: error })
+    throw atSource(config, new OperatorError(error.message, { ...details, cause: error }))
   }
 }

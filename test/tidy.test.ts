@@ -30,7 +30,7 @@ describe('who may import what', () => {
       'mqtt-packet': ['broker/engine.ts'],
       'prom-client': ['broker/metrics.ts'],
       ws: ['broker/listeners/websocket.ts'],
-      yaml: ['broker/config.ts'],
+      yaml: ['broker/config.ts', 'broker/config-file.ts'],
       zod: ['broker/config.ts', 'broker/cli/up.ts', 'broker/cli/help.ts'],
     }
     const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: Record<string, string> }

@@ -1,27 +1,50 @@
-// `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: are the addresses
-// free, does Redis answer? `--offline` only validates.
+// `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: do the certificates hold today, are
+// the addresses free, does Redis do? `--offline` only validates. All that is wrong is said, a line each.
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { ping, withoutRedisPassword } from '../../bridge/index.ts'
-import { loadConfig, redisUrlWithPassword, showConfig } from '../config.ts'
+import { portOf } from '../config-checks.ts'
+import { atSource, loadConfig, redisUrlWithPassword, showConfig, type Config } from '../config.ts'
 import { OperatorError } from '../errors.ts'
-import { bind, readTls } from '../listeners/listener.ts'
+import { bind } from '../listeners/listener.ts'
+import { validityProblem } from '../tls-files.ts'
 import { parseArguments } from './arguments.ts'
 import { nodeFlags } from './node.ts'
 
-/** @throws OperatorError for the first thing that a node would stumble over */
+/** @throws OperatorError for all that a node would stumble over */
 export async function check(argv: readonly string[]): Promise<void> {
-  const { offline, ...flags } = parseArguments(argv, { ...nodeFlags, offline: { switch: true } })
-  const config = loadConfig(flags, process.env)
+  const { values: { offline, ...flags }, problems } = parseArguments(argv, { ...nodeFlags, offline: { switch: true } })
+  const config = loadConfig(flags, process.env, problems)
   process.stdout.write(showConfig(config))
-  if (config.tlsCert !== undefined && config.tlsKey !== undefined) readTls(config)
-  if (offline === true) return
-  const addresses = config.admin === 'off' ? config.listen : [...config.listen, config.admin]
-  for (const address of addresses) {
+  const found = certificateProblems(config)
+  if (offline !== true) found.push(...await addressProblems(config), ...await redisProblems(config))
+  OperatorError.throwAll(found.map((problem) => atSource(config, problem)))
+}
+
+/** A node starts with a certificate of yesterday; its clients refuse it. */
+function certificateProblems({ tlsCert }: Config): OperatorError[] {
+  const problem = tlsCert === undefined ? undefined : validityProblem(readFileSync(tlsCert, 'utf8'))
+  return problem === undefined ? [] : [new OperatorError(problem, { reason: 'usage', field: '--tls-cert', value: tlsCert, hint: 'Have it renewed, and start the nodes anew one after the other' })]
+}
+
+async function addressProblems({ listen, admin }: Config): Promise<OperatorError[]> {
+  const problems: OperatorError[] = []
+  for (const [field, address] of [...listen.map((one) => ['--listen', one] as const), ...(admin === 'off' ? [] : [['--admin', admin] as const])]) {
     const server = createServer()
-    await bind(server, new URL(address), address === config.admin ? '--admin' : '--listen', 0)
-    server.close()
+    const url = new URL(address)
+    await bind(server, url, field, portOf(url)).then(() => server.close(), (error: unknown) => {
+      if (!(error instanceof OperatorError)) throw error
+      problems.push(error)
+    })
   }
-  await ping(redisUrlWithPassword(config), config.redisTimeoutMs).catch((error: unknown) => {
-    throw new OperatorError((error as Error).message, { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis and check address, password and network', cause: error })
-  })
+  return problems
+}
+
+async function redisProblems(config: Config): Promise<OperatorError[]> {
+  try {
+    await ping(redisUrlWithPassword(config), config.redisTimeoutMs)
+    return []
+  } catch (error) {
+    return [new OperatorError((error as Error).message, { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis and check address, password and network', cause: error })]
+  }
 }

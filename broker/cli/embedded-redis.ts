@@ -3,7 +3,7 @@
 // to ours: it is started through a shell that ends it when our end of a pipe closes, however we died.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync } from 'node:fs'
+import { accessSync, constants, mkdirSync, mkdtempSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -34,6 +34,14 @@ function findRedis(): string {
   return findProgram(programs[0]) ?? programs[0]
 }
 
+const socketOf = (folder: string): string => join(folder, 'redis.sock')
+
+/** @throws OperatorError (reason `dataInUse`) when a cluster is running on the folder `data` */
+export async function refuseDataInUse(data: string): Promise<void> {
+  if (!await answers(socketOf(resolve(data, 'redis')))) return
+  throw new OperatorError('belongs to a cluster that is running', { reason: 'dataInUse', field: '--data', value: data, hint: 'Stop that cluster or choose another folder with --data' })
+}
+
 /** Whether something accepts connections on the unix socket `path`. */
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
@@ -57,17 +65,21 @@ async function ready(child: ChildProcess, data: string): Promise<void> {
 
 /**
  * Starts the server on the append-only file under `data` (made when missing); resolves when it accepts connections.
- * @throws OperatorError reasons `redisMissing`, `dataInUse`, `redis`
+ * @throws OperatorError reasons `redisMissing`, `usage`, `redis`
  */
 export async function startEmbeddedRedis(data: string): Promise<EmbeddedRedis> {
   const program = findRedis()
   const folder = resolve(data, 'redis')
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
-  const near = join(folder, 'redis.sock')
-  const socket = Buffer.byteLength(near) <= socketPathBytesMax ? near : join(mkdtempSync(join(tmpdir(), 'aedes-cluster-')), 'redis.sock')
-  if (await answers(near)) {
-    throw new OperatorError('belongs to a cluster that is running', { reason: 'dataInUse', field: '--data', value: data, hint: 'Stop that cluster or choose another folder with --data' })
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    accessSync(folder, constants.W_OK)
+  } catch (error) {
+    throw new OperatorError(`cannot be written (${(error as NodeJS.ErrnoException).code ?? 'error'})`, {
+      reason: 'usage', field: '--data', value: data, hint: 'Name a folder that may be written, e.g. --data ./data', cause: error,
+    })
   }
+  const near = socketOf(folder)
+  const socket = Buffer.byteLength(near) <= socketPathBytesMax ? near : join(mkdtempSync(join(tmpdir(), 'aedes-cluster-')), 'redis.sock')
   const child = spawn('/bin/sh', ['-c', tether, 'redis', program,
     '--port', '0', '--unixsocket', socket, '--unixsocketperm', '600', '--dir', folder, '--save', '', '--appendonly', 'yes', '--appendfsync', 'always',
   ], { stdio: ['pipe', 'pipe', 'inherit'], detached: true }) // detached: Ctrl-C reaches the nodes first, Redis last

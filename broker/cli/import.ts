@@ -1,8 +1,8 @@
 // `aedes-cluster import`: moves an installation of Aedes + aedes-persistence-redis into the cluster. The old one must be
 // stopped, since what it does meanwhile may be missed; the cluster may run. Run again it moves what is not there yet.
 import type { IPublishPacket } from 'mqtt-packet'
-import { BridgeError, importInstallation, ping, withoutRedisPassword, type ImportCounts } from '../../bridge/index.ts'
-import { bridgeOptionsOf, loadConfig } from '../config.ts'
+import { BridgeError, importInstallation, ping, redisAddressProblem, withoutRedisPassword, type ImportCounts } from '../../bridge/index.ts'
+import { bridgeOptionsOf, loadConfig, sourceOf } from '../config.ts'
 import { messageOfPacket } from '../engine.ts'
 import { OperatorError } from '../errors.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
@@ -29,19 +29,28 @@ const kinds = ['sessions', 'subscriptions', 'messages', 'retained', 'wills'] as 
 const line = (counts: Readonly<ImportCounts>, dryRun: boolean): string =>
   kinds.map((kind) => `${kind} ${dryRun ? counts[kind].found : `${counts[kind].moved}/${counts[kind].found}`}`).join(' · ')
 
+/** What is wrong with `--from`; its value may hold a password anywhere. */
+function fromProblems(from: unknown): OperatorError[] {
+  const hint = 'Name the Redis of the old installation: --from redis://127.0.0.1:6379'
+  if (typeof from !== 'string') return [new OperatorError('is missing', { reason: 'usage', field: '--from', value: undefined, hint })]
+  const problem = /^(rediss?|unix):/.test(from) ? redisAddressProblem(from) : 'is not a Redis address'
+  const value = /^https?:\/\/[\w.-]+\/?$/.test(from) ? from : '***' // a host alone holds no password
+  return problem === undefined ? [] : [new OperatorError(problem, { reason: 'usage', field: '--from', value, hint: `${hint}, rediss:// or unix:///path` })]
+}
+
 /** @throws OperatorError when an option is wrong or a Redis cannot be reached */
 export async function importCommand(argv: readonly string[]): Promise<void> {
-  const { from, fromPrefix, dryRun, ...flags } = parseArguments(argv, importFlags)
-  if (typeof from !== 'string') throw new OperatorError('is missing', { reason: 'usage', field: '--from', value: undefined, hint: 'Name the Redis of the old installation: --from redis://127.0.0.1:6379' })
-  if (!/^(rediss?|unix):\/\//.test(from)) throw new OperatorError('is not a Redis address', { reason: 'usage', field: '--from', value: withoutRedisPassword(from), hint: 'Use redis://, rediss:// or unix:///path' })
-  const config = loadConfig(flags, process.env)
+  const { values: { from, fromPrefix, dryRun, ...flags }, problems } = parseArguments(argv, importFlags)
+  const config = loadConfig(flags, process.env, [...problems, ...problems.some(({ details }) => details.field === '--from') ? [] : fromProblems(from)])
+  if (typeof from !== 'string') return // said already
   const options = bridgeOptionsOf(config)
   const target = options.redis
-  for (const [field, url] of [['--from', from], ['--redis', target]] as const) {
-    await ping(url, config.redisTimeoutMs).catch((error: unknown) => {
-      throw new OperatorError((error as Error).message, { reason: 'redis', field, value: withoutRedisPassword(url), hint: 'Start Redis and check address, password and network', cause: error })
-    })
-  }
+  const away = await Promise.all(([['--from', from], ['--redis', target]] as const).map(([field, url]) =>
+    ping(url, config.redisTimeoutMs).then(() => undefined, (error: unknown) => new OperatorError((error as Error).message, {
+      reason: 'redis', field: field === '--redis' ? sourceOf(config, 'redis') : field, value: withoutRedisPassword(url),
+      hint: 'Start Redis and check address, password and network', cause: error,
+    }))))
+  OperatorError.throwAll(away.filter((error) => error !== undefined))
   const show = progress(dryRun === true)
   const counts = await importInstallation({
     ...options, from, fromPrefix: typeof fromPrefix === 'string' ? fromPrefix : '', dryRun: dryRun === true,

@@ -2,24 +2,26 @@
 // one. A node or Redis that dies is started again; when this process ends, however it ends, its children end.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
-import { flagOf } from '../config.ts'
+import { flagOf, whole } from '../config.ts'
 import { OperatorError } from '../errors.ts'
+import { bind } from '../listeners/listener.ts'
 import { parseArguments } from './arguments.ts'
-import { startEmbeddedRedis, type EmbeddedRedis } from './embedded-redis.ts'
+import { refuseDataInUse, startEmbeddedRedis, type EmbeddedRedis } from './embedded-redis.ts'
 import type { Interrupt } from './node.ts'
 
-const port = z.coerce.number().int().min(1).max(65_509)
+const port = whole(1, 65_509) // 26 nodes count on from it
 
 /** The options of `up`; the table in broker/README.md is checked against them. */
 export const upOptions = {
-  nodes: { schema: z.coerce.number().int().min(1).max(26).default(3), about: 'how many nodes', hint: 'Use a number from 1 to 26' },
+  nodes: { schema: whole(1, 26).default(3), about: 'how many nodes', hint: 'Use a number from 1 to 26' },
   port: { schema: port.default(1883), about: 'MQTT port of the first node; the next ones follow', hint: 'Use a port number, e.g. --port 1883' },
   wsPort: { schema: port.default(8083), about: 'WebSocket port of the first node', hint: 'Use a port number, e.g. --ws-port 8083' },
   adminPort: { schema: port.default(18083), about: 'admin port of the first node, always on loopback', hint: 'Use a port number, e.g. --admin-port 18083' },
-  host: { schema: z.string().min(1).default('127.0.0.1'), about: 'address that MQTT and WebSocket listen on', hint: 'Use an address of this machine, e.g. --host 0.0.0.0' },
-  data: { schema: z.string().min(1).default('./data'), about: 'folder of the embedded Redis', hint: 'Name a folder that may be written' },
+  host: { schema: z.string().regex(/^[\w.:%[\]-]{1,255}$/, 'is not an address').default('127.0.0.1'), about: 'address that MQTT and WebSocket listen on', hint: 'Use an address of this machine, e.g. --host 0.0.0.0' },
+  data: { schema: z.string().default('./data'), about: 'folder of the embedded Redis', hint: 'Name a folder that may be written' },
 } as const
 
 type UpConfig = { readonly [K in keyof typeof upOptions]: z.infer<(typeof upOptions)[K]['schema']> }
@@ -27,16 +29,60 @@ type UpConfig = { readonly [K in keyof typeof upOptions]: z.infer<(typeof upOpti
 const restartMs = 1_000
 const main = fileURLToPath(new URL('../main.js', import.meta.url))
 
+/** @throws OperatorError for all that is wrong with the command line */
 function readOptions(argv: readonly string[]): UpConfig {
-  const given = parseArguments(argv, Object.fromEntries(Object.keys(upOptions).map((name) => [name, {}])))
+  const { values: given, problems: found } = parseArguments(argv, Object.fromEntries(Object.keys(upOptions).map((name) => [name, {}])))
+  const problems = [...found]
   const config: Record<string, unknown> = {}
   for (const [name, { schema, hint }] of Object.entries(upOptions)) {
-    const result = schema.safeParse(given[name])
-    if (!result.success) throw new OperatorError(`is not valid (${result.error.issues[0]?.message ?? ''})`, { reason: 'usage', field: flagOf(name), value: given[name], hint })
-    config[name] = result.data
+    const result = given[name] === '' ? undefined : schema.safeParse(given[name])
+    if (result?.success === true) config[name] = result.data
+    else {
+      const problem = result === undefined ? 'has no value' : result.error.issues[0]?.message ?? 'is not valid'
+      problems.push(new OperatorError(problem, { reason: 'usage', field: flagOf(name), value: result && given[name], hint }))
+    }
   }
+  if (problems.length === 0) problems.push(...overlaps(config as UpConfig))
+  OperatorError.throwAll(problems)
   return config as UpConfig
 }
+
+/** The ports that the nodes take, each with the option that says where they begin and the address of its listener. */
+const portsOf = ({ nodes, port, wsPort, adminPort, host }: UpConfig): { flag: string; first: number; port: number; host: string; node: string }[] =>
+  ([['--port', port, host], ['--ws-port', wsPort, host], ['--admin-port', adminPort, '127.0.0.1']] as const).flatMap(([flag, first, on]) =>
+    Array.from({ length: nodes }, (_, i) => ({ flag, first, port: first + i, host: on, node: nameOf(i) })))
+
+function overlaps({ nodes, port, wsPort, adminPort }: UpConfig): OperatorError[] {
+  const begins = [['--port', port], ['--ws-port', wsPort], ['--admin-port', adminPort]] as const
+  return begins.flatMap(([flag, first], i) => begins.slice(0, i).filter(([, other]) => Math.abs(first - other) < nodes).map(([other, at]) =>
+    new OperatorError(`meets the ports of ${other} ${at}`, {
+      reason: 'usage', field: flag, value: first, hint: `${nodes} nodes count on from each: leave ${nodes} between the two`,
+    })))
+}
+
+/** Ports that others hold, before anything is started. @throws OperatorError (reason `listen`), a line for each option */
+async function refusePortsInUse(config: UpConfig): Promise<void> {
+  const problems = new Map<string, OperatorError>()
+  for (const { flag, first, port, host, node } of portsOf(config)) {
+    const server = createServer()
+    await bind(server, new URL(`tcp://${hostText(host)}:${port}`), flag, port).then(() => server.close(), (error: unknown) => {
+      if (!(error instanceof OperatorError)) throw error
+      const { cause } = error.details
+      const inUse = (cause as NodeJS.ErrnoException).code === 'EADDRINUSE'
+      if (!problems.has(flag)) problems.set(flag, new OperatorError(inUse ? `port ${port}, for node ${node}, is in use` : `${error.problem} on ${host}`, {
+        reason: 'listen', field: flag, value: first, cause,
+        hint: inUse ? `Another \`aedes-cluster up\` or another broker, such as Mosquitto, may be running: end it, or choose another port, e.g. ${flag} ${first + 10_000}`
+          : 'Choose an address of this machine with --host and ports that you may use',
+      }))
+    })
+  }
+  OperatorError.throwAll([...problems.values()])
+}
+
+const nameOf = (index: number): string => String.fromCharCode(97 + index)
+
+/** An IPv6 address stands in brackets in a URL. */
+const hostText = (host: string): string => host.includes(':') && !host.startsWith('[') ? `[${host}]` : host
 
 /** A child node: started, watched, started again when it dies, until `stop`. */
 class NodeProcess {
@@ -97,6 +143,8 @@ export class ChildEnded extends Error {
 /** @throws OperatorError, ChildEnded; whatever was started is ended */
 export async function up(argv: readonly string[], interrupt: Interrupt): Promise<void> {
   const config = readOptions(argv)
+  await refuseDataInUse(config.data)
+  await refusePortsInUse(config)
   let redis = await startEmbeddedRedis(config.data)
   let stopping = false
   const keepRedis = async (running: EmbeddedRedis): Promise<void> => {
@@ -109,10 +157,10 @@ export async function up(argv: readonly string[], interrupt: Interrupt): Promise
     return keepRedis(redis)
   }
   const nodes = Array.from({ length: config.nodes }, (_, i) => {
-    const id = String.fromCharCode(97 + i)
+    const id = nameOf(i)
     return new NodeProcess(id, [
       '--id', id, '--redis', redis.url, '--log-level', 'warn',
-      '--listen', `mqtt://${config.host}:${config.port + i}`, '--listen', `ws://${config.host}:${config.wsPort + i}/mqtt`,
+      '--listen', `mqtt://${hostText(config.host)}:${config.port + i}`, '--listen', `ws://${hostText(config.host)}:${config.wsPort + i}/mqtt`,
       '--admin', `http://127.0.0.1:${config.adminPort + i}`,
     ])
   })

@@ -37,8 +37,9 @@ export function bind(server: Server, url: URL, field: string, defaultPort: numbe
   const host = url.hostname.replace(/^\[|\]$/g, '')
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
+      const example = `${field} ${url.protocol}//${url.hostname}:${Number(url.port) + 1}`
       const [message, hint] = error.code === 'EADDRINUSE'
-        ? ['the port is in use', 'End the process that holds it or choose another port'] as const
+        ? ['the port is in use', `Another node, an \`aedes-cluster up\` or another broker may be running: end it, or choose another port, e.g. ${example}${field === '--admin' ? ', or --admin off' : ''}`] as const
         : [`cannot listen (${error.code ?? error.message})`, 'Choose an address of this machine and a port that you may use'] as const
       reject(new OperatorError(message, { reason: 'listen', field, value: url.href.replace(/\/$/, ''), hint, cause: error }))
     })

@@ -1,7 +1,7 @@
 // The command line's contract, which deployments rely on: what it prints, what it refuses and how it ends.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -49,8 +49,16 @@ const wrong: [name: string, argv: () => string[], code: number, says: RegExp][] 
   ['a bad number', () => ['node', '--packet-bytes-max', 'many'], 2, /--packet-bytes-max=many.*1024/],
   ['a missing value', () => ['node', '--id'], 2, /--id.*no value/],
   ['a missing file', () => ['node', '--config', join(folder, 'none.yaml')], 2, /--config=.*ENOENT/],
-  ['a file that is not YAML', () => ['check', '--config', file('bad.yaml', 'a: [')], 2, /--config=.*not YAML/],
-  ['an unknown key in the file', () => ['check', '--config', file('typo.yaml', 'prefx: x')], 2, /prefx=x.*Did you mean prefix\?/],
+  ['a file that is not YAML', () => ['check', '--config', file('bad.yaml', 'a: [')], 2, /bad\.yaml:1:5: is not YAML \(the indentation/],
+  ['an unknown key in the file', () => ['check', '--config', file('typo.yaml', 'prefx: x')], 2, /typo\.yaml:1:1 prefx=x.*Did you mean prefix\?/],
+  ['a malformed Redis address', () => ['node', '--redis', 'redis//:secret@h:6379'], 2, /--redis=\*\*\*: must be a redis:\/\//],
+  ['a password as an option of its own', () => ['node', '--redis-password=secret'], 2, /--redis-password: is not an option. Did you mean --redis-password-file\?/],
+  ['a malformed address to import from', () => ['import', '--from', 'http://:secret@h'], 2, /--from=\*\*\*: is not a Redis address/],
+  ['a command that every object has', () => ['constructor'], 2, /command=constructor: is not a command/],
+  ['a secret for a command', () => ['redis://:secret@h'], 2, /^aedes-cluster: command: is not a command/],
+  ['help for no command', () => ['help', 'nod'], 2, /Did you mean node\?/],
+  ['a data folder that cannot be', () => ['up', '--data', file('file', ''), '--port', '40100', '--ws-port', '40200', '--admin-port', '40300'], 2, /--data=.*cannot be written \(E/],
+  ['ports of `up` that meet', () => ['up', '--port', '40100', '--ws-port', '40102', '--admin-port', '40200'], 2, /--ws-port=40102: meets the ports of --port 40100/],
   ['TLS without a certificate', () => ['node', '--listen', 'mqtts://127.0.0.1:0'], 2, /needs --tls-cert/],
   ['Redis unreachable', () => ['node', '--redis', 'redis://:secret@127.0.0.1:1', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0'], 4, /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/],
   ['a bad number of nodes', () => ['up', '--nodes', '0'], 2, /--nodes=0.*1 to 26/],
@@ -70,16 +78,38 @@ test('an unknown environment variable of ours is refused, foreign ones are not',
   expect(ended.code).toBe(2)
 })
 
-test('a port in use: one line with field and value, exit code 3, for node and check', async () => {
+test('several problems are as many lines', async () => {
+  const ended = await run(['node', '--config', file('two.yaml', 'id: a b\nredisPassword: secret\n'), '--admin', 'x'], { AEDES_CLUSTER_REDIS_PASSWORD: 'secret' })
+  expect(ended.stderr.trimEnd().split('\n').sort()).toEqual([
+    expect.stringMatching(/^aedes-cluster: --admin=x: is not a URL/), expect.stringMatching(/^aedes-cluster: .*two\.yaml:1:5 id=a b: /),
+    expect.stringMatching(/^aedes-cluster: .*two\.yaml:2:1 redisPassword: is not an option. Did you mean redisPasswordFile/),
+    expect.stringMatching(/^aedes-cluster: AEDES_CLUSTER_REDIS_PASSWORD: is not an option. Did you mean AEDES_CLUSTER_REDIS_PASSWORD_FILE/),
+  ])
+  expect(ended).toMatchObject({ code: 2, stdout: '' })
+})
+
+test('a port in use: one line with its place, value and what to do, exit code 3, for node, check and up', async () => {
   const holder = createServer().listen(0, '127.0.0.1')
   await once(holder, 'listening')
   const { port } = holder.address() as { port: number }
-  for (const command of ['node', 'check']) {
-    const ended = await run([command, '--redis', redis.url, '--admin', 'off', '--listen', `mqtt://127.0.0.1:${port}`, '--log-level', 'silent'])
-    expect(ended.stderr).toMatch(new RegExp(`--listen=mqtt://127.0.0.1:${port}: the port is in use`))
-    expect(ended.stderr.trimEnd().split('\n')).toHaveLength(1)
+  const listen = `mqtt://127.0.0.1:${port}`
+  const config = file('port.yaml', `prefix: x\nlisten:\n  - mqtt://127.0.0.1:0\n  - ${listen}\n`)
+  const places: [argv: string[], env: Record<string, string>, place: string][] = [
+    [['--listen', listen, '--admin', 'off'], {}, `--listen=${listen}`], [['--admin', 'off'], { AEDES_CLUSTER_LISTEN: listen }, `AEDES_CLUSTER_LISTEN=${listen}`],
+    [['--config', config, '--admin', 'off'], {}, `${config}:4:5 listen=${listen}`], [['--listen', 'mqtt://127.0.0.1:0', '--admin', `http://127.0.0.1:${port}`], {}, `--admin=http://127.0.0.1:${port}`],
+  ]
+  await Promise.all(places.flatMap(([argv, env, place], i) => ['node', 'check'].map(async (command) => {
+    const ended = await run([command, '--redis', redis.url, '--id', `${command}-${i}`, ...argv], env)
+    expect(ended.stderr).toMatch(/^.*: the port is in use\. .*aedes-cluster up.*or choose another port, e\.g\. --(listen mqtt|admin http):\/\/127\.0\.0\.1:\d+(, or --admin off)?\n$/)
+    expect(ended.stderr).toContain(`aedes-cluster: ${place}: `) // nothing else: not that it stopped
     expect(ended.code).toBe(3)
-  }
+  })))
+  const ended = await run(['up', '--nodes', '1', '--port', String(port), '--ws-port', String(port), '--admin-port', String(port), '--data', join(folder, 'unused')])
+  expect(ended.stderr).toMatch(/meets the ports/)
+  const up = await run(['up', '--nodes', '1', '--port', String(port), '--ws-port', String(await freePort()), '--admin-port', String(await freePort()), '--data', join(folder, 'unused')])
+  expect(up.stderr).toBe(`aedes-cluster: --port=${port}: port ${port}, for node a, is in use. Another \`aedes-cluster up\` or another broker, such as Mosquitto, may be running: end it, or choose another port, e.g. --port ${port + 10_000}\n`)
+  expect(up.code).toBe(3)
+  expect(existsSync(join(folder, 'unused'))).toBe(false)
   holder.close()
 })
 
@@ -100,8 +130,17 @@ test('check tries Redis', async () => {
 })
 
 test('--help names every command, --version the version', async () => {
-  expect((await run(['--help'])).stdout).toMatch(/up[^]*node[^]*check/)
-  expect((await run(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  const outputs = async (...all: string[][]): Promise<string[]> => Promise.all(all.map(async (argv) => (await run(argv)).stdout))
+  const [help, ...same] = await outputs(['--help'], ['-h'], ['help'], [])
+  expect(help).toMatch(/up[^]*node[^]*check[^]*import/)
+  expect(new Set(same)).toEqual(new Set([help]))
+  const [version, ...versions] = await outputs(['--version'], ['-v'], ['version'])
+  expect(version).toMatch(/^\d+\.\d+\.\d+\n$/)
+  expect(new Set(versions)).toEqual(new Set([version]))
+  const [node, ...nodes] = await outputs(['help', 'node'], ['node', '--help'], ['node', '--id', 'a', '-h'], ['node', 'help'])
+  expect(node).toMatch(/^aedes-cluster node [^]*--lease-ms/)
+  expect(node).not.toContain('--from')
+  expect(new Set(nodes)).toEqual(new Set([node]))
 })
 
 test('data of another layout are left alone', async () => {
@@ -185,4 +224,22 @@ test('up starts a node again that was killed', async () => {
   expect(client.mqtt.connected).toBe(true)
   child.kill('SIGTERM')
   expect(await once(child, 'exit')).toEqual([0, null])
+})
+
+test('a node whose terminal goes drains as by SIGTERM; its password stands in no list of processes', async () => {
+  await using locked = await startRedis('--requirepass', 'hunter2')
+  const url = locked.url.replace('//', '//:hunter2@')
+  const child = spawn(process.execPath, [mainPath, 'node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', `--redis=${url}`], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+  let log = ''
+  child.stderr!.on('data', (chunk: Buffer) => { log += chunk.toString() })
+  const [message] = await once(child, 'message') as [{ listen: [string] }]
+  expect(readFileSync(`/proc/${child.pid!}/cmdline`, 'utf8')).toMatch(/^aedes-cluster node --id a .*--redis=redis:\/\/:\*\*\*@127/)
+  await using client = await TestClient.connect(message.listen[0], 'told', { version: 5 })
+  const ended = once(child, 'exit')
+  child.kill('SIGHUP')
+  child.kill('SIGHUP') // a shell and the kernel may both send it
+  expect(await ended).toEqual([0, null])
+  await expect.poll(() => client.serverDisconnect).toBe(0x8b) // server shutting down
+  expect(log).toContain('stopped')
+  expect(log).not.toContain('hunter2')
 })

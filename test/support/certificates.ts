@@ -10,6 +10,12 @@ export interface Certificates extends Disposable {
   readonly server: { cert: string; key: string }
   readonly client: { cert: Buffer; key: Buffer }
   readonly caBytes: Buffer
+  /** The key of the file `key` in another, which wants a passphrase. */
+  encrypted(key: string, passphrase: string): string
+  /** These files in one. */
+  chain(...certificates: string[]): string
+  /** Texts of a certificate and its key that are shorter than anybody takes today. */
+  weak(): [cert: string, key: string]
 }
 
 export function makeCertificates(): Certificates {
@@ -29,6 +35,18 @@ export function makeCertificates(): Certificates {
     server: { cert: path('server.pem'), key: path('server.key') },
     client: { cert: readFileSync(path('client.pem')), key: readFileSync(path('client.key')) },
     caBytes: readFileSync(path('ca.pem')),
+    encrypted: (key, passphrase) => {
+      openssl('pkey', '-in', key, '-aes256', '-passout', `pass:${passphrase}`, '-out', path('encrypted.key'))
+      return path('encrypted.key')
+    },
+    chain: (...certificates) => {
+      writeFileSync(path('chain.pem'), certificates.map((one) => readFileSync(one, 'utf8')).join(''))
+      return path('chain.pem')
+    },
+    weak: () => {
+      openssl('req', '-x509', '-newkey', 'rsa:512', '-nodes', '-days', '2', '-subj', '/CN=weak', '-keyout', path('weak.key'), '-out', path('weak.pem'))
+      return [readFileSync(path('weak.pem'), 'utf8'), readFileSync(path('weak.key'), 'utf8')]
+    },
     [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
   }
 }

@@ -23,6 +23,8 @@ describe('parseRedisAddress', () => {
     ['redis+sentinel://a:1', 'name the service'],
     ['unix://run/redis.sock', 'unix:///path'],
     ['unix+cluster:///run', 'unix:///path'],
+    ['redis://:a/b@host', '%2F'],
+    ['redis+sentinel://user:1234/b@host', '%2F'],
   ])('%s is refused, with the reason', (text, reason) => expect(parseRedisAddress(text)).toContain(reason))
 })
 
@@ -31,5 +33,8 @@ test('a password is put in and taken out, whatever the address', () => {
   expect(withRedisPassword('redis://user:old@a/1', 'new')).toBe('redis://user:new@a/1')
   expect(withoutRedisPassword('redis+sentinel://user:secret@a:1,b:2/main')).toBe('redis+sentinel://user:***@a:1,b:2/main')
   expect(withoutRedisPassword('redis://a:1')).toBe('redis://a:1')
+  expect(withoutRedisPassword('redis://secret@a:1')).toBe('redis://***@a:1') // nobody knows whether it is the user
+  expect(withoutRedisPassword('redis//:secret@a:1')).toBe('***')
+  expect(parseRedisAddress(withRedisPassword('unix:///run/redis.sock', 'p'))).toMatchObject({ kind: 'socket', password: 'p', path: '/run/redis.sock' })
   expect(withoutRedisPassword('unix:///run/redis.sock')).toBe('unix:///run/redis.sock')
 })
