@@ -101,6 +101,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     return this.#stored !== undefined
   }
 
+  /** The protocol level that CONNECT names; 0 before it. */
+  get level(): number {
+    return this.#reader.level
+  }
+
   get mqtt5(): boolean {
     return this.#mqtt5
   }

@@ -21,6 +21,7 @@ import { ReasonCode } from './reason-codes.ts'
 import { isReserved, PacketType } from './wire/control-packets.ts'
 import { messageOf } from './wire/publish.ts'
 import { joinParts, Parts } from './wire/parts.ts'
+import { withoutUserProperties } from './wire/user-properties.ts'
 
 /** Aedes' listener of a parser's `packet`. */
 type Enqueue = (this: { client: AedesClient }, packet: Packet) => void
@@ -237,7 +238,8 @@ export class Engine {
     if (type === PacketType.subscribe || type === PacketType.unsubscribe) return void this.#handleParts(client, new Parts(frame, client.version)).catch((error: unknown) => client.emit('error', error))
     if (type === PacketType.connect && !this.#admit(connection)) return
     try {
-      this.#hand(client, parse(frame, type === PacketType.connect ? 0 : client.version))
+      if (type === PacketType.connect) this.#hand(client, parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0))
+      else this.#hand(client, parse(frame, client.version))
     } catch (error) {
       client.emit('error', error)
     }

@@ -62,6 +62,21 @@ export function readVariable(bytes: Buffer, offset: number, end: number): { valu
   throw malformed('variable byte integer of more than four bytes')
 }
 
+/** Bytes of a Variable Byte Integer (MQTT 5 section 1.5.5). */
+export function variableLength(value: number): number {
+  return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
+}
+
+/** Writes a Variable Byte Integer; returns the offset behind it. */
+export function writeVariable(bytes: Buffer, value: number, offset: number): number {
+  do {
+    const rest = value >>> 7
+    bytes[offset++] = rest > 0 ? (value & 127) | 128 : value
+    value = rest
+  } while (value > 0)
+  return offset
+}
+
 /** Checks a UTF-8 Encoded String at `offset` (MQTT 5 section 1.5.4); returns the offset behind it. */
 export function skipString(bytes: Buffer, offset: number, end: number): number {
   if (offset + 2 > end) throw malformed('truncated string')

@@ -4,7 +4,7 @@
 import type { IPublishPacket } from 'mqtt-packet'
 import { expiryFrom, secondsLeft, type Message } from '../../bridge/index.ts'
 import { ReasonCode } from '../reason-codes.ts'
-import { allowedProperties, propertyIds, scanProperties } from './properties.ts'
+import { allowedProperties, propertyIds, scanProperties, variableLength, writeVariable } from './properties.ts'
 
 const none = Buffer.alloc(0)
 const noProperties = Buffer.from([0])
@@ -48,19 +48,6 @@ export class Frame {
     this.#owned = true
     this.next?.own(this.#payload)
   }
-}
-
-function variableLength(value: number): number {
-  return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
-}
-
-function writeVariable(bytes: Buffer, value: number, offset: number): number {
-  do {
-    const rest = value >>> 7
-    bytes[offset++] = rest > 0 ? (value & 127) | 128 : value
-    value = rest
-  } while (value > 0)
-  return offset
 }
 
 /** The property section of a PUBLISH to an MQTT 5 subscriber, its length included. */

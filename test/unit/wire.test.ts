@@ -2,12 +2,13 @@
 // the packet reader, split at every byte, all at once and in random pieces; frames and acknowledgements that we encode,
 // through mqtt-packet's parser; every valid control packet accepted, and no prefix of one. Seeded: SEED=… repeats a run.
 import { describe, expect, test } from 'vitest'
-import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
+import mqttPacket, { type IConnectPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { limits } from '../../broker/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/wire/packet-reader.ts'
 import { allowedProperties, ProtocolViolation, readVariable, scanProperties } from '../../broker/wire/properties.ts'
 import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/wire/publish.ts'
+import { withoutUserProperties } from '../../broker/wire/user-properties.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { u16, variable } from '../support/wire.ts'
 
@@ -344,4 +345,31 @@ describe('properties', () => {
       for (let end = 0; end < section.length; end += 1 + random.below(9)) expect(() => scanProperties(section, 0, end, allowedProperties.publish)).toThrow(ProtocolViolation)
     }
   })
+})
+
+test('a CONNECT without its User Properties is the same CONNECT', () => {
+  const random = seededRandom()
+  const userProperties = (): Record<string, string[]> => Object.fromEntries(Array.from({ length: 1 + random.below(4) }, (_, n) => [`name ${n}`, ['ä', '']]))
+  const parsed = (frame: Buffer): IConnectPacket => {
+    const parser = mqttPacket.parser()
+    let got: IConnectPacket | undefined
+    parser.on('packet', (packet) => { got = packet as IConnectPacket })
+    parser.parse(frame)
+    return got!
+  }
+  for (let n = 0; n < 2_000; n++) {
+    const will = random.below(2) === 0 ? {} : {
+      will: { topic: 'w', payload: Buffer.from('gone'), qos: 1 as const, retain: false, properties: { willDelayInterval: 7, ...random.below(3) === 0 ? {} : { userProperties: userProperties() } } },
+    }
+    const packet: IConnectPacket = {
+      cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: `c${n}`, keepalive: 9, username: 'u', password: Buffer.from('p'),
+      properties: { ...random.below(2) === 0 ? {} : { sessionExpiryInterval: 60 }, ...random.below(3) === 0 ? {} : { userProperties: userProperties() }, receiveMaximum: 5 }, ...will,
+    }
+    const stripped = parsed(withoutUserProperties(mqttPacket.generate(packet)))
+    delete packet.properties!.userProperties
+    if (packet.will !== undefined) delete packet.will.properties!.userProperties
+    const { length: _length, ...wanted } = parsed(mqttPacket.generate(packet))
+    expect(stripped, `seed ${random.seed}`).toMatchObject(wanted)
+    expect(stripped.properties?.userProperties ?? stripped.will?.properties?.userProperties).toBeUndefined()
+  }
 })
