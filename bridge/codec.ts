@@ -256,34 +256,65 @@ export interface OtherRecords {
   onLater(): void
 }
 
+/** Reads an entry record by record, so that who reads may rest between two. What it does not know it passes by. */
+export class EntryReader {
+  readonly #bytes: Buffer
+  readonly #clock: Clock
+  readonly #each: (message: Message) => void
+  readonly #other: OtherRecords
+  readonly #isLater: boolean
+  #at = 1
+  /** False: the entry is not whole or not ours; what came before the bad record was handed on. */
+  isWhole = true
+
+  /** @param each gets each message; payloads and properties are slices of `bytes` */
+  constructor(bytes: Buffer, clock: Clock, each: (message: Message) => void, other: OtherRecords) {
+    this.#bytes = bytes
+    this.#clock = clock
+    this.#each = each
+    this.#other = other
+    this.isWhole = bytes.length > 0 && bytes[0]! >= version && bytes[0]! <= versionMax
+    this.#isLater = bytes[0] !== version
+    if (this.#isLater && !isFramed(bytes, 1)) this.isWhole = false
+  }
+
+  /** Hands on the next record; false when there is none. */
+  next(): boolean {
+    if (!this.isWhole || this.#at >= this.#bytes.length) return false
+    return this.isWhole = this.#read()
+  }
+
+  #read(): boolean {
+    const bytes = this.#bytes
+    if (this.#at + 5 > bytes.length) return false
+    const kind = bytes[this.#at]!
+    const start = this.#at + 5
+    const end = start + bytes.readUInt32BE(this.#at + 1)
+    if (end > bytes.length) return false
+    this.#at = end
+    if (this.#isLater) this.#other.onLater()
+    else if (kind === messageRecord) {
+      const message = messageAt(bytes, start, end, this.#clock)
+      if (message === undefined) return false
+      if (message === 'later') this.#other.onLater()
+      else this.#each(message)
+    } else if (kind === bellRecord) for (const sid of bytes.toString('latin1', start, end).split(' ')) this.#other.onBell(sid)
+    else if (kind === holdRecord || kind === goRecord) {
+      const [nodeId, ...topics] = bytes.toString('utf8', start, end).split('\0')
+      this.#other.onHold(nodeId!, topics, kind === holdRecord)
+    } else if ((kind & mustUnderstand) !== 0) this.#other.onLater()
+    return true
+  }
+}
+
 /**
- * Hands each message of an entry to `each`; payloads and properties are slices of `bytes`. What it does not know it passes by.
+ * Hands each message of an entry to `each`, in one go.
  * @returns false when the entry is not whole or not ours; what came before the bad record was handed on
  */
 export function unpackMessages(bytes: Buffer, clock: Clock, each: (message: Message) => void, other: OtherRecords): boolean {
-  if (bytes.length === 0 || bytes[0]! < version || bytes[0]! > versionMax) return false
-  const isLater = bytes[0] !== version
-  if (isLater && !isFramed(bytes, 1)) return false
-  for (let at = 1; at < bytes.length;) {
-    if (at + 5 > bytes.length) return false
-    const kind = bytes[at]!
-    const start = at + 5
-    const end = start + bytes.readUInt32BE(at + 1)
-    if (end > bytes.length) return false
-    at = end
-    if (isLater) other.onLater()
-    else if (kind === messageRecord) {
-      const message = messageAt(bytes, start, end, clock)
-      if (message === undefined) return false
-      if (message === 'later') other.onLater()
-      else each(message)
-    } else if (kind === bellRecord) for (const sid of bytes.toString('latin1', start, end).split(' ')) other.onBell(sid)
-    else if (kind === holdRecord || kind === goRecord) {
-      const [nodeId, ...topics] = bytes.toString('utf8', start, end).split('\0')
-      other.onHold(nodeId!, topics, kind === holdRecord)
-    } else if ((kind & mustUnderstand) !== 0) other.onLater()
-  }
-  return true
+  const reader = new EntryReader(bytes, clock, each, other)
+  while (reader.next());
+  return reader.isWhole
 }
 
 /** Whether one of the fields must be understood; undefined: they are not whole. This version knows none. */

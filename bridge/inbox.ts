@@ -3,13 +3,14 @@
 // order, whatever happens to connections; what `push` resolved for is stored in the inbox, or the target is out. Bounds:
 // the inbox by bytes in Redis (above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still is sealed out).
 import type { Clock } from './clock.ts'
-import { MessagePacker, unpackMessages, type OtherRecords } from './codec.ts'
+import { EntryReader, MessagePacker, type OtherRecords } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { Message } from './message.ts'
 import { onServerChange, retrying, whenReady, type Connections, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
+import { Slice } from './turns.ts'
 
 /** Bytes in an inbox above which it takes nothing until its reader has progressed. */
 const inboxBytesMax = 16 * 1024 * 1024
@@ -23,6 +24,8 @@ const entriesPerRead = 64
 /** What was handled is freed when so much of it came together, or after so long: at low load not after each message. */
 const trimBytes = 256 * 1024
 const trimMs = 100
+/** Who is busy with an entry says so this often. */
+const progressMs = stallMs / 3
 
 interface Batch {
   readonly body: Buffer
@@ -240,6 +243,9 @@ function guarded(events: InboxReaderEvents): Omit<OtherRecords, 'onLater'> & Pic
   }
 }
 
+/** Of a Redis Stream: id, and one field with its value. */
+type Entry = [Buffer, [Buffer, Buffer]]
+
 /** Reads this node's inbox: entries in order, freed when they were handled. */
 export class InboxReader {
   readonly #redis: Redis
@@ -284,12 +290,7 @@ export class InboxReader {
     while (!this.#closed) {
       try {
         const entries = await retrying(this.#reader, () => this.#next())
-        for (const [id, [, body]] of entries) {
-          const onLater = (): void => { diagnostics.later.publish({ where: 'inbox', id: id.toString() }) }
-          if (body.length > 0 && !unpackMessages(body, this.#clock, events.onMessage, { ...events, onLater })) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
-          this.#handled += body.length
-          this.#last = id.toString()
-        }
+        await this.#handle(entries, events)
         if (this.#handled - this.#freed < trimBytes && performance.now() - this.#trimmed < trimMs) continue
         await retrying(this.#redis, () => this.#trim())
       } catch (reason) {
@@ -311,6 +312,29 @@ export class InboxReader {
     } catch (error) {
       this.#proven = false
       throw error
+    }
+  }
+
+  /**
+   * In slices (bridge/turns.ts): small messages for many subscribers are seconds of work in one entry. Meanwhile the inbox may be made
+   * anew, and is then read from its own place; and who is busy does not stand still, so progress is noted on the way.
+   */
+  async #handle(entries: readonly Entry[], events: ReturnType<typeof guarded>): Promise<void> {
+    const slice = new Slice()
+    for (const [id, [, body]] of entries) {
+      const before = this.#last
+      const onLater = (): void => { diagnostics.later.publish({ where: 'inbox', id: id.toString() }) }
+      const reader = new EntryReader(body, this.#clock, events.onMessage, { ...events, onLater })
+      while (body.length > 0 && reader.next()) {
+        if (!slice.isOver) continue
+        if (performance.now() - this.#trimmed > progressMs) await this.#trim().catch(() => undefined) // what is wrong is met behind the entry, too
+        await slice.next()
+        if (this.#closed) return
+      }
+      if (this.#last !== before) return
+      if (body.length > 0 && !reader.isWhole) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
+      this.#handled += body.length
+      this.#last = id.toString()
     }
   }
 

@@ -8,6 +8,7 @@ import { BridgeError, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import { onServerChange, retrying, whenReady, type Connections, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
+import { Slice } from './turns.ts'
 
 export interface Route {
   readonly nodeId: string
@@ -263,9 +264,11 @@ export class Journal {
       try {
         const [era, entries] = await retrying(this.#reader, read)
         if (era !== this.#era) continue
+        const slice = new Slice()
         for (const [id, [, entry]] of entries) {
-          if (!this.#apply(Number.parseInt(id.toString(), 10), entry)) { await this.rebuild(); break }
+          if (!await this.#apply(Number.parseInt(id.toString(), 10), entry, era, slice)) { await this.rebuild(); break }
           if (this.#closed) return
+          if (era !== this.#era) break
         }
       } catch (error) {
         if (this.#closed || toBridgeError(error).code === 'ERR_BRIDGE_CLOSED') return
@@ -297,7 +300,7 @@ export class Journal {
   }
 
   /** False for a gap: entries were trimmed or lost. */
-  #apply(number: number, bytes: Buffer): boolean {
+  async #apply(number: number, bytes: Buffer, era: number, slice: Slice): Promise<boolean> {
     if (number <= this.#cursor) return true
     if (number !== this.#cursor + 1) return false
     const entry = decodeJournalEntry(bytes)
@@ -308,7 +311,15 @@ export class Journal {
       return true
     }
     if (entry === undefined) diagnostics.garbage.publish({ where: 'journal', bytes: bytes.length })
-    else for (const change of entry.changes) this.#listener.onChange(entry.nodeId, change)
+    else {
+      for (const change of entry.changes) {
+        if (slice.isOver) {
+          await slice.next()
+          if (this.#closed || era !== this.#era) return true // the tables are being rebuilt, this entry included
+        }
+        this.#listener.onChange(entry.nodeId, change)
+      }
+    }
     this.#cursor = number
     this.#last = bytes
     if (this.#waiting.length > 0) {

@@ -1,0 +1,157 @@
+// What one client can send that is much work for its node, or for all of them. Each attack ends when its work is done, and fails
+// when a healthy client's pings were not answered meanwhile. `size` 1 is about a second of work.
+import { expect } from 'vitest'
+import type { TestCluster } from './cluster.ts'
+import { frame, properties, str, u16, variable, WireClient } from './wire.ts'
+
+const repeat = (count: number, make: (n: number) => Buffer): Buffer => Buffer.concat(Array.from({ length: count }, (_, n) => make(n)))
+const pingreq = Buffer.from([0xc0, 0])
+const publish = (topic: string, qos = 0): Buffer => frame(0x30 | qos << 1, str(topic), ...qos === 0 ? [] : [u16(1)], properties(5))
+const subscribe = (filters: readonly string[], qos = 0): Buffer =>
+  frame(0x82, u16(1), properties(5), Buffer.concat(filters.flatMap((filter) => [str(filter), Buffer.from([qos])])))
+const numbered = (count: number, name: string): string[] => Array.from({ length: count }, (_, n) => `${name}/${n}/filter`)
+const lasting = { clean: false, properties: { sessionExpiryInterval: 100 } }
+
+/** A connection that reads and does not parse: what it is sent is counted in bytes. */
+class Attacker {
+  readonly client: WireClient
+  bytes = 0
+  #awaited: { bytes: number; resolve: () => void } | undefined
+
+  constructor(client: WireClient) {
+    this.client = client
+    client.socket.removeAllListeners('data').on('data', (chunk: Buffer) => {
+      this.bytes += chunk.length
+      if (this.#awaited !== undefined && this.bytes >= this.#awaited.bytes) this.#awaited.resolve()
+    })
+  }
+
+  static async connect(url: string, options: Parameters<typeof WireClient.connect>[2] = {}): Promise<Attacker> {
+    return new Attacker(await WireClient.connect(url, `attacker-${Math.random()}`, options))
+  }
+
+  /** Sends, and resolves when so many bytes have come since. */
+  async send(what: Buffer, bytes: number): Promise<void> {
+    const all = new Promise<void>((resolve) => { this.#awaited = { bytes: this.bytes + bytes, resolve } })
+    this.client.socket.write(what)
+    await all
+  }
+}
+
+/** Pings one after the other until it is stopped. */
+class Pinger {
+  readonly #client: WireClient
+  readonly #running: Promise<void>
+  #stopped = false
+  answered = 0
+  longestMs = 0
+
+  constructor(client: WireClient) {
+    this.#client = client
+    this.#running = this.#run()
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      const sent = performance.now()
+      this.#client.send(pingreq)
+      await this.#client.next('pingresp')
+      this.longestMs = Math.max(this.longestMs, performance.now() - sent)
+      this.answered++
+      await new Promise((resolve) => { setTimeout(resolve, 2) })
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#running
+    this.#client.socket.destroy()
+  }
+}
+
+/** Fewer than this is a node that stood still. */
+const answeredMin = 8
+
+/** Does `work` beside healthy clients at both nodes. */
+async function beside(about: string, { nodes }: TestCluster, work: () => Promise<void>): Promise<void> {
+  const pingers = await Promise.all(nodes.map(async ({ url }) => new Pinger(await WireClient.connect(url, `healthy-${Math.random()}`))))
+  const began = performance.now()
+  await work()
+  const took = performance.now() - began
+  await Promise.all(pingers.map((pinger) => pinger.stop()))
+  console.log(`${about}: ${took.toFixed(0)} ms, ${pingers.map(({ answered, longestMs }) => `${answered} pings, the longest ${longestMs.toFixed(0)} ms`).join('; ')}`)
+  for (const { answered } of pingers) expect(answered, `${about}: pings answered`).toBeGreaterThan(answeredMin)
+}
+
+/** Every combination of `+` and `a` on so many levels. */
+const deep = (levels: number): string[] =>
+  Array.from({ length: 2 ** levels }, (_, n) => ['a', ...Array.from({ length: levels }, (_, bit) => (n >> bit & 1) === 1 ? '+' : 'a')].join('/'))
+
+export const attacks = {
+  async 'filters that all match'(cluster: TestCluster, size: number): Promise<void> {
+    const attacker = await Attacker.connect(cluster.node(0).url)
+    await attacker.send(subscribe(deep(12)), 4_096 + 6)
+    const messages = 200 * size
+    await beside('filters', cluster, () => attacker.send(repeat(messages, (n) => publish(`a/${'a/'.repeat(11)}${10_000 + n}`)), messages * (5 + 24 + 5)))
+    attacker.client.socket.destroy()
+  },
+
+  async 'PINGREQ without end'(cluster: TestCluster, size: number): Promise<void> {
+    const attacker = await Attacker.connect(cluster.node(0).url)
+    const bytes = 1_000_000 * size
+    await beside('pings', cluster, () => attacker.send(Buffer.alloc(bytes, pingreq), bytes))
+    attacker.client.socket.destroy()
+  },
+
+  async 'small messages for 400 subscribers'(cluster: TestCluster, size: number): Promise<void> {
+    const subscribers = await Promise.all(Array.from({ length: 400 }, async (_, n) => {
+      const subscriber = await Attacker.connect(cluster.node(n % 2).url)
+      await subscriber.send(subscribe(['t', 'last']), 7)
+      return subscriber
+    }))
+    const attacker = await Attacker.connect(cluster.node(0).url)
+    await beside('fan-out', cluster, async () => {
+      const before = subscribers.map(({ bytes }) => bytes)
+      await attacker.send(Buffer.concat([repeat(8_000 * size, () => publish('t')), publish('last', 1)]), 4)
+      await expect.poll(() => subscribers.every(({ bytes }, n) => bytes - before[n]! >= 9)).toBe(true)
+    })
+    for (const { client } of [attacker, ...subscribers]) client.socket.destroy()
+  },
+
+  async 'filters in one SUBSCRIBE and one UNSUBSCRIBE'(cluster: TestCluster, size: number): Promise<void> {
+    const attacker = await Attacker.connect(cluster.node(0).url)
+    const count = 15_000 * size
+    await beside('SUBSCRIBE', cluster, () => attacker.send(subscribe(numbered(count, 's')), count + 6))
+    await beside('UNSUBSCRIBE', cluster, () => attacker.send(frame(0xa2, u16(2), properties(5), Buffer.concat(numbered(count, 's').map(str))), count + 6))
+    await attacker.send(subscribe(numbered(count, 's')), count + 6)
+    attacker.client.socket.destroy()
+  },
+
+  async 'a session with many subscriptions that comes back'(cluster: TestCluster, size: number): Promise<void> {
+    const count = 15_000 * size
+    const clientId = `resumes-${Math.random()}`
+    const first = new Attacker(await WireClient.connect(cluster.node(0).url, clientId, lasting))
+    await first.send(subscribe(numbered(count, 'r'), 1), count + 6)
+    first.client.socket.destroy()
+    await beside('resume', cluster, async () => {
+      const again = await WireClient.open(cluster.node(0).url)
+      again.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clientId, keepalive: 0, ...lasting })
+      while (!again.packets.some(({ cmd }) => cmd === 'connack')) await new Promise((resolve) => { again.socket.once('data', resolve) })
+      again.socket.destroy()
+    })
+  },
+
+  async 'User Properties without end'(cluster: TestCluster, size: number): Promise<void> {
+    const pair = Buffer.concat([Buffer.from([0x26]), str('é'), str('')])
+    const section = repeat(140_000, () => pair)
+    await beside('User Properties', cluster, async () => {
+      for (let n = 0; n < 10 * size; n++) {
+        const attacker = new Attacker(await WireClient.open(cluster.node(0).url))
+        await attacker.send(frame(0x10, str('MQTT'), 5, 2, u16(0), variable(section.length), section, str(`big-${Math.random()}`)), 3)
+        attacker.client.socket.write(frame(0x30, str('t'), variable(section.length), section))
+        await attacker.send(frame(0x82, u16(1), variable(section.length), section, str('u'), 0), 6)
+        attacker.client.socket.destroy()
+      }
+    })
+  },
+} as const satisfies Record<string, (cluster: TestCluster, size: number) => Promise<void>>
