@@ -33,6 +33,8 @@ export type { Waiting, WaitReport } from './waits.ts'
 export { filterBytes, filterMatches, isValidFilter, isValidTopic } from './topic.ts'
 
 export interface BridgeOptions extends DataPlaneOptions {
+  /** CONNECTs that may wait for Redis; one beyond that is refused at once. */
+  readonly claimsWaitingMax: number
   /** Hears of lost connections and failed commands; the bridge itself goes on. */
   readonly onError: (error: Error) => void
 }
@@ -61,7 +63,7 @@ const redisMajorMin = 7
 
 /** @throws BridgeError why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
 export async function createBridge(given: BridgeOptions): Promise<Bridge> {
-  const waits = new Waits(given.name)
+  const waits = new Waits(given.name, given.claimsWaitingMax)
   const options = { ...given, waits, onError: reportOf(given.onError) }
   try {
     const version = await ping(options.redis, options.redisTimeoutMs)

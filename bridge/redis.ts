@@ -174,6 +174,8 @@ export interface Retry {
   readonly who?: Waiter
   /** What the caller does about an answer; true: try again. */
   readonly mend?: (error: BridgeError) => boolean | Promise<boolean>
+  /** Settles when nobody waits for it any more: `attempt` is called once more, at once, and says so. */
+  readonly givenUp?: Promise<void> | undefined
 }
 
 /**
@@ -181,8 +183,10 @@ export interface Retry {
  * long as trying again can help, and written down as somebody who waits. A bug ends the node.
  * @throws BridgeError that is not retryable, or ERR_BRIDGE_AMNESIA, which the caller must answer first
  */
-export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who = 'write', mend }: Retry = {}): Promise<T> {
+export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who = 'write', mend, givenUp }: Retry = {}): Promise<T> {
   const since = performance.now()
+  let awake = givenUp
+  void givenUp?.then(() => { awake = undefined })
   let wait: Wait | undefined
   try {
     for (let tries = 0; ; tries++) {
@@ -196,7 +200,7 @@ export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who
           wait ??= redis.waits?.begin(who, since)
           wait?.because(error)
         }
-        await retryTime(redis, error, tries)
+        await retryTime(redis, error, tries, awake)
       }
     }
   } finally {
@@ -205,8 +209,8 @@ export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who
 }
 
 /** Resolves when trying again may help: the connection is there; and Redis may have answered, but not as we like: full, or a NOSCRIPT just mended. */
-async function retryTime(redis: Redis, { kind }: BridgeError, tries: number): Promise<void> {
-  await whenReady(redis)
+async function retryTime(redis: Redis, { kind }: BridgeError, tries: number, awake: Promise<void> | undefined): Promise<void> {
+  await (awake === undefined ? whenReady(redis) : Promise.race([whenReady(redis), awake]))
   const refused = kind === 'operator' || kind === 'damaged'
   await new Promise((resolve) => setTimeout(resolve, refused ? Math.min(pauseMs * 2 ** tries, pauseMsMax) : pauseMs))
 }

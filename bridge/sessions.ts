@@ -131,9 +131,10 @@ export class Sessions {
    * session, and nothing that one hands in from now on is acknowledged: the takeover stands in the journal, which every
    * PUBLISH of QoS ≥ 1 catches up with before it is acknowledged.
    * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown out there
-   * @throws BridgeError ERR_BRIDGE_CLOSED when it has
+   * @param givenUp settles when nobody waits for it any more
+   * @throws BridgeError ERR_BRIDGE_CLOSED when it has; why Redis cannot, when as many as may wait for it
    */
-  async claim(request: SessionRequest, abandoned: () => boolean = () => false): Promise<Session> {
+  async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp?: Promise<void>): Promise<Session> {
     const partition = shardOf(request.clientId, partitions)
     const claim = ++this.#claims // sent again it is known by this
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
@@ -166,7 +167,13 @@ export class Sessions {
           known = /^STALE ?(.*)$/.exec(error.message)?.[1] ?? ''
         }
       }
-    })
+    }, { who: 'connect', givenUp, mend: (error) => this.#mayWait(error, unknown) })
+  }
+
+  /** Whether a claim may wait; one that may have succeeded must. */
+  #mayWait(error: BridgeError, unknown: boolean): boolean {
+    if (!unknown && error.retryable && this.#redis.waits?.mayConnect === false) throw error
+    return false
   }
 
   async #claimed(request: SessionRequest, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>): Promise<Session> {

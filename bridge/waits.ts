@@ -74,26 +74,35 @@ function widen(cause: Cause, { publishers, connects, writes }: Pick<Cause, 'publ
 export class Waits {
   readonly #name: string
   readonly #open = new Set<Open>()
+  readonly #connectsMax: number
+  #connects = 0
   readonly #publishes = new Set<() => PublishWaits>()
   readonly #causes = new Map<BridgeErrorCode, Cause>()
   /** What a connection was refused with: says more than that it is not there. */
   #connectionError: BridgeError | undefined
   readonly #timer: NodeJS.Timeout
 
-  constructor(name = '') {
+  constructor(name: string, connectsMax: number) {
     this.#name = name
+    this.#connectsMax = connectsMax
     this.#timer = setInterval(() => this.#look(), lookMs).unref()
+  }
+
+  /** Whether one more CONNECT may wait. */
+  get mayConnect(): boolean {
+    return this.#connects < this.#connectsMax
   }
 
   begin(who: Waiter, since = performance.now()): Wait {
     const open: Open = { who, since, error: undefined }
     this.#open.add(open)
+    if (who === 'connect') this.#connects++
     return {
       because: (error) => {
         diagnostics.redisError.publish({ name: this.#name, code: error.code, reason: error.message })
         open.error = error
       },
-      end: () => { this.#open.delete(open) },
+      end: () => { if (this.#open.delete(open) && who === 'connect') this.#connects-- },
     }
   }
 
@@ -150,15 +159,13 @@ export class Waits {
       publishers += waits.publishers
       unexplained = earlier(unexplained, waits.since)
     }
-    let connects = 0
     let writes = 0
     for (const open of this.#open) {
-      if (open.who === 'connect') connects++
-      else if (open.who === 'write') writes++
+      if (open.who === 'write') writes++
       since = earlier(since, open.since)
       if (open.error === undefined) unexplained = earlier(unexplained, open.since)
     }
-    return { publishers, connects, writes, since: earlier(since, unexplained), unexplained }
+    return { publishers, connects: this.#connects, writes, since: earlier(since, unexplained), unexplained }
   }
 
   #look(): void {

@@ -96,6 +96,8 @@ export const options = {
     about: 'largest MQTT packet accepted, in bytes', shape: 'bytes', hint: 'Use a number from 1024 to 268435455',
   },
   connectTimeoutMs: { schema: positiveMs.default(limits.connectTimeoutMs), about: 'time a new connection has to send its CONNECT', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
+  claimTimeoutMs: { schema: positiveMs.default(limits.claimTimeoutMs), about: 'time that a CONNECT waits for its session while Redis is away; then the client is told to come again (0x88, or 3)', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
+  claimsWaitingMax: { schema: whole(1, 10_000_000).default(limits.claimsWaitingMax), about: 'CONNECTs that may wait for Redis; beyond it they are refused at once (0x88, or 3)', shape: 'count', hint: 'Use a whole number, 1 or more' },
   drainTimeoutMs: { schema: positiveMs.default(limits.drainTimeoutMs), about: 'time after which a client that reads nothing is disconnected', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
   shutdownMs: { schema: positiveMs.default(limits.shutdownMs), about: 'time a graceful stop may take', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
   redisTimeoutMs: { schema: positiveMs.default(limits.redisTimeoutMs), about: 'time after which a silent Redis counts as away', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
@@ -230,7 +232,7 @@ export function redisUrlWithPassword(config: Config): string {
 /** What the bridge is told of a configuration. */
 export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'name' | 'onError'> => ({
   redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
-  queueMessagesMax: config.queueMessagesMax, durabilityReplicas: config.durabilityReplicas,
+  claimsWaitingMax: config.claimsWaitingMax, queueMessagesMax: config.queueMessagesMax, durabilityReplicas: config.durabilityReplicas,
 })
 
 /** The configuration as YAML, secrets hidden: what `aedes-cluster check` prints. */

@@ -5,6 +5,7 @@ import { diagnostics, isExpired, RouteKind, SessionOption, type DataPlane, type 
 import type { Connection } from './connection.ts'
 import type { Config } from './config.ts'
 import type { DropCause } from './connection-host.ts'
+import { withinDeadline } from './claims.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
 import { SubscriptionBounds, type FilterRefusal } from './delivery/subscription-bounds.ts'
@@ -246,9 +247,11 @@ export class Dispatch implements EngineHost, Receiver {
 
   // Sessions
 
-  /** @throws BridgeError when the bridge closes; while Redis is away the client waits */
+  /** While Redis is away the client waits. @throws ServerUnavailable after the deadline, or when too many wait */
   async claim(connection: Connection, request: SessionRequest): Promise<void> {
-    connection.session = await this.#plane.sessions.claim(request, () => connection.isClosed)
+    connection.session = await withinDeadline(this.config.claimTimeoutMs,
+      (abandoned, givenUp) => this.#plane.sessions.claim(request, () => connection.isClosed || abandoned(), givenUp),
+      (session) => this.#release(session, Promise.resolve(), true)) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
     connection.lasting = request.expirySeconds !== 0
     const { session } = connection
     if (connection.isClosed) this.released(connection, false) // it left while we asked
@@ -265,7 +268,11 @@ export class Dispatch implements EngineHost, Receiver {
     const { sessionExpiryInterval, version } = connection.client
     const expiry = version === 5 && sessionExpiryInterval !== undefined ? (sessionExpiryInterval >= 0xffffffff ? -1 : sessionExpiryInterval) : undefined
     // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
-    const releasing = connection.published().then(() => this.#plane.sessions.release(session, farewell, expiry)).catch((error: unknown) => this.#events.onError(error as Error))
+    this.#release(session, connection.published(), farewell, expiry)
+  }
+
+  #release(session: Session, behind: Promise<void>, farewell: boolean, expiry?: number): void {
+    const releasing = behind.then(() => this.#plane.sessions.release(session, farewell, expiry)).catch((error: unknown) => this.#events.onError(error as Error))
       .finally(() => this.#releasing.delete(releasing))
     this.#releasing.add(releasing)
   }

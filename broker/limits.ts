@@ -5,6 +5,10 @@ export const limits = {
   packetBytesMax: 1024 * 1024,
   /** Time from a connection to its CONNECT packet. */
   connectTimeoutMs: 10_000,
+  /** What a CONNECT waits for its session while Redis is away; then it is told to come again. Less than clients wait for CONNACK. */
+  claimTimeoutMs: 10_000,
+  /** CONNECTs that wait so; one beyond that is told to come again at once. */
+  claimsWaitingMax: 1_000,
   /** How long a client that reads nothing may hold its connection while data waits for it. */
   drainTimeoutMs: 60_000,
   /** Levels of a filter, Aedes' hard ceiling, and of a Topic Name: each costs every node memory. */

@@ -50,7 +50,7 @@ const adminOf = (cluster: TestCluster): Redis => new Redis(cluster.redis.url).on
 const ready = async (cluster: TestCluster): Promise<number[]> => Promise.all(cluster.nodes.map(async (node) => (await node.admin('/readyz')).status))
 
 test('Redis stopped (kill -9) for ten seconds and started again', async () => {
-  await using cluster = await startCluster({ nodes: 2 })
+  await using cluster = await startCluster({ nodes: 2, argv: ['--claim-timeout-ms', '60000'] })
   const all = await traffic(cluster)
   const running = all.run()
   await all.subscribers[0]!.arrivals(200)

@@ -1,0 +1,101 @@
+// CONNECTs while Redis is away: told to come again, 0x88 or 3, after a deadline; at once when too many wait; never that they are not
+// authorized, and never nothing. What such a claim still gets is handed back. A start that waits says what for, and ends when it is told.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { expect, test } from 'vitest'
+import { openClient } from '../bridge/planes.ts'
+import { TestClient } from '../support/client.ts'
+import { mainPath, startCluster, type TestNode } from '../support/cluster.ts'
+import { startRedis, freePort } from '../support/redis.ts'
+
+/** The code of the CONNACK, or that it was another end. */
+async function answered(node: TestNode, clientId: string, version: 4 | 5, clean = true): Promise<number | string> {
+  const client = new TestClient(node.url, clientId, { version, clean })
+  try {
+    return await new Promise((resolve) => {
+      client.mqtt.on('packetreceive', (packet) => { if (packet.cmd === 'connack') resolve(packet.reasonCode ?? packet.returnCode ?? -1) })
+      client.mqtt.on('close', () => resolve('closed'))
+    })
+  } finally {
+    await client.mqtt.endAsync(true)
+  }
+}
+
+test('Redis away: every CONNECT is answered, beyond the bound at once, and the client is served when it is back', async () => {
+  await using cluster = await startCluster({ nodes: 1, argv: ['--claim-timeout-ms', '1500', '--claims-waiting-max', '3'] })
+  const node = cluster.node(0)
+  await cluster.redis.stop('SIGKILL')
+  const order: string[] = []
+  const named = async (clientId: string, version: 4 | 5): Promise<number | string> => answered(node, clientId, version).then((code) => { order.push(clientId); return code })
+  const waiting = [named('w0', 4), named('w1', 5), named('w2', 5)]
+  await expect.poll(async () => (await node.admin('/metrics')).body).toMatch(/^aedes_cluster_waiting\{who="connects"\} 3$/m)
+  const beyond = await Promise.all(Array.from({ length: 30 }, (_, i) => named(`b${i}`, i % 2 === 0 ? 4 : 5)))
+  expect(beyond).toEqual(Array.from({ length: 30 }, (_, i) => i % 2 === 0 ? 3 : 0x88))
+  expect(await Promise.all(waiting)).toEqual([3, 0x88, 0x88])
+  expect(order.slice(-3).sort()).toEqual(['w0', 'w1', 'w2']) // those beyond did not wait
+  await expect.poll(async () => (await node.admin('/metrics')).body).toMatch(/^aedes_cluster_waiting\{who="connects"\} 0$/m)
+  expect(node.log).not.toContain('MaxListeners')
+  expect(node.log).toMatch(/"reason":"server unavailable/)
+  await cluster.redis.start()
+  await expect.poll(() => answered(node, 'w0', 4)).toBe(0)
+})
+
+test('a claim that succeeded though its CONNECT was refused is handed back, without a will', async () => {
+  await using cluster = await startCluster({ nodes: 2, argv: ['--claim-timeout-ms', '300', '--redis-timeout-ms', '10000'] })
+  const [node, other] = [cluster.node(0), cluster.node(1)]
+  const watcher = await other.connect('watcher')
+  await watcher.subscribe('wills')
+  const mine = await other.connect('mine', { version: 5, clean: false, properties: { sessionExpiryInterval: 600 } })
+  await mine.subscribe('t')
+  await mine.disconnect()
+  using admin = openClient(cluster.redis)
+  const tag = `test:{s${await partitionOf(admin, 'mine')}}`
+  const [sid] = Object.keys(await admin.hgetall(`${tag}:owners`)) as [string]
+  const before = await admin.hget(`${tag}:session:${sid}`, 'epoch')
+  cluster.redis.pause() // the claim lies in the socket, and runs when Redis goes on
+  const refused = new TestClient(node.url, 'mine', { version: 5, clean: false, properties: { sessionExpiryInterval: 600 }, will: { topic: 'wills', payload: Buffer.from('no'), qos: 1, retain: false } })
+  await refused.closed()
+  cluster.redis.resume()
+  await expect.poll(() => admin.hget(`${tag}:session:${sid}`, 'epoch')).not.toBe(before) // it was claimed
+  await expect.poll(() => admin.hget(`${tag}:owners`, sid)).toBe('')
+  const again = await other.connect('mine', { version: 5, clean: false, properties: { sessionExpiryInterval: 600 } })
+  expect(again.sessionPresent).toBe(true)
+  await other.publish('wills', 'end')
+  await watcher.receives([{ topic: 'wills', payload: 'end' }])
+})
+
+async function partitionOf(admin: { hexists(key: string, field: string): Promise<number> }, clientId: string): Promise<number> {
+  for (let p = 0; p < 16; p++) if (await admin.hexists(`test:{s${p}}:clients`, clientId) === 1) return p
+  throw new Error('no session')
+}
+
+const hanging: [name: string, argv: string[], redis: string[], acl: string[], says: RegExp][] = [
+  ['no replica for --durability-replicas 1', ['--durability-replicas', '1'], [], [], /0 of 1 replicas.*--durability-replicas/],
+  ['a read-only replica', [], ['--replicaof', '127.0.0.1 1'], [], /READONLY.*Name the master/],
+  ['a user without EVALSHA', [], [], ['-evalsha'], /NOPERM.*ACL SETUSER/],
+  ['a user without SCRIPT', [], [], ['-script'], /NOPERM.*ACL SETUSER/],
+  ['a user without XADD', [], [], ['-xadd'], /user executing the script.*ACL SETUSER/],
+]
+
+test.concurrent.for(hanging)('%s: the start waits, says for what, and the first signal ends it', async ([, argv, redisArgv, acl, says], { expect }) => {
+  await using redis = await startRedis(...redisArgv)
+  using client = openClient(redis)
+  if (acl.length > 0) await client.call('ACL', 'SETUSER', 'default', ...acl)
+  const admin = `http://127.0.0.1:${await freePort()}`
+  const child = spawn(process.execPath, [mainPath, 'node', '--redis', redis.url, '--listen', 'mqtt://127.0.0.1:0', '--admin', admin, ...argv], { stdio: ['ignore', 'ignore', 'pipe'] })
+  let log = ''
+  child.stderr.on('data', (chunk: Buffer) => { log += chunk.toString() })
+  try {
+    await expect.poll(() => log).toMatch(says)
+    const ready = await fetch(`${admin}/readyz`)
+    expect(ready.status).toBe(503)
+    expect(await ready.text()).toMatch(says)
+    expect((await fetch(`${admin}/metrics`)).status).toBe(200)
+    expect((await fetch(`${admin}/livez`)).status).toBe(200)
+    child.kill('SIGTERM')
+    expect(await once(child, 'exit')).toEqual([0, null])
+    expect(log).not.toContain('stopped')
+  } finally {
+    child.kill('SIGKILL')
+  }
+})
