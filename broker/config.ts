@@ -40,6 +40,13 @@ const positiveMs = whole(1, dayMs)
 
 const name = z.string().regex(/^[A-Za-z0-9._-]{1,64}$/, 'has more than 64 characters, or others than letters, digits, dots, dashes and underscores')
 
+const hostName = z.string().regex(/^[A-Za-z0-9._-]{1,253}$/, 'is not a host name')
+
+const originUrl = z.string().superRefine((text, context) => {
+  const problem = urlProblem(text, ['http:', 'https:']) ?? (new URL(text).origin === text.toLowerCase() ? undefined : 'is more than an origin')
+  if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+})
+
 interface Option {
   readonly schema: z.ZodType
   readonly about: string
@@ -82,6 +89,18 @@ export const options = {
     schema: adminUrl.default('http://127.0.0.1:18083'),
     about: 'where /livez, /readyz and /metrics answer; `off` for nowhere', shape: 'url',
     hint: 'Write http://host:port, e.g. --admin http://127.0.0.1:18083, or --admin off',
+  },
+  adminHosts: {
+    schema: z.array(hostName).optional(), about: 'names by which the admin endpoint is asked, besides IP addresses, localhost and the name of this machine; repeats', shape: 'name', list: true,
+    hint: 'Write a host name without a port, e.g. --admin-hosts broker-a.example',
+  },
+  wsOrigins: {
+    schema: z.array(originUrl).optional(), about: 'origins of the web pages that may connect by WebSocket; repeats; without it pages of every origin may', shape: 'url', list: true,
+    hint: 'Write scheme://host[:port] as browsers send it, e.g. --ws-origins https://app.example',
+  },
+  sysEvents: {
+    schema: z.enum(['off', 'on'], 'is not on or off').default('off'), about: 'whether $SYS/ tells everybody that may subscribe who comes and goes and what they subscribe to; the same on every node', shape: 'off|on',
+    hint: 'Use on or off',
   },
   tlsCert: { schema: z.string().optional(), about: 'certificate chain for mqtts:// and wss://', shape: 'file', hint: 'Name a readable PEM file' },
   tlsKey: { schema: z.string().optional(), about: 'private key for mqtts:// and wss://', shape: 'file', secret: true, hint: 'Name a readable PEM file' },

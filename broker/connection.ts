@@ -112,9 +112,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   get inFlight(): number { return this.#window.inFlight }
 
+  /** It is a client's: CONNACK accepted it, and it is not over. */
+  get isClient(): boolean {
+    return this.#connected && !this.#closed
+  }
+
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   connected(): void {
     this.#connected = true
+    this.#host.onClient()
     this.#mqtt5 = this.client.version === 5
     const receiveMaximum = Math.min(this.client.receiveMaximum, limits.inFlightMax)
     this.#window = new Window(receiveMaximum, this)

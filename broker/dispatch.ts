@@ -21,7 +21,6 @@ export interface DispatchEvents {
   onDrop(cause: DropCause, qos: number): void
   onRefusal(cause: RefusalCause): void
   onClient(): void
-  onClientGone(): void
   onClientError(clientId: string | undefined, error: Error): void
   onError(error: Error): void
   onFenced(): void
@@ -205,10 +204,6 @@ export class Dispatch implements EngineHost, Receiver {
 
   onClient(): void {
     this.#events.onClient()
-  }
-
-  onClientGone(): void {
-    this.#events.onClientGone()
   }
 
   onClientError(clientId: string | undefined, error: Error): void {

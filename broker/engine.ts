@@ -18,6 +18,7 @@ import type { SubscriptionOptions } from './delivery/local-table.ts'
 import type { FilterRefusal } from './delivery/subscription-bounds.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
+import { isTold } from './system-topics.ts'
 import { isReserved, PacketType } from './wire/control-packets.ts'
 import { messageOf } from './wire/publish.ts'
 import { joinParts, Parts } from './wire/parts.ts'
@@ -32,6 +33,8 @@ interface AedesInsides extends EventEmitter {
   handle(stream: AedesStream, request?: IncomingMessage): AedesClient
   listen(): Promise<void>
   close(done: () => void): void
+  /** Read when a client is made. */
+  connectTimeout: number
   publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
   authenticate(client: AedesClient, username: string | undefined, password: Buffer | undefined, done: (error: Error | null, ok: boolean) => void): void
   unregisterClient(client: AedesClient): void
@@ -55,8 +58,6 @@ export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' 
   replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void
   /** Whether anybody in the cluster subscribed to what `topic` matches. */
   isWanted(topic: string): boolean
-  onClient(): void
-  onClientGone(): void
   onClientError(clientId: string | undefined, error: Error): void
   onError(error: Error): void
 }
@@ -109,7 +110,12 @@ const connectionOf = Symbol('connection')
 type Stream = Duplex & { [connectionOf]?: Connection }
 
 function onData(this: Stream, chunk: Buffer): void {
-  this[connectionOf]!.feed(chunk)
+  try {
+    this[connectionOf]!.feed(chunk)
+  } catch (error) { // a bug of ours is this connection's end, not everybody's
+    onError.call(this, error as Error)
+    this.destroy()
+  }
 }
 
 function onEnd(this: Stream): void {
@@ -134,6 +140,7 @@ export class Engine {
   readonly #claimed = new Map<string, Connection>()
   #noted: Noted | undefined
   readonly #note = (noted: Noted): void => { this.#noted = noted }
+  readonly #isTold: (topic: string) => boolean
   readonly #excusing: NodeJS.Timeout
   #whenEmpty: (() => void) | undefined
   #closing: Promise<void> | undefined
@@ -142,11 +149,11 @@ export class Engine {
     this.#host = host
     this.#bridge = bridge
     this.#connectionHost = this.#hostOfConnections()
+    this.#isTold = isTold(config)
     this.#aedes = new Aedes({
       id: name,
       mq: this.#mq(),
       persistence: this.#persistence(),
-      connectTimeout: config.connectTimeoutMs,
       drainTimeout: config.drainTimeoutMs,
       maximumPacketSize: config.packetBytesMax,
       maxTopicLevels: limits.topicLevelsMax,
@@ -167,8 +174,6 @@ export class Engine {
     // Wills and expiries are the session's (bridge/sessions.ts).
     this.#aedes.publishWill = this.#aedes.scheduleWill = this.#aedes.scheduleSessionExpiry = () => undefined
     this.#aedes.publish = (packet, client, done) => this.#publish(packet, typeof client === 'function' ? client : done)
-    this.#aedes.on('client', () => host.onClient())
-    this.#aedes.on('clientDisconnect', () => host.onClientGone())
     for (const event of ['clientError', 'connectionError']) this.#aedes.on(event, (client: AedesClient | null, error: Error) => host.onClientError(client?.id ?? undefined, error))
     this.#aedes.on('error', (error: Error) => host.onError(error))
     this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) => this.#subscribed(subscriptions, client))
@@ -180,14 +185,22 @@ export class Engine {
     await this.#aedes.listen()
   }
 
+  /** Clients that CONNACK accepted and whose connection is open. O(connections). */
+  get clientCount(): number {
+    let count = 0
+    for (const { isClient } of this.#open) if (isClient) count++
+    return count
+  }
+
   get connections(): Iterable<Connection> {
     return this.#open
   }
 
   // The two hooks
 
-  /** Serves one connection until it closes. */
-  handle(stream: Stream, request?: IncomingMessage): void {
+  /** Serves one connection until it closes; its CONNECT must come within the time given. */
+  handle(stream: Stream, connectWithinMs: number, request?: IncomingMessage): void {
+    this.#aedes.connectTimeout = connectWithinMs
     const connection = new Connection(stream, this.#connectionHost)
     const client = this.#aedes.handle(new AedesStream(stream, connection), request)
     this.#enqueue ??= (client._parser as EventEmitter).listeners('packet')[0] as Enqueue
@@ -287,6 +300,7 @@ export class Engine {
       touch: (holder) => this.#host.touch(holder),
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
+      onClient: () => this.#host.onClient(),
       released: (connection, farewell) => this.#host.released(connection, farewell),
       violated: (connection, violation) => {
         this.#host.onClientError(connection.clientId, violation)
@@ -360,9 +374,9 @@ export class Engine {
     return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
   }
 
-  /** Aedes' own publishes: who came and went, on the control plane, when somebody in the cluster wants to hear it. */
+  /** Aedes' own publishes: its heartbeat and, where the operator wants it, who came and went; when somebody in the cluster wants to hear it. */
   #publish(packet: IPublishPacket, done: Done | undefined): void {
-    if (this.#host.isWanted(packet.topic)) this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
+    if (this.#isTold(packet.topic) && this.#host.isWanted(packet.topic)) this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
     if (done !== undefined) setImmediate(done)
   }
 

@@ -2,12 +2,16 @@
 // Counters live in this process and start at 0 with it.
 import { bridgeErrors, isRedis } from '../bridge/index.ts'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { turnedAwayCauses } from './listeners/door.ts'
 import { refusalCauses } from './refusals.ts'
+
+const dropCauses = ['slow-subscriber', 'slow-node', 'full-queue', 'too-large', 'expired', 'failed', 'refused', 'events']
+const garbagePlaces = ['channel', 'inbox', 'inflight', 'journal', 'queue', 'retained', 'will']
 
 export class Metrics {
   readonly registry = new Registry()
-  readonly connections = new Gauge({ name: 'aedes_cluster_connections', help: 'clients connected to this node', registers: [this.registry] })
-  readonly connects = new Counter({ name: 'aedes_cluster_connects_total', help: 'clients that completed a CONNECT', registers: [this.registry] })
+  readonly connections = new Gauge({ name: 'aedes_cluster_connections', help: 'clients connected to this node: CONNACK accepted them and their connection is open', registers: [this.registry] })
+  readonly connects = new Counter({ name: 'aedes_cluster_connects_total', help: 'clients that CONNACK accepted', registers: [this.registry] })
   readonly published = new Counter({ name: 'aedes_cluster_publishes_received_total', help: 'PUBLISH packets taken from clients', labelNames: ['qos'], registers: [this.registry] })
   readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, events (of $SYS, while Redis is away)', labelNames: ['cause', 'qos'], registers: [this.registry] })
   readonly refused = new Counter({ name: 'aedes_cluster_refusals_total', help: 'what a bound refused, by cause: a filter (topic-levels, topic-bytes, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting), or what ended one (receive-maximum, packet-bytes, alias-bytes)', labelNames: ['cause'], registers: [this.registry] })
@@ -17,6 +21,9 @@ export class Metrics {
   readonly failed = new Counter({ name: 'aedes_cluster_failed_messages_total', help: 'exceptions while one message was handled (a bug): that message was passed by', labelNames: ['where'], registers: [this.registry] })
   readonly sealed = new Counter({ name: 'aedes_cluster_inboxes_sealed_total', help: 'inboxes of other nodes that this node found full and unread: those nodes were given up', registers: [this.registry] })
   readonly clientErrors = new Counter({ name: 'aedes_cluster_client_errors_total', help: 'connections ended by an error: protocol, keep alive, socket', registers: [this.registry] })
+  readonly sockets = new Gauge({ name: 'aedes_cluster_sockets', help: 'connections at the listeners, also those that are no client\'s yet', registers: [this.registry] })
+  readonly socketsMax = new Gauge({ name: 'aedes_cluster_sockets_max', help: 'connections for which there are file descriptors; +Inf where the system does not tell', registers: [this.registry] })
+  readonly turnedAway = new Counter({ name: 'aedes_cluster_connections_turned_away_total', help: 'connections that ended before they were a client\'s: descriptors (none left), deadline (no CONNECT in time), crowd (too many at once: the oldest goes), handshake (TLS), request (not the upgrade that MQTT needs)', labelNames: ['cause'], registers: [this.registry] })
   readonly logLinesDropped = new Counter({ name: 'aedes_cluster_log_lines_dropped_total', help: 'log lines that were left out since nobody read standard error, or it could not be written', registers: [this.registry] })
   readonly redisUp = new Gauge({ name: 'aedes_cluster_redis_up', help: '1 while Redis stores: a write is tried every second', registers: [this.registry] })
   readonly redisErrors = new Counter({ name: 'aedes_cluster_redis_errors_total', help: 'what Redis refused or did not answer, by code (bridge/README.md); it was tried again', labelNames: ['code'], registers: [this.registry] })
@@ -28,9 +35,24 @@ export class Metrics {
 
   constructor() {
     collectDefaultMetrics({ register: this.registry })
+    this.#beginAtZero()
+  }
+
+  /** A counter that is absent until its first event hides that event from whoever watches its increase. */
+  #beginAtZero(): void {
+    for (const qos of [0, 1, 2]) {
+      this.published.inc({ qos }, 0)
+      for (const cause of dropCauses) this.dropped.inc({ cause, qos }, 0)
+    }
+    for (const where of garbagePlaces) {
+      this.garbage.inc({ where }, 0)
+      if (where !== 'channel') this.later.inc({ where }, 0)
+    }
+    this.failed.inc({ where: 'inbox' }, 0)
     for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
     for (const [code, { kind }] of Object.entries(bridgeErrors)) if (isRedis(kind) || kind === 'damaged') this.redisErrors.inc({ code }, 0)
     for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event
+    for (const cause of turnedAwayCauses) this.turnedAway.inc({ cause }, 0)
   }
 
   publish(qos: number): void {

@@ -4,15 +4,18 @@
 import { BridgeError, createBridge, diagnostics, isRedis, withoutRedisPassword, type Bridge, type ChannelName, type DataPlane, type Message } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { startAdmin, type AdminServer, type Readiness } from './admin/server.ts'
+import { isLoopback } from './admin/hosts.ts'
+import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { atSource, bridgeOptionsOf, type Config } from './config.ts'
 import { Dispatch } from './dispatch.ts'
+import { adminEvents, doorEvents, sayLowLimit } from './door-events.ts'
 import { Engine } from './engine.ts'
 import { OperatorError } from './errors.ts'
-import { listen, type Listener } from './listeners/index.ts'
+import { Descriptors, listen, type Listener, type OnConnection } from './listeners/index.ts'
 import { Log } from './log.ts'
 import { Metrics } from './metrics.ts'
 import { observe, problemOf, waitingText } from './observe.ts'
+import { isTold } from './system-topics.ts'
 
 const rejoinMs = 500
 
@@ -30,6 +33,7 @@ export class Node {
   #bridge: Bridge | undefined
   #boot: Boot | undefined
   #listeners: Listener[] = []
+  #descriptors: Descriptors | undefined
   #admin: AdminServer | undefined
   #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
   /** Ends what waits for Redis before there is a boot. */
@@ -85,7 +89,7 @@ export class Node {
 
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
   async #start(): Promise<void> {
-    if (this.config.admin !== 'off') this.#admin = await startAdmin(new URL(this.config.admin), this)
+    if (this.config.admin !== 'off') await this.#openAdmin(new URL(this.config.admin))
     const bridge = this.#bridge = await createBridge({
       ...bridgeOptionsOf(this.config), name: this.config.id,
       onError: oncePerCause((cause) => this.#log.debug({ error: cause }, 'redis')),
@@ -94,7 +98,8 @@ export class Node {
     const boot = await this.#join(bridge)
     if (this.#state !== 'starting') return void await Promise.all([boot.engine.close(), boot.plane.close()])
     this.#boot = boot
-    bridge.emitter.on('$SYS/#', (topic, payload) => this.#boot?.dispatch.deliver(systemMessage(topic, payload)))
+    const told = isTold(this.config)
+    bridge.emitter.on('$SYS/#', (topic, payload) => { if (told(topic)) this.#boot?.dispatch.deliver(systemMessage(topic, payload)) })
     await this.#open()
   }
 
@@ -103,8 +108,7 @@ export class Node {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
       onRefusal: (cause) => this.metrics.refused.inc({ cause }),
-      onClient: () => { this.metrics.connects.inc(); this.metrics.connections.inc() },
-      onClientGone: () => this.metrics.connections.dec(),
+      onClient: () => this.metrics.connects.inc(),
       onClientError: (clientId, error) => {
         this.metrics.clientErrors.inc()
         this.#log.onceAMinute('info', error.message, clientId ?? '', { clientId, reason: error.message }, 'connection ended by an error')
@@ -157,23 +161,32 @@ export class Node {
     }
   }
 
+  async #openAdmin(url: URL): Promise<void> {
+    this.#admin = await startAdmin(url, this.config.adminHosts ?? [], this, adminEvents(this.#log))
+    if (!isLoopback(url)) this.#log.warn({ admin: this.#admin.url }, 'the admin endpoint asks for no password and other machines can reach it: keep it behind a firewall')
+  }
+
   async #open(): Promise<void> {
-    const onError = (error: Error): void => this.#log.onceAMinute('debug', error.message, '', { error: error.message }, 'listener')
-    for (const address of this.config.listen) {
-      this.#listeners.push(await listen(address, this.config, (connection, request) => this.#accept(connection, request), onError))
-    }
+    const places = this.#descriptors = new Descriptors()
+    const events = doorEvents(this.#log, this.metrics, places)
+    const onConnection: OnConnection = (connection, connectWithinMs, request) => this.#accept(connection, connectWithinMs, request)
+    for (const address of this.config.listen) this.#listeners.push(await listen(address, { config: this.config, places, events, onConnection }))
     this.#log.info({ listen: this.endpoints, admin: this.#admin?.url }, 'serving')
+    sayLowLimit(this.#log, places)
     this.#serve()
   }
 
-  #accept(connection: Duplex, request?: IncomingMessage): void {
-    if (this.#state === 'starting' || this.#state === 'serving') this.#boot!.engine.handle(connection, request)
+  #accept(connection: Duplex, connectWithinMs: number, request?: IncomingMessage): void {
+    if (this.#state === 'starting' || this.#state === 'serving') this.#boot!.engine.handle(connection, connectWithinMs, request)
     else connection.destroy() // a handshake of TLS or WebSocket that began before
   }
 
   /** What /metrics shows. */
   metricsText(): Promise<string> {
-    const { nodes, redisUp, waiting, waitingSeconds } = this.metrics
+    const { nodes, connections, sockets, socketsMax, redisUp, waiting, waitingSeconds } = this.metrics
+    connections.set(this.#boot?.engine.clientCount ?? 0)
+    sockets.set(this.#descriptors?.open ?? 0)
+    socketsMax.set(this.#descriptors?.max ?? Infinity)
     nodes.set(this.#boot?.plane.nodes.length ?? 0)
     redisUp.set(this.#bridge?.isStoring === true ? 1 : 0)
     const { seconds, ...counts } = this.#bridge?.waiting ?? { publishers: 0, connects: 0, writes: 0, seconds: 0 }
@@ -183,10 +196,9 @@ export class Node {
   }
 
   /** The routes of the cluster as this node knows them: what /routes shows. */
-  routes(): { node: string; nodes: readonly string[]; routes: { filter: string; nodeId: string; kind: number }[] } {
+  routes(): RoutesOfNode {
     const plane = this.#boot?.plane
-    const routes = [...plane?.routes ?? []].sort((a, b) => a.filter < b.filter ? -1 : a.filter > b.filter ? 1 : a.nodeId < b.nodeId ? -1 : 1)
-    return { node: plane?.nodeId ?? '', nodes: [...plane?.nodes ?? []].sort(), routes: routes.map(({ filter, nodeId, kind }) => ({ filter, nodeId, kind })) }
+    return { node: plane?.nodeId ?? '', nodes: [...plane?.nodes ?? []].sort(), routes: plane?.routes ?? [] }
   }
 
   /** Where clients can connect, with real port numbers. */
@@ -220,7 +232,7 @@ export class Node {
     this.#state = 'stopping'
     this.#ended.abort()
     const deadline = new Promise<void>((resolve) => setTimeout(resolve, this.config.shutdownMs).unref())
-    await Promise.all(this.#listeners.map((listener) => listener.close()))
+    for (const listener of this.#listeners) listener.close()
     const boot = this.#boot
     if (boot !== undefined) {
       await Promise.race([deadline, boot.engine.disconnectAll().then(() => boot.engine.close()).then(() => boot.dispatch.settled())])

@@ -2,10 +2,22 @@
 //   /livez    200 while the process serves its event loop
 //   /readyz   200 when a client sent here would be served: listening, Redis answers, not stopping; otherwise 503 and why
 //   /metrics  Prometheus' text format
-//   /routes   which node has subscribers of which filter, as this node knows it
+//   /routes   which node has subscribers of which filter, as this node knows it; ?limit=N, written in slices
+// Whoever connects is answered or closed: a request has a deadline, and of too many connections the oldest goes.
+import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { bind, stopAccepting } from '../listeners/listener.ts'
+import { Door, type DoorEvents } from '../listeners/door.ts'
+import { pathOf, queryOf } from '../listeners/request-path.ts'
 import type { Metrics } from '../metrics.ts'
+import { hostCheck } from './hosts.ts'
+
+/** What the head of a request may take, and the answer. A connection has one request. */
+const headMs = 5_000
+const answerMs = 60_000
+const connectionsMax = 64
+/** Routes that are shown unless `limit` says how many, and that are written between two looks at the event loop. */
+const routesShown = 10_000
+const routesPerTurn = 500
 
 export interface AdminServer {
   readonly url: string
@@ -23,17 +35,53 @@ export interface AdminSource {
   readonly metrics: Metrics
   readiness(): Promise<Readiness>
   metricsText(): Promise<string>
-  routes(): unknown
+  routes(): RoutesOfNode
 }
 
-/** @throws OperatorError (reason `listen`) when the address cannot be had */
-export async function startAdmin(url: URL, node: AdminSource): Promise<AdminServer> {
+/** In no order; may be iterated over several turns. */
+export interface RoutesOfNode {
+  readonly node: string
+  readonly nodes: readonly string[]
+  readonly routes: Iterable<{ readonly filter: string; readonly nodeId: string; readonly kind: number }>
+}
+
+/** `{ node, nodes, routes: […], more }`, a piece at a time, as fast as the client reads; `more`: the limit left some out. */
+async function writeRoutes(response: ServerResponse, { node, nodes, routes }: RoutesOfNode, limit: number): Promise<void> {
+  response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+  const gone = new AbortController()
+  response.once('close', () => gone.abort())
+  let piece = `{"node":${JSON.stringify(node)},"nodes":${JSON.stringify(nodes)},"routes":[`
+  let count = 0
+  let more = false
+  for (const { filter, nodeId, kind } of routes) {
+    if (count === limit) {
+      more = true
+      break
+    }
+    piece += `${count++ === 0 ? '' : ','}\n${JSON.stringify({ filter, nodeId, kind })}`
+    if (count % routesPerTurn !== 0) continue
+    const flowing = response.write(piece)
+    piece = ''
+    if (flowing) await new Promise(setImmediate)
+    else await once(response, 'drain', { signal: gone.signal }).catch(() => undefined)
+    if (gone.signal.aborted) return
+  }
+  response.end(`${piece}],"more":${more}}\n`)
+}
+
+/**
+ * @param names what it may be called besides its address and this machine's name
+ * @throws OperatorError (reason `listen`) when the address cannot be had
+ */
+export async function startAdmin(url: URL, names: readonly string[], node: AdminSource, events: DoorEvents): Promise<AdminServer> {
+  const isKnown = hostCheck(url, names)
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const json = (status: number, body: unknown): void => {
       response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(body) + '\n')
     }
+    if (!isKnown(request.headers.host)) return json(421, { error: 'this is not a name of the admin endpoint; --admin-hosts says more' })
     if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'only GET' })
-    switch (new URL(request.url ?? '/', 'http://admin').pathname) {
+    switch (pathOf(request.url)) {
       case '/livez': return json(200, { live: true })
       case '/readyz': {
         const state = await node.readiness()
@@ -42,19 +90,25 @@ export async function startAdmin(url: URL, node: AdminSource): Promise<AdminServ
       case '/metrics':
         response.writeHead(200, { 'content-type': node.metrics.registry.contentType }).end(await node.metricsText())
         return
-      case '/routes': return json(200, node.routes())
+      case '/routes': {
+        const limit = queryOf(request.url).get('limit') ?? String(routesShown)
+        return /^\d{1,9}$/.test(limit) ? writeRoutes(response, node.routes(), Number(limit)) : json(400, { error: 'limit is a number' })
+      }
       default: return json(404, { error: 'there are /livez, /readyz, /metrics and /routes' })
     }
   }
   const server = createServer((request, response) => {
-    answer(request, response).catch((error: unknown) => response.writeHead(500).end(String(error)))
+    door.extend(request.socket, answerMs)
+    response.setHeader('connection', 'close')
+    answer(request, response).catch((error: unknown) => {
+      events.failed(error as Error)
+      if (response.headersSent) response.destroy()
+      else response.writeHead(500).end('internal error\n')
+    })
   })
-  const bound = await bind(server, url, '--admin', 80)
-  return {
-    url: bound,
-    close: async () => {
-      await stopAccepting(server)
-      server.closeAllConnections()
-    },
-  }
+  server.on('upgrade', (_request, socket) => socket.destroy())
+  const places = { take: () => true, give: () => undefined, exhausted: () => undefined }
+  const door = new Door({ deadlineMs: headMs, events, places, allowHalfOpen: true, connectionsMax, serve: (socket) => server.emit('connection', socket) })
+  const bound = await door.open(url, '--admin', 80)
+  return { url: bound, close: () => Promise.resolve(door.close()) }
 }

@@ -1,15 +1,14 @@
 // From a URL to the listener that serves its scheme.
-import type { Config } from '../config.ts'
-import type { Listener, OnConnection } from './listener.ts'
+import type { Listener, ListenerOptions } from './listener.ts'
 import { listenTcp } from './tcp.ts'
 import { listenWebSocket } from './websocket.ts'
 
+export { Descriptors } from './descriptors.ts'
+export type { DoorEvents } from './door.ts'
 export type { Listener, OnConnection } from './listener.ts'
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export function listen(address: string, config: Config, onConnection: OnConnection, onError: (error: Error) => void): Promise<Listener> {
+export function listen(address: string, options: ListenerOptions): Promise<Listener> {
   const url = new URL(address)
-  return url.protocol.startsWith('ws')
-    ? listenWebSocket(url, config, config, onConnection, onError)
-    : listenTcp(url, config, onConnection, onError)
+  return url.protocol.startsWith('ws') ? listenWebSocket(url, options) : listenTcp(url, options)
 }

@@ -4,16 +4,28 @@ import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { AddressInfo, Server } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { Config } from '../config.ts'
 import { OperatorError } from '../errors.ts'
+import type { DoorEvents, DoorOptions } from './door.ts'
 
-/** Takes a new connection: a duplex stream of MQTT bytes and, for WebSocket, the HTTP request that opened it. */
-export type OnConnection = (connection: Duplex, request?: IncomingMessage) => void
+/**
+ * Takes a new connection: a duplex stream of MQTT bytes, how long it may still take to send its CONNECT and, for WebSocket, the
+ * HTTP request that opened it.
+ */
+export type OnConnection = (connection: Duplex, connectWithinMs: number, request?: IncomingMessage) => void
+
+export interface ListenerOptions {
+  readonly config: Pick<Config, 'tlsCert' | 'tlsKey' | 'tlsCa' | 'packetBytesMax' | 'connectTimeoutMs' | 'connectingMax' | 'wsOrigins'>
+  readonly places: DoorOptions['places']
+  readonly events: DoorEvents
+  readonly onConnection: OnConnection
+}
 
 export interface Listener {
   /** The address as configured, with the real port where port 0 asked for any. */
   readonly url: string
   /** Stops accepting; connections that are open stay open. */
-  close(): Promise<void>
+  close(): void
 }
 
 export interface TlsFiles {
@@ -50,10 +62,4 @@ export function bind(server: Server, url: URL, field: string, defaultPort: numbe
       resolve(bound.href.replace(/\/$/, ''))
     })
   })
-}
-
-/** Closes `server` for new connections without waiting for those that are open. */
-export function stopAccepting(server: Server): Promise<void> {
-  server.close()
-  return Promise.resolve()
 }

@@ -1,15 +1,18 @@
 // mqtt:// and mqtts://: MQTT over TCP, plain or under TLS.
-import { createServer as createTcpServer, type Server } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
-import { bind, readTls, stopAccepting, type Listener, type OnConnection, type TlsFiles } from './listener.ts'
+import { Door } from './door.ts'
+import { readTls, type Listener, type ListenerOptions } from './listener.ts'
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export async function listenTcp(url: URL, tls: TlsFiles, onConnection: OnConnection, onError: (error: Error) => void): Promise<Listener> {
-  const secure = url.protocol === 'mqtts:'
-  const server: Server = secure
-    ? createTlsServer({ ...readTls(tls), handshakeTimeout: 10_000 }, onConnection).on('tlsClientError', onError)
-    : createTcpServer({ noDelay: true, keepAlive: true }, onConnection)
-  const bound = await bind(server, url, '--listen', secure ? 8883 : 1883)
-  server.on('error', onError)
-  return { url: bound, close: () => stopAccepting(server) }
+export async function listenTcp(url: URL, { config, places, events, onConnection }: ListenerOptions): Promise<Listener> {
+  const secure = url.protocol === 'mqtts:' ? createTlsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs }) : undefined
+  const door = new Door({ deadlineMs: config.connectTimeoutMs, connectionsMax: config.connectingMax, places, events, serve: (socket) => { if (secure === undefined) take(socket); else secure.emit('connection', socket) } })
+  const take = (stream: Parameters<typeof onConnection>[0]): void => door.guard(stream, () => {
+    const leftMs = door.handOver(stream)
+    if (leftMs === undefined) stream.destroy()
+    else onConnection(stream, leftMs)
+  })
+  secure?.on('secureConnection', take).on('tlsClientError', (error, socket) => door.turnAway(socket, 'handshake', error.message))
+  const bound = await door.open(url, '--listen', secure === undefined ? 1883 : 8883)
+  return { url: bound, close: () => door.close() }
 }

@@ -1,47 +1,85 @@
-// ws:// and wss://: MQTT over WebSocket (MQTT 5 section 6). Only binary frames, only the path of the URL, and the
-// subprotocol `mqtt`; one MQTT packet may span frames and one frame may hold several [MQTT-6.0.0-2].
-import { createServer as createHttpServer, type IncomingMessage } from 'node:http'
+// ws:// and wss://: MQTT over WebSocket (MQTT 5 section 6). Only binary frames, only the path of the URL, only the subprotocols of
+// MQTT and, where they are named, only pages of the allowed origins; one MQTT packet may span frames and one frame may hold
+// several [MQTT-6.0.0-2]. Whoever asks for something else gets an answer and is closed. Bounds: what waits for a client that
+// pings and does not read.
+import { createServer as createHttpServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { Duplex } from 'node:stream'
-import { createWebSocketStream, WebSocketServer } from 'ws'
+import { createWebSocketStream, WebSocketServer, type WebSocket } from 'ws'
 import { limits } from '../limits.ts'
-import { bind, readTls, stopAccepting, type Listener, type OnConnection, type TlsFiles } from './listener.ts'
+import { Door } from './door.ts'
+import { readTls, type Listener, type ListenerOptions } from './listener.ts'
+import { pathOf } from './request-path.ts'
 
-export interface WebSocketLimits {
-  /** Largest MQTT packet accepted, bytes. */
-  readonly packetBytesMax: number
+/** What waits for a client above which its pings are not answered, bytes. */
+const pongBytesMax = 64 * 1024
+const subprotocols = ['mqtt', 'mqttv3.1']
+const ignore = (): void => undefined
+
+/** What the client offers, in its order. */
+const offeredBy = (request: IncomingMessage): string[] => (request.headers['sec-websocket-protocol'] ?? '').split(',').map((name) => name.trim())
+
+/** Answers on the socket of an upgrade, and closes it whether the client ends its side or not. */
+function answer(socket: Duplex, status: number, text: string): void {
+  const body = `${text}\n`
+  socket.once('finish', () => socket.destroy())
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
 }
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export async function listenWebSocket(
-  url: URL, tls: TlsFiles, { packetBytesMax }: WebSocketLimits, onConnection: OnConnection, onError: (error: Error) => void,
-): Promise<Listener> {
+export async function listenWebSocket(url: URL, { config, places, events, onConnection }: ListenerOptions): Promise<Listener> {
   const secure = url.protocol === 'wss:'
-  const server = secure ? createHttpsServer(readTls(tls)) : createHttpServer()
-  server.on('request', (_request, response) => response.writeHead(426, { upgrade: 'websocket' }).end('This is an MQTT endpoint: connect by WebSocket.\n'))
+  const server = secure ? createHttpsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs }) : createHttpServer()
+  const door = new Door({ deadlineMs: config.connectTimeoutMs, connectionsMax: config.connectingMax, places, events, allowHalfOpen: true, serve: (socket) => server.emit('connection', socket) })
+  const path = url.pathname
+  const origins = config.wsOrigins === undefined ? undefined : new Set(config.wsOrigins.map((origin) => origin.toLowerCase()))
+
+  /** Why an upgrade is refused: status and text. */
+  const problemOf = (request: IncomingMessage): [status: number, text: string] | undefined => {
+    if (path !== '/' && pathOf(request.url) !== path) return [404, 'MQTT is served at another path.']
+    const { origin } = request.headers
+    if (origins !== undefined && origin !== undefined && !origins.has(origin.toLowerCase())) return [403, 'Pages of this origin may not connect.']
+    return offeredBy(request).some((name) => subprotocols.includes(name)) ? undefined : [400, 'Offer the subprotocol mqtt.'] // [MQTT-6.0.0-3]
+  }
+
   const sockets = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
-    maxPayload: 2 * packetBytesMax + 65_536, // a message may hold several packets
-    handleProtocols: (offered) => [...offered].find((name) => name === 'mqtt' || name.startsWith('mqttv3')) ?? false, // [MQTT-6.0.0-3], [MQTT-6.0.0-4]
+    autoPong: false,
+    maxPayload: 2 * config.packetBytesMax + 65_536, // a message may hold several packets
+    handleProtocols: (_offered, request) => offeredBy(request).find((name) => subprotocols.includes(name)) ?? false, // [MQTT-6.0.0-4]
   })
-  const path = url.pathname === '' ? '/' : url.pathname
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    socket.on('error', onError)
-    if (path !== '/' && new URL(request.url ?? '/', 'ws://localhost').pathname !== path) {
-      socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n')
-      return
+  const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    const problem = problemOf(request)
+    if (problem !== undefined) {
+      door.turnAway(socket, 'request', problem[1])
+      return answer(socket, ...problem)
     }
-    sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      webSocket.on('message', (_data, isBinary) => {
-        if (!isBinary) webSocket.terminate() // [MQTT-6.0.0-1]
-      })
-      // A frame that is none: `ws` says so in a close frame, and would wait half a minute for the answer.
-      webSocket.on('error', () => { setTimeout(() => webSocket.terminate(), limits.lingerMs).unref() })
-      onConnection(createWebSocketStream(webSocket, { readableObjectMode: false }), request)
-    })
+    sockets.handleUpgrade(request, socket, head, (webSocket) => door.guard(socket, () => {
+      const leftMs = door.handOver(socket)
+      if (leftMs === undefined) return webSocket.terminate()
+      onConnection(streamOf(webSocket), leftMs, request)
+    }))
+  }
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.on('error', ignore) // a reset; what uses the socket hears of its close
+    door.guard(socket, () => upgrade(request, socket, head))
   })
-  const bound = await bind(server, url, '--listen', secure ? 443 : 80)
-  server.on('error', onError)
-  return { url: bound, close: () => stopAccepting(server) }
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    door.turnAway(request.socket, 'request', 'no upgrade')
+    response.writeHead(426, { upgrade: 'websocket', connection: 'close' }).end('This is an MQTT endpoint: connect by WebSocket.\n')
+  })
+  if (secure) server.on('tlsClientError', (error: Error, socket: Duplex) => door.turnAway(socket, 'handshake', error.message))
+  const bound = await door.open(url, '--listen', secure ? 443 : 80)
+  return { url: bound, close: () => door.close() }
+}
+
+function streamOf(webSocket: WebSocket): Duplex {
+  webSocket.on('message', (_data, isBinary) => {
+    if (!isBinary) webSocket.terminate() // [MQTT-6.0.0-1]
+  })
+  webSocket.on('ping', (data: Buffer) => { if (webSocket.bufferedAmount <= pongBytesMax) webSocket.pong(data, undefined, ignore) })
+  // A frame that is none: `ws` says so in a close frame, and would wait half a minute for the answer.
+  webSocket.on('error', () => { setTimeout(() => webSocket.terminate(), limits.lingerMs).unref() })
+  return createWebSocketStream(webSocket, { readableObjectMode: false })
 }

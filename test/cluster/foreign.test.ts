@@ -52,7 +52,22 @@ test('foreign keys and channels on the same Redis, also under our prefix, harm n
   foreign.disconnect()
 })
 
-test('$SYS tells on every node who came; clients cannot publish there', async () => {
+test('$SYS names no client and no filter', async () => {
+  const watcher = await cluster.node(1).connect('watcher')
+  await watcher.subscribe('$SYS/#', { qos: 1 })
+  const newcomer = await cluster.node(0).connect('newcomer')
+  await newcomer.subscribe('its/filter')
+  await newcomer.unsubscribe('its/filter')
+  await newcomer.disconnect()
+  await cluster.node(0).publish('behind', 'all of it')
+  for (const { topic, payload } of watcher.packets) {
+    expect(topic).toMatch(/^\$SYS\/[ab]\/(birth|heartbeat)$/)
+    expect(['a', 'b']).toContain(payload.toString())
+  }
+})
+
+test('where the operator wants it, $SYS tells on every node who came; clients cannot publish there', async () => {
+  await using cluster = await startCluster({ nodes: 2, argv: ['--sys-events', 'on'] })
   const watcher = await cluster.node(1).connect('watcher')
   await watcher.subscribe('$SYS/+/new/clients', { qos: 1 })
   const intruder = await cluster.node(0).connect('newcomer', { version: 5 })

@@ -1,6 +1,7 @@
 // TCP, TLS, WebSocket and WebSocket over TLS on one node, which clients of one broker cannot tell apart.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
+import { diagnostics } from '../../bridge/index.ts'
 import { createNode, type Node } from '../../broker/index.ts'
 import { makeCertificates, type Certificates } from '../support/certificates.ts'
 import { TestClient, type ConnectOptions } from '../support/client.ts'
@@ -64,4 +65,17 @@ test('WebSocket: only the path of the listener, and no text frames [MQTT-6.0.0-1
   socket.send('text')
   await new Promise((resolve) => socket.once('close', resolve))
   expect(await fetch(url.replace('ws://', 'http://')).then((response) => response.status)).toBe(426)
+})
+
+test('a node that is stopped, or that could not start, hears nothing any more of what is diagnosed in its process', async () => {
+  const heard = (): string[] => Object.entries(diagnostics).filter(([, { hasSubscribers }]) => hasSubscribers).map(([name]) => name)
+  const options = { redis: redis.url, admin: 'off', logLevel: 'silent', prefix: 'diagnosed' } as const
+  await node.stop()
+  await strict.stop()
+  const before = heard()
+  const first = await createNode({ ...options, id: 'first', listen: ['mqtt://127.0.0.1:0'] })
+  expect(heard()).toEqual(expect.arrayContaining(['shed', 'garbage', 'inboxSealed']))
+  await expect(createNode({ ...options, id: 'second', listen: first.endpoints })).rejects.toThrow('in use')
+  await first.stop()
+  expect(heard()).toEqual(before)
 })

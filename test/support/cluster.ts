@@ -21,6 +21,8 @@ export class TestNode {
   url = ''
   wsUrl = ''
   adminUrl = ''
+  /** Of `--listen` among its further arguments. */
+  furtherUrls: string[] = []
   /** What the node wrote to standard error since its last start. */
   log = ''
 
@@ -44,10 +46,10 @@ export class TestNode {
     this.#process = child
     this.log = ''
     child.stderr!.on('data', (chunk: Buffer) => { this.log = (this.log + chunk.toString()).slice(-100_000) })
-    const ready = once(child, 'message') as Promise<[{ listen: [string, string]; admin: string }]>
+    const ready = once(child, 'message') as Promise<[{ listen: [string, string, ...string[]]; admin: string }]>
     const ended = once(child, 'exit').then(() => { throw new Error(`node ${this.id} did not start:\n${this.log}`) })
     const [message] = await Promise.race([ready, ended])
-    ;[this.url, this.wsUrl] = message.listen
+    ;[this.url, this.wsUrl, ...this.furtherUrls] = message.listen
     this.adminUrl = message.admin
   }
 
@@ -92,6 +94,12 @@ export class TestNode {
   async admin(path: string): Promise<{ status: number; body: string }> {
     const response = await fetch(this.adminUrl + path)
     return { status: response.status, body: await response.text() }
+  }
+
+  /** The routes of the cluster as it knows them, in order, as text. */
+  async routes(): Promise<string> {
+    const { routes } = JSON.parse((await this.admin('/routes?limit=1000000')).body) as { routes: object[] }
+    return routes.map((route) => JSON.stringify(route)).sort().join('\n')
   }
 
   async #end(signal: NodeJS.Signals): Promise<void> {

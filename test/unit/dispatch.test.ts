@@ -17,7 +17,7 @@ const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({ qos, noLocal: false,
 
 /** A dispatch on a data plane of which the test says what it does. */
 function dispatchOn(plane: object): Dispatch {
-  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: nothing, onRefusal: nothing, onClient: nothing, onClientGone: nothing, onClientError: nothing, onError: (error) => { throw error }, onFenced: nothing })
+  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: nothing, onRefusal: nothing, onClient: nothing, onClientError: nothing, onError: (error) => { throw error }, onFenced: nothing })
   dispatch.attach(plane as DataPlane)
   return dispatch
 }

@@ -1,0 +1,146 @@
+// The door of one address: it accepts, and whoever comes in has a deadline for becoming a client. The deadline of CONNECT begins
+// here and covers what comes before it: a TLS handshake, the head of an HTTP request, an upgrade. State: the connections that
+// are not handed over yet. Bounds: their time; the descriptors of the process; with `connectionsMax` their number.
+import { createServer, type Server, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { bind } from './listener.ts'
+
+/** Why a connection does not become a client's. */
+export type TurnedAwayCause = (typeof turnedAwayCauses)[number]
+export const turnedAwayCauses = ['descriptors', 'deadline', 'crowd', 'handshake', 'request'] as const
+
+export interface DoorEvents {
+  turnedAway(cause: TurnedAwayCause, address: string, detail?: string): void
+  /** A bug of ours: a handler threw. The connection is closed and the node goes on. */
+  failed(error: Error): void
+}
+
+export interface DoorOptions {
+  readonly deadlineMs: number
+  readonly events: DoorEvents
+  /** Counts a connection that was accepted, and until it closes; false when there is no place for it. */
+  readonly places: { take(): boolean; give(): void; exhausted(): void }
+  /** Takes what was accepted; calls `handOver` when it is somebody's. */
+  readonly serve: (socket: Socket) => void
+  /** HTTP answers clients that have ended their side. */
+  readonly allowHalfOpen?: boolean
+  /** When so many are not handed over, the oldest of them goes. */
+  readonly connectionsMax?: number
+}
+
+/** A client that is gone without a word is noticed by the system, also when its keep alive is 0. */
+const keepAliveInitialDelay = 60_000
+
+interface Waiting {
+  readonly socket: Socket
+  timer: NodeJS.Timeout
+  readonly since: number
+  readonly onClose: () => void
+}
+
+const ignore = (): void => undefined
+
+export class Door {
+  readonly #options: DoorOptions
+  readonly #server: Server
+  /** By the address and port of the client: a TLS stream has those of its socket. */
+  readonly #waiting = new Map<string, Waiting>()
+
+  constructor(options: DoorOptions) {
+    this.#options = options
+    this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay, allowHalfOpen: options.allowHalfOpen ?? false }, (socket) => this.#accept(socket))
+  }
+
+  /** @throws OperatorError (reason `listen`) when the address cannot be had */
+  async open(url: URL, field: string, defaultPort: number): Promise<string> {
+    const bound = await bind(this.#server, url, field, defaultPort)
+    this.#server.on('error', () => { // accept() failed: no descriptor is left
+      this.#options.places.exhausted()
+      this.#options.events.turnedAway('descriptors', '')
+    })
+    return bound
+  }
+
+  #accept(socket: Socket): void {
+    const { places, events, deadlineMs, serve, connectionsMax = Infinity } = this.#options
+    const key = keyOf(socket)
+    if (key === undefined) return void socket.destroy() // gone already
+    if (!places.take()) {
+      events.turnedAway('descriptors', socket.remoteAddress!)
+      return void socket.destroy()
+    }
+    socket.on('error', ignore).once('close', this.#closed) // until it is handed over nobody else listens
+    if (this.#waiting.size >= connectionsMax) this.#dropOldest()
+    const waiting: Waiting = { socket, timer: this.#deadline(socket, deadlineMs), since: performance.now(), onClose: () => this.#forget(key, waiting) }
+    this.#waiting.set(key, waiting)
+    socket.once('close', waiting.onClose)
+    this.guard(socket, () => serve(socket))
+  }
+
+  #deadline(socket: Socket, ms: number): NodeJS.Timeout {
+    return setTimeout(() => {
+      this.turnAway(socket, 'deadline')
+      socket.destroy()
+    }, ms).unref()
+  }
+
+  /** It has made its first step in time, and has so long for the rest. */
+  extend(stream: Duplex, ms: number): void {
+    const waiting = this.#waiting.get(keyOf(stream as Socket) ?? '')
+    if (waiting === undefined) return
+    clearTimeout(waiting.timer)
+    waiting.timer = this.#deadline(waiting.socket, ms)
+  }
+
+  readonly #closed = (): void => this.#options.places.give()
+
+  /** Its key may be the next one's by the time that it closes. */
+  #forget(key: string, waiting: Waiting): void {
+    clearTimeout(waiting.timer)
+    if (this.#waiting.get(key) === waiting) this.#waiting.delete(key)
+  }
+
+  #dropOldest(): void {
+    for (const [key, waiting] of this.#waiting) {
+      this.#forget(key, waiting)
+      this.turnAway(waiting.socket, 'crowd')
+      return void waiting.socket.destroy()
+    }
+  }
+
+  /** What comes over a wire never throws to the top: a connection whose handler does is closed. */
+  guard(stream: Duplex, handle: () => void): void {
+    try {
+      handle()
+    } catch (error) {
+      stream.destroy()
+      this.#options.events.failed(error as Error)
+    }
+  }
+
+  /**
+   * From now on the connection is its taker's, deadline and errors included.
+   * @returns what is left of the time; undefined when it is closed by now
+   */
+  handOver(stream: Duplex): number | undefined {
+    const key = keyOf(stream as Socket)
+    const waiting = key === undefined ? undefined : this.#waiting.get(key)
+    if (waiting === undefined) return undefined
+    this.#forget(key!, waiting)
+    waiting.socket.off('close', waiting.onClose)
+    if (waiting.socket === stream) waiting.socket.off('error', ignore)
+    return Math.max(1, this.#options.deadlineMs - (performance.now() - waiting.since))
+  }
+
+  turnAway(stream: Duplex, cause: TurnedAwayCause, detail?: string): void {
+    this.#options.events.turnedAway(cause, (stream as Socket).remoteAddress ?? '', detail)
+  }
+
+  /** Stops accepting, and closes what is not handed over; what is stays open. */
+  close(): void {
+    this.#server.close()
+    for (const { socket } of [...this.#waiting.values()]) socket.destroy()
+  }
+}
+
+const keyOf = ({ remoteAddress, remotePort }: Socket): string | undefined => remoteAddress === undefined ? undefined : `${remoteAddress} ${remotePort}`

@@ -1,0 +1,173 @@
+// The doors of a node: who comes and is no client is answered or closed in time, costs nothing afterwards and ends nothing.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { Socket } from 'node:net'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { WebSocket } from 'ws'
+import { makeCertificates, type Certificates } from '../support/certificates.ts'
+import { TestClient } from '../support/client.ts'
+import { mainPath, startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
+import { ask, descriptorsOf, knock, timerOf, untilClosed, upgrade } from '../support/door.ts'
+import { startRedis } from '../support/redis.ts'
+import { WireClient } from '../support/wire.ts'
+
+let certificates: Certificates
+let cluster: TestCluster
+let node: TestNode
+let atStart: string
+let every: Record<'mqtt' | 'ws' | 'mqtts' | 'wss' | 'admin', string>
+beforeAll(async () => {
+  certificates = makeCertificates()
+  const { cert, key } = certificates.server
+  cluster = await startCluster({
+    nodes: 1,
+    argv: ['--connect-timeout-ms', '700', '--tls-cert', cert, '--tls-key', key, '--listen', 'mqtts://127.0.0.1:0', '--listen', 'wss://127.0.0.1:0/mqtt', '--ws-origins', 'https://app.example'],
+  })
+  node = cluster.node(0)
+  atStart = (await node.admin('/metrics')).body
+  const [mqtts, wss] = node.furtherUrls
+  every = { mqtt: node.url, ws: node.wsUrl, mqtts: mqtts!, wss: wss!, admin: node.adminUrl }
+})
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+  certificates[Symbol.dispose]()
+})
+
+const metric = async (name: string): Promise<number> => {
+  const line = (await node.admin('/metrics')).body.split('\n').find((row) => row.startsWith(`${name} `))
+  return Number(line?.slice(name.length + 1))
+}
+
+const targets = ['//', '///', '//[', 'http://[', '*', '/\\', '/%', '/mqtt/../mqtt', 'ws://localhost/', '/'.repeat(8_000), '/mqtt%00', '?', '/constructor', '/__proto__']
+
+describe('nobody who comes ends the node', () => {
+  test.each(targets)('an upgrade of GET %.20s is answered and closed', async (target) => {
+    expect(await ask(node.wsUrl, upgrade(target))).toMatch(/^HTTP\/1.1 4\d\d /)
+    const answer = await ask(node.adminUrl, `GET ${target} HTTP/1.1\r\nhost: localhost\r\n\r\n`)
+    expect(answer).toMatch(/^HTTP\/1.1 4\d\d /)
+    await ask(node.adminUrl, upgrade(target))
+  })
+
+  test.each([
+    ['no key', { 'sec-websocket-key': '' }], ['version 7', { 'sec-websocket-version': '7' }], ['no WebSocket', { upgrade: 'h2c' }],
+    ['no subprotocol of MQTT', { 'sec-websocket-protocol': 'chat, mqttv4' }], ['an empty one', { 'sec-websocket-protocol': '' }], ['two commas', { 'sec-websocket-protocol': 'mqtt,,' }],
+    ['a page of elsewhere', { origin: 'https://evil.example' }], ['a page of nowhere', { origin: 'null' }],
+  ])('an upgrade with %s is refused', async (_what, headers) => {
+    expect(await ask(node.wsUrl, upgrade('/mqtt', headers))).toMatch(/^HTTP\/1.1 4\d\d /) // [MQTT-6.0.0-3]
+  })
+
+  test.each(['mqtt', 'mqttv3.1'])('a page that may come, with subprotocol %s, is served', async (subprotocol) => {
+    const socket = new WebSocket(node.wsUrl, ['chat', subprotocol], { origin: 'https://app.example' })
+    await once(socket, 'open')
+    expect(socket.protocol).toBe(subprotocol) // [MQTT-6.0.0-4]
+    socket.terminate()
+  })
+
+  afterAll(async () => {
+    await using client = await TestClient.connect(node.url, 'healthy')
+    await client.ping()
+    expect(await metric('aedes_cluster_connections_turned_away_total{cause="request"}')).toBeGreaterThan(0)
+  })
+})
+
+/** Bytes of a TLS 1.2 ClientHello that stops. */
+const hello = Buffer.from('1603010200010001fc0303', 'hex')
+
+function drip(socket: Socket, text: string): void {
+  let n = 0
+  const timer = setInterval(() => { if (n < text.length) socket.write(text[n++]!) }, 20)
+  socket.once('close', () => clearInterval(timer))
+}
+
+const lingering: [string, keyof typeof every, (socket: Socket) => void][] = [
+  ['silence', 'mqtt', () => undefined], ['silence', 'ws', () => undefined], ['silence', 'mqtts', () => undefined], ['silence', 'wss', () => undefined],
+  ['a ClientHello that stops', 'mqtts', (socket) => socket.write(hello)], ['a ClientHello that stops', 'wss', (socket) => socket.write(hello)],
+  ['a ClientHello that drips', 'wss', (socket) => drip(socket, hello.toString('latin1'))],
+  ['headers byte by byte', 'ws', (socket) => drip(socket, upgrade('/mqtt'))],
+  ['an upgrade to another path', 'ws', (socket) => socket.write(upgrade('/other'))],
+  ['an upgrade without CONNECT', 'ws', (socket) => socket.write(upgrade('/mqtt'))],
+  ['an upgrade, then a CONNECT that drips', 'ws', (socket) => { socket.write(upgrade('/mqtt')); drip(socket, '\x82\xff' + '\0'.repeat(100)) }],
+  ['a request that is kept alive', 'ws', (socket) => socket.write('GET /mqtt HTTP/1.1\r\nhost: localhost\r\n\r\n')],
+  ['a body that does not come', 'ws', (socket) => socket.write('POST /mqtt HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n')],
+  ['half a CONNECT', 'mqtt', (socket) => socket.write(Buffer.from('1020', 'hex'))],
+]
+
+test('whoever does not become a client in time is closed, whatever it does meanwhile, and leaves no descriptor behind', async () => {
+  await node.admin('/livez')
+  const before = descriptorsOf(node.pid)
+  const sockets = await Promise.all(lingering.flatMap(([, where, act]) => Array.from({ length: 8 }, async () => {
+    const socket = await knock(every[where], true)
+    act(socket)
+    return socket.resume()
+  })))
+  expect(await metric('aedes_cluster_sockets')).toBeGreaterThan(0)
+  await expect.poll(() => descriptorsOf(node.pid)).toBeLessThanOrEqual(before) // they stay, the node does not
+  for (const socket of sockets) socket.destroy()
+  expect(await metric('aedes_cluster_sockets')).toBe(0)
+  expect(await metric('aedes_cluster_connections_turned_away_total{cause="deadline"}')).toBeGreaterThan(0)
+})
+
+test('the system watches over each connection: keepalive, over every transport', async () => {
+  for (const url of [every.mqtt, every.mqtts, every.ws, every.wss]) {
+    const socket = await knock(url)
+    await expect.poll(() => timerOf(socket), { message: url }).toBe('02')
+    socket.destroy()
+  }
+})
+
+test('connections that hang up right behind CONNECT are not counted as clients', async () => {
+  const connect = Buffer.from('101100044d5154540402000000056e616d65', 'hex') // one byte is random
+  await Promise.all(Array.from({ length: 300 }, async (_, n) => {
+    const socket = await knock(node.url)
+    socket.write(Buffer.concat([connect, Buffer.from([97 + n % 26])]), () => { if (n % 2 === 0) socket.destroy(); else socket.resetAndDestroy() })
+    await untilClosed(socket)
+  }))
+  await expect.poll(() => metric('aedes_cluster_sockets')).toBe(0)
+  await using client = await node.connect('counted')
+  await expect.poll(() => metric('aedes_cluster_connections')).toBe(1)
+  await client.disconnect()
+  await expect.poll(() => metric('aedes_cluster_connections')).toBe(0)
+})
+
+test('counters begin at 0, each label of them', () => {
+  for (const series of ['publishes_received_total{qos="2"}', 'messages_dropped_total{cause="slow-subscriber",qos="0"}', 'garbage_total{where="inbox"}', 'connections_turned_away_total{cause="descriptors"}', 'log_lines_dropped_total']) {
+    expect(atStart.split('\n')).toContain(`aedes_cluster_${series} 0`)
+  }
+})
+
+test('a client that pings by WebSocket and does not read fills nothing', async () => {
+  const socket = await knock(node.wsUrl)
+  socket.write(upgrade('/mqtt'))
+  await once(socket, 'readable')
+  const held = await node.heldBytes()
+  socket.pause()
+  const ping = Buffer.concat([Buffer.from('89fd00000000', 'hex'), Buffer.alloc(125)])
+  const burst = Buffer.concat(Array<Buffer>(1_000).fill(ping))
+  const closed = new Promise((resolve) => { socket.once('close', resolve) })
+  for (let n = 0; n < 150 && !socket.destroyed; n++) if (!socket.write(burst)) await Promise.race([new Promise((resolve) => { socket.once('drain', resolve) }), closed])
+  expect(await node.heldBytes() - held).toBeLessThan(8_000_000)
+  socket.destroy()
+})
+
+test('no descriptor is left for clients: they are refused and counted, /readyz and Redis are reached, and the log says it', async () => {
+  await using redis = await startRedis()
+  const argv = ['--id', 'few', '--redis', redis.url, '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0', '--connect-timeout-ms', '60000']
+  const few = spawn('/bin/sh', ['-c', 'ulimit -n 120; exec "$0" "$@"', process.execPath, mainPath, 'node', ...argv], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+  let log = ''
+  few.stderr!.on('data', (chunk: Buffer) => { log += chunk.toString() })
+  try {
+    const [{ listen, admin }] = await once(few, 'message') as [{ listen: [string]; admin: string }]
+    expect(log).toContain('the limit of open files is low')
+    const sockets = await Promise.all(Array.from({ length: 300 }, () => knock(listen[0])))
+    const metrics = async (): Promise<string> => (await fetch(admin + '/metrics')).text()
+    await expect.poll(metrics).toMatch(/connections_turned_away_total\{cause="descriptors"\} 2\d\d$/m)
+    for (let n = 0; n < 30; n++) expect((await fetch(admin + '/readyz')).status).toBe(200)
+    expect(log).toContain('no file descriptor is left')
+    for (const socket of sockets) socket.destroy()
+    await expect.poll(metrics).toMatch(/^aedes_cluster_sockets 0$/m)
+    await using client = await WireClient.connect(listen[0], 'later')
+    expect(client.connack.reasonCode).toBe(0)
+  } finally {
+    few.kill('SIGKILL')
+  }
+})
