@@ -110,6 +110,27 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   expect(received).toEqual(['1', '2', '3', '4'])
 })
 
+test('an exception while one message is handled, a bug, is said; the others come once, and its entry is not read again', async () => {
+  await using a = await startPlane(redis, 'a')
+  await using b = await startPlane(redis, 'b')
+  await untilEqual([a, b])
+  const inbox = keys.inbox(b.plane.nodeId, 'stream')
+  using failed = listen<{ where: string; error: unknown }>('failed')
+  const push = b.received.push.bind(b.received)
+  b.received.push = (message) => {
+    if (message.payload.toString() === 'poison') throw new RangeError('a bug')
+    return push(message)
+  }
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, b.plane.nodeId, new Clock(), { onOut: () => undefined, onFenced: () => undefined })
+  await Promise.all(['1', 'poison', '2'].map((payload) => writer.push(messageOf('t', payload)))) // of one turn: one entry
+  expect(await client.xlen(inbox)).toBeLessThanOrEqual(2) // it, and the one that proves the stream
+  await writer.push(messageOf('t', '3'))
+  await expect.poll(() => b.payloads.at(-1)).toBe('3')
+  expect(b.payloads).toEqual(['1', '2', '3'])
+  expect(failed.events).toEqual([{ where: 'inbox', error: new RangeError('a bug') }])
+  expect(b.fenced).toBe(false)
+})
+
 test('topics to hold are told to the other nodes, the last word on each', async () => {
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')

@@ -170,3 +170,19 @@ test('a topic that was published while its subscription is not everywhere yet is
   await expect.poll(() => queued).toEqual(['b/1'])
   endOther()
 })
+
+test('an exception while one subscriber is given a message, a bug, is counted; the others get it', () => {
+  const dropped: string[] = []
+  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: (cause, qos) => { dropped.push(`${cause} ${qos}`) }, onRefusal: nothing, onClient: nothing, onClientGone: nothing, onClientError: nothing, onError: nothing, onFenced: nothing })
+  dispatch.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as DataPlane)
+  let got = 0
+  for (const broken of [false, true, false]) {
+    const deliver = (): void => {
+      if (broken) throw new RangeError('a bug')
+      got++
+    }
+    void dispatch.subscribed({ lasting: false, deliver } as unknown as Connection, 't', options(1))
+  }
+  dispatch.deliver(messageOf('t'))
+  expect([got, dropped]).toEqual([2, ['failed 1']])
+})

@@ -1,6 +1,6 @@
 // The messages of a session with a queue, between Redis, which the test is, and a client that acknowledges when the test says so:
 // how much is in flight at once.
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { InFlightEntry, Message, Session } from '../../bridge/index.ts'
 import { StoredSession } from '../../broker/delivery/stored-session.ts'
 import { limits } from '../../broker/limits.ts'
@@ -9,13 +9,18 @@ import { messageOf } from '../bridge/planes.ts'
 const room = 256 * 1024
 
 /** A session with these messages in its queue; `serve` does what session-serve.lua does until there is nothing to do. */
-function sessionOf(queue: Message[], inFlight: readonly InFlightEntry[] = []) {
+function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntry[] = []) {
   const sent: number[] = []
-  const inRedis = new Map<number, Message>(inFlight.flatMap(({ messageId, message }) => message === undefined || message === 'later' ? [] : [[messageId, message]]))
+  const failed: unknown[] = []
+  const inRedis = new Map<number, Message | 'later'>(inFlight.flatMap(({ messageId, message }) => message === undefined ? [] : [[messageId, message]]))
   let touched = false
   const stored = new StoredSession({ inFlight, incoming: new Map() } as unknown as Session, limits.inFlightMax, {
-    write: (message, messageId) => { sent.push(messageId); return message.qos as 1 | 2 },
-    pubrel: () => undefined, failed: () => undefined, room: () => room, touch: () => { touched = true }, moved: () => undefined,
+    write: (message, messageId) => {
+      if (message.topic === 'poison') throw new RangeError('a bug')
+      sent.push(messageId)
+      return message.qos as 1 | 2
+    },
+    pubrel: () => undefined, failed: (error) => { failed.push(error) }, room: () => room, touch: () => { touched = true }, moved: () => undefined,
   })
   const serve = (): void => {
     while (touched) {
@@ -23,18 +28,18 @@ function sessionOf(queue: Message[], inFlight: readonly InFlightEntry[] = []) {
       const writes = stored.takeWrites()
       if (writes === undefined) continue
       for (const id of [...writes.acknowledged, ...writes.received]) inRedis.delete(id)
-      const messages: Message[] = []
+      const messages: (Message | 'later')[] = []
       for (let i = 0, left = writes.bytes; i < writes.free.length && left > 0 && queue.length > 0; i++) {
         const message = queue.shift()!
-        left -= message.payload.length
+        left -= message === 'later' ? 2 : message.payload.length
         inRedis.set(writes.free[i]!, message)
         messages.push(message)
       }
       stored.written(writes, { messages, left: queue.length })
     }
   }
-  const bytes = (): number => [...inRedis.values()].reduce((sum, { payload }) => sum + payload.length, 0)
-  return { stored, sent, serve, bytes }
+  const bytes = (): number => [...inRedis.values()].reduce((sum, message) => sum + (message === 'later' ? 0 : message.payload.length), 0)
+  return { stored, sent, serve, bytes, failed, inRedis }
 }
 
 const big = (qos: 1 | 2 = 1): Message => messageOf('t', Buffer.alloc(limits.packetBytesMax), { qos })
@@ -72,4 +77,31 @@ test('small messages fill the window', () => {
   stored.start()
   serve()
   expect(sent).toHaveLength(limits.inFlightMax)
+})
+
+describe('what this node cannot send stays in flight, neither sent nor acknowledged away', () => {
+  const small = (topic = 't'): Message => messageOf(topic, 'x')
+
+  test.each([['of a later version', 'later', 0], ['whose writing throws', small('poison'), 2]] as const)('a message %s, out of the queue and from before', (_, bad, failures) => {
+    const { stored, sent, serve, inRedis, failed } = sessionOf([small(), bad, small()], [{ messageId: 7, order: 0, message: bad }, { messageId: 9, order: 1, message: small() }])
+    stored.start()
+    serve()
+    expect([sent.length, failed.length]).toEqual([3, failures])
+    for (const id of [...sent, ...inRedis.keys()]) stored.complete(id) // a client may say what it likes
+    serve()
+    expect([...inRedis.values()]).toEqual([bad, bad])
+    expect(stored.received([...inRedis.keys()][0]!)).toBe(false)
+  })
+
+  test('their number is bounded: beyond it the queue stays as it is', () => {
+    const queue = [...Array.from({ length: 2 * limits.inFlightMax }, () => 'later' as const), small()]
+    const { stored, serve, inRedis } = sessionOf(queue)
+    stored.start()
+    for (let round = 0; round < 10; round++) {
+      stored.ring()
+      serve()
+    }
+    expect(inRedis.size).toBeLessThanOrEqual(2 * limits.inFlightMax)
+    expect(inRedis.size + queue.length).toBe(2 * limits.inFlightMax + 1)
+  })
 })
