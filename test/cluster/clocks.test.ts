@@ -112,3 +112,21 @@ test('a clock that steps while messages wait changes none: in the window, in the
   expectCounted(await take(late, 1), sent.slice(1))
   expect(cluster.nodes.map(({ running }) => running)).toEqual([true, true])
 })
+
+test('the largest numbers that MQTT has: a session, a will and its delay', async () => {
+  await using watcher = await wire(0, 'largest watcher')
+  await watcher.subscribe('largest', { qos: 1 })
+  const largest = {
+    clean: false, properties: { sessionExpiryInterval: 0xfffffffe },
+    will: { topic: 'largest', payload: Buffer.from('will'), qos: 1, retain: false, properties: { willDelayInterval: never, messageExpiryInterval: never } },
+  } as const
+  for (const present of [false, true, true]) {
+    const client = await wire(1, 'largest', largest)
+    expect(client.connack.sessionPresent).toBe(present)
+    client.socket.destroy()
+    await client.closed
+  }
+  await using last = await wire(1, 'largest', { clean: true }) // ends the session, and its will is due
+  expectCounted(await take(watcher, 1), [{ payload: 'will', messageExpiryInterval: never }])
+  expect((await watcher.settled()).length + (await last.settled()).length).toBe(0)
+})
