@@ -173,7 +173,7 @@ test('a topic that was published while its subscription is not everywhere yet is
 
 test('an exception while one subscriber is given a message, a bug, is counted; the others get it', () => {
   const dropped: string[] = []
-  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: (cause, qos) => { dropped.push(`${cause} ${qos}`) }, onRefusal: nothing, onClient: nothing, onClientGone: nothing, onClientError: nothing, onError: nothing, onFenced: nothing })
+  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: (cause, qos) => { dropped.push(`${cause} ${qos}`) }, onRefusal: nothing, onClient: nothing, onClientError: nothing, onError: nothing, onFenced: nothing })
   dispatch.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as DataPlane)
   let got = 0
   for (const broken of [false, true, false]) {
