@@ -36,8 +36,10 @@ export type Change =
   | { readonly type: 'taken'; readonly sid: string; readonly owner: string }
   /** A failover lost entries that the node had read: who had not read them cannot know what they told. */
   | { readonly type: 'lost' }
+  /** A message found no session where one was subscribed: whoever owns it writes it down again. */
+  | { readonly type: 'missing'; readonly sid: string }
 
-const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8, lost: 9 } as const
+const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8, lost: 9, missing: 10 } as const
 const optionsGone = 0xff
 
 function record(kind: number, extra: readonly number[], text: string): Buffer {
@@ -60,6 +62,7 @@ function encodeChange(change: Change): Buffer {
     case 'session': return record(recordKinds.session, [change.options ?? optionsGone, change.sid.length], change.sid + change.filter)
     case 'taken': return record(recordKinds.taken, [change.sid.length], change.sid + change.owner)
     case 'lost': return record(recordKinds.lost, [], '')
+    case 'missing': return record(recordKinds.missing, [], change.sid)
   }
 }
 
@@ -106,6 +109,7 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefi
       case recordKinds.cleared: changes.push({ type: 'retained', topic: text(body), present: false }); break
       case recordKinds.anew: changes.push({ type: 'anew' }); break
       case recordKinds.lost: changes.push({ type: 'lost' }); break
+      case recordKinds.missing: changes.push({ type: 'missing', sid: text(body) }); break
       case recordKinds.session: {
         const start = body + 2 + (bytes[body + 1] ?? 0) // a sid is ASCII
         if (body + 2 > at || start > at) return undefined

@@ -2,6 +2,7 @@
 // batches, inboxes and Retained Messages; each keeps its own invariant, this file their order. When the boot is fenced
 // the whole data plane is thrown away and a new one is made (bridge/index.ts).
 import { AbsentNodes } from './absent-nodes.ts'
+import { Audit } from './audit.ts'
 import { Batches } from './batches.ts'
 import { Bells } from './bells.ts'
 import type { Clock } from './clock.ts'
@@ -32,6 +33,11 @@ const blockMs = 1_000
 const leaveMs = 500
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
+/** How often a node looks whether Redis still has what it must have of it; several times a lease. */
+const auditMsMax = 1_000
+const auditsPerLease = 6
+/** How long messages wait for a session that is not there: its owner writes it down again, or is declared dead meanwhile. */
+const missingLeases = 2
 
 export class DataPlane {
   readonly #options: DataPlaneOptions
@@ -47,6 +53,7 @@ export class DataPlane {
   readonly #replays = new SharedBarrier(() => this.#journal.barrier())
   readonly #retained: Retained
   readonly sessions: Sessions
+  readonly #audit: Audit
   readonly #queues: Queues
   readonly #sessionWriter: SessionWriter
   readonly #fanOut: FanOut
@@ -63,6 +70,8 @@ export class DataPlane {
   #closed = false
   #grace: NodeJS.Timeout | undefined
   readonly #unwatch: (() => void) | undefined
+  /** Settles when what the last snapshot lacked of us is told and written down again. */
+  #asserted: Promise<unknown> = Promise.resolve()
   readonly #absent = new AbsentNodes()
 
   private constructor(options: DataPlaneOptions, receiver: Receiver, connections: Connections, membership: Membership) {
@@ -100,10 +109,13 @@ export class DataPlane {
       stillOwned: (session) => this.stillOwned(session),
       onFenced: () => this.#checkFence(),
       onMoved: (session) => receiver.moved(session),
+      onWritten: (session) => receiver.ring(session.sid),
+      onVanished: (sids) => this.#vanished(sids),
     })
-    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, options.queueMessagesMax, clock, {
+    this.#audit = new Audit(this.#redis, this.#keys, membership.nodeId, this.sessions, { isPlaced: () => membership.isPlaced(), onFenced: () => this.#checkFence() })
+    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, { queueMax: options.queueMessagesMax, waitMs: missingLeases * options.leaseMs }, clock, {
       onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
-      onGone: (sid, message) => this.#sessionGone(sid, message),
+      onMissing: (sid) => { this.#journal.append([{ type: 'missing', sid }]).catch(options.onError) },
       onFenced: () => this.#checkFence(),
       onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
     })
@@ -153,12 +165,13 @@ export class DataPlane {
       onDead: (nodeId) => this.sessions.estate(nodeId),
     })
     await this.#reader.create() // before anybody can have a route to us
-    await this.sessions.join()
+    await this.#audit.join()
     await this.#journal.start()
     await this.#journal.append([{ type: 'joined' }])
     this.#reader.start()
     this.#isStarted = true
     this.sessions.start(() => [...this.#nodes].sort()[0] === this.nodeId, this.#options.onError)
+    this.#audit.start(Math.min(auditMsMax, this.#options.leaseMs / auditsPerLease), this.#options.onError)
   }
 
   get nodeId(): string { return this.#membership.nodeId }
@@ -227,6 +240,7 @@ export class DataPlane {
       case 'retained': this.#retained.apply(change.topic, change.present); break
       case 'session': this.#table.setSession(change.sid, change.filter, change.options); break
       case 'taken': this.sessions.taken(change.sid, change.owner); break
+      case 'missing': this.sessions.missing(change.sid).catch(this.#options.onError); break
       case 'lost': if (nodeId !== this.nodeId) this.#retained.loadMissing().catch(this.#options.onError)
     }
   }
@@ -269,9 +283,7 @@ export class DataPlane {
     const own = new Map(routes.filter(({ nodeId }) => nodeId === this.nodeId).map(({ filter, kind }) => [filter, kind]))
     const lost: Change[] = [...this.#routes.all()].filter(({ filter, kind }) => own.get(filter) !== kind).map(routeChange)
     for (const change of this.sessions.changes()) if (change.type === 'session' && change.options !== undefined && !this.#table.hasSession(change.sid, change.filter)) lost.push(change)
-    if (lost.length === 0) return
-    this.#journal.append(lost).catch(this.#options.onError)
-    this.sessions.assertAll().catch(this.#options.onError)
+    if (lost.length > 0) this.#asserted = Promise.all([this.#journal.append(lost), this.sessions.assertAll()]).catch(this.#options.onError)
   }
 
   #dropMissing(candidates: readonly string[]): void {
@@ -331,11 +343,10 @@ export class DataPlane {
     return this.sessions.isOwned(session)
   }
 
-  /** The session ended, its end was not journaled by who ended it: told by who notices (ATTACKS 9, 22). */
-  #sessionGone(sid: string, { topic }: Message): void {
-    const filters = this.#table.filtersOfSession(sid, topic)
-    for (const filter of filters) this.#table.setSession(sid, filter, undefined)
-    this.#journal.append(filters.map((filter) => ({ type: 'session', sid, filter, options: undefined }))).catch(this.#options.onError)
+  /** The sessions ended, their end was not journaled by who ended them: told by who notices (ATTACKS 9, 22). */
+  async #vanished(sids: ReadonlySet<string>): Promise<void> {
+    const changes = [...this.#table.filtersOf(sids)].map(({ sid, filter }): Change => ({ type: 'session', sid, filter, options: undefined }))
+    if (changes.length > 0) await this.#journal.append(changes)
   }
 
   // Faults
@@ -352,6 +363,7 @@ export class DataPlane {
       try {
         await this.#membership.rejoin()
         await this.#reader.create()
+        await this.#audit.join()
         await this.sessions.assertAll()
         await this.#journal.assertAll([...[...this.#routes.all()].map(routeChange), ...this.sessions.changes(), { type: 'joined' }]) // the last word: all of it is told
         await this.#journal.rebuild()
@@ -377,15 +389,16 @@ export class DataPlane {
   /** A failover lost the last journal entries, also those of others: each node says when it has asserted what is missing. */
   #onLost(): void {
     this.#absent.await([...this.#nodes].filter((nodeId) => nodeId !== this.nodeId))
-    this.#journal.append([{ type: 'lost' }, { type: 'joined' }]).catch(this.#options.onError) // behind what #assertLost appends
+    // Behind what #assertLost tells and writes down: whoever hears it goes on publishing.
+    void this.#asserted.then(() => this.#journal.append([{ type: 'lost' }, { type: 'joined' }])).catch(this.#options.onError)
   }
 
-  /** A partition has no place for us: Redis lost data, which heals it, or we were declared dead. */
+  /** A partition has no place for us: Redis lost data, all of it or this partition's, which heals it, or we were declared dead. */
   async #checkFence(): Promise<void> {
     const { generation } = this.#membership
     if (this.#healing !== undefined) return this.#healing // it registers us there, too
     await this.#journal.barrier()
-    if (!generation.equals(this.#membership.generation) || await this.sessions.isRegistered()) return // the refusal is older than that
+    if (!generation.equals(this.#membership.generation) || await this.#audit.takePlaces()) return // the refusal is older than that
     this.#onFenced()
     throw new BridgeError('ERR_BRIDGE_FENCED', `${this.nodeId} was declared dead`)
   }
@@ -403,7 +416,7 @@ export class DataPlane {
     this.#closed = true
     clearTimeout(this.#grace)
     this.#unwatch?.()
-    for (const part of [this.sessions, this.#absent, this.#batches, this.#queues, this.#sessionWriter]) part.close()
+    for (const part of [this.sessions, this.#audit, this.#absent, this.#batches, this.#queues, this.#sessionWriter]) part.close()
     await this.#reader.close()
     await this.#membership.close()
     this.#links.close()

@@ -59,7 +59,7 @@ export const bridgeErrors = {
   ERR_BRIDGE_REDIS_TOO_OLD: { kind: 'answer', retryable: false, meaning: 'Redis is older than 7.0', remedy: 'Run Redis 7 or later' },
   ERR_BRIDGE_REDIS_DAMAGED: {
     kind: 'damaged', retryable: true, meaning: 'a key in Redis does not hold what it should: of another type, or a field is missing',
-    remedy: 'Look at the named script\'s keys with TYPE, and delete the one of a wrong type; who overwrote it shares our prefix',
+    remedy: 'It is put aside and made anew, see aedes_cluster_damaged_total; who overwrote it shares our prefix in Redis',
   },
   ERR_BRIDGE_REPLICAS: {
     kind: 'redis', retryable: true, meaning: 'fewer replicas than asked for have what was written: it is not acknowledged yet',

@@ -74,6 +74,18 @@ export class FilterTrie<Entry> {
   }
 
   /** The levels on the way to a wildcard filter, the first one first; its last `#` belongs to the level before it. */
+  /** Every entry. */
+  *values(): Iterable<Entry> {
+    yield* this.#exact.values()
+    const levels = [this.#wildcards]
+    for (let level = levels.pop(); level !== undefined; level = levels.pop()) {
+      if (level.here !== undefined) yield level.here
+      if (level.below !== undefined) yield level.below
+      if (level.next instanceof Map) levels.push(...level.next.values())
+      else if (level.next !== undefined) levels.push(level.next)
+    }
+  }
+
   #path(filter: string, make: boolean): { path: Level<Entry>[]; below: boolean } | undefined {
     const names = filter.split('/')
     const below = names.at(-1) === '#'

@@ -2,6 +2,7 @@
 // their event loop. State: {inbox:<node id>}:*; here what is on its way. Invariants: a sender's batches arrive once and in
 // order, whatever happens to connections; what `push` resolved for is stored in the inbox, or the target is out. Bounds:
 // the inbox by bytes in Redis (above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still is sealed out).
+import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { EntryReader, MessagePacker, type OtherRecords } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
@@ -19,6 +20,7 @@ const stallMs = 1_500
 /** Bytes of one entry, and QoS 0 bytes that may wait for their turn before they are shed. */
 const entryBytesMax = 1024 * 1024
 const waitingBytesMax = 8 * 1024 * 1024
+const nothing = Buffer.alloc(0)
 const blockMs = 1_000
 const entriesPerRead = 64
 /** What was handled is freed when so much of it came together, or after so long: at low load not after each message. */
@@ -59,6 +61,8 @@ export class InboxWriter {
   #queue: Batch[] = []
   #queuedBytes = 0
   #number = 0
+  /** Signs the numbers: a writer that was made anew begins at 1, and its batches are not those of the one before. */
+  readonly #id = randomBytes(6).toString('hex')
   #writing = false
   #scheduled = false
   #out = false
@@ -173,7 +177,10 @@ export class InboxWriter {
     this.#number++
     const append = async (): Promise<void> => {
       if (this.#out) throw new BridgeError('ERR_BRIDGE_SEALED', `${this.#target} is out`)
-      await runScript(this.#redis, 'inbox-append', this.#keys, [this.#sender, this.#number, body, inboxBytesMax, stallMs])
+      const call = (what: Buffer): Promise<unknown> =>
+        runScript(this.#redis, 'inbox-append', this.#keys, [this.#sender, `${this.#number}-${this.#id}`, what, inboxBytesMax, stallMs])
+      if (this.#full) await call(nothing) // asks for room: a megabyte for each refusal fills nothing but the line
+      await call(body)
     }
     try {
       await retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
@@ -197,7 +204,7 @@ export class InboxWriter {
   #mend({ code, message }: BridgeError): boolean {
     this.#full = code === 'ERR_BRIDGE_INBOX_FULL'
     if (code !== 'ERR_BRIDGE_ORDER') return false
-    this.#number = Number(/after (\d+)$/.exec(message)?.[1] ?? 0) + 1 // its inbox was made anew, or a failover lost a batch
+    this.#number = Number(/after (\d+)/.exec(message)?.[1] ?? 0) + 1 // its inbox was made anew, or a failover lost a batch
     return true
   }
 

@@ -2,11 +2,14 @@
 // position noted, snapshot, tail. Invariant: the listener's tables equal the journal up to `cursor`; when the past cannot
 // be proven (a gap, a trim, another entry where the cursor stands) they are rebuilt from the snapshot at once.
 // State: {bus}:journal, {bus}:position, {bus}:routes:*; here the cursor.
+import { randomBytes } from 'node:crypto'
 import { decodeJournalEntry, encodeJournalEntry, type Change } from './codec.ts'
+import { nameDamage } from './damage.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import { onServerChange, retrying, whenReady, type Connections, type Redis } from './redis.ts'
+import { RouteKind } from './routing-table.ts'
 import { runScript } from './scripts.ts'
 import { Slice } from './turns.ts'
 
@@ -36,11 +39,17 @@ export interface Identity {
   readonly generation: Buffer
 }
 
-/** Entries kept; a node that sleeps for longer rebuilds from the snapshot. */
+/** Entries kept, and their bytes; a node that sleeps for longer rebuilds from the snapshot. */
 const journalLength = 10_000
+const journalBytesMax = 64 * 1024 * 1024
 const blockMs = 1_000
-/** Routes told in one entry: bounds the time that one script takes. */
+/** Changes told in one entry, and bytes of their filters: bounds the time that one script takes. */
 const changesMax = 2_000
+const changesBytesMax = 1024 * 1024
+/** Who waits for so long for the tail to come to a position looks whether the journal ever gets there. */
+const stallMs = 1_000
+
+const bytesOf = (change: Change): number => 'filter' in change ? change.filter.length : 'topic' in change ? change.topic.length : 0
 
 export class Journal {
   readonly #redis: Redis
@@ -53,6 +62,8 @@ export class Journal {
   /** The entry at the cursor, to prove after a reconnect that the past is still the same. */
   #last: Buffer | undefined
   #batch = 0
+  /** Signs the numbers of this writer's batches: those of another one, or damaged ones, are not taken for them. */
+  readonly #writer = randomBytes(6).toString('hex')
   /** The last of them that Redis confirmed, and in which data set. */
   #confirmed: { readonly batch: number; readonly generation: Buffer } | undefined
   #attempting: Promise<unknown> = Promise.resolve()
@@ -60,6 +71,7 @@ export class Journal {
   /** The next entry, while it may still grow. */
   #gathering: { readonly changes: Change[]; readonly appended: Promise<void> } | undefined
   #waiting: { position: number; resolve: () => void; reject: (error: Error) => void }[] = []
+  #stalled: NodeJS.Timeout | undefined
   #closed = false
   #tail: Promise<void> = Promise.resolve()
   /** Counts rebuilds: what was read before one does not count after it. */
@@ -106,8 +118,9 @@ export class Journal {
   }
 
   async #append(changes: readonly Change[], anew: boolean, healing = false): Promise<void> {
-    for (let i = 0; i < changes.length || (anew && i === 0); i += changesMax) {
-      const part = changes.slice(i, i + changesMax)
+    for (let i = 0, end = 0; i < changes.length || (anew && i === 0); i = Math.max(end, 1)) {
+      for (let bytes = 0; end < changes.length && end - i < changesMax && (end === i || bytes < changesBytesMax); end++) bytes += bytesOf(changes[end]!)
+      const part = changes.slice(i, end)
       const first = anew && i === 0
       const routes = part.flatMap((change) => change.type === 'route' ? [change.filter, change.kind] : [])
       await this.#write(first ? [{ type: 'anew' }, ...part] : part, routes, first, healing)
@@ -125,7 +138,7 @@ export class Journal {
         if (error.code === 'ERR_BRIDGE_AMNESIA' && !healing) {
           if (generation.equals(this.#identity().generation)) await this.#listener.onAmnesia() // otherwise it was healed while this waited
         } else if (error.code === 'ERR_BRIDGE_ORDER') {
-          this.#batch = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) // Redis lost a batch, or all
+          this.#batch = Number(/after (\d+)/.exec(error.message)?.[1] ?? 0) // Redis lost a batch, or all
           if (!healing && this.#hasLost(this.#batch)) this.#rebuildLost().catch(() => undefined) // closed
         } else throw error
       }
@@ -153,7 +166,7 @@ export class Journal {
     const { nodeId, generation } = this.#identity()
     const keys = [this.#keys.bus('generation'), this.#keys.bus('nodes'), this.#keys.bus('batches'), this.#keys.bus('position'), this.#keys.bus('journal'), this.#keys.routes(nodeId)]
     const batch = ++this.#batch
-    const argv = [nodeId, batch, generation, journalLength, encodeJournalEntry(nodeId, changes), anew ? '1' : '0', ...routes]
+    const argv = [nodeId, `${batch}-${this.#writer}`, generation, journalLength, journalBytesMax, encodeJournalEntry(nodeId, changes), anew ? '1' : '0', ...routes]
     await retrying(this.#redis, () => runScript(this.#redis, 'journal-append', keys, argv))
     this.#confirmed = { batch, generation }
   }
@@ -193,10 +206,28 @@ export class Journal {
   /** False when the tables were rebuilt meanwhile, and the position means nothing any more. */
   #reached(position: number): Promise<boolean> {
     if (this.#cursor >= position) return Promise.resolve(true)
+    this.#stalled ??= setTimeout(() => { this.#look().catch(() => undefined) }, stallMs)
     return new Promise<void>((resolve, reject) => this.#waiting.push({ position, resolve, reject })).then(() => true, (error: unknown) => {
       if (this.#closed) throw error
       return false
     })
+  }
+
+  /** Somebody has waited for long: a position ahead of the journal, which no script leaves behind, would be waited for for ever. */
+  async #look(): Promise<void> {
+    this.#stalled = undefined
+    if (this.#waiting.length === 0 || this.#closed) return
+    if ((await this.#end()).mended) await this.rebuild()
+    if (this.#waiting.length > 0) this.#stalled ??= setTimeout(() => { this.#look().catch(() => undefined) }, stallMs)
+  }
+
+  /** The end of the journal. Where its position and its entries disagree, they are set right. */
+  async #end(): Promise<{ position: number; entry: Buffer | undefined; mended: boolean }> {
+    const keys = [this.#keys.bus('position'), this.#keys.bus('journal')]
+    const reply = await retrying(this.#control, () => runScript(this.#control, 'journal-mend', keys, [encodeJournalEntry(this.#identity().nodeId, [])]))
+    const [position, entry, problem] = reply as [number, Buffer, Buffer]
+    if (problem.length > 0) nameDamage(keys[0]!, problem.toString())
+    return { position, entry: entry.length === 0 ? undefined : entry, mended: problem.length > 0 }
   }
 
   /**
@@ -217,12 +248,11 @@ export class Journal {
   /** Position noted, snapshot, cursor. What the snapshot has from behind the position is applied again by the tail. */
   async #rebuild(): Promise<void> {
     const { position, last, nodes, routes, more } = await retrying(this.#redis, async () => {
-      const position = Number(await this.#redis.get(this.#keys.bus('position')) ?? 0)
-      const [entry] = await this.#redis.xrangeBuffer(this.#keys.bus('journal'), `${position}-0`, `${position}-0`)
+      const { position, entry } = await this.#end()
       const nodes = await this.#redis.hkeys(this.#keys.bus('nodes'))
       const routes: Route[] = []
       for (const nodeId of nodes) await this.#readRoutes(nodeId, routes)
-      return { position, last: entry?.[1][1], nodes, routes, more: await this.#listener.readMore() }
+      return { position, last: entry, nodes, routes, more: await this.#listener.readMore() }
     })
     this.#cursor = position
     this.#last = last
@@ -235,7 +265,7 @@ export class Journal {
     do {
       const [next, fields] = await this.#redis.hscan(this.#keys.routes(nodeId), cursor, 'COUNT', 1_000)
       cursor = next
-      for (let i = 0; i < fields.length; i += 2) into.push({ nodeId, filter: fields[i]!, kind: Number(fields[i + 1]) })
+      for (let i = 0; i < fields.length; i += 2) into.push({ nodeId, filter: fields[i]!, kind: kindOf(fields[i + 1]!) })
     } while (cursor !== '0')
   }
 
@@ -288,7 +318,7 @@ export class Journal {
    */
   async #past(): Promise<'same' | 'trimmed' | 'lost'> {
     const confirmed = this.#confirmed
-    const own = Number(await this.#reader.hget(this.#keys.bus('batches'), this.#identity().nodeId) ?? 0)
+    const own = Number.parseInt(await this.#reader.hget(this.#keys.bus('batches'), this.#identity().nodeId) ?? '0', 10) || 0
     const position = Number(await this.#reader.get(this.#keys.bus('position')) ?? 0)
     if (this.#hasLost(own, confirmed)) return 'lost'
     if (this.#cursor === 0) return position === 0 ? 'same' : 'trimmed'
@@ -299,9 +329,8 @@ export class Journal {
     return entry[1][1]!.equals(this.#last) ? 'same' : 'lost'
   }
 
-  /** False for a gap: entries were trimmed or lost. */
+  /** False for a gap, entries were trimmed or lost, or for an entry that stands where none of ours can. */
   async #apply(number: number, bytes: Buffer, era: number, slice: Slice): Promise<boolean> {
-    if (number <= this.#cursor) return true
     if (number !== this.#cursor + 1) return false
     const entry = decodeJournalEntry(bytes)
     if (entry === 'later') {
@@ -332,8 +361,15 @@ export class Journal {
 
   async close(): Promise<void> {
     this.#closed = true
+    clearTimeout(this.#stalled)
     for (const { reject } of this.#waiting.splice(0)) reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing'))
     this.#reader.disconnect()
     await this.#tail
   }
+}
+
+/** Bits of RouteKind. What is damaged counts as all of them: what comes too much finds no subscription. */
+function kindOf(text: string): number {
+  const kind = Number(text)
+  return kind === RouteKind.everything || kind === RouteKind.qos0 ? kind : RouteKind.everything | RouteKind.qos0
 }

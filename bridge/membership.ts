@@ -3,12 +3,13 @@
 // identity. Invariant: only a node that was there for a whole lease may judge another (ATTACKS 6), and the fence (the
 // place in {bus}:nodes is taken) comes before anything else of the estate.
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { Clock } from './clock.ts'
 import { encodeJournalEntry, recordVersions } from './codec.ts'
+import { mendDamage, nameDamage } from './damage.ts'
 import { diagnostics } from './diagnostics.ts'
-import { BridgeError, endNode, toBridgeError } from './errors.ts'
+import { endNode, toBridgeError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript, type ScriptName } from './scripts.ts'
@@ -16,16 +17,20 @@ import type { Wait } from './waits.ts'
 
 export interface MembershipEvents {
   onFenced(): void
-  /** Redis holds another data set. */
+  /** Redis holds another data set, or lost what others know this node by. */
   onAmnesia(): void
   /** The rest of a dead node's estate, behind the fence; may be done again by another. */
   onDead(nodeId: string): Promise<void>
 }
 
+/** Which process a boot is; whoever stands elsewhere can say nothing of it. */
 interface NodeInfo {
   readonly host: string
+  /** The boot of the machine, and the namespace that `pid` is counted in: containers and cloned machines share a host name. */
+  readonly machine: string
+  readonly pids: string
   readonly pid: number
-  /** Start of the process in clock ticks since the host booted: a pid alone may be another process by now. */
+  /** Start of the process in clock ticks since the machine booted: a pid alone may be another process by now. */
   readonly started: string
   /** Random: tells one boot of a process from the next. */
   readonly boot: string
@@ -39,6 +44,10 @@ const renewMsMax = 1_000
 /** An estate that is not done after so many renewals is taken over. */
 const adoptRenewals = 5
 const journalLength = 10_000
+/** How often a newcomer looks whether a boot of its name renews its lease. */
+const watchMs = 50
+/** How long a leaving node sees to its own estate; then the others do. */
+const leaveMs = 5_000
 /** Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change without this one. */
 const format = 2
 
@@ -50,17 +59,36 @@ function startOf(pid: number): string {
   }
 }
 
-const thisProcess = (): NodeInfo => ({ host: hostname(), pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url'), records: [recordVersions.min, recordVersions.max] })
-
-/** Whether the process that `info` names is on this host and known to have ended. */
-function isKnownDead(info: NodeInfo): boolean {
-  if (info.host !== hostname()) return false
-  if (info.started !== '') return startOf(info.pid) !== info.started
+function read(what: () => string): string {
   try {
-    process.kill(info.pid, 0)
-    return false
+    return what().trim()
   } catch {
-    return true
+    return '' // no /proc
+  }
+}
+
+const here = {
+  host: hostname(), machine: read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8')), pids: read(() => readlinkSync('/proc/self/ns/pid')),
+}
+
+const thisProcess = (): NodeInfo => ({ ...here, pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url'), records: [recordVersions.min, recordVersions.max] })
+
+/** Where the process that `text` names stands: here and known to have ended, here and alive, or where we cannot look. */
+function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
+  let info: Partial<NodeInfo>
+  try {
+    info = JSON.parse(text) as Partial<NodeInfo>
+  } catch {
+    return 'elsewhere' // damaged
+  }
+  const { host, machine, pids, pid, started } = info
+  if (typeof pid !== 'number' || !Number.isSafeInteger(pid) || host !== here.host || machine !== here.machine || pids !== here.pids) return 'elsewhere'
+  if (started !== undefined && started !== '') return startOf(pid) === started ? 'alive' : 'ended'
+  try {
+    process.kill(pid, 0)
+    return 'alive'
+  } catch {
+    return 'ended'
   }
 }
 
@@ -71,6 +99,7 @@ export class Membership {
   readonly #leaseMs: number
   #events: MembershipEvents | undefined
   #timer: NodeJS.Timeout | undefined
+  #info = ''
   #renewing: Promise<void> = Promise.resolve()
   /** While it cannot be renewed. */
   #wait: Wait | undefined
@@ -96,15 +125,29 @@ export class Membership {
   }
 
   /**
-   * Registers this boot. A boot of the same name whose process is known to have ended is removed first.
+   * Registers this boot. A boot of the same name whose process is known to have ended is removed first. One that stands where we cannot
+   * look (another machine, another container) is alive when it renews its lease; otherwise we wait until that is over.
    * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE when a boot of the same name is alive; ERR_BRIDGE_FORMAT
    */
   async join(): Promise<void> {
-    const before = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name))
-    const info = before === null ? null : await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('nodes'), before))
-    const dead = info !== null && isKnownDead(JSON.parse(info) as NodeInfo)
-    const me = JSON.stringify(thisProcess())
-    const argv = [this.#name, me, this.#leaseMs, dead ? '1' : '0', randomBytes(16), format, recordVersions.min, recordVersions.max]
+    for (let seen: string | undefined; ;) {
+      const before = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name)) ?? ''
+      const info = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('nodes'), before))
+      const found = info === null ? 'elsewhere' : lookFor(info)
+      try {
+        return await this.#register(found === 'ended')
+      } catch (reason) {
+        if (toBridgeError(reason).code !== 'ERR_BRIDGE_DUPLICATE_NODE' || found === 'alive') throw reason
+        const lease = `${before} ${await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('leases'), before)) ?? ''}`
+        if (lease !== (seen ??= lease)) throw reason
+        await new Promise((resolve) => setTimeout(resolve, watchMs))
+      }
+    }
+  }
+
+  async #register(replace: boolean): Promise<void> {
+    this.#info = JSON.stringify(thisProcess())
+    const argv = [this.#name, this.#info, this.#leaseMs, replace ? '1' : '0', randomBytes(16), format, recordVersions.min, recordVersions.max]
     const reply = await retrying(this.#redis, () => this.#timed('node-join', ['generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'],
       argv, 3)) as [Buffer, Buffer, Buffer, Buffer, number]
     this.records = reply[4]
@@ -117,7 +160,7 @@ export class Membership {
   /** After Redis lost its data: the same boot registers again. @throws BridgeError ERR_BRIDGE_FENCED */
   async rejoin(): Promise<void> {
     this.generation = await retrying(this.#redis, () => runScript(this.#redis, 'node-rejoin', this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
-      [this.nodeId, this.#name, JSON.stringify(thisProcess()), randomBytes(16), this.generation, format, this.records])) as Buffer
+      [this.nodeId, this.#name, this.#info, randomBytes(16), this.generation, format, this.records])) as Buffer
   }
 
   /** Runs a script whose reply has Redis' clock at `place`: a sample of cluster time. */
@@ -140,15 +183,20 @@ export class Membership {
 
   async #renew(): Promise<void> {
     try {
-      const [over, dead, , records] = await this.#timed('node-renew', ['generation', 'nodes', 'leases', 'dead', 'records'],
-        [this.nodeId, this.#leaseMs, this.generation, recordVersions.max], 2) as [Buffer[], Buffer[], Buffer, number]
+      const [over, dead, , records, lost] = await this.#timed('node-renew', ['generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'],
+        [this.nodeId, this.#leaseMs, this.generation, this.#name, this.#info, format, recordVersions.max], 2) as [Buffer[], Buffer[], Buffer, number, Buffer[]]
       this.records = records
+      const nouns = lost.map(String)
+      for (const noun of nouns) nameDamage(this.#keys.bus(noun as 'nodes'), 'it lacked what is known of a live node, which was written down again')
       for (const nodeId of over) if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
       this.#adopt(dead.map(String))
-      if (await this.#redis.hexists(this.#keys.inbox(this.nodeId, 'state'), 'sealed') === 1) this.#events?.onFenced() // also told while nothing is read
+      const [sealed, inbox] = await Promise.all([this.#redis.hexists(this.#keys.inbox(this.nodeId, 'state'), 'sealed'), this.#redis.exists(this.#keys.inbox(this.nodeId, 'stream'))])
+      if (sealed === 1) this.#events?.onFenced() // also told while nothing is read
+      else if (inbox === 0 || nouns.includes('nodes')) this.#events?.onAmnesia() // nobody reaches us: an idle reader does not notice, and senders wait
       this.#wait?.end()
       this.#wait = undefined
     } catch (reason) {
+      await mendDamage(this.#redis, reason).catch(() => false)
       const error = toBridgeError(reason)
       if (error.code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
       else if (error.code === 'ERR_BRIDGE_AMNESIA') this.#events?.onAmnesia()
@@ -158,6 +206,12 @@ export class Membership {
         this.#wait?.because(error)
       }
     }
+  }
+
+  /** Whether this boot has not been declared dead: that takes its place and its number at once, losing data does not. */
+  async isPlaced(): Promise<boolean> {
+    const places = await retrying(this.#redis, () => Promise.all(this.#bus('nodes', 'batches').map((key) => this.#redis.hexists(key, this.nodeId))))
+    return places.includes(1)
   }
 
   /** Takes a node's place in the cluster, which is the fence, and its routes. False: it renewed after all. */
@@ -192,7 +246,7 @@ export class Membership {
 
   /** The estate of a node whose place is taken: what it may still send to any inbox, its own inbox, its sessions. */
   async #estate(nodeId: string): Promise<void> {
-    const nodes = await this.#redis.hkeys(this.#keys.bus('nodes'))
+    const nodes = await retrying(this.#redis, () => this.#redis.hkeys(this.#keys.bus('nodes')))
     for (const target of nodes) await retrying(this.#redis, () => runScript(this.#redis, 'inbox-fence', [this.#keys.inbox(target, 'senders')], [nodeId]))
     await this.#events?.onDead(nodeId)
     await Promise.all((['stream', 'senders', 'state'] as const).map((noun) => this.#redis.unlink(this.#keys.inbox(nodeId, noun))))
@@ -210,13 +264,12 @@ export class Membership {
   async close(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    await this.#renewing
     this.#wait?.end()
     if (this.#redis.status !== 'ready') return // the lease will tell
-    try {
-      await this.bury(this.nodeId)
-    } catch (error) {
-      if (!(error instanceof BridgeError) && !(error instanceof Error)) throw error // Redis went away meanwhile
-    }
+    // In `dead` it stands from the first step on: whatever keeps us from the rest, another node does it.
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>((resolve) => { timer = setTimeout(resolve, leaveMs) })
+    await Promise.race([this.#renewing.then(() => this.bury(this.nodeId)).catch(() => undefined), late]) // Redis went away meanwhile
+    clearTimeout(timer)
   }
 }

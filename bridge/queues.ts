@@ -2,6 +2,7 @@
 // the queue of every session that they match, one numbered call per partition at a time, in order. Then the bells of the
 // owners ring. State: {s<n>}:queue:*, appended, published; here what is on its way. Invariant: what `push` resolved for is
 // stored once, whatever happened to connections meanwhile. Bound: the publishers' in-flight windows.
+import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { packMessage } from './codec.ts'
 import { BridgeError } from './errors.ts'
@@ -18,12 +19,19 @@ const pushesMax = 4_000
 export interface QueueEvents {
   /** The owner of a session that got something, to be rung; the session may be on this node. */
   onOwner(nodeId: string, sid: string): void
-  /** A session that is matched but does not exist any more. */
-  onGone(sid: string, message: Message): void
+  /** A session that is matched but is not there: it ended, or Redis lost it. What was appended waits for its owner to write it down again. */
+  onMissing(sid: string): void
   /** The numbers of this node are gone, or it has no place: Redis lost data, or we were declared dead. */
   onFenced(): Promise<void>
   /** Messages that a full queue dropped. */
   onDropped(count: number): void
+}
+
+export interface QueueLimits {
+  /** Messages that a queue holds. */
+  readonly queueMax: number
+  /** How long messages wait for a session that is not there. */
+  readonly waitMs: number
 }
 
 /** A message as it is queued for those whom it is granted to at one QoS: what a session is owed does not change with its subscriptions. */
@@ -87,20 +95,24 @@ class Partition {
   readonly #nodeId: string
   readonly #queueMax: number
   readonly #clock: Clock
+  readonly #waitMs: number
   readonly #events: QueueEvents
   #batches: Batch[] = []
   #last = 0
+  /** Signs the numbers: those of another writer, or damaged ones, are not taken for ours. */
+  readonly #writer = randomBytes(6).toString('hex')
   #running = false
   #scheduled = false
   closed = false
 
-  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, queueMax: number, clock: Clock, events: QueueEvents) {
+  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, { queueMax, waitMs }: QueueLimits, clock: Clock, events: QueueEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#number = number
     this.#nodeId = nodeId
     this.#queueMax = queueMax
     this.#clock = clock
+    this.#waitMs = waitMs
     this.#events = events
   }
 
@@ -145,16 +157,17 @@ class Partition {
       for (const index of indexes) argv.push(index)
     }
     const keys = [
-      this.#keys.partition(this.#number, 'appended'), this.#keys.partition(this.#number, 'owners'), this.#keys.partition(this.#number, 'published'),
+      this.#keys.partition(this.#number, 'appended'), this.#keys.partition(this.#number, 'owners'), this.#keys.partition(this.#number, 'published'), this.#keys.partition(this.#number, 'due'),
       ...[...sessions.keys()].map((sid) => this.#keys.session(sid, 'queue')),
     ]
     const [dropped, ...owners] = await this.#call(keys, [variants.length, ...argv])
     if (dropped > 0) this.#events.onDropped(dropped)
     let i = 0
-    for (const [sid, indexes] of sessions) {
+    for (const sid of sessions.keys()) {
       const owner = owners[i++]
-      if (owner === null) this.#events.onGone(sid, variants[indexes[0]! - 1]!.message)
-      else if (owner!.length > 0) this.#events.onOwner(owner!.toString('utf8', 0, owner!.indexOf(0x20)), sid)
+      const space = owner?.indexOf(0x20) ?? -1
+      if (owner === null) this.#events.onMissing(sid)
+      else if (space > 0) this.#events.onOwner(owner!.toString('utf8', 0, space), sid)
     }
   }
 
@@ -163,14 +176,14 @@ class Partition {
     this.#last++
     const append = async (): Promise<[number, ...(Buffer | null)[]]> => {
       if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-      return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, this.#last, this.#queueMax, ...argv]) as [number, ...(Buffer | null)[]]
+      return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, `${this.#last}-${this.#writer}`, this.#queueMax, this.#waitMs, ...argv]) as [number, ...(Buffer | null)[]]
     }
     return retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
   }
 
   async #mend(error: BridgeError): Promise<boolean> {
     if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
-    else if (error.code === 'ERR_BRIDGE_ORDER') this.#last = Number(/after (\d+)$/.exec(error.message)?.[1] ?? 0) + 1 // registered anew, or a failover lost a batch
+    else if (error.code === 'ERR_BRIDGE_ORDER') this.#last = Number(/after (\d+)/.exec(error.message)?.[1] ?? 0) + 1 // registered anew, or a failover lost a batch
     else return false
     return true
   }
@@ -179,8 +192,8 @@ class Partition {
 export class Queues {
   readonly #partitions: readonly Partition[]
 
-  constructor(redis: Redis, keys: Keys, nodeId: string, queueMax: number, clock: Clock, events: QueueEvents) {
-    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, nodeId, queueMax, clock, events))
+  constructor(redis: Redis, keys: Keys, nodeId: string, limits: QueueLimits, clock: Clock, events: QueueEvents) {
+    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, nodeId, limits, clock, events))
   }
 
   /**

@@ -3,6 +3,7 @@
 // A read that hangs on a half-open link is cut by ioredis' socketTimeout. An error is reported through `onError`, never thrown
 // from an event.
 import { Cluster, Redis as Server, type ClusterOptions, type RedisOptions } from 'ioredis'
+import { mendDamage } from './damage.ts'
 import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import { parseRedisAddress, type RedisTarget } from './redis-address.ts'
 import type { Wait, Waiter, Waits } from './waits.ts'
@@ -197,6 +198,7 @@ export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who
         if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
         if (await mend?.(error) !== true) {
           if (!error.retryable || error.code === 'ERR_BRIDGE_AMNESIA') throw error
+          if (error.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, reason).catch(() => false)
           wait ??= redis.waits?.begin(who, since)
           wait?.because(error)
         }

@@ -160,9 +160,12 @@ export class RoutingTable {
     return route?.sid === sid || route?.sessions?.has(sid) === true
   }
 
-  /** The filters by which `topic` is queued for a session. */
-  filtersOfSession(sid: string, topic: string): string[] {
-    return this.#routes.match(topic).filter((route) => route.sid === sid || route.sessions?.has(sid) === true).map(({ filter }) => filter)
+  /** The filters by which anything is queued for these sessions. O(all routes): for sessions that ended without anybody knowing of what. */
+  *filtersOf(sids: ReadonlySet<string>): Iterable<{ sid: string; filter: string }> {
+    for (const { filter, sid, sessions } of this.#routes.values()) {
+      if (sid !== undefined && sids.has(sid)) yield { sid, filter }
+      if (sessions !== undefined) for (const one of sessions.keys()) if (sids.has(one)) yield { sid: one, filter }
+    }
   }
 
   /** A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`, since they may well come. */

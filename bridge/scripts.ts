@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { diagnostics } from './diagnostics.ts'
+import { mendDamage } from './damage.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import { lookAgain, mastersOf, type Redis } from './redis.ts'
 
@@ -12,23 +13,26 @@ export const scriptTable = {
   probe: { keys: 1, meaning: 'writes and removes a key: whether Redis stores' },
   'node-join': { keys: 7, meaning: 'registers a boot of a node' },
   'node-rejoin': { keys: 7, meaning: 'registers a living boot again after Redis lost its data' },
-  'node-renew': { keys: 5, meaning: 'renews a lease and tells which are over' },
+  'node-renew': { keys: 8, meaning: 'renews a lease and tells which are over' },
   'node-remove': { keys: 8, meaning: 'declares a node dead: the fence' },
+  'journal-mend': { keys: 2, meaning: 'the end of the journal, made right when it was damaged' },
   'journal-append': { keys: 6, meaning: 'changes of a node\'s routes, to its snapshot and to all' },
   'inbox-create': { keys: 2, meaning: 'makes a node\'s inbox' },
   'inbox-append': { keys: 3, meaning: 'a numbered batch of messages for another node' },
   'inbox-trim': { keys: 2, meaning: 'frees what the reader handled' },
   'inbox-fence': { keys: 1, meaning: 'refuses what a dead node may still send' },
+  'key-aside': { keys: 2, meaning: 'puts a key of a wrong type out of the way' },
   'retained-store': { keys: 4, meaning: 'sets and clears Retained Messages of one partition' },
   'retained-expire': { keys: 2, meaning: 'clears a Retained Message that has expired' },
   'session-claim': { keys: 11, meaning: 'makes a node the owner of a session: CONNECT' },
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
-  'session-assert': { keys: 5, meaning: 'writes a connected session down again after Redis lost its data' },
+  'session-check': { keys: '4 + 2 a session', meaning: 'whether Redis still has what it must have of a node in a partition' },
+  'session-assert': { keys: 8, meaning: 'writes a connected session down again after Redis lost its data' },
   'session-adopt': { keys: 3, meaning: 'gives a session that was built apart to its client: `import`' },
   'session-subscribe': { keys: 3, meaning: 'changes a session\'s subscriptions' },
   'session-serve': { keys: '1 + 4 a session', meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in' },
-  'queue-append': { keys: '3 + 1 a session', meaning: 'a numbered batch of messages for the queues of sessions' },
+  'queue-append': { keys: '4 + 1 a session', meaning: 'a numbered batch of messages for the queues of sessions' },
   'due-list': { keys: 1, meaning: 'what is due in a partition' },
   'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
   'will-done': { keys: 2, meaning: 'a will was published: forgets it' },
@@ -80,6 +84,7 @@ export async function runScript(redis: Redis, name: ScriptName, keys: readonly s
   } catch (error) {
     const known = toBridgeError(error)
     if (known.code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') await loadScripts(redis).catch((why: unknown) => { throw toBridgeError(why) })
+    if (known.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, error, keys)
     throw known
   }
 }

@@ -19,11 +19,19 @@ export interface SessionRequest {
   readonly will: { readonly message: Message; readonly delaySeconds: number } | undefined
 }
 
+/** Fields and values of {s<n>}:inflight and incoming. */
+export interface UnderWay {
+  readonly inFlight: readonly (readonly [messageId: number, entry: string])[]
+  readonly incoming: readonly (readonly [messageId: number, entry: string])[]
+}
+
 /** A session whose client is connected here. */
 export interface Session {
   readonly sid: string
   /** Node id, space, epoch: what every write of ours carries. */
   readonly owner: string
+  /** Which claim of this node it is: of two claims of one session the later one counts. */
+  readonly claim: number
   readonly request: SessionRequest
   /** Session Present as CONNACK says it. */
   readonly present: boolean
@@ -40,6 +48,8 @@ export interface Session {
   n: number
   /** `n` as long as no QoS 2 publish of the session is known: there is nobody to forget when it ends. */
   readonly unpublishedN: number | undefined
+  /** What its connection knows of deliveries and publishes under way, to be written down again when Redis lost it. */
+  underWay: (() => UnderWay) | undefined
   /** Another connection of its client has it. */
   isTaken: boolean
 }

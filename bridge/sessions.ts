@@ -5,14 +5,16 @@
 import { randomFillSync } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
+import { nameDamage } from './damage.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
-import { partitionOf, partitions, shardOf, type Keys } from './keys.ts'
+import { isSid, partitionOf, partitions, shardOf, type Keys } from './keys.ts'
 import { expiryFrom, type Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { InFlightEntry, Session, SessionRequest } from './session.ts'
-import { decodeSubscription, encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
+import { decodeInFlight, decodeIncoming, decodeSubscriptions, numberOf, pairs } from './stored.ts'
+import { encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
 import { together } from './together.ts'
 
 export interface SessionEvents {
@@ -27,6 +29,10 @@ export interface SessionEvents {
   onFenced(): Promise<void>
   /** Ends a connection whose session is owned by somebody else by now. */
   onMoved(session: Session): void
+  /** It was written down again, and there may be something in its queue. */
+  onWritten(session: Session): void
+  /** Sessions that ended without anybody knowing what they had subscribed to: no table may have anything of them. */
+  onVanished(sids: ReadonlySet<string>): Promise<void>
 }
 
 const sweepMs = 1_000
@@ -39,22 +45,6 @@ type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], B
 /** Entries of {s<n>}:due looked at at once, and how often in a sweep of a partition. */
 const sweepMax = 100
 const passesMax = 20
-
-const pairs = function* (list: readonly Buffer[]): Iterable<[Buffer, Buffer]> {
-  for (let i = 0; i + 1 < list.length; i += 2) yield [list[i]!, list[i + 1]!]
-}
-
-function decodeInFlight(sid: string, list: readonly Buffer[], clock: Clock): InFlightEntry[] {
-  const entries: InFlightEntry[] = []
-  for (const [id, bytes] of pairs(list)) {
-    const space = bytes.indexOf(0x20)
-    const message = space < 0 ? undefined : unpackMessage(bytes.subarray(space + 1), clock)
-    if (message === 'later') diagnostics.later.publish({ where: 'inflight', id: sid })
-    if (space >= 0 && message === undefined) diagnostics.garbage.publish({ where: 'inflight', bytes: bytes.length })
-    else entries.push({ messageId: Number(id), order: Number(bytes.toString('latin1', 0, space < 0 ? bytes.length : space)), message })
-  }
-  return entries.sort((a, b) => a.order - b.order)
-}
 
 /** Random bytes for many sids at once: asking for nine of them costs as much as for thousands. */
 const random = Buffer.alloc(9 * 512)
@@ -73,7 +63,7 @@ const noSubscriptions = new Map<string, StoredSubscription>()
 const noIncoming: Session['incoming'] = new Map()
 const noneInFlight: readonly InFlightEntry[] = []
 
-const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
+export const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
 
 export class Sessions {
   readonly #redis: Redis
@@ -102,6 +92,10 @@ export class Sessions {
     return this.#own.get(sid)
   }
 
+  get size(): number {
+    return this.#own.size
+  }
+
   get all(): Iterable<Session> {
     return this.#own.values()
   }
@@ -113,17 +107,6 @@ export class Sessions {
       ...(['clients', 'owners', 'due', 'wills'] as const).map((noun) => this.#keys.partition(partition, noun)),
       ...(['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) => this.#keys.session(sid, noun)),
     ]
-  }
-
-  /** Whether this boot has its place in every partition. */
-  async isRegistered(): Promise<boolean> {
-    const places = await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(p, 'appended'), this.#nodeId()))))
-    return places.every((place) => place === 1)
-  }
-
-  /** Registers this boot in every partition: without it no batch of it is taken. Called again it changes nothing. */
-  async join(): Promise<void> {
-    await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId(), 0))))
   }
 
   /**
@@ -153,7 +136,7 @@ export class Sessions {
             request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim,
           ]) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
-          return await this.#claimed(request, known, reply, before)
+          return await this.#claimed(request, claim, known, reply, before)
         } catch (reason) {
           const error = toBridgeError(reason)
           if (error.code === 'ERR_BRIDGE_FENCED') {
@@ -176,25 +159,25 @@ export class Sessions {
     return false
   }
 
-  async #claimed(request: SessionRequest, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>): Promise<Session> {
+  async #claimed(request: SessionRequest, claim: number, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>): Promise<Session> {
     const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
-    const stored = subscriptions.length === 0 ? noSubscriptions : new Map([...pairs(subscriptions)].map(([filter, options]) => [filter.toString(), decodeSubscription(options.toString())]))
+    const stored = subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions)
     const changes: Change[] = []
     if (sid !== known) for (const filter of stored.keys()) changes.push(journaled(known, filter, undefined))
     else if (pending.length > 0) for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
     const previous = before.toString()
     if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `)) changes.push({ type: 'taken', sid: known, owner })
     for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
-    const numbers = sid === known ? Math.max(Number(n), Number(epoch)) : 0
+    const numbers = sid === known ? Math.max(numberOf(n), Number(epoch)) : 0
     const session: Session = {
-      sid, owner, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
-      incoming: incoming.length === 0 ? noIncoming : new Map([...pairs(incoming)].map(([id, text]) => [Number(id), { n: Number.parseInt(text.toString(), 10), published: text.includes(0x20) }])),
-      n: numbers, unpublishedN: sid === known && Number(n) > 0 ? undefined : numbers, isTaken: false,
+      sid, owner, claim, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
+      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming),
+      n: numbers, unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers, underWay: undefined, isTaken: false,
     }
     const old = this.#own.get(known)
-    if (old !== undefined) {
+    if (old !== undefined && old.request.clientId === request.clientId) { // the name of another client's session is damaged
       this.#own.delete(known) // also when it was ended: its claim may still be being journaled, and finds out by this
       this.#events.onMoved(old)
     }
@@ -223,7 +206,7 @@ export class Sessions {
    */
   async release(session: Session, farewell: boolean, expirySeconds?: number): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
-    const [released, willDue, subscriptions] = await this.#release(session.sid, session.owner, farewell, expirySeconds)
+    const [released, willDue, subscriptions] = await this.#release(session.sid, session.owner, farewell, expirySeconds ?? session.request.expirySeconds)
     if (released !== 1) return
     await this.#ended(session.sid, subscriptions)
     // When this fails, the sweep comes to it within a second or so.
@@ -275,13 +258,27 @@ export class Sessions {
   async #sweepPartition(partition: number): Promise<boolean> {
     const due = (await runScript(this.#redis, 'due-list', [this.#keys.partition(partition, 'due')], [sweepMax]) as Buffer[]).map(String)
     let more = due.length === sweepMax
+    const vanished = new Set<string>()
+    const strange: string[] = []
     await together(due, async (member) => {
-      if (member.startsWith('w:')) await this.#will(partition, member)
-      else if (member.startsWith('e:')) more = await this.#expire(member.slice(2)) || more
-      else if (member.startsWith('r:')) await this.#events.expireRetained(member.slice(2))
+      const name = member.slice(2)
+      if (member.startsWith('w:') && isSid(name.split(':')[0]!, partition)) await this.#will(partition, member)
+      else if (member.startsWith('e:') && isSid(name, partition)) more = await this.#expire(name, vanished) || more
+      else if (member.startsWith('r:') && shardOf(name, partitions) === partition) await this.#events.expireRetained(name)
+      else if (!member.startsWith('f:')) strange.push(member)
     })
+    if (vanished.size > 0) await this.#events.onVanished(vanished)
     await this.#forgetPublishers(partition, due.filter((member) => member.startsWith('f:')))
+    await this.#forgetStrange(partition, strange)
     return more
+  }
+
+  /** Due, and nothing that we could do: it would stand first for ever. */
+  async #forgetStrange(partition: number, members: readonly string[]): Promise<void> {
+    if (members.length === 0) return
+    const key = this.#keys.partition(partition, 'due')
+    nameDamage(key, `it had ${members.length} entries that are not ours`)
+    await retrying(this.#redis, () => this.#redis.zrem(key, ...members))
   }
 
   /** Nobody publishes under these identities any more, and what was published has arrived (or its node is fenced). */
@@ -323,9 +320,10 @@ export class Sessions {
   }
 
   /** Whether its will is due now. */
-  async #expire(sid: string): Promise<boolean> {
+  async #expire(sid: string, vanished: Set<string>): Promise<boolean> {
     const [ended, willDue, subscriptions] = await runScript(this.#redis, 'session-expire', this.#keysOf(sid), [sid, this.#forgetMs]) as [number, Buffer, Buffer[]]
-    if (ended === 1) await this.#ended(sid, subscriptions)
+    if (ended > 0) await this.#ended(sid, subscriptions)
+    if (ended === 2) vanished.add(sid)
     return willDue.toString() === '1'
   }
 
@@ -350,22 +348,54 @@ export class Sessions {
 
   /** After Redis lost its data: every session that is connected here is written down again, as we know it. */
   async assertAll(): Promise<void> {
-    await this.join()
     await together([...this.#own.values()], (session) => this.#assert(session))
   }
 
-  async #assert(session: Session): Promise<void> {
-    const { request, sid, owner, subscriptions } = session
-    const [clients, owners, , wills, key, subscriptionsKey] = this.#keysOf(sid)
+  /** The same of some partitions, or of some sessions; and all nodes are told again, who may have read a snapshot without them. */
+  async assertSome(sessions: Iterable<Session>): Promise<void> {
+    const changes: Change[] = []
+    const written: Session[] = []
+    await together(sessions, async (session) => {
+      if (!await this.#assert(session)) return
+      written.push(session)
+      for (const [filter, { options }] of session.subscriptions) changes.push(journaled(session.sid, filter, options))
+    })
+    if (changes.length > 0) await this.#events.append(changes)
+    for (const session of written) this.#events.onWritten(session)
+  }
+
+  /** Sessions that are connected here, of these partitions. */
+  in(partitions: readonly number[]): Session[] {
+    return [...this.#own.values()].filter(({ sid }) => partitions.includes(partitionOf(sid)))
+  }
+
+  /** A message found no session where one was subscribed: ours is written down again. */
+  async missing(sid: string): Promise<void> {
+    const session = this.#own.get(sid)
+    if (session === undefined) return
+    nameDamage(this.#keys.partition(partitionOf(sid), 'owners'), 'a connected session was missing; its owner wrote it down again')
+    await this.assertSome([session])
+  }
+
+  /** False: somebody else has it by now. */
+  async #assert(session: Session): Promise<boolean> {
+    const { request, sid, owner, claim, subscriptions } = session
+    if (this.#own.get(sid) !== session) return false
+    const [clients, owners, due, wills, key, subscriptionsKey, , inflight, incoming] = this.#keysOf(sid) as [string, string, string, string, string, string, string, string, string]
+    const underWay = session.underWay?.() ?? { inFlight: [], incoming: [] }
     try {
-      await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients!, owners!, wills!, key!, subscriptionsKey!], [
-        request.clientId, sid, owner, owner.split(' ')[1]!, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
-        request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
+      await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients, owners, due, wills, key, subscriptionsKey, inflight, incoming], [
+        request.clientId, sid, owner, epochOf(owner), claim, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
+        request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n,
+        ...[underWay.inFlight, underWay.incoming].flatMap((entries) => [2 * entries.length, ...entries.flat()]),
+        ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
       ]))
+      return true
     } catch (reason) {
       const error = toBridgeError(reason)
       if (error.code !== 'ERR_BRIDGE_MOVED') throw error
-      this.taken(sid, ' Infinity')
+      if (this.#own.get(sid) === session) this.taken(sid, ' Infinity') // otherwise it left, or was claimed again here
+      return false
     }
   }
 
@@ -381,15 +411,14 @@ export class Sessions {
       do {
         const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(p, 'owners'), cursor, 'COUNT', 500))
         cursor = next
-        const sids = fields.filter((_, i) => i % 2 === 0)
+        const sids = fields.filter((sid, i) => i % 2 === 0 && isSid(sid, p))
         const changes: Change[] = []
         const pipeline = this.#redis.pipeline()
         for (const sid of sids) pipeline.call('HGETALL', this.#keys.session(sid, 'subscriptions')) // as a list: `hgetall` makes an object of each, which costs more than all the rest
         const replies = await pipeline.exec() ?? []
         for (const [i, [error, reply]] of replies.entries()) {
           if (error !== null) throw toBridgeError(error)
-          const list = reply as string[]
-          for (let at = 0; at + 1 < list.length; at += 2) changes.push(journaled(sids[i]!, list[at]!, decodeSubscription(list[at + 1]!).options))
+          for (const [filter, { options }] of decodeSubscriptions(reply as string[])) changes.push(journaled(sids[i]!, filter, options))
         }
         yield changes
       } while (cursor !== '0')

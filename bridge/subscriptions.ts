@@ -18,8 +18,13 @@ export interface StoredSubscription {
 
 export const encodeSubscription = ({ options, identifier }: StoredSubscription): string => identifier === undefined ? String(options) : `${options} ${identifier}`
 
-export function decodeSubscription(text: string): StoredSubscription {
-  const [options, identifier] = text.split(' ')
+/** They fit into a byte, and 0xff says in the journal that there are none. */
+const optionsMax = 0xfe
+
+/** undefined: damaged. */
+export function decodeSubscription(text: string): StoredSubscription | undefined {
+  const [, options, identifier] = /^(\d+)(?: (\d+))?$/.exec(text) ?? []
+  if (options === undefined || Number(options) > optionsMax || (Number(options) & SessionOption.qos) === 3) return undefined
   return { options: Number(options), identifier: identifier === undefined ? undefined : Number(identifier) }
 }
 
@@ -36,6 +41,8 @@ interface Changes {
   /** Settles when all that was taken is stored and journaled. */
   last: Promise<void>
   count: number
+  /** Changes that are stored and journaled, or failed. */
+  done: number
 }
 
 export interface SubscriptionEvents {
@@ -71,9 +78,16 @@ export class Subscriptions {
     if (known.length > 0) await this.#change(session, known.map((filter) => [filter, undefined]))
   }
 
+  /** Changes of the session so far; undefined while one is under way, and Redis may have it or not. */
+  settledAt(session: Session): number | undefined {
+    const queue = this.#changes.get(session)
+    if (queue === undefined) return 0
+    return queue.gathering === undefined && queue.done === queue.count ? queue.count : undefined
+  }
+
   #change(session: Session, changes: readonly (readonly [string, StoredSubscription | undefined])[]): Promise<void> {
     let queue = this.#changes.get(session)
-    if (queue === undefined) this.#changes.set(session, queue = { next: new Map(), gathering: undefined, last: Promise.resolve(), count: 0 })
+    if (queue === undefined) this.#changes.set(session, queue = { next: new Map(), gathering: undefined, last: Promise.resolve(), count: 0, done: 0 })
     for (const [filter, subscription] of changes) queue.next.set(filter, subscription)
     return queue.gathering ??= this.#write(session, queue)
   }
@@ -88,8 +102,9 @@ export class Subscriptions {
       await this.#events.append(changes.map(([filter, subscription]) => journaled(session.sid, filter, subscription?.options)))
       await this.noteJournaled(session, name)
     })
+    const done = (): void => { queue.done++ }
+    written.then(done, done)
     queue.last = written // once one failed the session is not ours, and all that follow fail
-    written.catch(() => undefined)
     return written
   }
 

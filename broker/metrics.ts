@@ -19,6 +19,7 @@ export class Metrics {
   readonly garbage = new Counter({ name: 'aedes_cluster_garbage_total', help: 'entries in Redis that were not ours or not whole, skipped', labelNames: ['where'], registers: [this.registry] })
   readonly later = new Counter({ name: 'aedes_cluster_later_records_total', help: 'records that a later version wrote and this one did not understand: kept where they are stored, passed by where they travel', labelNames: ['where'], registers: [this.registry] })
   readonly failed = new Counter({ name: 'aedes_cluster_failed_messages_total', help: 'exceptions while one message was handled (a bug): that message was passed by', labelNames: ['where'], registers: [this.registry] })
+  readonly damaged = new Counter({ name: 'aedes_cluster_damaged_total', help: 'keys in Redis that were damaged, each at most once a minute; mended as far as they could be', registers: [this.registry] })
   readonly sealed = new Counter({ name: 'aedes_cluster_inboxes_sealed_total', help: 'inboxes of other nodes that this node found full and unread: those nodes were given up', registers: [this.registry] })
   readonly clientErrors = new Counter({ name: 'aedes_cluster_client_errors_total', help: 'connections ended by an error: protocol, keep alive, socket', registers: [this.registry] })
   readonly sockets = new Gauge({ name: 'aedes_cluster_sockets', help: 'connections at the listeners, also those that are no client\'s yet', registers: [this.registry] })

@@ -18,6 +18,8 @@ import { observe, problemOf, waitingText } from './observe.ts'
 import { isTold } from './system-topics.ts'
 
 const rejoinMs = 500
+/** How long /readyz tells of damaged data. */
+const damageToldMs = 60_000
 
 /** One boot of the node: from joining the cluster until it leaves or is fenced. */
 interface Boot {
@@ -35,6 +37,8 @@ export class Node {
   #listeners: Listener[] = []
   #descriptors: Descriptors | undefined
   #admin: AdminServer | undefined
+  /** The last key that was damaged. */
+  #damage = { what: '', at: -Infinity }
   #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
   /** Ends what waits for Redis before there is a boot. */
   readonly #ended = new AbortController()
@@ -45,6 +49,7 @@ export class Node {
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) => this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count))
     this.#hear('inboxSealed', () => this.metrics.sealed.inc())
+    this.#hear<{ key: string; problem: string }>('damaged', (damage) => this.#onDamaged(damage))
     this.#hear<{ where: string }>('garbage', ({ where }) => this.metrics.garbage.inc({ where }))
     this.#hear<{ where: string; id: string }>('later', ({ where, id }) => {
       this.metrics.later.inc({ where })
@@ -201,6 +206,12 @@ export class Node {
     return { node: plane?.nodeId ?? '', nodes: [...plane?.nodes ?? []].sort(), routes: plane?.routes ?? [] }
   }
 
+  #onDamaged({ key, problem }: { readonly key: string; readonly problem: string }): void {
+    this.metrics.damaged.inc()
+    this.#damage = { what: `${key}: ${problem}`, at: performance.now() }
+    this.#log.warn({ key, problem }, 'damaged data in Redis')
+  }
+
   /** Where clients can connect, with real port numbers. */
   get endpoints(): string[] {
     return this.#listeners.map((listener) => listener.url)
@@ -215,10 +226,12 @@ export class Node {
     const bridge = this.#bridge
     const redis = bridge === undefined ? 'is being asked for the first time' : await bridge.probe().then(() => 'ok', (error: unknown) => problemOf(error as BridgeError))
     const node = this.#state === 'serving' ? 'ok' : this.#state
+    // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
+    const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []
     return {
       ready: redis === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind)),
-      checks: { redis, node, ...named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') } },
+      checks: { redis, node, ...data === undefined ? {} : { data }, ...named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') } },
     }
   }
 

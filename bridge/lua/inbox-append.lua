@@ -1,34 +1,42 @@
 #!lua
--- Appends a sender's batch to the inbox of another node. Batches of a sender are numbered: sending one again is harmless.
+-- Appends a sender's batch to the inbox of another node. Batches of a sender are numbered, and its writer signs each number: sending
+-- one again is harmless, and the number of another writer, or a damaged one, never makes a batch pass for stored.
 -- KEYS   stream senders state
--- ARGV   sender's node id, batch number, body, high-water mark (bytes), stallMs
+-- ARGV   sender's node id, batch (number-writer), body (empty: asks whether there is room), high-water mark (bytes), stallMs
 -- REPLY  bytes in the inbox
 -- FAILS  FENCED: the sender was declared dead · FULL: above the mark, try again · SEALED: above it for stallMs, and the reader
 --        made no progress meanwhile · GONE: no inbox · ORDER batch after last
 -- COST   O(1)
 local streamKey, sendersKey, stateKey = KEYS[1], KEYS[2], KEYS[3]
-local sender, batch, body, mark, stallMs = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local sender, batch, body, mark, stallMs = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local state = redis.call('HMGET', stateKey, 'sealed', 'in', 'out', 'progress', 'full')
 if state[1] then return redis.error_reply('SEALED the inbox takes nothing any more') end
-local last = redis.call('HGET', sendersKey, sender) or '0'
-if last == 'F' then return redis.error_reply('FENCED ' .. sender .. ' was declared dead') end
-local bytes = (tonumber(state[2]) or 0) - (tonumber(state[3]) or 0)
-if batch <= tonumber(last) then return bytes end
-if batch > tonumber(last) + 1 then return redis.error_reply('ORDER ' .. batch .. ' after ' .. last) end
-if bytes >= mark then
+local stored = redis.call('HGET', sendersKey, sender) or '0'
+if stored == 'F' then return redis.error_reply('FENCED ' .. sender .. ' was declared dead') end
+local entered = tonumber(state[2]) or 0
+local bytes = entered - (tonumber(state[3]) or 0)
+if stored == batch then return bytes end
+local number, last = tonumber(string.match(batch, '^%d+')), tonumber(string.match(stored, '^%d+')) or 0
+if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
+if number ~= last + 1 then return redis.error_reply('ORDER ' .. batch .. ' after ' .. string.format('%.0f', last)) end
+-- The counts may be damaged: an inbox of one entry, which stays to prove the reader's place, is not full.
+if bytes >= mark and redis.call('XLEN', streamKey) > 1 then
   local time = redis.call('TIME')
   local now = time[1] * 1000000 + time[2]
   -- From when it was full, not from the last progress: a reader that had nothing to read did not stand still.
-  local full = tonumber(state[5]) or 0
-  if full <= (tonumber(state[4]) or 0) then redis.call('HSET', stateKey, 'full', string.format('%.0f', now))
+  local full, progress = tonumber(state[5]) or 0, tonumber(state[4]) or 0
+  if progress > now then progress = 0 end
+  if full <= progress or full > now then redis.call('HSET', stateKey, 'full', string.format('%.0f', now))
   elseif now - full > stallMs * 1000 then
     redis.call('HSET', stateKey, 'sealed', '1')
     return redis.error_reply('SEALED the inbox takes nothing any more')
   end
-  return redis.error_reply('FULL ' .. bytes .. ' bytes wait')
+  return redis.error_reply('FULL ' .. string.format('%.0f', bytes) .. ' bytes wait')
 end
+if body == '' then return bytes end
+-- All keys were read, so that none is of a wrong type: what fails from here on fails before anything is written.
 if not redis.call('XADD', streamKey, 'NOMKSTREAM', '*', 'b', body) then return redis.error_reply('GONE no inbox') end
 redis.call('HSET', sendersKey, sender, batch)
-redis.call('HINCRBY', stateKey, 'in', #body)
+redis.call('HSET', stateKey, 'in', string.format('%.0f', entered + #body))
 return bytes + #body

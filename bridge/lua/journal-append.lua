@@ -2,23 +2,48 @@
 -- Appends one entry of changes to the journal and to the snapshot of the node that makes them. Also when Redis is full: without
 -- takeovers and what is cleared nobody could come and take what fills it.
 -- KEYS   generation nodes batches position journal routes(node)
--- ARGV   nodeId, batch number, generation, journal length, entry, "1" to begin the snapshot anew, then filter, kind, filter, kind …
+-- ARGV   nodeId, batch (number-writer), generation, entries the journal holds, bytes it holds, entry, "1" to begin the snapshot anew,
+--        then filter, kind, filter, kind …
 -- REPLY  the journal's position, which covers the entry (also when the batch was appended before)
 -- FAILS  AMNESIA · FENCED · ORDER
 -- COST   O(changes)
 local generationKey, nodesKey, batchesKey, positionKey, journalKey, routesKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local nodeId, batch, generation, length, entry, anew = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local nodeId, batch, generation, length, bytesMax, entry, anew = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
 if redis.call('GET', generationKey) ~= generation then return redis.error_reply('AMNESIA another data set') end
-if redis.call('HEXISTS', nodesKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
-local last = tonumber(redis.call('HGET', batchesKey, nodeId) or '0')
-if batch <= last then return tonumber(redis.call('GET', positionKey) or '0') end
-if batch > last + 1 then return redis.error_reply('ORDER batch ' .. batch .. ' after ' .. last) end
+local stored = redis.call('HGET', batchesKey, nodeId)
+-- Who is declared dead loses both: one alone was lost, and the next renewal writes it down again.
+if not stored and redis.call('HEXISTS', nodesKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+local position = tonumber(redis.call('GET', positionKey) or '0') or 0
+if stored == batch then return position end
+local number, last = tonumber(string.match(batch, '^%d+')), tonumber(string.match(stored or '', '^%d+')) or 0
+if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
+if number ~= last + 1 then return redis.error_reply('ORDER batch ' .. batch .. ' after ' .. string.format('%.0f', last)) end
+
+-- The entry before anything else, under a number that nobody has had, whatever became of the position: what fails fails before
+-- anything is written. Each entry carries the bytes of all before it, so that the journal is bounded in bytes.
+redis.call('HLEN', routesKey)
+local top = redis.call('XREVRANGE', journalKey, '+', '-', 'COUNT', 1)[1]
+local total = #entry
+if top then
+  local id = tonumber(string.match(top[1], '^%d+'))
+  if id > position or position > 9e15 then position = id end
+  total = total + (tonumber(top[2][4]) or 0)
+end
+if position > 9e15 then position = 0 end
+position = position + 1
+redis.call('XADD', journalKey, 'MAXLEN', '~', length, string.format('%.0f-0', position), 'e', entry, 't', string.format('%.0f', total))
+redis.call('SET', positionKey, string.format('%.0f', position))
+redis.call('HSET', batchesKey, nodeId, batch)
 if anew == '1' then redis.call('UNLINK', routesKey) end
-for i = 7, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   if ARGV[i + 1] == '0' then redis.call('HDEL', routesKey, ARGV[i]) else redis.call('HSET', routesKey, ARGV[i], ARGV[i + 1]) end
 end
-redis.call('HSET', batchesKey, nodeId, batch)
-local position = redis.call('INCR', positionKey)
-redis.call('XADD', journalKey, 'MAXLEN', '~', length, position .. '-0', 'e', entry)
+local held = redis.call('XLEN', journalKey)
+while held > 1 do
+  local first = tonumber(redis.call('XRANGE', journalKey, '-', '+', 'COUNT', 1)[1][2][4]) or 0
+  if first <= total and total - first <= bytesMax then break end
+  redis.call('XTRIM', journalKey, 'MAXLEN', math.floor(held / 2))
+  held = redis.call('XLEN', journalKey)
+end
 return position

@@ -21,11 +21,13 @@ local time = redis.call('TIME')
 local clock = string.format('%.3f', time[1] * 1000 + time[2] / 1000)
 local now = time[1] * 1000000 + time[2]
 local before = redis.call('HGET', namesKey, name) or ''
+for _, eachKey in ipairs({ nodesKey, leasesKey, batchesKey }) do redis.call('HLEN', eachKey) end -- of a wrong type it fails before anything is written
+redis.call('GET', generationKey)
 local epoch = now
 if before ~= '' then
   -- An epoch is never used twice, also when Redis' clock was set back.
   local used = tonumber(string.match(before, '@(%d+)$')) or 0
-  if epoch <= used then epoch = used + 1 end
+  if epoch <= used and used < 9e15 then epoch = used + 1 end
   local lease = redis.call('HGET', leasesKey, before)
   local renewed = lease and tonumber(string.match(lease, ':(%d+)$')) or 0
   if redis.call('HGET', nodesKey, before) == info then return { before, redis.call('GET', generationKey), '', clock, records } end -- the reply to this very call was lost

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Declares a node dead: takes its place in the cluster (that is the fence), its routes, and tells all others.
 -- KEYS   generation nodes leases batches dead position journal routes(dead)
--- ARGV   dead node id, leaseMs ("0": it left by itself or its process is known to be dead), generation, journal entry, journal length
+-- ARGV   dead node id, leaseMs ("0": it left by itself or its process is known to be dead), generation, journal entry, entries the journal holds
 -- REPLY  1 removed, 0 it was gone already or its lease is alive
 -- FAILS  AMNESIA
 -- COST   O(1), the routes are freed in the background
@@ -10,17 +10,30 @@ local generationKey, nodesKey, leasesKey, batchesKey, deadKey, positionKey, jour
 local dead, leaseMs, generation, entry, length = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 
 if redis.call('GET', generationKey) ~= generation then return redis.error_reply('AMNESIA another data set') end
-if redis.call('HEXISTS', nodesKey, dead) == 0 then return 0 end
+if redis.call('HEXISTS', nodesKey, dead) == 0 and redis.call('HEXISTS', batchesKey, dead) == 0 then return 0 end
+local lease = redis.call('HGET', leasesKey, dead)
 if leaseMs > 0 then
   local time = redis.call('TIME')
-  local renewed = tonumber(string.match(redis.call('HGET', leasesKey, dead) or '', ':(%d+)$')) or 0
+  local renewed = tonumber(string.match(lease or '', ':(%d+)$')) or 0
   if time[1] * 1000000 + time[2] - renewed <= leaseMs * 1000 then return 0 end
 end
+-- Of a wrong type any of them fails before anything is written; the entry stands under a number that nobody has had.
+redis.call('SCARD', deadKey)
+local position = tonumber(redis.call('GET', positionKey) or '0') or 0
+local top = redis.call('XREVRANGE', journalKey, '+', '-', 'COUNT', 1)[1]
+local total = #entry
+if top then
+  local id = tonumber(string.match(top[1], '^%d+'))
+  if id > position or position > 9e15 then position = id end
+  total = total + (tonumber(top[2][4]) or 0)
+end
+if position > 9e15 then position = 0 end
+position = position + 1
+redis.call('XADD', journalKey, 'MAXLEN', '~', length, string.format('%.0f-0', position), 'e', entry, 't', string.format('%.0f', total))
+redis.call('SET', positionKey, string.format('%.0f', position))
 redis.call('HDEL', nodesKey, dead)
 redis.call('HDEL', leasesKey, dead)
 redis.call('HDEL', batchesKey, dead)
 redis.call('UNLINK', routesKey)
 redis.call('SADD', deadKey, dead)
-local position = redis.call('INCR', positionKey)
-redis.call('XADD', journalKey, 'MAXLEN', '~', length, position .. '-0', 'e', entry)
 return 1

@@ -1,23 +1,37 @@
 #!lua
--- Appends a node's batch of messages to the queues of sessions of one partition. Batches are numbered: sending one again
--- is harmless. A QoS 2 message that was applied before is left out, whoever sends it again.
--- KEYS   appended owners published, then the queue of each session
--- ARGV   nodeId, batch number, messages a queue holds, count of messages, then of each: body, publisher's sid ("" unless
---        QoS 2, "=": the message before for sessions of another QoS), n, then of each session: sid, count, indexes of its messages from 1 …
--- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, false it is gone … }
+-- Appends a node's batch of messages to the queues of sessions of one partition. Batches are numbered, and the node's writer signs each
+-- number: sending one again is harmless. A QoS 2 message that was applied before is left out, whoever sends it again. A session that is not there
+-- may have ended, or Redis lost it and its owner is about to write it down again: its messages wait for that, for a while.
+-- KEYS   appended owners published due, then the queue of each session
+-- ARGV   nodeId, batch (number-writer), messages a queue holds, how long messages wait for a session that is not there (ms), count of
+--        messages, then of each: body, publisher's sid ("" unless QoS 2, "=": the message before for sessions of another QoS), n, then of
+--        each session: sid, count, indexes of its messages from 1 …
+-- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, "?" it was found missing before, false now … }
 -- FAILS  FENCED: the node was declared dead · ORDER batch after last
 -- COST   O(messages × sessions)
-local appendedKey, ownersKey, publishedKey = KEYS[1], KEYS[2], KEYS[3]
-local nodeId, batch, max, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local appendedKey, ownersKey, publishedKey, dueKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local nodeId, batch, max, waitMs, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local firstQueue = 5
 
-local last = redis.call('HGET', appendedKey, nodeId)
-if not last then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
-last = tonumber(last)
-if batch > last + 1 then return redis.error_reply('ORDER batch ' .. batch .. ' after ' .. last) end
-local again = batch <= last
+local stored = redis.call('HGET', appendedKey, nodeId)
+if not stored then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+local number, last = tonumber(string.match(batch, '^%d+')), tonumber(string.match(stored, '^%d+')) or 0
+if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
+local again = stored == batch
+if not again and number ~= last + 1 then return redis.error_reply('ORDER batch ' .. batch .. ' after ' .. string.format('%.0f', last)) end
+-- Every key that is written is read first: of a wrong type it fails before anything is written, and a second attempt adds nothing.
+redis.call('HLEN', publishedKey)
+redis.call('ZCARD', dueKey)
+for k = firstQueue, #KEYS do
+  local queueKey = KEYS[k]
+  redis.call('LLEN', queueKey)
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
 
--- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (ATTACKS 13).
-local bodies, applied, at = {}, {}, 5
+-- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (ATTACKS 13). Numbers follow the clock:
+-- one that is far ahead of it is damaged.
+local bodies, applied, at = {}, {}, 6
 for i = 1, count do
   local body, publisher, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   at = at + 3
@@ -25,13 +39,14 @@ for i = 1, count do
   if publisher == '=' then
     if not bodies[i - 1] then bodies[i] = false end
   elseif publisher ~= '' and not again then
-    local highest = applied[publisher] or tonumber(redis.call('HGET', publishedKey, publisher) or '0')
+    local highest = applied[publisher] or tonumber(redis.call('HGET', publishedKey, publisher) or '0') or 0
+    if highest > now + 3e13 and n <= now + 3e13 then highest = 0 end
     if n <= highest then bodies[i] = false else applied[publisher] = n end
   end
 end
 
 local sids, lists = {}, {}
-for k = 4, #KEYS do
+for k = firstQueue, #KEYS do
   local total = tonumber(ARGV[at + 1])
   sids[#sids + 1] = ARGV[at]
   local items = {}
@@ -48,8 +63,12 @@ for i = 1, #sids, 1000 do -- Lua's unpack has a limit
 end
 if not again then
   for i, owner in ipairs(reply) do
-    if owner and #lists[i] > 0 then
-      local queueKey = KEYS[3 + i]
+    if not owner then
+      redis.call('HSET', ownersKey, sids[i], '?')
+      redis.call('ZADD', dueKey, 'NX', now / 1000 + waitMs, 'e:' .. sids[i])
+    end
+    if #lists[i] > 0 then
+      local queueKey = KEYS[firstQueue - 1 + i]
       local over = redis.call('RPUSH', queueKey, unpack(lists[i])) - max
       if over > 0 then
         redis.call('LPOP', queueKey, over)

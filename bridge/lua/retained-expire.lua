@@ -6,6 +6,7 @@
 -- COST   O(log due)
 local dueKey, retainedKey, topic, left = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 
+redis.call('HLEN', retainedKey) -- of a wrong type it fails before anything is written
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local due = redis.call('ZSCORE', dueKey, 'r:' .. topic)

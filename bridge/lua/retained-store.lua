@@ -9,14 +9,21 @@
 -- COST   O(messages), O(log due) for one that expires
 local appendedKey, retainedKey, publishedKey, dueKey, nodeId = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+-- Of a wrong type any of them fails before anything is written.
+redis.call('HLEN', retainedKey)
+redis.call('HLEN', publishedKey)
+redis.call('ZCARD', dueKey)
 local time = redis.call('TIME')
+local ahead = time[1] * 1000000 + time[2] + 3e13 -- numbers follow the clock: one that is so far ahead of it is damaged
 local now = time[1] * 1000 + time[2] / 1000
 local fresh = {}
 for i = 2, #ARGV, 5 do
   local topic, record, publisher, n, left = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   local field = 'retained:' .. publisher -- queues have a number of their own: they get the message behind this
   local new = 0
-  if publisher == '' or n > tonumber(redis.call('HGET', publishedKey, field) or '0') then
+  local highest = publisher == '' and 0 or tonumber(redis.call('HGET', publishedKey, field) or '0') or 0
+  if highest > ahead and n <= ahead then highest = 0 end
+  if publisher == '' or n > highest then
     if record == '' then redis.call('HDEL', retainedKey, topic) else new = redis.call('HSET', retainedKey, topic, record) end
     if left < 0 then redis.call('ZREM', dueKey, 'r:' .. topic) else redis.call('ZADD', dueKey, string.format('%.3f', now + left), 'r:' .. topic) end
     if publisher ~= '' then redis.call('HSET', publishedKey, field, string.format('%.0f', n)) end

@@ -1,4 +1,4 @@
-#!lua flags=allow-oom
+#!lua
 -- Gives a session that was built apart to its client, whole, unless the client has one already; then it ends with the next sweep.
 -- KEYS   clients owners due
 -- ARGV   clientId, sid
@@ -7,6 +7,7 @@
 local clientsKey, ownersKey, dueKey = KEYS[1], KEYS[2], KEYS[3]
 local clientId, sid = ARGV[1], ARGV[2]
 
+redis.call('ZCARD', dueKey) -- of a wrong type it fails before anything is written
 local current = redis.call('HGET', clientsKey, clientId)
 if current == sid then return 1 end
 if redis.call('HEXISTS', ownersKey, sid) == 0 then return 0 end

@@ -17,21 +17,34 @@ local forgetMs, claim = tonumber(ARGV[9]), ARGV[10]
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 local current = redis.call('HGET', clientsKey, clientId) or ''
+-- No session of this partition has such an identifier: damaged, as if there were none.
+if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(current, '^[%w_-]+$') then current = '' end
 if current ~= known then return redis.error_reply('STALE ' .. current) end
+-- Every key is read before one is written: of a wrong type it fails here.
+for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end
+redis.call('ZCARD', dueKey)
+redis.call('LLEN', queueKey)
+local client = redis.call('HGET', sessionKey, 'client')
+if client and client ~= clientId then known = '' end -- another client's session: it is not ours to touch
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local epoch, before, willDue, ends, again = now, '', '0', false, false
 
 if known ~= '' then
   before = redis.call('HGET', ownersKey, known) or ''
+  -- Redis lost all of it.
+  ends = before == '' and not client and redis.call('HEXISTS', ownersKey, known) == 0
+    and redis.call('EXISTS', subscriptionsKey, queueKey, inflightKey, incomingKey) == 0
+  if before == '?' then before = '' end
   local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay', 'expiry', 'claim')
   -- The reply to this very claim was lost: its own session goes on, and its own will is no earlier one.
   again = string.sub(before, 1, #nodeId + 1) == nodeId .. ' ' and last[4] == claim
   local lastEpoch = last[1] or '0'
-  if epoch <= tonumber(lastEpoch) then epoch = tonumber(lastEpoch) + 1 end
+  local lastNumber = tonumber(lastEpoch) or 0
+  if epoch <= lastNumber and lastNumber < 9e15 then epoch = lastNumber + 1 end
   local expires = redis.call('ZSCORE', dueKey, 'e:' .. known)
   -- One that does not outlive its connection ends with it, also when we hear of the new connection first [MQTT-3.1.2-23].
-  ends = not again and (cleanStart or last[3] == '0' or (expires and tonumber(expires) <= now / 1000))
+  ends = ends or not again and (cleanStart or last[3] == '0' or (expires and tonumber(expires) <= now / 1000))
   -- The will of the connection before: a return within its delay cancels it; a session that ends sends it [MQTT-3.1.3-9]. One that
   -- was taken to be published stands under another name: nothing changes that.
   local old = known .. ':' .. lastEpoch

@@ -2,7 +2,8 @@
 -- Ends a session whose Session Expiry Interval has passed [MQTT-3.1.2-23].
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming
 -- ARGV   sid, when the publisher is forgotten (ms from now)
--- REPLY  { 1 ended or 0 it is not due or has an owner, "1" when a will became due, its subscriptions }
+-- REPLY  { 1 ended, 2 it ended without having been written down again, or 0 it is not due or has an owner, "1" when a will became due,
+--          its subscriptions }
 -- COST   O(subscriptions); freed in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -10,12 +11,22 @@ local sid = ARGV[1]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
+for _, eachKey in ipairs({ willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end -- of a wrong type it fails before anything is written
+redis.call('LLEN', queueKey)
+redis.call('ZCARD', dueKey)
+redis.call('HLEN', clientsKey)
 local due = redis.call('ZSCORE', dueKey, 'e:' .. sid)
 if not due or tonumber(due) > now then return { 0, '0', {} } end
 redis.call('ZREM', dueKey, 'e:' .. sid)
 local owner = redis.call('HGET', ownersKey, sid)
-if owner and owner ~= '' then return { 0, '0', {} } end
-local session = redis.call('HMGET', sessionKey, 'client', 'epoch', 'n')
+local session = redis.call('HMGET', sessionKey, 'client', 'epoch', 'n', 'expiry')
+if owner == '?' and session[1] then
+  -- Its owner's name alone was lost: it is a session that nobody is connected to.
+  local expiry = tonumber(session[4] or '') or -1
+  redis.call('HSET', ownersKey, sid, '')
+  if expiry > 0 then redis.call('ZADD', dueKey, now + expiry * 1000, 'e:' .. sid) end
+  if expiry ~= 0 then return { 0, '0', {} } end
+elseif owner and owner ~= '' and owner ~= '?' then return { 0, '0', {} } end
 local will, willDue = sid .. ':' .. (session[2] or '0'), '0'
 if redis.call('HEXISTS', willsKey, will) == 1 then
   redis.call('ZADD', dueKey, now, 'w:' .. will)
@@ -26,4 +37,4 @@ if session[1] and redis.call('HGET', clientsKey, session[1]) == sid then redis.c
 redis.call('HDEL', ownersKey, sid)
 if (session[3] or '0') ~= '0' then redis.call('ZADD', dueKey, now + tonumber(ARGV[2]), 'f:' .. sid) end
 redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
-return { 1, willDue, subscriptions }
+return { owner == '?' and 2 or 1, willDue, subscriptions }

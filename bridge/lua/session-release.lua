@@ -11,11 +11,17 @@ local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey = KEYS[5]
 local sid, owner, farewell = ARGV[1], ARGV[2], ARGV[3] == '1'
 
 if redis.call('HGET', ownersKey, sid) ~= owner then return { 0, '0', {} } end
+for _, eachKey in ipairs({ willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end -- of a wrong type it fails before anything is written
+redis.call('LLEN', queueKey)
+redis.call('ZCARD', dueKey)
+redis.call('HLEN', clientsKey)
 local session = redis.call('HMGET', sessionKey, 'client', 'epoch', 'expiry', 'willDelay', 'n')
-local expiry = tonumber(ARGV[4] ~= '' and ARGV[4] or session[3])
+-- What Redis lost of the session is taken for what costs nothing: it does not expire, its client is not known.
+local expiry = tonumber(ARGV[4] ~= '' and ARGV[4] or session[3] or '-1') or -1
+local epoch = string.match(owner, '(%d+)$') or session[2] or '0'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-local will, willDue = sid .. ':' .. session[2], '0'
+local will, willDue = sid .. ':' .. epoch, '0'
 if redis.call('HEXISTS', willsKey, will) == 1 then
   if farewell then redis.call('HDEL', willsKey, will)
   else
@@ -27,7 +33,7 @@ if redis.call('HEXISTS', willsKey, will) == 1 then
 end
 if expiry == 0 then
   local subscriptions = redis.call('HGETALL', subscriptionsKey)
-  if redis.call('HGET', clientsKey, session[1]) == sid then redis.call('HDEL', clientsKey, session[1]) end
+  if session[1] and redis.call('HGET', clientsKey, session[1]) == sid then redis.call('HDEL', clientsKey, session[1]) end
   redis.call('HDEL', ownersKey, sid)
   if (session[5] or '0') ~= '0' then redis.call('ZADD', dueKey, now + tonumber(ARGV[5]), 'f:' .. sid) end
   redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)

@@ -9,6 +9,8 @@ local ownersKey, sessionKey, subscriptionsKey = KEYS[1], KEYS[2], KEYS[3]
 local sid, owner, change = ARGV[1], ARGV[2], ARGV[3]
 
 if redis.call('HGET', ownersKey, sid) ~= owner then return redis.error_reply('NOTOWNER ' .. sid .. ' is not owned by ' .. owner) end
+redis.call('HLEN', subscriptionsKey) -- of a wrong type it fails before anything is written
+redis.call('HLEN', sessionKey)
 if #ARGV == 3 then
   if redis.call('HGET', sessionKey, 'pending') == change then redis.call('HDEL', sessionKey, 'pending') end
   return 1

@@ -6,6 +6,8 @@
 -- COST   O(log due)
 local dueKey, willsKey, member, forgetMs = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 
+redis.call('HLEN', willsKey) -- of a wrong type it fails before anything is written
+redis.call('ZCARD', dueKey)
 local time = redis.call('TIME')
 redis.call('ZREM', dueKey, member)
 local name = string.sub(member, 3)

@@ -9,6 +9,8 @@
 local dueKey, willsKey = KEYS[1], KEYS[2]
 local member, holdMs = ARGV[1], tonumber(ARGV[2])
 
+redis.call('HLEN', willsKey) -- of a wrong type it fails before anything is written
+redis.call('ZCARD', dueKey)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local due = redis.call('ZSCORE', dueKey, member)

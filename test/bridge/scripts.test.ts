@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
-import { keyTable } from '../../bridge/keys.ts'
+import { asideOf, keyTable } from '../../bridge/keys.ts'
 import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
@@ -28,23 +28,27 @@ function run(name: ScriptName, its: readonly string[], argv: readonly (string | 
 }
 
 let boots = 0
+const infos = new Map<string, string>()
 async function join(name: string, replace = '0', format = 1, records: readonly [number, number] = [1, 1]): Promise<{ nodeId: string; before: string }> {
+  const info = `boot ${++boots} "records":[${records.join(',')}]`
   const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
-    [name, `boot ${++boots} "records":[${records.join(',')}]`, lease, replace, Buffer.from(`generation ${name}`), format, ...records]) as [Buffer, Buffer, Buffer]
+    [name, info, lease, replace, Buffer.from(`generation ${name}`), format, ...records]) as [Buffer, Buffer, Buffer]
   generation = reply[1]
+  infos.set(reply[0].toString(), info)
   return { nodeId: reply[0].toString(), before: reply[2].toString() }
 }
 
-const renewed = (nodeId: string, of = generation, reads = 1): Promise<unknown> => run('node-renew', bus('generation', 'nodes', 'leases', 'dead', 'records'), [nodeId, lease, of, reads])
+const renewed = (nodeId: string, of = generation, reads = 1): Promise<unknown> => 
+  run('node-renew', bus('generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'), [nodeId, lease, of, nodeId.split('@')[0]!, infos.get(nodeId) ?? '{}', 1, reads])
 const renew = async (nodeId: string, of = generation): Promise<string[]> => (await renewed(nodeId, of) as [Buffer[], Buffer[]])[0].map(String)
 const rejoin = (nodeId: string, known: Buffer | string, format = 1): Promise<unknown> => run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
   [nodeId, nodeId.split('@')[0]!, '{}', 'anew', known, format, 1])
 const remove = (nodeId: string, leaseMs: number, of = generation): Promise<unknown> =>
   run('node-remove', [...bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), keys.routes(nodeId)], [nodeId, leaseMs, of, 'gone', 100])
 const tell = (nodeId: string, batch: number, changes: readonly string[], { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {}): Promise<unknown> =>
-  run('journal-append', [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)], [nodeId, batch, of, 100, `entry ${batch}`, anew, ...changes])
+  run('journal-append', [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)], [nodeId, batch, of, 100, 1e6, `entry ${batch}`, anew, ...changes])
 const createInbox = async (nodeId: string): Promise<string> => String((await run('inbox-create', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], []) as [Buffer, number])[0])
-const append = (to: string, sender: string, batch: number, body: string): Promise<unknown> =>
+const append = (to: string, sender: string, batch: number | string, body: string): Promise<unknown> =>
   run('inbox-append', [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')], [sender, batch, body, mark, stallMs])
 const trim = (nodeId: string, last: string, handled: number): Promise<unknown> => run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
 const fence = (nodeId: string, dead: string): Promise<unknown> => run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
@@ -229,7 +233,7 @@ describe('node-remove', () => {
     await tell(a, 1, ['x', '1'])
     expect(await remove(a, 0)).toBe(1)
     expect(await remove(a, 0)).toBe(0)
-    expect(await redis.xrange(keys.bus('journal'), '-', '+')).toEqual([['1-0', ['e', 'entry 1']], ['2-0', ['e', 'gone']]])
+    expect(await redis.xrange(keys.bus('journal'), '-', '+')).toEqual([['1-0', ['e', 'entry 1', 't', '7']], ['2-0', ['e', 'gone', 't', '11']]])
     expect(await redis.get(keys.bus('position'))).toBe('2')
     for (const noun of ['nodes', 'leases', 'batches'] as const) expect(await redis.hkeys(keys.bus(noun)), noun).toEqual([b])
     expect(await redis.exists(keys.routes(a))).toBe(0)
@@ -271,6 +275,14 @@ describe('journal-append', () => {
     await fails('ERR_BRIDGE_FENCED', tell(nodeId, 1, ['x', '1']))
     expect(await dump()).toEqual(before)
   })
+})
+
+test('journal-mend, key-aside: what is whole stays as it is (damaged-scripts.test.ts has what is not)', async () => {
+  await join('a')
+  const before = await dump()
+  expect((await run('journal-mend', bus('position', 'journal'), ['nothing']) as [number, Buffer, Buffer]).map(String)).toEqual(['0', '', ''])
+  expect(String(await run('key-aside', [keys.bus('nodes'), asideOf(keys.bus('nodes'))], ['hash', 60]))).toBe('')
+  expect(await dump()).toEqual(before)
 })
 
 describe('inboxes', () => {
@@ -411,7 +423,7 @@ describe('what a script is', () => {
     // What the tests above called: as many keys as the table says, all in the key table, one hash tag.
     const used = calls.filter((call) => call.name === name)
     expect(used.length).toBeGreaterThan(0)
-    const patterns = Object.values(keyTable).flatMap(({ key }) => key.split(', ')).map((key) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace(/<node id>/, '[^{}:]+')}$`))
+    const patterns = Object.values(keyTable).flatMap(({ key }) => key.split(', ')).map((key) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace('<tag>', 'bus').replace('<noun and the rest>', '.*').replace(/<node id>/, '[^{}:]+')}$`))
     for (const { keys: its } of used) {
       expect(its).toHaveLength(Number(scriptTable[name].keys))
       for (const key of its) expect(patterns.filter((pattern) => pattern.test(key)), key).toHaveLength(1)

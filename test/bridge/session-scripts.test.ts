@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
-import { keyTable } from '../../bridge/keys.ts'
+import { asideOf, keyTable } from '../../bridge/keys.ts'
 import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
@@ -37,8 +37,10 @@ const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unkno
 const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
   text(await run('session-serve', [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')], [sid, owner, 0, ...argv]))
 const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100): Promise<unknown> =>
-  text(await run('queue-append', [...of('appended', 'owners', 'published'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
-    [node, batch, max, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
+  text(await run('queue-append', [...of('appended', 'owners', 'published', 'due'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
+    [node, batch, max, forgetMs, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
+const writeDown = (clientId: string, sid: string, owner: string, ...subscriptions: string[]): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming')],
+  [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, 0, 0, ...subscriptions])
 const forgetMs = 60_000
 const nothing = [0, 0, 0, 0, 0, 0, 0]
 
@@ -155,11 +157,81 @@ test('session-subscribe: stores, names the change until it is journaled, whateve
 })
 
 test('session-assert: writes a session down again; NOTOWNER when there is another', async () => {
-  const keysOf = [...of('clients', 'owners', 'wills'), ...its('3s', 'session', 'subscriptions')]
-  const argv = ['client', '3s', 'a@1 7', '7', -1, '', 0, 0, 'x', '1']
-  for (let twice = 0; twice < 2; twice++) expect(await run('session-assert', keysOf, argv)).toBe(1)
+  for (let twice = 0; twice < 2; twice++) expect(await writeDown('client', '3s', 'a@1 7', 'x', '1')).toBe(1)
   expect(await claim('b@1', '3s', '3x')).toMatchObject({ present: 1, before: 'a@1 7', subscriptions: ['x', '1'] })
-  await fails('ERR_BRIDGE_MOVED', run('session-assert', keysOf, argv))
+  await fails('ERR_BRIDGE_MOVED', writeDown('client', '3s', 'a@1 7', 'x', '1'))
+})
+
+test('session-check: what is missing of a node and its sessions', async () => {
+  const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', number: 5 })
+  await subscribe('3s', owner, 'c1', 'x', '1')
+  const check = (): Promise<unknown> => run('session-check', [...of('appended', 'owners', 'clients', 'wills'), ...its('3s', 'session', 'subscriptions')], ['a@1', 'client', '3s', owner, epoch, 5, 1, 1])
+  expect(await check()).toEqual([1, 1])
+  const all = [...of('owners', 'clients', 'wills'), ...its('3s', 'session', 'subscriptions')]
+  for (const key of all) {
+    const whole = await redis.dumpBuffer(key)
+    await redis.del(key)
+    expect(await check(), key).toEqual([1, key.endsWith('owners') || key.endsWith('clients') ? 0 : 1, 1])
+    await redis.restore(key, 0, whole)
+  }
+  await redis.hdel(keys.partition(3, 'appended'), 'a@1')
+  expect(await check()).toEqual([0, 1])
+})
+
+test('session-assert: over what is lost or damaged, in flight and coming in where nothing stands; not over another owner', async () => {
+  const { owner } = await claim('a@1', '', '3s', { number: 5 })
+  const [owners] = of('owners') as [string]
+  const assert = (claimed = 5): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming')],
+    ['client', '3s', owner, owner.split(' ')[1]!, claimed, -1, 'w', 0, 0, 4, 7, '0', 8, '1', 2, 9, '5', 'x', '1'])
+  await redis.hset(keys.session('3s', 'inflight'), 7, '0 m')
+  await redis.hset(keys.session('3s', 'subscriptions'), 'gone', '1')
+  for (const known of ['garbage', '?', `a@1 ${10 ** 17}`]) {
+    await redis.hset(owners, '3s', known)
+    expect(await assert(), known).toBe(1)
+    expect(await redis.hget(owners, '3s')).toBe(owner)
+  }
+  expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '0 m', 8: '1' })
+  expect(await redis.hgetall(keys.session('3s', 'incoming'))).toEqual({ 9: '5' })
+  expect(await redis.hgetall(keys.session('3s', 'subscriptions'))).toEqual({ x: '1' })
+  for (const known of ['b@1 7', '']) {
+    await redis.hset(owners, '3s', known)
+    await fails('ERR_BRIDGE_MOVED', assert())
+  }
+  await redis.hset(owners, '3s', 'a@1 9')
+  await fails('ERR_BRIDGE_MOVED', assert(4)) // our own later claim
+})
+
+test('a claim over damaged data: no other client is touched, and nothing that is there is lost', async () => {
+  const [clients, owners] = of('clients', 'owners') as [string, string]
+  const other = await claim('a@1', '', '3other')
+  await redis.hset(clients, 'client', '3x garbage \0')
+  expect(await claim('a@1', '', '3new')).toMatchObject({ sid: '3new', present: 0 })
+  await redis.hset(clients, 'client', '3nothing')
+  await fails('ERR_BRIDGE_STALE', claim('a@1', '', '3next'))
+  expect(await claim('a@1', '3nothing', '3next')).toMatchObject({ sid: '3next', present: 0 })
+  await append('b@1', 1, [['m', '', 0]], { '3next': [1] })
+  await redis.hdel(owners, '3next')
+  await redis.hset(keys.session('3next', 'session'), 'epoch', 'garbage', 'expiry', 'x', 'willDelay', 'y', 'n', 'z')
+  expect(await claim('a@1', '3next', '3last')).toMatchObject({ sid: '3next', present: 1 })
+  expect(await redis.llen(keys.session('3next', 'queue'))).toBe(1)
+  await redis.del(keys.session('3next', 'session'))
+  await expect(release('3next', (await redis.hget(owners, '3next'))!)).resolves.toEqual([1, '0', []])
+  await redis.hset(keys.session('3other', 'session'), 'client', 'somebody')
+  await redis.hset(clients, 'client', '3other')
+  expect(await claim('a@1', '3other', '3mine')).toMatchObject({ sid: '3mine', present: 0 })
+  expect(await redis.hget(owners, '3other')).toBe(other.owner)
+})
+
+test('queue-append: one queue of a wrong type: nothing is written, so that a second attempt adds nothing twice', async () => {
+  await claim('a@1', '', '3s')
+  const queue = keys.session('3t', 'queue')
+  await redis.set(queue, 'x')
+  for (let attempt = 0; attempt < 2; attempt++) {
+    const done = append('b@1', 1, [['m', '3p', 1]], { '3s': [1], '3t': [1] })
+    await (attempt === 0 ? fails('ERR_BRIDGE_REDIS_DAMAGED', done) : expect(done).resolves.toHaveLength(3))
+    expect(await redis.llen(keys.session('3s', 'queue'))).toBe(attempt)
+  }
+  expect(await redis.get(asideOf(queue))).toBe('x')
 })
 
 test('session-adopt: whole and for good, called twice too; the loser ends with the next sweep; one that ended is given to nobody', async () => {
@@ -178,13 +250,23 @@ test('session-adopt: whole and for good, called twice too; the loser ends with t
 describe('queue-append and session-serve', () => {
   test('once and in order; DUP is success, ORDER and FENCED store nothing; a full queue drops its oldest', async () => {
     const { owner } = await claim('a@1', '', '3s')
-    expect(await append('b@1', 1, [['1', '', 0], ['2', '', 0]], { '3s': [1, 2], '3gone': [1] })).toEqual([0, owner, null])
+    expect(await append('b@1', 1, [['1', '', 0], ['2', '', 0]], { '3s': [1, 2] })).toEqual([0, owner])
     expect(await append('b@1', 1, [['1', '', 0], ['2', '', 0]], { '3s': [1, 2] })).toEqual([0, owner])
     await fails('ERR_BRIDGE_ORDER', append('b@1', 3, [['x', '', 0]], { '3s': [1] }))
     await fails('ERR_BRIDGE_FENCED', append('dead@1', 1, [['x', '', 0]], { '3s': [1] }))
     expect(await append('b@1', 2, [['3', '', 0]], { '3s': [1] }, 2)).toEqual([1, owner])
     expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['2', '3'])
+  })
+
+  test('for a session that is not there messages wait, for a while: it is told once, then they go with it, or it is written down again', async () => {
+    expect(await append('b@1', 1, [['1', '', 0]], { '3gone': [1], '3back': [1] })).toEqual([0, null, null])
+    expect(await append('b@1', 2, [['2', '', 0]], { '3gone': [1], '3back': [1] })).toEqual([0, '?', '?'])
+    expect(await writeDown('back', '3back', 'a@1 7')).toBe(1)
+    expect(await redis.lrange(keys.session('3back', 'queue'), 0, -1)).toEqual(['1', '2'])
+    await redis.zadd(keys.partition(3, 'due'), 1, 'e:3gone')
+    expect([await expire('3gone'), await expire('3back')]).toEqual([[2, '0', []], [0, '0', []]])
     expect(await redis.keys('*3gone*')).toEqual([])
+    expect(await redis.hgetall(keys.partition(3, 'owners'))).toEqual({ '3back': 'a@1 7' })
   })
 
   test('a QoS 2 message that was applied is left out, whoever sends it again', async () => {
@@ -345,7 +427,7 @@ test.each(names)('%s: documented, and every key declared, in the key table and i
   for (const [, key] of source.matchAll(/redis\.call\('(?!TIME)\w+', ?([^,)]+)/g)) expect(key!.trim(), name).toMatch(/Key$/)
   const used = calls.filter((call) => call.name === name)
   expect(used.length).toBeGreaterThan(0)
-  const patterns = Object.values(keyTable).map(({ key }) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace('<sid>', '[0-9a-f][\\w-]+').replace(/<node id>/, '[^{}:]+')}$`))
+  const patterns = Object.values(keyTable).map(({ key }) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace('<tag>', 's\\d+').replace('<noun and the rest>', '.*').replace('<sid>', '[0-9a-f][\\w-]+').replace(/<node id>/, '[^{}:]+')}$`))
   for (const { keys: theirs } of used) {
     for (const key of theirs) expect(patterns.filter((pattern) => pattern.test(key)), key).toHaveLength(1)
     expect(new Set(theirs.map((key) => /\{.*?\}/.exec(key)![0])).size).toBe(1)

@@ -1,0 +1,111 @@
+// Whether Redis still has what it must have of this node: its place in every partition, without which nothing of it is taken, and the sessions
+// of its clients. Looked at several times a lease, also while nothing is published: a master of a Redis Cluster may fail over behind
+// its replica, and whoever lost something does not say so. What is missing is written down again. State: {s<n>}:appended; here how far
+// the audit is. Invariant: who was declared dead gets no place again (ATTACKS 5).
+import { nameDamage } from './damage.ts'
+import { partitionOf, partitions, type Keys } from './keys.ts'
+import { retrying, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+import { epochOf, type Sessions } from './sessions.ts'
+import type { Session } from './session.ts'
+
+/** Sessions looked at in one round: bounds what it costs. */
+const roundMax = 1_000
+
+export interface AuditEvents {
+  /** Whether the cluster has not declared this boot dead. */
+  isPlaced(): Promise<boolean>
+  /** A partition has no place for us: resolves when it has again, rejects when we were declared dead. */
+  onFenced(): Promise<void>
+}
+
+export class Audit {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #nodeId: string
+  readonly #sessions: Sessions
+  readonly #events: AuditEvents
+  /** Where the round is. */
+  #walk: Iterator<Session>
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(redis: Redis, keys: Keys, nodeId: string, sessions: Sessions, events: AuditEvents) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#nodeId = nodeId
+    this.#sessions = sessions
+    this.#events = events
+    this.#walk = sessions.all[Symbol.iterator]()
+  }
+
+  /** Registers this boot in every partition: without it no batch of it is taken. Called again it changes nothing. */
+  async join(): Promise<void> {
+    await Promise.all(Array.from({ length: partitions }, (_, p) =>
+      retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId, 0))))
+  }
+
+  /**
+   * Takes the places again that partitions lost, with what they lost of our sessions; false: we were declared dead. That takes the place
+   * in the cluster first and those in the partitions behind it: so we register first and look then whether we still have that one.
+   */
+  async takePlaces(): Promise<boolean> {
+    const places = await Promise.all(Array.from({ length: partitions }, (_, p) =>
+      retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(p, 'appended'), this.#nodeId))))
+    const lost = places.flatMap((place, p) => place === 1 ? [] : [p])
+    if (lost.length === 0) return true
+    if (!await this.#events.isPlaced()) return false
+    await this.join()
+    if (!await this.#events.isPlaced()) return false
+    for (const partition of lost) nameDamage(this.#keys.partition(partition, 'appended'), 'it lacked a live node, which wrote down again what it knows')
+    await this.#sessions.assertSome(this.#sessions.in(lost))
+    return true
+  }
+
+  /** Begins to look, every `ms`. */
+  start(ms: number, onError: (error: Error) => void): void {
+    this.#timer = setTimeout(() => {
+      void this.round().catch(onError).finally(() => { if (this.#timer !== undefined) this.start(ms, onError) })
+    }, ms)
+    this.#timer.unref()
+  }
+
+  close(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  /** Every partition, and some of the sessions. */
+  async round(): Promise<void> {
+    const parts = Array.from({ length: partitions }, (): Session[] => [])
+    for (let count = 0; count < Math.min(roundMax, this.#sessions.size); count++) {
+      let next = this.#walk.next()
+      if (next.done === true) next = (this.#walk = this.#sessions.all[Symbol.iterator]()).next()
+      if (next.done !== true) parts[partitionOf(next.value.sid)]!.push(next.value)
+    }
+    await Promise.all(parts.map((sessions, p) => this.#look(p, sessions)))
+  }
+
+  async #look(partition: number, sessions: readonly Session[]): Promise<void> {
+    const { subscriptions } = this.#sessions
+    const settled = sessions.map((session) => subscriptions.settledAt(session))
+    const keys = [
+      ...(['appended', 'owners', 'clients', 'wills'] as const).map((noun) => this.#keys.partition(partition, noun)),
+      ...sessions.flatMap(({ sid }) => [this.#keys.session(sid, 'session'), this.#keys.session(sid, 'subscriptions')]),
+    ]
+    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions }) =>
+      [request.clientId, sid, owner, epochOf(owner), claim, request.will === undefined ? 0 : 1, subscriptions.size])
+    const [placed, whole, ...wrong] = await runScript(this.#redis, 'session-check', keys, [this.#nodeId, ...argv]) as number[]
+    if (placed === 0) return this.#events.onFenced()
+    if (whole === 0 && sessions.length > 0) return this.#writeDown(partition, this.#sessions.in([partition]))
+    // One that left or changed its subscriptions meanwhile is looked at again with the next round.
+    const lost = wrong.map((i) => i - 1).filter((i) => settled[i] !== undefined && subscriptions.settledAt(sessions[i]!) === settled[i])
+    await this.#writeDown(partition, lost.map((i) => sessions[i]!))
+  }
+
+  async #writeDown(partition: number, sessions: readonly Session[]): Promise<void> {
+    const own = sessions.filter((session) => this.#sessions.own(session.sid) === session)
+    if (own.length === 0) return
+    nameDamage(this.#keys.partition(partition, 'owners'), `Redis lacked something of ${own.length} connected sessions; their node wrote them down again`)
+    await this.#sessions.assertSome(own)
+  }
+}

@@ -1,0 +1,59 @@
+// What stands in Redis of a session, as its keys say (keys.ts), read. Whatever the bytes, nothing here throws: what is damaged is left out,
+// and counted as garbage. No state.
+import type { Clock } from './clock.ts'
+import { unpackMessage } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
+import type { InFlightEntry, Session } from './session.ts'
+import { decodeSubscription, type StoredSubscription } from './subscriptions.ts'
+import { isValidFilter } from './topic.ts'
+
+const identifierMax = 65_535
+
+/** A list of names and values, two by two. */
+export const pairs = function* (list: readonly Buffer[]): Iterable<[Buffer, Buffer]> {
+  for (let i = 0; i + 1 < list.length; i += 2) yield [list[i]!, list[i + 1]!]
+}
+
+const isIdentifier = (id: number): boolean => Number.isInteger(id) && id > 0 && id <= identifierMax
+
+export function decodeIncoming(list: readonly Buffer[]): Session['incoming'] {
+  const entries = new Map<number, { n: number; published: boolean }>()
+  for (const [id, text] of pairs(list)) {
+    const [messageId, n] = [Number(id), Number.parseInt(text.toString('latin1', 0, 20), 10)]
+    if (!isIdentifier(messageId) || !Number.isSafeInteger(n)) diagnostics.garbage.publish({ where: 'incoming', bytes: text.length })
+    else entries.set(messageId, { n, published: text.includes(0x20) })
+  }
+  return entries
+}
+
+/** What stands in {s<n>}:subscriptions, without what is damaged. */
+export function decodeSubscriptions(list: readonly (Buffer | string)[]): Map<string, StoredSubscription> {
+  const stored = new Map<string, StoredSubscription>()
+  for (let i = 0; i + 1 < list.length; i += 2) {
+    const [filter, text] = [list[i]!.toString(), list[i + 1]!.toString()]
+    const subscription = isValidFilter(filter) ? decodeSubscription(text) : undefined
+    if (subscription === undefined) diagnostics.garbage.publish({ where: 'subscriptions', bytes: text.length })
+    else stored.set(filter, subscription)
+  }
+  return stored
+}
+
+export function decodeInFlight(sid: string, list: readonly Buffer[], clock: Clock): InFlightEntry[] {
+  const entries: InFlightEntry[] = []
+  for (const [id, bytes] of pairs(list)) {
+    const space = bytes.indexOf(0x20)
+    const message = space < 0 ? undefined : unpackMessage(bytes.subarray(space + 1), clock)
+    const [messageId, order] = [Number(id), Number(bytes.toString('latin1', 0, Math.min(space < 0 ? bytes.length : space, 20)))]
+    if (message === 'later') diagnostics.later.publish({ where: 'inflight', id: sid })
+    if ((space >= 0 && message === undefined) || !isIdentifier(messageId) || !Number.isSafeInteger(order)) {
+      diagnostics.garbage.publish({ where: 'inflight', bytes: bytes.length })
+    } else entries.push({ messageId, order, message })
+  }
+  return entries.sort((a, b) => a.order - b.order)
+}
+
+/** A number that stands in Redis; 0: none that can be counted on from. */
+export function numberOf(text: Buffer): number {
+  const number = Number(text)
+  return Number.isSafeInteger(number) && number > 0 && number < 9e15 ? number : 0
+}
