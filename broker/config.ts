@@ -134,6 +134,7 @@ export const options = {
   topicBytesMax: { schema: whole(1, 65_535).default(limits.topicBytesMax), about: 'longest filter and topic, in bytes', shape: 'bytes', hint: 'Use a number from 1 to 65535' },
   topicLevelsMax: { schema: whole(1, limits.topicLevelsMax).default(limits.topicLevelsMax), about: 'levels that a filter or topic may have', shape: 'count', hint: 'Use a number from 1 to 100' },
   receiveMaximum: { schema: whole(1, 65_535).default(limits.receiveMaximum), about: 'publishes of one client that are not acknowledged; a client of MQTT 5 that sends more is disconnected', shape: 'count', hint: 'Use a number from 1 to 65535' },
+  clientBytesMax: { schema: whole(16_777_216, 2 ** 50).default(limits.clientBytesMax), about: 'memory that this node holds for all its clients together, in bytes: publishers wait and QoS 0 is dropped beyond it', shape: 'bytes', hint: 'Use a number of bytes, 16777216 or more' },
 } as const satisfies Record<string, Option>
 
 export type OptionName = keyof typeof options

@@ -1,6 +1,7 @@
 // What a connection needs of the node around it: broker/engine.ts and broker/dispatch.ts give it. No state.
 import type { Message, SessionHolder } from '../bridge/index.ts'
 import type { Config } from './config.ts'
+import type { Holdings } from './delivery/holdings.ts'
 import type { Match } from './delivery/local-table.ts'
 import type { RefusalCause } from './refusals.ts'
 import type { ReaderLimits } from './wire/packet-reader.ts'
@@ -9,6 +10,7 @@ import type { ProtocolViolation } from './wire/properties.ts'
 export interface ConnectionHost<Connection> {
   readonly config: Config
   readonly readerLimits: ReaderLimits
+  readonly holdings: Holdings
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
   /** Any packet that is not ours: Aedes has it. */
@@ -36,4 +38,4 @@ export interface ConnectionHost<Connection> {
   released(connection: Connection, farewell: boolean): void
 }
 
-export type DropCause = 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'
+export type DropCause = 'client-bytes' | 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'

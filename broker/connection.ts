@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream'
 import type { AedesClient } from './aedes-client.ts'
 import { expiryFrom, isExpired, type Message, type Session } from '../bridge/index.ts'
 import type { ConnectionHost } from './connection-host.ts'
+import type { Holder } from './delivery/holdings.ts'
 import { Incoming } from './delivery/incoming.ts'
 import { linger } from './delivery/linger.ts'
 import { Outbox, type OutboxHost } from './delivery/outbox.ts'
@@ -27,7 +28,7 @@ const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 /** Before CONNACK nothing is delivered. */
 const noWindow = new Window<Pending>(0, { put: () => false })
 
-export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending> {
+export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending>, Holder {
   readonly stream: Duplex
   readonly #host: ConnectionHost<Connection>
   readonly #reader: PacketReader
@@ -54,6 +55,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #held = false
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
   #behind = false
+  /** There is no room in the node for more of it. */
+  #noRoom = false
   #whenPublished: (() => void) | undefined
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
@@ -85,6 +88,42 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     // A client need not wait for CONNACK, and may write far more than it reads: neither is kept without end.
     if (!this.#connected && this.#reader.level > 0 && this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
     else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting()
+    this.#count()
+  }
+
+  // The bound of all clients together
+
+  get comingBytes(): number {
+    return this.#reader.heldBytes
+  }
+
+  #count(): void {
+    const { holdings } = this.#host
+    holdings.heard(this)
+    if (this.#noRoom || !holdings.mustWait(this)) return
+    this.#noRoom = true
+    this.stream.pause()
+    holdings.waitToRead(this, () => {
+      this.#noRoom = false
+      this.#readOn()
+    })
+  }
+
+  #countWaiting(): void {
+    const { holdings } = this.#host
+    if (this.waitingBytes >= holdings.smallBytes) holdings.count(this)
+  }
+
+  /** There is no room in the node, and what it has shall be read first. */
+  get #waitsForRoom(): boolean {
+    const { holdings } = this.#host
+    return holdings.isFull && this.outbox.bytes >= holdings.smallBytes
+  }
+
+  endForRoom(): void {
+    this.#host.refused('client-bytes')
+    if (this.connackWritten) this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
+    else this.stream.destroy()
   }
 
   /** The will of its CONNECT. */
@@ -143,7 +182,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   /** From the socket, unless it is held or behind. */
   #readOn(): void {
-    if (!this.#held && !this.#behind) this.stream.resume()
+    if (!this.#held && !this.#behind && !this.#noRoom) this.stream.resume()
   }
 
   get #incoming(): Incoming {
@@ -208,6 +247,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   closed(): void {
     this.#end()
+    this.#host.holdings.forget(this)
     if (this.session !== undefined) this.#host.released(this, this.client._disconnected)
     this.#window.clear()
     this.onDrain()
@@ -359,6 +399,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match?.identifiers)
     if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
     this.outbox.pushPublish(frame, messageId, dup)
+    this.#countWaiting()
     return qos
   }
 
@@ -388,10 +429,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
     if (qos === 0) {
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
-      return this.outbox.pushPublish(frame)
-    }
-    this.#window.push(new Pending(frame, qos, message.expiresAt))
-    this.#checkWaiting(message.topic)
+      if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
+      this.outbox.pushPublish(frame)
+    } else this.#window.push(new Pending(frame, qos, message.expiresAt))
+    this.#countWaiting()
+    if (qos > 0) this.#checkWaiting(message.topic)
   }
 
   put({ frame, qos, expiresAt }: Pending, messageId: number): boolean {

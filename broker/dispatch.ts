@@ -8,6 +8,7 @@ import type { DropCause } from './connection-host.ts'
 import { withinDeadline } from './claims.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
+import { Holdings } from './delivery/holdings.ts'
 import { SubscriptionBounds, type FilterRefusal } from './delivery/subscription-bounds.ts'
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
@@ -28,6 +29,7 @@ export interface DispatchEvents {
 
 export class Dispatch implements EngineHost, Receiver {
   readonly config: Config
+  readonly holdings: Holdings
   readonly #events: DispatchEvents
   readonly #table = new LocalTable<Connection>()
   readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) => this.#plane.hold(topic, held))
@@ -41,6 +43,7 @@ export class Dispatch implements EngineHost, Receiver {
   constructor(config: Config, events: DispatchEvents) {
     this.config = config
     this.#events = events
+    this.holdings = new Holdings(config.clientBytesMax)
     this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
   }
 
@@ -61,7 +64,13 @@ export class Dispatch implements EngineHost, Receiver {
   publish(message: Message, from: Connection, done: (() => void) | undefined): void {
     this.#events.onPublish(message.qos)
     if (done === undefined) this.#plane.publishQos0(message) // at once, whatever Redis does
-    else this.#plane.publish(message, () => this.#stored(message, from, done))
+    else {
+      const bytes = message.payload.length + message.topic.length + (message.properties?.length ?? 0)
+      this.holdings.publish(bytes, (stored) => this.#plane.publish(message, () => this.#stored(message, from, () => {
+        stored()
+        done()
+      })))
+    }
   }
 
   /** It is stored: acknowledged at once, or when the subscribers that are behind with its topic let go, in the connection's order [MQTT-4.6.0-2]. */

@@ -289,7 +289,7 @@ export class Engine {
 
   #hostOfConnections(): ConnectionHost<Connection> {
     return {
-      config: this.#host.config, readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
+      config: this.#host.config, holdings: this.#host.holdings, readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
       refused: (cause) => this.#host.refused(cause),
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),

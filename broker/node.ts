@@ -188,7 +188,7 @@ export class Node {
 
   /** What /metrics shows. */
   metricsText(): Promise<string> {
-    const { nodes, connections, sockets, socketsMax, redisUp, waiting, waitingSeconds } = this.metrics
+    const { clientBytes, nodes, connections, sockets, socketsMax, redisUp, waiting, waitingSeconds } = this.metrics
     connections.set(this.#boot?.engine.clientCount ?? 0)
     sockets.set(this.#descriptors?.open ?? 0)
     socketsMax.set(this.#descriptors?.max ?? Infinity)
@@ -197,6 +197,7 @@ export class Node {
     const { seconds, ...counts } = this.#bridge?.waiting ?? { publishers: 0, connects: 0, writes: 0, seconds: 0 }
     for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)
     waitingSeconds.set(seconds)
+    clientBytes.set(this.#boot?.dispatch.holdings.bytes ?? 0)
     return this.metrics.text()
   }
 

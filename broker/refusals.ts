@@ -3,6 +3,6 @@
 export const refusalCauses = [
   'topic-levels', 'topic-bytes', 'subscriptions', 'subscription-bytes', 'routing-bytes', // a filter
   'client-id', 'connect-bytes', 'connections', 'connecting', // a connection
-  'receive-maximum', 'packet-bytes', 'alias-bytes', // what ends one
+  'receive-maximum', 'packet-bytes', 'alias-bytes', 'client-bytes', // what ends one
 ] as const
 export type RefusalCause = (typeof refusalCauses)[number]
