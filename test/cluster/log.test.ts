@@ -30,7 +30,7 @@ test('standard error that is full from the start, and never read: the node start
 })
 
 test('an identifier of 64 KiB, again and again, is one short line', async () => {
-  await using cluster = await startCluster({ nodes: 1 })
+  await using cluster = await startCluster({ nodes: 1, argv: ['--client-id-bytes-max', '65535'] })
   const node = cluster.node(0)
   for (let n = 0; n < 50; n++) {
     const client = await WireClient.connect(node.url, 'x'.repeat(65_000))

@@ -152,7 +152,7 @@ test('a topic that was published while its subscription is not everywhere yet is
     retained: async function* (filter: string) { if (filter === 'a/#') await otherEnds; else yield [retained] },
     replay: ({ topic }: Message) => Promise.resolve(queued.push(topic)), retainedOf: () => Promise.resolve([retained]),
   })
-  const host = { config: loadConfig({}, {}), readerLimits: { ...limits, topicAliasMax: 0 }, dropped: nothing, touch: nothing, drained: nothing } as unknown as ConnectionHost<Connection>
+  const host = { config: loadConfig({}, {}), readerLimits: { ...limits, topicAliasMax: 0 }, dropped: nothing, onClient: nothing, touch: nothing, drained: nothing } as unknown as ConnectionHost<Connection>
   const connection = new Connection(new PassThrough(), host)
   connection.client = { version: 5, receiveMaximum: 10, id: 'c', _keepaliveInterval: 0 } as AedesClient
   connection.lasting = true
