@@ -24,13 +24,13 @@ export const scriptTable = {
   'key-aside': { keys: 2, meaning: 'puts a key of a wrong type out of the way' },
   'retained-store': { keys: 4, meaning: 'sets and clears Retained Messages of one partition' },
   'retained-expire': { keys: 2, meaning: 'clears a Retained Message that has expired' },
-  'session-claim': { keys: 11, meaning: 'makes a node the owner of a session: CONNECT' },
+  'session-claim': { keys: 11, alsoFull: true, meaning: 'makes a node the owner of a session: CONNECT' },
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
   'session-check': { keys: '4 + 2 a session', meaning: 'whether Redis still has what it must have of a node in a partition' },
   'session-assert': { keys: 8, meaning: 'writes a connected session down again after Redis lost its data' },
   'session-adopt': { keys: 3, meaning: 'gives a session that was built apart to its client: `import`' },
-  'session-subscribe': { keys: 3, meaning: 'changes a session\'s subscriptions' },
+  'session-subscribe': { keys: 3, alsoFull: true, meaning: 'changes a session\'s subscriptions' },
   'session-serve': { keys: '1 + 4 a session', meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in' },
   'queue-append': { keys: '4 + 1 a session', meaning: 'a numbered batch of messages for the queues of sessions' },
   'due-list': { keys: 1, meaning: 'what is due in a partition' },
@@ -45,9 +45,18 @@ const scripts = new Map((Object.keys(scriptTable) as ScriptName[]).map((name) =>
   return [name, { source, sha: createHash('sha1').update(source).digest('hex') }]
 }))
 
+/**
+ * Scripts that must run when Redis is full for some callers and must not for others: a session that is there is claimed, so that its client
+ * comes and takes what fills Redis, and a new one is not. The same text with another first line.
+ */
+const scriptsForFull = new Map([...scripts].filter(([name]) => 'alsoFull' in scriptTable[name]).map(([name, { source }]) => {
+  const text = Buffer.from(source.toString().replace('#!lua', '#!lua flags=allow-oom'))
+  return [name, { source: text, sha: createHash('sha1').update(text).digest('hex') }]
+}))
+
 /** Loads every script into Redis; a connection that is about to be used in order does so first. */
 export async function loadScripts(redis: Redis): Promise<void> {
-  await Promise.all(mastersOf(redis).flatMap((master) => [...scripts.values()].map(({ source }) => master.script('LOAD', source as unknown as string))))
+  await Promise.all(mastersOf(redis).flatMap((master) => [...scripts.values(), ...scriptsForFull.values()].map(({ source }) => master.script('LOAD', source as unknown as string))))
 }
 
 /** How long replicas may take; then the script, which changes nothing when it has run before, is sent again. */
@@ -69,11 +78,13 @@ async function replicated(redis: Redis, replicas: number, command: (string | num
 }
 
 /**
- * Runs a script; bulk replies are Buffers. What it wrote is on as many replicas as the connection wants.
+ * Runs a script, `whenFull` also when Redis is full though it may store something; bulk replies are Buffers. What it wrote is on as many replicas as the connection wants.
  * @throws BridgeError as its error reply says; retryable when Redis was away, refused it or did not know the script
  */
-export async function runScript(redis: Redis, name: ScriptName, keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
-  const { sha } = scripts.get(name)!
+export async function runScript(
+  redis: Redis, name: ScriptName, keys: readonly string[], argv: readonly (string | number | Buffer)[], whenFull = false,
+): Promise<unknown> {
+  const { sha } = (whenFull ? scriptsForFull : scripts).get(name)!
   const { replicas = 0 } = redis
   const command = [sha, keys.length, ...keys, ...argv] // handed over as a list: arguments of a call are bounded, those of a script may be many
   if (diagnostics.scriptBegins.hasSubscribers) diagnostics.scriptBegins.publish({ script: name })

@@ -123,6 +123,7 @@ export class Sessions {
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
     const before = new Set<string>() // sessions that an attempt whose reply was lost may have taken from somebody
     let known = '' // most clients are new; of another the refusal tells the session
+    let whenFull = false // a client that has a session comes to take what fills Redis; a new session waits for room, until the deadline of CONNECT
     let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
     return retrying(this.#redis, async () => {
       for (;;) {
@@ -134,7 +135,7 @@ export class Sessions {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
             request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim,
-          ]) as ClaimReply
+          ], whenFull) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, claim, known, reply, before)
         } catch (reason) {
@@ -142,6 +143,12 @@ export class Sessions {
           if (error.code === 'ERR_BRIDGE_FENCED') {
             await this.#events.onFenced()
             await new Promise((resolve) => setTimeout(resolve, 20))
+            continue
+          }
+          if (error.code === 'ERR_BRIDGE_REDIS_FULL') { // nothing was run
+            if (known === '') known = await this.#redis.hget(this.#keys.partition(partition, 'clients'), request.clientId) ?? ''
+            if (whenFull || !isSid(known, partition)) throw error
+            whenFull = true
             continue
           }
           if (error.retryable && error.code !== 'ERR_BRIDGE_STALE') unknown ||= sent

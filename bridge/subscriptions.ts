@@ -116,9 +116,10 @@ export class Subscriptions {
   async #script(session: Session, argv: readonly string[]): Promise<void> {
     const { sid, owner } = session
     const keys = [this.#keys.partition(partitionOf(sid), 'owners'), this.#keys.session(sid, 'session'), this.#keys.session(sid, 'subscriptions')]
+    const frees = argv.every((value, i) => i === 0 || i % 2 === 1 || value === '') // filters are at odd places, options behind them
     for (;;) {
       try {
-        await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', keys, [sid, owner, ...argv]))
+        await retrying(this.#redis, () => runScript(this.#redis, 'session-subscribe', keys, [sid, owner, ...argv], frees))
         return
       } catch (reason) {
         if (toBridgeError(reason).code !== 'ERR_BRIDGE_MOVED' || !await this.#events.stillOwned(session)) throw reason

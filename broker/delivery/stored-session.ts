@@ -5,7 +5,7 @@
 // in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4]. What this node cannot send
 // (a later version wrote it, or writing it throws, which is a bug) is kept in flight, for a node that can. Bounds: messages in
 // flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT; messages kept.
-import type { InFlightEntry, Message, Session, SessionHolder, SessionReply, SessionWrites } from '../../bridge/index.ts'
+import type { InFlightEntry, Message, Session, SessionHolder, SessionReply, SessionWrites, UnderWay } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
 
 /** What a stored session needs of its connection. */
@@ -50,6 +50,8 @@ export class StoredSession implements SessionHolder {
   #order = 0
   #rung = true
   #closed = false
+  /** QoS 2 publishes of the client as they were written down, while nobody released them. */
+  readonly #incomingEntries = new Map<number, string>()
   #acknowledged: number[] = []
   #received: number[] = []
   #incoming: (readonly [number, string])[] = []
@@ -61,6 +63,14 @@ export class StoredSession implements SessionHolder {
     this.session = session
     this.#max = receiveMaximum
     this.#host = host
+    for (const [messageId, { n, published }] of session.incoming) this.#incomingEntries.set(messageId, published ? `${n} published` : String(n))
+    session.underWay = () => this.#underWay()
+  }
+
+  /** What is known here when Redis lost it: of deliveries only that PUBREL is owed, since the messages were in Redis alone. */
+  #underWay(): UnderWay {
+    const received = [...this.#inUse].filter(([, state]) => state === 'received').map(([messageId]) => messageId)
+    return { inFlight: received.map((messageId, i) => [messageId, String(i)]), incoming: [...this.#incomingEntries] }
   }
 
   /** CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1], then looks into the queue. */
@@ -164,19 +174,25 @@ export class StoredSession implements SessionHolder {
 
   /** A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens. */
   record(messageId: number, n: number, recorded: () => void): void {
-    this.#incoming.push([messageId, String(n)])
+    this.#push(messageId, String(n))
     this.#recorded.set(messageId, recorded)
     this.#host.touch(this)
   }
 
   /** It is stored for everybody who was subscribed. */
   recordPublished(messageId: number, n: number): void {
-    this.#incoming.push([messageId, `${n} published`])
+    this.#push(messageId, `${n} published`)
     this.#host.touch(this)
+  }
+
+  #push(messageId: number, entry: string): void {
+    this.#incoming.push([messageId, entry])
+    this.#incomingEntries.set(messageId, entry)
   }
 
   /** PUBREL came: `forgotten` when the identifier may be used for another message. */
   forget(messageId: number, forgotten: () => void): void {
+    this.#incomingEntries.delete(messageId)
     this.#released.push(messageId)
     this.#forgotten.set(messageId, forgotten)
     this.#host.touch(this)

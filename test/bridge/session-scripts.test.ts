@@ -13,9 +13,9 @@ let server: TestRedis
 let redis: Redis & Disposable
 const calls: { name: ScriptName; keys: readonly string[] }[] = []
 
-function run(name: ScriptName, its: readonly string[], argv: readonly (string | number)[]): Promise<unknown> {
+function run(name: ScriptName, its: readonly string[], argv: readonly (string | number)[], whenFull = false): Promise<unknown> {
   calls.push({ name, keys: its })
-  return runScript(redis, name, its, argv)
+  return runScript(redis, name, its, argv, whenFull)
 }
 
 const text = (reply: unknown): unknown => Buffer.isBuffer(reply) ? reply.toString() : Array.isArray(reply) ? reply.map(text) : reply
@@ -25,9 +25,9 @@ const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wil
 
 interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; subscriptions: string[]; inFlight: string[]; incoming: string[]; n: string; pending: string; owner: string }
 let claims = 0
-async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0, number = ++claims } = {}): Promise<Claim> {
+async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0, number = ++claims, whenFull = false } = {}): Promise<Claim> {
   const reply = text(await run('session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
-    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number])) as never[]
+    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number], whenFull)) as never[]
   const [sid, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
   return { sid: sid!, epoch: epoch!, present: present!, before: before!, willDue: willDue!, subscriptions: subscriptions!, inFlight: inFlight!, incoming: incoming!, n: n!, pending: pending!, owner: `${node} ${String(epoch)}` }
 }
@@ -406,14 +406,16 @@ test('a claim that is sent again, because its reply was lost, resumes its own se
   expect(await claim('a@1', '3new', '3next', { clean: true, number: 8 })).toMatchObject({ sid: '3next', willDue: again.epoch })
 })
 
-test('at maxmemory sessions are claimed, served and released; only queues take nothing', async () => {
+test('at maxmemory sessions that are there are claimed, served and released; queues and what is new take nothing', async () => {
   const { owner } = await claim('a@1', '', '3s')
   await append('a@1', 1, [['m1', '', 0]], { '3s': [1] })
   await redis.config('SET', 'maxmemory', '1')
   try {
     await fails('ERR_BRIDGE_REDIS_FULL', append('a@1', 2, [['m2', '', 0]], { '3s': [1] }))
     expect(await serve('3s', owner, [0, 0, 0, 0, 0, 1_000, 1, 1])).toEqual([[0, 'm1']])
-    expect(await claim('b@1', '3s', '3x')).toMatchObject({ present: 1, inFlight: ['1', '0 m1'] })
+    await fails('ERR_BRIDGE_REDIS_FULL', claim('b@1', '', '3x'))
+    await fails('ERR_BRIDGE_REDIS_FULL', subscribe('3s', owner, 'c', 'x', '1'))
+    expect(await claim('b@1', '3s', '3x', { whenFull: true })).toMatchObject({ present: 1, inFlight: ['1', '0 m1'] })
   } finally {
     await redis.config('SET', 'maxmemory', '0')
   }

@@ -125,3 +125,23 @@ test('many sessions at once: they end, send their wills, are written down again 
   expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(250)
   expect(await admin.hlen(keys.partition(3, 'wills'))).toBe(0)
 })
+
+test('when Redis is full a client that has a session comes and takes it, and a new one waits for room', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const first = await claim(a, 'client')
+  await a.plane.sessions.subscriptions.subscribe(first, 'x', { options: 1, identifier: undefined })
+  await a.plane.sessions.release(first, true)
+  await admin.config('SET', 'maxmemory', '1')
+  expect(await claim(a, 'client')).toMatchObject({ sid: first.sid, present: true })
+  await a.plane.sessions.subscriptions.unsubscribe(a.plane.sessions.own(first.sid)!, ['x'])
+  let begun = false
+  const fresh = claim(a, 'new').then((session) => { begun = true; return session })
+  const more = a.plane.sessions.subscriptions.subscribe(a.plane.sessions.own(first.sid)!, 'y', { options: 1, identifier: undefined })
+  await claim(a, 'client')
+  expect([begun, await admin.hlen(keys.session(first.sid, 'subscriptions'))]).toEqual([false, 0])
+  await admin.config('SET', 'maxmemory', '0')
+  expect((await fresh).present).toBe(false)
+  await expect(more).rejects.toMatchObject({ code: 'ERR_BRIDGE_MOVED' }) // the client came again meanwhile
+})
