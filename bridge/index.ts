@@ -3,11 +3,12 @@
 // once: $SYS.
 import { DataPlane } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
-import { BridgeError, endNode, toBridgeError } from './errors.ts'
+import { endNode, toBridgeError } from './errors.ts'
 import type { importInstallation as importer } from './import.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
 import { Keys } from './keys.ts'
 import { Probe } from './probe.ts'
+import { refuseOld } from './preflight.ts'
 import { ping } from './stock-redis.ts'
 import { Waits, type Waiting, type WaitReport } from './waits.ts'
 
@@ -26,6 +27,7 @@ export type { SessionHolder, SessionReply, SessionWrites } from './session-write
 export type { InFlightEntry, Session, SessionRequest, UnderWay } from './session.ts'
 export type { StoredSubscription } from './subscriptions.ts'
 export { RouteKind } from './routing-table.ts'
+export { preflight } from './preflight.ts'
 export { ping } from './stock-redis.ts'
 export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis-address.ts'
 export { later, nextTurn, Slice, turnIsOver } from './turns.ts'
@@ -58,16 +60,12 @@ export interface Bridge {
 /** Moves an installation over, as bridge/import.ts says; a node that does not has no use for the package that reads it. */
 export const importInstallation: typeof importer = async (...given) => (await import('./import.ts')).importInstallation(...given)
 
-/** The oldest Redis with what we use: functions of scripts' first line, XADD NOMKSTREAM. */
-const redisMajorMin = 7
-
 /** @throws BridgeError why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
 export async function createBridge(given: BridgeOptions): Promise<Bridge> {
   const waits = new Waits(given.name, given.claimsWaitingMax)
   const options = { ...given, waits, onError: reportOf(given.onError) }
   try {
-    const version = await ping(options.redis, options.redisTimeoutMs)
-    if (Number.parseInt(version, 10) < redisMajorMin) throw new BridgeError('ERR_BRIDGE_REDIS_TOO_OLD', `Redis ${version} is older than ${redisMajorMin}.0`)
+    refuseOld(await ping(options.redis, options.redisTimeoutMs))
   } catch (error) {
     waits.close()
     throw error

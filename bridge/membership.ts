@@ -49,7 +49,7 @@ const watchMs = 50
 /** How long a leaving node sees to its own estate; then the others do. */
 const leaveMs = 5_000
 /** Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change without this one. */
-const format = 2
+export const format = 2
 
 function startOf(pid: number): string {
   try {
@@ -74,7 +74,7 @@ const here = {
 const thisProcess = (): NodeInfo => ({ ...here, pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url'), records: [recordVersions.min, recordVersions.max] })
 
 /** Where the process that `text` names stands: here and known to have ended, here and alive, or where we cannot look. */
-function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
+export function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
   let info: Partial<NodeInfo>
   try {
     info = JSON.parse(text) as Partial<NodeInfo>

@@ -15,23 +15,35 @@ export function connectStock(url: string, keyPrefix: string, onError: (error: Er
 }
 
 /**
- * Asks Redis for its version on a connection of its own (INFO server).
- * @returns '' when this user may not ask
+ * Runs `use` on a connection of its own, which neither waits nor tries again.
  * @throws BridgeError after `timeoutMs`, or at once when Redis refuses us
  */
-export async function ping(url: string, timeoutMs: number): Promise<string> {
+export async function ask<T>(url: string, timeoutMs: number, use: (redis: Redis) => Promise<T>): Promise<T> {
   const once = { connectTimeout: timeoutMs, commandTimeout: timeoutMs, retryStrategy: () => null, sentinelRetryStrategy: () => null, maxRetriesPerRequest: 0, enableOfflineQueue: false, enableReadyCheck: false }
   const redis = open(url, { ...once, lazyConnect: true }, { lazyConnect: true, clusterRetryStrategy: () => null })
   let reason: Error | undefined
   redis.on('error', (error: Error & { lastNodeError?: Error }) => { reason = error.lastNodeError ?? error })
   try {
     await redis.connect()
-    return /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? ''
+    return await use(redis)
   } catch (error) {
     const why = toBridgeError(reason ?? error)
-    if (why.message.startsWith('NOPERM')) return ''
     throw new BridgeError(why.code, `Redis does not answer (${why.message})`, { cause: error })
   } finally {
     redis.disconnect()
   }
 }
+
+/**
+ * Asks Redis for its version (INFO server).
+ * @returns '' when this user may not ask
+ * @throws BridgeError as `ask`
+ */
+export const ping = (url: string, timeoutMs: number): Promise<string> => ask(url, timeoutMs, async (redis) => {
+  try {
+    return /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? ''
+  } catch (error) {
+    if (error instanceof Error && error.message.startsWith('NOPERM')) return ''
+    throw error
+  }
+})

@@ -1,11 +1,12 @@
 // One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
 // Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
 // README.md's guarantees table says.
-import { BridgeError, createBridge, diagnostics, isRedis, withoutRedisPassword, type Bridge, type ChannelName, type DataPlane, type Message } from '../bridge/index.ts'
+import { BridgeError, createBridge, diagnostics, isRedis, type Bridge, type ChannelName, type DataPlane, type Message } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
+import { operatorErrorOf } from './bridge-errors.ts'
 import { atSource, bridgeOptionsOf, type Config } from './config.ts'
 import { Dispatch } from './dispatch.ts'
 import { adminEvents, doorEvents, sayLowLimit } from './door-events.ts'
@@ -280,11 +281,6 @@ async function asOperator<T>(config: Config, start: () => Promise<T>): Promise<T
   } catch (error) {
     if (error instanceof OperatorError) throw atSource(config, error)
     if (!(error instanceof BridgeError)) throw error
-    const details = error.code === 'ERR_BRIDGE_DUPLICATE_NODE'
-      ? { reason: 'duplicate', field: '--id', value: config.id, hint: 'Give each node its own --id; a node that was killed on another machine may come back under its name when its lease is over' } as const
-      : error.code === 'ERR_BRIDGE_FORMAT'
-        ? { reason: 'format', field: '--prefix', value: config.prefix, hint: 'Run the version of aedes-cluster that wrote them, or begin anew under another --prefix' } as const
-        : { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network' } as const
-    throw atSource(config, new OperatorError(error.message, { ...details, cause: error }))
+    throw operatorErrorOf(config, error)
   }
 }

@@ -1,10 +1,11 @@
 // `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: do the certificates hold today, are
-// the addresses free, does Redis do? `--offline` only validates. All that is wrong is said, a line each.
+// the addresses free, is Redis what a node needs, is nobody of this name alive? `--offline` only validates. All that is wrong is said, a line each.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { ping, withoutRedisPassword } from '../../bridge/index.ts'
+import { preflight } from '../../bridge/index.ts'
+import { operatorErrorOf } from '../bridge-errors.ts'
 import { portOf } from '../config-checks.ts'
-import { atSource, loadConfig, redisUrlWithPassword, showConfig, type Config } from '../config.ts'
+import { atSource, bridgeOptionsOf, loadConfig, showConfig, type Config } from '../config.ts'
 import { OperatorError } from '../errors.ts'
 import { bind } from '../listeners/listener.ts'
 import { validityProblem } from '../tls-files.ts'
@@ -40,11 +41,8 @@ async function addressProblems({ listen, admin }: Config): Promise<OperatorError
   return problems
 }
 
+/** What a node would meet there, in the order in which it would. */
 async function redisProblems(config: Config): Promise<OperatorError[]> {
-  try {
-    await ping(redisUrlWithPassword(config), config.redisTimeoutMs)
-    return []
-  } catch (error) {
-    return [new OperatorError((error as Error).message, { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: 'Start Redis and check address, password and network', cause: error })]
-  }
+  const errors = await preflight({ ...bridgeOptionsOf(config), name: config.id })
+  return errors.map((error) => operatorErrorOf(config, error))
 }

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parse } from 'yaml'
+import { makeCertificates } from '../support/certificates.ts'
 import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster } from '../support/cluster.ts'
 import { readPids } from '../support/processes.ts'
@@ -100,8 +101,10 @@ test('a port in use: one line with its place, value and what to do, exit code 3,
   ]
   await Promise.all(places.flatMap(([argv, env, place], i) => ['node', 'check'].map(async (command) => {
     const ended = await run([command, '--redis', redis.url, '--id', `${command}-${i}`, ...argv], env)
-    expect(ended.stderr).toMatch(/^.*: the port is in use\. .*aedes-cluster up.*or choose another port, e\.g\. --(listen mqtt|admin http):\/\/127\.0\.0\.1:\d+(, or --admin off)?\n$/)
-    expect(ended.stderr).toContain(`aedes-cluster: ${place}: `) // nothing else: not that it stopped
+    const said = ended.stderr.trimEnd().split('\n').filter((line) => line.startsWith('aedes-cluster: '))
+    expect(said).toEqual([expect.stringMatching(/^.*: the port is in use\. .*aedes-cluster up.*or choose another port, e\.g\. --(listen mqtt|admin http):\/\/127\.0\.0\.1:\d+(, or --admin off)?$/)])
+    expect(said[0]).toContain(`aedes-cluster: ${place}: `)
+    expect(ended.stderr).not.toContain('stopped') // it never served
     expect(ended.code).toBe(3)
   })))
   const ended = await run(['up', '--nodes', '1', '--port', String(port), '--ws-port', String(port), '--admin-port', String(port), '--data', join(folder, 'unused')])
@@ -129,6 +132,25 @@ test('check tries Redis', async () => {
   expect((await run([...argv, 'redis://127.0.0.1:1'])).code).toBe(4)
 })
 
+test('check tells a live node of the same name and missing replicas, a line each, and a certificate of yesterday', async () => {
+  await using cluster = await startCluster({ nodes: 1, redis, prefix: 'checked' })
+  const argv = ['check', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', '--redis', redis.url, '--prefix', 'checked']
+  using certificates = makeCertificates()
+  const [cert, key] = certificates.wasValid()
+  const [fine, wrong] = await Promise.all([
+    run([...argv, '--id', 'other']), run([...argv, '--id', 'a', '--durability-replicas', '1', '--tls-cert', cert, '--tls-key', key]),
+  ])
+  expect(fine).toMatchObject({ code: 0, stderr: '' })
+  expect(wrong.stderr.trimEnd().split('\n')).toEqual([
+    expect.stringMatching(/^aedes-cluster: --tls-cert=.*: was valid until 2\d{3}-.*renewed/),
+    expect.stringMatching(/^aedes-cluster: --durability-replicas=1: a master of Redis has 0 of 1 replicas.*Start the replicas/),
+    expect.stringMatching(/^aedes-cluster: --id=a: a@\d+ is live\. Give each node its own --id/),
+  ])
+  expect(wrong.code).toBe(2)
+  expect((await run([...argv, '--id', 'a'])).code).toBe(7)
+  expect((await cluster.node(0).admin('/readyz')).status).toBe(200)
+})
+
 test('--help names every command, --version the version', async () => {
   const outputs = async (...all: string[][]): Promise<string[]> => Promise.all(all.map(async (argv) => (await run(argv)).stdout))
   const [help, ...same] = await outputs(['--help'], ['-h'], ['help'], [])
@@ -146,9 +168,9 @@ test('--help names every command, --version the version', async () => {
 test('data of another layout are left alone', async () => {
   await using other = await startRedis()
   const client = new Redis(other.url)
-  await client.set('aedes:{bus}:format', '2')
+  await client.set('aedes:{bus}:format', '999')
   const refused = await run(['node', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', '--redis', other.url, '--log-level', 'silent'])
-  expect(refused.stderr).toBe('aedes-cluster: --prefix=aedes: FORMAT the data are in format 2, this version knows format 1. Run the version of aedes-cluster that wrote them, or begin anew under another --prefix\n')
+  expect(refused.stderr.replace(/knows format \d+/, 'knows format N')).toBe('aedes-cluster: --prefix=aedes: FORMAT the data are in format 999, this version knows format N. Run the version of aedes-cluster that wrote them, or begin anew under another --prefix\n')
   expect(refused.code).toBe(8)
   expect(await client.keys('*')).toEqual(['aedes:{bus}:format'])
   client.disconnect()

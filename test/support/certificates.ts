@@ -16,6 +16,8 @@ export interface Certificates extends Disposable {
   chain(...certificates: string[]): string
   /** Texts of a certificate and its key that are shorter than anybody takes today. */
   weak(): [cert: string, key: string]
+  /** Paths of a certificate that was valid, and of its key. */
+  wasValid(): [cert: string, key: string]
 }
 
 export function makeCertificates(): Certificates {
@@ -42,6 +44,11 @@ export function makeCertificates(): Certificates {
     chain: (...certificates) => {
       writeFileSync(path('chain.pem'), certificates.map((one) => readFileSync(one, 'utf8')).join(''))
       return path('chain.pem')
+    },
+    wasValid: () => {
+      openssl('req', ...newKey, '-subj', '/CN=old', '-keyout', path('old.key'), '-out', path('old.csr'))
+      openssl('x509', '-req', '-days', '-1', '-in', path('old.csr'), '-signkey', path('old.key'), '-out', path('old.pem'))
+      return [path('old.pem'), path('old.key')]
     },
     weak: () => {
       openssl('req', '-x509', '-newkey', 'rsa:512', '-nodes', '-days', '2', '-subj', '/CN=weak', '-keyout', path('weak.key'), '-out', path('weak.pem'))

@@ -1,0 +1,69 @@
+// What `check` finds out about Redis without joining: each thing that would keep a node from starting or storing, by its code.
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { Redis } from 'ioredis'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { preflight, type PreflightOptions } from '../../bridge/preflight.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
+
+let redis: TestRedis
+let client: Redis
+beforeAll(async () => {
+  redis = await startRedis()
+  client = new Redis(redis.url)
+})
+afterAll(async () => {
+  client.disconnect()
+  await redis[Symbol.asyncDispose]()
+})
+
+const codes = async (options: Partial<PreflightOptions> = {}): Promise<string[]> =>
+  (await preflight({ redis: redis.url, prefix: 'p', name: 'a', redisTimeoutMs: 2_000, leaseMs: 15_000, durabilityReplicas: 0, ...options })).map(({ code }) => code)
+
+test('a Redis that will do: nothing is wrong, and nothing is left in it', async () => {
+  expect(await codes()).toEqual([])
+  expect(await client.keys('*')).toEqual([])
+})
+
+test('fewer replicas than must have a message', async () => {
+  expect(await codes({ durabilityReplicas: 1 })).toEqual(['ERR_BRIDGE_REPLICAS'])
+  await using replica = await startRedis('--replicaof', '127.0.0.1', String(redis.port))
+  await expect.poll(() => client.info('replication')).toContain('connected_slaves:1')
+  expect(await codes({ durabilityReplicas: 1 })).toEqual([])
+  expect(await codes({ durabilityReplicas: 2 })).toEqual(['ERR_BRIDGE_REPLICAS'])
+  expect(await codes({ redis: replica.url }), 'a replica takes no writes').toEqual(['ERR_BRIDGE_REDIS_READONLY'])
+})
+
+test('data of another layout', async () => {
+  await client.set('other:{bus}:format', '99')
+  expect(await codes({ prefix: 'other' })).toEqual(['ERR_BRIDGE_FORMAT'])
+})
+
+test('a boot of the same name whose lease is not over; not one whose process has ended', async () => {
+  const now = Number((await client.time())[0]) * 1_000_000
+  const of = (info: object, renewed: number): Promise<unknown> => client.multi().hset('p:{bus}:names', 'a', 'a@1').hset('p:{bus}:nodes', 'a@1', JSON.stringify(info)).hset('p:{bus}:leases', 'a@1', `${now}:${renewed}`).exec()
+  await of({ host: 'elsewhere', pid: 1, started: '', boot: 'x' }, now)
+  expect(await codes()).toEqual(['ERR_BRIDGE_DUPLICATE_NODE'])
+  expect(await codes({ name: 'b' })).toEqual([])
+  await of({ host: 'elsewhere', pid: 1, started: '', boot: 'x' }, now - 60_000_000)
+  expect(await codes()).toEqual([])
+})
+
+test('a user that may not do what a node does, a wrong password, no Redis', async () => {
+  await client.call('ACL', 'SETUSER', 'reader', 'on', '>pw', '~*', '+@read', '+info')
+  const address = `redis://reader:pw@127.0.0.1:${redis.port}`
+  expect(await codes({ redis: address })).toEqual(['ERR_BRIDGE_REDIS_REFUSED'])
+  expect(await codes({ redis: address.replace('pw', 'no') })).toEqual(['ERR_BRIDGE_REDIS_REFUSED'])
+  expect(await codes({ redis: 'redis://127.0.0.1:1' })).toEqual(['ERR_BRIDGE_REDIS_UNREACHABLE'])
+})
+
+test('a Redis that is too old: this one says that it is version 6', async () => {
+  const old = createServer((socket) => {
+    const upstream = connect(redis.port, '127.0.0.1')
+    for (const end of [socket, upstream]) end.on('error', () => undefined).on('close', () => { socket.destroy(); upstream.destroy() })
+    socket.pipe(upstream).on('data', (chunk: Buffer) => socket.write(chunk.toString('latin1').replace(/redis_version:\d/, 'redis_version:6'), 'latin1'))
+  }).listen(0, '127.0.0.1')
+  await once(old, 'listening')
+  expect(await codes({ redis: `redis://127.0.0.1:${(old.address() as AddressInfo).port}` })).toEqual(['ERR_BRIDGE_REDIS_TOO_OLD'])
+  old.close()
+})
