@@ -102,7 +102,7 @@ export class DataPlane {
     this.#retained = new Retained(this.#redis, this.#keys, membership, {
       barrier: () => this.#journal.barrier(), append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence(),
     })
-    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options.leaseMs, clock, {
+    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options, clock, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
       expireRetained: (topic) => this.#retained.expire(topic),
@@ -113,7 +113,7 @@ export class DataPlane {
       onVanished: (sids) => this.#vanished(sids),
     })
     this.#audit = new Audit(this.#redis, this.#keys, membership.nodeId, this.sessions, { isPlaced: () => membership.isPlaced(), onFenced: () => this.#checkFence() })
-    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, { queueMax: options.queueMessagesMax, waitMs: missingLeases * options.leaseMs }, clock, {
+    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, { queueMax: options.queueMessagesMax, queueBytesMax: options.queueBytesMax, waitMs: missingLeases * options.leaseMs }, clock, {
       onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
       onMissing: (sid) => { this.#journal.append([{ type: 'missing', sid }]).catch(options.onError) },
       onFenced: () => this.#checkFence(),

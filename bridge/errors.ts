@@ -89,6 +89,10 @@ export const bridgeErrors = {
     kind: 'answer', retryable: false, meaning: 'the session has another owner by now: its connection here must go', remedy: '',
   },
   ERR_BRIDGE_STALE: { kind: 'answer', retryable: true, meaning: 'the client got another session while its CONNECT was under way; claim again', remedy: '' },
+  ERR_BRIDGE_QUOTA: {
+    kind: 'answer', retryable: false, meaning: 'there are as many sessions as there may be: a new one is refused',
+    remedy: 'Raise --sessions-max on every node, or let sessions end sooner: --session-expiry-seconds-max',
+  },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
   ERR_BRIDGE_BUG: { kind: 'bug', retryable: false, meaning: 'an error of ours: the node ends, the others take over', remedy: 'Report it with its stack trace' },
 } as const satisfies Record<string, ErrorClass>
@@ -124,7 +128,7 @@ export class BridgeError extends Error {
 const replies = new Map<string, BridgeErrorCode>(Object.entries({
   FENCED: 'ERR_BRIDGE_FENCED', AMNESIA: 'ERR_BRIDGE_AMNESIA', ORDER: 'ERR_BRIDGE_ORDER', SEALED: 'ERR_BRIDGE_SEALED',
   FULL: 'ERR_BRIDGE_INBOX_FULL', GONE: 'ERR_BRIDGE_GONE', DUPLICATE: 'ERR_BRIDGE_DUPLICATE_NODE', NOTOWNER: 'ERR_BRIDGE_MOVED',
-  STALE: 'ERR_BRIDGE_STALE', FORMAT: 'ERR_BRIDGE_FORMAT',
+  STALE: 'ERR_BRIDGE_STALE', QUOTA: 'ERR_BRIDGE_QUOTA', FORMAT: 'ERR_BRIDGE_FORMAT',
   OOM: 'ERR_BRIDGE_REDIS_FULL', LOADING: 'ERR_BRIDGE_REDIS_LOADING', BUSY: 'ERR_BRIDGE_REDIS_BUSY', READONLY: 'ERR_BRIDGE_REDIS_READONLY',
   MISCONF: 'ERR_BRIDGE_REDIS_MISCONF', NOREPLICAS: 'ERR_BRIDGE_REDIS_NOREPLICAS', NOSCRIPT: 'ERR_BRIDGE_SCRIPT_UNKNOWN',
   CLUSTERDOWN: 'ERR_BRIDGE_REDIS_CLUSTER', MASTERDOWN: 'ERR_BRIDGE_REDIS_CLUSTER', TRYAGAIN: 'ERR_BRIDGE_REDIS_CLUSTER',

@@ -13,6 +13,10 @@ export interface DataPlaneOptions {
   readonly durabilityReplicas: number
   /** Messages that the queue of a session holds; beyond it the oldest goes. */
   readonly queueMessagesMax: number
+  /** The same in bytes. */
+  readonly queueBytesMax: number
+  /** Sessions in the cluster: a new one that outlives its connection is refused beyond it. */
+  readonly sessionsMax: number
   readonly onError: (error: Error) => void
   /** Where whoever waits for Redis is written down. */
   readonly waits?: Waits | undefined

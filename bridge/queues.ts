@@ -30,6 +30,8 @@ export interface QueueEvents {
 export interface QueueLimits {
   /** Messages that a queue holds. */
   readonly queueMax: number
+  /** Bytes that it holds. */
+  readonly queueBytesMax: number
   /** How long messages wait for a session that is not there. */
   readonly waitMs: number
 }
@@ -93,9 +95,8 @@ class Partition {
   readonly #keys: Keys
   readonly #number: number
   readonly #nodeId: string
-  readonly #queueMax: number
+  readonly #limits: QueueLimits
   readonly #clock: Clock
-  readonly #waitMs: number
   readonly #events: QueueEvents
   #batches: Batch[] = []
   #last = 0
@@ -105,14 +106,13 @@ class Partition {
   #scheduled = false
   closed = false
 
-  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, { queueMax, waitMs }: QueueLimits, clock: Clock, events: QueueEvents) {
+  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, limits: QueueLimits, clock: Clock, events: QueueEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#number = number
     this.#nodeId = nodeId
-    this.#queueMax = queueMax
+    this.#limits = limits
     this.#clock = clock
-    this.#waitMs = waitMs
     this.#events = events
   }
 
@@ -174,9 +174,10 @@ class Partition {
   /** Until it is stored. The number is the same in each attempt, so that a second one changes nothing. */
   #call(keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<[number, ...(Buffer | null)[]]> {
     this.#last++
+    const { queueMax, queueBytesMax, waitMs } = this.#limits
     const append = async (): Promise<[number, ...(Buffer | null)[]]> => {
       if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-      return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, `${this.#last}-${this.#writer}`, this.#queueMax, this.#waitMs, ...argv]) as [number, ...(Buffer | null)[]]
+      return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, `${this.#last}-${this.#writer}`, queueMax, queueBytesMax, waitMs, ...argv]) as [number, ...(Buffer | null)[]]
     }
     return retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
   }

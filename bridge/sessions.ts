@@ -10,6 +10,7 @@ import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import { isSid, partitionOf, partitions, shardOf, type Keys } from './keys.ts'
 import { expiryFrom, type Message } from './message.ts'
+import type { DataPlaneOptions } from './options.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { InFlightEntry, Session, SessionRequest } from './session.ts'
@@ -71,6 +72,8 @@ export class Sessions {
   readonly #nodeId: () => string
   readonly #events: SessionEvents
   readonly #forgetMs: number
+  /** In each partition. */
+  readonly #sessionsMax: number
   readonly #clock: Clock
   /** sid → session of a client that is connected here. */
   readonly #own = new Map<string, Session>()
@@ -78,11 +81,12 @@ export class Sessions {
   #sweeping: NodeJS.Timeout | undefined
   #claims = 0
 
-  constructor(redis: Redis, keys: Keys, nodeId: () => string, leaseMs: number, clock: Clock, events: SessionEvents) {
+  constructor(redis: Redis, keys: Keys, nodeId: () => string, { leaseMs, sessionsMax }: Pick<DataPlaneOptions, 'leaseMs' | 'sessionsMax'>, clock: Clock, events: SessionEvents) {
     this.#redis = redis
     this.#keys = keys
     this.#nodeId = nodeId
     this.#forgetMs = forgetLeases * leaseMs
+    this.#sessionsMax = Math.ceil(sessionsMax / partitions)
     this.#clock = clock
     this.#events = events
     this.subscriptions = new Subscriptions(redis, keys, events)
@@ -115,7 +119,7 @@ export class Sessions {
    * PUBLISH of QoS ≥ 1 catches up with before it is acknowledged.
    * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown out there
    * @param givenUp settles when nobody waits for it any more
-   * @throws BridgeError ERR_BRIDGE_CLOSED when it has; why Redis cannot, when as many as may wait for it
+   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED when it has; why Redis cannot, when as many as may wait for it
    */
   async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp?: Promise<void>): Promise<Session> {
     const partition = shardOf(request.clientId, partitions)
@@ -134,7 +138,7 @@ export class Sessions {
         try {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
-            request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim,
+            request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim, this.#sessionsMax,
           ], whenFull) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, claim, known, reply, before)

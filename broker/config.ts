@@ -123,6 +123,8 @@ export const options = {
   leaseMs: { schema: whole(3_000, dayMs).default(limits.leaseMs), about: 'time without a sign of life after which the others may declare this node dead; the same on every node', shape: 'ms', hint: 'Use a number of milliseconds, from 3000 to 86400000' },
   durabilityReplicas: { schema: whole(0, 100).default(0), about: 'replicas of Redis that must have a message before it is acknowledged (WAIT); with 0 a failover may lose what was acknowledged just before it; the same on every node', shape: 'count', hint: 'Use a whole number: at least as many as may be promoted, or 0' },
   queueMessagesMax: { schema: whole(1, 1_000_000_000).default(limits.queueMessagesMax), about: 'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
+  queueBytesMax: { schema: whole(1, 2 ** 40).default(limits.queueBytesMax), about: 'bytes that wait for such a session; beyond it the oldest message goes; the same on every node', shape: 'bytes', hint: 'Use a whole number, 1 or more' },
+  sessionsMax: { schema: whole(1, 2 ** 32).default(limits.sessionsMax), about: 'sessions in the cluster; a new one that outlives its connection is refused beyond it; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
   sessionExpirySecondsMax: { schema: whole(1, 0xfffffffe).default(limits.sessionExpirySecondsMax), about: 'longest time that a session outlives its connection, in seconds; who asks for more gets this; the same on every node', shape: 's', hint: 'Use a number of seconds, from 1 to 4294967294' },
   clientIdBytesMax: { schema: whole(23, 65_535).default(limits.clientIdBytesMax), about: 'longest Client Identifier, in bytes', shape: 'bytes', hint: 'Use a number from 23 to 65535' },
   connectBytesMax: { schema: whole(1_024, 268_435_455).default(limits.connectBytesMax), about: 'largest CONNECT packet accepted, in bytes', shape: 'bytes', hint: 'Use a number from 1024 to 268435455' },
@@ -252,7 +254,8 @@ export function redisUrlWithPassword(config: Config): string {
 /** What the bridge is told of a configuration. */
 export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'name' | 'onError'> => ({
   redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
-  claimsWaitingMax: config.claimsWaitingMax, queueMessagesMax: config.queueMessagesMax, durabilityReplicas: config.durabilityReplicas,
+  claimsWaitingMax: config.claimsWaitingMax, queueMessagesMax: config.queueMessagesMax, queueBytesMax: config.queueBytesMax,
+  sessionsMax: config.sessionsMax, durabilityReplicas: config.durabilityReplicas,
 })
 
 /** The configuration as YAML, secrets hidden: what `aedes-cluster check` prints. */

@@ -1,7 +1,7 @@
 // Between the data plane and the connections: what a connection publishes goes out through the data plane, what the data
 // plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
 // State: the subscriptions and sessions of this node's connections; gone with it.
-import { diagnostics, isExpired, RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
+import { BridgeError, diagnostics, isExpired, RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { Config } from './config.ts'
 import type { DropCause } from './connection-host.ts'
@@ -12,6 +12,7 @@ import { Holdings } from './delivery/holdings.ts'
 import { SubscriptionBounds, type FilterRefusal } from './delivery/subscription-bounds.ts'
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
+import { ReasonCode } from './reason-codes.ts'
 import type { RefusalCause } from './refusals.ts'
 
 /** Replays of one connection under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
@@ -256,11 +257,20 @@ export class Dispatch implements EngineHost, Receiver {
     connection.session = await withinDeadline(this.config.claimTimeoutMs,
       (abandoned, givenUp) => this.#plane.sessions.claim(request, () => connection.isClosed || abandoned(), givenUp),
       (session) => this.#release(session, Promise.resolve(), true)) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
+      .catch((error: unknown) => this.#notClaimed(connection, error as Error))
     connection.lasting = request.expirySeconds !== 0
     const { session } = connection
     if (connection.isClosed) this.released(connection, false) // it left while we asked
     else if (this.#plane.sessions.own(session.sid) !== session) connection.takenOver() // taken over while its claim was being journaled: nobody knew it by its session yet
     else this.#bySid.set(session.sid, connection)
+  }
+
+  #notClaimed(connection: Connection, error: Error): never {
+    if (error.cause instanceof BridgeError && error.cause.code === 'ERR_BRIDGE_QUOTA') {
+      this.refused('sessions')
+      connection.refuse(ReasonCode.quotaExceeded)
+    }
+    throw error
   }
 
   released(connection: Connection, farewell: boolean): void {
@@ -270,7 +280,7 @@ export class Dispatch implements EngineHost, Receiver {
     connection.session = undefined
     if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
     const { sessionExpiryInterval, version } = connection.client
-    const expiry = version === 5 && sessionExpiryInterval !== undefined ? (sessionExpiryInterval >= 0xffffffff ? -1 : sessionExpiryInterval) : undefined
+    const expiry = version === 5 && sessionExpiryInterval !== undefined ? Math.min(sessionExpiryInterval, this.config.sessionExpirySecondsMax) : undefined
     // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
     this.#release(session, connection.published(), farewell, expiry)
   }

@@ -41,6 +41,10 @@ export const limits = {
   leaseMs: 15_000,
   /** Messages that wait in the queue of a session; beyond it the oldest goes, and is counted. */
   queueMessagesMax: 100_000,
+  /** The same in bytes: that many small messages fit in, and some large ones. */
+  queueBytesMax: 64 * 1024 * 1024,
+  /** Sessions in the cluster; one more that outlives its connection is refused with 0x97. */
+  sessionsMax: 2_000_000,
   /** What a node holds for its clients as a whole, bytes: incomplete packets, publishes that are not stored, what waits to be read. */
   clientBytesMax: 512 * 1024 * 1024,
   /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum. */

@@ -3,14 +3,15 @@
 -- number: sending one again is harmless. A QoS 2 message that was applied before is left out, whoever sends it again. A session that is not there
 -- may have ended, or Redis lost it and its owner is about to write it down again: its messages wait for that, for a while.
 -- KEYS   appended owners published due, then the queue of each session
--- ARGV   nodeId, batch (number-writer), messages a queue holds, how long messages wait for a session that is not there (ms), count of
---        messages, then of each: body, publisher's sid ("" unless QoS 2, "=": the message before for sessions of another QoS), n, then of
+-- ARGV   nodeId, batch (number-writer), messages a queue holds, bytes that it holds (the last message may exceed them), how long
+--        messages wait for a session that is not there (ms), count of messages, then of each: body, publisher's sid ("" unless QoS 2, "=": the message before for sessions of another QoS), n, then of
 --        each session: sid, count, indexes of its messages from 1 …
 -- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, "?" it was found missing before, false now … }
 -- FAILS  FENCED: the node was declared dead · ORDER batch after last
--- COST   O(messages × sessions)
+-- COST   O(messages × sessions), and for large messages O(pieces of 8 KB that the queue lies in)
 local appendedKey, ownersKey, publishedKey, dueKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local nodeId, batch, max, waitMs, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local nodeId, batch, max, bytesMax = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local waitMs, count = tonumber(ARGV[5]), tonumber(ARGV[6])
 local firstQueue = 5
 
 local stored = redis.call('HGET', appendedKey, nodeId)
@@ -31,7 +32,7 @@ local now = time[1] * 1000000 + time[2]
 
 -- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (ATTACKS 13). Numbers follow the clock:
 -- one that is far ahead of it is damaged.
-local bodies, applied, at = {}, {}, 6
+local bodies, applied, at = {}, {}, 7
 for i = 1, count do
   local body, publisher, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   at = at + 3
@@ -45,16 +46,22 @@ for i = 1, count do
   end
 end
 
-local sids, lists = {}, {}
+-- What is no larger than this is bounded by the number of messages.
+local smallMax = bytesMax / max
+local sids, lists, largest = {}, {}, {}
 for k = firstQueue, #KEYS do
   local total = tonumber(ARGV[at + 1])
   sids[#sids + 1] = ARGV[at]
-  local items = {}
+  local items, longest = {}, 0
   for i = 1, total do
     local body = bodies[tonumber(ARGV[at + 1 + i])]
-    if body then items[#items + 1] = body end
+    if body then
+      items[#items + 1] = body
+      longest = math.max(longest, #body)
+    end
   end
   lists[#lists + 1] = items
+  largest[#largest + 1] = longest
   at = at + 2 + total
 end
 local reply, dropped = {}, 0
@@ -73,6 +80,13 @@ if not again then
       if over > 0 then
         redis.call('LPOP', queueKey, over)
         dropped = dropped + over
+      end
+      if largest[i] > smallMax then
+        local excess = (redis.call('MEMORY', 'USAGE', queueKey, 'SAMPLES', 0) or 0) - bytesMax
+        while excess > 0 and redis.call('LLEN', queueKey) > 1 do
+          excess = excess - #redis.call('LPOP', queueKey)
+          dropped = dropped + 1
+        end
       end
     end
   end

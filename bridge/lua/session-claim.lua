@@ -3,24 +3,29 @@
 -- full only for a client that has a session: it takes what fills Redis (scripts.ts).
 -- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
---        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again
+--        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
+--        sessions that the partition holds
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "" }
 --        of an ended session the subscriptions are those of the one that ended, to be forgotten
--- FAILS  STALE sid: the client has another session than the caller knew · FENCED: the node was declared dead
+-- FAILS  STALE sid: the client has another session than the caller knew · FENCED: the node was declared dead · QUOTA: there are as
+--        many sessions as there may be, and this one would be a further one that outlives its connection
 -- COST   O(subscriptions + in flight), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
-local forgetMs, claim = tonumber(ARGV[9]), ARGV[10]
+local forgetMs, claim, sessionsMax = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 local current = redis.call('HGET', clientsKey, clientId) or ''
 -- No session of this partition has such an identifier: damaged, as if there were none.
 if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(current, '^[%w_-]+$') then current = '' end
 if current ~= known then return redis.error_reply('STALE ' .. current) end
+if known == '' and expiry ~= '0' and redis.call('HLEN', clientsKey) >= sessionsMax then
+  return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
+end
 -- Every key is read before one is written: of a wrong type it fails here.
 for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end
 redis.call('ZCARD', dueKey)

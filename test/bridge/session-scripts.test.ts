@@ -25,20 +25,22 @@ const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wil
 
 interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; subscriptions: string[]; inFlight: string[]; incoming: string[]; n: string; pending: string; owner: string }
 let claims = 0
-async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0, number = ++claims, whenFull = false } = {}): Promise<Claim> {
+async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0, number = ++claims, most = 1_000, whenFull = false } = {}): Promise<Claim> {
   const reply = text(await run('session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
-    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number], whenFull)) as never[]
+    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number, most], whenFull)) as never[]
   const [sid, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
   return { sid: sid!, epoch: epoch!, present: present!, before: before!, willDue: willDue!, subscriptions: subscriptions!, inFlight: inFlight!, incoming: incoming!, n: n!, pending: pending!, owner: `${node} ${String(epoch)}` }
 }
+const claimOf = (clientId: string, fresh: string, expiry: number, most: number): Promise<unknown> =>
+  run('session-claim', [...whole(fresh), keys.session(fresh, 'session'), ...of('appended')], [clientId, '', fresh, 'a@1', '0', expiry, '', 0, forgetMs, ++claims, most])
 const release = async (sid: string, owner: string, { farewell = true, expiry = '' } = {}): Promise<unknown> => text(await run('session-release', whole(sid), [sid, owner, farewell ? '1' : '0', expiry, forgetMs]))
 const expire = async (sid: string): Promise<unknown> => text(await run('session-expire', whole(sid), [sid, forgetMs]))
 const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> => run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
 const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
   text(await run('session-serve', [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')], [sid, owner, 0, ...argv]))
-const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100): Promise<unknown> =>
+const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100, bytesMax = 1_000_000): Promise<unknown> =>
   text(await run('queue-append', [...of('appended', 'owners', 'published', 'due'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
-    [node, batch, max, forgetMs, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
+    [node, batch, max, bytesMax, forgetMs, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
 const writeDown = (clientId: string, sid: string, owner: string, ...subscriptions: string[]): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming')],
   [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, 0, 0, ...subscriptions])
 const forgetMs = 60_000
@@ -247,6 +249,16 @@ test('session-adopt: whole and for good, called twice too; the loser ends with t
   expect(await redis.zrange(due, 0, -1, 'WITHSCORES')).toEqual(['e:3second', '0'])
 })
 
+test('as many sessions as a partition may hold: one more that outlives its connection is refused, others are not', async () => {
+  const first = await claim('a@1', '', '3s', { most: 1 })
+  const { code } = await claimOf('other', '3t', -1, 1).catch((error: unknown) => error as { code: string }) as { code: string }
+  expect(code).toBe('ERR_BRIDGE_QUOTA')
+  expect(await redis.hlen(keys.partition(3, 'clients'))).toBe(1)
+  await claimOf('other', '3t', 0, 1) // ends with its connection
+  expect((await claim('b@1', '3s', '3u', { most: 1 })).sid).toBe(first.sid) // what is there may come again
+  expect((await claim('b@1', '3s', '3v', { most: 1, clean: true })).sid).toBe('3v') // and take its own place
+})
+
 describe('queue-append and session-serve', () => {
   test('once and in order; DUP is success, ORDER and FENCED store nothing; a full queue drops its oldest', async () => {
     const { owner } = await claim('a@1', '', '3s')
@@ -256,6 +268,25 @@ describe('queue-append and session-serve', () => {
     await fails('ERR_BRIDGE_FENCED', append('dead@1', 1, [['x', '', 0]], { '3s': [1] }))
     expect(await append('b@1', 2, [['3', '', 0]], { '3s': [1] }, 2)).toEqual([1, owner])
     expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['2', '3'])
+  })
+
+  test('a queue holds so many bytes: the oldest goes for a large one, the last one stays, small ones are bounded by number', async () => {
+    await claim('a@1', '', '3s')
+    const queue = keys.session('3s', 'queue')
+    let batch = 0
+    const put = (...bodies: string[]): Promise<unknown> => append('b@1', ++batch, bodies.map((body) => [body, '', 0]), { '3s': bodies.map((_, i) => i + 1) }, 100, 100_000)
+    await put('small', 'x'.repeat(500), 'y'.repeat(900))
+    for (const letter of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l']) await put(letter.repeat(10_000))
+    const left = await redis.lrange(queue, 0, -1)
+    expect(left.length).toBeGreaterThan(5)
+    expect(left.map((body) => body[0]).join('')).toBe('abcdefghijkl'.slice(-left.length)) // the oldest went, whatever its size
+    expect(await redis.memory('USAGE', queue)).toBeLessThanOrEqual(110_000)
+    expect(((await put('z'.repeat(300_000))) as number[])[0]).toBe(left.length)
+    expect(await redis.llen(queue)).toBe(1)
+    for (let n = 0; n < 10; n++) await put(...Array<string>(9).fill('tiny'))
+    expect(await redis.llen(queue)).toBe(91) // the large one is over the bound, and nobody looks until another large one comes
+    await put('a'.repeat(2_000))
+    expect(await redis.llen(queue)).toBe(91)
   })
 
   test('for a session that is not there messages wait, for a while: it is told once, then they go with it, or it is written down again', async () => {
@@ -426,7 +457,7 @@ test.each(names)('%s: documented, and every key declared, in the key table and i
   const source = readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
   expect(source).toMatch(/^#!lua.*\n-- [A-Z]/)
   for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST']) expect(source, part).toMatch(new RegExp(`^-- ${part} `, 'm'))
-  for (const [, key] of source.matchAll(/redis\.call\('(?!TIME)\w+', ?([^,)]+)/g)) expect(key!.trim(), name).toMatch(/Key$/)
+  for (const [, key] of source.matchAll(/redis\.call\('(?:MEMORY', 'USAGE|(?!TIME|MEMORY)\w+)', ?([^,)]+)/g)) expect(key!.trim(), name).toMatch(/Key$/)
   const used = calls.filter((call) => call.name === name)
   expect(used.length).toBeGreaterThan(0)
   const patterns = Object.values(keyTable).map(({ key }) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace('<tag>', 's\\d+').replace('<noun and the rest>', '.*').replace('<sid>', '[0-9a-f][\\w-]+').replace(/<node id>/, '[^{}:]+')}$`))

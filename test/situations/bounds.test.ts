@@ -134,3 +134,44 @@ situation('more than a bound allows', (place) => {
     await expect.poll(async () => (await place.wire('at-last')).connack.reasonCode).toBe(0)
   })
 }, { ours: 'the bounds are options of ours', argv })
+
+const lasting = (version: Version) => ({ version, clean: false, ...version === 5 && { properties: { sessionExpiryInterval: 100 } } })
+
+situation('more sessions, and more for one of them, than a cluster holds', (place) => {
+  test('a new session is refused, 0x97 or 3; who has one resumes it, and who needs none is served', async () => {
+    const open: string[] = []
+    for (let n = 0; n < 20; n++) {
+      const version = n % 2 === 0 ? 5 : 4
+      const client = await (n < 10 ? place.wire : place.wireThere)(`sleeper-${n}`, lasting(version))
+      const { reasonCode, returnCode } = client.connack
+      if ((reasonCode ?? returnCode) === 0) open.push(`sleeper-${n}`)
+      else expect(version === 5 ? reasonCode : returnCode).toBe(version === 5 ? 0x97 : 3)
+      client.socket.destroy()
+    }
+    expect(open.length).toBeGreaterThan(0)
+    expect(open.length).toBeLessThanOrEqual(16) // one for each of 16 partitions
+    for (const name of open) expect((await place.wireThere(name, lasting(5))).connack).toMatchObject({ reasonCode: 0, sessionPresent: true })
+    expect((await place.wire('sleeper-of-no-session')).connack.reasonCode).toBe(0)
+  })
+
+  test('of large messages for a session that is away the newest are kept', async () => {
+    let sleeper
+    let name
+    for (let n = 0; sleeper === undefined; n++) { // one for which there is room
+      const client = await place.wire(name = `large-${n}`, lasting(4))
+      if (client.connack.returnCode === 0) sleeper = client
+    }
+    await sleeper.subscribe('large/#')
+    sleeper.socket.destroy()
+    await sleeper.closed
+    const publisher = await place.connectThere('large-publisher')
+    for (let n = 0; n < 30; n++) await publisher.publish(`large/${n}`, Buffer.alloc(20_000), { qos: 1 })
+    const again = await place.wireThere(name!, lasting(4))
+    const topics: string[] = []
+    for (const packet of await again.settled()) if (packet.cmd === 'publish') topics.push(packet.topic)
+    while (topics.at(-1) !== 'large/29') topics.push((await again.next('publish')).topic)
+    expect(topics.length).toBeGreaterThan(5)
+    expect(topics.length).toBeLessThan(11)
+    expect(topics).toEqual(Array.from({ length: topics.length }, (_, i) => `large/${30 - topics.length + i}`))
+  })
+}, { ours: 'the bounds are options of ours', argv: ['--sessions-max', '16', '--queue-bytes-max', '200000'] })
