@@ -138,7 +138,7 @@ export class DataPlane {
   static async start(options: DataPlaneOptions, receiver: Receiver, ended?: AbortSignal): Promise<DataPlane> {
     const connections = connectAll({ url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, waits: options.waits }, blockMs, options.durabilityReplicas)
     connections.redis.on('ready', () => { loadScripts(connections.redis).catch(options.onError) })
-    const membership = new Membership(connections.control, new Keys(options.prefix), options.name, options.leaseMs)
+    const membership = new Membership(connections.control, new Keys(options.prefix), options.name, options.leaseMs, options.settings)
     const disconnect = (): void => { for (const connection of Object.values(connections) as Redis[]) connection.disconnect() }
     const leave = (): void => void membership.leave(leaveMs).finally(disconnect)
     ended?.addEventListener('abort', leave)

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
+import type { SharedSettings } from './advice.ts'
 import { Clock } from './clock.ts'
 import { encodeJournalEntry, recordVersions } from './codec.ts'
 import { mendDamage, nameDamage } from './damage.ts'
@@ -97,6 +98,7 @@ export class Membership {
   readonly #keys: Keys
   readonly #name: string
   readonly #leaseMs: number
+  readonly #settings: SharedSettings
   #events: MembershipEvents | undefined
   #timer: NodeJS.Timeout | undefined
   #info = ''
@@ -113,11 +115,12 @@ export class Membership {
   nodeId = ''
   generation: Buffer = Buffer.alloc(0)
 
-  constructor(redis: Redis, keys: Keys, name: string, leaseMs: number) {
+  constructor(redis: Redis, keys: Keys, name: string, leaseMs: number, settings: SharedSettings = {}) {
     this.#redis = redis
     this.#keys = keys
     this.#name = name
     this.#leaseMs = leaseMs
+    this.#settings = settings
   }
 
   #bus(...nouns: Parameters<Keys['bus']>[0][]): string[] {
@@ -146,7 +149,7 @@ export class Membership {
   }
 
   async #register(replace: boolean): Promise<void> {
-    this.#info = JSON.stringify(thisProcess())
+    this.#info = JSON.stringify({ ...thisProcess(), settings: this.#settings })
     const argv = [this.#name, this.#info, this.#leaseMs, replace ? '1' : '0', randomBytes(16), format, recordVersions.min, recordVersions.max]
     const reply = await retrying(this.#redis, () => this.#timed('node-join', ['generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'],
       argv, 3)) as [Buffer, Buffer, Buffer, Buffer, number]

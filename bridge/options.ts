@@ -1,4 +1,5 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
+import type { SharedSettings } from './advice.ts'
 import type { Message } from './message.ts'
 import type { Session } from './session.ts'
 import type { Waits } from './waits.ts'
@@ -17,6 +18,8 @@ export interface DataPlaneOptions {
   readonly queueBytesMax: number
   /** Sessions in the cluster: a new one that outlives its connection is refused beyond it. */
   readonly sessionsMax: number
+  /** Settings that must be the same on every node, by the name of their option: written beside the node, for the next one to compare. */
+  readonly settings?: SharedSettings
   readonly onError: (error: Error) => void
   /** Where whoever waits for Redis is written down. */
   readonly waits?: Waits | undefined

@@ -10,6 +10,7 @@ import { lookAgain, mastersOf, type Redis } from './redis.ts'
 
 /** The scripts by name and how many keys each has; the table in bridge/README.md is checked against it. */
 export const scriptTable = {
+  rights: { keys: 1, meaning: 'which of our commands Redis refuses this user' },
   probe: { keys: 1, meaning: 'writes and removes a key: whether Redis stores' },
   'node-join': { keys: 7, meaning: 'registers a boot of a node' },
   'node-rejoin': { keys: 7, meaning: 'registers a living boot again after Redis lost its data' },

@@ -112,7 +112,7 @@ export const options = {
   },
   packetBytesMax: {
     schema: whole(1024, 268_435_455).default(limits.packetBytesMax),
-    about: 'largest MQTT packet accepted, in bytes', shape: 'bytes', hint: 'Use a number from 1024 to 268435455',
+    about: 'largest MQTT packet accepted, in bytes; the same on every node', shape: 'bytes', hint: 'Use a number from 1024 to 268435455',
   },
   connectTimeoutMs: { schema: positiveMs.default(limits.connectTimeoutMs), about: 'time a new connection has to send its CONNECT', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
   claimTimeoutMs: { schema: positiveMs.default(limits.claimTimeoutMs), about: 'time that a CONNECT waits for its session while Redis is away; then the client is told to come again (0x88, or 3)', shape: 'ms', hint: 'Use a number of milliseconds, from 1 to 86400000' },
@@ -251,11 +251,15 @@ export function redisUrlWithPassword(config: Config): string {
   return withRedisPassword(config.redis, readText(config.redisPasswordFile, sourceOf(config, 'redisPasswordFile'), true).split('\n')[0]!.trim())
 }
 
+/** Options that must be the same on every node, as their table says. */
+const sameOnEveryNode = ['packetBytesMax', 'leaseMs', 'durabilityReplicas', 'queueMessagesMax', 'queueBytesMax', 'sessionsMax', 'sessionExpirySecondsMax', 'sysEvents'] as const satisfies readonly OptionName[]
+
 /** What the bridge is told of a configuration. */
 export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'name' | 'onError'> => ({
   redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
   claimsWaitingMax: config.claimsWaitingMax, queueMessagesMax: config.queueMessagesMax, queueBytesMax: config.queueBytesMax,
   sessionsMax: config.sessionsMax, durabilityReplicas: config.durabilityReplicas,
+  settings: Object.fromEntries(sameOnEveryNode.map((name) => [name, config[name]])),
 })
 
 /** The configuration as YAML, secrets hidden: what `aedes-cluster check` prints. */

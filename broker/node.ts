@@ -104,6 +104,7 @@ export class Node {
     const boot = await this.#join(bridge)
     if (this.#state !== 'starting') return void await Promise.all([boot.engine.close(), boot.plane.close()])
     this.#boot = boot
+    for (const line of await bridge.advice(boot.plane)) this.#log.warn({}, line)
     const told = isTold(this.config)
     bridge.emitter.on('$SYS/#', (topic, payload) => { if (told(topic)) this.#boot?.dispatch.deliver(systemMessage(topic, payload)) })
     await this.#open()

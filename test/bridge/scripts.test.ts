@@ -408,6 +408,12 @@ test('probe: leaves nothing behind, twice, and fails where nothing can be stored
   await fails('ERR_BRIDGE_REDIS_FULL', run('probe', bus('probe'), [])).finally(() => redis.config('SET', 'maxmemory', '0'))
 })
 
+test('rights: which commands the user is refused', async () => {
+  expect(await run('rights', bus('probe'), [])).toEqual([])
+  await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')
+  expect((await run('rights', bus('probe'), []).finally(() => redis.call('ACL', 'SETUSER', 'default', '+@all')) as Buffer[]).map(String)).toEqual(['XADD', 'TIME'])
+})
+
 describe('what a script is', () => {
   const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => typeof scriptTable[name].keys === 'number' && !/^(session|queue|will|due)-/.test(name)) // those: session-scripts.test.ts
   const source = (name: ScriptName): string => readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')

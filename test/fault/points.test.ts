@@ -16,7 +16,7 @@ const nowhere: FaultPoint = { script: '', when: 'before' }
 
 /** Which node comes to a point: any, one that starts or else who buries its last boot first, or the one that looks for what is due. */
 type Where = 'any' | 'start' | 'sweeper'
-const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'key-aside'>, Where> = { // those: import.test.ts, below, damage.test.ts; `probe` changes nothing
+const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside'>, Where> = { // those: import.test.ts, below, damage.test.ts; `probe` and `rights` change nothing
   'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any', 'journal-mend': 'start',
   'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
   'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-check': 'any', 'session-expire': 'sweeper',

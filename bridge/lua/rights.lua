@@ -1,0 +1,22 @@
+#!lua flags=no-writes
+-- Which of our commands this user of Redis may not run under our prefix: asked at start, so that it is known before it is needed.
+-- KEYS   probe
+-- ARGV   none
+-- REPLY  the commands that are refused
+-- COST   O(1)
+local probeKey = KEYS[1]
+local denied = {}
+local function check(command, ...)
+  if not redis.acl_check_cmd(command, ...) then denied[#denied + 1] = command end
+end
+for _, command in ipairs({ 'GET', 'MGET', 'DEL', 'UNLINK', 'EXISTS', 'INCR', 'HGETALL', 'HKEYS', 'HVALS', 'LLEN', 'HLEN', 'XLEN',
+  'SCARD', 'ZCARD', 'TYPE', 'SMEMBERS' }) do check(command, probeKey) end
+for _, command in ipairs({ 'HGET', 'HMGET', 'HDEL', 'HEXISTS', 'HSCAN', 'LPOP', 'RPUSH', 'SET', 'SADD', 'SREM', 'SISMEMBER', 'ZREM', 'ZSCORE', 'EXPIRE' }) do
+  check(command, probeKey, '1')
+end
+check('RENAME', probeKey, probeKey)
+for _, command in ipairs({ 'HSET', 'HSETNX', 'HINCRBY', 'ZADD', 'ZRANGE', 'XRANGE', 'XREVRANGE', 'XTRIM' }) do check(command, probeKey, '1', '1') end
+check('XADD', probeKey, '*', 'a', 'b')
+check('XREAD', 'STREAMS', probeKey, '0')
+check('TIME')
+return denied

@@ -1,0 +1,49 @@
+// What a node says of a Redis and of neighbours that work, but not as they should: a line each at start, with what to do. It starts
+// all the same, also at a Redis that tells nothing.
+import { readdirSync, readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { openClient } from '../bridge/planes.ts'
+import { options } from '../../broker/config.ts'
+import { startCluster, TestNode } from '../support/cluster.ts'
+import { startRedis } from '../support/redis.ts'
+
+const warnings = (node: TestNode): string[] => node.log.split('\n').filter((line) => line !== '')
+  .map((line) => JSON.parse(line) as { level: string; msg: string }).filter(({ level }) => level === 'warn').map(({ msg }) => msg)
+
+test('a Redis that forgets, one that evicts, and rights that are missing: a line each', async () => {
+  await using redis = await startRedis('--appendonly', 'no', '--maxmemory-policy', 'allkeys-lru')
+  using client = openClient(redis)
+  await client.call('ACL', 'SETUSER', 'default', '-lpop', '-xtrim')
+  await using cluster = await startCluster({ nodes: 1, redis })
+  await expect.poll(() => warnings(cluster.node(0))).toEqual([
+    expect.stringMatching(/append-only file.*appendonly yes/), expect.stringMatching(/allkeys-lru.*noeviction/), expect.stringMatching(/LPOP, XTRIM.*\+lpop \+xtrim/),
+  ])
+})
+
+test('settings that differ between nodes: the one that joins says which, and with whom', async () => {
+  await using cluster = await startCluster({ nodes: 1 })
+  expect(warnings(cluster.node(0))).toEqual([])
+  await using late = new TestNode('late', ['--redis', cluster.redis.url, '--prefix', 'test', '--lease-ms', '5000', '--queue-messages-max', '7'])
+  await late.start()
+  await expect.poll(() => warnings(late).sort()).toEqual(['leaseMs is 5000 here and 15000 on node a. Give every node the same', 'queueMessagesMax is 7 here and 100000 on node a. Give every node the same'])
+  await late.stop()
+})
+
+test('a Redis that tells nothing is served, and nothing is said', async () => {
+  await using redis = await startRedis()
+  using client = openClient(redis)
+  await client.call('ACL', 'SETUSER', 'default', '-config', '-info', '-acl')
+  await using cluster = await startCluster({ nodes: 1, redis })
+  await cluster.node(0).publish('t', 'served')
+  expect(cluster.node(0).log.split('\n').filter((line) => line.includes('"level":"warn"'))).toEqual([])
+})
+
+test('every command of a script is among the rights that are asked for, every option that says so among the settings compared', () => {
+  const folder = new URL('../../bridge/lua/', import.meta.url)
+  const used = readdirSync(folder).flatMap((name) => [...readFileSync(new URL(name, folder), 'utf8').matchAll(/redis\.call\('([A-Z]+)'/g)].map(([, command]) => command!))
+  const asked = [...readFileSync(new URL('rights.lua', folder), 'utf8').matchAll(/'([A-Z]{3,})'/g)].map(([, command]) => command!)
+  expect([...new Set(used)].filter((command) => !asked.includes(command))).toEqual([])
+  const shared = Object.entries(options).filter(([, { about }]) => about.includes('the same on every node')).map(([name]) => name).sort()
+  const compared = /const sameOnEveryNode = \[([^\]]*)\]/.exec(readFileSync(new URL('../../broker/config.ts', import.meta.url), 'utf8'))![1]!
+  expect([...compared.matchAll(/'(\w+)'/g)].map(([, name]) => name).sort()).toEqual(shared)
+})
