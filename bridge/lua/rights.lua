@@ -18,5 +18,6 @@ check('RENAME', probeKey, probeKey)
 for _, command in ipairs({ 'HSET', 'HSETNX', 'HINCRBY', 'ZADD', 'ZRANGE', 'XRANGE', 'XREVRANGE', 'XTRIM' }) do check(command, probeKey, '1', '1') end
 check('XADD', probeKey, '*', 'a', 'b')
 check('XREAD', 'STREAMS', probeKey, '0')
+check('MEMORY', 'USAGE', probeKey)
 check('TIME')
 return denied
