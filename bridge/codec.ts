@@ -183,12 +183,12 @@ export class MessagePacker {
     return this.#bytes
   }
 
-  /** flags(1) [expiry in cluster time(8) interval(4)] [publisher(2+n)] topic(2+n) [properties(4+n)] payload */
+  /** flags(1) [expiry in cluster time(8) interval(4)] [stamp(8): of what is retained and comes live] [publisher(2+n)] topic(2+n) [properties(4+n)] payload */
   add(message: Message): void {
     const { topic, payload, properties, expiresAt } = message
     const expires = expiresAt !== 0 || message.expirySeconds !== undefined
     const publisher = message.isWill === true ? message.publisher : undefined
-    const bytes = this.#room(5 + 1 + 12 + 2 + (publisher?.length ?? 0) * 3 + 2 + topic.length * 3 + 4 + (properties?.length ?? 0) + payload.length)
+    const bytes = this.#room(5 + 1 + 12 + 8 + 2 + (publisher?.length ?? 0) * 3 + 2 + topic.length * 3 + 4 + (properties?.length ?? 0) + payload.length)
     const start = this.#length
     bytes[start] = messageRecord
     bytes[start + 5] = message.qos | (message.retain ? flagRetain : 0) | (properties === undefined ? 0 : flagProperties) | (expires ? flagExpiry : 0) |
@@ -198,6 +198,7 @@ export class MessagePacker {
       at = bytes.writeDoubleBE(expiresAt === 0 ? 0 : this.#clock.toCluster(expiresAt), at)
       at = bytes.writeUInt32BE(message.expirySeconds ?? secondsLeft(expiresAt), at)
     }
+    if (message.retain && message.replay !== true) at = bytes.writeDoubleBE(message.stamp ?? 0, at)
     if (publisher !== undefined) at = writeText(bytes, publisher, at)
     at = writeText(bytes, topic, at)
     if (properties !== undefined) {
@@ -353,6 +354,12 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
     if ((expiry = expiryAt(bytes, at, clock)) === undefined) return undefined
     at += 12
   }
+  let stamp = 0
+  if ((flags & (flagRetain | flagReplay)) === flagRetain) {
+    if (at + 8 > end) return undefined
+    stamp = bytes.readDoubleBE(at)
+    at += 8
+  }
   let publisher: string | undefined
   if ((flags & flagWill) !== 0) {
     const publisherEnd = at + 2 + (at + 2 > end ? 0 : bytes.readUInt16BE(at))
@@ -382,13 +389,13 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
   return {
     topic, payload: bytes.subarray(at, end), qos: qos as 0 | 1 | 2, retain: (flags & flagRetain) !== 0, properties, expiresAt: expiry?.expiresAt ?? 0,
     expirySeconds: expiry?.expirySeconds, publisher, isWill: publisher === undefined ? undefined : true, origin: undefined,
-    replay: (flags & flagReplay) !== 0, frames: undefined,
+    replay: (flags & flagReplay) !== 0, stamp: stamp === 0 ? undefined : stamp, frames: undefined,
   }
 }
 
 /** One message as bytes of its own, no larger than needed. */
 export function packMessage(message: Message, clock: Clock): Buffer {
-  const packer = new MessagePacker(clock, 64 + Buffer.byteLength(message.topic) * 3 + (message.publisher?.length ?? 0) * 3 + (message.properties?.length ?? 0) + message.payload.length)
+  const packer = new MessagePacker(clock, 72 + Buffer.byteLength(message.topic) * 3 + (message.publisher?.length ?? 0) * 3 + (message.properties?.length ?? 0) + message.payload.length)
   packer.add(message)
   return packer.take()
 }

@@ -16,11 +16,12 @@ import { Keys } from './keys.ts'
 import { Links } from './links.ts'
 import { Membership } from './membership.ts'
 import type { Message } from './message.ts'
+import type { Stamps } from './moment.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
 import { OwnRoutes, type RouteChange } from './own-routes.ts'
 import { Queues } from './queues.ts'
 import { connectAll, type Connections, type Redis } from './redis.ts'
-import { Retained } from './retained.ts'
+import { Retained, type RetainedRead } from './retained.ts'
 import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
 import { SessionWriter, type SessionHolder } from './session-writer.ts'
@@ -99,7 +100,7 @@ export class DataPlane {
     })
     this.#links = new Links(this.#redis, this.#keys, membership.nodeId, clock, { onFenced: () => this.#onFenced(), onOut: (nodeId) => this.#dropNode(nodeId) })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
-    this.#retained = new Retained(this.#redis, this.#keys, membership, {
+    this.#retained = new Retained(connections, this.#keys, membership, {
       barrier: () => this.#journal.barrier(), append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence(),
     })
     this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options, clock, {
@@ -208,18 +209,28 @@ export class DataPlane {
     this.#routes.unsubscribed(filter, kind)
   }
 
-  /** The Retained Messages that `filter` matches, as of now or later: behind a barrier. */
-  async *retained(filter: string): AsyncGenerator<Message[]> {
+  /** Where what is subscribed by now stands among the Retained Messages, to be read before SUBACK. */
+  stamps(): Promise<Stamps> {
+    return this.#retained.stamps()
+  }
+
+  /** The topics that `filter` matches and that may have a Retained Message, as of now or later: behind a barrier. */
+  async topics(filter: string): Promise<Iterator<string>> {
     await this.#replays.pass()
-    yield* this.#retained.find(filter)
+    return this.#retained.topics(filter)
+  }
+
+  /** Which of these topics have a Retained Message now. */
+  haveRetained(topics: readonly string[]): Promise<string[]> {
+    return this.#retained.existing(topics)
   }
 
   /** Topics in the index of Retained Messages. */
   get retainedTopics(): number { return this.#retained.size }
 
-  /** The Retained Messages of these topics as they are now. */
-  retainedOf(topics: readonly string[]): Promise<Message[]> {
-    return this.#retained.read(topics)
+  /** The Retained Messages of these topics as they are now, as many as have room in `bytesMax`. */
+  retained(topics: readonly string[], bytesMax: number): Promise<RetainedRead> {
+    return this.#retained.read(topics, bytesMax)
   }
 
   #apply(nodeId: string, change: Change): void {
@@ -330,11 +341,6 @@ export class DataPlane {
   async keep(messages: readonly Message[]): Promise<void> {
     await this.#retained.store(messages)
     await this.#retained.tell(messages)
-  }
-
-  /** Puts a Retained Message into the queue of a session because of a SUBSCRIBE. */
-  replay(message: Message, sid: string, granted: number): Promise<void> {
-    return this.enqueue({ ...message, replay: true, packed: undefined, frames: undefined }, sid, granted)
   }
 
   /** A write of an owner was refused: true when the session is ours after all, because Redis lost its data and we wrote it down again. */

@@ -83,8 +83,8 @@ export class FanOut {
    * stored. The sessions of one message are never parted by a slice: its number, once noted, says that all of a partition have it.
    */
   async write(batch: readonly Message[], ahead: Handed | undefined): Promise<{ readonly stored: Promise<unknown> }> {
+    const told = this.#retained.tell(batch) // before they are handed on: it may change what a stamp says
     const { version, targets, stored, table: before } = ahead ?? await this.#hand(batch)
-    const told = this.#retained.tell(batch)
     if (told !== undefined) stored.add(told)
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {

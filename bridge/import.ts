@@ -255,7 +255,7 @@ class Import {
   async #keep(batch: readonly Message[]): Promise<void> {
     this.#options.onProgress(this.counts)
     if (this.#plane === undefined || batch.length === 0) return
-    const there = new Set((await this.#plane.retainedOf(batch.map(({ topic }) => topic))).map(({ topic }) => topic))
+    const there = new Set(await this.#plane.haveRetained(batch.map(({ topic }) => topic)))
     const missing = batch.filter(({ topic }) => !there.has(topic))
     await this.#plane.keep(missing)
     this.counts.retained.moved += missing.length

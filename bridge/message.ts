@@ -25,8 +25,10 @@ export interface Message {
   readonly isWill?: boolean | undefined
   /** The session of the connection that handed it in. Once that is taken, its client publishes elsewhere, and what this node still has of it comes too late. */
   readonly from?: { readonly isTaken: boolean } | undefined
-  /** A Retained Message because of a SUBSCRIBE, on its way through the session's queue: delivered with RETAIN 1 [MQTT-3.3.1-8]. */
+  /** A Retained Message because of a SUBSCRIBE: delivered with RETAIN 1 [MQTT-3.3.1-8]. */
   readonly replay?: boolean
+  /** With `retain`, once it is stored: under which stamp (moment.ts). Infinity: it comes live whatever a replay finds; undefined: too, and says nothing of others. */
+  stamp?: number | undefined
   /** Encoded frames of this message, by variant; filled by who encodes (broker/wire/publish.ts). */
   frames: unknown
   /** Its bytes as `packMessage` makes them, once somebody needed them. */

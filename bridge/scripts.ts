@@ -24,6 +24,7 @@ export const scriptTable = {
   'inbox-fence': { keys: 1, meaning: 'refuses what a dead node may still send' },
   'key-aside': { keys: 2, meaning: 'puts a key of a wrong type out of the way' },
   'retained-store': { keys: 4, meaning: 'sets and clears Retained Messages of one partition' },
+  'retained-read': { keys: 1, meaning: 'Retained Messages of one partition, as many as fit' },
   'retained-expire': { keys: 2, meaning: 'clears a Retained Message that has expired' },
   'session-claim': { keys: 11, alsoFull: true, meaning: 'makes a node the owner of a session: CONNECT' },
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },

@@ -2,7 +2,7 @@
 // Many sessions share one call per partition; one is under way, meanwhile the next one gathers (what a session wants is asked
 // for when the call is made). State: {s<n>}:queue, inflight, incoming; here which sessions have something to say.
 import type { Clock } from './clock.ts'
-import { unpackMessage, type Later } from './codec.ts'
+import { packMessage, unpackMessage, type Later } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import { partitionOf, partitions, type Keys } from './keys.ts'
@@ -21,9 +21,11 @@ export interface SessionWrites {
   readonly incoming: readonly (readonly [number, string])[]
   /** PUBREL came. */
   readonly released: readonly number[]
-  /** Free identifiers for messages out of the queue, and the order of the first. */
-  readonly free: readonly number[]
+  /** Messages that begin without having been queued, each under a free identifier; the first of them has `order`. */
+  readonly given: readonly (readonly [messageId: number, message: Message])[]
   readonly order: number
+  /** Free identifiers for messages out of the queue. */
+  readonly free: readonly number[]
   /** Bytes that there is room for. */
   readonly bytes: number
 }
@@ -56,7 +58,7 @@ function decode(bytes: Buffer, clock: Clock, sid: string): Message | Later | und
 }
 
 /** One by one: a client may release all its identifiers in one breath, and arguments of a call are bounded. */
-function pushList(argv: (string | number)[], list: readonly (string | number)[]): void {
+function pushList(argv: (string | number | Buffer)[], list: readonly (string | number | Buffer)[]): void {
   argv.push(list.length)
   for (const item of list) argv.push(item)
 }
@@ -102,12 +104,14 @@ class Partition {
 
   async #serve(call: readonly { holder: SessionHolder; writes: SessionWrites }[]): Promise<void> {
     const keys = [this.#keys.partition(this.#number, 'owners')]
-    const argv: (string | number)[] = []
+    const argv: (string | number | Buffer)[] = []
     for (const { holder: { session }, writes } of call) {
       for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const) keys.push(this.#keys.session(session.sid, noun))
       argv.push(session.sid, session.owner, session.n)
       for (const list of [writes.acknowledged, writes.received, writes.incoming.flat(), writes.released]) pushList(argv, list)
-      argv.push(writes.order, writes.bytes)
+      argv.push(writes.order)
+      pushList(argv, writes.given.flatMap(([messageId, message]) => [messageId, packMessage(message, this.#clock)]))
+      argv.push(writes.bytes)
       pushList(argv, writes.free)
     }
     const replies = await this.#call(keys, argv)
@@ -120,7 +124,7 @@ class Partition {
   }
 
   /** Until it is stored; the script changes nothing when it has run before. undefined: the bridge closes. */
-  async #call(keys: readonly string[], argv: readonly (string | number)[]): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
+  async #call(keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
     const serve = async (): Promise<(Buffer | [number, ...Buffer[]])[]> => {
       if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
       return await runScript(this.#redis, 'session-serve', keys, argv) as (Buffer | [number, ...Buffer[]])[]

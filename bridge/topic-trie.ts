@@ -72,7 +72,7 @@ export class TopicTrie<Value> {
     this.#size = 0
   }
 
-  /** The topics that `filter` matches, lazily: the caller may stop. Do not change the trie meanwhile. */
+  /** The topics that `filter` matches, lazily: the caller may stop, and what comes or goes meanwhile is given or not. */
   *match(filter: string): Generator<[topic: string, value: Value]> {
     if (!hasWildcard(filter)) {
       const level = this.#find(filter)
@@ -80,22 +80,30 @@ export class TopicTrie<Value> {
       return
     }
     const wanted = filter.split('/')
-    // Walked with a stack of its own: topics may have tens of thousands of levels.
-    const stack: { level: Level<Value>; at: number }[] = [{ level: this.#root, at: 0 }]
-    for (let step = stack.pop(); step !== undefined; step = stack.pop()) {
-      const { level, at } = step
+    // Walked with a stack of its own: topics may have tens of thousands of levels. It holds a place among the neighbours, not all of
+    // them: a level may have hundreds of thousands below it.
+    const stack: { levels: Iterator<Level<Value>>; at: number }[] = [{ levels: [this.#root].values(), at: 0 }]
+    for (let step = stack.at(-1); step !== undefined; step = stack.at(-1)) {
+      const { levels, at } = step
+      const { value: level } = levels.next() as IteratorResult<Level<Value>, undefined>
+      if (level === undefined) {
+        stack.pop()
+        continue
+      }
       const name = wanted[at]
-      if (at === wanted.length) {
-        if (level.topic !== undefined) yield [level.topic, level.value as Value]
-      } else if (name === '#') {
-        if (level.topic !== undefined) yield [level.topic, level.value as Value] // the parent level, too
-        if (level.next !== undefined) for (const next of level.next.values()) if (level !== this.#root || !next.name.startsWith('$')) stack.push({ level: next, at })
-      } else if (name === '+') {
-        if (level.next !== undefined) for (const next of level.next.values()) if (at > 0 || !next.name.startsWith('$')) stack.push({ level: next, at: at + 1 }) // [MQTT-4.7.2-1]
+      if ((at === wanted.length || name === '#') && level.topic !== undefined) yield [level.topic, level.value as Value] // `#`: the parent level, too
+      if (at === wanted.length || level.next === undefined) continue
+      if (name === '#' || name === '+') {
+        stack.push({ levels: level === this.#root ? withoutDollar(level.next) : level.next.values(), at: name === '#' ? at : at + 1 })
       } else {
-        const next = level.next?.get(name!)
-        if (next !== undefined) stack.push({ level: next, at: at + 1 })
+        const next = level.next.get(name!)
+        if (next !== undefined) stack.push({ levels: [next].values(), at: at + 1 })
       }
     }
   }
+}
+
+/** [MQTT-4.7.2-1] */
+function *withoutDollar<Value>(levels: ReadonlyMap<string, Level<Value>>): Generator<Level<Value>, undefined> {
+  for (const level of levels.values()) if (!level.name.startsWith('$')) yield level
 }

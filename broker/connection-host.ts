@@ -32,6 +32,8 @@ export interface ConnectionHost<Connection> {
   moved(connection: Connection): void
   /** With what a stored message is delivered, by the subscriptions that the session has now. */
   matchOf(connection: Connection, message: Message): Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
+  /** A message out of the session's queue was stored before all subscriptions that it is queued for: the replay brings it. */
+  isReplayed(connection: Connection, message: Message): boolean
   /** Its CONNACK is written and accepts it. */
   onClient(): void
   /** The connection is gone. `farewell`: the client said good-bye and its will is void. */

@@ -5,7 +5,7 @@
 // and counted).
 import type { Duplex } from 'node:stream'
 import type { AedesClient } from './aedes-client.ts'
-import { expiryFrom, isExpired, type Message, type Session } from '../bridge/index.ts'
+import { expiryFrom, isExpired, type Message, type Moment, type Session } from '../bridge/index.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import type { Holder } from './delivery/holdings.ts'
 import { Incoming } from './delivery/incoming.ts'
@@ -14,6 +14,7 @@ import { Outbox, type OutboxHost } from './delivery/outbox.ts'
 import { Requests } from './delivery/requests.ts'
 import type { Match } from './delivery/local-table.ts'
 import { Pending } from './delivery/pending.ts'
+import type { Replayed, Replays } from './delivery/replay.ts'
 import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type WindowHost } from './delivery/window.ts'
 import { limits } from './limits.ts'
@@ -60,9 +61,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #whenPublished: (() => void) | undefined
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
-  /** Topics delivered live while Retained Messages are being sent. */
-  #replaying: Set<string> | undefined
-  #replays = 0
+  /** Filters of SUBSCRIBEs that are not answered yet → where they began among the Retained Messages. */
+  moments: Map<string, Moment> | undefined
+  /** Made with the first SUBSCRIBE that asks for Retained Messages. */
+  replays: Replays | undefined
   #room: (() => void)[] | undefined
   /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
   #known: Incoming | undefined
@@ -165,7 +167,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.#window = new Window(receiveMaximum, this)
     if (this.lasting && this.session !== undefined) {
       this.#stored = new StoredSession(this.session, receiveMaximum, {
-        write: (message, messageId, dup) => this.#writeStored(message, messageId, dup),
+        write: (message, messageId, dup, identifiers) => this.#writeStored(message, messageId, dup, identifiers),
         pubrel: (messageId) => this.#acknowledge(PacketType.pubrel, messageId, 0),
         failed: (error) => this.#host.failed(error, 1),
         room: () => this.outbox.slow ? 0 : limits.outboxLowBytes,
@@ -384,19 +386,22 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   deliver(message: Message, match: Match<Connection>): void {
     const queued = this.#stored !== undefined && message.qos > 0
     if (queued && match.queued !== 'no') return // the bell rings
-    this.#replaying?.add(message.topic)
+    if (message.stamp !== undefined) this.replays?.delivered(message.topic, message.stamp)
     this.send(message, queued ? { qos: 0, identifiers: match.identifiers } : match, message.retain && match.retainAsPublished)
   }
 
   /** A delivery out of the session's queue. undefined: the client cannot take it, or it expired. */
-  #writeStored(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined {
-    if (message.replay !== true) this.#replaying?.add(message.topic)
+  #writeStored(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): 1 | 2 | undefined {
+    if (message.stamp !== undefined && message.replay !== true) {
+      if (!dup && this.#host.isReplayed(this, message)) return undefined
+      this.replays?.delivered(message.topic, message.stamp)
+    }
     // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be doubled.
     const match = this.#host.matchOf(this, message)
     const qos = message.qos === 2 ? 2 : 1
     if (!dup && isExpired(message)) return this.#host.dropped('expired', qos), undefined
     const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
-    const frame = publishFrame(message, this.#mqtt5, qos, retain, match?.identifiers)
+    const frame = publishFrame(message, this.#mqtt5, qos, retain, identifiers ?? match?.identifiers)
     if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
     this.outbox.pushPublish(frame, messageId, dup)
     this.#countWaiting()
@@ -405,19 +410,16 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   // Retained Messages because of a SUBSCRIBE
 
-  /** From now until `endReplay` topics that are sent are noted: a replay must not overtake them with older values (ATTACKS 3). */
-  beginReplay(): void {
-    this.#replays++
-    this.#replaying ??= new Set()
-  }
-
-  /** Whether a Retained Message of `topic` may still be sent. */
-  mayReplay(topic: string): boolean {
-    return !this.#closed && this.#replaying?.has(topic) !== true
-  }
-
-  endReplay(): void {
-    if (--this.#replays === 0) this.#replaying = undefined
+  /** Sends some, one at a time: together they may be more than there is room for. Those of QoS ≥ 1 of a stored session are its to send. */
+  async replay(page: readonly Replayed[], match: Pick<Match<Connection>, 'qos' | 'identifiers'>): Promise<void> {
+    const stored = this.#stored
+    const isStored = ({ message }: Replayed): boolean => stored !== undefined && message.qos > 0 && match.qos > 0
+    for (const replayed of page) {
+      if (isStored(replayed)) continue
+      await this.roomForMore()
+      if (replayed.isWanted()) this.send(replayed.message, match, true) // [MQTT-3.3.1-8]
+    }
+    if (match.qos !== 0) await stored?.give(page.filter(isStored), match.qos, match.identifiers)
   }
 
   /** Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE [MQTT-3.3.1-8]. */

@@ -1,7 +1,7 @@
 // Between the data plane and the connections: what a connection publishes goes out through the data plane, what the data
 // plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
 // State: the subscriptions and sessions of this node's connections; gone with it.
-import { BridgeError, diagnostics, isExpired, RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
+import { BridgeError, diagnostics, Moment, RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { Config } from './config.ts'
 import type { DropCause } from './connection-host.ts'
@@ -9,14 +9,12 @@ import { withinDeadline } from './claims.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
 import { Holdings } from './delivery/holdings.ts'
+import { Replays } from './delivery/replay.ts'
 import { SubscriptionBounds, type FilterRefusal } from './delivery/subscription-bounds.ts'
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import type { RefusalCause } from './refusals.ts'
-
-/** Replays of one connection under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
-const replaysMax = 20
 
 export interface DispatchEvents {
   onPublish(qos: number): void
@@ -37,7 +35,9 @@ export class Dispatch implements EngineHost, Receiver {
   readonly #bounds: SubscriptionBounds<Connection>
   readonly #bySid = new Map<string, Connection>()
   readonly #releasing = new Set<Promise<void>>()
-  readonly #replays = new WeakMap<Connection, { count: number; readonly lanes: Promise<void>[] }>()
+  /** Moments of subscriptions, by the lease in which they were made: this one and the one before. */
+  #moments: [Moment[], Moment[]] = [[], []]
+  #forgetting: NodeJS.Timeout | undefined
   #plane!: DataPlane
   #connections: Iterable<Connection> = []
 
@@ -92,12 +92,36 @@ export class Dispatch implements EngineHost, Receiver {
    */
   async subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void> {
     const { session } = connection
-    if (!connection.lasting || session === undefined) return this.#serve(connection, filter, { ...options, queued: 'no' })
-    const stored = this.#plane.sessions.subscriptions.subscribe(session, filter, storedOf(options))
-    const served = { ...options, queued: options.qos === 0 ? 'no' : this.#table.get(filter, connection)?.queued ?? 'soon' } as const
-    await Promise.all([this.#serve(connection, filter, served), stored])
-    // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has its way.
-    if (options.qos > 0 && this.#table.get(filter, connection) === served) await this.#serve(connection, filter, { ...served, queued: 'yes' })
+    const before = this.#table.get(filter, connection)
+    const moment = connection.connackWritten ? new Moment() : undefined // otherwise it comes back with its session
+    const since = before === undefined && session?.subscriptions.has(filter) !== true ? moment : before?.since
+    if (!connection.lasting || session === undefined) await this.#serve(connection, filter, { ...options, queued: 'no', since })
+    else {
+      const stored = this.#plane.sessions.subscriptions.subscribe(session, filter, storedOf(options))
+      const served = { ...options, queued: options.qos === 0 ? 'no' : before?.queued ?? 'soon', since } as const
+      await Promise.all([this.#serve(connection, filter, served), stored])
+      // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has its way.
+      if (options.qos > 0 && this.#table.get(filter, connection) === served) await this.#serve(connection, filter, { ...served, queued: 'yes' })
+    }
+    if (moment === undefined) return
+    moment.settle(await this.#plane.stamps())
+    ;(connection.moments ??= new Map<string, Moment>()).set(filter, moment)
+    this.#forgetLater(moment)
+  }
+
+  /** What was stored before a subscription may come live for as long as it is on its way. A lease later its sender is dead, or this node. */
+  #forgetLater(moment: Moment): void {
+    this.#moments[0].push(moment)
+    this.#forgetting ??= this.#forgetOld()
+  }
+
+  #forgetOld(): NodeJS.Timeout {
+    return setTimeout(() => {
+      const [young, old] = this.#moments
+      this.#moments = [[], young]
+      for (const moment of old) moment.forget()
+      this.#forgetting = young.length > 0 ? this.#forgetOld() : undefined
+    }, this.config.leaseMs).unref()
   }
 
   /**
@@ -134,57 +158,15 @@ export class Dispatch implements EngineHost, Receiver {
     if (connection.session !== undefined) await this.#plane.sessions.subscriptions.unsubscribe(connection.session, filters)
   }
 
-  replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void {
-    connection.beginReplay()
-    const sent = new Set<string>()
-    const all = async (): Promise<void> => {
-      for (const { filter, options } of subscriptions) {
-        // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind the UNSUBACK.
-        const wanted = (): boolean => this.#table.get(filter, connection) !== undefined
-        if (!wanted()) continue
-        for await (const messages of this.#plane.retained(filter)) {
-          const fresh = messages.filter(({ topic }) => !sent.has(topic) && connection.mayReplay(topic))
-          for (const { topic } of fresh) sent.add(topic)
-          const queued = connection.isStored && options.qos > 0 ? fresh.filter(({ qos }) => qos > 0) : []
-          await this.#replayNow(connection, fresh.filter((message) => !queued.includes(message)), options, wanted)
-          await this.#replayStored(connection, queued, options, wanted)
-          if (!wanted()) break
-        }
-      }
-    }
-    const replays = this.#replays.get(connection) ?? { count: 0, lanes: [] }
-    this.#replays.set(connection, replays)
-    const lane = replays.count++ % replaysMax
-    replays.lanes[lane] = (replays.lanes[lane] ?? Promise.resolve()).then(all)
-      .catch((error: unknown) => this.#events.onError(error as Error)).finally(() => connection.endReplay())
-  }
-
-  /** One at a time: together they may be far more than the connection has room for. */
-  async #replayNow(connection: Connection, messages: readonly Message[], { qos, identifier }: SubscriptionOptions, wanted: () => boolean): Promise<void> {
+  replay(connection: Connection, filter: string, options: SubscriptionOptions): void {
+    const moment = connection.moments?.get(filter) ?? new Moment()
+    const { qos, identifier } = options
     const match = { qos, identifiers: identifier === undefined ? undefined : [identifier] }
-    for (const message of messages) {
-      await connection.roomForMore()
-      if (!wanted()) return
-      if (connection.mayReplay(message.topic)) connection.send(message, match, true) // [MQTT-3.3.1-8]
-    }
-  }
-
-  /**
-   * Through the session's queue, like everything of QoS ≥ 1. A newer value may be published and queued between our reading and
-   * our queueing, and would be overtaken by the older one: so whatever changed meanwhile is queued once more, also that it was
-   * cleared. What expired was not cleared by anybody.
-   */
-  async #replayStored(connection: Connection, messages: readonly Message[], options: SubscriptionOptions, wanted: () => boolean): Promise<void> {
-    const { qos } = options
-    for (let queued = messages; queued.length > 0 && connection.session !== undefined && !connection.isClosed && wanted();) {
-      const { sid } = connection.session
-      await Promise.all(queued.map((message) => message.payload.length === 0 ? this.#plane.enqueue(message, sid, qos) : this.#plane.replay(message, sid, qos)))
-      const now = new Map((await this.#plane.retainedOf(queued.map(({ topic }) => topic))).map((message) => [message.topic, message]))
-      const changed = queued.map((message) => now.get(message.topic) ?? (isExpired(message) ? message : clearing(message)))
-        .filter((message, i) => !queued[i]!.payload.equals(message.payload))
-      await this.#replayNow(connection, changed.filter(({ qos }) => qos === 0), options, wanted)
-      queued = changed.filter(({ qos }) => qos > 0)
-    }
+    // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind the UNSUBACK.
+    const isWanted = (): boolean => !connection.isClosed && this.#table.get(filter, connection) !== undefined
+    connection.replays ??= new Replays(this.#plane)
+    connection.replays.add(filter, moment, { roomForMore: () => connection.roomForMore(), replay: (page) => connection.replay(page, match) }, isWanted)
+      .catch((error: unknown) => this.#events.onError(error as Error))
   }
 
   dropped(cause: DropCause, qos: number): void {
@@ -227,14 +209,17 @@ export class Dispatch implements EngineHost, Receiver {
   // From the data plane
 
   deliver(message: Message): void {
-    const matches = this.#table.match(message.topic)
+    const { topic, stamp } = message
+    const matches = this.#table.match(topic)
     for (let i = 0; i < matches.length; i++) {
       const match = matches[i]!
+      const { subscriber } = match
+      const isOwn = match.noLocal && message.publisher === subscriber.clientId
       try {
-        if (!match.noLocal || message.publisher !== match.subscriber.clientId) match.subscriber.deliver(message, match)
+        if (!isOwn && (stamp === undefined || match.since?.some((moment) => moment.includes(topic, stamp)) !== true)) subscriber.deliver(message, match)
         else {
-          const own = this.#table.matchOwn(message.topic, match.subscriber)
-          if (own !== undefined) match.subscriber.deliver(message, own)
+          const some = this.#table.matchOf(topic, subscriber, ({ noLocal, since }) => !(isOwn && noLocal) && (stamp === undefined || since?.includes(topic, stamp) !== true))
+          if (some !== undefined) subscriber.deliver(message, some)
         }
       } catch (error) {
         this.failed(error, Math.min(message.qos, match.qos)) // the others get theirs, and the node goes on
@@ -321,14 +306,16 @@ export class Dispatch implements EngineHost, Receiver {
     }, (error: unknown) => this.#events.onError(error as Error))
   }
 
-  matchOf(connection: Connection, message: Message): Match<Connection> | undefined {
-    return this.#table.match(message.topic).find(({ subscriber }) => subscriber === connection)
+  matchOf(connection: Connection, { topic }: Message): Match<Connection> | undefined {
+    return this.#table.matchOf(topic, connection, () => true)
+  }
+
+  isReplayed(connection: Connection, { topic, stamp }: Message): boolean {
+    if (stamp === undefined) return false
+    const queued = this.#table.allOf(topic, connection).filter(({ qos }) => qos > 0)
+    return queued.length > 0 && queued.filter(({ since }) => since?.includes(topic, stamp) !== true).length === 0
   }
 }
-
-/** What live subscribers were sent when the Retained Message was cleared: RETAIN as published [MQTT-3.3.1-6]. */
-const clearing = (message: Message): Message =>
-  ({ ...message, payload: Buffer.alloc(0), retain: true, properties: undefined, expiresAt: 0, expirySeconds: undefined, origin: undefined, packed: undefined, frames: undefined })
 
 const storedOf = ({ qos, noLocal, retainAsPublished, identifier }: SubscriptionOptions): { options: number; identifier: number | undefined } =>
   ({ options: qos | (noLocal ? SessionOption.noLocal : 0) | (retainAsPublished ? SessionOption.retainAsPublished : 0), identifier })

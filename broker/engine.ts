@@ -55,7 +55,7 @@ export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' 
   /** Why the connection may not subscribe to a filter; undefined: it may. */
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined
   /** SUBACK is on its way: Retained Messages may follow. */
-  replay(connection: Connection, subscriptions: readonly { filter: string; options: SubscriptionOptions }[]): void
+  replay(connection: Connection, filter: string, options: SubscriptionOptions): void
   /** Whether anybody in the cluster subscribed to what `topic` matches. */
   isWanted(topic: string): boolean
   onClientError(clientId: string | undefined, error: Error): void
@@ -300,6 +300,7 @@ export class Engine {
       touch: (holder) => this.#host.touch(holder),
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
+      isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
       onClient: () => this.#host.onClient(),
       released: (connection, farewell) => this.#host.released(connection, farewell),
       violated: (connection, violation) => {
@@ -383,15 +384,15 @@ export class Engine {
   /** Emitted by Aedes behind the SUBACK. */
   #subscribed(subscriptions: readonly { topic: string }[], client: AedesClient): void {
     const { connection } = client.conn
-    const wanted = subscriptions.flatMap(({ topic: filter }) => {
+    for (const { topic: filter } of subscriptions) {
       const subscription = client.subscriptions[filter]
       const isNew = connection.isNew?.get(filter) ?? false
       connection.isNew?.delete(filter)
-      if (subscription === undefined || subscription.rh === 2 || (subscription.rh === 1 && !isNew)) return [] // [MQTT-3.3.1-9..11]
-      return [{ filter, options: optionsOf(subscription) }]
-    })
+      if (subscription !== undefined && subscription.rh !== 2 && (subscription.rh !== 1 || isNew)) this.#host.replay(connection, filter, optionsOf(subscription)) // [MQTT-3.3.1-9..11]
+      connection.moments?.delete(filter)
+    }
+    if (connection.moments?.size === 0) connection.moments = undefined
     if (connection.isNew?.size === 0) connection.isNew = undefined
-    if (wanted.length > 0) this.#host.replay(connection, wanted)
   }
 
   // The end

@@ -3,9 +3,9 @@
 -- begin, and QoS 2 publishes that come in or are released. Sent again it changes nothing: an identifier that is in flight
 -- already was moved by the call whose reply was lost.
 -- KEYS   owners, then of each session: session queue inflight incoming
--- ARGV   of each session: sid, owner, n, then five lists, each with its count before it: acknowledged ids · received ids ·
---        incoming id, n, id, n … · released ids · free ids to move messages under, before their count the first order and how many
---        bytes may come (the last message may exceed it)
+-- ARGV   of each session: sid, owner, n, then six lists, each with its count before it: acknowledged ids · received ids ·
+--        incoming id, n, id, n … · released ids · id, message, id, message … that begin without having been queued · free ids to move
+--        messages under. Before the fifth the first order, before the sixth how many bytes may come (the last message may exceed it)
 -- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "NOTOWNER"
 -- COST   O(ids)
 local ownersKey = KEYS[1]
@@ -28,8 +28,11 @@ for s = 2, #KEYS, 4 do
   local sid, owner, n = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   at = at + 3
   local acknowledged, received, incoming, released = list(), list(), list(), list()
-  local order, room = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  at = at + 2
+  local order = tonumber(ARGV[at])
+  at = at + 1
+  local given = list()
+  local room = tonumber(ARGV[at])
+  at = at + 1
   local free = list()
   if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'NOTOWNER'
   else
@@ -41,6 +44,10 @@ for s = 2, #KEYS, 4 do
     call('HSET', incomingKey, incoming)
     if #incoming > 0 then redis.call('HSET', sessionKey, 'n', n) end
     call('HDEL', incomingKey, released)
+    for i = 1, #given, 2 do
+      redis.call('HSETNX', inflightKey, given[i], order .. ' ' .. given[i + 1])
+      order = order + 1
+    end
     local moved = { 0 }
     for i, id in ipairs(free) do
       if room <= 0 then break end

@@ -1,7 +1,7 @@
 // Who of this node's connections gets what: filter → subscriptions of live connections, merged per connection when
 // several filters of one connection match (one copy at the highest QoS with every Subscription Identifier).
 // State: this process, gone with it; what other nodes must know of it goes through the bridge's routes.
-import { FilterTrie, MatchCache, SmallMap } from '../../bridge/index.ts'
+import { FilterTrie, MatchCache, SmallMap, type Moment } from '../../bridge/index.ts'
 
 /** The options of one subscription as granted (MQTT 5 section 3.8.3.1). */
 export interface SubscriptionOptions {
@@ -20,6 +20,8 @@ type Queued = 'no' | 'soon' | 'yes'
 /** A subscription as it is served now. */
 export interface Subscription extends SubscriptionOptions {
   readonly queued: Queued
+  /** Where it began among the Retained Messages; undefined when it is older than this connection. */
+  readonly since: Moment | undefined
 }
 
 interface Filter<Subscriber> {
@@ -34,8 +36,10 @@ export interface Match<Subscriber> {
   readonly retainAsPublished: boolean
   /** Subscription Identifiers of all matching subscriptions, undefined when none has one [MQTT-3.3.4-4]. */
   readonly identifiers: readonly number[] | undefined
-  /** Some matching subscription is No Local: for the subscriber's own messages ask `matchOwn`. */
+  /** Some matching subscription is No Local: for the subscriber's own messages ask `matchOf`. */
   readonly noLocal: boolean
+  /** Moments of matching subscriptions: for a message that was stored before some of them ask `matchOf`. */
+  readonly since: readonly Moment[] | undefined
   /** Of all of them together: what one has in the queue does not come live because of another. */
   readonly queued: Queued
 }
@@ -43,12 +47,14 @@ export interface Match<Subscriber> {
 function merge<Subscriber>(subscriber: Subscriber, all: readonly Subscription[]): Match<Subscriber> {
   const ways = new Set(all.map(({ queued }) => queued))
   const identifiers = all.flatMap(({ identifier }) => identifier ?? [])
+  const since = all.flatMap(({ since }) => since ?? [])
   return {
     subscriber,
     qos: all.reduce<0 | 1 | 2>((highest, { qos }) => qos > highest ? qos : highest, 0), // of any number: arguments of a call are bounded
     retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished),
     identifiers: identifiers.length === 0 ? undefined : identifiers,
     noLocal: all.some(({ noLocal }) => noLocal),
+    since: since.length === 0 ? undefined : since,
     queued: ways.has('yes') ? 'yes' : ways.has('no') ? 'no' : 'soon',
   }
 }
@@ -103,9 +109,14 @@ export class LocalTable<Subscriber extends object> {
     return this.#matches.match(topic)
   }
 
-  /** The delivery of `subscriber`'s own message to itself: what is left without its No Local subscriptions [MQTT-3.8.3-3]. */
-  matchOwn(topic: string, subscriber: Subscriber): Match<Subscriber> | undefined {
-    const all = this.#filters.match(topic).flatMap(({ subscriptions }) => subscriptions.get(subscriber) ?? []).filter(({ noLocal }) => !noLocal)
+  /** The subscriptions of one subscriber that match. */
+  allOf(topic: string, subscriber: Subscriber): Subscription[] {
+    return this.#filters.match(topic).flatMap(({ subscriptions }) => subscriptions.get(subscriber) ?? [])
+  }
+
+  /** The delivery to `subscriber` by those of its subscriptions that `counts`. */
+  matchOf(topic: string, subscriber: Subscriber, counts: (subscription: Subscription) => boolean): Match<Subscriber> | undefined {
+    const all = this.allOf(topic, subscriber).filter(counts)
     return all.length === 0 ? undefined : merge(subscriber, all)
   }
 }

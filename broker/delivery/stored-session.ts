@@ -7,11 +7,19 @@
 // flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT; messages kept.
 import type { InFlightEntry, Message, Session, SessionHolder, SessionReply, SessionWrites, UnderWay } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
+import type { Replayed } from './replay.ts'
+
+/** A Retained Message as this session is granted it. */
+interface Given {
+  readonly replayed: Replayed
+  readonly message: Message
+  readonly identifiers: readonly number[] | undefined
+}
 
 /** What a stored session needs of its connection. */
 export interface StoredSessionHost {
   /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
-  write(message: Message, messageId: number, dup: boolean): 1 | 2 | undefined
+  write(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): 1 | 2 | undefined
   pubrel(messageId: number): void
   /** Writing a message threw. */
   failed(error: unknown): void
@@ -49,6 +57,12 @@ export class StoredSession implements SessionHolder {
   #lastId = 0
   #order = 0
   #rung = true
+  /** Retained Messages because of a SUBSCRIBE. They are not queued: what is in the queue would come before them, newer or not. */
+  #given: Given[] = []
+  /** Those among them that are being written, by identifier. */
+  readonly #giving = new Map<number, Given>()
+  #isGivenTurn = true
+  #allGiven: (() => void)[] = []
   #closed = false
   /** QoS 2 publishes of the client as they were written down, while nobody released them. */
   readonly #incomingEntries = new Map<number, string>()
@@ -133,6 +147,17 @@ export class StoredSession implements SessionHolder {
     this.#sendOwed()
   }
 
+  /** Retained Messages that a SUBSCRIBE found, to be sent beside what is queued; resolves when all of them had their turn. */
+  give(page: readonly Replayed[], granted: 1 | 2, identifiers: readonly number[] | undefined): Promise<void> {
+    if (this.#closed) return Promise.resolve()
+    for (const replayed of page) {
+      const { message } = replayed
+      this.#given.push({ replayed, message: { ...message, qos: Math.min(message.qos, granted) as 1 | 2, replay: true, frames: undefined }, identifiers })
+    }
+    this.#host.touch(this)
+    return new Promise((resolve) => this.#allGiven.push(resolve))
+  }
+
   #count(messageId: number, message: Message): void {
     const bytes = bytesOf(message)
     if (bytes < countedBytes) return
@@ -201,15 +226,43 @@ export class StoredSession implements SessionHolder {
   takeWrites(): SessionWrites | undefined {
     if (this.#closed) return undefined
     const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
-    const free = this.#rung && bytes > 0 && this.#owed.length === 0 ? this.#free() : []
+    const ids = (this.#rung || this.#given.length > 0) && bytes > 0 && this.#owed.length === 0 ? this.#free() : []
+    const given = this.#takeGiven(ids)
+    const free = this.#rung ? ids.slice(given.length) : []
     if (free.length > 0) this.#rung = false
-    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, free, order: this.#order, bytes }
-    if (free.length + writes.acknowledged.length + writes.received.length + writes.incoming.length + writes.released.length === 0) return undefined
+    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, given, free, order: this.#order, bytes }
+    if (given.length + free.length + writes.acknowledged.length + writes.received.length + writes.incoming.length + writes.released.length === 0) return undefined
     this.#acknowledged = []
     this.#received = []
     this.#incoming = []
     this.#released = []
     return writes
+  }
+
+  /**
+   * Those whose turn it is, each under one of the free `ids`. What was delivered until now is known, and what is moved by this call
+   * or a later one comes behind them: so one that is current now does not overtake a newer one. They share the window with the queue.
+   */
+  #takeGiven(ids: readonly number[]): (readonly [number, Message])[] {
+    const count = this.#rung ? (ids.length + (this.#isGivenTurn ? 1 : 0)) >> 1 : ids.length
+    if (ids.length > 0) this.#isGivenTurn = !this.#isGivenTurn
+    const taken: [number, Message][] = []
+    let at = 0
+    for (; at < this.#given.length && taken.length < count; at++) {
+      const given = this.#given[at]!
+      if (!given.replayed.isWanted()) continue
+      const messageId = ids[taken.length]!
+      this.#giving.set(messageId, given)
+      taken.push([messageId, given.message])
+    }
+    this.#given.splice(0, at)
+    this.#checkGiven()
+    return taken
+  }
+
+  #checkGiven(): void {
+    if (this.#given.length + this.#giving.size > 0) return
+    for (const resolve of this.#allGiven.splice(0)) resolve()
   }
 
   #free(): number[] {
@@ -223,13 +276,23 @@ export class StoredSession implements SessionHolder {
     return free
   }
 
-  written({ acknowledged, received, incoming, released, free }: SessionWrites, { messages, left }: SessionReply): void {
+  written({ acknowledged, received, incoming, released, given, free }: SessionWrites, { messages, left }: SessionReply): void {
     for (const id of acknowledged) this.#inUse.delete(id)
     if (this.#closed) return
     for (const id of received) this.#host.pubrel(id)
     for (const [id] of incoming) settle(this.#recorded, id)
     for (const id of released) settle(this.#forgotten, id)
-    this.#order += messages.length
+    this.#order += given.length + messages.length
+    for (const [id, message] of given) {
+      const { replayed, identifiers } = this.#giving.get(id)!
+      this.#giving.delete(id)
+      this.#lastId = id
+      this.#inUse.set(id, 'sent')
+      this.#open++
+      this.#count(id, message)
+      if (!replayed.isWanted() || this.#host.write(message, id, false, identifiers) === undefined) this.#done(id)
+    }
+    this.#checkGiven()
     for (const [i, message] of messages.entries()) {
       const id = this.#lastId = free[i]!
       if (message === 'later') {
@@ -243,12 +306,14 @@ export class StoredSession implements SessionHolder {
       else this.#send(message, id, false)
     }
     if (left > 0) this.#rung = true
-    if (this.#rung || this.#acknowledged.length > 0) this.#host.touch(this)
+    if (this.#rung || this.#acknowledged.length > 0 || this.#given.length > 0) this.#host.touch(this)
   }
 
   /** What was not written is written when the session proves to be ours after all. */
-  moved({ acknowledged, received, incoming, released }: SessionWrites): void {
+  moved({ acknowledged, received, incoming, released, given }: SessionWrites): void {
     if (this.#closed) return
+    this.#given = [...given.map(([id]) => this.#giving.get(id)!), ...this.#given]
+    this.#giving.clear()
     this.#acknowledged = [...acknowledged, ...this.#acknowledged]
     this.#received = [...received, ...this.#received]
     this.#incoming = [...incoming, ...this.#incoming]
@@ -260,6 +325,9 @@ export class StoredSession implements SessionHolder {
   close(): void {
     this.#closed = true
     this.#owed = []
+    this.#given = []
+    this.#giving.clear()
+    this.#checkGiven()
     for (const id of this.#recorded.keys()) settle(this.#recorded, id)
   }
 }

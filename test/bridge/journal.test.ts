@@ -3,13 +3,12 @@
 // snapshot has is found, what was lost and is alive is asserted anew, and new subscriptions arrive.
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
-import { Clock } from '../../bridge/clock.ts'
-import { encodeJournalEntry, packMessage, type Change } from '../../bridge/codec.ts'
+import { encodeJournalEntry, type Change } from '../../bridge/codec.ts'
 import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedOf, routesOf, startPlane, untilEqual, type Plane } from './planes.ts'
+import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedOf, routesOf, startPlane, untilEqual, valueOf, type Plane } from './planes.ts'
 
 const { everything } = RouteKind
 let redis: TestRedis
@@ -79,7 +78,7 @@ describe('trimmed under its readers', () => {
     await inStep([a])
     using rebuilt = listen('rebuilt')
     await appendAtOnce([encodeJournalEntry(ghost, [{ type: 'retained', topic: 'kept/1', present: true }]), encodeJournalEntry(ghost, [{ type: 'joined' }])], (multi) => {
-      multi.hset(keys.bus('nodes'), ghost, '{}').hset(keys.partition(shardOf('kept/1', partitions), 'retained'), 'kept/1', packMessage(messageOf('kept/1', 'value', { retain: true }), new Clock()))
+      multi.hset(keys.bus('nodes'), ghost, '{}').hset(keys.partition(shardOf('kept/1', partitions), 'retained'), 'kept/1', valueOf(messageOf('kept/1', 'value')))
       multi.xtrim(keys.bus('journal'), 'MAXLEN', 1)
     })
     await expect.poll(() => rebuilt.events.length).toBeGreaterThan(0)

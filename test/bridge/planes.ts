@@ -2,6 +2,8 @@
 // wait for. A plane's connections can be killed from the outside.
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect } from 'vitest'
+import { Clock } from '../../bridge/clock.ts'
+import { packMessage } from '../../bridge/codec.ts'
 import { DataPlane } from '../../bridge/data-plane.ts'
 import { diagnostics, type ChannelName } from '../../bridge/diagnostics.ts'
 import { Keys } from '../../bridge/keys.ts'
@@ -95,12 +97,27 @@ export async function untilEqual(planes: readonly Plane[], check: (routes: strin
   }, { timeout: 8_000, interval: 10 }).toBe(true)
 }
 
-/** Everything that `find` yields for a filter, as text. */
-export async function retainedOf({ plane }: Plane, filter: string): Promise<string[]> {
-  const found: string[] = []
-  for await (const some of plane.retained(filter)) found.push(...some.map(({ topic, payload }) => `${topic}=${payload.toString()}`))
-  return found.sort()
+/** The Retained Messages that a filter finds. */
+export async function retainedBy({ plane }: Plane, filter: string): Promise<Message[]> {
+  const topics: string[] = []
+  const matching = await plane.topics(filter)
+  for (let next = matching.next(); next.done !== true; next = matching.next()) topics.push(next.value)
+  const found: Message[] = []
+  for (let left: readonly string[] = topics; left.length > 0;) {
+    const { messages, unread } = await plane.retained(left.slice(0, 200), 1_000_000)
+    found.push(...messages)
+    left = [...unread, ...left.slice(200)]
+  }
+  return found
 }
+
+/** The same as text. */
+export async function retainedOf(plane: Plane, filter: string): Promise<string[]> {
+  return (await retainedBy(plane, filter)).map(({ topic, payload }) => `${topic}=${payload.toString()}`).sort()
+}
+
+/** A Retained Message as it stands in Redis, stored long ago. */
+export const valueOf = (message: Message): Buffer => Buffer.concat([Buffer.alloc(8), packMessage({ ...message, retain: true, replay: true }, new Clock())])
 
 /** Kills all connections but that of `client`, as a switch that lost its table would. */
 export async function killConnections(client: Redis): Promise<void> {

@@ -44,7 +44,7 @@ const append = async (node: string, batch: number, messages: [string, string, nu
 const writeDown = (clientId: string, sid: string, owner: string, ...subscriptions: string[]): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming')],
   [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, 0, 0, ...subscriptions])
 const forgetMs = 60_000
-const nothing = [0, 0, 0, 0, 0, 0, 0]
+const nothing = [0, 0, 0, 0, 0, 0, 0, 0]
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
   const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
@@ -325,24 +325,31 @@ describe('queue-append and session-serve', () => {
     const { owner } = await claim('a@1', '', '3s')
     const ids = Array.from({ length: 9_000 }, (_, n) => n + 1)
     await redis.hset(keys.session('3s', 'inflight'), ...ids.flatMap((id) => [id, '0 m']))
-    expect(await serve('3s', owner, [0, 0, 2 * ids.length, ...ids.flatMap((id) => [id, id]), 0, 0, 0, 0])).toEqual([[0]])
+    expect(await serve('3s', owner, [0, 0, 2 * ids.length, ...ids.flatMap((id) => [id, id]), 0, 0, 0, 0, 0])).toEqual([[0]])
     expect(await redis.hlen(keys.session('3s', 'incoming'))).toBe(9_000)
-    expect(await serve('3s', owner, [ids.length, ...ids, 0, 0, ids.length, ...ids, 0, 0, 0])).toEqual([[0]])
+    expect(await serve('3s', owner, [ids.length, ...ids, 0, 0, ids.length, ...ids, 0, 0, 0, 0])).toEqual([[0]])
     expect(await redis.exists(keys.session('3s', 'incoming'), keys.session('3s', 'inflight'))).toBe(0)
   })
 
   test('moves, acknowledges, receives; sent again it changes nothing; the loser is told', async () => {
     const { owner } = await claim('a@1', '', '3s')
     await append('a@1', 1, [['m1', '', 0], ['m2', '', 0], ['m3', '', 0]], { '3s': [1, 2, 3] })
-    const move = [0, 0, 0, 0, 10, 1_000, 2, 7, 8]
+    const move = [0, 0, 0, 0, 10, 0, 1_000, 2, 7, 8]
     for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, move)).toEqual([[1, 'm1', 'm2']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '10 m1', 8: '11 m2' })
-    expect(await serve('3s', owner, [1, 7, 1, 8, 2, 5, '1', 0, 12, 1_000, 1, 9])).toEqual([[0, 'm3']])
+    expect(await serve('3s', owner, [1, 7, 1, 8, 2, 5, '1', 0, 12, 0, 1_000, 1, 9])).toEqual([[0, 'm3']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 8: '11', 9: '12 m3' })
     expect(await redis.hgetall(keys.session('3s', 'incoming'))).toEqual({ 5: '1' })
-    expect(await serve('3s', owner, [0, 0, 0, 1, 5, 0, 0, 0])).toEqual([[0]])
+    expect(await serve('3s', owner, [0, 0, 0, 1, 5, 0, 0, 0, 0])).toEqual([[0]])
     expect(await redis.exists(keys.session('3s', 'incoming'))).toBe(0)
     expect(await serve('3s', 'a@1 1', nothing)).toEqual(['NOTOWNER'])
+  })
+
+  test('what begins without having been queued comes before what is moved; sent again it changes nothing', async () => {
+    const { owner } = await claim('a@1', '', '3s')
+    await append('a@1', 1, [['m1', '', 0]], { '3s': [1] })
+    for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, [0, 0, 0, 0, 10, 4, 7, 'kept 1', 8, 'kept 2', 1_000, 1, 9])).toEqual([[0, 'm1']])
+    expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '10 kept 1', 8: '11 kept 2', 9: '12 m1' })
   })
 })
 
@@ -443,7 +450,7 @@ test('at maxmemory sessions that are there are claimed, served and released; que
   await redis.config('SET', 'maxmemory', '1')
   try {
     await fails('ERR_BRIDGE_REDIS_FULL', append('a@1', 2, [['m2', '', 0]], { '3s': [1] }))
-    expect(await serve('3s', owner, [0, 0, 0, 0, 0, 1_000, 1, 1])).toEqual([[0, 'm1']])
+    expect(await serve('3s', owner, [0, 0, 0, 0, 0, 0, 1_000, 1, 1])).toEqual([[0, 'm1']])
     await fails('ERR_BRIDGE_REDIS_FULL', claim('b@1', '', '3x'))
     await fails('ERR_BRIDGE_REDIS_FULL', subscribe('3s', owner, 'c', 'x', '1'))
     expect(await claim('b@1', '3s', '3x', { whenFull: true })).toMatchObject({ present: 1, inFlight: ['1', '0 m1'] })

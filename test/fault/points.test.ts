@@ -18,7 +18,7 @@ const nowhere: FaultPoint = { script: '', when: 'before' }
 type Where = 'any' | 'start' | 'sweeper'
 const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside'>, Where> = { // those: import.test.ts, below, damage.test.ts; `probe` and `rights` change nothing
   'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any', 'journal-mend': 'start',
-  'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
+  'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-read': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
   'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-check': 'any', 'session-expire': 'sweeper',
   'due-list': 'sweeper', 'will-take': 'any', 'will-done': 'any',
 }

