@@ -1,7 +1,9 @@
 // Retained Messages because of a SUBSCRIBE, far more than a connection has room for: every one arrives and the client stays,
-// whatever QoS and however small its Receive Maximum; and once it unsubscribed, nothing that is published afterwards comes.
+// whatever QoS and however small its Receive Maximum; and once it unsubscribed, nothing that is published afterwards comes. What is
+// retained while they are being sent comes live.
+import type { IPublishPacket } from 'mqtt'
 import type { Socket } from 'node:net'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import type { TestClient } from '../support/client.ts'
 
@@ -39,4 +41,37 @@ test('a replay ends with UNSUBSCRIBE: what is published behind the UNSUBACK does
   await Promise.all(topics.map((topic) => publisher.publish(topic, 'new', { qos: 1, retain: true })))
   await subscriber.settle()
   expect(subscriber.takeAll().filter((payload) => payload === 'new')).toEqual([])
+})
+
+describe('while many are being sent', () => {
+  const many = process.env.TEST_REPLAY === 'all' ? 100_000 : 20_000
+  let both: TestCluster
+  let keeper: TestClient
+  beforeAll(async () => {
+    both = await startCluster({ nodes: 2 })
+    keeper = await both.node(1).connect('keeper')
+    for (let n = 0; n < many; n += 1_000) await Promise.all(Array.from({ length: 1_000 }, (_, i) => keeper.publish(`many/${n + i}`, 'old', { retain: true })))
+  }, 120_000)
+  afterAll(() => both[Symbol.asyncDispose]())
+
+  test.each([{ qos: 0, clean: true }, { qos: 1, clean: true }, { qos: 2, clean: true }, { qos: 1, clean: false }, { qos: 2, clean: false }] as const)(
+    'what is retained meanwhile comes live, once, and nothing older behind it: QoS $qos, clean $clean', { timeout: 120_000 }, async ({ qos, clean }) => {
+      const name = `${qos}-${clean ? 'clean' : 'lasting'}`
+      await using subscriber = await both.node(0).connect(`during-${name}`, { version: 5, clean, properties: { sessionExpiryInterval: clean ? 0 : 60 } })
+      await subscriber.subscribe('many/#', { qos })
+      // Some of them were sent already, most were not.
+      const changed = new Set(Array.from({ length: 50 }, (_, n) => `many/${Math.floor(n * many / 50)}`))
+      await Promise.all([...changed].map((topic) => keeper.publish(topic, name, { qos, retain: true })))
+      await expect.poll(() => new Set(subscriber.packets.map(({ topic }) => topic)).size, { timeout: 100_000 }).toBe(many)
+      await expect.poll(() => subscriber.packets.filter(({ payload }) => payload.toString() === name).length).toBe(changed.size)
+      await subscriber.settle()
+      const byTopic = new Map<string, IPublishPacket[]>()
+      for (const packet of subscriber.packets) byTopic.set(packet.topic, [...byTopic.get(packet.topic) ?? [], packet])
+      const wrong = [...byTopic].filter(([topic, all]) => {
+        const [last, ...others] = [...all].reverse()
+        if (!changed.has(topic)) return all.length !== 1 || !last!.retain
+        return last!.payload.toString() !== name || last!.retain || last!.qos !== qos || others.length > 1 || others.some(({ retain }) => !retain)
+      })
+      expect(wrong.slice(0, 3)).toEqual([])
+    })
 })

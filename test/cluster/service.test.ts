@@ -96,7 +96,7 @@ test('two clusters with different prefixes on one Redis do not hear each other',
   const there = await other.node(0).connect('there')
   await here.subscribe('#')
   await there.subscribe('#')
-  await cluster.node(1).publish('where', 'here')
+  await cluster.node(1).publish('where', 'here', { retain: true })
   await here.receives([{ topic: 'where', payload: 'here' }])
   await there.receives([])
 })

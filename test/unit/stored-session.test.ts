@@ -2,6 +2,7 @@
 // how much is in flight at once.
 import { describe, expect, test } from 'vitest'
 import type { InFlightEntry, Message, Session } from '../../bridge/index.ts'
+import type { Replayed } from '../../broker/delivery/replay.ts'
 import { StoredSession } from '../../broker/delivery/stored-session.ts'
 import { limits } from '../../broker/limits.ts'
 import { messageOf } from '../bridge/planes.ts'
@@ -11,6 +12,7 @@ const room = 256 * 1024
 /** A session with these messages in its queue; `serve` does what session-serve.lua does until there is nothing to do. */
 function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntry[] = []) {
   const sent: number[] = []
+  const payloads: string[] = []
   const failed: unknown[] = []
   const inRedis = new Map<number, Message | 'later'>(inFlight.flatMap(({ messageId, message }) => message === undefined ? [] : [[messageId, message]]))
   let touched = false
@@ -18,6 +20,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
     write: (message, messageId) => {
       if (message.topic === 'poison') throw new RangeError('a bug')
       sent.push(messageId)
+      payloads.push(message.payload.toString('latin1', 0, 10))
       return message.qos as 1 | 2
     },
     pubrel: () => undefined, failed: (error) => { failed.push(error) }, room: () => room, touch: () => { touched = true }, moved: () => undefined,
@@ -28,6 +31,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
       const writes = stored.takeWrites()
       if (writes === undefined) continue
       for (const id of [...writes.acknowledged, ...writes.received]) inRedis.delete(id)
+      for (const [id, message] of writes.given) inRedis.set(id, message)
       const messages: (Message | 'later')[] = []
       for (let i = 0, left = writes.bytes; i < writes.free.length && left > 0 && queue.length > 0; i++) {
         const message = queue.shift()!
@@ -39,7 +43,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
     }
   }
   const bytes = (): number => [...inRedis.values()].reduce((sum, message) => sum + (message === 'later' ? 0 : message.payload.length), 0)
-  return { stored, sent, serve, bytes, failed, inRedis }
+  return { stored, sent, payloads, serve, bytes, failed, inRedis }
 }
 
 const big = (qos: 1 | 2 = 1): Message => messageOf('t', Buffer.alloc(limits.packetBytesMax), { qos })
@@ -103,5 +107,59 @@ describe('what this node cannot send stays in flight, neither sent nor acknowled
     }
     expect(inRedis.size).toBeLessThanOrEqual(2 * limits.inFlightMax)
     expect(inRedis.size + queue.length).toBe(2 * limits.inFlightMax + 1)
+  })
+})
+
+describe('Retained Messages because of a SUBSCRIBE', () => {
+  const page = (count: number, isWanted = (): boolean => true): Replayed[] => Array.from({ length: count }, (_, n) => ({ message: messageOf('t', `kept ${n}`, { qos: 1 }), isWanted }))
+
+  test('share the window with the queue, and all of them leave', async () => {
+    const { stored, sent, payloads, serve } = sessionOf(Array.from({ length: 1_500 }, (_, n) => messageOf('t', `live ${n}`)))
+    stored.start()
+    const given = stored.give(page(1_500), 1, undefined)
+    serve()
+    expect([payloads.filter((payload) => payload.startsWith('kept')).length, sent.length]).toEqual([limits.inFlightMax / 2, limits.inFlightMax])
+    for (let done = 0; done < 3_000; done++) {
+      stored.complete(sent[done]!)
+      serve()
+    }
+    await given
+    for (const what of ['kept', 'live']) expect(payloads.filter((payload) => payload.startsWith(what))).toEqual(Array.from({ length: 1_500 }, (_, n) => `${what} ${n}`))
+  })
+
+  test('one that a newer message has overtaken is left out, also when it is in flight by then', async () => {
+    let isCurrent = true
+    const { stored, sent, payloads, serve } = sessionOf([])
+    stored.start()
+    serve()
+    const given = stored.give(page(1), 1, undefined)
+    const writes = stored.takeWrites()!
+    expect(writes.given.length).toBe(1)
+    isCurrent = false
+    const later = stored.give(page(2, () => isCurrent), 1, undefined)
+    stored.written(writes, { messages: [], left: 0 })
+    serve()
+    await Promise.all([given, later])
+    expect([payloads, sent.length]).toEqual([['kept 0'], 1])
+  })
+
+  test('what Redis refused because the session is another\'s comes when it proves to be ours', async () => {
+    const { stored, payloads, serve } = sessionOf([])
+    stored.start()
+    serve()
+    const given = stored.give(page(3), 1, undefined)
+    stored.moved(stored.takeWrites()!)
+    stored.ring()
+    serve()
+    await given
+    expect(payloads).toEqual(['kept 0', 'kept 1', 'kept 2'])
+  })
+
+  test('who waits for its turn goes on when the connection closes', async () => {
+    const { stored } = sessionOf([])
+    stored.start()
+    const given = stored.give(page(3), 1, undefined)
+    stored.close()
+    await given
   })
 })
