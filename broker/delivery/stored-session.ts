@@ -117,9 +117,9 @@ export class StoredSession implements SessionHolder {
     if (at > 0) this.#owed = this.#owed.slice(at)
   }
 
-  #send(message: Message, messageId: number, dup: boolean): void {
+  #send(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): void {
     try {
-      if (this.#host.write(message, messageId, dup) === undefined) this.#done(messageId)
+      if (this.#host.write(message, messageId, dup, identifiers) === undefined) this.#done(messageId)
     } catch (error) {
       this.#open--
       this.#uncount(messageId)
@@ -290,7 +290,8 @@ export class StoredSession implements SessionHolder {
       this.#inUse.set(id, 'sent')
       this.#open++
       this.#count(id, message)
-      if (!replayed.isWanted() || this.#host.write(message, id, false, identifiers) === undefined) this.#done(id)
+      if (replayed.isWanted()) this.#send(message, id, false, identifiers)
+      else this.#done(id)
     }
     this.#checkGiven()
     for (const [i, message] of messages.entries()) {
