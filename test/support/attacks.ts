@@ -143,11 +143,11 @@ export const attacks = {
 
   async 'User Properties without end'(cluster: TestCluster, size: number): Promise<void> {
     const pair = Buffer.concat([Buffer.from([0x26]), str('é'), str('')])
-    const section = repeat(140_000, () => pair)
+    const [section, connectSection] = [repeat(140_000, () => pair), repeat(50_000, () => pair)] // CONNECT has a bound of its own
     await beside('User Properties', cluster, async () => {
       for (let n = 0; n < 10 * size; n++) {
         const attacker = new Attacker(await WireClient.open(cluster.node(0).url))
-        await attacker.send(frame(0x10, str('MQTT'), 5, 2, u16(0), variable(section.length), section, str(`big-${Math.random()}`)), 3)
+        await attacker.send(frame(0x10, str('MQTT'), 5, 2, u16(0), variable(connectSection.length), connectSection, str(`big-${Math.random()}`)), 3)
         attacker.client.socket.write(frame(0x30, str('t'), variable(section.length), section))
         await attacker.send(frame(0x82, u16(1), variable(section.length), section, str('u'), 0), 6)
         attacker.client.socket.destroy()
