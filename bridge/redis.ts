@@ -94,6 +94,23 @@ function writeOncePerTurn(server: Server): void {
 /** How often a Redis that is reading its data is asked whether it is done. */
 const loadingMs = 250
 
+/**
+ * `disconnect` ends a connection for good, also between two attempts to connect: there ioredis has no socket whose end it would
+ * tell of (`end`), and whoever waits for the connection would wait for ever.
+ */
+function endsForGood<Connection extends Server | Cluster>(redis: Connection): Connection {
+  const disconnect = redis.disconnect.bind(redis)
+  return Object.assign(redis, {
+    disconnect: (reconnect = false) => {
+      const { status } = redis
+      disconnect(reconnect)
+      if (reconnect || status !== 'reconnecting') return
+      redis.status = 'end'
+      redis.emit('end')
+    },
+  })
+}
+
 /** A connection for commands; `blockMs` is how long its commands may block in Redis. */
 export function connect({ url, timeoutMs, onError, waits }: RedisAddress, { blockMs = 0, replicas = 0, readyCheck = true } = {}): Redis {
   const retry = (attempt: number): number => Math.min(20 * attempt, 250)
@@ -109,7 +126,7 @@ export function connect({ url, timeoutMs, onError, waits }: RedisAddress, { bloc
     onError(error)
   })
   redis.on('ready', () => waits?.connected())
-  return Object.assign(redis, { replicas, waits })
+  return Object.assign(endsForGood(redis), { replicas, waits })
 }
 
 /** The connections of a data plane. */

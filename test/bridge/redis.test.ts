@@ -2,7 +2,7 @@
 // other has left, and no connection may hang on a server that says nothing any more.
 import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
-import { connectAll, whenReady, type Redis } from '../../bridge/redis.ts'
+import { connect, connectAll, whenReady, type Redis } from '../../bridge/redis.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 
@@ -19,4 +19,12 @@ test('a server that is gone without a word: control leaves it together with the 
   await left // nobody asked anything of it
   await whenReady(control)
   expect(await control.set('key', 'value')).toBe('OK')
+})
+
+test.each(['redis://127.0.0.1:1', 'redis+cluster://127.0.0.1:1'])('who waits for a connection to %s hears that it was ended, also between two attempts to connect', async (url) => {
+  const redis = connect({ url, timeoutMs: 1_000, onError: () => undefined, waits: undefined })
+  await new Promise((resolve) => { redis.once('reconnecting', resolve) })
+  const waiting = whenReady(redis)
+  redis.disconnect()
+  await expect(waiting).rejects.toMatchObject({ code: 'ERR_BRIDGE_CLOSED' })
 })
