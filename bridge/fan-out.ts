@@ -54,24 +54,32 @@ export class FanOut {
     return batch.some(({ retain }) => retain) ? undefined : this.#hand(batch)
   }
 
-  /** In slices: what changes in the table meanwhile is seen behind the barrier, as what changed before it is. */
+  /**
+   * In slices, and by one table: once that has changed, the rest waits for the barrier. Otherwise a node whose route came in between
+   * would get a later message ahead of the barrier and an earlier one behind it.
+   */
   async #hand(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
     const { version } = table
     const handed: Handed = { table, version, targets: [], stored: new Set() }
     const slice = new Slice()
     for (const message of batch) {
-      if (slice.isOver) await slice.next()
+      if (slice.isOver) {
+        await slice.next()
+        if (table !== this.#table() || table.version !== version) break
+      }
       const targets = table.match(message.topic)
       handed.targets.push(targets)
       if (message.qos === 0) this.qos0(message)
-      else if (message.from?.isTaken !== true) {
-        this.#receiver.deliver(message)
-        this.#toNodes(message, targets.everything, handed.stored)
-      }
+      else if (message.from?.isTaken !== true) this.#live(message, targets.everything, handed.stored)
     }
     this.#links.flush()
     return handed
+  }
+
+  #live(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
+    this.#receiver.deliver(message)
+    this.#toNodes(message, nodeIds, stored)
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
@@ -84,17 +92,19 @@ export class FanOut {
    */
   async write(batch: readonly Message[], ahead: Handed | undefined): Promise<{ readonly stored: Promise<unknown> }> {
     const told = this.#retained.tell(batch) // before they are handed on: it may change what a stamp says
-    const { version, targets, stored, table: before } = ahead ?? await this.#hand(batch)
+    const { version, targets, stored, table: before } = ahead ?? { version: 0, targets: [], stored: new Set<Promise<unknown>>(), table: undefined }
     if (told !== undefined) stored.add(told)
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
       const message = batch[i]!
-      if (message.qos === 0 || message.from?.isTaken === true) continue
       if (slice.isOver) await slice.next()
+      const known = targets[i]
+      if (message.qos === 0 && known === undefined) this.qos0(message)
+      if (message.qos === 0 || message.from?.isTaken === true) continue
       const table = this.#table()
-      const known = targets[i]!
-      const { everything, sessions } = table !== before || table.version !== version ? table.match(message.topic) : known
-      if (everything !== known.everything) this.#toNodes(message, everything.filter((nodeId) => !known.everything.includes(nodeId)), stored)
+      const { everything, sessions } = known === undefined || table !== before || table.version !== version ? table.match(message.topic) : known
+      if (known === undefined) this.#live(message, everything, stored)
+      else if (everything !== known.everything) this.#toNodes(message, everything.filter((nodeId) => !known.everything.includes(nodeId)), stored)
       for (const { sid, qos, ownQos } of sessions) {
         const granted = message.origin?.sid === sid ? ownQos : qos
         if (granted > 0) stored.add(this.#queues.push(message, sid, granted))

@@ -212,5 +212,6 @@ test('--from-prefix; queues longer than the bound say what they dropped', async 
 test('a wrong or missing --from is one line and an exit code', async () => {
   expect(await run()).toMatchObject({ code: 2, stderr: expect.stringMatching(/^aedes-cluster: --from: is missing\. .*\n$/) as string })
   expect(await run('--from', 'http://x')).toMatchObject({ code: 2, stderr: expect.stringMatching(/^aedes-cluster: --from=http:\/\/x: is not a Redis address\. .*\n$/) as string })
-  expect(await run('--from', 'redis://127.0.0.1:1')).toMatchObject({ code: 4, stderr: expect.stringMatching(/^aedes-cluster: --from=redis:\/\/127\.0\.0\.1:1: .*\n$/) as string })
+  await using target = await startRedis()
+  expect(await run('--from', 'redis://127.0.0.1:1', '--redis', target.url)).toMatchObject({ code: 4, stderr: expect.stringMatching(/^aedes-cluster: --from=redis:\/\/127\.0\.0\.1:1: .*\n$/) as string })
 })

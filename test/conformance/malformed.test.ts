@@ -151,7 +151,7 @@ const connectRows: readonly { name: string; bytes: Buffer; version?: Version }[]
   { name: 'garbage first', bytes: garbage },
   { name: 'zeros first', bytes: Buffer.alloc(64) },
   { name: 'a remaining length of five bytes', bytes: Buffer.from([0x10, 0xff, 0xff, 0xff, 0xff, 0x01]) },
-  { name: 'a CONNECT larger than the maximum', bytes: Buffer.from([0x10, 0xff, 0xff, 0x7f]) },
+  { name: 'a CONNECT larger than the maximum', bytes: Buffer.concat([Buffer.from([0x10, 0xff, 0xff, 0x7f]), str('MQTT'), Buffer.from([5])]) },
   { name: 'CONNECT with fixed header flags', bytes: frame(0x11, connect(5).subarray(2)) },
   { name: 'CONNECT of another protocol [MQTT-3.1.2-1]', bytes: connect(5, { name: 'QTTM' }) },
   { name: 'CONNECT of protocol level 6 [MQTT-3.1.2-2]', bytes: connect(6) },

@@ -1,0 +1,37 @@
+// A batch is handed on in slices: what changes in the routing table between two of them must not turn the order around that a node
+// sees (P3). The parts around FanOut are told what it does with them, and nothing else.
+import { expect, test } from 'vitest'
+import { FanOut } from '../../bridge/fan-out.ts'
+import type { Links } from '../../bridge/links.ts'
+import type { Message } from '../../bridge/message.ts'
+import type { Receiver } from '../../bridge/options.ts'
+import type { Queues } from '../../bridge/queues.ts'
+import type { Retained } from '../../bridge/retained.ts'
+import { RouteKind, RoutingTable } from '../../bridge/routing-table.ts'
+
+const messageOf = (payload: string): Message => ({
+  topic: 't', payload: Buffer.from(payload), qos: 1, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined,
+})
+
+/** Longer than a slice, for as long as the clock says so. */
+function busy(): void {
+  for (const began = performance.now(); performance.now() - began < 10;);
+}
+
+test('a route that comes between two slices gets what it gets in order', async () => {
+  const table = new RoutingTable()
+  const sent: string[] = []
+  const delivered: string[] = []
+  const receiver = { deliver: (message: Message) => { delivered.push(message.payload.toString()); busy() } } as unknown as Receiver
+  const links = {
+    to: (nodeId: string) => ({ push: ({ payload }: Message) => { sent.push(`${nodeId} ${payload.toString()}`); return Promise.resolve() } }), flush: () => undefined,
+  } as unknown as Links
+  const fanOut = new FanOut('here', receiver, () => table, links, {} as Queues, { tell: () => undefined } as unknown as Retained)
+  const batch = ['1', '2', '3'].map(messageOf)
+  const handing = fanOut.hand(batch)
+  table.set('there', 't', RouteKind.everything) // while the second message waits for its turn
+  const handed = await handing
+  await (await fanOut.write(batch, handed)).stored
+  expect(sent).toEqual(['there 1', 'there 2', 'there 3'])
+  expect(delivered).toEqual(['1', '2', '3'])
+})
