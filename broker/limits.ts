@@ -58,7 +58,7 @@ export const limits = {
   unannouncedFactor: 10,
   /** The same in bytes: with all that waits before it in a node, it is what a small message of another client may have to wait for. */
   publishingBytesMax: 256 * 1024,
-  /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another. */
+  /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another; together they have `publishingBytesMax`. */
   controlPacketsMax: 40,
   /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
   inFlightMax: 1_000,

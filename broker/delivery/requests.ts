@@ -1,6 +1,10 @@
 // SUBSCRIBE and UNSUBSCRIBE of one connection: what was sent first happens first. Each waits until the publishes before it
 // are stored and the request before it is answered: of two at once Aedes would answer the second by what the first one is
 // about to change. State: this connection. Bound: the caller stops reading when too many wait.
+import { limits } from '../limits.ts'
+
+/** As many of these as may wait are the bytes that may. */
+const largeBytes = limits.publishingBytesMax / limits.controlPacketsMax
 
 interface Request {
   /** How many publishes came before it. */
@@ -23,8 +27,11 @@ export class Requests {
     this.#handle = handle
   }
 
+  /** How many wait; a large one counts as several: they are bounded in bytes, too. */
   get waiting(): number {
-    return this.#waiting.length
+    let waiting = 0
+    for (const { frame } of this.#waiting) waiting += Math.max(1, frame.length / largeBytes)
+    return waiting
   }
 
   take(type: number, frame: Buffer): void {

@@ -107,3 +107,17 @@ test('packets that are begun and not ended: what sixty strangers make a node kee
   await healthy.next('puback')
   await close(clients)
 })
+
+test('SUBSCRIBEs that wait, large ones: what they hold is bounded, and each is answered', async () => {
+  await using cluster = await startCluster({ nodes: 1 })
+  const node = cluster.node(0)
+  const before = await node.heldBytes()
+  const clients = await many(node, 10, 'waiting')
+  cluster.redis.pause()
+  const subscriptions = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'].map((letter) => ({ topic: letter.repeat(60_000), qos: 1 as const, nl: false, rap: false, rh: 2 as const }))
+  for (const client of clients) for (let messageId = 1; messageId <= 20; messageId++) client.send({ cmd: 'subscribe', messageId, subscriptions })
+  expect(await node.heldBytes() - before).toBeLessThan(40 * mib)
+  cluster.redis.resume()
+  for (const client of clients) for (let messageId = 1; messageId <= 20; messageId++) expect((await client.next('suback')).messageId).toBe(messageId)
+  await close(clients)
+})
