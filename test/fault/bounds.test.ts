@@ -55,6 +55,15 @@ const bound = ['--client-bytes-max', `${32 * mib}`]
 const many = (node: TestNode, count: number, name: string): Promise<WireClient[]> =>
   Promise.all(Array.from({ length: count }, (_, n) => WireClient.connect(node.url, `${name}-${n}`)))
 
+/** Resolves when the node takes nothing more of what they send: all of it, or as much as it wants. */
+async function taken(clients: readonly WireClient[]): Promise<void> {
+  const left = (): number => clients.reduce((sum, { socket }) => sum + socket.writableLength, 0)
+  for (let before = Infinity; left() < before;) {
+    before = left()
+    await new Promise((resolve) => setTimeout(resolve, 300))
+  }
+}
+
 const close = (clients: readonly WireClient[]): Promise<unknown> => Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
 
 test('fifty megabyte publishes at once, while Redis stands still: all are stored, a few at a time', async () => {
@@ -65,6 +74,7 @@ test('fifty megabyte publishes at once, while Redis stands still: all are stored
   cluster.redis.pause()
   const payload = Buffer.alloc(1_000_000)
   for (const publisher of publishers) publisher.send({ cmd: 'publish', topic: 'big', payload, qos: 1, messageId: 1, retain: false, dup: false })
+  await taken(publishers)
   expect(await node.heldBytes() - before).toBeLessThan(64 * mib)
   cluster.redis.resume()
   for (const publisher of publishers) expect((await publisher.next('puback')).messageId).toBe(1)
@@ -116,6 +126,7 @@ test('SUBSCRIBEs that wait, large ones: what they hold is bounded, and each is a
   cluster.redis.pause()
   const subscriptions = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'].map((letter) => ({ topic: letter.repeat(60_000), qos: 1 as const, nl: false, rap: false, rh: 2 as const }))
   for (const client of clients) for (let messageId = 1; messageId <= 20; messageId++) client.send({ cmd: 'subscribe', messageId, subscriptions })
+  await taken(clients)
   expect(await node.heldBytes() - before).toBeLessThan(40 * mib)
   cluster.redis.resume()
   for (const client of clients) for (let messageId = 1; messageId <= 20; messageId++) expect((await client.next('suback')).messageId).toBe(messageId)
