@@ -228,6 +228,11 @@ export class DataPlane {
   /** Topics in the index of Retained Messages. */
   get retainedTopics(): number { return this.#retained.size }
 
+  /** Whether there is room for a Retained Message: nodes keep the topics of all of them. */
+  mayRetain(topic: string): boolean {
+    return this.#retained.mayStore(topic, this.#options.retainedBytesMax)
+  }
+
   /** The Retained Messages of these topics as they are now, as many as have room in `bytesMax`. */
   retained(topics: readonly string[], bytesMax: number): Promise<RetainedRead> {
     return this.#retained.read(topics, bytesMax)

@@ -20,6 +20,8 @@ export interface DataPlaneOptions {
   readonly sessionsMax: number
   /** Settings that must be the same on every node, by the name of their option: written beside the node, for the next one to compare. */
   readonly settings?: SharedSettings
+  /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
+  readonly retainedBytesMax: number
   readonly onError: (error: Error) => void
   /** Where whoever waits for Redis is written down. */
   readonly waits?: Waits | undefined

@@ -93,6 +93,11 @@ export class Retained {
     return this.#index.size
   }
 
+  /** Whether a value may be stored: its topic is known, or there is room for one more. */
+  mayStore(topic: string, bytesMax: number): boolean {
+    return this.#index.bytes < bytesMax || this.#index.has(topic)
+  }
+
   /** What the journal says of a topic. */
   apply(topic: string, present: boolean): void {
     this.#index.set(topic, present ? 'told' : 'cleared')

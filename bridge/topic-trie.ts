@@ -11,12 +11,25 @@ interface Level<Value> {
   value: Value | undefined
 }
 
+/** Memory that a topic takes, roughly: its text, and an object with a map for each level that it shares with nobody. */
+function topicBytes(topic: string): number {
+  let levels = 1
+  for (let at = topic.indexOf('/'); at >= 0; at = topic.indexOf('/', at + 1)) levels++
+  return 100 + 2 * topic.length + 120 * levels
+}
+
 export class TopicTrie<Value> {
   readonly #root: Level<Value> = { name: '', parent: undefined, next: undefined, topic: undefined, value: undefined }
   #size = 0
+  #bytes = 0
 
   get size(): number {
     return this.#size
+  }
+
+  /** Memory that the topics take, roughly. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   #find(topic: string): Level<Value> | undefined {
@@ -47,7 +60,10 @@ export class TopicTrie<Value> {
       }
       level = next
     }
-    if (level.topic === undefined) this.#size++
+    if (level.topic === undefined) {
+      this.#size++
+      this.#bytes += topicBytes(topic)
+    }
     level.topic = topic
     level.value = value
   }
@@ -58,6 +74,7 @@ export class TopicTrie<Value> {
     level.topic = undefined
     level.value = undefined
     this.#size--
+    this.#bytes -= topicBytes(topic)
     while (level.parent !== undefined && level.topic === undefined && level.next === undefined) {
       const parent: Level<Value> = level.parent
       parent.next!.delete(level.name)
@@ -70,6 +87,7 @@ export class TopicTrie<Value> {
   clear(): void {
     this.#root.next = undefined
     this.#size = 0
+    this.#bytes = 0
   }
 
   /** The topics that `filter` matches, lazily: the caller may stop, and what comes or goes meanwhile is given or not. */

@@ -124,6 +124,7 @@ export const options = {
   durabilityReplicas: { schema: whole(0, 100).default(0), about: 'replicas of Redis that must have a message before it is acknowledged (WAIT); with 0 a failover may lose what was acknowledged just before it; the same on every node', shape: 'count', hint: 'Use a whole number: at least as many as may be promoted, or 0' },
   queueMessagesMax: { schema: whole(1, 1_000_000_000).default(limits.queueMessagesMax), about: 'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
   queueBytesMax: { schema: whole(1, 2 ** 40).default(limits.queueBytesMax), about: 'bytes that wait for such a session; beyond it the oldest message goes; the same on every node', shape: 'bytes', hint: 'Use a whole number, 1 or more' },
+  retainedBytesMax: { schema: whole(1_024, 2 ** 40).default(limits.retainedBytesMax), about: 'memory that the topics of all Retained Messages may take on each node, in bytes; no new topic is retained beyond it', shape: 'bytes', hint: 'Use a number of bytes, 1024 or more' },
   sessionsMax: { schema: whole(1, 2 ** 32).default(limits.sessionsMax), about: 'sessions in the cluster; a new one that outlives its connection is refused beyond it; the same on every node', shape: 'count', hint: 'Use a whole number, 1 or more' },
   sessionExpirySecondsMax: { schema: whole(1, 0xfffffffe).default(limits.sessionExpirySecondsMax), about: 'longest time that a session outlives its connection, in seconds; who asks for more gets this; the same on every node', shape: 's', hint: 'Use a number of seconds, from 1 to 4294967294' },
   clientIdBytesMax: { schema: whole(23, 65_535).default(limits.clientIdBytesMax), about: 'longest Client Identifier, in bytes', shape: 'bytes', hint: 'Use a number from 23 to 65535' },
@@ -258,7 +259,7 @@ const sameOnEveryNode = ['packetBytesMax', 'leaseMs', 'durabilityReplicas', 'que
 export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'name' | 'onError'> => ({
   redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
   claimsWaitingMax: config.claimsWaitingMax, queueMessagesMax: config.queueMessagesMax, queueBytesMax: config.queueBytesMax,
-  sessionsMax: config.sessionsMax, durabilityReplicas: config.durabilityReplicas,
+  sessionsMax: config.sessionsMax, retainedBytesMax: config.retainedBytesMax, durabilityReplicas: config.durabilityReplicas,
   settings: Object.fromEntries(sameOnEveryNode.map((name) => [name, config[name]])),
 })
 

@@ -19,6 +19,8 @@ export interface ConnectionHost<Connection> {
   dropped(cause: DropCause, qos: number): void
   /** A bug: delivering one message threw. That message is passed by, and the bug named. */
   failed(error: unknown, qos: number): void
+  /** Whether there is room for a Retained Message of this topic. */
+  mayRetain(topic: string): boolean
   /** Counts what a bound refused. */
   refused(cause: RefusalCause): void
   violated(connection: Connection, violation: ProtocolViolation): void

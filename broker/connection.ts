@@ -280,6 +280,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
     this.#alive()
     if (isReserved(topic)) return this.#refuse(qos, messageId, ReasonCode.notAuthorized)
+    if (retain && payload.length > 0 && !this.#host.mayRetain(topic)) {
+      this.#host.refused('retained')
+      if (this.#mqtt5 && qos > 0) return this.#refuse(qos, messageId, ReasonCode.quotaExceeded)
+      retain = false // there is nothing to say it with: it goes to those who are subscribed
+    }
     // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first [MQTT-4.6.0-6].
     if (qos === 0 && !retain && this.#retaining === 0) return this.#host.publish(this.#message(topic, payload, 0, false, properties, expirySeconds), this, undefined)
     if (qos === 0) this.#retaining++

@@ -178,6 +178,10 @@ export class Dispatch implements EngineHost, Receiver {
     diagnostics.failed.publish({ where: 'delivery', error })
   }
 
+  mayRetain(topic: string): boolean {
+    return this.#plane.mayRetain(topic)
+  }
+
   refused(cause: RefusalCause): void {
     this.#events.onRefusal(cause)
   }

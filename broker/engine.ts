@@ -291,6 +291,7 @@ export class Engine {
     return {
       config: this.#host.config, holdings: this.#host.holdings, readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
       refused: (cause) => this.#host.refused(cause),
+      mayRetain: (topic) => this.#host.mayRetain(topic),
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
       failed: (error, qos) => this.#host.failed(error, qos),

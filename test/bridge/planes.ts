@@ -31,7 +31,7 @@ export async function startPlane(redis: TestRedis, name: string, options: { leas
     close: () => closing ??= self.plane.close(),
     [Symbol.asyncDispose]: () => self.close(),
   }
-  self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, durabilityReplicas: options.replicas ?? 0, queueMessagesMax: 1_000, queueBytesMax: 67_108_864, sessionsMax: 1_000_000, onError: () => undefined }, {
+  self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, durabilityReplicas: options.replicas ?? 0, queueMessagesMax: 1_000, queueBytesMax: 67_108_864, sessionsMax: 1_000_000, retainedBytesMax: 1_000_000_000, onError: () => undefined }, {
     publishers: 0,
     deliver: (message) => { self.received.push(message); self.payloads.push(message.payload.toString()) },
     hold: (nodeId, topics, held) => { self.holds.push({ nodeId, topics, held }) },

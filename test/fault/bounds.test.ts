@@ -66,11 +66,11 @@ async function taken(clients: readonly WireClient[]): Promise<void> {
 
 const close = (clients: readonly WireClient[]): Promise<unknown> => Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
 
-test('fifty megabyte publishes at once, while Redis stands still: all are stored, a few at a time', async () => {
+test('eighty megabyte publishes at once, while Redis stands still: all are stored, a few at a time', async () => {
   await using cluster = await startCluster({ nodes: 1, argv: bound })
   const node = cluster.node(0)
   const before = await node.heldBytes()
-  const publishers = await many(node, 50, 'publisher')
+  const publishers = await many(node, 80, 'publisher')
   cluster.redis.pause()
   const payload = Buffer.alloc(1_000_000)
   for (const publisher of publishers) publisher.send({ cmd: 'publish', topic: 'big', payload, qos: 1, messageId: 1, retain: false, dup: false })

@@ -154,6 +154,29 @@ situation('more sessions, and more for one of them, than a cluster holds', (plac
     expect((await place.wire('sleeper-of-no-session')).connack.reasonCode).toBe(0)
   })
 
+  test('more Retained Messages than the nodes remember topics of: 0x97, or not retained; known topics may be changed and cleared', async () => {
+    const publisher = await place.wire('retainer')
+    const put = async (topic: string, payload = 'x'): Promise<number> => {
+      publisher.send({ cmd: 'publish', topic, payload, qos: 1, messageId: 1, retain: true, dup: false })
+      return (await publisher.next('puback')).reasonCode ?? 0
+    }
+    let last = 0
+    while (await put(`retained/${last}`) === 0) last++
+    expect(last).toBeGreaterThan(5)
+    expect(last).toBeLessThan(40)
+    expect(await put('retained/0', 'y')).toBe(0)
+    const old = await place.wireThere('old-retainer', { version: 4 })
+    await old.subscribe('fresh/#')
+    old.send({ cmd: 'publish', topic: 'fresh/1', payload: 'x', qos: 1, messageId: 1, retain: true, dup: false })
+    expect([(await old.any()).cmd, (await old.any()).cmd].sort()).toEqual(['puback', 'publish'])
+    const late = await place.wireThere('late')
+    await late.subscribe('fresh/#')
+    old.send({ cmd: 'publish', topic: 'fresh/2', payload: 'x', qos: 1, messageId: 2, retain: false, dup: false })
+    expect((await late.next('publish')).topic).toBe('fresh/2')
+    expect(await put('retained/0', '')).toBe(0)
+    await expect.poll(() => put('retained/again')).toBe(0) // the room of the one that is cleared
+  })
+
   test('of large messages for a session that is away the newest are kept', async () => {
     let sleeper
     let name
@@ -174,4 +197,4 @@ situation('more sessions, and more for one of them, than a cluster holds', (plac
     expect(topics.length).toBeLessThan(11)
     expect(topics).toEqual(Array.from({ length: topics.length }, (_, i) => `large/${30 - topics.length + i}`))
   })
-}, { ours: 'the bounds are options of ours', argv: ['--sessions-max', '16', '--queue-bytes-max', '200000'] })
+}, { ours: 'the bounds are options of ours', argv: ['--sessions-max', '16', '--queue-bytes-max', '200000', '--retained-bytes-max', '6000'] })
