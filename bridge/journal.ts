@@ -198,7 +198,7 @@ export class Journal {
         continue
       }
       const number = Number(position ?? 0)
-      if (number < seen) await this.#rebuildLost() // a failover lost the tail that we have seen
+      if (!(number >= seen)) await this.#rebuildLost() // a failover lost the tail that we have seen, or it is no number
       else if (await this.#reached(number)) return
     }
   }
@@ -217,7 +217,11 @@ export class Journal {
   async #look(): Promise<void> {
     this.#stalled = undefined
     if (this.#waiting.length === 0 || this.#closed) return
-    if ((await this.#end()).mended) await this.rebuild()
+    const { position, mended } = await this.#end()
+    if (mended) await this.rebuild()
+    const ahead = this.#waiting.filter((waiter) => waiter.position > position) // of before it was mended, by another node perhaps: read again
+    this.#waiting = this.#waiting.filter((waiter) => !ahead.includes(waiter))
+    for (const { reject } of ahead) reject(new Error('ahead of the journal'))
     if (this.#waiting.length > 0) this.#stalled ??= setTimeout(() => { this.#look().catch(() => undefined) }, stallMs)
   }
 

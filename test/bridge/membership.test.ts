@@ -1,9 +1,11 @@
 // Who is in the cluster: a live name is refused, a lost reply does not lock a node out, a node that stops renewing is
 // declared dead by a survivor and its whole estate goes (place, lease, number, routes, inbox), also when the survivor dies in the
 // middle of it; who was dead and wakes up is fenced. A node that leaves is gone at once and leaves no key behind.
+import { hostname } from 'node:os'
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { encodeJournalEntry } from '../../bridge/codec.ts'
+import { BridgeError } from '../../bridge/errors.ts'
 import { Membership } from '../../bridge/membership.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { runScript } from '../../bridge/scripts.ts'
@@ -41,6 +43,24 @@ describe('joining', () => {
       expect(planes).toHaveLength(1)
       for (const one of joined) if (one.status === 'rejected') expect(one.reason).toMatchObject({ code: 'ERR_BRIDGE_DUPLICATE_NODE' })
       await planes[0]!.close()
+    }
+  })
+
+  test.each(['renews its lease', 'does not'])('a boot of the name in another pid namespace, whose pid is nobody here, %s', async (does) => {
+    const lease = async (): Promise<unknown> => {
+      const [seconds, micros] = (await client.time()).map(Number) as [number, number]
+      return client.hset(keys.bus('leases'), 'a@5', `5:${seconds * 1e6 + micros}`)
+    }
+    await client.hset(keys.bus('names'), 'a', 'a@5')
+    await client.hset(keys.bus('nodes'), 'a@5', JSON.stringify({ host: hostname(), machine: 'cloned', pids: 'pid:[1]', pid: 1, started: '1', boot: 'x', records: [1, 1] }))
+    await lease()
+    const renewing = setInterval(() => { if (does !== 'does not') void lease() }, 100)
+    const joined = await startPlane(redis, 'a', { leaseMs }).then((plane) => plane, (error: unknown) => error as BridgeError)
+    clearInterval(renewing)
+    if (joined instanceof BridgeError) expect([does, joined.code]).toEqual(['renews its lease', 'ERR_BRIDGE_DUPLICATE_NODE'])
+    else {
+      expect([does, joined.plane.nodes]).toEqual(['does not', [joined.plane.nodeId]])
+      await joined.close()
     }
   })
 
