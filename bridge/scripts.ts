@@ -27,6 +27,7 @@ export const scriptTable = {
   'retained-read': { keys: 1, meaning: 'Retained Messages of one partition, as many as fit' },
   'retained-expire': { keys: 2, meaning: 'clears a Retained Message that has expired' },
   'session-claim': { keys: 11, alsoFull: true, meaning: 'makes a node the owner of a session: CONNECT' },
+  'session-farewell': { keys: 4, meaning: 'the client said good-bye: its will is void, its session may live shorter or longer' },
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
   'session-check': { keys: '4 + 2 a session', meaning: 'whether Redis still has what it must have of a node in a partition' },

@@ -32,7 +32,8 @@ export interface Session {
   readonly owner: string
   /** Which claim of this node it is: of two claims of one session the later one counts. */
   readonly claim: number
-  readonly request: SessionRequest
+  /** What CONNECT asked for, and DISCONNECT changed. */
+  request: SessionRequest
   /** Session Present as CONNACK says it. */
   readonly present: boolean
   /** Changed by bridge/subscriptions.ts alone; sessions without any share one. */

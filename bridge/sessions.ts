@@ -117,9 +117,12 @@ export class Sessions {
    * Makes this node the owner of the client's session. When it resolves no earlier connection of the client can touch the
    * session, and nothing that one hands in from now on is acknowledged: the takeover stands in the journal, which every
    * PUBLISH of QoS ≥ 1 catches up with before it is acknowledged.
+   * Of two claims the one that reached Redis later has the session, however often the other had to ask again: Redis says with
+   * STALE when it was first asked, by its own clock.
    * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown out there
    * @param givenUp settles when nobody waits for it any more
-   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED when it has; why Redis cannot, when as many as may wait for it
+   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED when it has left, ERR_BRIDGE_MOVED
+   *   when it has connected anew meanwhile; why Redis cannot, when as many as may wait for it
    */
   async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp?: Promise<void>): Promise<Session> {
     const partition = shardOf(request.clientId, partitions)
@@ -128,6 +131,7 @@ export class Sessions {
     const before = new Set<string>() // sessions that an attempt whose reply was lost may have taken from somebody
     let known = '' // most clients are new; of another the refusal tells the session
     let whenFull = false // a client that has a session comes to take what fills Redis; a new session waits for room, until the deadline of CONNECT
+    let asked = ''
     let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
     return retrying(this.#redis, async () => {
       for (;;) {
@@ -139,6 +143,7 @@ export class Sessions {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
             request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim, this.#sessionsMax,
+            asked, abandoned() ? '1' : '0',
           ], whenFull) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, claim, known, reply, before)
@@ -158,7 +163,7 @@ export class Sessions {
           if (error.retryable && error.code !== 'ERR_BRIDGE_STALE') unknown ||= sent
           if (error.retryable && error.code !== 'ERR_BRIDGE_STALE' && known !== '') before.add(known)
           if (error.code !== 'ERR_BRIDGE_STALE') throw error
-          known = /^STALE ?(.*)$/.exec(error.message)?.[1] ?? ''
+          ;[, asked = '', known = ''] = /^STALE (\d+) (.*)$/.exec(error.message) ?? []
         }
       }
     }, { who: 'connect', givenUp, mend: (error) => this.#mayWait(error, unknown) })
@@ -212,21 +217,29 @@ export class Sessions {
   }
 
   /**
-   * The connection is gone. `farewell`: the client said good-bye, its will is void [MQTT-3.14.4-3].
-   * @param expirySeconds when DISCONNECT changed it
+   * The client said good-bye. Behind it whoever claims the session finds no will, as long as nobody has taken it to publish it.
+   * @param voidsWill DISCONNECT with reason code 0 [MQTT-3.14.4-3]
+   * @param expirySeconds when DISCONNECT changes it; -1: never
    */
-  async release(session: Session, farewell: boolean, expirySeconds?: number): Promise<void> {
+  async farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void> {
+    const { sid, owner, request } = session
+    const [, owners, due, wills, key] = this.#keysOf(sid)
+    session.request = { ...request, will: voidsWill ? undefined : request.will, expirySeconds: expirySeconds ?? request.expirySeconds }
+    await retrying(this.#redis, () => runScript(this.#redis, 'session-farewell', [owners!, due!, wills!, key!], [sid, owner, voidsWill ? '1' : '0', expirySeconds ?? '']))
+  }
+
+  /** The connection is gone. */
+  async release(session: Session): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
-    const [released, willDue, subscriptions] = await this.#release(session.sid, session.owner, farewell, expirySeconds ?? session.request.expirySeconds)
+    const [released, willDue, subscriptions] = await this.#release(session.sid, session.owner, session.request.expirySeconds)
     if (released !== 1) return
     await this.#ended(session.sid, subscriptions)
     // When this fails, the sweep comes to it within a second or so.
     if (willDue.toString() === '1') await this.#will(partitionOf(session.sid), `w:${session.sid}:${epochOf(session.owner)}`).catch(() => undefined)
   }
 
-  #release(sid: string, owner: string, farewell: boolean, expirySeconds?: number): Promise<[number, Buffer, Buffer[]]> {
-    return retrying(this.#redis, () => runScript(this.#redis, 'session-release', this.#keysOf(sid),
-      [sid, owner, farewell ? '1' : '0', expirySeconds ?? '', this.#forgetMs])) as Promise<[number, Buffer, Buffer[]]>
+  #release(sid: string, owner: string, expirySeconds?: number): Promise<[number, Buffer, Buffer[]]> {
+    return retrying(this.#redis, () => runScript(this.#redis, 'session-release', this.#keysOf(sid), [sid, owner, this.#forgetMs, expirySeconds ?? ''])) as Promise<[number, Buffer, Buffer[]]>
   }
 
   async #ended(sid: string, subscriptions: readonly Buffer[]): Promise<void> {
@@ -350,7 +363,7 @@ export class Sessions {
         cursor = next
         const sids = fields.flatMap((sid, i) => i % 2 === 0 && fields[i + 1]!.startsWith(`${nodeId} `) ? [[sid, fields[i + 1]!] as const] : [])
         await together(sids, async ([sid, owner]) => {
-          const [released, , subscriptions] = await this.#release(sid, owner, false)
+          const [released, , subscriptions] = await this.#release(sid, owner)
           if (released === 1) await this.#ended(sid, subscriptions) // wills are swept within a second
         })
       } while (cursor !== '0')

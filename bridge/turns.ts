@@ -43,6 +43,11 @@ export class Slice {
   }
 }
 
+/** Whether anything waits for a later turn: what must not overtake it waits, too. */
+export function othersWait(): boolean {
+  return waiting.length > first
+}
+
 /** Calls `work` in a later turn, in the order of the calls. */
 export function later(work: () => void): void {
   waiting.push(work)

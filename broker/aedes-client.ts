@@ -11,14 +11,13 @@ export type Listener = (packet: unknown, done: () => void) => void
 export interface AedesClient extends EventEmitter {
   readonly id: string | null
   readonly version: number
-  readonly clean: boolean
+  /** What it asks us to forget it asks only of clients that are not. */
+  clean: boolean
   readonly receiveMaximum: number
   readonly maximumPacketSize: number | undefined
-  /** Seconds; 0xFFFFFFFF: never. DISCONNECT may change it. */
+  /** Seconds; 0xFFFFFFFF: never. */
   readonly sessionExpiryInterval: number | undefined
   readonly _cleanStart: boolean
-  /** The client sent a DISCONNECT that makes its will void. */
-  readonly _disconnected: boolean
   readonly closed: boolean
   readonly conn: AedesStream
   connecting: boolean
@@ -49,7 +48,7 @@ export interface AedesSubscription {
   readonly nl?: boolean
   readonly rap?: boolean
   readonly rh?: 0 | 1 | 2
-  readonly si?: number
+  readonly si?: number | undefined
 }
 
 /**

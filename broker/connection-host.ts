@@ -38,8 +38,14 @@ export interface ConnectionHost<Connection> {
   isReplayed(connection: Connection, message: Message): boolean
   /** Its CONNACK is written and accepts it. */
   onClient(): void
-  /** The connection is gone. `farewell`: the client said good-bye and its will is void. */
-  released(connection: Connection, farewell: boolean): void
+  /** The client said good-bye: its will is void, or its session is to live so long (s; -1: for ever). */
+  farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void
+  /** The connection is over: its session is nobody's. */
+  released(connection: Connection): void
+  /** Its socket failed. */
+  broken(connection: Connection, error: Error): void
+  /** Its socket is closed, and nothing of it is left to be done; may be called again. */
+  over(connection: Connection): void
 }
 
 export type DropCause = 'client-bytes' | 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'

@@ -2,26 +2,31 @@
 // client stands beside it for everything else. State: this connection. Bounds: publishes of it that are not acknowledged
 // (count and bytes: beyond them we stop reading, and keep its keep alive fresh), deliveries that wait (bytes: beyond them
 // the connection ends with 0x97, since a clean session's promise ends with its connection), QoS 0 while it is slow (dropped
-// and counted).
+// and counted). The end of a connection comes behind what came before it: when its client says good-bye, ends its side or is
+// gone altogether, what we have read of it by then is still done, in its order; only then the session is released. The will is
+// void as soon as a DISCONNECT that says so has been read, also while what stands before it waits.
 import type { Duplex } from 'node:stream'
 import type { AedesClient } from './aedes-client.ts'
 import { expiryFrom, isExpired, type Message, type Moment, type Session } from '../bridge/index.ts'
 import type { ConnectionHost } from './connection-host.ts'
+import { Goodbye } from './delivery/goodbye.ts'
 import type { Holder } from './delivery/holdings.ts'
 import { Incoming } from './delivery/incoming.ts'
 import { linger } from './delivery/linger.ts'
 import { Outbox, type OutboxHost } from './delivery/outbox.ts'
+import { Publishing } from './delivery/publishing.ts'
 import { Requests } from './delivery/requests.ts'
 import type { Match } from './delivery/local-table.ts'
 import { Pending } from './delivery/pending.ts'
 import type { Replayed, Replays } from './delivery/replay.ts'
+import { Room } from './delivery/room.ts'
 import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type WindowHost } from './delivery/window.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
 import { isReserved, PacketType, type Will } from './wire/control-packets.ts'
 import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
-import { ProtocolViolation } from './wire/properties.ts'
+import type { ProtocolViolation } from './wire/properties.ts'
 import { publishFrame, refusingConnack } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
@@ -46,33 +51,38 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #asked = false
   #connected = false
   #closed = false
-  /** Publishes that are not stored yet. */
-  #publishing = 0
-  #publishingBytes = 0
-  /** QoS 1 publishes among them. */
-  #qos1 = 0
-  /** QoS 0 publishes among them: retained ones, and those behind one. */
+  /** Its client has ended its side: nothing more comes, and what came is still to be done. */
+  #ended = false
+  /** Its socket is closed. */
+  #gone = false
+  /** Made when the reader waits, or DISCONNECT comes. */
+  #saysGoodbye: Goodbye | undefined
+  #over: Room | undefined
+  /** Made when the first PUBLISH comes that is to be stored. */
+  #publishing: Publishing | undefined
+  /** QoS 0 publishes that are not stored yet: retained ones, and those behind one. */
   #retaining = 0
   #held = false
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
   #behind = false
   /** There is no room in the node for more of it. */
   #noRoom = false
-  #whenPublished: (() => void) | undefined
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
   /** Filters of SUBSCRIBEs that are not answered yet → where they began among the Retained Messages. */
   moments: Map<string, Moment> | undefined
   /** Made with the first SUBSCRIBE that asks for Retained Messages. */
   replays: Replays | undefined
-  #room: (() => void)[] | undefined
+  #room: Room | undefined
   /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
   #known: Incoming | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
   #farewell: 'none' | 'written' | 'over' = 'none'
-  /** Its session outlives it; known with the session. */
+  /** Its session has a queue: it outlives the connection, or an earlier one left it; known with the session. */
   lasting = false
+  /** Settles when Redis knows that the client said good-bye; undefined: there is nothing to know. */
+  farewell: Promise<void> | undefined
   /** Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is. */
   held: Promise<void> | undefined
   /** The client's session, once this node owns it. */
@@ -87,17 +97,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   feed(chunk: Buffer): void {
     this.#reader.feed(chunk)
-    // A client need not wait for CONNACK, and may write far more than it reads: neither is kept without end.
-    if (!this.#connected && this.#reader.level > 0 && this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
-    else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting()
+    if (this.#waits) this.#readAhead(chunk)
+    else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting() // it may write far more than it reads
     this.#count()
   }
 
   // The bound of all clients together
 
-  get comingBytes(): number {
-    return this.#reader.heldBytes
-  }
+  get comingBytes(): number { return this.#reader.heldBytes }
 
   #count(): void {
     const { holdings } = this.#host
@@ -112,51 +119,50 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   #countWaiting(): void {
-    const { holdings } = this.#host
-    if (this.waitingBytes >= holdings.smallBytes) holdings.count(this)
+    if (this.waitingBytes >= this.#host.holdings.smallBytes) this.#host.holdings.count(this)
   }
 
   /** There is no room in the node, and what it has shall be read first. */
   get #waitsForRoom(): boolean {
-    const { holdings } = this.#host
-    return holdings.isFull && this.outbox.bytes >= holdings.smallBytes
+    return this.#host.holdings.isFull && this.outbox.bytes >= this.#host.holdings.smallBytes
   }
 
   endForRoom(): void {
     this.#host.refused('client-bytes')
     if (this.connackWritten) this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
-    else this.stream.destroy()
+    else this.destroy()
+  }
+
+  /** The reader waits: for its publishes, or for CONNACK, for which the client need not wait. */
+  get #waits(): boolean { return this.#held || (!this.#connected && this.#reader.level > 0) }
+
+  /** We read on while the reader waits, up to a bound: behind what waits there may be a good-bye, and a socket may close unread. */
+  #readAhead(chunk?: Buffer): void {
+    if (this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
+    this.#goodbye?.look(chunk, () => this.#reader.held())
+  }
+
+  get #goodbye(): Goodbye | undefined {
+    return this.session === undefined ? undefined : this.#saysGoodbye ??= new Goodbye(this.session, this.client.version, (voidsWill, expirySeconds) => this.#host.farewell(this, voidsWill, expirySeconds))
   }
 
   /** The will of its CONNECT. */
-  get will(): Will | undefined {
-    return this.#reader.will
-  }
+  get will(): Will | undefined { return this.#reader.will }
 
-  get clientId(): string {
-    return this.client.id ?? ''
-  }
+  get clientId(): string { return this.client.id ?? '' }
 
   /** Whether its session has a queue. */
-  get isStored(): boolean {
-    return this.#stored !== undefined
-  }
+  get isStored(): boolean { return this.#stored !== undefined }
 
   /** The protocol level that CONNECT names; 0 before it. */
-  get level(): number {
-    return this.#reader.level
-  }
+  get level(): number { return this.#reader.level }
 
-  get mqtt5(): boolean {
-    return this.#mqtt5
-  }
+  get mqtt5(): boolean { return this.#mqtt5 }
 
   get inFlight(): number { return this.#window.inFlight }
 
   /** It is a client's: CONNACK accepted it, and it is not over. */
-  get isClient(): boolean {
-    return this.#connected && !this.#closed
-  }
+  get isClient(): boolean { return this.#connected && !this.#closed }
 
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   connected(): void {
@@ -179,42 +185,77 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#stored.start()
     }
     this.#reader.resume()
+    if (this.#held) this.#readAhead()
     this.#readOn()
+    this.#finish()
   }
 
-  /** From the socket, unless it is held or behind. */
+  /** From the socket, unless enough waits to be read. */
   #readOn(): void {
-    if (!this.#held && !this.#behind && !this.#noRoom) this.stream.resume()
+    if (!this.#behind && !this.#noRoom && this.#reader.heldBytes <= limits.publishingBytesMax) this.stream.resume()
   }
 
-  get #incoming(): Incoming {
-    return this.#known ??= new Incoming(undefined)
-  }
+  get #incoming(): Incoming { return this.#known ??= new Incoming(undefined) }
 
   /** Something may be in the session's queue. */
-  ring(): void {
-    this.#stored?.ring()
-  }
+  ring(): void { this.#stored?.ring() }
 
   /** Whether it is over: nothing is acknowledged any more. */
-  get isClosed(): boolean {
-    return this.#closed
-  }
+  get isClosed(): boolean { return this.#closed }
 
   /** Whether something that it published is not acknowledged. */
-  get isPublishing(): boolean { return this.#publishing > 0 }
+  get isPublishing(): boolean { return (this.#publishing?.count ?? 0) > 0 }
 
-  /** Resolves when all that it published is stored; once, and when nothing more comes. */
-  published(): Promise<void> {
-    return this.#publishing === 0 ? Promise.resolve() : new Promise((resolve) => { this.#whenPublished = resolve })
+  /** Resolves when all that it published is stored, and what it acknowledged is written down; once, and when nothing more comes. */
+  async settled(): Promise<void> {
+    await this.#publishing?.none()
+    await Promise.all([this.#stored?.settled(), this.farewell])
   }
+
+  // The end
+
+  /** What came before its end is still being done. */
+  get isLeaving(): boolean { return this.#ended && !this.#closed }
+
+  /** Resolves when it is over, at once when it is. */
+  over(): Promise<void> { return this.#closed ? Promise.resolve() : (this.#over ??= new Room()).wait() }
+
+  /** The client has ended its side: what it sent before comes first [MQTT-4.6.0]; it need not have waited for CONNACK (3.1.4). */
+  ended(): void {
+    this.#ended = true
+    this.#finish()
+  }
+
+  /** The socket is closed. What was read of it is still done, with nobody to answer to. */
+  gone(): void {
+    this.#gone = true
+    this.outbox.close()
+    const rest = this.stream.read() as Buffer | null // what the stream had read when it was closed
+    if (rest !== null && !this.#closed) this.feed(rest)
+    if (this.client.closed) this.#host.over(this); else this.ended()
+  }
+
+  failed(error: Error): void { if (!this.client.closed) this.#host.broken(this, error) }
+
+  #finish(): void {
+    if (!this.#ended || this.client.closed || this.#requests !== undefined || this.#behind) return
+    if (!this.#waits || this.#reader.heldBytes === 0) this.client.close()
+  }
+
+  /** A DISCONNECT was read: nothing behind it is taken [MQTT-3.14.4-1], and what waits before it comes first. */
+  #disconnect(frame: Buffer): void {
+    this.#reader.close()
+    this.#goodbye?.take(frame)
+    if (this.#requests === undefined) this.#leave(); else this.#request(PacketType.disconnect, frame)
+  }
+
+  #leave(): void { this.#end(); this.client.close() }
 
   /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
   takenOver(): void {
     if (this.#closed) return
     if (this.connackWritten && this.client.version === 5) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
-    if (this.connackWritten) this.toldWhy()
-    else this.#end()
+    if (this.connackWritten) this.toldWhy(); else this.#end()
     this.client.close()
   }
 
@@ -223,6 +264,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.#closed = true
     this.#stored?.close()
     this.#reader.close()
+    this.#requests = undefined
     this.outbox.close()
   }
 
@@ -242,6 +284,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   /** Closes the connection. A client that was told why gets a moment for reading it. */
   destroy(): void {
+    this.#end()
+    if (this.#gone) return this.#host.over(this)
     if (this.#farewell === 'none') this.stream.destroy()
     else if (this.#farewell === 'written') linger(this.stream)
     this.#farewell = 'over'
@@ -250,10 +294,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   closed(): void {
     this.#end()
     this.#host.holdings.forget(this)
-    if (this.session !== undefined) this.#host.released(this, this.client._disconnected)
+    if (this.session !== undefined) this.#host.released(this)
     this.#window.clear()
     this.onDrain()
-    this.#requests?.clear()
+    this.#over?.give()
   }
 
   // From the client
@@ -265,10 +309,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     }
     if (type === PacketType.pingreq) return this.outbox.push(pingresp)
+    if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
-    const requests = this.#requests ??= new Requests(this.#publishing, (type, frame) => this.#host.handle(this, type, frame))
-    requests.take(type, frame)
-    if (requests.waiting >= limits.controlPacketsMax) this.#hold()
+    this.#request(type, frame)
+    if (this.#requests!.waiting >= limits.controlPacketsMax) this.#hold()
+  }
+
+  #request(type: number, frame: Buffer): void {
+    this.#requests ??= new Requests((type, frame) => { if (type === PacketType.disconnect) this.#leave(); else this.#host.handle(this, type, frame) })
+    this.#requests.take(type, frame, this.#publishing?.takeLatest())
   }
 
   /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
@@ -289,21 +338,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (qos === 0 && !retain && this.#retaining === 0) return this.#host.publish(this.#message(topic, payload, 0, false, properties, expirySeconds), this, undefined)
     if (qos === 0) this.#retaining++
     if (qos === 2 && !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))) return
-    if (qos === 1) this.#qos1++
-    if (qos > 0) this.#checkReceiveMaximum()
-    const bytes = payload.length + topic.length
-    this.#publishing++
-    this.#requests?.published()
-    this.#publishingBytes += bytes
-    if (this.#publishing >= this.#host.config.receiveMaximum || this.#publishingBytes >= limits.publishingBytesMax) this.#hold()
+    const publishing = this.#publishing ??= new Publishing(this.#host.config.receiveMaximum)
+    const stored = publishing.begin(payload.length + topic.length, qos)
+    if (qos > 0) publishing.checkReceiveMaximum(this.#known?.open ?? 0, this.#mqtt5)
+    if (publishing.isFull) this.#hold()
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     const done = (): void => {
-      this.#publishing--
-      if (qos === 1) this.#qos1--
-      this.#requests?.completed()
-      this.#publishingBytes -= bytes
-      if (this.#publishing === 0) this.#whenPublished?.()
-      if (this.#closed) return
+      stored()
+      if (this.#closed) return // nobody is there to be told
       if (qos === 0) this.#retaining--
       else {
         if (qos === 2) this.#incoming.published(messageId)
@@ -312,15 +354,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#goOn()
     }
     if (qos < 2) this.#host.publish(message, this, done)
-    else this.#incoming.record(messageId, (n) => this.#closed ? done() : this.#host.publish({ ...message, origin: { sid: this.session?.sid ?? '', n } }, this, done))
-  }
-
-  /** QoS 1 is held back before it comes to that: only what waits for its PUBREL leads here. Who was told nothing (3.1.1) may have more. */
-  #checkReceiveMaximum(): void {
-    const { receiveMaximum } = this.#host.config
-    const open = this.#qos1 + (this.#known?.open ?? 0)
-    if (open <= (this.#mqtt5 ? receiveMaximum : receiveMaximum * limits.unannouncedFactor)) return
-    throw new ProtocolViolation(ReasonCode.receiveMaximumExceeded, `${open} publishes that are not acknowledged`, 'receive-maximum') // (4.9)
+    else {
+      const sid = this.session?.sid ?? ''
+      this.#incoming.record(messageId, (n, written) => written ? this.#host.publish({ ...message, origin: { sid, n } }, this, done) : done())
+    }
   }
 
   #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
@@ -355,9 +392,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     else if (!this.#stored.received(messageId)) this.#acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
   }
 
-  onPubcomp(messageId: number): void {
-    this.onPuback(messageId)
-  }
+  onPubcomp(messageId: number): void { this.onPuback(messageId) }
 
   onPubrel(messageId: number): void {
     this.#alive()
@@ -382,7 +417,9 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   onCaughtUp(): void {
     this.#behind = false
-    if (!this.#closed && (this.#connected || this.#reader.heldBytes <= limits.publishingBytesMax)) this.#readOn()
+    if (this.#closed) return
+    this.#readOn()
+    this.#finish()
   }
 
   // To the client
@@ -458,9 +495,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** What waits for this connection, bytes. */
-  get waitingBytes(): number {
-    return this.#window.waitingBytes + this.outbox.bytes
-  }
+  get waitingBytes(): number { return this.#window.waitingBytes + this.outbox.bytes }
 
   #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
@@ -480,17 +515,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** Resolves when there is room for more: at once, or when what waits in outbox and window has drained. */
   roomForMore(): Promise<void> {
     if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxHighBytes)) return Promise.resolve()
-    return new Promise((resolve) => (this.#room ??= []).push(resolve))
+    return (this.#room ??= new Room()).wait()
   }
 
   #giveRoom(): void {
-    const room = this.#room
-    if (room === undefined || (!this.#closed && (this.outbox.slow || this.#window.waitingBytes > limits.outboxLowBytes))) return
-    this.#room = undefined
-    for (const resolve of room) resolve()
+    if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxLowBytes)) this.#room?.give()
   }
 
   #acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {
+    if (this.#closed) return
     this.outbox.pushAcknowledgement(type, messageId, this.#mqtt5, reasonCode)
   }
 
@@ -500,24 +533,22 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#held) return
     this.#held = true
     this.#reader.pause()
-    this.stream.pause()
   }
 
   #goOn(): void {
     if (this.#requests?.goOn() === false) this.#requests = undefined
-    if (!this.#held || this.#publishing > this.#host.config.receiveMaximum / 2 || this.#publishingBytes > limits.publishingBytesMax / 2 || (this.#requests?.waiting ?? 0) > 0) return
-    this.#held = false
-    this.#reader.resume()
-    this.#readOn()
+    if (this.#held && this.#publishing?.hasRoom !== false && (this.#requests?.waiting ?? 0) === 0) {
+      this.#held = false
+      this.#reader.resume()
+      if (!this.#waits) this.#saysGoodbye?.lookNoMore()
+      this.#readOn()
+    }
+    this.#finish()
   }
 
   /** A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read. */
-  #alive(): void {
-    if (this.client._keepaliveInterval > 0) this.client._keepaliveTimer?.refresh()
-  }
+  #alive(): void { if (this.client._keepaliveInterval > 0) this.client._keepaliveTimer?.refresh() }
 
   /** While we hold it back the client cannot be blamed for its silence. */
-  excuse(): void {
-    if (this.#held) this.#alive()
-  }
+  excuse(): void { if (this.#held || this.#ended) this.#alive() }
 }

@@ -243,39 +243,48 @@ export class Dispatch implements EngineHost, Receiver {
 
   /** While Redis is away the client waits. @throws ServerUnavailable after the deadline, or when too many wait */
   async claim(connection: Connection, request: SessionRequest): Promise<void> {
-    connection.session = await withinDeadline(this.config.claimTimeoutMs,
+    const session = await withinDeadline(this.config.claimTimeoutMs,
       (abandoned, givenUp) => this.#plane.sessions.claim(request, () => connection.isClosed || abandoned(), givenUp),
-      (session) => this.#release(session, Promise.resolve(), true)) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
+      (session) => this.#release(session, this.#plane.sessions.farewell(session, true, undefined))) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
       .catch((error: unknown) => this.#notClaimed(connection, error as Error))
-    connection.lasting = request.expirySeconds !== 0
-    const { session } = connection
-    if (connection.isClosed) this.released(connection, false) // it left while we asked
+    if (session === undefined) return
+    connection.session = session
+    connection.lasting = request.expirySeconds !== 0 || session.present // what an earlier connection left it has, and gets, whatever becomes of it (P15)
+    if (connection.isClosed) this.released(connection) // it left while we asked
     else if (this.#plane.sessions.own(session.sid) !== session) connection.takenOver() // taken over while its claim was being journaled: nobody knew it by its session yet
     else this.#bySid.set(session.sid, connection)
   }
 
-  #notClaimed(connection: Connection, error: Error): never {
-    if (error.cause instanceof BridgeError && error.cause.code === 'ERR_BRIDGE_QUOTA') {
+  #notClaimed(connection: Connection, error: Error): undefined {
+    const code = error.cause instanceof BridgeError ? error.cause.code : undefined
+    if (code === 'ERR_BRIDGE_MOVED') return void connection.takenOver() // a later CONNECT of the client was there first
+    if (code === 'ERR_BRIDGE_QUOTA') {
       this.refused('sessions')
       connection.refuse(ReasonCode.quotaExceeded)
     }
     throw error
   }
 
-  released(connection: Connection, farewell: boolean): void {
+  farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void {
+    if (connection.session === undefined) return
+    const max = this.config.sessionExpirySecondsMax
+    const expiry = expirySeconds === undefined || max === 0 ? expirySeconds : expirySeconds < 0 ? max : Math.min(expirySeconds, max)
+    const said = this.#plane.sessions.farewell(connection.session, voidsWill, expiry).catch((error: unknown) => this.#events.onError(error as Error))
+    connection.farewell = said
+  }
+
+  released(connection: Connection): void {
     const { session } = connection
     this.#bounds.gone(connection)
     if (session === undefined) return
     connection.session = undefined
     if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
-    const { sessionExpiryInterval, version } = connection.client
-    const expiry = version === 5 && sessionExpiryInterval !== undefined ? Math.min(sessionExpiryInterval, this.config.sessionExpirySecondsMax) : undefined
     // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
-    this.#release(session, connection.published(), farewell, expiry)
+    this.#release(session, connection.settled())
   }
 
-  #release(session: Session, behind: Promise<void>, farewell: boolean, expiry?: number): void {
-    const releasing = behind.then(() => this.#plane.sessions.release(session, farewell, expiry)).catch((error: unknown) => this.#events.onError(error as Error))
+  #release(session: Session, behind: Promise<void>): void {
+    const releasing = behind.then(() => this.#plane.sessions.release(session)).catch((error: unknown) => this.#events.onError(error as Error))
       .finally(() => this.#releasing.delete(releasing))
     this.#releasing.add(releasing)
   }

@@ -37,6 +37,7 @@ interface AedesInsides extends EventEmitter {
   connectTimeout: number
   publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
   authenticate(client: AedesClient, username: string | undefined, password: Buffer | undefined, done: (error: Error | null, ok: boolean) => void): void
+  registerClient(client: AedesClient): void
   unregisterClient(client: AedesClient): void
   publishWill(): void
   scheduleWill(): void
@@ -44,7 +45,7 @@ interface AedesInsides extends EventEmitter {
 }
 
 /** What a node does for its engine. */
-export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' | 'handle' | 'readerLimits'> {
+export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' | 'handle' | 'readerLimits' | 'broken' | 'over'> {
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
@@ -119,12 +120,15 @@ function onData(this: Stream, chunk: Buffer): void {
 }
 
 function onEnd(this: Stream): void {
-  this[connectionOf]!.client.close()
+  this[connectionOf]!.ended()
 }
 
 function onError(this: Stream, error: Error): void {
-  const { client } = this[connectionOf]!
-  if (!client.closed) client.emit('error', error)
+  this[connectionOf]!.failed(error)
+}
+
+function onClose(this: Stream): void {
+  this[connectionOf]!.gone()
 }
 
 export class Engine {
@@ -136,8 +140,8 @@ export class Engine {
   readonly #open = new Set<Connection>()
   /** Those of them that have not sent their CONNECT, the oldest first. */
   readonly #connecting = new Set<Connection>()
-  /** Client Identifier → the connection that claimed its session last. */
-  readonly #claimed = new Map<string, Connection>()
+  /** Client Identifier → the connection here whose CONNECT came last. */
+  readonly #latest = new Map<string, Connection>()
   #noted: Noted | undefined
   readonly #note = (noted: Noted): void => { this.#noted = noted }
   readonly #isTold: (topic: string) => boolean
@@ -166,10 +170,13 @@ export class Engine {
     this.#aedes.clients = Object.create(null) as Record<string, AedesClient>
     this.#aedes.brokers = Object.create(null) as Record<string, unknown>
     this.#aedes.authenticate = (client, _username, _password, done) => this.#claim(client, done)
+    const register = this.#aedes.registerClient.bind(this.#aedes)
+    this.#aedes.registerClient = (client) => {
+      if (!client.closed) register(client) // Aedes goes on with a CONNECT whose client is closed by now, and would throw out whoever came behind it
+    }
     const unregister = this.#aedes.unregisterClient.bind(this.#aedes)
     this.#aedes.unregisterClient = (client) => {
       if (this.#aedes.clients[client.id!] === client) unregister(client) // Aedes would take out whoever has the name by now
-      else this.#aedes.emit('clientDisconnect', client)
     }
     // Wills and expiries are the session's (bridge/sessions.ts).
     this.#aedes.publishWill = this.#aedes.scheduleWill = this.#aedes.scheduleSessionExpiry = () => undefined
@@ -210,7 +217,7 @@ export class Engine {
     this.#connecting.add(connection)
     connection.client = client
     stream[connectionOf] = connection
-    stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', this.#closed)
+    stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
     if (this.#connecting.size > this.#host.config.connectingMax) this.#dropOldest()
   }
 
@@ -231,19 +238,14 @@ export class Engine {
     return false
   }
 
-  readonly #closed = (() => {
-    // eslint-disable-next-line @typescript-eslint/no-this-alias -- a listener of all streams: `this` in it is the stream
-    const engine = this
-    return function (this: Stream): void {
-      const connection = this[connectionOf]!
-      connection.client.close()
-      connection.closed()
-      engine.#open.delete(connection)
-      engine.#connecting.delete(connection)
-      if (engine.#open.size === 0) engine.#whenEmpty?.()
-      if (engine.#claimed.get(connection.clientId) === connection) engine.#claimed.delete(connection.clientId)
-    }
-  })()
+  #over(connection: Connection): void {
+    if (!this.#open.delete(connection)) return
+    this.#connecting.delete(connection)
+    connection.client.close()
+    connection.closed()
+    if (this.#open.size === 0) this.#whenEmpty?.()
+    if (this.#latest.get(connection.clientId) === connection) this.#latest.delete(connection.clientId)
+  }
 
   /** Everything that is not PUBLISH or an acknowledgement goes on to Aedes, whatever it makes of it. */
   #handle(connection: Connection, type: number, frame: Buffer): void {
@@ -303,7 +305,10 @@ export class Engine {
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
       onClient: () => this.#host.onClient(),
-      released: (connection, farewell) => this.#host.released(connection, farewell),
+      farewell: (connection, voidsWill, expirySeconds) => this.#host.farewell(connection, voidsWill, expirySeconds),
+      released: (connection) => this.#host.released(connection),
+      broken: (connection, error) => this.#host.onClientError(connection.clientId, error),
+      over: (connection) => this.#over(connection),
       violated: (connection, violation) => {
         this.#host.onClientError(connection.clientId, violation)
         if (violation.bound !== undefined) this.#host.refused(violation.bound)
@@ -314,17 +319,60 @@ export class Engine {
 
   // Sessions
 
-  /** CONNECT: the session first; Aedes goes on with what it is told. */
+  /** CONNECT: the session first, then what it is subscribed to; Aedes goes on with what it is told. */
   #claim(client: AedesClient, done: (error: Error | null, ok: boolean) => void): void {
     const { connection } = client.conn
-    const never = client.sessionExpiryInterval! >= 0xffffffff
-    this.#host.claim(connection, {
-      clientId: client.id!, cleanStart: client._cleanStart, expirySeconds: never ? -1 : client.sessionExpiryInterval!,
-      will: this.#willOf(client),
-    }).then(() => {
-      if (!connection.isClosed) this.#claimed.set(client.id!, connection)
-      done(null, true) // Aedes looks whether the client is still there
-    }, (error: unknown) => done(error as Error, false))
+    const earlier = this.#latest.get(client.id!)
+    this.#latest.set(client.id!, connection)
+    const claimed = async (): Promise<void> => {
+      if (earlier !== undefined) await this.#makeWay(earlier)
+      if (connection.isClosed) return // a later one came
+      const never = client.sessionExpiryInterval! >= 0xffffffff
+      await this.#host.claim(connection, {
+        clientId: client.id!, cleanStart: client._cleanStart, expirySeconds: never ? -1 : client.sessionExpiryInterval!,
+        will: this.#willOf(client),
+      })
+      client.clean = !connection.lasting
+      await this.#restore(connection)
+    }
+    // Aedes looks whether the client is still there.
+    claimed().then(() => done(null, true), (error: unknown) => done(error as Error, false))
+  }
+
+  /**
+   * The later CONNECT wins. An earlier connection that has its session gives it up when the later one claims it. One that is still
+   * waiting for its own ends here: its claim, should it be sent again, must not come behind. And one whose client has ended its side
+   * gets a moment for doing what was sent before, if only CONNECT, PUBLISH, DISCONNECT in one segment.
+   */
+  async #makeWay(earlier: Connection): Promise<void> {
+    if (earlier.isLeaving) {
+      let timer: NodeJS.Timeout | undefined
+      await Promise.race([earlier.over(), new Promise<void>((resolve) => { timer = setTimeout(resolve, limits.leaveMs) })])
+      clearTimeout(timer)
+    }
+    if (!earlier.connackWritten) earlier.takenOver()
+  }
+
+  /**
+   * Registers what the session is subscribed to, some at a time. Aedes would collect the filters in an object, and die of one that is
+   * called `__proto__`; nothing of what it does with them otherwise is needed.
+   */
+  async #restore(connection: Connection): Promise<void> {
+    const { client, session } = connection
+    let some: Promise<void>[] = []
+    const slice = new Slice()
+    for (const [filter, { options: bits, identifier: si }] of session?.subscriptions ?? []) {
+      const subscription: AedesSubscription = {
+        qos: (bits & SessionOption.qos) as 0 | 1 | 2, nl: (bits & SessionOption.noLocal) !== 0, rap: (bits & SessionOption.retainAsPublished) !== 0, rh: 0, si, func: connection,
+      }
+      Object.defineProperty(client.subscriptions, filter, { value: subscription, writable: true, enumerable: true, configurable: true }) // not as SUBSCRIBE, which the trap hears of
+      if (slice.isOver) await slice.next()
+      if (client.closed) return // and unsubscribed from what it had by then
+      if (some.push(this.#host.subscribed(connection, filter, optionsOf(subscription))) < limits.restoredPerTurn) continue
+      await Promise.all(some)
+      some = []
+    }
+    await Promise.all(some)
   }
 
   /** From the bytes of its CONNECT. One that 3.1.1 has no words to refuse is not published, like a PUBLISH: bridges of Mosquitto have such a will. */
@@ -344,18 +392,11 @@ export class Engine {
     const noRetained = { pipe: () => undefined }
     return {
       setup: async () => nothing(),
-      subscriptionsByClient: ({ id }: { id: string }) => Promise.resolve(this.#storedSubscriptions(id)),
+      subscriptionsByClient: () => Promise.resolve([]), // restored by now
       removeSubscriptions: (client: AedesClient, filters: readonly string[]) => this.#host.forget(client.conn.connection, filters),
       addSubscriptions: nothing, cleanSubscriptions: nothing, putWill: nothing, delWill: nothing, storeRetained: nothing,
       streamWill: none, outgoingStream: none, createRetainedStreamCombi: () => noRetained,
     }
-  }
-
-  #storedSubscriptions(clientId: string): object[] {
-    return [...this.#claimed.get(clientId)?.session?.subscriptions ?? []].map(([topic, { options, identifier }]) => ({
-      topic, qos: options & SessionOption.qos, nl: (options & SessionOption.noLocal) !== 0, rap: (options & SessionOption.retainAsPublished) !== 0, rh: 0,
-      ...(identifier === undefined ? {} : { subscriptionIdentifier: identifier }),
-    }))
   }
 
   // Subscriptions
@@ -409,7 +450,7 @@ export class Engine {
 
   /** Cuts every connection at once, without a word: this boot was declared dead, and nothing of it may be acknowledged. */
   cutAll(): void {
-    for (const connection of this.#open) connection.stream.destroy()
+    for (const connection of this.#open) connection.destroy()
   }
 
   /** Closes Aedes itself and every connection; who was told why gets to read it. */

@@ -62,6 +62,8 @@ export const limits = {
   publishingBytesMax: 256 * 1024,
   /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another; together they have `publishingBytesMax`. */
   controlPacketsMax: 40,
+  /** Subscriptions of a session registered at once when its client returns. */
+  restoredPerTurn: 200,
   /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
   inFlightMax: 1_000,
   /** Bytes in flight of one session: more is not taken out of its queue, and a claim brings no more back; the last message may exceed it. */
@@ -73,6 +75,8 @@ export const limits = {
   waitingBytesMax: 16 * 1024 * 1024,
   /** How long a slow subscriber may hold back who publishes to it before they go on without it. */
   slowHoldMs: 1_000,
+  /** What a connection whose client has ended its side has for doing what was sent before, when the same client connects anew. */
+  leaveMs: 2_000,
   /** What a client has for reading why its connection ends, whether it ends its side or not. */
   lingerMs: 500,
 } as const

@@ -4,11 +4,12 @@
 -- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
 --        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
---        sessions that the partition holds
+--        sessions that the partition holds, when it was first asked for ("" : now), "1" when its client has left: only what an attempt before took is found out
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "" }
 --        of an ended session the subscriptions are those of the one that ended, to be forgotten
--- FAILS  STALE sid: the client has another session than the caller knew · FENCED: the node was declared dead · QUOTA: there are as
+-- FAILS  STALE asked sid: the client has another session than the caller knew; to be sent again with both · FENCED: the node was
+--        declared dead · NOTOWNER: a claim that was asked for later has the session, or the client has left · QUOTA: there are as
 --        many sessions as there may be, and this one would be a further one that outlives its connection
 -- COST   O(subscriptions + in flight), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -16,13 +17,16 @@ local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessi
 local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
-local forgetMs, claim, sessionsMax = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+local forgetMs, claim, sessionsMax, left = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1'
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local asked = tonumber(ARGV[12]) or now
 local current = redis.call('HGET', clientsKey, clientId) or ''
 -- No session of this partition has such an identifier: damaged, as if there were none.
 if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(current, '^[%w_-]+$') then current = '' end
-if current ~= known then return redis.error_reply('STALE ' .. current) end
+if current ~= known then return redis.error_reply('STALE ' .. string.format('%.0f', asked) .. ' ' .. current) end
 if known == '' and expiry ~= '0' and redis.call('HLEN', clientsKey) >= sessionsMax then
   return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
 end
@@ -32,9 +36,8 @@ redis.call('ZCARD', dueKey)
 redis.call('LLEN', queueKey)
 local client = redis.call('HGET', sessionKey, 'client')
 if client and client ~= clientId then known = '' end -- another client's session: it is not ours to touch
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 local epoch, before, willDue, ends, again = now, '', '0', false, false
+if known == '' and left then return redis.error_reply('NOTOWNER ' .. clientId .. ' has left') end
 
 if known ~= '' then
   before = redis.call('HGET', ownersKey, known) or ''
@@ -42,9 +45,15 @@ if known ~= '' then
   ends = before == '' and not client and redis.call('HEXISTS', ownersKey, known) == 0
     and redis.call('EXISTS', subscriptionsKey, queueKey, inflightKey, incomingKey) == 0
   if before == '?' then before = '' end
-  local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay', 'expiry', 'claim')
+  local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay', 'expiry', 'claim', 'asked')
   -- The reply to this very claim was lost: its own session goes on, and its own will is no earlier one.
   again = string.sub(before, 1, #nodeId + 1) == nodeId .. ' ' and last[4] == claim
+  -- Of two CONNECTs the later one has the session, however often the earlier one had to ask again. A clock of Redis that was set
+  -- back tells nobody's order.
+  local other = tonumber(last[5]) or 0
+  if not again and (left or (before ~= '' and other > asked and other <= now)) then
+    return redis.error_reply('NOTOWNER ' .. clientId .. ' has another connection')
+  end
   local lastEpoch = last[1] or '0'
   local lastNumber = tonumber(lastEpoch) or 0
   if epoch <= lastNumber and lastNumber < 9e15 then epoch = lastNumber + 1 end
@@ -89,6 +98,7 @@ else
 end
 local epochText = string.format('%.0f', epoch)
 redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
-redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim)
+redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim,
+  'asked', string.format('%.0f', asked))
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
 return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '' }

@@ -34,13 +34,13 @@ export class Incoming {
     return true
   }
 
-  /** Calls `publish` with its number when it is written down. */
-  record(messageId: number, publish: (n: number) => void): void {
+  /** Calls `publish` with its number when it is written down, or will never be because the session is another's. */
+  record(messageId: number, publish: (n: number, written: boolean) => void): void {
     const known = this.#publishes.get(messageId)!
-    if (this.#stored === undefined || known.n > 0) return publish(known.n)
+    if (this.#stored === undefined || known.n > 0) return publish(known.n, true)
     // Numbers follow the clock: one that was set ahead in Redis, by which publishes pass for duplicates, is soon overtaken.
     known.n = this.#stored.session.n = Math.max(this.#stored.session.n + 1, Date.now() * 1_000)
-    this.#stored.record(messageId, known.n, () => publish(known.n))
+    this.#stored.record(messageId, known.n, (written) => publish(known.n, written))
   }
 
   /** It is stored for everybody: PUBREC may be sent. */

@@ -82,18 +82,21 @@ export class Outbox {
 
   /** Takes a frame of anything but PUBLISH; always accepted, in order with the rest. */
   push(bytes: Buffer): void {
+    if (this.#closed) return
     this.#room(bytes.length)
     this.#used += bytes.copy(this.#buffer!, this.#used)
   }
 
   /** Takes a PUBACK, PUBREC, PUBREL or PUBCOMP. */
   pushAcknowledgement(type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): void {
+    if (this.#closed) return
     this.#room(5)
     this.#used += writeAcknowledgement(this.#buffer!, this.#used, type, messageId, mqtt5, reasonCode)
   }
 
   /** Takes a PUBLISH; a QoS ≥ 1 one under its Packet Identifier. */
   pushPublish({ head, properties, payload, length, expiresAt, expiryOffset }: Frame, messageId = 0, dup = false): void {
+    if (this.#closed) return
     this.#room(length)
     const buffer = this.#buffer!
     const start = this.#used

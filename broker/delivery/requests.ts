@@ -1,14 +1,15 @@
-// SUBSCRIBE and UNSUBSCRIBE of one connection: what was sent first happens first. Each waits until the publishes before it
-// are stored and the request before it is answered: of two at once Aedes would answer the second by what the first one is
-// about to change. State: this connection. Bound: the caller stops reading when too many wait.
+// SUBSCRIBE and UNSUBSCRIBE of one connection, and a DISCONNECT behind them: what was sent first happens first. Each waits until
+// the publishes before it are stored and the request before it is answered: of two at once Aedes would answer the second by what
+// the first one is about to change. State: this connection. Bound: the caller stops reading when too many wait.
 import { limits } from '../limits.ts'
+import type { Publishes } from './publishing.ts'
 
 /** As many of these as may wait are the bytes that may. */
 const largeBytes = limits.publishingBytesMax / limits.controlPacketsMax
 
 interface Request {
-  /** How many publishes came before it. */
-  readonly after: number
+  /** What came between it and the request before; undefined: nothing. */
+  readonly after: Publishes | undefined
   readonly type: number
   readonly frame: Buffer
 }
@@ -17,13 +18,8 @@ export class Requests {
   readonly #handle: (type: number, frame: Buffer) => void
   #waiting: Request[] = []
   #underWay = false
-  /** Publishes that came, and those of them that are stored: acknowledgements leave in order. */
-  #published: number
-  #completed = 0
 
-  /** @param published publishes that came before, and are not stored yet */
-  constructor(published: number, handle: (type: number, frame: Buffer) => void) {
-    this.#published = published
+  constructor(handle: (type: number, frame: Buffer) => void) {
     this.#handle = handle
   }
 
@@ -34,24 +30,14 @@ export class Requests {
     return waiting
   }
 
-  take(type: number, frame: Buffer): void {
-    const after = this.#published
-    if (this.#underWay || this.#waiting.length > 0 || after > this.#completed) this.#waiting.push({ after, type, frame: Buffer.from(frame) })
+  take(type: number, frame: Buffer, after: Publishes | undefined): void {
+    if (this.#underWay || this.#waiting.length > 0 || (after?.left ?? 0) > 0) this.#waiting.push({ after, type, frame: Buffer.from(frame) })
     else this.#begin(type, frame)
   }
 
   #begin(type: number, frame: Buffer): void {
     this.#underWay = true
     this.#handle(type, frame)
-  }
-
-  /** A PUBLISH came that will be `completed`. */
-  published(): void {
-    this.#published++
-  }
-
-  completed(): void {
-    this.#completed++
   }
 
   /** The answer to the one under way was written. */
@@ -61,14 +47,10 @@ export class Requests {
 
   /** False when none waits or is under way: nothing that matters is kept here any more. */
   goOn(): boolean {
-    while (!this.#underWay && this.#waiting.length > 0 && this.#waiting[0]!.after <= this.#completed) {
+    while (!this.#underWay && this.#waiting.length > 0 && (this.#waiting[0]!.after?.left ?? 0) === 0) {
       const { type, frame } = this.#waiting.shift()!
       this.#begin(type, frame)
     }
     return this.#underWay || this.#waiting.length > 0
-  }
-
-  clear(): void {
-    this.#waiting = []
   }
 }

@@ -63,14 +63,17 @@ export class StoredSession implements SessionHolder {
   readonly #giving = new Map<number, Given>()
   #isGivenTurn = true
   #allGiven: (() => void)[] = []
+  /** Its connection is over: nothing is sent any more, and what its client said is still written down. */
   #closed = false
   /** QoS 2 publishes of the client as they were written down, while nobody released them. */
   readonly #incomingEntries = new Map<number, string>()
+  #writing = false
+  #whenSettled: (() => void) | undefined
   #acknowledged: number[] = []
   #received: number[] = []
   #incoming: (readonly [number, string])[] = []
   #released: number[] = []
-  readonly #recorded = new Map<number, () => void>()
+  readonly #recorded = new Map<number, (written: boolean) => void>()
   readonly #forgotten = new Map<number, () => void>()
 
   constructor(session: Session, receiveMaximum: number, host: StoredSessionHost) {
@@ -197,8 +200,8 @@ export class StoredSession implements SessionHolder {
     return true
   }
 
-  /** A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens. */
-  record(messageId: number, n: number, recorded: () => void): void {
+  /** A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens; with false when the session is another's. */
+  record(messageId: number, n: number, recorded: (written: boolean) => void): void {
     this.#push(messageId, String(n))
     this.#recorded.set(messageId, recorded)
     this.#host.touch(this)
@@ -224,14 +227,14 @@ export class StoredSession implements SessionHolder {
   }
 
   takeWrites(): SessionWrites | undefined {
-    if (this.#closed) return undefined
     const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
-    const ids = (this.#rung || this.#given.length > 0) && bytes > 0 && this.#owed.length === 0 ? this.#free() : []
+    const ids = !this.#closed && (this.#rung || this.#given.length > 0) && bytes > 0 && this.#owed.length === 0 ? this.#free() : []
     const given = this.#takeGiven(ids)
     const free = this.#rung ? ids.slice(given.length) : []
     if (free.length > 0) this.#rung = false
     const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, given, free, order: this.#order, bytes }
-    if (given.length + free.length + writes.acknowledged.length + writes.received.length + writes.incoming.length + writes.released.length === 0) return undefined
+    if (given.length + free.length + this.#toWrite === 0) return undefined
+    this.#writing = true
     this.#acknowledged = []
     this.#received = []
     this.#incoming = []
@@ -265,6 +268,10 @@ export class StoredSession implements SessionHolder {
     for (const resolve of this.#allGiven.splice(0)) resolve()
   }
 
+  get #toWrite(): number {
+    return this.#acknowledged.length + this.#received.length + this.#incoming.length + this.#released.length
+  }
+
   #free(): number[] {
     const free: number[] = []
     if (this.#kept >= keptMax) return free
@@ -277,11 +284,12 @@ export class StoredSession implements SessionHolder {
   }
 
   written({ acknowledged, received, incoming, released, given, free }: SessionWrites, { messages, left }: SessionReply): void {
+    this.#writing = false
     for (const id of acknowledged) this.#inUse.delete(id)
-    if (this.#closed) return
+    for (const [id] of incoming) settle(this.#recorded, id, true)
+    if (this.#closed) return this.#settle()
     for (const id of received) this.#host.pubrel(id)
-    for (const [id] of incoming) settle(this.#recorded, id)
-    for (const id of released) settle(this.#forgotten, id)
+    for (const id of released) settle(this.#forgotten, id, true)
     this.#order += given.length + messages.length
     for (const [id, message] of given) {
       const { replayed, identifiers } = this.#giving.get(id)!
@@ -312,7 +320,8 @@ export class StoredSession implements SessionHolder {
 
   /** What was not written is written when the session proves to be ours after all. */
   moved({ acknowledged, received, incoming, released, given }: SessionWrites): void {
-    if (this.#closed) return
+    this.#writing = false
+    if (this.#closed) return this.#lose()
     this.#given = [...given.map(([id]) => this.#giving.get(id)!), ...this.#given]
     this.#giving.clear()
     this.#acknowledged = [...acknowledged, ...this.#acknowledged]
@@ -322,19 +331,38 @@ export class StoredSession implements SessionHolder {
     this.#host.moved()
   }
 
-  /** Who waits for a publish to be recorded goes on at once; what becomes of the record is then up to Redis. */
   close(): void {
     this.#closed = true
     this.#owed = []
     this.#given = []
     this.#giving.clear()
     this.#checkGiven()
-    for (const id of this.#recorded.keys()) settle(this.#recorded, id)
+  }
+
+  /** Resolves when what the client said before the end of its connection is written down, or the session is another's. */
+  settled(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#whenSettled = resolve
+      this.#settle()
+    })
+  }
+
+  #settle(): void {
+    if (this.#toWrite > 0) this.#host.touch(this)
+    else if (!this.#writing) this.#whenSettled?.()
+  }
+
+  /** Whoever has the session now is told it all again by the client. */
+  #lose(): void {
+    this.#acknowledged = this.#received = this.#released = []
+    this.#incoming = []
+    for (const id of this.#recorded.keys()) settle(this.#recorded, id, false)
+    this.#settle()
   }
 }
 
-function settle(waiting: Map<number, () => void>, id: number): void {
+function settle(waiting: Map<number, (written: boolean) => void>, id: number, written: boolean): void {
   const done = waiting.get(id)
   waiting.delete(id)
-  done?.()
+  done?.(written)
 }

@@ -214,6 +214,19 @@ export function checkDisconnect(bytes: Buffer, body: number, end: number, level:
   if (stop !== end) throw malformed('bytes behind the end of DISCONNECT')
 }
 
+/** What a DISCONNECT says that has passed `checkDisconnect`; Session Expiry Interval in seconds, -1: for ever. */
+export function readDisconnect(frame: Buffer, level: number): { reasonCode: number; expirySeconds: number | undefined } {
+  let expirySeconds: number | undefined
+  if (level < 5 || frame.length === 2) return { reasonCode: 0, expirySeconds }
+  const body = frame.length < 130 ? 2 : frame.length < 16_387 ? 3 : frame.length < 2_097_156 ? 4 : 5
+  if (body + 1 < frame.length) {
+    scanProperties(frame, body + 1, frame.length, allowedProperties.disconnect, (id, _start, value) => {
+      if (id === propertyIds.sessionExpiryInterval) expirySeconds = frame.readUInt32BE(value)
+    })
+  }
+  return { reasonCode: frame[body]!, expirySeconds: expirySeconds === 0xffffffff ? -1 : expirySeconds }
+}
+
 /** @throws ProtocolViolation */
 export function checkAuth(bytes: Buffer, body: number, end: number, level: number): void {
   if (level < 5) throw protocolError('AUTH is not of this protocol level')

@@ -5,7 +5,7 @@
 // on in a later turn of the event loop, whatever its packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`;
 // while paused or behind the caller stops reading from the socket, sooner or later.
 import { ReasonCode } from '../reason-codes.ts'
-import { later, Slice, turnIsOver } from '../../bridge/index.ts'
+import { later, othersWait, Slice, turnIsOver } from '../../bridge/index.ts'
 import {
   checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel,
   messageIdAt, messageProperties, PacketType, type Connect, type NameLimits, type Will,
@@ -93,6 +93,12 @@ export class PacketReader {
     return (this.#buffer === undefined ? 0 : this.#buffer.length - this.#at) + this.#partBytes
   }
 
+  /** What was fed and is not read yet, in its pieces. */
+  *held(): Iterable<Buffer> {
+    if (this.#buffer !== undefined) yield this.#buffer.subarray(this.#at)
+    yield* this.#parts
+  }
+
   feed(chunk: Buffer): void {
     if (this.#closed) return
     if (this.#buffer === undefined) this.#buffer = chunk
@@ -129,11 +135,11 @@ export class PacketReader {
     this.#partBytes = 0
   }
 
-  #drain(): void {
+  #drain(isItsTurn = false): void {
     if (this.#draining || this.#behind) return // the loop below goes on when the handler comes back, or the turn comes
     this.#draining = true
     try {
-      this.#readSlice()
+      this.#readSlice(isItsTurn)
     } catch (error) {
       this.close()
       if (!(error instanceof ProtocolViolation)) throw error
@@ -148,10 +154,10 @@ export class PacketReader {
   }
 
   /** The clock is asked between packets that came together only: of most connections one packet comes at a time. */
-  #readSlice(): void {
+  #readSlice(isItsTurn: boolean): void {
     let slice: Slice | undefined
     while (this.#hasPacket) {
-      if (this.#isSliced && (slice === undefined ? turnIsOver() : slice.isOver)) return this.#goOnLater()
+      if (this.#isSliced && (slice === undefined ? this.#mustWait(isItsTurn) : slice.isOver)) return this.#goOnLater()
       slice ??= new Slice()
       if (this.#parts.length > 0) this.#join()
       if (!this.#readPacket(this.#buffer!)) this.#keepRest()
@@ -159,12 +165,17 @@ export class PacketReader {
     }
   }
 
+  /** CONNECTs are read in the order in which they come, over all connections: of two of one client the later one wins. */
+  #mustWait(isItsTurn: boolean): boolean {
+    return this.#level === 0 ? !isItsTurn && (othersWait() || turnIsOver()) : turnIsOver()
+  }
+
   #goOnLater(): void {
     this.#behind = true
     this.#handler.onBehind()
     later(() => {
       this.#behind = false
-      this.#drain()
+      this.#drain(true)
       if (!this.#behind) this.#handler.onCaughtUp()
     })
   }

@@ -90,7 +90,7 @@ test('the end of a session whose reply was lost leaves nothing of its publisher,
   await a.plane.sessions.subscriptions.subscribe(publisher, 'mine', { options: 2, identifier: undefined })
   await admin.hset(keys.session(publisher.sid, 'session'), 'n', 1) // as the node writes it with a QoS 2 PUBLISH
   const lost = link.loseReply('mine')
-  const released = a.plane.sessions.release(publisher, true, 0)
+  const released = a.plane.sessions.farewell(publisher, true, 0).then(() => a.plane.sessions.release(publisher))
   await lost
   await released
   await publish(a, messageOf('t', 'late', { qos: 2, origin: { sid: publisher.sid, n: 1 } }))
@@ -110,7 +110,7 @@ test('a will that was published is not published again when the reply to that wa
   const queue = keys.session(subscriber.sid, 'queue')
   const [, epoch] = session.owner.split(' ')
   const lost = link.loseReply('gone') // of will-take: the will is taken, and nobody knows
-  const released = a.plane.sessions.release(session, false)
+  const released = a.plane.sessions.release(session)
   await lost
   await released
   const due = keys.partition(partitionOf(session.sid), 'due')

@@ -33,7 +33,9 @@ async function claim(node: string, known: string, fresh: string, { clean = false
 }
 const claimOf = (clientId: string, fresh: string, expiry: number, most: number): Promise<unknown> =>
   run('session-claim', [...whole(fresh), keys.session(fresh, 'session'), ...of('appended')], [clientId, '', fresh, 'a@1', '0', expiry, '', 0, forgetMs, ++claims, most])
-const release = async (sid: string, owner: string, { farewell = true, expiry = '' } = {}): Promise<unknown> => text(await run('session-release', whole(sid), [sid, owner, farewell ? '1' : '0', expiry, forgetMs]))
+const sayGoodbye = (sid: string, owner: string, { voids = true, expiry = '' } = {}): Promise<unknown> => run('session-farewell', [...of('owners', 'due', 'wills'), ...its(sid, 'session')], [sid, owner, voids ? '1' : '0', expiry])
+const release = async (sid: string, owner: string, { farewell = true, expiry = '' } = {}): Promise<unknown> =>
+  sayGoodbye(sid, owner, { voids: farewell, expiry }).then(async () => text(await run('session-release', whole(sid), [sid, owner, forgetMs])))
 const expire = async (sid: string): Promise<unknown> => text(await run('session-expire', whole(sid), [sid, forgetMs]))
 const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> => run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
 const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
@@ -109,7 +111,7 @@ describe('session-claim', () => {
   })
 })
 
-describe('session-release and session-expire', () => {
+describe('session-farewell, session-release and session-expire', () => {
   test('by the loser nothing happens; by the owner nobody owns it; with expiry 0 it ends', async () => {
     const { owner } = await claim('a@1', '', '3s')
     expect(await release('3s', 'a@1 1')).toEqual([0, '0', []])

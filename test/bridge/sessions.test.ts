@@ -132,7 +132,7 @@ test('when Redis is full a client that has a session comes and takes it, and a n
   await using a = await startPlane(redis, 'a')
   const first = await claim(a, 'client')
   await a.plane.sessions.subscriptions.subscribe(first, 'x', { options: 1, identifier: undefined })
-  await a.plane.sessions.release(first, true)
+  await a.plane.sessions.release(first)
   await admin.config('SET', 'maxmemory', '1')
   expect(await claim(a, 'client')).toMatchObject({ sid: first.sid, present: true })
   await a.plane.sessions.subscriptions.unsubscribe(a.plane.sessions.own(first.sid)!, ['x'])

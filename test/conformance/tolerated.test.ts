@@ -73,7 +73,31 @@ describe.each([4, 5] as const)('MQTT version %i', (version) => {
   })
 })
 
-// A node of its own: one that dies of it should not take the other tests along.
+// Nodes of their own: one that dies of it should not take the other tests along.
+test.each([4, 5] as const)('MQTT version %i: a session with filters of such names is resumed, here and at another node', async (version) => {
+  await using own = await startCluster({ nodes: 2 })
+  const session = { version, clean: false, ...(version === 5 && { properties: { sessionExpiryInterval: 60 } }) }
+  const filters = ['__proto__', 'constructor', 'toString', '7', 'plain', 'hasOwnProperty']
+  const first = await WireClient.connect(own.node(0).url, 'resumed', session)
+  first.send({ cmd: 'subscribe', messageId: 5, subscriptions: filters.map((topic) => ({ topic, qos: 1, nl: false, rap: false, rh: 0 })) })
+  await first.next('suback')
+  first.socket.destroy()
+  for (const node of [0, 1]) {
+    const again = await WireClient.connect(own.node(node).url, 'resumed', session).catch((error: unknown) => expect.unreachable(`${String(error)}\n${own.node(node).log}`))
+    expect(again.connack.sessionPresent).toBe(true)
+    for (const topic of filters) {
+      again.send({ cmd: 'publish', topic, payload: 'p', qos: 0, retain: false, dup: false })
+      expect(await again.next('publish')).toMatchObject({ topic })
+    }
+    again.socket.destroy()
+  }
+  await using last = await WireClient.connect(own.node(0).url, 'resumed', session)
+  last.send({ cmd: 'unsubscribe', messageId: 6, unsubscriptions: ['__proto__'] })
+  await last.next('unsuback')
+  last.send({ cmd: 'publish', topic: '__proto__', payload: 'p', qos: 0, retain: false, dup: false })
+  expect(await last.settled()).toEqual([])
+})
+
 test.each([4, 5] as const)('MQTT version %i: __proto__ among several filters of one SUBSCRIBE', async (version) => {
   await using own = await startCluster({ nodes: 1 })
   await using client = await WireClient.connect(own.node(0).url, 'several', { version })

@@ -19,7 +19,7 @@ type Where = 'any' | 'start' | 'sweeper'
 const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside'>, Where> = { // those: import.test.ts, below, damage.test.ts; `probe` and `rights` change nothing
   'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any', 'journal-mend': 'start',
   'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-read': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
-  'session-claim': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-check': 'any', 'session-expire': 'sweeper',
+  'session-claim': 'any', 'session-farewell': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-check': 'any', 'session-expire': 'sweeper',
   'due-list': 'sweeper', 'will-take': 'any', 'will-done': 'any',
 }
 const all = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
@@ -35,13 +35,16 @@ function pointsOf(random: Random): typeof all {
 const paceMs = 100
 const patience = { timeout: 30_000, interval: 20 }
 
-/** Clients with a will that come, subscribe, publish a Retained Message and are cut off; their session ends a second later. */
+/**
+ * Clients with a will that come, subscribe, publish a Retained Message and are cut off, or say good-bye, every third; their session ends
+ * a second later.
+ */
 class Visitors {
   readonly #cluster: TestCluster
   readonly #random: Random
   #going = true
   #count = 0
-  /** Whose CONNACK came: their wills are due. Topics whose Retained Message was acknowledged. */
+  /** Whose CONNACK came and who are cut off: their wills are due. Topics whose Retained Message was acknowledged. */
   readonly connected: string[] = []
   readonly stored: string[] = []
   readonly done: Promise<unknown>
@@ -57,7 +60,8 @@ class Visitors {
     const client = new TestClient(this.#random.pick(this.#cluster.nodes).url, name, {
       version: 5, clean: false, connectTimeout: 2_000, properties: { sessionExpiryInterval: 1 }, will: { topic: `wills/${name}`, payload: Buffer.from(name), qos: 2, retain: false },
     })
-    client.mqtt.on('connect', () => { this.connected.push(name) })
+    const isPolite = this.#count % 3 === 0
+    client.mqtt.on('connect', () => { if (!isPolite) this.connected.push(name) })
     const stay = (async () => {
       await new Promise((resolve) => client.mqtt.once('connect', resolve))
       await client.subscribe(`nobody/${name}`)
@@ -67,7 +71,8 @@ class Visitors {
     })()
     stay.catch(() => undefined) // the node died meanwhile
     await Promise.race([stay.catch(() => undefined), client.closed()])
-    await client.drop()
+    if (isPolite) await Promise.race([client.disconnect(), client.closed()])
+    else await client.drop()
     await client[Symbol.asyncDispose]()
     await new Promise((resolve) => setTimeout(resolve, paceMs))
   }

@@ -37,6 +37,10 @@ export class WireClient {
     }))
   }
 
+  get isClosed(): boolean {
+    return this.#gone
+  }
+
   /** A TCP connection, without CONNECT. */
   static async open(url: string, version: Version = 5): Promise<WireClient> {
     const socket = connect(Number(new URL(url).port), '127.0.0.1')

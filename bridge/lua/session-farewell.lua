@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- The client said good-bye: its will is void, as soon as that is read and whoever has the session by now, unless somebody has
+-- taken the will to publish it; and the session may be to live shorter or longer than CONNECT said.
+-- KEYS   owners due wills session
+-- ARGV   sid, owner (node id, space, epoch), "1" when the will is void, expiry (s, -1: never, "": as it was)
+-- REPLY  1
+-- COST   O(log due)
+local ownersKey, dueKey, willsKey, sessionKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local sid, owner, expiry = ARGV[1], ARGV[2], ARGV[4]
+
+for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey }) do redis.call('HLEN', eachKey) end -- of a wrong type it fails before anything is written
+redis.call('ZCARD', dueKey)
+
+if ARGV[3] == '1' then
+  local will = sid .. ':' .. string.match(owner, '%d+$')
+  if redis.call('HDEL', willsKey, will) == 1 then redis.call('ZREM', dueKey, 'w:' .. will) end
+end
+if expiry ~= '' and redis.call('HGET', ownersKey, sid) == owner then redis.call('HSET', sessionKey, 'expiry', expiry) end
+return 1

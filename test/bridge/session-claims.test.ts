@@ -1,0 +1,83 @@
+// Two claims of one client that overtake each other, and a farewell that comes behind the next claim: what the scripts of
+// sessions make of it, on a real Redis.
+import type { Redis } from 'ioredis'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
+import { loadScripts, runScript } from '../../bridge/scripts.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
+import { keys, openClient } from './planes.ts'
+
+let server: TestRedis
+let redis: Redis & Disposable
+const forgetMs = 60_000
+const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] => nouns.map((noun) => keys.partition(3, noun))
+const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): string[] => nouns.map((noun) => keys.session(sid, noun))
+const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming')]
+
+interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; owner: string }
+let claims = 0
+async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', number = ++claims, asked = '', left = false } = {}): Promise<Claim> {
+  const reply = await runScript(redis, 'session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
+    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, 0, forgetMs, number, 1_000, asked, left ? '1' : '0']) as unknown[]
+  const [sid, epoch, present, before, willDue] = reply.map((item) => Buffer.isBuffer(item) ? item.toString() : item) as [string, string, number, string, string]
+  return { sid, epoch, present, before, willDue, owner: `${node} ${epoch}` }
+}
+const sayGoodbye = (sid: string, owner: string, { voids = true, expiry = '' } = {}): Promise<unknown> => runScript(redis, 'session-farewell', [...of('owners', 'due', 'wills'), ...its(sid, 'session')], [sid, owner, voids ? '1' : '0', expiry])
+const release = (sid: string, owner: string): Promise<unknown> => runScript(redis, 'session-release', whole(sid), [sid, owner, forgetMs])
+
+async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
+  const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
+  expect(error).toBeInstanceOf(BridgeError)
+  expect((error as BridgeError).code).toBe(code)
+}
+
+beforeAll(async () => {
+  server = await startRedis()
+  redis = openClient(server)
+  await loadScripts(redis)
+})
+beforeEach(async () => {
+  await redis.flushall()
+  await redis.hset(keys.partition(3, 'appended'), 'a@1', 0, 'b@1', 0)
+})
+afterAll(async () => {
+  redis.disconnect()
+  await server[Symbol.asyncDispose]()
+})
+
+test('of two claims the one that was asked for later has the session, though the earlier one comes again behind it; not when nobody has it any more', async () => {
+  await claim('a@1', '', '3old')
+  const refused: unknown = await claim('a@1', '', '3first').catch((reason: unknown) => reason)
+  const asked = /STALE (\d+) 3old/.exec((refused as Error).message)![1]!
+  const later = await claim('b@1', '3old', '3later', { clean: true })
+  await fails('ERR_BRIDGE_MOVED', claim('a@1', '3later', '3first', { asked }))
+  expect(await redis.hget(keys.partition(3, 'owners'), '3later')).toBe(later.owner)
+  await redis.hset(keys.session('3later', 'session'), 'asked', 4e15) // a clock that was set back since
+  expect(await claim('a@1', '3later', '3first', { asked })).toMatchObject({ sid: '3later' })
+  const last = await claim('b@1', '3later', '3last')
+  await release('3later', last.owner)
+  expect(await claim('a@1', '3later', '3first', { asked })).toMatchObject({ sid: '3later', present: 1 })
+})
+
+test('for a client that has left it finds out what an attempt before took, and takes nothing else', async () => {
+  const taken = await claim('a@1', '', '3new', { number: 700 })
+  expect(await claim('a@1', '3new', '3x', { number: 700, left: true })).toMatchObject({ sid: '3new', before: taken.owner })
+  await fails('ERR_BRIDGE_MOVED', claim('a@1', '3new', '3x', { number: 701, left: true }))
+  await redis.flushall()
+  await redis.hset(keys.partition(3, 'appended'), 'a@1', 0)
+  await fails('ERR_BRIDGE_MOVED', claim('a@1', '', '3x', { number: 702, left: true }))
+  expect(await redis.exists(keys.partition(3, 'clients'))).toBe(0)
+})
+
+test('a farewell voids the will of its own connection, also when another has the session by now, and changes the expiry when none has', async () => {
+  const first = await claim('a@1', '', '3s', { will: 'w1', expiry: 60 })
+  const second = await claim('b@1', '3s', '3x', { will: 'w2', expiry: 60 })
+  expect(second.willDue).toBe(first.epoch) // and nobody has taken it
+  await sayGoodbye('3s', first.owner, { expiry: '5' })
+  expect(await redis.hvals(keys.partition(3, 'wills'))).toEqual(['w2'])
+  expect(await redis.zrange(keys.partition(3, 'due'), 0, -1)).toEqual([])
+  expect(await redis.hget(keys.session('3s', 'session'), 'expiry')).toBe('60')
+  await sayGoodbye('3s', second.owner, { voids: false, expiry: '5' })
+  expect(await redis.hvals(keys.partition(3, 'wills'))).toEqual(['w2'])
+  expect(await redis.hget(keys.session('3s', 'session'), 'expiry')).toBe('5')
+})
