@@ -49,7 +49,7 @@ afterAll(async () => {
 async function leave(): Promise<void> {
   away = await claim(a, inPartition(3, 'away'))
   await a.plane.sessions.subscriptions.subscribe(away, 'stored', one)
-  await a.plane.sessions.release(away, true)
+  await a.plane.sessions.release(away)
 }
 
 const queued = async ({ sid }: Session): Promise<string> => (await client.lrange(keys.session(sid, 'queue'), 0, -1).catch(() => [])).join(' ')
