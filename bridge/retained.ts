@@ -8,6 +8,7 @@ import { Allowance } from './allowance.ts'
 import type { Clock } from './clock.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
+import type { BridgeError } from './errors.ts'
 import { partitions, shardOf, type Keys } from './keys.ts'
 import { identityOf, isExpired, type Message } from './message.ts'
 import type { Stamps } from './moment.ts'
@@ -77,6 +78,8 @@ export class Retained {
   readonly #counters = new SharedBarrier(() => this.#readStamps())
   readonly #reading = new Allowance(readingBytesMax)
   #era = { isOver: false }
+  /** Heals when Redis lost its data; otherwise it rejects. */
+  readonly #unlessDead = { mend: async ({ code }: BridgeError): Promise<boolean> => code === 'ERR_BRIDGE_FENCED' && this.#events.onFenced().then(() => true) }
   /** Settles when the index has what no journal tells any more. */
   #missing: Promise<void> = Promise.resolve()
 
@@ -175,7 +178,8 @@ export class Retained {
 
   async #store(messages: readonly Message[]): Promise<void> {
     const untold = new Set(messages.filter(({ topic, payload }) => payload.length > 0 && this.#index.get(topic) !== 'told').map(({ topic }) => topic))
-    if (untold.size > 0) await this.#events.append([...untold].map((topic) => ({ type: 'retained', topic, present: true })))
+    const changes = [...untold].map((topic): Change => ({ type: 'retained', topic, present: true }))
+    if (changes.length > 0) await retrying(this.#redis, () => this.#events.append(changes), this.#unlessDead)
     await this.#events.barrier()
     const shards = new Map<number, Stored[]>()
     for (const message of messages) {
@@ -204,7 +208,7 @@ export class Retained {
         message.stamp = stamp === 0 ? undefined : stamp
         if (fresh === 1) this.#fresh.add(message)
       }
-    }, { mend: async ({ code }) => code === 'ERR_BRIDGE_FENCED' && this.#events.onFenced().then(() => true) }) // heals when Redis lost its data; otherwise it rejects
+    }, this.#unlessDead)
   }
 
   /**

@@ -52,28 +52,3 @@ test('retained-store: a QoS 2 message or a will that comes again does not take t
   expect((await kept()).values).toEqual({ x: 'online', y: '2' })
   expect(await retain(['x', 'offline', 'w3s', 1_700_000_000_000_001], ['y', '2', '3s', 2])).toEqual([0, 0, stamp, 0]) // what stands there has the stamp that it has
 })
-
-test('retained-store, retained-expire: what has expired is cleared once, and not when another one stands there', async () => {
-  const expire = (topic: string, leftMs = -1): Promise<unknown> => run('retained-expire', [keys.partition(3, 'due'), keys.partition(3, 'retained')], [topic, leftMs])
-  const future = 0xffffffff * 1_000
-  await retain(['past', '1', '', 0, 0], ['future', '2', '', 0, future], ['never', '3'], ['replaced', '4', '', 0, 0], ['replaced', '5'], ['cleared', '6', '', 0, 0], ['cleared', ''])
-  await redis.zadd(keys.partition(3, 'due'), 2, 'r:past') // Redis' clock was set
-  expect(await redis.zrange(keys.partition(3, 'due'), 0, -1)).toEqual(['r:past', 'r:future'])
-  expect(await redis.zscore(keys.partition(3, 'due'), 'r:future')).toMatch(/^\d{13}(\.\d+)?$/)
-  expect([await expire('past', 1e9), await expire('past')], 'it has time left by cluster time: looked at again later').toEqual([0, 0])
-  await redis.zadd(keys.partition(3, 'due'), 2, 'r:past')
-  expect([await expire('past'), await expire('past'), await expire('future'), await expire('never'), await expire('replaced')]).toEqual([1, 0, 0, 0, 0])
-  expect((await kept()).values).toEqual({ future: '2', never: '3', replaced: '5' })
-})
-
-test('retained-read: as far as they fit, in order; of the first that does not, its size', async () => {
-  const read = async (room: number, ...topics: string[]): Promise<unknown[]> => {
-    const [next, ...values] = await run('retained-read', [keys.partition(3, 'retained')], [room, ...topics]) as [number, ...(Buffer | null)[]]
-    return [next, ...values.map((value) => value?.toString('latin1', 8))]
-  }
-  await retain(['x', '12'], ['y', '3456'], ['z', '7'])
-  expect(await read(1_000, 'x', 'none', 'y', 'z')).toEqual([0, '12', undefined, '3456', '7'])
-  expect(await read(21, 'x', 'none', 'y', 'z')).toEqual([12, '12', undefined]) // nothing past one that does not fit
-  expect(await read(22, 'x', 'y', 'z')).toEqual([9, '12', '3456'])
-  expect(await read(5, 'y')).toEqual([12])
-})
