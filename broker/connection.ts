@@ -65,8 +65,6 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #held = false
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
   #behind = false
-  /** There is no room in the node for more of it. */
-  #noRoom = false
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
   /** Filters of SUBSCRIBEs that are not answered yet → where they began among the Retained Messages. */
@@ -107,16 +105,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   get comingBytes(): number { return this.#reader.heldBytes }
 
   #count(): void {
-    const { holdings } = this.#host
-    holdings.heard(this)
-    if (this.#noRoom || !holdings.mustWait(this)) return
-    this.#noRoom = true
-    this.stream.pause()
-    holdings.waitToRead(this, () => {
-      this.#noRoom = false
-      this.#readOn()
-    })
+    if (this.#host.holdings.heard(this)) this.stream.pause()
   }
+
+  readForRoom(): void { this.#readOn() }
 
   #countWaiting(): void {
     if (this.waitingBytes >= this.#host.holdings.smallBytes) this.#host.holdings.count(this)
@@ -192,7 +184,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   /** From the socket, unless enough waits to be read. */
   #readOn(): void {
-    if (!this.#behind && !this.#noRoom && this.#reader.heldBytes <= limits.publishingBytesMax) this.stream.resume()
+    if (this.#behind || this.#host.holdings.isWaiting(this)) return
+    if (!this.#waits || this.#reader.heldBytes <= limits.publishingBytesMax) this.stream.resume()
   }
 
   get #incoming(): Incoming { return this.#known ??= new Incoming(undefined) }

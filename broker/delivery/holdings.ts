@@ -11,6 +11,8 @@ export interface Holder {
   readonly comingBytes: number
   /** Bytes that its client does not read. */
   readonly waitingBytes: number
+  /** There is room for more of a large packet, or it is its turn. */
+  readForRoom(): void
   /** It holds more than anybody else, and there is no room. */
   endForRoom(): void
 }
@@ -44,7 +46,8 @@ export class Holdings {
   /** Index of the first that still waits: shifting an array is not O(1) at every size. */
   #first = 0
   #publishesBytes = 0
-  readonly #readers = new Map<Holder, () => void>()
+  /** Those that read no more of a large packet until there is room. */
+  readonly #readers = new Set<Holder>()
   /** Reads on though there is no room: its packet, once it is whole, makes some. */
   #favoured: Holder | undefined
   /** When a publish was stored last, by the clock of this process. */
@@ -66,12 +69,20 @@ export class Holdings {
     return this.bytes > this.#max
   }
 
-  /** `holder` may hold another amount than before; something of its client came. */
-  heard(holder: Holder): void {
+  /** `holder` may hold another amount than before; something of its client came. True: it is to read no more until `readForRoom`. */
+  heard(holder: Holder): boolean {
     this.count(holder)
     const held = this.#held.get(holder)
-    if (held !== undefined) held.heard = performance.now()
+    if (held === undefined) return false
+    held.heard = performance.now()
     if (holder === this.#favoured) this.#checkFavoured()
+    if (!this.isFull || holder.comingBytes < chunkBytes || holder === this.#favoured) return false
+    this.#readers.add(holder)
+    return true
+  }
+
+  isWaiting(holder: Holder): boolean {
+    return this.#readers.has(holder)
   }
 
   /** `holder` may hold another amount than before. */
@@ -140,33 +151,21 @@ export class Holdings {
     }
   }
 
-  /** Whether there is no room for more of a large packet of `holder`. */
-  mustWait(holder: Holder): boolean {
-    return this.isFull && holder.comingBytes >= chunkBytes && holder !== this.#favoured
-  }
-
-  /** Calls `read` when there is room for more of what `holder` sends, or when it is its turn. */
-  waitToRead(holder: Holder, read: () => void): void {
-    this.#readers.set(holder, read)
-    this.#watch()
-  }
-
   #read(holder: Holder): void {
-    const read = this.#readers.get(holder)!
     this.#readers.delete(holder)
-    read()
+    holder.readForRoom()
   }
 
   /** As many as there is room for, in the order in which they came. */
   #readOn(): void {
     let chunks = Math.floor((this.#max - this.bytes) / chunkBytes)
-    for (const holder of this.#readers.keys()) {
+    for (const holder of this.#readers) {
       if (--chunks < 0) break
       this.#read(holder)
     }
     // Nothing is under way that would make room: the one goes on of whose packet most is there.
     if (this.#readers.size === 0 || this.#storingBytes > 0 || !this.isFull || this.#favoured !== undefined) return
-    this.#favoured = [...this.#readers.keys()].reduce((most, holder) => holder.comingBytes > most.comingBytes ? holder : most)
+    this.#favoured = [...this.#readers].reduce((most, holder) => holder.comingBytes > most.comingBytes ? holder : most)
     this.#read(this.#favoured)
   }
 

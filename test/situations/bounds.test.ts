@@ -179,7 +179,7 @@ situation('more sessions, and more for one of them, than a cluster holds', (plac
 
   test('of large messages for a session that is away the newest are kept', async () => {
     let sleeper
-    let name
+    let name = ''
     for (let n = 0; sleeper === undefined; n++) { // one for which there is room
       const client = await place.wire(name = `large-${n}`, lasting(4))
       if (client.connack.returnCode === 0) sleeper = client
@@ -189,7 +189,7 @@ situation('more sessions, and more for one of them, than a cluster holds', (plac
     await sleeper.closed
     const publisher = await place.connectThere('large-publisher')
     for (let n = 0; n < 30; n++) await publisher.publish(`large/${n}`, Buffer.alloc(20_000), { qos: 1 })
-    const again = await place.wireThere(name!, lasting(4))
+    const again = await place.wireThere(name, lasting(4))
     const topics: string[] = []
     for (const packet of await again.settled()) if (packet.cmd === 'publish') topics.push(packet.topic)
     while (topics.at(-1) !== 'large/29') topics.push((await again.next('publish')).topic)
