@@ -104,20 +104,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   get comingBytes(): number { return this.#reader.heldBytes }
 
-  #count(): void {
-    if (this.#host.holdings.heard(this)) this.stream.pause()
-  }
+  #count(): void { if (this.#host.holdings.heard(this)) this.stream.pause() }
 
   readForRoom(): void { this.#readOn() }
 
-  #countWaiting(): void {
-    if (this.waitingBytes >= this.#host.holdings.smallBytes) this.#host.holdings.count(this)
-  }
+  #countWaiting(): void { if (this.waitingBytes >= this.#host.holdings.smallBytes) this.#host.holdings.count(this) }
 
   /** There is no room in the node, and what it has shall be read first. */
-  get #waitsForRoom(): boolean {
-    return this.#host.holdings.isFull && this.outbox.bytes >= this.#host.holdings.smallBytes
-  }
+  get #waitsForRoom(): boolean { return this.#host.holdings.isFull && this.outbox.bytes >= this.#host.holdings.smallBytes }
 
   endForRoom(): void {
     this.#host.refused('client-bytes')

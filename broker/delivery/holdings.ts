@@ -22,7 +22,7 @@ const endBytesMin = 65_536
 const recountMs = 50
 interface Held {
   bytes: number
-  /** When something of its client came last, by the clock of this process. */
+  /** At which look something of its client came last. */
   heard: number
 }
 
@@ -37,7 +37,9 @@ export class Holdings {
   /** What is less is not counted. */
   readonly smallBytes = 4_096
   readonly #max: number
-  readonly #patienceMs: number
+  /** How many looks are patience: a process that stands still does not take its clients for the culprits. */
+  readonly #patience: number
+  #looks = 0
   readonly #held = new Map<Holder, Held>()
   #heldBytes = 0
   /** Publishes under way, and those that wait. */
@@ -50,15 +52,15 @@ export class Holdings {
   readonly #readers = new Set<Holder>()
   /** Reads on though there is no room: its packet, once it is whole, makes some. */
   #favoured: Holder | undefined
-  /** When a publish was stored last, by the clock of this process. */
+  /** At which look a publish was stored last. */
   #stored = 0
   #timer: NodeJS.Timeout | undefined
-  /** Since when there is no room, by the clock of this process. */
+  /** Since which look there is no room. */
   #fullSince: number | undefined
 
   constructor(max: number, patienceMs: number = limits.slowHoldMs) {
     this.#max = max
-    this.#patienceMs = patienceMs
+    this.#patience = patienceMs / recountMs
   }
 
   get bytes(): number {
@@ -73,9 +75,8 @@ export class Holdings {
   heard(holder: Holder): boolean {
     this.count(holder)
     const held = this.#held.get(holder)
-    if (held === undefined) return false
-    held.heard = performance.now()
-    if (holder === this.#favoured) this.#checkFavoured()
+    if (held !== undefined) held.heard = this.#looks
+    if (holder === this.#favoured) this.#checkFavoured() // its packet may be whole
     if (!this.isFull || holder.comingBytes < chunkBytes || holder === this.#favoured) return false
     this.#readers.add(holder)
     return true
@@ -90,7 +91,7 @@ export class Holdings {
     const bytes = holder.comingBytes + holder.waitingBytes
     const held = this.#held.get(holder)
     if (bytes < this.smallBytes) return held === undefined ? undefined : this.#drop(holder, held)
-    if (held === undefined) this.#held.set(holder, { bytes, heard: performance.now() })
+    if (held === undefined) this.#held.set(holder, { bytes, heard: this.#looks })
     else {
       this.#heldBytes -= held.bytes
       held.bytes = bytes
@@ -119,7 +120,7 @@ export class Holdings {
       this.#storingBytes += cost
       store(() => {
         this.#storingBytes -= cost
-        this.#stored = performance.now()
+        this.#stored = this.#looks
         if (this.#hasWaiting) this.#goOn()
         if (this.#readers.size > 0) this.#readOn()
       })
@@ -172,7 +173,7 @@ export class Holdings {
   /** Its packet is whole, or it does not go on with it. */
   #checkFavoured(): void {
     const held = this.#favoured === undefined ? undefined : this.#held.get(this.#favoured)
-    const isReading = held !== undefined && this.#favoured!.comingBytes >= chunkBytes && performance.now() - held.heard < this.#patienceMs
+    const isReading = held !== undefined && this.#favoured!.comingBytes >= chunkBytes && this.#looks - held.heard < this.#patience
     if (!isReading) this.#favoured = undefined
   }
 
@@ -183,9 +184,10 @@ export class Holdings {
   /** What sockets take in the meantime, nobody tells. */
   #look(): void {
     this.#timer = undefined
+    this.#looks++
     for (const holder of this.#held.keys()) this.count(holder)
     if (!this.isFull) this.#fullSince = undefined
-    else if (performance.now() - (this.#fullSince ??= performance.now()) >= this.#patienceMs) this.#endLargest()
+    else if (this.#looks - (this.#fullSince ??= this.#looks) >= this.#patience) this.#endLargest()
     this.#checkFavoured()
     this.#goOn()
     this.#readOn()
@@ -193,15 +195,14 @@ export class Holdings {
   }
 
   /** What it does not read, and what it began to send and does not go on with; when nothing at all goes on, what it began to send. */
-  #blame(holder: Holder, now: number): number {
-    const isStuck = this.#storingBytes === 0 && now - this.#stored >= this.#patienceMs
-    const hasStopped = !this.#readers.has(holder) && now - this.#held.get(holder)!.heard >= this.#patienceMs
+  #blame(holder: Holder): number {
+    const isStuck = this.#storingBytes === 0 && this.#looks - this.#stored >= this.#patience
+    const hasStopped = !this.#readers.has(holder) && this.#looks - this.#held.get(holder)!.heard >= this.#patience
     return holder.waitingBytes + (isStuck || hasStopped ? holder.comingBytes : 0)
   }
 
   #endLargest(): void {
-    const now = performance.now()
-    const all = [...this.#held.keys()].map((holder) => ({ holder, bytes: this.#blame(holder, now) }))
+    const all = [...this.#held.keys()].map((holder) => ({ holder, bytes: this.#blame(holder) }))
     for (const { holder } of all.filter(({ bytes }) => bytes >= endBytesMin).sort((a, b) => b.bytes - a.bytes)) {
       if (this.bytes <= this.#max * 0.75) return // not again and again for the same crowd
       this.forget(holder)
