@@ -136,6 +136,10 @@ export const options = {
   routingBytesMax: { schema: whole(1_024, 2 ** 40).default(limits.routingBytesMax), about: 'memory that all subscriptions of the cluster may cost this node, in bytes; it takes no more of them beyond it', shape: 'bytes', hint: 'Use a number of bytes, 1024 or more' },
   topicBytesMax: { schema: whole(1, 65_535).default(limits.topicBytesMax), about: 'longest filter and topic, in bytes', shape: 'bytes', hint: 'Use a number from 1 to 65535' },
   topicLevelsMax: { schema: whole(1, limits.topicLevelsMax).default(limits.topicLevelsMax), about: 'levels that a filter or topic may have', shape: 'count', hint: 'Use a number from 1 to 100' },
+  refusedPublish: {
+    schema: z.enum(['drop', 'close']).default('drop'), shape: 'drop|close', hint: 'Use drop or close',
+    about: 'what becomes of a PUBLISH of MQTT 3.1.1 that is refused (below $SYS/): it is acknowledged and dropped, or its connection is closed',
+  },
   receiveMaximum: { schema: whole(1, 65_535).default(limits.receiveMaximum), about: 'publishes of one client that are not acknowledged; a client of MQTT 5 that sends more is disconnected', shape: 'count', hint: 'Use a number from 1 to 65535' },
   clientBytesMax: { schema: whole(16_777_216, 2 ** 50).default(limits.clientBytesMax), about: 'memory that this node holds for all its clients together, in bytes: publishers wait and QoS 0 is dropped beyond it', shape: 'bytes', hint: 'Use a number of bytes, 16777216 or more' },
 } as const satisfies Record<string, Option>

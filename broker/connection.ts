@@ -96,7 +96,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   feed(chunk: Buffer): void {
     this.#reader.feed(chunk)
     if (this.#waits) this.#readAhead(chunk)
-    else if (this.outbox.bytes > limits.waitingBytesMax) this.#checkWaiting() // it may write far more than it reads
+    else if (this.outbox.bytes > this.#waitingBytesMax) this.#checkWaiting() // it may write far more than it reads
     this.#count()
   }
 
@@ -142,6 +142,9 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   /** The protocol level that CONNECT names; 0 before it. */
   get level(): number { return this.#reader.level }
+
+  /** It is another broker's bridge, and says so in CONNECT. */
+  get isBridge(): boolean { return this.#reader.isBridge }
 
   get mqtt5(): boolean { return this.#mqtt5 }
 
@@ -208,10 +211,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   over(): Promise<void> { return this.#closed ? Promise.resolve() : (this.#over ??= new Room()).wait() }
 
   /** The client has ended its side: what it sent before comes first [MQTT-4.6.0]; it need not have waited for CONNACK (3.1.4). */
-  ended(): void {
-    this.#ended = true
-    this.#finish()
-  }
+  ended(): void { this.#ended = true; this.#finish() }
 
   /** The socket is closed. What was read of it is still done, with nobody to answer to. */
   gone(): void {
@@ -256,17 +256,18 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** The last packet for the client is written [MQTT-3.14.4-1]: a DISCONNECT, or a CONNACK that refuses it. */
-  toldWhy(): void {
-    this.#end()
-    this.#farewell = 'written'
-  }
+  toldWhy(): void { this.#end(); this.#farewell = 'written' }
 
   /** A valid CONNECT is refused. */
   refuse(reasonCode: number): void {
+    this.#sayRefused(reasonCode)
+    this.client.close()
+  }
+
+  #sayRefused(reasonCode: number): void {
     const refusal = refusingConnack(this.#reader.level, reasonCode)
     if (refusal !== undefined) this.outbox.push(refusal)
-    this.toldWhy()
-    this.client.close()
+    if (refusal !== undefined) this.toldWhy()
   }
 
   /** Closes the connection. A client that was told why gets a moment for reading it. */
@@ -295,7 +296,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#asked = true
       this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     }
-    if (type === PacketType.pingreq) return this.outbox.push(pingresp)
+    if (type === PacketType.pingreq) return void this.outbox.push(pingresp)
     if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
     this.#request(type, frame)
@@ -308,10 +309,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
-  answered(): void {
-    this.#requests?.answered()
-    queueMicrotask(() => this.#goOn())
-  }
+  answered(): void { this.#requests?.answered(); queueMicrotask(() => this.#goOn()) }
 
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
     this.#alive()
@@ -356,15 +354,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
+    this.#host.dropped('refused', qos)
     if (qos === 0) return // there is nothing to say it with
-    if (this.#mqtt5) this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
-    else this.client.emit('error', new Error('not authorized to publish')) // 3.1.1 has no way to say it [MQTT-3.3.5-2]
+    // 3.1.1 has no way to say it: bridges of Mosquitto begin with such a PUBLISH, and go on when it is acknowledged [MQTT-3.3.5-2].
+    if (this.#mqtt5 || this.#host.config.refusedPublish === 'drop') this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
+    else this.client.emit('error', new Error('not authorized to publish'))
   }
 
-  onPuback(messageId: number): void {
-    this.#alive()
-    this.#complete(messageId)
-  }
+  onPuback(messageId: number): void { this.#alive(); this.#complete(messageId) }
 
   #complete(messageId: number): void {
     if (this.#stored !== undefined) return this.#stored.complete(messageId)
@@ -389,18 +386,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   onViolation(violation: ProtocolViolation): void {
-    const refusal = this.#asked ? undefined : refusingConnack(this.#reader.level, violation.reasonCode)
-    if (refusal !== undefined) {
-      this.outbox.push(refusal)
-      this.toldWhy()
-    }
+    if (!this.#asked) this.#sayRefused(violation.reasonCode)
     this.#host.violated(this, violation)
   }
 
-  onBehind(): void {
-    this.#behind = true
-    this.stream.pause()
-  }
+  onBehind(): void { this.#behind = true; this.stream.pause() }
 
   onCaughtUp(): void {
     this.#behind = false
@@ -481,13 +471,16 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     }
   }
 
+  /** However large the packets are that are accepted, there is room for one. */
+  get #waitingBytesMax(): number { return limits.waitingBytesMax + this.#host.readerLimits.packetBytesMax }
+
   /** What waits for this connection, bytes. */
   get waitingBytes(): number { return this.#window.waitingBytes + this.outbox.bytes }
 
   #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
     if (this.client.closed) return // told to go already
-    if (waiting > limits.waitingBytesMax) {
+    if (waiting > this.#waitingBytesMax) {
       this.#host.dropped('slow-subscriber', 1)
       this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
     } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow) this.#host.slow(this, topic)

@@ -71,10 +71,12 @@ mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.Writabl
   if (!((stream as unknown) instanceof AedesStream)) return writeToStream(packet, stream, options)
   const { connection } = stream as unknown as AedesStream
   if (connection.isClosed) return true // taken over while Aedes was still at it: a CONNACK would be the second one of the client
-  if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present // [MQTT-3.2.2-2], also without subscriptions
+  if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present && connection.level !== 3 // [MQTT-3.2.2-2], also without subscriptions; reserved in 3.1
   const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
   if (whole === undefined) return true
-  connection.outbox.push(mqttPacket.generate(whole, options))
+  if (packet.cmd === 'connack') connection.outbox.packetBytesMax = connection.client.maximumPacketSize ?? Infinity
+  const sent = connection.outbox.push(mqttPacket.generate(whole, options)) || connection.outbox.push(mqttPacket.generate(shortened(whole), options))
+  if (!sent && packet.cmd === 'connack') connection.destroy() // it would wait for ever
   if (packet.cmd === 'suback' || packet.cmd === 'unsuback') connection.answered()
   if (packet.cmd === 'disconnect') connection.toldWhy() // Aedes cuts the connection next
   if (packet.cmd !== 'connack') return true
@@ -83,6 +85,14 @@ mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.Writabl
   if (refused) connection.toldWhy()
   return refused // false: Aedes waits, see `accepted`
 }, { cacheNumbers: writeToStream.cacheNumbers })
+
+/** Without the properties that its client can do without, when it takes only smaller packets [MQTT-3.1.2-24] [MQTT-3.2.2-19] [MQTT-3.2.2-20]. */
+function shortened(packet: Packet): Packet {
+  if (packet.cmd !== 'connack' || packet.properties === undefined) return packet
+  const { assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval } = packet.properties
+  const needed = Object.entries({ assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval }).filter(([, value]) => value !== undefined)
+  return { ...packet, properties: Object.fromEntries(needed) }
+}
 
 /** mqtt-packet's parsers by protocol version, 0 before it is known. Frames are whole, so that one parser serves all connections. */
 const parsers = new Map<number, { readonly parse: (frame: Buffer) => number; packet: Packet | undefined; error: Error | undefined }>()
@@ -158,7 +168,7 @@ export class Engine {
       id: name,
       mq: this.#mq(),
       persistence: this.#persistence(),
-      drainTimeout: config.drainTimeoutMs,
+      drainTimeout: 0, // ours: delivery/outbox.ts
       maximumPacketSize: config.packetBytesMax,
       maxTopicLevels: limits.topicLevelsMax,
       maxClientsIdLength: 65_535, // [MQTT-3.1.3-5] lets a server take more than 23 bytes; devices use them
@@ -184,8 +194,15 @@ export class Engine {
     for (const event of ['clientError', 'connectionError']) this.#aedes.on(event, (client: AedesClient | null, error: Error) => host.onClientError(client?.id ?? undefined, error))
     this.#aedes.on('error', (error: Error) => host.onError(error))
     this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) => this.#subscribed(subscriptions, client))
-    this.#excusing = setInterval(() => { for (const connection of this.#open) connection.excuse() }, 500)
+    this.#excusing = setInterval(() => this.#look(config.drainTimeoutMs), Math.min(500, config.drainTimeoutMs / 2))
     this.#excusing.unref()
+  }
+
+  #look(drainTimeoutMs: number): void {
+    for (const connection of this.#open) {
+      connection.excuse()
+      if (connection.outbox.isStuck(drainTimeoutMs) && !connection.client.closed) connection.client.emit('error', new Error(`reads nothing for ${drainTimeoutMs} ms`))
+    }
   }
 
   async listen(): Promise<void> {
@@ -209,6 +226,7 @@ export class Engine {
   handle(stream: Stream, connectWithinMs: number, request?: IncomingMessage): void {
     this.#aedes.connectTimeout = connectWithinMs
     const connection = new Connection(stream, this.#connectionHost)
+    if (request !== undefined) connection.outbox.socket = request.socket
     const client = this.#aedes.handle(new AedesStream(stream, connection), request)
     this.#enqueue ??= (client._parser as EventEmitter).listeners('packet')[0] as Enqueue
     strip(client)
@@ -267,6 +285,7 @@ export class Engine {
       if (parts.isFull) await parts.room()
       if (slice.isOver) await slice.next()
       if (client.closed) return
+      if (part.cmd === 'subscribe' && client.conn.connection.isBridge) Object.assign(part.subscriptions[0]!, { nl: true, rap: true }) // nothing of its own comes back, and RETAIN as published
       const refused = part.cmd === 'subscribe' ? this.#refusal(client.conn.connection, part.subscriptions[0]!.topic) : undefined
       if (refused === undefined) this.#hand(client, part)
       else mqttPacket.writeToStream({ cmd: 'suback', messageId: part.messageId!, granted: [refused] }, client.conn as unknown as NodeJS.WritableStream, { protocolVersion: client.version }) // as Aedes would
@@ -275,6 +294,7 @@ export class Engine {
 
   /** What SUBACK says of a filter that the connection may not have. */
   #refusal(connection: Connection, filter: string): number | undefined {
+    if (!connection.mqtt5 && filter.startsWith('$share/')) return 0x80 // Aedes refuses it for MQTT 5 only
     const cause = this.#host.refusalOf(connection, filter)
     if (cause === undefined) return undefined
     this.#host.refused(cause)

@@ -5,6 +5,7 @@ export const ReasonCode = {
   malformedPacket: 0x81,
   protocolError: 0x82,
   clientIdentifierNotValid: 0x85,
+  unsupportedProtocolVersion: 0x84,
   notAuthorized: 0x87,
   serverUnavailable: 0x88,
   serverShuttingDown: 0x8b,

@@ -21,6 +21,12 @@ export interface OutboxHost {
   onDrain(): void
 }
 
+/** Of a socket; TLS has that of TCP under its own. */
+interface Handle {
+  readonly writeQueueSize?: number
+  readonly _parent?: Handle | null
+}
+
 /** The outboxes with something to write in this turn. */
 let scheduled: Outbox[] = []
 
@@ -51,9 +57,18 @@ export class Outbox {
   /** Listens on the stream while it is slow. */
   #drained: (() => void) | undefined
   #closed = false
+  /** Handed to the stream so far, and how much of that had left it when we looked, and when that changed last. */
+  #handed = 0
+  #left = ''
+  #leftAt = 0
+  /** Maximum Packet Size of the client: what is larger is not sent [MQTT-3.1.2-24]. PUBLISH is the caller's to look at. */
+  packetBytesMax = Infinity
+  /** What the bytes of the stream leave by in the end: of a WebSocket, the socket under it. */
+  socket: Duplex
 
   constructor(stream: Duplex, limits: OutboxLimits, host: OutboxHost) {
     this.#stream = stream
+    this.socket = stream
     this.#limits = limits
     this.#host = host
   }
@@ -80,16 +95,18 @@ export class Outbox {
     this.#host.onDrain()
   }
 
-  /** Takes a frame of anything but PUBLISH; always accepted, in order with the rest. */
-  push(bytes: Buffer): void {
-    if (this.#closed) return
+  /** Takes a frame of anything but PUBLISH, in order with the rest. False: it is larger than the client takes. */
+  push(bytes: Buffer): boolean {
+    if (bytes.length > this.packetBytesMax) return false
+    if (this.#closed) return true
     this.#room(bytes.length)
     this.#used += bytes.copy(this.#buffer!, this.#used)
+    return true
   }
 
   /** Takes a PUBACK, PUBREC, PUBREL or PUBCOMP. */
   pushAcknowledgement(type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): void {
-    if (this.#closed) return
+    if (this.#closed || (mqtt5 && reasonCode !== 0 ? 5 : 4) > this.packetBytesMax) return
     this.#room(5)
     this.#used += writeAcknowledgement(this.#buffer!, this.#used, type, messageId, mqtt5, reasonCode)
   }
@@ -142,7 +159,27 @@ export class Outbox {
     this.#used = 0
     // The stream may keep it: the next turn gets a new one. What the stream cannot send at once it holds as it is.
     this.#buffer = undefined
-    if (!this.#stream.destroyed && this.#stream.writable) this.#stream.write(bytes)
+    if (this.#stream.destroyed || !this.#stream.writable) return
+    this.#handed += bytes.length
+    this.#stream.write(bytes)
+  }
+
+  /**
+   * Whether nothing has left for `ms` although bytes wait; asked every now and then. Of a large write what the system has taken of it
+   * counts, which only the socket's handle knows.
+   */
+  isStuck(ms: number): boolean {
+    const waiting = this.#stream.writableLength
+    if (this.#closed || waiting === 0) {
+      this.#left = ''
+      return false
+    }
+    const { _handle: handle } = this.socket as { _handle?: Handle | null }
+    const left = `${this.#handed - waiting} ${handle?.writeQueueSize ?? 0} ${handle?._parent?.writeQueueSize ?? 0}`
+    const now = performance.now()
+    if (left !== this.#left) this.#leftAt = now
+    this.#left = left
+    return now - this.#leftAt >= ms
   }
 
   close(): void {

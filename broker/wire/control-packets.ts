@@ -18,14 +18,30 @@ export interface NameLimits {
   readonly topicLevelsMax: number
 }
 
-/** The protocol level of a CONNECT: 3 (MQIsdp), 4 or 5; anything else is for Aedes to refuse politely. */
+/** The protocol level that a CONNECT names: 3 (MQIsdp), 4 or 5, or one that is not known. */
 export function connectLevel(bytes: Buffer, body: number, end: number): number {
   if (body + 3 > end) throw malformed('truncated CONNECT')
   const nameEnd = body + 2 + bytes.readUInt16BE(body)
   if (nameEnd >= end) throw malformed('truncated CONNECT')
   const name = bytes.toString('latin1', body + 2, nameEnd)
   if (name !== 'MQTT' && name !== 'MQIsdp') throw new ProtocolViolation(0x84, 'not MQTT') // [MQTT-3.1.2-1]
-  return bytes[nameEnd]! & 0x7f // the highest bit is how bridges of other brokers mark themselves
+  return bytes[nameEnd]! & ~bridgeBit
+}
+
+/** The highest bit of the level is how bridges of Mosquitto and others mark themselves (`try_private`). */
+const bridgeBit = 0x80
+
+export const isBridge = (bytes: Buffer, body: number): boolean => (bytes[body + 2 + bytes.readUInt16BE(body)]! & bridgeBit) !== 0
+
+/** MQTT 3.1 leaves to the server what 3.1.1 forbids: bits that mean nothing are cleared, a user name or password that the packet ends before, too. */
+function mend31(bytes: Buffer, flagsAt: number, end: number): void {
+  let flags = bytes[flagsAt]! & 0xfe
+  if ((flags & 4) === 0) flags &= ~0x38
+  let at = skipString(bytes, flagsAt + 3, end)
+  if ((flags & 4) !== 0) at = skipBinary(bytes, skipString(bytes, at, end), end)
+  if (at === end) flags &= ~0xc0
+  else if ((flags & 0xc0) === 0xc0 && skipString(bytes, at, end) === end) flags &= ~0x40
+  bytes[flagsAt] = flags
 }
 
 function skipBinary(bytes: Buffer, offset: number, end: number): number {
@@ -53,15 +69,14 @@ export interface Connect {
   readonly will: Will | undefined
 }
 
-/**
- * A CONNECT of an unknown level is not looked into.
- * @throws ProtocolViolation
- */
+/** @throws ProtocolViolation */
 export function checkConnect(bytes: Buffer, body: number, end: number, limits: NameLimits): Connect {
   const level = connectLevel(bytes, body, end)
-  if (level < 3 || level > 5) return { keeps: false, will: undefined }
+  const hasName31 = bytes.readUInt16BE(body) === 6 // MQIsdp
+  if (level < 3 || level > 5 || hasName31 !== (level === 3)) throw new ProtocolViolation(ReasonCode.unsupportedProtocolVersion, `protocol level ${level}`) // [MQTT-3.1.2-2]
   let at = skipString(bytes, body, end) + 1
   if (at + 3 > end) throw malformed('truncated CONNECT')
+  if (level === 3) mend31(bytes, at, end)
   const flags = bytes[at]!
   at += 3 // flags and Keep Alive
   if ((flags & 1) !== 0) throw malformed('the reserved flag of CONNECT is set') // [MQTT-3.1.2-3]

@@ -7,7 +7,7 @@
 import { ReasonCode } from '../reason-codes.ts'
 import { later, othersWait, Slice, turnIsOver } from '../../bridge/index.ts'
 import {
-  checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel,
+  checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel, isBridge,
   messageIdAt, messageProperties, PacketType, type Connect, type NameLimits, type Will,
 } from './control-packets.ts'
 import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolation } from './properties.ts'
@@ -55,6 +55,8 @@ export class PacketReader {
   #partBytes = 0
   /** Bytes from #at on that are needed before anything can be read. */
   #need = 2
+  /** CONNECT says that it is another broker's bridge. */
+  isBridge = false
   #paused = false
   #draining = false
   /** Waits for a later turn. */
@@ -253,7 +255,7 @@ export class PacketReader {
   #publish(bytes: Buffer, flags: number, body: number, end: number): void {
     const qos = (flags >> 1) & 3
     if (qos === 3) throw malformed('QoS 3') // [MQTT-3.3.1-4]
-    if (qos === 0 && (flags & 8) !== 0) throw malformed('DUP with QoS 0') // [MQTT-3.3.1-2]
+    if (qos === 0 && (flags & 8) !== 0 && this.#level !== 3) throw malformed('DUP with QoS 0') // [MQTT-3.3.1-2]
     if (body + 2 > end) throw malformed('truncated PUBLISH')
     let at = body + 2 + ((bytes[body]! << 8) | bytes[body + 1]!)
     if (at > end) throw malformed('truncated PUBLISH')
@@ -307,12 +309,17 @@ export class PacketReader {
 
   #other(bytes: Buffer, type: number, flags: number, start: number, body: number, end: number): void {
     if (this.#level === 0 && type !== PacketType.connect) throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
+    const isFirst = type === PacketType.connect && this.#level === 0
+    if (isFirst) this.#level = connectLevel(bytes, body, end) || 1 // known, too, when the rest is refused; 0 is before CONNECT
     const expected = type === PacketType.pubrel || type === PacketType.subscribe || type === PacketType.unsubscribe ? 2 : 0
-    if (flags !== expected) throw malformed('fixed header flags that are not valid') // [MQTT-2.1.3-1]
+    if (flags !== expected) {
+      if (this.#level !== 3) throw malformed('fixed header flags that are not valid') // [MQTT-2.1.3-1]
+      bytes[start] = (type << 4) | expected // MQTT 3.1 has DUP in some, and leaves the others open
+    }
     switch (type) {
       case PacketType.connect:
-        if (this.#level !== 0) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
-        this.#level = connectLevel(bytes, body, end) // known, too, when the rest is refused
+        if (!isFirst) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
+        this.isBridge = isBridge(bytes, body)
         this.#connect = checkConnect(bytes, body, end, this.#limits)
         break
       case PacketType.puback:

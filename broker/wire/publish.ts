@@ -125,14 +125,14 @@ export function publishFrame(message: Message, mqtt5: boolean, qos: 0 | 1 | 2, r
 
 /** CONNACK's return codes of 3.1.1 for reason codes of MQTT 5. */
 const returnCodes = new Map<number, number>([
-  [ReasonCode.clientIdentifierNotValid, 2], [ReasonCode.quotaExceeded, 3], [ReasonCode.topicNameInvalid, 5],
+  [ReasonCode.unsupportedProtocolVersion, 1], [ReasonCode.clientIdentifierNotValid, 2], [ReasonCode.quotaExceeded, 3], [ReasonCode.topicNameInvalid, 5],
 ])
 
 /** A CONNACK that refuses, of a CONNECT that is not in order; under 3.1.1 only where it has a code for it [MQTT-3.1.4-1]. */
 export function refusingConnack(level: number, reasonCode: number): Buffer | undefined {
-  if (level === 5) return Buffer.from([0x20, 3, 0, reasonCode, 0])
+  if (level >= 5) return Buffer.from([0x20, 3, 0, reasonCode, 0])
   const returnCode = returnCodes.get(reasonCode)
-  return (level === 3 || level === 4) && returnCode !== undefined ? Buffer.from([0x20, 2, 0, returnCode]) : undefined
+  return level > 0 && returnCode !== undefined ? Buffer.from([0x20, 2, 0, returnCode]) : undefined
 }
 
 /** Writes a PUBACK, PUBREC, PUBREL or PUBCOMP; the reason code goes to MQTT 5 clients when it is not 0. @returns its bytes, at most 5 */

@@ -5,7 +5,7 @@ import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { frame, u16, WireClient } from '../support/wire.ts'
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 2 }) })
+beforeAll(async () => { cluster = await startCluster({ nodes: 2, argv: ['--receive-maximum', '20000'] }) })
 afterAll(async () => { await cluster[Symbol.asyncDispose]() })
 
 /** A session that outlives its connection. */

@@ -155,7 +155,7 @@ const connectRows: readonly { name: string; bytes: Buffer; version?: Version }[]
   { name: 'CONNECT with fixed header flags', bytes: frame(0x11, connect(5).subarray(2)) },
   { name: 'CONNECT of another protocol [MQTT-3.1.2-1]', bytes: connect(5, { name: 'QTTM' }) },
   { name: 'CONNECT of protocol level 6 [MQTT-3.1.2-2]', bytes: connect(6) },
-  { name: 'CONNECT of protocol level 0', bytes: connect(0) },
+  { name: 'CONNECT of protocol level 0', bytes: connect(0), version: 4 },
   { name: 'CONNECT without a body', bytes: frame(0x10) },
   { name: 'CONNECT that ends behind its name', bytes: frame(0x10, str('MQTT')) },
   { name: 'CONNECT with the reserved flag [MQTT-3.1.2-3]', bytes: connect(5, { flags: 3 }) },
