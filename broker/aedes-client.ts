@@ -140,6 +140,11 @@ export class Trap implements ProxyHandler<Record<string, AedesSubscription>> {
     subscription.func = connection // instead of a closure; what Aedes unregisters later is this
     return true
   }
+
+  /** Aedes would take out all filters of a client that is closed, in one go, however many they are: engine.ts does it in slices. */
+  ownKeys(target: Record<string, AedesSubscription>): (string | symbol)[] {
+    return this.#connection.client.closed ? [] : Reflect.ownKeys(target)
+  }
 }
 
 /** A subscription that Aedes noted and registers next, in the same turn. */

@@ -6,7 +6,7 @@
 // gone altogether, what we have read of it by then is still done, in its order; only then the session is released. The will is
 // void as soon as a DISCONNECT that says so has been read, also while what stands before it waits.
 import type { Duplex } from 'node:stream'
-import type { AedesClient } from './aedes-client.ts'
+import type { AedesClient, AedesSubscription } from './aedes-client.ts'
 import { expiryFrom, isExpired, type Message, type Moment, type Session } from '../bridge/index.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import { Goodbye } from './delivery/goodbye.ts'
@@ -31,6 +31,7 @@ import { publishFrame, refusingConnack } from './wire/publish.ts'
 
 const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
+const noSubscriptions = Object.freeze(Object.create(null) as Record<string, AedesSubscription>)
 /** Before CONNACK nothing is delivered. */
 const noWindow = new Window<Pending>(0, { put: () => false })
 
@@ -43,6 +44,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   isNew: Map<string, boolean> | undefined
   /** Made for it by Aedes, and tied to it at once. */
   client!: AedesClient
+  /** What Aedes notes of it, by filter. */
+  subscriptions: Record<string, AedesSubscription> = noSubscriptions
   #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
   #mqtt5 = false

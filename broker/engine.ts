@@ -230,7 +230,8 @@ export class Engine {
     const client = this.#aedes.handle(new AedesStream(stream, connection), request)
     this.#enqueue ??= (client._parser as EventEmitter).listeners('packet')[0] as Enqueue
     strip(client)
-    client.subscriptions = new Proxy(Object.create(null) as Record<string, AedesSubscription>, new Trap(connection, this.#note))
+    connection.subscriptions = Object.create(null) as Record<string, AedesSubscription>
+    client.subscriptions = new Proxy(connection.subscriptions, new Trap(connection, this.#note))
     this.#open.add(connection)
     this.#connecting.add(connection)
     connection.client = client
@@ -256,11 +257,21 @@ export class Engine {
     return false
   }
 
+  /** Nothing is delivered to it any more: its filters are taken out in slices, since they may be a hundred thousand. */
+  async #unsubscribe(connection: Connection): Promise<void> {
+    const slice = new Slice()
+    for (const filter in connection.subscriptions) {
+      if (slice.isOver) await slice.next()
+      this.#host.unsubscribed(connection, filter)
+    }
+  }
+
   #over(connection: Connection): void {
     if (!this.#open.delete(connection)) return
     this.#connecting.delete(connection)
     connection.client.close()
     connection.closed()
+    void this.#unsubscribe(connection)
     if (this.#open.size === 0) this.#whenEmpty?.()
     if (this.#latest.get(connection.clientId) === connection) this.#latest.delete(connection.clientId)
   }
