@@ -41,7 +41,7 @@ export interface ConnectionHost<Connection> {
   /** The client said good-bye: its will is void, or its session is to live so long (s; -1: for ever). */
   farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void
   /** The connection is over: its session is nobody's. */
-  released(connection: Connection): void
+  released(connection: Connection): Promise<void> | undefined
   /** Its socket failed. */
   broken(connection: Connection, error: Error): void
   /** Its socket is closed, and nothing of it is left to be done; may be called again. */

@@ -79,7 +79,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #known: Incoming | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
-  #farewell: 'none' | 'written' | 'over' = 'none'
+  /** Settles when its session is released. */
+  #released: Promise<void> | undefined
+  /** Who ends it: nobody in words, we (`written`) or the client (`said`). */
+  #farewell: 'none' | 'written' | 'said' | 'over' = 'none'
   /** Its session has a queue: it outlives the connection, or an earlier one left it; known with the session. */
   lasting = false
   /** Settles when Redis knows that the client said good-bye; undefined: there is nothing to know. */
@@ -239,7 +242,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#requests === undefined) this.#leave(); else this.#request(PacketType.disconnect, frame)
   }
 
-  #leave(): void { this.#end(); this.client.close() }
+  /**
+   * Its socket closes when what it sent is done and its session is released, or after `lingerMs`: a client that waits for that finds
+   * at any node what it left, and its will void, however far Redis is.
+   */
+  #leave(): void {
+    this.#farewell = 'said'
+    this.#end()
+    this.client.close()
+  }
 
   /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
   takenOver(): void {
@@ -279,13 +290,24 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#gone) return this.#host.over(this)
     if (this.#farewell === 'none') this.stream.destroy()
     else if (this.#farewell === 'written') linger(this.stream)
+    else if (this.#farewell === 'said') this.#closeBehindRelease()
     this.#farewell = 'over'
+  }
+
+  #closeBehindRelease(): void {
+    this.#host.over(this)
+    const late = setTimeout(() => this.stream.destroy(), limits.lingerMs).unref()
+    void this.#released?.then(() => {
+      clearTimeout(late)
+      this.stream.destroy()
+    })
+    if (this.#released === undefined) this.stream.destroy()
   }
 
   closed(): void {
     this.#end()
     this.#host.holdings.forget(this)
-    if (this.session !== undefined) this.#host.released(this)
+    if (this.session !== undefined) this.#released = this.#host.released(this)
     this.#window.clear()
     this.onDrain()
     this.#over?.give()

@@ -250,7 +250,7 @@ export class Dispatch implements EngineHost, Receiver {
     if (session === undefined) return
     connection.session = session
     connection.lasting = request.expirySeconds !== 0 || session.present // what an earlier connection left it has, and gets, whatever becomes of it (P15)
-    if (connection.isClosed) this.released(connection) // it left while we asked
+    if (connection.isClosed) void this.released(connection) // it left while we asked
     else if (this.#plane.sessions.own(session.sid) !== session) connection.takenOver() // taken over while its claim was being journaled: nobody knew it by its session yet
     else this.#bySid.set(session.sid, connection)
   }
@@ -273,20 +273,21 @@ export class Dispatch implements EngineHost, Receiver {
     connection.farewell = said
   }
 
-  released(connection: Connection): void {
+  released(connection: Connection): Promise<void> | undefined {
     const { session } = connection
     this.#bounds.gone(connection)
-    if (session === undefined) return
+    if (session === undefined) return undefined
     connection.session = undefined
     if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
     // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
-    this.#release(session, connection.settled())
+    return this.#release(session, connection.settled())
   }
 
-  #release(session: Session, behind: Promise<void>): void {
+  #release(session: Session, behind: Promise<void>): Promise<void> {
     const releasing = behind.then(() => this.#plane.sessions.release(session)).catch((error: unknown) => this.#events.onError(error as Error))
       .finally(() => this.#releasing.delete(releasing))
     this.#releasing.add(releasing)
+    return releasing
   }
 
   /** Resolves when every session that was released is written down. */
