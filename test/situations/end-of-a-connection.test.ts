@@ -94,7 +94,9 @@ situation('the end of a connection', (place) => {
     expect(watcher.packets.map(({ topic, payload }) => `${topic} ${payload[0]}`)).toEqual(Array.from({ length: 10 }, (_, n) => `bytes/x ${n}`))
   })
 
-  describe.each([['an answer is waited for', true], ['nobody waits for the answer', false]] as const)('PUBLISH, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT in one write of a lasting session, %s', (_, waits) => {
+  // Mosquitto forgets what it has not read when it cannot write an answer.
+  const ways = [['an answer is waited for', true], ...place.isOurs ? [['nobody waits for the answer', false] as const] : []] as const
+  describe.each(ways)('PUBLISH, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT in one write of a lasting session, %s', (_, waits) => {
     test.each([0, 1, 2] as const)('QoS %i: subscribed and unsubscribed when it comes back', async (qos) => {
       const id = `requests ${qos} ${waits}`
       const before = await wire(id, kept)
