@@ -7,7 +7,7 @@ import { Allowance, hasWildcard, type Message, type Moment } from '../../bridge/
 /** Replays of one client under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
 const replaysMax = 20
 const topicsMax = 200
-const pageBytes = 256 * 1024
+const pageBytes = 512 * 1024
 /** Most filters without a wildcard have a small value, or none. */
 const oneBytes = 16 * 1024
 const heldBytesMax = 1024 * 1024
@@ -92,8 +92,9 @@ export class Replays {
         const stored = messages.filter(({ topic, stamp = 0 }) => moment.replays(topic, stamp))
         await target.replay(stored.map((message) => ({ message, isWanted: () => isWanted() && page.isCurrent(message) })))
         left = [...unread, ...left.slice(count)]
-        // What has no room beside others is read by itself.
-        ;[bytes, count] = unread.length === asked.length ? [nextBytes, 1] : [pageBytes, topicsMax]
+        // As many as have room, or one that has none beside others by itself; carefully more when there was room for all.
+        if (unread.length === asked.length) [bytes, count] = [Math.max(pageBytes, nextBytes), Math.max(1, Math.floor(pageBytes / nextBytes))]
+        else [bytes, count] = [pageBytes, unread.length > 0 ? count : Math.min(topicsMax, count * 2)]
       } finally {
         this.#pages.delete(page)
         this.#held.give(held)
