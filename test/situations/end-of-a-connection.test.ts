@@ -98,6 +98,7 @@ situation('the end of a connection', (place) => {
   const ways = [['an answer is waited for', true], ...place.isOurs ? [['nobody waits for the answer', false] as const] : []] as const
   describe.each(ways)('PUBLISH, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT in one write of a lasting session, %s', (_, waits) => {
     test.each([0, 1, 2] as const)('QoS %i: subscribed and unsubscribed when it comes back', async (qos) => {
+      if (!waits && !place.isOurs) return // Mosquitto may look at it after the next CONNECT
       const id = `requests ${qos} ${waits}`
       const before = await wire(id, kept)
       await before.subscribe(`${id}/old`)
