@@ -1,11 +1,33 @@
 // What engine.ts makes of Aedes' side of a connection, so that an idle one costs little: the client without what we have no use
 // for, the stream that it gets, and what it notes as its subscriptions. Each assumption about Aedes' insides has a contract
 // test in test/conformance/aedes-client.test.ts. State: what Aedes keeps of a connection.
+import type { IPublishPacket } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Connection } from './connection.ts'
 
 export type Listener = (packet: unknown, done: () => void) => void
+
+export type Done = (error?: Error | null) => void
+
+/** What of Aedes itself we rely on. */
+export interface AedesInsides extends EventEmitter {
+  clients: Record<string, AedesClient>
+  brokers: Record<string, unknown>
+  handle(stream: AedesStream, request?: IncomingMessage): AedesClient
+  listen(): Promise<void>
+  close(done: () => void): void
+  /** Read when a client is made. */
+  connectTimeout: number
+  publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
+  authenticate(client: AedesClient, username: string | undefined, password: Buffer | undefined, done: (error: Error | null, ok: boolean) => void): void
+  registerClient(client: AedesClient): void
+  unregisterClient(client: AedesClient): void
+  publishWill(): void
+  scheduleWill(): void
+  scheduleSessionExpiry(): void
+}
 
 /** What of an Aedes client we rely on. */
 export interface AedesClient extends EventEmitter {

@@ -12,7 +12,7 @@ import type { ConnectionHost } from './connection-host.ts'
 import { Goodbye } from './delivery/goodbye.ts'
 import type { Holder } from './delivery/holdings.ts'
 import { Incoming } from './delivery/incoming.ts'
-import { linger } from './delivery/linger.ts'
+import { closeBehind, linger } from './delivery/linger.ts'
 import { Outbox, type OutboxHost } from './delivery/outbox.ts'
 import { Publishing } from './delivery/publishing.ts'
 import { Requests } from './delivery/requests.ts'
@@ -242,10 +242,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#requests === undefined) this.#leave(); else this.#request(PacketType.disconnect, frame)
   }
 
-  /**
-   * Its socket closes when what it sent is done and its session is released, or after `lingerMs`: a client that waits for that finds
-   * at any node what it left, and its will void, however far Redis is.
-   */
+  /** Its socket closes when what it sent is done and its session is released. */
   #leave(): void {
     this.#farewell = 'said'
     this.#end()
@@ -290,18 +287,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#gone) return this.#host.over(this)
     if (this.#farewell === 'none') this.stream.destroy()
     else if (this.#farewell === 'written') linger(this.stream)
-    else if (this.#farewell === 'said') this.#closeBehindRelease()
+    else if (this.#farewell === 'said') {
+      this.#host.over(this)
+      closeBehind(this.stream, this.#released)
+    }
     this.#farewell = 'over'
-  }
-
-  #closeBehindRelease(): void {
-    this.#host.over(this)
-    const late = setTimeout(() => this.stream.destroy(), limits.lingerMs).unref()
-    void this.#released?.then(() => {
-      clearTimeout(late)
-      this.stream.destroy()
-    })
-    if (this.#released === undefined) this.stream.destroy()
   }
 
   closed(): void {

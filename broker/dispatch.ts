@@ -245,7 +245,7 @@ export class Dispatch implements EngineHost, Receiver {
   async claim(connection: Connection, request: SessionRequest): Promise<void> {
     const session = await withinDeadline(this.config.claimTimeoutMs,
       (abandoned, givenUp) => this.#plane.sessions.claim(request, () => connection.isClosed || abandoned(), givenUp),
-      (session) => this.#release(session, this.#plane.sessions.farewell(session, true, undefined))) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
+      (session) => { void this.#release(session, this.#plane.sessions.farewell(session, true, undefined)) }) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
       .catch((error: unknown) => this.#notClaimed(connection, error as Error))
     if (session === undefined) return
     connection.session = session

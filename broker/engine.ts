@@ -10,7 +10,7 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
 import { SessionOption, Slice, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
-import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './aedes-client.ts'
+import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesInsides, type AedesSubscription, type Done, type Listener, type Noted } from './aedes-client.ts'
 import type { Config } from './config.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionHost } from './connection-host.ts'
@@ -26,23 +26,6 @@ import { withoutUserProperties } from './wire/user-properties.ts'
 
 /** Aedes' listener of a parser's `packet`. */
 type Enqueue = (this: { client: AedesClient }, packet: Packet) => void
-type Done = (error?: Error | null) => void
-interface AedesInsides extends EventEmitter {
-  clients: Record<string, AedesClient>
-  brokers: Record<string, unknown>
-  handle(stream: AedesStream, request?: IncomingMessage): AedesClient
-  listen(): Promise<void>
-  close(done: () => void): void
-  /** Read when a client is made. */
-  connectTimeout: number
-  publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
-  authenticate(client: AedesClient, username: string | undefined, password: Buffer | undefined, done: (error: Error | null, ok: boolean) => void): void
-  registerClient(client: AedesClient): void
-  unregisterClient(client: AedesClient): void
-  publishWill(): void
-  scheduleWill(): void
-  scheduleSessionExpiry(): void
-}
 
 /** What a node does for its engine. */
 export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' | 'handle' | 'readerLimits' | 'broken' | 'over'> {

@@ -9,3 +9,16 @@ export function linger(stream: Duplex): void {
   stream.end()
   setTimeout(() => stream.destroy(), limits.lingerMs).unref()
 }
+
+/**
+ * Destroys `stream` when the session is `released`, after `limits.lingerMs` at the latest: a client that said good-bye and waits for
+ * the close finds at any node what it left, and its will void, however far Redis is.
+ */
+export function closeBehind(stream: Duplex, released: Promise<void> | undefined): void {
+  if (released === undefined) return void stream.destroy()
+  const late = setTimeout(() => stream.destroy(), limits.lingerMs).unref()
+  void released.then(() => {
+    clearTimeout(late)
+    stream.destroy()
+  })
+}
