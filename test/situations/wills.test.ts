@@ -80,6 +80,23 @@ situation('wills', (place) => {
     for (const packet of await client.untilClosed()) expect((packet as { reasonCode?: number }).reasonCode).toBeGreaterThanOrEqual(0x80)
   })
 
+  const codes = [
+    [0x00, false], [undefined, false], [0x04, true], [0x80, true], [0x81, true], [0x82, true], [0x83, true], [0x90, true], [0x93, true], [0x97, true], [0x99, true],
+  ] as const
+  // Mosquitto 2 publishes at 0x04 alone; the standard withholds at 0x00 alone (3.1.2.5).
+  test.each(codes.filter(([code = 0]) => place.isOurs || code < 0x80))('DISCONNECT with reason code %s: published %s [MQTT-3.14.4-3]', async (reasonCode, isPublished) => {
+    const topic = `disconnect/${String(reasonCode)}`
+    const watcher = await wireThere(`${topic} watcher`)
+    await watcher.subscribe(topic, { qos: 1 })
+    const leaving = await wire(`${topic} leaving`, will(topic))
+    leaving.send(reasonCode === undefined ? frame(0xe0) : frame(0xe0, reasonCode))
+    await leaving.untilClosed()
+    await drop(await wire(`${topic} marker`, will(topic, { payload: Buffer.from('marker') })))
+    const got = [String((await watcher.next('publish')).payload)]
+    if (isPublished) got.push(String((await watcher.next('publish')).payload))
+    expect(got).toEqual(isPublished ? ['gone', 'marker'] : ['marker'])
+  })
+
   test('No Local: a client does not get its own will, now or later [MQTT-3.8.3-3]', async () => {
     const watcher = await wireThere('local watcher')
     await watcher.subscribe('local/#')
