@@ -43,7 +43,13 @@ function file(name: string, text: string): string {
   return path
 }
 
-const wrong: [name: string, argv: () => string[], code: number, says: RegExp][] = [
+/** Ports that nobody has, for three nodes. */
+async function upPorts(): Promise<string[]> {
+  const port = await freePort([0, 1, 2, 100, 101, 102, 200, 201, 202])
+  return ['--port', String(port), '--ws-port', String(port + 100), '--admin-port', String(port + 200)]
+}
+
+const wrong: [name: string, argv: () => string[] | Promise<string[]>, code: number, says: RegExp][] = [
   ['an unknown option names the nearest', () => ['node', '--lisen', 'mqtt://127.0.0.1:0'], 2, /--lisen.*not an option.*Did you mean --listen\?/],
   ['an unknown command names the nearest', () => ['chek'], 2, /command=chek.*Did you mean check\?/],
   ['a bad URL', () => ['node', '--listen', 'http://127.0.0.1:1'], 2, /--listen=.*http.*scheme.*mqtt:\/\/host|--listen/],
@@ -58,7 +64,7 @@ const wrong: [name: string, argv: () => string[], code: number, says: RegExp][] 
   ['a command that every object has', () => ['constructor'], 2, /command=constructor: is not a command/],
   ['a secret for a command', () => ['redis://:secret@h'], 2, /^aedes-cluster: command: is not a command/],
   ['help for no command', () => ['help', 'nod'], 2, /Did you mean node\?/],
-  ['a data folder that cannot be', () => ['up', '--data', file('file', ''), '--port', '40100', '--ws-port', '40200', '--admin-port', '40300'], 2, /--data=.*cannot be written \(E/],
+  ['a data folder that cannot be', async () => ['up', '--data', file('file', ''), ...await upPorts()], 2, /--data=.*cannot be written \(E/],
   ['ports of `up` that meet', () => ['up', '--port', '40100', '--ws-port', '40102', '--admin-port', '40200'], 2, /--ws-port=40102: meets the ports of --port 40100/],
   ['TLS without a certificate', () => ['node', '--listen', 'mqtts://127.0.0.1:0'], 2, /needs --tls-cert/],
   ['Redis unreachable', () => ['node', '--redis', 'redis://:secret@127.0.0.1:1', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0'], 4, /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/],
@@ -66,7 +72,7 @@ const wrong: [name: string, argv: () => string[], code: number, says: RegExp][] 
 ]
 
 test.each(wrong)('%s: one line, exit code, no stack trace', async (_name, argv, code, says) => {
-  const ended = await run(argv())
+  const ended = await run(await argv())
   expect(ended.stderr).toMatch(says)
   expect(ended.stderr.trimEnd().split('\n')).toHaveLength(1)
   expect(ended.stderr).not.toContain('secret')
