@@ -17,6 +17,7 @@ class Attacker {
   readonly client: WireClient
   bytes = 0
   #awaited: { bytes: number; resolve: () => void } | undefined
+  #owed = 1
 
   constructor(client: WireClient) {
     this.client = client
@@ -30,8 +31,12 @@ class Attacker {
     return new Attacker(await WireClient.connect(url, `attacker-${Math.random()}`, options))
   }
 
+  /** Of what the last `send` waits for, the part that has come. */
+  readonly progress = (): number => this.#awaited === undefined ? 0 : 1 - (this.#awaited.bytes - this.bytes) / this.#owed
+
   /** Sends, and resolves when so many bytes have come since. */
   async send(what: Buffer, bytes: number): Promise<void> {
+    this.#owed = bytes
     const all = new Promise<void>((resolve) => { this.#awaited = { bytes: this.bytes + bytes, resolve } })
     this.client.socket.write(what)
     await all
@@ -43,11 +48,15 @@ class Pinger {
   readonly #client: WireClient
   readonly #running: Promise<void>
   #stopped = false
+  readonly #progress: () => number
   answered = 0
+  /** Answered while the attacker had a part of what it is owed, and not all of it. */
+  midway = 0
   longestMs = 0
 
-  constructor(client: WireClient) {
+  constructor(client: WireClient, progress: () => number) {
     this.#client = client
+    this.#progress = progress
     this.#running = this.#run()
   }
 
@@ -58,6 +67,8 @@ class Pinger {
       await this.#client.next('pingresp')
       this.longestMs = Math.max(this.longestMs, performance.now() - sent)
       this.answered++
+      const part = this.#progress()
+      if (part > 0.1 && part < 0.9) this.midway++
       await new Promise((resolve) => { setTimeout(resolve, 2) })
     }
   }
@@ -71,16 +82,19 @@ class Pinger {
 
 /** Fewer than this is a node that stood still. */
 const answeredMin = 8
+/** Work that is done in one breath has no middle that a ping could be answered in. */
+const midwayMin = 2
 
-/** Does `work` beside healthy clients at both nodes. */
-async function beside(about: string, { nodes }: TestCluster, work: () => Promise<void>): Promise<void> {
-  const pingers = await Promise.all(nodes.map(async ({ url }) => new Pinger(await WireClient.connect(url, `healthy-${Math.random()}`))))
+/** Does `work` beside healthy clients at both nodes. `progress`: the part of it that can be seen to be done, where that can be seen. */
+async function beside(about: string, { nodes }: TestCluster, work: () => Promise<void>, progress?: () => number): Promise<void> {
+  const pingers = await Promise.all(nodes.map(async ({ url }) => new Pinger(await WireClient.connect(url, `healthy-${Math.random()}`), progress ?? (() => 0))))
   const began = performance.now()
   await work()
   const took = performance.now() - began
   await Promise.all(pingers.map((pinger) => pinger.stop()))
   console.log(`${about}: ${took.toFixed(0)} ms, ${pingers.map(({ answered, longestMs }) => `${answered} pings, the longest ${longestMs.toFixed(0)} ms`).join('; ')}`)
   for (const { answered } of pingers) expect(answered, `${about}: pings answered`).toBeGreaterThan(answeredMin)
+  if (progress !== undefined) expect(pingers[0]!.midway, `${about}: pings answered in the middle of it`).toBeGreaterThan(midwayMin)
 }
 
 /** Every combination of `+` and `a` on so many levels. */
@@ -92,14 +106,14 @@ export const attacks = {
     const attacker = await Attacker.connect(cluster.node(0).url)
     await attacker.send(subscribe(deep(12)), 4_096 + 6)
     const messages = 200 * size
-    await beside('filters', cluster, () => attacker.send(repeat(messages, (n) => publish(`a/${'a/'.repeat(11)}${10_000 + n}`)), messages * (5 + 24 + 5)))
+    await beside('filters', cluster, () => attacker.send(repeat(messages, (n) => publish(`a/${'a/'.repeat(11)}${10_000 + n}`)), messages * (5 + 24 + 5)), attacker.progress)
     attacker.client.socket.destroy()
   },
 
   async 'PINGREQ without end'(cluster: TestCluster, size: number): Promise<void> {
     const attacker = await Attacker.connect(cluster.node(0).url)
     const bytes = 1_000_000 * size
-    await beside('pings', cluster, () => attacker.send(Buffer.alloc(bytes, pingreq), bytes))
+    await beside('pings', cluster, () => attacker.send(Buffer.alloc(bytes, pingreq), bytes), attacker.progress)
     attacker.client.socket.destroy()
   },
 
@@ -110,11 +124,11 @@ export const attacks = {
       return subscriber
     }))
     const attacker = await Attacker.connect(cluster.node(0).url)
+    const before = subscribers.map(({ bytes }) => bytes)
     await beside('fan-out', cluster, async () => {
-      const before = subscribers.map(({ bytes }) => bytes)
       await attacker.send(Buffer.concat([repeat(8_000 * size, () => publish('t')), publish('last', 1)]), 4)
       await expect.poll(() => subscribers.every(({ bytes }, n) => bytes - before[n]! >= 9)).toBe(true)
-    })
+    }, () => (subscribers[0]!.bytes - before[0]!) / (8_000 * size * 6))
     for (const { client } of [attacker, ...subscribers]) client.socket.destroy()
   },
 
