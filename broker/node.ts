@@ -19,6 +19,8 @@ import { observe, problemOf, waitingText } from './observe.ts'
 import { isTold } from './system-topics.ts'
 
 const rejoinMs = 500
+/** How often a node that is about to serve tries whether Redis stores. */
+const probeAgainMs = 20
 /** How long /readyz tells of damaged data. */
 const damageToldMs = 60_000
 
@@ -105,9 +107,19 @@ export class Node {
     if (this.#state !== 'starting') return void await Promise.all([boot.engine.close(), boot.plane.close()])
     this.#boot = boot
     for (const line of await bridge.advice(boot.plane)) this.#log.warn({}, line)
+    await this.#untilStoring(bridge)
+    if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
     bridge.emitter.on('$SYS/#', (topic, payload) => { if (told(topic)) this.#boot?.dispatch.deliver(systemMessage(topic, payload)) })
     await this.#open()
+  }
+
+  /** Who says that it serves is ready: in a Redis Cluster the probe makes its connections to the masters when it first needs them. */
+  async #untilStoring(bridge: Bridge): Promise<void> {
+    while (this.#state === 'starting') {
+      if (await bridge.probe().then(() => true, () => false)) return // what refuses it is named by then
+      await new Promise((resolve) => setTimeout(resolve, probeAgainMs))
+    }
   }
 
   async #join(bridge: Bridge): Promise<Boot> {
