@@ -1,22 +1,38 @@
 // What an operator should know of a cluster that works, before it does not: how Redis is set up, what it lets us do, and settings
-// that differ from those of the other nodes. Asked once, when a node has joined. A Redis that does not tell is not complained
-// about: managed ones forbid CONFIG, and some INFO. State: none.
+// that differ from those of the other nodes. `check` asks it, and a node when it starts: of Redis before it joins, since what is
+// missing may keep it from that, of the others behind it, so that of two that join at once one sees the other. A Redis that does
+// not tell is not complained about: managed ones forbid CONFIG, and some INFO. State: none.
 import { endNode, toBridgeError } from './errors.ts'
-import type { Keys } from './keys.ts'
+import { Keys } from './keys.ts'
+import type { DataPlaneOptions } from './options.ts'
 import { mastersOf, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
+import { ask } from './stock-redis.ts'
 
 /** Settings that must be the same on every node, by the name of their option. */
 export type SharedSettings = Readonly<Record<string, number | string>>
 
-/** One line about each thing that should be otherwise: what it is and what to do. */
-export async function adviceOn(redis: Redis, keys: Keys, nodeId: string, settings: SharedSettings): Promise<string[]> {
-  const asked = await Promise.all([onServers(redis), onRights(redis, keys), onSettings(redis, keys, nodeId, settings)].map((lines) => lines.catch((reason: unknown) => {
+export type AdviceOptions = Pick<DataPlaneOptions, 'redis' | 'prefix' | 'name' | 'redisTimeoutMs' | 'settings'>
+
+type Advice = (redis: Redis, keys: Keys, options: AdviceOptions) => Promise<string[]>
+
+/** One line about each thing that should be otherwise in Redis: what it is and what to do. */
+export const adviceOnRedis = async (options: AdviceOptions): Promise<string[]> =>
+  (await Promise.all([asked(onServers, options), asked(onRights, options)])).flat()
+
+/** One line about each setting that another node has otherwise. */
+export const adviceOnNodes = (options: AdviceOptions): Promise<string[]> => asked(onSettings, options)
+
+/** What `advice` says, each line once. */
+async function asked(advice: Advice, options: AdviceOptions): Promise<string[]> {
+  try {
+    const lines = await ask(options.redis, options.redisTimeoutMs, (redis) => advice(redis, new Keys(options.prefix), options))
+    return [...new Set(lines)]
+  } catch (reason) {
     const error = toBridgeError(reason)
     if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
     return [] // it does not tell; whatever keeps it from working is named where it is needed
-  })))
-  return [...new Set(asked.flat())]
+  }
 }
 
 async function onServers(redis: Redis): Promise<string[]> {
@@ -36,20 +52,28 @@ function onServer(info: ReadonlyMap<string, string>): string[] {
 }
 
 async function onRights(redis: Redis, keys: Keys): Promise<string[]> {
-  const ask = (): Promise<unknown> => runScript(redis, 'rights', [keys.bus('probe')], [])
-  const denied = (await ask().catch((error: unknown) => {
-    if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') return ask() // it is loaded by now
+  const channels = `${keys.prefix}/$SYS*`
+  const rights = (): Promise<unknown> => runScript(redis, 'rights', [keys.bus('probe')], [channels])
+  const denied = (await rights().catch((error: unknown) => {
+    if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') return rights() // it is loaded by now
     throw error
   }) as Buffer[]).map(String)
-  if (denied.length === 0) return []
-  return [`Redis does not let this user run ${denied.join(', ')} on ${keys.prefix}:*. Give it the rights: ACL SETUSER name ~${keys.prefix}:* ${denied.map((command) => `+${command.toLowerCase()}`).join(' ')}`]
+  const ofChannels = denied.filter((command) => /^P?(PUBLISH|SUBSCRIBE)$/.test(command))
+  const onKeys = denied.filter((command) => !ofChannels.includes(command))
+  return [
+    ...onKeys.length === 0 ? [] : [denial(onKeys, `${keys.prefix}:*`, `~${keys.prefix}:*`)],
+    ...ofChannels.length === 0 ? [] : [`${denial(ofChannels, channels, `'&${channels}'`)}. Without it a node hears nothing of $SYS from the others`],
+  ]
 }
 
+const denial = (commands: readonly string[], where: string, rule: string): string =>
+  `Redis does not let this user run ${commands.join(', ')} on ${where}. Give it the rights: ACL SETUSER name ${rule} ${commands.map((command) => `+${command.toLowerCase()}`).join(' ')}`
+
 /** Nodes with other settings. They work together, since fences and numbers do not rest on them, but not as either of them says. */
-async function onSettings(redis: Redis, keys: Keys, nodeId: string, settings: SharedSettings): Promise<string[]> {
-  const nodes = Object.entries(await redis.hgetall(keys.bus('nodes'))).filter(([other]) => other !== nodeId)
-  return nodes.flatMap(([other, info]) => Object.entries(settingsIn(info)).filter(([name, value]) => name in settings && settings[name] !== value)
-    .map(([name, value]) => `${name} is ${String(settings[name])} here and ${String(value)} on node ${other.slice(0, other.lastIndexOf('@'))}. Give every node the same`))
+async function onSettings(redis: Redis, keys: Keys, { name, settings = {} }: AdviceOptions): Promise<string[]> {
+  const nodes = Object.entries(await redis.hgetall(keys.bus('nodes'))).map(([nodeId, info]) => [nodeId.slice(0, nodeId.lastIndexOf('@')), info] as const).filter(([other]) => other !== name)
+  return nodes.flatMap(([other, info]) => Object.entries(settingsIn(info)).filter(([option, value]) => Object.hasOwn(settings, option) && settings[option] !== value)
+    .map(([option, value]) => `${option} is ${String(settings[option])} here and ${String(value)} on node ${other}. Give every node the same`))
 }
 
 /** What stands in {bus}:nodes may be of another version, or damaged. */

@@ -54,7 +54,7 @@ export const bridgeErrors = {
   },
   ERR_BRIDGE_REDIS_REFUSED: {
     kind: 'operator', retryable: true, meaning: 'Redis refuses this user, its password or one of its commands',
-    remedy: 'Check user and password in --redis; the user needs ACL SETUSER name ~PREFIX:* &PREFIX/* +@all -@admin, at least',
+    remedy: 'Check user and password in --redis; the user needs ACL SETUSER name ~PREFIX:* &PREFIX/$SYS* +@all -@admin, at least',
   },
   ERR_BRIDGE_REDIS_TOO_OLD: { kind: 'answer', retryable: false, meaning: 'Redis is older than 7.0', remedy: 'Run Redis 7 or later' },
   ERR_BRIDGE_REDIS_DAMAGED: {

@@ -1,7 +1,6 @@
 // What bridges the nodes to one another through Redis, as one door: a node imports this file and nothing else of bridge/.
 // The data plane carries the messages and keeps the sessions. The control plane (mqemitter-redis) carries what may be missed
 // once: $SYS.
-import { adviceOn } from './advice.ts'
 import { DataPlane } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
 import { endNode, toBridgeError } from './errors.ts'
@@ -15,6 +14,7 @@ import { Waits, type Waiting, type WaitReport } from './waits.ts'
 
 export type { DataPlane } from './data-plane.ts'
 export type { Receiver } from './options.ts'
+export { adviceOnNodes, adviceOnRedis } from './advice.ts'
 export { Allowance } from './allowance.ts'
 export type { Later } from './codec.ts'
 export { diagnostics, type ChannelName } from './diagnostics.ts'
@@ -49,8 +49,6 @@ export interface Bridge {
   readonly emitter: Emitter
   /** Joins the cluster with the data plane of a new boot; again after it was fenced. Waits for Redis until `ended`. */
   join(receiver: Receiver, ended?: AbortSignal): Promise<DataPlane>
-  /** A line about each thing that should be otherwise in Redis or among the nodes. */
-  advice(plane: DataPlane): Promise<string[]>
   /** Tries to store something, within `redisTimeoutMs`. @throws BridgeError why Redis does not */
   probe(): Promise<void>
   /** Whether Redis stored what was tried last, at most a second ago. */
@@ -80,7 +78,6 @@ export async function createBridge(given: BridgeOptions): Promise<Bridge> {
   return {
     emitter,
     join: (receiver, ended) => DataPlane.start(options, receiver, ended),
-    advice: (plane) => adviceOn(plane.connection, new Keys(options.prefix), plane.nodeId, options.settings ?? {}),
     probe: () => probe.try(),
     get isStoring() { return probe.problem === undefined },
     get waiting() { return waits.waiting },

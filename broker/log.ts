@@ -100,8 +100,8 @@ function json(value: unknown): string {
   }
 }
 
-function short(_key: string, value: unknown): unknown {
-  if (typeof value === 'string') return cut(value, textMax)
+function short(key: string, value: unknown): unknown {
+  if (typeof value === 'string') return cut(value, key === 'msg' ? messageMax : textMax)
   if (typeof value === 'bigint') return String(value)
   if (value instanceof Error) return cut(value.message, textMax)
   return Array.isArray(value) && value.length > itemsMax ? [...value.slice(0, itemsMax) as unknown[], `… (${value.length} items)`] : value

@@ -1,7 +1,7 @@
 // One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
 // Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
 // README.md's guarantees table says.
-import { BridgeError, createBridge, diagnostics, isRedis, type Bridge, type ChannelName, type DataPlane, type Message } from '../bridge/index.ts'
+import { adviceOnNodes, adviceOnRedis, BridgeError, createBridge, diagnostics, isRedis, type Bridge, type ChannelName, type DataPlane, type Message } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
@@ -103,15 +103,20 @@ export class Node {
       onError: oncePerCause((cause) => this.#log.debug({ error: cause }, 'redis')),
     })
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
+    await this.#advise(adviceOnRedis)
     const boot = await this.#join(bridge)
     if (this.#state !== 'starting') return void await Promise.all([boot.engine.close(), boot.plane.close()])
     this.#boot = boot
-    for (const line of await bridge.advice(boot.plane)) this.#log.warn({}, line)
+    await this.#advise(adviceOnNodes)
     await this.#untilStoring(bridge)
     if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
     bridge.emitter.on('$SYS/#', (topic, payload) => { if (told(topic)) this.#boot?.dispatch.deliver(systemMessage(topic, payload)) })
     await this.#open()
+  }
+
+  async #advise(advice: typeof adviceOnRedis): Promise<void> {
+    for (const line of await advice({ ...bridgeOptionsOf(this.config), name: this.config.id })) this.#log.warn({}, line)
   }
 
   /** Who says that it serves is ready: in a Redis Cluster the probe makes its connections to the masters when it first needs them. */

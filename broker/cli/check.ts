@@ -1,8 +1,9 @@
 // `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: do the certificates hold today, are
-// the addresses free, is Redis what a node needs, is nobody of this name alive? `--offline` only validates. All that is wrong is said, a line each.
+// the addresses free, is Redis what a node needs, is nobody of this name alive? `--offline` only validates. All that is wrong is said, a line
+// each, and what should be otherwise though a node works with it, as a node says it at its start.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { preflight } from '../../bridge/index.ts'
+import { adviceOnNodes, adviceOnRedis, preflight } from '../../bridge/index.ts'
 import { operatorErrorOf } from '../bridge-errors.ts'
 import { portOf } from '../config-checks.ts'
 import { atSource, bridgeOptionsOf, loadConfig, showConfig, type Config } from '../config.ts'
@@ -19,7 +20,13 @@ export async function check(argv: readonly string[]): Promise<void> {
   process.stdout.write(showConfig(config))
   const found = certificateProblems(config)
   if (offline !== true) found.push(...await addressProblems(config), ...await redisProblems(config))
+  if (offline !== true) for (const line of await advice(config)) process.stderr.write(`aedes-cluster: warning: ${line}\n`)
   OperatorError.throwAll(found.map((problem) => atSource(config, problem)))
+}
+
+async function advice(config: Config): Promise<string[]> {
+  const options = { ...bridgeOptionsOf(config), name: config.id }
+  return [...await adviceOnRedis(options), ...await adviceOnNodes(options)]
 }
 
 /** A node starts with a certificate of yesterday; its clients refuse it. */

@@ -1,10 +1,12 @@
 // What a node says of a Redis and of neighbours that work, but not as they should: a line each at start, with what to do. It starts
 // all the same, also at a Redis that tells nothing.
+import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { openClient } from '../bridge/planes.ts'
+import { bridgeErrors } from '../../bridge/errors.ts'
 import { options } from '../../broker/config.ts'
-import { startCluster, TestNode } from '../support/cluster.ts'
+import { mainPath, startCluster, TestNode } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'
 
 const warnings = (node: TestNode): string[] => node.log.split('\n').filter((line) => line !== '')
@@ -15,9 +17,33 @@ test('a Redis that forgets, one that evicts, and rights that are missing: a line
   using client = openClient(redis)
   await client.call('ACL', 'SETUSER', 'default', '-lpop', '-xtrim')
   await using cluster = await startCluster({ nodes: 1, redis })
-  await expect.poll(() => warnings(cluster.node(0))).toEqual([
+  const said = warnings(cluster.node(0))
+  expect(said).toEqual([
     expect.stringMatching(/append-only file.*appendonly yes/), expect.stringMatching(/allkeys-lru.*noeviction/), expect.stringMatching(/LPOP, XTRIM.*\+lpop \+xtrim/),
   ])
+  const check = spawnSync(process.execPath, [mainPath, 'check', '--redis', redis.url, '--prefix', 'test', '--id', 'b', '--lease-ms', '5000', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], { encoding: 'utf8' })
+  expect(check.stderr.trimEnd().split('\n'), 'check says the same').toEqual([...said, 'leaseMs is 5000 here and 15000 on node a. Give every node the same'].map((line) => `aedes-cluster: warning: ${line}`))
+  expect(check.status).toBe(0)
+})
+
+test('the rights that are named are enough, $SYS included; with fewer channels that is said', async () => {
+  await using redis = await startRedis('--appendonly', 'yes')
+  using client = openClient(redis)
+  await client.call('ACL', 'SETUSER', 'u', 'on', '>pw', '~test:*', '&test/$SYS*', '+@all', '-@admin')
+  await client.call('ACL', 'SETUSER', 'v', 'on', '>pw', '~test:*', '&test/*', '+@all', '-@admin')
+  const [, rules] = /SETUSER name (.*), at least/.exec(bridgeErrors.ERR_BRIDGE_REDIS_REFUSED.remedy)!
+  expect(rules!.replaceAll('PREFIX', 'test')).toBe('~test:* &test/$SYS* +@all -@admin')
+  const node = (id: string, user: string): TestNode => new TestNode(id, ['--redis', redis.url.replace('redis://', `redis://${user}:pw@`), '--prefix', 'test', '--sys-events', 'on'])
+  await using a = node('a', 'u')
+  await using b = node('b', 'u')
+  await using c = node('c', 'v')
+  await Promise.all([a.start(), b.start(), c.start()])
+  expect([...warnings(a), ...warnings(b)]).toEqual([])
+  expect(warnings(c)).toEqual([expect.stringMatching(/PSUBSCRIBE on test\/\$SYS\*.*'&test\/\$SYS\*'/)])
+  const listener = await a.connect('listener')
+  await listener.subscribe('$SYS/+/new/clients')
+  await b.connect('newcomer')
+  await listener.arrives(({ topic, payload }) => topic === '$SYS/b/new/clients' && payload.toString() === 'newcomer')
 })
 
 test('settings that differ between nodes: the one that joins says which, and with whom', async () => {

@@ -52,6 +52,13 @@ describe('a line', () => {
     expect(reader.text).toMatch(/^\S+Z INFO {2}a: came clientId="\\u001b\[2J\\u009b31m\\n\\u202e"\n$/)
   })
 
+  test('has its message whole: it says at its end what to do', () => {
+    const reader = new Reader()
+    const message = `${'what is wrong '.repeat(50)}what to do`
+    logTo(reader).info({}, message)
+    expect(reader.lines[0]).toMatchObject({ msg: message })
+  })
+
   test('has every text cut, wherever it stands', () => {
     const reader = new Reader()
     const long = 'x'.repeat(65_535)
