@@ -214,6 +214,17 @@ export class DataPlane {
     return this.#retained.stamps()
   }
 
+  /** Counters that were stored, of a subscription that an earlier connection began. */
+  stampsOf(of: Float64Array): Stamps {
+    return this.#retained.stampsOf(of)
+  }
+
+  /** Whether `filter` may match a Retained Message, as of now or later: behind a barrier. */
+  async hasRetained(filter: string): Promise<boolean> {
+    await this.#replays.pass()
+    return this.#retained.hasTopic(filter)
+  }
+
   /** The topics that `filter` matches and that may have a Retained Message, as of now or later: behind a barrier. */
   async topics(filter: string): Promise<Iterator<string>> {
     await this.#replays.pass()

@@ -12,6 +12,10 @@ export interface Stamps {
   readonly era: { isOver: boolean }
 }
 
+/** Whether a replay that began then sends a value that it found. After Redis lost data: rather twice than not at all. */
+export const isOfBefore = (stamps: Stamps | undefined, topic: string, stamp: number): boolean =>
+  stamps === undefined || stamps.era.isOver || stamp <= stamps.of[shardOf(topic, partitions)]!
+
 export class Moment {
   /** Undefined: not known yet, or forgotten. */
   #stamps: Stamps | undefined
@@ -41,10 +45,8 @@ export class Moment {
     return true
   }
 
-  /** Whether the replay sends a value that it found. After Redis lost data: rather twice than not at all. */
-  replays(topic: string, stamp: number): boolean {
-    return this.#stamps === undefined || this.#stamps.era.isOver || stamp <= this.#stamps.of[shardOf(topic, partitions)]!
-  }
+  /** Undefined: not known yet, or forgotten. */
+  get stamps(): Stamps | undefined { return this.#stamps }
 
   /** Nothing that was stored before can still be on its way. */
   forget(): void {

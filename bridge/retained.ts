@@ -164,6 +164,11 @@ export class Retained {
     return this.#counters.pass()
   }
 
+  /** Counters that an earlier connection of a session read: they are compared with what stands here now. */
+  stampsOf(of: Float64Array): Stamps {
+    return { of, era: this.#era }
+  }
+
   async #readStamps(): Promise<Stamps> {
     const era = this.#era
     const read = await Promise.all(Array.from({ length: partitions }, (_, shard) => retrying(this.#control, () => this.#control.hget(this.#keys.partition(shard, 'retained'), ''))))
@@ -244,6 +249,12 @@ export class Retained {
   async topics(filter: string): Promise<Iterator<string>> {
     await this.#missing
     return hasWildcard(filter) ? this.#matching(filter) : [filter].values()
+  }
+
+  /** Whether `filter` matches a topic that may have a Retained Message. To be called behind a barrier. */
+  async hasTopic(filter: string): Promise<boolean> {
+    await this.#missing
+    return hasWildcard(filter) ? this.#matching(filter).next().done === false : this.#index.has(filter)
   }
 
   *#matching(filter: string): Generator<string> {

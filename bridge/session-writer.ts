@@ -7,6 +7,7 @@ import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import { partitionOf, partitions, type Keys } from './keys.ts'
 import type { Message } from './message.ts'
+import type { Field } from './owed-replays.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { Session } from './session.ts'
@@ -21,6 +22,8 @@ export interface SessionWrites {
   readonly incoming: readonly (readonly [number, string])[]
   /** PUBREL came. */
   readonly released: readonly number[]
+  /** Of its hash: what it is owed of replays (owed-replays.ts). */
+  readonly fields: readonly Field[]
   /** Messages that begin without having been queued, each under a free identifier; the first of them has `order`. */
   readonly given: readonly (readonly [messageId: number, message: Message])[]
   readonly order: number
@@ -113,6 +116,7 @@ class Partition {
       pushList(argv, writes.given.flatMap(([messageId, message]) => [messageId, packMessage(message, this.#clock)]))
       argv.push(writes.bytes)
       pushList(argv, writes.free)
+      pushList(argv, writes.fields.flat())
     }
     const replies = await this.#call(keys, argv)
     if (replies === undefined) return

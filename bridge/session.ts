@@ -1,6 +1,7 @@
 // A session as its owner knows it: what its client asked for, and what the claim found. bridge/sessions.ts makes it.
 import type { Later } from './codec.ts'
 import type { Message } from './message.ts'
+import type { Field, OwedReplays } from './owed-replays.ts'
 import type { StoredSubscription } from './subscriptions.ts'
 
 export interface InFlightEntry {
@@ -19,10 +20,11 @@ export interface SessionRequest {
   readonly will: { readonly message: Message; readonly delaySeconds: number } | undefined
 }
 
-/** Fields and values of {s<n>}:inflight and incoming. */
+/** Fields and values of {s<n>}:inflight, incoming and session. */
 export interface UnderWay {
   readonly inFlight: readonly (readonly [messageId: number, entry: string])[]
   readonly incoming: readonly (readonly [messageId: number, entry: string])[]
+  readonly fields: readonly Field[]
 }
 
 /** A session whose client is connected here. */
@@ -40,6 +42,8 @@ export interface Session {
   subscriptions: Map<string, StoredSubscription>
   /** What an earlier connection left in flight, until this one takes it over. */
   inFlight: readonly InFlightEntry[]
+  /** Replays that SUBSCRIBEs began and that are not over; undefined: there never was one. */
+  replays: OwedReplays | undefined
   /** QoS 2 publishes of the client between PUBLISH and PUBREL, by Packet Identifier. */
   readonly incoming: ReadonlyMap<number, { readonly n: number; readonly published: boolean }>
   /**

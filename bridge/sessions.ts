@@ -11,6 +11,7 @@ import { BridgeError, toBridgeError } from './errors.ts'
 import { isSid, partitionOf, partitions, shardOf, type Keys } from './keys.ts'
 import { expiryFrom, type Message } from './message.ts'
 import type { DataPlaneOptions } from './options.ts'
+import { OwedReplays } from './owed-replays.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { InFlightEntry, Session, SessionRequest } from './session.ts'
@@ -40,8 +41,8 @@ const sweepMs = 1_000
 const willHoldMs = 10_000
 /** What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not later. */
 const forgetLeases = 2
-/** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending: as session-claim.lua says. */
-type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer]
+/** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays: as session-claim.lua says. */
+type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer, Buffer[]]
 
 /** Entries of {s<n>}:due looked at at once, and how often in a sweep of a partition. */
 const sweepMax = 100
@@ -176,7 +177,7 @@ export class Sessions {
   }
 
   async #claimed(request: SessionRequest, claim: number, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>): Promise<Session> {
-    const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
+    const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending, replays] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
     const stored = subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions)
@@ -189,7 +190,7 @@ export class Sessions {
     const numbers = sid === known ? Math.max(numberOf(n), Number(epoch)) : 0
     const session: Session = {
       sid, owner, claim, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
-      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming),
+      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming), replays: replays.length === 0 ? undefined : OwedReplays.of(replays),
       n: numbers, unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers, underWay: undefined, isTaken: false,
     }
     const old = this.#own.get(known)
@@ -406,12 +407,12 @@ export class Sessions {
     const { request, sid, owner, claim, subscriptions } = session
     if (this.#own.get(sid) !== session) return false
     const [clients, owners, due, wills, key, subscriptionsKey, , inflight, incoming] = this.#keysOf(sid) as [string, string, string, string, string, string, string, string, string]
-    const underWay = session.underWay?.() ?? { inFlight: [], incoming: [] }
+    const underWay = session.underWay?.() ?? { inFlight: [], incoming: [], fields: [] }
     try {
       await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients, owners, due, wills, key, subscriptionsKey, inflight, incoming], [
         request.clientId, sid, owner, epochOf(owner), claim, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
         request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n,
-        ...[underWay.inFlight, underWay.incoming].flatMap((entries) => [2 * entries.length, ...entries.flat()]),
+        ...[underWay.inFlight, underWay.incoming, underWay.fields].flatMap<string | number | Buffer>((entries) => [2 * entries.length, ...entries.flat()]),
         ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
       ]))
       return true

@@ -1,11 +1,18 @@
 // What a connection needs of the node around it: broker/engine.ts and broker/dispatch.ts give it. No state.
-import type { Message, SessionHolder } from '../bridge/index.ts'
+import type { Message, OwedReplay, OwedReplays, SessionHolder, Stamps } from '../bridge/index.ts'
 import type { Config } from './config.ts'
 import type { Holdings } from './delivery/holdings.ts'
 import type { Match } from './delivery/local-table.ts'
 import type { RefusalCause } from './refusals.ts'
 import type { ReaderLimits } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
+
+/** A replay that a SUBSCRIBE asked for, by its moment among the Retained Messages. */
+export interface Asked {
+  readonly stamps: Stamps | undefined
+  /** Of a session that has a queue: what stands in Redis of it. */
+  readonly owed: OwedReplay | undefined
+}
 
 export interface ConnectionHost<Connection> {
   readonly config: Config
@@ -36,6 +43,8 @@ export interface ConnectionHost<Connection> {
   matchOf(connection: Connection, message: Message): Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
   /** A message out of the session's queue was stored before all subscriptions that it is queued for: the replay brings it. */
   isReplayed(connection: Connection, message: Message): boolean
+  /** It has a session that is owed replays: they go on. */
+  goOn(connection: Connection, replays: OwedReplays): void
   /** Its CONNACK is written and accepts it. */
   onClient(): void
   /** The client said good-bye: its will is void, or its session is to live so long (s; -1: for ever). */

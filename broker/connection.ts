@@ -7,8 +7,8 @@
 // void as soon as a DISCONNECT that says so has been read, also while what stands before it waits.
 import type { Duplex } from 'node:stream'
 import type { AedesClient, AedesSubscription } from './aedes-client.ts'
-import { expiryFrom, isExpired, type Message, type Moment, type Session } from '../bridge/index.ts'
-import type { ConnectionHost } from './connection-host.ts'
+import { expiryFrom, isExpired, type Message, type OwedReplay, type Session } from '../bridge/index.ts'
+import type { Asked, ConnectionHost } from './connection-host.ts'
 import { Goodbye } from './delivery/goodbye.ts'
 import type { Holder } from './delivery/holdings.ts'
 import { Incoming } from './delivery/incoming.ts'
@@ -70,8 +70,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #behind = false
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
-  /** Filters of SUBSCRIBEs that are not answered yet → where they began among the Retained Messages. */
-  moments: Map<string, Moment> | undefined
+  /** Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent behind SUBACK. */
+  asked: Map<string, Asked> | undefined
   /** Made with the first SUBSCRIBE that asks for Retained Messages. */
   replays: Replays | undefined
   #room: Room | undefined
@@ -143,8 +143,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   get clientId(): string { return this.client.id ?? '' }
 
-  /** Whether its session has a queue. */
-  get isStored(): boolean { return this.#stored !== undefined }
+  /** Of a session that has a queue. */
+  get stored(): StoredSession | undefined { return this.#stored }
 
   /** The protocol level that CONNECT names; 0 before it. */
   get level(): number { return this.#reader.level }
@@ -178,6 +178,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       this.#known = new Incoming(this.#stored)
       this.#origin = { sid: this.session.sid, n: 0 }
       this.#stored.start()
+      if (this.session.replays !== undefined) this.#host.goOn(this, this.session.replays)
     }
     this.#reader.resume()
     if (this.#held) this.#readAhead()
@@ -445,7 +446,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   // Retained Messages because of a SUBSCRIBE
 
   /** Sends some, one at a time: together they may be more than there is room for. Those of QoS ≥ 1 of a stored session are its to send. */
-  async replay(page: readonly Replayed[], match: Pick<Match<Connection>, 'qos' | 'identifiers'>): Promise<void> {
+  async replay(page: readonly Replayed[], match: Pick<Match<Connection>, 'qos' | 'identifiers'>, owed: OwedReplay | undefined): Promise<void> {
     const stored = this.#stored
     const isStored = ({ message }: Replayed): boolean => stored !== undefined && message.qos > 0 && match.qos > 0
     for (const replayed of page) {
@@ -453,7 +454,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       await this.roomForMore()
       if (replayed.isWanted()) this.send(replayed.message, match, true) // [MQTT-3.3.1-8]
     }
-    if (match.qos !== 0) await stored?.give(page.filter(isStored), match.qos, match.identifiers)
+    if (match.qos !== 0) await stored?.give(page.filter(isStored), match.qos, match.identifiers, owed)
   }
 
   /** Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE [MQTT-3.3.1-8]. */

@@ -1,10 +1,10 @@
 // Between the data plane and the connections: what a connection publishes goes out through the data plane, what the data
 // plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
 // State: the subscriptions and sessions of this node's connections; gone with it.
-import { BridgeError, diagnostics, Moment, RouteKind, SessionOption, type DataPlane, type Message, type Receiver, type Session, type SessionHolder, type SessionRequest } from '../bridge/index.ts'
+import { BridgeError, diagnostics, Moment, RouteKind, SessionOption, type DataPlane, type Message, type OwedReplay, type OwedReplays, type Receiver, type Session, type SessionHolder, type SessionRequest, type Stamps } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { Config } from './config.ts'
-import type { DropCause } from './connection-host.ts'
+import type { Asked, DropCause } from './connection-host.ts'
 import { withinDeadline } from './claims.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './delivery/local-table.ts'
 import { Pressure } from './delivery/pressure.ts'
@@ -90,11 +90,12 @@ export class Dispatch implements EngineHost, Receiver {
    * session's QoS ≥ 1 messages are queued, they come as they came before: live at QoS 0, if the filter or an overlapping one
    * was subscribed with QoS 0. Around that moment one may come by both ways.
    */
-  async subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void> {
+  async subscribed(connection: Connection, filter: string, options: SubscriptionOptions, replays: boolean): Promise<void> {
     const { session } = connection
     const before = this.#table.get(filter, connection)
     const moment = connection.connackWritten ? new Moment() : undefined // otherwise it comes back with its session
-    const since = before === undefined && session?.subscriptions.has(filter) !== true ? moment : before?.since
+    const isFirst = before === undefined && session?.subscriptions.has(filter) !== true
+    const since = isFirst ? moment : before?.since ?? (moment === undefined ? this.#owedMoment(session, filter) : undefined)
     if (!connection.lasting || session === undefined) await this.#serve(connection, filter, { ...options, queued: 'no', since })
     else {
       const stored = this.#plane.sessions.subscriptions.subscribe(session, filter, storedOf(options))
@@ -105,8 +106,27 @@ export class Dispatch implements EngineHost, Receiver {
     }
     if (moment === undefined) return
     moment.settle(await this.#plane.stamps())
-    ;(connection.moments ??= new Map<string, Moment>()).set(filter, moment)
     this.#forgetLater(moment)
+    if (!replays) return
+    const { stamps } = moment
+    connection.asked ??= new Map<string, Asked>()
+    connection.asked.set(filter, { stamps, owed: await this.#owe(connection, filter, options, isFirst, stamps) })
+  }
+
+  /** Of a subscription that an earlier connection began, and whose replay goes on with this one. */
+  #owedMoment(session: Session | undefined, filter: string): Moment | undefined {
+    const owed = session?.replays?.firstOf(filter)
+    if (owed === undefined) return undefined
+    const moment = new Moment()
+    moment.settle(this.#plane.stampsOf(owed.stamps))
+    this.#forgetLater(moment)
+    return moment
+  }
+
+  /** What a session that has a queue is to get is written down before SUBACK: its connection may end sooner. */
+  async #owe({ stored }: Connection, filter: string, { qos }: SubscriptionOptions, isFirst: boolean, stamps: Stamps | undefined): Promise<OwedReplay | undefined> {
+    if (stored === undefined || qos === 0 || stamps === undefined || !await this.#plane.hasRetained(filter)) return undefined
+    return stored.owe(filter, isFirst, stamps)
   }
 
   /** What was stored before a subscription may come live for as long as it is on its way. A lease later its sender is dead, or this node. */
@@ -155,18 +175,45 @@ export class Dispatch implements EngineHost, Receiver {
 
   /** The filters are gone for good, not only because the connection ends. */
   async forget(connection: Connection, filters: readonly string[]): Promise<void> {
-    if (connection.session !== undefined) await this.#plane.sessions.subscriptions.unsubscribe(connection.session, filters)
+    if (connection.session === undefined) return
+    const gone = new Set(filters)
+    for (const owed of connection.session.replays?.all ?? []) if (gone.has(owed.filter)) connection.stored?.paid(owed)
+    await this.#plane.sessions.subscriptions.unsubscribe(connection.session, filters)
   }
 
-  replay(connection: Connection, filter: string, options: SubscriptionOptions): void {
-    const moment = connection.moments?.get(filter) ?? new Moment()
-    const { qos, identifier } = options
-    const match = { qos, identifiers: identifier === undefined ? undefined : [identifier] }
-    // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind the UNSUBACK.
-    const isWanted = (): boolean => !connection.isClosed && this.#table.get(filter, connection) !== undefined
-    connection.replays ??= new Replays(this.#plane)
-    connection.replays.add(filter, moment, { roomForMore: () => connection.roomForMore(), replay: (page) => connection.replay(page, match) }, isWanted)
-      .catch((error: unknown) => this.#events.onError(error as Error))
+  replay(connection: Connection, filter: string): void {
+    const asked = connection.asked?.get(filter)
+    connection.asked?.delete(filter)
+    const replayed = asked === undefined ? this.#askAgain(connection, filter) : this.#replay(connection, filter, asked)
+    replayed.catch((error: unknown) => this.#events.onError(error as Error))
+  }
+
+  /** It was subscribed with the same options before: Aedes has registered nothing, and SUBACK is on its way. */
+  async #askAgain(connection: Connection, filter: string): Promise<void> {
+    const stamps = await this.#plane.stamps()
+    const options = this.#table.get(filter, connection)
+    if (options !== undefined) await this.#replay(connection, filter, { stamps, owed: await this.#owe(connection, filter, options, false, stamps) })
+  }
+
+  goOn(connection: Connection, replays: OwedReplays): void {
+    for (const owed of replays.all) {
+      this.#replay(connection, owed.filter, { stamps: this.#plane.stampsOf(owed.stamps), owed }, true).catch((error: unknown) => this.#events.onError(error as Error))
+    }
+  }
+
+  /** @param again an earlier connection began it, and had what is QoS 0 of it, or lost it */
+  async #replay(connection: Connection, filter: string, { stamps, owed }: Asked, again = false): Promise<void> {
+    const subscription = this.#table.get(filter, connection)
+    if (subscription !== undefined) {
+      const { qos, identifier } = subscription
+      const match = { qos, identifiers: identifier === undefined ? undefined : [identifier] }
+      // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind the UNSUBACK.
+      const isWanted = (): boolean => !connection.isClosed && this.#table.get(filter, connection) !== undefined
+      const isDone = (message: Message): boolean => again && (message.qos === 0 || owed?.isDone(message) === true)
+      connection.replays ??= new Replays(this.#plane)
+      await connection.replays.add({ filter, stamps, isWanted, isDone }, { roomForMore: () => connection.roomForMore(), replay: (page) => connection.replay(page, match, owed) })
+    }
+    if (owed !== undefined) connection.stored?.paid(owed)
   }
 
   dropped(cause: DropCause, qos: number): void {

@@ -33,13 +33,13 @@ export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' 
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
   forget(connection: Connection, filters: readonly string[]): Promise<void>
-  /** Resolves when every node can know of the subscription: then SUBACK is sent. */
-  subscribed(connection: Connection, filter: string, options: SubscriptionOptions): Promise<void>
+  /** Resolves when every node can know of the subscription: then SUBACK is sent. `replays`: and Retained Messages behind it. */
+  subscribed(connection: Connection, filter: string, options: SubscriptionOptions, replays: boolean): Promise<void>
   unsubscribed(connection: Connection, filter: string): void
   /** Why the connection may not subscribe to a filter; undefined: it may. */
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined
   /** SUBACK is on its way: Retained Messages may follow. */
-  replay(connection: Connection, filter: string, options: SubscriptionOptions): void
+  replay(connection: Connection, filter: string): void
   /** Whether anybody in the cluster subscribed to what `topic` matches. */
   isWanted(topic: string): boolean
   onClientError(clientId: string | undefined, error: Error): void
@@ -318,6 +318,7 @@ export class Engine {
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
+      goOn: (connection, replays) => this.#host.goOn(connection, replays),
       onClient: () => this.#host.onClient(),
       farewell: (connection, voidsWill, expirySeconds) => this.#host.farewell(connection, voidsWill, expirySeconds),
       released: (connection) => this.#host.released(connection),
@@ -382,7 +383,7 @@ export class Engine {
       Object.defineProperty(client.subscriptions, filter, { value: subscription, writable: true, enumerable: true, configurable: true }) // not as SUBSCRIBE, which the trap hears of
       if (slice.isOver) await slice.next()
       if (client.closed) return // and unsubscribed from what it had by then
-      if (some.push(this.#host.subscribed(connection, filter, optionsOf(subscription))) < limits.restoredPerTurn) continue
+      if (some.push(this.#host.subscribed(connection, filter, optionsOf(subscription), false)) < limits.restoredPerTurn) continue
       await Promise.all(some)
       some = []
     }
@@ -421,7 +422,7 @@ export class Engine {
       const noted = this.#noted
       this.#noted = undefined
       if (noted?.listener !== listener) done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
-      else this.#host.subscribed(noted.connection, noted.filter, optionsOf(noted.subscription)).then(() => done?.(), (error: unknown) => noted.connection.client.emit('error', error))
+      else this.#host.subscribed(noted.connection, noted.filter, optionsOf(noted.subscription), wantsReplay(noted.connection, noted.filter, noted.subscription)).then(() => done?.(), (error: unknown) => noted.connection.client.emit('error', error))
     }
     const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
       // A new subscription to the same filter takes the place of the old one: it is noted by now, and registered next.
@@ -442,12 +443,9 @@ export class Engine {
     const { connection } = client.conn
     for (const { topic: filter } of subscriptions) {
       const subscription = client.subscriptions[filter]
-      const isNew = connection.isNew?.get(filter) ?? false
+      if (subscription !== undefined && wantsReplay(connection, filter, subscription)) this.#host.replay(connection, filter)
       connection.isNew?.delete(filter)
-      if (subscription !== undefined && subscription.rh !== 2 && (subscription.rh !== 1 || isNew)) this.#host.replay(connection, filter, optionsOf(subscription)) // [MQTT-3.3.1-9..11]
-      connection.moments?.delete(filter)
     }
-    if (connection.moments?.size === 0) connection.moments = undefined
     if (connection.isNew?.size === 0) connection.isNew = undefined
   }
 
@@ -479,6 +477,9 @@ export class Engine {
     if (this.#open.size > 0) await new Promise<void>((resolve) => { this.#whenEmpty = resolve })
   }
 }
+
+/** [MQTT-3.3.1-9..11] */
+const wantsReplay = ({ isNew }: Connection, filter: string, { rh }: AedesSubscription): boolean => rh !== 2 && (rh !== 1 || isNew?.get(filter) === true)
 
 const optionsOf = ({ qos, nl, rap, si }: AedesSubscription): SubscriptionOptions => ({
   qos, noLocal: nl === true, retainAsPublished: rap === true, identifier: si,

@@ -3,7 +3,8 @@
 -- it is nothing new, and without it the client would hear nothing any more.
 -- KEYS   clients owners due wills session subscriptions inflight incoming
 -- ARGV   clientId, sid, owner, epoch, claim, expiry (s, -1: never), will ("" for none), will delay (s), n, count of what follows next, in flight
---        id, entry, … (set where nothing stands), count of what follows next, incoming id, n, …, then filter, options …: all of them
+--        id, entry, … (set where nothing stands), count of what follows next, incoming id, n, …, count of
+--        what follows next, field of session, value, … (set where nothing stands), then filter, options …: all of them
 -- REPLY  1
 -- FAILS  NOTOWNER: the client has another session by now, or the session another owner
 -- COST   O(subscriptions + in flight)
@@ -31,7 +32,7 @@ redis.call('ZREM', dueKey, 'e:' .. sid)
 redis.call('HSET', sessionKey, 'client', clientId, 'epoch', epoch, 'claim', claim, 'expiry', ARGV[6], 'willDelay', ARGV[8], 'n', ARGV[9])
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epoch, will) end
 local at = 10
-for _, eachKey in ipairs({ inflightKey, incomingKey }) do
+for _, eachKey in ipairs({ inflightKey, incomingKey, sessionKey }) do
   local count = tonumber(ARGV[at])
   for i = at + 1, at + count, 2 do redis.call('HSETNX', eachKey, ARGV[i], ARGV[i + 1]) end
   at = at + count + 1

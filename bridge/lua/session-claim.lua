@@ -6,7 +6,8 @@
 --        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
 --        sessions that the partition holds, when it was first asked for ("" : now), "1" when its client has left: only what an attempt before took is found out
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
---          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "" }
+--          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "",
+--          replays that are owed {field, value …} }
 --        of an ended session the subscriptions are those of the one that ended, to be forgotten
 -- FAILS  STALE asked sid: the client has another session than the caller knew; to be sent again with both · FENCED: the node was
 --        declared dead · NOTOWNER: a claim that was asked for later has the session, or the client has left · QUOTA: there are as
@@ -78,7 +79,7 @@ if known ~= '' then
 end
 
 local sid, present = known, 1
-local subscriptions, inflight, incoming, rest = {}, {}, {}, {}
+local subscriptions, inflight, incoming, rest, replays = {}, {}, {}, {}, {}
 if known == '' or ends then
   sid, present = newSid, 0
   if known ~= '' then
@@ -94,11 +95,18 @@ else
   subscriptions = redis.call('HGETALL', subscriptionsKey)
   inflight = redis.call('HGETALL', inflightKey)
   incoming = redis.call('HGETALL', incomingKey)
-  rest = redis.call('HMGET', sessionKey, 'n', 'pending')
+  rest = redis.call('HMGET', sessionKey, 'n', 'pending', 'replays')
+  local fields = rest[3] and redis.call('HGETALL', sessionKey) or {}
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 7) == 'replay ' then
+      replays[#replays + 1] = fields[i]
+      replays[#replays + 1] = fields[i + 1]
+    end
+  end
 end
 local epochText = string.format('%.0f', epoch)
 redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
 redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim,
   'asked', string.format('%.0f', asked))
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
-return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '' }
+return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '', replays }

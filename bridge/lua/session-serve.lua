@@ -3,11 +3,12 @@
 -- begin, and QoS 2 publishes that come in or are released. Sent again it changes nothing: an identifier that is in flight
 -- already was moved by the call whose reply was lost.
 -- KEYS   owners, then of each session: session queue inflight incoming
--- ARGV   of each session: sid, owner, n, then six lists, each with its count before it: acknowledged ids · received ids ·
+-- ARGV   of each session: sid, owner, n, then seven lists, each with its count before it: acknowledged ids · received ids ·
 --        incoming id, n, id, n … · released ids · id, message, id, message … that begin without having been queued · free ids to move
---        messages under. Before the fifth the first order, before the sixth how many bytes may come (the last message may exceed it)
+--        messages under · fields of session, values … ("" removes). Before the fifth the first order, before the sixth how many bytes may
+--        come (the last message may exceed it)
 -- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "NOTOWNER"
--- COST   O(ids)
+-- COST   O(ids + fields)
 local ownersKey = KEYS[1]
 local at, reply = 1, {}
 
@@ -33,7 +34,7 @@ for s = 2, #KEYS, 4 do
   local given = list()
   local room = tonumber(ARGV[at])
   at = at + 1
-  local free = list()
+  local free, fields = list(), list()
   if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'NOTOWNER'
   else
     call('HDEL', inflightKey, acknowledged)
@@ -44,6 +45,9 @@ for s = 2, #KEYS, 4 do
     call('HSET', incomingKey, incoming)
     if #incoming > 0 then redis.call('HSET', sessionKey, 'n', n) end
     call('HDEL', incomingKey, released)
+    for i = 1, #fields, 2 do
+      if fields[i + 1] == '' then redis.call('HDEL', sessionKey, fields[i]) else redis.call('HSET', sessionKey, fields[i], fields[i + 1]) end
+    end
     for i = 1, #given, 2 do
       redis.call('HSETNX', inflightKey, given[i], order .. ' ' .. given[i + 1])
       order = order + 1

@@ -2,7 +2,7 @@
 // stored before its subscription (bridge/moment.ts). A value that was read may be old when its turn comes: when a newer message of
 // its topic went to the client meanwhile it is left out, so that nobody ends with an older value than the one stored (ATTACKS 3).
 // State: the pages on their way to one client. Bounds: topics of a page, bytes read and not handed over yet.
-import { Allowance, hasWildcard, type Message, type Moment } from '../../bridge/index.ts'
+import { Allowance, hasWildcard, isOfBefore, type Message, type Stamps } from '../../bridge/index.ts'
 
 /** Replays of one client under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
 const replaysMax = 20
@@ -28,6 +28,16 @@ class Page {
   isCurrent({ topic, stamp = 0 }: Message): boolean {
     return stamp >= (this.#newest.get(topic) ?? 0)
   }
+}
+
+/** One replay: what `filter` matches and was stored before `stamps`. */
+export interface ReplayRequest {
+  readonly filter: string
+  readonly stamps: Stamps | undefined
+  /** Whether it is to go on. */
+  isWanted(): boolean
+  /** Whether the client has this value because of it. */
+  isDone(message: Message): boolean
 }
 
 export interface ReplaySource {
@@ -67,16 +77,17 @@ export class Replays {
     for (const page of this.#pages) page.delivered(topic, stamp)
   }
 
-  /** Sends what `filter` matches and was stored before `moment`, while it `isWanted`, in its turn. */
-  add(filter: string, moment: Moment, target: ReplayTarget, isWanted: () => boolean): Promise<void> {
+  /** Sends it in its turn; resolves when it is over. */
+  add(request: ReplayRequest, target: ReplayTarget): Promise<void> {
     const lane = this.#count++ % replaysMax
-    const replayed = (this.#lanes[lane] ?? Promise.resolve()).then(() => this.#replay(filter, moment, target, isWanted))
+    const replayed = (this.#lanes[lane] ?? Promise.resolve()).then(() => this.#replay(request, target))
     this.#lanes[lane] = replayed.catch(() => undefined)
     return replayed
   }
 
-  async #replay(filter: string, moment: Moment, target: ReplayTarget, isWanted: () => boolean): Promise<void> {
-    if (!isWanted()) return
+  async #replay(request: ReplayRequest, target: ReplayTarget): Promise<void> {
+    const { filter, stamps } = request
+    if (!request.isWanted()) return
     const topics = await this.#source.topics(filter)
     let left: readonly string[] = []
     let [bytes, count] = hasWildcard(filter) ? [pageBytes, topicsMax] : [oneBytes, 1]
@@ -86,11 +97,11 @@ export class Replays {
       const [held, page] = [bytes, new Page(left = [...left, ...take(topics, topicsMax - left.length)])]
       this.#pages.add(page)
       try {
-        if (left.length === 0 || !isWanted()) return
+        if (left.length === 0 || !request.isWanted()) return
         const asked = left.slice(0, count)
         const { messages, unread, nextBytes } = await this.#source.retained(asked, bytes)
-        const stored = messages.filter(({ topic, stamp = 0 }) => moment.replays(topic, stamp))
-        await target.replay(stored.map((message) => ({ message, isWanted: () => isWanted() && page.isCurrent(message) })))
+        const stored = messages.filter((message) => isOfBefore(stamps, message.topic, message.stamp ?? 0) && !request.isDone(message))
+        await target.replay(stored.map((message) => ({ message, isWanted: () => request.isWanted() && page.isCurrent(message) })))
         left = [...unread, ...left.slice(count)]
         // As many as have room, or one that has none beside others by itself; carefully more when there was room for all.
         if (unread.length === asked.length) [bytes, count] = [Math.max(pageBytes, nextBytes), Math.max(1, Math.floor(pageBytes / nextBytes))]

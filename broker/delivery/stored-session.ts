@@ -5,7 +5,7 @@
 // in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4]. What this node cannot send
 // (a later version wrote it, or writing it throws, which is a bug) is kept in flight, for a node that can. Bounds: messages in
 // flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT; messages kept.
-import type { InFlightEntry, Message, Session, SessionHolder, SessionReply, SessionWrites, UnderWay } from '../../bridge/index.ts'
+import { OwedReplays, type Field, type InFlightEntry, type Message, type OwedReplay, type Session, type SessionHolder, type SessionReply, type SessionWrites, type Stamps, type UnderWay } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
 import type { Replayed } from './replay.ts'
 
@@ -14,6 +14,7 @@ interface Given {
   readonly replayed: Replayed
   readonly message: Message
   readonly identifiers: readonly number[] | undefined
+  readonly owed: OwedReplay | undefined
 }
 
 /** What a stored session needs of its connection. */
@@ -73,6 +74,10 @@ export class StoredSession implements SessionHolder {
   #received: number[] = []
   #incoming: (readonly [number, string])[] = []
   #released: number[] = []
+  #fields: Field[] = []
+  /** Who waits for the fields above; for those that are being written. */
+  #noted: (() => void)[] = []
+  #noting: (() => void)[] = []
   readonly #recorded = new Map<number, (written: boolean) => void>()
   readonly #forgotten = new Map<number, () => void>()
 
@@ -87,7 +92,7 @@ export class StoredSession implements SessionHolder {
   /** What is known here when Redis lost it: of deliveries only that PUBREL is owed, since the messages were in Redis alone. */
   #underWay(): UnderWay {
     const received = [...this.#inUse].filter(([, state]) => state === 'received').map(([messageId]) => messageId)
-    return { inFlight: received.map((messageId, i) => [messageId, String(i)]), incoming: [...this.#incomingEntries] }
+    return { inFlight: received.map((messageId, i) => [messageId, String(i)]), incoming: [...this.#incomingEntries], fields: this.session.replays?.heads ?? [] }
   }
 
   /** CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1], then looks into the queue. */
@@ -150,12 +155,33 @@ export class StoredSession implements SessionHolder {
     this.#sendOwed()
   }
 
+  /** A replay begins: resolves when whoever has the session next will know of it. */
+  async owe(filter: string, isFirst: boolean, { of }: Stamps): Promise<OwedReplay> {
+    const replays = this.session.replays ??= new OwedReplays()
+    const replay = replays.begin(filter, isFirst, of)
+    await new Promise<void>((noted) => {
+      this.#noted.push(noted)
+      this.#note(replays.begun(replay))
+    })
+    return replay
+  }
+
+  /** A replay is over. */
+  paid(replay: OwedReplay): void {
+    if (!this.#closed) this.#note(this.session.replays?.end(replay) ?? [])
+  }
+
+  #note(fields: readonly Field[]): void {
+    for (const field of fields) this.#fields.push(field)
+    this.#host.touch(this)
+  }
+
   /** Retained Messages that a SUBSCRIBE found, to be sent beside what is queued; resolves when all of them had their turn. */
-  give(page: readonly Replayed[], granted: 1 | 2, identifiers: readonly number[] | undefined): Promise<void> {
+  give(page: readonly Replayed[], granted: 1 | 2, identifiers: readonly number[] | undefined, owed: OwedReplay | undefined): Promise<void> {
     if (this.#closed) return Promise.resolve()
     for (const replayed of page) {
       const { message } = replayed
-      this.#given.push({ replayed, message: { ...message, qos: Math.min(message.qos, granted) as 1 | 2, replay: true, frames: undefined }, identifiers })
+      this.#given.push({ replayed, message: { ...message, qos: Math.min(message.qos, granted) as 1 | 2, replay: true, frames: undefined }, identifiers, owed })
     }
     this.#host.touch(this)
     return new Promise((resolve) => this.#allGiven.push(resolve))
@@ -232,13 +258,16 @@ export class StoredSession implements SessionHolder {
     const given = this.#takeGiven(ids)
     const free = this.#rung ? ids.slice(given.length) : []
     if (free.length > 0) this.#rung = false
-    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, given, free, order: this.#order, bytes }
+    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, fields: this.#fields, given, free, order: this.#order, bytes }
     if (given.length + free.length + this.#toWrite === 0) return undefined
     this.#writing = true
     this.#acknowledged = []
     this.#received = []
     this.#incoming = []
     this.#released = []
+    this.#fields = []
+    this.#noting = this.#noted
+    this.#noted = []
     return writes
   }
 
@@ -250,6 +279,7 @@ export class StoredSession implements SessionHolder {
     const count = this.#rung ? (ids.length + (this.#isGivenTurn ? 1 : 0)) >> 1 : ids.length
     if (ids.length > 0) this.#isGivenTurn = !this.#isGivenTurn
     const taken: [number, Message][] = []
+    const pages = new Map<OwedReplay, Message[]>()
     let at = 0
     for (; at < this.#given.length && taken.length < count; at++) {
       const given = this.#given[at]!
@@ -257,8 +287,13 @@ export class StoredSession implements SessionHolder {
       const messageId = ids[taken.length]!
       this.#giving.set(messageId, given)
       taken.push([messageId, given.message])
+      if (given.owed === undefined) continue
+      const page = pages.get(given.owed)
+      if (page === undefined) pages.set(given.owed, [given.message])
+      else page.push(given.message)
     }
     this.#given.splice(0, at)
+    for (const [owed, page] of pages) this.#fields.push(owed.page(page))
     this.#checkGiven()
     return taken
   }
@@ -269,7 +304,7 @@ export class StoredSession implements SessionHolder {
   }
 
   get #toWrite(): number {
-    return this.#acknowledged.length + this.#received.length + this.#incoming.length + this.#released.length
+    return this.#acknowledged.length + this.#received.length + this.#incoming.length + this.#released.length + this.#fields.length
   }
 
   #free(): number[] {
@@ -287,6 +322,7 @@ export class StoredSession implements SessionHolder {
     this.#writing = false
     for (const id of acknowledged) this.#inUse.delete(id)
     for (const [id] of incoming) settle(this.#recorded, id, true)
+    for (const noted of this.#noting.splice(0)) noted()
     if (this.#closed) return this.#settle()
     for (const id of received) this.#host.pubrel(id)
     for (const id of released) settle(this.#forgotten, id, true)
@@ -319,7 +355,7 @@ export class StoredSession implements SessionHolder {
   }
 
   /** What was not written is written when the session proves to be ours after all. */
-  moved({ acknowledged, received, incoming, released, given }: SessionWrites): void {
+  moved({ acknowledged, received, incoming, released, fields, given }: SessionWrites): void {
     this.#writing = false
     if (this.#closed) return this.#lose()
     this.#given = [...given.map(([id]) => this.#giving.get(id)!), ...this.#given]
@@ -328,6 +364,8 @@ export class StoredSession implements SessionHolder {
     this.#received = [...received, ...this.#received]
     this.#incoming = [...incoming, ...this.#incoming]
     this.#released = [...released, ...this.#released]
+    this.#fields = [...fields, ...this.#fields]
+    this.#noted = [...this.#noting.splice(0), ...this.#noted]
     this.#host.moved()
   }
 
@@ -356,6 +394,8 @@ export class StoredSession implements SessionHolder {
   #lose(): void {
     this.#acknowledged = this.#received = this.#released = []
     this.#incoming = []
+    this.#fields = []
+    for (const noted of [...this.#noting.splice(0), ...this.#noted.splice(0)]) noted()
     for (const id of this.#recorded.keys()) settle(this.#recorded, id, false)
     this.#settle()
   }

@@ -37,12 +37,12 @@ const release = async (sid: string, owner: string, { farewell = true, expiry = '
 const expire = async (sid: string): Promise<unknown> => text(await run('session-expire', whole(sid), [sid, forgetMs]))
 const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> => run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
 const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
-  text(await run('session-serve', [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')], [sid, owner, 0, ...argv]))
+  text(await run('session-serve', [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')], [sid, owner, 0, ...argv, 0]))
 const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100, bytesMax = 1_000_000): Promise<unknown> =>
   text(await run('queue-append', [...of('appended', 'owners', 'published', 'due'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
     [node, batch, max, bytesMax, forgetMs, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
 const writeDown = (clientId: string, sid: string, owner: string, ...subscriptions: string[]): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming')],
-  [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, 0, 0, ...subscriptions])
+  [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, 0, 0, 0, ...subscriptions])
 const forgetMs = 60_000
 const nothing = [0, 0, 0, 0, 0, 0, 0, 0]
 
@@ -180,7 +180,7 @@ test('session-assert: over what is lost or damaged, in flight and coming in wher
   const { owner } = await claim('a@1', '', '3s', { number: 5 })
   const [owners] = of('owners') as [string]
   const assert = (claimed = 5): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming')],
-    ['client', '3s', owner, owner.split(' ')[1]!, claimed, -1, 'w', 0, 0, 4, 7, '0', 8, '1', 2, 9, '5', 'x', '1'])
+    ['client', '3s', owner, owner.split(' ')[1]!, claimed, -1, 'w', 0, 0, 4, 7, '0', 8, '1', 2, 9, '5', 2, 'replays', '1', 'x', '1'])
   await redis.hset(keys.session('3s', 'inflight'), 7, '0 m')
   await redis.hset(keys.session('3s', 'subscriptions'), 'gone', '1')
   for (const known of ['garbage', '?', `a@1 ${10 ** 17}`]) {

@@ -38,7 +38,7 @@ function subscribing() {
   const connection = { lasting: true, session: { subscriptions: new Map() }, deliver } as unknown as Connection
   const stored = (): void => { for (const resolve of waiting.splice(0)) resolve() }
   const subscribed = async (qos: 0 | 1 | 2, filter = 't'): Promise<void> => {
-    const done = dispatch.subscribed(connection, filter, options(qos))
+    const done = dispatch.subscribed(connection, filter, options(qos), false)
     stored()
     await done
   }
@@ -49,7 +49,7 @@ function subscribing() {
 test('a lasting session that goes from QoS 0 to QoS 1 has its messages live until they are queued everywhere', async () => {
   const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0)
-  const raised = dispatch.subscribed(connection, 't', options(1))
+  const raised = dispatch.subscribed(connection, 't', options(1), false)
   dispatch.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 0]])
   stored()
@@ -61,7 +61,7 @@ test('a lasting session that goes from QoS 0 to QoS 1 has its messages live unti
 test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until the messages are queued everywhere', async () => {
   const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0, '#')
-  const added = dispatch.subscribed(connection, 't', options(1))
+  const added = dispatch.subscribed(connection, 't', options(1), false)
   dispatch.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 1]])
   stored()
@@ -73,7 +73,7 @@ test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until t
 
 test('a new QoS 1 subscription by itself: not live, and queued when the whole cluster knows of it', async () => {
   const { dispatch, connection, delivered, stored, kinds } = subscribing()
-  const added = dispatch.subscribed(connection, 't', options(1))
+  const added = dispatch.subscribed(connection, 't', options(1), false)
   dispatch.deliver(messageOf('t'))
   stored()
   await added
@@ -84,7 +84,7 @@ test('a new QoS 1 subscription by itself: not live, and queued when the whole cl
 test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no route and gets nothing more', async () => {
   const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0)
-  const raised = dispatch.subscribed(connection, 't', options(1))
+  const raised = dispatch.subscribed(connection, 't', options(1), false)
   dispatch.unsubscribed(connection, 't')
   stored()
   await raised
@@ -95,7 +95,7 @@ test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no 
 test.each([[1, 0], [1, 2], [2, 1]] as const)('the same filter at QoS %i and behind it at QoS %i, in one SUBSCRIBE, instead of QoS 0: the last one has its way', async (first, second) => {
   const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0)
-  const both = [dispatch.subscribed(connection, 't', options(first)), dispatch.subscribed(connection, 't', options(second))]
+  const both = [dispatch.subscribed(connection, 't', options(first), false), dispatch.subscribed(connection, 't', options(second), false)]
   stored()
   await Promise.all(both)
   dispatch.deliver(messageOf('t'))
@@ -112,7 +112,7 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
       if (broken) throw new RangeError('a bug')
       got++
     }
-    void dispatch.subscribed({ lasting: false, deliver } as unknown as Connection, 't', options(1))
+    void dispatch.subscribed({ lasting: false, deliver } as unknown as Connection, 't', options(1), false)
   }
   dispatch.deliver(messageOf('t'))
   expect([got, dropped]).toEqual([2, ['failed 1']])

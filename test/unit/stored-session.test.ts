@@ -116,7 +116,7 @@ describe('Retained Messages because of a SUBSCRIBE', () => {
   test('share the window with the queue, and all of them leave', async () => {
     const { stored, sent, payloads, serve } = sessionOf(Array.from({ length: 1_500 }, (_, n) => messageOf('t', `live ${n}`)))
     stored.start()
-    const given = stored.give(page(1_500), 1, undefined)
+    const given = stored.give(page(1_500), 1, undefined, undefined)
     serve()
     expect([payloads.filter((payload) => payload.startsWith('kept')).length, sent.length]).toEqual([limits.inFlightMax / 2, limits.inFlightMax])
     for (let done = 0; done < 3_000; done++) {
@@ -132,11 +132,11 @@ describe('Retained Messages because of a SUBSCRIBE', () => {
     const { stored, sent, payloads, serve } = sessionOf([])
     stored.start()
     serve()
-    const given = stored.give(page(1), 1, undefined)
+    const given = stored.give(page(1), 1, undefined, undefined)
     const writes = stored.takeWrites()!
     expect(writes.given.length).toBe(1)
     isCurrent = false
-    const later = stored.give(page(2, () => isCurrent), 1, undefined)
+    const later = stored.give(page(2, () => isCurrent), 1, undefined, undefined)
     stored.written(writes, { messages: [], left: 0 })
     serve()
     await Promise.all([given, later])
@@ -147,7 +147,7 @@ describe('Retained Messages because of a SUBSCRIBE', () => {
     const { stored, payloads, serve } = sessionOf([])
     stored.start()
     serve()
-    const given = stored.give(page(3), 1, undefined)
+    const given = stored.give(page(3), 1, undefined, undefined)
     stored.moved(stored.takeWrites()!)
     stored.ring()
     serve()
@@ -158,7 +158,7 @@ describe('Retained Messages because of a SUBSCRIBE', () => {
   test('who waits for its turn goes on when the connection closes', async () => {
     const { stored } = sessionOf([])
     stored.start()
-    const given = stored.give(page(3), 1, undefined)
+    const given = stored.give(page(3), 1, undefined, undefined)
     stored.close()
     await given
   })
