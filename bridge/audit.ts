@@ -1,15 +1,15 @@
 // Whether Redis still has what it must have of this node: its place in every partition, without which nothing of it is taken, and the sessions
 // of its clients. Looked at several times a lease, also while nothing is published: a master of a Redis Cluster may fail over behind
-// its replica, and whoever lost something does not say so. What is missing is written down again. State: {s<n>}:appended; here how far
-// the audit is. Invariant: who was declared dead gets no place again (ATTACKS 5).
+// its replica, and whoever lost something does not say so. What is missing or went back is written down again, and what has this node as
+// its owner and is no client's of it is released again. State: {s<n>}:appended; here how far the audit is. Invariant: who was declared dead gets no place again (ATTACKS 5).
 import { nameDamage } from './damage.ts'
-import { partitionOf, partitions, type Keys } from './keys.ts'
-import { retrying, type Redis } from './redis.ts'
+import { isSid, partitionOf, partitions, type Keys } from './keys.ts'
+import { onServerChange, retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { epochOf, type Sessions } from './sessions.ts'
 import type { Session } from './session.ts'
 
-/** Sessions looked at in one round: bounds what it costs. */
+/** Sessions looked at in one round, and owners in Redis: bounds what it costs. After a change of server rounds follow at once until all were looked at. */
 const roundMax = 1_000
 
 export interface AuditEvents {
@@ -27,6 +27,9 @@ export class Audit {
   readonly #events: AuditEvents
   /** Where the round is. */
   #walk: Iterator<Session>
+  /** Where the search for strays is. */
+  #stray = { partition: 0, cursor: '0' }
+  #serverChanged = false
   #timer: NodeJS.Timeout | undefined
 
   constructor(redis: Redis, keys: Keys, nodeId: string, sessions: Sessions, events: AuditEvents) {
@@ -36,6 +39,7 @@ export class Audit {
     this.#sessions = sessions
     this.#events = events
     this.#walk = sessions.all[Symbol.iterator]()
+    onServerChange(redis, () => { this.#serverChanged = true })
   }
 
   /** Registers this boot in every partition: without it no batch of it is taken. Called again it changes nothing. */
@@ -74,8 +78,34 @@ export class Audit {
     this.#timer = undefined
   }
 
-  /** Every partition, and some of the sessions. */
+  /** Every partition, and some of the sessions; all of them when another server may answer by now. */
   async round(): Promise<void> {
+    const all = this.#serverChanged
+    this.#serverChanged = false
+    try {
+      for (let left = this.#sessions.size; ; left -= roundMax) {
+        await this.#someSessions()
+        if (!all || left <= roundMax || this.#timer === undefined) break
+      }
+      do await this.#someOwners(); while (all && this.#timer !== undefined && (this.#stray.partition > 0 || this.#stray.cursor !== '0'))
+    } catch (error) {
+      this.#serverChanged ||= all
+      throw error
+    }
+  }
+
+  /** Owners as a partition has them. One that is ours and that we do not know was released, which a failover lost. */
+  async #someOwners(): Promise<void> {
+    const { partition, cursor } = this.#stray
+    const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', roundMax))
+    this.#stray = next === '0' ? { partition: (partition + 1) % partitions, cursor: next } : { partition, cursor: next }
+    for (let i = 0; i < fields.length; i += 2) {
+      const [sid, owner] = [fields[i]!, fields[i + 1]!]
+      if (isSid(sid, partition) && owner.startsWith(`${this.#nodeId} `)) await this.#sessions.releaseStray(sid, owner)
+    }
+  }
+
+  async #someSessions(): Promise<void> {
     const parts = Array.from({ length: partitions }, (): Session[] => [])
     for (let count = 0; count < Math.min(roundMax, this.#sessions.size); count++) {
       let next = this.#walk.next()
@@ -92,8 +122,8 @@ export class Audit {
       ...(['appended', 'owners', 'clients', 'wills'] as const).map((noun) => this.#keys.partition(partition, noun)),
       ...sessions.flatMap(({ sid }) => [this.#keys.session(sid, 'session'), this.#keys.session(sid, 'subscriptions')]),
     ]
-    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions }) =>
-      [request.clientId, sid, owner, epochOf(owner), claim, request.will === undefined ? 0 : 1, subscriptions.size])
+    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions, changed }) =>
+      [request.clientId, sid, owner, epochOf(owner), claim, request.will === undefined ? 0 : 1, subscriptions.size, changed])
     const [placed, whole, ...wrong] = await runScript(this.#redis, 'session-check', keys, [this.#nodeId, ...argv]) as number[]
     if (placed === 0) return this.#events.onFenced()
     if (whole === 0 && sessions.length > 0) return this.#writeDown(partition, this.#sessions.in([partition]))

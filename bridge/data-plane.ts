@@ -310,7 +310,7 @@ export class DataPlane {
     const own = new Map(routes.filter(({ nodeId }) => nodeId === this.nodeId).map(({ filter, kind }) => [filter, kind]))
     const lost: Change[] = [...this.#routes.all()].filter(({ filter, kind }) => own.get(filter) !== kind).map(routeChange)
     for (const change of this.sessions.changes()) if (change.type === 'session' && change.options !== undefined && !this.#table.hasSession(change.sid, change.filter)) lost.push(change)
-    if (lost.length > 0) this.#asserted = Promise.all([this.#journal.append(lost), this.sessions.assertAll()]).catch(this.#options.onError)
+    if (lost.length > 0) this.#asserted = Promise.all([this.#journal.append(lost), this.sessions.assertAll().then((stale) => this.#journal.append(stale))]).catch(this.#options.onError)
   }
 
   #dropMissing(candidates: readonly string[]): void {
@@ -359,10 +359,10 @@ export class DataPlane {
     await this.#retained.tell(messages)
   }
 
-  /** A write of an owner was refused: true when the session is ours after all, because Redis lost its data and we wrote it down again. */
+  /** A write of an owner was refused: true when the session is ours after all, because Redis lost its data, or went back, and we wrote it down again. */
   async stillOwned(session: Session): Promise<boolean> {
     await this.#journal.barrier() // heals when Redis lost its data
-    return this.sessions.isOwned(session)
+    return await this.sessions.isOwned(session) || this.sessions.reclaim(session)
   }
 
   /** The sessions ended, their end was not journaled by who ended them: told by who notices (ATTACKS 9, 22). */
@@ -386,8 +386,8 @@ export class DataPlane {
         await this.#membership.rejoin()
         await this.#reader.create()
         await this.#audit.join()
-        await this.sessions.assertAll()
-        await this.#journal.assertAll([...[...this.#routes.all()].map(routeChange), ...this.sessions.changes(), { type: 'joined' }]) // the last word: all of it is told
+        const stale = await this.sessions.assertAll()
+        await this.#journal.assertAll([...[...this.#routes.all()].map(routeChange), ...stale, ...this.sessions.changes(), { type: 'joined' }]) // the last word: all of it is told
         await this.#journal.rebuild()
         for (const { sid } of this.sessions.all) this.#receiver.ring(sid)
         return

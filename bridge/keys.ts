@@ -25,7 +25,7 @@ export const keyTable = {
   wills: { key: '{s<0..15>}:wills', type: 'hash', meaning: 'sid:epoch → the will of that connection; behind `taken:` once somebody publishes it; `taking:sid` → which one of the session that is' },
   appended: { key: '{s<0..15>}:appended', type: 'hash', meaning: 'node id → number of its last batch for queues, and who numbered it; without a field a node is fenced in the partition' },
   published: { key: '{s<0..15>}:published', type: 'hash', meaning: 'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here; behind `retained:` the highest that was stored' },
-  session: { key: '{s<0..15>}:session:<sid>', type: 'hash', meaning: 'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `pending` a change that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)' },
+  session: { key: '{s<0..15>}:session:<sid>', type: 'hash', meaning: 'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `pending` one that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)' },
   subscriptions: { key: '{s<0..15>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
   queue: { key: '{s<0..15>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
   inflight: { key: '{s<0..15>}:inflight:<sid>', type: 'hash', meaning: 'Packet Identifier → order and message, without message once PUBREC came' },

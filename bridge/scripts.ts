@@ -31,7 +31,7 @@ export const scriptTable = {
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
   'session-check': { keys: '4 + 2 a session', meaning: 'whether Redis still has what it must have of a node in a partition' },
-  'session-assert': { keys: 8, meaning: 'writes a connected session down again after Redis lost its data' },
+  'session-assert': { keys: 9, meaning: 'writes a connected session down again after Redis lost its data' },
   'session-adopt': { keys: 3, meaning: 'gives a session that was built apart to its client: `import`' },
   'session-subscribe': { keys: 3, alsoFull: true, meaning: 'changes a session\'s subscriptions' },
   'session-serve': { keys: '1 + 4 a session', meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in' },

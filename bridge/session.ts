@@ -40,6 +40,8 @@ export interface Session {
   readonly present: boolean
   /** Changed by bridge/subscriptions.ts alone; sessions without any share one. */
   subscriptions: Map<string, StoredSubscription>
+  /** The name of their last change, as Redis has it. */
+  changed: string
   /** What an earlier connection left in flight, until this one takes it over. */
   inFlight: readonly InFlightEntry[]
   /** Replays that SUBSCRIBEs began and that are not over; undefined: there never was one. */

@@ -41,8 +41,8 @@ const sweepMs = 1_000
 const willHoldMs = 10_000
 /** What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not later. */
 const forgetLeases = 2
-/** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays: as session-claim.lua says. */
-type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer, Buffer[]]
+/** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays, changed: as session-claim.lua says. */
+type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer, Buffer[], Buffer]
 
 /** Entries of {s<n>}:due looked at at once, and how often in a sweep of a partition. */
 const sweepMax = 100
@@ -78,6 +78,9 @@ export class Sessions {
   readonly #clock: Clock
   /** sid → session of a client that is connected here. */
   readonly #own = new Map<string, Session>()
+  /** Claims under way, and sids with owners that are being released: Redis may have them as ours, and `#own` does not. */
+  readonly #claiming = new Set<number>()
+  readonly #releasing = new Set<string>()
   readonly subscriptions: Subscriptions
   #sweeping: NodeJS.Timeout | undefined
   #claims = 0
@@ -133,6 +136,7 @@ export class Sessions {
     let known = '' // most clients are new; of another the refusal tells the session
     let whenFull = false // a client that has a session comes to take what fills Redis; a new session waits for room, until the deadline of CONNECT
     let asked = ''
+    this.#claiming.add(claim)
     let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
     return retrying(this.#redis, async () => {
       for (;;) {
@@ -167,7 +171,7 @@ export class Sessions {
           ;[, asked = '', known = ''] = /^STALE (\d+) (.*)$/.exec(error.message) ?? []
         }
       }
-    }, { who: 'connect', givenUp, mend: (error) => this.#mayWait(error, unknown) })
+    }, { who: 'connect', givenUp, mend: (error) => this.#mayWait(error, unknown) }).finally(() => this.#claiming.delete(claim))
   }
 
   /** Whether a claim may wait; one that may have succeeded must. */
@@ -177,7 +181,7 @@ export class Sessions {
   }
 
   async #claimed(request: SessionRequest, claim: number, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>): Promise<Session> {
-    const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending, replays] = reply
+    const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending, replays, changed] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
     const stored = subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions)
@@ -190,7 +194,7 @@ export class Sessions {
     const numbers = sid === known ? Math.max(numberOf(n), Number(epoch)) : 0
     const session: Session = {
       sid, owner, claim, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
-      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming), replays: replays.length === 0 ? undefined : OwedReplays.of(replays),
+      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming), replays: replays.length === 0 ? undefined : OwedReplays.of(replays), changed: sid === known ? changed.toString() : '',
       n: numbers, unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers, underWay: undefined, isTaken: false,
     }
     const old = this.#own.get(known)
@@ -232,11 +236,34 @@ export class Sessions {
   /** The connection is gone. */
   async release(session: Session): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
-    const [released, willDue, subscriptions] = await this.#release(session.sid, session.owner, session.request.expirySeconds)
-    if (released !== 1) return
-    await this.#ended(session.sid, subscriptions)
-    // When this fails, the sweep comes to it within a second or so.
-    if (willDue.toString() === '1') await this.#will(partitionOf(session.sid), `w:${session.sid}:${epochOf(session.owner)}`).catch(() => undefined)
+    await this.#letGo(session.sid, session.owner, session.request.expirySeconds)
+  }
+
+  async #letGo(sid: string, owner: string, expirySeconds?: number): Promise<void> {
+    const name = `${sid} ${owner}`
+    this.#releasing.add(name)
+    try {
+      const [released, willDue, subscriptions] = await this.#release(sid, owner, expirySeconds)
+      if (released !== 1) return
+      await this.#ended(sid, subscriptions)
+      // When this fails, the sweep comes to it within a second or so.
+      if (willDue.toString() === '1') await this.#will(partitionOf(sid), `w:${sid}:${epochOf(owner)}`).catch(() => undefined)
+    } finally {
+      this.#releasing.delete(name)
+    }
+  }
+
+  /**
+   * Redis has this node as the owner of a session that is no client's here: it was released, and a failover lost that. Nobody else would
+   * ever do it again.
+   */
+  async releaseStray(sid: string, owner: string): Promise<void> {
+    const isOurs = (): boolean => this.#own.get(sid)?.owner === owner || this.#releasing.has(`${sid} ${owner}`)
+    if (isOurs()) return
+    const claim = await retrying(this.#redis, () => this.#redis.hget(this.#keys.session(sid, 'session'), 'claim'))
+    if (isOurs() || this.#claiming.has(Number(claim))) return // its claim is under way: we have not heard of it yet
+    nameDamage(this.#keys.partition(partitionOf(sid), 'owners'), 'a session that was released had its owner again; it was released once more')
+    await this.#letGo(sid, owner)
   }
 
   #release(sid: string, owner: string, expirySeconds?: number): Promise<[number, Buffer, Buffer[]]> {
@@ -371,27 +398,39 @@ export class Sessions {
     }
   }
 
-  /** After Redis lost its data: every session that is connected here is written down again, as we know it. */
-  async assertAll(): Promise<void> {
-    await together([...this.#own.values()], (session) => this.#assert(session))
+  /** After Redis lost its data: every session that is connected here is written down again, as we know it. Resolves to what to journal of them. */
+  async assertAll(): Promise<Change[]> {
+    const stale: Change[] = []
+    await together([...this.#own.values()], async (session) => { stale.push(...await this.#assert(session) ?? []) })
+    return stale
   }
 
   /** The same of some partitions, or of some sessions; and all nodes are told again, who may have read a snapshot without them. */
-  async assertSome(sessions: Iterable<Session>): Promise<void> {
+  async assertSome(sessions: Iterable<Session>): Promise<Session[]> {
     const changes: Change[] = []
     const written: Session[] = []
     await together(sessions, async (session) => {
-      if (!await this.#assert(session)) return
+      const stale = await this.#assert(session)
+      if (stale === undefined) return
       written.push(session)
+      changes.push(...stale)
       for (const [filter, { options }] of session.subscriptions) changes.push(journaled(session.sid, filter, options))
     })
     if (changes.length > 0) await this.#events.append(changes)
     for (const session of written) this.#events.onWritten(session)
+    return written
   }
 
   /** Sessions that are connected here, of these partitions. */
   in(partitions: readonly number[]): Session[] {
     return [...this.#own.values()].filter(({ sid }) => partitions.includes(partitionOf(sid)))
+  }
+
+  /** Another owner stands in Redis: ours is written down again when it is the later one. */
+  async reclaim(session: Session): Promise<boolean> {
+    if ((await this.assertSome([session])).length === 0) return false
+    nameDamage(this.#keys.partition(partitionOf(session.sid), 'owners'), 'a connected session had an earlier owner again; its node wrote it down again')
+    return true
   }
 
   /** A message found no session where one was subscribed: ours is written down again. */
@@ -402,26 +441,43 @@ export class Sessions {
     await this.assertSome([session])
   }
 
-  /** False: somebody else has it by now. */
-  async #assert(session: Session): Promise<boolean> {
-    const { request, sid, owner, claim, subscriptions } = session
-    if (this.#own.get(sid) !== session) return false
+  /** What the journal must say of it besides; undefined: somebody else has it by now, or the partition has no place for us. */
+  async #assert(session: Session): Promise<Change[] | undefined> {
+    let earlier: readonly [sid: string, epoch: number] | undefined
+    for (;;) {
+      try {
+        const stale = await retrying(this.#redis, async () => this.#own.get(session.sid) === session ? await this.#writeDown(session, earlier) as Buffer[] : undefined)
+        return stale?.map((filter) => journaled(session.sid, filter.toString(), undefined))
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        if (error.code === 'ERR_BRIDGE_FENCED') return undefined // the audit finds it, too, and writes all of it down
+        if (error.code !== 'ERR_BRIDGE_MOVED') throw error
+        const [, other = ''] = / has another session (\S+)$/.exec(error.message) ?? []
+        const epoch = isSid(other, partitionOf(session.sid)) && other !== earlier?.[0] ? await this.#epochOf(other) : Infinity
+        if (epoch < epochOf(session.owner)) earlier = [other, epoch]
+        else {
+          if (this.#own.get(session.sid) === session) this.taken(session.sid, ' Infinity') // otherwise it left, or was claimed again here
+          return undefined
+        }
+      }
+    }
+  }
+
+  /** When a session was claimed last. */
+  async #epochOf(sid: string): Promise<number> {
+    return Number(await retrying(this.#redis, () => this.#redis.hget(this.#keys.session(sid, 'session'), 'epoch')) ?? 0)
+  }
+
+  #writeDown(session: Session, [earlier, earlierEpoch]: readonly [sid: string, epoch: number] = ['', 0]): Promise<unknown> {
+    const { request, sid, owner, claim, subscriptions, changed } = session
     const [clients, owners, due, wills, key, subscriptionsKey, , inflight, incoming] = this.#keysOf(sid) as [string, string, string, string, string, string, string, string, string]
     const underWay = session.underWay?.() ?? { inFlight: [], incoming: [], fields: [] }
-    try {
-      await retrying(this.#redis, () => runScript(this.#redis, 'session-assert', [clients, owners, due, wills, key, subscriptionsKey, inflight, incoming], [
-        request.clientId, sid, owner, epochOf(owner), claim, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
-        request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n,
-        ...[underWay.inFlight, underWay.incoming, underWay.fields].flatMap<string | number | Buffer>((entries) => [2 * entries.length, ...entries.flat()]),
-        ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
-      ]))
-      return true
-    } catch (reason) {
-      const error = toBridgeError(reason)
-      if (error.code !== 'ERR_BRIDGE_MOVED') throw error
-      if (this.#own.get(sid) === session) this.taken(sid, ' Infinity') // otherwise it left, or was claimed again here
-      return false
-    }
+    return runScript(this.#redis, 'session-assert', [clients, owners, due, wills, key, subscriptionsKey, inflight, incoming, this.#keys.partition(partitionOf(sid), 'appended')], [
+      request.clientId, sid, owner, epochOf(owner), claim, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
+      request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, changed, earlier, earlierEpoch,
+      ...[underWay.inFlight, underWay.incoming, underWay.fields].flatMap<string | number | Buffer>((entries) => [2 * entries.length, ...entries.flat()]),
+      ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
+    ])
   }
 
   /** What the journal must say of all sessions that are connected here: after Redis lost its data. */

@@ -99,6 +99,7 @@ export class Subscriptions {
       queue.gathering = undefined
       const name = `${session.owner} ${++queue.count}`
       await this.#script(session, [name, ...changes.flatMap(([filter, subscription]) => [filter, subscription === undefined ? '' : encodeSubscription(subscription)])])
+      session.changed = name
       await this.#events.append(changes.map(([filter, subscription]) => journaled(session.sid, filter, subscription?.options)))
       await this.noteJournaled(session, name)
     })

@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- Whether a partition still has what it must have of a node: its place, and some of the sessions whose clients are connected to it.
 -- KEYS   appended owners clients wills, then of each session: session subscriptions
--- ARGV   nodeId, then of each session: clientId, sid, owner, epoch, claim, "1" when it has a will, how many subscriptions it has
+-- ARGV   nodeId, then of each session: clientId, sid, owner, epoch, claim, "1" when it has a will, how many subscriptions it has, their last change
 -- REPLY  { 1 when the node has its place, otherwise 0; 1 when neither owners nor clients are gone as a whole, otherwise 0;
 --          indexes of sessions, from 1, of which something is missing … }
 -- COST   O(sessions)
@@ -11,10 +11,11 @@ local at = 2
 for k = 5, #KEYS, 2 do
   local sessionKey, subscriptionsKey = KEYS[k], KEYS[k + 1]
   local clientId, sid, owner, epoch, claim, will, count = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6])
-  at = at + 7
-  local stored = redis.call('HMGET', sessionKey, 'client', 'epoch', 'claim')
+  local changed = ARGV[at + 7]
+  at = at + 8
+  local stored = redis.call('HMGET', sessionKey, 'client', 'epoch', 'claim', 'changed')
   if redis.call('HGET', ownersKey, sid) ~= owner or redis.call('HGET', clientsKey, clientId) ~= sid or stored[1] ~= clientId or stored[2] ~= epoch
-    or stored[3] ~= claim or redis.call('HLEN', subscriptionsKey) ~= count or (will == '1' and redis.call('HEXISTS', willsKey, sid .. ':' .. epoch) == 0) then
+    or stored[3] ~= claim or (stored[4] or '') ~= changed or redis.call('HLEN', subscriptionsKey) ~= count or (will == '1' and redis.call('HEXISTS', willsKey, sid .. ':' .. epoch) == 0) then
     reply[#reply + 1] = (k - 3) / 2
   end
 end

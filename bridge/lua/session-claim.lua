@@ -7,7 +7,7 @@
 --        sessions that the partition holds, when it was first asked for ("" : now), "1" when its client has left: only what an attempt before took is found out
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "",
---          replays that are owed {field, value …} }
+--          replays that are owed {field, value …}, the last change or "" }
 --        of an ended session the subscriptions are those of the one that ended, to be forgotten
 -- FAILS  STALE asked sid: the client has another session than the caller knew; to be sent again with both · FENCED: the node was
 --        declared dead · NOTOWNER: a claim that was asked for later has the session, or the client has left · QUOTA: there are as
@@ -95,7 +95,7 @@ else
   subscriptions = redis.call('HGETALL', subscriptionsKey)
   inflight = redis.call('HGETALL', inflightKey)
   incoming = redis.call('HGETALL', incomingKey)
-  rest = redis.call('HMGET', sessionKey, 'n', 'pending', 'replays')
+  rest = redis.call('HMGET', sessionKey, 'n', 'pending', 'replays', 'changed')
   local fields = rest[3] and redis.call('HGETALL', sessionKey) or {}
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 7) == 'replay ' then
@@ -109,4 +109,4 @@ redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
 redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim,
   'asked', string.format('%.0f', asked))
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
-return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '', replays }
+return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '', replays, rest[4] or '' }

@@ -19,5 +19,5 @@ end
 for i = 4, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', subscriptionsKey, ARGV[i]) else redis.call('HSET', subscriptionsKey, ARGV[i], ARGV[i + 1]) end
 end
-redis.call('HSET', sessionKey, 'pending', change)
+redis.call('HSET', sessionKey, 'pending', change, 'changed', change)
 return 1

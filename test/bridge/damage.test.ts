@@ -114,6 +114,41 @@ test.each([['a partition', '{s3}'], ['the partition of the cluster', '{bus}'], [
   await heals(tag)
 })
 
+// A master fails over behind its replica: what happened since the replica fell behind has not happened. What is connected stays as it is,
+// what has left leaves once more.
+test('all keys of a partition go back to what they were', async () => {
+  const names = ['back', 'moved', 'ended', 'left'].map((name) => inPartition(3, name))
+  const before = await Promise.all(names.map((name) => claim(a, name)))
+  for (const session of before) await a.plane.sessions.subscriptions.subscribe(session, 'out', one)
+  await a.plane.sessions.release(before[0]!)
+  const keysOfIt = async (): Promise<string[]> => (await client.keys(`${keys.prefix}:*`)).filter((key) => key.includes('{s3}'))
+  const dumps = await Promise.all((await keysOfIt()).map(async (key) => [key, await client.dumpBuffer(key)] as const))
+  const [back, moved] = [await claim(b, names[0]!), await claim(b, names[1]!)]
+  const ended = await b.plane.sessions.claim({ clientId: names[2]!, cleanStart: true, expirySeconds: 600, will: undefined })
+  const fresh = await claim(b, inPartition(3, 'fresh'))
+  const connected = [back, moved, ended, fresh]
+  for (const session of connected) await b.plane.sessions.subscriptions.subscribe(session, 'in', one)
+  for (const session of [back, moved]) await b.plane.sessions.subscriptions.unsubscribe(session, ['out'])
+  await a.plane.sessions.release(before[3]!)
+  await client.del(...await keysOfIt())
+  for (const [key, dump] of dumps) await client.restore(key, 0, dump)
+  await heals('a partition that went back')
+  const owners = keys.partition(3, 'owners')
+  const redisHas = (): Promise<unknown[]> => Promise.all([
+    ...connected.map(async ({ sid, owner, request }) =>
+      [await client.hget(owners, sid) === owner, await client.hget(keys.partition(3, 'clients'), request.clientId) === sid, await client.hkeys(keys.session(sid, 'subscriptions'))]),
+    client.hget(owners, before[2]!.sid), // it ends again, and who left is nobody's again
+    client.hget(owners, before[3]!.sid),
+  ])
+  await expect.poll(redisHas).toEqual([...connected.map(() => [true, true, ['in']]), null, ''])
+  expect(connected.map(({ sid, isTaken }) => [isTaken, b.plane.sessions.own(sid) !== undefined])).toEqual(connected.map(() => [false, true]))
+  await publish(a, messageOf('in', 'to those who are connected'))
+  for (const session of connected) expect(await queued(session)).toContain('to those who are connected')
+  await publish(a, messageOf('out', 'to nobody who is'))
+  for (const session of connected) expect(await queued(session)).not.toContain('to nobody who is')
+  for (const session of connected) await b.plane.sessions.release(session)
+})
+
 test('what was damaged is named, once a minute and key', async () => {
   using damaged = listen<{ key: string; problem: string }>('damaged')
   const key = keys.session(elsewhere.sid, 'queue')

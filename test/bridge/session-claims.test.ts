@@ -81,3 +81,28 @@ test('a farewell voids the will of its own connection, also when another has the
   expect(await redis.hvals(keys.partition(3, 'wills'))).toEqual(['w2'])
   expect(await redis.hget(keys.session('3s', 'session'), 'expiry')).toBe('5')
 })
+
+test('a failover undoes claims: of two owners the later one has the session, and what the client had before ends once more', async () => {
+  const { sid, owner, epoch } = await claim('a@1', '', '3s', { number: 5 })
+  const [clients, owners, due, wills] = of('clients', 'owners', 'due', 'wills') as [string, string, string, string]
+  const assert = (...earlier: [] | [string, number]): Promise<unknown> =>
+    runScript(redis, 'session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'), ...of('appended')],
+      ['client', sid, owner, epoch, 5, -1, '', 0, 0, '', ...(earlier.length === 0 ? ['', 0] : earlier), 0, 0, 0])
+  const went = async (to: string, at: number): Promise<void> => void await redis.multi().hset(owners, sid, to).hset(keys.session(sid, 'session'), 'epoch', at).exec()
+  const later = Number(epoch) + 1
+  for (const [to, at] of [[`b@1 ${later}`, later], ['', later]] as const) {
+    await went(to, at)
+    await fails('ERR_BRIDGE_MOVED', assert())
+  }
+  for (const [to, at] of [['b@1 7', 7], ['', 7]] as const) {
+    await went(to, at)
+    expect(await assert()).toEqual([])
+    expect(await redis.hget(owners, sid)).toBe(owner)
+  }
+  await redis.multi().hset(clients, 'client', '3before').hset(owners, '3before', 'b@1 3').hset(wills, '3before:3', 'void').exec()
+  await fails('ERR_BRIDGE_MOVED', assert())
+  expect(await assert('3before', 3)).toEqual([])
+  expect([await redis.hget(clients, 'client'), await redis.hget(owners, '3before'), await redis.hexists(wills, '3before:3'), await redis.zscore(due, 'e:3before')]).toEqual([sid, '', 0, '0'])
+  await redis.hdel(keys.partition(3, 'appended'), 'a@1')
+  await fails('ERR_BRIDGE_FENCED', assert())
+})

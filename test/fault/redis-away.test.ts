@@ -2,8 +2,10 @@
 // publishes that were under way complete, and everything works again by itself.
 import { Redis } from 'ioredis'
 import { expect, test } from 'vitest'
+import { partitions, shardOf } from '../../bridge/keys.ts'
 import type { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
+import { startRedisCluster } from '../support/redis-cluster.ts'
 
 interface Traffic {
   readonly cluster: TestCluster
@@ -98,4 +100,39 @@ test('FLUSHALL: routes come back from the live connections; what was acknowledge
   await cluster.node(1).publish('late', 'works')
   await late.receives([{ topic: 'late', payload: 'works' }])
   admin.disconnect()
+})
+
+// What a replica has not heard of is gone: sessions that began, came back or moved meanwhile, and what they subscribed to.
+test('a master of a Redis Cluster fails over behind its replica: whoever is connected goes on getting everything', async () => {
+  await using redis = await startRedisCluster({ masters: 2 })
+  await using cluster = await startCluster({ nodes: 2, redis })
+  const [a, b] = [cluster.node(0), cluster.node(1)]
+  const here = (name: string): string => Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => shardOf(id, partitions) === 0)!
+  const lasting = { version: 5, clean: false, properties: { sessionExpiryInterval: 600 } } as const
+  const connected = await b.connect(here('connected'), lasting)
+  await connected.subscribe('all')
+  const away = await b.connect(here('back'), lasting)
+  await away.subscribe('all')
+  await away.disconnect()
+  await (await a.connect(here('moved'), lasting)).subscribe('all')
+  const publisher = await a.connect(here('publisher'))
+  const fail = await redis.leaveBehind('s0')
+  const fresh = await b.connect(here('fresh'), { ...lasting, will: { topic: 'wills', payload: 'fresh', qos: 1, retain: false } })
+  await fresh.subscribe('all')
+  const [back, moved] = [await b.connect(here('back'), lasting), await b.connect(here('moved'), lasting)]
+  await connected.subscribe('later', { qos: 2 })
+  for (let n = 0; n < 20; n++) await publisher.publish('all', `before ${n}`)
+  const all = [connected, back, moved, fresh]
+  await Promise.all(all.map((client) => client.arrives(({ payload }) => payload.toString() === 'before 19')))
+  await fail()
+  await Promise.all(cluster.nodes.flatMap((node) => [node.publish('all', `from ${node.id}`), node.publish('later', `from ${node.id}`, { qos: 2 })]))
+  for (const { id } of cluster.nodes) {
+    for (const client of all) await client.arrives(({ topic, payload }) => topic === 'all' && payload.toString() === `from ${id}`)
+    await connected.arrives(({ topic, payload }) => topic === 'later' && payload.toString() === `from ${id}`)
+  }
+  expect(all.map(({ mqtt }) => mqtt.connected)).toEqual([true, true, true, true])
+  const wills = await a.connect(here('wills'))
+  await wills.subscribe('wills')
+  await fresh.drop()
+  await wills.arrives(({ payload }) => payload.toString() === 'fresh')
 })

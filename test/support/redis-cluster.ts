@@ -106,6 +106,29 @@ export class TestRedisCluster extends Replicated {
     })
     return victim
   }
+
+  /**
+   * The replica of the master that has the slot of a hash tag is left behind from now on: stopped, its link cut. What the function that is
+   * returned does is to kill that master, and the replica takes its place: what was written meanwhile is lost.
+   */
+  async leaveBehind(tag: string): Promise<() => Promise<void>> {
+    const { port } = this.servers[0]!
+    const nodes = await ask(port, async (redis) => {
+      const slot = Number(await redis.cluster('KEYSLOT', `{${tag}}`))
+      return { slot, lines: String(await redis.cluster('NODES')).trim().split('\n').map((line) => line.split(' ')) }
+    })
+    const holds = (range: string): boolean => { const [from, to = from] = range.split('-').map(Number); return nodes.slot >= from! && nodes.slot <= to! }
+    const at = (line: readonly string[] | undefined): TestRedis => this.servers.find((server) => line?.[1]?.startsWith(`127.0.0.1:${server.port}@`) === true)!
+    const masterLine = nodes.lines.find((line) => line.slice(8).some(holds))!
+    const [master, replica] = [at(masterLine), at(nodes.lines.find((line) => line[3] === masterLine[0]))]
+    replica.pause()
+    await ask(master.port, (redis) => redis.call('CLIENT', 'KILL', 'TYPE', 'replica'))
+    return async () => {
+      await master.stop('SIGKILL')
+      replica.resume()
+      await until('the replica takes over', async () => String(await ask(replica.port, (redis) => redis.cluster('FAILOVER', 'TAKEOVER' as never))) === 'OK')
+    }
+  }
 }
 
 /** Three masters by default, each with a replica. */
