@@ -9,7 +9,7 @@ import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
-import { SessionOption, Slice, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
+import { later, othersWait, SessionOption, Slice, turnIsOver, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
 import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesInsides, type AedesSubscription, type Done, type Listener, type Noted } from './aedes-client.ts'
 import type { Config } from './config.ts'
 import { Connection } from './connection.ts'
@@ -112,8 +112,13 @@ function onData(this: Stream, chunk: Buffer): void {
   }
 }
 
+/** What the end of a connection takes is little; of thousands that end at once it is more than a turn has, and goes on in later ones, in order. */
+function inTurns(work: () => void): void {
+  if (othersWait() || turnIsOver()) later(work); else work()
+}
+
 function onEnd(this: Stream): void {
-  this[connectionOf]!.ended()
+  inTurns(() => this[connectionOf]!.ended())
 }
 
 function onError(this: Stream, error: Error): void {
@@ -121,7 +126,7 @@ function onError(this: Stream, error: Error): void {
 }
 
 function onClose(this: Stream): void {
-  this[connectionOf]!.gone()
+  inTurns(() => this[connectionOf]!.gone())
 }
 
 export class Engine {

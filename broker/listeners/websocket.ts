@@ -6,6 +6,7 @@ import { createServer as createHttpServer, STATUS_CODES, type IncomingMessage, t
 import { createServer as createHttpsServer } from 'node:https'
 import type { Duplex } from 'node:stream'
 import { createWebSocketStream, WebSocketServer, type WebSocket } from 'ws'
+import { later, turnIsOver } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
 import { Door } from './door.ts'
 import { readTls, type Listener, type ListenerOptions } from './listener.ts'
@@ -75,11 +76,59 @@ export async function listenWebSocket(url: URL, { config, places, events, onConn
 }
 
 function streamOf(webSocket: WebSocket): Duplex {
-  webSocket.on('message', (_data, isBinary) => {
-    if (!isBinary) webSocket.terminate() // [MQTT-6.0.0-1]
-  })
-  webSocket.on('ping', (data: Buffer) => { if (webSocket.bufferedAmount <= pongBytesMax) webSocket.pong(data, undefined, ignore) })
+  answerPings(webSocket)
   // A frame that is none: `ws` says so in a close frame, and would wait half a minute for the answer.
   webSocket.on('error', () => { setTimeout(() => webSocket.terminate(), limits.lingerMs).unref() })
-  return createWebSocketStream(webSocket, { readableObjectMode: false })
+  const stream = createWebSocketStream(webSocket, { readableObjectMode: false })
+  readTogether(webSocket, stream)
+  readInTurns(webSocket, stream)
+  return stream
+}
+
+/** In place of what `ws` has for it: messages that came together are one piece of what is read, and each frame may be one byte. */
+function readTogether(webSocket: WebSocket, stream: Duplex): void {
+  let messages: Buffer[] = []
+  const hand = (): void => {
+    const [first] = messages
+    if (first === undefined || stream.destroyed) return
+    const bytes = messages.length === 1 ? first : Buffer.concat(messages)
+    messages = []
+    if (!stream.push(bytes)) webSocket.pause()
+  }
+  webSocket.removeAllListeners('message').on('message', (message: Buffer, isBinary) => {
+    if (!isBinary) webSocket.terminate() // [MQTT-6.0.0-1]
+    else if (messages.push(message) === 1) process.nextTick(hand)
+  })
+  webSocket.prependOnceListener('close', hand)
+}
+
+/** Of those that come together the last one is answered (RFC 6455, 5.5.3): a pong is 50 times as much work as a ping. */
+function answerPings(webSocket: WebSocket): void {
+  let latest: Buffer | undefined
+  webSocket.on('ping', (data: Buffer) => {
+    if (latest === undefined) {
+      setImmediate(() => {
+        if (webSocket.bufferedAmount <= pongBytesMax) webSocket.pong(latest, undefined, ignore)
+        latest = undefined
+      })
+    }
+    latest = data
+  })
+}
+
+/** Frames are work, whatever is in them: when the turn has had enough, the socket is read on in a later one (P12). */
+function readInTurns(webSocket: WebSocket, stream: Duplex): void {
+  let waits = false
+  const read = stream._read.bind(stream) // it resumes what is paused
+  stream._read = (size) => { if (!waits) read(size) }
+  const look = (): void => {
+    if (waits || !turnIsOver()) return
+    waits = true
+    webSocket.pause()
+    later(() => {
+      waits = false
+      webSocket.resume()
+    })
+  }
+  webSocket.on('message', look).on('ping', look).on('pong', look)
 }

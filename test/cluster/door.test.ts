@@ -9,7 +9,7 @@ import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
 import { ask, descriptorsOf, knock, timerOf, untilClosed, upgrade } from '../support/door.ts'
 import { startRedis } from '../support/redis.ts'
-import { WireClient } from '../support/wire.ts'
+import { u16, WireClient } from '../support/wire.ts'
 
 let certificates: Certificates
 let cluster: TestCluster
@@ -146,6 +146,19 @@ test('a client that pings by WebSocket and does not read fills nothing', async (
   const closed = new Promise((resolve) => { socket.once('close', resolve) })
   for (let n = 0; n < 150 && !socket.destroyed; n++) if (!socket.write(burst)) await Promise.race([new Promise((resolve) => { socket.once('drain', resolve) }), closed])
   expect(await node.heldBytes() - held).toBeLessThan(8_000_000)
+  socket.destroy()
+})
+
+test('of pings by WebSocket that come together the last one is answered', async () => {
+  const socket = await knock(node.wsUrl)
+  socket.write(upgrade('/mqtt'))
+  const [answer] = await once(socket, 'data') as [Buffer]
+  expect(answer.toString()).toContain('101')
+  let pongs = Buffer.alloc(0)
+  socket.on('data', (chunk: Buffer) => { pongs = Buffer.concat([pongs, chunk]) })
+  socket.write(Buffer.concat(Array.from({ length: 5_000 }, (_, n) => Buffer.concat([Buffer.from('898200000000', 'hex'), u16(n)]))))
+  await expect.poll(() => pongs.subarray(-4).toString('hex')).toBe('8a02' + u16(4_999).toString('hex'))
+  expect(pongs.length / 4).toBeLessThan(500)
   socket.destroy()
 })
 

@@ -1,5 +1,7 @@
 // What one client can send that is much work for its node, or for all of them. Each attack ends when its work is done, and fails
 // when a healthy client's pings were not answered meanwhile. `size` 1 is about a second of work.
+import { once } from 'node:events'
+import { connect as connectTcp } from 'node:net'
 import { expect } from 'vitest'
 import type { TestCluster } from './cluster.ts'
 import { frame, properties, str, u16, variable, WireClient } from './wire.ts'
@@ -12,14 +14,17 @@ const subscribe = (filters: readonly string[], qos = 0): Buffer =>
 const numbered = (count: number, name: string): string[] => Array.from({ length: count }, (_, n) => `${name}/${n}/filter`)
 const lasting = { clean: false, properties: { sessionExpiryInterval: 100 } }
 
+/** A small frame, masked with zeros. */
+const webSocketFrame = (opcode: number, payload: Buffer): Buffer => Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length, 0, 0, 0, 0]), payload])
+
 /** A connection that reads and does not parse: what it is sent is counted in bytes. */
 class Attacker {
-  readonly client: WireClient
+  readonly client: Pick<WireClient, 'socket'>
   bytes = 0
   #awaited: { bytes: number; resolve: () => void } | undefined
   #owed = 1
 
-  constructor(client: WireClient) {
+  constructor(client: Pick<WireClient, 'socket'>) {
     this.client = client
     client.socket.removeAllListeners('data').on('data', (chunk: Buffer) => {
       this.bytes += chunk.length
@@ -29,6 +34,14 @@ class Attacker {
 
   static async connect(url: string, options: Parameters<typeof WireClient.connect>[2] = {}): Promise<Attacker> {
     return new Attacker(await WireClient.connect(url, `attacker-${Math.random()}`, options))
+  }
+
+  /** A WebSocket, without CONNECT. */
+  static async upgrade(url: string): Promise<Attacker> {
+    const socket = connectTcp(Number(new URL(url).port), '127.0.0.1')
+    socket.write('GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n')
+    await once(socket, 'data')
+    return new Attacker({ socket })
   }
 
   /** Of what the last `send` waits for, the part that has come. */
@@ -166,6 +179,27 @@ export const attacks = {
         await attacker.send(frame(0x82, u16(1), variable(section.length), section, str('u'), 0), 6)
         attacker.client.socket.destroy()
       }
+    })
+  },
+} as const satisfies Record<string, (cluster: TestCluster, size: number) => Promise<void>>
+
+/** Too short, or too large, for the suite. */
+export const largeAttacks = {
+  async 'WebSocket frames of one byte'(cluster: TestCluster, size: number): Promise<void> {
+    const attacker = await Attacker.upgrade(cluster.node(0).wsUrl)
+    const connect = frame(0x10, str('MQTT'), 5, 2, u16(0), properties(5), str(`frames-${Math.random()}`))
+    await attacker.send(webSocketFrame(2, connect), 6)
+    const large = frame(0x32, str('t'), u16(1), properties(5), Buffer.alloc(400_000)) // no packet is whole on the way
+    const bytes = Buffer.concat(Array.from({ length: size }, () => repeat(large.length, (n) => webSocketFrame(2, large.subarray(n, n + 1)))))
+    await beside('WebSocket frames', cluster, () => attacker.send(bytes, 4 * size))
+    attacker.client.socket.destroy()
+  },
+
+  async 'connections that end together'(cluster: TestCluster, size: number): Promise<void> {
+    const attackers = await Promise.all(Array.from({ length: 1_500 * size }, () => Attacker.connect(cluster.node(0).url)))
+    await beside('ends', cluster, async () => {
+      for (const { client } of attackers) client.socket.destroy()
+      await expect.poll(async () => /aedes_cluster_sockets (\d+)/.exec((await cluster.node(0).admin('/metrics')).body)?.[1], { interval: 30 }).toMatch(/^[1-9]$/)
     })
   },
 } as const satisfies Record<string, (cluster: TestCluster, size: number) => Promise<void>>
