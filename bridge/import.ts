@@ -8,7 +8,7 @@ import aedesPersistenceRedis from 'aedes-persistence-redis'
 import { randomBytes } from 'node:crypto'
 import { DataPlane } from './data-plane.ts'
 import { diagnostics } from './diagnostics.ts'
-import { toBridgeError } from './errors.ts'
+import { BridgeError, toBridgeError } from './errors.ts'
 import { FilterTrie } from './filter-trie.ts'
 import { Keys, partitions, shardOf } from './keys.ts'
 import type { Message } from './message.ts'
@@ -18,6 +18,7 @@ import { runScript } from './scripts.ts'
 import { SessionOption } from './session-options.ts'
 import { encodeSubscription, type StoredSubscription } from './subscriptions.ts'
 import { connectStock } from './stock-redis.ts'
+import { Waits } from './waits.ts'
 
 /** A packet as aedes-persistence-redis stores it. */
 export interface StockPacket {
@@ -58,6 +59,8 @@ export interface ImportOptions extends Omit<DataPlaneOptions, 'name'> {
   /** The message of a stored packet; who knows the wire makes it. */
   readonly messageOf: (packet: StockPacket) => Message
   readonly onProgress: (counts: Readonly<ImportCounts>) => void
+  /** The old installation's Redis broke off (why), or is there again. It is waited for. */
+  readonly onSource: (problem: Error | undefined) => void
 }
 
 export interface ImportCounts {
@@ -71,8 +74,8 @@ export interface ImportCounts {
   dropped: number
 }
 
-/** No node of an operator can have this name; two imports at once are refused as one name twice. */
-const nodeName = '~import'
+/** No node of an operator can have this name, under which waits are told, too; two imports at once are refused as one name twice. */
+export const nodeName = '~import'
 const clientsAtOnce = 100
 const pageMax = 500
 /** A session that was built apart and not given to its client ends after so long. */
@@ -117,14 +120,25 @@ async function* pages(source: Redis, read: (stock: StockPersistence) => AsyncIte
   }
 }
 
-/** @throws BridgeError when either Redis cannot be reached, ERR_BRIDGE_DUPLICATE_NODE when another import runs */
-export async function importInstallation(options: ImportOptions): Promise<ImportCounts> {
-  const source = connectStock(options.from, options.fromPrefix, options.onError)
+/**
+ * Waits for either Redis while it is away or refuses, until `ended`: then it leaves the cluster, and the next run goes on.
+ * @throws BridgeError when either Redis cannot be reached, ERR_BRIDGE_DUPLICATE_NODE when another import runs, ERR_BRIDGE_CLOSED when it was ended
+ */
+export async function importInstallation(options: ImportOptions, ended: AbortSignal): Promise<ImportCounts> {
+  const source = connectStock(options.from, options.fromPrefix, options.onSource)
+  source.on('ready', () => options.onSource(undefined))
+  const waits = new Waits(nodeName, 0)
+  const interrupted = new Promise<never>((_, reject) => {
+    const end = (): void => reject(new BridgeError('ERR_BRIDGE_CLOSED', 'it was ended before it was done'))
+    if (ended.aborted) end()
+    else ended.addEventListener('abort', end, { once: true })
+  })
+  interrupted.catch(() => undefined) // it may be over when it is ended
   try {
-    const plane = options.dryRun ? undefined : await DataPlane.start({ ...options, name: nodeName }, {
+    const plane = options.dryRun ? undefined : await DataPlane.start({ ...options, name: nodeName, waits }, {
       publishers: 0, deliver: () => undefined, hold: () => undefined, ring: () => undefined, moved: () => undefined,
       onFenced: () => options.onError(new Error('declared dead by the other nodes while importing; run it again')),
-    })
+    }, ended)
     const run = new Import(options, source, plane)
     const onShed = (message: unknown): void => {
       const { cause, count } = message as { cause: string; count: number }
@@ -132,15 +146,14 @@ export async function importInstallation(options: ImportOptions): Promise<Import
     }
     diagnostics.shed.subscribe(onShed)
     try {
-      await run.sessions()
-      await run.retained()
-      await run.wills()
+      await Promise.race([run.all(), interrupted])
       return run.counts
     } finally {
       diagnostics.shed.unsubscribe(onShed)
-      await plane?.close()
+      await Promise.race([plane?.close(), new Promise((resolve) => setTimeout(resolve, options.redisTimeoutMs))]) // its lease tells otherwise
     }
   } finally {
+    waits.close()
     source.disconnect()
   }
 }
@@ -161,7 +174,13 @@ class Import {
     this.#keys = new Keys(options.prefix)
   }
 
-  async sessions(): Promise<void> {
+  async all(): Promise<void> {
+    await this.#sessions()
+    await this.#retained()
+    await this.#wills()
+  }
+
+  async #sessions(): Promise<void> {
     let cursor = '0'
     do {
       const [next, clients] = await this.#source.sscan('clients', cursor, 'COUNT', clientsAtOnce)
@@ -240,7 +259,7 @@ class Import {
     return await retrying(connection, () => runScript(connection, 'session-adopt', keys, [clientId, sid])) === 1
   }
 
-  async retained(): Promise<void> {
+  async #retained(): Promise<void> {
     let batch: Message[] = []
     for await (const packet of this.#stock.createRetainedStream('#')) {
       this.counts.retained.found++
@@ -262,7 +281,7 @@ class Import {
   }
 
   /** The connections that they belong to ended with the old installation: each is published, and then noted as published. */
-  async wills(): Promise<void> {
+  async #wills(): Promise<void> {
     for await (const page of pages(this.#source, (stock) => stock.streamWill())) {
       this.counts.wills.found += page.length
       if (this.#plane !== undefined) for (const packet of page) await this.#will(this.#plane, packet)

@@ -20,6 +20,10 @@ function counts({ publishers, connects, writes }: WaitReport): string {
 export const waitingText = (report: WaitReport): string =>
   sentences(`Redis: ${report.reason.replace(/\.?\s*$/, '')}: ${counts(report)} waiting for ${report.seconds} s`, report.remedy)
 
+/** One sentence about who had waited. */
+export const waitedText = (report: WaitReport): string =>
+  `${isRedis(report.kind) ? 'Redis is back' : 'it is over'} after ${report.seconds} s; ${counts(report)} had waited`
+
 /** Where a node id has its name: the rest tells its boots apart. */
 const nameOf = (nodeId: string): string => nodeId.slice(0, nodeId.lastIndexOf('@'))
 
@@ -36,8 +40,7 @@ export function observe(name: string, log: Log, metrics: Metrics): () => void {
     ends.push(() => { diagnostics[channel].unsubscribe(listener) })
   }
   hear<WaitReport>('waiting', (report) => log.warn({ ...report, name: undefined }, waitingText(report)))
-  hear<WaitReport>('waited', (report) => 
-    log.warn({ ...report, name: undefined }, `${isRedis(report.kind) ? 'Redis is back' : 'it is over'} after ${report.seconds} s; ${counts(report)} had waited`))
+  hear<WaitReport>('waited', (report) => log.warn({ ...report, name: undefined }, waitedText(report)))
   hear<{ code: string }>('redisError', ({ code }) => metrics.redisErrors.inc({ code }))
   hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.info({ nodeId }, 'a node joined'))
   hear<{ nodeId: string; by: string }>('nodeLeft', ({ nodeId, by }) => {

@@ -1,10 +1,12 @@
 // `aedes-cluster import`: moves an installation of Aedes + aedes-persistence-redis into the cluster. The old one must be
 // stopped, since what it does meanwhile may be missed; the cluster may run. Run again it moves what is not there yet.
 import type { IPublishPacket } from 'mqtt-packet'
-import { BridgeError, importInstallation, ping, redisAddressProblem, withoutRedisPassword, type ImportCounts } from '../../bridge/index.ts'
+import { BridgeError, diagnostics, importInstallation, ping, redisAddressProblem, withoutRedisPassword, type ImportCounts, type WaitReport } from '../../bridge/index.ts'
 import { bridgeOptionsOf, loadConfig, sourceOf } from '../config.ts'
 import { messageOfPacket } from '../engine.ts'
 import { OperatorError } from '../errors.ts'
+import { waitedText, waitingText } from '../observe.ts'
+import type { Interrupt } from './node.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 
 /** The flags of `import`, as the help shows them. */
@@ -38,8 +40,8 @@ function fromProblems(from: unknown): OperatorError[] {
   return problem === undefined ? [] : [new OperatorError(problem, { reason: 'usage', field: '--from', value, hint: `${hint}, rediss:// or unix:///path` })]
 }
 
-/** @throws OperatorError when an option is wrong or a Redis cannot be reached */
-export async function importCommand(argv: readonly string[]): Promise<void> {
+/** @throws OperatorError when an option is wrong, a Redis cannot be reached, or it is ended before it is done */
+export async function importCommand(argv: readonly string[], interrupt: Interrupt): Promise<void> {
   const { values: { from, fromPrefix, dryRun, ...flags }, problems } = parseArguments(argv, importFlags)
   const config = loadConfig(flags, process.env, [...problems, ...problems.some(({ details }) => details.field === '--from') ? [] : fromProblems(from)])
   if (typeof from !== 'string') return // said already
@@ -52,23 +54,54 @@ export async function importCommand(argv: readonly string[]): Promise<void> {
     }))))
   OperatorError.throwAll(away.filter((error) => error !== undefined))
   const show = progress(dryRun === true)
+  const ended = new AbortController()
+  void interrupt.first.then(() => ended.abort())
+  const unwatch = tellWaits(show.say)
   const counts = await importInstallation({
     ...options, from, fromPrefix: typeof fromPrefix === 'string' ? fromPrefix : '', dryRun: dryRun === true,
     messageOf: (packet) => messageOfPacket(packet as unknown as IPublishPacket),
-    onError: (error) => process.stderr.write(`\nredis: ${error.message}\n`), onProgress: show,
-  }).catch((error: unknown) => {
-    if (!(error instanceof BridgeError)) throw error
-    if (error.code === 'ERR_BRIDGE_DUPLICATE_NODE') throw new OperatorError('another import runs, or one was killed a moment ago', { reason: 'duplicate', field: '--prefix', value: config.prefix, hint: `Wait ${config.leaseMs / 1_000} seconds and run it again`, cause: error })
-    if (error.code === 'ERR_BRIDGE_FORMAT') throw new OperatorError(error.message, { reason: 'format', field: '--prefix', value: config.prefix, hint: 'Run the version of aedes-cluster that wrote them, or import under another --prefix', cause: error })
-    throw new OperatorError(error.message, { reason: 'redis', field: '--redis', value: withoutRedisPassword(target), hint: 'Run it again: what was moved is not moved twice', cause: error })
-  })
+    onError: () => undefined, // whoever waits because of it says so
+    onSource: sourceTeller(show.say), onProgress: show,
+  }, ended.signal).catch((error: unknown) => { throw operatorErrorOf(error as Error, ended.signal.aborted, config.prefix, config.leaseMs, withoutRedisPassword(target)) })
+    .finally(unwatch)
   show.done()
   process.stdout.write(`${dryRun === true ? 'found (dry run, nothing was written)' : 'moved/found, the others were there already'}: ${line(counts, dryRun === true)}\n`)
   if (counts.dropped > 0) process.stdout.write(`dropped: ${counts.dropped} messages, the oldest of queues longer than --queue-messages-max ${config.queueMessagesMax}\n`)
 }
 
+/** Says what is waited for, and when that is over. @returns ends it */
+function tellWaits(say: (line: string) => void): () => void {
+  const waiting = (report: unknown): void => say(waitingText(report as WaitReport))
+  const waited = (report: unknown): void => say(waitedText(report as WaitReport))
+  diagnostics.waiting.subscribe(waiting)
+  diagnostics.waited.subscribe(waited)
+  return () => {
+    diagnostics.waiting.unsubscribe(waiting)
+    diagnostics.waited.unsubscribe(waited)
+  }
+}
+
+/** Says that the old Redis is away, once, and that it is back. */
+function sourceTeller(say: (line: string) => void): (problem: Error | undefined) => void {
+  let away = false
+  return (problem) => {
+    if (away === (problem !== undefined)) return
+    away = problem !== undefined
+    say(problem === undefined ? '--from: the Redis of the old installation is back' : `--from: the Redis of the old installation is waited for: ${problem.message}. Start it, or end this with Ctrl-C and run it again later`)
+  }
+}
+
+function operatorErrorOf(error: Error, interrupted: boolean, prefix: string, leaseMs: number, target: string): Error {
+  if (!(error instanceof BridgeError)) return error
+  const again = 'Run it again: what was moved is not moved twice'
+  if (interrupted) return new OperatorError('was ended before it was done', { reason: 'interrupted', field: 'import', value: undefined, hint: again, cause: error })
+  if (error.code === 'ERR_BRIDGE_DUPLICATE_NODE') return new OperatorError('another import runs, or one was killed a moment ago', { reason: 'duplicate', field: '--prefix', value: prefix, hint: `Wait ${leaseMs / 1_000} seconds and run it again`, cause: error })
+  if (error.code === 'ERR_BRIDGE_FORMAT') return new OperatorError(error.message, { reason: 'format', field: '--prefix', value: prefix, hint: 'Run the version of aedes-cluster that wrote them, or import under another --prefix', cause: error })
+  return new OperatorError(error.message, { reason: 'redis', field: '--redis', value: target, hint: again, cause: error })
+}
+
 /** One line that is written over on a terminal; otherwise a line every second. */
-function progress(dryRun: boolean): ((counts: Readonly<ImportCounts>) => void) & { done(): void } {
+function progress(dryRun: boolean): ((counts: Readonly<ImportCounts>) => void) & { readonly done: () => void; readonly say: (line: string) => void } {
   const terminal = process.stderr.isTTY
   let last = 0
   const show = (counts: Readonly<ImportCounts>): void => {
@@ -77,5 +110,6 @@ function progress(dryRun: boolean): ((counts: Readonly<ImportCounts>) => void) &
     last = now
     process.stderr.write(terminal ? `\r${line(counts, dryRun)}   ` : `${line(counts, dryRun)}\n`)
   }
-  return Object.assign(show, { done: () => { if (terminal && last > 0) process.stderr.write('\n') } })
+  const done = (): void => { if (terminal && last > 0) process.stderr.write('\n') }
+  return Object.assign(show, { done, say: (text: string) => { done(); process.stderr.write(`${text}\n`) } })
 }

@@ -215,3 +215,27 @@ test('a wrong or missing --from is one line and an exit code', async () => {
   await using target = await startRedis()
   expect(await run('--from', 'redis://127.0.0.1:1', '--redis', target.url)).toMatchObject({ code: 4, stderr: expect.stringMatching(/^aedes-cluster: --from=redis:\/\/127\.0\.0\.1:1: .*\n$/) as string })
 })
+
+test('an import says what it waits for, of either Redis, and when that is over; a signal ends it', async () => {
+  await using old = await startRedis()
+  await using target = await startRedis('--min-replicas-to-write', '1')
+  using admin = open(target.url)
+  const begin = (prefix: string): { said: () => string; ended: Promise<unknown[]>; end: () => void } => {
+    const child = spawn(process.execPath, [mainPath, 'import', '--from', old.url, '--redis', target.url, '--prefix', prefix], { stdio: ['ignore', 'ignore', 'pipe'] })
+    let said = ''
+    child.stderr.on('data', (chunk: Buffer) => { said += chunk.toString() })
+    return { said: () => said, ended: once(child, 'close'), end: () => { child.kill('SIGTERM') } }
+  }
+  const [finished, ended] = [begin('finished'), begin('ended')]
+  for (const { said } of [finished, ended]) await expect.poll(said).toMatch(/^Redis: NOREPLICAS .*1 write waiting.*min-replicas-to-write\.\n$/)
+  ended.end()
+  expect(await ended.ended).toEqual([9, null])
+  expect(ended.said()).toMatch(/\naedes-cluster: import: was ended before it was done\. Run it again/)
+  await old.stop('SIGKILL')
+  await expect.poll(finished.said).toMatch(/\n--from: the Redis of the old installation is waited for: .*\n$/)
+  await old.start()
+  await expect.poll(finished.said).toMatch(/\n--from: the Redis of the old installation is back\n$/)
+  await admin.config('SET', 'min-replicas-to-write', '0')
+  expect(await finished.ended).toEqual([0, null])
+  expect(finished.said()).toMatch(/\nRedis is back after .*1 write had waited\n/)
+})
