@@ -122,8 +122,8 @@ export class Audit {
       ...(['appended', 'owners', 'clients', 'wills'] as const).map((noun) => this.#keys.partition(partition, noun)),
       ...sessions.flatMap(({ sid }) => [this.#keys.session(sid, 'session'), this.#keys.session(sid, 'subscriptions')]),
     ]
-    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions, changed }) =>
-      [request.clientId, sid, owner, epochOf(owner), claim, request.will === undefined ? 0 : 1, subscriptions.size, changed])
+    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions, changed, later }) =>
+      [request.clientId, sid, owner, epochOf(owner), claim, request.will === undefined ? 0 : 1, subscriptions.size + later.length, changed])
     const [placed, whole, ...wrong] = await runScript(this.#redis, 'session-check', keys, [this.#nodeId, ...argv]) as number[]
     if (placed === 0) return this.#events.onFenced()
     if (whole === 0 && sessions.length > 0) return this.#writeDown(partition, this.#sessions.in([partition]))

@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { secondsLeft, type Message } from './message.ts'
+import { laterOption } from './session-options.ts'
 
 /** What this version reads, from the first to the last, and writes: what all nodes of a cluster read (bridge/membership.ts). */
 export const recordVersions = { min: 1, max: 1 } as const
@@ -113,6 +114,7 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefi
       case recordKinds.session: {
         const start = body + 2 + (bytes[body + 1] ?? 0) // a sid is ASCII
         if (body + 2 > at || start > at) return undefined
+        if (bytes[body] !== optionsGone && (bytes[body]! & laterOption) !== 0) return 'later'
         changes.push({ type: 'session', sid: bytes.toString('latin1', body + 2, start), filter: text(start), options: bytes[body] === optionsGone ? undefined : bytes[body] })
         break
       }
@@ -269,8 +271,9 @@ export class EntryReader {
   readonly #other: OtherRecords
   readonly #isLater: boolean
   #at = 1
-  /** False: the entry is not whole or not ours; what came before the bad record was handed on. */
+  /** False: the entry is not whole or not ours. Bad records of a frame that is whole are passed by alone, all others were handed on. */
   isWhole = true
+  #isFramed: boolean
 
   /** @param each gets each message; payloads and properties are slices of `bytes` */
   constructor(bytes: Buffer, clock: Clock, each: (message: Message) => void, other: OtherRecords) {
@@ -278,24 +281,24 @@ export class EntryReader {
     this.#clock = clock
     this.#each = each
     this.#other = other
-    this.isWhole = bytes.length > 0 && bytes[0]! >= version && bytes[0]! <= versionMax
     this.#isLater = bytes[0] !== version
-    if (this.#isLater && !isFramed(bytes, 1)) this.isWhole = false
+    this.#isFramed = bytes.length > 0 && bytes[0]! >= version && bytes[0]! <= versionMax && (!this.#isLater || isFramed(bytes, 1))
+    this.isWhole = this.#isFramed
   }
 
   /** Hands on the next record; false when there is none. */
   next(): boolean {
-    if (!this.isWhole || this.#at >= this.#bytes.length) return false
-    return this.isWhole = this.#read()
+    if (!this.#isFramed || this.#at >= this.#bytes.length) return false
+    if (!this.#read()) this.isWhole = false
+    return this.#isFramed
   }
 
   #read(): boolean {
     const bytes = this.#bytes
-    if (this.#at + 5 > bytes.length) return false
-    const kind = bytes[this.#at]!
     const start = this.#at + 5
-    const end = start + bytes.readUInt32BE(this.#at + 1)
-    if (end > bytes.length) return false
+    const end = start > bytes.length ? start : start + bytes.readUInt32BE(this.#at + 1)
+    if (end > bytes.length) return this.#isFramed = false
+    const kind = bytes[this.#at]!
     this.#at = end
     if (this.#isLater) this.#other.onLater()
     else if (kind === messageRecord) {
@@ -314,7 +317,7 @@ export class EntryReader {
 
 /**
  * Hands each message of an entry to `each`, in one go.
- * @returns false when the entry is not whole or not ours; what came before the bad record was handed on
+ * @returns false when the entry is not whole or not ours, or a record of it is bad; all others were handed on
  */
 export function unpackMessages(bytes: Buffer, clock: Clock, each: (message: Message) => void, other: OtherRecords): boolean {
   const reader = new EntryReader(bytes, clock, each, other)
@@ -322,15 +325,10 @@ export function unpackMessages(bytes: Buffer, clock: Clock, each: (message: Mess
   return reader.isWhole
 }
 
-/** Whether one of the fields must be understood; undefined: they are not whole. This version knows none. */
-function needsLater(bytes: Buffer, at: number, end: number): boolean | undefined {
-  let needs = false
-  while (at < end) {
-    if (at + 5 > end) return undefined
-    if ((bytes[at]! & mustUnderstand) !== 0) needs = true
-    at += 5 + bytes.readUInt32BE(at + 1)
-  }
-  return at === end ? needs : undefined
+/** Whether one of the fields must be understood, or they are no fields as this version knows them. It knows none. */
+function needsLater(bytes: Buffer, at: number, end: number): boolean {
+  while (at + 5 <= end && (bytes[at]! & mustUnderstand) === 0) at += 5 + bytes.readUInt32BE(at + 1)
+  return at !== end
 }
 
 /** When it expires by this process' clock, never 0: not later than its whole interval from now, whatever the clocks say. */
@@ -347,7 +345,7 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
   const flags = bytes[start]!
   const qos = flags & 3
   let at = start + 1
-  if (qos === 3) return undefined
+  if (qos === 3) return 'later' // what a later version means by it
   let expiry: ReturnType<typeof expiryAt>
   if ((flags & flagExpiry) !== 0) {
     if (at + 12 > end) return undefined
@@ -382,8 +380,7 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
   }
   if ((flags & flagFields) !== 0) {
     const fieldsEnd = at + 4 + (at + 4 > end ? 0 : bytes.readUInt32BE(at))
-    const isLater = fieldsEnd > end ? undefined : needsLater(bytes, at + 4, fieldsEnd)
-    if (isLater !== false) return isLater === true ? 'later' : undefined
+    if (fieldsEnd > end || needsLater(bytes, at + 4, fieldsEnd)) return 'later'
     at = fieldsEnd
   }
   return {

@@ -40,6 +40,8 @@ export interface Session {
   readonly present: boolean
   /** Changed by bridge/subscriptions.ts alone; sessions without any share one. */
   subscriptions: Map<string, StoredSubscription>
+  /** Filters of its subscriptions that a later version wrote and this one does not understand: they stay in Redis. */
+  later: readonly string[]
   /** The name of their last change, as Redis has it. */
   changed: string
   /** What an earlier connection left in flight, until this one takes it over. */

@@ -39,6 +39,8 @@ export interface SessionEvents {
 
 const sweepMs = 1_000
 const willHoldMs = 10_000
+/** When a due entry of a later version is looked at again. */
+const putOffMs = 60_000
 /** What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not later. */
 const forgetLeases = 2
 /** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays, changed: as session-claim.lua says. */
@@ -184,9 +186,11 @@ export class Sessions {
     const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending, replays, changed] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
-    const stored = subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions)
+    const later: string[] = []
+    const stored = subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions, later)
+    if (later.length > 0) diagnostics.later.publish({ where: 'subscriptions', id: sid })
     const changes: Change[] = []
-    if (sid !== known) for (const filter of stored.keys()) changes.push(journaled(known, filter, undefined))
+    if (sid !== known) for (const filter of [...stored.keys(), ...later]) changes.push(journaled(known, filter, undefined))
     else if (pending.length > 0) for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
     const previous = before.toString()
     if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `)) changes.push({ type: 'taken', sid: known, owner })
@@ -194,7 +198,7 @@ export class Sessions {
     const numbers = sid === known ? Math.max(numberOf(n), Number(epoch)) : 0
     const session: Session = {
       sid, owner, claim, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
-      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming), replays: replays.length === 0 ? undefined : OwedReplays.of(replays), changed: sid === known ? changed.toString() : '',
+      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming), replays: replays.length === 0 ? undefined : OwedReplays.of(replays), changed: sid === known ? changed.toString() : '', later: sid === known ? later : [],
       n: numbers, unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers, underWay: undefined, isTaken: false,
     }
     const old = this.#own.get(known)
@@ -312,25 +316,31 @@ export class Sessions {
     let more = due.length === sweepMax
     const vanished = new Set<string>()
     const strange: string[] = []
+    const later: string[] = []
     await together(due, async (member) => {
       const name = member.slice(2)
       if (member.startsWith('w:') && isSid(name.split(':')[0]!, partition)) await this.#will(partition, member)
       else if (member.startsWith('e:') && isSid(name, partition)) more = await this.#expire(name, vanished) || more
       else if (member.startsWith('r:') && shardOf(name, partitions) === partition) await this.#events.expireRetained(name)
+      else if (/^[a-z]:/.test(member) && !'werf'.includes(member[0]!)) later.push(member)
       else if (!member.startsWith('f:')) strange.push(member)
     })
     if (vanished.size > 0) await this.#events.onVanished(vanished)
     await this.#forgetPublishers(partition, due.filter((member) => member.startsWith('f:')))
-    await this.#forgetStrange(partition, strange)
+    await this.#setAside(partition, strange, later)
     return more
   }
 
-  /** Due, and nothing that we could do: it would stand first for ever. */
-  async #forgetStrange(partition: number, members: readonly string[]): Promise<void> {
-    if (members.length === 0) return
+  /** Due, and nothing that we could do: it would stand first for ever. What a later version knows of stays, and is looked at again. */
+  async #setAside(partition: number, strange: readonly string[], later: readonly string[]): Promise<void> {
     const key = this.#keys.partition(partition, 'due')
-    nameDamage(key, `it had ${members.length} entries that are not ours`)
-    await retrying(this.#redis, () => this.#redis.zrem(key, ...members))
+    for (const member of later) {
+      diagnostics.later.publish({ where: 'due', id: member })
+      await retrying(this.#redis, () => this.#redis.zadd(key, 'XX', this.#clock.toCluster(performance.now() + putOffMs), member))
+    }
+    if (strange.length === 0) return
+    nameDamage(key, `it had ${strange.length} entries that are not ours`)
+    await retrying(this.#redis, () => this.#redis.zrem(key, ...strange))
   }
 
   /** Nobody publishes under these identities any more, and what was published has arrived (or its node is fenced). */
@@ -469,12 +479,12 @@ export class Sessions {
   }
 
   #writeDown(session: Session, [earlier, earlierEpoch]: readonly [sid: string, epoch: number] = ['', 0]): Promise<unknown> {
-    const { request, sid, owner, claim, subscriptions, changed } = session
+    const { request, sid, owner, claim, subscriptions, changed, later } = session
     const [clients, owners, due, wills, key, subscriptionsKey, , inflight, incoming] = this.#keysOf(sid) as [string, string, string, string, string, string, string, string, string]
     const underWay = session.underWay?.() ?? { inFlight: [], incoming: [], fields: [] }
     return runScript(this.#redis, 'session-assert', [clients, owners, due, wills, key, subscriptionsKey, inflight, incoming, this.#keys.partition(partitionOf(sid), 'appended')], [
       request.clientId, sid, owner, epochOf(owner), claim, request.expirySeconds, request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
-      request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, changed, earlier, earlierEpoch,
+      request.will?.delaySeconds ?? 0, session.n === session.unpublishedN ? 0 : session.n, changed, earlier, earlierEpoch, later.length, ...later,
       ...[underWay.inFlight, underWay.incoming, underWay.fields].flatMap<string | number | Buffer>((entries) => [2 * entries.length, ...entries.flat()]),
       ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
     ])

@@ -26,13 +26,14 @@ export function decodeIncoming(list: readonly Buffer[]): Session['incoming'] {
   return entries
 }
 
-/** What stands in {s<n>}:subscriptions, without what is damaged. */
-export function decodeSubscriptions(list: readonly (Buffer | string)[]): Map<string, StoredSubscription> {
+/** What stands in {s<n>}:subscriptions, without what is damaged, and without what a later version wrote: its filters go to `later`. */
+export function decodeSubscriptions(list: readonly (Buffer | string)[], later: string[] = []): Map<string, StoredSubscription> {
   const stored = new Map<string, StoredSubscription>()
   for (let i = 0; i + 1 < list.length; i += 2) {
     const [filter, text] = [list[i]!.toString(), list[i + 1]!.toString()]
     const subscription = isValidFilter(filter) ? decodeSubscription(text) : undefined
     if (subscription === undefined) diagnostics.garbage.publish({ where: 'subscriptions', bytes: text.length })
+    else if (subscription === 'later') later.push(filter)
     else stored.set(filter, subscription)
   }
   return stored

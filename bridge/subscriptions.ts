@@ -2,12 +2,12 @@
 // SUBACK (ATTACKS 21). One change of a session is under way; what its client asks for meanwhile goes together with the next.
 // State: {s<n>}:subscriptions, `pending` in {s<n>}:session; here what is under way. Invariant: while a change is stored and not
 // journaled, `pending` names it, whatever replies are lost: whoever claims the session then journals all of it again.
-import type { Change } from './codec.ts'
+import type { Change, Later } from './codec.ts'
 import { toBridgeError } from './errors.ts'
 import { partitionOf, type Keys } from './keys.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
-import { SessionOption } from './session-options.ts'
+import { laterOption, SessionOption } from './session-options.ts'
 import type { Session } from './session.ts'
 
 export interface StoredSubscription {
@@ -18,13 +18,11 @@ export interface StoredSubscription {
 
 export const encodeSubscription = ({ options, identifier }: StoredSubscription): string => identifier === undefined ? String(options) : `${options} ${identifier}`
 
-/** They fit into a byte, and 0xff says in the journal that there are none. */
-const optionsMax = 0xfe
-
-/** undefined: damaged. */
-export function decodeSubscription(text: string): StoredSubscription | undefined {
-  const [, options, identifier] = /^(\d+)(?: (\d+))?$/.exec(text) ?? []
-  if (options === undefined || Number(options) > optionsMax || (Number(options) & SessionOption.qos) === 3) return undefined
+/** undefined: damaged; `later`: with more than this version knows of. */
+export function decodeSubscription(text: string): StoredSubscription | Later | undefined {
+  const [, options, identifier, more] = /^(\d{1,9})(?: (\d+))?( .*)?$/.exec(text) ?? []
+  if (options === undefined) return undefined
+  if (more !== undefined || Number(options) >= laterOption || (Number(options) & SessionOption.qos) === 3) return 'later'
   return { options: Number(options), identifier: identifier === undefined ? undefined : Number(identifier) }
 }
 
@@ -74,7 +72,7 @@ export class Subscriptions {
 
   /** @throws BridgeError ERR_BRIDGE_MOVED */
   async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
-    const known = filters.filter((filter) => session.subscriptions.delete(filter))
+    const known = filters.filter((filter) => session.subscriptions.delete(filter) || session.later.includes(filter))
     if (known.length > 0) await this.#change(session, known.map((filter) => [filter, undefined]))
   }
 
@@ -100,6 +98,7 @@ export class Subscriptions {
       const name = `${session.owner} ${++queue.count}`
       await this.#script(session, [name, ...changes.flatMap(([filter, subscription]) => [filter, subscription === undefined ? '' : encodeSubscription(subscription)])])
       session.changed = name
+      if (session.later.length > 0) session.later = session.later.filter((filter) => !changes.some(([changed]) => changed === filter))
       await this.#events.append(changes.map(([filter, subscription]) => journaled(session.sid, filter, subscription?.options)))
       await this.noteJournaled(session, name)
     })

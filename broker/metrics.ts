@@ -6,7 +6,7 @@ import { turnedAwayCauses } from './listeners/door.ts'
 import { refusalCauses } from './refusals.ts'
 
 const dropCauses = ['slow-subscriber', 'slow-node', 'full-queue', 'too-large', 'expired', 'failed', 'refused', 'events']
-const garbagePlaces = ['channel', 'inbox', 'inflight', 'journal', 'queue', 'retained', 'will']
+const garbagePlaces = ['channel', 'due', 'inbox', 'incoming', 'inflight', 'journal', 'queue', 'retained', 'subscriptions', 'will']
 
 export class Metrics {
   readonly registry = new Registry()

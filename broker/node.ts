@@ -179,7 +179,7 @@ export class Node {
         return await this.#join(this.#bridge!)
       } catch (error) {
         if (!(error instanceof BridgeError) || this.#state !== 'fenced') throw error
-        this.#log.warn({ error: error.message }, 'cannot join again yet')
+        this.#log.onceAMinute('warn', 'rejoin', error.code, { error: error.message }, 'cannot join again yet')
         await new Promise((resolve) => setTimeout(resolve, rejoinMs))
       }
     }

@@ -3,9 +3,9 @@
 -- it. Also when Redis is full: it is nothing new, and without it the client would hear nothing any more. Of two owners the later one has it.
 -- KEYS   clients owners due wills session subscriptions inflight incoming appended
 -- ARGV   clientId, sid, owner, epoch, claim, expiry (s, -1: never), will ("" for none), will delay (s), n, the last change of its subscriptions,
---        an earlier session of the client that may stand there again ("" for none) and its epoch, count of what follows next, in flight
---        id, entry, … (set where nothing stands), count of what follows next, incoming id, n, …, count of what
---        follows next, field of session, value, … (set where nothing stands), then filter, options …: all of them
+--        an earlier session of the client that may stand there again ("" for none) and its epoch, then lists, each with its count before it: filters whose
+--        subscriptions stay as they are · in flight id, entry, … · incoming id, n, … · field of session, value, …, which are set where
+--        nothing stands; then filter, options …: all others
 -- REPLY  { filters that were stored and are none of its … }
 -- FAILS  NOTOWNER: the client has another session by now, whose sid stands last, or the session a later owner · FENCED: the node was
 --        declared dead, or the partition lost its place
@@ -50,17 +50,20 @@ redis.call('HSET', ownersKey, sid, owner)
 redis.call('ZREM', dueKey, 'e:' .. sid)
 redis.call('HSET', sessionKey, 'client', clientId, 'epoch', epoch, 'claim', claim, 'expiry', ARGV[6], 'willDelay', ARGV[8], 'n', ARGV[9], 'changed', changed)
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epoch, will) end
-local at = 13
+local at = 14 + tonumber(ARGV[13])
+for i = 14, at - 1 do stale[ARGV[i]] = nil end
 for _, eachKey in ipairs({ inflightKey, incomingKey, sessionKey }) do
   local count = tonumber(ARGV[at])
   for i = at + 1, at + count, 2 do redis.call('HSETNX', eachKey, ARGV[i], ARGV[i + 1]) end
   at = at + count + 1
 end
-redis.call('UNLINK', subscriptionsKey)
 for i = at, #ARGV, 2 do
   redis.call('HSET', subscriptionsKey, ARGV[i], ARGV[i + 1])
   stale[ARGV[i]] = nil
 end
 local reply = {}
-for filter in pairs(stale) do reply[#reply + 1] = filter end
+for filter in pairs(stale) do
+  redis.call('HDEL', subscriptionsKey, filter)
+  reply[#reply + 1] = filter
+end
 return reply

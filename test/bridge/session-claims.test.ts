@@ -87,7 +87,7 @@ test('a failover undoes claims: of two owners the later one has the session, and
   const [clients, owners, due, wills] = of('clients', 'owners', 'due', 'wills') as [string, string, string, string]
   const assert = (...earlier: [] | [string, number]): Promise<unknown> =>
     runScript(redis, 'session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'), ...of('appended')],
-      ['client', sid, owner, epoch, 5, -1, '', 0, 0, '', ...(earlier.length === 0 ? ['', 0] : earlier), 0, 0, 0])
+      ['client', sid, owner, epoch, 5, -1, '', 0, 0, '', ...(earlier.length === 0 ? ['', 0] : earlier), 0, 0, 0, 0])
   const went = async (to: string, at: number): Promise<void> => void await redis.multi().hset(owners, sid, to).hset(keys.session(sid, 'session'), 'epoch', at).exec()
   const later = Number(epoch) + 1
   for (const [to, at] of [[`b@1 ${later}`, later], ['', later]] as const) {

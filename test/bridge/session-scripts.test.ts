@@ -42,7 +42,7 @@ const append = async (node: string, batch: number, messages: [string, string, nu
   text(await run('queue-append', [...of('appended', 'owners', 'published', 'due'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
     [node, batch, max, bytesMax, forgetMs, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
 const writeDown = (clientId: string, sid: string, owner: string, ...subscriptions: string[]): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming'), ...of('appended')],
-  [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, '', '', 0, 0, 0, 0, ...subscriptions])
+  [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, '', '', 0, 0, 0, 0, 0, ...subscriptions])
 const forgetMs = 60_000
 const nothing = [0, 0, 0, 0, 0, 0, 0, 0]
 
@@ -183,9 +183,9 @@ test('session-assert: over what is lost or damaged, in flight and coming in wher
   const { owner } = await claim('a@1', '', '3s', { number: 5 })
   const [owners] = of('owners') as [string]
   const assert = async (claimed = 5): Promise<unknown> => text(await run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'), ...of('appended')],
-    ['client', '3s', owner, owner.split(' ')[1]!, claimed, -1, 'w', 0, 0, 'c1', '', 0, 4, 7, '0', 8, '1', 2, 9, '5', 2, 'replays', '1', 'x', '1']))
+    ['client', '3s', owner, owner.split(' ')[1]!, claimed, -1, 'w', 0, 0, 'c1', '', 0, 1, 'later', 4, 7, '0', 8, '1', 2, 9, '5', 2, 'replays', '1', 'x', '1']))
   await redis.hset(keys.session('3s', 'inflight'), 7, '0 m')
-  await redis.hset(keys.session('3s', 'subscriptions'), 'gone', '1')
+  await redis.hset(keys.session('3s', 'subscriptions'), 'gone', '1', 'later', '1 2 3')
   expect(await assert()).toEqual(['gone'])
   for (const known of ['garbage', '?', `a@1 ${10 ** 17}`, 'b@1 7', '']) {
     await redis.hset(owners, '3s', known)
@@ -194,7 +194,7 @@ test('session-assert: over what is lost or damaged, in flight and coming in wher
   }
   expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '0 m', 8: '1' })
   expect(await redis.hgetall(keys.session('3s', 'incoming'))).toEqual({ 9: '5' })
-  expect(await redis.hgetall(keys.session('3s', 'subscriptions'))).toEqual({ x: '1' })
+  expect(await redis.hgetall(keys.session('3s', 'subscriptions'))).toEqual({ x: '1', later: '1 2 3' })
   await redis.hset(owners, '3s', 'a@1 9')
   await fails('ERR_BRIDGE_MOVED', assert(4)) // our own later claim
 })

@@ -151,6 +151,28 @@ test('a will: it is kept for who understands it, and others are published', asyn
   await expect.poll(async () => await said(0, 'will') + await said(1, 'will')).toBeGreaterThan(0)
 })
 
+test('a subscription, and what is due: they stay as they are, whatever becomes of the session at a node that does not know them', async () => {
+  const sid = await asleep('subscribed')
+  const stored = keys.session(sid, 'subscriptions')
+  const later = { 'later/bit': '129', 'later/qos': '3', 'later/fields': '1 7 x=y' }
+  await client.hset(stored, later)
+  const due = keys.partition(shardOf('subscribed', partitions), 'due')
+  await client.zadd(due, 1, 'x:what is it')
+  await using back = await wire(0, 'subscribed', lasting)
+  await back.subscribe('another')
+  await cluster.node(1).publish('subscribed', 'known', { qos: 1 })
+  expect(await take(back, 1)).toEqual(['known'])
+  expect(await said(0, 'subscriptions')).toBe(1)
+  await client.hset(keys.session(sid, 'session'), 'epoch', 1) // the node writes it down again
+  await expect.poll(() => client.hget(keys.session(sid, 'session'), 'epoch')).not.toBe('1')
+  expect(await client.hgetall(stored)).toEqual({ subscribed: '1', another: '1', ...later })
+  await expect.poll(async () => Number(await client.zscore(due, 'x:what is it'))).toBeGreaterThan(Date.now())
+  expect(await said(0, 'due') + await said(1, 'due')).toBe(1)
+  back.send({ cmd: 'unsubscribe', messageId: 9, unsubscriptions: ['later/qos'] })
+  await back.next('unsuback')
+  expect(Object.keys(await client.hgetall(stored)).sort()).toEqual(['another', 'later/bit', 'later/fields', 'subscribed'])
+})
+
 test('in the journal: who cannot follow leaves and joins again behind it; what may be skipped is', async () => {
   const [first, second] = await Promise.all([0, 1].map((node) => wire(node, `journal ${node}`)))
   const append = async (record: string): Promise<void> => {

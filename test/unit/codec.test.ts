@@ -117,16 +117,20 @@ describe('messages', () => {
   })
 
   test.each([
-    ['nothing', ''], ['no version', '10'], ['QoS 3', '01' + '81' + '00000004' + '03' + '000161'], ['a later version that is not whole', '02' + '81' + '00000009' + '00'],
+    ['nothing', ''], ['no version', '10'], ['a later version that is not whole', '02' + '81' + '00000009' + '00'],
     ['an empty topic', '01' + '81' + '00000003' + '00' + '0000'], ['a topic beyond its record', '01' + '81' + '00000004' + '00' + '000261' + '6161'],
     ['properties beyond their record', '01' + '81' + '00000008' + '08' + '000161' + '00000001' + 'ff'], ['no room for an expiry', '01' + '81' + '00000004' + '10' + '000161'],
     ['a Client Identifier beyond its record', '01' + '81' + '00000006' + '20' + '000961' + '0061'],
-    ['fields beyond their record', '01' + '81' + '00000008' + '80' + '000161' + '00000001' + '0100000000'],
-    ['half a field', '01' + '81' + '0000000a' + '80' + '000161' + '00000002' + '0100'], ['an expiry that is no number', '01' + '81' + '00000010' + '10' + '7ff8000000000000' + '00000001' + '000161'],
+    ['an expiry that is no number', '01' + '81' + '00000010' + '10' + '7ff8000000000000' + '00000001' + '000161'],
   ])('%s is not ours', (_, hex) => {
     const entry = Buffer.from(hex, 'hex')
     expect(unpackAll(entry)).toEqual({ whole: false, messages: [] })
     expect(unpackMessage(entry, clock)).toBeUndefined()
+  })
+
+  test('a bad record of a frame that is whole is passed by alone', () => {
+    const [good, bad] = ['81' + '00000005' + '00' + '000161' + '62', '81' + '00000003' + '00' + '0000']
+    expect(unpackAll(Buffer.from('01' + good + bad + good, 'hex'))).toMatchObject({ whole: false, messages: { length: 2 } })
   })
 
   describe('of a later version (P11)', () => {
@@ -139,6 +143,10 @@ describe('messages', () => {
       ['a record that may be skipped is', good + '7f' + '00000002' + '0707' + good, { messages: [message, message] }],
       ['a field of a message that may be skipped is', field('01'), { messages: [message] }],
       ['a message with a field that must be understood is passed by alone', good + field('81') + good, { messages: [message, message], later: 1 }],
+      ['a flag of a readable message that this version does not know', good + '81' + '00000005' + '80' + '000161' + '62' + good, { messages: [message, message], later: 1 }],
+      ['QoS 3', good + '81' + '00000004' + '03' + '000161' + good, { messages: [message, message], later: 1 }],
+      ['fields beyond their record', '81' + '0000000d' + '80' + '000161' + '00000001' + '0100000000' + good, { messages: [message], later: 1 }],
+      ['half a field', '81' + '0000000a' + '80' + '000161' + '00000002' + '0100' + good, { messages: [message], later: 1 }],
     ])('%s', (_, hex, expected) => {
       expect(unpackAll(Buffer.from('01' + hex, 'hex'))).toEqual({ whole: true, ...expected })
     })
