@@ -35,12 +35,14 @@ export type Change =
   | { readonly type: 'session'; readonly sid: string; readonly filter: string; readonly options: number | undefined }
   /** A session has another owner by now: a connection of an earlier one must go. */
   | { readonly type: 'taken'; readonly sid: string; readonly owner: string }
+  /** A client of whose session `owner` is the owner connects elsewhere: it is to be given up. */
+  | { readonly type: 'wanted'; readonly sid: string; readonly owner: string }
   /** A failover lost entries that the node had read: who had not read them cannot know what they told. */
   | { readonly type: 'lost' }
   /** A message found no session where one was subscribed: whoever owns it writes it down again. */
   | { readonly type: 'missing'; readonly sid: string }
 
-const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8, lost: 9, missing: 10 } as const
+const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8, lost: 9, missing: 10, wanted: 11 } as const
 const optionsGone = 0xff
 
 function record(kind: number, extra: readonly number[], text: string): Buffer {
@@ -61,7 +63,7 @@ function encodeChange(change: Change): Buffer {
     case 'anew': return record(recordKinds.anew, [], '')
     case 'retained': return record(change.present ? recordKinds.retained : recordKinds.cleared, [], change.topic)
     case 'session': return record(recordKinds.session, [change.options ?? optionsGone, change.sid.length], change.sid + change.filter)
-    case 'taken': return record(recordKinds.taken, [change.sid.length], change.sid + change.owner)
+    case 'taken': case 'wanted': return record(recordKinds[change.type], [change.sid.length], change.sid + change.owner)
     case 'lost': return record(recordKinds.lost, [], '')
     case 'missing': return record(recordKinds.missing, [], change.sid)
   }
@@ -118,10 +120,10 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefi
         changes.push({ type: 'session', sid: bytes.toString('latin1', body + 2, start), filter: text(start), options: bytes[body] === optionsGone ? undefined : bytes[body] })
         break
       }
-      case recordKinds.taken: {
+      case recordKinds.taken: case recordKinds.wanted: {
         const start = body + 1 + (bytes[body] ?? 0)
         if (body === at || start > at) return undefined
-        changes.push({ type: 'taken', sid: bytes.toString('latin1', body + 1, start), owner: text(start) })
+        changes.push({ type: (kind & ~mustUnderstand) === recordKinds.taken ? 'taken' : 'wanted', sid: bytes.toString('latin1', body + 1, start), owner: text(start) })
         break
       }
       default:

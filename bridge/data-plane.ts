@@ -110,6 +110,7 @@ export class DataPlane {
       stillOwned: (session) => this.stillOwned(session),
       onFenced: () => this.#checkFence(),
       onMoved: (session) => receiver.moved(session),
+      onWanted: (session) => receiver.wanted(session),
       onWritten: (session) => receiver.ring(session.sid),
       onVanished: (sids) => this.#vanished(sids),
     })
@@ -267,6 +268,7 @@ export class DataPlane {
       case 'retained': this.#retained.apply(change.topic, change.present); break
       case 'session': this.#table.setSession(change.sid, change.filter, change.options); break
       case 'taken': this.sessions.taken(change.sid, change.owner); break
+      case 'wanted': this.sessions.wanted(change.sid, change.owner); break
       case 'missing': this.sessions.missing(change.sid).catch(this.#options.onError); break
       case 'lost': if (nodeId !== this.nodeId) this.#retained.loadMissing().catch(this.#options.onError)
     }

@@ -136,7 +136,7 @@ export async function importInstallation(options: ImportOptions, ended: AbortSig
   interrupted.catch(() => undefined) // it may be over when it is ended
   try {
     const plane = options.dryRun ? undefined : await DataPlane.start({ ...options, name: nodeName, waits }, {
-      publishers: 0, deliver: () => undefined, hold: () => undefined, ring: () => undefined, moved: () => undefined,
+      publishers: 0, deliver: () => undefined, hold: () => undefined, ring: () => undefined, moved: () => undefined, wanted: () => undefined,
       onFenced: () => options.onError(new Error('declared dead by the other nodes while importing; run it again')),
     }, ended)
     const run = new Import(options, source, plane)

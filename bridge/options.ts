@@ -39,6 +39,8 @@ export interface Receiver {
   ring(sid: string): void
   /** A session that is connected here has another owner: its connection must go. */
   moved(session: Session): void
+  /** The client of a session that is connected here connects at another node: what it sent before comes first, then its connection must go. */
+  wanted(session: Session): void
   /** This boot is out: close every connection and start again. */
   onFenced(): void
 }

@@ -59,6 +59,8 @@ export interface Session {
   readonly unpublishedN: number | undefined
   /** What its connection knows of deliveries and publishes under way, to be written down again when Redis lost it. */
   underWay: (() => UnderWay) | undefined
+  /** Its client connects at another node, which has asked for it. */
+  isWanted: boolean
   /** Another connection of its client has it. */
   isTaken: boolean
 }

@@ -10,6 +10,7 @@ import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
 import { isSid, partitionOf, partitions, shardOf, type Keys } from './keys.ts'
 import { expiryFrom, type Message } from './message.ts'
+import { Handovers } from './handover.ts'
 import type { DataPlaneOptions } from './options.ts'
 import { OwedReplays } from './owed-replays.ts'
 import { retrying, type Redis } from './redis.ts'
@@ -31,6 +32,8 @@ export interface SessionEvents {
   onFenced(): Promise<void>
   /** Ends a connection whose session is owned by somebody else by now. */
   onMoved(session: Session): void
+  /** Ends a connection in order, whose session another node asks for. */
+  onWanted(session: Session): void
   /** It was written down again, and there may be something in its queue. */
   onWritten(session: Session): void
   /** Sessions that ended without anybody knowing what they had subscribed to: no table may have anything of them. */
@@ -84,6 +87,7 @@ export class Sessions {
   readonly #claiming = new Set<number>()
   readonly #releasing = new Set<string>()
   readonly subscriptions: Subscriptions
+  readonly #handovers: Handovers
   #sweeping: NodeJS.Timeout | undefined
   #claims = 0
 
@@ -96,6 +100,7 @@ export class Sessions {
     this.#clock = clock
     this.#events = events
     this.subscriptions = new Subscriptions(redis, keys, events)
+    this.#handovers = new Handovers((changes) => events.append(changes))
   }
 
   own(sid: string): Session | undefined {
@@ -124,7 +129,7 @@ export class Sessions {
    * session, and nothing that one hands in from now on is acknowledged: the takeover stands in the journal, which every
    * PUBLISH of QoS ≥ 1 catches up with before it is acknowledged.
    * Of two claims the one that reached Redis later has the session, however often the other had to ask again: Redis says with
-   * STALE when it was first asked, by its own clock.
+   * STALE when it was first asked, by its own clock. An owner on another node is asked for it first (handover.ts).
    * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown out there
    * @param givenUp settles when nobody waits for it any more
    * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED when it has left, ERR_BRIDGE_MOVED
@@ -139,6 +144,7 @@ export class Sessions {
     let whenFull = false // a client that has a session comes to take what fills Redis; a new session waits for room, until the deadline of CONNECT
     let asked = ''
     this.#claiming.add(claim)
+    const handover = this.#handovers.begin()
     let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
     return retrying(this.#redis, async () => {
       for (;;) {
@@ -150,10 +156,10 @@ export class Sessions {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
             request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim, this.#sessionsMax,
-            asked, abandoned() ? '1' : '0',
+            asked, abandoned() ? '1' : '0', handover.isPatient ? '1' : '0',
           ], whenFull) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
-          return await this.#claimed(request, claim, known, reply, before)
+          return await this.#claimed(request, claim, known, reply, before, handover.wills)
         } catch (reason) {
           const error = toBridgeError(reason)
           if (error.code === 'ERR_BRIDGE_FENCED') {
@@ -170,7 +176,10 @@ export class Sessions {
           if (error.retryable && error.code !== 'ERR_BRIDGE_STALE') unknown ||= sent
           if (error.retryable && error.code !== 'ERR_BRIDGE_STALE' && known !== '') before.add(known)
           if (error.code !== 'ERR_BRIDGE_STALE') throw error
-          ;[, asked = '', known = ''] = /^STALE (\d+) (.*)$/.exec(error.message) ?? []
+          const [, first = '', sid = '', leaves, owner] = /^STALE (\d+) (\S*)(?: ([01]) (.*))?$/.exec(error.message) ?? []
+          asked = first
+          known = sid
+          if (owner !== undefined) await handover.met(sid, owner, leaves === '1')
         }
       }
     }, { who: 'connect', givenUp, mend: (error) => this.#mayWait(error, unknown) }).finally(() => this.#claiming.delete(claim))
@@ -182,7 +191,7 @@ export class Sessions {
     return false
   }
 
-  async #claimed(request: SessionRequest, claim: number, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>): Promise<Session> {
+  async #claimed(request: SessionRequest, claim: number, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>, wills: readonly string[]): Promise<Session> {
     const [sidBytes, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending, replays, changed] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
@@ -199,7 +208,7 @@ export class Sessions {
     const session: Session = {
       sid, owner, claim, request, present: present === 1, subscriptions: sid === known ? stored : noSubscriptions, inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
       incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming), replays: replays.length === 0 ? undefined : OwedReplays.of(replays), changed: sid === known ? changed.toString() : '', later: sid === known ? later : [],
-      n: numbers, unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers, underWay: undefined, isTaken: false,
+      n: numbers, unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers, underWay: undefined, isWanted: false, isTaken: false,
     }
     const old = this.#own.get(known)
     if (old !== undefined && old.request.clientId === request.clientId) { // the name of another client's session is damaged
@@ -210,9 +219,17 @@ export class Sessions {
     if (changes.length > 0) await this.#events.append(changes)
     if (sid === known && pending.length > 0) await this.subscriptions.noteJournaled(session, pending.toString())
     // Its own will before what it publishes now, which may be about the same thing; that it is stored we need not wait for.
-    const will = willDue.toString()
-    if (will !== '0') await new Promise<void>((taken) => { this.#will(partitionOf(sid), `w:${known}:${will}`, taken).catch(() => undefined).finally(taken) })
+    const due = new Set([...wills, ...willDue.toString() === '0' ? [] : [`w:${known}:${willDue.toString()}`]])
+    for (const will of due) await new Promise<void>((taken) => { this.#will(partitionOf(sid), will, taken).catch(() => undefined).finally(taken) })
     return session
+  }
+
+  /** What the journal says of a client that connects at another node, while `owner` has its session. */
+  wanted(sid: string, owner: string): void {
+    const session = this.#own.get(sid)
+    if (session?.owner !== owner) return
+    session.isWanted = true
+    this.#events.onWanted(session)
   }
 
   /** What the journal says of takeovers: a connection of ours whose session is another's goes. */
@@ -237,21 +254,27 @@ export class Sessions {
     await retrying(this.#redis, () => runScript(this.#redis, 'session-farewell', [owners!, due!, wills!, key!], [sid, owner, voidsWill ? '1' : '0', expirySeconds ?? '']))
   }
 
+  /** Tells who waits for the session that what its client sent before takes a moment yet. */
+  async leaves({ sid, owner }: Session): Promise<void> {
+    const [, owners, due, wills, key] = this.#keysOf(sid)
+    await retrying(this.#redis, () => runScript(this.#redis, 'session-farewell', [owners!, due!, wills!, key!], [sid, owner, '0', '', '1']))
+  }
+
   /** The connection is gone. */
   async release(session: Session): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
-    await this.#letGo(session.sid, session.owner, session.request.expirySeconds)
+    await this.#letGo(session.sid, session.owner, session.request.expirySeconds, session)
   }
 
-  async #letGo(sid: string, owner: string, expirySeconds?: number): Promise<void> {
+  async #letGo(sid: string, owner: string, expirySeconds?: number, session?: Session): Promise<void> {
     const name = `${sid} ${owner}`
     this.#releasing.add(name)
     try {
       const [released, willDue, subscriptions] = await this.#release(sid, owner, expirySeconds)
       if (released !== 1) return
       await this.#ended(sid, subscriptions)
-      // When this fails, the sweep comes to it within a second or so.
-      if (willDue.toString() === '1') await this.#will(partitionOf(sid), `w:${sid}:${epochOf(owner)}`).catch(() => undefined)
+      // When this fails, or who wants the session does not come, the sweep comes to it within a second or so.
+      if (willDue.toString() === '1' && session?.isWanted !== true) await this.#will(partitionOf(sid), `w:${sid}:${epochOf(owner)}`).catch(() => undefined)
     } finally {
       this.#releasing.delete(name)
     }

@@ -214,6 +214,12 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** What came before its end is still being done. */
   get isLeaving(): boolean { return this.#ended && !this.#closed }
 
+  /** Its end has come: what is left of it is done, and its session released, soon. */
+  get isEnding(): boolean { return this.#closed || this.#ended || this.#saysGoodbye?.isSaid === true }
+
+  /** What it has received waits for its turn to be read. */
+  get isBehind(): boolean { return this.#behind }
+
   /** Resolves when it is over, at once when it is. */
   over(): Promise<void> { return this.#closed ? Promise.resolve() : (this.#over ??= new Room()).wait() }
 

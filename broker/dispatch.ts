@@ -298,7 +298,8 @@ export class Dispatch implements EngineHost, Receiver {
     connection.session = session
     connection.lasting = request.expirySeconds !== 0 || session.present // what an earlier connection left it has, and gets, whatever becomes of it (P15)
     if (connection.isClosed) void this.released(connection) // it left while we asked
-    else if (this.#plane.sessions.own(session.sid) !== session) connection.takenOver() // taken over while its claim was being journaled: nobody knew it by its session yet
+    // Taken over, or asked for, while its claim was being journaled: nobody knew it by its session yet.
+    else if (this.#plane.sessions.own(session.sid) !== session || session.isWanted) connection.takenOver()
     else this.#bySid.set(session.sid, connection)
   }
 
@@ -365,6 +366,20 @@ export class Dispatch implements EngineHost, Receiver {
       if (ours) what.ring()
       else what.takenOver()
     }, (error: unknown) => this.#events.onError(error as Error))
+  }
+
+  /** What another node's CONNECT came behind is in the socket by now, if not read: one more turn of the event loop reads it. */
+  wanted(session: Session): void {
+    const connection = this.#bySid.get(session.sid)
+    const leaves = (): void => { this.#plane.sessions.leaves(session).catch((error: unknown) => this.#events.onError(error as Error)) }
+    if (connection?.session !== session) return leaves() // it is over, and is being released
+    const giveUp = (): void => {
+      if (connection.isBehind) return void setImmediate(giveUp)
+      if (connection.session !== session || connection.isEnding) return leaves()
+      connection.takenOver()
+      void this.released(connection) // at once, not when its client closes
+    }
+    setImmediate(setImmediate, giveUp)
   }
 
   matchOf(connection: Connection, { topic }: Message): Match<Connection> | undefined {

@@ -4,12 +4,14 @@
 -- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
 --        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
---        sessions that the partition holds, when it was first asked for ("" : now), "1" when its client has left: only what an attempt before took is found out
+--        sessions that the partition holds, when it was first asked for ("" : now), "1" when its client has left: only what an attempt before
+--        took is found out, "1" when an owner on another node is spared: it is to be asked first
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "",
 --          replays that are owed {field, value …}, the last change or "" }
 --        of an ended session the subscriptions are those of the one that ended, to be forgotten
--- FAILS  STALE asked sid: the client has another session than the caller knew; to be sent again with both · FENCED: the node was
+-- FAILS  STALE asked sid [leaves owner]: the client has another session than the caller knew, or one whose owner is spared; to be
+--        sent again with both; leaves: "1" when the owner has said that it is about to release it · FENCED: the node was
 --        declared dead · NOTOWNER: a claim that was asked for later has the session, or the client has left · QUOTA: there are as
 --        many sessions as there may be, and this one would be a further one that outlives its connection
 -- COST   O(subscriptions + in flight), or O(1) and freeing in the background
@@ -18,7 +20,7 @@ local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessi
 local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
-local forgetMs, claim, sessionsMax, left = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1'
+local forgetMs, claim, sessionsMax, left, spares = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 local time = redis.call('TIME')
@@ -27,7 +29,18 @@ local asked = tonumber(ARGV[12]) or now
 local current = redis.call('HGET', clientsKey, clientId) or ''
 -- No session of this partition has such an identifier: damaged, as if there were none.
 if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(current, '^[%w_-]+$') then current = '' end
-if current ~= known then return redis.error_reply('STALE ' .. string.format('%.0f', asked) .. ' ' .. current) end
+
+local function stale(owner)
+  local node = spares and string.match(owner, '^(.*) %d+$')
+  local isSpared = node and node ~= nodeId and redis.call('HEXISTS', appendedKey, node) == 1
+  local leaves = isSpared and current == known and redis.call('HGET', sessionKey, 'leaves') == owner and '1' or '0'
+  return 'STALE ' .. string.format('%.0f', asked) .. ' ' .. current .. (isSpared and ' ' .. leaves .. ' ' .. owner or ''), isSpared
+end
+
+if current ~= known then
+  local message = stale(current ~= '' and redis.call('HGET', ownersKey, current) or '')
+  return redis.error_reply(message)
+end
 if known == '' and expiry ~= '0' and redis.call('HLEN', clientsKey) >= sessionsMax then
   return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
 end
@@ -55,6 +68,8 @@ if known ~= '' then
   if not again and (left or (before ~= '' and other > asked and other <= now)) then
     return redis.error_reply('NOTOWNER ' .. clientId .. ' has another connection')
   end
+  local message, isSpared = stale(before)
+  if isSpared and not again then return redis.error_reply(message) end
   local lastEpoch = last[1] or '0'
   local lastNumber = tonumber(lastEpoch) or 0
   if epoch <= lastNumber and lastNumber < 9e15 then epoch = lastNumber + 1 end

@@ -37,6 +37,6 @@ if expiry == 0 then
   return { 1, willDue, subscriptions }
 end
 redis.call('HSET', ownersKey, sid, '')
-redis.call('HDEL', sessionKey, 'asked')
+redis.call('HDEL', sessionKey, 'asked', 'leaves')
 if expiry > 0 then redis.call('ZADD', dueKey, now + expiry * 1000, 'e:' .. sid) end
 return { 1, willDue, {} }

@@ -14,6 +14,8 @@ export class Goodbye {
   readonly #level: number
   readonly #tell: Tell
   #told = false
+  /** A DISCONNECT has come. */
+  isSaid = false
   #lookAhead: LookAhead | undefined
 
   constructor(session: Session, level: number, tell: Tell) {
@@ -49,7 +51,7 @@ export class Goodbye {
     const { will, expirySeconds: asked } = this.#session.request
     const { reasonCode, expirySeconds } = readDisconnect(frame, this.#level)
     if (expirySeconds !== undefined && expirySeconds !== 0 && asked === 0) return // it is refused when it is read
-    this.#told = true
+    this.#told = this.isSaid = true
     const voidsWill = reasonCode === ReasonCode.success && will !== undefined // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
     if (voidsWill || expirySeconds !== undefined) this.#tell(voidsWill, expirySeconds)
   }

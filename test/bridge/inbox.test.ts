@@ -28,7 +28,7 @@ async function bury(nodeId: string): Promise<void> {
   const judge = new Membership(connection, keys, 'judge', 15_000)
   await judge.join()
   await judge.bury(nodeId)
-  await new Sessions(connection, keys, () => judge.nodeId, { leaseMs: 15_000, sessionsMax: 1_000_000 }, new Clock(), { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), expireRetained: () => Promise.resolve(), stillOwned: () => Promise.resolve(false), onMoved: () => undefined, onWritten: () => undefined, onVanished: () => Promise.resolve(), onFenced: async () => undefined }).estate(nodeId)
+  await new Sessions(connection, keys, () => judge.nodeId, { leaseMs: 15_000, sessionsMax: 1_000_000 }, new Clock(), { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), expireRetained: () => Promise.resolve(), stillOwned: () => Promise.resolve(false), onMoved: () => undefined, onWanted: () => undefined, onWritten: () => undefined, onVanished: () => Promise.resolve(), onFenced: async () => undefined }).estate(nodeId)
   await judge.close()
   connection.disconnect()
 }

@@ -7,6 +7,7 @@ import { packMessage } from '../../bridge/codec.ts'
 import { DataPlane } from '../../bridge/data-plane.ts'
 import { diagnostics, type ChannelName } from '../../bridge/diagnostics.ts'
 import { Keys } from '../../bridge/keys.ts'
+import type { Session } from '../../bridge/session.ts'
 import type { Message } from '../../bridge/message.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
@@ -24,7 +25,7 @@ export interface Plane extends AsyncDisposable {
   close(): Promise<void>
 }
 
-export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string; replicas?: number } = {}): Promise<Plane> {
+export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string; replicas?: number; wanted?: (session: Session) => void } = {}): Promise<Plane> {
   let closing: Promise<void> | undefined
   const self: { -readonly [K in keyof Plane]: Plane[K] } = {
     plane: undefined as unknown as DataPlane, received: [], payloads: [], fenced: false, holds: [],
@@ -36,7 +37,7 @@ export async function startPlane(redis: TestRedis, name: string, options: { leas
     deliver: (message) => { self.received.push(message); self.payloads.push(message.payload.toString()) },
     hold: (nodeId, topics, held) => { self.holds.push({ nodeId, topics, held }) },
     ring: () => undefined,
-    moved: () => undefined,
+    moved: () => undefined, wanted: (session) => options.wanted?.(session),
     onFenced: () => { self.fenced = true },
   })
   return self

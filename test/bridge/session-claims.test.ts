@@ -16,13 +16,13 @@ const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wil
 
 interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; owner: string }
 let claims = 0
-async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', number = ++claims, asked = '', left = false } = {}): Promise<Claim> {
+async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', number = ++claims, asked = '', left = false, spares = false } = {}): Promise<Claim> {
   const reply = await runScript(redis, 'session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
-    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, 0, forgetMs, number, 1_000, asked, left ? '1' : '0']) as unknown[]
+    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, 0, forgetMs, number, 1_000, asked, left ? '1' : '0', spares ? '1' : '0']) as unknown[]
   const [sid, epoch, present, before, willDue] = reply.map((item) => Buffer.isBuffer(item) ? item.toString() : item) as [string, string, number, string, string]
   return { sid, epoch, present, before, willDue, owner: `${node} ${epoch}` }
 }
-const sayGoodbye = (sid: string, owner: string, { voids = true, expiry = '' } = {}): Promise<unknown> => runScript(redis, 'session-farewell', [...of('owners', 'due', 'wills'), ...its(sid, 'session')], [sid, owner, voids ? '1' : '0', expiry])
+const sayGoodbye = (sid: string, owner: string, { voids = true, expiry = '', leaves = false } = {}): Promise<unknown> => runScript(redis, 'session-farewell', [...of('owners', 'due', 'wills'), ...its(sid, 'session')], [sid, owner, voids ? '1' : '0', expiry, leaves ? '1' : '0'])
 const release = (sid: string, owner: string): Promise<unknown> => runScript(redis, 'session-release', whole(sid), [sid, owner, forgetMs])
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
@@ -67,6 +67,26 @@ test('for a client that has left it finds out what an attempt before took, and t
   await redis.hset(keys.partition(3, 'appended'), 'a@1', 0)
   await fails('ERR_BRIDGE_MOVED', claim('a@1', '', '3x', { number: 702, left: true }))
   expect(await redis.exists(keys.partition(3, 'clients'))).toBe(0)
+})
+
+test('an owner on another node is spared while it has its place, and may say that it leaves', async () => {
+  const refusal = async (known: string, node = 'b@1'): Promise<string> => {
+    const refused: unknown = await claim(node, known, '3x', { spares: true }).catch((reason: unknown) => reason)
+    return (refused as Error).message.replace(/^STALE \d+ /, '')
+  }
+  const { owner } = await claim('a@1', '', '3s', { number: 700 })
+  expect([await refusal(''), await refusal('3s')]).toEqual([`3s 0 ${owner}`, `3s 0 ${owner}`])
+  await sayGoodbye('3s', 'b@1 1', { voids: false, leaves: true }) // not the owner
+  expect(await refusal('3s')).toBe(`3s 0 ${owner}`)
+  await sayGoodbye('3s', owner, { voids: false, leaves: true })
+  expect(await refusal('3s')).toBe(`3s 1 ${owner}`)
+  const again = await claim('a@1', '3s', '3x', { spares: true }) // its own
+  expect(await refusal('3s')).toBe(`3s 0 ${again.owner}`) // of another connection
+  await release('3s', again.owner)
+  const third = await claim('b@1', '3s', '3x', { spares: true })
+  expect(third).toMatchObject({ sid: '3s', present: 1, before: '' })
+  await redis.hdel(keys.partition(3, 'appended'), 'b@1')
+  expect(await claim('a@1', '3s', '3x', { spares: true })).toMatchObject({ sid: '3s', before: third.owner })
 })
 
 test('a farewell voids the will of its own connection, also when another has the session by now, and changes the expiry when none has', async () => {

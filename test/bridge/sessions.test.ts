@@ -91,6 +91,32 @@ async function callsOf(script: ScriptName, work: () => Promise<unknown>): Promis
   return { all, atOnce }
 }
 
+test('an owner on another node is asked first: who gives the session up, in its own time, is not thrown out; who does not answer is', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  const asked: string[] = []
+  let onWanted: (session: Session) => Promise<void> = async () => undefined
+  await using a = await startPlane(redis, 'a', { wanted: (session) => { asked.push(session.sid); void onWanted(session) } })
+  await using b = await startPlane(redis, 'b')
+  for (const { plane } of [a, b]) plane.sessions.close() // they sweep when the test says so
+  const first = await claim(a, 'client', { will: 'first' })
+  const second = await claim(b, 'client') // nobody answers
+  expect([second.sid, second.present, asked, first.isTaken]).toEqual([first.sid, true, [first.sid], true])
+  const wills = await admin.hkeys(keys.partition(shardOf('client', partitions), 'wills'))
+  expect(wills.filter((name) => !name.startsWith('tak'))).toEqual([]) // the earlier one is being published, or was
+  await b.plane.sessions.release(second)
+  // It says that it takes a moment, which is longer than an answer is waited for; its client had said good-bye, and wanted no session.
+  const third = await claim(a, 'client', { will: 'third' })
+  onWanted = async (session) => {
+    await a.plane.sessions.leaves(session)
+    await new Promise((resolve) => setTimeout(resolve, 120))
+    await a.plane.sessions.farewell(session, true, 0)
+    await a.plane.sessions.release(session)
+  }
+  const fourth = await claim(b, 'client')
+  expect([third.isWanted, third.isTaken, fourth.present, fourth.sid === third.sid]).toEqual([true, false, false, false])
+})
+
 test('a return waits for nothing but its own will, which comes before what it publishes', async () => {
   await using redis = await startRedis()
   using admin = openClient(redis)

@@ -1,26 +1,37 @@
-// With Redis some milliseconds away: a DISCONNECT makes the will void before the publishes that stand before it are stored, and the
-// later CONNECT of a Client Identifier wins, at one node.
+// With Redis some milliseconds away: what a client sent before its DISCONNECT, and the DISCONNECT itself, count for a CONNECT at another
+// node right behind it; and the later CONNECT of a Client Identifier wins, at one node.
 import { expect, test } from 'vitest'
 import { startCluster } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'
 import { startSlowLink } from '../support/slow-link.ts'
 import { WireClient } from '../support/wire.ts'
 
-const will = { clean: false, properties: { sessionExpiryInterval: 60 }, will: { topic: 'will', payload: Buffer.from('will'), qos: 1, retain: false } } as const
+const will = {
+  clean: false, properties: { sessionExpiryInterval: 60 }, will: { topic: 'will', payload: Buffer.from('will'), qos: 1, retain: false },
+} as const
 
-test('PUBLISH and DISCONNECT in one write, CONNECT at another node when the node has closed: the old will is not published', async () => {
+test('PUBLISH, SUBSCRIBE and DISCONNECT in one write, CONNECT at another node at once: no will, and subscribed', async () => {
   await using redis = await startRedis()
   await using link = await startSlowLink(redis.port, 4)
   await using cluster = await startCluster({ nodes: 2, argv: ['--redis', link.url], redis })
   const watcher = await cluster.node(0).connect('watcher')
   await watcher.subscribe('will')
-  for (let round = 1; round <= 25; round++) {
-    const client = await WireClient.connect(cluster.node(0).url, 'moves', will)
-    client.send({ cmd: 'publish', topic: 'x', payload: '', qos: 1, messageId: round, retain: false, dup: false }, { cmd: 'disconnect', reasonCode: 0 })
-    await client.closed // sooner, it is a race of two connections to Redis which of the two is heard first
-    const again = await WireClient.connect(cluster.node(1).url, 'moves', will)
-    again.send({ cmd: 'disconnect', reasonCode: 0 })
-    await again.closed
+  for (let round = 1; round <= 15; round++) {
+    const client = await WireClient.connect(cluster.node(0).url, 'moves', { ...will, clean: true })
+    client.send(
+      { cmd: 'publish', topic: 'x', payload: '', qos: 1, messageId: round, retain: false, dup: false },
+      { cmd: 'subscribe', messageId: 2, subscriptions: [{ topic: 'subscribed', qos: 1, nl: false, rap: false, rh: 0 }] },
+      { cmd: 'disconnect', reasonCode: 0 },
+    )
+    const again = await WireClient.connect(cluster.node(1).url, 'moves', { clean: false, properties: will.properties })
+    expect(again.connack.sessionPresent).toBe(true)
+    again.send({ cmd: 'publish', topic: 'subscribed', payload: '', qos: 0, retain: false, dup: false })
+    await again.next('publish')
+    again.send({ cmd: 'disconnect', reasonCode: 0, properties: { sessionExpiryInterval: 0 } })
+    const third = await WireClient.connect(cluster.node(0).url, 'moves', will)
+    expect(third.connack.sessionPresent).toBe(false)
+    third.send({ cmd: 'disconnect', reasonCode: 0 })
+    await third.closed
   }
   await watcher.settle()
   expect(watcher.takeAll()).toEqual([])

@@ -1,6 +1,5 @@
 // The will of a client that says good-bye at one node and connects at another at once, with Redis 4 ms away, as issue 12 (A4) has it:
-// fifty rounds, none of which may publish the old will. It is NOT mended for certain: which of two connections to Redis is heard
-// first decides, and about 1 round in 25 lost on a busy machine. test/cluster/void-will.test.ts waits for the close, which is certain.
+// fifty rounds, none of which may publish the old will.
 import { expect, test } from 'vitest'
 import { startCluster } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'

@@ -26,6 +26,7 @@ function randomMessage(random: Random): Message {
 function randomChange(random: Random): Change {
   return random.pick<Change>([
     { type: 'route', filter: text(random, 20), kind: random.below(256) }, { type: 'joined' }, { type: 'anew' }, { type: 'gone', nodeId: text(random, 20) },
+    { type: 'taken', sid: 'a-Z_9', owner: text(random, 20) }, { type: 'wanted', sid: 'a-Z_9', owner: text(random, 20) },
     { type: 'lost' }, { type: 'retained', topic: text(random, 20), present: true }, { type: 'retained', topic: text(random, 20), present: false },
   ])
 }
