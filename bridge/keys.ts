@@ -1,5 +1,6 @@
 // Every key in Redis, built here and nowhere else. All stand under one prefix, so that one ACL rule fits; each carries a
 // hash tag, and no script touches two tags, so that the same code runs on Redis Cluster. Client text never stands in a key.
+import { randomFillSync } from 'node:crypto'
 
 /** The keys by noun: type, owner and meaning; the table in bridge/README.md is checked against it. */
 export const keyTable = {
@@ -80,6 +81,19 @@ export function typeOfKey(key: string): string | undefined {
 
 /** Where a damaged key is put. */
 export const asideOf = (key: string): string => key.replace(/\}:(?=[a-z]+)/, '}:damaged:')
+
+/** Random bytes for many sids at once: asking for nine of them costs as much as for thousands. */
+const random = Buffer.alloc(9 * 512)
+let randomAt = random.length
+
+/** A sid that was never used before. */
+export function freshSid(partition: number): string {
+  if (randomAt === random.length) {
+    randomFillSync(random)
+    randomAt = 0
+  }
+  return partition.toString(16) + random.toString('base64url', randomAt, randomAt += 9)
+}
 
 /** Whether a text may be the sid of a session in a partition: what stands in Redis may be damaged. */
 export const isSid = (text: string, partition: number): boolean => /^[0-9a-f][\w-]+$/.test(text) && partitionOf(text) === partition

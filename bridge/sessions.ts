@@ -2,15 +2,14 @@
 // hash of its Client Identifier, so that every transition is one script. State: {s<n>}:*; here the sessions whose clients
 // are connected to this node. Invariants: every write of an owner names the owner (node id and epoch) and is refused once
 // there is another (P6); a sid is never used again, so what was matched for an old session cannot reach a new one.
-import { randomFillSync } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { nameDamage } from './damage.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, toBridgeError } from './errors.ts'
-import { isSid, partitionOf, partitions, shardOf, type Keys } from './keys.ts'
-import { expiryFrom, type Message } from './message.ts'
 import { Handovers } from './handover.ts'
+import { freshSid, isSid, partitionOf, partitions, shardOf, type Keys } from './keys.ts'
+import { expiryFrom, type Message } from './message.ts'
 import type { DataPlaneOptions } from './options.ts'
 import { OwedReplays } from './owed-replays.ts'
 import { retrying, type Redis } from './redis.ts'
@@ -52,18 +51,6 @@ type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], B
 /** Entries of {s<n>}:due looked at at once, and how often in a sweep of a partition. */
 const sweepMax = 100
 const passesMax = 20
-
-/** Random bytes for many sids at once: asking for nine of them costs as much as for thousands. */
-const random = Buffer.alloc(9 * 512)
-let randomAt = random.length
-
-function freshSid(partition: number): string {
-  if (randomAt === random.length) {
-    randomFillSync(random)
-    randomAt = 0
-  }
-  return partition.toString(16) + random.toString('base64url', randomAt, randomAt += 9)
-}
 
 /** Most sessions that come have nothing: what they share must not be written to. */
 const noSubscriptions = new Map<string, StoredSubscription>()
