@@ -15,29 +15,10 @@ import { OwedReplays } from './owed-replays.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { InFlightEntry, Session, SessionRequest } from './session.ts'
+import type { SessionEvents } from './session-events.ts'
 import { decodeInFlight, decodeIncoming, decodeSubscriptions, numberOf, pairs } from './stored.ts'
 import { encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
 import { together } from './together.ts'
-
-export interface SessionEvents {
-  append(changes: readonly Change[]): Promise<void>
-  /** A will is to be published; resolves when it is stored. `n` tells a second publishing of the same will. */
-  publishWill(message: Message): Promise<void>
-  /** A Retained Message is due to expire. */
-  expireRetained(topic: string): Promise<void>
-  /** A write of ours was refused: whether the session is ours after all, because Redis lost its data and we wrote it down again. */
-  stillOwned(session: Session): Promise<boolean>
-  /** A claim found no place of ours: Redis lost its data, or we were declared dead (then it throws). */
-  onFenced(): Promise<void>
-  /** Ends a connection whose session is owned by somebody else by now. */
-  onMoved(session: Session): void
-  /** Ends a connection in order, whose session another node asks for. */
-  onWanted(session: Session): void
-  /** It was written down again, and there may be something in its queue. */
-  onWritten(session: Session): void
-  /** Sessions that ended without anybody knowing what they had subscribed to: no table may have anything of them. */
-  onVanished(sids: ReadonlySet<string>): Promise<void>
-}
 
 const sweepMs = 1_000
 const willHoldMs = 10_000

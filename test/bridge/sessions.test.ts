@@ -107,8 +107,8 @@ test('an owner on another node is asked first: who gives the session up, in its 
   await b.plane.sessions.release(second)
   // It says that it takes a moment, which is longer than an answer is waited for; its client had said good-bye, and wanted no session.
   const third = await claim(a, 'client', { will: 'third' })
+  await a.plane.sessions.leaves(third)
   onWanted = async (session) => {
-    await a.plane.sessions.leaves(session)
     await new Promise((resolve) => setTimeout(resolve, 120))
     await a.plane.sessions.farewell(session, true, 0)
     await a.plane.sessions.release(session)
