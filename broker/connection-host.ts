@@ -46,7 +46,7 @@ export interface ConnectionHost<Connection> {
   /** It has a session that is owed replays: they go on. */
   goOn(connection: Connection, replays: OwedReplays): void
   /** Its CONNACK is written and accepts it. */
-  onClient(): void
+  onClient(connection: Connection): void
   /** The client said good-bye: its will is void, or its session is to live so long (s; -1: for ever). */
   farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void
   /** The connection is over: its session is nobody's. */

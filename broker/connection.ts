@@ -23,8 +23,8 @@ import { Room } from './delivery/room.ts'
 import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type WindowHost } from './delivery/window.ts'
 import { limits } from './limits.ts'
-import { ReasonCode } from './reason-codes.ts'
-import { isReserved, PacketType, type Will } from './wire/control-packets.ts'
+import { hex, ReasonCode } from './reason-codes.ts'
+import { isReserved, PacketType, readDisconnect, type Will } from './wire/control-packets.ts'
 import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
 import { publishFrame, refusingConnack } from './wire/publish.ts'
@@ -79,6 +79,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #known: Incoming | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
+  /** Why it ended, for the log: what came first. */
+  endReason = ''
   /** Settles when its session is released. */
   #released: Promise<void> | undefined
   /** Who ends it: nobody in words, we (`written`) or the client (`said`). */
@@ -121,8 +123,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   endForRoom(): void {
     this.#host.refused('client-bytes')
-    if (this.connackWritten) this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
-    else this.destroy()
+    if (this.connackWritten) this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded }); else this.destroy()
   }
 
   /** The reader waits: for its publishes, or for CONNACK, for which the client need not wait. */
@@ -162,7 +163,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   connected(): void {
     this.#connected = true
-    this.#host.onClient()
+    this.#host.onClient(this)
     this.#mqtt5 = this.client.version === 5
     const receiveMaximum = Math.min(this.client.receiveMaximum, limits.inFlightMax)
     this.#window = new Window(receiveMaximum, this)
@@ -246,6 +247,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #disconnect(frame: Buffer): void {
     this.#reader.close()
     this.#goodbye?.take(frame)
+    this.endReason ||= `DISCONNECT ${hex(readDisconnect(frame, this.client.version).reasonCode)}`
     if (this.#requests === undefined) this.#leave(); else this.#request(PacketType.disconnect, frame)
   }
 
@@ -259,6 +261,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
   takenOver(): void {
     if (this.#closed) return
+    this.endReason ||= 'taken over by another connection of its Client Identifier'
     if (this.connackWritten && this.client.version === 5) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
     if (this.connackWritten) this.toldWhy(); else this.#end()
     this.client.close()
@@ -274,7 +277,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** The last packet for the client is written [MQTT-3.14.4-1]: a DISCONNECT, or a CONNACK that refuses it. */
-  toldWhy(): void { this.#end(); this.#farewell = 'written' }
+  toldWhy(reason = ''): void { this.#end(); this.#farewell = 'written'; this.endReason ||= reason }
 
   /** A valid CONNECT is refused. */
   refuse(reasonCode: number): void {
@@ -285,7 +288,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #sayRefused(reasonCode: number): void {
     const refusal = refusingConnack(this.#reader.level, reasonCode)
     if (refusal !== undefined) this.outbox.push(refusal)
-    if (refusal !== undefined) this.toldWhy()
+    if (refusal !== undefined) this.toldWhy(`refused with ${hex(reasonCode)}`)
   }
 
   /** Closes the connection. A client that was told why gets a moment for reading it. */

@@ -20,8 +20,10 @@ export interface DispatchEvents {
   onPublish(qos: number): void
   onDrop(cause: DropCause, qos: number): void
   onRefusal(cause: RefusalCause): void
-  onClient(): void
-  onClientError(clientId: string | undefined, error: Error): void
+  onClient(connection: Connection): void
+  onClientError(connection: Connection, error: Error): void
+  /** Nothing of it is left. */
+  onEnd(connection: Connection): void
   onError(error: Error): void
   onFenced(): void
 }
@@ -245,12 +247,16 @@ export class Dispatch implements EngineHost, Receiver {
     return this.#plane.isWanted(topic)
   }
 
-  onClient(): void {
-    this.#events.onClient()
+  onClient(connection: Connection): void {
+    this.#events.onClient(connection)
   }
 
-  onClientError(clientId: string | undefined, error: Error): void {
-    this.#events.onClientError(clientId, error)
+  onClientError(connection: Connection, error: Error): void {
+    this.#events.onClientError(connection, error)
+  }
+
+  onEnd(connection: Connection): void {
+    this.#events.onEnd(connection)
   }
 
   onError(error: Error): void {

@@ -17,7 +17,7 @@ import type { ConnectionHost } from './connection-host.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
 import type { FilterRefusal } from './delivery/subscription-bounds.ts'
 import { limits } from './limits.ts'
-import { ReasonCode } from './reason-codes.ts'
+import { hex, ReasonCode } from './reason-codes.ts'
 import { isTold } from './system-topics.ts'
 import { isReserved, PacketType } from './wire/control-packets.ts'
 import { messageOf } from './wire/publish.ts'
@@ -42,13 +42,16 @@ export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' 
   replay(connection: Connection, filter: string): void
   /** Whether anybody in the cluster subscribed to what `topic` matches. */
   isWanted(topic: string): boolean
-  onClientError(clientId: string | undefined, error: Error): void
+  onClientError(connection: Connection, error: Error): void
+  /** Nothing of it is left. */
+  onEnd(connection: Connection): void
   onError(error: Error): void
 }
 
 /** The message of a packet as Aedes and its persistences hold it. */
 export const messageOfPacket = (packet: Omit<IPublishPacket, 'cmd'>): Message => messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 }))
 
+const stops = 'this node stops'
 const writeToStream = mqttPacket.writeToStream
 mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
   if (!((stream as unknown) instanceof AedesStream)) return writeToStream(packet, stream, options)
@@ -61,11 +64,11 @@ mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.Writabl
   const sent = connection.outbox.push(mqttPacket.generate(whole, options)) || connection.outbox.push(mqttPacket.generate(shortened(whole), options))
   if (!sent && packet.cmd === 'connack') connection.destroy() // it would wait for ever
   if (packet.cmd === 'suback' || packet.cmd === 'unsuback') connection.answered()
-  if (packet.cmd === 'disconnect') connection.toldWhy() // Aedes cuts the connection next
+  if (packet.cmd === 'disconnect') connection.toldWhy(`told to go with ${hex(packet.reasonCode ?? 0)}`) // Aedes cuts the connection next
   if (packet.cmd !== 'connack') return true
   connection.connackWritten = true
   const refused = (packet.reasonCode ?? packet.returnCode) !== 0
-  if (refused) connection.toldWhy()
+  if (refused) connection.toldWhy(`refused with ${hex(packet.reasonCode ?? packet.returnCode ?? 0)}`)
   return refused // false: Aedes waits, see `accepted`
 }, { cacheNumbers: writeToStream.cacheNumbers })
 
@@ -179,7 +182,7 @@ export class Engine {
     // Wills and expiries are the session's (bridge/sessions.ts).
     this.#aedes.publishWill = this.#aedes.scheduleWill = this.#aedes.scheduleSessionExpiry = () => undefined
     this.#aedes.publish = (packet, client, done) => this.#publish(packet, typeof client === 'function' ? client : done)
-    for (const event of ['clientError', 'connectionError']) this.#aedes.on(event, (client: AedesClient | null, error: Error) => host.onClientError(client?.id ?? undefined, error))
+    for (const event of ['clientError', 'connectionError']) this.#aedes.on(event, ({ conn }: AedesClient, error: Error) => this.#failed(conn.connection, error))
     this.#aedes.on('error', (error: Error) => host.onError(error))
     this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) => this.#subscribed(subscriptions, client))
     this.#excusing = setInterval(() => this.#look(config.drainTimeoutMs), Math.min(500, config.drainTimeoutMs / 2))
@@ -233,6 +236,7 @@ export class Engine {
     const [oldest] = this.#connecting
     this.#connecting.delete(oldest!)
     this.#host.refused('connecting')
+    oldest!.endReason = 'more connections without CONNECT than there may be (connectingMax)'
     oldest!.destroy()
   }
 
@@ -254,12 +258,18 @@ export class Engine {
     }
   }
 
+  #failed(connection: Connection, error: Error): void {
+    connection.endReason ||= error.message
+    this.#host.onClientError(connection, error)
+  }
+
   #over(connection: Connection): void {
     if (!this.#open.delete(connection)) return
     this.#connecting.delete(connection)
     connection.client.close()
     connection.closed()
     void this.#unsubscribe(connection)
+    this.#host.onEnd(connection)
     if (this.#open.size === 0) this.#whenEmpty?.()
     if (this.#latest.get(connection.clientId) === connection) this.#latest.delete(connection.clientId)
   }
@@ -324,13 +334,13 @@ export class Engine {
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
       goOn: (connection, replays) => this.#host.goOn(connection, replays),
-      onClient: () => this.#host.onClient(),
+      onClient: (connection) => this.#host.onClient(connection),
       farewell: (connection, voidsWill, expirySeconds) => this.#host.farewell(connection, voidsWill, expirySeconds),
       released: (connection) => this.#host.released(connection),
-      broken: (connection, error) => this.#host.onClientError(connection.clientId, error),
+      broken: (connection, error) => this.#failed(connection, error),
       over: (connection) => this.#over(connection),
       violated: (connection, violation) => {
-        this.#host.onClientError(connection.clientId, violation)
+        this.#failed(connection, violation)
         if (violation.bound !== undefined) this.#host.refused(violation.bound)
         connection.client.disconnect({ reasonCode: violation.reasonCode })
       },
@@ -459,6 +469,7 @@ export class Engine {
   /** Tells every client to go (MQTT 5: DISCONNECT 0x8B), a bounded number per 10 ms; resolves when all were told. */
   async disconnectAll(reasonCode: number = ReasonCode.serverShuttingDown): Promise<void> {
     const clients = Object.values(this.#aedes.clients)
+    for (const { conn } of clients) conn.connection.endReason ||= stops
     for (let i = 0; i < clients.length; i += limits.disconnectsPerTurn) {
       for (const client of clients.slice(i, i + limits.disconnectsPerTurn)) client.disconnect({ reasonCode })
       await new Promise((resolve) => setTimeout(resolve, 10))
@@ -466,8 +477,11 @@ export class Engine {
   }
 
   /** Cuts every connection at once, without a word: this boot was declared dead, and nothing of it may be acknowledged. */
-  cutAll(): void {
-    for (const connection of this.#open) connection.destroy()
+  cutAll(reason = 'this node was declared dead'): void {
+    for (const connection of this.#open) {
+      connection.endReason ||= reason
+      connection.destroy()
+    }
   }
 
   /** Closes Aedes itself and every connection; who was told why gets to read it. */
@@ -478,7 +492,7 @@ export class Engine {
   async #close(): Promise<void> {
     clearInterval(this.#excusing)
     await new Promise<void>((resolve) => this.#aedes.close(resolve))
-    for (const connection of this.#open) connection.destroy()
+    this.cutAll(stops)
     if (this.#open.size > 0) await new Promise<void>((resolve) => { this.#whenEmpty = resolve })
   }
 }

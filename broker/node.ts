@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { operatorErrorOf } from './bridge-errors.ts'
+import { clientEvents } from './client-events.ts'
 import { atSource, bridgeOptionsOf, type Config } from './config.ts'
 import { Dispatch } from './dispatch.ts'
 import { adminEvents, doorEvents, sayLowLimit } from './door-events.ts'
@@ -132,11 +133,7 @@ export class Node {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
       onRefusal: (cause) => this.metrics.refused.inc({ cause }),
-      onClient: () => this.metrics.connects.inc(),
-      onClientError: (clientId, error) => {
-        this.metrics.clientErrors.inc()
-        this.#log.onceAMinute('info', error.message, clientId ?? '', { clientId, reason: error.message }, 'connection ended by an error')
-      },
+      ...clientEvents(this.#log, this.metrics),
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),
     })
@@ -195,7 +192,7 @@ export class Node {
     const events = doorEvents(this.#log, this.metrics, places)
     const onConnection: OnConnection = (connection, connectWithinMs, request) => this.#accept(connection, connectWithinMs, request)
     for (const address of this.config.listen) this.#listeners.push(await listen(address, { config: this.config, places, events, onConnection }))
-    this.#log.info({ listen: this.endpoints, admin: this.#admin?.url }, 'serving')
+    this.#log.info({ listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes }, 'serving')
     sayLowLimit(this.#log, places)
     this.#serve()
   }

@@ -44,7 +44,8 @@ export function observe(name: string, log: Log, metrics: Metrics): () => void {
   hear<{ code: string }>('redisError', ({ code }) => metrics.redisErrors.inc({ code }))
   hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.info({ nodeId }, 'a node joined'))
   hear<{ nodeId: string; by: string }>('nodeLeft', ({ nodeId, by }) => {
-    if (nameOf(by) === nameOf(nodeId)) log.info({ nodeId }, 'a node left')
+    if (by === nodeId) log.info({ nodeId }, 'a node left')
+    else if (nameOf(by) === nameOf(nodeId)) log.warn({ nodeId, by }, 'a node had ended without leaving: its next boot says so')
     else log.warn({ nodeId, by }, 'a node was declared dead: its lease was over')
   })
   hear<{ nodeId: string }>('amnesia', ({ nodeId }) => log.warn({ nodeId }, 'Redis lost data: registering again and writing down what is connected here'))

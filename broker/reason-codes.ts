@@ -20,3 +20,6 @@ export const ReasonCode = {
 } as const
 
 export type ReasonCode = (typeof ReasonCode)[keyof typeof ReasonCode]
+
+/** As the standard writes it: 0x8B. */
+export const hex = (reasonCode: number): string => `0x${reasonCode.toString(16).toUpperCase().padStart(2, '0')}`
