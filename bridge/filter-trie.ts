@@ -5,6 +5,7 @@
 // make of an array is charged to its topic (match-cache.ts), and goes with it.
 import { hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
+import { worked } from './turns.ts'
 
 interface Level<Entry> {
   readonly name: string
@@ -73,7 +74,6 @@ export class FilterTrie<Entry> {
     return this.#exact.size + this.#wildcardCount
   }
 
-  /** The levels on the way to a wildcard filter, the first one first; its last `#` belongs to the level before it. */
   /** Every entry. */
   *values(): Iterable<Entry> {
     yield* this.#exact.values()
@@ -86,6 +86,7 @@ export class FilterTrie<Entry> {
     }
   }
 
+  /** The levels on the way to a wildcard filter, the first one first; its last `#` belongs to the level before it. */
   #path(filter: string, make: boolean): { path: Level<Entry>[]; below: boolean } | undefined {
     const names = filter.split('/')
     const below = names.at(-1) === '#'
@@ -183,7 +184,9 @@ export class FilterTrie<Entry> {
     const names = topic.split('/')
     const stack: { level: Level<Entry>; at: number }[] = [{ level: this.#wildcards, at: 0 }]
     const hidden = topic.startsWith('$') // [MQTT-4.7.2-1]: not for filters that begin with a wildcard
+    let steps = 0
     for (let step = stack.pop(); step !== undefined; step = stack.pop()) {
+      steps++
       const { level, at } = step
       if (level.below !== undefined && !(hidden && at === 0)) found.push(level.below)
       if (at === names.length) {
@@ -196,6 +199,7 @@ export class FilterTrie<Entry> {
       const any = hidden && at === 0 ? undefined : nextOf(level, '+')
       if (any !== undefined) stack.push({ level: any, at: at + 1 })
     }
+    worked(steps)
     return found
   }
 

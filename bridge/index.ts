@@ -34,7 +34,7 @@ export { RouteKind } from './routing-table.ts'
 export { preflight } from './preflight.ts'
 export { ping } from './stock-redis.ts'
 export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis-address.ts'
-export { later, nextTurn, othersWait, Slice, turnIsOver } from './turns.ts'
+export { later, nextTurn, othersWait, Slice, turnIsOver, worked } from './turns.ts'
 export type { Waiting, WaitReport } from './waits.ts'
 export { filterBytes, filterMatches, hasWildcard, isValidFilter, isValidTopic } from './topic.ts'
 

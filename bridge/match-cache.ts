@@ -3,6 +3,7 @@
 // the same filters match: ten thousand subscribers of `f/#` are merged once, not once for each topic. State: this process.
 // Bound: the trie's `cachedCost`, and `sharedBytesMax`; beyond them what is oldest is forgotten. Correctness rests on neither.
 import type { FilterTrie } from './filter-trie.ts'
+import { worked } from './turns.ts'
 
 /** An entry of a trie; its version grows when what is made of it changes. */
 interface Versioned {
@@ -53,6 +54,7 @@ export class MatchCache<Entry extends Versioned, Value> {
     let made = place === undefined ? undefined : this.#shared.get(place)
     if (made?.version !== version) {
       const value = this.#make(entries)
+      worked(entries.length)
       made = { version, value, bytes: this.#bytesOf(value) }
     }
     const isShared = place !== undefined && made.bytes >= largeBytes

@@ -31,6 +31,15 @@ export function turnIsOver(): boolean {
 /** Of work in small pieces the clock is looked at once for so many: looking costs as much as a fiftieth of a message. */
 const strideMax = 8
 const smallMs = 0.1
+/** A piece of so many steps is not small: the clock is looked at behind it. */
+const largeSteps = 100
+
+let steps = 0
+
+/** Told by whoever does work of which nobody knows beforehand how much it is: so many steps of about a microsecond. */
+export function worked(count: number): void {
+  steps += count
+}
 
 /** One piece of work: `isOver` when it has had its time in this turn; asked between any two parts of it. */
 export class Slice {
@@ -38,9 +47,11 @@ export class Slice {
   #looked = this.#began
   #stride = 1
   #left = 1
+  #steps = steps
 
   get isOver(): boolean {
-    if (--this.#left > 0) return false
+    if (--this.#left > 0 && steps - this.#steps < largeSteps) return false
+    this.#steps = steps
     const now = performance.now()
     this.#stride = now - this.#looked > smallMs ? 1 : Math.min(this.#stride * 2, strideMax)
     this.#left = this.#stride

@@ -1,7 +1,7 @@
 // Between the data plane and the connections: what a connection publishes goes out through the data plane, what the data
 // plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
 // State: the subscriptions and sessions of this node's connections; gone with it.
-import { BridgeError, diagnostics, Moment, RouteKind, SessionOption, type DataPlane, type Message, type OwedReplay, type OwedReplays, type Receiver, type Session, type SessionHolder, type SessionRequest, type Stamps } from '../bridge/index.ts'
+import { BridgeError, diagnostics, Moment, RouteKind, SessionOption, type DataPlane, type Message, type OwedReplay, type OwedReplays, type Receiver, type Session, type SessionHolder, type SessionRequest, worked, type Stamps } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { Config } from './config.ts'
 import type { Asked, DropCause } from './connection-host.ts'
@@ -268,6 +268,7 @@ export class Dispatch implements EngineHost, Receiver {
   deliver(message: Message): void {
     const { topic, stamp } = message
     const matches = this.#table.match(topic)
+    worked(matches.length)
     for (let i = 0; i < matches.length; i++) {
       const match = matches[i]!
       const { subscriber } = match

@@ -1,13 +1,17 @@
 // What one connection is to be sent: collected during a turn of the event loop and written once. Small frames are copied
-// into one buffer, so that nothing here pins the chunk or reply that a payload came in; big ones are copied too when they
-// must wait for the socket. State: this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds
-// QoS ≥ 1 back until `onDrain`.
+// into one buffer, so that nothing here pins the chunk or reply that a payload came in. A large payload is copied once for all who
+// get it: a megabyte for three thousand subscribers is a megabyte. State: this connection. Bound: `highBytes`; above it QoS 0 is
+// refused and the caller holds QoS ≥ 1 back until `onDrain`.
 import type { Duplex } from 'node:stream'
 import { secondsLeft, Slice } from '../../bridge/index.ts'
 import { writeAcknowledgement, type Frame } from '../wire/publish.ts'
 
 const initialBytes = 1_024
 const flushBytes = 65_536
+/** From so many bytes on a payload is not copied for each connection. */
+const sharedBytes = 32_768
+/** Of large writes the clock is looked at once for so many bytes. */
+const lookBytes = 256 * 1024
 
 export interface OutboxLimits {
   /** Above so many bytes waiting the connection counts as slow. */
@@ -27,22 +31,33 @@ interface Handle {
   readonly _parent?: Handle | null
 }
 
+const noPieces: readonly Buffer[] = []
+
 /** The outboxes with something to write in this turn. */
 let scheduled: Outbox[] = []
 
-/** One message to ten thousand subscribers is ten thousand writes: as many as a slice has time for, the rest in the next turn. */
+/**
+ * One message to ten thousand subscribers is ten thousand writes: as many as a slice has time for, the rest in the next turn. Who gets
+ * little does not wait for hundreds of megabytes that go to others.
+ */
 function flushAll(): void {
   const outboxes = scheduled
   scheduled = []
-  flushSome(outboxes, 0)
+  const large = outboxes.filter(({ hasLarge }) => hasLarge)
+  if (large.length === 0) return flushSome(outboxes, 0)
+  flushSome(outboxes.filter(({ hasLarge }) => !hasLarge), 0)
+  flushSome(large, 0)
 }
 
 /** An outbox that waits for its turn takes more meanwhile, and writes it in order. */
 function flushSome(outboxes: readonly Outbox[], from: number): void {
   const slice = new Slice()
+  let bytes = 0
   for (let i = from; i < outboxes.length; i++) {
-    outboxes[i]!.turn()
-    if ((i & 63) === 63 && slice.isOver) return void setImmediate(flushSome, outboxes, i + 1)
+    bytes += outboxes[i]!.turn()
+    if ((i & 63) !== 63 && bytes < lookBytes) continue
+    if (slice.isOver) return void setImmediate(flushSome, outboxes, i + 1)
+    bytes = 0
   }
 }
 
@@ -52,6 +67,9 @@ export class Outbox {
   readonly #host: OutboxHost
   #buffer: Buffer | undefined
   #used = 0
+  /** What comes before the buffer: large payloads, and what came before each. */
+  #pieces: Buffer[] | undefined
+  #piecesBytes = 0
   #scheduled = false
   #slow = false
   /** Listens on the stream while it is slow. */
@@ -75,7 +93,11 @@ export class Outbox {
 
   /** Bytes waiting: here and in the stream. */
   get bytes(): number {
-    return this.#used + this.#stream.writableLength
+    return this.#used + this.#piecesBytes + this.#stream.writableLength
+  }
+
+  get hasLarge(): boolean {
+    return this.#pieces !== undefined
   }
 
   /** Above `highBytes`, until drained. */
@@ -112,9 +134,12 @@ export class Outbox {
   }
 
   /** Takes a PUBLISH; a QoS ≥ 1 one under its Packet Identifier. */
-  pushPublish({ head, properties, payload, length, expiresAt, expiryOffset }: Frame, messageId = 0, dup = false): void {
+  pushPublish(frame: Frame, messageId = 0, dup = false): void {
     if (this.#closed) return
-    this.#room(length)
+    const isShared = frame.payload.length >= sharedBytes
+    if (isShared) frame.own()
+    const { head, properties, payload, length, expiresAt, expiryOffset } = frame
+    this.#room(isShared ? length - payload.length : length)
     const buffer = this.#buffer!
     const start = this.#used
     buffer.set(head, start)
@@ -128,8 +153,16 @@ export class Outbox {
     // It may have waited since it was encoded: less is left than stands there, never more.
     if (expiresAt !== 0) buffer.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at + expiryOffset)
     at += properties.length
-    buffer.set(payload, at)
-    this.#used = at + payload.length
+    if (!isShared) buffer.set(payload, at)
+    this.#used = isShared ? at : at + payload.length
+    if (isShared) this.#share(payload)
+  }
+
+  #share(payload: Buffer): void {
+    (this.#pieces ??= []).push(this.#buffer!.subarray(0, this.#used), payload)
+    this.#piecesBytes += this.#used + payload.length
+    this.#used = 0
+    this.#buffer = undefined
   }
 
   #room(bytes: number): void {
@@ -145,23 +178,29 @@ export class Outbox {
     if (scheduled.push(this) === 1) setImmediate(flushAll)
   }
 
-  /** The turn is over. */
-  turn(): void {
+  /** The turn is over. @returns how many bytes it had */
+  turn(): number {
     this.#scheduled = false
+    const bytes = this.#used + this.#piecesBytes
     this.flush()
+    return bytes
   }
 
-  /** Hands everything to the stream in one write. */
+  /** Hands everything to the stream, in one write where it is one piece. */
   flush(): void {
-    const buffer = this.#buffer
-    if (this.#used === 0 || buffer === undefined || this.#closed) return
-    const bytes = buffer.subarray(0, this.#used)
-    this.#used = 0
+    const [buffer, pieces] = [this.#buffer, this.#pieces ?? noPieces]
+    const bytes = this.#used + this.#piecesBytes
+    if (bytes === 0 || this.#closed) return
+    const last = this.#used === 0 ? undefined : buffer!.subarray(0, this.#used)
+    this.#used = this.#piecesBytes = 0
     // The stream may keep it: the next turn gets a new one. What the stream cannot send at once it holds as it is.
-    this.#buffer = undefined
+    this.#buffer = this.#pieces = undefined
     if (this.#stream.destroyed || !this.#stream.writable) return
-    this.#handed += bytes.length
-    this.#stream.write(bytes)
+    this.#handed += bytes
+    if (pieces.length > 0) this.#stream.cork()
+    for (const piece of pieces) this.#stream.write(piece)
+    if (last !== undefined) this.#stream.write(last)
+    if (pieces.length > 0) this.#stream.uncork()
   }
 
   /**
@@ -185,7 +224,7 @@ export class Outbox {
   close(): void {
     this.flush()
     this.#closed = true
-    this.#buffer = undefined
+    this.#buffer = this.#pieces = undefined
     if (this.#drained !== undefined) this.#stream.off('drain', this.#drained)
   }
 }

@@ -93,7 +93,9 @@ export function checkConnect(bytes: Buffer, body: number, end: number, limits: N
   if (at + 2 <= end && bytes.readUInt16BE(at) > limits.clientIdBytesMax) {
     throw new ProtocolViolation(ReasonCode.clientIdentifierNotValid, `a Client Identifier of ${bytes.readUInt16BE(at)} bytes`, 'client-id') // [MQTT-3.1.3-8]
   }
-  at = skipString(bytes, at, end)
+  const idEnd = skipString(bytes, at, end)
+  if (level === 3 && idEnd === at + 2) throw new ProtocolViolation(ReasonCode.clientIdentifierNotValid, 'an empty Client Identifier of MQTT 3.1') // one that is assigned came with 3.1.1
+  at = idEnd
   let will: Will | undefined
   if (hasWill) ({ will, at } = willAt(bytes, at, end, level, willQos as 0 | 1 | 2, (flags & 0x20) !== 0, limits))
   if ((flags & 0x80) !== 0) at = skipString(bytes, at, end)

@@ -53,6 +53,10 @@ describe('MQTT 3.1', () => {
     await client.closed
   })
 
+  test.each([0, 2])('an empty Client Identifier is refused with 2, flags %i: only 3.1.1 has one assigned', async (flags) => {
+    expect(await answer(connect('', flags))).toBe('20020002')
+  })
+
   test("CONNACK's first byte is reserved, also of a session that is resumed", async () => {
     const first = await connected('reserved', 0)
     first.socket.destroy()

@@ -141,6 +141,7 @@ class Sink extends Duplex {
   override _read(): void { /* nothing comes */ }
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
     this.writes.push(chunk)
+    this.emit('wrote')
     if (this.stuck) this.#stuck = done
     else done()
   }
@@ -201,6 +202,27 @@ describe('outbox', () => {
     }
     expect(Buffer.concat(sink.writes).equals(Buffer.concat(all))).toBe(true)
     expect(sink.writes.length).toBeLessThanOrEqual(turns)
+  })
+
+  test('a large payload is one piece for all who get it, in order with what is small, and who gets only small things goes first', async () => {
+    const sinks = [new Sink(), new Sink(), new Sink()]
+    const [first, second, third] = sinks.map((sink) => new Outbox(sink, limits, { onDrain: () => undefined })) as [Outbox, Outbox, Outbox]
+    const large = frameOf(Buffer.alloc(100_000, 0xaa), 1)
+    const writes: Sink[] = []
+    for (const sink of sinks) sink.on('wrote', () => writes.push(sink))
+    for (const outbox of [first, second]) {
+      outbox.push(Buffer.from('one'))
+      outbox.pushPublish(large, 7)
+      outbox.push(Buffer.from('two'))
+    }
+    expect(first.bytes).toBe(3 + large.length + 3)
+    third.push(Buffer.from('small'))
+    await nextTurn()
+    await nextTurn()
+    expect(writes[0]).toBe(sinks[2])
+    const [a, b] = sinks.map((sink) => sink.writes.find(({ length }) => length === 100_000)!) as [Buffer, Buffer]
+    expect(a.buffer).toBe(b.buffer)
+    for (const sink of sinks.slice(0, 2)) expect(Buffer.concat(sink.writes).toString('latin1')).toMatch(/^one2.{3}\0\x01t\0\x07\xaa{100000}two$/s)
   })
 
   test('a turn that brings more than 64 KiB is written in several parts, and one big packet whole', async () => {
