@@ -13,6 +13,8 @@ export interface InFlightEntry {
 }
 
 export interface SessionRequest {
+  /** When its CONNECT came, by performance.now(); undefined: now. */
+  readonly cameAt?: number
   readonly clientId: string
   readonly cleanStart: boolean
   /** Seconds; -1: never; 0: it ends with the connection. */

@@ -58,6 +58,8 @@ export class Sessions {
   readonly #handovers: Handovers
   #sweeping: NodeJS.Timeout | undefined
   #claims = 0
+  /** When the last CONNECT came, µs of cluster time: of two at this node the later one has the later time, whatever becomes of the estimate. */
+  #cameLast = 0
 
   constructor(redis: Redis, keys: Keys, nodeId: () => string, { leaseMs, sessionsMax }: Pick<DataPlaneOptions, 'leaseMs' | 'sessionsMax'>, clock: Clock, events: SessionEvents) {
     this.#redis = redis
@@ -96,8 +98,8 @@ export class Sessions {
    * Makes this node the owner of the client's session. When it resolves no earlier connection of the client can touch the
    * session, and nothing that one hands in from now on is acknowledged: the takeover stands in the journal, which every
    * PUBLISH of QoS ≥ 1 catches up with before it is acknowledged.
-   * Of two claims the one that reached Redis later has the session, however often the other had to ask again: Redis says with
-   * STALE when it was first asked, by its own clock. An owner on another node is asked for it first (handover.ts).
+   * Of two claims the one whose CONNECT came later has the session, on whatever node and however often either has to ask again: by Redis'
+   * clock, which each node knows to about half a round trip (clock.ts). Redis says with STALE when that was. An owner on another node is asked for it first (handover.ts).
    * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown out there
    * @param givenUp settles when nobody waits for it any more
    * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED when it has left, ERR_BRIDGE_MOVED
@@ -111,6 +113,8 @@ export class Sessions {
     let known = '' // most clients are new; of another the refusal tells the session
     let whenFull = false // a client that has a session comes to take what fills Redis; a new session waits for room, until the deadline of CONNECT
     let asked = ''
+    const cameAt = request.cameAt ?? performance.now()
+    const came = this.#cameLast = Math.max(this.#cameLast + 1, Math.round(this.#clock.toCluster(cameAt) * 1_000))
     this.#claiming.add(claim)
     const handover = this.#handovers.begin()
     let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
@@ -124,7 +128,7 @@ export class Sessions {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
             request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim, this.#sessionsMax,
-            asked, abandoned() ? '1' : '0', handover.isPatient ? '1' : '0',
+            asked, abandoned() ? '1' : '0', handover.isPatient ? '1' : '0', came, Math.round((performance.now() - cameAt) * 1_000),
           ], whenFull) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, claim, known, reply, before, handover.wills)

@@ -67,7 +67,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #retaining = 0
   #held = false
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
-  #behind = false
+  isBehind = false
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
   /** Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent behind SUBACK. */
@@ -77,6 +77,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #room: Room | undefined
   /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
   #known: Incoming | undefined
+  /** When its CONNECT came. */
+  cameAt = 0
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
   /** Why it ended, for the log: what came first. */
@@ -102,6 +104,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   feed(chunk: Buffer): void {
+    if (this.#reader.level === 0) this.cameAt = performance.now()
     this.#reader.feed(chunk)
     if (this.#waits) this.#readAhead(chunk)
     else if (this.outbox.bytes > this.#waitingBytesMax) this.#checkWaiting() // it may write far more than it reads
@@ -189,7 +192,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   /** From the socket, unless enough waits to be read. */
   #readOn(): void {
-    if (this.#behind || this.#host.holdings.isWaiting(this)) return
+    if (this.isBehind || this.#host.holdings.isWaiting(this)) return
     if (!this.#waits || this.#reader.heldBytes <= limits.publishingBytesMax) this.stream.resume()
   }
 
@@ -218,9 +221,6 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   /** Its end has come: what is left of it is done, and its session released, soon. */
   get isEnding(): boolean { return this.#closed || this.#ended || this.#saysGoodbye?.isSaid === true }
 
-  /** What it has received waits for its turn to be read. */
-  get isBehind(): boolean { return this.#behind }
-
   /** Resolves when it is over, at once when it is. */
   over(): Promise<void> { return this.#closed ? Promise.resolve() : (this.#over ??= new Room()).wait() }
 
@@ -239,7 +239,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   failed(error: Error): void { if (!this.client.closed) this.#host.broken(this, error) }
 
   #finish(): void {
-    if (!this.#ended || this.client.closed || this.#requests !== undefined || this.#behind) return
+    if (!this.#ended || this.client.closed || this.#requests !== undefined || this.isBehind) return
     if (!this.#waits || this.#reader.heldBytes === 0) this.client.close()
   }
 
@@ -280,10 +280,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   toldWhy(reason = ''): void { this.#end(); this.#farewell = 'written'; this.endReason ||= reason }
 
   /** A valid CONNECT is refused. */
-  refuse(reasonCode: number): void {
-    this.#sayRefused(reasonCode)
-    this.client.close()
-  }
+  refuse(reasonCode: number): void { this.#sayRefused(reasonCode); this.client.close() }
 
   #sayRefused(reasonCode: number): void {
     const refusal = refusingConnack(this.#reader.level, reasonCode)
@@ -415,10 +412,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.#host.violated(this, violation)
   }
 
-  onBehind(): void { this.#behind = true; this.stream.pause() }
+  onBehind(): void { this.isBehind = true; this.stream.pause() }
 
   onCaughtUp(): void {
-    this.#behind = false
+    this.isBehind = false
     if (this.#closed) return
     this.#readOn()
     this.#finish()

@@ -360,7 +360,7 @@ export class Engine {
       const never = client.sessionExpiryInterval! >= 0xffffffff
       await this.#host.claim(connection, {
         clientId: client.id!, cleanStart: client._cleanStart, expirySeconds: never ? -1 : client.sessionExpiryInterval!,
-        will: this.#willOf(client),
+        will: this.#willOf(client), cameAt: connection.cameAt,
       })
       client.clean = !connection.lasting
       await this.#restore(connection)

@@ -4,8 +4,9 @@
 -- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
 --        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
---        sessions that the partition holds, when it was first asked for ("" : now), "1" when its client has left: only what an attempt before
---        took is found out, "1" when an owner on another node is spared: it is to be asked first
+--        sessions that the partition holds, when it was first asked for ("" : as follows below), "1" when its client has left: only what an
+--        attempt before took is found out, "1" when an owner on another node is spared: it is to be asked first, when its CONNECT came by
+--        the node's estimate of Redis' clock (µs), how long ago that is (µs)
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "",
 --          replays that are owed {field, value …}, the last change or "" }
@@ -20,27 +21,24 @@ local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessi
 local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
+local believedUs = 100000
 local forgetMs, claim, sessionsMax, left, spares = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local asked = tonumber(ARGV[12]) or now
+-- An estimate is believed as far as it may be wrong: Redis may have been asked later than the CONNECT came, never earlier.
+local asked = tonumber(ARGV[12])
+if not asked then
+  local came = now - (tonumber(ARGV[16]) or 0)
+  asked = math.max(came - believedUs, math.min(tonumber(ARGV[15]) or came, came))
+end
 local current = redis.call('HGET', clientsKey, clientId) or ''
 -- No session of this partition has such an identifier: damaged, as if there were none.
 if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(current, '^[%w_-]+$') then current = '' end
 
-local function stale(owner)
-  local node = spares and string.match(owner, '^(.*) %d+$')
-  local isSpared = node and node ~= nodeId and redis.call('HEXISTS', appendedKey, node) == 1
-  local leaves = isSpared and current == known and redis.call('HGET', sessionKey, 'leaves') == owner and '1' or '0'
-  return 'STALE ' .. string.format('%.0f', asked) .. ' ' .. current .. (isSpared and ' ' .. leaves .. ' ' .. owner or ''), isSpared
-end
-
-if current ~= known then
-  local message = stale(current ~= '' and redis.call('HGET', ownersKey, current) or '')
-  return redis.error_reply(message)
-end
+local stale = 'STALE ' .. string.format('%.0f', asked) .. ' ' .. current
+if current ~= known then return redis.error_reply(stale) end
 if known == '' and expiry ~= '0' and redis.call('HLEN', clientsKey) >= sessionsMax then
   return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
 end
@@ -68,8 +66,11 @@ if known ~= '' then
   if not again and (left or (before ~= '' and other > asked and other <= now)) then
     return redis.error_reply('NOTOWNER ' .. clientId .. ' has another connection')
   end
-  local message, isSpared = stale(before)
-  if isSpared and not again then return redis.error_reply(message) end
+  local node = spares and not again and string.match(before, '^(.*) %d+$')
+  if node and node ~= nodeId and redis.call('HEXISTS', appendedKey, node) == 1 then
+    local leaves = redis.call('HGET', sessionKey, 'leaves') == before and '1' or '0'
+    return redis.error_reply(stale .. ' ' .. leaves .. ' ' .. before)
+  end
   local lastEpoch = last[1] or '0'
   local lastNumber = tonumber(lastEpoch) or 0
   if epoch <= lastNumber and lastNumber < 9e15 then epoch = lastNumber + 1 end

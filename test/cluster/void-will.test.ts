@@ -1,7 +1,8 @@
 // With Redis some milliseconds away: what a client sent before its DISCONNECT, and the DISCONNECT itself, count for a CONNECT at another
 // node right behind it; and the later CONNECT of a Client Identifier wins, at one node.
+import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { startCluster } from '../support/cluster.ts'
+import { startCluster, TestNode } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'
 import { startSlowLink } from '../support/slow-link.ts'
 import { WireClient } from '../support/wire.ts'
@@ -47,4 +48,25 @@ test('of 60 CONNECTs the last one stays', async () => {
   await Promise.all(all.map(({ closed }) => closed))
   await last.next('connack')
   expect(await last.settled()).toEqual([])
+})
+
+test('of two CONNECTs at different nodes the later one stays, though Redis hears of it first', async () => {
+  await using redis = await startRedis()
+  await using link = await startSlowLink(redis.port, 1)
+  await using far = new TestNode('far', ['--redis', link.url])
+  await using near = new TestNode('near', ['--redis', redis.url])
+  await Promise.all([far.start(), near.start()])
+  link.delayMs = 60
+  for (let round = 0; round < 4; round++) {
+    const [earlier, later] = [await WireClient.open(far.url, 4), await WireClient.open(near.url, 4)]
+    const connect = { cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: round % 2 === 0, clientId: 'two', keepalive: 0 } as const
+    earlier.send(connect)
+    await sleep(40) // the clocks of both nodes, and how soon they look at a socket, are to be nearer than that
+    later.send(connect)
+    await later.next('connack')
+    await earlier.closed
+    expect(await later.settled()).toEqual([])
+    later.send({ cmd: 'disconnect' })
+    await later.closed
+  }
 })
