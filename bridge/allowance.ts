@@ -11,11 +11,15 @@ export class Allowance {
 
   /** Resolves when `bytes` may be held; more than there are at all: when nobody else holds any. Whoever took them gives them back. */
   take(bytes: number): Promise<void> {
-    if (this.#waiting.length === 0 && this.#fits(bytes)) {
-      this.#taken += bytes
-      return Promise.resolve()
-    }
+    if (this.takeNow(bytes)) return Promise.resolve()
     return new Promise((resolve) => this.#waiting.push({ bytes, resolve }))
+  }
+
+  /** False: there is no room now. */
+  takeNow(bytes: number): boolean {
+    if (this.#waiting.length > 0 || !this.#fits(bytes)) return false
+    this.#taken += bytes
+    return true
   }
 
   give(bytes: number): void {

@@ -3,6 +3,7 @@ import type { Message, OwedReplay, OwedReplays, SessionHolder, Stamps } from '..
 import type { Config } from './config.ts'
 import type { Holdings } from './delivery/holdings.ts'
 import type { Match } from './delivery/local-table.ts'
+import type { Ahead } from './delivery/replay.ts'
 import type { RefusalCause } from './refusals.ts'
 import type { ReaderLimits } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
@@ -12,6 +13,8 @@ export interface Asked {
   readonly stamps: Stamps | undefined
   /** Of a session that has a queue: what stands in Redis of it. */
   readonly owed: OwedReplay | undefined
+  /** What was read of it before SUBACK. */
+  readonly ahead?: Ahead | undefined
 }
 
 export interface ConnectionHost<Connection> {

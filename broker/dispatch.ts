@@ -111,8 +111,17 @@ export class Dispatch implements EngineHost, Receiver {
     this.#forgetLater(moment)
     if (!replays) return
     const { stamps } = moment
+    const hasAny = await this.#plane.hasRetained(filter)
+    const [owed, ahead] = await Promise.all([
+      hasAny ? this.#owe(connection, filter, options, isFirst, stamps) : undefined, hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
+    ])
     connection.asked ??= new Map<string, Asked>()
-    connection.asked.set(filter, { stamps, owed: await this.#owe(connection, filter, options, isFirst, stamps) })
+    connection.asked.get(filter)?.ahead?.drop() // of two SUBSCRIBEs of a filter in one packet the second one is replayed
+    connection.asked.set(filter, { stamps, owed, ahead })
+  }
+
+  #replaysOf(connection: Connection): Replays {
+    return connection.replays ??= new Replays(this.#plane)
   }
 
   /** Of a subscription that an earlier connection began, and whose replay goes on with this one. */
@@ -127,7 +136,7 @@ export class Dispatch implements EngineHost, Receiver {
 
   /** What a session that has a queue is to get is written down before SUBACK: its connection may end sooner. */
   async #owe({ stored }: Connection, filter: string, { qos }: SubscriptionOptions, isFirst: boolean, stamps: Stamps | undefined): Promise<OwedReplay | undefined> {
-    if (stored === undefined || qos === 0 || stamps === undefined || !await this.#plane.hasRetained(filter)) return undefined
+    if (stored === undefined || qos === 0 || stamps === undefined) return undefined
     return stored.owe(filter, isFirst, stamps)
   }
 
@@ -194,7 +203,8 @@ export class Dispatch implements EngineHost, Receiver {
   async #askAgain(connection: Connection, filter: string): Promise<void> {
     const stamps = await this.#plane.stamps()
     const options = this.#table.get(filter, connection)
-    if (options !== undefined) await this.#replay(connection, filter, { stamps, owed: await this.#owe(connection, filter, options, false, stamps) })
+    if (options === undefined || !await this.#plane.hasRetained(filter)) return
+    await this.#replay(connection, filter, { stamps, owed: await this.#owe(connection, filter, options, false, stamps) })
   }
 
   goOn(connection: Connection, replays: OwedReplays): void {
@@ -204,7 +214,7 @@ export class Dispatch implements EngineHost, Receiver {
   }
 
   /** @param again an earlier connection began it, and had what is QoS 0 of it, or lost it */
-  async #replay(connection: Connection, filter: string, { stamps, owed }: Asked, again = false): Promise<void> {
+  async #replay(connection: Connection, filter: string, { stamps, owed, ahead }: Asked, again = false): Promise<void> {
     const subscription = this.#table.get(filter, connection)
     if (subscription !== undefined) {
       const { qos, identifier } = subscription
@@ -212,9 +222,9 @@ export class Dispatch implements EngineHost, Receiver {
       // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind the UNSUBACK.
       const isWanted = (): boolean => !connection.isClosed && this.#table.get(filter, connection) !== undefined
       const isDone = (message: Message): boolean => again && (message.qos === 0 || owed?.isDone(message) === true)
-      connection.replays ??= new Replays(this.#plane)
-      await connection.replays.add({ filter, stamps, isWanted, isDone }, { roomForMore: () => connection.roomForMore(), replay: (page) => connection.replay(page, match, owed) })
+      await this.#replaysOf(connection).add({ filter, stamps, ahead, isWanted, isDone }, { roomForMore: () => connection.roomForMore(), replay: (page) => connection.replay(page, match, owed) })
     }
+    if (subscription === undefined) ahead?.drop()
     if (owed !== undefined) connection.stored?.paid(owed)
   }
 

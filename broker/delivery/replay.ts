@@ -1,5 +1,5 @@
 // The Retained Messages that a client gets because of a SUBSCRIBE: read a page at a time as the client has room, those that were
-// stored before its subscription (bridge/moment.ts). A value that was read may be old when its turn comes: when a newer message of
+// stored before its subscription (bridge/moment.ts); the first page, of a few topics, before SUBACK. A value that was read may be old when its turn comes: when a newer message of
 // its topic went to the client meanwhile it is left out, so that nobody ends with an older value than the one stored (ATTACKS 3).
 // State: the pages on their way to one client. Bounds: topics of a page, bytes read and not handed over yet.
 import { Allowance, hasWildcard, isOfBefore, type Message, type Stamps } from '../../bridge/index.ts'
@@ -11,6 +11,10 @@ const pageBytes = 512 * 1024
 /** Most filters without a wildcard have a small value, or none. */
 const oneBytes = 16 * 1024
 const heldBytesMax = 1024 * 1024
+/** What is read before SUBACK, so that it is what was there then. */
+const [aheadBytes, aheadMax, aheadHeldMax] = [64 * 1024, 50, 256 * 1024]
+
+const nothing = { messages: [], unread: [], nextBytes: 0 }
 
 /** Topics that are being read for a client, and what went to it of them meanwhile. */
 class Page {
@@ -30,10 +34,31 @@ class Page {
   }
 }
 
+interface PageRead {
+  readonly page: Page
+  /** Of what is held for it, and how much. */
+  readonly of: Allowance
+  readonly bytes: number
+  readonly messages: readonly Message[]
+  /** Topics that there was no room for, and those behind them. */
+  readonly left: readonly string[]
+  /** How to go on. */
+  readonly nextBytes: number
+  readonly nextCount: number
+}
+
+/** The first page of a replay that has not begun. Its bytes are held until the replay has it, or `drop`. */
+export interface Ahead {
+  readonly topics: Iterator<string>
+  readonly first: PageRead
+  drop(): void
+}
+
 /** One replay: what `filter` matches and was stored before `stamps`. */
 export interface ReplayRequest {
   readonly filter: string
   readonly stamps: Stamps | undefined
+  readonly ahead?: Ahead | undefined
   /** Whether it is to go on. */
   isWanted(): boolean
   /** Whether the client has this value because of it. */
@@ -65,6 +90,8 @@ export class Replays {
   readonly #source: ReplaySource
   readonly #pages = new Set<Page>()
   readonly #held = new Allowance(heldBytesMax)
+  /** By itself: what is read ahead may wait for replays that wait for room. */
+  readonly #heldAhead = new Allowance(aheadHeldMax)
   readonly #lanes: Promise<void>[] = []
   #count = 0
 
@@ -85,31 +112,64 @@ export class Replays {
     return replayed
   }
 
-  async #replay(request: ReplayRequest, target: ReplayTarget): Promise<void> {
-    const { filter, stamps } = request
-    if (!request.isWanted()) return
+  /**
+   * Reads the first page, behind the moment and before SUBACK: who publishes a newer value because of the SUBACK does not take the
+   * place of what was there. Undefined: there is no room for it now, and it is read in its turn.
+   */
+  async readAhead(filter: string): Promise<Ahead | undefined> {
+    const [bytes, count] = hasWildcard(filter) ? [aheadBytes, aheadMax] : [oneBytes, 1]
+    if (!this.#heldAhead.takeNow(bytes)) return undefined
     const topics = await this.#source.topics(filter)
-    let left: readonly string[] = []
-    let [bytes, count] = hasWildcard(filter) ? [pageBytes, topicsMax] : [oneBytes, 1]
+    const first = await this.#read(take(topics, topicsMax), this.#heldAhead, bytes, count)
+    return { topics, first, drop: () => this.#done(first) }
+  }
+
+  /** Reads the first `count` of these topics into `bytes` that are held by now. */
+  async #read(topics: readonly string[], of: Allowance, bytes: number, count: number): Promise<PageRead> {
+    const page = new Page(topics)
+    this.#pages.add(page)
+    try {
+      const asked = topics.slice(0, count)
+      const { messages, unread, nextBytes } = asked.length === 0 ? nothing : await this.#source.retained(asked, bytes)
+      const left = [...unread, ...topics.slice(count)]
+      // As many as have room, or one that has none beside others by itself; carefully more when there was room for all.
+      if (unread.length === asked.length && asked.length > 0) {
+        return { page, of, bytes, messages, left, nextBytes: Math.max(pageBytes, nextBytes), nextCount: Math.max(1, Math.floor(pageBytes / nextBytes)) }
+      }
+      return { page, of, bytes, messages, left, nextBytes: pageBytes, nextCount: unread.length > 0 ? count : Math.min(topicsMax, count * 2) }
+    } catch (error) {
+      this.#done({ page, of, bytes })
+      throw error
+    }
+  }
+
+  #done({ page, of, bytes }: Pick<PageRead, 'page' | 'of' | 'bytes'>): void {
+    if (this.#pages.delete(page)) of.give(bytes)
+  }
+
+  async #replay(request: ReplayRequest, target: ReplayTarget): Promise<void> {
+    const { filter, stamps, ahead } = request
+    if (!request.isWanted()) return ahead?.drop()
+    const topics = ahead?.topics ?? await this.#source.topics(filter)
+    let read = ahead?.first
+    let [left, bytes, count]: [readonly string[], number, number] = [[], ...hasWildcard(filter) ? [pageBytes, topicsMax] as const : [oneBytes, 1] as const]
     for (;;) {
-      await target.roomForMore()
-      await this.#held.take(bytes)
-      const [held, page] = [bytes, new Page(left = [...left, ...take(topics, topicsMax - left.length)])]
-      this.#pages.add(page)
-      try {
+      if (read === undefined) {
+        await target.roomForMore()
+        left = [...left, ...take(topics, topicsMax - left.length)]
         if (left.length === 0 || !request.isWanted()) return
-        const asked = left.slice(0, count)
-        const { messages, unread, nextBytes } = await this.#source.retained(asked, bytes)
+        await this.#held.take(bytes)
+        read = await this.#read(left, this.#held, bytes, count)
+      }
+      const { page, messages } = read
+      try {
         const stored = messages.filter((message) => isOfBefore(stamps, message.topic, message.stamp ?? 0) && !request.isDone(message))
         await target.replay(stored.map((message) => ({ message, isWanted: () => request.isWanted() && page.isCurrent(message) })))
-        left = [...unread, ...left.slice(count)]
-        // As many as have room, or one that has none beside others by itself; carefully more when there was room for all.
-        if (unread.length === asked.length) [bytes, count] = [Math.max(pageBytes, nextBytes), Math.max(1, Math.floor(pageBytes / nextBytes))]
-        else [bytes, count] = [pageBytes, unread.length > 0 ? count : Math.min(topicsMax, count * 2)]
       } finally {
-        this.#pages.delete(page)
-        this.#held.give(held)
+        this.#done(read)
       }
+      ;({ left, nextBytes: bytes, nextCount: count } = read)
+      read = undefined
     }
   }
 }

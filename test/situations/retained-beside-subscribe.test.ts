@@ -51,9 +51,10 @@ situation('retained beside SUBSCRIBE', (place) => {
       for (const [round, topic] of topics.entries()) {
         const retain = round % 4 > 1
         const [first, ...others] = cameOn(subscriber, topic)
-        // The old value is left out when a newer one was there first. It never comes behind it.
+        // What was there comes first. Out of a queue that is read from Redis a newer value may be there sooner: then the old one is left out.
         const live = round % 3 === 0 && first?.payload === 'old' ? others : [first, ...others]
         expect(live).toEqual([{ topic, payload: 'new', qos, retain }, { topic, payload: 'newer', qos, retain }])
+        if (round % 3 === 0 && (clean || qos === 0)) expect(live).toBe(others)
         if (live === others) expect(first).toEqual({ topic, payload: 'old', qos: Math.min(qos, 1), retain: true })
       }
     })
