@@ -113,8 +113,7 @@ export class Sessions {
     let known = '' // most clients are new; of another the refusal tells the session
     let whenFull = false // a client that has a session comes to take what fills Redis; a new session waits for room, until the deadline of CONNECT
     let asked = ''
-    const cameAt = request.cameAt ?? performance.now()
-    const came = this.#cameLast = Math.max(this.#cameLast + 1, Math.round(this.#clock.toCluster(cameAt) * 1_000))
+    const came = this.#cameLast = Math.max(this.#cameLast + 1, Math.round(this.#clock.toCluster(request.cameAt ?? performance.now()) * 1_000))
     this.#claiming.add(claim)
     const handover = this.#handovers.begin()
     let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
@@ -128,7 +127,7 @@ export class Sessions {
           const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
             request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim, this.#sessionsMax,
-            asked, abandoned() ? '1' : '0', handover.isPatient ? '1' : '0', came, Math.round((performance.now() - cameAt) * 1_000),
+            asked, abandoned() ? '1' : '0', handover.isPatient ? '1' : '0', came,
           ], whenFull) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, claim, known, reply, before, handover.wills)

@@ -158,8 +158,6 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   get mqtt5(): boolean { return this.#mqtt5 }
 
-  get inFlight(): number { return this.#window.inFlight }
-
   /** It is a client's: CONNACK accepted it, and it is not over. */
   get isClient(): boolean { return this.#connected && !this.#closed }
 
@@ -214,6 +212,9 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   // The end
+
+  /** Its CONNECT was not accepted, and that is not because its client left. */
+  get isRefused(): boolean { return !this.connackWritten && !this.#ended }
 
   /** What came before its end is still being done. */
   get isLeaving(): boolean { return this.#ended && !this.#closed }

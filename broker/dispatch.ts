@@ -345,7 +345,8 @@ export class Dispatch implements EngineHost, Receiver {
     connection.session = undefined
     if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
     // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
-    return this.#release(session, connection.settled())
+    // What was not accepted has no will [MQTT-3.1.2-8].
+    return this.#release(session, connection.isRefused ? this.#plane.sessions.farewell(session, true, undefined) : connection.settled())
   }
 
   #release(session: Session, behind: Promise<void>): Promise<void> {

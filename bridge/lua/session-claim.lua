@@ -6,7 +6,7 @@
 --        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
 --        sessions that the partition holds, when it was first asked for ("" : as follows below), "1" when its client has left: only what an
 --        attempt before took is found out, "1" when an owner on another node is spared: it is to be asked first, when its CONNECT came by
---        the node's estimate of Redis' clock (µs), how long ago that is (µs)
+--        the node's estimate of Redis' clock (µs)
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
 --          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "",
 --          replays that are owed {field, value …}, the last change or "" }
@@ -21,18 +21,15 @@ local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessi
 local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
-local believedUs = 100000
+local believedUs = 1000000
 local forgetMs, claim, sessionsMax, left, spares = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
--- An estimate is believed as far as it may be wrong: Redis may have been asked later than the CONNECT came, never earlier.
-local asked = tonumber(ARGV[12])
-if not asked then
-  local came = now - (tonumber(ARGV[16]) or 0)
-  asked = math.max(came - believedUs, math.min(tonumber(ARGV[15]) or came, came))
-end
+-- An estimate is believed for a while. Of two CONNECTs that come to one node the later one is never the earlier one here: the node ends the
+-- earlier one, who may have asked the owner for the session by then, and if the later one had to give way nobody would be left.
+local asked = tonumber(ARGV[12]) or math.max(now - believedUs, math.min(tonumber(ARGV[15]) or now, now))
 local current = redis.call('HGET', clientsKey, clientId) or ''
 -- No session of this partition has such an identifier: damaged, as if there were none.
 if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(current, '^[%w_-]+$') then current = '' end

@@ -28,13 +28,22 @@ situation('CONNECTs of one Client Identifier', (place) => {
     }
   })
 
-  test('a storm of 120: the last one stays', async () => {
+  test('a storm of 120: the last one stays; of the others those have a will that were accepted [MQTT-3.1.2-8]', async () => {
+    const watcher = await place.connectThere('watches storms')
+    await watcher.subscribe('storms')
     const all = await Promise.all(Array.from({ length: 120 }, (_, n) => WireClient.open(place.here, kindOf(n)[0])))
-    for (const [n, client] of all.entries()) client.send(connectPacket('storm', ...kindOf(n)))
+    for (const [n, client] of all.entries()) client.send({ ...connectPacket('storm', ...kindOf(n)), will: { topic: 'storms', payload: Buffer.from(String(n)), qos: 1, retain: false } })
+    const others = all.slice(0, -1)
     const last = all.pop()!
     await Promise.all(all.map(({ closed }) => closed))
     await last.next('connack')
     expect(await last.settled()).toEqual([])
+    const accepted = [...others.keys()].filter((n) => others[n]!.packets.some(({ cmd }) => cmd === 'connack')).map(String)
+    if (place.isOurs) await watcher.arrivals(accepted.length) // Mosquitto: not of those whose session goes on
+    await watcher.settle()
+    const wills = watcher.takeAll()
+    expect(wills.filter((n) => !accepted.includes(n))).toEqual([])
+    if (place.isOurs) expect(wills).toHaveLength(accepted.length)
     await using _ = last
   })
 
