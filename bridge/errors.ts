@@ -161,12 +161,19 @@ function codeOf(error: Error & { code?: unknown; errno?: unknown }): BridgeError
   return ofSocket || ofIoredis ? 'ERR_BRIDGE_REDIS_UNREACHABLE' : 'ERR_BRIDGE_BUG'
 }
 
+/** That ioredis has no connection, or lost it, in words about itself or the system's: they tell an operator nothing. */
+const inItsOwnWords = /^(write EPIPE|(read|write) ECONNRESET|Connection is closed|Stream isn't writeable|Command queue state error|Cluster isn't ready|Node is disconnected|Reached the max retries)/
+const brokenOff = 'the connection to Redis broke off'
+
 /** Any failure as a BridgeError. */
 export function toBridgeError(error: unknown): BridgeError {
   if (error instanceof BridgeError) return error
   if (!(error instanceof Error)) return new BridgeError('ERR_BRIDGE_BUG', String(error))
-  return new BridgeError(codeOf(error), error.message, { cause: error })
+  return new BridgeError(codeOf(error), inItsOwnWords.test(error.message) ? brokenOff : error.message, { cause: error })
 }
+
+/** It says no more than that there is no connection. */
+export const isBrokenOff = ({ message }: BridgeError): boolean => message === brokenOff || message.startsWith('not connected')
 
 /** A bug ends the node, whoever awaits what it was found in: the others take over, rather than it being tried for ever. */
 export function endNode(error: unknown): void {

@@ -118,6 +118,8 @@ export function connect({ url, timeoutMs, onError, waits }: RedisAddress, { bloc
     autoResendUnfulfilledCommands: false, enableOfflineQueue: false, maxRetriesPerRequest: 0, socketTimeout: blockMs + timeoutMs,
     connectTimeout: timeoutMs, retryStrategy: retry, sentinelRetryStrategy: retry, noDelay: true, keepAlive: 10_000,
     maxLoadingRetryTime: loadingMs, enableReadyCheck: readyCheck,
+    // Without a ready check ioredis takes a connection for ready when the answer to this comes, also when that is its end: for ever.
+    disableClientInfo: !readyCheck,
   }, { enableOfflineQueue: false, clusterRetryStrategy: retry }, StrictCluster)
   if (redis instanceof Cluster) redis.on('+node', writeOncePerTurn)
   else writeOncePerTurn(redis)

@@ -2,7 +2,7 @@
 // CONNECT from its first attempt on, the publishers by the data plane. Whoever waits longer than two seconds is named on a channel,
 // once per cause, and named again when it is over (P13). State: this process; a look every 250 ms, O(waits).
 import { diagnostics } from './diagnostics.ts'
-import { bridgeErrors, BridgeError, isRedis, type BridgeErrorCode } from './errors.ts'
+import { bridgeErrors, BridgeError, isBrokenOff, isRedis, type BridgeErrorCode } from './errors.ts'
 
 /** Waits that take so long are named. */
 const namedMs = 2_000
@@ -115,7 +115,7 @@ export class Waits {
   /** A connection to Redis broke or could not be made, or a probe was refused. That it is not there says less than why. */
   connectionFailed(error: BridgeError): void {
     diagnostics.redisError.publish({ name: this.#name, code: error.code, reason: error.message })
-    if (this.#connectionError === undefined || !/^(Connection is closed|Stream isn't|not connected)/.test(error.message)) this.#connectionError = error
+    if (this.#connectionError === undefined || !isBrokenOff(error)) this.#connectionError = error
   }
 
   /** A connection is there; it was made for the asking, or something was `stored` by it. */

@@ -3,6 +3,7 @@ import { loadConfig, options, type Config } from '../config.ts'
 import { Node } from '../node.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 import { tuneCollector } from './collector.ts'
+import { consoleToLog } from './console-lines.ts'
 
 /** The flags of a node: every option of config.ts and the file that may hold them. */
 export const nodeFlags: Record<string, FlagShape> = {
@@ -24,7 +25,9 @@ export function configOf(argv: readonly string[]): Config {
 /** @throws OperatorError when the node cannot start */
 export async function node(argv: readonly string[], interrupt: Interrupt): Promise<void> {
   tuneCollector()
-  const running = await Node.start(configOf(argv), interrupt.first)
+  const config = configOf(argv)
+  consoleToLog(config)
+  const running = await Node.start(config, interrupt.first)
   if (running === undefined) return // ended before it served
   process.send?.({ listen: running.endpoints, admin: running.adminUrl }) // to `up`
   await interrupt.first

@@ -70,6 +70,28 @@ test('a connection that is not there is waited for; whatever JavaScript throws i
   }
 })
 
+test('who is turned away when it connects, since Redis has as many clients as it takes, comes back when there is room', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await admin.ping()
+  const reasons = new Set<string>()
+  const connections = [true, false].map((readyCheck) => connect({ url: redis.url, timeoutMs: 1_000, onError: () => undefined }, { readyCheck }))
+  const works = async (connection: (typeof connections)[number]): Promise<boolean> => connection.set('k', 'v').then(() => true, (error: unknown) => { reasons.add(toBridgeError(error).message); return false })
+  for (const connection of connections) await expect.poll(() => works(connection)).toBe(true)
+  await admin.config('SET', 'maxclients', '1')
+  const turnedAway = connections.map((connection) => {
+    const times = { count: 0 }
+    connection.on('reconnecting', () => { times.count++ })
+    return times
+  })
+  await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await expect.poll(() => turnedAway.every(({ count }) => count >= 2)).toBe(true)
+  await admin.config('SET', 'maxclients', '100')
+  for (const connection of connections) await expect.poll(() => works(connection)).toBe(true)
+  for (const reason of reasons) expect(reason).toMatch(/^(the connection to Redis broke off|ERR max number of clients reached)$/)
+  for (const connection of connections) connection.disconnect()
+})
+
 test('every error that ioredis makes is known: of its connection, or of a call that we do not make', () => {
   const ours = /already connecting|Invalid (option|role|node key|argument)|Invalid argument|Requires (at least|the name)|same slot|monitoring mode|Pipeline cannot|not implemented|startupNodes|Sharded subscriber|^c$|^$/
   const folder = new URL('../../node_modules/ioredis/built/', import.meta.url).pathname

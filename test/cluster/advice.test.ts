@@ -61,7 +61,14 @@ test('a Redis that tells nothing is served, and nothing is said', async () => {
   await client.call('ACL', 'SETUSER', 'default', '-config', '-info', '-acl')
   await using cluster = await startCluster({ nodes: 1, redis })
   await cluster.node(0).publish('t', 'served')
-  expect(cluster.node(0).log.split('\n').filter((line) => line.includes('"level":"warn"'))).toEqual([])
+  expect(warnings(cluster.node(0)), 'nor does ioredis say it on the console').toEqual([])
+})
+
+test('a password that Redis does not want: ioredis says so on the console at each connection, the log once', async () => {
+  await using redis = await startRedis('--appendonly', 'yes')
+  await using node = new TestNode('a', ['--redis', redis.url.replace('//', '//:pw@'), '--prefix', 'test'])
+  await node.start()
+  await expect.poll(() => warnings(node)).toEqual([expect.stringMatching(/does not require a password, but a password was supplied/)])
 })
 
 test('every command of a script is among the rights that are asked for, every option that says so among the settings compared', () => {
