@@ -88,6 +88,7 @@ function crash(error: unknown): never {
 }
 
 process.on('uncaughtException', crash) // an unhandled rejection, too
+process.removeAllListeners('warning').on('warning', ({ name, message }) => console.warn(`${name}: ${message}`)) // the log of a node
 outliveTerminal()
 hideSecrets(process.argv.slice(2))
 run(process.argv.slice(2)).then(() => process.exit(exitCodes.ok.code), (error: unknown) => {

@@ -5,12 +5,10 @@ import { Log } from '../log.ts'
 
 export function consoleToLog(config: Config): void {
   const log = new Log(config)
-  const warn = (text: string): void => {
+  console.warn = console.error = (...words: readonly unknown[]): void => {
+    const text = words.map(String).join(' ')
     // Not being told by INFO is no matter of a node's: bridge/advice.ts.
     const level = text.startsWith('Skipping the ready check') ? 'debug' : 'warn'
     log.onceAMinute(level, text, '', {}, text.replace(/^\[\w+\] /, ''))
   }
-  console.warn = console.error = (...words: readonly unknown[]): void => warn(words.map(String).join(' '))
-  process.removeAllListeners('warning')
-  process.on('warning', ({ name, message }) => warn(`${name}: ${message}`))
 }
