@@ -1,6 +1,7 @@
-// The Retained Messages that a client gets because of a SUBSCRIBE: read a page at a time as the client has room, those that were
-// stored before its subscription (bridge/moment.ts); the first page, of a few topics, before SUBACK. A value that was read may be old when its turn comes: when a newer message of
-// its topic went to the client meanwhile it is left out, so that nobody ends with an older value than the one stored (ATTACKS 3).
+// The Retained Messages that a client gets because of a SUBSCRIBE: read a page at a time as the client has room, the first one
+// before SUBACK, those that were stored before its subscription (bridge/moment.ts). A value that was read may be old when its turn
+// comes: when a newer message of its topic went to the client meanwhile it is left out, so that nobody ends with an older value than
+// the one stored (ATTACKS 3).
 // State: the pages on their way to one client. Bounds: topics of a page, bytes read and not handed over yet.
 import { Allowance, hasWildcard, isOfBefore, type Message, type Stamps } from '../../bridge/index.ts'
 

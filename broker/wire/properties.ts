@@ -80,21 +80,40 @@ export function writeVariable(bytes: Buffer, value: number, offset: number): num
 /** Checks a UTF-8 Encoded String at `offset` (MQTT 5 section 1.5.4); returns the offset behind it. */
 export function skipString(bytes: Buffer, offset: number, end: number): number {
   if (offset + 2 > end) throw malformed('truncated string')
-  const next = offset + 2 + bytes.readUInt16BE(offset)
+  const next = offset + 2 + ((bytes[offset]! << 8) | bytes[offset + 1]!)
   if (next > end) throw malformed('truncated string')
   checkUtf8(bytes, offset + 2, next)
   return next
 }
 
+/** A call of isUtf8 costs as much as so many bytes one by one. */
+const shortBytes = 32
+
 /** @throws ProtocolViolation when the bytes are not well-formed UTF-8 or hold U+0000 [MQTT-1.5.4-1] [MQTT-1.5.4-2] */
 export function checkUtf8(bytes: Buffer, start: number, end: number): void {
-  let ascii = true
+  let isAscii = true
   for (let i = start; i < end; i++) {
     const byte = bytes[i]!
     if (byte === 0) throw malformed('U+0000 in a string')
-    if (byte > 127) ascii = false
+    if (byte > 127) isAscii = false
   }
-  if (!ascii && !isUtf8(bytes.subarray(start, end))) throw malformed('a string is not UTF-8')
+  if (!isAscii && !(end - start <= shortBytes ? isShortUtf8(bytes, start, end) : isUtf8(bytes.subarray(start, end)))) throw malformed('a string is not UTF-8')
+}
+
+/** Table 3-7 of the Unicode Standard. */
+function isShortUtf8(bytes: Buffer, start: number, end: number): boolean {
+  for (let i = start; i < end;) {
+    const first = bytes[i++]!
+    if (first < 0x80) continue
+    if (first < 0xc2 || first > 0xf4) return false
+    const more = first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3
+    if (i + more > end) return false
+    const second = bytes[i]!
+    if (second < (first === 0xe0 ? 0xa0 : first === 0xf0 ? 0x90 : 0x80) || second > (first === 0xed ? 0x9f : first === 0xf4 ? 0x8f : 0xbf)) return false
+    for (let n = 1; n < more; n++) if ((bytes[i + n]! & 0xc0) !== 0x80) return false
+    i += more
+  }
+  return true
 }
 
 function skipValue(kind: Kind, bytes: Buffer, offset: number, end: number): number {
@@ -145,9 +164,16 @@ export function scanProperties(bytes: Buffer, offset: number, end: number, allow
   if (stop > end) throw malformed('truncated properties')
   let [low, high] = [0, 0] // which were seen: bits, of those below 32 and of the others
   let at = next
+  let hasUserProperty = false
   while (at < stop) {
     const start = at
     const id = bytes[at++]!
+    if (hasUserProperty && id === propertyIds.userProperty) { // of these there may be two hundred thousand
+      const value = at
+      at = skipString(bytes, skipString(bytes, at, stop), stop)
+      onProperty?.(id, start, value, at)
+      continue
+    }
     const kind = kinds[id]
     if (kind === undefined || id > 127) throw malformed(`unknown property 0x${id.toString(16)}`)
     if (!allowed.has(id)) throw malformed(`property 0x${id.toString(16)} is not allowed here`)
@@ -155,6 +181,7 @@ export function scanProperties(bytes: Buffer, offset: number, end: number, allow
     if (((id < 32 ? low : high) & bit) !== 0 && id !== propertyIds.userProperty) throw protocolError(`property 0x${id.toString(16)} stands twice`)
     if (id < 32) low |= bit
     else high |= bit
+    hasUserProperty ||= id === propertyIds.userProperty
     const value = at
     at = skipValue(kind, bytes, at, stop)
     onProperty?.(id, start, value, at)

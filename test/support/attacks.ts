@@ -95,6 +95,8 @@ class Pinger {
 
 /** Fewer than this is a node that stood still. */
 const answeredMin = 8
+/** Of all the time that the work takes, the most that one ping may wait: work that nobody sees the middle of is done in several breaths. */
+const shareMax = 1 / 3
 /** Work that is done in one breath has no middle that a ping could be answered in. */
 const midwayMin = 2
 
@@ -107,6 +109,7 @@ async function beside(about: string, { nodes }: TestCluster, work: () => Promise
   await Promise.all(pingers.map((pinger) => pinger.stop()))
   console.log(`${about}: ${took.toFixed(0)} ms, ${pingers.map(({ answered, longestMs }) => `${answered} pings, the longest ${longestMs.toFixed(0)} ms`).join('; ')}`)
   for (const { answered } of pingers) expect(answered, `${about}: pings answered`).toBeGreaterThan(answeredMin)
+  for (const { longestMs } of pingers) expect(longestMs / took, `${about}: the share of the longest ping`).toBeLessThan(shareMax)
   if (progress !== undefined) expect(pingers[0]!.midway, `${about}: pings answered in the middle of it`).toBeGreaterThan(midwayMin)
 }
 

@@ -1,12 +1,13 @@
 // The bytes of MQTT, both ways, against mqtt-packet as the other opinion: random valid packets of versions 4 and 5 through
 // the packet reader, split at every byte, all at once and in random pieces; frames and acknowledgements that we encode,
 // through mqtt-packet's parser; every valid control packet accepted, and no prefix of one. Seeded: SEED=… repeats a run.
+import { isUtf8 } from 'node:buffer'
 import { describe, expect, test } from 'vitest'
 import mqttPacket, { type IConnectPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { limits } from '../../broker/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/wire/packet-reader.ts'
-import { allowedProperties, ProtocolViolation, readVariable, scanProperties } from '../../broker/wire/properties.ts'
+import { allowedProperties, checkUtf8, ProtocolViolation, readVariable, scanProperties } from '../../broker/wire/properties.ts'
 import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/wire/publish.ts'
 import { withoutUserProperties } from '../../broker/wire/user-properties.ts'
 import { seededRandom, type Random } from '../support/random.ts'
@@ -372,4 +373,21 @@ test('a CONNECT without its User Properties is the same CONNECT', () => {
     expect(stripped, `seed ${random.seed}`).toMatchObject(wanted)
     expect(stripped.properties?.userProperties ?? stripped.will?.properties?.userProperties).toBeUndefined()
   }
+})
+
+test('what is UTF-8 in a short string is what Node takes for it', () => {
+  const edges = [0x01, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xed, 0xee, 0xf0, 0xf1, 0xf4, 0xf5, 0xff]
+  const others: string[] = []
+  const check = (bytes: Buffer): void => {
+    let taken = true
+    try {
+      checkUtf8(bytes, 0, bytes.length)
+    } catch {
+      taken = false
+    }
+    if (taken !== isUtf8(bytes)) others.push(bytes.toString('hex'))
+  }
+  for (const a of edges) for (const b of edges) for (const c of edges) for (const d of edges) check(Buffer.from([a, b, c, d]))
+  for (const text of texts) for (let end = 0; end < 12; end++) check(Buffer.from(text).subarray(0, end))
+  expect(others).toEqual([])
 })
