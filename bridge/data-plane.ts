@@ -6,6 +6,7 @@ import { Audit } from './audit.ts'
 import { Batches } from './batches.ts'
 import { Bells } from './bells.ts'
 import type { Clock } from './clock.ts'
+import type { Cluster, RetainedRead } from './cluster.ts'
 import type { Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import { BridgeError, endNode, toBridgeError } from './errors.ts'
@@ -21,7 +22,7 @@ import type { DataPlaneOptions, Receiver } from './options.ts'
 import { OwnRoutes, type RouteChange } from './own-routes.ts'
 import { Queues } from './queues.ts'
 import { connectAll, type Connections, type Redis } from './redis.ts'
-import { Retained, type RetainedRead } from './retained.ts'
+import { Retained } from './retained.ts'
 import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
 import { SessionWriter, type SessionHolder } from './session-writer.ts'
@@ -40,7 +41,7 @@ const auditsPerLease = 6
 /** How long messages wait for a session that is not there: its owner writes it down again, or is declared dead meanwhile. */
 const missingLeases = 2
 
-export class DataPlane {
+export class DataPlane implements Cluster {
   readonly #options: DataPlaneOptions
   readonly #receiver: Receiver
   readonly #keys: Keys

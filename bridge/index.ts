@@ -1,6 +1,7 @@
 // What bridges the nodes to one another through Redis, as one door: a node imports this file and nothing else of bridge/.
 // The data plane carries the messages and keeps the sessions. The control plane (mqemitter-redis) carries what may be missed
 // once: $SYS.
+import type { Cluster } from './cluster.ts'
 import { DataPlane } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
 import { endNode, toBridgeError } from './errors.ts'
@@ -12,7 +13,7 @@ import { refuseOld } from './preflight.ts'
 import { ping } from './stock-redis.ts'
 import { Waits, type Waiting, type WaitReport } from './waits.ts'
 
-export type { DataPlane } from './data-plane.ts'
+export type { Cluster, ClusterSessions, RetainedRead, Route } from './cluster.ts'
 export type { Receiver } from './options.ts'
 export { adviceOnNodes, adviceOnRedis } from './advice.ts'
 export { Allowance } from './allowance.ts'
@@ -49,7 +50,7 @@ export interface Bridge {
   /** The control plane. */
   readonly emitter: Emitter
   /** Joins the cluster with the data plane of a new boot; again after it was fenced. Waits for Redis until `ended`. */
-  join(receiver: Receiver, ended?: AbortSignal): Promise<DataPlane>
+  join(receiver: Receiver, ended?: AbortSignal): Promise<Cluster>
   /** Tries to store something, within `redisTimeoutMs`. @throws BridgeError why Redis does not */
   probe(): Promise<void>
   /** Whether Redis stored what was tried last, at most a second ago. */

@@ -6,6 +6,7 @@
 // index anew may have done that in between; it leaves an index only when its value is gone. Bound: bytes of values being read.
 import { Allowance } from './allowance.ts'
 import type { Clock } from './clock.ts'
+import type { RetainedRead } from './cluster.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
 import type { BridgeError } from './errors.ts'
@@ -44,15 +45,6 @@ type Known = 'told' | 'loaded' | 'cleared'
 interface Stored {
   readonly message: Message
   readonly argv: readonly (string | number | Buffer)[]
-}
-
-/** Of some topics the Retained Messages, as far as they fit. */
-export interface RetainedRead {
-  readonly messages: readonly Message[]
-  /** Topics that were not read any more. */
-  readonly unread: readonly string[]
-  /** Bytes that the first of them takes; 0: unknown. */
-  readonly nextBytes: number
 }
 
 export interface RetainedEvents {

@@ -3,6 +3,7 @@
 // are connected to this node. Invariants: every write of an owner names the owner (node id and epoch) and is refused once
 // there is another (P6); a sid is never used again, so what was matched for an old session cannot reach a new one.
 import type { Clock } from './clock.ts'
+import type { ClusterSessions } from './cluster.ts'
 import { packMessage, unpackMessage, type Change } from './codec.ts'
 import { nameDamage } from './damage.ts'
 import { diagnostics } from './diagnostics.ts'
@@ -40,7 +41,7 @@ const noneInFlight: readonly InFlightEntry[] = []
 
 export const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
 
-export class Sessions {
+export class Sessions implements ClusterSessions {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #nodeId: () => string
@@ -276,6 +277,14 @@ export class Sessions {
   /** Whether Redis has this node as the owner. */
   async isOwned({ sid, owner }: Session): Promise<boolean> {
     return await retrying(this.#redis, () => this.#redis.hget(this.#keys.partition(partitionOf(sid), 'owners'), sid)) === owner
+  }
+
+  subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void> {
+    return this.subscriptions.subscribe(session, filter, subscription)
+  }
+
+  unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
+    return this.subscriptions.unsubscribe(session, filters)
   }
 
   /** Tells all nodes of the stored subscriptions of a session that is no client's yet. */

@@ -1,7 +1,7 @@
 // Between the data plane and the connections: what a connection publishes goes out through the data plane, what the data
 // plane hands in goes to the connections whose subscriptions match; sessions are claimed for connections and released.
 // State: the subscriptions and sessions of this node's connections; gone with it.
-import { BridgeError, diagnostics, Moment, RouteKind, SessionOption, type DataPlane, type Message, type OwedReplay, type OwedReplays, type Receiver, type Session, type SessionHolder, type SessionRequest, worked, type Stamps } from '../bridge/index.ts'
+import { BridgeError, diagnostics, Moment, RouteKind, SessionOption, type Cluster, type Message, type OwedReplay, type OwedReplays, type Receiver, type Session, type SessionHolder, type SessionRequest, worked, type Stamps } from '../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { Config } from './config.ts'
 import type { Asked, DropCause } from './connection-host.ts'
@@ -40,7 +40,7 @@ export class Dispatch implements EngineHost, Receiver {
   /** Moments of subscriptions, by the lease in which they were made: this one and the one before. */
   #moments: [Moment[], Moment[]] = [[], []]
   #forgetting: NodeJS.Timeout | undefined
-  #plane!: DataPlane
+  #plane!: Cluster
   #connections: Iterable<Connection> = []
 
   constructor(config: Config, events: DispatchEvents) {
@@ -50,7 +50,7 @@ export class Dispatch implements EngineHost, Receiver {
     this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
   }
 
-  attach(plane: DataPlane, connections: Iterable<Connection> = []): void {
+  attach(plane: Cluster, connections: Iterable<Connection> = []): void {
     this.#plane = plane
     this.#connections = connections
   }
@@ -100,7 +100,7 @@ export class Dispatch implements EngineHost, Receiver {
     const since = isFirst ? moment : before?.since ?? (moment === undefined ? this.#owedMoment(session, filter) : undefined)
     if (!connection.lasting || session === undefined) await this.#serve(connection, filter, { ...options, queued: 'no', since })
     else {
-      const stored = this.#plane.sessions.subscriptions.subscribe(session, filter, storedOf(options))
+      const stored = this.#plane.sessions.subscribe(session, filter, storedOf(options))
       const served = { ...options, queued: options.qos === 0 ? 'no' : before?.queued ?? 'soon', since } as const
       await Promise.all([this.#serve(connection, filter, served), stored])
       // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has its way.
@@ -189,7 +189,7 @@ export class Dispatch implements EngineHost, Receiver {
     if (connection.session === undefined) return
     const gone = new Set(filters)
     for (const owed of connection.session.replays?.all ?? []) if (gone.has(owed.filter)) connection.stored?.paid(owed)
-    await this.#plane.sessions.subscriptions.unsubscribe(connection.session, filters)
+    await this.#plane.sessions.unsubscribe(connection.session, filters)
   }
 
   replay(connection: Connection, filter: string): void {

@@ -1,7 +1,7 @@
 // One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
 // Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
 // README.md's guarantees table says.
-import { adviceOnNodes, adviceOnRedis, BridgeError, createBridge, diagnostics, isRedis, type Bridge, type ChannelName, type DataPlane, type Message } from '../bridge/index.ts'
+import { adviceOnNodes, adviceOnRedis, BridgeError, createBridge, diagnostics, isRedis, type Bridge, type ChannelName, type Cluster, type Message } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
@@ -27,7 +27,7 @@ const damageToldMs = 60_000
 
 /** One boot of the node: from joining the cluster until it leaves or is fenced. */
 interface Boot {
-  readonly plane: DataPlane
+  readonly plane: Cluster
   readonly engine: Engine
   readonly dispatch: Dispatch
 }

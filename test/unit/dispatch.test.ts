@@ -1,7 +1,7 @@
 // What the dispatch does between two answers of the data plane, where a message or a client comes in between: the data plane
 // here answers when the test says so.
 import { expect, test } from 'vitest'
-import { RouteKind, type DataPlane, type Message, type Session } from '../../bridge/index.ts'
+import { RouteKind, type Cluster, type Message, type Session } from '../../bridge/index.ts'
 import type { Connection } from '../../broker/connection.ts'
 import type { Match, SubscriptionOptions } from '../../broker/delivery/local-table.ts'
 import { loadConfig } from '../../broker/config.ts'
@@ -14,7 +14,7 @@ const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({ qos, noLocal: false,
 /** A dispatch on a data plane of which the test says what it does. */
 function dispatchOn(plane: object): Dispatch {
   const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: nothing, onRefusal: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: (error) => { throw error }, onFenced: nothing })
-  dispatch.attach(plane as DataPlane)
+  dispatch.attach(plane as Cluster)
   return dispatch
 }
 
@@ -30,7 +30,7 @@ function subscribing() {
   const dispatch = dispatchOn({
     subscribed: (_filter: string, kind: number) => { count(kind, 1); return Promise.resolve() },
     unsubscribed: (_filter: string, kind: number) => count(kind, -1),
-    sessions: { subscriptions: { subscribe } },
+    sessions: { subscribe },
   })
   /** Of the match that each message was delivered by: its QoS, and whether the message is queued. */
   const delivered: string[] = []
@@ -105,7 +105,7 @@ test.each([[1, 0], [1, 2], [2, 1]] as const)('the same filter at QoS %i and behi
 test('an exception while one subscriber is given a message, a bug, is counted; the others get it', () => {
   const dropped: string[] = []
   const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: (cause, qos) => { dropped.push(`${cause} ${qos}`) }, onRefusal: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: nothing, onFenced: nothing })
-  dispatch.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as DataPlane)
+  dispatch.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as Cluster)
   let got = 0
   for (const broken of [false, true, false]) {
     const deliver = (): void => {

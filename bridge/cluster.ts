@@ -1,0 +1,106 @@
+// What a node needs of its cluster, whatever keeps it: Redis (data-plane.ts) or this process alone (memory/). A node knows this
+// and nothing behind it. What each promise means is a test that every implementation passes (test/contract/cluster.test.ts).
+import type { Message } from './message.ts'
+import type { Stamps } from './moment.ts'
+import type { SessionHolder } from './session-writer.ts'
+import type { Session, SessionRequest } from './session.ts'
+import type { StoredSubscription } from './subscriptions.ts'
+
+/** What a node has live subscribers for. */
+export interface Route {
+  readonly nodeId: string
+  readonly filter: string
+  /** Bits of RouteKind. */
+  readonly kind: number
+}
+
+/** Of some topics the Retained Messages, as far as they fit. */
+export interface RetainedRead {
+  readonly messages: readonly Message[]
+  /** Topics that were not read any more. */
+  readonly unread: readonly string[]
+  /** Bytes that the first of them takes; 0: unknown. */
+  readonly nextBytes: number
+}
+
+/** One boot of a node in its cluster: from joining until it closes, or is fenced. */
+export interface Cluster {
+  /** Name and boot: no two boots have one. */
+  readonly nodeId: string
+  /** Nodes alive as this node knows them, itself included. */
+  readonly nodes: readonly string[]
+  readonly routes: Iterable<Route>
+  /** Memory that the routes of the cluster take here, bytes, roughly. */
+  readonly routingBytes: number
+  /** The others declared this boot dead: its receiver was told. */
+  readonly isFenced: boolean
+  readonly sessions: ClusterSessions
+
+  // Live subscribers of this node
+
+  /** Resolves when every PUBLISH that is handed in anywhere from now on finds the subscription (P2). @param kind a bit of RouteKind */
+  subscribed(filter: string, kind: number): Promise<void>
+  unsubscribed(filter: string, kind: number): void
+  /** Whether anybody in the cluster has a live subscription that matches. */
+  isWanted(topic: string): boolean
+
+  // Messages
+
+  /** A QoS 0 message that is not to be retained: handed on at once, never stored. */
+  publishQos0(message: Message): void
+  /** A message to be stored first: QoS ≥ 1, or retained. `done` is called when it is stored for everybody who was subscribed (P1), in order. */
+  publish(message: Message, done: () => void): void
+  /** Publishers on `topic` are to be held back everywhere, since subscribers here are behind; or no longer. */
+  hold(topic: string, held: boolean): void
+
+  // Retained Messages
+
+  /** Whether there is room for one of this topic. */
+  mayRetain(topic: string): boolean
+  /** Where what is subscribed by now stands among them (moment.ts). */
+  stamps(): Promise<Stamps>
+  /** Counters that were stored, of a subscription that an earlier connection began. */
+  stampsOf(of: Float64Array): Stamps
+  /** Whether `filter` may match one. */
+  hasRetained(filter: string): Promise<boolean>
+  /** The topics that `filter` matches and that may have one. */
+  topics(filter: string): Promise<Iterator<string>>
+  /** Those of some topics as they are now, as many as have room in `bytesMax`; none when even the first is larger. */
+  retained(topics: readonly string[], bytesMax: number): Promise<RetainedRead>
+
+  // Sessions
+
+  /** A write of an owner was refused: whether the session is its own after all. */
+  stillOwned(session: Session): Promise<boolean>
+  /** A session's holder has something to write, or should look into its queue. */
+  touch(holder: SessionHolder): void
+
+  /** Leaves the cluster. */
+  close(): Promise<void>
+}
+
+export interface ClusterSessions {
+  /** The session of a client that is connected here. */
+  own(sid: string): Session | undefined
+  /**
+   * Makes this node the owner of the client's session. When it resolves no earlier connection of the client can touch the session, and
+   * nothing that one hands in from now on is acknowledged (P6).
+   * @param abandoned whether the client has left meanwhile
+   * @param givenUp settles when nobody waits for it any more
+   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED when the client has left,
+   *   ERR_BRIDGE_MOVED when it has connected anew meanwhile
+   */
+  claim(request: SessionRequest, abandoned?: () => boolean, givenUp?: Promise<void>): Promise<Session>
+  /**
+   * The client said good-bye.
+   * @param voidsWill DISCONNECT with reason code 0 [MQTT-3.14.4-3]
+   * @param expirySeconds when DISCONNECT changes it; -1: never
+   */
+  farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void>
+  /** The connection is gone. */
+  release(session: Session): Promise<void>
+  /** Resolves when the subscription is stored and every PUBLISH from now on finds it. @throws BridgeError ERR_BRIDGE_MOVED */
+  subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void>
+  /** @throws BridgeError ERR_BRIDGE_MOVED */
+  unsubscribe(session: Session, filters: readonly string[]): Promise<void>
+}
