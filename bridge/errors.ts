@@ -93,6 +93,14 @@ export const bridgeErrors = {
     kind: 'answer', retryable: false, meaning: 'there are as many sessions as there may be: a new one is refused',
     remedy: 'Raise --sessions-max on every node, or let sessions end sooner: --session-expiry-seconds-max',
   },
+  ERR_BRIDGE_FILE: {
+    kind: 'answer', retryable: false, meaning: 'the file that keeps the state of a node without Redis cannot be used',
+    remedy: 'Name another file, or one that only this node uses, in a folder that it may write to',
+  },
+  ERR_BRIDGE_DISK_FULL: {
+    kind: 'operator', retryable: true, meaning: 'the disk of the file that keeps the state of this node is full; publishers are held until there is room',
+    remedy: 'Make room on it',
+  },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
   ERR_BRIDGE_BUG: { kind: 'bug', retryable: false, meaning: 'an error of ours: the node ends, the others take over', remedy: 'Report it with its stack trace' },
 } as const satisfies Record<string, ErrorClass>

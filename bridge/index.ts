@@ -46,9 +46,15 @@ export interface BridgeOptions extends DataPlaneOptions {
   readonly onError: (error: Error) => void
 }
 
+/** What is told under $SYS on all nodes; what may be missed once. */
+export interface SystemEvents {
+  on(filter: string, listener: (topic: string, payload: Buffer) => void): void
+  emit(topic: string, payload: Buffer): void
+}
+
 export interface Bridge {
   /** The control plane. */
-  readonly emitter: Emitter
+  readonly emitter: SystemEvents
   /** Joins the cluster with the data plane of a new boot; again after it was fenced. Waits for Redis until `ended`. */
   join(receiver: Receiver, ended?: AbortSignal): Promise<Cluster>
   /** Tries to store something, within `redisTimeoutMs`. @throws BridgeError why Redis does not */

@@ -75,7 +75,7 @@ const here = {
   host: hostname(), machine: read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8')), pids: read(() => readlinkSync('/proc/self/ns/pid')),
 }
 
-const thisProcess = (): NodeInfo => ({ ...here, pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url'), records: [recordVersions.min, recordVersions.max] })
+export const thisProcess = (): NodeInfo => ({ ...here, pid: process.pid, started: startOf(process.pid), boot: randomBytes(9).toString('base64url'), records: [recordVersions.min, recordVersions.max] })
 
 /** Where the process that `text` names stands: here and known to have ended, here and alive, or where we cannot look. */
 export function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {

@@ -1,0 +1,53 @@
+// A bridge to nobody: one node without Redis. What it keeps is in this process, and in one file when the operator names one.
+import { Clock } from '../clock.ts'
+import type { Bridge } from '../index.ts'
+import { filterMatches } from '../topic.ts'
+import { Waits } from '../waits.ts'
+import { FileLog, type Fsync } from './log.ts'
+import { MemoryCluster, type MemoryOptions } from './memory-cluster.ts'
+import { State } from './state.ts'
+import { Store } from './store.ts'
+
+export interface MemoryBridgeOptions extends MemoryOptions {
+  /** Keeps the state over a restart; undefined: nothing does. */
+  readonly file: string | undefined
+  readonly fsync: Fsync
+  /** Hears of the end of a file that was cut off. */
+  readonly onWarning: (text: string) => void
+}
+
+/** What is told under $SYS, to this node alone. */
+class LocalEmitter {
+  readonly #listeners: { readonly filter: string; readonly listener: (topic: string, payload: Buffer) => void }[] = []
+
+  on(filter: string, listener: (topic: string, payload: Buffer) => void): void {
+    this.#listeners.push({ filter, listener })
+  }
+
+  emit(topic: string, payload: Buffer): void {
+    setImmediate(() => { for (const { filter, listener } of this.#listeners) if (filterMatches(filter, topic)) listener(topic, payload) })
+  }
+}
+
+/** @throws BridgeError ERR_BRIDGE_FILE when the file cannot be used */
+export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<Bridge> {
+  const { file, fsync, name } = options
+  const waits = new Waits(name, Infinity)
+  const clock = new Clock() // asked once: what is in the file says in it when it expires, and in this process nobody sets it
+  clock.sample(performance.now(), performance.now(), Date.now())
+  const opened = file === undefined ? undefined : await FileLog.open(file, fsync, waits).catch((error: unknown) => { waits.close(); throw error })
+  if (opened !== undefined && opened.cut > 0) options.onWarning(`${opened.cut} bytes at the end of ${file} were cut off: they were being written when the process ended, and nobody was told that they are stored`)
+  const store = new Store(opened?.state ?? new State(), opened?.log)
+  return {
+    emitter: new LocalEmitter(),
+    join: (receiver) => Promise.resolve(new MemoryCluster(options, receiver, store, clock).start()),
+    probe: async () => { if (opened !== undefined) await opened.log.settled() },
+    isStoring: true,
+    get waiting() { return waits.waiting },
+    get named() { return waits.named },
+    close: async () => {
+      waits.close()
+      await store.close()
+    },
+  }
+}

@@ -1,0 +1,347 @@
+// The file that keeps the state of a node without Redis: records in the order in which they happened, many to a frame, each frame with
+// its length and a checksum. What was being written when the process died is cut off when it starts again: nothing of it was
+// acknowledged, as long as `fsync` is `always`. When the file has grown to twice what it was, it is written anew beside itself, some
+// sessions at a time, while all that happens meanwhile goes into both; then it takes the place of the old one. That works since a
+// record about a session that is not there changes nothing, and one that holds a whole session makes good all that came before it.
+// State: the file, and what is on its way into it. Bound: publishers wait until their records are written.
+import { open, rename, unlink, type FileHandle } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { deserialize, serialize } from 'node:v8'
+import { crc32 } from 'node:zlib'
+import { BridgeError, endNode } from '../errors.ts'
+import { Slice } from '../turns.ts'
+import type { Waits } from '../waits.ts'
+import { FileLock } from './lock.ts'
+import { Queue } from './queue.ts'
+import { State, type Record, type StoredState } from './state.ts'
+
+/**
+ * `always`: what is acknowledged is on disk. `everysec`: it is with the operating system, and on disk within a second. `never`: when the
+ * operating system likes.
+ */
+export type Fsync = 'always' | 'everysec' | 'never'
+
+export interface Log {
+  append(record: Record): void
+  settled(): Promise<void>
+  close(): Promise<void>
+}
+
+const magic = Buffer.from('aedes-cluster state 1\n')
+const frameHead = 8
+const readBytes = 4 * 1024 * 1024
+const frameBytesMax = 1024 * 1024 * 1024
+/** Smaller files are not worth writing anew. */
+const compactBytesMin = 16 * 1024 * 1024
+const fsyncMs = 1_000
+const retryMs = 1_000
+/** Of a file that is written anew: bytes of one frame, roughly. */
+const compactFrameBytes = 256 * 1024
+
+/** What is read: a queue is a list there, and what is kept keeps no frame in memory. */
+type Whole = Omit<StoredState, 'queue'> & { readonly queue: readonly Buffer[] }
+type Written = Exclude<Record, { type: 'session' }> | { readonly type: 'session'; readonly whole: Whole }
+
+const written = (record: Record): Written => record.type === 'session' ? { type: 'session', whole: { ...record.whole, queue: [...record.whole.queue.oldest()] } } : record
+
+const copy = (bytes: Uint8Array): Buffer => Buffer.from(bytes)
+
+function readRecord(record: Written): Record {
+  switch (record.type) {
+    case 'claimed': return { ...record, will: record.will === undefined ? undefined : { ...record.will, body: copy(record.will.body) } }
+    case 'queued': return { ...record, body: copy(record.body) }
+    case 'retained': return { ...record, body: record.body === undefined ? undefined : copy(record.body) }
+    case 'served': return {
+      ...record, given: record.given.map(([id, body]) => [id, copy(body)]), fields: record.fields.map(([name, value]) => [name, typeof value === 'string' ? value : copy(value)]),
+    }
+    case 'session': {
+      const { whole } = record
+      return { type: 'session', whole: {
+        ...whole, will: whole.will === undefined ? undefined : { ...whole.will, body: copy(whole.will.body) }, queue: Queue.of(whole.queue.map(copy)),
+        inFlight: new Map([...whole.inFlight].map(([id, { order, body }]) => [id, { order, body: body === undefined ? undefined : copy(body) }])),
+        fields: new Map([...whole.fields].map(([name, value]) => [name, typeof value === 'string' ? value : copy(value)])),
+      } }
+    }
+    default: return record
+  }
+}
+
+function frameOf(records: readonly Record[]): Buffer {
+  const body = serialize(records.map(written))
+  const head = Buffer.allocUnsafe(frameHead)
+  head.writeUInt32BE(body.length)
+  head.writeUInt32BE(crc32(body), 4)
+  return Buffer.concat([head, body])
+}
+
+interface Anew {
+  readonly file: FileHandle
+  size: number
+}
+
+/** Of what a file is written anew from, roughly. */
+function bytesOf(record: Record): number {
+  if (record.type === 'retained') return record.body?.length ?? 0
+  if (record.type !== 'session') return 0
+  const { queue, inFlight, subscriptions } = record.whole
+  return queue.bytes + 256 * inFlight.size + 64 * subscriptions.size
+}
+
+/** What a file held, and how much of it was whole. */
+export interface Opened {
+  readonly log: FileLog
+  readonly state: State
+  /** Bytes at its end that were cut off: what was being written when the process died. */
+  readonly cut: number
+}
+
+export class FileLog implements Log {
+  readonly #path: string
+  readonly #fsync: Fsync
+  readonly #state: State
+  readonly #waits: Waits | undefined
+  readonly #lock: FileLock
+  #file: FileHandle
+  #size: number
+  /** Its size when it was last written anew. */
+  #base: number
+  /** What is to be written, and what is to be done in between, in order. */
+  #pending: (Record | (() => Promise<void>))[] = []
+  #writing: Promise<void> | undefined
+  #next: Promise<void> | undefined
+  readonly #timer: NodeJS.Timeout | undefined
+  #isSynced = true
+  /** The file that takes its place, while it is being written. */
+  #anew: Anew | undefined
+  #compacting: Promise<void> | undefined
+  #closed = false
+
+  private constructor(path: string, fsync: Fsync, state: State, file: FileHandle, lock: FileLock, size: number, waits: Waits | undefined) {
+    this.#path = path
+    this.#fsync = fsync
+    this.#state = state
+    this.#file = file
+    this.#lock = lock
+    this.#size = this.#base = size
+    this.#waits = waits
+    if (fsync === 'everysec') this.#timer = setInterval(() => void this.#syncNow(), fsyncMs).unref()
+  }
+
+  /**
+   * Reads a file, or makes one.
+   * @throws BridgeError ERR_BRIDGE_FILE when it cannot be used: not ours, damaged in the middle, or the operating system refuses
+   */
+  static async open(path: string, fsync: Fsync, waits?: Waits): Promise<Opened> {
+    const state = new State()
+    let [file, lock]: [FileHandle | undefined, FileLock | undefined] = [undefined, undefined]
+    try {
+      lock = await FileLock.take(path)
+      file = await open(path, 'r+').catch(async (error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+        const made = await open(path, 'wx+', 0o600)
+        await made.write(magic, 0, magic.length, 0)
+        await made.datasync()
+        await syncFolder(path)
+        return made
+      })
+      const [end, size] = [await readAll(path, file, state), (await file.stat()).size]
+      if (end < size) await file.truncate(end)
+      return { log: new FileLog(path, fsync, state, file, lock, end, waits), state, cut: size - end }
+    } catch (error) {
+      await file?.close()
+      await lock?.release()
+      throw error instanceof BridgeError ? error : new BridgeError('ERR_BRIDGE_FILE', `${path}: ${(error as Error).message}`, { cause: error })
+    }
+  }
+
+  append(record: Record): void {
+    this.#pending.push(record)
+    void this.settled()
+  }
+
+  /** Resolves when all that was appended so far is written. One write at a time: what comes meanwhile goes with the next one. */
+  settled(): Promise<void> {
+    if (this.#next !== undefined) return this.#next
+    if (this.#writing === undefined && this.#pending.length === 0) return Promise.resolve()
+    return this.#next = (this.#writing ?? Promise.resolve()).then(() => {
+      this.#next = undefined
+      return this.#writing = this.#write().finally(() => { this.#writing = undefined })
+    })
+  }
+
+  async #write(): Promise<void> {
+    const pending = this.#pending
+    this.#pending = []
+    let records: Record[] = []
+    for (const one of pending) {
+      if (typeof one !== 'function') records.push(one)
+      else {
+        await this.#frame(records)
+        records = []
+        await one()
+      }
+    }
+    await this.#frame(records)
+    if (!this.#closed && this.#compacting === undefined && this.#size > Math.max(compactBytesMin, 2 * this.#base)) {
+      this.#compacting = this.#compact().catch(endNode).finally(() => { this.#compacting = undefined })
+    }
+  }
+
+  async #frame(records: readonly Record[]): Promise<void> {
+    if (records.length === 0) return
+    const frame = frameOf(records)
+    await this.#put(this.#file, frame, this.#size)
+    this.#size += frame.length
+    this.#isSynced = this.#fsync === 'always'
+    if (this.#anew !== undefined) await this.#putAnew(this.#anew, frame)
+  }
+
+  async #putAnew(anew: Anew, bytes: Buffer): Promise<void> {
+    await this.#put(anew.file, bytes, anew.size)
+    anew.size += bytes.length
+  }
+
+  /** Until it is written: a disk that is full is waited for. What fails otherwise leaves nobody knowing what is on disk. */
+  async #put(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
+    const wait = this.#waits?.begin('write')
+    try {
+      for (;;) {
+        try {
+          for (let done = 0; done < bytes.length;) done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
+          if (this.#fsync === 'always') await file.datasync()
+          return
+        } catch (error) {
+          const { code, message } = error as NodeJS.ErrnoException
+          if ((code !== 'ENOSPC' && code !== 'EDQUOT') || this.#closed) throw error
+          wait?.because(new BridgeError('ERR_BRIDGE_DISK_FULL', message))
+          await new Promise((resolve) => setTimeout(resolve, retryMs))
+        }
+      }
+    } catch (error) {
+      endNode(error)
+      return await new Promise<never>(() => undefined) // nothing that waits for it may go on
+    } finally {
+      wait?.end()
+    }
+  }
+
+  async #syncNow(): Promise<void> {
+    if (this.#isSynced) return
+    this.#isSynced = true
+    await this.#file.datasync().catch(endNode)
+  }
+
+  /** Writes the file anew: each step in its place among the records, behind what happened before it and ahead of what came later. */
+  async #compact(): Promise<void> {
+    const path = `${this.#path}.anew`
+    const anew: Anew = { file: await open(path, 'w', 0o600), size: 0 }
+    const step = (run: () => Promise<void>): Promise<void> => {
+      this.#pending.push(run)
+      return this.settled()
+    }
+    await step(() => {
+      this.#anew = anew
+      return this.#putAnew(anew, magic)
+    })
+    const slice = new Slice()
+    let [records, bytes]: [Record[], number] = [[{ type: 'retained', topic: '', stamp: this.#state.stamp, body: undefined }], 0]
+    for (const record of this.#whole()) {
+      records.push(record)
+      bytes += bytesOf(record)
+      if (bytes <= compactFrameBytes && !slice.isOver) continue
+      const frame = frameOf(records) // as they are now
+      records = []
+      bytes = 0
+      await step(() => this.#putAnew(anew, frame))
+      await slice.next()
+    }
+    const last = frameOf(records)
+    await step(() => this.#putAnew(anew, last))
+    await step(() => this.#replace(path, anew))
+  }
+
+  *#whole(): Generator<Record> {
+    for (const topic of [...this.#state.retained.keys()]) {
+      const value = this.#state.retained.get(topic)
+      if (value !== undefined) yield { type: 'retained', topic, ...value }
+    }
+    for (const sid of [...this.#state.sessions.keys()]) {
+      const whole = this.#state.sessions.get(sid)
+      if (whole !== undefined) yield { type: 'session', whole }
+    }
+  }
+
+  async #replace(path: string, { file, size }: Anew): Promise<void> {
+    await file.datasync()
+    await rename(path, this.#path)
+    await syncFolder(this.#path)
+    await this.#file.close()
+    this.#anew = undefined
+    this.#file = file
+    this.#size = this.#base = size
+  }
+
+  /** What it would be written anew as is given up: the next start finds the old one. */
+  async close(): Promise<void> {
+    await this.settled()
+    this.#closed = true
+    clearInterval(this.#timer)
+    await this.#compacting
+    await this.#file.datasync().catch(() => undefined)
+    await this.#file.close()
+    await this.#lock.release()
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(dirname(path), 'r')
+  await folder.sync().catch(() => undefined) // some file systems have no such thing
+  await folder.close()
+}
+
+/** Applies what the file holds. @returns where its last whole frame ends */
+async function readAll(path: string, file: FileHandle, state: State): Promise<number> {
+  const { size } = await file.stat()
+  await unlink(`${path}.anew`).catch(() => undefined) // of a process that died meanwhile
+  const head = Buffer.alloc(magic.length)
+  const { bytesRead } = await file.read(head, 0, magic.length, 0)
+  if (bytesRead < magic.length && magic.subarray(0, bytesRead).equals(head.subarray(0, bytesRead))) { // it died while it was being made
+    await file.write(magic, 0, magic.length, 0)
+    return magic.length
+  }
+  if (!head.equals(magic)) throw new BridgeError('ERR_BRIDGE_FILE', `${path} is not a file of aedes-cluster, or of another version`)
+  let at = magic.length
+  for (;;) {
+    const frame = await readFrame(file, at, size)
+    if (frame === undefined) break
+    for (const record of deserialize(frame) as Written[]) state.apply(readRecord(record))
+    at += frameHead + frame.length
+  }
+  if (await isWholeBehind(file, at, size)) throw new BridgeError('ERR_BRIDGE_FILE', `${path} is damaged at byte ${at}, and goes on behind that`)
+  return at
+}
+
+/** The body of the frame at a place; undefined when none is whole there. */
+async function readFrame(file: FileHandle, at: number, size: number): Promise<Buffer | undefined> {
+  const head = Buffer.alloc(frameHead)
+  if (at + frameHead > size) return undefined
+  await file.read(head, 0, frameHead, at)
+  const length = head.readUInt32BE()
+  if (length === 0 || length > frameBytesMax || at + frameHead + length > size) return undefined
+  const body = Buffer.allocUnsafe(length)
+  for (let done = 0; done < length;) {
+    const { bytesRead } = await file.read(body, done, Math.min(readBytes, length - done), at + frameHead + done)
+    if (bytesRead === 0) return undefined
+    done += bytesRead
+  }
+  return crc32(body) === head.readUInt32BE(4) ? body : undefined
+}
+
+/** Whether the frame at a place is damaged and another one stands behind it: then it is no torn end, and nobody may cut it off. */
+async function isWholeBehind(file: FileHandle, at: number, size: number): Promise<boolean> {
+  const head = Buffer.alloc(frameHead)
+  if (at + frameHead > size) return false
+  await file.read(head, 0, frameHead, at)
+  const next = at + frameHead + head.readUInt32BE()
+  return next > at + frameHead && next < size && await readFrame(file, next, size) !== undefined
+}

@@ -1,0 +1,260 @@
+// One node without Redis: a cluster of one. What is published is matched, handed on and queued in the turn in which it comes, so there is
+// no barrier, no journal and nobody to be fenced by. A message is done when it is stored for everybody: at once, or when the file
+// that keeps the state has it. State: store.ts. Bounds: those of the data plane (limits of queues, sessions, Retained Messages).
+import type { Clock } from '../clock.ts'
+import type { Cluster, RetainedRead, Route } from '../cluster.ts'
+import { packMessage, unpackMessage } from '../codec.ts'
+import { diagnostics } from '../diagnostics.ts'
+import { partitions } from '../keys.ts'
+import { isExpired, type Message } from '../message.ts'
+import type { Stamps } from '../moment.ts'
+import type { DataPlaneOptions, Receiver } from '../options.ts'
+import { OwnRoutes } from '../own-routes.ts'
+import { RoutingTable } from '../routing-table.ts'
+import type { SessionHolder, SessionReply, SessionWrites } from '../session-writer.ts'
+import type { Session } from '../session.ts'
+import { TopicTrie } from '../topic-trie.ts'
+import { hasWildcard } from '../topic.ts'
+import { Slice } from '../turns.ts'
+import { MemorySessions } from './sessions.ts'
+import type { StoredState } from './state.ts'
+import type { Store } from './store.ts'
+
+export type MemoryOptions = Pick<DataPlaneOptions, 'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'retainedBytesMax'>
+
+export class MemoryCluster implements Cluster {
+  readonly nodeId: string
+  readonly sessions: MemorySessions
+  readonly isFenced = false
+  readonly #options: MemoryOptions
+  readonly #receiver: Receiver
+  readonly #store: Store
+  readonly #clock: Clock
+  readonly #table = new RoutingTable()
+  readonly #routes = new OwnRoutes(async (changes) => { for (const { filter, kind } of changes) this.#table.set(this.nodeId, filter, kind) })
+  readonly #retained = new TopicTrie<true>()
+  readonly #era = { isOver: false }
+  #done: (() => void)[] = []
+  #ready = new Set<SessionHolder>()
+  #serving = false
+  #closed = false
+
+  /** @param clock wall clock against performance.now(), as it was when the process began: what is stored says in it when it expires */
+  constructor(options: MemoryOptions, receiver: Receiver, store: Store, clock: Clock) {
+    this.nodeId = `${options.name}@${Date.now()}`
+    this.#options = options
+    this.#receiver = receiver
+    this.#store = store
+    this.#clock = clock
+    this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, {
+      publishWill: (message) => this.#handOn(message),
+      onMoved: (session) => receiver.moved(session),
+      expireRetained: (topic) => this.#clear(topic),
+    })
+  }
+
+  /** What was kept over a restart: its receiver may be called from now on. */
+  start(): this {
+    for (const [topic, { body }] of this.#store.state.retained) {
+      const message = unpackMessage(body, this.#clock)
+      this.#retained.set(topic, true)
+      if (message !== undefined && message !== 'later') this.sessions.retain(topic, message.expiresAt)
+    }
+    this.sessions.start()
+    return this
+  }
+
+  get nodes(): readonly string[] { return [this.nodeId] }
+
+  get routes(): Iterable<Route> { return this.#table.entries() }
+
+  get routingBytes(): number { return this.#table.bytes }
+
+  // Live subscribers
+
+  subscribed(filter: string, kind: number): Promise<void> {
+    return this.#routes.subscribed(filter, kind)
+  }
+
+  unsubscribed(filter: string, kind: number): void {
+    this.#routes.unsubscribed(filter, kind)
+  }
+
+  isWanted(topic: string): boolean {
+    return this.#table.match(topic).qos0.length > 0
+  }
+
+  // Messages
+
+  publishQos0(message: Message): void {
+    this.#receiver.deliver(message)
+  }
+
+  publish(message: Message, done: () => void): void {
+    if (this.#closed) return
+    this.#handOn(message)
+    this.#done.push(done)
+    if (this.#done.length === 1) setImmediate(() => void this.#finish())
+  }
+
+  /** In order, also when a later turn has less to wait for: the file is written in order. */
+  async #finish(): Promise<void> {
+    const done = this.#done
+    this.#done = []
+    await this.#store.settled()
+    if (!this.#closed) for (const one of done) one()
+  }
+
+  /** A QoS 2 message that was stored before is left out, whoever sends it again. */
+  #handOn(message: Message): void {
+    const { origin, topic, qos } = message
+    if (message.from?.isTaken === true) return
+    if (origin !== undefined && origin.n > 0) {
+      const publisher = this.#store.state.sessions.get(origin.sid)
+      if (publisher !== undefined && origin.n <= publisher.published) return
+      this.#store.change({ type: 'published', sid: origin.sid, n: origin.n })
+    }
+    if (message.retain) this.#retain(message)
+    const { sessions } = this.#table.match(topic)
+    const granted: string[][] = [[], [], []]
+    if (qos > 0) for (const { sid, qos: highest, ownQos } of sessions) granted[Math.min(qos, origin?.sid === sid ? ownQos : highest)]!.push(sid)
+    for (const at of [1, 2] as const) if (granted[at]!.length > 0) this.#queue(packMessage({ ...message, qos: at }, this.#clock), granted[at]!)
+    this.#receiver.deliver(message)
+  }
+
+  #queue(body: Buffer, sids: readonly string[]): void {
+    const { queueMessagesMax, queueBytesMax } = this.#options
+    this.#store.change({ type: 'queued', body, sids })
+    for (const sid of sids) {
+      const { queue } = this.#store.state.sessions.get(sid)!
+      let [count, bytes] = [0, queue.bytes]
+      for (const oldest of queue.oldest()) {
+        if (queue.length - count <= 1 || (queue.length - count <= queueMessagesMax && bytes <= queueBytesMax)) break
+        count++
+        bytes -= oldest.length
+      }
+      if (count > 0) {
+        this.#store.change({ type: 'dropped', sid, count })
+        diagnostics.shed.publish({ cause: 'full-queue', count })
+      }
+      this.#receiver.ring(sid)
+    }
+  }
+
+  hold(): void { /* there is no other node */ }
+
+  // Retained Messages
+
+  #retain(message: Message): void {
+    const { topic, payload } = message
+    if (payload.length === 0) this.#clear(topic) // [MQTT-3.3.1-6]
+    else {
+      this.#store.change({ type: 'retained', topic, stamp: this.#store.state.stamp + 1, body: packMessage({ ...message, replay: true }, this.#clock) })
+      this.#retained.set(topic, true)
+      this.sessions.retain(topic, message.expiresAt)
+    }
+    message.stamp = this.#store.state.stamp
+  }
+
+  #clear(topic: string): void {
+    this.#store.change({ type: 'retained', topic, stamp: this.#store.state.stamp + 1, body: undefined })
+    this.#retained.delete(topic)
+    this.sessions.retain(topic, 0)
+  }
+
+  mayRetain(topic: string): boolean {
+    return this.#retained.bytes < this.#options.retainedBytesMax || this.#retained.has(topic)
+  }
+
+  async stamps(): Promise<Stamps> {
+    return this.stampsOf(new Float64Array(partitions).fill(this.#store.state.stamp))
+  }
+
+  stampsOf(of: Float64Array): Stamps {
+    return { of, era: this.#era }
+  }
+
+  async hasRetained(filter: string): Promise<boolean> {
+    return hasWildcard(filter) ? this.#matching(filter).next().done === false : this.#retained.has(filter)
+  }
+
+  async topics(filter: string): Promise<Iterator<string>> {
+    return hasWildcard(filter) ? this.#matching(filter) : [filter].values()
+  }
+
+  *#matching(filter: string): Generator<string> {
+    for (const [topic] of this.#retained.match(filter)) yield topic
+  }
+
+  async retained(topics: readonly string[], bytesMax: number): Promise<RetainedRead> {
+    const messages: Message[] = []
+    let room = bytesMax
+    for (const [i, topic] of topics.entries()) {
+      const value = this.#store.state.retained.get(topic)
+      if (value === undefined) continue
+      if (value.body.length > room) return { messages, unread: topics.slice(i), nextBytes: value.body.length }
+      room -= value.body.length
+      const message = unpackMessage(value.body, this.#clock)
+      if (message !== undefined && message !== 'later' && !isExpired(message)) messages.push({ ...message, stamp: value.stamp })
+    }
+    return { messages, unread: [], nextBytes: 0 }
+  }
+
+  // Sessions
+
+  async stillOwned(session: Session): Promise<boolean> {
+    return this.sessions.of(session) !== undefined
+  }
+
+  touch(holder: SessionHolder): void {
+    this.#ready.add(holder)
+    if (this.#serving) return
+    this.#serving = true
+    setImmediate(() => void this.#serve())
+  }
+
+  /** What each writes, and what is sent next when that is stored; in slices. */
+  async #serve(): Promise<void> {
+    const slice = new Slice()
+    while (this.#ready.size > 0 && !this.#closed) {
+      const replies: (() => void)[] = []
+      for (const holder of this.#ready) {
+        if (slice.isOver) await slice.next()
+        this.#ready.delete(holder)
+        const writes = holder.takeWrites()
+        if (writes === undefined) continue
+        const stored = this.sessions.of(holder.session)
+        if (stored === undefined) holder.moved(writes)
+        else {
+          const reply = this.#write(stored, holder.session, writes)
+          replies.push(() => holder.written(writes, reply))
+        }
+      }
+      await this.#store.settled()
+      for (const reply of replies) reply()
+    }
+    this.#serving = false
+  }
+
+  #write({ sid, queue }: StoredState, { n }: Session, writes: SessionWrites): SessionReply {
+    const moved: number[] = []
+    let room = writes.bytes
+    for (const body of queue.oldest()) {
+      if (room <= 0 || moved.length === writes.free.length) break
+      moved.push(writes.free[moved.length]!)
+      room -= body.length
+    }
+    const bodies = queue.first(moved.length)
+    this.#store.change({
+      type: 'served', sid, n, acknowledged: writes.acknowledged, received: writes.received, incoming: writes.incoming, released: writes.released,
+      order: writes.order, given: writes.given.map(([id, message]) => [id, packMessage(message, this.#clock)]), moved, fields: writes.fields,
+    })
+    return { messages: bodies.map((body) => unpackMessage(body, this.#clock)), left: queue.length }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.sessions.close()
+    await this.#store.settled()
+  }
+}

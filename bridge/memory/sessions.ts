@@ -1,0 +1,224 @@
+// Sessions of a node without Redis: who is connected to which, what outlives its connection, when it and its will are due. Nothing here
+// waits in the middle of a change, so no change can be seen half-done. State: store.ts; here the sessions whose clients are connected.
+import { randomBytes } from 'node:crypto'
+import type { Clock } from '../clock.ts'
+import type { ClusterSessions } from '../cluster.ts'
+import { packMessage, unpackMessage } from '../codec.ts'
+import { diagnostics } from '../diagnostics.ts'
+import { BridgeError } from '../errors.ts'
+import { expiryFrom, type Message } from '../message.ts'
+import { OwedReplays } from '../owed-replays.ts'
+import type { RoutingTable } from '../routing-table.ts'
+import { SessionOption } from '../session-options.ts'
+import type { InFlightEntry, Session, SessionRequest } from '../session.ts'
+import type { StoredSubscription } from '../subscriptions.ts'
+import { Due } from './due.ts'
+import type { StoredState } from './state.ts'
+import type { Store } from './store.ts'
+
+export interface MemorySessionEvents {
+  /** A will is to be published, at once. */
+  publishWill(message: Message): void
+  /** A connection whose session another one of its client has claimed. */
+  onMoved(session: Session): void
+  /** A Retained Message is due to expire. */
+  expireRetained(topic: string): void
+}
+
+const will = (sid: string): string => `w:${sid}`
+const end = (sid: string): string => `e:${sid}`
+const retained = (topic: string): string => `r:${topic}`
+
+export class MemorySessions implements ClusterSessions {
+  readonly #store: Store
+  readonly #table: RoutingTable
+  readonly #nodeId: string
+  readonly #sessionsMax: number
+  readonly #clock: Clock
+  readonly #events: MemorySessionEvents
+  readonly #own = new Map<string, Session>()
+  readonly #due = new Due((name) => this.#onDue(name))
+  #claims = 0
+  #lastEpoch = 0
+
+  constructor(store: Store, table: RoutingTable, nodeId: string, sessionsMax: number, clock: Clock, events: MemorySessionEvents) {
+    this.#store = store
+    this.#table = table
+    this.#nodeId = nodeId
+    this.#sessionsMax = sessionsMax
+    this.#clock = clock
+    this.#events = events
+  }
+
+  start(): void {
+    const all = [...this.#store.state.sessions.values()]
+    for (const { sid, subscriptions } of all) for (const [filter, subscription] of subscriptions) this.#route(sid, filter, subscription)
+    for (const session of all) this.#restore(session) // a will goes to all of them
+  }
+
+  /** After a restart: its client is not connected, whatever it was when the process ended. */
+  #restore({ sid, isOwned, will: stored, releasedAt, expiry }: StoredState): void {
+    if (isOwned) return this.#release(sid)
+    // The wall clock may have been set meanwhile: then it waits no longer than it would have from now on.
+    const dueAt = (seconds: number): number => performance.now() + Math.min(seconds * 1_000, releasedAt + seconds * 1_000 - Date.now())
+    if (stored !== undefined) this.#due.set(will(sid), dueAt(expiry < 0 ? stored.delay : Math.min(stored.delay, expiry)))
+    if (expiry > 0) this.#due.set(end(sid), dueAt(expiry))
+  }
+
+  own(sid: string): Session | undefined {
+    return this.#own.get(sid)
+  }
+
+  async claim(request: SessionRequest, abandoned: () => boolean = () => false): Promise<Session> {
+    const { clientId, expirySeconds } = request
+    if (abandoned()) throw new BridgeError('ERR_BRIDGE_CLOSED', `${clientId} left before its session was claimed`)
+    const { state } = this.#store
+    const known = state.of(clientId)
+    if (known === undefined && expirySeconds !== 0 && state.sessions.size >= this.#sessionsMax) throw new BridgeError('ERR_BRIDGE_QUOTA', `${this.#sessionsMax} sessions`)
+    const isResumed = known !== undefined && !this.#ends(known, request.cleanStart)
+    const sid = isResumed ? known.sid : `0${randomBytes(9).toString('base64url')}`
+    if (known !== undefined) this.#leave(known, sid)
+    const epoch = this.#lastEpoch = Math.max(this.#lastEpoch + 1, (known?.epoch ?? 0) + 1, Date.now() * 1_000)
+    const stored = request.will === undefined ? undefined : { body: packMessage(request.will.message, this.#clock), delay: request.will.delaySeconds }
+    this.#store.change({ type: 'claimed', sid, clientId, epoch, expiry: expirySeconds, will: stored })
+    this.#due.delete(will(sid))
+    this.#due.delete(end(sid))
+    const session = this.#sessionOf(state.sessions.get(sid)!, request, isResumed)
+    this.#own.set(sid, session)
+    await this.#store.settled()
+    return session
+  }
+
+  /** It ends with its connection, also when we hear of the new one first [MQTT-3.1.2-23], and when its time is over and nobody looked yet. */
+  #ends({ sid, expiry }: StoredState, cleanStart: boolean): boolean {
+    return cleanStart || expiry === 0 || (this.#due.at(end(sid)) ?? Infinity) <= performance.now()
+  }
+
+  /**
+   * What becomes of the connection before: it is thrown out, and its will is published, or cancelled by a return within its delay
+   * [MQTT-3.1.3-9]. A session that ends sends it.
+   * @param sid of the session that its client has from now on
+   */
+  #leave(known: StoredState, sid: string): void {
+    const old = this.#own.get(known.sid)
+    if (old !== undefined) {
+      this.#own.delete(known.sid)
+      this.#events.onMoved(old)
+    }
+    const dueAt = this.#due.at(will(known.sid))
+    const isOver = dueAt === undefined ? known.will?.delay === 0 : dueAt <= performance.now()
+    if (sid !== known.sid || isOver) this.#publishWill(known, sid)
+    if (sid !== known.sid) this.#end(known)
+  }
+
+  #sessionOf(stored: StoredState, request: SessionRequest, present: boolean): Session {
+    const { sid, epoch, subscriptions, inFlight, incoming, fields } = stored
+    const n = present ? Math.max(stored.n, epoch) : 0
+    return {
+      sid, owner: `${this.#nodeId} ${epoch}`, claim: ++this.#claims, request, present, subscriptions, inFlight: [...inFlight].map(([messageId, { order, body }]) => this.#delivery(messageId, order, body)).sort((a, b) => a.order - b.order),
+      incoming: new Map([...incoming].map(([messageId, entry]) => [messageId, { n: Number.parseInt(entry, 10), published: entry.includes(' ') }])),
+      replays: fields.size === 0 ? undefined : OwedReplays.of([...fields].filter(([name]) => name !== 'replays').flat().map((text) => Buffer.from(text))),
+      changed: '', n, unpublishedN: stored.n > 0 ? undefined : n, underWay: undefined, isTaken: false,
+    }
+  }
+
+  #delivery(messageId: number, order: number, body: Buffer | undefined): InFlightEntry {
+    return { messageId, order, message: body === undefined ? undefined : unpackMessage(body, this.#clock) }
+  }
+
+  /** Its state, as long as it is this connection's. */
+  of({ sid, owner }: Session): StoredState | undefined {
+    const stored = this.#store.state.sessions.get(sid)
+    return stored?.isOwned === true && owner === `${this.#nodeId} ${stored.epoch}` ? stored : undefined
+  }
+
+  #ofOrMoved(session: Session): StoredState {
+    const stored = this.of(session)
+    if (stored === undefined) throw new BridgeError('ERR_BRIDGE_MOVED', `${session.sid} is not owned by ${session.owner}`)
+    return stored
+  }
+
+  async farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void> {
+    const { request, sid } = session
+    session.request = { ...request, will: voidsWill ? undefined : request.will, expirySeconds: expirySeconds ?? request.expirySeconds }
+    if (this.of(session) === undefined) return
+    this.#store.change({ type: 'farewell', sid, voidsWill, expiry: expirySeconds })
+    await this.#store.settled()
+  }
+
+  async release(session: Session): Promise<void> {
+    if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
+    if (this.of(session) === undefined) return
+    this.#release(session.sid)
+    await this.#store.settled()
+  }
+
+  #release(sid: string): void {
+    this.#store.change({ type: 'released', sid, at: Date.now() })
+    const stored = this.#store.state.sessions.get(sid)!
+    const { expiry } = stored
+    const delay = stored.will === undefined ? undefined : Math.min(stored.will.delay, expiry < 0 ? Infinity : expiry) // no later than the session ends
+    if (delay === 0) this.#publishWill(stored, sid)
+    else if (delay !== undefined) this.#due.set(will(sid), performance.now() + delay * 1_000)
+    if (expiry === 0) this.#end(stored)
+    else if (expiry > 0) this.#due.set(end(sid), performance.now() + expiry * 1_000)
+  }
+
+  /** @param sid of the session that its client has by now: No Local is about that */
+  #publishWill(stored: StoredState, sid: string): void {
+    const { body } = stored.will ?? {}
+    if (body === undefined) return
+    this.#due.delete(will(stored.sid))
+    this.#store.change({ type: 'will-gone', sid: stored.sid })
+    const message = unpackMessage(body, this.#clock)
+    if (message === undefined || message === 'later') return void diagnostics.garbage.publish({ where: 'will', bytes: body.length })
+    const { expirySeconds } = message // it begins to run (MQTT 5 section 3.1.3.2.4)
+    this.#events.publishWill({ ...message, origin: { sid, n: 0 }, expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds) })
+  }
+
+  #end({ sid, subscriptions }: StoredState): void {
+    for (const filter of subscriptions.keys()) this.#table.setSession(sid, filter, undefined)
+    this.#due.delete(will(sid))
+    this.#due.delete(end(sid))
+    this.#store.change({ type: 'ended', sid })
+  }
+
+  #route(sid: string, filter: string, { options }: StoredSubscription): void {
+    this.#table.setSession(sid, filter, (options & SessionOption.qos) === 0 ? undefined : options)
+  }
+
+  async subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void> {
+    const { sid } = this.#ofOrMoved(session)
+    this.#store.change({ type: 'subscribed', sid, filter, subscription })
+    this.#route(sid, filter, subscription)
+    await this.#store.settled()
+  }
+
+  async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
+    const { sid } = this.#ofOrMoved(session)
+    for (const filter of filters) {
+      this.#store.change({ type: 'unsubscribed', sid, filter })
+      this.#table.setSession(sid, filter, undefined)
+    }
+    await this.#store.settled()
+  }
+
+  /** @param at ms by performance.now(); 0: never */
+  retain(topic: string, at: number): void {
+    if (at === 0) this.#due.delete(retained(topic))
+    else this.#due.set(retained(topic), at)
+  }
+
+  #onDue(name: string): void {
+    const what = name.slice(2)
+    if (name === retained(what)) return this.#events.expireRetained(what)
+    const stored = this.#store.state.sessions.get(what)
+    if (stored === undefined || stored.isOwned) return
+    this.#publishWill(stored, what)
+    if (name === end(what)) this.#end(stored)
+  }
+
+  close(): void {
+    this.#due.close()
+  }
+}

@@ -1,0 +1,167 @@
+// All that a node without Redis must not forget: sessions and Retained Messages. It changes by records alone, and the same records
+// in the same order make the same state: so a file of them is all of it (log.ts). A record about a session that is not there changes
+// nothing. Bodies are messages as codec.ts packs them. State: this process.
+import type { Field } from '../owed-replays.ts'
+import type { StoredSubscription } from '../subscriptions.ts'
+import { Queue } from './queue.ts'
+
+/** A will that is not published yet. */
+export interface StoredWill {
+  readonly body: Buffer
+  /** s */
+  readonly delay: number
+}
+
+export interface StoredDelivery {
+  readonly order: number
+  /** undefined: PUBREC came, only PUBREL is owed. */
+  readonly body: Buffer | undefined
+}
+
+/** What outlives a connection. */
+export interface StoredState {
+  readonly sid: string
+  readonly clientId: string
+  /** Of its owner; grows with every claim. */
+  epoch: number
+  /** A client is connected to it. */
+  isOwned: boolean
+  /** s; -1: never; 0: it ends with the connection. */
+  expiry: number
+  will: StoredWill | undefined
+  /** When its client went (wall clock, ms). */
+  releasedAt: number
+  readonly subscriptions: Map<string, StoredSubscription>
+  readonly queue: Queue
+  readonly inFlight: Map<number, StoredDelivery>
+  /** QoS 2 publishes of the client between PUBLISH and PUBREL: Packet Identifier → n, and " published". */
+  readonly incoming: Map<number, string>
+  /** Number of its last QoS 2 publish, and of the last one that is stored for everybody. */
+  n: number
+  published: number
+  /** Replays that it is owed (owed-replays.ts). */
+  readonly fields: Map<string, Buffer | string>
+}
+
+export interface RetainedValue {
+  readonly stamp: number
+  readonly body: Buffer
+}
+
+/** One change. What happened in one turn stands in the file as a whole, or not at all. */
+export type Record =
+  | { readonly type: 'claimed'; readonly sid: string; readonly clientId: string; readonly epoch: number; readonly expiry: number; readonly will: StoredWill | undefined }
+  | { readonly type: 'farewell'; readonly sid: string; readonly voidsWill: boolean; readonly expiry: number | undefined }
+  | { readonly type: 'released'; readonly sid: string; readonly at: number }
+  | { readonly type: 'will-gone'; readonly sid: string }
+  | { readonly type: 'ended'; readonly sid: string }
+  | { readonly type: 'subscribed'; readonly sid: string; readonly filter: string; readonly subscription: StoredSubscription }
+  | { readonly type: 'unsubscribed'; readonly sid: string; readonly filter: string }
+  | { readonly type: 'published'; readonly sid: string; readonly n: number }
+  | { readonly type: 'queued'; readonly body: Buffer; readonly sids: readonly string[] }
+  | { readonly type: 'dropped'; readonly sid: string; readonly count: number }
+  | Served
+  | { readonly type: 'retained'; readonly topic: string; readonly stamp: number; readonly body: Buffer | undefined }
+  | { readonly type: 'session'; readonly whole: StoredState }
+
+/** What an owner wrote: as lua/session-serve.lua does it. */
+export interface Served {
+  readonly type: 'served'
+  readonly sid: string
+  readonly n: number
+  readonly acknowledged: readonly number[]
+  readonly received: readonly number[]
+  readonly incoming: readonly (readonly [messageId: number, entry: string])[]
+  readonly released: readonly number[]
+  readonly order: number
+  readonly given: readonly (readonly [messageId: number, body: Buffer])[]
+  /** Under which identifiers messages came out of the queue. */
+  readonly moved: readonly number[]
+  readonly fields: readonly Field[]
+}
+
+export class State {
+  readonly sessions = new Map<string, StoredState>()
+  /** Client Identifier → sid */
+  readonly clients = new Map<string, string>()
+  readonly retained = new Map<string, RetainedValue>()
+  /** The last one that was given. */
+  stamp = 0
+
+  of(clientId: string): StoredState | undefined {
+    return this.sessions.get(this.clients.get(clientId) ?? '')
+  }
+
+  apply(record: Record): void {
+    switch (record.type) {
+      case 'claimed': return this.#claim(record)
+      case 'retained': return this.#retain(record)
+      case 'session': return this.#put(record.whole)
+      case 'queued':
+        for (const sid of record.sids) this.sessions.get(sid)?.queue.push(record.body)
+        return
+      default:
+    }
+    const session = this.sessions.get(record.sid)
+    if (session === undefined) return
+    switch (record.type) {
+      case 'farewell':
+        if (record.voidsWill) session.will = undefined
+        session.expiry = record.expiry ?? session.expiry
+        break
+      case 'released':
+        session.isOwned = false
+        session.releasedAt = record.at
+        break
+      case 'will-gone': session.will = undefined; break
+      case 'ended': this.#end(session); break
+      case 'subscribed': session.subscriptions.set(record.filter, record.subscription); break
+      case 'unsubscribed': session.subscriptions.delete(record.filter); break
+      case 'published': session.published = Math.max(session.published, record.n); break
+      case 'dropped': for (let i = 0; i < record.count; i++) session.queue.shift(); break
+      case 'served': serve(session, record)
+    }
+  }
+
+  #claim({ sid, clientId, epoch, expiry, will }: Extract<Record, { type: 'claimed' }>): void {
+    const session = this.sessions.get(sid) ?? emptySession(sid, clientId)
+    this.#put(Object.assign(session, { epoch, expiry, will, isOwned: true }))
+  }
+
+  #put(session: StoredState): void {
+    this.sessions.set(session.sid, session)
+    this.clients.set(session.clientId, session.sid)
+  }
+
+  #end({ sid, clientId }: StoredState): void {
+    this.sessions.delete(sid)
+    if (this.clients.get(clientId) === sid) this.clients.delete(clientId)
+  }
+
+  #retain({ topic, stamp, body }: Extract<Record, { type: 'retained' }>): void {
+    this.stamp = Math.max(this.stamp, stamp)
+    if (body === undefined) this.retained.delete(topic)
+    else this.retained.set(topic, { stamp, body })
+  }
+}
+
+const emptySession = (sid: string, clientId: string): StoredState => ({
+  sid, clientId, epoch: 0, isOwned: false, expiry: 0, will: undefined, releasedAt: 0, subscriptions: new Map(), queue: new Queue(), inFlight: new Map(),
+  incoming: new Map(), n: 0, published: 0, fields: new Map(),
+})
+
+function serve(session: StoredState, { n, acknowledged, received, incoming, released, order, given, moved, fields }: Served): void {
+  const { inFlight, queue } = session
+  for (const id of acknowledged) inFlight.delete(id)
+  for (const id of received) {
+    const delivery = inFlight.get(id)
+    if (delivery !== undefined) inFlight.set(id, { order: delivery.order, body: undefined })
+  }
+  for (const [id, entry] of incoming) session.incoming.set(id, entry)
+  if (incoming.length > 0) session.n = n
+  for (const id of released) session.incoming.delete(id)
+  let next = order
+  for (const [id, body] of given) inFlight.set(id, { order: next++, body })
+  for (const id of moved) inFlight.set(id, { order: next++, body: queue.shift() })
+  for (const [name, value] of fields) if (value === '') session.fields.delete(name); else session.fields.set(name, value)
+}

@@ -1,0 +1,28 @@
+// The state of a node without Redis and the file that keeps it, when there is one: what changes the one is written to the other.
+import type { Log } from './log.ts'
+import type { State} from './state.ts';
+import { type Record } from './state.ts'
+
+export class Store {
+  readonly state: State
+  readonly #log: Log | undefined
+
+  constructor(state: State, log: Log | undefined) {
+    this.state = state
+    this.#log = log
+  }
+
+  change(record: Record): void {
+    this.state.apply(record)
+    this.#log?.append(record)
+  }
+
+  /** Resolves when all that was changed so far is on disk, as far as the operator wants it; undefined: it is not to be waited for. */
+  settled(): Promise<void> | undefined {
+    return this.#log?.settled()
+  }
+
+  async close(): Promise<void> {
+    await this.#log?.close()
+  }
+}

@@ -1,0 +1,201 @@
+// What a node may rely on of its cluster, whatever keeps it: each promise on every implementation.
+import { afterAll, describe, expect, test } from 'vitest'
+import { isOfBefore } from '../../bridge/moment.ts'
+import { RouteKind } from '../../bridge/routing-table.ts'
+import { SessionOption } from '../../bridge/session-options.ts'
+import { messageOf } from '../bridge/planes.ts'
+import { endAll, implementations, type Member } from './clusters.ts'
+
+afterAll(endAll)
+
+describe.each(Object.entries(implementations))('%s', (_name, open) => {
+  const stored = (member: Member, topic: string, payload: string, more = {}): Promise<void> => member.publish(messageOf(topic, payload, more))
+  const willOf = (payload: string, delaySeconds = 0): { message: ReturnType<typeof messageOf>; delaySeconds: number } =>
+    ({ message: messageOf('wills', payload, { publisher: 'c', isWill: true }), delaySeconds })
+
+  test('what is published is delivered here, and done when it is stored, in order', async () => {
+    await using member = await open()
+    await member.cluster.subscribed('a/#', RouteKind.everything)
+    const done: number[] = []
+    await Promise.all([1, 2, 3].map((n) => stored(member, 'a/b', String(n)).then(() => done.push(n))))
+    expect([done, member.payloads]).toEqual([[1, 2, 3], ['1', '2', '3']])
+    expect([member.cluster.isWanted('a/x'), member.cluster.isWanted('b')]).toEqual([true, false])
+    member.cluster.unsubscribed('a/#', RouteKind.everything)
+    await expect.poll(() => member.cluster.isWanted('a/x')).toBe(false)
+  })
+
+  test('a session that nobody is connected to queues what it is subscribed to, at the lower QoS, in order, and no more', async () => {
+    await using member = await open()
+    const first = await member.connect('c')
+    expect(first.session.present).toBe(false)
+    await first.subscribe('t/+', 1)
+    await first.release()
+    for (const [n, qos] of [[1, 1], [2, 2], [3, 0]] as const) await stored(member, `t/${n}`, String(n), { qos, retain: qos === 0 })
+    await stored(member, 'other', 'no')
+    const second = await member.connect('c')
+    await second.has(2)
+    expect([second.session.present, second.got.map(({ topic, qos }) => `${topic} ${qos}`), [...second.session.subscriptions.keys()]]).toEqual([true, ['t/1 1', 't/2 1'], ['t/+']])
+  })
+
+  test('what is in flight is there again with the next connection, in its order; what was acknowledged is not; of what was received PUBREL is owed', async () => {
+    await using member = await open()
+    const first = await member.connect('c', {}, 4)
+    await first.subscribe('t', 2)
+    for (const n of [1, 2, 3, 4]) await stored(member, 't', String(n), { qos: 2 })
+    await first.has(4)
+    const [one, two] = [...first.open.keys()] as [number, number]
+    await first.write({ acknowledged: [one], received: [two] })
+    const { session } = await member.connect('c')
+    expect(session.inFlight.map(({ message }) => typeof message === 'object' ? message.payload.toString() : message)).toEqual([undefined, '3', '4'])
+  })
+
+  test('the later connection has the session: the earlier one is told, and writes nothing more', async () => {
+    await using member = await open()
+    const first = await member.connect('c')
+    await first.subscribe('t')
+    const second = await member.connect('c')
+    expect(member.thrownOut).toEqual([first.session])
+    await first.write({ incoming: [[1, '7']] })
+    expect([first.lost, await member.cluster.stillOwned(first.session), await member.cluster.stillOwned(second.session)]).toEqual([true, false, true])
+    await expect(first.subscribe('u')).rejects.toMatchObject({ code: 'ERR_BRIDGE_MOVED' })
+    await first.release() // nothing happens
+    await stored(member, 't', 'x')
+    await second.has(1)
+  })
+
+  test('Clean Start, and an expiry of 0, end a session: it queues nothing more', async () => {
+    await using member = await open()
+    const first = await member.connect('c')
+    await first.subscribe('t')
+    const second = await member.connect('c', { cleanStart: true, expirySeconds: 0 })
+    expect([second.session.present, second.session.sid === first.session.sid, second.session.subscriptions.size]).toEqual([false, false, 0])
+    await second.subscribe('t')
+    await second.release()
+    await stored(member, 't', 'x')
+    const third = await member.connect('c')
+    await third.write({})
+    expect([third.session.present, third.got]).toEqual([false, []])
+  })
+
+  test('a session is over when its time is', async () => {
+    await using member = await open()
+    const first = await member.connect('c', { expirySeconds: 1 })
+    await first.release()
+    const second = await member.connect('c', { expirySeconds: 1 })
+    expect(second.session.present).toBe(true)
+    await second.release()
+    await new Promise((resolve) => setTimeout(resolve, 1_100))
+    expect((await member.connect('c')).session.present).toBe(false)
+  })
+
+  test('a client that left before it was served has no session', async () => {
+    await using member = await open()
+    await expect(member.cluster.sessions.claim({ clientId: 'c', cleanStart: false, expirySeconds: -1, will: undefined }, () => true)).rejects.toMatchObject({ code: 'ERR_BRIDGE_CLOSED' })
+    expect((await member.connect('c')).session.present).toBe(false)
+  })
+
+  test('a will is published when its connection breaks, or ends with its session; not behind a good-bye, nor when its client is back in time', async () => {
+    await using member = await open()
+    await member.cluster.subscribed('wills', RouteKind.everything)
+    const broken = await member.connect('c', { will: willOf('broken') })
+    await broken.release()
+    await expect.poll(() => member.payloads).toEqual(['broken'])
+    const polite = await member.connect('c', { will: willOf('polite') })
+    await member.cluster.sessions.farewell(polite.session, true, undefined)
+    await polite.release()
+    const late = await member.connect('c', { will: willOf('late', 60) })
+    await late.release()
+    const back = await member.connect('c', { will: willOf('clean', 60) })
+    await back.release()
+    await member.connect('c', { cleanStart: true, will: willOf('taken over') })
+    await expect.poll(() => member.payloads).toEqual(['broken', 'clean'])
+    await member.connect('c')
+    await expect.poll(() => member.payloads).toEqual(['broken', 'clean', 'taken over'])
+  })
+
+  test('a QoS 2 message that comes again is queued once, whoever hands it in', async () => {
+    await using member = await open()
+    const publisher = await member.connect('p')
+    const subscriber = await member.connect('c')
+    await subscriber.subscribe('t', 2)
+    const origin = { sid: publisher.session.sid, n: publisher.session.n + 1 }
+    for (const payload of ['first', 'again']) await stored(member, 't', payload, { qos: 2, origin })
+    await stored(member, 't', 'next', { qos: 2, origin: { ...origin, n: origin.n + 1 } })
+    await subscriber.has(2)
+    await subscriber.write({})
+    expect(subscriber.payloads).toEqual(['first', 'next'])
+  })
+
+  test('No Local: a session does not queue what its own client publishes', async () => {
+    await using member = await open()
+    const client = await member.connect('c')
+    await client.subscribe('t', 1 | SessionOption.noLocal)
+    await stored(member, 't', 'own', { origin: { sid: client.session.sid, n: 0 } })
+    await stored(member, 't', 'of another')
+    await client.has(1)
+    expect(client.payloads).toEqual(['of another'])
+  })
+
+  test('what a publisher has said of its QoS 2 publishes is known to the next connection', async () => {
+    await using member = await open()
+    const first = await member.connect('c')
+    await first.write({ incoming: [[7, '1'], [8, '2 published'], [9, '3']] })
+    await first.write({ released: [9] })
+    const { session } = await member.connect('c')
+    expect([...session.incoming]).toEqual([[7, { n: 1, published: false }], [8, { n: 2, published: true }]])
+    expect(session.n).toBeGreaterThanOrEqual(3)
+  })
+
+  test('a queue has a bound: the oldest goes', async () => {
+    await using member = await open()
+    const first = await member.connect('c')
+    await first.subscribe('t')
+    await first.release()
+    for (let n = 1; n <= 8; n++) await stored(member, 't', String(n))
+    const second = await member.connect('c')
+    await second.has(5)
+    expect(second.payloads).toEqual(['4', '5', '6', '7', '8'])
+  })
+
+  test('sessions that outlive their connections have a bound', async () => {
+    await using member = await open()
+    await Promise.all(Array.from({ length: 600 }, (_, n) => member.connect(`c${n}`).catch(() => undefined)))
+    await expect(Promise.all(Array.from({ length: 100 }, (_, n) => member.connect(`d${n}`)))).rejects.toMatchObject({ code: 'ERR_BRIDGE_QUOTA' })
+    await member.connect('e', { expirySeconds: 0 })
+  })
+
+  test('Retained Messages: the last one of a topic, found by filter, until it is cleared or expires', async () => {
+    await using member = await open()
+    const before = await member.cluster.stamps()
+    const retained = async (filter: string): Promise<string[]> => {
+      const found = await member.cluster.retained([...{ [Symbol.iterator]: () => topics }], 1_000_000)
+      expect(found.unread).toEqual([])
+      for (const { topic, stamp } of found.messages) expect(isOfBefore(before, topic, stamp!), filter).toBe(false)
+      return found.messages.map(({ topic, payload, replay }) => `${topic} ${payload.toString()} ${replay}`).sort()
+    }
+    let topics: Iterator<string>
+    const find = async (filter: string): Promise<string[]> => {
+      topics = await member.cluster.topics(filter)
+      return retained(filter)
+    }
+    for (const [topic, payload] of [['r/1', 'old'], ['r/1', 'new'], ['r/2', 'two'], ['s', 'other'], ['r/3', 'gone']] as const) await stored(member, topic, payload, { retain: true })
+    await stored(member, 'r/3', '', { retain: true })
+    await stored(member, 'r/4', 'short', { retain: true, expiresAt: performance.now() + 300, expirySeconds: 1 })
+    expect(await find('r/+')).toEqual(['r/1 new true', 'r/2 two true', 'r/4 short true'])
+    expect([await find('s'), await find('none')]).toEqual([['s other true'], []])
+    expect([await member.cluster.hasRetained('r/#'), await member.cluster.hasRetained('none/#'), await member.cluster.hasRetained('s')]).toEqual([true, false, true])
+    await expect.poll(() => find('r/4')).toEqual([])
+    const small = await member.cluster.retained(['r/1', 'r/2'], 3)
+    expect([small.messages.length, [...small.unread].sort(), small.nextBytes > 3]).toEqual([0, ['r/1', 'r/2'], true])
+  })
+
+  test('a replay that is owed is known to the next connection, until it is paid', async () => {
+    await using member = await open()
+    const first = await member.connect('c')
+    await first.write({ fields: [['replays', '1'], ['replay 0', Buffer.concat([Buffer.alloc(129), Buffer.from('a/#')])]], given: [[9, messageOf('a/1', 'kept')]] })
+    const second = await member.connect('c')
+    expect([second.session.replays?.all.map(({ filter }) => filter), second.session.inFlight.map(({ messageId }) => messageId)]).toEqual([['a/#'], [9]])
+    await second.write({ fields: [['replays', ''], ['replay 0', '']] })
+    expect((await member.connect('c')).session.replays).toBeUndefined()
+  })
+})

@@ -1,0 +1,139 @@
+// The file of a node without Redis: what was acknowledged is there after a restart, however the process ended and whatever was being
+// written; and while the file is written anew.
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createMemoryBridge } from '../../bridge/memory/index.ts'
+import { messageOf } from '../bridge/planes.ts'
+import { Member } from './clusters.ts'
+
+let folder: string
+let count = 0
+beforeAll(() => { folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-file-')) })
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const fresh = (): string => join(folder, `state${++count}`)
+
+async function openFile(file: string, warnings: string[] = []): Promise<Member> {
+  const member = new Member()
+  const bridge = await createMemoryBridge({
+    name: 'm', queueMessagesMax: 100_000, queueBytesMax: 1e9, sessionsMax: 1_000, retainedBytesMax: 1e9, file, fsync: 'always', onWarning: (text) => warnings.push(text),
+  })
+  member.cluster = await bridge.join(member)
+  member.onEnd(async () => {
+    await member.cluster.close()
+    await bridge.close()
+  })
+  return member
+}
+
+/** A file of a process that was killed: a copy of what is there now, while its node goes on. */
+function killed(file: string): string {
+  const copy = fresh()
+  copyFileSync(file, copy)
+  return copy
+}
+
+/** A node with something of everything. */
+async function fill(member: Member): Promise<void> {
+  const client = await member.connect('c', {}, 2)
+  await client.subscribe('t/#', 2)
+  for (const n of [1, 2, 3, 4]) await member.publish(messageOf('t/x', String(n), { qos: 2 }))
+  await client.has(2)
+  await client.write({ acknowledged: [1], received: [], incoming: [[5, '1']] })
+  await member.publish(messageOf('r', 'kept', { retain: true }))
+  await member.connect('gone', { expirySeconds: 0 })
+  await member.connect('dying', { will: { message: messageOf('t/will', 'will', { publisher: 'dying', isWill: true }), delaySeconds: 0 } })
+}
+
+async function contents(file: string, warnings: string[] = []): Promise<string[]> {
+  await using member = await openFile(file, warnings)
+  const client = await member.connect('c', {}, 1_000)
+  const inFlight = client.session.inFlight.map(({ messageId, message }) => `${messageId}: ${typeof message === 'object' ? message.payload.toString() : message}`)
+  await client.write({})
+  await expect.poll(() => client.takeWrites()).toBeUndefined()
+  const retained = await member.cluster.retained(['r'], 1_000)
+  return [...inFlight, ...client.payloads, ...[...client.session.subscriptions.keys()], ...[...client.session.incoming].map(([id, { n }]) => `${id} ${n}`), ...retained.messages.map(({ payload }) => payload.toString())]
+}
+
+const whole = ['2: 2', '3: 3', '4', 'will', 't/#', '5 1', 'kept']
+
+test('a restart keeps everything, whether the node stopped or was killed; its clients were cut, so their wills are published', async () => {
+  const file = fresh()
+  const member = await openFile(file)
+  await fill(member)
+  const other = killed(file)
+  await member[Symbol.asyncDispose]()
+  expect(await contents(file)).toEqual(whole)
+  expect(await contents(other)).toEqual(whole)
+  const again = await openFile(other) // the session whose expiry was 0 is gone, and so is the will
+  expect((await again.connect('gone')).session.present).toBe(false)
+  await again[Symbol.asyncDispose]()
+})
+
+test('a torn end is cut off with a warning, wherever it was torn: what was acknowledged before is there', async () => {
+  const file = fresh()
+  const member = await openFile(file)
+  await fill(member)
+  const { size } = statSync(file)
+  const client = await member.connect('late')
+  await client.subscribe('late')
+  const last = killed(file)
+  await member[Symbol.asyncDispose]()
+  for (let end = size; end < statSync(last).size; end += 7) {
+    const torn = killed(last)
+    truncateSync(torn, end)
+    const warnings: string[] = []
+    expect(await contents(torn, warnings), `at ${end}`).toEqual(whole)
+    expect(warnings.length, `at ${end}`).toBeLessThanOrEqual(1)
+    expect(await contents(torn)).toEqual(expect.arrayContaining(['kept'])) // and the next start has nothing to say
+  }
+})
+
+test('a file that is damaged in the middle, or is not ours, is refused, not cut', async () => {
+  const file = fresh()
+  const member = await openFile(file)
+  await fill(member)
+  await member[Symbol.asyncDispose]()
+  const bytes = readFileSync(file)
+  bytes[60]! ^= 0xff
+  const damaged = fresh()
+  writeFileSync(damaged, bytes)
+  await expect(openFile(damaged)).rejects.toMatchObject({ code: 'ERR_BRIDGE_FILE' })
+  expect(readFileSync(damaged).equals(bytes)).toBe(true)
+  writeFileSync(damaged, 'something else, longer than that')
+  await expect(openFile(damaged)).rejects.toThrow('is not a file of aedes-cluster')
+  await expect(openFile(join(folder, 'none', 'state'))).rejects.toMatchObject({ code: 'ERR_BRIDGE_FILE' })
+})
+
+test('a file that another node uses is refused', async () => {
+  const file = fresh()
+  await using _member = await openFile(file)
+  await expect(openFile(file)).rejects.toThrow('is used by another node')
+})
+
+test('the file is written anew while messages come: it is smaller then, and every copy of it on the way holds what was acknowledged', async () => {
+  const file = fresh()
+  const member = await openFile(file)
+  const client = await member.connect('c', {}, 50)
+  await client.subscribe('t/#', 1)
+  const payload = Buffer.alloc(20_000, 'x')
+  const [copies, sizes]: [{ file: string; n: number }[], number[]] = [[], []]
+  for (let n = 0; n < 2_000; n++) {
+    await member.publish(messageOf(`t/${n}`, Buffer.concat([Buffer.from(`${n} `), payload])))
+    if (client.open.size >= 40) await client.write({ acknowledged: [...client.open.keys()] })
+    if (n % 20 === 0) sizes.push(statSync(file).size)
+    if (n % 200 === 199) copies.push({ file: killed(file), n })
+  }
+  await member[Symbol.asyncDispose]()
+  expect(Math.max(...sizes)).toBeGreaterThan(sizes.at(-1)!)
+  for (const { file: copy, n } of copies) {
+    await using again = await openFile(copy)
+    const next = await again.connect('c', {}, 1_000)
+    await next.write({})
+    const numbers = [...next.session.inFlight.map(({ message }) => message), ...next.got].map((message) => typeof message === 'object' ? Number.parseInt(message.payload.toString(), 10) : NaN)
+    // In order, each once, and up to the last that was acknowledged.
+    expect([numbers.every((number, i) => i === 0 || number === numbers[i - 1]! + 1), numbers.at(-1) ?? n]).toEqual([true, n])
+  }
+})
