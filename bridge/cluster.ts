@@ -97,6 +97,8 @@ export interface ClusterSessions {
    * @param expirySeconds when DISCONNECT changes it; -1: never
    */
   farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void>
+  /** Tells another node, which waits for the session, that what its client sent before takes a moment yet. */
+  leaves(session: Session): Promise<void>
   /** The connection is gone. */
   release(session: Session): Promise<void>
   /** Resolves when the subscription is stored and every PUBLISH from now on finds it. @throws BridgeError ERR_BRIDGE_MOVED */

@@ -118,7 +118,7 @@ export class MemorySessions implements ClusterSessions {
       sid, owner: `${this.#nodeId} ${epoch}`, claim: ++this.#claims, request, present, subscriptions, inFlight: [...inFlight].map(([messageId, { order, body }]) => this.#delivery(messageId, order, body)).sort((a, b) => a.order - b.order),
       incoming: new Map([...incoming].map(([messageId, entry]) => [messageId, { n: Number.parseInt(entry, 10), published: entry.includes(' ') }])),
       replays: fields.size === 0 ? undefined : OwedReplays.of([...fields].filter(([name]) => name !== 'replays').flat().map((text) => Buffer.from(text))),
-      changed: '', n, unpublishedN: stored.n > 0 ? undefined : n, underWay: undefined, isTaken: false,
+      changed: '', later: [], n, unpublishedN: stored.n > 0 ? undefined : n, underWay: undefined, isWanted: false, isTaken: false,
     }
   }
 
@@ -145,6 +145,8 @@ export class MemorySessions implements ClusterSessions {
     this.#store.change({ type: 'farewell', sid, voidsWill, expiry: expirySeconds })
     await this.#store.settled()
   }
+
+  async leaves(): Promise<void> { /* there is no other node */ }
 
   async release(session: Session): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)

@@ -32,6 +32,7 @@ export class Member implements Receiver, AsyncDisposable {
   hold(): void { /* by other nodes */ }
   ring(sid: string): void { this.#clients.get(sid)?.ring() }
   moved(session: Session): void { this.thrownOut.push(session) }
+  wanted(): void { /* by other nodes */ }
   onFenced(): void { throw new Error('fenced') }
 
   get payloads(): string[] {
