@@ -3,6 +3,9 @@ import { defineConfig } from 'vitest/config'
 /** What must hold on Redis Cluster as it does on one Redis: these files run on both. */
 const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywhere', 'readiness'].map((name) => `test/cluster/${name}.test.ts`)
 
+/** What holds of a node without Redis. */
+const onMemory = [...['service', 'semantics'].map((name) => `test/cluster/${name}.test.ts`), ...['semantics5', 'malformed', 'tolerated', 'levels'].map((name) => `test/conformance/${name}.test.ts`)]
+
 /** What these look at inside Aedes and mqtt-packet, engine.ts replaces: nothing else is loaded beside them. */
 const contracts = ['engine', 'aedes-client'].map((name) => `test/conformance/${name}.test.ts`)
 
@@ -19,6 +22,7 @@ export default defineConfig({
       { extends: true, test: { name: 'redis', include: ['test/**/*.test.ts'], exclude: ['test/long/**', ...contracts] } },
       { extends: true, test: { name: 'contracts', include: contracts, isolate: true, restoreMocks: true } },
       { extends: true, test: { name: 'redis-cluster', include: onBoth, env: { TEST_STORE: 'redis-cluster' } } },
+      { extends: true, test: { name: 'memory', include: onMemory, env: { TEST_STORE: 'memory' } } },
       { extends: true, test: { name: 'long', include: ['test/long/*.test.ts'], maxWorkers: 1, isolate: true } },
     ],
   },

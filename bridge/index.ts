@@ -8,6 +8,7 @@ import { endNode, toBridgeError } from './errors.ts'
 import type { importInstallation as importer } from './import.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
 import { Keys } from './keys.ts'
+import { createMemoryBridge, type MemoryBridgeOptions } from './memory/index.ts'
 import { Probe } from './probe.ts'
 import { refuseOld } from './preflight.ts'
 import { ping } from './stock-redis.ts'
@@ -39,7 +40,9 @@ export { later, nextTurn, othersWait, Slice, turnIsOver, worked } from './turns.
 export type { Waiting, WaitReport } from './waits.ts'
 export { filterBytes, filterMatches, hasWildcard, isValidFilter, isValidTopic } from './topic.ts'
 
-export interface BridgeOptions extends DataPlaneOptions {
+export interface BridgeOptions extends Omit<DataPlaneOptions, 'redis'>, MemoryBridgeOptions {
+  /** Undefined: there is one node, which keeps all in memory or in `file`. */
+  readonly redis: string | undefined
   /** CONNECTs that may wait for Redis; one beyond that is refused at once. */
   readonly claimsWaitingMax: number
   /** Hears of lost connections and failed commands; the bridge itself goes on. */
@@ -71,10 +74,12 @@ export interface Bridge {
 /** Moves an installation over, as bridge/import.ts says; a node that does not has no use for the package that reads it. */
 export const importInstallation: typeof importer = async (...given) => (await import('./import.ts')).importInstallation(...given)
 
-/** @throws BridgeError why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
+/** @throws BridgeError ERR_BRIDGE_FILE without Redis; why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
 export async function createBridge(given: BridgeOptions): Promise<Bridge> {
+  const { redis } = given
+  if (redis === undefined) return createMemoryBridge(given)
   const waits = new Waits(given.name, given.claimsWaitingMax)
-  const options = { ...given, waits, onError: reportOf(given.onError) }
+  const options = { ...given, redis, waits, onError: reportOf(given.onError) }
   try {
     refuseOld(await ping(options.redis, options.redisTimeoutMs))
   } catch (error) {

@@ -279,13 +279,9 @@ export class Sessions implements ClusterSessions {
     return await retrying(this.#redis, () => this.#redis.hget(this.#keys.partition(partitionOf(sid), 'owners'), sid)) === owner
   }
 
-  subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void> {
-    return this.subscriptions.subscribe(session, filter, subscription)
-  }
+  subscribe(...what: Parameters<Subscriptions['subscribe']>): Promise<void> { return this.subscriptions.subscribe(...what) }
 
-  unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
-    return this.subscriptions.unsubscribe(session, filters)
-  }
+  unsubscribe(...what: Parameters<Subscriptions['unsubscribe']>): Promise<void> { return this.subscriptions.unsubscribe(...what) }
 
   /** Tells all nodes of the stored subscriptions of a session that is no client's yet. */
   announce(sid: string, subscriptions: ReadonlyMap<string, StoredSubscription>): Promise<void> {

@@ -5,20 +5,23 @@ import { OperatorError, type OperatorErrorDetails } from './errors.ts'
 
 const start = 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network'
 
+const redisOf = ({ redis }: Config): string | undefined => redis === undefined ? undefined : withoutRedisPassword(redis)
+
 function detailsOf(config: Config, error: BridgeError): Omit<OperatorErrorDetails, 'cause'> {
   switch (error.code) {
     case 'ERR_BRIDGE_DUPLICATE_NODE': return {
       reason: 'duplicate', field: '--id', value: config.id,
       hint: 'Give each node its own --id; a node that was killed on another machine may come back under its name when its lease is over',
     }
+    case 'ERR_BRIDGE_FILE': return { reason: 'file', field: '--state-file', value: config.stateFile, hint: error.remedy }
     case 'ERR_BRIDGE_FORMAT': return { reason: 'format', field: '--prefix', value: config.prefix, hint: error.remedy }
     case 'ERR_BRIDGE_REPLICAS': return { reason: 'redis', field: '--durability-replicas', value: config.durabilityReplicas, hint: error.remedy }
-    case 'ERR_BRIDGE_REDIS_UNREACHABLE': return { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: start }
+    case 'ERR_BRIDGE_REDIS_UNREACHABLE': return { reason: 'redis', field: '--redis', value: redisOf(config), hint: start }
     case 'ERR_BRIDGE_REDIS_REFUSED': return {
-      reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis),
+      reason: 'redis', field: '--redis', value: redisOf(config),
       hint: /NOAUTH/.test(error.message) ? 'Write the password into a file and name it with --redis-password-file' : error.remedy,
     }
-    default: return { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: error.remedy === '' ? start : error.remedy }
+    default: return { reason: 'redis', field: '--redis', value: redisOf(config), hint: error.remedy === '' ? start : error.remedy }
   }
 }
 

@@ -30,6 +30,16 @@ export function addressProblems(config: Partial<Config>, at: PlaceOf): OperatorE
   return problems
 }
 
+/** What says how Redis is used has no meaning without one, and the other way round. */
+export function storeProblems({ redis, stateFile, redisPasswordFile, durabilityReplicas = 0 }: Partial<Config>, at: PlaceOf): OperatorError[] {
+  const without = (name: OptionName): OperatorError => usage(at(name), undefined, 'is about Redis, and no Redis is named', 'Name it with --redis, or leave this out')
+  return [
+    ...redis !== undefined && stateFile !== undefined ? [usage(at('stateFile'), stateFile, 'is for a node without Redis', 'Leave it out, or --redis: a cluster keeps all in Redis')] : [],
+    ...redis === undefined && redisPasswordFile !== undefined ? [without('redisPasswordFile')] : [],
+    ...redis === undefined && durabilityReplicas > 0 ? [without('durabilityReplicas')] : [],
+  ]
+}
+
 /** The text of a key may stand where the name of its file belongs. */
 const looksLikeFile = (text: string): boolean => /^[.~]{0,2}\//.test(text) || /\.(pem|key|crt|cer|der)$/.test(text)
 

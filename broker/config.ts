@@ -6,7 +6,7 @@ import { hostname } from 'node:os'
 import { stringify } from 'yaml'
 import { z } from 'zod'
 import { redisAddressProblem, withoutRedisPassword, withRedisPassword, type BridgeOptions } from '../bridge/index.ts'
-import { addressProblems, fileProblems, type PlaceOf } from './config-checks.ts'
+import { addressProblems, fileProblems, storeProblems, type PlaceOf } from './config-checks.ts'
 import type { Given } from './config-file.ts'
 import { flagOf, fromEnvironment, fromFile, fromFlags, listOf, readText, usage, type Layer } from './config-sources.ts'
 import { OperatorError } from './errors.ts'
@@ -72,8 +72,8 @@ export const options = {
     hint: 'Write scheme://host:port, e.g. --listen mqtt://127.0.0.1:1883 --listen ws://127.0.0.1:8083/mqtt',
   },
   redis: {
-    schema: redisUrl.default('redis://127.0.0.1:6379'),
-    about: 'the Redis that the nodes share: redis://, unix:///path, redis+sentinel://host:port,…/service, redis+cluster://host:port,…; rediss is the same over TLS', shape: 'url', secret: true,
+    schema: redisUrl.optional(),
+    about: 'the Redis that the nodes share (without it there is one node, which keeps all in memory or in --state-file): redis://, unix:///path, redis+sentinel://host:port,…/service, redis+cluster://host:port,…; rediss is the same over TLS', shape: 'url', secret: true,
     hint: 'Write redis://host:6379, unix:///run/redis.sock, redis+sentinel://host:26379/mymaster or redis+cluster://host:6379; start one with: aedes-cluster up',
   },
   redisPasswordFile: {
@@ -101,6 +101,14 @@ export const options = {
   sysEvents: {
     schema: z.enum(['off', 'on'], 'is not on or off').default('off'), about: 'whether $SYS/ tells everybody that may subscribe who comes and goes and what they subscribe to; the same on every node', shape: 'off|on',
     hint: 'Use on or off',
+  },
+  stateFile: {
+    schema: z.string().regex(/^(?!.*:\/)[^@\n]+$/, 'is an address or a text, not the name of a file').optional(), shape: 'file', secret: true, hint: 'Name a file in a folder that this node may write to',
+    about: 'file in which a node without Redis keeps sessions, their queues and Retained Messages over a restart; made when it is not there',
+  },
+  fsync: {
+    schema: z.enum(['always', 'everysec', 'never'], 'is not a way to write a file').default('always'), shape: 'always|everysec|never', hint: 'Use always, everysec or never',
+    about: 'when that file is on disk: before anything is acknowledged, within a second, or when the operating system likes; only a crash of the machine tells them apart',
   },
   tlsCert: { schema: z.string().optional(), about: 'certificate chain for mqtts:// and wss://', shape: 'file', hint: 'Name a readable PEM file' },
   tlsKey: { schema: z.string().optional(), about: 'private key for mqtts:// and wss://', shape: 'file', secret: true, hint: 'Name a readable PEM file' },
@@ -224,7 +232,7 @@ function checked(given: Layer, problems: OperatorError[], nameOf: (name: string)
   const needsTls = valid.listen?.find((url) => url.startsWith('mqtts:') || url.startsWith('wss:'))
   const missing = needsTls === undefined ? [] : ['tlsCert', 'tlsKey'].filter((name) => !given.has(name)).map(nameOf)
   if (missing.length > 0) problems.push(usage(at('listen', needsTls), needsTls, `needs ${missing.join(' and ')}`, `Add ${missing.join(' and ')}, each with a PEM file`))
-  problems.push(...addressProblems(valid, at), ...fileProblems(valid, at))
+  problems.push(...addressProblems(valid, at), ...fileProblems(valid, at), ...storeProblems(valid, at))
   OperatorError.throwAll(problems)
   const frozen = Object.freeze(config as Config)
   origins.set(frozen, new Map([...given].map(([name, one]) => [name, table.get(name)?.list === true ? listOf(one) : one])))
@@ -251,8 +259,8 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, environment
 }
 
 /** The Redis address with the password of `redisPasswordFile` filled in. */
-export function redisUrlWithPassword(config: Config): string {
-  if (config.redisPasswordFile === undefined) return config.redis
+export function redisUrlWithPassword(config: Config): string | undefined {
+  if (config.redisPasswordFile === undefined || config.redis === undefined) return config.redis
   return withRedisPassword(config.redis, readText(config.redisPasswordFile, sourceOf(config, 'redisPasswordFile'), true).split('\n')[0]!.trim())
 }
 
@@ -260,12 +268,19 @@ export function redisUrlWithPassword(config: Config): string {
 const sameOnEveryNode = ['packetBytesMax', 'leaseMs', 'durabilityReplicas', 'queueMessagesMax', 'queueBytesMax', 'sessionsMax', 'sessionExpirySecondsMax', 'sysEvents'] as const satisfies readonly OptionName[]
 
 /** What the bridge is told of a configuration. */
-export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'name' | 'onError'> => ({
-  redis: redisUrlWithPassword(config), prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
+export const bridgeOptionsOf = (config: Config): Omit<BridgeOptions, 'onError' | 'onWarning'> => ({
+  name: config.id,
+  redis: redisUrlWithPassword(config), file: config.stateFile, fsync: config.fsync, prefix: config.prefix, redisTimeoutMs: config.redisTimeoutMs, leaseMs: config.leaseMs,
   claimsWaitingMax: config.claimsWaitingMax, queueMessagesMax: config.queueMessagesMax, queueBytesMax: config.queueBytesMax,
   sessionsMax: config.sessionsMax, retainedBytesMax: config.retainedBytesMax, durabilityReplicas: config.durabilityReplicas,
   settings: Object.fromEntries(sameOnEveryNode.map((name) => [name, config[name]])),
 })
+
+/** The same for who asks Redis itself; undefined without Redis. */
+export function redisOptionsOf(config: Config): (ReturnType<typeof bridgeOptionsOf> & { readonly redis: string }) | undefined {
+  const { redis, ...options } = bridgeOptionsOf(config)
+  return redis === undefined ? undefined : { ...options, redis }
+}
 
 /** The configuration as YAML, secrets hidden: what `aedes-cluster check` prints. */
 export function showConfig(config: Config): string {

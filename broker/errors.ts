@@ -13,6 +13,7 @@ export const exitCodes = {
   dataInUse: { code: 6, meaning: '`up`: the data folder belongs to a cluster that is running' },
   duplicate: { code: 7, meaning: 'a node of this name is alive in the cluster' },
   format: { code: 8, meaning: 'the data in Redis were written by a version with another layout' },
+  file: { code: 10, meaning: 'the file that keeps the state of a node without Redis cannot be used' },
   interrupted: { code: 9, meaning: '`import` was ended by a signal before it was done' },
 } as const
 

@@ -8,7 +8,7 @@ import { isLoopback } from './admin/hosts.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { operatorErrorOf } from './bridge-errors.ts'
 import { clientEvents } from './client-events.ts'
-import { atSource, bridgeOptionsOf, type Config } from './config.ts'
+import { atSource, bridgeOptionsOf, redisOptionsOf, type Config } from './config.ts'
 import { Dispatch } from './dispatch.ts'
 import { adminEvents, doorEvents, sayLowLimit } from './door-events.ts'
 import { Engine } from './engine.ts'
@@ -100,7 +100,7 @@ export class Node {
   async #start(): Promise<void> {
     if (this.config.admin !== 'off') await this.#openAdmin(new URL(this.config.admin))
     const bridge = this.#bridge = await createBridge({
-      ...bridgeOptionsOf(this.config), name: this.config.id,
+      ...bridgeOptionsOf(this.config), onWarning: (text) => this.#log.warn({}, text),
       onError: oncePerCause((cause) => this.#log.debug({ error: cause }, 'redis')),
     })
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
@@ -117,7 +117,8 @@ export class Node {
   }
 
   async #advise(advice: typeof adviceOnRedis): Promise<void> {
-    for (const line of await advice({ ...bridgeOptionsOf(this.config), name: this.config.id })) this.#log.warn({}, line)
+    const options = redisOptionsOf(this.config)
+    for (const line of options === undefined ? [] : await advice(options)) this.#log.warn({}, line)
   }
 
   /** Who says that it serves is ready: in a Redis Cluster the probe makes its connections to the masters when it first needs them. */
@@ -193,6 +194,7 @@ export class Node {
     const onConnection: OnConnection = (connection, connectWithinMs, request) => this.#accept(connection, connectWithinMs, request)
     for (const address of this.config.listen) this.#listeners.push(await listen(address, { config: this.config, places, events, onConnection }))
     this.#log.info({ listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes }, 'serving')
+    if (this.config.redis === undefined) this.#log.info({}, `no Redis is named: one node, which keeps sessions and messages in ${this.config.stateFile ?? 'memory: they are gone when it stops'}`)
     sayLowLimit(this.#log, places)
     this.#serve()
   }
@@ -241,14 +243,15 @@ export class Node {
   /** What /readyz says: a write is tried each time, with a deadline, and what is waited for is named. */
   async readiness(): Promise<Readiness> {
     const bridge = this.#bridge
-    const redis = bridge === undefined ? 'is being asked for the first time' : await bridge.probe().then(() => 'ok', (error: unknown) => problemOf(error as BridgeError))
+    const stores = bridge === undefined ? 'is being asked for the first time' : await bridge.probe().then(() => 'ok', (error: unknown) => problemOf(error as BridgeError))
+    const store = this.config.redis !== undefined ? 'redis' : this.config.stateFile === undefined ? 'memory' : 'file'
     const node = this.#state === 'serving' ? 'ok' : this.#state
     // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []
     return {
-      ready: redis === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind)),
-      checks: { redis, node, ...data === undefined ? {} : { data }, ...named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') } },
+      ready: stores === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind)),
+      checks: { [store]: stores, node, ...data === undefined ? {} : { data }, ...named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') } },
     }
   }
 

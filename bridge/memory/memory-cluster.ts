@@ -213,14 +213,15 @@ export class MemoryCluster implements Cluster {
     setImmediate(() => void this.#serve())
   }
 
-  /** What each writes, and what is sent next when that is stored; in slices. */
+  /** What each writes, and what is sent next when that is stored; in slices. Nobody is asked again before it was answered. */
   async #serve(): Promise<void> {
     const slice = new Slice()
     while (this.#ready.size > 0 && !this.#closed) {
       const replies: (() => void)[] = []
-      for (const holder of this.#ready) {
+      const holders = this.#ready
+      this.#ready = new Set()
+      for (const holder of holders) {
         if (slice.isOver) await slice.next()
-        this.#ready.delete(holder)
         const writes = holder.takeWrites()
         if (writes === undefined) continue
         const stored = this.sessions.of(holder.session)

@@ -6,7 +6,7 @@ import { createServer } from 'node:net'
 import { adviceOnNodes, adviceOnRedis, preflight } from '../../bridge/index.ts'
 import { operatorErrorOf } from '../bridge-errors.ts'
 import { portOf } from '../config-checks.ts'
-import { atSource, bridgeOptionsOf, loadConfig, showConfig, type Config } from '../config.ts'
+import { atSource, loadConfig, redisOptionsOf, showConfig, type Config } from '../config.ts'
 import { OperatorError } from '../errors.ts'
 import { bind } from '../listeners/listener.ts'
 import { validityProblem } from '../tls-files.ts'
@@ -25,8 +25,8 @@ export async function check(argv: readonly string[]): Promise<void> {
 }
 
 async function advice(config: Config): Promise<string[]> {
-  const options = { ...bridgeOptionsOf(config), name: config.id }
-  return [...await adviceOnRedis(options), ...await adviceOnNodes(options)]
+  const options = redisOptionsOf(config)
+  return options === undefined ? [] : [...await adviceOnRedis(options), ...await adviceOnNodes(options)]
 }
 
 /** A node starts with a certificate of yesterday; its clients refuse it. */
@@ -50,6 +50,7 @@ async function addressProblems({ listen, admin }: Config): Promise<OperatorError
 
 /** What a node would meet there, in the order in which it would. */
 async function redisProblems(config: Config): Promise<OperatorError[]> {
-  const errors = await preflight({ ...bridgeOptionsOf(config), name: config.id })
+  const options = redisOptionsOf(config)
+  const errors = options === undefined ? [] : await preflight(options)
   return errors.map((error) => operatorErrorOf(config, error))
 }

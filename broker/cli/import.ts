@@ -2,7 +2,7 @@
 // stopped, since what it does meanwhile may be missed; the cluster may run. Run again it moves what is not there yet.
 import type { IPublishPacket } from 'mqtt-packet'
 import { BridgeError, diagnostics, importInstallation, ping, redisAddressProblem, withoutRedisPassword, type ImportCounts, type WaitReport } from '../../bridge/index.ts'
-import { bridgeOptionsOf, loadConfig, sourceOf } from '../config.ts'
+import { redisOptionsOf, loadConfig, sourceOf } from '../config.ts'
 import { messageOfPacket } from '../engine.ts'
 import { OperatorError } from '../errors.ts'
 import { waitedText, waitingText } from '../observe.ts'
@@ -45,7 +45,8 @@ export async function importCommand(argv: readonly string[], interrupt: Interrup
   const { values: { from, fromPrefix, dryRun, ...flags }, problems } = parseArguments(argv, importFlags)
   const config = loadConfig(flags, process.env, [...problems, ...problems.some(({ details }) => details.field === '--from') ? [] : fromProblems(from)])
   if (typeof from !== 'string') return // said already
-  const options = bridgeOptionsOf(config)
+  const options = redisOptionsOf(config)
+  if (options === undefined) throw new OperatorError('is missing', { reason: 'usage', field: '--redis', value: undefined, hint: 'Name the Redis of the cluster: --redis redis://127.0.0.1:6379' })
   const target = options.redis
   const away = await Promise.all(([['--from', from], ['--redis', target]] as const).map(([field, url]) =>
     ping(url, config.redisTimeoutMs).then(() => undefined, (error: unknown) => new OperatorError((error as Error).message, {

@@ -67,6 +67,9 @@ const wrong: [name: string, argv: () => string[] | Promise<string[]>, code: numb
   ['a data folder that cannot be', async () => ['up', '--data', file('file', ''), ...await upPorts()], 2, /--data=.*cannot be written \(E/],
   ['ports of `up` that meet', () => ['up', '--port', '40100', '--ws-port', '40102', '--admin-port', '40200'], 2, /--ws-port=40102: meets the ports of --port 40100/],
   ['TLS without a certificate', () => ['node', '--listen', 'mqtts://127.0.0.1:0'], 2, /needs --tls-cert/],
+  ['a file beside Redis', () => ['node', '--redis', 'redis://127.0.0.1:1', '--state-file', 'x'], 2, /--state-file=x: is for a node without Redis\. Leave it out/],
+  ['replicas without Redis', () => ['node', '--durability-replicas', '1'], 2, /--durability-replicas: is about Redis, and no Redis is named\. Name it with --redis/],
+  ['a file in no folder', () => ['node', '--state-file', '/nowhere/at/all', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], 10, /--state-file=\/nowhere\/at\/all: .*ENOENT.*Name another file/],
   ['Redis unreachable', () => ['node', '--redis', 'redis://:secret@127.0.0.1:1', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0'], 4, /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/],
   ['a bad number of nodes', () => ['up', '--nodes', '0'], 2, /--nodes=0.*1 to 26/],
 ]

@@ -146,15 +146,29 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     expect(session.n).toBeGreaterThanOrEqual(3)
   })
 
+  test('many sessions at once, each touched at any moment: each gets what it is owed, once, in order', async () => {
+    await using member = await open()
+    const clients = await Promise.all(Array.from({ length: 100 }, (_, n) => member.connect(`c${n}`, {}, 4)))
+    await Promise.all(clients.map((client) => client.subscribe('t')))
+    for (const client of clients) client.isEager = true
+    const payload = Buffer.alloc(2_000)
+    for (let n = 0; n < 60; n++) {
+      payload.write(`${n} `)
+      await stored(member, 't', payload.toString())
+    }
+    await Promise.all(clients.map((client) => client.has(60)))
+    for (const client of clients) expect(client.payloads.map((text) => Number.parseInt(text, 10))).toEqual(Array.from({ length: 60 }, (_, n) => n))
+  })
+
   test('a queue has a bound: the oldest goes', async () => {
     await using member = await open()
     const first = await member.connect('c')
     await first.subscribe('t')
     await first.release()
-    for (let n = 1; n <= 8; n++) await stored(member, 't', String(n))
+    for (let n = 1; n <= 63; n++) await stored(member, 't', String(n))
     const second = await member.connect('c')
-    await second.has(5)
-    expect(second.payloads).toEqual(['4', '5', '6', '7', '8'])
+    await second.has(60)
+    expect([second.payloads[0], second.payloads.length]).toEqual(['4', 60])
   })
 
   test('sessions that outlive their connections have a bound', async () => {

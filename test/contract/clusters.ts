@@ -13,7 +13,7 @@ import type { SessionHolder, SessionReply, SessionWrites } from '../../bridge/se
 import type { Session, SessionRequest } from '../../bridge/session.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
-const sizes = { queueMessagesMax: 5, queueBytesMax: 1_000_000, sessionsMax: 320, retainedBytesMax: 100_000_000 }
+const sizes = { queueMessagesMax: 60, queueBytesMax: 1_000_000, sessionsMax: 320, retainedBytesMax: 100_000_000 }
 
 /** One node in a cluster of its own, and what it was told. */
 export class Member implements Receiver, AsyncDisposable {
@@ -66,6 +66,9 @@ export class Client implements SessionHolder {
   lost = false
   readonly #member: Member
   readonly #max: number
+  /** Whether it acknowledges by itself. */
+  isEager = false
+  #isAsked = false
   #rung = false
   #writes: Partial<SessionWrites> = {}
   #whenWritten: (() => void)[] = []
@@ -112,15 +115,18 @@ export class Client implements SessionHolder {
   }
 
   takeWrites(): SessionWrites | undefined {
+    if (this.#isAsked) throw new Error('asked again before it was answered')
     if (!this.#rung && Object.keys(this.#writes).length === 0) return undefined
     const free = this.#rung ? Array.from({ length: this.#max - this.open.size }, (_, i) => this.#next + i) : []
     this.#rung = false
     const writes = { acknowledged: [], received: [], incoming: [], released: [], fields: [], given: [], order: this.#order, bytes: 1_000_000, ...this.#writes, free }
     this.#writes = {}
+    this.#isAsked = true
     return writes
   }
 
   written({ free, given }: SessionWrites, { messages, left }: SessionReply): void {
+    this.#isAsked = false
     this.#order += given.length + messages.length
     for (const [i, message] of messages.entries()) {
       if (message === undefined || message === 'later') throw new Error('not a message')
@@ -128,11 +134,13 @@ export class Client implements SessionHolder {
       this.got.push(message)
       this.#next = free[i]! + 1
     }
+    if (this.isEager && this.open.size > 0) void this.write({ acknowledged: [...this.open.keys()] })
     if (left > 0 && this.open.size < this.#max) this.ring()
     for (const resolve of this.#whenWritten.splice(0)) resolve()
   }
 
   moved(): void {
+    this.#isAsked = false
     this.lost = true
     for (const resolve of this.#whenWritten.splice(0)) resolve()
   }

@@ -179,8 +179,18 @@ export class TestCluster<Store extends TestStore = TestRedis> {
 /** What the cluster of a test stands on when the test does not say: a Redis, or what vitest's project says (vitest.config.ts). */
 const startStore = (): Promise<TestStore> => process.env.TEST_STORE === 'redis-cluster' ? startRedisCluster({ replicas: 0 }) : startRedis()
 
+/** One node without Redis: every node of the test is this one. */
+async function startAlone(nodes: number, argv: readonly string[]): Promise<TestCluster> {
+  const node = new TestNode('a', argv)
+  const none = { url: '', [Symbol.asyncDispose]: () => Promise.resolve() } as TestRedis
+  const cluster = new TestCluster(none, Array.from({ length: nodes }, () => node), true)
+  await node.start()
+  return cluster
+}
+
 /** `await using cluster = await startCluster({ nodes: 3 })`: all nodes serve when it resolves, all are gone when it goes. */
 export async function startCluster<Store extends TestStore = TestRedis>({ nodes = 3, prefix = 'test', argv = [], redis }: ClusterOptions<Store> = {}): Promise<TestCluster<Store>> {
+  if (redis === undefined ? process.env.TEST_STORE === 'memory' : redis.url === '') return await startAlone(nodes, argv) as unknown as TestCluster<Store>
   const store = redis ?? await startStore() as Store
   const list = Array.from({ length: nodes }, (_, i) => new TestNode(String.fromCharCode(97 + i), ['--redis', store.url, '--prefix', prefix, ...argv]))
   const cluster = new TestCluster(store, list, redis === undefined)

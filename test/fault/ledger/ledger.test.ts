@@ -32,7 +32,7 @@ describe('the checker', () => {
   })
 })
 
-const faults = { redis: 'nodes killed and paused, Redis killed and cut off', sentinel: 'and failovers of Sentinel', cluster: 'and failovers of Redis Cluster' }
+const faults = { redis: 'nodes killed and paused, Redis killed and cut off', sentinel: 'and failovers of Sentinel', cluster: 'and failovers of Redis Cluster', file: 'one node that is killed and paused' }
 
 test.each(Object.entries(faults) as [keyof typeof faults, string][])('a short round on %s, %s: every acknowledged message is there, QoS 2 once, in order', async (store) => {
   const { seed } = seededRandom()

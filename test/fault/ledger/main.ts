@@ -2,7 +2,7 @@
 //   --seconds 60   how long faults go on in a round
 //   --rounds 3     how many rounds
 //   --nodes 3      nodes of the cluster
-//   --store redis  what it stands on: redis, sentinel or cluster (these two fail over)
+//   --store redis  what it stands on: redis, sentinel or cluster (these two fail over), or file: one node without Redis
 //   --system ours  whose nodes: ours, or stock, which loses messages: its rounds are told and are no failure
 //   --faults all   or none: nodes and Redis are left alone, only clients come and go
 //   --seed N       seed of the first round; the next ones follow
