@@ -29,6 +29,7 @@ import { SessionWriter, type SessionHolder } from './session-writer.ts'
 import type { Session } from './session.ts'
 import { Sessions } from './sessions.ts'
 import { SharedBarrier } from './shared-barrier.ts'
+import { allSubscriptions } from './stored.ts'
 
 const blockMs = 1_000
 /** What a start that is ended has for leaving in order; its lease tells otherwise. */
@@ -279,7 +280,7 @@ export class DataPlane implements Cluster {
   async #readMore(): Promise<RoutingTable> {
     await this.#retained.load()
     const table = new RoutingTable()
-    for await (const changes of this.sessions.allSubscriptions()) {
+    for await (const changes of allSubscriptions(this.#redis, this.#keys)) {
       for (const change of changes) if (change.type === 'session') table.setSession(change.sid, change.filter, change.options)
     }
     return table

@@ -493,25 +493,4 @@ export class Sessions implements ClusterSessions {
   *changes(): Iterable<Change> {
     for (const { sid, subscriptions } of this.#own.values()) for (const [filter, { options }] of subscriptions) yield journaled(sid, filter, options)
   }
-
-  /** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
-  async *allSubscriptions(): AsyncGenerator<Change[]> {
-    for (let p = 0; p < partitions; p++) {
-      let cursor = '0'
-      do {
-        const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(p, 'owners'), cursor, 'COUNT', 500))
-        cursor = next
-        const sids = fields.filter((sid, i) => i % 2 === 0 && isSid(sid, p))
-        const changes: Change[] = []
-        const pipeline = this.#redis.pipeline()
-        for (const sid of sids) pipeline.call('HGETALL', this.#keys.session(sid, 'subscriptions')) // as a list: `hgetall` makes an object of each, which costs more than all the rest
-        const replies = await pipeline.exec() ?? []
-        for (const [i, [error, reply]] of replies.entries()) {
-          if (error !== null) throw toBridgeError(error)
-          for (const [filter, { options }] of decodeSubscriptions(reply as string[])) changes.push(journaled(sids[i]!, filter, options))
-        }
-        yield changes
-      } while (cursor !== '0')
-    }
-  }
 }

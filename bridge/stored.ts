@@ -1,10 +1,13 @@
 // What stands in Redis of a session, as its keys say (keys.ts), read. Whatever the bytes, nothing here throws: what is damaged is left out,
-// and counted as garbage. No state.
+// and counted as garbage. And the subscriptions of all sessions, for the snapshot. No state.
 import type { Clock } from './clock.ts'
-import { unpackMessage } from './codec.ts'
+import { unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
+import { toBridgeError } from './errors.ts'
+import { isSid, partitions, type Keys } from './keys.ts'
+import { retrying, type Redis } from './redis.ts'
 import type { InFlightEntry, Session } from './session.ts'
-import { decodeSubscription, type StoredSubscription } from './subscriptions.ts'
+import { decodeSubscription, journaled, type StoredSubscription } from './subscriptions.ts'
 import { isValidFilter } from './topic.ts'
 
 const identifierMax = 65_535
@@ -57,4 +60,25 @@ export function decodeInFlight(sid: string, list: readonly Buffer[], clock: Cloc
 export function numberOf(text: Buffer): number {
   const number = Number(text)
   return Number.isSafeInteger(number) && number > 0 && number < 9e15 ? number : 0
+}
+
+/** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
+export async function *allSubscriptions(redis: Redis, keys: Keys): AsyncGenerator<Change[]> {
+  for (let p = 0; p < partitions; p++) {
+    let cursor = '0'
+    do {
+      const [next, fields] = await retrying(redis, () => redis.hscan(keys.partition(p, 'owners'), cursor, 'COUNT', 500))
+      cursor = next
+      const sids = fields.filter((sid, i) => i % 2 === 0 && isSid(sid, p))
+      const changes: Change[] = []
+      const pipeline = redis.pipeline()
+      for (const sid of sids) pipeline.call('HGETALL', keys.session(sid, 'subscriptions')) // as a list: `hgetall` makes an object of each, which costs more than all the rest
+      const replies = await pipeline.exec() ?? []
+      for (const [i, [error, reply]] of replies.entries()) {
+        if (error !== null) throw toBridgeError(error)
+        for (const [filter, { options }] of decodeSubscriptions(reply as string[])) changes.push(journaled(sids[i]!, filter, options))
+      }
+      yield changes
+    } while (cursor !== '0')
+  }
 }
