@@ -27,8 +27,11 @@ export function nameDamage(key: string, problem: string): void {
   diagnostics.damaged.publish({ key, problem })
 }
 
-/** A stream that was set ahead to the last of all ids takes nothing any more. */
-const isExhausted = (message: string): boolean => message.includes('exhausted the last possible ID')
+/**
+ * A stream takes nothing any more: it was set ahead to the last of all ids, or its last entries are gone and so is the number that we keep
+ * of them, while it remembers theirs.
+ */
+const isExhausted = (message: string): boolean => message.includes('exhausted the last possible ID') || message.includes('smaller than the target stream top item')
 
 /** Whether an error reply says that data are damaged, rather than that Redis cannot serve. */
 export const isDamage = (message: string): boolean => message.startsWith('WRONGTYPE') || isExhausted(message)

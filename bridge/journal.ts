@@ -261,6 +261,7 @@ export class Journal {
     this.#cursor = position
     this.#last = last
     this.#listener.onSnapshot(nodes, routes, more)
+    this.#reach(position) // who began to wait between two rebuilds: no entry brings what the second one did
     diagnostics.rebuilt.publish({ position })
   }
 
@@ -355,12 +356,15 @@ export class Journal {
     }
     this.#cursor = number
     this.#last = bytes
-    if (this.#waiting.length > 0) {
-      const reached = this.#waiting.filter(({ position }) => position <= number)
-      this.#waiting = this.#waiting.filter(({ position }) => position > number)
-      for (const { resolve } of reached) resolve()
-    }
+    this.#reach(number)
     return true
+  }
+
+  #reach(number: number): void {
+    if (this.#waiting.length === 0) return
+    const reached = this.#waiting.filter(({ position }) => position <= number)
+    this.#waiting = this.#waiting.filter(({ position }) => position > number)
+    for (const { resolve } of reached) resolve()
   }
 
   async close(): Promise<void> {

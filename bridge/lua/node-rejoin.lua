@@ -9,17 +9,19 @@ local generationKey, namesKey, nodesKey, leasesKey, batchesKey, formatKey, recor
 local nodeId, name, info, newGeneration, known, format = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local written = redis.call('GET', formatKey) or format
-if written ~= format then return redis.error_reply('FORMAT the data are in format ' .. written .. ', this version knows format ' .. format) end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 for _, eachKey in ipairs({ namesKey, nodesKey, leasesKey, batchesKey }) do redis.call('HLEN', eachKey) end -- of a wrong type it fails before anything is written
 redis.call('GET', generationKey)
 redis.call('GET', recordsKey)
+-- Where the node has a place the data are its own, whatever became of the key that says so.
+local placed = redis.call('HEXISTS', nodesKey, nodeId) == 1 or redis.call('HEXISTS', batchesKey, nodeId) == 1
+if written ~= format and not placed then return redis.error_reply('FORMAT the data are in format ' .. written .. ', this version knows format ' .. format) end
 redis.call('SET', formatKey, format)
 redis.call('SET', recordsKey, ARGV[7], 'NX') -- a cluster that is alive writes what all its nodes read
 redis.call('SET', generationKey, newGeneration, 'NX')
 local generation = redis.call('GET', generationKey)
-if redis.call('HEXISTS', nodesKey, nodeId) == 1 or redis.call('HEXISTS', batchesKey, nodeId) == 1 then return generation end
+if placed then return generation end
 if generation == known then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
 redis.call('HSET', namesKey, name, nodeId)
 redis.call('HSET', nodesKey, nodeId, info)

@@ -27,6 +27,7 @@ redis.call('ZCARD', dueKey)
 local stale = {}
 for _, filter in ipairs(redis.call('HKEYS', subscriptionsKey)) do stale[filter] = true end
 -- Another session of the client: one of this partition that is there. Anything else is no session's identifier.
+if current and (string.sub(current, 1, 1) ~= string.sub(sid, 1, 1) or not string.match(current, '^[%w_-]+$')) then current = nil end
 if current and current ~= sid and current ~= earlier and redis.call('HEXISTS', ownersKey, current) == 1 then
   return redis.error_reply('NOTOWNER ' .. clientId .. ' has another session ' .. current)
 end

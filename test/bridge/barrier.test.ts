@@ -78,3 +78,17 @@ test('a confirmed entry that a failover lost is missed, also when the next one i
   link.thaw()
   await a.close()
 })
+
+test('who begins to wait between two rebuilds waits no longer than for the second: nothing else is going to bring what that one did', async () => {
+  await using redis = await startRedis()
+  const a = await startJournal(redis, 'a')
+  const b = await startJournal(redis, 'b')
+  await a.journal.append(Array.from({ length: 5_000 }, (_, n): Change => ({ type: 'route', filter: `many/${n}`, kind: 1 })))
+  for (let round = 0; round < 5; round++) {
+    const waits = [b.journal.rebuild(), b.journal.barrier(), b.journal.rebuild()]
+    await a.journal.append([{ type: 'route', filter: `round/${round}`, kind: 1 }])
+    await Promise.all(waits)
+    expect(b.table.match(`round/${round}`).everything, `round ${round}`).toHaveLength(1)
+  }
+  await Promise.all([a.close(), b.close()])
+}, 10_000)

@@ -2,7 +2,7 @@
 // fenced, what is published elsewhere goes on at once, and what is affected heals from live state without anybody's help: what is
 // acknowledged from then on arrives, at live subscribers, at connected sessions and at sessions whose clients are away.
 import { setTimeout as wait } from 'node:timers/promises'
-import type { Redis } from 'ioredis'
+import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { asideOf, keyTable, partitionOf, partitions, shardOf } from '../../bridge/keys.ts'
 import type { Session } from '../../bridge/index.ts'
@@ -112,6 +112,15 @@ test.each([['a partition', '{s3}'], ['the partition of the cluster', '{bus}'], [
   expect(all.length).toBeGreaterThan(1)
   await client.del(...all)
   await heals(tag)
+})
+
+// In one go: the first must not be mended before the second is damaged. An emptied journal remembers its last number, the position does not.
+test.each([['journal', 'position', 'set back'], ['format', 'generation', 'set back'], ['format', 'generation', 'garbage'], ['format', 'generation', 'absurd']] as const)('%s and %s %s at once', async (first, second, damage) => {
+  await leave()
+  const other = new Redis({ port: redis.port })
+  await Promise.all([first, second].map((kind) => damages[damage](other, keys.bus(kind), keyTable[kind].type)))
+  other.disconnect()
+  await heals(`${first} and ${second} ${damage}`)
 })
 
 // A master fails over behind its replica: what happened since the replica fell behind has not happened. What is connected stays as it is,

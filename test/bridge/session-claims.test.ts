@@ -143,6 +143,8 @@ test('a failover undoes claims: of two owners the later one has the session, and
     expect(await assert()).toEqual([])
     expect(await redis.hget(owners, sid)).toBe(owner)
   }
+  await redis.multi().hset(clients, 'client', '-1').hset(owners, '-1', '-1').exec() // no session's identifier
+  expect(await assert()).toEqual([])
   await redis.multi().hset(clients, 'client', '3before').hset(owners, '3before', 'b@1 3').hset(wills, '3before:3', 'void').exec()
   await fails('ERR_BRIDGE_MOVED', assert())
   expect(await assert('3before', 3)).toEqual([])
