@@ -229,7 +229,7 @@ export class DataPlane implements Cluster {
   }
 
   /** The topics that `filter` matches and that may have a Retained Message, as of now or later: behind a barrier. */
-  async topics(filter: string): Promise<Iterator<string>> {
+  async topics(filter: string): Promise<AsyncIterator<string>> {
     await this.#replays.pass()
     return this.#retained.topics(filter)
   }

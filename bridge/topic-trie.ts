@@ -11,6 +11,9 @@ interface Level<Value> {
   value: Value | undefined
 }
 
+/** Levels looked at between two topics that are found, or two rests: some tenths of a millisecond. */
+const stepsMax = 2_000
+
 /** Memory that a topic takes, roughly: its text, and an object with a map for each level that it shares with nobody. */
 function topicBytes(topic: string): number {
   let levels = 1
@@ -92,6 +95,11 @@ export class TopicTrie<Value> {
 
   /** The topics that `filter` matches, lazily: the caller may stop, and what comes or goes meanwhile is given or not. */
   *match(filter: string): Generator<[topic: string, value: Value]> {
+    for (const found of this.walk(filter)) if (found !== undefined) yield found
+  }
+
+  /** The same, and undefined now and then: of two million topics all may have to be seen to find one, and the caller may have a turn to end. */
+  *walk(filter: string): Generator<[topic: string, value: Value] | undefined> {
     if (!hasWildcard(filter)) {
       const level = this.#find(filter)
       if (level?.topic !== undefined) yield [level.topic, level.value as Value]
@@ -101,7 +109,9 @@ export class TopicTrie<Value> {
     // Walked with a stack of its own: topics may have tens of thousands of levels. It holds a place among the neighbours, not all of
     // them: a level may have hundreds of thousands below it.
     const stack: { levels: Iterator<Level<Value>>; at: number }[] = [{ levels: [this.#root].values(), at: 0 }]
+    let steps = 0
     for (let step = stack.at(-1); step !== undefined; step = stack.at(-1)) {
+      if (++steps % stepsMax === 0) yield undefined
       const { levels, at } = step
       const { value: level } = levels.next() as IteratorResult<Level<Value>, undefined>
       if (level === undefined) {

@@ -50,7 +50,7 @@ interface PageRead {
 
 /** The first page of a replay that has not begun. Its bytes are held until the replay has it, or `drop`. */
 export interface Ahead {
-  readonly topics: Iterator<string>
+  readonly topics: AsyncIterator<string>
   readonly first: PageRead
   drop(): void
 }
@@ -68,7 +68,7 @@ export interface ReplayRequest {
 
 export interface ReplaySource {
   /** The topics that `filter` matches. */
-  topics(filter: string): Promise<Iterator<string>>
+  topics(filter: string): Promise<AsyncIterator<string>>
   /** The Retained Messages of some topics, as many as have room. */
   retained(topics: readonly string[], bytesMax: number): Promise<{ readonly messages: readonly Message[]; readonly unread: readonly string[]; readonly nextBytes: number }>
 }
@@ -121,7 +121,7 @@ export class Replays {
     const [bytes, count] = hasWildcard(filter) ? [aheadBytes, aheadMax] : [oneBytes, 1]
     if (!this.#heldAhead.takeNow(bytes)) return undefined
     const topics = await this.#source.topics(filter)
-    const first = await this.#read(take(topics, topicsMax), this.#heldAhead, bytes, count)
+    const first = await this.#read(await take(topics, topicsMax), this.#heldAhead, bytes, count)
     return { topics, first, drop: () => this.#done(first) }
   }
 
@@ -157,7 +157,7 @@ export class Replays {
     for (;;) {
       if (read === undefined) {
         await target.roomForMore()
-        left = [...left, ...take(topics, topicsMax - left.length)]
+        left = [...left, ...await take(topics, topicsMax - left.length)]
         if (left.length === 0 || !request.isWanted()) return
         await this.#held.take(bytes)
         read = await this.#read(left, this.#held, bytes, count)
@@ -175,10 +175,10 @@ export class Replays {
   }
 }
 
-function take(topics: Iterator<string>, count: number): string[] {
+async function take(topics: AsyncIterator<string>, count: number): Promise<string[]> {
   const taken: string[] = []
   while (taken.length < count) {
-    const { value } = topics.next() as IteratorResult<string, undefined>
+    const { value } = await topics.next() as IteratorResult<string, undefined>
     if (value === undefined) break
     taken.push(value)
   }

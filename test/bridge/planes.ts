@@ -102,7 +102,7 @@ export async function untilEqual(planes: readonly Plane[], check: (routes: strin
 export async function retainedBy({ plane }: Plane, filter: string): Promise<Message[]> {
   const topics: string[] = []
   const matching = await plane.topics(filter)
-  for (let next = matching.next(); next.done !== true; next = matching.next()) topics.push(next.value)
+  for (let next = await matching.next(); next.done !== true; next = await matching.next()) topics.push(next.value)
   const found: Message[] = []
   for (let left: readonly string[] = topics; left.length > 0;) {
     const { messages, unread } = await plane.retained(left.slice(0, 200), 1_000_000)

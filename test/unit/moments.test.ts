@@ -50,7 +50,7 @@ test('twenty replays of values of every size to a client that takes its time: bo
   const sizes = Array.from({ length: 300 }, (_, n) => [10, 5_000, 100_000, 700_000, 3_000_000][n % 5]!)
   let [held, most, sent] = [0, 0, 0]
   const replays = new Replays({
-    topics: () => Promise.resolve(sizes.map((_, n) => String(n)).values()),
+    topics: () => Promise.resolve((async function *() { yield *sizes.map((_, n) => String(n)) })()),
     retained: (topics, bytesMax) => {
       let [left, count] = [bytesMax, 0]
       while (count < topics.length && sizes[Number(topics[count])]! <= left) left -= sizes[Number(topics[count++])]!

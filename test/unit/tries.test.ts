@@ -162,3 +162,13 @@ describe('topic trie', () => {
     expect(trie.size).toBe(10)
   })
 })
+
+test('a walk through many topics that finds nothing rests now and then', () => {
+  const trie = new TopicTrie<number>()
+  for (let n = 0; n < 20_000; n++) trie.set(`a/${n}/b`, n)
+  const found = [...trie.walk('+/+/c')]
+  expect(found.length).toBeGreaterThan(5)
+  expect(new Set(found)).toEqual(new Set([undefined]))
+  expect([...trie.match('+/+/c')]).toEqual([])
+  expect([...trie.walk('a/+/b')].filter((each) => each !== undefined)).toHaveLength(20_000)
+})
