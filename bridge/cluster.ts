@@ -64,7 +64,7 @@ export interface Cluster {
   /** Whether `filter` may match one. */
   hasRetained(filter: string): Promise<boolean>
   /** The topics that `filter` matches and that may have one. */
-  topics(filter: string): Promise<Iterator<string>>
+  topics(filter: string): Promise<AsyncIterator<string>>
   /** Those of some topics as they are now, as many as have room in `bytesMax`; none when even the first is larger. */
   retained(topics: readonly string[], bytesMax: number): Promise<RetainedRead>
 

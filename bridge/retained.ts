@@ -16,9 +16,8 @@ import type { Stamps } from './moment.ts'
 import { retrying, type Connections, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { SharedBarrier } from './shared-barrier.ts'
-import { hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
-import { nextTurn, Slice, turnIsOver } from './turns.ts'
+import { TopicWalks } from './topic-walks.ts'
 
 /** Topics looked at at once. */
 const lookMax = 200
@@ -62,7 +61,7 @@ export class Retained {
   readonly #identity: { readonly nodeId: string; readonly clock: Clock }
   readonly #events: RetainedEvents
   #index = new TopicTrie<Known>()
-  #resting = Promise.resolve()
+  readonly #walks = new TopicWalks()
   /** Messages that were the first of their topic: nobody else may have told of it, whatever the index says. */
   readonly #fresh = new WeakSet<Message>()
   /** Topics told to be cleared since they were last looked at. */
@@ -242,32 +241,13 @@ export class Retained {
   /** The topics that `filter` matches and that may have a Retained Message. To be called behind a barrier. */
   async topics(filter: string): Promise<AsyncIterator<string>> {
     await this.#missing
-    return this.#matching(filter)
+    return this.#walks.topics(this.#index, filter)
   }
 
   /** Whether `filter` matches a topic that may have a Retained Message. To be called behind a barrier. */
   async hasTopic(filter: string): Promise<boolean> {
     await this.#missing
-    return hasWildcard(filter) ? (await this.#matching(filter).next()).done !== true : this.#index.has(filter)
-  }
-
-  /** In slices: one SUBSCRIBE may have a thousand filters that each look through all topics and find nothing. */
-  async *#matching(filter: string): AsyncGenerator<string, undefined> {
-    if (!hasWildcard(filter)) return void (yield filter)
-    if (turnIsOver()) await this.#rest()
-    let slice = new Slice()
-    for (const found of this.#index.walk(filter)) {
-      if (found !== undefined) yield found[0]
-      else if (slice.isOver) {
-        await this.#rest()
-        slice = new Slice()
-      }
-    }
-  }
-
-  /** All walks together wait for one turn at a time: who else waits comes in between. */
-  #rest(): Promise<void> {
-    return this.#resting = this.#resting.then(nextTurn)
+    return this.#walks.has(this.#index, filter)
   }
 
   /**

@@ -14,7 +14,7 @@ import { RoutingTable } from '../routing-table.ts'
 import type { SessionHolder, SessionReply, SessionWrites } from '../session-writer.ts'
 import type { Session } from '../session.ts'
 import { TopicTrie } from '../topic-trie.ts'
-import { hasWildcard } from '../topic.ts'
+import { TopicWalks } from '../topic-walks.ts'
 import { Slice } from '../turns.ts'
 import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './state.ts'
@@ -33,6 +33,7 @@ export class MemoryCluster implements Cluster {
   readonly #table = new RoutingTable()
   readonly #routes = new OwnRoutes(async (changes) => { for (const { filter, kind } of changes) this.#table.set(this.nodeId, filter, kind) })
   readonly #retained = new TopicTrie<true>()
+  readonly #walks = new TopicWalks()
   readonly #era = { isOver: false }
   #done: (() => void)[] = []
   #ready = new Set<SessionHolder>()
@@ -174,16 +175,12 @@ export class MemoryCluster implements Cluster {
     return { of, era: this.#era }
   }
 
-  async hasRetained(filter: string): Promise<boolean> {
-    return hasWildcard(filter) ? this.#matching(filter).next().done === false : this.#retained.has(filter)
+  hasRetained(filter: string): Promise<boolean> {
+    return this.#walks.has(this.#retained, filter)
   }
 
-  async topics(filter: string): Promise<Iterator<string>> {
-    return hasWildcard(filter) ? this.#matching(filter) : [filter].values()
-  }
-
-  *#matching(filter: string): Generator<string> {
-    for (const [topic] of this.#retained.match(filter)) yield topic
+  async topics(filter: string): Promise<AsyncIterator<string>> {
+    return this.#walks.topics(this.#retained, filter)
   }
 
   async retained(topics: readonly string[], bytesMax: number): Promise<RetainedRead> {

@@ -182,14 +182,16 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     await using member = await open()
     const before = await member.cluster.stamps()
     const retained = async (filter: string): Promise<string[]> => {
-      const found = await member.cluster.retained([...{ [Symbol.iterator]: () => topics }], 1_000_000)
+      const found = await member.cluster.retained(topics, 1_000_000)
       expect(found.unread).toEqual([])
       for (const { topic, stamp } of found.messages) expect(isOfBefore(before, topic, stamp!), filter).toBe(false)
       return found.messages.map(({ topic, payload, replay }) => `${topic} ${payload.toString()} ${replay}`).sort()
     }
-    let topics: Iterator<string>
+    let topics: string[] = []
     const find = async (filter: string): Promise<string[]> => {
-      topics = await member.cluster.topics(filter)
+      const matching = await member.cluster.topics(filter)
+      topics = []
+      for (let next = await matching.next(); next.done !== true; next = await matching.next()) topics.push(next.value)
       return retained(filter)
     }
     for (const [topic, payload] of [['r/1', 'old'], ['r/1', 'new'], ['r/2', 'two'], ['s', 'other'], ['r/3', 'gone']] as const) await stored(member, topic, payload, { retain: true })
