@@ -11,8 +11,9 @@ import { identityOf, type Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
-/** Messages and sessions of one call: bounds the time that the script takes. */
+/** Messages, their bytes and sessions of one call: bounds the time that the script takes, and what is copied for 16 partitions at once. */
 const messagesMax = 1_000
+const bytesMax = 1024 * 1024
 const sessionsMax = 1_000
 const pushesMax = 4_000
 
@@ -49,6 +50,7 @@ class Batch {
   /** sid → indexes of its variants, from 1 */
   readonly sessions = new Map<string, number[]>()
   pushes = 0
+  bytes = 0
   readonly settled: Promise<void>
   settle!: () => void
   fail!: (error: Error) => void
@@ -59,7 +61,7 @@ class Batch {
   }
 
   get isFull(): boolean {
-    return this.variants.length >= messagesMax || this.sessions.size >= sessionsMax || this.pushes >= pushesMax
+    return this.variants.length >= messagesMax || this.bytes >= bytesMax || this.sessions.size >= sessionsMax || this.pushes >= pushesMax
   }
 
   /**
@@ -85,6 +87,7 @@ class Batch {
     const isSecond = last?.message === message
     if (isSecond && last.qos === qos) return length
     if (isSecond && last.isSecond) return length - 1
+    this.bytes += message.payload.length
     return this.variants.push({ message, qos, isSecond })
   }
 }
