@@ -25,7 +25,9 @@ export async function ask<T>(url: string, timeoutMs: number, use: (redis: Redis)
   redis.on('error', (error: Error & { lastNodeError?: Error }) => { reason = error.lastNodeError ?? error })
   try {
     await redis.connect()
-    return await use(redis)
+    const answer = await use(redis)
+    if (reason !== undefined && toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_REFUSED') throw reason // SELECT: ioredis goes on in database 0
+    return answer
   } catch (error) {
     const why = toBridgeError(reason ?? error)
     throw new BridgeError(why.code, `Redis does not answer (${why.message})`, { cause: error })

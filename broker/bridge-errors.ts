@@ -3,11 +3,22 @@ import { withoutRedisPassword, type BridgeError } from '../bridge/index.ts'
 import { atSource, type Config } from './config.ts'
 import { OperatorError, type OperatorErrorDetails } from './errors.ts'
 
-const start = 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password and network'
+const start = 'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password, TLS (rediss:// or redis://) and network'
+
+/** What the answer of a server says about how its address should begin. */
+const kinds: readonly (readonly [pattern: RegExp, hint: string])[] = [
+  [/cluster support disabled/, 'It is one Redis and no Redis Cluster: name it as redis://host:port'],
+  [/unknown command .?sentinel/i, 'It is no Sentinel: name Redis itself as redis://host:port, or the port of its Sentinels (26379)'],
+  [/^Redis does not answer \(MOVED |\bMOVED \d/, 'It belongs to a Redis Cluster: name it as redis+cluster://host:port,host:port'],
+  [/DB index is out of range/, 'It has fewer databases: choose another number behind the address, or raise databases in redis.conf'],
+  [/Protocol error, got/, 'It is no Redis: check the port'],
+]
 
 const redisOf = ({ redis }: Config): string | undefined => redis === undefined ? undefined : withoutRedisPassword(redis)
 
 function detailsOf(config: Config, error: BridgeError): Omit<OperatorErrorDetails, 'cause'> {
+  const kind = kinds.find(([pattern]) => pattern.test(error.message))
+  if (kind !== undefined) return { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: kind[1] }
   switch (error.code) {
     case 'ERR_BRIDGE_DUPLICATE_NODE': return {
       reason: 'duplicate', field: '--id', value: config.id,

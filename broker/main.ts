@@ -14,9 +14,10 @@ type Command = (argv: readonly string[], interrupt: Interrupt) => Promise<void>
 
 const commands = new Map<string, Command>(Object.entries({ up, node, check, import: importCommand }))
 
-/** Settles at the first signal; a second one ends the process at once. */
+/** Settles at the first signal; a second one ends the process at once. Who never asks for it is ended by the first, as any program is. */
 function interruptOf(): Interrupt {
-  const first = new Promise<void>((resolve) => {
+  let first: Promise<void> | undefined
+  const heard = (): Promise<void> => new Promise((resolve) => {
     let signals = 0
     const interrupted = (): void => {
       if (++signals > 1) process.exit(exitCodes.internal.code)
@@ -28,7 +29,7 @@ function interruptOf(): Interrupt {
     process.on('SIGHUP', resolve)
     process.on('disconnect', resolve) // started by `up`, which is gone
   })
-  return { first }
+  return { get first() { return first ??= heard() } }
 }
 
 /** Writing to a terminal or pipe that is gone is no reason to end otherwise than in order. */

@@ -65,9 +65,10 @@ async function ready(child: ChildProcess, data: string): Promise<void> {
 
 /**
  * Starts the server on the append-only file under `data` (made when missing); resolves when it accepts connections.
+ * @param interrupted ends the start, which takes as long as Redis reads its data: then there is none
  * @throws OperatorError reasons `redisMissing`, `usage`, `redis`
  */
-export async function startEmbeddedRedis(data: string): Promise<EmbeddedRedis> {
+export async function startEmbeddedRedis(data: string, interrupted: Promise<void>): Promise<EmbeddedRedis | undefined> {
   const program = findRedis()
   const folder = resolve(data, 'redis')
   try {
@@ -84,13 +85,13 @@ export async function startEmbeddedRedis(data: string): Promise<EmbeddedRedis> {
     '--port', '0', '--unixsocket', socket, '--unixsocketperm', '600', '--dir', folder, '--save', '', '--appendonly', 'yes', '--appendfsync', 'always',
   ], { stdio: ['pipe', 'pipe', 'inherit'], detached: true }) // detached: Ctrl-C reaches the nodes first, Redis last
   const ended = once(child, 'exit').then(() => undefined)
-  await ready(child, data)
-  return {
-    url: `unix://${socket}`,
-    ended,
-    stop: async () => {
-      child.stdin.end()
-      await ended
-    },
+  const stop = async (): Promise<void> => {
+    child.stdin.end()
+    await ended
   }
+  const isReady = ready(child, data).then(() => true)
+  if (await Promise.race([isReady, interrupted.then(() => false)])) return { url: `unix://${socket}`, ended, stop }
+  isReady.catch(() => undefined) // it ends before it is
+  await stop()
+  return undefined
 }

@@ -145,7 +145,9 @@ export async function up(argv: readonly string[], interrupt: Interrupt): Promise
   const config = readOptions(argv)
   await refuseDataInUse(config.data)
   await refusePortsInUse(config)
-  let redis = await startEmbeddedRedis(config.data)
+  const first = await startEmbeddedRedis(config.data, interrupt.first)
+  if (first === undefined) return // ended while Redis was reading its data
+  let redis = first
   let stopping = false
   const keepRedis = async (running: EmbeddedRedis): Promise<void> => {
     await running.ended
@@ -153,8 +155,8 @@ export async function up(argv: readonly string[], interrupt: Interrupt): Promise
     process.stderr.write('Redis ended; starting it again\n')
     await new Promise((resolve) => setTimeout(resolve, restartMs))
     if (stopping) return
-    redis = await startEmbeddedRedis(config.data)
-    return keepRedis(redis)
+    const again = await startEmbeddedRedis(config.data, interrupt.first)
+    return again === undefined ? undefined : keepRedis(redis = again)
   }
   const nodes = Array.from({ length: config.nodes }, (_, i) => {
     const id = nameOf(i)

@@ -1,8 +1,8 @@
 // The command line's contract, which deployments rely on: what it prints, what it refuses and how it ends.
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
@@ -49,6 +49,25 @@ async function upPorts(): Promise<string[]> {
   return ['--port', String(port), '--ws-port', String(port + 100), '--admin-port', String(port + 200)]
 }
 
+test('a signal ends `up` also while its Redis reads its data, and `check` while Redis does not answer', async () => {
+  const bin = join(folder, 'bin')
+  mkdirSync(bin)
+  writeFileSync(join(bin, 'redis-server'), '#!/bin/sh\necho begun >&2\nexec sleep 60\n', { mode: 0o755 })
+  const start = (argv: readonly string[], path = ''): ChildProcess => spawn(process.execPath, [mainPath, ...argv], { env: { PATH: path + process.env.PATH! }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const up = start(['up', '--data', join(folder, 'slow'), ...await upPorts()], `${bin}:`)
+  await once(up.stderr!, 'data')
+  up.kill('SIGTERM')
+  expect(await once(up, 'exit')).toEqual([0, null])
+  const silent = createServer().listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const check = start(['check', '--redis', `redis://127.0.0.1:${(silent.address() as AddressInfo).port}`, '--redis-timeout-ms', '60000', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'])
+  const [asked] = await once(silent, 'connection') as [Socket]
+  check.kill('SIGTERM')
+  expect(await once(check, 'exit')).toEqual([null, 'SIGTERM'])
+  asked.destroy()
+  silent.close()
+})
+
 const wrong: [name: string, argv: () => string[] | Promise<string[]>, code: number, says: RegExp][] = [
   ['an unknown option names the nearest', () => ['node', '--lisen', 'mqtt://127.0.0.1:0'], 2, /--lisen.*not an option.*Did you mean --listen\?/],
   ['an unknown command names the nearest', () => ['chek'], 2, /command=chek.*Did you mean check\?/],
@@ -71,6 +90,8 @@ const wrong: [name: string, argv: () => string[] | Promise<string[]>, code: numb
   ['replicas without Redis', () => ['node', '--durability-replicas', '1'], 2, /--durability-replicas: is about Redis, and no Redis is named\. Name it with --redis/],
   ['a file in no folder', () => ['node', '--state-file', '/nowhere/at/all', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], 10, /--state-file=\/nowhere\/at\/all: .*ENOENT.*Name another file/],
   ['Redis unreachable', () => ['node', '--redis', 'redis://:secret@127.0.0.1:1', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0'], 4, /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/],
+  ['a database that Redis has not', () => ['node', '--redis', `${redis.url}/99`, '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], 4, /DB index is out of range.*fewer databases/],
+  ['one Redis for a Redis Cluster', () => ['check', '--redis', redis.url.replace('redis:', 'redis+cluster:'), '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], 4, /cluster support disabled.*name it as redis:\/\//],
   ['a bad number of nodes', () => ['up', '--nodes', '0'], 2, /--nodes=0.*1 to 26/],
 ]
 
