@@ -5,7 +5,7 @@
 import { endNode, toBridgeError } from './errors.ts'
 import { Keys } from './keys.ts'
 import type { DataPlaneOptions } from './options.ts'
-import { mastersOf, type Redis } from './redis.ts'
+import { isCluster, mastersOf, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 import { ask } from './stock-redis.ts'
 
@@ -36,15 +36,16 @@ async function asked(advice: Advice, options: AdviceOptions): Promise<string[]> 
 }
 
 async function onServers(redis: Redis): Promise<string[]> {
-  const lines = await Promise.all(mastersOf(redis).map(async (master) => onServer(new Map((await master.info()).split('\r\n').map((line) => {
+  const lines = await Promise.all(mastersOf(redis).map(async (master) => onServer(isCluster(redis), new Map((await master.info()).split('\r\n').map((line) => {
     const colon = line.indexOf(':')
     return [line.slice(0, colon), line.slice(colon + 1)]
   })))))
   return lines.flat()
 }
 
-function onServer(info: ReadonlyMap<string, string>): string[] {
+function onServer(asCluster: boolean, info: ReadonlyMap<string, string>): string[] {
   const lines: string[] = []
+  if (!asCluster && info.get('redis_mode') === 'cluster') lines.push('Redis is a member of a Redis Cluster: its other members have keys that this one refuses (MOVED). Name it as redis+cluster://host:port,host:port')
   const policy = info.get('maxmemory_policy')
   if (info.get('aof_enabled') === '0') lines.push('Redis keeps no append-only file: a restart of it loses what was acknowledged since its last snapshot. Set appendonly yes (CONFIG SET appendonly yes, and in redis.conf)')
   if (policy !== undefined && policy !== 'noeviction') lines.push(`Redis removes keys of ours when it is full (maxmemory-policy ${policy}): sessions, queued messages, leases. Set maxmemory-policy noeviction`)

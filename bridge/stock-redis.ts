@@ -16,22 +16,27 @@ export function connectStock(url: string, keyPrefix: string, onError: (error: Er
 
 /**
  * Runs `use` on a connection of its own, which neither waits nor tries again.
- * @throws BridgeError after `timeoutMs`, or at once when Redis refuses us
+ * @throws BridgeError after twice `timeoutMs` at the latest, or at once when Redis refuses us
  */
 export async function ask<T>(url: string, timeoutMs: number, use: (redis: Redis) => Promise<T>): Promise<T> {
   const once = { connectTimeout: timeoutMs, commandTimeout: timeoutMs, retryStrategy: () => null, sentinelRetryStrategy: () => null, maxRetriesPerRequest: 0, enableOfflineQueue: false, enableReadyCheck: false }
   const redis = open(url, { ...once, lazyConnect: true }, { lazyConnect: true, clusterRetryStrategy: () => null })
   let reason: Error | undefined
+  let timer: NodeJS.Timeout | undefined
+  // Of a Redis Cluster without one of its masters ioredis may neither connect nor say so; and nothing would keep the process alive.
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `no answer within ${2 * timeoutMs} ms`)), 2 * timeoutMs)
+  })
   redis.on('error', (error: Error & { lastNodeError?: Error }) => { reason = error.lastNodeError ?? error })
   try {
-    await redis.connect()
-    const answer = await use(redis)
+    const answer = await Promise.race([redis.connect().then(() => use(redis)), late])
     if (reason !== undefined && toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_REFUSED') throw reason // SELECT: ioredis goes on in database 0
     return answer
   } catch (error) {
     const why = toBridgeError(reason ?? error)
     throw new BridgeError(why.code, `Redis does not answer (${why.message})`, { cause: error })
   } finally {
+    clearTimeout(timer)
     redis.disconnect()
   }
 }

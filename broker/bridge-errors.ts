@@ -18,7 +18,7 @@ const redisOf = ({ redis }: Config): string | undefined => redis === undefined ?
 
 function detailsOf(config: Config, error: BridgeError): Omit<OperatorErrorDetails, 'cause'> {
   const kind = kinds.find(([pattern]) => pattern.test(error.message))
-  if (kind !== undefined) return { reason: 'redis', field: '--redis', value: withoutRedisPassword(config.redis), hint: kind[1] }
+  if (kind !== undefined) return { reason: 'redis', field: '--redis', value: redisOf(config), hint: kind[1] }
   switch (error.code) {
     case 'ERR_BRIDGE_DUPLICATE_NODE': return {
       reason: 'duplicate', field: '--id', value: config.id,

@@ -88,6 +88,7 @@ function crash(error: unknown): never {
   process.exit(exitCodes.internal.code)
 }
 
+process.on('beforeExit', () => crash(new Error('nothing is left to be done, and the command is not done'))) // never with exit code 0
 process.on('uncaughtException', crash) // an unhandled rejection, too
 process.removeAllListeners('warning').on('warning', ({ name, message }) => console.warn(`${name}: ${message}`)) // the log of a node
 outliveTerminal()

@@ -19,8 +19,11 @@ export async function check(argv: readonly string[]): Promise<void> {
   const config = loadConfig(flags, process.env, problems)
   process.stdout.write(showConfig(config))
   const found = certificateProblems(config)
-  if (offline !== true) found.push(...await addressProblems(config), ...await redisProblems(config))
-  if (offline !== true) for (const line of await advice(config)) process.stderr.write(`aedes-cluster: warning: ${line}\n`)
+  if (offline !== true) {
+    const ofRedis = await redisProblems(config)
+    found.push(...await addressProblems(config), ...ofRedis)
+    if (ofRedis.length === 0) for (const line of await advice(config)) process.stderr.write(`aedes-cluster: warning: ${line}\n`)
+  }
   OperatorError.throwAll(found.map((problem) => atSource(config, problem)))
 }
 

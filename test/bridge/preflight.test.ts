@@ -3,7 +3,9 @@ import { once } from 'node:events'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { adviceOnRedis } from '../../bridge/advice.ts'
 import { preflight, type PreflightOptions } from '../../bridge/preflight.ts'
+import { startRedisCluster } from '../support/redis-cluster.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
 let redis: TestRedis
@@ -55,6 +57,13 @@ test('a user that may not do what a node does, a wrong password, no Redis', asyn
   expect(await codes({ redis: address })).toEqual(['ERR_BRIDGE_REDIS_REFUSED'])
   expect(await codes({ redis: address.replace('pw', 'no') })).toEqual(['ERR_BRIDGE_REDIS_REFUSED'])
   expect(await codes({ redis: 'redis://127.0.0.1:1' })).toEqual(['ERR_BRIDGE_REDIS_UNREACHABLE'])
+})
+
+test('a Redis Cluster without one of its masters is no start that never ends', async () => {
+  await using masters = await startRedisCluster({ replicas: 0 })
+  await masters.servers[1]!.stop('SIGKILL')
+  await expect.poll(() => codes({ redis: masters.url, redisTimeoutMs: 300 })).toEqual([expect.stringMatching(/^ERR_BRIDGE_REDIS_(UNREACHABLE|CLUSTER)$/)])
+  expect((await adviceOnRedis({ redis: masters.servers[0]!.url, prefix: 'p', name: 'a', redisTimeoutMs: 2_000 })).join('\n')).toMatch(/Name it as redis\+cluster:\/\//)
 })
 
 test('a Redis that is too old: this one says that it is version 6', async () => {
