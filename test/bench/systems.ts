@@ -42,10 +42,11 @@ async function startNode(name: string, argv: readonly string[]): Promise<Node> {
   return { child, port: await child.until(() => port, startMs) }
 }
 
-const startOurs = (index: number, redisPort: number): Promise<Node> => startNode(`ours ${idOf(index)}`, [
-  mainPath, 'node', '--id', idOf(index), '--listen', 'mqtt://127.0.0.1:0', '--redis', `redis://127.0.0.1:${redisPort}`,
-  '--prefix', prefix, '--admin', 'off', '--log-level', 'warn',
+const startWith = (index: number, ...argv: string[]): Promise<Node> => startNode(`ours ${idOf(index)}`, [
+  mainPath, 'node', '--id', idOf(index), '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', '--log-level', 'warn', ...argv,
 ])
+
+const startOurs = (index: number, redisPort: number): Promise<Node> => startWith(index, '--redis', `redis://127.0.0.1:${redisPort}`, '--prefix', prefix)
 
 const accepts = (port: number): Promise<true | undefined> => new Promise((resolve) => {
   const socket = connect(port, '127.0.0.1', () => {
@@ -70,6 +71,11 @@ async function startMosquitto(_index: number, _redisPort: number, folder: string
 export const systems: readonly System[] = [
   { name: 'ours', about: 'two nodes of aedes-cluster', nodes: 2, redis: true, start: startOurs },
   { name: 'ours-1', about: 'one node of aedes-cluster', nodes: 1, redis: true, start: startOurs },
+  { name: 'ours-memory', about: 'one node of aedes-cluster without Redis', nodes: 1, redis: false, start: (index) => startWith(index) },
+  {
+    name: 'ours-file', about: 'the same with a file, on disk within a second', nodes: 1, redis: false,
+    start: (index, _redisPort, folder) => startWith(index, '--state-file', join(folder, 'state'), '--fsync', 'everysec'),
+  },
   {
     name: 'stock', about: 'two nodes of Aedes with mqemitter-redis and aedes-persistence-redis', nodes: 2, redis: true,
     start: (index, redisPort) => startNode(`stock ${idOf(index)}`, [stockPath, idOf(index), String(redisPort)]),
