@@ -116,7 +116,9 @@ export class Dispatch implements EngineHost, Receiver {
       hasAny ? this.#owe(connection, filter, options, isFirst, stamps) : undefined, hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
     ])
     connection.asked ??= new Map<string, Asked>()
-    connection.asked.get(filter)?.ahead?.drop() // of two SUBSCRIBEs of a filter in one packet the second one is replayed
+    const earlier = connection.asked.get(filter) // of two SUBSCRIBEs of a filter in one packet the second one is replayed
+    earlier?.ahead?.drop()
+    if (earlier?.owed !== undefined) connection.stored?.paid(earlier.owed)
     connection.asked.set(filter, { stamps, owed, ahead })
   }
 

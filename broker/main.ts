@@ -12,7 +12,10 @@ import { shown, stackOf } from './shown.ts'
 
 type Command = (argv: readonly string[], interrupt: Interrupt) => Promise<void>
 
-const commands = new Map<string, Command>(Object.entries({ up, node, check, import: importCommand }))
+const commands = new Map<string, Command>(Object.entries<Command>({
+  up: (argv, interrupt) => up(argv, interrupt, process.argv[1]!), // what this process runs, its nodes run
+  node, check, import: importCommand,
+}))
 
 /** Settles at the first signal; a second one ends the process at once. Who never asks for it is ended by the first, as any program is. */
 function interruptOf(): Interrupt {

@@ -3,7 +3,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { flagOf, whole } from '../config.ts'
 import { OperatorError } from '../errors.ts'
@@ -27,7 +26,6 @@ export const upOptions = {
 type UpConfig = { readonly [K in keyof typeof upOptions]: z.infer<(typeof upOptions)[K]['schema']> }
 
 const restartMs = 1_000
-const main = fileURLToPath(new URL('../main.js', import.meta.url))
 
 /** @throws OperatorError for all that is wrong with the command line */
 function readOptions(argv: readonly string[]): UpConfig {
@@ -98,7 +96,7 @@ class NodeProcess {
 
   /** Resolves to the endpoints once the node serves. @throws OperatorError when it ends before that; it said why itself */
   async start(): Promise<string[]> {
-    const child = spawn(process.execPath, [main, 'node', ...this.#argv], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], detached: true })
+    const child = spawn(process.execPath, this.#argv, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], detached: true })
     this.#child = child
     const message = await new Promise<{ listen: string[]; admin?: string }>((resolve, reject) => {
       child.once('message', (value) => resolve(value as { listen: string[]; admin?: string }))
@@ -141,7 +139,7 @@ export class ChildEnded extends Error {
 }
 
 /** @throws OperatorError, ChildEnded; whatever was started is ended */
-export async function up(argv: readonly string[], interrupt: Interrupt): Promise<void> {
+export async function up(argv: readonly string[], interrupt: Interrupt, program: string): Promise<void> {
   const config = readOptions(argv)
   await refuseDataInUse(config.data)
   await refusePortsInUse(config)
@@ -161,6 +159,7 @@ export async function up(argv: readonly string[], interrupt: Interrupt): Promise
   const nodes = Array.from({ length: config.nodes }, (_, i) => {
     const id = nameOf(i)
     return new NodeProcess(id, [
+      program, 'node',
       '--id', id, '--redis', redis.url, '--log-level', 'warn',
       '--listen', `mqtt://${hostText(config.host)}:${config.port + i}`, '--listen', `ws://${hostText(config.host)}:${config.wsPort + i}/mqtt`,
       '--admin', `http://127.0.0.1:${config.adminPort + i}`,

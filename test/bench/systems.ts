@@ -28,7 +28,7 @@ export interface Node {
 /** Of our keys in Redis. */
 export const prefix = 'bench'
 
-const mainPath = fileURLToPath(new URL('../../broker/main.js', import.meta.url))
+const mainPath = fileURLToPath(new URL('../../aedes-cluster.js', import.meta.url))
 const stockPath = fileURLToPath(new URL('./stock-node.js', import.meta.url))
 /** A node among a million things takes its time. */
 const startMs = 60_000

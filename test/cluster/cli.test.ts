@@ -269,7 +269,7 @@ test('up starts a node again that was killed', async () => {
   const { argv, port } = await upArgv(data)
   const child = spawn(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
   await untilServing(child)
-  const node = readPids().find(({ command }) => command.includes(data) && command.includes('main.js node --id a'))
+  const node = readPids().find(({ command }) => command.includes(data) && command.includes('aedes-cluster.js node --id a'))
   process.kill(node!.pid, 'SIGKILL')
   for await (const chunk of child.stderr.iterator({ destroyOnReturn: false })) if (String(chunk).includes('node a serves again')) break
   await using client = await TestClient.connect(`mqtt://127.0.0.1:${port}`, 'back')

@@ -89,7 +89,7 @@ test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing beh
     expect((await fetch(b![3] + '/readyz')).status).toBe(200)
 
     const commands = processes().map(({ command }) => command)
-    expect(commands.filter((command) => /main\.js node --id [ab] /.test(command))).toHaveLength(2)
+    expect(commands.filter((command) => /aedes-cluster\S* node --id [ab] /.test(command))).toHaveLength(2)
     expect(commands.filter((command) => /^\S*(redis|valkey)-server /.test(command))).toHaveLength(1)
   } finally {
     // Not npx, which would pass a signal on and then end by it: npx ends as its command does.

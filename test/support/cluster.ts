@@ -10,8 +10,8 @@ import { startRedis, type TestRedis, type TestStore } from './redis.ts'
 
 const built = (path: string): string => fileURLToPath(new URL((import.meta.url.endsWith('.ts') ? '../../dist/' : '../../') + path, import.meta.url))
 
-/** The built entry point: `node dist/broker/main.js`. */
-export const mainPath = built('broker/main.js')
+/** The built program: what `npm start` and the package run. */
+export const mainPath = built('aedes-cluster.js')
 
 export class TestNode {
   readonly id: string
