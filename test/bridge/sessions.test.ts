@@ -152,6 +152,16 @@ test('many sessions at once: they end, send their wills, are written down again 
   expect(await admin.hlen(keys.partition(3, 'wills'))).toBe(0)
 })
 
+test('large messages go into queues some at a time, small ones together', async () => {
+  await using redis = await startRedis()
+  await using a = await startPlane(redis, 'a')
+  const subscriber = await claim(a, 'subscriber')
+  await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
+  const send = (count: number, bytes: number) => callsOf('queue-append', () => Promise.all(Array.from({ length: count }, () => publish(a, messageOf('t', 'x'.repeat(bytes))))))
+  expect((await send(50, 100)).all).toBeLessThanOrEqual(3)
+  expect((await send(9, 600_000)).all).toBeGreaterThanOrEqual(5)
+})
+
 test('when Redis is full a client that has a session comes and takes it, and a new one waits for room', async () => {
   await using redis = await startRedis()
   using admin = openClient(redis)
