@@ -5,8 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Change } from './codec.ts'
 
-/** How long a claim waits, together for all owners that it meets. */
+/** How long a claim waits, together for all owners that it meets; and how often it looks, however far Redis is or slow this machine. */
 const waitMs = 50
+const looksMin = 5
 /** Who did not answer so often within `silentMs` is not asked meanwhile: the clients of a dead node come all at once. */
 const unansweredMax = 8
 const silentMs = 500
@@ -55,6 +56,7 @@ export class Handover {
   readonly #asked = new Set<string>()
   #began = 0
   #pauseMs = 1
+  #looks = 0
   /** Whether the next attempt is still to spare an owner on another node. */
   isPatient = true
 
@@ -74,10 +76,10 @@ export class Handover {
       if (this.#began === 0) this.#began = now
     }
     const leftMs = this.#began + (leaves ? leaveMs : waitMs) - now
-    if (leftMs <= 0) {
+    if (++this.#looks > looksMin && leftMs <= 0) {
       if (!leaves) this.#all.unanswered(node)
       this.isPatient = false
-    } else await sleep(Math.min(this.#pauseMs, leftMs))
+    } else await sleep(Math.max(1, Math.min(this.#pauseMs, leftMs)))
     this.#pauseMs = Math.min(this.#pauseMs * 2, pauseMsMax)
   }
 

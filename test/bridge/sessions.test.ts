@@ -175,9 +175,10 @@ test('when Redis is full a client that has a session comes and takes it, and a n
   let begun = false
   const fresh = claim(a, 'new').then((session) => { begun = true; return session })
   const more = a.plane.sessions.subscriptions.subscribe(a.plane.sessions.own(first.sid)!, 'y', { options: 1, identifier: undefined })
+  const refused = expect(more).rejects.toMatchObject({ code: 'ERR_BRIDGE_MOVED' }) // the client comes again meanwhile
   await claim(a, 'client')
   expect([begun, await admin.hlen(keys.session(first.sid, 'subscriptions'))]).toEqual([false, 0])
   await admin.config('SET', 'maxmemory', '0')
   expect((await fresh).present).toBe(false)
-  await expect(more).rejects.toMatchObject({ code: 'ERR_BRIDGE_MOVED' }) // the client came again meanwhile
+  await refused
 })
