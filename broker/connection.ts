@@ -425,7 +425,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   // To the client
 
   /** Delivers a message once, at the QoS and with the identifiers of `match`. */
-  deliver(message: Message, match: Match<Connection>): void {
+  deliver(message: Message, match: Match<object>): void {
     const queued = this.#stored !== undefined && message.qos > 0
     if (queued && match.queued !== 'no') return // the bell rings
     if (message.stamp !== undefined) this.replays?.delivered(message.topic, message.stamp)
@@ -453,7 +453,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   // Retained Messages because of a SUBSCRIBE
 
   /** Sends some, one at a time: together they may be more than there is room for. Those of QoS ≥ 1 of a stored session are its to send. */
-  async replay(page: readonly Replayed[], match: Pick<Match<Connection>, 'qos' | 'identifiers'>, owed: OwedReplay | undefined): Promise<void> {
+  async replay(page: readonly Replayed[], match: Pick<Match<object>, 'qos' | 'identifiers'>, owed: OwedReplay | undefined): Promise<void> {
     const stored = this.#stored
     const isStored = ({ message }: Replayed): boolean => stored !== undefined && message.qos > 0 && match.qos > 0
     for (const replayed of page) {
@@ -465,7 +465,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE [MQTT-3.3.1-8]. */
-  send(message: Message, match: Pick<Match<Connection>, 'qos' | 'identifiers'>, retain: boolean): void {
+  send(message: Message, match: Pick<Match<object>, 'qos' | 'identifiers'>, retain: boolean): void {
     if (this.#closed || !this.#connected) return // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
     const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
     if (isExpired(message)) return this.#host.dropped('expired', qos) // [MQTT-3.3.2-5]

@@ -10,6 +10,7 @@ import { LocalTable, type Match, type Subscription, type SubscriptionOptions } f
 import { Pressure } from './delivery/pressure.ts'
 import { Holdings } from './delivery/holdings.ts'
 import { Replays } from './delivery/replay.ts'
+import type { Subscriber } from './delivery/subscriber.ts'
 import { SubscriptionBounds, type FilterRefusal } from './delivery/subscription-bounds.ts'
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
@@ -32,9 +33,9 @@ export class Dispatch implements EngineHost, Receiver {
   readonly config: Config
   readonly holdings: Holdings
   readonly #events: DispatchEvents
-  readonly #table = new LocalTable<Connection>()
+  readonly #table = new LocalTable<Subscriber>()
   readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) => this.#plane.hold(topic, held))
-  readonly #bounds: SubscriptionBounds<Connection>
+  readonly #bounds: SubscriptionBounds<Subscriber>
   readonly #bySid = new Map<string, Connection>()
   readonly #releasing = new Set<Promise<void>>()
   /** Moments of subscriptions, by the lease in which they were made: this one and the one before. */
@@ -161,11 +162,11 @@ export class Dispatch implements EngineHost, Receiver {
    * The route is counted in the same turn as the table changes: whoever leaves meanwhile is taken out of the table, and
    * uncounts what was counted, no more.
    */
-  async #serve(connection: Connection, filter: string, subscription: Subscription): Promise<void> {
-    const before = this.#table.get(filter, connection)
+  async #serve(subscriber: Subscriber, filter: string, subscription: Subscription): Promise<void> {
+    const before = this.#table.get(filter, subscriber)
     const [kind, old] = [kindOf(subscription), before === undefined ? undefined : kindOf(before)]
-    this.#table.add(filter, connection, subscription)
-    if (before === undefined) this.#bounds.added(connection, filter)
+    this.#table.add(filter, subscriber, subscription)
+    if (before === undefined) this.#bounds.added(subscriber, filter)
     if (kind === old) return
     try {
       await this.#plane.subscribed(filter, kind)
@@ -175,10 +176,28 @@ export class Dispatch implements EngineHost, Receiver {
   }
 
   unsubscribed(connection: Connection, filter: string): void {
-    const options = this.#table.get(filter, connection)
+    this.removeSubscriber(connection, filter)
+  }
+
+  // From within the process
+
+  /** Resolves when everything that is published from now on comes to it, whether it is a connection or not. */
+  addSubscriber(subscriber: Subscriber, filter: string, qos: 0 | 1 | 2): Promise<void> {
+    return this.#serve(subscriber, filter, { qos, noLocal: false, retainAsPublished: true, identifier: undefined, queued: 'no', since: undefined })
+  }
+
+  /** @param stored called when it is stored for everybody; undefined: it is not to be stored */
+  publishHere(message: Message, stored: (() => void) | undefined): void {
+    this.#events.onPublish(message.qos)
+    if (stored === undefined) this.#plane.publishQos0(message)
+    else this.#plane.publish(message, stored)
+  }
+
+  removeSubscriber(subscriber: Subscriber, filter: string): void {
+    const options = this.#table.get(filter, subscriber)
     if (options === undefined) return
-    this.#table.remove(filter, connection)
-    this.#bounds.removed(connection, filter)
+    this.#table.remove(filter, subscriber)
+    this.#bounds.removed(subscriber, filter)
     this.#plane.unsubscribed(filter, kindOf(options))
   }
 
@@ -402,7 +421,7 @@ export class Dispatch implements EngineHost, Receiver {
     setImmediate(setImmediate, giveUp)
   }
 
-  matchOf(connection: Connection, { topic }: Message): Match<Connection> | undefined {
+  matchOf(connection: Connection, { topic }: Message): Match<Subscriber> | undefined {
     return this.#table.matchOf(topic, connection, () => true)
   }
 

@@ -5,6 +5,7 @@ import { Node } from './node.ts'
 export { OperatorError } from './errors.ts'
 export { Node } from './node.ts'
 export type { Config } from './config.ts'
+export type { LocalMessage, PublishOptions } from './local-messages.ts'
 
 /**
  * Starts one node and resolves when it serves clients. Options as in broker/README.md; the environment is not read.

@@ -14,6 +14,7 @@ import { adminEvents, doorEvents, sayLowLimit } from './door-events.ts'
 import { Engine } from './engine.ts'
 import { OperatorError } from './errors.ts'
 import { Descriptors, listen, type Listener, type OnConnection } from './listeners/index.ts'
+import { LocalMessages, type LocalMessage, type PublishOptions } from './local-messages.ts'
 import { Log } from './log.ts'
 import { Metrics } from './metrics.ts'
 import { observe, problemOf, waitingText } from './observe.ts'
@@ -36,6 +37,7 @@ export class Node {
   readonly config: Config
   readonly metrics = new Metrics()
   readonly #log: Log
+  readonly #local = new LocalMessages()
   #bridge: Bridge | undefined
   #boot: Boot | undefined
   #listeners: Listener[] = []
@@ -142,6 +144,7 @@ export class Node {
     const engine = new Engine(this.config.id, bridge, this.config, dispatch)
     dispatch.attach(plane, engine.connections)
     await engine.listen()
+    await this.#local.attach(dispatch)
     return { plane, engine, dispatch }
   }
 
@@ -159,6 +162,7 @@ export class Node {
   /** This boot was declared dead: nothing of it may go on. Its connections are cut, and a new boot begins. */
   async #startAgain(): Promise<void> {
     this.#state = 'fenced'
+    this.#local.detach()
     const { engine, plane } = this.#boot!
     this.#log.warn({ boot: plane.nodeId }, 'declared dead by the other nodes: closing all connections and starting again')
     engine.cutAll()
@@ -202,6 +206,29 @@ export class Node {
   #accept(connection: Duplex, connectWithinMs: number, request?: IncomingMessage): void {
     if (this.#state === 'starting' || this.#state === 'serving') this.#boot!.engine.handle(connection, connectWithinMs, request)
     else connection.destroy() // a handshake of TLS or WebSocket that began before
+  }
+
+  /**
+   * Publishes a message, as a client does.
+   * @returns resolves when it is stored for everybody who is subscribed, at once for QoS 0 that is not retained
+   * @throws TypeError when the topic is none; Error when the node does not serve, or ends meanwhile
+   */
+  publish(topic: string, payload: Buffer | string, options?: PublishOptions): Promise<void> {
+    return this.#local.publish(topic, payload, options)
+  }
+
+  /**
+   * Hears what is published anywhere in the cluster from the moment it resolves; not what is retained by then.
+   * @param handle called in order; what it throws is counted (aedes_cluster_failed_total) and named in the log
+   * @returns ends it
+   */
+  subscribe(filter: string, handle: (message: LocalMessage) => void, options?: { readonly qos?: 0 | 1 | 2 }): Promise<() => void> {
+    return this.#local.subscribe(filter, handle, options)
+  }
+
+  /** Serves a connection that the program accepted itself: an HTTP upgrade, a socket of another kind. */
+  handle(connection: Duplex): void {
+    this.#accept(connection, this.config.connectTimeoutMs)
   }
 
   /** What /metrics shows. */
@@ -264,6 +291,7 @@ export class Node {
     const wasServing = this.#state !== 'starting'
     this.#state = 'stopping'
     this.#ended.abort()
+    this.#local.detach()
     const deadline = new Promise<void>((resolve) => setTimeout(resolve, this.config.shutdownMs).unref())
     for (const listener of this.#listeners) listener.close()
     const boot = this.#boot

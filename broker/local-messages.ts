@@ -1,0 +1,93 @@
+// Publishing and subscribing from within the process: for who embeds a node. A handler is a subscriber like a client without a session: it
+// hears what is published anywhere in the cluster from the moment its `subscribe` resolves, for as long as the node lives. State: the
+// handlers, which outlive a boot that was declared dead; publishes that are not stored yet, which do not.
+import type { Message } from '../bridge/index.ts'
+import { isValidFilter, isValidTopic } from '../bridge/index.ts'
+import type { Dispatch } from './dispatch.ts'
+import type { Match } from './delivery/local-table.ts'
+import type { Subscriber } from './delivery/subscriber.ts'
+import { isReserved } from './wire/control-packets.ts'
+
+/** A message as a handler gets it. */
+export interface LocalMessage {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: 0 | 1 | 2
+  /** As it was published. */
+  readonly retain: boolean
+}
+
+export interface PublishOptions {
+  readonly qos?: 0 | 1 | 2
+  readonly retain?: boolean
+}
+
+class Handler implements Subscriber {
+  readonly clientId = undefined
+  readonly filter: string
+  readonly qos: 0 | 1 | 2
+  readonly #handle: (message: LocalMessage) => void
+
+  constructor(filter: string, qos: 0 | 1 | 2, handle: (message: LocalMessage) => void) {
+    this.filter = filter
+    this.qos = qos
+    this.#handle = handle
+  }
+
+  deliver({ topic, payload, qos, retain }: Message, match: Match<Subscriber>): void {
+    this.#handle({ topic, payload, qos: Math.min(qos, match.qos) as 0 | 1 | 2, retain })
+  }
+}
+
+export class LocalMessages {
+  readonly #handlers = new Set<Handler>()
+  readonly #publishing = new Set<(error: Error) => void>()
+  #dispatch: Dispatch | undefined
+
+  /** A new boot: everybody is subscribed again before it serves. */
+  async attach(dispatch: Dispatch): Promise<void> {
+    this.#dispatch = dispatch
+    await Promise.all([...this.#handlers].map((handler) => dispatch.addSubscriber(handler, handler.filter, handler.qos)))
+  }
+
+  /** The boot is over: whether what was on its way is stored, nobody knows. */
+  detach(): void {
+    this.#dispatch = undefined
+    for (const reject of this.#publishing) reject(new Error('the node ended or was declared dead: whether the message is stored is not known, publish it again'))
+    this.#publishing.clear()
+  }
+
+  get #node(): Dispatch {
+    if (this.#dispatch === undefined) throw new Error('the node does not serve now')
+    return this.#dispatch
+  }
+
+  /** Resolves when it is stored for everybody who is subscribed; a QoS 0 message that is not retained at once. */
+  async publish(topic: string, payload: Buffer | string, { qos = 0, retain = false }: PublishOptions = {}): Promise<void> {
+    if (!isValidTopic(topic) || isReserved(topic)) throw new TypeError(`${JSON.stringify(topic.slice(0, 100))} is not a topic that may be published to: it is empty, has a wildcard, or is below $SYS/`)
+    const message: Message = {
+      topic, payload: Buffer.from(payload as string), qos, retain, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined,
+    }
+    const node = this.#node
+    if (qos === 0 && !retain) return node.publishHere(message, undefined)
+    await new Promise<void>((resolve, reject) => {
+      this.#publishing.add(reject)
+      node.publishHere(message, () => {
+        this.#publishing.delete(reject)
+        resolve()
+      })
+    })
+  }
+
+  /** @returns ends it */
+  async subscribe(filter: string, handle: (message: LocalMessage) => void, { qos = 2 }: { readonly qos?: 0 | 1 | 2 } = {}): Promise<() => void> {
+    if (!isValidFilter(filter) || filter.startsWith('$share/')) throw new TypeError(`${JSON.stringify(filter.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`)
+    const handler = new Handler(filter, qos, handle)
+    const node = this.#node
+    this.#handlers.add(handler)
+    await node.addSubscriber(handler, filter, qos)
+    return () => {
+      if (this.#handlers.delete(handler)) this.#dispatch?.removeSubscriber(handler, filter)
+    }
+  }
+}
