@@ -147,6 +147,7 @@ export async function importInstallation(options: ImportOptions, ended: AbortSig
     diagnostics.shed.subscribe(onShed)
     try {
       await Promise.race([run.all(), interrupted])
+      waits.look() // what was waited for last may be over a moment ago
       return run.counts
     } finally {
       diagnostics.shed.unsubscribe(onShed)

@@ -85,7 +85,7 @@ export class Waits {
   constructor(name: string, connectsMax: number) {
     this.#name = name
     this.#connectsMax = connectsMax
-    this.#timer = setInterval(() => this.#look(), lookMs).unref()
+    this.#timer = setInterval(() => this.look(), lookMs).unref()
   }
 
   /** Whether one more CONNECT may wait. */
@@ -168,7 +168,8 @@ export class Waits {
     return { publishers, connects: this.#connects, writes, since: earlier(since, unexplained), unexplained }
   }
 
-  #look(): void {
+  /** Tells what has changed; several times a second by itself. */
+  look(): void {
     const now = performance.now()
     const counted = this.#count()
     const present = this.#present(now, counted.unexplained)
