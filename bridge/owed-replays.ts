@@ -29,7 +29,9 @@ export class OwedReplay {
   /** The counters of all partitions when it began (moment.ts): what was stored by then is owed. */
   readonly stamps: Float64Array
   readonly #done = new Set<string>()
-  #pages = 0
+  /** Numbers of the pages that stand there. */
+  readonly #pages: number[] = []
+  #nextPage = 0
 
   constructor(number: number, filter: string, isFirst: boolean, stamps: Float64Array) {
     this.number = number
@@ -53,18 +55,20 @@ export class OwedReplay {
   /** These are handed over. */
   page(messages: readonly Message[]): Field {
     const names = messages.map(({ topic, stamp = 0 }) => nameOf(topic, stamp))
-    return [`replay ${this.number} ${this.#pages++}`, Buffer.from(names.join(''), 'latin1')]
+    this.#pages.push(this.#nextPage)
+    return [`replay ${this.number} ${this.#nextPage++}`, Buffer.from(names.join(''), 'latin1')]
   }
 
   /** A page that an earlier connection wrote. */
   addPage(page: number, names: Buffer): void {
-    this.#pages = Math.max(this.#pages, page + 1)
+    this.#pages.push(page)
+    this.#nextPage = Math.max(this.#nextPage, page + 1)
     for (let at = 0; at + doneBytes <= names.length; at += doneBytes) this.#done.add(names.toString('latin1', at, at + doneBytes))
   }
 
   /** Nothing stands of it any more. */
   get end(): Field[] {
-    return [[`replay ${this.number}`, ''], ...Array.from({ length: this.#pages }, (_, page): Field => [`replay ${this.number} ${page}`, ''])]
+    return [[`replay ${this.number}`, ''], ...this.#pages.map((page): Field => [`replay ${this.number} ${page}`, ''])]
   }
 }
 

@@ -347,8 +347,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (qos === 0) this.#retaining++
     if (qos === 2 && !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))) return
     const publishing = this.#publishing ??= new Publishing(this.#host.config.receiveMaximum)
+    if (qos > 0) publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), this.#mqtt5)
     const stored = publishing.begin(payload.length + topic.length, qos)
-    if (qos > 0) publishing.checkReceiveMaximum(this.#known?.open ?? 0, this.#mqtt5)
     if (publishing.isFull) this.#hold()
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     const done = (): void => {

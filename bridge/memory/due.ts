@@ -45,6 +45,7 @@ export class Due {
       const names = this.#buckets.get(++this.#looked) ?? []
       this.#buckets.delete(this.#looked)
       for (const name of names) {
+        if ((this.#times.get(name) ?? Infinity) > performance.now()) continue // what came before it took it out, or put it off
         this.#times.delete(name)
         this.#onDue(name)
       }

@@ -41,9 +41,9 @@ export class FileLock {
   }
 
   async #renew(): Promise<void> {
-    const text = await readFile(this.#path, 'utf8').catch(() => '')
+    const text = await readFile(this.#path, 'utf8').catch((error: NodeJS.ErrnoException) => error.code === 'ENOENT' ? '' : this.#text) // no descriptor is free: the next look tells
     if (text !== this.#text) return endNode(new Error(`another process took ${this.#path}: two nodes would write to one file`))
-    await utimes(this.#path, new Date(), new Date()).catch(endNode)
+    await utimes(this.#path, new Date(), new Date()).catch(() => undefined) // the same
   }
 
   async release(): Promise<void> {

@@ -275,10 +275,11 @@ export class FileLog implements Log {
     await file.datasync()
     await rename(path, this.#path)
     await syncFolder(this.#path)
-    await this.#file.close()
+    const old = this.#file
     this.#anew = undefined
     this.#file = file
     this.#size = this.#base = size
+    await old.close()
   }
 
   /** What it would be written anew as is given up: the next start finds the old one. */

@@ -1,6 +1,7 @@
 // Messages that wait, the oldest first. State: this object. Taking one is O(1), however many there are.
 export class Queue {
-  #bodies: Buffer[] = []
+  /** Those before the first are taken, and forgotten. */
+  #bodies: (Buffer | undefined)[] = []
   #first = 0
   #bytes = 0
 
@@ -25,7 +26,7 @@ export class Queue {
 
   /** The oldest ones, which stay. */
   first(count: number): Buffer[] {
-    return this.#bodies.slice(this.#first, this.#first + count)
+    return this.#bodies.slice(this.#first, this.#first + count) as Buffer[]
   }
 
   push(body: Buffer): void {
@@ -37,7 +38,7 @@ export class Queue {
     const body = this.#bodies[this.#first]
     if (body === undefined) return undefined
     this.#bytes -= body.length
-    this.#first++
+    this.#bodies[this.#first++] = undefined
     if (this.#first > 1_024 || this.#first === this.#bodies.length) {
       this.#bodies = this.#bodies.slice(this.#first)
       this.#first = 0

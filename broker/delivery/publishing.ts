@@ -49,12 +49,12 @@ export class Publishing {
   }
 
   /**
-   * QoS 1 is held back before it comes to that: only what waits for its PUBREL, `unreleased`, leads here. Who was told nothing (3.1.1) may
+   * QoS 1 is held back before it comes to that: only what waits for its PUBREL leads here, `more` with the one that came. Who was told nothing (3.1.1) may
    * have more.
    * @throws ProtocolViolation
    */
-  checkReceiveMaximum(unreleased: number, wasTold: boolean): void {
-    const open = this.qos1 + unreleased
+  checkReceiveMaximum(more: number, wasTold: boolean): void {
+    const open = this.qos1 + more
     if (open <= (wasTold ? this.#max : this.#max * limits.unannouncedFactor)) return
     throw new ProtocolViolation(ReasonCode.receiveMaximumExceeded, `${open} publishes that are not acknowledged`, 'receive-maximum') // (4.9)
   }

@@ -78,6 +78,7 @@ export class StoredSession implements SessionHolder {
   /** Who waits for the fields above; for those that are being written. */
   #noted: (() => void)[] = []
   #noting: (() => void)[] = []
+  /** By number: an identifier may come again while its publish is being written. */
   readonly #recorded = new Map<number, (written: boolean) => void>()
   readonly #forgotten = new Map<number, () => void>()
 
@@ -229,7 +230,7 @@ export class StoredSession implements SessionHolder {
   /** A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens; with false when the session is another's. */
   record(messageId: number, n: number, recorded: (written: boolean) => void): void {
     this.#push(messageId, String(n))
-    this.#recorded.set(messageId, recorded)
+    this.#recorded.set(n, recorded)
     this.#host.touch(this)
   }
 
@@ -321,7 +322,7 @@ export class StoredSession implements SessionHolder {
   written({ acknowledged, received, incoming, released, given, free }: SessionWrites, { messages, left }: SessionReply): void {
     this.#writing = false
     for (const id of acknowledged) this.#inUse.delete(id)
-    for (const [id] of incoming) settle(this.#recorded, id, true)
+    for (const [, entry] of incoming) settle(this.#recorded, Number.parseInt(entry, 10), true)
     for (const noted of this.#noting.splice(0)) noted()
     if (this.#closed) return this.#settle()
     for (const id of received) this.#host.pubrel(id)
@@ -396,7 +397,7 @@ export class StoredSession implements SessionHolder {
     this.#incoming = []
     this.#fields = []
     for (const noted of [...this.#noting.splice(0), ...this.#noted.splice(0)]) noted()
-    for (const id of this.#recorded.keys()) settle(this.#recorded, id, false)
+    for (const n of this.#recorded.keys()) settle(this.#recorded, n, false)
     this.#settle()
   }
 }

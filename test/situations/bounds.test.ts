@@ -91,7 +91,9 @@ situation('more than a bound allows', (place) => {
   })
 
   test.each([[5, 20], [4, 200]] as const)('QoS 2 publishes that are not released: version %i may have %i', async (version, most) => {
-    const client = await place.wire(`unreleased-${version}`, { version })
+    const heir = await place.connectThere(`heir-${version}`)
+    await heir.subscribe(`unreleased/${version}`)
+    const client = await place.wire(`unreleased-${version}`, { version, will: { topic: `unreleased/${version}`, payload: Buffer.from('it was ended'), qos: 1, retain: false } })
     const publish = (messageId: number): void => client.send({ cmd: 'publish', topic: 'q', payload: 'x', qos: 2, messageId, retain: false, dup: false })
     for (let round = 0; round < 2; round++) {
       for (let id = 1; id <= most; id++) publish(id)
@@ -105,6 +107,7 @@ situation('more than a bound allows', (place) => {
     publish(most + 1)
     const end = await client.untilClosed()
     expect(end).toMatchObject(version === 5 ? [{ cmd: 'disconnect', reasonCode: 0x93 }] : [])
+    await heir.receives([{ topic: `unreleased/${version}`, payload: 'it was ended' }]) // its session is released, whatever was under way
   })
 
   test('a QoS 1 publisher that does not wait is held back, not ended', async () => {
