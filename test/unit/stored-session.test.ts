@@ -163,3 +163,18 @@ describe('Retained Messages because of a SUBSCRIBE', () => {
     await given
   })
 })
+
+test('an identifier that comes again while its publish is being written: each is told when it is written itself', () => {
+  const { stored, serve } = sessionOf([])
+  stored.start()
+  serve()
+  const told: string[] = []
+  stored.record(1, 7, () => told.push('first'))
+  const writes = stored.takeWrites()! // on its way to Redis
+  stored.forget(1, () => undefined)
+  stored.record(1, 8, () => told.push('second'))
+  stored.written(writes, { messages: [], left: 0 })
+  expect(told).toEqual(['first'])
+  serve()
+  expect(told).toEqual(['first', 'second'])
+})
