@@ -5,10 +5,10 @@
 interface ErrorClass {
   /**
    * `redis`: Redis cannot do it now. `operator`: it refuses until somebody changes something. `peer`: another node is not ready.
-   * `damaged`: a key does not hold what it should. All of these are waited for and named. `answer`: the caller knows what to do.
+   * `damaged`: a key does not hold what it should. `disk`: the file of a node without Redis cannot be written now. All of these are waited for and named. `answer`: the caller knows what to do.
    * `bug`: ours; it ends the node.
    */
-  readonly kind: 'redis' | 'operator' | 'peer' | 'damaged' | 'answer' | 'bug'
+  readonly kind: 'redis' | 'operator' | 'peer' | 'damaged' | 'disk' | 'answer' | 'bug'
   readonly retryable: boolean
   readonly meaning: string
   /** What an operator does about it; empty where nobody need do anything. */
@@ -98,8 +98,12 @@ export const bridgeErrors = {
     remedy: 'Name another file, or one that only this node uses, in a folder that it may write to',
   },
   ERR_BRIDGE_DISK_FULL: {
-    kind: 'operator', retryable: true, meaning: 'the disk of the file that keeps the state of this node is full; publishers are held until there is room',
+    kind: 'disk', retryable: true, meaning: 'the disk of the file that keeps the state of this node is full; publishers are held until there is room',
     remedy: 'Make room on it',
+  },
+  ERR_BRIDGE_DISK_SLOW: {
+    kind: 'disk', retryable: true, meaning: 'what was written to the file that keeps the state of this node is not on its disk yet',
+    remedy: 'Look at the load of the disk; --fsync everysec waits for it no more',
   },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
   ERR_BRIDGE_BUG: { kind: 'bug', retryable: false, meaning: 'an error of ours: the node ends, the others take over', remedy: 'Report it with its stack trace' },

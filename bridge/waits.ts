@@ -73,6 +73,7 @@ function widen(cause: Cause, { publishers, connects, writes }: Pick<Cause, 'publ
 
 export class Waits {
   readonly #name: string
+  readonly #slow: BridgeErrorCode
   readonly #open = new Set<Open>()
   readonly #connectsMax: number
   #connects = 0
@@ -82,8 +83,10 @@ export class Waits {
   #connectionError: BridgeError | undefined
   readonly #timer: NodeJS.Timeout
 
-  constructor(name: string, connectsMax: number) {
+  /** @param slow what it is when there is no answer and no error either */
+  constructor(name: string, connectsMax: number, slow: BridgeErrorCode = 'ERR_BRIDGE_REDIS_SLOW') {
     this.#name = name
+    this.#slow = slow
     this.#connectsMax = connectsMax
     this.#timer = setInterval(() => this.look(), lookMs).unref()
   }
@@ -196,7 +199,7 @@ export class Waits {
     }
     // Publishers, and CONNECTs that nothing was replied to, have the cause that the writes have. Without one they wait all the same.
     if (present.size === 0 && unexplained !== undefined && now - unexplained >= namedMs) {
-      const error = this.#connectionError ?? new BridgeError('ERR_BRIDGE_REDIS_SLOW', 'there is no answer yet')
+      const error = this.#connectionError ?? new BridgeError(this.#slow, 'there is no answer yet')
       present.set(error.code, { since: unexplained, error })
     }
     return present

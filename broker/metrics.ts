@@ -52,7 +52,7 @@ export class Metrics {
     }
     this.failed.inc({ where: 'inbox' }, 0)
     for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
-    for (const [code, { kind }] of Object.entries(bridgeErrors)) if (isRedis(kind) || kind === 'damaged') this.redisErrors.inc({ code }, 0)
+    for (const [code, { kind }] of Object.entries(bridgeErrors)) if (isRedis(kind) || kind === 'damaged' || kind === 'disk') this.redisErrors.inc({ code }, 0)
     for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event
     for (const cause of turnedAwayCauses) this.turnedAway.inc({ cause }, 0)
   }

@@ -277,7 +277,7 @@ export class Node {
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []
     return {
-      ready: stores === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind)),
+      ready: stores === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind) || kind === 'disk'),
       checks: { [store]: stores, node, ...data === undefined ? {} : { data }, ...named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') } },
     }
   }

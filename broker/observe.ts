@@ -16,13 +16,15 @@ function counts({ publishers, connects, writes }: WaitReport): string {
   return all.length === 0 ? 'nobody' : all.map(([what, count]) => `${count} ${what}${count === 1 ? '' : 's'}`).join(', ')
 }
 
+const storeOf = ({ kind }: WaitReport): string => kind === 'disk' ? 'the disk' : 'Redis'
+
 /** One sentence about who waits, and for what. */
 export const waitingText = (report: WaitReport): string =>
-  sentences(`Redis: ${report.reason.replace(/\.?\s*$/, '')}: ${counts(report)} waiting for ${report.seconds} s`, report.remedy)
+  sentences(`${storeOf(report)}: ${report.reason.replace(/\.?\s*$/, '')}: ${counts(report)} waiting for ${report.seconds} s`, report.remedy)
 
 /** One sentence about who had waited. */
 export const waitedText = (report: WaitReport): string =>
-  `${isRedis(report.kind) ? 'Redis is back' : 'it is over'} after ${report.seconds} s; ${counts(report)} had waited`
+  `${isRedis(report.kind) || report.kind === 'disk' ? `${storeOf(report)} is back` : 'it is over'} after ${report.seconds} s; ${counts(report)} had waited`
 
 /** Where a node id has its name: the rest tells its boots apart. */
 const nameOf = (nodeId: string): string => nodeId.slice(0, nodeId.lastIndexOf('@'))

@@ -32,7 +32,7 @@ class LocalEmitter {
 /** @throws BridgeError ERR_BRIDGE_FILE when the file cannot be used */
 export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<Bridge> {
   const { file, fsync, name } = options
-  const waits = new Waits(name, Infinity)
+  const waits = new Waits(name, Infinity, 'ERR_BRIDGE_DISK_SLOW')
   const clock = new Clock() // asked once: what is in the file says in it when it expires, and in this process nobody sets it
   clock.sample(performance.now(), performance.now(), Date.now())
   const opened = file === undefined ? undefined : await FileLog.open(file, fsync, waits).catch((error: unknown) => { waits.close(); throw error })
@@ -41,8 +41,8 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
   return {
     emitter: new LocalEmitter(),
     join: (receiver) => Promise.resolve(new MemoryCluster(options, receiver, store, clock).start()),
-    probe: async () => { if (opened !== undefined) await opened.log.settled() },
-    isStoring: true,
+    probe: () => opened?.log.probe() ?? Promise.resolve(),
+    get isStoring() { return opened?.log.problem === undefined },
     get waiting() { return waits.waiting },
     get named() { return waits.named },
     close: async () => {

@@ -35,6 +35,9 @@ const frameBytesMax = 1024 * 1024 * 1024
 const compactBytesMin = 16 * 1024 * 1024
 const fsyncMs = 1_000
 const retryMs = 1_000
+const probeMs = 1_000
+/** No room on the disk, for this user, or by the limits of the process. */
+const fullCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 /** Of a file that is written anew: bytes of one frame, roughly. */
 const compactFrameBytes = 256 * 1024
 
@@ -115,6 +118,8 @@ export class FileLog implements Log {
   #anew: Anew | undefined
   #compacting: Promise<void> | undefined
   #closed = false
+  /** Why it cannot be written now. */
+  problem: BridgeError | undefined
 
   private constructor(path: string, fsync: Fsync, state: State, file: FileHandle, lock: FileLock, size: number, waits: Waits | undefined) {
     this.#path = path
@@ -169,6 +174,15 @@ export class FileLog implements Log {
     })
   }
 
+  /** @throws BridgeError why what was appended is not written, after a while */
+  async probe(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(this.problem ?? new BridgeError('ERR_BRIDGE_DISK_SLOW', 'there is no answer yet')), this.problem === undefined ? probeMs : 0)
+    })
+    await Promise.race([this.settled(), late]).finally(() => clearTimeout(timer))
+  }
+
   async #write(): Promise<void> {
     const pending = this.#pending
     this.#pending = []
@@ -209,11 +223,12 @@ export class FileLog implements Log {
         try {
           for (let done = 0; done < bytes.length;) done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
           if (this.#fsync === 'always') await file.datasync()
+          this.problem = undefined
           return
         } catch (error) {
           const { code, message } = error as NodeJS.ErrnoException
-          if ((code !== 'ENOSPC' && code !== 'EDQUOT') || this.#closed) throw error
-          wait?.because(new BridgeError('ERR_BRIDGE_DISK_FULL', message))
+          if (code === undefined || !fullCodes.has(code) || this.#closed) throw error
+          wait?.because(this.problem = new BridgeError('ERR_BRIDGE_DISK_FULL', message))
           await new Promise((resolve) => setTimeout(resolve, retryMs))
         }
       }

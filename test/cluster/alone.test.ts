@@ -1,6 +1,6 @@
 // A node without Redis: it says what it keeps, and where; what was acknowledged is there when it was killed and starts again; no second
 // node takes its file.
-import { spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -43,4 +43,24 @@ test('with a file: killed and started again it has sessions, their queues and Re
   await using late = await node.connect('late')
   await late.subscribe('t/#')
   await late.receives([{ topic: 't/3', payload: '3', retain: true }])
+})
+
+test('when its disk is full publishers wait, log and /readyz say so, and all goes on when there is room', async () => {
+  await using node = new TestNode('full', ['--state-file', join(folder, 'full')])
+  await node.start()
+  const limit = (bytes: number | 'unlimited'): unknown => execFileSync('prlimit', ['--pid', String(node.pid), `--fsize=${bytes}:unlimited`])
+  await using publisher = await node.connect('publisher')
+  limit(200_000)
+  const publishes = Array.from({ length: 30 }, (_, n) => publisher.publish(`t/${n}`, Buffer.alloc(10_000), { qos: 1, retain: true }))
+  await expect.poll(() => node.log).toMatch(/the disk: EFBIG.* waiting for .*Make room on it/)
+  expect(await readiness(node)).toMatchObject({ ready: false, checks: { file: expect.stringMatching(/EFBIG.*Make room/) as string } })
+  limit('unlimited')
+  await Promise.all(publishes)
+  await expect.poll(() => node.log).toMatch(/the disk is back after/)
+  expect(await readiness(node)).toMatchObject({ ready: true })
+  await node.kill()
+  await node.start()
+  await using late = await node.connect('late')
+  await late.subscribe('t/#')
+  await late.arrivals(30)
 })
