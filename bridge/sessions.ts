@@ -107,6 +107,7 @@ export class Sessions implements ClusterSessions {
    *   when it has connected anew meanwhile; why Redis cannot, when as many as may wait for it
    */
   async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp?: Promise<void>): Promise<Session> {
+    this.#checkWaits() // of a Redis that is silent one would find out too late
     const partition = shardOf(request.clientId, partitions)
     const claim = ++this.#claims // sent again it is known by this
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
@@ -117,6 +118,7 @@ export class Sessions implements ClusterSessions {
     const came = this.#cameLast = Math.max(this.#cameLast + 1, Math.round(this.#clock.toCluster(request.cameAt ?? performance.now()) * 1_000))
     this.#claiming.add(claim)
     const handover = this.#handovers.begin()
+    let waits = false
     let unknown = false // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the caller
     return retrying(this.#redis, async () => {
       for (;;) {
@@ -154,13 +156,16 @@ export class Sessions implements ClusterSessions {
           if (owner !== undefined) await handover.met(sid, owner, leaves === '1')
         }
       }
-    }, { who: 'connect', givenUp, mend: (error) => this.#mayWait(error, unknown) }).finally(() => this.#claiming.delete(claim))
+    }, { who: 'connect', givenUp, mend: (error) => {
+      if (!waits && !unknown && error.retryable) this.#checkWaits(error)
+      waits ||= error.retryable // it is one of those that wait, and counted
+      return false
+    } }).finally(() => this.#claiming.delete(claim))
   }
 
-  /** Whether a claim may wait; one that may have succeeded must. */
-  #mayWait(error: BridgeError, unknown: boolean): boolean {
-    if (!unknown && error.retryable && this.#redis.waits?.mayConnect === false) throw error
-    return false
+  /** @throws BridgeError when no more claims may wait for Redis */
+  #checkWaits(error = new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'as many CONNECTs wait for Redis as may')): void {
+    if (this.#redis.waits?.mayConnect === false) throw error
   }
 
   async #claimed(request: SessionRequest, claim: number, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>, wills: readonly string[]): Promise<Session> {
