@@ -25,6 +25,7 @@ import { connectAll, type Connections, type Redis } from './redis.ts'
 import { Retained } from './retained.ts'
 import { RoutingTable } from './routing-table.ts'
 import { loadScripts } from './scripts.ts'
+import { withRoom } from './session-events.ts'
 import { SessionWriter, type SessionHolder } from './session-writer.ts'
 import type { Session } from './session.ts'
 import { Sessions } from './sessions.ts'
@@ -107,7 +108,7 @@ export class DataPlane implements Cluster {
     })
     this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options, clock, {
       append: (changes) => this.#journal.append(changes),
-      publishWill: (message) => new Promise((resolve) => this.publish(message, resolve)),
+      publishWill: (message) => new Promise((resolve) => this.publish(withRoom(message, (topic) => this.mayRetain(topic)), resolve)),
       expireRetained: (topic) => this.#retained.expire(topic),
       stillOwned: (session) => this.stillOwned(session),
       onFenced: () => this.#checkFence(),

@@ -13,6 +13,7 @@ export const channelTable = {
   later: { message: '{ where, id }', meaning: 'a record of a later version that this one must not take for nothing: kept where it is stored, passed by where it travels; `id` says which' },
   failed: { message: '{ where, error }', meaning: 'an exception while one message was handled, which is a bug: that message is passed by' },
   shed: { message: '{ cause, count }', meaning: 'QoS 0 messages that a full link shed, and events of $SYS while Redis is away' },
+  unretained: { message: '{ topic }', meaning: 'a will that was to be retained: nodes have no room for its topic, and it is published without' },
   damaged: { message: '{ key, problem }', meaning: 'a key in Redis was damaged; it is mended as far as it can be. At most once a minute for each key' },
   scriptBegins: { message: '{ script }', meaning: 'a script is about to be sent; a test may stop the process here' },
   script: { message: '{ script }', meaning: 'a script was answered; a test may stop the process here' },

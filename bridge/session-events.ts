@@ -1,5 +1,6 @@
 // What sessions (sessions.ts) need of the data plane, and tell it.
 import type { Change } from './codec.ts'
+import { diagnostics } from './diagnostics.ts'
 import type { Message } from './message.ts'
 import type { Session } from './session.ts'
 
@@ -21,4 +22,11 @@ export interface SessionEvents {
   onWritten(session: Session): void
   /** Sessions that ended without anybody knowing what they had subscribed to: no table may have anything of them. */
   onVanished(sids: ReadonlySet<string>): Promise<void>
+}
+
+/** A will as there is room for it: a topic that is one too many is not retained, as that of a PUBLISH which cannot be refused. */
+export function withRoom(will: Message, mayRetain: (topic: string) => boolean): Message {
+  if (!will.retain || will.payload.length === 0 || mayRetain(will.topic)) return will
+  diagnostics.unretained.publish({ topic: will.topic })
+  return { ...will, retain: false }
 }

@@ -31,7 +31,9 @@ export interface AedesInsides extends EventEmitter {
 
 /** What of an Aedes client we rely on. */
 export interface AedesClient extends EventEmitter {
-  readonly id: string | null
+  id: string | null
+  /** By Aedes; told in CONNACK. */
+  _assignedClientId: string | undefined
   readonly version: number
   /** What it asks us to forget it asks only of clients that are not. */
   clean: boolean

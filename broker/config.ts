@@ -139,6 +139,7 @@ export const options = {
   connectBytesMax: { schema: whole(1_024, 268_435_455).default(limits.connectBytesMax), about: 'largest CONNECT packet accepted, in bytes', shape: 'bytes', hint: 'Use a number from 1024 to 268435455' },
   connectionsMax: { schema: whole(1, 10_000_000).default(limits.connectionsMax), about: 'connections of this node; one more is refused', shape: 'count', hint: 'Use a whole number, 1 or more' },
   connectingMax: { schema: whole(1, 10_000_000).default(limits.connectingMax), about: 'connections that have not sent their CONNECT; one more, and the oldest of them goes', shape: 'count', hint: 'Use a whole number, 1 or more' },
+  subscribeFiltersMax: { schema: whole(1, 100_000_000).default(limits.subscribeFiltersMax), about: 'filters of one SUBSCRIBE; those behind them are refused', shape: 'count', hint: 'Use a whole number, 1 or more' },
   subscriptionsMax: { schema: whole(1, 100_000_000).default(limits.subscriptionsMax), about: 'subscriptions of one client; one more is refused', shape: 'count', hint: 'Use a whole number, 1 or more' },
   subscriptionBytesMax: { schema: whole(1_024, 2 ** 40).default(limits.subscriptionBytesMax), about: 'memory that the subscriptions of one client may cost, in bytes (about 800 for a short one, 240 more for each level of one with wildcards); one more is refused', shape: 'bytes', hint: 'Use a number of bytes, 1024 or more' },
   routingBytesMax: { schema: whole(1_024, 2 ** 40).default(limits.routingBytesMax), about: 'memory that all subscriptions of the cluster may cost this node, in bytes; it takes no more of them beyond it', shape: 'bytes', hint: 'Use a number of bytes, 1024 or more' },
@@ -149,6 +150,8 @@ export const options = {
     about: 'what becomes of a PUBLISH of MQTT 3.1.1 that is refused (below $SYS/): it is acknowledged and dropped, or its connection is closed',
   },
   receiveMaximum: { schema: whole(1, 65_535).default(limits.receiveMaximum), about: 'publishes of one client that are not acknowledged; a client of MQTT 5 that sends more is disconnected', shape: 'count', hint: 'Use a number from 1 to 65535' },
+  controlPacketsMax: { schema: whole(1, 65_535).default(limits.controlPacketsMax), about: 'SUBSCRIBE and UNSUBSCRIBE packets of one client that wait for one another; beyond it the client is read no further until they are done', shape: 'count', hint: 'Use a number from 1 to 65535' },
+  replayBytesMax: { schema: whole(16_384, 2 ** 40).default(limits.replayBytesMax), about: 'bytes of Retained Messages that are read for the SUBSCRIBEs of one client and not sent yet; the rest waits until it has read them', shape: 'bytes', hint: 'Use a number of bytes, 16384 or more' },
   clientBytesMax: { schema: whole(16_777_216, 2 ** 50).default(limits.clientBytesMax), about: 'memory that this node holds for all its clients together, in bytes: publishers wait and QoS 0 is dropped beyond it', shape: 'bytes', hint: 'Use a number of bytes, 16777216 or more' },
 } as const satisfies Record<string, Option>
 

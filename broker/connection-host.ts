@@ -4,7 +4,7 @@ import type { Config } from './config.ts'
 import type { Holdings } from './delivery/holdings.ts'
 import type { Match } from './delivery/local-table.ts'
 import type { Ahead } from './delivery/replay.ts'
-import type { RefusalCause } from './refusals.ts'
+import type { HeldCause, RefusalCause } from './refusals.ts'
 import type { ReaderLimits } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
 
@@ -33,6 +33,8 @@ export interface ConnectionHost<Connection> {
   mayRetain(topic: string): boolean
   /** Counts what a bound refused. */
   refused(cause: RefusalCause): void
+  /** Counts that a connection is read no further until there is room. */
+  heldBack(cause: HeldCause): void
   violated(connection: Connection, violation: ProtocolViolation): void
   /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
   slow(connection: Connection, topic: string): void

@@ -23,6 +23,7 @@ import { Room } from './delivery/room.ts'
 import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type WindowHost } from './delivery/window.ts'
 import { limits } from './limits.ts'
+import type { HeldCause } from './refusals.ts'
 import { hex, ReasonCode } from './reason-codes.ts'
 import { isReserved, PacketType, readDisconnect, type Will } from './wire/control-packets.ts'
 import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
@@ -323,11 +324,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
     this.#request(type, frame)
-    if (this.#requests!.waiting >= limits.controlPacketsMax) this.#hold()
+    if (this.#requests!.waiting >= this.#host.config.controlPacketsMax) this.#hold('requests')
   }
 
   #request(type: number, frame: Buffer): void {
-    this.#requests ??= new Requests((type, frame) => { if (type === PacketType.disconnect) this.#leave(); else this.#host.handle(this, type, frame) })
+    this.#requests ??= new Requests((type, frame) => { if (type === PacketType.disconnect) this.#leave(); else this.#host.handle(this, type, frame) }, this.#host.config.controlPacketsMax)
     this.#requests.take(type, frame, this.#publishing?.takeLatest())
   }
 
@@ -349,16 +350,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     const publishing = this.#publishing ??= new Publishing(this.#host.config.receiveMaximum)
     if (qos > 0) publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), this.#mqtt5)
     const stored = publishing.begin(payload.length + topic.length, qos)
-    if (publishing.isFull) this.#hold()
+    if (publishing.isFull) this.#hold('publishes')
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     const done = (): void => {
       stored()
       if (this.#closed) return // nobody is there to be told
       if (qos === 0) this.#retaining--
-      else {
-        if (qos === 2) this.#incoming.published(messageId)
-        this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
-      }
+      if (qos === 2) this.#incoming.published(messageId)
+      if (qos > 0) this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
       this.#goOn()
     }
     if (qos < 2) this.#host.publish(message, this, done)
@@ -532,9 +531,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   // Holding a publisher back
 
-  #hold(): void {
+  #hold(cause: HeldCause): void {
     if (this.#held) return
     this.#held = true
+    this.#host.heldBack(cause)
     this.#reader.pause()
   }
 

@@ -15,12 +15,13 @@ import { SubscriptionBounds, type FilterRefusal } from './delivery/subscription-
 import type { EngineHost } from './engine.ts'
 import { limits } from './limits.ts'
 import { ReasonCode } from './reason-codes.ts'
-import type { RefusalCause } from './refusals.ts'
+import type { HeldCause, RefusalCause } from './refusals.ts'
 
 export interface DispatchEvents {
   onPublish(qos: number): void
   onDrop(cause: DropCause, qos: number): void
   onRefusal(cause: RefusalCause): void
+  onHeldBack(cause: HeldCause): void
   onClient(connection: Connection): void
   onClientError(connection: Connection, error: Error): void
   /** Nothing of it is left. */
@@ -124,7 +125,7 @@ export class Dispatch implements EngineHost, Receiver {
   }
 
   #replaysOf(connection: Connection): Replays {
-    return connection.replays ??= new Replays(this.#plane)
+    return connection.replays ??= new Replays(this.#plane, this.config.replayBytesMax)
   }
 
   /** Of a subscription that an earlier connection began, and whose replay goes on with this one. */
@@ -266,6 +267,10 @@ export class Dispatch implements EngineHost, Receiver {
     this.#events.onRefusal(cause)
   }
 
+  heldBack(cause: HeldCause): void {
+    this.#events.onHeldBack(cause)
+  }
+
   slow(connection: Connection, topic: string): void {
     this.#pressure.slow(connection, topic)
   }
@@ -347,7 +352,7 @@ export class Dispatch implements EngineHost, Receiver {
     if (code === 'ERR_BRIDGE_QUOTA') {
       this.refused('sessions')
       connection.refuse(ReasonCode.quotaExceeded)
-    }
+    } else if (error.cause instanceof BridgeError && error.cause.retryable) this.refused('claims')
     throw error
   }
 

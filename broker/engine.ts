@@ -6,16 +6,18 @@
 // this process.
 import { Aedes } from 'aedes'
 import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
+import { randomBytes } from 'node:crypto'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
 import { later, othersWait, SessionOption, Slice, turnIsOver, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
+import { Admission } from './admission.ts'
 import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesInsides, type AedesSubscription, type Done, type Listener, type Noted } from './aedes-client.ts'
 import type { Config } from './config.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
-import type { FilterRefusal } from './delivery/subscription-bounds.ts'
+import { hasMoreLevels, type FilterRefusal } from './delivery/subscription-bounds.ts'
 import { limits } from './limits.ts'
 import { hex, ReasonCode } from './reason-codes.ts'
 import { isTold } from './system-topics.ts'
@@ -139,8 +141,7 @@ export class Engine {
   readonly #connectionHost: ConnectionHost<Connection>
   #enqueue: Enqueue | undefined
   readonly #open = new Set<Connection>()
-  /** Those of them that have not sent their CONNECT, the oldest first. */
-  readonly #connecting = new Set<Connection>()
+  readonly #admission: Admission
   /** Client Identifier → the connection here whose CONNECT came last. */
   readonly #latest = new Map<string, Connection>()
   #noted: Noted | undefined
@@ -153,6 +154,7 @@ export class Engine {
   constructor(name: string, bridge: Bridge, config: Config, host: EngineHost) {
     this.#host = host
     this.#bridge = bridge
+    this.#admission = new Admission(config, (cause) => host.refused(cause))
     this.#connectionHost = this.#hostOfConnections()
     this.#isTold = isTold(config)
     this.#aedes = new Aedes({
@@ -224,29 +226,10 @@ export class Engine {
     connection.subscriptions = Object.create(null) as Record<string, AedesSubscription>
     client.subscriptions = new Proxy(connection.subscriptions, new Trap(connection, this.#note))
     this.#open.add(connection)
-    this.#connecting.add(connection)
     connection.client = client
     stream[connectionOf] = connection
     stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
-    if (this.#connecting.size > this.#host.config.connectingMax) this.#dropOldest()
-  }
-
-  /** Who is slow to say who it is makes room: of honest clients CONNECT comes at once. */
-  #dropOldest(): void {
-    const [oldest] = this.#connecting
-    this.#connecting.delete(oldest!)
-    this.#host.refused('connecting')
-    oldest!.endReason = 'more connections without CONNECT than there may be (connectingMax)'
-    oldest!.destroy()
-  }
-
-  /** CONNECT came. False: there are as many clients as there may be, and it is told. */
-  #admit(connection: Connection): boolean {
-    this.#connecting.delete(connection)
-    if (this.#open.size - this.#connecting.size <= this.#host.config.connectionsMax) return true
-    this.#host.refused('connections')
-    connection.refuse(ReasonCode.quotaExceeded)
-    return false
+    this.#admission.came(connection)
   }
 
   /** Nothing is delivered to it any more: its filters are taken out in slices, since they may be a hundred thousand. */
@@ -265,7 +248,7 @@ export class Engine {
 
   #over(connection: Connection): void {
     if (!this.#open.delete(connection)) return
-    this.#connecting.delete(connection)
+    this.#admission.over(connection)
     connection.client.close()
     connection.closed()
     void this.#unsubscribe(connection)
@@ -278,7 +261,7 @@ export class Engine {
   #handle(connection: Connection, type: number, frame: Buffer): void {
     const { client } = connection
     if (type === PacketType.subscribe || type === PacketType.unsubscribe) return void this.#handleParts(client, new Parts(frame, client.version)).catch((error: unknown) => client.emit('error', error))
-    if (type === PacketType.connect && !this.#admit(connection)) return
+    if (type === PacketType.connect && !this.#admission.admit(connection, this.#open.size)) return
     try {
       if (type === PacketType.connect) this.#hand(client, parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0))
       else this.#hand(client, parse(frame, client.version))
@@ -290,21 +273,25 @@ export class Engine {
   /** In slices, and no more at once than Redis is asked for in one go. Meanwhile nothing else of the connection goes to Aedes but its end. */
   async #handleParts(client: AedesClient, parts: Parts): Promise<void> {
     const slice = new Slice()
+    const { connection } = client.conn
+    let filters = 0
     for (const part of parts) {
       if (parts.isFull) await parts.room()
       if (slice.isOver) await slice.next()
       if (client.closed) return
-      if (part.cmd === 'subscribe' && client.conn.connection.isBridge) Object.assign(part.subscriptions[0]!, { nl: true, rap: true }) // nothing of its own comes back, and RETAIN as published
-      const refused = part.cmd === 'subscribe' ? this.#refusal(client.conn.connection, part.subscriptions[0]!.topic) : undefined
+      if (part.cmd === 'subscribe' && connection.isBridge) Object.assign(part.subscriptions[0]!, { nl: true, rap: true }) // nothing of its own comes back, and RETAIN as published
+      // Nobody has a filter that is deeper than any may be: Aedes would end the connection.
+      const refused = part.cmd === 'unsubscribe' ? (hasMoreLevels(part.unsubscriptions[0]!, limits.topicLevelsMax) ? ReasonCode.noSubscriptionExisted : undefined)
+        : this.#refusal(connection, part.subscriptions[0]!.topic, ++filters)
       if (refused === undefined) this.#hand(client, part)
-      else mqttPacket.writeToStream({ cmd: 'suback', messageId: part.messageId!, granted: [refused] }, client.conn as unknown as NodeJS.WritableStream, { protocolVersion: client.version }) // as Aedes would
+      else mqttPacket.writeToStream({ cmd: part.cmd === 'subscribe' ? 'suback' : 'unsuback', messageId: part.messageId!, granted: [refused] }, client.conn as unknown as NodeJS.WritableStream, { protocolVersion: client.version }) // as Aedes would
     }
   }
 
-  /** What SUBACK says of a filter that the connection may not have. */
-  #refusal(connection: Connection, filter: string): number | undefined {
-    if (!connection.mqtt5 && filter.startsWith('$share/')) return 0x80 // Aedes refuses it for MQTT 5 only
-    const cause = this.#host.refusalOf(connection, filter)
+  /** What SUBACK says of a filter that the connection may not have; it is the `count`th of its packet. */
+  #refusal(connection: Connection, filter: string, count: number): number | undefined {
+    if (filter.startsWith('$share/')) return connection.mqtt5 ? ReasonCode.sharedSubscriptionsNotSupported : 0x80 // Aedes would for MQTT 5 only, when it has been counted
+    const cause = count > this.#host.config.subscribeFiltersMax ? 'subscribe-filters' : this.#host.refusalOf(connection, filter)
     if (cause === undefined) return undefined
     this.#host.refused(cause)
     if (!connection.mqtt5) return 0x80 // [MQTT-3.9.3-2]
@@ -322,6 +309,7 @@ export class Engine {
     return {
       config: this.#host.config, holdings: this.#host.holdings, readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
       refused: (cause) => this.#host.refused(cause),
+      heldBack: (cause) => this.#host.heldBack(cause),
       mayRetain: (topic) => this.#host.mayRetain(topic),
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
@@ -352,6 +340,8 @@ export class Engine {
   /** CONNECT: the session first, then what it is subscribed to; Aedes goes on with what it is told. */
   #claim(client: AedesClient, done: (error: Error | null, ok: boolean) => void): void {
     const { connection } = client.conn
+    // An identifier that we made is one that its client may come again with.
+    if (client._assignedClientId !== undefined && client.id!.length > this.#host.config.clientIdBytesMax) client.id = client._assignedClientId = randomBytes(16).toString('base64url')
     const earlier = this.#latest.get(client.id!)
     this.#latest.set(client.id!, connection)
     const claimed = async (): Promise<void> => {

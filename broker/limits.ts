@@ -23,6 +23,8 @@ export const limits = {
   connectionsMax: 200_000,
   /** Connections that have not sent their CONNECT: one more, and the oldest of them goes. */
   connectingMax: 5_000,
+  /** Filters of one SUBSCRIBE: those behind them are refused with 0x97. Their bytes are the packet's. */
+  subscribeFiltersMax: 100_000,
   /** Subscriptions of one client: one more is refused with 0x97. */
   subscriptionsMax: 100_000,
   /** What the subscriptions of one client may cost this node in memory, bytes (bridge/topic.ts): one more is refused with 0x97. */
@@ -62,6 +64,8 @@ export const limits = {
   publishingBytesMax: 256 * 1024,
   /** SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another; together they have `publishingBytesMax`. */
   controlPacketsMax: 40,
+  /** Bytes of Retained Messages that are read for one client and not sent yet, because of its SUBSCRIBEs; the rest waits for room. */
+  replayBytesMax: 1024 * 1024,
   /** Subscriptions of a session registered at once when its client returns. */
   restoredPerTurn: 200,
   /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */

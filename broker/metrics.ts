@@ -3,9 +3,9 @@
 import { bridgeErrors, isRedis } from '../bridge/index.ts'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import { turnedAwayCauses } from './listeners/door.ts'
-import { refusalCauses } from './refusals.ts'
+import { heldCauses, refusalCauses } from './refusals.ts'
 
-const dropCauses = ['slow-subscriber', 'slow-node', 'full-queue', 'too-large', 'expired', 'failed', 'refused', 'events']
+const dropCauses = ['slow-subscriber', 'slow-node', 'full-queue', 'too-large', 'expired', 'failed', 'refused', 'client-bytes', 'events']
 const garbagePlaces = ['channel', 'due', 'inbox', 'incoming', 'inflight', 'journal', 'queue', 'retained', 'subscriptions', 'will']
 
 export class Metrics {
@@ -14,7 +14,8 @@ export class Metrics {
   readonly connects = new Counter({ name: 'aedes_cluster_connects_total', help: 'clients that CONNACK accepted', registers: [this.registry] })
   readonly published = new Counter({ name: 'aedes_cluster_publishes_received_total', help: 'PUBLISH packets taken from clients', labelNames: ['qos'], registers: [this.registry] })
   readonly dropped = new Counter({ name: 'aedes_cluster_messages_dropped_total', help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, client-bytes, events (of $SYS, while Redis is away)', labelNames: ['cause', 'qos'], registers: [this.registry] })
-  readonly refused = new Counter({ name: 'aedes_cluster_refusals_total', help: 'what a bound refused, by cause: a filter (topic-levels, topic-bytes, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, sessions), a Retained Message (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes)', labelNames: ['cause'], registers: [this.registry] })
+  readonly refused = new Counter({ name: 'aedes_cluster_refusals_total', help: 'what a bound refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, sessions), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes)', labelNames: ['cause'], registers: [this.registry] })
+  readonly heldBack = new Counter({ name: 'aedes_cluster_held_back_total', help: 'how often a connection was read no further until there was room, by cause: publishes that are not stored (receiveMaximum, or 256 KiB), requests: SUBSCRIBEs and UNSUBSCRIBEs that wait (controlPacketsMax, or 256 KiB)', labelNames: ['cause'], registers: [this.registry] })
   readonly clientBytes = new Gauge({ name: 'aedes_cluster_client_bytes', help: 'memory that this node holds for its clients, as it is bounded by clientBytesMax', registers: [this.registry] })
   readonly nodes = new Gauge({ name: 'aedes_cluster_nodes', help: 'nodes alive in the cluster as this node knows it', registers: [this.registry] })
   readonly garbage = new Counter({ name: 'aedes_cluster_garbage_total', help: 'entries in Redis that were not ours or not whole, skipped', labelNames: ['where'], registers: [this.registry] })
@@ -54,6 +55,7 @@ export class Metrics {
     for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
     for (const [code, { kind }] of Object.entries(bridgeErrors)) if (isRedis(kind) || kind === 'damaged' || kind === 'disk') this.redisErrors.inc({ code }, 0)
     for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event
+    for (const cause of heldCauses) this.heldBack.inc({ cause }, 0)
     for (const cause of turnedAwayCauses) this.turnedAway.inc({ cause }, 0)
   }
 

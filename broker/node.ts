@@ -54,6 +54,7 @@ export class Node {
     this.config = config
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) => this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count))
+    this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
     this.#hear('inboxSealed', () => this.metrics.sealed.inc())
     this.#hear<{ key: string; problem: string }>('damaged', (damage) => this.#onDamaged(damage))
     this.#hear<{ where: string }>('garbage', ({ where }) => this.metrics.garbage.inc({ where }))
@@ -136,6 +137,7 @@ export class Node {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
       onRefusal: (cause) => this.metrics.refused.inc({ cause }),
+      onHeldBack: (cause) => this.metrics.heldBack.inc({ cause }),
       ...clientEvents(this.#log, this.metrics),
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),

@@ -2,6 +2,7 @@
 
 export const ReasonCode = {
   success: 0x00,
+  noSubscriptionExisted: 0x11,
   malformedPacket: 0x81,
   protocolError: 0x82,
   clientIdentifierNotValid: 0x85,
@@ -17,6 +18,7 @@ export const ReasonCode = {
   topicAliasInvalid: 0x94,
   packetTooLarge: 0x95,
   quotaExceeded: 0x97,
+  sharedSubscriptionsNotSupported: 0x9e,
 } as const
 
 export type ReasonCode = (typeof ReasonCode)[keyof typeof ReasonCode]

@@ -11,6 +11,7 @@ import type { Stamps } from '../moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
 import { OwnRoutes } from '../own-routes.ts'
 import { RoutingTable } from '../routing-table.ts'
+import { withRoom } from '../session-events.ts'
 import type { SessionHolder, SessionReply, SessionWrites } from '../session-writer.ts'
 import type { Session } from '../session.ts'
 import { TopicTrie } from '../topic-trie.ts'
@@ -48,7 +49,7 @@ export class MemoryCluster implements Cluster {
     this.#store = store
     this.#clock = clock
     this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, {
-      publishWill: (message) => this.#handOn(message),
+      publishWill: (message) => this.#handOn(withRoom(message, (topic) => this.mayRetain(topic))),
       onMoved: (session) => receiver.moved(session),
       expireRetained: (topic) => this.#clear(topic),
     })

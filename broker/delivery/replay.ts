@@ -4,6 +4,7 @@
 // the one stored (ATTACKS 3).
 // State: the pages on their way to one client. Bounds: topics of a page, bytes read and not handed over yet.
 import { Allowance, hasWildcard, isOfBefore, type Message, type Stamps } from '../../bridge/index.ts'
+import { limits } from '../limits.ts'
 
 /** Replays of one client under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
 const replaysMax = 20
@@ -11,7 +12,6 @@ const topicsMax = 200
 const pageBytes = 512 * 1024
 /** Most filters without a wildcard have a small value, or none. */
 const oneBytes = 16 * 1024
-const heldBytesMax = 1024 * 1024
 /** What is read before SUBACK, so that it is what was there then. */
 const [aheadBytes, aheadMax, aheadHeldMax] = [64 * 1024, 50, 256 * 1024]
 
@@ -90,14 +90,16 @@ export interface ReplayTarget {
 export class Replays {
   readonly #source: ReplaySource
   readonly #pages = new Set<Page>()
-  readonly #held = new Allowance(heldBytesMax)
+  readonly #held: Allowance
   /** By itself: what is read ahead may wait for replays that wait for room. */
   readonly #heldAhead = new Allowance(aheadHeldMax)
   readonly #lanes: Promise<void>[] = []
   #count = 0
 
-  constructor(source: ReplaySource) {
+  /** @param bytesMax of what is read and not handed over */
+  constructor(source: ReplaySource, bytesMax: number = limits.replayBytesMax) {
     this.#source = source
+    this.#held = new Allowance(bytesMax)
   }
 
   /** A message that was retained under `stamp` goes to the client live. */

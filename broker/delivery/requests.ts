@@ -4,9 +4,6 @@
 import { limits } from '../limits.ts'
 import type { Publishes } from './publishing.ts'
 
-/** As many of these as may wait are the bytes that may. */
-const largeBytes = limits.publishingBytesMax / limits.controlPacketsMax
-
 interface Request {
   /** What came between it and the request before; undefined: nothing. */
   readonly after: Publishes | undefined
@@ -16,17 +13,21 @@ interface Request {
 
 export class Requests {
   readonly #handle: (type: number, frame: Buffer) => void
+  /** As many of these as may wait are the bytes that may. */
+  readonly #largeBytes: number
   #waiting: Request[] = []
   #underWay = false
 
-  constructor(handle: (type: number, frame: Buffer) => void) {
+  /** @param max how many may wait */
+  constructor(handle: (type: number, frame: Buffer) => void, max: number) {
     this.#handle = handle
+    this.#largeBytes = limits.publishingBytesMax / max
   }
 
   /** How many wait; a large one counts as several: they are bounded in bytes, too. */
   get waiting(): number {
     let waiting = 0
-    for (const { frame } of this.#waiting) waiting += Math.max(1, frame.length / largeBytes)
+    for (const { frame } of this.#waiting) waiting += Math.max(1, frame.length / this.#largeBytes)
     return waiting
   }
 

@@ -211,6 +211,7 @@ export class PacketReader {
   /** Reads one packet at #at; false when it is not whole yet, and #need says how much there must be. */
   #readPacket(bytes: Buffer): boolean {
     const start = this.#at
+    if (this.#level === 0 && bytes[start]! >> 4 !== PacketType.connect) throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
     let body = start + 1
     let length = 0
     for (let shift = 0; ; shift += 7) {
@@ -227,7 +228,7 @@ export class PacketReader {
       }
     }
     const end = body + length
-    if (this.#level === 0 && end - start > this.#limits.connectBytesMax) return this.#refuseConnect(bytes, start, body, end)
+    if (this.#level === 0 && end - start > Math.min(this.#limits.connectBytesMax, this.#limits.packetBytesMax)) return this.#refuseConnect(bytes, start, body, end)
     if (end - start > this.#limits.packetBytesMax) throw new ProtocolViolation(ReasonCode.packetTooLarge, `a packet of ${end - start} bytes`, 'packet-bytes')
     if (end > bytes.length) {
       this.#need = end - start
@@ -244,7 +245,6 @@ export class PacketReader {
 
   /** How it is told depends on its level, which stands first; the rest is not waited for. */
   #refuseConnect(bytes: Buffer, start: number, body: number, end: number): false {
-    if (bytes[start]! >> 4 !== PacketType.connect) throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
     const nameEnd = body + 2 > bytes.length ? body + 2 : body + 2 + Math.min(bytes.readUInt16BE(body), longestNameBytes)
     this.#need = nameEnd + 1 - start
     if (bytes.length <= nameEnd) return false
@@ -308,7 +308,6 @@ export class PacketReader {
   }
 
   #other(bytes: Buffer, type: number, flags: number, start: number, body: number, end: number): void {
-    if (this.#level === 0 && type !== PacketType.connect) throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
     const isFirst = type === PacketType.connect && this.#level === 0
     if (isFirst) this.#level = connectLevel(bytes, body, end) || 1 // known, too, when the rest is refused; 0 is before CONNECT
     const expected = type === PacketType.pubrel || type === PacketType.subscribe || type === PacketType.unsubscribe ? 2 : 0

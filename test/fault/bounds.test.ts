@@ -6,11 +6,11 @@ import { WireClient } from '../support/wire.ts'
 
 const mib = 1_048_576
 const held = (nodes: readonly TestNode[]): Promise<number[]> => Promise.all(nodes.map((node) => node.heldBytes()))
-const refusals = async (node: TestNode, cause: string): Promise<number> =>
-  Number(new RegExp(`^aedes_cluster_refusals_total\\{cause="${cause}"\\} (\\d+)`, 'm').exec((await node.admin('/metrics')).body)?.[1] ?? NaN)
-
-const dropped = async (node: TestNode, cause: string): Promise<number> =>
-  Number(new RegExp(`^aedes_cluster_messages_dropped_total\\{cause="${cause}",qos="0"\\} (\\d+)`, 'm').exec((await node.admin('/metrics')).body)?.[1] ?? 0)
+/** Of a counter; NaN when it is not there. */
+const counted = async (node: TestNode, name: string, labels: string): Promise<number> =>
+  Number(new RegExp(`^aedes_cluster_${name}\\{${labels}\\} (\\d+)`, 'm').exec((await node.admin('/metrics')).body)?.[1] ?? NaN)
+const refusals = (node: TestNode, cause: string): Promise<number> => counted(node, 'refusals_total', `cause="${cause}"`)
+const dropped = (node: TestNode, cause: string): Promise<number> => counted(node, 'messages_dropped_total', `cause="${cause}",qos="0"`)
 
 /** Subscribes to `count` filters of 80 levels; resolves to how many were granted. */
 async function subscribeDeep(client: WireClient, name: string, count: number): Promise<number> {
@@ -91,6 +91,7 @@ test('fifty subscribers that read nothing: those that hold most are ended, QoS 0
     await client.subscribe('flood/#', { qos: 0 })
     client.socket.pause()
   }
+  expect(await dropped(node, 'client-bytes')).toBe(0)
   const healthy = await node.connect('healthy')
   await healthy.subscribe('flood/#', { qos: 0 })
   const payload = 'x'.repeat(100_000)
@@ -128,6 +129,7 @@ test('SUBSCRIBEs that wait, large ones: what they hold is bounded, and each is a
   for (const client of clients) for (let messageId = 1; messageId <= 20; messageId++) client.send({ cmd: 'subscribe', messageId, subscriptions })
   await taken(clients)
   expect(await node.heldBytes() - before).toBeLessThan(40 * mib)
+  expect(await counted(node, 'held_back_total', 'cause="requests"')).toBe(10)
   cluster.redis.resume()
   for (const client of clients) for (let messageId = 1; messageId <= 20; messageId++) expect((await client.next('suback')).messageId).toBe(messageId)
   await close(clients)

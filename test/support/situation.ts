@@ -19,6 +19,8 @@ interface Broker extends AsyncDisposable {
   readonly there: string
   /** WebSocket; the same broker as `here`. */
   readonly ws: string
+  /** What its nodes count, as text. */
+  metrics(): Promise<string>
 }
 
 /** The broker of a situation, as its clients see it. URLs are known when the tests run. */
@@ -28,6 +30,7 @@ export interface Place {
   readonly here: string
   readonly there: string
   readonly ws: string
+  metrics: () => Promise<string>
   /** MQTT.js clients: one at the first node, one at the other. MQTT 5 unless the options say otherwise. */
   connect: (clientId: string, options?: ConnectOptions) => Promise<TestClient>
   connectThere: (clientId: string, options?: ConnectOptions) => Promise<TestClient>
@@ -57,7 +60,7 @@ export async function startMosquitto(more: readonly string[] = []): Promise<Brok
   }
   const url = `mqtt://127.0.0.1:${port}`
   return {
-    here: url, there: url, ws: `ws://127.0.0.1:${port + 1}`, process: child,
+    here: url, there: url, ws: `ws://127.0.0.1:${port + 1}`, process: child, metrics: () => Promise.resolve(''),
     async [Symbol.asyncDispose]() {
       child.kill('SIGKILL')
       await ended
@@ -70,6 +73,7 @@ async function startOurs(nodes: 1 | 2, argv: readonly string[]): Promise<Broker>
   const cluster = await startCluster({ nodes, argv })
   return {
     here: cluster.node(0).url, there: cluster.node(nodes - 1).url, ws: cluster.node(0).wsUrl,
+    metrics: async () => (await Promise.all(cluster.nodes.map(async (node) => (await node.admin('/metrics')).body))).join(''),
     [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
   }
 }
@@ -102,7 +106,7 @@ export function situation(about: string, define: (place: Place) => void, { ours,
     })
     define({
       name, isOurs: name !== 'Mosquitto',
-      get here() { return broker.here }, get there() { return broker.there }, get ws() { return broker.ws },
+      get here() { return broker.here }, get there() { return broker.there }, get ws() { return broker.ws }, metrics: () => broker.metrics(),
       connect: async (clientId, options) => kept(await TestClient.connect(broker.here, clientId, { version: 5, ...options })),
       connectThere: async (clientId, options) => kept(await TestClient.connect(broker.there, clientId, { version: 5, ...options })),
       wire: async (clientId, options) => kept(await WireClient.connect(broker.here, clientId, options)),

@@ -13,7 +13,7 @@ const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({ qos, noLocal: false,
 
 /** A dispatch on a data plane of which the test says what it does. */
 function dispatchOn(plane: object): Dispatch {
-  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: nothing, onRefusal: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: (error) => { throw error }, onFenced: nothing })
+  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: nothing, onRefusal: nothing, onHeldBack: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: (error) => { throw error }, onFenced: nothing })
   dispatch.attach(plane as Cluster)
   return dispatch
 }
@@ -104,7 +104,7 @@ test.each([[1, 0], [1, 2], [2, 1]] as const)('the same filter at QoS %i and behi
 
 test('an exception while one subscriber is given a message, a bug, is counted; the others get it', () => {
   const dropped: string[] = []
-  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: (cause, qos) => { dropped.push(`${cause} ${qos}`) }, onRefusal: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: nothing, onFenced: nothing })
+  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: (cause, qos) => { dropped.push(`${cause} ${qos}`) }, onRefusal: nothing, onHeldBack: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: nothing, onFenced: nothing })
   dispatch.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as Cluster)
   let got = 0
   for (const broken of [false, true, false]) {
