@@ -372,7 +372,7 @@ export class DataPlane implements Cluster {
 
   /** The sessions ended, their end was not journaled by who ended them: told by who notices (ATTACKS 9, 22). */
   async #vanished(sids: ReadonlySet<string>): Promise<void> {
-    const changes = [...this.#table.filtersOf(sids)].map(({ sid, filter }): Change => ({ type: 'session', sid, filter, options: undefined }))
+    const changes = (await this.#table.filtersOf(sids)).map(({ sid, filter }): Change => ({ type: 'session', sid, filter, options: undefined }))
     if (changes.length > 0) await this.#journal.append(changes)
   }
 

@@ -74,15 +74,20 @@ export class FilterTrie<Entry> {
     return this.#exact.size + this.#wildcardCount
   }
 
-  /** Every entry. */
+  /** Every entry that stays while they are being walked, whatever comes and goes meanwhile. */
   *values(): Iterable<Entry> {
     yield* this.#exact.values()
-    const levels = [this.#wildcards]
-    for (let level = levels.pop(); level !== undefined; level = levels.pop()) {
-      if (level.here !== undefined) yield level.here
-      if (level.below !== undefined) yield level.below
-      if (level.next instanceof Map) levels.push(...level.next.values())
-      else if (level.next !== undefined) levels.push(level.next)
+    const walks: Iterator<Level<Entry>>[] = [[this.#wildcards].values()] // a level may have a million children: none are copied
+    for (let walk = walks.at(-1); walk !== undefined; walk = walks.at(-1)) {
+      const step = walk.next()
+      if (step.done === true) {
+        walks.pop()
+        continue
+      }
+      const { here, below, next } = step.value
+      if (here !== undefined) yield here
+      if (below !== undefined) yield below
+      if (next !== undefined) walks.push(next instanceof Map ? next.values() : [next].values())
     }
   }
 

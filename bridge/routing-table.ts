@@ -7,6 +7,7 @@ import { MatchCache } from './match-cache.ts'
 import { SessionOption } from './session-options.ts'
 import { SmallMap } from './small-map.ts'
 import { filterBytes } from './topic.ts'
+import { Slice } from './turns.ts'
 
 /** What a node wants of a filter's messages; bits, 0 = nothing (the route is removed). */
 export const RouteKind = {
@@ -160,12 +161,16 @@ export class RoutingTable {
     return route?.sid === sid || route?.sessions?.has(sid) === true
   }
 
-  /** The filters by which anything is queued for these sessions. O(all routes): for sessions that ended without anybody knowing of what. */
-  *filtersOf(sids: ReadonlySet<string>): Iterable<{ sid: string; filter: string }> {
+  /** The filters by which anything is queued for these sessions. O(all routes), in slices: for sessions that ended without anybody knowing of what. */
+  async filtersOf(sids: ReadonlySet<string>): Promise<{ sid: string; filter: string }[]> {
+    const found: { sid: string; filter: string }[] = []
+    const slice = new Slice()
     for (const { filter, sid, sessions } of this.#routes.values()) {
-      if (sid !== undefined && sids.has(sid)) yield { sid, filter }
-      if (sessions !== undefined) for (const one of sessions.keys()) if (sids.has(one)) yield { sid: one, filter }
+      if (sid !== undefined && sids.has(sid)) found.push({ sid, filter })
+      if (sessions !== undefined) for (const one of sids) if (sessions.has(one)) found.push({ sid: one, filter })
+      if (slice.isOver) await slice.next()
     }
+    return found
   }
 
   /** A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`, since they may well come. */

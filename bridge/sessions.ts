@@ -415,7 +415,7 @@ export class Sessions implements ClusterSessions {
   /** After Redis lost its data: every session that is connected here is written down again, as we know it. Resolves to what to journal of them. */
   async assertAll(): Promise<Change[]> {
     const stale: Change[] = []
-    await together([...this.#own.values()], async (session) => { stale.push(...await this.#assert(session) ?? []) })
+    await together([...this.#own.values()], async (session) => { for (const change of await this.#assert(session) ?? []) stale.push(change) })
     return stale
   }
 
@@ -427,7 +427,7 @@ export class Sessions implements ClusterSessions {
       const stale = await this.#assert(session)
       if (stale === undefined) return
       written.push(session)
-      changes.push(...stale)
+      for (const change of stale) changes.push(change)
       for (const [filter, { options }] of session.subscriptions) changes.push(journaled(session.sid, filter, options))
     })
     if (changes.length > 0) await this.#events.append(changes)

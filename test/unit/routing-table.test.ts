@@ -93,3 +93,18 @@ test('an unchanged topic costs a look-up: the same targets, until one of its rou
   table.set('b@2', 'x/+', RouteKind.qos0) // the same filter, another node
   expect(table.match('x/y')).toMatchObject({ everything: ['a@1'], qos0: ['a@1', 'b@2'] })
 })
+
+test('the filters of sessions that ended are found among many of one level, in slices, while others come and go', async () => {
+  const table = new RoutingTable()
+  for (let n = 0; n < 130_000; n++) table.setSession(`s${n}`, `devices/${n}/#`, 1)
+  for (const sid of ['s1', 's2', 's3']) table.setSession(sid, '+/shared', 1)
+  let turns = 0
+  const counting = setInterval(() => {
+    table.setSession('s0', `devices/${turns}/+`, 1)
+    table.setSession(`s${10_000 + ++turns}`, `devices/${10_000 + turns}/#`, undefined)
+  }, 0)
+  const found = await table.filtersOf(new Set(['s1', 's2', 's129999', 'nobody']))
+  clearInterval(counting)
+  expect(found.map(({ sid, filter }) => `${sid} ${filter}`).sort()).toEqual(['s1 +/shared', 's1 devices/1/#', 's129999 devices/129999/#', 's2 +/shared', 's2 devices/2/#'])
+  expect(turns).toBeGreaterThan(0)
+})
