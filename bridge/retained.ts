@@ -62,7 +62,7 @@ export class Retained {
   readonly #events: RetainedEvents
   #index = new TopicTrie<Known>()
   readonly #walks = new TopicWalks()
-  /** Messages that were the first of their topic: nobody else may have told of it, whatever the index says. */
+  /** Messages that were the first of their topic, or may have been: nobody else may have told of it, whatever the index says. */
   readonly #fresh = new WeakSet<Message>()
   /** Topics told to be cleared since they were last looked at. */
   readonly #cleared = new Set<string>()
@@ -194,6 +194,7 @@ export class Retained {
     const keys = (['appended', 'retained', 'published', 'due'] as const).map((noun) => this.#keys.partition(shard, noun))
     let isAgain = false
     await retrying(this.#redis, async () => {
+      const wasTried = isAgain // what stands there may be our own, whose reply was lost
       if (isAgain) await this.#events.barrier()
       isAgain = true
       // A client that moved on may have set a newer value elsewhere: what this node still had of it comes too late. Behind the
@@ -204,7 +205,7 @@ export class Retained {
       for (const [i, { message }] of live.entries()) {
         const [stamp, fresh] = [reply[2 * i]!, reply[2 * i + 1]!]
         message.stamp = stamp === 0 ? undefined : stamp
-        if (fresh === 1) this.#fresh.add(message)
+        if (fresh === 1 || wasTried) this.#fresh.add(message)
       }
     }, this.#unlessDead)
   }

@@ -143,6 +143,17 @@ describe('the index has every topic with a value', () => {
     expect(await retainedOf(late, 'x/+')).toEqual(['x/1=two'])
   })
 
+  test('the same when the reply to the first attempt was lost: the second one finds what the first one stored', async () => {
+    await using link = await startLink(redis)
+    await using a = await startPlane(redis, 'a', { url: link.url })
+    await retain(a, 'x/1', 'one')
+    await client.hdel(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1')
+    await using late = await startPlane(redis, 'late')
+    const lost = link.loseReply(`*2\r\n:${String(Date.now()).slice(0, 4)}`) // a stamp, and that it was the first
+    await Promise.all([retain(a, 'x/1', 'two'), lost])
+    expect(await retainedOf(late, 'x/+')).toEqual(['x/1=two'])
+  })
+
   test('a clearing that is told late, behind a value that was stored after it, hides nothing at any moment', async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
