@@ -19,6 +19,9 @@ export interface Handed {
   readonly stored: Set<Promise<unknown>>
 }
 
+/** Retained, of a client that had moved on before it was stored: it was not, so that nobody is told of it live either. */
+const isLeftOut = ({ retain, stamp, from }: Message): boolean => retain && stamp === undefined && from?.isTaken === true
+
 export class FanOut {
   readonly #nodeId: string
   readonly #receiver: Receiver
@@ -99,7 +102,7 @@ export class FanOut {
       const message = batch[i]!
       if (slice.isOver) await slice.next()
       const known = targets[i]
-      if (message.qos === 0 && known === undefined) this.qos0(message)
+      if (message.qos === 0 && known === undefined && !isLeftOut(message)) this.qos0(message)
       if (message.qos === 0 || message.from?.isTaken === true) continue
       const table = this.#table()
       const { everything, sessions } = known === undefined || table !== before || table.version !== version ? table.match(message.topic) : known

@@ -35,3 +35,15 @@ test('a route that comes between two slices gets what it gets in order', async (
   expect(sent).toEqual(['there 1', 'there 2', 'there 3'])
   expect(delivered).toEqual(['1', '2', '3'])
 })
+
+test('a Retained Message of QoS 0 that came too late to be stored is not handed on live either; one that was stored is', async () => {
+  const delivered: string[] = []
+  const receiver = { deliver: (message: Message) => { delivered.push(message.payload.toString()) } } as unknown as Receiver
+  const links = { flush: () => undefined } as unknown as Links
+  const table = new RoutingTable()
+  const fanOut = new FanOut('here', receiver, () => table, links, {} as Queues, { tell: () => undefined } as unknown as Retained)
+  const taken = { qos: 0, retain: true, from: { isTaken: true } } as const
+  const batch = [{ ...messageOf('late'), ...taken }, { ...messageOf('stored'), ...taken, stamp: 5 }, { ...messageOf('not retained'), ...taken, retain: false }]
+  await (await fanOut.write(batch, await fanOut.hand(batch))).stored
+  expect(delivered).toEqual(['stored', 'not retained'])
+})
