@@ -38,6 +38,7 @@ test('10,000 sessions come and go three times: DBSIZE, routes and memory are wha
     })
     await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
     await expect.poll(async () => (await redis.keys('test:{s*}:session:*')).length, patience).toBe(1) // the publisher's
+    await expect.poll(async () => (await redis.keys('test:{s*}:due')).length, patience).toBe(0) // who published a will is forgotten two leases later
   }
   await wave(atOnce)
   const keys = await redis.dbsize()
