@@ -17,12 +17,12 @@ import { Outbox, type OutboxHost } from './delivery/outbox.ts'
 import { Publishing } from './delivery/publishing.ts'
 import { Requests } from './delivery/requests.ts'
 import type { Match } from './delivery/local-table.ts'
-import { Pending } from './delivery/pending.ts'
+import { noWindow, Pending } from './delivery/pending.ts'
 import type { Replayed, Replays } from './delivery/replay.ts'
 import { Room } from './delivery/room.ts'
 import { StoredSession } from './delivery/stored-session.ts'
 import { Window, type WindowHost } from './delivery/window.ts'
-import { limits } from './limits.ts'
+import { limits, outboxLimits } from './limits.ts'
 import type { HeldCause } from './refusals.ts'
 import { hex, ReasonCode } from './reason-codes.ts'
 import { isReserved, PacketType, readDisconnect, type Will } from './wire/control-packets.ts'
@@ -30,11 +30,8 @@ import { PacketReader, type PacketHandler } from './wire/packet-reader.ts'
 import type { ProtocolViolation } from './wire/properties.ts'
 import { publishFrame, refusingConnack } from './wire/publish.ts'
 
-const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 const noSubscriptions = Object.freeze(Object.create(null) as Record<string, AedesSubscription>)
-/** Before CONNACK nothing is delivered. */
-const noWindow = new Window<Pending>(0, { put: () => false })
 
 export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending>, Holder {
   readonly stream: Duplex
@@ -324,7 +321,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
     this.#request(type, frame)
-    if (this.#requests!.waiting >= this.#host.config.controlPacketsMax) this.#hold('requests')
+    if ((this.#requests?.waiting ?? 0) >= this.#host.config.controlPacketsMax) this.#hold('requests') // the request may have ended it
   }
 
   #request(type: number, frame: Buffer): void {
@@ -333,7 +330,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
-  answered(): void { this.#requests?.answered(); queueMicrotask(() => this.#goOn()) }
+  answered(): void { this.#requests?.answered(); queueMicrotask(() => this.#guarded(() => this.#goOn())) }
 
   onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
     this.#alive()
@@ -411,6 +408,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (!this.#asked) this.#sayRefused(violation.reasonCode)
     this.#host.violated(this, violation)
   }
+
+  /** A bug of ours is this connection's end, not everybody's: whoever calls, in whichever turn. */
+  onBug(error: unknown): void { this.failed(error as Error); this.stream.destroy() }
+
+  #guarded(work: () => void): void { try { work() } catch (error) { this.onBug(error) } }
 
   onBehind(): void { this.isBehind = true; this.stream.pause() }
 

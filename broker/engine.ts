@@ -108,13 +108,18 @@ function parse(frame: Buffer, version: number): Packet {
 const connectionOf = Symbol('connection')
 type Stream = Duplex & { [connectionOf]?: Connection }
 
-function onData(this: Stream, chunk: Buffer): void {
+/** A bug of ours is this connection's end, not everybody's. */
+function guarded(stream: Stream, work: (connection: Connection) => void): void {
+  const connection = stream[connectionOf]!
   try {
-    this[connectionOf]!.feed(chunk)
-  } catch (error) { // a bug of ours is this connection's end, not everybody's
-    onError.call(this, error as Error)
-    this.destroy()
+    work(connection)
+  } catch (error) {
+    connection.onBug(error)
   }
+}
+
+function onData(this: Stream, chunk: Buffer): void {
+  guarded(this, (connection) => connection.feed(chunk))
 }
 
 /** What the end of a connection takes is little; of thousands that end at once it is more than a turn has, and goes on in later ones, in order. */
@@ -123,7 +128,7 @@ function inTurns(work: () => void): void {
 }
 
 function onEnd(this: Stream): void {
-  inTurns(() => this[connectionOf]!.ended())
+  inTurns(() => guarded(this, (connection) => connection.ended()))
 }
 
 function onError(this: Stream, error: Error): void {
@@ -131,7 +136,7 @@ function onError(this: Stream, error: Error): void {
 }
 
 function onClose(this: Stream): void {
-  inTurns(() => this[connectionOf]!.gone())
+  inTurns(() => guarded(this, (connection) => connection.gone()))
 }
 
 export class Engine {
@@ -163,12 +168,12 @@ export class Engine {
       persistence: this.#persistence(),
       drainTimeout: 0, // ours: delivery/outbox.ts
       maximumPacketSize: config.packetBytesMax,
-      maxTopicLevels: limits.topicLevelsMax,
       maxClientsIdLength: 65_535, // [MQTT-3.1.3-5] lets a server take more than 23 bytes; devices use them
       topicAliasMaximum: limits.topicAliasMax,
       receiveMaximum: config.receiveMaximum,
       sessionExpiryIntervalLimit: config.sessionExpirySecondsMax, // told in CONNACK where it is less than was asked for (3.2.2.3.2)
     }) as unknown as AedesInsides
+    this.#aedes.maxTopicLevels = Infinity // ours: delivery/subscription-bounds.ts; UNSUBSCRIBE is answered whatever it names [MQTT-3.10.4-5]
     // Keyed by what comes over the wire: no prototype, so that a client named `__proto__` is just a client.
     this.#aedes.clients = Object.create(null) as Record<string, AedesClient>
     this.#aedes.brokers = Object.create(null) as Record<string, unknown>
@@ -204,9 +209,7 @@ export class Engine {
 
   /** Clients that CONNACK accepted and whose connection is open. O(connections). */
   get clientCount(): number {
-    let count = 0
-    for (const { isClient } of this.#open) if (isClient) count++
-    return count
+    return [...this.#open].filter(({ isClient }) => isClient).length
   }
 
   get connections(): Iterable<Connection> {

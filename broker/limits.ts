@@ -84,3 +84,5 @@ export const limits = {
   /** What a client has for reading why its connection ends, whether it ends its side or not. */
   lingerMs: 500,
 } as const
+
+export const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }

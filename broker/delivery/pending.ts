@@ -1,6 +1,6 @@
 // One QoS ≥ 1 delivery of a connection, in its window or before it: a frame that others share, and what is this delivery's own.
 import type { Frame } from '../wire/publish.ts'
-import type { Delivery } from './window.ts'
+import { Window, type Delivery } from './window.ts'
 
 export class Pending implements Delivery {
   readonly frame: Frame
@@ -22,3 +22,6 @@ export class Pending implements Delivery {
     this.frame.own()
   }
 }
+
+/** Before CONNACK nothing is delivered. */
+export const noWindow = new Window<Pending>(0, { put: () => false })

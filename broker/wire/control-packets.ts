@@ -244,11 +244,11 @@ export function readDisconnect(frame: Buffer, level: number): { reasonCode: numb
   return { reasonCode: frame[body]!, expirySeconds: expirySeconds === 0xffffffff ? -1 : expirySeconds }
 }
 
-/** @throws ProtocolViolation */
+/** No client may send one: there are no methods yet. @throws ProtocolViolation */
 export function checkAuth(bytes: Buffer, body: number, end: number, level: number): void {
   if (level < 5) throw protocolError('AUTH is not of this protocol level')
-  if (body === end) return
   if (body + 1 < end && scanProperties(bytes, body + 1, end, allowedProperties.auth) !== end) throw malformed('bytes behind the end of AUTH')
+  throw protocolError('AUTH without an Authentication Method in CONNECT') // 4.12: a CONNECT with one is refused
 }
 
 /** Checks the body of PUBACK, PUBREC, PUBREL or PUBCOMP; returns its reason code (0 when it stands for success). */

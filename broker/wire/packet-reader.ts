@@ -22,6 +22,8 @@ export interface PacketHandler {
   /** A valid packet of another type, whole. */
   onOther(type: number, frame: Buffer): void
   onViolation(violation: ProtocolViolation): void
+  /** Something threw that is no violation. */
+  onBug(error: unknown): void
   /** There is more than a slice of work in what was fed: nothing should be fed until `onCaughtUp`. */
   onBehind(): void
   onCaughtUp(): void
@@ -144,8 +146,7 @@ export class PacketReader {
       this.#readSlice(isItsTurn)
     } catch (error) {
       this.close()
-      if (!(error instanceof ProtocolViolation)) throw error
-      this.#handler.onViolation(error)
+      if (error instanceof ProtocolViolation) this.#handler.onViolation(error); else this.#handler.onBug(error)
     } finally {
       this.#draining = false
     }

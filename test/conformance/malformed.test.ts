@@ -122,6 +122,7 @@ const otherRows: readonly Row[] = [
   { name: 'DISCONNECT with a reason code of the server', bytes: () => frame(0xe0, 0x8b), codes: either, only: 5 },
   { name: 'DISCONNECT with a Session Expiry Interval where CONNECT had none (3.14.2.2.2)', bytes: () => frame(0xe0, 0, 5, 0x11, u32(60)), codes: protocolError, only: 5 },
   { name: 'AUTH under MQTT 3.1.1', bytes: () => frame(0xf0), codes: protocolError, only: 4 },
+  ...[[], [0x18], [0x19, 0]].map((body): Row => ({ name: `AUTH where CONNECT had no method, of ${body.length} bytes (4.12)`, bytes: () => frame(0xf0, ...body), codes: protocolError, only: 5 })),
   { name: 'AUTH with flags', bytes: () => frame(0xf1), codes: malformed, only: 5 },
   ...[0x20, 0x90, 0xb0, 0xd0].map((first): Row => ({ name: `a packet that only servers send: type ${first >> 4}`, bytes: () => frame(first, u16(1)), codes: either })),
 ]

@@ -66,6 +66,19 @@ describe.each([4, 5] as const)('MQTT version %i', (version) => {
     expect((await client.next('suback')).granted).toHaveLength(2)
   })
 
+  // What throws behind the first slice of what came has nobody above it.
+  test('UNSUBSCRIBE from more levels than any filter has is answered, also behind 64 KiB of PINGREQ in one write; SUBSCRIBE is refused', async () => {
+    const deep = 'a/'.repeat(101) + 'a'
+    await using client = await WireClient.connect(url(), 'deep', { version })
+    client.send(Buffer.alloc(65_000, Buffer.from([0xc0, 0])), frame(0xa2, u16(7), properties(version), str(deep)), frame(0x82, u16(8), properties(version), str(deep), 1))
+    const answers = []
+    while (answers.length < 2) {
+      const packet = await client.any()
+      if (packet.cmd !== 'pingresp') answers.push(packet)
+    }
+    expect(answers).toMatchObject([{ cmd: 'unsuback', messageId: 7 }, { cmd: 'suback', granted: [version === 5 ? 0x8f : 0x80] }])
+  })
+
   test('the codes in SUBACK are in the order of the filters, also of those that look like numbers [MQTT-3.9.3-1]', async () => {
     await using client = await WireClient.connect(url(), 'in-order', { version })
     client.send(frame(0x82, u16(6), properties(version), str('letters'), 2, str('7'), 0, str('3'), 1))

@@ -64,6 +64,7 @@ function connectPacket(version: Version): Packet {
 
 /** Writes down what a reader reports, and feeds bytes the way a socket may: each chunk its own memory. */
 class Recorder implements PacketHandler {
+  onBug(error: unknown): void { throw error as Error }
   readonly got: unknown[] = []
   violation: ProtocolViolation | undefined
   readonly reader = new PacketReader(this, { ...limits, packetBytesMax: 100_000, topicAliasMax: 10 }, false)
