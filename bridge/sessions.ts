@@ -107,7 +107,7 @@ export class Sessions implements ClusterSessions {
    *   when it has connected anew meanwhile; why Redis cannot, when as many as may wait for it
    */
   async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp?: Promise<void>): Promise<Session> {
-    this.#checkWaits() // of a Redis that is silent one would find out too late
+    this.#checkWaits() // what was sent, and refused or not answered, may have been done, and waits whatever the bound
     const partition = shardOf(request.clientId, partitions)
     const claim = ++this.#claims // sent again it is known by this
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one

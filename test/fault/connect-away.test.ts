@@ -58,7 +58,7 @@ test('Redis is silent: beyond the bound a CONNECT is answered at once; who waits
   expect(await waiting).toEqual([0, 0, 0])
 })
 
-test('as many CONNECTs as may wait are tried again and again', async () => {
+test('Redis takes no writes: as many CONNECTs as may wait are tried again and again; beyond it one is answered at once', async () => {
   await using cluster = await startCluster({ nodes: 1, argv: ['--claim-timeout-ms', '60000', '--claims-waiting-max', '3'] })
   const node = cluster.node(0)
   using admin = openClient(cluster.redis)
@@ -69,6 +69,7 @@ test('as many CONNECTs as may wait are tried again and again', async () => {
   const before = await refused()
   await expect.poll(refused).toBeGreaterThan(before + 12)
   expect((await node.admin('/metrics')).body).toMatch(/^aedes_cluster_waiting\{who="connects"\} 3$/m)
+  expect(await Promise.all([answered(node, 'b0', 4), answered(node, 'b1', 5)])).toEqual([3, 0x88])
   await admin.config('SET', 'min-replicas-to-write', '0')
   expect(await waiting).toEqual([0, 0, 0])
 })
