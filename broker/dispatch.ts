@@ -190,8 +190,11 @@ export class Dispatch implements EngineHost, Receiver {
   /** @param stored called when it is stored for everybody; undefined: it is not to be stored */
   publishHere(message: Message, stored: (() => void) | undefined): void {
     this.#events.onPublish(message.qos)
-    if (stored === undefined) this.#plane.publishQos0(message)
-    else this.#plane.publish(message, stored)
+    if (stored === undefined) return this.#plane.publishQos0(message)
+    this.holdings.publish(message.payload.length + message.topic.length, (done) => this.#plane.publish(message, () => {
+      done()
+      stored()
+    }))
   }
 
   removeSubscriber(subscriber: Subscriber, filter: string): void {

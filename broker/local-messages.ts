@@ -3,6 +3,7 @@
 // handlers, which outlive a boot that was declared dead; publishes that are not stored yet, which do not.
 import type { Message } from '../bridge/index.ts'
 import { isValidFilter, isValidTopic } from '../bridge/index.ts'
+import type { Config } from './config.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Match } from './delivery/local-table.ts'
 import type { Subscriber } from './delivery/subscriber.ts'
@@ -11,6 +12,7 @@ import { isReserved } from './wire/control-packets.ts'
 /** A message as a handler gets it. */
 export interface LocalMessage {
   readonly topic: string
+  /** Shared with other subscribers: to be read, not written to. */
   readonly payload: Buffer
   readonly qos: 0 | 1 | 2
   /** As it was published. */
@@ -40,9 +42,14 @@ class Handler implements Subscriber {
 }
 
 export class LocalMessages {
+  readonly #config: Config
   readonly #handlers = new Set<Handler>()
   readonly #publishing = new Set<(error: Error) => void>()
   #dispatch: Dispatch | undefined
+
+  constructor(config: Config) {
+    this.#config = config
+  }
 
   /** A new boot: everybody is subscribed again before it serves. */
   async attach(dispatch: Dispatch): Promise<void> {
@@ -69,6 +76,7 @@ export class LocalMessages {
       topic, payload: Buffer.from(payload as string), qos, retain, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined,
     }
     const node = this.#node
+    this.#check(message, node)
     if (qos === 0 && !retain) return node.publishHere(message, undefined)
     await new Promise<void>((resolve, reject) => {
       this.#publishing.add(reject)
@@ -79,13 +87,22 @@ export class LocalMessages {
     })
   }
 
+  /** The bounds are those of clients. */
+  #check({ topic, payload, retain }: Message, node: Dispatch): void {
+    const { packetBytesMax, topicBytesMax, topicLevelsMax } = this.#config
+    if (payload.length + topic.length > packetBytesMax) throw new RangeError(`a message of ${payload.length + topic.length} bytes is larger than packetBytesMax, ${packetBytesMax}`)
+    if (Buffer.byteLength(topic) > topicBytesMax || topic.split('/', topicLevelsMax + 1).length > topicLevelsMax) throw new RangeError(`a topic may have ${topicBytesMax} bytes (topicBytesMax) and ${topicLevelsMax} levels (topicLevelsMax)`)
+    if (retain && payload.length > 0 && !node.mayRetain(topic)) throw new RangeError('there is no room for a Retained Message of one more topic (retainedBytesMax)')
+  }
+
   /** @returns ends it */
   async subscribe(filter: string, handle: (message: LocalMessage) => void, { qos = 2 }: { readonly qos?: 0 | 1 | 2 } = {}): Promise<() => void> {
     if (!isValidFilter(filter) || filter.startsWith('$share/')) throw new TypeError(`${JSON.stringify(filter.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`)
     const handler = new Handler(filter, qos, handle)
     const node = this.#node
-    this.#handlers.add(handler)
     await node.addSubscriber(handler, filter, qos)
+    this.#handlers.add(handler)
+    if (this.#dispatch !== node) await this.#dispatch?.addSubscriber(handler, filter, qos) // a boot later: or the next one does it
     return () => {
       if (this.#handlers.delete(handler)) this.#dispatch?.removeSubscriber(handler, filter)
     }

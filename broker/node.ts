@@ -37,7 +37,7 @@ export class Node {
   readonly config: Config
   readonly metrics = new Metrics()
   readonly #log: Log
-  readonly #local = new LocalMessages()
+  readonly #local: LocalMessages
   #bridge: Bridge | undefined
   #boot: Boot | undefined
   #listeners: Listener[] = []
@@ -52,6 +52,7 @@ export class Node {
 
   private constructor(config: Config) {
     this.config = config
+    this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) => this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count))
     this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
@@ -145,8 +146,13 @@ export class Node {
     const plane = await bridge.join(dispatch, this.#ended.signal)
     const engine = new Engine(this.config.id, bridge, this.config, dispatch)
     dispatch.attach(plane, engine.connections)
-    await engine.listen()
-    await this.#local.attach(dispatch)
+    try {
+      await engine.listen()
+      await this.#local.attach(dispatch)
+    } catch (error) { // it has joined: nobody else would let it leave
+      await Promise.all([engine.close(), plane.close()])
+      throw error
+    }
     return { plane, engine, dispatch }
   }
 

@@ -50,6 +50,11 @@ test.each([['', 'x'], ['a/+', 'x'], ['$SYS/x', 'x']])('a topic that is none is r
   await expect(node.publish(topic, payload)).rejects.toThrow(/is not a topic that may be published to/)
 })
 
+test('the bounds of clients hold', async () => {
+  await expect(node.publish('large', Buffer.alloc(2_000_000), { qos: 1 })).rejects.toThrow(/larger than packetBytesMax, 1048576/)
+  await expect(node.publish('a/'.repeat(200) + 'a', 'deep')).rejects.toThrow(/100 levels/)
+})
+
 test.each([[''], ['a/#/b'], ['$share/g/x']])('a filter that is none is refused: %s', async (filter) => {
   await expect(node.subscribe(filter, () => undefined)).rejects.toThrow(/is not a filter/)
 })
