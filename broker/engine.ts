@@ -17,7 +17,7 @@ import type { Config } from './config.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionHost } from './connection-host.ts'
 import type { SubscriptionOptions } from './delivery/local-table.ts'
-import { hasMoreLevels, type FilterRefusal } from './delivery/subscription-bounds.ts'
+import type { FilterRefusal } from './delivery/subscription-bounds.ts'
 import { limits } from './limits.ts'
 import { hex, ReasonCode } from './reason-codes.ts'
 import { isTold } from './system-topics.ts'
@@ -283,11 +283,9 @@ export class Engine {
       if (slice.isOver) await slice.next()
       if (client.closed) return
       if (part.cmd === 'subscribe' && connection.isBridge) Object.assign(part.subscriptions[0]!, { nl: true, rap: true }) // nothing of its own comes back, and RETAIN as published
-      // Nobody has a filter that is deeper than any may be: Aedes would end the connection.
-      const refused = part.cmd === 'unsubscribe' ? (hasMoreLevels(part.unsubscriptions[0]!, limits.topicLevelsMax) ? ReasonCode.noSubscriptionExisted : undefined)
-        : this.#refusal(connection, part.subscriptions[0]!.topic, ++filters)
+      const refused = part.cmd === 'subscribe' ? this.#refusal(connection, part.subscriptions[0]!.topic, ++filters) : undefined
       if (refused === undefined) this.#hand(client, part)
-      else mqttPacket.writeToStream({ cmd: part.cmd === 'subscribe' ? 'suback' : 'unsuback', messageId: part.messageId!, granted: [refused] }, client.conn as unknown as NodeJS.WritableStream, { protocolVersion: client.version }) // as Aedes would
+      else mqttPacket.writeToStream({ cmd: 'suback', messageId: part.messageId!, granted: [refused] }, client.conn as unknown as NodeJS.WritableStream, { protocolVersion: client.version }) // as Aedes would
     }
   }
 

@@ -2,7 +2,6 @@
 
 export const ReasonCode = {
   success: 0x00,
-  noSubscriptionExisted: 0x11,
   malformedPacket: 0x81,
   protocolError: 0x82,
   clientIdentifierNotValid: 0x85,

@@ -84,7 +84,7 @@ export class SubscriptionBounds<Subscriber extends object> {
   }
 }
 
-export function hasMoreLevels(filter: string, max: number): boolean {
+function hasMoreLevels(filter: string, max: number): boolean {
   let levels = 1
   for (let at = filter.indexOf('/'); at >= 0; at = filter.indexOf('/', at + 1)) if (++levels > max) return true
   return levels > max
