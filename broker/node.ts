@@ -227,7 +227,7 @@ export class Node {
 
   /**
    * Hears what is published anywhere in the cluster from the moment it resolves; not what is retained by then.
-   * @param handle called in order; what it throws is counted (aedes_cluster_failed_total) and named in the log
+   * @param handle called in order; what it throws is counted (aedes_cluster_failed_messages_total) and named in the log
    * @returns ends it
    */
   subscribe(filter: string, handle: (message: LocalMessage) => void, options?: { readonly qos?: 0 | 1 | 2 }): Promise<() => void> {

@@ -15,7 +15,7 @@ import type { DoorEvents, DoorOptions } from './door.ts'
 export type OnConnection = (connection: Duplex, connectWithinMs: number, request?: IncomingMessage) => void
 
 export interface ListenerOptions {
-  readonly config: Pick<Config, 'tlsCert' | 'tlsKey' | 'tlsCa' | 'packetBytesMax' | 'connectTimeoutMs' | 'connectingMax' | 'wsOrigins'>
+  readonly config: Pick<Config, 'tlsCert' | 'tlsKey' | 'tlsCa' | 'connectTimeoutMs' | 'connectingMax' | 'wsOrigins'>
   readonly places: DoorOptions['places']
   readonly events: DoorEvents
   readonly onConnection: OnConnection

@@ -1,7 +1,7 @@
 // ws:// and wss://: MQTT over WebSocket (MQTT 5 section 6). Only binary frames, only the path of the URL, only the subprotocols of
 // MQTT and, where they are named, only pages of the allowed origins; one MQTT packet may span frames and one frame may hold
-// several [MQTT-6.0.0-2]. Whoever asks for something else gets an answer and is closed. Bounds: what waits for a client that
-// pings and does not read.
+// several [MQTT-6.0.0-2]. Whoever asks for something else gets an answer and is closed. Bounds: of frames nothing is kept (pieces.ts);
+// what waits for a client that pings and does not read.
 import { createServer as createHttpServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { Duplex } from 'node:stream'
@@ -10,6 +10,7 @@ import { later, turnIsOver } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
 import { Door } from './door.ts'
 import { readTls, type Listener, type ListenerOptions } from './listener.ts'
+import { readInPieces } from './pieces.ts'
 import { pathOf } from './request-path.ts'
 
 /** What waits for a client above which its pings are not answered, bytes. */
@@ -47,7 +48,7 @@ export async function listenWebSocket(url: URL, { config, places, events, onConn
     noServer: true,
     perMessageDeflate: false,
     autoPong: false,
-    maxPayload: 2 * config.packetBytesMax + 65_536, // a message may hold several packets
+    maxPayload: 0, // of messages nothing is kept; the bounds of packets are the reader's
     handleProtocols: (_offered, request) => offeredBy(request).find((name) => subprotocols.includes(name)) ?? false, // [MQTT-6.0.0-4]
   })
   const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
@@ -76,6 +77,7 @@ export async function listenWebSocket(url: URL, { config, places, events, onConn
 }
 
 function streamOf(webSocket: WebSocket): Duplex {
+  readInPieces(webSocket)
   answerPings(webSocket)
   // A frame that is none: `ws` says so in a close frame, and would wait half a minute for the answer.
   webSocket.on('error', () => { setTimeout(() => webSocket.terminate(), limits.lingerMs).unref() })

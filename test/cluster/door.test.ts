@@ -9,7 +9,7 @@ import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
 import { ask, descriptorsOf, knock, timerOf, untilClosed, upgrade } from '../support/door.ts'
 import { startRedis } from '../support/redis.ts'
-import { u16, WireClient } from '../support/wire.ts'
+import { u16, u32, WireClient } from '../support/wire.ts'
 
 let certificates: Certificates
 let cluster: TestCluster
@@ -147,6 +147,67 @@ test('a client that pings by WebSocket and does not read fills nothing', async (
   for (let n = 0; n < 150 && !socket.destroyed; n++) if (!socket.write(burst)) await Promise.race([new Promise((resolve) => { socket.once('drain', resolve) }), closed])
   expect(await node.heldBytes() - held).toBeLessThan(8_000_000)
   socket.destroy()
+})
+
+describe('frames of WebSocket are no packets [MQTT-6.0.0-2]', () => {
+  const mask = Buffer.from('a1b2c3d4', 'hex')
+  /** A frame that announces so many bytes, and some of its payload: as if it began at byte `from` of it. */
+  const head = (first: number, bytes: number): Buffer => Buffer.concat([Buffer.from([first, 0xff]), u32(Math.floor(bytes / 2 ** 32)), u32(bytes >>> 0), mask])
+  const masked = (payload: Buffer, from = 0): Buffer => payload.map((byte, i) => byte ^ mask[(from + i) & 3]!) as Buffer
+  const connect = Buffer.from('100d00044d51545404020000000166', 'hex')
+  const ping = Buffer.from('c000', 'hex')
+
+  async function open(): Promise<{ socket: Socket; came: () => string }> {
+    const socket = await knock(node.wsUrl)
+    socket.write(upgrade('/mqtt'))
+    await once(socket, 'data')
+    let came = Buffer.alloc(0)
+    socket.on('data', (chunk: Buffer) => { came = Buffer.concat([came, chunk]) })
+    return { socket: socket.setNoDelay(), came: () => came.toString('hex') }
+  }
+
+  test('nothing of one is kept: what is a packet of it is answered, however much was announced and whether it ever ends', async () => {
+    const { socket, came } = await open()
+    socket.write(Buffer.concat([head(0x82, 2 ** 33), masked(connect)]))
+    await expect.poll(came).toBe('820420020000')
+    for (const [i, byte] of ping.entries()) {
+      socket.write(masked(Buffer.from([byte]), connect.length + i))
+      await new Promise((resolve) => { setImmediate(resolve) })
+    }
+    await expect.poll(came).toBe('8204200200008202d000')
+    socket.destroy()
+  })
+
+  test('fragments with pings between them, a packet over three of them, frames behind it: each in its order', async () => {
+    const { socket, came } = await open()
+    const parts = [connect.subarray(0, 3), connect.subarray(3, 4), connect.subarray(4)]
+    const frames = parts.flatMap((part, n) => [head(n === 0 ? 0x02 : n === 2 ? 0x80 : 0x00, part.length), masked(part), Buffer.from('898000000000', 'hex')])
+    for (const byte of Buffer.concat(frames)) socket.write(Buffer.from([byte]))
+    await expect.poll(came).toContain('820420020000')
+    socket.write(Buffer.concat([head(0x82, 0), head(0x02, 1), masked(ping.subarray(0, 1)), head(0x80, 1), masked(ping.subarray(1)), head(0x82, 4), masked(Buffer.concat([ping, ping]))]))
+    await expect.poll(came).toContain('d000d000d000')
+    socket.destroy()
+  })
+
+  test('who is no client is closed by the first bytes of a frame that does not end, text before its text', async () => {
+    const [errors, refusals] = ['aedes_cluster_client_errors_total', 'aedes_cluster_refusals_total{cause="connect-bytes"}']
+    const before = [await metric(errors), await metric(refusals)]
+    const large = Buffer.concat([Buffer.from('10ffff7f00044d5154540402', 'hex'), Buffer.alloc(20)]) // a CONNECT of 2 MB
+    for (const begin of [head(0x81, 900_000), Buffer.concat([head(0x82, 900_000), masked(Buffer.alloc(200))]), Buffer.concat([head(0x82, 900_000), masked(large)])]) {
+      const { socket } = await open()
+      socket.write(begin)
+      await untilClosed(socket)
+    }
+    expect([await metric(errors), await metric(refusals)]).toEqual([before[0]! + 2, before[1]! + 1]) // text is closed without a word
+  })
+
+  test('a reserved bit, a frame without mask, a continuation of nothing: closed', async () => {
+    for (const wrong of ['c28100000000c0', '8202c000', '808100000000c0']) {
+      const { socket } = await open()
+      socket.write(Buffer.from(wrong, 'hex'))
+      await untilClosed(socket)
+    }
+  })
 })
 
 test('of pings by WebSocket that come together the last one is answered', async () => {
