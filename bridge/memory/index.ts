@@ -12,7 +12,7 @@ export interface MemoryBridgeOptions extends MemoryOptions {
   /** Keeps the state over a restart; undefined: nothing does. */
   readonly file: string | undefined
   readonly fsync: Fsync
-  /** Hears of the end of a file that was cut off. */
+  /** Hears of the end of a file that was cut off, and of a file that could not be written anew. */
   readonly onWarning: (text: string) => void
 }
 
@@ -35,7 +35,7 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
   const waits = new Waits(name, Infinity, 'ERR_BRIDGE_DISK_SLOW')
   const clock = new Clock() // asked once: what is in the file says in it when it expires, and in this process nobody sets it
   clock.sample(performance.now(), performance.now(), Date.now())
-  const opened = file === undefined ? undefined : await FileLog.open(file, fsync, waits).catch((error: unknown) => { waits.close(); throw error })
+  const opened = file === undefined ? undefined : await FileLog.open(file, fsync, options.onWarning, waits).catch((error: unknown) => { waits.close(); throw error })
   if (opened !== undefined && opened.cut > 0) options.onWarning(`${opened.cut} bytes at the end of ${file} were cut off: they were being written when the process ended, and nobody was told that they are stored`)
   const store = new Store(opened?.state ?? new State(), opened?.log)
   return {

@@ -1,8 +1,10 @@
 // The file that keeps the state of a node without Redis: records in the order in which they happened, many to a frame, each frame with
-// its length and a checksum. What was being written when the process died is cut off when it starts again: nothing of it was
-// acknowledged, as long as `fsync` is `always`. When the file has grown to twice what it was, it is written anew beside itself, some
-// sessions at a time, while all that happens meanwhile goes into both; then it takes the place of the old one. That works since a
-// record about a session that is not there changes nothing, and one that holds a whole session makes good all that came before it.
+// its length and a checksum, which tells its place as well. What was being written when the process died is cut off when it starts
+// again: nothing of it was acknowledged. When the machine dies that holds as long as `fsync` is `always`. What is damaged and has a
+// whole frame behind it is no such end: then the file is refused. When it has grown to twice what it was, it is written anew beside
+// itself, some sessions at a time, while all that happens meanwhile goes into both; then it takes the place of the old one. That works
+// since a record about a session that is not there changes nothing, and one that holds a whole session makes good all that came before
+// it. Where that fails (no room, no descriptor) it is given up and tried again later: the old file is whole.
 // State: the file, and what is on its way into it. Bound: publishers wait until their records are written.
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -38,6 +40,8 @@ const retryMs = 1_000
 const probeMs = 1_000
 /** No room on the disk, for this user, or by the limits of the process. */
 const fullCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
+/** After a file could not be written anew. */
+const compactRetryMs = 60_000
 /** Of a file that is written anew: bytes of one frame, roughly. */
 const compactFrameBytes = 256 * 1024
 
@@ -69,17 +73,29 @@ function readRecord(record: Written): Record {
   }
 }
 
-function frameOf(records: readonly Record[]): Buffer {
-  const body = serialize(records.map(written))
+const bodyOf = (records: readonly Record[]): Buffer => serialize(records.map(written))
+/** What every body begins with. */
+const opening = serialize([]).subarray(0, 3)
+
+/** Of a frame at a place: bytes of a client that look like a frame are none where they stand. */
+const checksum = (body: Buffer, at: number): number => crc32(body, at >>> 0)
+
+function frameOf(body: Buffer, at: number): Buffer {
   const head = Buffer.allocUnsafe(frameHead)
   head.writeUInt32BE(body.length)
-  head.writeUInt32BE(crc32(body), 4)
+  head.writeUInt32BE(checksum(body, at), 4)
   return Buffer.concat([head, body])
 }
 
 interface Anew {
   readonly file: FileHandle
   size: number
+  /** Why it is given up. */
+  problem: unknown
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
 }
 
 /** Of what a file is written anew from, roughly. */
@@ -103,6 +119,7 @@ export class FileLog implements Log {
   readonly #fsync: Fsync
   readonly #state: State
   readonly #waits: Waits | undefined
+  readonly #onWarning: (text: string) => void
   readonly #lock: FileLock
   #file: FileHandle
   #size: number
@@ -117,11 +134,12 @@ export class FileLog implements Log {
   /** The file that takes its place, while it is being written. */
   #anew: Anew | undefined
   #compacting: Promise<void> | undefined
+  #compactFrom = 0
   #closed = false
   /** Why it cannot be written now. */
   problem: BridgeError | undefined
 
-  private constructor(path: string, fsync: Fsync, state: State, file: FileHandle, lock: FileLock, size: number, waits: Waits | undefined) {
+  private constructor(path: string, fsync: Fsync, state: State, file: FileHandle, lock: FileLock, size: number, onWarning: (text: string) => void, waits: Waits | undefined) {
     this.#path = path
     this.#fsync = fsync
     this.#state = state
@@ -129,6 +147,7 @@ export class FileLog implements Log {
     this.#lock = lock
     this.#size = this.#base = size
     this.#waits = waits
+    this.#onWarning = onWarning
     if (fsync === 'everysec') this.#timer = setInterval(() => void this.#syncNow(), fsyncMs).unref()
   }
 
@@ -136,7 +155,7 @@ export class FileLog implements Log {
    * Reads a file, or makes one.
    * @throws BridgeError ERR_BRIDGE_FILE when it cannot be used: not ours, damaged in the middle, or the operating system refuses
    */
-  static async open(path: string, fsync: Fsync, waits?: Waits): Promise<Opened> {
+  static async open(path: string, fsync: Fsync, onWarning: (text: string) => void, waits?: Waits): Promise<Opened> {
     const state = new State()
     let [file, lock]: [FileHandle | undefined, FileLock | undefined] = [undefined, undefined]
     try {
@@ -151,7 +170,7 @@ export class FileLog implements Log {
       })
       const [end, size] = [await readAll(path, file, state), (await file.stat()).size]
       if (end < size) await file.truncate(end)
-      return { log: new FileLog(path, fsync, state, file, lock, end, waits), state, cut: size - end }
+      return { log: new FileLog(path, fsync, state, file, lock, end, onWarning, waits), state, cut: size - end }
     } catch (error) {
       await file?.close()
       await lock?.release()
@@ -197,22 +216,33 @@ export class FileLog implements Log {
     }
     await this.#frame(records)
     if (!this.#closed && this.#compacting === undefined && this.#size > Math.max(compactBytesMin, 2 * this.#base)) {
-      this.#compacting = this.#compact().catch(endNode).finally(() => { this.#compacting = undefined })
+      if (performance.now() >= this.#compactFrom) this.#compacting = this.#compact().catch(endNode).finally(() => { this.#compacting = undefined })
     }
   }
 
   async #frame(records: readonly Record[]): Promise<void> {
     if (records.length === 0) return
-    const frame = frameOf(records)
+    const body = bodyOf(records)
+    const frame = frameOf(body, this.#size)
     await this.#put(this.#file, frame, this.#size)
     this.#size += frame.length
     this.#isSynced = this.#fsync === 'always'
-    if (this.#anew !== undefined) await this.#putAnew(this.#anew, frame)
+    const anew = this.#anew
+    if (anew !== undefined) await this.#putAnew(anew, body).catch((error: unknown) => this.#giveUp(anew, error))
   }
 
-  async #putAnew(anew: Anew, bytes: Buffer): Promise<void> {
-    await this.#put(anew.file, bytes, anew.size)
-    anew.size += bytes.length
+  /** On disk when it takes the place of the old one. */
+  async #putAnew(anew: Anew, body: Buffer): Promise<void> {
+    const frame = frameOf(body, anew.size)
+    await writeAll(anew.file, frame, anew.size)
+    anew.size += frame.length
+  }
+
+  /** The old file goes on, with the room that the new one had. */
+  async #giveUp(anew: Anew, error: unknown): Promise<void> {
+    anew.problem = error
+    this.#anew = undefined
+    await anew.file.truncate(0).catch(() => undefined)
   }
 
   /** Until it is written: a disk that is full is waited for. What fails otherwise leaves nobody knowing what is on disk. */
@@ -221,13 +251,17 @@ export class FileLog implements Log {
     try {
       for (;;) {
         try {
-          for (let done = 0; done < bytes.length;) done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
+          await writeAll(file, bytes, at)
           if (this.#fsync === 'always') await file.datasync()
           this.problem = undefined
           return
         } catch (error) {
           const { code, message } = error as NodeJS.ErrnoException
           if (code === undefined || !fullCodes.has(code) || this.#closed) throw error
+          if (this.#anew !== undefined) {
+            await this.#giveUp(this.#anew, error)
+            continue
+          }
           wait?.because(this.problem = new BridgeError('ERR_BRIDGE_DISK_FULL', message))
           await new Promise((resolve) => setTimeout(resolve, retryMs))
         }
@@ -246,31 +280,46 @@ export class FileLog implements Log {
     await this.#file.datasync().catch(endNode)
   }
 
-  /** Writes the file anew: each step in its place among the records, behind what happened before it and ahead of what came later. */
+  /** Writes the file anew, unless something is in the way of that: then it is tried again later. */
   async #compact(): Promise<void> {
     const path = `${this.#path}.anew`
-    const anew: Anew = { file: await open(path, 'w', 0o600), size: 0 }
-    const step = (run: () => Promise<void>): Promise<void> => {
-      this.#pending.push(run)
-      return this.settled()
+    let anew: Anew | undefined
+    try {
+      anew = { file: await open(path, 'w', 0o600), size: magic.length, problem: undefined }
+      await writeAll(anew.file, magic, 0)
+      await this.#compactTo(path, anew)
+    } catch (error) {
+      await anew?.file.close().catch(() => undefined)
+      await unlink(path).catch(() => undefined)
+      this.#compactFrom = performance.now() + compactRetryMs
+      if (!this.#closed) this.#onWarning(`${this.#path} could not be written anew, and grows; this is tried again: ${(error as Error).message}`)
     }
-    await step(() => {
-      this.#anew = anew
-      return this.#putAnew(anew, magic)
-    })
+  }
+
+  /** Each step in its place among the records, behind what happened before it and ahead of what came later. */
+  async #compactTo(path: string, anew: Anew): Promise<void> {
+    const step = async (run: () => Promise<void>): Promise<void> => {
+      this.#pending.push(async () => {
+        if (anew.problem === undefined) await run().catch((error: unknown) => this.#giveUp(anew, error))
+      })
+      await this.settled()
+      if (anew.problem !== undefined) throw anew.problem as Error
+      if (this.#closed && this.#anew === anew) throw new BridgeError('ERR_BRIDGE_CLOSED', path)
+    }
+    await step(async () => { this.#anew = anew })
     const slice = new Slice()
     let [records, bytes]: [Record[], number] = [[{ type: 'retained', topic: '', stamp: this.#state.stamp, body: undefined }], 0]
     for (const record of this.#whole()) {
       records.push(record)
       bytes += bytesOf(record)
       if (bytes <= compactFrameBytes && !slice.isOver) continue
-      const frame = frameOf(records) // as they are now
+      const body = bodyOf(records) // as they are now
       records = []
       bytes = 0
-      await step(() => this.#putAnew(anew, frame))
+      await step(() => this.#putAnew(anew, body))
       await slice.next()
     }
-    const last = frameOf(records)
+    const last = bodyOf(records)
     await step(() => this.#putAnew(anew, last))
     await step(() => this.#replace(path, anew))
   }
@@ -288,16 +337,17 @@ export class FileLog implements Log {
 
   async #replace(path: string, { file, size }: Anew): Promise<void> {
     await file.datasync()
-    await rename(path, this.#path)
-    await syncFolder(this.#path)
+    const folder = await open(dirname(path), 'r') // ahead of the renaming: behind it nothing may fail
+    await rename(path, this.#path).catch(async (error: unknown) => { await folder.close(); throw error })
     const old = this.#file
     this.#anew = undefined
     this.#file = file
     this.#size = this.#base = size
+    await sync(folder)
     await old.close()
   }
 
-  /** What it would be written anew as is given up: the next start finds the old one. */
+  /** A file that is being written anew is given up: the next start finds the old one. */
   async close(): Promise<void> {
     await this.settled()
     this.#closed = true
@@ -310,7 +360,10 @@ export class FileLog implements Log {
 }
 
 async function syncFolder(path: string): Promise<void> {
-  const folder = await open(dirname(path), 'r')
+  await sync(await open(dirname(path), 'r'))
+}
+
+async function sync(folder: FileHandle): Promise<void> {
   await folder.sync().catch(() => undefined) // some file systems have no such thing
   await folder.close()
 }
@@ -350,14 +403,20 @@ async function readFrame(file: FileHandle, at: number, size: number): Promise<Bu
     if (bytesRead === 0) return undefined
     done += bytesRead
   }
-  return crc32(body) === head.readUInt32BE(4) ? body : undefined
+  return checksum(body, at) === head.readUInt32BE(4) ? body : undefined
 }
 
-/** Whether the frame at a place is damaged and another one stands behind it: then it is no torn end, and nobody may cut it off. */
+/** Whether a whole frame stands behind one that is damaged, wherever that ends: then it is no torn end, and nobody may cut it off. */
 async function isWholeBehind(file: FileHandle, at: number, size: number): Promise<boolean> {
-  const head = Buffer.alloc(frameHead)
-  if (at + frameHead > size) return false
-  await file.read(head, 0, frameHead, at)
-  const next = at + frameHead + head.readUInt32BE()
-  return next > at + frameHead && next < size && await readFrame(file, next, size) !== undefined
+  const bytes = Buffer.allocUnsafe(readBytes)
+  for (let from = at + frameHead + 1; from + opening.length <= size;) {
+    const { bytesRead } = await file.read(bytes, 0, readBytes, from)
+    if (bytesRead < opening.length) return false
+    const read = bytes.subarray(0, bytesRead)
+    for (let found = read.indexOf(opening); found >= 0; found = read.indexOf(opening, found + 1)) {
+      if (await readFrame(file, from + found - frameHead, size) !== undefined) return true
+    }
+    from += bytesRead - opening.length + 1
+  }
+  return false
 }

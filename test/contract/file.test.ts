@@ -1,6 +1,6 @@
 // The file of a node without Redis: what was acknowledged is there after a restart, however the process ended and whatever was being
 // written; and while the file is written anew.
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -97,11 +97,14 @@ test('a file that is damaged in the middle, or is not ours, is refused, not cut'
   await fill(member)
   await member[Symbol.asyncDispose]()
   const bytes = readFileSync(file)
-  bytes[60]! ^= 0xff
   const damaged = fresh()
-  writeFileSync(damaged, bytes)
-  await expect(openFile(damaged)).rejects.toMatchObject({ code: 'ERR_BRIDGE_FILE' })
-  expect(readFileSync(damaged).equals(bytes)).toBe(true)
+  for (const place of [60, 22, 24, 25, 28]) { // what a frame holds, its length, its checksum
+    const wrong = Buffer.from(bytes)
+    wrong[place]! ^= 0xff
+    writeFileSync(damaged, wrong)
+    await expect(openFile(damaged), `at ${place}`).rejects.toMatchObject({ code: 'ERR_BRIDGE_FILE' })
+    expect(readFileSync(damaged).equals(wrong)).toBe(true)
+  }
   writeFileSync(damaged, 'something else, longer than that')
   await expect(openFile(damaged)).rejects.toThrow('is not a file of aedes-cluster')
   await expect(openFile(join(folder, 'none', 'state'))).rejects.toMatchObject({ code: 'ERR_BRIDGE_FILE' })
@@ -111,6 +114,23 @@ test('a file that another node uses is refused', async () => {
   const file = fresh()
   await using _member = await openFile(file)
   await expect(openFile(file)).rejects.toThrow('is used by another node')
+})
+
+test.each([
+  ['it cannot be made', (path: string) => mkdirSync(path)],
+  ['there is no room for it', (path: string) => symlinkSync('/dev/full', path)],
+])('a file that cannot be written anew goes on as it is: %s', async (_name, inTheWay) => {
+  const file = fresh()
+  const warnings: string[] = []
+  const member = await openFile(file, warnings)
+  inTheWay(`${file}.anew`)
+  const payload = Buffer.alloc(400_000, 'x')
+  for (let n = 0; n < 60; n++) await member.publish(messageOf('r', Buffer.concat([Buffer.from(`${n} `), payload]), { retain: true }))
+  await expect.poll(() => warnings).toEqual([expect.stringContaining('could not be written anew')])
+  await member.publish(messageOf('r', 'last', { retain: true }))
+  await member[Symbol.asyncDispose]()
+  await using again = await openFile(file)
+  expect((await again.cluster.retained(['r'], 1_000)).messages.map(({ payload }) => payload.toString())).toEqual(['last'])
 })
 
 test('the file is written anew while messages come: it is smaller then, and every copy of it on the way holds what was acknowledged', async () => {
