@@ -12,6 +12,8 @@ export interface MemoryBridgeOptions extends MemoryOptions {
   /** Keeps the state over a restart; undefined: nothing does. */
   readonly file: string | undefined
   readonly fsync: Fsync
+  /** CONNECTs that may wait for the disk; one beyond that is refused at once. */
+  readonly claimsWaitingMax: number
   /** Hears of the end of a file that was cut off, and of a file that could not be written anew. */
   readonly onWarning: (text: string) => void
 }
@@ -32,7 +34,7 @@ class LocalEmitter {
 /** @throws BridgeError ERR_BRIDGE_FILE when the file cannot be used */
 export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<Bridge> {
   const { file, fsync, name } = options
-  const waits = new Waits(name, Infinity, 'ERR_BRIDGE_DISK_SLOW')
+  const waits = new Waits(name, options.claimsWaitingMax, 'ERR_BRIDGE_DISK_SLOW')
   const clock = new Clock() // asked once: what is in the file says in it when it expires, and in this process nobody sets it
   clock.sample(performance.now(), performance.now(), Date.now())
   const opened = file === undefined ? undefined : await FileLog.open(file, fsync, options.onWarning, waits).catch((error: unknown) => { waits.close(); throw error })
@@ -40,7 +42,7 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
   const store = new Store(opened?.state ?? new State(), opened?.log)
   return {
     emitter: new LocalEmitter(),
-    join: (receiver) => Promise.resolve(new MemoryCluster(options, receiver, store, clock).start()),
+    join: (receiver) => Promise.resolve(new MemoryCluster(options, receiver, store, clock, waits).start()),
     probe: () => opened?.log.probe() ?? Promise.resolve(),
     get isStoring() { return opened?.log.problem === undefined },
     get waiting() { return waits.waiting },

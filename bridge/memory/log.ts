@@ -24,6 +24,7 @@ import { State, type Record, type StoredState } from './state.ts'
 export type Fsync = 'always' | 'everysec' | 'never'
 
 export interface Log {
+  readonly standstill: BridgeError | undefined
   append(record: Record): void
   settled(): Promise<void>
   close(): Promise<void>
@@ -38,6 +39,8 @@ const compactBytesMin = 16 * 1024 * 1024
 const fsyncMs = 1_000
 const retryMs = 1_000
 const probeMs = 1_000
+/** A write that takes so long holds CONNECTs back. */
+const slowMs = 2_000
 /** No room on the disk, for this user, or by the limits of the process. */
 const fullCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 /** After a file could not be written anew. */
@@ -138,6 +141,8 @@ export class FileLog implements Log {
   #closed = false
   /** Why it cannot be written now. */
   problem: BridgeError | undefined
+  /** Since when a write has been under way. */
+  #since: number | undefined
 
   private constructor(path: string, fsync: Fsync, state: State, file: FileHandle, lock: FileLock, size: number, onWarning: (text: string) => void, waits: Waits | undefined) {
     this.#path = path
@@ -202,6 +207,12 @@ export class FileLog implements Log {
     await Promise.race([this.settled(), late]).finally(() => clearTimeout(timer))
   }
 
+  /** Why it has not been written for a while; undefined: it has. */
+  get standstill(): BridgeError | undefined {
+    if (this.problem !== undefined || this.#since === undefined || performance.now() - this.#since < slowMs) return this.problem
+    return new BridgeError('ERR_BRIDGE_DISK_SLOW', 'there is no answer yet')
+  }
+
   async #write(): Promise<void> {
     const pending = this.#pending
     this.#pending = []
@@ -247,7 +258,7 @@ export class FileLog implements Log {
 
   /** Until it is written: a disk that is full is waited for. What fails otherwise leaves nobody knowing what is on disk. */
   async #put(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
-    const wait = this.#waits?.begin('write')
+    const wait = this.#waits?.begin('write', this.#since = performance.now())
     try {
       for (;;) {
         try {
@@ -271,6 +282,7 @@ export class FileLog implements Log {
       return await new Promise<never>(() => undefined) // nothing that waits for it may go on
     } finally {
       wait?.end()
+      this.#since = undefined
     }
   }
 

@@ -17,6 +17,7 @@ import type { Session } from '../session.ts'
 import { TopicTrie } from '../topic-trie.ts'
 import { TopicWalks } from '../topic-walks.ts'
 import { Slice } from '../turns.ts'
+import type { Waits } from '../waits.ts'
 import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './state.ts'
 import type { Store } from './store.ts'
@@ -37,22 +38,27 @@ export class MemoryCluster implements Cluster {
   readonly #walks = new TopicWalks()
   readonly #era = { isOver: false }
   #done: (() => void)[] = []
+  /** Turns whose publishes are not stored yet, and since when the oldest of them waits, or the one before it was stored. */
+  #unstored = 0
+  #since: number | undefined
+  readonly #unwatch: () => void
   #ready = new Set<SessionHolder>()
   #serving = false
   #closed = false
 
   /** @param clock wall clock against performance.now(), as it was when the process began: what is stored says in it when it expires */
-  constructor(options: MemoryOptions, receiver: Receiver, store: Store, clock: Clock) {
+  constructor(options: MemoryOptions, receiver: Receiver, store: Store, clock: Clock, waits: Waits) {
     this.nodeId = `${options.name}@${Date.now()}`
     this.#options = options
     this.#receiver = receiver
     this.#store = store
     this.#clock = clock
-    this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, {
+    this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, waits, {
       publishWill: (message) => this.#handOn(withRoom(message, (topic) => this.mayRetain(topic))),
       onMoved: (session) => receiver.moved(session),
       expireRetained: (topic) => this.#clear(topic),
     })
+    this.#unwatch = waits.watchPublishes(() => ({ publishers: receiver.publishers, since: this.#since }))
   }
 
   /** What was kept over a restart: its receiver may be called from now on. */
@@ -103,7 +109,10 @@ export class MemoryCluster implements Cluster {
   async #finish(): Promise<void> {
     const done = this.#done
     this.#done = []
+    this.#unstored++
+    this.#since ??= performance.now()
     await this.#store.settled()
+    this.#since = --this.#unstored > 0 ? performance.now() : undefined
     if (!this.#closed) for (const one of done) one()
   }
 
@@ -253,6 +262,7 @@ export class MemoryCluster implements Cluster {
 
   async close(): Promise<void> {
     this.#closed = true
+    this.#unwatch()
     this.sessions.close()
     await this.#store.settled()
   }

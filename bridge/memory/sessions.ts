@@ -12,6 +12,7 @@ import type { RoutingTable } from '../routing-table.ts'
 import { SessionOption } from '../session-options.ts'
 import type { InFlightEntry, Session, SessionRequest } from '../session.ts'
 import type { StoredSubscription } from '../subscriptions.ts'
+import type { Waits } from '../waits.ts'
 import { Due } from './due.ts'
 import type { StoredState } from './state.ts'
 import type { Store } from './store.ts'
@@ -25,6 +26,10 @@ export interface MemorySessionEvents {
   expireRetained(topic: string): void
 }
 
+/** How often a CONNECT that waits for the disk looks. */
+const lookMs = 100
+const never = new Promise<void>(() => undefined)
+
 const will = (sid: string): string => `w:${sid}`
 const end = (sid: string): string => `e:${sid}`
 const retained = (topic: string): string => `r:${topic}`
@@ -35,18 +40,20 @@ export class MemorySessions implements ClusterSessions {
   readonly #nodeId: string
   readonly #sessionsMax: number
   readonly #clock: Clock
+  readonly #waits: Waits
   readonly #events: MemorySessionEvents
   readonly #own = new Map<string, Session>()
   readonly #due = new Due((name) => this.#onDue(name))
   #claims = 0
   #lastEpoch = 0
 
-  constructor(store: Store, table: RoutingTable, nodeId: string, sessionsMax: number, clock: Clock, events: MemorySessionEvents) {
+  constructor(store: Store, table: RoutingTable, nodeId: string, sessionsMax: number, clock: Clock, waits: Waits, events: MemorySessionEvents) {
     this.#store = store
     this.#table = table
     this.#nodeId = nodeId
     this.#sessionsMax = sessionsMax
     this.#clock = clock
+    this.#waits = waits
     this.#events = events
   }
 
@@ -69,7 +76,27 @@ export class MemorySessions implements ClusterSessions {
     return this.#own.get(sid)
   }
 
-  async claim(request: SessionRequest, abandoned: () => boolean = () => false): Promise<Session> {
+  async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp: Promise<void> = never): Promise<Session> {
+    if (this.#store.standstill !== undefined) await this.#untilStored(abandoned, givenUp)
+    return await this.#claim(request, abandoned)
+  }
+
+  /** While the disk stands nothing is claimed: who tries again and again would have something written each time. */
+  async #untilStored(abandoned: () => boolean, givenUp: Promise<void>): Promise<void> {
+    const why = this.#store.standstill!
+    if (!this.#waits.mayConnect) throw why
+    const wait = this.#waits.begin('connect')
+    wait.because(why)
+    try {
+      while (this.#store.standstill !== undefined && !abandoned()) {
+        await Promise.race([givenUp, new Promise((resolve) => setTimeout(resolve, lookMs).unref())])
+      }
+    } finally {
+      wait.end()
+    }
+  }
+
+  async #claim(request: SessionRequest, abandoned: () => boolean): Promise<Session> {
     const { clientId, expirySeconds } = request
     if (abandoned()) throw new BridgeError('ERR_BRIDGE_CLOSED', `${clientId} left before its session was claimed`)
     const { state } = this.#store

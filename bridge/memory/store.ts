@@ -1,7 +1,7 @@
 // The state of a node without Redis and the file that keeps it, when there is one: what changes the one is written to the other.
+import type { BridgeError } from '../errors.ts'
 import type { Log } from './log.ts'
-import type { State} from './state.ts';
-import { type Record } from './state.ts'
+import type { Record, State } from './state.ts'
 
 export class Store {
   readonly state: State
@@ -20,6 +20,11 @@ export class Store {
   /** Resolves when all that was changed so far is on disk, as far as the operator wants it; undefined: it is not to be waited for. */
   settled(): Promise<void> | undefined {
     return this.#log?.settled()
+  }
+
+  /** Why what is changed is not on disk: it has been waiting for a while. */
+  get standstill(): BridgeError | undefined {
+    return this.#log?.standstill
   }
 
   async close(): Promise<void> {

@@ -13,7 +13,7 @@ import type { SessionHolder, SessionReply, SessionWrites } from '../../bridge/se
 import type { Session, SessionRequest } from '../../bridge/session.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
-const sizes = { queueMessagesMax: 60, queueBytesMax: 1_000_000, sessionsMax: 320, retainedBytesMax: 100_000_000 }
+const sizes = { queueMessagesMax: 60, queueBytesMax: 1_000_000, sessionsMax: 320, retainedBytesMax: 100_000_000, claimsWaitingMax: 1_000 }
 
 /** One node in a cluster of its own, and what it was told. */
 export class Member implements Receiver, AsyncDisposable {

@@ -18,7 +18,7 @@ const fresh = (): string => join(folder, `state${++count}`)
 async function openFile(file: string, warnings: string[] = []): Promise<Member> {
   const member = new Member()
   const bridge = await createMemoryBridge({
-    name: 'm', queueMessagesMax: 100_000, queueBytesMax: 1e9, sessionsMax: 1_000, retainedBytesMax: 1e9, file, fsync: 'always', onWarning: (text) => warnings.push(text),
+    name: 'm', queueMessagesMax: 100_000, queueBytesMax: 1e9, sessionsMax: 1_000, retainedBytesMax: 1e9, claimsWaitingMax: 1_000, file, fsync: 'always', onWarning: (text) => warnings.push(text),
   })
   member.cluster = await bridge.join(member)
   member.onEnd(async () => {
