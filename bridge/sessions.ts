@@ -19,20 +19,15 @@ import type { InFlightEntry, Session, SessionRequest } from './session.ts'
 import type { SessionEvents } from './session-events.ts'
 import { decodeInFlight, decodeIncoming, decodeSubscriptions, numberOf, pairs } from './stored.ts'
 import { encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
+import { Sweep } from './sweep.ts'
 import { together } from './together.ts'
 
 const sweepMs = 1_000
 const willHoldMs = 10_000
-/** When a due entry of a later version is looked at again. */
-const putOffMs = 60_000
 /** What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not later. */
 const forgetLeases = 2
 /** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays, changed: as session-claim.lua says. */
 type ClaimReply = [Buffer, Buffer, number, Buffer, Buffer, Buffer[], Buffer[], Buffer[], Buffer, Buffer, Buffer[], Buffer]
-
-/** Entries of {s<n>}:due looked at at once, and how often in a sweep of a partition. */
-const sweepMax = 100
-const passesMax = 20
 
 /** Most sessions that come have nothing: what they share must not be written to. */
 const noSubscriptions = new Map<string, StoredSubscription>()
@@ -58,6 +53,7 @@ export class Sessions implements ClusterSessions {
   readonly subscriptions: Subscriptions
   readonly #handovers: Handovers
   #sweeping: NodeJS.Timeout | undefined
+  readonly #sweep: Sweep
   #claims = 0
   /** When the last CONNECT came, µs of cluster time: of two at this node the later one has the later time, whatever becomes of the estimate. */
   #cameLast = 0
@@ -71,6 +67,10 @@ export class Sessions implements ClusterSessions {
     this.#clock = clock
     this.#events = events
     this.subscriptions = new Subscriptions(redis, keys, events)
+    this.#sweep = new Sweep(redis, keys, clock, {
+      will: (partition, will) => this.#will(partition, will), expire: (sid, vanished) => this.#expire(sid, vanished),
+      expireRetained: (topic) => events.expireRetained(topic), onVanished: (sids) => events.onVanished(sids),
+    })
     this.#handovers = new Handovers((changes) => events.append(changes))
   }
 
@@ -310,50 +310,7 @@ export class Sessions implements ClusterSessions {
   }
 
   /** Publishes the wills, ends the sessions and forgets the publishers that are due. Anybody may; one node of the cluster does, every second. */
-  async sweep(): Promise<void> {
-    for (let p = 0; p < partitions; p++) for (let pass = 0; pass < passesMax && await this.#sweepPartition(p); pass++);
-  }
-
-  /** Those of a pass together: ten thousand that are due are not ten thousand round trips. True when there may be more. */
-  async #sweepPartition(partition: number): Promise<boolean> {
-    const due = (await runScript(this.#redis, 'due-list', [this.#keys.partition(partition, 'due')], [sweepMax]) as Buffer[]).map(String)
-    let more = due.length === sweepMax
-    const vanished = new Set<string>()
-    const strange: string[] = []
-    const later: string[] = []
-    await together(due, async (member) => {
-      const name = member.slice(2)
-      if (member.startsWith('w:') && isSid(name.split(':')[0]!, partition)) await this.#will(partition, member)
-      else if (member.startsWith('e:') && isSid(name, partition)) more = await this.#expire(name, vanished) || more
-      else if (member.startsWith('r:') && shardOf(name, partitions) === partition) await this.#events.expireRetained(name)
-      else if (/^[a-z]:/.test(member) && !'werf'.includes(member[0]!)) later.push(member)
-      else if (!member.startsWith('f:')) strange.push(member)
-    })
-    if (vanished.size > 0) await this.#events.onVanished(vanished)
-    await this.#forgetPublishers(partition, due.filter((member) => member.startsWith('f:')))
-    await this.#setAside(partition, strange, later)
-    return more
-  }
-
-  /** Due, and nothing that we could do: it would stand first for ever. What a later version knows of stays, and is looked at again. */
-  async #setAside(partition: number, strange: readonly string[], later: readonly string[]): Promise<void> {
-    const key = this.#keys.partition(partition, 'due')
-    for (const member of later) {
-      diagnostics.later.publish({ where: 'due', id: member })
-      await retrying(this.#redis, () => this.#redis.zadd(key, 'XX', this.#clock.toCluster(performance.now() + putOffMs), member))
-    }
-    if (strange.length === 0) return
-    nameDamage(key, `it had ${strange.length} entries that are not ours`)
-    await retrying(this.#redis, () => this.#redis.zrem(key, ...strange))
-  }
-
-  /** Nobody publishes under these identities any more, and what was published has arrived (or its node is fenced). */
-  async #forgetPublishers(partition: number, members: readonly string[]): Promise<void> {
-    if (members.length === 0) return
-    const sids = members.flatMap((member) => [member.slice(2), `retained:${member.slice(2)}`])
-    await Promise.all(Array.from({ length: partitions }, (_, p) => retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'published'), ...sids))))
-    await retrying(this.#redis, () => this.#redis.zrem(this.#keys.partition(partition, 'due'), ...members))
-  }
+  sweep(): Promise<void> { return this.#sweep.all() }
 
   /** @param taken what is published from then on comes behind it */
   async #will(partition: number, member: string, taken?: () => void): Promise<void> {

@@ -147,9 +147,9 @@ test('many sessions at once: they end, send their wills, are written down again 
   await admin.hset(keys.partition(3, 'owners'), Object.fromEntries(all.map(({ sid }) => [sid, `b@1 ${sid}`])))
   expect(await callsOf('session-release', () => a.plane.sessions.estate('b@1'))).toEqual({ all: 250, atOnce: 200 })
   await admin.zadd(keys.partition(3, 'due'), ...all.flatMap(({ sid }) => [1, `e:${sid}`]))
-  expect(await callsOf('will-take', () => callsOf('session-expire', () => a.plane.sessions.sweep()).then((ended) => expect(ended).toEqual({ all: 250, atOnce: 100 })))).toEqual({ all: 250, atOnce: 100 })
+  const sweep = () => expect.poll(async () => { await a.plane.sessions.sweep(); return admin.hlen(keys.partition(3, 'wills')) }).toBe(0)
+  expect(await callsOf('will-take', () => callsOf('session-expire', sweep).then((ended) => expect(ended).toEqual({ all: 250, atOnce: 100 })))).toEqual({ all: 250, atOnce: 100 })
   expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(250)
-  expect(await admin.hlen(keys.partition(3, 'wills'))).toBe(0)
 })
 
 test('large messages go into queues some at a time, small ones together', async () => {
@@ -181,4 +181,54 @@ test('when Redis is full a client that has a session comes and takes it, and a n
   await admin.config('SET', 'maxmemory', '0')
   expect((await fresh).present).toBe(false)
   await refused
+})
+
+test('when Redis is full what frees memory goes on behind wills that wait for room, and each of them is sent when there is', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  a.plane.sessions.close() // it sweeps when the test says so
+  const subscriber = await claim(a, 'subscriber')
+  await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
+  const all = await Promise.all(neighbours(150).map((clientId) => claim(a, clientId, { will: clientId })))
+  for (const { sid } of all) a.plane.sessions.taken(sid, 'b@1 Infinity')
+  await admin.hset(keys.partition(3, 'owners'), Object.fromEntries(all.map(({ sid, owner }) => [sid, `b@1 ${owner.split(' ')[1]!}`])))
+  await a.plane.sessions.estate('b@1')
+  const gone = await Promise.all(neighbours(170).slice(150).map((clientId) => claim(a, clientId)))
+  for (const session of gone) await a.plane.sessions.release(session)
+  const dueKey = keys.partition(3, 'due')
+  const atOnce = "#!lua flags=allow-oom\nfor i = 1, #ARGV do redis.call('ZADD', KEYS[1], 1, ARGV[i]) end"
+  const putWillsFirst = async (): Promise<unknown> => admin.eval(atOnce, 1, dueKey, ...(await admin.zrange(dueKey, 0, -1)).filter((member) => member.startsWith('w:')))
+  await admin.zadd(dueKey, ...gone.flatMap(({ sid }) => [Date.now(), `e:${sid}`]))
+  await putWillsFirst()
+  await admin.config('SET', 'maxmemory', '1')
+  const owners = (): Promise<number> => admin.hlen(keys.partition(3, 'owners'))
+  const before = await owners()
+  let swept = false
+  const sweeps = (): Promise<void> => a.plane.sessions.sweep().then(() => { swept = true })
+  const first = sweeps()
+  await expect.poll(async () => before - await owners(), { timeout: 3_000 }).toBe(20)
+  await first
+  await putWillsFirst() // nobody holds them any more
+  await sweeps()
+  expect([swept, await admin.llen(keys.session(subscriber.sid, 'queue'))]).toEqual([true, 0])
+  await admin.config('SET', 'maxmemory', '0')
+  await expect.poll(async () => { await sweeps(); return admin.hlen(keys.partition(3, 'wills')) }).toBe(0)
+  expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(150)
+})
+
+test('partitions that fail keep no other one from being swept', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  a.plane.sessions.close() // it sweeps when the test says so
+  const session = await claim(a, neighbours(1)[0]!)
+  await a.plane.sessions.release(session)
+  const dueKey = keys.partition(3, 'due')
+  await admin.zadd(dueKey, ...Array.from({ length: 100 }, (_, i) => [1, `f:3p${i}`]).flat(), 2, `e:${session.sid}`)
+  await admin.call('ACL', 'SETUSER', 'default', 'resetkeys', '~test:{s3}:*', '~test:{bus}:*', '~test:{inbox:*') // the other partitions refuse
+  await expect(a.plane.sessions.sweep()).rejects.toThrow('NOPERM')
+  expect([await admin.exists(keys.session(session.sid, 'session')), await admin.zcard(dueKey)]).toEqual([0, 100]) // to forget a publisher all are asked
+  await admin.call('ACL', 'SETUSER', 'default', 'allkeys')
+  await expect.poll(() => admin.zcard(dueKey)).toBe(0)
 })
