@@ -220,8 +220,16 @@ export class Dispatch implements EngineHost, Receiver {
   replay(connection: Connection, filter: string): void {
     const asked = connection.asked?.get(filter)
     connection.asked?.delete(filter)
+    const replays = this.#replaysOf(connection)
+    if (!replays.begins(filter)) { // each SUBSCRIBE of it is ten bytes
+      asked?.ahead?.drop()
+      if (asked?.owed !== undefined) connection.stored?.paid(asked.owed)
+      return
+    }
     const replayed = asked === undefined ? this.#askAgain(connection, filter) : this.#replay(connection, filter, asked)
-    replayed.catch((error: unknown) => this.#events.onError(error as Error))
+    void replayed.catch((error: unknown) => this.#events.onError(error as Error)).then(() => {
+      if (replays.over(filter) && !connection.isClosed) this.replay(connection, filter)
+    })
   }
 
   /** It was subscribed with the same options before: Aedes has registered nothing, and SUBACK is on its way. */

@@ -6,7 +6,7 @@ import { turnedAwayCauses } from './listeners/door.ts'
 import { heldCauses, refusalCauses } from './refusals.ts'
 
 const dropCauses = ['slow-subscriber', 'slow-node', 'full-queue', 'too-large', 'expired', 'failed', 'refused', 'client-bytes', 'events']
-const garbagePlaces = ['channel', 'due', 'inbox', 'incoming', 'inflight', 'journal', 'queue', 'retained', 'subscriptions', 'will']
+const garbagePlaces = ['channel', 'due', 'inbox', 'incoming', 'inflight', 'journal', 'queue', 'retained', 'session', 'subscriptions', 'will']
 
 export class Metrics {
   readonly registry = new Registry()
@@ -51,7 +51,7 @@ export class Metrics {
       this.garbage.inc({ where }, 0)
       if (where !== 'channel') this.later.inc({ where }, 0)
     }
-    this.failed.inc({ where: 'inbox' }, 0)
+    for (const where of ['inbox', 'delivery']) this.failed.inc({ where }, 0)
     for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
     for (const [code, { kind }] of Object.entries(bridgeErrors)) if (isRedis(kind) || kind === 'damaged' || kind === 'disk') this.redisErrors.inc({ code }, 0)
     for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event

@@ -21,6 +21,8 @@ import { observe, problemOf, waitingText } from './observe.ts'
 import { isTold } from './system-topics.ts'
 
 const rejoinMs = 500
+/** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
+const leaveMs = 1_000
 /** How often a node that is about to serve tries whether Redis stores. */
 const probeAgainMs = 20
 /** How long /readyz tells of damaged data. */
@@ -291,7 +293,8 @@ export class Node {
   }
 
   /**
-   * Stops gracefully: not ready → listeners closed → clients told to go, rate-limited → closed, within `shutdownMs`.
+   * Stops gracefully: not ready → listeners closed → clients told to go, rate-limited → closed, within `shutdownMs` → left,
+   * within a second more.
    * Ends a start that is under way. Safe to call twice.
    */
   async stop(): Promise<void> {
@@ -305,7 +308,9 @@ export class Node {
     const boot = this.#boot
     if (boot !== undefined) {
       await Promise.race([deadline, boot.engine.disconnectAll().then(() => boot.engine.close()).then(() => boot.dispatch.settled())])
-      await Promise.race([deadline, boot.plane.close()])
+      // Whoever is late: the others would wait for the end of our lease, and so would wills.
+      const late = Promise.all([deadline, new Promise<void>((resolve) => setTimeout(resolve, leaveMs).unref())])
+      await Promise.race([late, boot.plane.close()])
     }
     await Promise.race([deadline, this.#bridge?.close()])
     await this.#admin?.close()

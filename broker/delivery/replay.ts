@@ -8,6 +8,8 @@ import { limits } from '../limits.ts'
 
 /** Replays of one client under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
 const replaysMax = 20
+/** Of one filter; who asks for more of it meanwhile gets one more behind them. */
+const replaysOfFilterMax = 10
 const topicsMax = 200
 const pageBytes = 512 * 1024
 /** Most filters without a wildcard have a small value, or none. */
@@ -94,6 +96,9 @@ export class Replays {
   /** By itself: what is read ahead may wait for replays that wait for room. */
   readonly #heldAhead = new Allowance(aheadHeldMax)
   readonly #lanes: Promise<void>[] = []
+  /** Filter → how many replays of it wait or are under way. */
+  readonly #ofFilter = new Map<string, number>()
+  readonly #again = new Set<string>()
   #count = 0
 
   /** @param bytesMax of what is read and not handed over */
@@ -105,6 +110,21 @@ export class Replays {
   /** A message that was retained under `stamp` goes to the client live. */
   delivered(topic: string, stamp: number): void {
     for (const page of this.#pages) page.delivered(topic, stamp)
+  }
+
+  /** False: too many replays of this filter wait or are under way; `over` says when it is to be begun. */
+  begins(filter: string): boolean {
+    const count = this.#ofFilter.get(filter) ?? 0
+    if (count < replaysOfFilterMax) this.#ofFilter.set(filter, count + 1)
+    else this.#again.add(filter)
+    return count < replaysOfFilterMax
+  }
+
+  /** One that began is over. True: another was asked for meanwhile. */
+  over(filter: string): boolean {
+    const count = this.#ofFilter.get(filter)! - 1
+    if (count > 0) this.#ofFilter.set(filter, count); else this.#ofFilter.delete(filter)
+    return this.#again.delete(filter)
   }
 
   /** Sends it in its turn; resolves when it is over. */

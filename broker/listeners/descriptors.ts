@@ -1,5 +1,6 @@
 // File descriptors: every connection has one, and so have Redis, the admin endpoint and the log. Some are kept back from the
-// clients, so that a node that is full can still be asked and still stores. State: how many connections are open.
+// clients, so that a node that is full can still be asked and still stores. State: how many connections are open,
+// and whether none was left lately.
 import { readdirSync, readFileSync } from 'node:fs'
 
 /** Kept back for Redis, for the admin endpoint and for what is accepted only to be refused; fewer when there are few. */
@@ -10,9 +11,13 @@ export class Descriptors {
   #limit: number | undefined
   #open = 0
   #max = Infinity
+  /** As long as none was missing lately: others of this process, or of the system, may have taken them for a moment. */
+  #low: { readonly max: number; readonly until: number } | undefined
+  readonly #lowMs: number
 
   /** Looks what there is once what a node needs besides its clients is open. */
-  constructor() {
+  constructor(lowMs = 10_000) {
+    this.#lowMs = lowMs
     const limit = /^Max open files\s+(\d+)/m.exec(textOf('/proc/self/limits'))?.[1]
     if (limit === undefined) return
     this.#limit = Number(limit)
@@ -20,9 +25,10 @@ export class Descriptors {
     this.#max = Math.max(1, free - Math.min(reserveMax, Math.floor(free / 2)))
   }
 
-  /** The system says that none is left, earlier than we thought: from now on fewer connections fit. */
+  /** The system says that none is left, earlier than we thought: for a while fewer connections fit. */
   exhausted(): void {
-    this.#max = Math.max(1, Math.min(this.#max, this.#open - Math.min(reserveMax, Math.floor(this.#open / 2))))
+    const max = Math.max(1, Math.min(this.max, this.#open - Math.min(reserveMax, Math.floor(this.#open / 2))))
+    this.#low = { max, until: performance.now() + this.#lowMs }
   }
 
   get limit(): number | undefined {
@@ -31,7 +37,8 @@ export class Descriptors {
 
   /** Connections that fit; Infinity when the system does not tell. */
   get max(): number {
-    return this.#max
+    if (this.#low !== undefined && performance.now() >= this.#low.until) this.#low = undefined
+    return this.#low?.max ?? this.#max
   }
 
   get open(): number {
@@ -40,7 +47,7 @@ export class Descriptors {
 
   /** Counts a connection that was accepted. false: it must be closed, and is not counted. */
   take(): boolean {
-    if (this.#open >= this.#max) return false
+    if (this.#open >= this.max) return false
     this.#open++
     return true
   }

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
+import { Descriptors } from '../../broker/listeners/index.ts'
 import { makeCertificates, type Certificates } from '../support/certificates.ts'
 import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
@@ -130,7 +131,7 @@ test('connections that hang up right behind CONNECT are not counted as clients',
 })
 
 test('counters begin at 0, each label of them', () => {
-  for (const series of ['publishes_received_total{qos="2"}', 'messages_dropped_total{cause="slow-subscriber",qos="0"}', 'garbage_total{where="inbox"}', 'connections_turned_away_total{cause="descriptors"}', 'log_lines_dropped_total']) {
+  for (const series of ['publishes_received_total{qos="2"}', 'messages_dropped_total{cause="slow-subscriber",qos="0"}', 'messages_dropped_total{cause="client-bytes",qos="0"}', 'garbage_total{where="inbox"}', 'garbage_total{where="session"}', 'failed_messages_total{where="delivery"}', 'connections_turned_away_total{cause="descriptors"}', 'log_lines_dropped_total']) {
     expect(atStart.split('\n')).toContain(`aedes_cluster_${series} 0`)
   }
 })
@@ -221,6 +222,16 @@ test('of pings by WebSocket that come together the last one is answered', async 
   await expect.poll(() => pongs.subarray(-4).toString('hex')).toBe('8a02' + u16(4_999).toString('hex'))
   expect(pongs.length / 4).toBeLessThan(500)
   socket.destroy()
+})
+
+test('an accept that failed while few were connected makes room scarce for a while, not for ever', async () => {
+  const places = new Descriptors(100)
+  const before = places.max
+  expect([places.take(), places.take()]).toEqual([true, true])
+  places.exhausted()
+  expect([places.max, places.take()]).toEqual([1, false])
+  await expect.poll(() => places.max).toBe(before)
+  expect(places.take()).toBe(true)
 })
 
 test('no descriptor is left for clients: they are refused and counted, /readyz and Redis are reached, and the log says it', async () => {

@@ -2,6 +2,7 @@
 // program accepted itself.
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
+import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createNode, type LocalMessage, type Node } from '../../broker/index.ts'
 import { TestClient } from '../support/client.ts'
@@ -85,4 +86,14 @@ test('a node that is stopped publishes nothing more', async () => {
   const other = await createNode({ id: 'short', listen: ['mqtt://127.0.0.1:0'], admin: 'off', logLevel: 'silent' })
   await other.stop()
   await expect(other.publish('t', 'x', { qos: 1 })).rejects.toThrow('the node does not serve now')
+})
+
+test('a stop whose time went by while the clients were told has left the cluster all the same', async () => {
+  const short = await createNode({ id: 'hurried', redis: cluster.redis.url, prefix: 'test', listen: ['mqtt://127.0.0.1:0'], admin: 'off', logLevel: 'silent', leaseMs: 3_000, shutdownMs: 1 })
+  const client = await TestClient.connect(short.endpoints[0]!, 'told')
+  await short.stop()
+  const connection = new Redis(cluster.redis.url)
+  expect((await connection.hkeys('test:{bus}:nodes')).filter((nodeId) => nodeId.startsWith('hurried'))).toEqual([])
+  connection.disconnect()
+  await client[Symbol.asyncDispose]()
 })

@@ -117,3 +117,20 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
   dispatch.deliver(messageOf('t'))
   expect([got, dropped]).toEqual([2, ['failed 1']])
 })
+
+test('who subscribes to one filter again and again has ten replays of it at once, and one more behind them', async () => {
+  let asked = 0
+  let answer: () => void = nothing
+  const answered = new Promise<void>((resolve) => { answer = resolve })
+  const dispatch = dispatchOn({
+    subscribed: () => Promise.resolve(), unsubscribed: nothing, hasRetained: () => Promise.resolve(false),
+    stamps: () => (asked++, answered.then(() => ({ of: new Float64Array(1), era: { isOver: false } }))),
+  })
+  const connection = { lasting: false, connackWritten: false } as unknown as Connection
+  await dispatch.subscribed(connection, 't', options(1), false)
+  for (let n = 0; n < 10_000; n++) dispatch.replay(connection, 't')
+  dispatch.replay(connection, 'other')
+  expect(asked).toBe(11)
+  answer()
+  await expect.poll(() => asked).toBe(12)
+})
