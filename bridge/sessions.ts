@@ -24,6 +24,8 @@ import { together } from './together.ts'
 
 const sweepMs = 1_000
 const willHoldMs = 10_000
+/** When Redis has answered no claim for so long, those that it owes an answer count as waiting. */
+const silentMs = 250
 /** What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not later. */
 const forgetLeases = 2
 /** sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays, changed: as session-claim.lua says. */
@@ -55,6 +57,9 @@ export class Sessions implements ClusterSessions {
   #sweeping: NodeJS.Timeout | undefined
   readonly #sweep: Sweep
   #claims = 0
+  /** Claims that Redis owes an answer, and since when it has given none. */
+  #unanswered = 0
+  #silentSince = 0
   /** When the last CONNECT came, µs of cluster time: of two at this node the later one has the later time, whatever becomes of the estimate. */
   #cameLast = 0
 
@@ -107,7 +112,7 @@ export class Sessions implements ClusterSessions {
    *   when it has connected anew meanwhile; why Redis cannot, when as many as may wait for it
    */
   async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp?: Promise<void>): Promise<Session> {
-    this.#checkWaits() // what was sent, and refused or not answered, may have been done, and waits whatever the bound
+    this.#checkWaits(undefined, this.#silent) // what was sent, and refused or not answered, may have been done, and waits whatever the bound
     const partition = shardOf(request.clientId, partitions)
     const claim = ++this.#claims // sent again it is known by this
     const proposed = new Set<string>() // a session that an attempt began whose reply was lost is not an earlier one
@@ -127,11 +132,11 @@ export class Sessions implements ClusterSessions {
         proposed.add(fresh)
         const sent = this.#redis.status === 'ready' // otherwise it is refused here
         try {
-          const reply = await runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
+          const reply = await this.#answered(() => runScript(this.#redis, 'session-claim', [...this.#keysOf(known === '' ? fresh : known), this.#keys.session(fresh, 'session'), this.#keys.partition(partition, 'appended')], [
             request.clientId, known, fresh, this.#nodeId(), request.cleanStart ? '1' : '0', request.expirySeconds,
             request.will === undefined ? '' : packMessage(request.will.message, this.#clock), request.will?.delaySeconds ?? 0, this.#forgetMs, claim, this.#sessionsMax,
             asked, abandoned() ? '1' : '0', handover.isPatient ? '1' : '0', came,
-          ], whenFull) as ClaimReply
+          ], whenFull)) as ClaimReply
           if (proposed.has(known)) reply[2] = 0
           return await this.#claimed(request, claim, known, reply, before, handover.wills)
         } catch (reason) {
@@ -164,8 +169,23 @@ export class Sessions implements ClusterSessions {
   }
 
   /** @throws BridgeError when no more claims may wait for Redis */
-  #checkWaits(error = new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'as many CONNECTs wait for Redis as may')): void {
-    if (this.#redis.waits?.mayConnect === false) throw error
+  #checkWaits(error = new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'as many CONNECTs wait for Redis as may'), silent = 0): void {
+    if (this.#redis.waits?.mayConnectBeside(silent) === false) throw error
+  }
+
+  async #answered<T>(claim: () => Promise<T>): Promise<T> {
+    if (this.#unanswered++ === 0) this.#silentSince = performance.now()
+    try {
+      return await claim()
+    } finally {
+      this.#unanswered--
+      this.#silentSince = performance.now()
+    }
+  }
+
+  /** Claims that wait for a Redis that says nothing: of a crowd that it answers as fast as it can there are none. */
+  get #silent(): number {
+    return performance.now() - this.#silentSince > silentMs ? this.#unanswered : 0
   }
 
   async #claimed(request: SessionRequest, claim: number, known: string, reply: ClaimReply, uncertain: ReadonlySet<string>, wills: readonly string[]): Promise<Session> {

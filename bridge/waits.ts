@@ -1,5 +1,5 @@
-// Who waits for Redis, since when and why. Everything that waits stands here: a retry (redis.ts) with what it was refused with, a
-// CONNECT from its first attempt on, the publishers by the data plane. Whoever waits longer than two seconds is named on a channel,
+// Who waits for Redis, since when and why. Everything that waits stands here: a retry (redis.ts) with what it was refused with and
+// since its first attempt, also of a CONNECT; the publishers by the data plane. Whoever waits longer than two seconds is named on a channel,
 // once per cause, and named again when it is over (P13). State: this process; a look every 250 ms, O(waits).
 import { diagnostics } from './diagnostics.ts'
 import { bridgeErrors, BridgeError, isBrokenOff, isRedis, type BridgeErrorCode } from './errors.ts'
@@ -93,7 +93,12 @@ export class Waits {
 
   /** Whether one more CONNECT may wait. */
   get mayConnect(): boolean {
-    return this.#connects < this.#connectsMax
+    return this.mayConnectBeside(0)
+  }
+
+  /** The same beside so many that were refused nothing and wait for an answer all the same. */
+  mayConnectBeside(unanswered: number): boolean {
+    return this.#connects + unanswered < this.#connectsMax
   }
 
   begin(who: Waiter, since = performance.now()): Wait {

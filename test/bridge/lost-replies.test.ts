@@ -1,8 +1,9 @@
 // Transitions of sessions whose replies are lost, and nodes that are declared dead in the middle of them: a script ran, and who
 // called it does not know. On a real Redis behind a link that loses the one reply that the test names.
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { partitionOf, partitions, shardOf } from '../../bridge/keys.ts'
 import type { Session } from '../../bridge/index.ts'
+import { Waits } from '../../bridge/waits.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 import { keys, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
@@ -152,4 +153,25 @@ test('a CONNECT that waited for Redis and was given up takes the session from no
   link.thaw()
   expect(await claiming).toBe('ERR_BRIDGE_CLOSED')
   expect(await b.plane.sessions.isOwned(elsewhere)).toBe(true)
+})
+
+test('a Redis that stands still owes so many claims an answer, and one more is refused; a crowd that it answers is none of them', async () => {
+  await using redis = await startRedis()
+  await using link = await startLink(redis)
+  const waits = new Waits('a', 3)
+  onTestFinished(() => { waits.close() })
+  await using a = await startPlane(redis, 'a', { url: link.url, waits })
+  await Promise.all(Array.from({ length: 100 }, (_, i) => claim(a, `crowd ${i}`)))
+  link.freeze()
+  const claiming: Promise<Session>[] = []
+  let refused: unknown
+  await expect.poll(() => {
+    const next = claim(a, `c${claiming.length}`)
+    next.catch((error: unknown) => { refused ??= error })
+    claiming.push(next)
+    return refused
+  }, { timeout: 1_500, interval: 20 }).toMatchObject({ code: 'ERR_BRIDGE_REDIS_UNREACHABLE', message: expect.stringContaining('as many CONNECTs wait') as string })
+  link.thaw()
+  const served = (await Promise.allSettled(claiming)).map(({ status }) => status)
+  expect([served.slice(0, 3), served.includes('rejected')]).toEqual([['fulfilled', 'fulfilled', 'fulfilled'], true])
 })

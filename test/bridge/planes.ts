@@ -9,6 +9,7 @@ import { diagnostics, type ChannelName } from '../../bridge/diagnostics.ts'
 import { Keys } from '../../bridge/keys.ts'
 import type { Session } from '../../bridge/session.ts'
 import type { Message } from '../../bridge/message.ts'
+import type { Waits } from '../../bridge/waits.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
 export const prefix = 'test'
@@ -25,14 +26,14 @@ export interface Plane extends AsyncDisposable {
   close(): Promise<void>
 }
 
-export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string; replicas?: number; wanted?: (session: Session) => void } = {}): Promise<Plane> {
+export async function startPlane(redis: TestRedis, name: string, options: { leaseMs?: number; url?: string; replicas?: number; waits?: Waits; wanted?: (session: Session) => void } = {}): Promise<Plane> {
   let closing: Promise<void> | undefined
   const self: { -readonly [K in keyof Plane]: Plane[K] } = {
     plane: undefined as unknown as DataPlane, received: [], payloads: [], fenced: false, holds: [],
     close: () => closing ??= self.plane.close(),
     [Symbol.asyncDispose]: () => self.close(),
   }
-  self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, durabilityReplicas: options.replicas ?? 0, queueMessagesMax: 1_000, queueBytesMax: 67_108_864, sessionsMax: 1_000_000, retainedBytesMax: 1_000_000_000, onError: () => undefined }, {
+  self.plane = await DataPlane.start({ name, redis: options.url ?? redis.url, prefix, redisTimeoutMs: 2_000, leaseMs: options.leaseMs ?? 15_000, durabilityReplicas: options.replicas ?? 0, waits: options.waits, queueMessagesMax: 1_000, queueBytesMax: 67_108_864, sessionsMax: 1_000_000, retainedBytesMax: 1_000_000_000, onError: () => undefined }, {
     publishers: 0,
     deliver: (message) => { self.received.push(message); self.payloads.push(message.payload.toString()) },
     hold: (nodeId, topics, held) => { self.holds.push({ nodeId, topics, held }) },
