@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createNode, type LocalMessage, type Node } from '../../broker/index.ts'
 import { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
+import { startSlowLink } from '../support/slow-link.ts'
 
 let cluster: TestCluster
 let node: Node
@@ -89,8 +90,10 @@ test('a node that is stopped publishes nothing more', async () => {
 })
 
 test('a stop whose time went by while the clients were told has left the cluster all the same', async () => {
-  const short = await createNode({ id: 'hurried', redis: cluster.redis.url, prefix: 'test', listen: ['mqtt://127.0.0.1:0'], admin: 'off', logLevel: 'silent', leaseMs: 3_000, shutdownMs: 1 })
+  await using link = await startSlowLink(Number(new URL(cluster.redis.url).port), 0)
+  const short = await createNode({ id: 'hurried', redis: link.url, prefix: 'test', listen: ['mqtt://127.0.0.1:0'], admin: 'off', logLevel: 'silent', leaseMs: 3_000, shutdownMs: 1 })
   const client = await TestClient.connect(short.endpoints[0]!, 'told')
+  link.delayMs = 25
   await short.stop()
   const connection = new Redis(cluster.redis.url)
   expect((await connection.hkeys('test:{bus}:nodes')).filter((nodeId) => nodeId.startsWith('hurried'))).toEqual([])
