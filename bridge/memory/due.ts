@@ -1,4 +1,6 @@
 // What is due when: one look a second finds it. Counted by performance.now(), which nobody sets (P14). State: this process.
+import { Slice } from '../turns.ts'
+
 const lookMs = 1_000
 const bucketOf = (at: number): number => Math.ceil(at / lookMs)
 
@@ -9,10 +11,12 @@ export class Due {
   readonly #buckets = new Map<number, Set<string>>()
   #looked = bucketOf(performance.now())
   readonly #timer: NodeJS.Timeout
+  #looking = false
+  #closed = false
 
   constructor(onDue: (name: string) => void) {
     this.#onDue = onDue
-    this.#timer = setInterval(() => this.#look(), lookMs).unref()
+    this.#timer = setInterval(() => void this.#look(), lookMs).unref()
   }
 
   /** @param at ms, by performance.now() */
@@ -39,20 +43,28 @@ export class Due {
     if (this.#buckets.get(number)?.delete(name) !== true) for (const bucket of this.#buckets.values()) if (bucket.delete(name)) break
   }
 
-  #look(): void {
+  /** In slices: one second may have all there is. */
+  async #look(): Promise<void> {
+    if (this.#looking) return
+    this.#looking = true
+    const slice = new Slice()
     const now = bucketOf(performance.now()) - 1
     while (this.#looked < now) {
       const names = this.#buckets.get(++this.#looked) ?? []
       this.#buckets.delete(this.#looked)
       for (const name of names) {
+        if (slice.isOver) await slice.next()
+        if (this.#closed) return
         if ((this.#times.get(name) ?? Infinity) > performance.now()) continue // what came before it took it out, or put it off
         this.#times.delete(name)
         this.#onDue(name)
       }
     }
+    this.#looking = false
   }
 
   close(): void {
+    this.#closed = true
     clearInterval(this.#timer)
   }
 }

@@ -42,7 +42,7 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
   const store = new Store(opened?.state ?? new State(), opened?.log)
   return {
     emitter: new LocalEmitter(),
-    join: (receiver) => Promise.resolve(new MemoryCluster(options, receiver, store, clock, waits).start()),
+    join: (receiver) => new MemoryCluster(options, receiver, store, clock, waits).start(),
     probe: () => opened?.log.probe() ?? Promise.resolve(),
     get isStoring() { return opened?.log.problem === undefined },
     get waiting() { return waits.waiting },

@@ -41,9 +41,9 @@ export class FileLock {
   }
 
   async #renew(): Promise<void> {
-    const text = await readFile(this.#path, 'utf8').catch((error: NodeJS.ErrnoException) => error.code === 'ENOENT' ? '' : this.#text) // no descriptor is free: the next look tells
+    const text = await readFile(this.#path, 'utf8').catch((error: NodeJS.ErrnoException) => error.code === 'ENOENT' ? '' : this.#text) // it is there and cannot be read, as when no descriptor is free: the next look tells whose it is
     if (text !== this.#text) return endNode(new Error(`another process took ${this.#path}: two nodes would write to one file`))
-    await utimes(this.#path, new Date(), new Date()).catch(() => undefined) // the same
+    await utimes(this.#path, new Date(), new Date()).catch(() => undefined) // as when no descriptor is free: in a second it is tried again, and others wait for three
   }
 
   async release(): Promise<void> {

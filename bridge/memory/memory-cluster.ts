@@ -62,13 +62,15 @@ export class MemoryCluster implements Cluster {
   }
 
   /** What was kept over a restart: its receiver may be called from now on. */
-  start(): this {
+  async start(): Promise<this> {
+    const slice = new Slice()
     for (const [topic, { body }] of this.#store.state.retained) {
+      if (slice.isOver) await slice.next()
       const message = unpackMessage(body, this.#clock)
       this.#retained.set(topic, true)
       if (message !== undefined && message !== 'later') this.sessions.retain(topic, message.expiresAt)
     }
-    this.sessions.start()
+    await this.sessions.start()
     return this
   }
 
@@ -119,7 +121,6 @@ export class MemoryCluster implements Cluster {
   /** A QoS 2 message that was stored before is left out, whoever sends it again. */
   #handOn(message: Message): void {
     const { origin, topic, qos } = message
-    if (message.from?.isTaken === true) return
     if (origin !== undefined && origin.n > 0) {
       const publisher = this.#store.state.sessions.get(origin.sid)
       if (publisher !== undefined && origin.n <= publisher.published) return
@@ -137,7 +138,8 @@ export class MemoryCluster implements Cluster {
     const { queueMessagesMax, queueBytesMax } = this.#options
     this.#store.change({ type: 'queued', body, sids })
     for (const sid of sids) {
-      const { queue } = this.#store.state.sessions.get(sid)!
+      const queue = this.#store.state.sessions.get(sid)?.queue
+      if (queue === undefined) continue // it has ended
       let [count, bytes] = [0, queue.bytes]
       for (const oldest of queue.oldest()) {
         if (queue.length - count <= 1 || (queue.length - count <= queueMessagesMax && bytes <= queueBytesMax)) break

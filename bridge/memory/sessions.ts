@@ -1,5 +1,5 @@
 // Sessions of a node without Redis: who is connected to which, what outlives its connection, when it and its will are due. Nothing here
-// waits in the middle of a change, so no change can be seen half-done. State: store.ts; here the sessions whose clients are connected.
+// waits in the middle of a change, so no change can be seen half-done; the routes of a session that ended go a while later. State: store.ts; here the sessions whose clients are connected.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import type { ClusterSessions } from '../cluster.ts'
@@ -13,6 +13,7 @@ import { SessionOption } from '../session-options.ts'
 import type { InFlightEntry, Session, SessionRequest } from '../session.ts'
 import type { StoredSubscription } from '../subscriptions.ts'
 import type { Waits } from '../waits.ts'
+import { Slice } from '../turns.ts'
 import { Due } from './due.ts'
 import type { StoredState } from './state.ts'
 import type { Store } from './store.ts'
@@ -30,9 +31,9 @@ export interface MemorySessionEvents {
 const lookMs = 100
 const never = new Promise<void>(() => undefined)
 
-const will = (sid: string): string => `w:${sid}`
-const end = (sid: string): string => `e:${sid}`
-const retained = (topic: string): string => `r:${topic}`
+const dueWill = (sid: string): string => `w:${sid}`
+const dueEnd = (sid: string): string => `e:${sid}`
+const dueRetained = (topic: string): string => `r:${topic}`
 
 export class MemorySessions implements ClusterSessions {
   readonly #store: Store
@@ -44,6 +45,8 @@ export class MemorySessions implements ClusterSessions {
   readonly #events: MemorySessionEvents
   readonly #own = new Map<string, Session>()
   readonly #due = new Due((name) => this.#onDue(name))
+  /** Sessions that ended, and whose routes are being removed. */
+  #ended: StoredState[] = []
   #claims = 0
   #lastEpoch = 0
 
@@ -57,10 +60,19 @@ export class MemorySessions implements ClusterSessions {
     this.#events = events
   }
 
-  start(): void {
+  async start(): Promise<void> {
+    const slice = new Slice()
     const all = [...this.#store.state.sessions.values()]
-    for (const { sid, subscriptions } of all) for (const [filter, subscription] of subscriptions) this.#route(sid, filter, subscription)
-    for (const session of all) this.#restore(session) // a will goes to all of them
+    for (const { sid, subscriptions } of all) {
+      for (const [filter, subscription] of subscriptions) {
+        if (slice.isOver) await slice.next()
+        this.#route(sid, filter, subscription)
+      }
+    }
+    for (const session of all) { // a will goes to all of them
+      if (slice.isOver) await slice.next()
+      this.#restore(session)
+    }
   }
 
   /** After a restart: its client is not connected, whatever it was when the process ended. */
@@ -68,8 +80,8 @@ export class MemorySessions implements ClusterSessions {
     if (isOwned) return this.#release(sid)
     // The wall clock may have been set meanwhile: then it waits no longer than it would have from now on.
     const dueAt = (seconds: number): number => performance.now() + Math.min(seconds * 1_000, releasedAt + seconds * 1_000 - Date.now())
-    if (stored !== undefined) this.#due.set(will(sid), dueAt(expiry < 0 ? stored.delay : Math.min(stored.delay, expiry)))
-    if (expiry > 0) this.#due.set(end(sid), dueAt(expiry))
+    if (stored !== undefined) this.#due.set(dueWill(sid), dueAt(expiry < 0 ? stored.delay : Math.min(stored.delay, expiry)))
+    if (expiry > 0) this.#due.set(dueEnd(sid), dueAt(expiry))
   }
 
   own(sid: string): Session | undefined {
@@ -108,8 +120,8 @@ export class MemorySessions implements ClusterSessions {
     const epoch = this.#lastEpoch = Math.max(this.#lastEpoch + 1, (known?.epoch ?? 0) + 1, Date.now() * 1_000)
     const stored = request.will === undefined ? undefined : { body: packMessage(request.will.message, this.#clock), delay: request.will.delaySeconds }
     this.#store.change({ type: 'claimed', sid, clientId, epoch, expiry: expirySeconds, will: stored })
-    this.#due.delete(will(sid))
-    this.#due.delete(end(sid))
+    this.#due.delete(dueWill(sid))
+    this.#due.delete(dueEnd(sid))
     const session = this.#sessionOf(state.sessions.get(sid)!, request, isResumed)
     this.#own.set(sid, session)
     await this.#store.settled()
@@ -118,7 +130,7 @@ export class MemorySessions implements ClusterSessions {
 
   /** It ends with its connection, also when we hear of the new one first [MQTT-3.1.2-23], and when its time is over and nobody looked yet. */
   #ends({ sid, expiry }: StoredState, cleanStart: boolean): boolean {
-    return cleanStart || expiry === 0 || (this.#due.at(end(sid)) ?? Infinity) <= performance.now()
+    return cleanStart || expiry === 0 || (this.#due.at(dueEnd(sid)) ?? Infinity) <= performance.now()
   }
 
   /**
@@ -132,7 +144,7 @@ export class MemorySessions implements ClusterSessions {
       this.#own.delete(known.sid)
       this.#events.onMoved(old)
     }
-    const dueAt = this.#due.at(will(known.sid))
+    const dueAt = this.#due.at(dueWill(known.sid))
     const isOver = dueAt === undefined ? known.will?.delay === 0 : dueAt <= performance.now()
     if (sid !== known.sid || isOver) this.#publishWill(known, sid)
     if (sid !== known.sid) this.#end(known)
@@ -188,16 +200,16 @@ export class MemorySessions implements ClusterSessions {
     const { expiry } = stored
     const delay = stored.will === undefined ? undefined : Math.min(stored.will.delay, expiry < 0 ? Infinity : expiry) // no later than the session ends
     if (delay === 0) this.#publishWill(stored, sid)
-    else if (delay !== undefined) this.#due.set(will(sid), performance.now() + delay * 1_000)
+    else if (delay !== undefined) this.#due.set(dueWill(sid), performance.now() + delay * 1_000)
     if (expiry === 0) this.#end(stored)
-    else if (expiry > 0) this.#due.set(end(sid), performance.now() + expiry * 1_000)
+    else if (expiry > 0) this.#due.set(dueEnd(sid), performance.now() + expiry * 1_000)
   }
 
   /** @param sid of the session that its client has by now: No Local is about that */
   #publishWill(stored: StoredState, sid: string): void {
     const { body } = stored.will ?? {}
     if (body === undefined) return
-    this.#due.delete(will(stored.sid))
+    this.#due.delete(dueWill(stored.sid))
     this.#store.change({ type: 'will-gone', sid: stored.sid })
     const message = unpackMessage(body, this.#clock)
     if (message === undefined || message === 'later') return void diagnostics.garbage.publish({ where: 'will', bytes: body.length })
@@ -205,11 +217,24 @@ export class MemorySessions implements ClusterSessions {
     this.#events.publishWill({ ...message, origin: { sid, n: 0 }, expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds) })
   }
 
-  #end({ sid, subscriptions }: StoredState): void {
-    for (const filter of subscriptions.keys()) this.#table.setSession(sid, filter, undefined)
-    this.#due.delete(will(sid))
-    this.#due.delete(end(sid))
+  #end(stored: StoredState): void {
+    const { sid } = stored
+    if (this.#ended.push(stored) === 1) void this.#removeRoutes()
+    this.#due.delete(dueWill(sid))
+    this.#due.delete(dueEnd(sid))
     this.#store.change({ type: 'ended', sid })
+  }
+
+  /** In slices. Meanwhile they lead to a session that is not there: nothing is queued, and no other one ever has its name. */
+  async #removeRoutes(): Promise<void> {
+    const slice = new Slice()
+    for (const { sid, subscriptions } of this.#ended) { // those that come meanwhile, too
+      for (const filter of subscriptions.keys()) {
+        if (slice.isOver) await slice.next()
+        this.#table.setSession(sid, filter, undefined)
+      }
+    }
+    this.#ended = []
   }
 
   #route(sid: string, filter: string, { options }: StoredSubscription): void {
@@ -225,7 +250,12 @@ export class MemorySessions implements ClusterSessions {
 
   async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
     const { sid } = this.#ofOrMoved(session)
+    const slice = new Slice()
     for (const filter of filters) {
+      if (slice.isOver) {
+        await slice.next()
+        this.#ofOrMoved(session)
+      }
       this.#store.change({ type: 'unsubscribed', sid, filter })
       this.#table.setSession(sid, filter, undefined)
     }
@@ -234,17 +264,17 @@ export class MemorySessions implements ClusterSessions {
 
   /** @param at ms by performance.now(); 0: never */
   retain(topic: string, at: number): void {
-    if (at === 0) this.#due.delete(retained(topic))
-    else this.#due.set(retained(topic), at)
+    if (at === 0) this.#due.delete(dueRetained(topic))
+    else this.#due.set(dueRetained(topic), at)
   }
 
   #onDue(name: string): void {
     const what = name.slice(2)
-    if (name === retained(what)) return this.#events.expireRetained(what)
+    if (name === dueRetained(what)) return this.#events.expireRetained(what)
     const stored = this.#store.state.sessions.get(what)
     if (stored === undefined || stored.isOwned) return
     this.#publishWill(stored, what)
-    if (name === end(what)) this.#end(stored)
+    if (name === dueEnd(what)) this.#end(stored)
   }
 
   close(): void {

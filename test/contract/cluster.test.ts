@@ -215,3 +215,24 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     expect((await member.connect('c')).session.replays).toBeUndefined()
   })
 })
+
+test('memory: a session with many subscriptions ends, or gives them up, while others are served; what is published meanwhile is not queued for it', async () => {
+  await using member = await implementations.memory!()
+  const empty = member.cluster.routingBytes
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+  const filters = Array.from({ length: 20_000 }, (_, n) => `a/${n}/b/c/d/+`)
+  const first = await member.connect('c')
+  for (const filter of [...filters, 't/#']) await first.subscribe(filter)
+  await member.publish(messageOf('t', 'before')) // matched, and remembered
+  const second = await member.connect('c', { cleanStart: true })
+  await turn()
+  expect(member.cluster.routingBytes).toBeGreaterThan(empty) // others have had a turn
+  await member.publish(messageOf('t', 'behind it'))
+  await expect.poll(() => member.cluster.routingBytes).toBe(empty)
+  for (const filter of filters) await second.subscribe(filter)
+  let served = false
+  setImmediate(() => { served = true })
+  await member.cluster.sessions.unsubscribe(second.session, filters)
+  await second.write({})
+  expect([served, second.session.present, second.got, member.cluster.routingBytes, member.payloads]).toEqual([true, false, [], empty, ['before', 'behind it']])
+})
