@@ -45,7 +45,7 @@ export const limits = {
   queueMessagesMax: 100_000,
   /** The same in bytes: that many small messages fit in, and some large ones. */
   queueBytesMax: 64 * 1024 * 1024,
-  /** Memory that the topics of all Retained Messages may take on each node: about two million of three levels. */
+  /** Memory that the topics of all Retained Messages may take on each node: about two million of three levels. Without Redis: the messages, too. */
   retainedBytesMax: 1024 * 1024 * 1024,
   /** Sessions in the cluster; one more that outlives its connection is refused with 0x97. */
   sessionsMax: 2_000_000,

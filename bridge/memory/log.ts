@@ -56,7 +56,21 @@ const written = (record: Record): Written => record.type === 'session' ? { type:
 
 const copy = (bytes: Uint8Array): Buffer => Buffer.from(bytes)
 
-function readRecord(record: Written): Record {
+/** What many sessions shared when it was written is shared again. State: as long as a file is being read. */
+class Bodies {
+  readonly #known = new Map<string, Buffer>()
+
+  of(bytes: Uint8Array): Buffer {
+    const key = `${bytes.length} ${crc32(bytes)}`
+    const known = this.#known.get(key)
+    if (known?.equals(bytes) === true) return known
+    const body = copy(bytes)
+    this.#known.set(key, body)
+    return body
+  }
+}
+
+function readRecord(record: Written, bodies: Bodies): Record {
   switch (record.type) {
     case 'claimed': return { ...record, will: record.will === undefined ? undefined : { ...record.will, body: copy(record.will.body) } }
     case 'queued': return { ...record, body: copy(record.body) }
@@ -67,8 +81,8 @@ function readRecord(record: Written): Record {
     case 'session': {
       const { whole } = record
       return { type: 'session', whole: {
-        ...whole, will: whole.will === undefined ? undefined : { ...whole.will, body: copy(whole.will.body) }, queue: Queue.of(whole.queue.map(copy)),
-        inFlight: new Map([...whole.inFlight].map(([id, { order, body }]) => [id, { order, body: body === undefined ? undefined : copy(body) }])),
+        ...whole, will: whole.will === undefined ? undefined : { ...whole.will, body: copy(whole.will.body) }, queue: Queue.of(whole.queue.map((body) => bodies.of(body))),
+        inFlight: new Map([...whole.inFlight].map(([id, { order, body }]) => [id, { order, body: body === undefined ? undefined : bodies.of(body) }])),
         fields: new Map([...whole.fields].map(([name, value]) => [name, typeof value === 'string' ? value : copy(value)])),
       } }
     }
@@ -392,10 +406,11 @@ async function readAll(path: string, file: FileHandle, state: State): Promise<nu
   }
   if (!head.equals(magic)) throw new BridgeError('ERR_BRIDGE_FILE', `${path} is not a file of aedes-cluster, or of another version`)
   let at = magic.length
+  const bodies = new Bodies()
   for (;;) {
     const frame = await readFrame(file, at, size)
     if (frame === undefined) break
-    for (const record of deserialize(frame) as Written[]) state.apply(readRecord(record))
+    for (const record of deserialize(frame) as Written[]) state.apply(readRecord(record, bodies))
     at += frameHead + frame.length
   }
   if (await isWholeBehind(file, at, size)) throw new BridgeError('ERR_BRIDGE_FILE', `${path} is damaged at byte ${at}, and goes on behind that`)

@@ -24,6 +24,9 @@ import type { Store } from './store.ts'
 
 export type MemoryOptions = Pick<DataPlaneOptions, 'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'retainedBytesMax'>
 
+/** Retained Messages whose topics have them already, as a part of the bound. */
+const grownMax = 1.25
+
 export class MemoryCluster implements Cluster {
   readonly nodeId: string
   readonly sessions: MemorySessions
@@ -175,8 +178,10 @@ export class MemoryCluster implements Cluster {
     this.sessions.retain(topic, 0)
   }
 
+  /** Bodies count here, since they are in this process. What has its place may change beyond the bound, and grow by so much together. */
   mayRetain(topic: string): boolean {
-    return this.#retained.bytes < this.#options.retainedBytesMax || this.#retained.has(topic)
+    const part = (this.#retained.bytes + this.#store.state.retainedBytes) / this.#options.retainedBytesMax
+    return part < 1 || (part < grownMax && this.#retained.has(topic))
   }
 
   async stamps(): Promise<Stamps> {

@@ -85,6 +85,8 @@ export class State {
   /** Client Identifier → sid */
   readonly clients = new Map<string, string>()
   readonly retained = new Map<string, RetainedValue>()
+  /** Of what is retained. */
+  retainedBytes = 0
   /** The last one that was given. */
   stamp = 0
 
@@ -140,6 +142,7 @@ export class State {
 
   #retain({ topic, stamp, body }: Extract<Record, { type: 'retained' }>): void {
     this.stamp = Math.max(this.stamp, stamp)
+    this.retainedBytes += (body?.length ?? 0) - (this.retained.get(topic)?.body.length ?? 0)
     if (body === undefined) this.retained.delete(topic)
     else this.retained.set(topic, { stamp, body })
   }

@@ -15,10 +15,10 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 const fresh = (): string => join(folder, `state${++count}`)
 
-async function openFile(file: string, warnings: string[] = []): Promise<Member> {
+async function openFile(file: string, warnings: string[] = [], retainedBytesMax = 1e9): Promise<Member> {
   const member = new Member()
   const bridge = await createMemoryBridge({
-    name: 'm', queueMessagesMax: 100_000, queueBytesMax: 1e9, sessionsMax: 1_000, retainedBytesMax: 1e9, claimsWaitingMax: 1_000, file, fsync: 'always', onWarning: (text) => warnings.push(text),
+    name: 'm', queueMessagesMax: 100_000, queueBytesMax: 1e9, sessionsMax: 1_000, retainedBytesMax, claimsWaitingMax: 1_000, file, fsync: 'always', onWarning: (text) => warnings.push(text),
   })
   member.cluster = await bridge.join(member)
   member.onEnd(async () => {
@@ -108,6 +108,24 @@ test('a file that is damaged in the middle, or is not ours, is refused, not cut'
   writeFileSync(damaged, 'something else, longer than that')
   await expect(openFile(damaged)).rejects.toThrow('is not a file of aedes-cluster')
   await expect(openFile(join(folder, 'none', 'state'))).rejects.toMatchObject({ code: 'ERR_BRIDGE_FILE' })
+})
+
+test('what Retained Messages hold has a bound, also behind a restart: then no new topic, until there is room; one that is there may change', async () => {
+  const file = fresh()
+  const member = await openFile(file, [], 2_000_000)
+  const retain = (topic: string, bytes: number): Promise<void> => member.publish(messageOf(topic, Buffer.alloc(bytes), { retain: true }))
+  expect(member.cluster.mayRetain('r/1')).toBe(true)
+  for (const n of [1, 2, 3]) await retain(`r/${n}`, 700_000)
+  const asked = (of: Member): boolean[] => ['r/1', 'r/4'].map((topic) => of.cluster.mayRetain(topic))
+  expect(asked(member)).toEqual([true, false])
+  await retain('r/1', 1_200_000)
+  expect(asked(member)).toEqual([false, false])
+  await retain('r/1', 0)
+  expect(asked(member)).toEqual([true, true])
+  await retain('r/1', 700_000)
+  await member[Symbol.asyncDispose]()
+  await using again = await openFile(file, [], 2_000_000)
+  expect(asked(again)).toEqual([true, false])
 })
 
 test('a file that another node uses is refused', async () => {
