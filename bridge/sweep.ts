@@ -16,8 +16,10 @@ const putOffMs = 60_000
 /** Entries of {s<n>}:due looked at at once, and how often in a sweep of a partition. */
 const sweepMax = 100
 const passesMax = 20
-/** How long a sweep waits for one partition, and in it for the wills of a pass, before it goes on to what is behind. */
+/** How long a sweep waits for the wills of a pass, and for publishers to be forgotten, before it goes on to what is behind. */
 const patienceMs = 500
+/** The same of a partition: of one whose server answers it sees the end, as long as not very much is due. */
+const partitionMs = 2_000
 /** Wills that a sweep began to publish and that are not stored: with so many, Redis is full, and the others stay where they are. */
 const willsMax = 1_000
 
@@ -60,7 +62,7 @@ export class Sweep {
     for (let p = 0; p < partitions; p++) {
       if (this.#swept.has(p)) continue
       this.#swept.add(p)
-      await atMost(patienceMs, this.#sweepPartition(p).catch((error: unknown) => { this.#failures.push(toBridgeError(error)) }).finally(() => this.#swept.delete(p)))
+      await atMost(partitionMs, this.#sweepPartition(p).catch((error: unknown) => { this.#failures.push(toBridgeError(error)) }).finally(() => this.#swept.delete(p)))
     }
     const [failure] = this.#failures.splice(0)
     if (failure !== undefined) throw failure
