@@ -164,8 +164,8 @@ export class Holdings {
       if (--chunks < 0) break
       this.#read(holder)
     }
-    // Nothing is under way that would make room: the one goes on of whose packet most is there.
-    if (this.#readers.size === 0 || this.#storingBytes > 0 || !this.isFull || this.#favoured !== undefined) return
+    // Nothing is under way that would make room for a chunk: the one goes on of whose packet most is there.
+    if (this.#readers.size === 0 || this.#storingBytes > 0 || this.#favoured !== undefined) return
     this.#favoured = [...this.#readers].reduce((most, holder) => holder.comingBytes > most.comingBytes ? holder : most)
     this.#read(this.#favoured)
   }
