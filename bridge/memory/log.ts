@@ -31,7 +31,8 @@ export interface Log {
 }
 
 const magic = Buffer.from('aedes-cluster state 1\n')
-const frameHead = 8
+/** Marker, length and checksum of what follows. */
+const frameHead = 12
 const readBytes = 4 * 1024 * 1024
 const frameBytesMax = 1024 * 1024 * 1024
 /** Smaller files are not worth writing anew. */
@@ -91,16 +92,17 @@ function readRecord(record: Written, bodies: Bodies): Record {
 }
 
 const bodyOf = (records: readonly Record[]): Buffer => serialize(records.map(written))
-/** What every body begins with. */
-const opening = serialize([]).subarray(0, 3)
+/** What every frame begins with: v8 begins the same list in more than one way. */
+const marker = Buffer.from([0xae, 0xde, 0x5f, 0x01])
 
 /** Of a frame at a place: bytes of a client that look like a frame are none where they stand. */
 const checksum = (body: Buffer, at: number): number => crc32(body, at >>> 0)
 
 function frameOf(body: Buffer, at: number): Buffer {
   const head = Buffer.allocUnsafe(frameHead)
-  head.writeUInt32BE(body.length)
-  head.writeUInt32BE(checksum(body, at), 4)
+  marker.copy(head)
+  head.writeUInt32BE(body.length, 4)
+  head.writeUInt32BE(checksum(body, at), 8)
   return Buffer.concat([head, body])
 }
 
@@ -422,28 +424,28 @@ async function readFrame(file: FileHandle, at: number, size: number): Promise<Bu
   const head = Buffer.alloc(frameHead)
   if (at + frameHead > size) return undefined
   await file.read(head, 0, frameHead, at)
-  const length = head.readUInt32BE()
-  if (length === 0 || length > frameBytesMax || at + frameHead + length > size) return undefined
+  const length = head.readUInt32BE(4)
+  if (!head.subarray(0, marker.length).equals(marker) || length === 0 || length > frameBytesMax || at + frameHead + length > size) return undefined
   const body = Buffer.allocUnsafe(length)
   for (let done = 0; done < length;) {
     const { bytesRead } = await file.read(body, done, Math.min(readBytes, length - done), at + frameHead + done)
     if (bytesRead === 0) return undefined
     done += bytesRead
   }
-  return checksum(body, at) === head.readUInt32BE(4) ? body : undefined
+  return checksum(body, at) === head.readUInt32BE(8) ? body : undefined
 }
 
 /** Whether a whole frame stands behind one that is damaged, wherever that ends: then it is no torn end, and nobody may cut it off. */
 async function isWholeBehind(file: FileHandle, at: number, size: number): Promise<boolean> {
   const bytes = Buffer.allocUnsafe(readBytes)
-  for (let from = at + frameHead + 1; from + opening.length <= size;) {
+  for (let from = at + 1; from + frameHead <= size;) {
     const { bytesRead } = await file.read(bytes, 0, readBytes, from)
-    if (bytesRead < opening.length) return false
+    if (bytesRead < marker.length) return false
     const read = bytes.subarray(0, bytesRead)
-    for (let found = read.indexOf(opening); found >= 0; found = read.indexOf(opening, found + 1)) {
-      if (await readFrame(file, from + found - frameHead, size) !== undefined) return true
+    for (let found = read.indexOf(marker); found >= 0; found = read.indexOf(marker, found + 1)) {
+      if (await readFrame(file, from + found, size) !== undefined) return true
     }
-    from += bytesRead - opening.length + 1
+    from += bytesRead - marker.length + 1
   }
   return false
 }

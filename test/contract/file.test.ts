@@ -98,7 +98,7 @@ test('a file that is damaged in the middle, or is not ours, is refused, not cut'
   await member[Symbol.asyncDispose]()
   const bytes = readFileSync(file)
   const damaged = fresh()
-  for (const place of [60, 22, 24, 25, 28]) { // what a frame holds, its length, its checksum
+  for (const place of [60, 22, 26, 28, 29, 32]) { // what a frame holds, its marker, its length, its checksum
     const wrong = Buffer.from(bytes)
     wrong[place]! ^= 0xff
     writeFileSync(damaged, wrong)
