@@ -1,12 +1,19 @@
 import { defineConfig } from 'vitest/config'
 
 /** What must hold on Redis Cluster as it does on one Redis: these files run on both. */
-const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywhere', 'readiness'].map((name) => `test/cluster/${name}.test.ts`)
+const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywhere', 'readiness'].map(
+  (name) => `test/cluster/${name}.test.ts`,
+)
 
 /** What holds of a node without Redis. */
-const onMemory = [...['service', 'semantics'].map((name) => `test/cluster/${name}.test.ts`), ...['semantics5', 'malformed', 'tolerated', 'levels'].map((name) => `test/conformance/${name}.test.ts`)]
+const onMemory = [
+  ...['service', 'semantics'].map((name) => `test/cluster/${name}.test.ts`),
+  ...['semantics5', 'malformed', 'tolerated', 'levels'].map((name) => `test/conformance/${name}.test.ts`),
+]
 
-/** What these look at inside Aedes and mqtt-packet, engine.ts replaces: nothing else is loaded beside them. */
+/**
+ * What these look at inside Aedes and mqtt-packet, engine.ts replaces: nothing else is loaded beside them.
+ */
 const contracts = ['engine', 'aedes-client'].map((name) => `test/conformance/${name}.test.ts`)
 
 export default defineConfig({
@@ -19,11 +26,20 @@ export default defineConfig({
     maxWorkers: 3, // of two cores: much of the suite waits for faults
     isolate: false, // a worker loads the modules once, not for each file
     projects: [
-      { extends: true, test: { name: 'redis', include: ['test/**/*.test.ts'], exclude: ['test/long/**', ...contracts] } },
+      {
+        extends: true,
+        test: { name: 'redis', include: ['test/**/*.test.ts'], exclude: ['test/long/**', ...contracts] },
+      },
       { extends: true, test: { name: 'contracts', include: contracts, isolate: true, restoreMocks: true } },
-      { extends: true, test: { name: 'redis-cluster', include: onBoth, env: { TEST_STORE: 'redis-cluster' } } },
+      {
+        extends: true,
+        test: { name: 'redis-cluster', include: onBoth, env: { TEST_STORE: 'redis-cluster' } },
+      },
       { extends: true, test: { name: 'memory', include: onMemory, env: { TEST_STORE: 'memory' } } },
-      { extends: true, test: { name: 'long', include: ['test/long/*.test.ts'], maxWorkers: 1, isolate: true } },
+      {
+        extends: true,
+        test: { name: 'long', include: ['test/long/*.test.ts'], maxWorkers: 1, isolate: true },
+      },
     ],
   },
 })

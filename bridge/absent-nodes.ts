@@ -1,6 +1,6 @@
-// After Redis lost data every node asserts its own routes again. Until the others have said so, or for a while, nothing is
-// published here: a subscription that was acknowledged just before the loss, and that this node had not heard of, would miss
-// it. State: the nodes that have not spoken since.
+// After Redis lost data every node asserts its own routes again. Until the others have said so, or for a
+// while, nothing is published here: a subscription that was acknowledged just before the loss, and that this
+// node had not heard of, would miss it. State: the nodes that have not spoken since.
 
 const settleMs = 1_500
 
@@ -21,7 +21,9 @@ export class AbsentNodes {
     if (nodes.length === 0) return this.#settle()
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#settle(), settleMs)
-    this.#settled ??= new Promise((resolve) => { this.#resolve = resolve })
+    this.#settled ??= new Promise((resolve) => {
+      this.#resolve = resolve
+    })
   }
 
   #settle(): void {

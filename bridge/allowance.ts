@@ -1,4 +1,5 @@
-// Bytes that may be held at once by all who share them: who wants more than is left waits, in turn. State: this object.
+// Bytes that may be held at once by all who share them: who wants more than is left waits, in turn. State:
+// this object.
 
 export class Allowance {
   readonly #bytesMax: number
@@ -9,7 +10,10 @@ export class Allowance {
     this.#bytesMax = bytesMax
   }
 
-  /** Resolves when `bytes` may be held; more than there are at all: when nobody else holds any. Whoever took them gives them back. */
+  /**
+   * Resolves when `bytes` may be held; more than there are at all: when nobody else holds any. Whoever took
+   * them gives them back.
+   */
   take(bytes: number): Promise<void> {
     if (this.takeNow(bytes)) return Promise.resolve()
     return new Promise((resolve) => this.#waiting.push({ bytes, resolve }))

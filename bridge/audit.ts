@@ -1,7 +1,9 @@
-// Whether Redis still has what it must have of this node: its place in every partition, without which nothing of it is taken, and the sessions
-// of its clients. Looked at several times a lease, also while nothing is published: a master of a Redis Cluster may fail over behind
-// its replica, and whoever lost something does not say so. What is missing or went back is written down again, and what has this node as
-// its owner and is no client's of it is released again. State: {s<n>}:appended; here how far the audit is. Invariant: who was declared dead gets no place again (ATTACKS 5).
+// Whether Redis still has what it must have of this node: its place in every partition, without which nothing
+// of it is taken, and the sessions of its clients. Looked at several times a lease, also while nothing is
+// published: a master of a Redis Cluster may fail over behind its replica, and whoever lost something does
+// not say so. What is missing or went back is written down again, and what has this node as its owner and is
+// no client's of it is released again. State: {s<n>}:appended; here how far the audit is. Invariant: who was
+// declared dead gets no place again (ATTACKS 5).
 import { nameDamage } from './damage.ts'
 import { isSid, partitionOf, partitions, type Keys } from './keys.ts'
 import { onServerChange, retrying, type Redis } from './redis.ts'
@@ -9,7 +11,10 @@ import { runScript } from './scripts.ts'
 import { epochOf, type Sessions } from './sessions.ts'
 import type { Session } from './session.ts'
 
-/** Sessions looked at in one round, and owners in Redis: bounds what it costs. After a change of server rounds follow at once until all were looked at. */
+/**
+ * Sessions looked at in one round, and owners in Redis: bounds what it costs. After a change of server rounds
+ * follow at once until all were looked at.
+ */
 const roundMax = 1_000
 
 export interface AuditEvents {
@@ -39,28 +44,44 @@ export class Audit {
     this.#sessions = sessions
     this.#events = events
     this.#walk = sessions.all[Symbol.iterator]()
-    onServerChange(redis, () => { this.#serverChanged = true })
-  }
-
-  /** Registers this boot in every partition: without it no batch of it is taken. Called again it changes nothing. */
-  async join(): Promise<void> {
-    await Promise.all(Array.from({ length: partitions }, (_, p) =>
-      retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId, 0))))
+    onServerChange(redis, () => {
+      this.#serverChanged = true
+    })
   }
 
   /**
-   * Takes the places again that partitions lost, with what they lost of our sessions; false: we were declared dead. That takes the place
-   * in the cluster first and those in the partitions behind it: so we register first and look then whether we still have that one.
+   * Registers this boot in every partition: without it no batch of it is taken. Called again it changes
+   * nothing.
+   */
+  async join(): Promise<void> {
+    await Promise.all(
+      Array.from({ length: partitions }, (_, p) =>
+        retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId, 0)),
+      ),
+    )
+  }
+
+  /**
+   * Takes the places again that partitions lost, with what they lost of our sessions; false: we were declared
+   * dead. That takes the place in the cluster first and those in the partitions behind it: so we register
+   * first and look then whether we still have that one.
    */
   async takePlaces(): Promise<boolean> {
-    const places = await Promise.all(Array.from({ length: partitions }, (_, p) =>
-      retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(p, 'appended'), this.#nodeId))))
-    const lost = places.flatMap((place, p) => place === 1 ? [] : [p])
+    const places = await Promise.all(
+      Array.from({ length: partitions }, (_, p) =>
+        retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(p, 'appended'), this.#nodeId)),
+      ),
+    )
+    const lost = places.flatMap((place, p) => (place === 1 ? [] : [p]))
     if (lost.length === 0) return true
-    if (!await this.#events.isPlaced()) return false
+    if (!(await this.#events.isPlaced())) return false
     await this.join()
-    if (!await this.#events.isPlaced()) return false
-    for (const partition of lost) nameDamage(this.#keys.partition(partition, 'appended'), 'it lacked a live node, which wrote down again what it knows')
+    if (!(await this.#events.isPlaced())) return false
+    for (const partition of lost)
+      nameDamage(
+        this.#keys.partition(partition, 'appended'),
+        'it lacked a live node, which wrote down again what it knows',
+      )
     await this.#sessions.assertSome(this.#sessions.in(lost))
     return true
   }
@@ -68,7 +89,11 @@ export class Audit {
   /** Begins to look, every `ms`. */
   start(ms: number, onError: (error: Error) => void): void {
     this.#timer = setTimeout(() => {
-      void this.round().catch(onError).finally(() => { if (this.#timer !== undefined) this.start(ms, onError) })
+      void this.round()
+        .catch(onError)
+        .finally(() => {
+          if (this.#timer !== undefined) this.start(ms, onError)
+        })
     }, ms)
     this.#timer.unref()
   }
@@ -87,21 +112,29 @@ export class Audit {
         await this.#someSessions()
         if (!all || left <= roundMax || this.#timer === undefined) break
       }
-      do await this.#someOwners(); while (all && this.#timer !== undefined && (this.#stray.partition > 0 || this.#stray.cursor !== '0'))
+      do await this.#someOwners()
+      while (all && this.#timer !== undefined && (this.#stray.partition > 0 || this.#stray.cursor !== '0'))
     } catch (error) {
       this.#serverChanged ||= all
       throw error
     }
   }
 
-  /** Owners as a partition has them. One that is ours and that we do not know was released, which a failover lost. */
+  /**
+   * Owners as a partition has them. One that is ours and that we do not know was released, which a failover
+   * lost.
+   */
   async #someOwners(): Promise<void> {
     const { partition, cursor } = this.#stray
-    const [next, fields] = await retrying(this.#redis, () => this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', roundMax))
-    this.#stray = next === '0' ? { partition: (partition + 1) % partitions, cursor: next } : { partition, cursor: next }
+    const [next, fields] = await retrying(this.#redis, () =>
+      this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', roundMax),
+    )
+    this.#stray =
+      next === '0' ? { partition: (partition + 1) % partitions, cursor: next } : { partition, cursor: next }
     for (let i = 0; i < fields.length; i += 2) {
       const [sid, owner] = [fields[i]!, fields[i + 1]!]
-      if (isSid(sid, partition) && owner.startsWith(`${this.#nodeId} `)) await this.#sessions.releaseStray(sid, owner)
+      if (isSid(sid, partition) && owner.startsWith(`${this.#nodeId} `))
+        await this.#sessions.releaseStray(sid, owner)
     }
   }
 
@@ -119,23 +152,47 @@ export class Audit {
     const { subscriptions } = this.#sessions
     const settled = sessions.map((session) => subscriptions.settledAt(session))
     const keys = [
-      ...(['appended', 'owners', 'clients', 'wills'] as const).map((noun) => this.#keys.partition(partition, noun)),
-      ...sessions.flatMap(({ sid }) => [this.#keys.session(sid, 'session'), this.#keys.session(sid, 'subscriptions')]),
+      ...(['appended', 'owners', 'clients', 'wills'] as const).map((noun) =>
+        this.#keys.partition(partition, noun),
+      ),
+      ...sessions.flatMap(({ sid }) => [
+        this.#keys.session(sid, 'session'),
+        this.#keys.session(sid, 'subscriptions'),
+      ]),
     ]
-    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions, changed, later }) =>
-      [request.clientId, sid, owner, epochOf(owner), claim, request.will === undefined ? 0 : 1, subscriptions.size + later.length, changed])
-    const [placed, whole, ...wrong] = await runScript(this.#redis, 'session-check', keys, [this.#nodeId, ...argv]) as number[]
+    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions, changed, later }) => [
+      request.clientId,
+      sid,
+      owner,
+      epochOf(owner),
+      claim,
+      request.will === undefined ? 0 : 1,
+      subscriptions.size + later.length,
+      changed,
+    ])
+    const [placed, whole, ...wrong] = (await runScript(this.#redis, 'session-check', keys, [
+      this.#nodeId,
+      ...argv,
+    ])) as number[]
     if (placed === 0) return this.#events.onFenced()
     if (whole === 0 && sessions.length > 0) return this.#writeDown(partition, this.#sessions.in([partition]))
     // One that left or changed its subscriptions meanwhile is looked at again with the next round.
-    const lost = wrong.map((i) => i - 1).filter((i) => settled[i] !== undefined && subscriptions.settledAt(sessions[i]!) === settled[i])
-    await this.#writeDown(partition, lost.map((i) => sessions[i]!))
+    const lost = wrong
+      .map((i) => i - 1)
+      .filter((i) => settled[i] !== undefined && subscriptions.settledAt(sessions[i]!) === settled[i])
+    await this.#writeDown(
+      partition,
+      lost.map((i) => sessions[i]!),
+    )
   }
 
   async #writeDown(partition: number, sessions: readonly Session[]): Promise<void> {
     const own = sessions.filter((session) => this.#sessions.own(session.sid) === session)
     if (own.length === 0) return
-    nameDamage(this.#keys.partition(partition, 'owners'), `Redis lacked something of ${own.length} connected sessions; their node wrote them down again`)
+    nameDamage(
+      this.#keys.partition(partition, 'owners'),
+      `Redis lacked something of ${own.length} connected sessions; their node wrote them down again`,
+    )
     await this.#sessions.assertSome(own)
   }
 }

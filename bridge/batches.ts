@@ -1,21 +1,33 @@
-// The way of a QoS ≥ 1 PUBLISH out of this node, in batches. A batch is closed, then the journal's position is read once
-// and the routing table brought to it (the barrier), then the whole batch is matched and written. While the position is being
-// read the batch is handed on by the table as it is: that is almost always right, and what the barrier brings is added to it
-// before the next batch is matched. The next batch is closed when the one before has passed its barrier, and its barrier is read
-// while that one is being written: so batches are matched and written in order (P3), with little load a message leaves at once,
-// and under load they grow. A message is done when it is stored for everyone who was subscribed (P1, P2). State: this process.
-// A message in it was not acknowledged, so a dying node owes nobody anything.
+// The way of a QoS ≥ 1 PUBLISH out of this node, in batches. A batch is closed, then the journal's position
+// is read once and the routing table brought to it (the barrier), then the whole batch is matched and
+// written. While the position is being read the batch is handed on by the table as it is: that is almost
+// always right, and what the barrier brings is added to it before the next batch is matched. The next batch
+// is closed when the one before has passed its barrier, and its barrier is read while that one is being
+// written: so batches are matched and written in order (P3), with little load a message leaves at once, and
+// under load they grow. A message is done when it is stored for everyone who was subscribed (P1, P2). State:
+// this process. A message in it was not acknowledged, so a dying node owes nobody anything.
 
 export interface BatchStages<Message, Handed> {
-  /** Stores what must be found by a SUBSCRIBE after the acknowledgement: retained messages. Before the barrier (ATTACKS 2). */
+  /**
+   * Stores what must be found by a SUBSCRIBE after the acknowledgement: retained messages. Before the barrier
+   * (ATTACKS 2).
+   */
   store(batch: readonly Message[]): Promise<void> | undefined
   /** The routing table holds at least every route that was stored before the call. */
   barrier(): Promise<void>
-  /** Hands on, ahead of the barrier, what the table has by now; undefined: nothing of this batch may go ahead. */
+  /**
+   * Hands on, ahead of the barrier, what the table has by now; undefined: nothing of this batch may go ahead.
+   */
   hand(batch: readonly Message[]): Promise<Handed | undefined>
-  /** Matches and hands on before it resolves, but what was `handed` on; `stored` settles when all is stored where it must be. */
+  /**
+   * Matches and hands on before it resolves, but what was `handed` on; `stored` settles when all is stored
+   * where it must be.
+   */
   write(batch: readonly Message[], handed: Handed | undefined): Promise<{ readonly stored: Promise<unknown> }>
-  /** A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor behind it, will be done. */
+  /**
+   * A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor behind it, will be
+   * done.
+   */
   broken(error: unknown): void
 }
 
@@ -43,14 +55,19 @@ export class Batches<Message, Handed> {
     this.#stages = stages
   }
 
-  /** Takes a message; `done` is called once, when it is stored. It is never called when the node stops or is fenced. */
+  /**
+   * Takes a message; `done` is called once, when it is stored. It is never called when the node stops or is
+   * fenced.
+   */
   push(message: Message, done: () => void): void {
     if (this.#closed) return
     this.#waiting.push({ message, done })
     this.#schedule()
   }
 
-  /** Messages that were taken and are in no batch yet. The bound on it is the publishers' in-flight windows. */
+  /**
+   * Messages that were taken and are in no batch yet. The bound on it is the publishers' in-flight windows.
+   */
   get waiting(): number {
     return this.#waiting.length
   }
@@ -66,23 +83,32 @@ export class Batches<Message, Handed> {
   }
 
   #schedule(): void {
-    if (this.#busy || this.#underWay.length >= underWayMax || this.#waiting.length === 0 || this.#closed) return
+    if (this.#busy || this.#underWay.length >= underWayMax || this.#waiting.length === 0 || this.#closed)
+      return
     this.#busy = true
     setImmediate(() => {
       if (this.#closed) return
-      const batch = this.#waiting.length <= batchMessagesMax ? this.#waiting : this.#waiting.slice(0, batchMessagesMax)
+      const batch =
+        this.#waiting.length <= batchMessagesMax ? this.#waiting : this.#waiting.slice(0, batchMessagesMax)
       this.#waiting = this.#waiting.length <= batchMessagesMax ? [] : this.#waiting.slice(batchMessagesMax)
       this.#underWay.push(performance.now())
-      const run = this.#last = this.#run(batch.map(({ message }) => message), this.#last)
-      run.then(() => {
-        this.#underWay.shift() // in order
-        if (!this.#closed) for (const { done } of batch) done()
-        this.#schedule()
-      }, (error: unknown) => {
-        // The stages retry for as long as it can help; they reject when the node stops or is fenced. Anything else is a bug:
-        // the node goes down and the others take over, rather than acknowledging nothing for ever.
-        if (!this.#closed) this.#stages.broken(error)
-      })
+      const run = (this.#last = this.#run(
+        batch.map(({ message }) => message),
+        this.#last,
+      ))
+      run.then(
+        () => {
+          this.#underWay.shift() // in order
+          if (!this.#closed) for (const { done } of batch) done()
+          this.#schedule()
+        },
+        (error: unknown) => {
+          // The stages retry for as long as it can help; they reject when the node stops or is fenced.
+          // Anything else is a bug: the node goes down and the others take over, rather than acknowledging
+          // nothing for ever.
+          if (!this.#closed) this.#stages.broken(error)
+        },
+      )
     })
   }
 

@@ -1,6 +1,7 @@
-// The bells of sessions that got something, rung at the nodes that own them. An owner that this node has not heard of may be
-// dead, and its sessions look into their queues when they are claimed; or it has just joined, and nobody else would ring.
-// State: the bells for nodes that this one has not heard of, until it has caught up with the journal.
+// The bells of sessions that got something, rung at the nodes that own them. An owner that this node has not
+// heard of may be dead, and its sessions look into their queues when they are claimed; or it has just joined,
+// and nobody else would ring. State: the bells for nodes that this one has not heard of, until it has caught
+// up with the journal.
 
 export interface BellEvents {
   isKnown(nodeId: string): boolean

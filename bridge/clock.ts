@@ -1,7 +1,8 @@
-// Cluster time: the one clock that nodes agree on, which is Redis' own as this process estimates it. What a node writes for others
-// says in cluster time when it expires; in a process waiting is counted by performance.now(), which nobody sets. No wall clock of a
-// node is ever asked (P14). State: between which bounds the difference of the two clocks lies, by the samples that a lease renewal
-// brings. Invariant: a sample that contradicts the ones before means that Redis' clock was set, or that another server answers:
+// Cluster time: the one clock that nodes agree on, which is Redis' own as this process estimates it. What a
+// node writes for others says in cluster time when it expires; in a process waiting is counted by
+// performance.now(), which nobody sets. No wall clock of a node is ever asked (P14). State: between which
+// bounds the difference of the two clocks lies, by the samples that a lease renewal brings. Invariant: a
+// sample that contradicts the ones before means that Redis' clock was set, or that another server answers:
 // from then on it counts alone; what waits in a process does not notice.
 
 /** Clocks of two machines drift apart by less than this: 1 ms in a second. */
@@ -14,8 +15,9 @@ export class Clock {
   #at = -1
 
   /**
-   * Redis said `time` (ms since the epoch) in reply to what was sent at `sent` and answered at `received` (performance.now()). A
-   * reply that was long under way says little, and the bounds of a quick one before it stay, widened by what clocks may drift.
+   * Redis said `time` (ms since the epoch) in reply to what was sent at `sent` and answered at `received`
+   * (performance.now()). A reply that was long under way says little, and the bounds of a quick one before it
+   * stay, widened by what clocks may drift.
    */
   sample(sent: number, received: number, time: number): void {
     if (!Number.isFinite(time)) return

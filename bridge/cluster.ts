@@ -1,5 +1,6 @@
-// What a node needs of its cluster, whatever keeps it: Redis (data-plane.ts) or this process alone (memory/). A node knows this
-// and nothing behind it. What each promise means is a test that every implementation passes (test/contract/cluster.test.ts).
+// What a node needs of its cluster, whatever keeps it: Redis (data-plane.ts) or this process alone (memory/).
+// A node knows this and nothing behind it. What each promise means is a test that every implementation passes
+// (test/contract/cluster.test.ts).
 import type { Message } from './message.ts'
 import type { Stamps } from './moment.ts'
 import type { SessionHolder } from './session-writer.ts'
@@ -38,7 +39,10 @@ export interface Cluster {
 
   // Live subscribers of this node
 
-  /** Resolves when every PUBLISH that is handed in anywhere from now on finds the subscription (P2). @param kind a bit of RouteKind */
+  /**
+   * Resolves when every PUBLISH that is handed in anywhere from now on finds the subscription (P2). @param
+   * kind a bit of RouteKind
+   */
   subscribed(filter: string, kind: number): Promise<void>
   unsubscribed(filter: string, kind: number): void
   /** Whether anybody in the cluster has a live subscription that matches. */
@@ -48,9 +52,14 @@ export interface Cluster {
 
   /** A QoS 0 message that is not to be retained: handed on at once, never stored. */
   publishQos0(message: Message): void
-  /** A message to be stored first: QoS ≥ 1, or retained. `done` is called when it is stored for everybody who was subscribed (P1), in order. */
+  /**
+   * A message to be stored first: QoS ≥ 1, or retained. `done` is called when it is stored for everybody who
+   * was subscribed (P1), in order.
+   */
   publish(message: Message, done: () => void): void
-  /** Publishers on `topic` are to be held back everywhere, since subscribers here are behind; or no longer. */
+  /**
+   * Publishers on `topic` are to be held back everywhere, since subscribers here are behind; or no longer.
+   */
   hold(topic: string, held: boolean): void
 
   // Retained Messages
@@ -65,7 +74,10 @@ export interface Cluster {
   hasRetained(filter: string): Promise<boolean>
   /** The topics that `filter` matches and that may have one. */
   topics(filter: string): Promise<AsyncIterator<string>>
-  /** Those of some topics as they are now, as many as have room in `bytesMax`; none when even the first is larger. */
+  /**
+   * Those of some topics as they are now, as many as have room in `bytesMax`; none when even the first is
+   * larger.
+   */
   retained(topics: readonly string[], bytesMax: number): Promise<RetainedRead>
 
   // Sessions
@@ -83,11 +95,12 @@ export interface ClusterSessions {
   /** The session of a client that is connected here. */
   own(sid: string): Session | undefined
   /**
-   * Makes this node the owner of the client's session. When it resolves no earlier connection of the client can touch the session, and
-   * nothing that one hands in from now on is acknowledged (P6).
+   * Makes this node the owner of the client's session. When it resolves no earlier connection of the client
+   * can touch the session, and nothing that one hands in from now on is acknowledged (P6).
    * @param abandoned whether the client has left meanwhile
    * @param givenUp settles when nobody waits for it any more
-   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED when the client has left,
+   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED
+   * when the client has left,
    *   ERR_BRIDGE_MOVED when it has connected anew meanwhile
    */
   claim(request: SessionRequest, abandoned?: () => boolean, givenUp?: Promise<void>): Promise<Session>
@@ -101,7 +114,10 @@ export interface ClusterSessions {
   leaves(session: Session): Promise<void>
   /** The connection is gone. */
   release(session: Session): Promise<void>
-  /** Resolves when the subscription is stored and every PUBLISH from now on finds it. @throws BridgeError ERR_BRIDGE_MOVED */
+  /**
+   * Resolves when the subscription is stored and every PUBLISH from now on finds it. @throws BridgeError
+   * ERR_BRIDGE_MOVED
+   */
   subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void>
   /** @throws BridgeError ERR_BRIDGE_MOVED */
   unsubscribe(session: Session, filters: readonly string[]): Promise<void>

@@ -1,14 +1,18 @@
-// The bytes between nodes: journal entries, inbox entries, stored messages. Each begins with a version, then come records: a kind, a
-// length and a body. That frame never changes, so that every version finds its way past what it does not know (P11). A record, or a
-// field of a message, whose highest bit is set must be understood: who does not know it knows that much, and may not take it for
-// nothing; without the bit it is skipped. Whatever the bytes, decoding never throws: `later` is what a later version wrote, undefined
-// what is not whole or not ours. Moments of expiry are written in cluster time (bridge/clock.ts). No state.
+// The bytes between nodes: journal entries, inbox entries, stored messages. Each begins with a version, then
+// come records: a kind, a length and a body. That frame never changes, so that every version finds its way
+// past what it does not know (P11). A record, or a field of a message, whose highest bit is set must be
+// understood: who does not know it knows that much, and may not take it for nothing; without the bit it is
+// skipped. Whatever the bytes, decoding never throws: `later` is what a later version wrote, undefined what
+// is not whole or not ours. Moments of expiry are written in cluster time (bridge/clock.ts). No state.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { secondsLeft, type Message } from './message.ts'
 import { laterOption } from './session-options.ts'
 
-/** What this version reads, from the first to the last, and writes: what all nodes of a cluster read (bridge/membership.ts). */
+/**
+ * What this version reads, from the first to the last, and writes: what all nodes of a cluster read
+ * (bridge/membership.ts).
+ */
 export const recordVersions = { min: 1, max: 1 } as const
 const version = 1
 /** A version beyond it is no version but other bytes. */
@@ -31,8 +35,16 @@ export type Change =
   | { readonly type: 'gone'; readonly nodeId: string }
   | { readonly type: 'anew' }
   | { readonly type: 'retained'; readonly topic: string; readonly present: boolean }
-  /** A session's subscription with a queue behind it; `options` as in SessionOption, or undefined when it is gone. */
-  | { readonly type: 'session'; readonly sid: string; readonly filter: string; readonly options: number | undefined }
+  /**
+   * A session's subscription with a queue behind it; `options` as in SessionOption, or undefined when it is
+   * gone.
+   */
+  | {
+      readonly type: 'session'
+      readonly sid: string
+      readonly filter: string
+      readonly options: number | undefined
+    }
   /** A session has another owner by now: a connection of an earlier one must go. */
   | { readonly type: 'taken'; readonly sid: string; readonly owner: string }
   /** A client of whose session `owner` is the owner connects elsewhere: it is to be given up. */
@@ -42,7 +54,19 @@ export type Change =
   /** A message found no session where one was subscribed: whoever owns it writes it down again. */
   | { readonly type: 'missing'; readonly sid: string }
 
-const recordKinds = { joined: 1, gone: 2, route: 3, retained: 4, cleared: 5, anew: 6, session: 7, taken: 8, lost: 9, missing: 10, wanted: 11 } as const
+const recordKinds = {
+  joined: 1,
+  gone: 2,
+  route: 3,
+  retained: 4,
+  cleared: 5,
+  anew: 6,
+  session: 7,
+  taken: 8,
+  lost: 9,
+  missing: 10,
+  wanted: 11,
+} as const
 const optionsGone = 0xff
 
 function record(kind: number, extra: readonly number[], text: string): Buffer {
@@ -50,22 +74,38 @@ function record(kind: number, extra: readonly number[], text: string): Buffer {
   const bytes = Buffer.allocUnsafe(5 + extra.length + length)
   bytes[0] = kind | mustUnderstand
   bytes.writeUInt32BE(extra.length + length, 1)
-  extra.forEach((byte, i) => { bytes[5 + i] = byte })
+  extra.forEach((byte, i) => {
+    bytes[5 + i] = byte
+  })
   bytes.write(text, 5 + extra.length)
   return bytes
 }
 
 function encodeChange(change: Change): Buffer {
   switch (change.type) {
-    case 'route': return record(recordKinds.route, [change.kind], change.filter)
-    case 'joined': return record(recordKinds.joined, [], '')
-    case 'gone': return record(recordKinds.gone, [], change.nodeId)
-    case 'anew': return record(recordKinds.anew, [], '')
-    case 'retained': return record(change.present ? recordKinds.retained : recordKinds.cleared, [], change.topic)
-    case 'session': return record(recordKinds.session, [change.options ?? optionsGone, change.sid.length], change.sid + change.filter)
-    case 'taken': case 'wanted': return record(recordKinds[change.type], [change.sid.length], change.sid + change.owner)
-    case 'lost': return record(recordKinds.lost, [], '')
-    case 'missing': return record(recordKinds.missing, [], change.sid)
+    case 'route':
+      return record(recordKinds.route, [change.kind], change.filter)
+    case 'joined':
+      return record(recordKinds.joined, [], '')
+    case 'gone':
+      return record(recordKinds.gone, [], change.nodeId)
+    case 'anew':
+      return record(recordKinds.anew, [], '')
+    case 'retained':
+      return record(change.present ? recordKinds.retained : recordKinds.cleared, [], change.topic)
+    case 'session':
+      return record(
+        recordKinds.session,
+        [change.options ?? optionsGone, change.sid.length],
+        change.sid + change.filter,
+      )
+    case 'taken':
+    case 'wanted':
+      return record(recordKinds[change.type], [change.sid.length], change.sid + change.owner)
+    case 'lost':
+      return record(recordKinds.lost, [], '')
+    case 'missing':
+      return record(recordKinds.missing, [], change.sid)
   }
 }
 
@@ -102,28 +142,52 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefi
     at = body + bytes.readUInt32BE(at + 1)
     const text = (from: number): string => bytes.toString('utf8', from, at)
     switch (kind & ~mustUnderstand) {
-      case recordKinds.joined: changes.push({ type: 'joined' }); break
-      case recordKinds.gone: changes.push({ type: 'gone', nodeId: text(body) }); break
+      case recordKinds.joined:
+        changes.push({ type: 'joined' })
+        break
+      case recordKinds.gone:
+        changes.push({ type: 'gone', nodeId: text(body) })
+        break
       case recordKinds.route:
         if (body === at) return undefined
         changes.push({ type: 'route', kind: bytes[body]!, filter: text(body + 1) })
         break
-      case recordKinds.retained: changes.push({ type: 'retained', topic: text(body), present: true }); break
-      case recordKinds.cleared: changes.push({ type: 'retained', topic: text(body), present: false }); break
-      case recordKinds.anew: changes.push({ type: 'anew' }); break
-      case recordKinds.lost: changes.push({ type: 'lost' }); break
-      case recordKinds.missing: changes.push({ type: 'missing', sid: text(body) }); break
+      case recordKinds.retained:
+        changes.push({ type: 'retained', topic: text(body), present: true })
+        break
+      case recordKinds.cleared:
+        changes.push({ type: 'retained', topic: text(body), present: false })
+        break
+      case recordKinds.anew:
+        changes.push({ type: 'anew' })
+        break
+      case recordKinds.lost:
+        changes.push({ type: 'lost' })
+        break
+      case recordKinds.missing:
+        changes.push({ type: 'missing', sid: text(body) })
+        break
       case recordKinds.session: {
         const start = body + 2 + (bytes[body + 1] ?? 0) // a sid is ASCII
         if (body + 2 > at || start > at) return undefined
         if (bytes[body] !== optionsGone && (bytes[body]! & laterOption) !== 0) return 'later'
-        changes.push({ type: 'session', sid: bytes.toString('latin1', body + 2, start), filter: text(start), options: bytes[body] === optionsGone ? undefined : bytes[body] })
+        changes.push({
+          type: 'session',
+          sid: bytes.toString('latin1', body + 2, start),
+          filter: text(start),
+          options: bytes[body] === optionsGone ? undefined : bytes[body],
+        })
         break
       }
-      case recordKinds.taken: case recordKinds.wanted: {
+      case recordKinds.taken:
+      case recordKinds.wanted: {
         const start = body + 1 + (bytes[body] ?? 0)
         if (body === at || start > at) return undefined
-        changes.push({ type: (kind & ~mustUnderstand) === recordKinds.taken ? 'taken' : 'wanted', sid: bytes.toString('latin1', body + 1, start), owner: text(start) })
+        changes.push({
+          type: (kind & ~mustUnderstand) === recordKinds.taken ? 'taken' : 'wanted',
+          sid: bytes.toString('latin1', body + 1, start),
+          owner: text(start),
+        })
         break
       }
       default:
@@ -134,7 +198,10 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefi
   return { nodeId, changes, skipped }
 }
 
-/** Records of an entry: a message; a doorbell for sessions, their sids separated by spaces; topics whose publishers the sender wants held back, or no longer. */
+/**
+ * Records of an entry: a message; a doorbell for sessions, their sids separated by spaces; topics whose
+ * publishers the sender wants held back, or no longer.
+ */
 const messageRecord = 0x01 | mustUnderstand
 const bellRecord = 0x02 | mustUnderstand
 const holdRecord = 0x03 | mustUnderstand
@@ -147,7 +214,10 @@ const flagExpiry = 0x10
 /** It is a will: the Client Identifier of its client stands in front. */
 const flagWill = 0x20
 const flagReplay = 0x40
-/** Fields that this version does not write: length(4), then of each kind(1), its highest bit set when it must be understood, length(4), body. */
+/**
+ * Fields that this version does not write: length(4), then of each kind(1), its highest bit set when it must
+ * be understood, length(4), body.
+ */
 const flagFields = 0x80
 
 /** Its length(2), then the text. */
@@ -187,16 +257,36 @@ export class MessagePacker {
     return this.#bytes
   }
 
-  /** flags(1) [expiry in cluster time(8) interval(4)] [stamp(8): of what is retained and comes live] [publisher(2+n)] topic(2+n) [properties(4+n)] payload */
+  /**
+   * flags(1) [expiry in cluster time(8) interval(4)] [stamp(8): of what is retained and comes live]
+   * [publisher(2+n)] topic(2+n) [properties(4+n)] payload
+   */
   add(message: Message): void {
     const { topic, payload, properties, expiresAt } = message
     const expires = expiresAt !== 0 || message.expirySeconds !== undefined
     const publisher = message.isWill === true ? message.publisher : undefined
-    const bytes = this.#room(5 + 1 + 12 + 8 + 2 + (publisher?.length ?? 0) * 3 + 2 + topic.length * 3 + 4 + (properties?.length ?? 0) + payload.length)
+    const bytes = this.#room(
+      5 +
+        1 +
+        12 +
+        8 +
+        2 +
+        (publisher?.length ?? 0) * 3 +
+        2 +
+        topic.length * 3 +
+        4 +
+        (properties?.length ?? 0) +
+        payload.length,
+    )
     const start = this.#length
     bytes[start] = messageRecord
-    bytes[start + 5] = message.qos | (message.retain ? flagRetain : 0) | (properties === undefined ? 0 : flagProperties) | (expires ? flagExpiry : 0) |
-      (publisher === undefined ? 0 : flagWill) | (message.replay === true ? flagReplay : 0)
+    bytes[start + 5] =
+      message.qos |
+      (message.retain ? flagRetain : 0) |
+      (properties === undefined ? 0 : flagProperties) |
+      (expires ? flagExpiry : 0) |
+      (publisher === undefined ? 0 : flagWill) |
+      (message.replay === true ? flagReplay : 0)
     let at = start + 6
     if (expires) {
       at = bytes.writeDoubleBE(expiresAt === 0 ? 0 : this.#clock.toCluster(expiresAt), at)
@@ -250,7 +340,10 @@ let lastTopicBytes = Buffer.alloc(0)
 let lastTopic = ''
 
 function topicAt(bytes: Buffer, start: number, end: number): string {
-  if (lastTopicBytes.length !== end - start || bytes.compare(lastTopicBytes, 0, lastTopicBytes.length, start, end) !== 0) {
+  if (
+    lastTopicBytes.length !== end - start ||
+    bytes.compare(lastTopicBytes, 0, lastTopicBytes.length, start, end) !== 0
+  ) {
     lastTopicBytes = Buffer.from(bytes.subarray(start, end))
     lastTopic = bytes.toString('utf8', start, end)
   }
@@ -265,7 +358,10 @@ export interface OtherRecords {
   onLater(): void
 }
 
-/** Reads an entry record by record, so that who reads may rest between two. What it does not know it passes by. */
+/**
+ * Reads an entry record by record, so that who reads may rest between two. What it does not know it passes
+ * by.
+ */
 export class EntryReader {
   readonly #bytes: Buffer
   readonly #clock: Clock
@@ -273,7 +369,10 @@ export class EntryReader {
   readonly #other: OtherRecords
   readonly #isLater: boolean
   #at = 1
-  /** False: the entry is not whole or not ours. Bad records of a frame that is whole are passed by alone, all others were handed on. */
+  /**
+   * False: the entry is not whole or not ours. Bad records of a frame that is whole are passed by alone, all
+   * others were handed on.
+   */
   isWhole = true
   #isFramed: boolean
 
@@ -284,7 +383,11 @@ export class EntryReader {
     this.#each = each
     this.#other = other
     this.#isLater = bytes[0] !== version
-    this.#isFramed = bytes.length > 0 && bytes[0]! >= version && bytes[0]! <= versionMax && (!this.#isLater || isFramed(bytes, 1))
+    this.#isFramed =
+      bytes.length > 0 &&
+      bytes[0]! >= version &&
+      bytes[0]! <= versionMax &&
+      (!this.#isLater || isFramed(bytes, 1))
     this.isWhole = this.#isFramed
   }
 
@@ -299,7 +402,7 @@ export class EntryReader {
     const bytes = this.#bytes
     const start = this.#at + 5
     const end = start > bytes.length ? start : start + bytes.readUInt32BE(this.#at + 1)
-    if (end > bytes.length) return this.#isFramed = false
+    if (end > bytes.length) return (this.#isFramed = false)
     const kind = bytes[this.#at]!
     this.#at = end
     if (this.#isLater) this.#other.onLater()
@@ -308,7 +411,8 @@ export class EntryReader {
       if (message === undefined) return false
       if (message === 'later') this.#other.onLater()
       else this.#each(message)
-    } else if (kind === bellRecord) for (const sid of bytes.toString('latin1', start, end).split(' ')) this.#other.onBell(sid)
+    } else if (kind === bellRecord)
+      for (const sid of bytes.toString('latin1', start, end).split(' ')) this.#other.onBell(sid)
     else if (kind === holdRecord || kind === goRecord) {
       const [nodeId, ...topics] = bytes.toString('utf8', start, end).split('\0')
       this.#other.onHold(nodeId!, topics, kind === holdRecord)
@@ -321,25 +425,43 @@ export class EntryReader {
  * Hands each message of an entry to `each`, in one go.
  * @returns false when the entry is not whole or not ours, or a record of it is bad; all others were handed on
  */
-export function unpackMessages(bytes: Buffer, clock: Clock, each: (message: Message) => void, other: OtherRecords): boolean {
+export function unpackMessages(
+  bytes: Buffer,
+  clock: Clock,
+  each: (message: Message) => void,
+  other: OtherRecords,
+): boolean {
   const reader = new EntryReader(bytes, clock, each, other)
   while (reader.next());
   return reader.isWhole
 }
 
-/** Whether one of the fields must be understood, or they are no fields as this version knows them. It knows none. */
+/**
+ * Whether one of the fields must be understood, or they are no fields as this version knows them. It knows
+ * none.
+ */
 function needsLater(bytes: Buffer, at: number, end: number): boolean {
   while (at + 5 <= end && (bytes[at]! & mustUnderstand) === 0) at += 5 + bytes.readUInt32BE(at + 1)
   return at !== end
 }
 
-/** When it expires by this process' clock, never 0: not later than its whole interval from now, whatever the clocks say. */
-function expiryAt(bytes: Buffer, at: number, clock: Clock): { readonly expiresAt: number; readonly expirySeconds: number } | undefined {
+/**
+ * When it expires by this process' clock, never 0: not later than its whole interval from now, whatever the
+ * clocks say.
+ */
+function expiryAt(
+  bytes: Buffer,
+  at: number,
+  clock: Clock,
+): { readonly expiresAt: number; readonly expirySeconds: number } | undefined {
   const time = bytes.readDoubleBE(at)
   const expirySeconds = bytes.readUInt32BE(at + 8)
   if (!Number.isFinite(time)) return undefined
   if (time === 0) return { expiresAt: 0, expirySeconds }
-  return { expiresAt: Math.min(clock.toLocal(time), performance.now() + expirySeconds * 1_000) || -1, expirySeconds }
+  return {
+    expiresAt: Math.min(clock.toLocal(time), performance.now() + expirySeconds * 1_000) || -1,
+    expirySeconds,
+  }
 }
 
 function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Message | Later | undefined {
@@ -386,23 +508,56 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
     at = fieldsEnd
   }
   return {
-    topic, payload: bytes.subarray(at, end), qos: qos as 0 | 1 | 2, retain: (flags & flagRetain) !== 0, properties, expiresAt: expiry?.expiresAt ?? 0,
-    expirySeconds: expiry?.expirySeconds, publisher, isWill: publisher === undefined ? undefined : true, origin: undefined,
-    replay: (flags & flagReplay) !== 0, stamp: stamp === 0 ? undefined : stamp, frames: undefined,
+    topic,
+    payload: bytes.subarray(at, end),
+    qos: qos as 0 | 1 | 2,
+    retain: (flags & flagRetain) !== 0,
+    properties,
+    expiresAt: expiry?.expiresAt ?? 0,
+    expirySeconds: expiry?.expirySeconds,
+    publisher,
+    isWill: publisher === undefined ? undefined : true,
+    origin: undefined,
+    replay: (flags & flagReplay) !== 0,
+    stamp: stamp === 0 ? undefined : stamp,
+    frames: undefined,
   }
 }
 
 /** One message as bytes of its own, no larger than needed. */
 export function packMessage(message: Message, clock: Clock): Buffer {
-  const packer = new MessagePacker(clock, 72 + Buffer.byteLength(message.topic) * 3 + (message.publisher?.length ?? 0) * 3 + (message.properties?.length ?? 0) + message.payload.length)
+  const packer = new MessagePacker(
+    clock,
+    72 +
+      Buffer.byteLength(message.topic) * 3 +
+      (message.publisher?.length ?? 0) * 3 +
+      (message.properties?.length ?? 0) +
+      message.payload.length,
+  )
   packer.add(message)
   return packer.take()
 }
 
-/** The message of `packMessage`; undefined when the bytes are not one, `later` when a later version wrote what must be understood. */
+/**
+ * The message of `packMessage`; undefined when the bytes are not one, `later` when a later version wrote what
+ * must be understood.
+ */
 export function unpackMessage(bytes: Buffer, clock: Clock): Message | Later | undefined {
   let found: Message | Later | undefined
   const nothing = (): void => undefined
-  const isWhole = unpackMessages(bytes, clock, (message) => { found ??= message }, { onBell: nothing, onHold: nothing, onLater: () => { found = 'later' } })
+  const isWhole = unpackMessages(
+    bytes,
+    clock,
+    (message) => {
+      found ??= message
+    },
+    {
+      onBell: nothing,
+      onHold: nothing,
+      onLater: () => {
+        found = 'later'
+      },
+    },
+  )
   return isWhole ? found : undefined
 }

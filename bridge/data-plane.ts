@@ -1,6 +1,6 @@
-// The data plane of one boot of a node: routes in, messages out and in. Composes membership, journal, routing table,
-// batches, inboxes and Retained Messages; each keeps its own invariant, this file their order. When the boot is fenced
-// the whole data plane is thrown away and a new one is made (bridge/index.ts).
+// The data plane of one boot of a node: routes in, messages out and in. Composes membership, journal, routing
+// table, batches, inboxes and Retained Messages; each keeps its own invariant, this file their order. When
+// the boot is fenced the whole data plane is thrown away and a new one is made (bridge/index.ts).
 import { AbsentNodes } from './absent-nodes.ts'
 import { Audit } from './audit.ts'
 import { Batches } from './batches.ts'
@@ -40,7 +40,10 @@ const graceLeases = 1
 /** How often a node looks whether Redis still has what it must have of it; several times a lease. */
 const auditMsMax = 1_000
 const auditsPerLease = 6
-/** How long messages wait for a session that is not there: its owner writes it down again, or is declared dead meanwhile. */
+/**
+ * How long messages wait for a session that is not there: its owner writes it down again, or is declared dead
+ * meanwhile.
+ */
 const missingLeases = 2
 
 export class DataPlane implements Cluster {
@@ -64,8 +67,12 @@ export class DataPlane implements Cluster {
   readonly #batches: Batches<Message, Handed>
   readonly #links: Links
   readonly #bells = new Bells({
-    isKnown: (nodeId) => nodeId === this.nodeId || this.#nodes.has(nodeId), catchUp: () => this.#journal.barrier(),
-    ring: (nodeId, sid) => { if (nodeId === this.nodeId) this.#receiver.ring(sid); else this.#links.to(nodeId).ring(sid) },
+    isKnown: (nodeId) => nodeId === this.nodeId || this.#nodes.has(nodeId),
+    catchUp: () => this.#journal.barrier(),
+    ring: (nodeId, sid) => {
+      if (nodeId === this.nodeId) this.#receiver.ring(sid)
+      else this.#links.to(nodeId).ring(sid)
+    },
   })
   readonly #nodes = new Set<string>()
   #healing: Promise<void> | undefined
@@ -78,7 +85,12 @@ export class DataPlane implements Cluster {
   #asserted: Promise<unknown> = Promise.resolve()
   readonly #absent = new AbsentNodes()
 
-  private constructor(options: DataPlaneOptions, receiver: Receiver, connections: Connections, membership: Membership) {
+  private constructor(
+    options: DataPlaneOptions,
+    receiver: Receiver,
+    connections: Connections,
+    membership: Membership,
+  ) {
     this.#options = options
     this.#receiver = receiver
     this.#keys = new Keys(options.prefix)
@@ -101,14 +113,25 @@ export class DataPlane implements Cluster {
       onFenced: () => this.#onFenced(),
       onAmnesia: () => this.#heal(),
     })
-    this.#links = new Links(this.#redis, this.#keys, membership.nodeId, clock, { onFenced: () => this.#onFenced(), onOut: (nodeId) => this.#dropNode(nodeId) })
+    this.#links = new Links(this.#redis, this.#keys, membership.nodeId, clock, {
+      onFenced: () => this.#onFenced(),
+      onOut: (nodeId) => this.#dropNode(nodeId),
+    })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
     this.#retained = new Retained(connections, this.#keys, membership, {
-      barrier: () => this.#journal.barrier(), append: (changes) => this.#journal.append(changes), onFenced: () => this.#checkFence(),
+      barrier: () => this.#journal.barrier(),
+      append: (changes) => this.#journal.append(changes),
+      onFenced: () => this.#checkFence(),
     })
     this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options, clock, {
       append: (changes) => this.#journal.append(changes),
-      publishWill: (message) => new Promise((resolve) => this.publish(withRoom(message, (topic) => this.mayRetain(topic)), resolve)),
+      publishWill: (message) =>
+        new Promise((resolve) =>
+          this.publish(
+            withRoom(message, (topic) => this.mayRetain(topic)),
+            resolve,
+          ),
+        ),
       expireRetained: (topic) => this.#retained.expire(topic),
       stillOwned: (session) => this.stillOwned(session),
       onFenced: () => this.#checkFence(),
@@ -117,23 +140,51 @@ export class DataPlane implements Cluster {
       onWritten: (session) => receiver.ring(session.sid),
       onVanished: (sids) => this.#vanished(sids),
     })
-    this.#audit = new Audit(this.#redis, this.#keys, membership.nodeId, this.sessions, { isPlaced: () => membership.isPlaced(), onFenced: () => this.#checkFence() })
-    this.#queues = new Queues(this.#redis, this.#keys, membership.nodeId, { queueMax: options.queueMessagesMax, queueBytesMax: options.queueBytesMax, waitMs: missingLeases * options.leaseMs }, clock, {
-      onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
-      onMissing: (sid) => { this.#journal.append([{ type: 'missing', sid }]).catch(options.onError) },
+    this.#audit = new Audit(this.#redis, this.#keys, membership.nodeId, this.sessions, {
+      isPlaced: () => membership.isPlaced(),
       onFenced: () => this.#checkFence(),
-      onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
     })
+    this.#queues = new Queues(
+      this.#redis,
+      this.#keys,
+      membership.nodeId,
+      {
+        queueMax: options.queueMessagesMax,
+        queueBytesMax: options.queueBytesMax,
+        waitMs: missingLeases * options.leaseMs,
+      },
+      clock,
+      {
+        onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
+        onMissing: (sid) => {
+          this.#journal.append([{ type: 'missing', sid }]).catch(options.onError)
+        },
+        onFenced: () => this.#checkFence(),
+        onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
+      },
+    )
     this.#sessionWriter = new SessionWriter(this.#redis, this.#keys, clock)
-    this.#fanOut = new FanOut(membership.nodeId, receiver, () => this.#table, this.#links, this.#queues, this.#retained)
+    this.#fanOut = new FanOut(
+      membership.nodeId,
+      receiver,
+      () => this.#table,
+      this.#links,
+      this.#queues,
+      this.#retained,
+    )
     this.#batches = new Batches({
-      store: async (batch) => { await this.#retained.store(batch) },
+      store: async (batch) => {
+        await this.#retained.store(batch)
+      },
       barrier: () => this.#barrier(),
       hand: (batch) => this.#fanOut.hand(batch),
       write: (batch, handed) => this.#fanOut.write(batch, handed),
       broken: endNode,
     })
-    this.#unwatch = options.waits?.watchPublishes(() => ({ publishers: receiver.publishers, since: this.#batches.since }))
+    this.#unwatch = options.waits?.watchPublishes(() => ({
+      publishers: receiver.publishers,
+      since: this.#batches.since,
+    }))
   }
 
   /**
@@ -141,10 +192,29 @@ export class DataPlane implements Cluster {
    * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE, ERR_BRIDGE_FORMAT, ERR_BRIDGE_CLOSED when it was ended
    */
   static async start(options: DataPlaneOptions, receiver: Receiver, ended?: AbortSignal): Promise<DataPlane> {
-    const connections = connectAll({ url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, waits: options.waits }, blockMs, options.durabilityReplicas)
-    connections.redis.on('ready', () => { loadScripts(connections.redis).catch(options.onError) })
-    const membership = new Membership(connections.control, new Keys(options.prefix), options.name, options.leaseMs, options.settings)
-    const disconnect = (): void => { for (const connection of Object.values(connections) as Redis[]) connection.disconnect() }
+    const connections = connectAll(
+      {
+        url: options.redis,
+        timeoutMs: options.redisTimeoutMs,
+        onError: options.onError,
+        waits: options.waits,
+      },
+      blockMs,
+      options.durabilityReplicas,
+    )
+    connections.redis.on('ready', () => {
+      loadScripts(connections.redis).catch(options.onError)
+    })
+    const membership = new Membership(
+      connections.control,
+      new Keys(options.prefix),
+      options.name,
+      options.leaseMs,
+      options.settings,
+    )
+    const disconnect = (): void => {
+      for (const connection of Object.values(connections) as Redis[]) connection.disconnect()
+    }
     const leave = (): void => void membership.leave(leaveMs).finally(disconnect)
     ended?.addEventListener('abort', leave)
     if (ended?.aborted === true) leave()
@@ -164,9 +234,12 @@ export class DataPlane implements Cluster {
   }
 
   async #start(): Promise<void> {
-    this.#membership.start({ // at once: reading the snapshot may take longer than a lease
+    this.#membership.start({
+      // at once: reading the snapshot may take longer than a lease
       onFenced: () => this.#onFenced(),
-      onAmnesia: () => { if (this.#isStarted) this.#heal().catch(this.#options.onError) }, // it is told again with the next renewal
+      onAmnesia: () => {
+        if (this.#isStarted) this.#heal().catch(this.#options.onError)
+      }, // it is told again with the next renewal
       onDead: (nodeId) => this.sessions.estate(nodeId),
     })
     await this.#reader.create() // before anybody can have a route to us
@@ -179,14 +252,18 @@ export class DataPlane implements Cluster {
     this.#audit.start(Math.min(auditMsMax, this.#options.leaseMs / auditsPerLease), this.#options.onError)
   }
 
-  get nodeId(): string { return this.#membership.nodeId }
+  get nodeId(): string {
+    return this.#membership.nodeId
+  }
 
   /** Nodes alive as this node knows them, itself included. */
   get nodes(): readonly string[] {
     return [...this.#nodes]
   }
 
-  get routes(): Iterable<Route> { return this.#table.entries() }
+  get routes(): Iterable<Route> {
+    return this.#table.entries()
+  }
 
   /** Memory that the routes of the cluster take here, roughly. */
   get routingBytes(): number {
@@ -198,9 +275,13 @@ export class DataPlane implements Cluster {
   }
 
   /** Cluster time. */
-  get clock(): Clock { return this.#membership.clock }
+  get clock(): Clock {
+    return this.#membership.clock
+  }
 
-  get connection(): Redis { return this.#redis }
+  get connection(): Redis {
+    return this.#redis
+  }
 
   // Routes
 
@@ -229,7 +310,10 @@ export class DataPlane implements Cluster {
     return this.#retained.hasTopic(filter)
   }
 
-  /** The topics that `filter` matches and that may have a Retained Message, as of now or later: behind a barrier. */
+  /**
+   * The topics that `filter` matches and that may have a Retained Message, as of now or later: behind a
+   * barrier.
+   */
   async topics(filter: string): Promise<AsyncIterator<string>> {
     await this.#replays.pass()
     return this.#retained.topics(filter)
@@ -241,7 +325,9 @@ export class DataPlane implements Cluster {
   }
 
   /** Topics in the index of Retained Messages. */
-  get retainedTopics(): number { return this.#retained.size }
+  get retainedTopics(): number {
+    return this.#retained.size
+  }
 
   /** Whether there is room for a Retained Message: nodes keep the topics of all of them. */
   mayRetain(topic: string): boolean {
@@ -255,8 +341,12 @@ export class DataPlane implements Cluster {
 
   #apply(nodeId: string, change: Change): void {
     switch (change.type) {
-      case 'route': this.#table.set(nodeId, change.filter, change.kind); break
-      case 'anew': this.#table.beginAnew(nodeId); break
+      case 'route':
+        this.#table.set(nodeId, change.filter, change.kind)
+        break
+      case 'anew':
+        this.#table.beginAnew(nodeId)
+        break
       case 'joined':
         this.#nodes.add(nodeId)
         this.#table.endAnew(nodeId)
@@ -268,58 +358,102 @@ export class DataPlane implements Cluster {
         if (change.nodeId === this.nodeId) return this.#onFenced()
         this.#dropNode(change.nodeId)
         break
-      case 'retained': this.#retained.apply(change.topic, change.present); break
-      case 'session': this.#table.setSession(change.sid, change.filter, change.options); break
-      case 'taken': this.sessions.taken(change.sid, change.owner); break
-      case 'wanted': this.sessions.wanted(change.sid, change.owner); break
-      case 'missing': this.sessions.missing(change.sid).catch(this.#options.onError); break
-      case 'lost': if (nodeId !== this.nodeId) this.#retained.loadMissing().catch(this.#options.onError)
+      case 'retained':
+        this.#retained.apply(change.topic, change.present)
+        break
+      case 'session':
+        this.#table.setSession(change.sid, change.filter, change.options)
+        break
+      case 'taken':
+        this.sessions.taken(change.sid, change.owner)
+        break
+      case 'wanted':
+        this.sessions.wanted(change.sid, change.owner)
+        break
+      case 'missing':
+        this.sessions.missing(change.sid).catch(this.#options.onError)
+        break
+      case 'lost':
+        if (nodeId !== this.nodeId) this.#retained.loadMissing().catch(this.#options.onError)
     }
   }
 
-  /** The rest of the snapshot: retained topics, and a table with the subscriptions of all sessions. O(all of them). */
+  /**
+   * The rest of the snapshot: retained topics, and a table with the subscriptions of all sessions. O(all of
+   * them).
+   */
   async #readMore(): Promise<RoutingTable> {
     await this.#retained.load()
     const table = new RoutingTable()
     for await (const changes of allSubscriptions(this.#redis, this.#keys)) {
-      for (const change of changes) if (change.type === 'session') table.setSession(change.sid, change.filter, change.options)
+      for (const change of changes)
+        if (change.type === 'session') table.setSession(change.sid, change.filter, change.options)
     }
     return table
   }
 
   /**
-   * The snapshot takes the place of the table. After Redis lost its data it is empty at first: the routes that we knew
-   * stay until their nodes have asserted theirs, or for a lease (P10); a message for them waits in its writer meanwhile.
+   * The snapshot takes the place of the table. After Redis lost its data it is empty at first: the routes
+   * that we knew stay until their nodes have asserted theirs, or for a lease (P10); a message for them waits
+   * in its writer meanwhile.
    */
   #replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): void {
     const known = new Set(nodes)
     const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.nodeId)
     for (const nodeId of known) this.#nodes.add(nodeId)
     const asserted = new Set(routes.map(({ nodeId, filter }) => `${nodeId} ${filter}`)) // perhaps a part only
-    const kept = [...this.#table.entries()].filter(({ nodeId, filter }) => missing.includes(nodeId) || (this.#healing !== undefined && nodeId !== this.nodeId && !asserted.has(`${nodeId} ${filter}`)))
+    const kept = [...this.#table.entries()].filter(
+      ({ nodeId, filter }) =>
+        missing.includes(nodeId) ||
+        (this.#healing !== undefined && nodeId !== this.nodeId && !asserted.has(`${nodeId} ${filter}`)),
+    )
     for (const { nodeId, filter, kind } of [...kept, ...routes]) table.set(nodeId, filter, kind)
     this.#table = table
     this.#assertLost(routes)
-    if (this.#healing !== undefined) this.#absent.await([...new Set([...missing, ...kept.map(({ nodeId }) => nodeId)])])
+    if (this.#healing !== undefined)
+      this.#absent.await([...new Set([...missing, ...kept.map(({ nodeId }) => nodeId)])])
     if (missing.length === 0 && kept.length === 0) return
     clearTimeout(this.#grace)
-    this.#grace = setTimeout(() => {
-      this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
-    }, this.#healing === undefined ? 0 : this.#options.leaseMs * graceLeases)
+    this.#grace = setTimeout(
+      () => {
+        this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
+      },
+      this.#healing === undefined ? 0 : this.#options.leaseMs * graceLeases,
+    )
     this.#grace.unref()
   }
 
   /** What the snapshot lacks of us, because a failover lost it, is told again. */
   #assertLost(routes: readonly Route[]): void {
     if (this.#healing !== undefined) return // that asserts everything
-    const own = new Map(routes.filter(({ nodeId }) => nodeId === this.nodeId).map(({ filter, kind }) => [filter, kind]))
-    const lost: Change[] = [...this.#routes.all()].filter(({ filter, kind }) => own.get(filter) !== kind).map(routeChange)
-    for (const change of this.sessions.changes()) if (change.type === 'session' && change.options !== undefined && !this.#table.hasSession(change.sid, change.filter)) lost.push(change)
-    if (lost.length > 0) this.#asserted = Promise.all([this.#journal.append(lost), this.sessions.assertAll().then((stale) => this.#journal.append(stale))]).catch(this.#options.onError)
+    const own = new Map(
+      routes.filter(({ nodeId }) => nodeId === this.nodeId).map(({ filter, kind }) => [filter, kind]),
+    )
+    const lost: Change[] = [...this.#routes.all()]
+      .filter(({ filter, kind }) => own.get(filter) !== kind)
+      .map(routeChange)
+    for (const change of this.sessions.changes())
+      if (
+        change.type === 'session' &&
+        change.options !== undefined &&
+        !this.#table.hasSession(change.sid, change.filter)
+      )
+        lost.push(change)
+    if (lost.length > 0)
+      this.#asserted = Promise.all([
+        this.#journal.append(lost),
+        this.sessions.assertAll().then((stale) => this.#journal.append(stale)),
+      ]).catch(this.#options.onError)
   }
 
   #dropMissing(candidates: readonly string[]): void {
-    this.#redis.hkeys(this.#keys.bus('nodes')).then((nodes) => candidates.filter((nodeId) => !nodes.includes(nodeId)).forEach((nodeId) => this.#dropNode(nodeId)), this.#options.onError)
+    this.#redis
+      .hkeys(this.#keys.bus('nodes'))
+      .then(
+        (nodes) =>
+          candidates.filter((nodeId) => !nodes.includes(nodeId)).forEach((nodeId) => this.#dropNode(nodeId)),
+        this.#options.onError,
+      )
   }
 
   #dropNode(nodeId: string): void {
@@ -336,7 +470,10 @@ export class DataPlane implements Cluster {
     this.#fanOut.qos0(message)
   }
 
-  /** A message to be stored first: QoS ≥ 1, or retained; `done` when it is stored for everyone who was subscribed when it came. */
+  /**
+   * A message to be stored first: QoS ≥ 1, or retained; `done` when it is stored for everyone who was
+   * subscribed when it came.
+   */
   publish(message: Message, done: () => void): void {
     this.#batches.push(message, done)
   }
@@ -353,7 +490,10 @@ export class DataPlane implements Cluster {
     this.#sessionWriter.touch(holder)
   }
 
-  /** Puts a message into the queue of a session, behind what is there, at the lower of its own and the granted QoS; resolves when it is stored. */
+  /**
+   * Puts a message into the queue of a session, behind what is there, at the lower of its own and the granted
+   * QoS; resolves when it is stored.
+   */
   enqueue(message: Message, sid: string, granted: number): Promise<void> {
     return this.#queues.push(message, sid, granted)
   }
@@ -364,23 +504,38 @@ export class DataPlane implements Cluster {
     await this.#retained.tell(messages)
   }
 
-  /** A write of an owner was refused: true when the session is ours after all, because Redis lost its data, or went back, and we wrote it down again. */
+  /**
+   * A write of an owner was refused: true when the session is ours after all, because Redis lost its data, or
+   * went back, and we wrote it down again.
+   */
   async stillOwned(session: Session): Promise<boolean> {
     await this.#journal.barrier() // heals when Redis lost its data
-    return await this.sessions.isOwned(session) || this.sessions.reclaim(session)
+    return (await this.sessions.isOwned(session)) || this.sessions.reclaim(session)
   }
 
-  /** The sessions ended, their end was not journaled by who ended them: told by who notices (ATTACKS 9, 22). */
+  /**
+   * The sessions ended, their end was not journaled by who ended them: told by who notices (ATTACKS 9, 22).
+   */
   async #vanished(sids: ReadonlySet<string>): Promise<void> {
-    const changes = (await this.#table.filtersOf(sids)).map(({ sid, filter }): Change => ({ type: 'session', sid, filter, options: undefined }))
+    const changes = (await this.#table.filtersOf(sids)).map(({ sid, filter }): Change => ({
+      type: 'session',
+      sid,
+      filter,
+      options: undefined,
+    }))
     if (changes.length > 0) await this.#journal.append(changes)
   }
 
   // Faults
 
-  /** Redis lost its data: register again, make the inbox again, assert all routes. One at a time; FENCED ends it. */
+  /**
+   * Redis lost its data: register again, make the inbox again, assert all routes. One at a time; FENCED ends
+   * it.
+   */
   #heal(): Promise<void> {
-    this.#healing ??= this.#rejoin().finally(() => { this.#healing = undefined })
+    this.#healing ??= this.#rejoin().finally(() => {
+      this.#healing = undefined
+    })
     return this.#healing
   }
 
@@ -392,7 +547,12 @@ export class DataPlane implements Cluster {
         await this.#reader.create()
         await this.#audit.join()
         const stale = await this.sessions.assertAll()
-        await this.#journal.assertAll([...[...this.#routes.all()].map(routeChange), ...stale, ...this.sessions.changes(), { type: 'joined' }]) // the last word: all of it is told
+        await this.#journal.assertAll([
+          ...[...this.#routes.all()].map(routeChange),
+          ...stale,
+          ...this.sessions.changes(),
+          { type: 'joined' },
+        ]) // the last word: all of it is told
         await this.#journal.rebuild()
         for (const { sid } of this.sessions.all) this.#receiver.ring(sid)
         return
@@ -413,19 +573,28 @@ export class DataPlane implements Cluster {
     await this.#journal.barrier()
   }
 
-  /** A failover lost the last journal entries, also those of others: each node says when it has asserted what is missing. */
+  /**
+   * A failover lost the last journal entries, also those of others: each node says when it has asserted what
+   * is missing.
+   */
   #onLost(): void {
     this.#absent.await([...this.#nodes].filter((nodeId) => nodeId !== this.nodeId))
     // Behind what #assertLost tells and writes down: whoever hears it goes on publishing.
-    void this.#asserted.then(() => this.#journal.append([{ type: 'lost' }, { type: 'joined' }])).catch(this.#options.onError)
+    void this.#asserted
+      .then(() => this.#journal.append([{ type: 'lost' }, { type: 'joined' }]))
+      .catch(this.#options.onError)
   }
 
-  /** A partition has no place for us: Redis lost data, all of it or this partition's, which heals it, or we were declared dead. */
+  /**
+   * A partition has no place for us: Redis lost data, all of it or this partition's, which heals it, or we
+   * were declared dead.
+   */
   async #checkFence(): Promise<void> {
     const { generation } = this.#membership
     if (this.#healing !== undefined) return this.#healing // it registers us there, too
     await this.#journal.barrier()
-    if (!generation.equals(this.#membership.generation) || await this.#audit.takePlaces()) return // the refusal is older than that
+    // the refusal is older than that
+    if (!generation.equals(this.#membership.generation) || (await this.#audit.takePlaces())) return
     this.#onFenced()
     throw new BridgeError('ERR_BRIDGE_FENCED', `${this.nodeId} was declared dead`)
   }
@@ -443,7 +612,15 @@ export class DataPlane implements Cluster {
     this.#closed = true
     clearTimeout(this.#grace)
     this.#unwatch?.()
-    for (const part of [this.sessions, this.#audit, this.#absent, this.#batches, this.#queues, this.#sessionWriter]) part.close()
+    for (const part of [
+      this.sessions,
+      this.#audit,
+      this.#absent,
+      this.#batches,
+      this.#queues,
+      this.#sessionWriter,
+    ])
+      part.close()
     await this.#reader.close()
     await this.#membership.close()
     this.#links.close()

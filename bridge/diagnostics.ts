@@ -1,25 +1,61 @@
-// What bridge/ has to say: named channels that log, metrics and tests read. bridge/ itself neither logs nor counts.
+// What bridge/ has to say: named channels that log, metrics and tests read. bridge/ itself neither logs nor
+// counts.
 import { channel, type Channel } from 'node:diagnostics_channel'
 
 /** The channels: what is published and when; the table in bridge/README.md is checked against it. */
 export const channelTable = {
   fenced: { message: '{ nodeId }', meaning: 'this boot was declared dead by the others' },
   amnesia: { message: '{ nodeId }', meaning: 'Redis lost data; live state is being asserted again' },
-  nodeJoined: { message: '{ name, nodeId }', meaning: 'a node joined, as the journal has it; `name` is who read it' },
-  nodeLeft: { message: '{ name, nodeId, by }', meaning: 'a node left (by itself), or was declared dead by another, as the journal has it' },
+  nodeJoined: {
+    message: '{ name, nodeId }',
+    meaning: 'a node joined, as the journal has it; `name` is who read it',
+  },
+  nodeLeft: {
+    message: '{ name, nodeId, by }',
+    meaning: 'a node left (by itself), or was declared dead by another, as the journal has it',
+  },
   nodeGone: { message: '{ nodeId }', meaning: 'this node removed one that left or was dead' },
   inboxSealed: { message: '{ nodeId }', meaning: 'the inbox of that node takes nothing any more' },
   garbage: { message: '{ where, bytes }', meaning: 'bytes in Redis that are not ours or not whole; skipped' },
-  later: { message: '{ where, id }', meaning: 'a record of a later version that this one must not take for nothing: kept where it is stored, passed by where it travels; `id` says which' },
-  failed: { message: '{ where, error }', meaning: 'an exception while one message was handled, which is a bug: that message is passed by' },
-  shed: { message: '{ cause, count }', meaning: 'QoS 0 messages that a full link shed, and events of $SYS while Redis is away' },
-  unretained: { message: '{ topic }', meaning: 'a will that was to be retained: nodes have no room for its topic, and it is published without' },
-  damaged: { message: '{ key, problem }', meaning: 'a key in Redis was damaged; it is mended as far as it can be. At most once a minute for each key' },
-  scriptBegins: { message: '{ script }', meaning: 'a script is about to be sent; a test may stop the process here' },
+  later: {
+    message: '{ where, id }',
+    meaning:
+      'a record of a later version that this one must not take for nothing: kept where it is stored, passed by where it travels; `id` says which',
+  },
+  failed: {
+    message: '{ where, error }',
+    meaning: 'an exception while one message was handled, which is a bug: that message is passed by',
+  },
+  shed: {
+    message: '{ cause, count }',
+    meaning: 'QoS 0 messages that a full link shed, and events of $SYS while Redis is away',
+  },
+  unretained: {
+    message: '{ topic }',
+    meaning: 'a will that was to be retained: nodes have no room for its topic, and it is published without',
+  },
+  damaged: {
+    message: '{ key, problem }',
+    meaning:
+      'a key in Redis was damaged; it is mended as far as it can be. At most once a minute for each key',
+  },
+  scriptBegins: {
+    message: '{ script }',
+    meaning: 'a script is about to be sent; a test may stop the process here',
+  },
   script: { message: '{ script }', meaning: 'a script was answered; a test may stop the process here' },
-  redisError: { message: '{ name, code, reason }', meaning: 'Redis refused something or is away; it is tried again' },
-  waiting: { message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }', meaning: 'somebody has waited for more than two seconds; once per cause' },
-  waited: { message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }', meaning: 'what `waiting` told is over; at most so many waited at once' },
+  redisError: {
+    message: '{ name, code, reason }',
+    meaning: 'Redis refused something or is away; it is tried again',
+  },
+  waiting: {
+    message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }',
+    meaning: 'somebody has waited for more than two seconds; once per cause',
+  },
+  waited: {
+    message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }',
+    meaning: 'what `waiting` told is over; at most so many waited at once',
+  },
   rebuilt: { message: '{ position }', meaning: 'the tables were rebuilt from the snapshot' },
 } as const
 
@@ -27,4 +63,6 @@ export type ChannelName = keyof typeof channelTable
 
 const names = Object.keys(channelTable) as ChannelName[]
 
-export const diagnostics = Object.fromEntries(names.map((name) => [name, channel(`aedes-cluster:${name}`)])) as Readonly<Record<ChannelName, Channel>>
+export const diagnostics = Object.fromEntries(
+  names.map((name) => [name, channel(`aedes-cluster:${name}`)]),
+) as Readonly<Record<ChannelName, Channel>>

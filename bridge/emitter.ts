@@ -1,8 +1,9 @@
-// The control plane over mqemitter-redis: what may be missed once, heard on every node. It carries $SYS: who came and went,
-// which node lives. Every topic travels as `<prefix>/<topic>`, so that clusters and foreign channels on one Redis do not hear
-// each other. What is not ours on those channels is counted and skipped: the package would throw it at the process.
-// State: the listeners of this process, and how many emits Redis has not answered. Bound: `emitsMax` of them; while Redis is away
-// none is kept: what may be missed once is dropped, and counted.
+// The control plane over mqemitter-redis: what may be missed once, heard on every node. It carries $SYS: who
+// came and went, which node lives. Every topic travels as `<prefix>/<topic>`, so that clusters and foreign
+// channels on one Redis do not hear each other. What is not ours on those channels is counted and skipped:
+// the package would throw it at the process. State: the listeners of this process, and how many emits Redis
+// has not answered. Bound: `emitsMax` of them; while Redis is away none is kept: what may be missed once is
+// dropped, and counted.
 import mqemitterRedis from 'mqemitter-redis'
 import { diagnostics } from './diagnostics.ts'
 import type { Redis } from './redis.ts'
@@ -16,14 +17,19 @@ type Listener = (...args: Buffer[]) => void
 /** A connection whose listeners for messages cannot throw. */
 function guarded(redis: Redis): Redis {
   const on = redis.on.bind(redis) as (event: string, listener: Listener) => Redis
-  const guard = (listener: Listener): Listener => (...args) => {
-    try {
-      listener(...args)
-    } catch {
-      diagnostics.garbage.publish({ where: 'channel', bytes: args.at(-1)?.length ?? 0 })
+  const guard =
+    (listener: Listener): Listener =>
+    (...args) => {
+      try {
+        listener(...args)
+      } catch {
+        diagnostics.garbage.publish({ where: 'channel', bytes: args.at(-1)?.length ?? 0 })
+      }
     }
-  }
-  return Object.assign(redis, { on: (event: string, listener: Listener) => on(event, /^p?messageBuffer$/.test(event) ? guard(listener) : listener) })
+  return Object.assign(redis, {
+    on: (event: string, listener: Listener) =>
+      on(event, /^p?messageBuffer$/.test(event) ? guard(listener) : listener),
+  })
 }
 
 export class Emitter {
@@ -37,7 +43,11 @@ export class Emitter {
     this.#prefix = `${prefix}/`
     this.#onError = onError
     this.#publisher = connectStock(url, '', onError)
-    this.#mq = mqemitterRedis({ subConn: guarded(connectStock(url, '', onError)), pubConn: this.#publisher, matchEmptyLevels: true })
+    this.#mq = mqemitterRedis({
+      subConn: guarded(connectStock(url, '', onError)),
+      pubConn: this.#publisher,
+      matchEmptyLevels: true,
+    })
     this.#mq.state.on('error', onError)
   }
 
@@ -52,7 +62,8 @@ export class Emitter {
 
   /** The connection would keep what it cannot send, for as long as Redis is away. */
   emit(topic: string, payload: Buffer): void {
-    if (this.#publisher.status !== 'ready' || this.#underWay >= emitsMax) return diagnostics.shed.publish({ cause: 'events', count: 1 })
+    if (this.#publisher.status !== 'ready' || this.#underWay >= emitsMax)
+      return diagnostics.shed.publish({ cause: 'events', count: 1 })
     this.#underWay++
     this.#mq.emit({ topic: this.#prefix + topic, payload }, (error) => {
       this.#underWay--

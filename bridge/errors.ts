@@ -1,12 +1,14 @@
-// The cluster's errors: a code that is never reused, whether trying again can help, what it means and what to do about it. What
-// Redis replies is told apart by its first word, here and nowhere else. Invariant: what no table knows is never taken for Redis
-// being away: an error of JavaScript is a bug and ends the node, an unknown reply is damaged data.
+// The cluster's errors: a code that is never reused, whether trying again can help, what it means and what to
+// do about it. What Redis replies is told apart by its first word, here and nowhere else. Invariant: what no
+// table knows is never taken for Redis being away: an error of JavaScript is a bug and ends the node, an
+// unknown reply is damaged data.
 
 interface ErrorClass {
   /**
-   * `redis`: Redis cannot do it now. `operator`: it refuses until somebody changes something. `peer`: another node is not ready.
-   * `damaged`: a key does not hold what it should. `disk`: the file of a node without Redis cannot be written now. All of these are waited for and named. `answer`: the caller knows what to do.
-   * `bug`: ours; it ends the node.
+   * `redis`: Redis cannot do it now. `operator`: it refuses until somebody changes something. `peer`: another
+   * node is not ready. `damaged`: a key does not hold what it should. `disk`: the file of a node without
+   * Redis cannot be written now. All of these are waited for and named. `answer`: the caller knows what to
+   * do. `bug`: ours; it ends the node.
    */
   readonly kind: 'redis' | 'operator' | 'peer' | 'damaged' | 'disk' | 'answer' | 'bug'
   readonly retryable: boolean
@@ -17,96 +19,184 @@ interface ErrorClass {
 
 export const bridgeErrors = {
   ERR_BRIDGE_REDIS_UNREACHABLE: {
-    kind: 'redis', retryable: true, meaning: 'Redis did not answer within its deadline or refused the connection',
+    kind: 'redis',
+    retryable: true,
+    meaning: 'Redis did not answer within its deadline or refused the connection',
     remedy: 'Start Redis, or check its address and the network between it and this node',
   },
   ERR_BRIDGE_REDIS_SLOW: {
-    kind: 'redis', retryable: true, meaning: 'what waits for Redis has no answer yet, and no error either',
+    kind: 'redis',
+    retryable: true,
+    meaning: 'what waits for Redis has no answer yet, and no error either',
     remedy: 'Look at the load of Redis (SLOWLOG GET, INFO) and of this node, and at the network between them',
   },
   ERR_BRIDGE_REDIS_LOADING: {
-    kind: 'redis', retryable: true, meaning: 'Redis has started and is still reading its data',
+    kind: 'redis',
+    retryable: true,
+    meaning: 'Redis has started and is still reading its data',
     remedy: 'Wait: INFO persistence says how far it is (loading_eta_seconds)',
   },
   ERR_BRIDGE_REDIS_BUSY: {
-    kind: 'redis', retryable: true, meaning: 'Redis is busy with somebody\'s script, or has as many clients as it takes',
+    kind: 'redis',
+    retryable: true,
+    meaning: "Redis is busy with somebody's script, or has as many clients as it takes",
     remedy: 'End the script with SCRIPT KILL, or raise maxclients',
   },
   ERR_BRIDGE_REDIS_READONLY: {
-    kind: 'operator', retryable: true, meaning: 'this Redis is a read-only replica: nothing can be stored in it',
-    remedy: 'Name the master in --redis, or its Sentinels (redis+sentinel://), or promote this one: REPLICAOF NO ONE',
+    kind: 'operator',
+    retryable: true,
+    meaning: 'this Redis is a read-only replica: nothing can be stored in it',
+    remedy:
+      'Name the master in --redis, or its Sentinels (redis+sentinel://), or promote this one: REPLICAOF NO ONE',
   },
   ERR_BRIDGE_REDIS_MISCONF: {
-    kind: 'operator', retryable: true, meaning: 'Redis cannot write its data to disk and takes no writes',
+    kind: 'operator',
+    retryable: true,
+    meaning: 'Redis cannot write its data to disk and takes no writes',
     remedy: 'Make room on its disk and look at its log: INFO persistence says which of rdb and aof fails',
   },
   ERR_BRIDGE_REDIS_FULL: {
-    kind: 'operator', retryable: true, meaning: 'Redis reached maxmemory; publishers are held until there is room',
+    kind: 'operator',
+    retryable: true,
+    meaning: 'Redis reached maxmemory; publishers are held until there is room',
     remedy: 'Raise maxmemory, or remove sessions, queues and Retained Messages that nobody needs',
   },
   ERR_BRIDGE_REDIS_NOREPLICAS: {
-    kind: 'operator', retryable: true, meaning: 'Redis has fewer replicas than its min-replicas-to-write and takes no writes',
+    kind: 'operator',
+    retryable: true,
+    meaning: 'Redis has fewer replicas than its min-replicas-to-write and takes no writes',
     remedy: 'Start its replicas, or lower min-replicas-to-write',
   },
   ERR_BRIDGE_REDIS_CLUSTER: {
-    kind: 'redis', retryable: true, meaning: 'the Redis Cluster does not serve the slot now: a failover, a move of slots, a master lost',
+    kind: 'redis',
+    retryable: true,
+    meaning: 'the Redis Cluster does not serve the slot now: a failover, a move of slots, a master lost',
     remedy: 'Look at CLUSTER INFO and CLUSTER NODES, and start the masters that are down',
   },
   ERR_BRIDGE_REDIS_REFUSED: {
-    kind: 'operator', retryable: true, meaning: 'Redis refuses this user, its password or one of its commands',
-    remedy: 'Check user and password in --redis; the user needs ACL SETUSER name ~PREFIX:* &PREFIX/$SYS* +@all -@admin, at least',
+    kind: 'operator',
+    retryable: true,
+    meaning: 'Redis refuses this user, its password or one of its commands',
+    remedy:
+      'Check user and password in --redis; the user needs ACL SETUSER name ~PREFIX:* &PREFIX/$SYS* +@all -@admin, at least',
   },
-  ERR_BRIDGE_REDIS_TOO_OLD: { kind: 'answer', retryable: false, meaning: 'Redis is older than 7.0', remedy: 'Run Redis 7 or later' },
+  ERR_BRIDGE_REDIS_TOO_OLD: {
+    kind: 'answer',
+    retryable: false,
+    meaning: 'Redis is older than 7.0',
+    remedy: 'Run Redis 7 or later',
+  },
   ERR_BRIDGE_REDIS_DAMAGED: {
-    kind: 'damaged', retryable: true, meaning: 'a key in Redis does not hold what it should: of another type, or a field is missing',
-    remedy: 'It is put aside and made anew, see aedes_cluster_damaged_total; who overwrote it shares our prefix in Redis',
+    kind: 'damaged',
+    retryable: true,
+    meaning: 'a key in Redis does not hold what it should: of another type, or a field is missing',
+    remedy:
+      'It is put aside and made anew, see aedes_cluster_damaged_total; who overwrote it shares our prefix in Redis',
   },
   ERR_BRIDGE_REPLICAS: {
-    kind: 'redis', retryable: true, meaning: 'fewer replicas than asked for have what was written: it is not acknowledged yet',
+    kind: 'redis',
+    retryable: true,
+    meaning: 'fewer replicas than asked for have what was written: it is not acknowledged yet',
     remedy: 'Start the replicas of Redis (INFO replication), or lower --durability-replicas',
   },
-  ERR_BRIDGE_SCRIPT_UNKNOWN: { kind: 'redis', retryable: true, meaning: 'Redis did not know a script; it is loaded and sent again', remedy: '' },
-  ERR_BRIDGE_INBOX_FULL: {
-    kind: 'peer', retryable: true, meaning: 'the inbox of another node is above its mark', remedy: 'Look at that node: it reads too slowly',
+  ERR_BRIDGE_SCRIPT_UNKNOWN: {
+    kind: 'redis',
+    retryable: true,
+    meaning: 'Redis did not know a script; it is loaded and sent again',
+    remedy: '',
   },
-  ERR_BRIDGE_GONE: { kind: 'peer', retryable: true, meaning: 'the inbox of another node does not exist', remedy: '' },
+  ERR_BRIDGE_INBOX_FULL: {
+    kind: 'peer',
+    retryable: true,
+    meaning: 'the inbox of another node is above its mark',
+    remedy: 'Look at that node: it reads too slowly',
+  },
+  ERR_BRIDGE_GONE: {
+    kind: 'peer',
+    retryable: true,
+    meaning: 'the inbox of another node does not exist',
+    remedy: '',
+  },
   ERR_BRIDGE_FORMAT: {
-    kind: 'answer', retryable: false, meaning: 'the data in Redis were written by a version with another layout',
+    kind: 'answer',
+    retryable: false,
+    meaning: 'the data in Redis were written by a version with another layout',
     remedy: 'Run the version of aedes-cluster that wrote them, or begin anew under another --prefix',
   },
   ERR_BRIDGE_DUPLICATE_NODE: {
-    kind: 'answer', retryable: false, meaning: 'a node of the same name is alive', remedy: 'Give each node its own --id',
+    kind: 'answer',
+    retryable: false,
+    meaning: 'a node of the same name is alive',
+    remedy: 'Give each node its own --id',
   },
   ERR_BRIDGE_FENCED: {
-    kind: 'answer', retryable: false, meaning: 'the cluster declared this boot of the node dead; it closes its connections and starts anew', remedy: '',
+    kind: 'answer',
+    retryable: false,
+    meaning: 'the cluster declared this boot of the node dead; it closes its connections and starts anew',
+    remedy: '',
   },
-  ERR_BRIDGE_AMNESIA: { kind: 'answer', retryable: true, meaning: 'Redis lost data; the node registers again and asserts its live state', remedy: '' },
-  ERR_BRIDGE_ORDER: { kind: 'answer', retryable: false, meaning: 'a numbered batch came out of order: the store lost an earlier one', remedy: '' },
+  ERR_BRIDGE_AMNESIA: {
+    kind: 'answer',
+    retryable: true,
+    meaning: 'Redis lost data; the node registers again and asserts its live state',
+    remedy: '',
+  },
+  ERR_BRIDGE_ORDER: {
+    kind: 'answer',
+    retryable: false,
+    meaning: 'a numbered batch came out of order: the store lost an earlier one',
+    remedy: '',
+  },
   ERR_BRIDGE_SEALED: {
-    kind: 'answer', retryable: false, meaning: 'the inbox of another node made no progress and takes nothing any more', remedy: '',
+    kind: 'answer',
+    retryable: false,
+    meaning: 'the inbox of another node made no progress and takes nothing any more',
+    remedy: '',
   },
   ERR_BRIDGE_MOVED: {
-    kind: 'answer', retryable: false, meaning: 'the session has another owner by now: its connection here must go', remedy: '',
+    kind: 'answer',
+    retryable: false,
+    meaning: 'the session has another owner by now: its connection here must go',
+    remedy: '',
   },
-  ERR_BRIDGE_STALE: { kind: 'answer', retryable: true, meaning: 'the client got another session while its CONNECT was under way; claim again', remedy: '' },
+  ERR_BRIDGE_STALE: {
+    kind: 'answer',
+    retryable: true,
+    meaning: 'the client got another session while its CONNECT was under way; claim again',
+    remedy: '',
+  },
   ERR_BRIDGE_QUOTA: {
-    kind: 'answer', retryable: false, meaning: 'there are as many sessions as there may be: a new one is refused',
+    kind: 'answer',
+    retryable: false,
+    meaning: 'there are as many sessions as there may be: a new one is refused',
     remedy: 'Raise --sessions-max on every node, or let sessions end sooner: --session-expiry-seconds-max',
   },
   ERR_BRIDGE_FILE: {
-    kind: 'answer', retryable: false, meaning: 'the file that keeps the state of a node without Redis cannot be used',
+    kind: 'answer',
+    retryable: false,
+    meaning: 'the file that keeps the state of a node without Redis cannot be used',
     remedy: 'Name another file, or one that only this node uses, in a folder that it may write to',
   },
   ERR_BRIDGE_DISK_FULL: {
-    kind: 'disk', retryable: true, meaning: 'the disk of the file that keeps the state of this node is full; publishers are held until there is room',
+    kind: 'disk',
+    retryable: true,
+    meaning:
+      'the disk of the file that keeps the state of this node is full; publishers are held until there is room',
     remedy: 'Make room on it',
   },
   ERR_BRIDGE_DISK_SLOW: {
-    kind: 'disk', retryable: true, meaning: 'what was written to the file that keeps the state of this node is not on its disk yet',
+    kind: 'disk',
+    retryable: true,
+    meaning: 'what was written to the file that keeps the state of this node is not on its disk yet',
     remedy: 'Look at the load of the disk; --fsync everysec waits for it no more',
   },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
-  ERR_BRIDGE_BUG: { kind: 'bug', retryable: false, meaning: 'an error of ours: the node ends, the others take over', remedy: 'Report it with its stack trace' },
+  ERR_BRIDGE_BUG: {
+    kind: 'bug',
+    retryable: false,
+    meaning: 'an error of ours: the node ends, the others take over',
+    remedy: 'Report it with its stack trace',
+  },
 } as const satisfies Record<string, ErrorClass>
 
 /** Whether it is Redis as a whole that cannot or will not. */
@@ -137,58 +227,107 @@ export class BridgeError extends Error {
 }
 
 /** First word of an error reply of a script or of Redis → our code. */
-const replies = new Map<string, BridgeErrorCode>(Object.entries({
-  FENCED: 'ERR_BRIDGE_FENCED', AMNESIA: 'ERR_BRIDGE_AMNESIA', ORDER: 'ERR_BRIDGE_ORDER', SEALED: 'ERR_BRIDGE_SEALED',
-  FULL: 'ERR_BRIDGE_INBOX_FULL', GONE: 'ERR_BRIDGE_GONE', DUPLICATE: 'ERR_BRIDGE_DUPLICATE_NODE', NOTOWNER: 'ERR_BRIDGE_MOVED',
-  STALE: 'ERR_BRIDGE_STALE', QUOTA: 'ERR_BRIDGE_QUOTA', FORMAT: 'ERR_BRIDGE_FORMAT',
-  OOM: 'ERR_BRIDGE_REDIS_FULL', LOADING: 'ERR_BRIDGE_REDIS_LOADING', BUSY: 'ERR_BRIDGE_REDIS_BUSY', READONLY: 'ERR_BRIDGE_REDIS_READONLY',
-  MISCONF: 'ERR_BRIDGE_REDIS_MISCONF', NOREPLICAS: 'ERR_BRIDGE_REDIS_NOREPLICAS', NOSCRIPT: 'ERR_BRIDGE_SCRIPT_UNKNOWN',
-  CLUSTERDOWN: 'ERR_BRIDGE_REDIS_CLUSTER', MASTERDOWN: 'ERR_BRIDGE_REDIS_CLUSTER', TRYAGAIN: 'ERR_BRIDGE_REDIS_CLUSTER',
-  MOVED: 'ERR_BRIDGE_REDIS_CLUSTER', ASK: 'ERR_BRIDGE_REDIS_CLUSTER', UNBLOCKED: 'ERR_BRIDGE_REDIS_CLUSTER',
-  NOPERM: 'ERR_BRIDGE_REDIS_REFUSED', NOAUTH: 'ERR_BRIDGE_REDIS_REFUSED', WRONGPASS: 'ERR_BRIDGE_REDIS_REFUSED', DENIED: 'ERR_BRIDGE_REDIS_REFUSED',
-  WRONGTYPE: 'ERR_BRIDGE_REDIS_DAMAGED',
-} satisfies Record<string, BridgeErrorCode>))
+const replies = new Map<string, BridgeErrorCode>(
+  Object.entries({
+    FENCED: 'ERR_BRIDGE_FENCED',
+    AMNESIA: 'ERR_BRIDGE_AMNESIA',
+    ORDER: 'ERR_BRIDGE_ORDER',
+    SEALED: 'ERR_BRIDGE_SEALED',
+    FULL: 'ERR_BRIDGE_INBOX_FULL',
+    GONE: 'ERR_BRIDGE_GONE',
+    DUPLICATE: 'ERR_BRIDGE_DUPLICATE_NODE',
+    NOTOWNER: 'ERR_BRIDGE_MOVED',
+    STALE: 'ERR_BRIDGE_STALE',
+    QUOTA: 'ERR_BRIDGE_QUOTA',
+    FORMAT: 'ERR_BRIDGE_FORMAT',
+    OOM: 'ERR_BRIDGE_REDIS_FULL',
+    LOADING: 'ERR_BRIDGE_REDIS_LOADING',
+    BUSY: 'ERR_BRIDGE_REDIS_BUSY',
+    READONLY: 'ERR_BRIDGE_REDIS_READONLY',
+    MISCONF: 'ERR_BRIDGE_REDIS_MISCONF',
+    NOREPLICAS: 'ERR_BRIDGE_REDIS_NOREPLICAS',
+    NOSCRIPT: 'ERR_BRIDGE_SCRIPT_UNKNOWN',
+    CLUSTERDOWN: 'ERR_BRIDGE_REDIS_CLUSTER',
+    MASTERDOWN: 'ERR_BRIDGE_REDIS_CLUSTER',
+    TRYAGAIN: 'ERR_BRIDGE_REDIS_CLUSTER',
+    MOVED: 'ERR_BRIDGE_REDIS_CLUSTER',
+    ASK: 'ERR_BRIDGE_REDIS_CLUSTER',
+    UNBLOCKED: 'ERR_BRIDGE_REDIS_CLUSTER',
+    NOPERM: 'ERR_BRIDGE_REDIS_REFUSED',
+    NOAUTH: 'ERR_BRIDGE_REDIS_REFUSED',
+    WRONGPASS: 'ERR_BRIDGE_REDIS_REFUSED',
+    DENIED: 'ERR_BRIDGE_REDIS_REFUSED',
+    WRONGTYPE: 'ERR_BRIDGE_REDIS_DAMAGED',
+  } satisfies Record<string, BridgeErrorCode>),
+)
 
-/** Replies that Redis gives no word of their own; what begins with ERR and stands not here is damaged data. */
+/**
+ * Replies that Redis gives no word of their own; what begins with ERR and stands not here is damaged data.
+ */
 const unnamed: readonly (readonly [pattern: RegExp, code: BridgeErrorCode])[] = [
-  [/^ERR (The user executing the script|ACL failure|unknown command|invalid password|AUTH |Client sent AUTH|DB index)/, 'ERR_BRIDGE_REDIS_REFUSED'],
+  [
+    /^ERR (The user executing the script|ACL failure|unknown command|invalid password|AUTH |Client sent AUTH|DB index)/,
+    'ERR_BRIDGE_REDIS_REFUSED',
+  ],
   [/^ERR WAIT cannot be used with replica/, 'ERR_BRIDGE_REDIS_READONLY'],
   [/^ERR max number of clients/, 'ERR_BRIDGE_REDIS_BUSY'],
 ]
 
-/** What ioredis itself rejects a command with while its connection is not there; test/bridge/errors.test.ts looks into its sources. */
-const noConnection = /^(Connection is closed|Stream isn't writeable|Socket timeout|Command timed out|connect ETIMEDOUT|Ready check failed|timeout$|None of startup nodes|Cluster (isn't|is) |Node is disconnected|Too many Cluster redirections|Failed to refresh slots|All sentinels are unreachable|Reached the max retries|Command queue state error|Connection in subscriber mode)/
+/**
+ * What ioredis itself rejects a command with while its connection is not there; test/bridge/errors.test.ts
+ * looks into its sources.
+ */
+const noConnection =
+  /^(Connection is closed|Stream isn't writeable|Socket timeout|Command timed out|connect ETIMEDOUT|Ready check failed|timeout$|None of startup nodes|Cluster (isn't|is) |Node is disconnected|Too many Cluster redirections|Failed to refresh slots|All sentinels are unreachable|Reached the max retries|Command queue state error|Connection in subscriber mode)/
 const bugs = [TypeError, RangeError, ReferenceError, SyntaxError, EvalError, URIError]
 
 function codeOf(error: Error & { code?: unknown; errno?: unknown }): BridgeErrorCode {
   const { message, name } = error
   if (name === 'ReplyError') {
     const word = /^-?([A-Z]+)\b/.exec(message)?.[1] ?? ''
-    return replies.get(word) ?? unnamed.find(([pattern]) => pattern.test(message))?.[1] ?? 'ERR_BRIDGE_REDIS_DAMAGED'
+    return (
+      replies.get(word) ??
+      unnamed.find(([pattern]) => pattern.test(message))?.[1] ??
+      'ERR_BRIDGE_REDIS_DAMAGED'
+    )
   }
   if (bugs.some((type) => error instanceof type)) return 'ERR_BRIDGE_BUG'
   // Of a socket or of TLS, or of ioredis. Node's own errors about wrong arguments are TypeErrors.
   const ofSocket = typeof error.code === 'string' && name !== 'AssertionError'
-  const ofIoredis = noConnection.test(message) || /^(AbortError|InterruptError|MaxRetriesPerRequestError|ClusterAllFailedError|ParserError)$/.test(name)
+  const ofIoredis =
+    noConnection.test(message) ||
+    /^(AbortError|InterruptError|MaxRetriesPerRequestError|ClusterAllFailedError|ParserError)$/.test(name)
   return ofSocket || ofIoredis ? 'ERR_BRIDGE_REDIS_UNREACHABLE' : 'ERR_BRIDGE_BUG'
 }
 
-/** That ioredis has no connection, or lost it, in words about itself or the system's: they tell an operator nothing. */
-const inItsOwnWords = /^(write EPIPE|(read|write) ECONNRESET|Connection is closed|Stream isn't writeable|Command queue state error|Cluster isn't ready|Node is disconnected|Reached the max retries)/
+/**
+ * That ioredis has no connection, or lost it, in words about itself or the system's: they tell an operator
+ * nothing.
+ */
+const inItsOwnWords =
+  /^(write EPIPE|(read|write) ECONNRESET|Connection is closed|Stream isn't writeable|Command queue state error|Cluster isn't ready|Node is disconnected|Reached the max retries)/
 const brokenOff = 'the connection to Redis broke off'
 
 /** Any failure as a BridgeError. */
 export function toBridgeError(error: unknown): BridgeError {
   if (error instanceof BridgeError) return error
   if (!(error instanceof Error)) return new BridgeError('ERR_BRIDGE_BUG', String(error))
-  return new BridgeError(codeOf(error), inItsOwnWords.test(error.message) ? brokenOff : error.message, { cause: error })
+  return new BridgeError(codeOf(error), inItsOwnWords.test(error.message) ? brokenOff : error.message, {
+    cause: error,
+  })
 }
 
 /** It says no more than that there is no connection. */
-export const isBrokenOff = ({ message }: BridgeError): boolean => message === brokenOff || message.startsWith('not connected')
+export const isBrokenOff = ({ message }: BridgeError): boolean =>
+  message === brokenOff || message.startsWith('not connected')
 
-/** A bug ends the node, whoever awaits what it was found in: the others take over, rather than it being tried for ever. */
+/**
+ * A bug ends the node, whoever awaits what it was found in: the others take over, rather than it being tried
+ * for ever.
+ */
 export function endNode(error: unknown): void {
   const bug = error instanceof BridgeError && error.cause instanceof Error ? error.cause : error
-  setImmediate(() => { throw bug })
+  setImmediate(() => {
+    throw bug
+  })
 }

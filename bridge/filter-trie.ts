@@ -1,8 +1,9 @@
-// Topic Filters → entries, found by Topic Names: the subscriptions of a node, the routes of a cluster. State: this process.
-// Filters without wildcards live in a map, the others in a trie. What matches a topic is remembered, in a cache bounded in
-// topics and in memory that is invalidated exactly: when a filter comes or goes, the remembered topics that it matches are
-// forgotten. A remembered array stays the same array while the set of its filters does; entries may change inside. What others
-// make of an array is charged to its topic (match-cache.ts), and goes with it.
+// Topic Filters → entries, found by Topic Names: the subscriptions of a node, the routes of a cluster. State:
+// this process. Filters without wildcards live in a map, the others in a trie. What matches a topic is
+// remembered, in a cache bounded in topics and in memory that is invalidated exactly: when a filter comes or
+// goes, the remembered topics that it matches are forgotten. A remembered array stays the same array while
+// the set of its filters does; entries may change inside. What others make of an array is charged to its
+// topic (match-cache.ts), and goes with it.
 import { hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
 import { worked } from './turns.ts'
@@ -33,7 +34,12 @@ function costOf(topic: string, matches: number): number {
   return topic.length * 2 + levels * levelBytes + matches * 8
 }
 
-const newLevel = <Entry>(name: string): Level<Entry> => ({ name, next: undefined, here: undefined, below: undefined })
+const newLevel = <Entry>(name: string): Level<Entry> => ({
+  name,
+  next: undefined,
+  here: undefined,
+  below: undefined,
+})
 
 function nextOf<Entry>({ next }: Level<Entry>, name: string): Level<Entry> | undefined {
   if (next instanceof Map) return next.get(name)
@@ -43,7 +49,11 @@ function nextOf<Entry>({ next }: Level<Entry>, name: string): Level<Entry> | und
 function addNext<Entry>(level: Level<Entry>, next: Level<Entry>): void {
   if (level.next === undefined) level.next = next
   else if (level.next instanceof Map) level.next.set(next.name, next)
-  else level.next = new Map([[level.next.name, level.next], [next.name, next]])
+  else
+    level.next = new Map([
+      [level.next.name, level.next],
+      [next.name, next],
+    ])
 }
 
 function removeNext<Entry>(level: Level<Entry>, next: Level<Entry>): void {
@@ -77,7 +87,8 @@ export class FilterTrie<Entry> {
   /** Every entry that stays while they are being walked, whatever comes and goes meanwhile. */
   *values(): Iterable<Entry> {
     yield* this.#exact.values()
-    const walks: Iterator<Level<Entry>>[] = [[this.#wildcards].values()] // a level may have a million children: none are copied
+    // a level may have a million children: none are copied
+    const walks: Iterator<Level<Entry>>[] = [[this.#wildcards].values()]
     for (let walk = walks.at(-1); walk !== undefined; walk = walks.at(-1)) {
       const step = walk.next()
       if (step.done === true) {
@@ -91,7 +102,10 @@ export class FilterTrie<Entry> {
     }
   }
 
-  /** The levels on the way to a wildcard filter, the first one first; its last `#` belongs to the level before it. */
+  /**
+   * The levels on the way to a wildcard filter, the first one first; its last `#` belongs to the level before
+   * it.
+   */
   #path(filter: string, make: boolean): { path: Level<Entry>[]; below: boolean } | undefined {
     const names = filter.split('/')
     const below = names.at(-1) === '#'
@@ -105,7 +119,7 @@ export class FilterTrie<Entry> {
         next = newLevel(name)
         addNext(level, next)
       }
-      path.push(level = next)
+      path.push((level = next))
     }
     return { path, below }
   }
@@ -138,7 +152,8 @@ export class FilterTrie<Entry> {
       last[place] = undefined
       this.#wildcardCount--
       const { path } = found!
-      for (let at = path.length - 1; at > 0; at--) { // what leads nowhere goes
+      for (let at = path.length - 1; at > 0; at--) {
+        // what leads nowhere goes
         const { here, below, next } = path[at]!
         if (here !== undefined || below !== undefined || next !== undefined) break
         removeNext(path[at - 1]!, path[at]!)
@@ -164,8 +179,8 @@ export class FilterTrie<Entry> {
   }
 
   /**
-   * What somebody keeps for `entries`, as they were returned for `topic`, takes so many bytes; a later call takes the place of
-   * an earlier one. Older topics are forgotten for it, and at last this one.
+   * What somebody keeps for `entries`, as they were returned for `topic`, takes so many bytes; a later call
+   * takes the place of an earlier one. Older topics are forgotten for it, and at last this one.
    */
   charge(topic: string, entries: readonly Entry[], bytes: number): void {
     const remembered = this.#cache.get(topic)

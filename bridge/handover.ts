@@ -1,14 +1,22 @@
-// A session whose client connects here while another node owns it: that node is asked to give it up before it is taken from it. What the
-// client had sent there before (a DISCONNECT, a SUBSCRIBE, an acknowledgement) is read and done first, and the session released in order.
-// The owner need not answer: it may be frozen, or dead and not found out. So a claim waits for its answer no longer than `waitMs`, or
-// `leaveMs` when the answer is that it takes a moment, then takes the session; that is safe because of the fence (sessions.ts), not because of the answer. State: which nodes did not answer lately.
+// A session whose client connects here while another node owns it: that node is asked to give it up before it
+// is taken from it. What the client had sent there before (a DISCONNECT, a SUBSCRIBE, an acknowledgement) is
+// read and done first, and the session released in order. The owner need not answer: it may be frozen, or
+// dead and not found out. So a claim waits for its answer no longer than `waitMs`, or `leaveMs` when the
+// answer is that it takes a moment, then takes the session; that is safe because of the fence (sessions.ts),
+// not because of the answer. State: which nodes did not answer lately.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Change } from './codec.ts'
 
-/** How long a claim waits, together for all owners that it meets; and how often it looks, however far Redis is or slow this machine. */
+/**
+ * How long a claim waits, together for all owners that it meets; and how often it looks, however far Redis is
+ * or slow this machine.
+ */
 const waitMs = 50
 const looksMin = 5
-/** Who did not answer so often within `silentMs` is not asked meanwhile: the clients of a dead node come all at once. */
+/**
+ * Who did not answer so often within `silentMs` is not asked meanwhile: the clients of a dead node come all
+ * at once.
+ */
 const unansweredMax = 8
 const silentMs = 500
 /** How long, when the owner says that it is doing what came before the end of the earlier connection. */
@@ -85,6 +93,8 @@ export class Handover {
 
   /** Names of the wills of those who were asked: they leave them to who asks. */
   get wills(): string[] {
-    return [...this.#asked].map((asked) => `w:${asked.slice(0, asked.indexOf(' '))}:${asked.slice(asked.lastIndexOf(' ') + 1)}`)
+    return [...this.#asked].map(
+      (asked) => `w:${asked.slice(0, asked.indexOf(' '))}:${asked.slice(asked.lastIndexOf(' ') + 1)}`,
+    )
   }
 }

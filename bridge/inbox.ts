@@ -1,7 +1,8 @@
-// Node to node: each boot of a node owns one stream, its inbox, made by it alone; others append a packed entry per turn of
-// their event loop. State: {inbox:<node id>}:*; here what is on its way. Invariants: a sender's batches arrive once and in
-// order, whatever happens to connections; what `push` resolved for is stored in the inbox, or the target is out. Bounds:
-// the inbox by bytes in Redis (above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still is sealed out).
+// Node to node: each boot of a node owns one stream, its inbox, made by it alone; others append a packed
+// entry per turn of their event loop. State: {inbox:<node id>}:*; here what is on its way. Invariants: a
+// sender's batches arrive once and in order, whatever happens to connections; what `push` resolved for is
+// stored in the inbox, or the target is out. Bounds: the inbox by bytes in Redis (above it QoS 0 is shed, QoS
+// ≥ 1 waits, and a reader that stands still is sealed out).
 import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { EntryReader, MessagePacker, type OtherRecords } from './codec.ts'
@@ -15,7 +16,10 @@ import { Slice } from './turns.ts'
 
 /** Bytes in an inbox above which it takes nothing until its reader has progressed. */
 const inboxBytesMax = 16 * 1024 * 1024
-/** An inbox that is full for so long, while its reader stands still, is sealed (P9: nobody is held up for more than about 2 s). */
+/**
+ * An inbox that is full for so long, while its reader stands still, is sealed (P9: nobody is held up for more
+ * than about 2 s).
+ */
 const stallMs = 1_500
 /** Bytes of one entry, and QoS 0 bytes that may wait for their turn before they are shed. */
 const entryBytesMax = 1024 * 1024
@@ -23,7 +27,10 @@ const waitingBytesMax = 8 * 1024 * 1024
 const nothing = Buffer.alloc(0)
 const blockMs = 1_000
 const entriesPerRead = 64
-/** What was handled is freed when so much of it came together, or after so long: at low load not after each message. */
+/**
+ * What was handled is freed when so much of it came together, or after so long: at low load not after each
+ * message.
+ */
 const trimBytes = 256 * 1024
 const trimMs = 100
 /** Who is busy with an entry says so this often. */
@@ -61,14 +68,24 @@ export class InboxWriter {
   #queue: Batch[] = []
   #queuedBytes = 0
   #number = 0
-  /** Signs the numbers: a writer that was made anew begins at 1, and its batches are not those of the one before. */
+  /**
+   * Signs the numbers: a writer that was made anew begins at 1, and its batches are not those of the one
+   * before.
+   */
   readonly #id = randomBytes(6).toString('hex')
   #writing = false
   #scheduled = false
   #out = false
   #full = false
 
-  constructor(redis: Redis, keys: Keys, sender: string, target: string, clock: Clock, events: InboxWriterEvents) {
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    sender: string,
+    target: string,
+    clock: Clock,
+    events: InboxWriterEvents,
+  ) {
     this.#redis = redis
     this.#keys = [keys.inbox(target, 'stream'), keys.inbox(target, 'senders'), keys.inbox(target, 'state')]
     this.#sender = sender
@@ -84,21 +101,30 @@ export class InboxWriter {
     return true
   }
 
-  /** Rings the bell of a session whose owner is the target. Never shed: a session is rung once however often, until it is written. */
+  /**
+   * Rings the bell of a session whose owner is the target. Never shed: a session is rung once however often,
+   * until it is written.
+   */
   ring(sid: string): void {
     if (this.#out) return
     this.#bells.add(sid)
     this.#schedule()
   }
 
-  /** Tells the target whether to hold back publishers on `topic`. Never shed: the last word on a topic is told. */
+  /**
+   * Tells the target whether to hold back publishers on `topic`. Never shed: the last word on a topic is
+   * told.
+   */
   hold(topic: string, held: boolean): void {
     if (this.#out) return
     this.#holds.set(topic, held)
     this.#schedule()
   }
 
-  /** Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is nobody to store it for. */
+  /**
+   * Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is
+   * nobody to store it for.
+   */
   push(message: Message): Promise<void> {
     if (this.#out) return Promise.resolve()
     const settled = this.#settled() // before adding, which may close the entry
@@ -109,7 +135,9 @@ export class InboxWriter {
   #settled(): Promise<void> {
     if (this.#open === undefined) {
       let settle!: () => void
-      const settled = new Promise<void>((resolve) => { settle = resolve })
+      const settled = new Promise<void>((resolve) => {
+        settle = resolve
+      })
       this.#open = { settled, settle }
     }
     return this.#open.settled
@@ -164,7 +192,7 @@ export class InboxWriter {
       if (this.#queue.length === 0) this.#seal()
       const batch = this.#queue[0]
       if (batch === undefined || this.#out) break
-      if (!await this.#send(batch)) break
+      if (!(await this.#send(batch))) break
       this.#queue.shift()
       this.#queuedBytes -= batch.body.length
       batch.settle()
@@ -172,14 +200,24 @@ export class InboxWriter {
     this.#writing = false
   }
 
-  /** One batch until it is stored; false when the target is out or this node is fenced: then nothing is settled, nothing may be acknowledged. */
+  /**
+   * One batch until it is stored; false when the target is out or this node is fenced: then nothing is
+   * settled, nothing may be acknowledged.
+   */
   async #send({ body }: Batch): Promise<boolean> {
     this.#number++
     const append = async (): Promise<void> => {
       if (this.#out) throw new BridgeError('ERR_BRIDGE_SEALED', `${this.#target} is out`)
       const call = (what: Buffer): Promise<unknown> =>
-        runScript(this.#redis, 'inbox-append', this.#keys, [this.#sender, `${this.#number}-${this.#id}`, what, inboxBytesMax, stallMs])
-      if (this.#full) await call(nothing) // asks for room: a megabyte for each refusal fills nothing but the line
+        runScript(this.#redis, 'inbox-append', this.#keys, [
+          this.#sender,
+          `${this.#number}-${this.#id}`,
+          what,
+          inboxBytesMax,
+          stallMs,
+        ])
+      // asks for room: a megabyte for each refusal fills nothing but the line
+      if (this.#full) await call(nothing)
       await call(body)
     }
     try {
@@ -198,13 +236,15 @@ export class InboxWriter {
   }
 
   /**
-   * True: the next attempt has another number. Full, or Redis is away, or the inbox is gone: then the node is being buried (the
-   * journal says so soon) or Redis lost its data and the node will make its inbox again. Neither may be taken for "stored".
+   * True: the next attempt has another number. Full, or Redis is away, or the inbox is gone: then the node is
+   * being buried (the journal says so soon) or Redis lost its data and the node will make its inbox again.
+   * Neither may be taken for "stored".
    */
   #mend({ code, message }: BridgeError): boolean {
     this.#full = code === 'ERR_BRIDGE_INBOX_FULL'
     if (code !== 'ERR_BRIDGE_ORDER') return false
-    this.#number = Number(/after (\d+)/.exec(message)?.[1] ?? 0) + 1 // its inbox was made anew, or a failover lost a batch
+    // its inbox was made anew, or a failover lost a batch
+    this.#number = Number(/after (\d+)/.exec(message)?.[1] ?? 0) + 1
     return true
   }
 
@@ -233,19 +273,24 @@ export interface InboxReaderEvents {
 }
 
 /**
- * Each record by itself: an exception in one, which is a bug of ours, neither ends the node nor brings the others of its entry again.
- * It is not hidden: `failed` says it.
+ * Each record by itself: an exception in one, which is a bug of ours, neither ends the node nor brings the
+ * others of its entry again. It is not hidden: `failed` says it.
  */
-function guarded(events: InboxReaderEvents): Omit<OtherRecords, 'onLater'> & Pick<InboxReaderEvents, 'onMessage'> {
-  const guard = <Given extends readonly unknown[]>(handle: (...given: Given) => void) => (...given: Given): void => {
-    try {
-      handle(...given)
-    } catch (error) {
-      diagnostics.failed.publish({ where: 'inbox', error })
+function guarded(
+  events: InboxReaderEvents,
+): Omit<OtherRecords, 'onLater'> & Pick<InboxReaderEvents, 'onMessage'> {
+  const guard =
+    <Given extends readonly unknown[]>(handle: (...given: Given) => void) =>
+    (...given: Given): void => {
+      try {
+        handle(...given)
+      } catch (error) {
+        diagnostics.failed.publish({ where: 'inbox', error })
+      }
     }
-  }
   return {
-    onMessage: guard((message) => events.onMessage(message)), onBell: guard((sid) => events.onBell(sid)),
+    onMessage: guard((message) => events.onMessage(message)),
+    onBell: guard((sid) => events.onBell(sid)),
     onHold: guard((nodeId, topics, held) => events.onHold(nodeId, topics, held)),
   }
 }
@@ -270,19 +315,29 @@ export class InboxReader {
   #closed = false
   #loop: Promise<void> = Promise.resolve()
 
-  constructor({ control, inbox }: Pick<Connections, 'control' | 'inbox'>, keys: Keys, nodeId: string, clock: Clock, events: InboxReaderEvents) {
+  constructor(
+    { control, inbox }: Pick<Connections, 'control' | 'inbox'>,
+    keys: Keys,
+    nodeId: string,
+    clock: Clock,
+    events: InboxReaderEvents,
+  ) {
     this.#redis = control
     this.#clock = clock
     this.#reader = inbox
     this.#streamKey = keys.inbox(nodeId, 'stream')
     this.#stateKey = keys.inbox(nodeId, 'state')
     this.#events = events
-    onServerChange(inbox, () => { this.#proven = false })
+    onServerChange(inbox, () => {
+      this.#proven = false
+    })
   }
 
   /** Makes the inbox when it is not there. Also after Redis lost it. */
   async create(): Promise<void> {
-    const [last, made] = await retrying(this.#redis, () => runScript(this.#redis, 'inbox-create', [this.#streamKey, this.#stateKey], [])) as [Buffer, number]
+    const [last, made] = (await retrying(this.#redis, () =>
+      runScript(this.#redis, 'inbox-create', [this.#streamKey, this.#stateKey], []),
+    )) as [Buffer, number]
     if (made === 0 && this.#last !== '') return // it is the one that we read
     this.#last = last.toString()
     this.#handled = this.#freed = 0
@@ -308,14 +363,25 @@ export class InboxReader {
     }
   }
 
-  /** The entries behind our place; none when nothing came for a while, or the inbox was made anew meanwhile. */
+  /**
+   * The entries behind our place; none when nothing came for a while, or the inbox was made anew meanwhile.
+   */
   async #next(): Promise<[Buffer, [Buffer, Buffer]][]> {
     try {
       await whenReady(this.#reader)
       if (!this.#proven) await this.#prove()
       const from = this.#last
-      const reply = await this.#reader.callBuffer('XREAD', 'COUNT', entriesPerRead, 'BLOCK', this.#handled > this.#freed ? trimMs : blockMs, 'STREAMS', this.#streamKey, from) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
-      return from === this.#last ? reply?.[0]?.[1] ?? [] : []
+      const reply = (await this.#reader.callBuffer(
+        'XREAD',
+        'COUNT',
+        entriesPerRead,
+        'BLOCK',
+        this.#handled > this.#freed ? trimMs : blockMs,
+        'STREAMS',
+        this.#streamKey,
+        from,
+      )) as [Buffer, [Buffer, [Buffer, Buffer]][]][] | null
+      return from === this.#last ? (reply?.[0]?.[1] ?? []) : []
     } catch (error) {
       this.#proven = false
       throw error
@@ -323,31 +389,37 @@ export class InboxReader {
   }
 
   /**
-   * In slices (bridge/turns.ts): small messages for many subscribers are seconds of work in one entry. Meanwhile the inbox may be made
-   * anew, and is then read from its own place; and who is busy does not stand still, so progress is noted on the way.
+   * In slices (bridge/turns.ts): small messages for many subscribers are seconds of work in one entry.
+   * Meanwhile the inbox may be made anew, and is then read from its own place; and who is busy does not stand
+   * still, so progress is noted on the way.
    */
   async #handle(entries: readonly Entry[], events: ReturnType<typeof guarded>): Promise<void> {
     const slice = new Slice()
     for (const [id, [, body]] of entries) {
       const before = this.#last
-      const onLater = (): void => { diagnostics.later.publish({ where: 'inbox', id: id.toString() }) }
+      const onLater = (): void => {
+        diagnostics.later.publish({ where: 'inbox', id: id.toString() })
+      }
       const reader = new EntryReader(body, this.#clock, events.onMessage, { ...events, onLater })
       while (body.length > 0 && reader.next()) {
         if (!slice.isOver) continue
-        if (performance.now() - this.#trimmed > progressMs) await this.#trim().catch(() => undefined) // what is wrong is met behind the entry, too
+        // what is wrong is met behind the entry, too
+        if (performance.now() - this.#trimmed > progressMs) await this.#trim().catch(() => undefined)
         await slice.next()
         if (this.#closed) return
       }
       if (this.#last !== before) return
-      if (body.length > 0 && !reader.isWhole) diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
+      if (body.length > 0 && !reader.isWhole)
+        diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
       this.#handled += body.length
       this.#last = id.toString()
     }
   }
 
   /**
-   * After a change of server: the entry at our place stays until a later one is there, so without it a failover lost it, and what
-   * comes may stand under smaller ids (ATTACKS 16). What is there is read again: rather twice than not at all.
+   * After a change of server: the entry at our place stays until a later one is there, so without it a
+   * failover lost it, and what comes may stand under smaller ids (ATTACKS 16). What is there is read again:
+   * rather twice than not at all.
    */
   async #prove(): Promise<void> {
     this.#proven = true
@@ -358,8 +430,9 @@ export class InboxReader {
   async #trim(): Promise<void> {
     const handled = this.#handled
     await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, handled])
-    // Not before: with something left to free the reader does not wait for entries that a full inbox gets none of. The inbox may
-    // have been made again meanwhile, which begins to count anew: freed beyond that, it would fill up before it is trimmed.
+    // Not before: with something left to free the reader does not wait for entries that a full inbox gets
+    // none of. The inbox may have been made again meanwhile, which begins to count anew: freed beyond that,
+    // it would fill up before it is trimmed.
     this.#freed = Math.min(handled, this.#handled)
     this.#trimmed = performance.now()
   }
@@ -368,7 +441,10 @@ export class InboxReader {
     if (error.code === 'ERR_BRIDGE_FENCED') {
       this.#closed = true
       this.#events.onFenced()
-    } else if (error.code === 'ERR_BRIDGE_AMNESIA') await this.#events.onAmnesia().catch(() => { this.#closed = true }) // fenced: the boot is over
+    } else if (error.code === 'ERR_BRIDGE_AMNESIA')
+      await this.#events.onAmnesia().catch(() => {
+        this.#closed = true
+      }) // fenced: the boot is over
     else if (error.code === 'ERR_BRIDGE_CLOSED') this.#closed = true
     else throw error // whatever can be waited for was waited for
   }

@@ -1,6 +1,6 @@
-// What bridges the nodes to one another through Redis, as one door: a node imports this file and nothing else of bridge/.
-// The data plane carries the messages and keeps the sessions. The control plane (mqemitter-redis) carries what may be missed
-// once: $SYS.
+// What bridges the nodes to one another through Redis, as one door: a node imports this file and nothing else
+// of bridge/. The data plane carries the messages and keeps the sessions. The control plane (mqemitter-redis)
+// carries what may be missed once: $SYS.
 import type { Cluster } from './cluster.ts'
 import { DataPlane } from './data-plane.ts'
 import { Emitter } from './emitter.ts'
@@ -58,7 +58,10 @@ export interface SystemEvents {
 export interface Bridge {
   /** The control plane. */
   readonly emitter: SystemEvents
-  /** Joins the cluster with the data plane of a new boot; again after it was fenced. Waits for Redis until `ended`. */
+  /**
+   * Joins the cluster with the data plane of a new boot; again after it was fenced. Waits for Redis until
+   * `ended`.
+   */
   join(receiver: Receiver, ended?: AbortSignal): Promise<Cluster>
   /** Tries to store something, within `redisTimeoutMs`. @throws BridgeError why Redis does not */
   probe(): Promise<void>
@@ -71,10 +74,17 @@ export interface Bridge {
   close(): Promise<void>
 }
 
-/** Moves an installation over, as bridge/import.ts says; a node that does not has no use for the package that reads it. */
-export const importInstallation: typeof importer = async (...given) => (await import('./import.ts')).importInstallation(...given)
+/**
+ * Moves an installation over, as bridge/import.ts says; a node that does not has no use for the package that
+ * reads it.
+ */
+export const importInstallation: typeof importer = async (...given) =>
+  (await import('./import.ts')).importInstallation(...given)
 
-/** @throws BridgeError ERR_BRIDGE_FILE without Redis; why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
+/**
+ * @throws BridgeError ERR_BRIDGE_FILE without Redis; why Redis cannot be used when it does not answer at
+ * start; ERR_BRIDGE_REDIS_TOO_OLD
+ */
 export async function createBridge(given: BridgeOptions): Promise<Bridge> {
   const { redis } = given
   if (redis === undefined) return createMemoryBridge(given)
@@ -87,14 +97,25 @@ export async function createBridge(given: BridgeOptions): Promise<Bridge> {
     throw error
   }
   const emitter = new Emitter(options.redis, options.prefix, options.onError)
-  const probe = new Probe({ url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError }, new Keys(options.prefix), options.durabilityReplicas, waits)
+  const probe = new Probe(
+    { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError },
+    new Keys(options.prefix),
+    options.durabilityReplicas,
+    waits,
+  )
   return {
     emitter,
     join: (receiver, ended) => DataPlane.start(options, receiver, ended),
     probe: () => probe.try(),
-    get isStoring() { return probe.problem === undefined },
-    get waiting() { return waits.waiting },
-    get named() { return waits.named },
+    get isStoring() {
+      return probe.problem === undefined
+    },
+    get waiting() {
+      return waits.waiting
+    },
+    get named() {
+      return waits.named
+    },
     close: async () => {
       probe.close()
       waits.close()
@@ -104,8 +125,10 @@ export async function createBridge(given: BridgeOptions): Promise<Bridge> {
 }
 
 /** What goes wrong beside what anybody waits for; a bug among it ends the node. */
-const reportOf = (onError: (error: Error) => void) => (reason: Error): void => {
-  const error = toBridgeError(reason)
-  if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
-  else onError(error)
-}
+const reportOf =
+  (onError: (error: Error) => void) =>
+  (reason: Error): void => {
+    const error = toBridgeError(reason)
+    if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+    else onError(error)
+  }

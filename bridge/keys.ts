@@ -1,41 +1,157 @@
-// Every key in Redis, built here and nowhere else. All stand under one prefix, so that one ACL rule fits; each carries a
-// hash tag, and no script touches two tags, so that the same code runs on Redis Cluster. Client text never stands in a key.
+// Every key in Redis, built here and nowhere else. All stand under one prefix, so that one ACL rule fits;
+// each carries a hash tag, and no script touches two tags, so that the same code runs on Redis Cluster.
+// Client text never stands in a key.
 import { randomFillSync } from 'node:crypto'
 
 /** The keys by noun: type, owner and meaning; the table in bridge/README.md is checked against it. */
 export const keyTable = {
-  generation: { key: '{bus}:generation', type: 'string', meaning: 'random bytes of this data set; missing or changed means that Redis lost data' },
-  format: { key: '{bus}:format', type: 'string', meaning: 'version of the layout of these keys; a node that knows another refuses to join' },
-  records: { key: '{bus}:records', type: 'string', meaning: 'version in which records are written: the last one that all nodes read; a node that cannot read it refuses to join' },
+  generation: {
+    key: '{bus}:generation',
+    type: 'string',
+    meaning: 'random bytes of this data set; missing or changed means that Redis lost data',
+  },
+  format: {
+    key: '{bus}:format',
+    type: 'string',
+    meaning: 'version of the layout of these keys; a node that knows another refuses to join',
+  },
+  records: {
+    key: '{bus}:records',
+    type: 'string',
+    meaning:
+      'version in which records are written: the last one that all nodes read; a node that cannot read it refuses to join',
+  },
   names: { key: '{bus}:names', type: 'hash', meaning: 'node name → node id of its last boot' },
-  nodes: { key: '{bus}:nodes', type: 'hash', meaning: 'node id → what is known of it (JSON); without a field here a node is fenced' },
-  leases: { key: '{bus}:leases', type: 'hash', meaning: 'node id → since when unbroken and when last renewed, µs of Redis\' clock' },
-  batches: { key: '{bus}:batches', type: 'hash', meaning: 'node id → number of its last journal batch, and who numbered it' },
-  dead: { key: '{bus}:dead', type: 'set', meaning: 'node ids whose place is taken and whose estate is not done' },
-  imported: { key: '{bus}:imported', type: 'set', meaning: 'wills that `import` has published: broker id, space, Client Identifier' },
-  probe: { key: '{bus}:probe, {s<0..15>}:probe', type: 'string', meaning: 'written and removed at once, to see whether Redis stores' },
-  position: { key: '{bus}:position', type: 'string', meaning: 'number of the last journal entry: what a barrier reads' },
-  journal: { key: '{bus}:journal', type: 'stream', meaning: 'changes of the tables all nodes hold; ids n-0, contiguous' },
-  routes: { key: '{bus}:routes:<node id>', type: 'hash', meaning: 'filter → kind: the routes of one node, the snapshot of the journal' },
-  inbox: { key: '{inbox:<node id>}:stream', type: 'stream', meaning: 'messages for one boot of a node; made by it alone' },
-  senders: { key: '{inbox:<node id>}:senders', type: 'hash', meaning: 'sender\'s node id → number of its last batch and who numbered it, or F when it is fenced' },
-  inboxState: { key: '{inbox:<node id>}:state', type: 'hash', meaning: 'when the reader last made progress (µs), since when it is full, and whether it is sealed' },
-  clients: { key: '{s<0..15>}:clients', type: 'hash', meaning: 'Client Identifier → sid of its session; partitioned by Client Identifier' },
-  owners: { key: '{s<0..15>}:owners', type: 'hash', meaning: 'sid → node id and epoch of its owner, empty when nobody is connected, `?` when it was found missing by a message for it' },
-  due: { key: '{s<0..15>}:due', type: 'zset', meaning: 'e:sid, w:sid:epoch, f:sid, r:topic → when the session expires, the will is published, the publisher is forgotten, the Retained Message expires (ms)' },
-  wills: { key: '{s<0..15>}:wills', type: 'hash', meaning: 'sid:epoch → the will of that connection; behind `taken:` once somebody publishes it; `taking:sid` → which one of the session that is' },
-  appended: { key: '{s<0..15>}:appended', type: 'hash', meaning: 'node id → number of its last batch for queues, and who numbered it; without a field a node is fenced in the partition' },
-  published: { key: '{s<0..15>}:published', type: 'hash', meaning: 'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here; behind `retained:` the highest that was stored' },
-  session: { key: '{s<0..15>}:session:<sid>', type: 'hash', meaning: 'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `pending` one that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)' },
+  nodes: {
+    key: '{bus}:nodes',
+    type: 'hash',
+    meaning: 'node id → what is known of it (JSON); without a field here a node is fenced',
+  },
+  leases: {
+    key: '{bus}:leases',
+    type: 'hash',
+    meaning: "node id → since when unbroken and when last renewed, µs of Redis' clock",
+  },
+  batches: {
+    key: '{bus}:batches',
+    type: 'hash',
+    meaning: 'node id → number of its last journal batch, and who numbered it',
+  },
+  dead: {
+    key: '{bus}:dead',
+    type: 'set',
+    meaning: 'node ids whose place is taken and whose estate is not done',
+  },
+  imported: {
+    key: '{bus}:imported',
+    type: 'set',
+    meaning: 'wills that `import` has published: broker id, space, Client Identifier',
+  },
+  probe: {
+    key: '{bus}:probe, {s<0..15>}:probe',
+    type: 'string',
+    meaning: 'written and removed at once, to see whether Redis stores',
+  },
+  position: {
+    key: '{bus}:position',
+    type: 'string',
+    meaning: 'number of the last journal entry: what a barrier reads',
+  },
+  journal: {
+    key: '{bus}:journal',
+    type: 'stream',
+    meaning: 'changes of the tables all nodes hold; ids n-0, contiguous',
+  },
+  routes: {
+    key: '{bus}:routes:<node id>',
+    type: 'hash',
+    meaning: 'filter → kind: the routes of one node, the snapshot of the journal',
+  },
+  inbox: {
+    key: '{inbox:<node id>}:stream',
+    type: 'stream',
+    meaning: 'messages for one boot of a node; made by it alone',
+  },
+  senders: {
+    key: '{inbox:<node id>}:senders',
+    type: 'hash',
+    meaning: "sender's node id → number of its last batch and who numbered it, or F when it is fenced",
+  },
+  inboxState: {
+    key: '{inbox:<node id>}:state',
+    type: 'hash',
+    meaning: 'when the reader last made progress (µs), since when it is full, and whether it is sealed',
+  },
+  clients: {
+    key: '{s<0..15>}:clients',
+    type: 'hash',
+    meaning: 'Client Identifier → sid of its session; partitioned by Client Identifier',
+  },
+  owners: {
+    key: '{s<0..15>}:owners',
+    type: 'hash',
+    meaning:
+      'sid → node id and epoch of its owner, empty when nobody is connected, `?` when it was found missing by a message for it',
+  },
+  due: {
+    key: '{s<0..15>}:due',
+    type: 'zset',
+    meaning:
+      'e:sid, w:sid:epoch, f:sid, r:topic → when the session expires, the will is published, the publisher is forgotten, the Retained Message expires (ms)',
+  },
+  wills: {
+    key: '{s<0..15>}:wills',
+    type: 'hash',
+    meaning:
+      'sid:epoch → the will of that connection; behind `taken:` once somebody publishes it; `taking:sid` → which one of the session that is',
+  },
+  appended: {
+    key: '{s<0..15>}:appended',
+    type: 'hash',
+    meaning:
+      'node id → number of its last batch for queues, and who numbered it; without a field a node is fenced in the partition',
+  },
+  published: {
+    key: '{s<0..15>}:published',
+    type: 'hash',
+    meaning:
+      'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here; behind `retained:` the highest that was stored',
+  },
+  session: {
+    key: '{s<0..15>}:session:<sid>',
+    type: 'hash',
+    meaning:
+      'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `pending` one that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)',
+  },
   subscriptions: { key: '{s<0..15>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
   queue: { key: '{s<0..15>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
-  inflight: { key: '{s<0..15>}:inflight:<sid>', type: 'hash', meaning: 'Packet Identifier → order and message, without message once PUBREC came' },
-  incoming: { key: '{s<0..15>}:incoming:<sid>', type: 'hash', meaning: 'Packet Identifier → n, and whether it was published: QoS 2 publishes between PUBLISH and PUBREL' },
-  retained: { key: '{s<0..15>}:retained', type: 'hash', meaning: 'topic → Retained Message, partitioned by topic' },
-  damaged: { key: '{<tag>}:damaged:<noun and the rest>', type: 'any', meaning: 'what stood under a key and was of a wrong type, for a week: the key was made anew' },
+  inflight: {
+    key: '{s<0..15>}:inflight:<sid>',
+    type: 'hash',
+    meaning: 'Packet Identifier → order and message, without message once PUBREC came',
+  },
+  incoming: {
+    key: '{s<0..15>}:incoming:<sid>',
+    type: 'hash',
+    meaning:
+      'Packet Identifier → n, and whether it was published: QoS 2 publishes between PUBLISH and PUBREL',
+  },
+  retained: {
+    key: '{s<0..15>}:retained',
+    type: 'hash',
+    meaning: 'topic → Retained Message, partitioned by topic',
+  },
+  damaged: {
+    key: '{<tag>}:damaged:<noun and the rest>',
+    type: 'any',
+    meaning: 'what stood under a key and was of a wrong type, for a week: the key was made anew',
+  },
 } as const
 
-/** Partitions of sessions and Retained Messages; part of the layout. A sid begins with its partition as a hexadecimal digit. */
+/**
+ * Partitions of sessions and Retained Messages; part of the layout. A sid begins with its partition as a
+ * hexadecimal digit.
+ */
 export const partitions = 16
 
 export class Keys {
@@ -45,7 +161,21 @@ export class Keys {
     this.prefix = prefix
   }
 
-  bus(noun: 'generation' | 'format' | 'records' | 'names' | 'nodes' | 'leases' | 'batches' | 'dead' | 'imported' | 'position' | 'journal' | 'probe'): string {
+  bus(
+    noun:
+      | 'generation'
+      | 'format'
+      | 'records'
+      | 'names'
+      | 'nodes'
+      | 'leases'
+      | 'batches'
+      | 'dead'
+      | 'imported'
+      | 'position'
+      | 'journal'
+      | 'probe',
+  ): string {
     return `${this.prefix}:{bus}:${noun}`
   }
 
@@ -58,7 +188,10 @@ export class Keys {
   }
 
   /** What a partition has one of. */
-  partition(partition: number, noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published' | 'retained' | 'probe'): string {
+  partition(
+    partition: number,
+    noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published' | 'retained' | 'probe',
+  ): string {
     return `${this.prefix}:{s${partition}}:${noun}`
   }
 
@@ -92,11 +225,12 @@ export function freshSid(partition: number): string {
     randomFillSync(random)
     randomAt = 0
   }
-  return partition.toString(16) + random.toString('base64url', randomAt, randomAt += 9)
+  return partition.toString(16) + random.toString('base64url', randomAt, (randomAt += 9))
 }
 
 /** Whether a text may be the sid of a session in a partition: what stands in Redis may be damaged. */
-export const isSid = (text: string, partition: number): boolean => /^[0-9a-f][\w-]+$/.test(text) && partitionOf(text) === partition
+export const isSid = (text: string, partition: number): boolean =>
+  /^[0-9a-f][\w-]+$/.test(text) && partitionOf(text) === partition
 
 /** The partition of a session. */
 export const partitionOf = (sid: string): number => Number.parseInt(sid.charAt(0), 16)

@@ -1,4 +1,5 @@
-// The links of this node: one writer per node that got something, made when it is first needed. State: this process.
+// The links of this node: one writer per node that got something, made when it is first needed. State: this
+// process.
 import type { Clock } from './clock.ts'
 import { InboxWriter, type InboxWriterEvents } from './inbox.ts'
 import type { Keys } from './keys.ts'
@@ -22,7 +23,11 @@ export class Links {
 
   to(nodeId: string): InboxWriter {
     let writer = this.#writers.get(nodeId)
-    if (writer === undefined) this.#writers.set(nodeId, writer = new InboxWriter(this.#redis, this.#keys, this.#nodeId, nodeId, this.#clock, this.#events))
+    if (writer === undefined)
+      this.#writers.set(
+        nodeId,
+        (writer = new InboxWriter(this.#redis, this.#keys, this.#nodeId, nodeId, this.#clock, this.#events)),
+      )
     return writer
   }
 

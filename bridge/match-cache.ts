@@ -1,7 +1,8 @@
-// What a table makes of the entries that match a topic (who gets it, merged) is remembered as long as it is right. What is small
-// is remembered with its topic, in the memory that the table's trie has for topics. What is large is shared by all topics that
-// the same filters match: ten thousand subscribers of `f/#` are merged once, not once for each topic. State: this process.
-// Bound: the trie's `cachedCost`, and `sharedBytesMax`; beyond them what is oldest is forgotten. Correctness rests on neither.
+// What a table makes of the entries that match a topic (who gets it, merged) is remembered as long as it is
+// right. What is small is remembered with its topic, in the memory that the table's trie has for topics. What
+// is large is shared by all topics that the same filters match: ten thousand subscribers of `f/#` are merged
+// once, not once for each topic. State: this process. Bound: the trie's `cachedCost`, and `sharedBytesMax`;
+// beyond them what is oldest is forgotten. Correctness rests on neither.
 import type { FilterTrie } from './filter-trie.ts'
 import { worked } from './turns.ts'
 
@@ -25,7 +26,10 @@ export class MatchCache<Entry extends Versioned, Value> {
   readonly #trie: FilterTrie<Entry>
   readonly #make: (entries: readonly Entry[]) => Value
   readonly #bytesOf: (value: Value) => number
-  /** By the array that the trie returned for a topic (the same while no filter of it comes or goes): what was made, or where it is shared. */
+  /**
+   * By the array that the trie returned for a topic (the same while no filter of it comes or goes): what was
+   * made, or where it is shared.
+   */
   readonly #byTopic = new WeakMap<readonly Entry[], Made<Value> | string>()
   readonly #shared = new Map<string, Made<Value>>()
   #sharedBytes = 0
@@ -33,17 +37,25 @@ export class MatchCache<Entry extends Versioned, Value> {
   #lastNumber = 0
 
   /** @param bytesOf memory that a value takes, roughly */
-  constructor(trie: FilterTrie<Entry>, make: (entries: readonly Entry[]) => Value, bytesOf: (value: Value) => number) {
+  constructor(
+    trie: FilterTrie<Entry>,
+    make: (entries: readonly Entry[]) => Value,
+    bytesOf: (value: Value) => number,
+  ) {
     this.#trie = trie
     this.#make = make
     this.#bytesOf = bytesOf
   }
 
-  /** What is made of the entries that match `topic`; must not be changed. O(matching filters) when nothing changed. */
+  /**
+   * What is made of the entries that match `topic`; must not be changed. O(matching filters) when nothing
+   * changed.
+   */
   match(topic: string): Value {
     const entries = this.#trie.match(topic)
     let version = 0
-    for (let i = 0; i < entries.length; i++) version += entries[i]!.version // versions only grow: an equal sum means no change
+    // versions only grow: an equal sum means no change
+    for (let i = 0; i < entries.length; i++) version += entries[i]!.version
     const known = this.#byTopic.get(entries)
     const made = typeof known === 'string' ? this.#shared.get(known) : known
     return made?.version === version ? made.value : this.#remember(topic, entries, version)
@@ -66,11 +78,14 @@ export class MatchCache<Entry extends Versioned, Value> {
 
   /** The same for the same entries, in whatever order. */
   #placeOf(entries: readonly Entry[]): string {
-    return entries.map((entry) => {
-      let number = this.#numbers.get(entry)
-      if (number === undefined) this.#numbers.set(entry, number = ++this.#lastNumber)
-      return number
-    }).sort((a, b) => a - b).join()
+    return entries
+      .map((entry) => {
+        let number = this.#numbers.get(entry)
+        if (number === undefined) this.#numbers.set(entry, (number = ++this.#lastNumber))
+        return number
+      })
+      .sort((a, b) => a - b)
+      .join()
   }
 
   #share(place: string, made: Made<Value>): void {

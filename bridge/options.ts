@@ -18,7 +18,10 @@ export interface DataPlaneOptions {
   readonly queueBytesMax: number
   /** Sessions in the cluster: a new one that outlives its connection is refused beyond it. */
   readonly sessionsMax: number
-  /** Settings that must be the same on every node, by the name of their option: written beside the node, for the next one to compare. */
+  /**
+   * Settings that must be the same on every node, by the name of their option: written beside the node, for
+   * the next one to compare.
+   */
   readonly settings?: SharedSettings
   /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
   readonly retainedBytesMax: number
@@ -33,13 +36,19 @@ export interface Receiver {
   readonly publishers: number
   /** A message for this node's own subscribers: published here or on another node. */
   deliver(message: Message): void
-  /** Another node has subscribers that are behind: publishers on these topics are to be held back for it, or no longer. */
+  /**
+   * Another node has subscribers that are behind: publishers on these topics are to be held back for it, or
+   * no longer.
+   */
   hold(nodeId: string, topics: readonly string[], held: boolean): void
   /** A session that is connected here has something in its queue. */
   ring(sid: string): void
   /** A session that is connected here has another owner: its connection must go. */
   moved(session: Session): void
-  /** The client of a session that is connected here connects at another node: what it sent before comes first, then its connection must go. */
+  /**
+   * The client of a session that is connected here connects at another node: what it sent before comes first,
+   * then its connection must go.
+   */
   wanted(session: Session): void
   /** This boot is out: close every connection and start again. */
   onFenced(): void

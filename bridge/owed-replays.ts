@@ -1,7 +1,8 @@
-// Replays of Retained Messages that a session is owed: a SUBSCRIBE began them, and they may take longer than its connection. Whoever
-// has the session next goes on where it ended. State: fields of {s<n>}:session, written by its owner in the call that puts what is
-// replayed in flight (lua/session-serve.lua), so that nothing of a replay is lost or sent twice: `replay <number>` says what is owed,
-// `replay <number> <page>` which values were handed over, `replays` that there are any. Bound: 9 bytes a value, until its replay ends.
+// Replays of Retained Messages that a session is owed: a SUBSCRIBE began them, and they may take longer than
+// its connection. Whoever has the session next goes on where it ended. State: fields of {s<n>}:session,
+// written by its owner in the call that puts what is replayed in flight (lua/session-serve.lua), so that
+// nothing of a replay is lost or sent twice: `replay <number>` says what is owed, `replay <number> <page>`
+// which values were handed over, `replays` that there are any. Bound: 9 bytes a value, until its replay ends.
 import { diagnostics } from './diagnostics.ts'
 import { partitions, shardOf } from './keys.ts'
 import type { Message } from './message.ts'
@@ -48,7 +49,8 @@ export class OwedReplay {
   get head(): Field {
     const bytes = Buffer.alloc(headBytes)
     bytes.writeUInt8(this.isFirst ? 1 : 0)
-    for (const [partition, stamp] of this.stamps.entries()) bytes.writeDoubleBE(stamp, 1 + partition * stampBytes)
+    for (const [partition, stamp] of this.stamps.entries())
+      bytes.writeDoubleBE(stamp, 1 + partition * stampBytes)
     return [`replay ${this.number}`, Buffer.concat([bytes, Buffer.from(this.filter)])]
   }
 
@@ -63,12 +65,16 @@ export class OwedReplay {
   addPage(page: number, names: Buffer): void {
     this.#pages.push(page)
     this.#nextPage = Math.max(this.#nextPage, page + 1)
-    for (let at = 0; at + doneBytes <= names.length; at += doneBytes) this.#done.add(names.toString('latin1', at, at + doneBytes))
+    for (let at = 0; at + doneBytes <= names.length; at += doneBytes)
+      this.#done.add(names.toString('latin1', at, at + doneBytes))
   }
 
   /** Nothing stands of it any more. */
   get end(): Field[] {
-    return [[`replay ${this.number}`, ''], ...this.#pages.map((page): Field => [`replay ${this.number} ${page}`, ''])]
+    return [
+      [`replay ${this.number}`, ''],
+      ...this.#pages.map((page): Field => [`replay ${this.number} ${page}`, '']),
+    ]
   }
 }
 
@@ -86,9 +92,18 @@ export class OwedReplays {
     for (let i = 0; i + 1 < fields.length; i += 2) {
       const [name, value] = [fields[i]!.toString(), fields[i + 1]!]
       const [, number, page] = /^replay (\d{1,15})(?: (\d{1,15}))?$/.exec(name) ?? []
-      if (number === undefined || (page === undefined && value.length <= headBytes)) diagnostics.garbage.publish({ where: 'session', bytes: value.length })
+      if (number === undefined || (page === undefined && value.length <= headBytes))
+        diagnostics.garbage.publish({ where: 'session', bytes: value.length })
       else if (page !== undefined) pages.push([Number(number), Number(page), value])
-      else replays.#add(Number(number), value.toString('utf8', headBytes), value[0] === 1, Float64Array.from({ length: partitions }, (_, partition) => value.readDoubleBE(1 + partition * stampBytes)))
+      else
+        replays.#add(
+          Number(number),
+          value.toString('utf8', headBytes),
+          value[0] === 1,
+          Float64Array.from({ length: partitions }, (_, partition) =>
+            value.readDoubleBE(1 + partition * stampBytes),
+          ),
+        )
     }
     for (const [number, page, names] of pages) replays.#all.get(number)?.addPage(page, names)
     return replays
@@ -101,11 +116,13 @@ export class OwedReplays {
     return replay
   }
 
-  get all(): OwedReplay[] { return [...this.#all.values()] }
+  get all(): OwedReplay[] {
+    return [...this.#all.values()]
+  }
 
   /** The one with which its subscription began. */
   firstOf(filter: string): OwedReplay | undefined {
-    this.#firsts ??= new Map(this.all.flatMap((replay) => replay.isFirst ? [[replay.filter, replay]] : []))
+    this.#firsts ??= new Map(this.all.flatMap((replay) => (replay.isFirst ? [[replay.filter, replay]] : [])))
     return this.#firsts.get(filter)
   }
 

@@ -1,7 +1,8 @@
-// The routes of this node: which filters its connections want, counted here, and told to the other nodes by the journal.
-// Invariant: when `subscribed` resolves, the journal holds a route that covers the subscription, so that every PUBLISH
-// whose barrier is read from then on finds this node (P2). Removing needs no waiting: what still comes finds no
-// subscription here. State: this process; after a reset of the journal all of it is asserted anew.
+// The routes of this node: which filters its connections want, counted here, and told to the other nodes by
+// the journal. Invariant: when `subscribed` resolves, the journal holds a route that covers the subscription,
+// so that every PUBLISH whose barrier is read from then on finds this node (P2). Removing needs no waiting:
+// what still comes finds no subscription here. State: this process; after a reset of the journal all of it is
+// asserted anew.
 import { RouteKind } from './routing-table.ts'
 
 export interface RouteChange {
@@ -39,7 +40,8 @@ export class OwnRoutes {
     this.#wanted.set(filter, wanted)
     if (kind === RouteKind.everything) wanted.everything++
     else wanted.qos0++
-    // A removal of this filter that is under way is overtaken by nothing: changes of one filter are appended in order.
+    // A removal of this filter that is under way is overtaken by nothing: changes of one filter are appended
+    // in order.
     if (kindOf(wanted) === wanted.told) return wanted.stored
     return this.#touch(filter)
   }
@@ -50,7 +52,8 @@ export class OwnRoutes {
     if (wanted === undefined) return
     if (kind === RouteKind.everything) wanted.everything--
     else wanted.qos0--
-    if (kindOf(wanted) !== wanted.told) this.#touch(filter).catch(() => undefined) // the bridge reports what became of the append
+    // the bridge reports what became of the append
+    if (kindOf(wanted) !== wanted.told) this.#touch(filter).catch(() => undefined)
   }
 
   /** All routes as they are wanted now: what a new snapshot of this node must hold. */
@@ -96,10 +99,16 @@ export class OwnRoutes {
     const stored = changes.length === 0 ? Promise.resolve() : this.#append(changes)
     for (const wanted of told) {
       wanted.stored = stored
-      stored.then(() => { if (wanted.stored === stored) wanted.stored = undefined }, () => undefined)
+      stored.then(
+        () => {
+          if (wanted.stored === stored) wanted.stored = undefined
+        },
+        () => undefined,
+      )
     }
     return Promise.all([stored, ...earlier]).then(() => undefined)
   }
 }
 
-const kindOf = ({ everything, qos0 }: Wanted): number => (everything > 0 ? RouteKind.everything : 0) | (qos0 > 0 ? RouteKind.qos0 : 0)
+const kindOf = ({ everything, qos0 }: Wanted): number =>
+  (everything > 0 ? RouteKind.everything : 0) | (qos0 > 0 ? RouteKind.qos0 : 0)

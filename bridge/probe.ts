@@ -1,7 +1,7 @@
-// Whether Redis stores: a write by the way that messages take (a script, and WAIT for replicas), on a connection of its own, so
-// that it stands behind nobody's megabyte. Tried every second, and whenever /readyz asks; one at a time for all who ask. What it
-// is refused with explains why others wait, and while it is refused it stands among them, also when nobody else waits. State:
-// this process.
+// Whether Redis stores: a write by the way that messages take (a script, and WAIT for replicas), on a
+// connection of its own, so that it stands behind nobody's megabyte. Tried every second, and whenever /readyz
+// asks; one at a time for all who ask. What it is refused with explains why others wait, and while it is
+// refused it stands among them, also when nobody else waits. State: this process.
 import { BridgeError, toBridgeError } from './errors.ts'
 import { partitions, type Keys } from './keys.ts'
 import { connect, isCluster, type Redis, type RedisAddress } from './redis.ts'
@@ -23,10 +23,17 @@ export class Probe {
 
   constructor(address: RedisAddress, keys: Keys, replicas: number, waits: Waits) {
     // Not asked whether it is ready: what it refuses a command with says more than that it is not.
-    this.#redis = connect({ ...address, waits }, { blockMs: replicas > 0 ? everyMs : 0, replicas, readyCheck: false })
-    // Of a Redis Cluster each master must store: there is none without a partition, or what is there is none of ours.
+    this.#redis = connect(
+      { ...address, waits },
+      { blockMs: replicas > 0 ? everyMs : 0, replicas, readyCheck: false },
+    )
+    // Of a Redis Cluster each master must store: there is none without a partition, or what is there is none
+    // of ours.
     const partition = (p: number): string => keys.partition(p, 'probe')
-    this.#keys = [keys.bus('probe'), ...isCluster(this.#redis) ? Array.from({ length: partitions }, (_, p) => partition(p)) : []]
+    this.#keys = [
+      keys.bus('probe'),
+      ...(isCluster(this.#redis) ? Array.from({ length: partitions }, (_, p) => partition(p)) : []),
+    ]
     this.#timeoutMs = address.timeoutMs
     this.#waits = waits
     this.#again()
@@ -39,20 +46,40 @@ export class Probe {
 
   /** @throws BridgeError why Redis does not store, after the deadline at the latest */
   try(): Promise<void> {
-    return this.#trying ??= this.#try().finally(() => { this.#trying = undefined })
+    return (this.#trying ??= this.#try().finally(() => {
+      this.#trying = undefined
+    }))
   }
 
   async #try(): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `Redis did not answer within ${this.#timeoutMs} ms`)), this.#timeoutMs)
+      timer = setTimeout(
+        () =>
+          reject(
+            new BridgeError(
+              'ERR_BRIDGE_REDIS_UNREACHABLE',
+              `Redis did not answer within ${this.#timeoutMs} ms`,
+            ),
+          ),
+        this.#timeoutMs,
+      )
     })
     try {
-      if (this.#redis.status !== 'ready') throw this.#waits.connectionError ?? new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `not connected to Redis (${this.#redis.status})`)
-      const written = Promise.all(this.#keys.map((key) => runScript(this.#redis, 'probe', [key], []).catch((error: unknown) => {
-        if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') return runScript(this.#redis, 'probe', [key], []) // it is loaded by now
-        throw error
-      })))
+      if (this.#redis.status !== 'ready')
+        throw (
+          this.#waits.connectionError ??
+          new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `not connected to Redis (${this.#redis.status})`)
+        )
+      const written = Promise.all(
+        this.#keys.map((key) =>
+          runScript(this.#redis, 'probe', [key], []).catch((error: unknown) => {
+            if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN')
+              return runScript(this.#redis, 'probe', [key], []) // it is loaded by now
+            throw error
+          }),
+        ),
+      )
       written.catch(() => undefined) // the race may be over when it fails
       await Promise.race([written, late])
       this.#stored()
@@ -81,7 +108,11 @@ export class Probe {
 
   #again(): void {
     this.#timer = setTimeout(() => {
-      this.try().catch(() => undefined).finally(() => { if (!this.#closed) this.#again() }) // it is named already
+      this.try()
+        .catch(() => undefined)
+        .finally(() => {
+          if (!this.#closed) this.#again()
+        }) // it is named already
     }, everyMs).unref()
   }
 

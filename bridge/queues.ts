@@ -1,7 +1,8 @@
-// The queues of sessions that outlive their connections, from the publisher's side: the messages of a batch are appended to
-// the queue of every session that they match, one numbered call per partition at a time, in order. Then the bells of the
-// owners ring. State: {s<n>}:queue:*, appended, published; here what is on its way. Invariant: what `push` resolved for is
-// stored once, whatever happened to connections meanwhile. Bound: the publishers' in-flight windows.
+// The queues of sessions that outlive their connections, from the publisher's side: the messages of a batch
+// are appended to the queue of every session that they match, one numbered call per partition at a time, in
+// order. Then the bells of the owners ring. State: {s<n>}:queue:*, appended, published; here what is on its
+// way. Invariant: what `push` resolved for is stored once, whatever happened to connections meanwhile. Bound:
+// the publishers' in-flight windows.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { packMessage } from './codec.ts'
@@ -11,7 +12,10 @@ import { identityOf, type Message } from './message.ts'
 import { retrying, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
 
-/** Messages, their bytes and sessions of one call: bounds the time that the script takes, and what is copied for 16 partitions at once. */
+/**
+ * Messages, their bytes and sessions of one call: bounds the time that the script takes, and what is copied
+ * for 16 partitions at once.
+ */
 const messagesMax = 1_000
 const bytesMax = 1024 * 1024
 const sessionsMax = 1_000
@@ -20,7 +24,10 @@ const pushesMax = 4_000
 export interface QueueEvents {
   /** The owner of a session that got something, to be rung; the session may be on this node. */
   onOwner(nodeId: string, sid: string): void
-  /** A session that is matched but is not there: it ended, or Redis lost it. What was appended waits for its owner to write it down again. */
+  /**
+   * A session that is matched but is not there: it ended, or Redis lost it. What was appended waits for its
+   * owner to write it down again.
+   */
   onMissing(sid: string): void
   /** The numbers of this node are gone, or it has no place: Redis lost data, or we were declared dead. */
   onFenced(): Promise<void>
@@ -37,7 +44,10 @@ export interface QueueLimits {
   readonly waitMs: number
 }
 
-/** A message as it is queued for those whom it is granted to at one QoS: what a session is owed does not change with its subscriptions. */
+/**
+ * A message as it is queued for those whom it is granted to at one QoS: what a session is owed does not
+ * change with its subscriptions.
+ */
 interface Variant {
   readonly message: Message
   readonly qos: number
@@ -56,17 +66,25 @@ class Batch {
   fail!: (error: Error) => void
 
   constructor() {
-    this.settled = new Promise((resolve, reject) => { this.settle = resolve; this.fail = reject })
+    this.settled = new Promise((resolve, reject) => {
+      this.settle = resolve
+      this.fail = reject
+    })
     this.settled.catch(() => undefined)
   }
 
   get isFull(): boolean {
-    return this.variants.length >= messagesMax || this.bytes >= bytesMax || this.sessions.size >= sessionsMax || this.pushes >= pushesMax
+    return (
+      this.variants.length >= messagesMax ||
+      this.bytes >= bytesMax ||
+      this.sessions.size >= sessionsMax ||
+      this.pushes >= pushesMax
+    )
   }
 
   /**
-   * A message with a number goes to all of a partition's sessions in one call, however many they are: its number, once
-   * noted, says that all of them have it, and a second call would leave it out.
+   * A message with a number goes to all of a partition's sessions in one call, however many they are: its
+   * number, once noted, says that all of them have it, and a second call would leave it out.
    */
   mustTake(message: Message): boolean {
     return this.variants.at(-1)?.message === message && identityOf(message)[1] > 0
@@ -109,7 +127,15 @@ class Partition {
   #scheduled = false
   closed = false
 
-  constructor(redis: Redis, keys: Keys, number: number, nodeId: string, limits: QueueLimits, clock: Clock, events: QueueEvents) {
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    number: number,
+    nodeId: string,
+    limits: QueueLimits,
+    clock: Clock,
+    events: QueueEvents,
+  ) {
     this.#redis = redis
     this.#keys = keys
     this.#number = number
@@ -122,13 +148,20 @@ class Partition {
   push(message: Message, sid: string, granted: number): Promise<void> {
     let batch = this.#batches.at(-1)
     // The first one may be under way.
-    if (batch === undefined || (this.#running && this.#batches.length === 1) || (batch.isFull && !batch.mustTake(message))) {
-      this.#batches.push(batch = new Batch())
+    if (
+      batch === undefined ||
+      (this.#running && this.#batches.length === 1) ||
+      (batch.isFull && !batch.mustTake(message))
+    ) {
+      this.#batches.push((batch = new Batch()))
     }
     batch.add(message, sid, granted)
     if (!this.#running && !this.#scheduled) {
       this.#scheduled = true
-      setImmediate(() => { this.#scheduled = false; void this.#run() })
+      setImmediate(() => {
+        this.#scheduled = false
+        void this.#run()
+      })
     }
     return batch.settled
   }
@@ -151,7 +184,11 @@ class Partition {
   async #append({ variants, sessions }: Batch): Promise<void> {
     const argv: (string | number | Buffer)[] = []
     for (const { message, qos, isSecond } of variants) {
-      argv.push(qos < message.qos ? packMessage({ ...message, qos: 1 }, this.#clock) : message.packed ??= packMessage(message, this.#clock))
+      argv.push(
+        qos < message.qos
+          ? packMessage({ ...message, qos: 1 }, this.#clock)
+          : (message.packed ??= packMessage(message, this.#clock)),
+      )
       if (isSecond) argv.push('=', 0)
       else argv.push(...identityOf(message))
     }
@@ -160,7 +197,10 @@ class Partition {
       for (const index of indexes) argv.push(index)
     }
     const keys = [
-      this.#keys.partition(this.#number, 'appended'), this.#keys.partition(this.#number, 'owners'), this.#keys.partition(this.#number, 'published'), this.#keys.partition(this.#number, 'due'),
+      this.#keys.partition(this.#number, 'appended'),
+      this.#keys.partition(this.#number, 'owners'),
+      this.#keys.partition(this.#number, 'published'),
+      this.#keys.partition(this.#number, 'due'),
       ...[...sessions.keys()].map((sid) => this.#keys.session(sid, 'queue')),
     ]
     const [dropped, ...owners] = await this.#call(keys, [variants.length, ...argv])
@@ -175,19 +215,31 @@ class Partition {
   }
 
   /** Until it is stored. The number is the same in each attempt, so that a second one changes nothing. */
-  #call(keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<[number, ...(Buffer | null)[]]> {
+  #call(
+    keys: readonly string[],
+    argv: readonly (string | number | Buffer)[],
+  ): Promise<[number, ...(Buffer | null)[]]> {
     this.#last++
     const { queueMax, queueBytesMax, waitMs } = this.#limits
     const append = async (): Promise<[number, ...(Buffer | null)[]]> => {
       if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-      return await runScript(this.#redis, 'queue-append', keys, [this.#nodeId, `${this.#last}-${this.#writer}`, queueMax, queueBytesMax, waitMs, ...argv]) as [number, ...(Buffer | null)[]]
+      return (await runScript(this.#redis, 'queue-append', keys, [
+        this.#nodeId,
+        `${this.#last}-${this.#writer}`,
+        queueMax,
+        queueBytesMax,
+        waitMs,
+        ...argv,
+      ])) as [number, ...(Buffer | null)[]]
     }
     return retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
   }
 
   async #mend(error: BridgeError): Promise<boolean> {
     if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
-    else if (error.code === 'ERR_BRIDGE_ORDER') this.#last = Number(/after (\d+)/.exec(error.message)?.[1] ?? 0) + 1 // registered anew, or a failover lost a batch
+    else if (error.code === 'ERR_BRIDGE_ORDER')
+      // registered anew, or a failover lost a batch
+      this.#last = Number(/after (\d+)/.exec(error.message)?.[1] ?? 0) + 1
     else return false
     return true
   }
@@ -196,13 +248,23 @@ class Partition {
 export class Queues {
   readonly #partitions: readonly Partition[]
 
-  constructor(redis: Redis, keys: Keys, nodeId: string, limits: QueueLimits, clock: Clock, events: QueueEvents) {
-    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, nodeId, limits, clock, events))
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    nodeId: string,
+    limits: QueueLimits,
+    clock: Clock,
+    events: QueueEvents,
+  ) {
+    this.#partitions = Array.from(
+      { length: partitions },
+      (_, p) => new Partition(redis, keys, p, nodeId, limits, clock, events),
+    )
   }
 
   /**
-   * Appends to the queue of a session, at the lower of its own and the granted QoS (1 or 2); resolves when it is stored. All
-   * sessions of one message are pushed in one turn.
+   * Appends to the queue of a session, at the lower of its own and the granted QoS (1 or 2); resolves when it
+   * is stored. All sessions of one message are pushed in one turn.
    */
   push(message: Message, sid: string, granted: number): Promise<void> {
     return this.#partitions[partitionOf(sid)]!.push(message, sid, granted)
@@ -212,4 +274,3 @@ export class Queues {
     for (const partition of this.#partitions) partition.closed = true
   }
 }
-

@@ -1,7 +1,7 @@
-// Connections to Redis: one server, a master that Sentinels name, or a Redis Cluster. A data connection never resends by
-// itself and queues nothing while it is down: retries are ours, in order, and numbered so that they are harmless (ATTACKS 4).
-// A read that hangs on a half-open link is cut by ioredis' socketTimeout. An error is reported through `onError`, never thrown
-// from an event.
+// Connections to Redis: one server, a master that Sentinels name, or a Redis Cluster. A data connection never
+// resends by itself and queues nothing while it is down: retries are ours, in order, and numbered so that
+// they are harmless (ATTACKS 4). A read that hangs on a half-open link is cut by ioredis' socketTimeout. An
+// error is reported through `onError`, never thrown from an event.
 import { Cluster, Redis as Server, type ClusterOptions, type RedisOptions } from 'ioredis'
 import { mendDamage } from './damage.ts'
 import { BridgeError, endNode, toBridgeError } from './errors.ts'
@@ -9,7 +9,10 @@ import { parseRedisAddress, type RedisTarget } from './redis-address.ts'
 import type { Wait, Waiter, Waits } from './waits.ts'
 
 export type Redis = (Server | Cluster) & {
-  /** Replicas that must have what a script wrote before it counts as written (WAIT); such a connection is for scripts only. */
+  /**
+   * Replicas that must have what a script wrote before it counts as written (WAIT); such a connection is for
+   * scripts only.
+   */
   readonly replicas?: number
   /** Where whoever waits for it is written down. */
   readonly waits?: Waits | undefined
@@ -27,15 +30,17 @@ export interface RedisAddress {
 const lookMs = 100
 
 /**
- * Redis Cluster without resending: a command that met the wrong node, or a broken connection, is refused, and the map of slots is
- * read anew for the next attempt. Only ASK is followed: the slot is on its way, and the one node knows whether the key went.
+ * Redis Cluster without resending: a command that met the wrong node, or a broken connection, is refused, and
+ * the map of slots is read anew for the next attempt. Only ASK is followed: the slot is on its way, and the
+ * one node knows whether the key went.
  */
 class StrictCluster extends Cluster {
   #looked = 0
 
   override handleError(error: Error, ttl: { value?: number }, handlers: { defaults(): void }): void {
     if (error.message.startsWith('ASK ')) return super.handleError(error, ttl, handlers)
-    if (error.name !== 'ReplyError' || /^(MOVED|CLUSTERDOWN|MASTERDOWN|READONLY) /.test(error.message)) this.lookAgain()
+    if (error.name !== 'ReplyError' || /^(MOVED|CLUSTERDOWN|MASTERDOWN|READONLY) /.test(error.message))
+      this.lookAgain()
     handlers.defaults()
   }
 
@@ -51,28 +56,51 @@ class StrictCluster extends Cluster {
 const isDemoted = (error: Error): boolean => error.message.startsWith('READONLY')
 
 const serverOptions = ({ username, password, tls }: RedisTarget): RedisOptions => ({
-  ...(username === undefined ? {} : { username }), ...(password === undefined ? {} : { password }), ...(tls ? { tls: {} } : {}),
+  ...(username === undefined ? {} : { username }),
+  ...(password === undefined ? {} : { password }),
+  ...(tls ? { tls: {} } : {}),
 })
 
 /** @param cluster options of the cluster as a whole; `options` are those of each server */
-export function open(url: string, options: RedisOptions, cluster: ClusterOptions, Strict: typeof Cluster = Cluster): Server | Cluster {
+export function open(
+  url: string,
+  options: RedisOptions,
+  cluster: ClusterOptions,
+  Strict: typeof Cluster = Cluster,
+): Server | Cluster {
   const target = parseRedisAddress(url)
-  if (typeof target === 'string') throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `the address of Redis ${target}`)
+  if (typeof target === 'string')
+    throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `the address of Redis ${target}`)
   const { kind, hosts, path } = target
   const all: RedisOptions = { ...serverOptions(target), reconnectOnError: isDemoted, ...options }
   if (kind === 'socket') return new Server(path, all)
   if (kind === 'server') return new Server({ ...all, ...hosts[0]!, db: Number(path) })
   if (kind === 'sentinel') {
     const [name, db = '0'] = path.split('/')
-    return new Server({ ...all, sentinels: hosts.map((host) => ({ ...host })), name: name!, db: Number(db), ...(target.tls ? { enableTLSForSentinelMode: true } : {}) })
+    return new Server({
+      ...all,
+      sentinels: hosts.map((host) => ({ ...host })),
+      name: name!,
+      db: Number(db),
+      ...(target.tls ? { enableTLSForSentinelMode: true } : {}),
+    })
   }
-  return new Strict(hosts.map((host) => ({ ...host })), {
-    redisOptions: all, slotsRefreshTimeout: options.connectTimeout ?? 1_000, // names in a certificate are not the addresses that CLUSTER SLOTS has
-    ...(target.tls ? { dnsLookup: (address, found) => found(null, address) } : {}), ...cluster,
-  })
+  return new Strict(
+    hosts.map((host) => ({ ...host })),
+    {
+      redisOptions: all,
+      // names in a certificate are not the addresses that CLUSTER SLOTS has
+      slotsRefreshTimeout: options.connectTimeout ?? 1_000,
+      ...(target.tls ? { dnsLookup: (address, found) => found(null, address) } : {}),
+      ...cluster,
+    },
+  )
 }
 
-/** What is sent in a turn of the event loop leaves in one write: a system call for each command is what a node of many clients would do most. */
+/**
+ * What is sent in a turn of the event loop leaves in one write: a system call for each command is what a node
+ * of many clients would do most.
+ */
 function writeOncePerTurn(server: Server): void {
   const send = server.sendCommand.bind(server)
   let corked: Server['stream'] | undefined
@@ -95,8 +123,8 @@ function writeOncePerTurn(server: Server): void {
 const loadingMs = 250
 
 /**
- * `disconnect` ends a connection for good, also between two attempts to connect: there ioredis has no socket whose end it would
- * tell of (`end`), and whoever waits for the connection would wait for ever.
+ * `disconnect` ends a connection for good, also between two attempts to connect: there ioredis has no socket
+ * whose end it would tell of (`end`), and whoever waits for the connection would wait for ever.
  */
 function endsForGood<Connection extends Server | Cluster>(redis: Connection): Connection {
   const disconnect = redis.disconnect.bind(redis)
@@ -112,15 +140,32 @@ function endsForGood<Connection extends Server | Cluster>(redis: Connection): Co
 }
 
 /** A connection for commands; `blockMs` is how long its commands may block in Redis. */
-export function connect({ url, timeoutMs, onError, waits }: RedisAddress, { blockMs = 0, replicas = 0, readyCheck = true } = {}): Redis {
+export function connect(
+  { url, timeoutMs, onError, waits }: RedisAddress,
+  { blockMs = 0, replicas = 0, readyCheck = true } = {},
+): Redis {
   const retry = (attempt: number): number => Math.min(20 * attempt, 250)
-  const redis = open(url, {
-    autoResendUnfulfilledCommands: false, enableOfflineQueue: false, maxRetriesPerRequest: 0, socketTimeout: blockMs + timeoutMs,
-    connectTimeout: timeoutMs, retryStrategy: retry, sentinelRetryStrategy: retry, noDelay: true, keepAlive: 10_000,
-    maxLoadingRetryTime: loadingMs, enableReadyCheck: readyCheck,
-    // Without a ready check ioredis takes a connection for ready when the answer to this comes, also when that is its end: for ever.
-    disableClientInfo: !readyCheck,
-  }, { enableOfflineQueue: false, clusterRetryStrategy: retry }, StrictCluster)
+  const redis = open(
+    url,
+    {
+      autoResendUnfulfilledCommands: false,
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 0,
+      socketTimeout: blockMs + timeoutMs,
+      connectTimeout: timeoutMs,
+      retryStrategy: retry,
+      sentinelRetryStrategy: retry,
+      noDelay: true,
+      keepAlive: 10_000,
+      maxLoadingRetryTime: loadingMs,
+      enableReadyCheck: readyCheck,
+      // Without a ready check ioredis takes a connection for ready when the answer to this comes, also when
+      // that is its end: for ever.
+      disableClientInfo: !readyCheck,
+    },
+    { enableOfflineQueue: false, clusterRetryStrategy: retry },
+    StrictCluster,
+  )
   if (redis instanceof Cluster) redis.on('+node', writeOncePerTurn)
   else writeOncePerTurn(redis)
   redis.on('error', (error: Error & { lastNodeError?: Error }) => {
@@ -135,7 +180,9 @@ export function connect({ url, timeoutMs, onError, waits }: RedisAddress, { bloc
 export interface Connections {
   /** For scripts, and what may wait behind them. */
   readonly redis: Redis
-  /** For what must not wait behind a megabyte of messages, nor for replicas: leases, barriers, what was read. */
+  /**
+   * For what must not wait behind a megabyte of messages, nor for replicas: leases, barriers, what was read.
+   */
   readonly control: Redis
   /** Two that block. */
   readonly journal: Redis
@@ -146,8 +193,12 @@ export interface Connections {
 export function connectAll(address: RedisAddress, blockMs: number, replicas: number): Connections {
   const redis = connect(address, { blockMs: replicas > 0 ? blockMs : 0, replicas })
   const control = connect(address)
-  // A barrier must not be read from a server that commands have left: behind a Sentinel an old master may answer for a while.
-  if (!(redis instanceof Cluster) && !(control instanceof Cluster)) redis.on('close', () => { if (control.status === 'ready') control.stream.destroy() })
+  // A barrier must not be read from a server that commands have left: behind a Sentinel an old master may
+  // answer for a while.
+  if (!(redis instanceof Cluster) && !(control instanceof Cluster))
+    redis.on('close', () => {
+      if (control.status === 'ready') control.stream.destroy()
+    })
   return { redis, control, journal: connect(address, { blockMs }), inbox: connect(address, { blockMs }) }
 }
 
@@ -157,12 +208,19 @@ const becomingReady = new WeakMap<Redis, Promise<void>>()
 /** Resolves when `redis` is ready for commands, rejects when it is closed for good. */
 export function whenReady(redis: Redis): Promise<void> {
   if (redis.status === 'ready') return Promise.resolve()
-  if (redis.status === 'end') return Promise.reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the connection to Redis is closed'))
+  if (redis.status === 'end')
+    return Promise.reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the connection to Redis is closed'))
   let becoming = becomingReady.get(redis)
   if (becoming === undefined) {
     becoming = new Promise<void>((resolve, reject) => {
-      const ready = (): void => { redis.off('end', ended); resolve() }
-      const ended = (): void => { redis.off('ready', ready); reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the connection to Redis is closed')) }
+      const ready = (): void => {
+        redis.off('end', ended)
+        resolve()
+      }
+      const ended = (): void => {
+        redis.off('ready', ready)
+        reject(new BridgeError('ERR_BRIDGE_CLOSED', 'the connection to Redis is closed'))
+      }
       redis.once('ready', ready)
       redis.once('end', ended)
     }).finally(() => becomingReady.delete(redis))
@@ -179,9 +237,13 @@ export function onServerChange(redis: Redis, changed: () => void): void {
 export const isCluster = (redis: Redis): boolean => redis instanceof Cluster
 
 /** The servers that scripts must be loaded into. */
-export const mastersOf = (redis: Redis): readonly Server[] => redis instanceof Cluster ? redis.nodes('master') : [redis]
+export const mastersOf = (redis: Redis): readonly Server[] =>
+  redis instanceof Cluster ? redis.nodes('master') : [redis]
 
-/** A command of a pipeline met the wrong server of a cluster: outside a pipeline StrictCluster sees that itself. */
+/**
+ * A command of a pipeline met the wrong server of a cluster: outside a pipeline StrictCluster sees that
+ * itself.
+ */
 export function lookAgain(redis: Redis): void {
   if (redis instanceof StrictCluster) redis.lookAgain()
 }
@@ -199,14 +261,21 @@ export interface Retry {
 }
 
 /**
- * The one way in which anything waits for Redis: runs `attempt` until it succeeds, waiting for the connection in between, for as
- * long as trying again can help, and written down as somebody who waits. A bug ends the node.
+ * The one way in which anything waits for Redis: runs `attempt` until it succeeds, waiting for the connection
+ * in between, for as long as trying again can help, and written down as somebody who waits. A bug ends the
+ * node.
  * @throws BridgeError that is not retryable, or ERR_BRIDGE_AMNESIA, which the caller must answer first
  */
-export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who = 'write', mend, givenUp }: Retry = {}): Promise<T> {
+export async function retrying<T>(
+  redis: Redis,
+  attempt: () => Promise<T>,
+  { who = 'write', mend, givenUp }: Retry = {},
+): Promise<T> {
   const since = performance.now()
   let awake = givenUp
-  void givenUp?.then(() => { awake = undefined })
+  void givenUp?.then(() => {
+    awake = undefined
+  })
   let wait: Wait | undefined
   try {
     for (let tries = 0; ; tries++) {
@@ -215,7 +284,7 @@ export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who
       } catch (reason) {
         const error = toBridgeError(reason)
         if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
-        if (await mend?.(error) !== true) {
+        if ((await mend?.(error)) !== true) {
           if (!error.retryable || error.code === 'ERR_BRIDGE_AMNESIA') throw error
           if (error.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, reason).catch(() => false)
           wait ??= redis.waits?.begin(who, since)
@@ -229,9 +298,19 @@ export async function retrying<T>(redis: Redis, attempt: () => Promise<T>, { who
   }
 }
 
-/** Resolves when trying again may help: the connection is there; and Redis may have answered, but not as we like: full, or a NOSCRIPT just mended. */
-async function retryTime(redis: Redis, { kind }: BridgeError, tries: number, awake: Promise<void> | undefined): Promise<void> {
+/**
+ * Resolves when trying again may help: the connection is there; and Redis may have answered, but not as we
+ * like: full, or a NOSCRIPT just mended.
+ */
+async function retryTime(
+  redis: Redis,
+  { kind }: BridgeError,
+  tries: number,
+  awake: Promise<void> | undefined,
+): Promise<void> {
   await (awake === undefined ? whenReady(redis) : Promise.race([whenReady(redis), awake]))
   const refused = kind === 'operator' || kind === 'damaged'
-  await new Promise((resolve) => setTimeout(resolve, refused ? Math.min(pauseMs * 2 ** tries, pauseMsMax) : pauseMs))
+  await new Promise((resolve) =>
+    setTimeout(resolve, refused ? Math.min(pauseMs * 2 ** tries, pauseMsMax) : pauseMs),
+  )
 }

@@ -1,7 +1,8 @@
-// Who gets what: the routes of the whole cluster as this node knows them from the journal. State: this process; every
-// node's table is the same function of the journal. A route says that a node has live subscribers of a filter (which of
-// its clients they are is that node's business, broker/delivery/local-table.ts), or that a session has a queue for it.
-// A filter with one session and no node, the common case of a million devices, costs one small object.
+// Who gets what: the routes of the whole cluster as this node knows them from the journal. State: this
+// process; every node's table is the same function of the journal. A route says that a node has live
+// subscribers of a filter (which of its clients they are is that node's business,
+// broker/delivery/local-table.ts), or that a session has a queue for it. A filter with one session and no
+// node, the common case of a million devices, costs one small object.
 import { FilterTrie } from './filter-trie.ts'
 import { MatchCache } from './match-cache.ts'
 import { SessionOption } from './session-options.ts'
@@ -31,13 +32,18 @@ interface Route {
 /** A session that a topic's QoS ≥ 1 messages are queued for. */
 export interface SessionTarget {
   readonly sid: string
-  /** The highest granted QoS of its matching subscriptions, 1 or 2: a stored message is delivered at the lower of this and its own, whatever becomes of the subscription. */
+  /**
+   * The highest granted QoS of its matching subscriptions, 1 or 2: a stored message is delivered at the lower
+   * of this and its own, whatever becomes of the subscription.
+   */
   readonly qos: number
   /** The same for its own messages: without its No Local subscriptions, 0 when all are. */
   readonly ownQos: number
 }
 
-/** The nodes that a topic's messages go to: for QoS ≥ 1 publishes and, these included, for QoS 0 publishes. */
+/**
+ * The nodes that a topic's messages go to: for QoS ≥ 1 publishes and, these included, for QoS 0 publishes.
+ */
 export interface Targets {
   readonly everything: readonly string[]
   readonly qos0: readonly string[]
@@ -63,14 +69,17 @@ function targetsOf(routes: readonly Route[]): Targets {
     if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
   }
   return {
-    everything: [...kinds].filter(([, kind]) => (kind & RouteKind.everything) !== 0).map(([nodeId]) => nodeId),
+    everything: [...kinds]
+      .filter(([, kind]) => (kind & RouteKind.everything) !== 0)
+      .map(([nodeId]) => nodeId),
     qos0: [...kinds.keys()],
     sessions: [...targets.values()],
   }
 }
 
 /** Memory: the object and its arrays, and one object for each session. */
-const bytesOfTargets = ({ everything, qos0, sessions }: Targets): number => 120 + 8 * (everything.length + qos0.length) + 48 * sessions.length
+const bytesOfTargets = ({ everything, qos0, sessions }: Targets): number =>
+  120 + 8 * (everything.length + qos0.length) + 48 * sessions.length
 
 export class RoutingTable {
   readonly #routes = new FilterTrie<Route>()
@@ -127,7 +136,10 @@ export class RoutingTable {
     this.#filterBytes -= filterBytes(route.filter)
   }
 
-  /** A session's subscription with a queue behind it; undefined options: it is gone. Applying it again changes nothing. */
+  /**
+   * A session's subscription with a queue behind it; undefined options: it is gone. Applying it again changes
+   * nothing.
+   */
   setSession(sid: string, filter: string, options: number | undefined): void {
     if (options === undefined) return this.#removeSession(sid, filter)
     const route = this.#route(filter)
@@ -139,7 +151,10 @@ export class RoutingTable {
       route.sid = sid
       route.options = options
     } else {
-      route.sessions = new Map([[route.sid, route.options], [sid, options]])
+      route.sessions = new Map([
+        [route.sid, route.options],
+        [sid, options],
+      ])
       route.sid = undefined
       this.#sessionCount++
     }
@@ -161,19 +176,26 @@ export class RoutingTable {
     return route?.sid === sid || route?.sessions?.has(sid) === true
   }
 
-  /** The filters by which anything is queued for these sessions. O(all routes), in slices: for sessions that ended without anybody knowing of what. */
+  /**
+   * The filters by which anything is queued for these sessions. O(all routes), in slices: for sessions that
+   * ended without anybody knowing of what.
+   */
   async filtersOf(sids: ReadonlySet<string>): Promise<{ sid: string; filter: string }[]> {
     const found: { sid: string; filter: string }[] = []
     const slice = new Slice()
     for (const { filter, sid, sessions } of this.#routes.values()) {
       if (sid !== undefined && sids.has(sid)) found.push({ sid, filter })
-      if (sessions !== undefined) for (const one of sids) if (sessions.has(one)) found.push({ sid: one, filter })
+      if (sessions !== undefined)
+        for (const one of sids) if (sessions.has(one)) found.push({ sid: one, filter })
       if (slice.isOver) await slice.next()
     }
     return found
   }
 
-  /** A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`, since they may well come. */
+  /**
+   * A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`,
+   * since they may well come.
+   */
   beginAnew(nodeId: string): void {
     this.#anew.set(nodeId, new Set())
   }
@@ -183,7 +205,8 @@ export class RoutingTable {
     const named = this.#anew.get(nodeId)
     if (named === undefined) return
     this.#anew.delete(nodeId)
-    for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])]) if (!named.has(filter)) this.set(nodeId, filter, 0)
+    for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])])
+      if (!named.has(filter)) this.set(nodeId, filter, 0)
   }
 
   /** Drops every route of a node that is gone. O(its routes). */
@@ -220,6 +243,7 @@ export class RoutingTable {
 
   /** Every route, for comparing the tables of nodes. */
   *entries(): Iterable<{ nodeId: string; filter: string; kind: number }> {
-    for (const [nodeId, filters] of this.#filtersOf) for (const [filter, kind] of filters) yield { nodeId, filter, kind }
+    for (const [nodeId, filters] of this.#filtersOf)
+      for (const [filter, kind] of filters) yield { nodeId, filter, kind }
   }
 }

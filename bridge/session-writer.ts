@@ -1,6 +1,7 @@
-// What owners write about their sessions' messages: acknowledged, received, taken in, released, and which ones to send next.
-// Many sessions share one call per partition; one is under way, meanwhile the next one gathers (what a session wants is asked
-// for when the call is made). State: {s<n>}:queue, inflight, incoming; here which sessions have something to say.
+// What owners write about their sessions' messages: acknowledged, received, taken in, released, and which
+// ones to send next. Many sessions share one call per partition; one is under way, meanwhile the next one
+// gathers (what a session wants is asked for when the call is made). State: {s<n>}:queue, inflight, incoming;
+// here which sessions have something to say.
 import type { Clock } from './clock.ts'
 import { packMessage, unpackMessage, type Later } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
@@ -18,13 +19,19 @@ export interface SessionWrites {
   readonly acknowledged: readonly number[]
   /** PUBREC came: only PUBREL is owed from now on. */
   readonly received: readonly number[]
-  /** QoS 2 publishes of the client, to be known when they come again: identifier, n, and " published" when it was. */
+  /**
+   * QoS 2 publishes of the client, to be known when they come again: identifier, n, and " published" when it
+   * was.
+   */
   readonly incoming: readonly (readonly [number, string])[]
   /** PUBREL came. */
   readonly released: readonly number[]
   /** Of its hash: what it is owed of replays (owed-replays.ts). */
   readonly fields: readonly Field[]
-  /** Messages that begin without having been queued, each under a free identifier; the first of them has `order`. */
+  /**
+   * Messages that begin without having been queued, each under a free identifier; the first of them has
+   * `order`.
+   */
   readonly given: readonly (readonly [messageId: number, message: Message])[]
   readonly order: number
   /** Free identifiers for messages out of the queue. */
@@ -34,7 +41,10 @@ export interface SessionWrites {
 }
 
 export interface SessionReply {
-  /** The next messages, each under the free identifier at its place; undefined: bytes that are not a message; `later`: for who understands it. */
+  /**
+   * The next messages, each under the free identifier at its place; undefined: bytes that are not a message;
+   * `later`: for who understands it.
+   */
   readonly messages: readonly (Message | Later | undefined)[]
   /** Messages left in the queue. */
   readonly left: number
@@ -60,7 +70,9 @@ function decode(bytes: Buffer, clock: Clock, sid: string): Message | Later | und
   return message
 }
 
-/** One by one: a client may release all its identifiers in one breath, and arguments of a call are bounded. */
+/**
+ * One by one: a client may release all its identifiers in one breath, and arguments of a call are bounded.
+ */
 function pushList(argv: (string | number | Buffer)[], list: readonly (string | number | Buffer)[]): void {
   argv.push(list.length)
   for (const item of list) argv.push(item)
@@ -87,7 +99,10 @@ class Partition {
     this.#ready.add(holder)
     if (this.#running || this.#scheduled) return
     this.#scheduled = true
-    setImmediate(() => { this.#scheduled = false; void this.#run() })
+    setImmediate(() => {
+      this.#scheduled = false
+      void this.#run()
+    })
   }
 
   async #run(): Promise<void> {
@@ -108,12 +123,20 @@ class Partition {
   async #serve(call: readonly { holder: SessionHolder; writes: SessionWrites }[]): Promise<void> {
     const keys = [this.#keys.partition(this.#number, 'owners')]
     const argv: (string | number | Buffer)[] = []
-    for (const { holder: { session }, writes } of call) {
-      for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const) keys.push(this.#keys.session(session.sid, noun))
+    for (const {
+      holder: { session },
+      writes,
+    } of call) {
+      for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const)
+        keys.push(this.#keys.session(session.sid, noun))
       argv.push(session.sid, session.owner, session.n)
-      for (const list of [writes.acknowledged, writes.received, writes.incoming.flat(), writes.released]) pushList(argv, list)
+      for (const list of [writes.acknowledged, writes.received, writes.incoming.flat(), writes.released])
+        pushList(argv, list)
       argv.push(writes.order)
-      pushList(argv, writes.given.flatMap(([messageId, message]) => [messageId, packMessage(message, this.#clock)]))
+      pushList(
+        argv,
+        writes.given.flatMap(([messageId, message]) => [messageId, packMessage(message, this.#clock)]),
+      )
       argv.push(writes.bytes)
       pushList(argv, writes.free)
       pushList(argv, writes.fields.flat())
@@ -123,15 +146,24 @@ class Partition {
     for (const [i, { holder, writes }] of call.entries()) {
       const reply = replies[i]!
       if (Buffer.isBuffer(reply)) holder.moved(writes)
-      else holder.written(writes, { left: reply[0], messages: (reply.slice(1) as Buffer[]).map((bytes) => decode(bytes, this.#clock, holder.session.sid)) })
+      else
+        holder.written(writes, {
+          left: reply[0],
+          messages: (reply.slice(1) as Buffer[]).map((bytes) =>
+            decode(bytes, this.#clock, holder.session.sid),
+          ),
+        })
     }
   }
 
   /** Until it is stored; the script changes nothing when it has run before. undefined: the bridge closes. */
-  async #call(keys: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
+  async #call(
+    keys: readonly string[],
+    argv: readonly (string | number | Buffer)[],
+  ): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
     const serve = async (): Promise<(Buffer | [number, ...Buffer[]])[]> => {
       if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-      return await runScript(this.#redis, 'session-serve', keys, argv) as (Buffer | [number, ...Buffer[]])[]
+      return (await runScript(this.#redis, 'session-serve', keys, argv)) as (Buffer | [number, ...Buffer[]])[]
     }
     try {
       return await retrying(this.#redis, serve)

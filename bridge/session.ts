@@ -1,4 +1,5 @@
-// A session as its owner knows it: what its client asked for, and what the claim found. bridge/sessions.ts makes it.
+// A session as its owner knows it: what its client asked for, and what the claim found. bridge/sessions.ts
+// makes it.
 import type { Later } from './codec.ts'
 import type { Message } from './message.ts'
 import type { Field, OwedReplays } from './owed-replays.ts'
@@ -8,7 +9,10 @@ export interface InFlightEntry {
   readonly messageId: number
   /** Deliveries are sent again in this order. */
   readonly order: number
-  /** undefined: PUBREC came, only PUBREL is owed [MQTT-4.3.3-5]; `later`: it stays in flight for a node that understands it. */
+  /**
+   * undefined: PUBREC came, only PUBREL is owed [MQTT-4.3.3-5]; `later`: it stays in flight for a node that
+   * understands it.
+   */
   readonly message: Message | Later | undefined
 }
 
@@ -42,7 +46,10 @@ export interface Session {
   readonly present: boolean
   /** Changed by bridge/subscriptions.ts alone; sessions without any share one. */
   subscriptions: Map<string, StoredSubscription>
-  /** Filters of its subscriptions that a later version wrote and this one does not understand: they stay in Redis. */
+  /**
+   * Filters of its subscriptions that a later version wrote and this one does not understand: they stay in
+   * Redis.
+   */
   later: readonly string[]
   /** The name of their last change, as Redis has it. */
   changed: string
@@ -53,13 +60,17 @@ export interface Session {
   /** QoS 2 publishes of the client between PUBLISH and PUBREL, by Packet Identifier. */
   readonly incoming: ReadonlyMap<number, { readonly n: number; readonly published: boolean }>
   /**
-   * Number of its last QoS 2 publish. An earlier session begins at the time of its claim (µs): whatever Redis lost of its numbers,
-   * none is given again that a partition may have applied, since such a publish would pass for a duplicate. Of a new one nothing is.
+   * Number of its last QoS 2 publish. An earlier session begins at the time of its claim (µs): whatever Redis
+   * lost of its numbers, none is given again that a partition may have applied, since such a publish would
+   * pass for a duplicate. Of a new one nothing is.
    */
   n: number
   /** `n` as long as no QoS 2 publish of the session is known: there is nobody to forget when it ends. */
   readonly unpublishedN: number | undefined
-  /** What its connection knows of deliveries and publishes under way, to be written down again when Redis lost it. */
+  /**
+   * What its connection knows of deliveries and publishes under way, to be written down again when Redis lost
+   * it.
+   */
   underWay: (() => UnderWay) | undefined
   /** Its client connects at another node, which has asked for it. */
   isWanted: boolean

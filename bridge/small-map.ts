@@ -1,5 +1,6 @@
-// A map that mostly holds one entry, such as the subscribers of a device's own filter: that one costs no table of its own, and
-// there are as many of these maps as filters. State: its entries. Keys are never undefined.
+// A map that mostly holds one entry, such as the subscribers of a device's own filter: that one costs no
+// table of its own, and there are as many of these maps as filters. State: its entries. Keys are never
+// undefined.
 
 export class SmallMap<Key, Value> {
   #key: Key | undefined
@@ -22,7 +23,10 @@ export class SmallMap<Key, Value> {
       this.#key = key
       this.#value = value
     } else {
-      this.#all = new Map([[this.#key, this.#value!], [key, value]])
+      this.#all = new Map([
+        [this.#key, this.#value!],
+        [key, value],
+      ])
       this.#key = this.#value = undefined
     }
   }

@@ -1,7 +1,9 @@
 // The stock packages come without types; these are the parts that we use.
 declare module 'aedes-persistence-redis' {
   import type { Cluster, Redis } from 'ioredis'
-  function persistence(options: { conn: Redis | Cluster; maxSessionDelivery?: number }): { destroy(done?: () => void): void }
+  function persistence(options: { conn: Redis | Cluster; maxSessionDelivery?: number }): {
+    destroy(done?: () => void): void
+  }
   export default persistence
 }
 
@@ -18,6 +20,11 @@ declare module 'mqemitter-redis' {
     emit(message: Message, done?: (error?: Error) => void): void
     close(done?: () => void): void
   }
-  function mqemitterRedis(options: { subConn: Redis | Cluster; pubConn: Redis | Cluster; matchEmptyLevels?: boolean; concurrency?: number }): MqEmitterRedis
+  function mqemitterRedis(options: {
+    subConn: Redis | Cluster
+    pubConn: Redis | Cluster
+    matchEmptyLevels?: boolean
+    concurrency?: number
+  }): MqEmitterRedis
   export default mqemitterRedis
 }

@@ -1,5 +1,6 @@
-// What stands in Redis of a session, as its keys say (keys.ts), read. Whatever the bytes, nothing here throws: what is damaged is left out,
-// and counted as garbage. And the subscriptions of all sessions, for the snapshot. No state.
+// What stands in Redis of a session, as its keys say (keys.ts), read. Whatever the bytes, nothing here
+// throws: what is damaged is left out, and counted as garbage. And the subscriptions of all sessions, for the
+// snapshot. No state.
 import type { Clock } from './clock.ts'
 import { unpackMessage, type Change } from './codec.ts'
 import { diagnostics } from './diagnostics.ts'
@@ -23,19 +24,27 @@ export function decodeIncoming(list: readonly Buffer[]): Session['incoming'] {
   const entries = new Map<number, { n: number; published: boolean }>()
   for (const [id, text] of pairs(list)) {
     const [messageId, n] = [Number(id), Number.parseInt(text.toString('latin1', 0, 20), 10)]
-    if (!isIdentifier(messageId) || !Number.isSafeInteger(n)) diagnostics.garbage.publish({ where: 'incoming', bytes: text.length })
+    if (!isIdentifier(messageId) || !Number.isSafeInteger(n))
+      diagnostics.garbage.publish({ where: 'incoming', bytes: text.length })
     else entries.set(messageId, { n, published: text.includes(0x20) })
   }
   return entries
 }
 
-/** What stands in {s<n>}:subscriptions, without what is damaged, and without what a later version wrote: its filters go to `later`. */
-export function decodeSubscriptions(list: readonly (Buffer | string)[], later: string[] = []): Map<string, StoredSubscription> {
+/**
+ * What stands in {s<n>}:subscriptions, without what is damaged, and without what a later version wrote: its
+ * filters go to `later`.
+ */
+export function decodeSubscriptions(
+  list: readonly (Buffer | string)[],
+  later: string[] = [],
+): Map<string, StoredSubscription> {
   const stored = new Map<string, StoredSubscription>()
   for (let i = 0; i + 1 < list.length; i += 2) {
     const [filter, text] = [list[i]!.toString(), list[i + 1]!.toString()]
     const subscription = isValidFilter(filter) ? decodeSubscription(text) : undefined
-    if (subscription === undefined) diagnostics.garbage.publish({ where: 'subscriptions', bytes: text.length })
+    if (subscription === undefined)
+      diagnostics.garbage.publish({ where: 'subscriptions', bytes: text.length })
     else if (subscription === 'later') later.push(filter)
     else stored.set(filter, subscription)
   }
@@ -47,7 +56,10 @@ export function decodeInFlight(sid: string, list: readonly Buffer[], clock: Cloc
   for (const [id, bytes] of pairs(list)) {
     const space = bytes.indexOf(0x20)
     const message = space < 0 ? undefined : unpackMessage(bytes.subarray(space + 1), clock)
-    const [messageId, order] = [Number(id), Number(bytes.toString('latin1', 0, Math.min(space < 0 ? bytes.length : space, 20)))]
+    const [messageId, order] = [
+      Number(id),
+      Number(bytes.toString('latin1', 0, Math.min(space < 0 ? bytes.length : space, 20))),
+    ]
     if (message === 'later') diagnostics.later.publish({ where: 'inflight', id: sid })
     if ((space >= 0 && message === undefined) || !isIdentifier(messageId) || !Number.isSafeInteger(order)) {
       diagnostics.garbage.publish({ where: 'inflight', bytes: bytes.length })
@@ -63,20 +75,24 @@ export function numberOf(text: Buffer): number {
 }
 
 /** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
-export async function *allSubscriptions(redis: Redis, keys: Keys): AsyncGenerator<Change[]> {
+export async function* allSubscriptions(redis: Redis, keys: Keys): AsyncGenerator<Change[]> {
   for (let p = 0; p < partitions; p++) {
     let cursor = '0'
     do {
-      const [next, fields] = await retrying(redis, () => redis.hscan(keys.partition(p, 'owners'), cursor, 'COUNT', 500))
+      const [next, fields] = await retrying(redis, () =>
+        redis.hscan(keys.partition(p, 'owners'), cursor, 'COUNT', 500),
+      )
       cursor = next
       const sids = fields.filter((sid, i) => i % 2 === 0 && isSid(sid, p))
       const changes: Change[] = []
       const pipeline = redis.pipeline()
-      for (const sid of sids) pipeline.call('HGETALL', keys.session(sid, 'subscriptions')) // as a list: `hgetall` makes an object of each, which costs more than all the rest
-      const replies = await pipeline.exec() ?? []
+      // as a list: `hgetall` makes an object of each, which costs more than all the rest
+      for (const sid of sids) pipeline.call('HGETALL', keys.session(sid, 'subscriptions'))
+      const replies = (await pipeline.exec()) ?? []
       for (const [i, [error, reply]] of replies.entries()) {
         if (error !== null) throw toBridgeError(error)
-        for (const [filter, { options }] of decodeSubscriptions(reply as string[])) changes.push(journaled(sids[i]!, filter, options))
+        for (const [filter, { options }] of decodeSubscriptions(reply as string[]))
+          changes.push(journaled(sids[i]!, filter, options))
       }
       yield changes
     } while (cursor !== '0')

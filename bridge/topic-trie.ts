@@ -1,6 +1,6 @@
-// Topic Names → values, found by Topic Filters: the Retained Messages of the cluster, and the topics whose matches a
-// FilterTrie remembers. State: this process. Walking costs what the filter selects, not what the trie holds; a branch
-// that holds nothing is removed with its last topic.
+// Topic Names → values, found by Topic Filters: the Retained Messages of the cluster, and the topics whose
+// matches a FilterTrie remembers. State: this process. Walking costs what the filter selects, not what the
+// trie holds; a branch that holds nothing is removed with its last topic.
 import { hasWildcard } from './topic.ts'
 
 interface Level<Value> {
@@ -14,7 +14,10 @@ interface Level<Value> {
 /** Levels looked at between two topics that are found, or two rests: some tenths of a millisecond. */
 const stepsMax = 2_000
 
-/** Memory that a topic takes, roughly: its text, and an object with a map for each level that it shares with nobody. */
+/**
+ * Memory that a topic takes, roughly: its text, and an object with a map for each level that it shares with
+ * nobody.
+ */
 function topicBytes(topic: string): number {
   let levels = 1
   for (let at = topic.indexOf('/'); at >= 0; at = topic.indexOf('/', at + 1)) levels++
@@ -22,7 +25,13 @@ function topicBytes(topic: string): number {
 }
 
 export class TopicTrie<Value> {
-  readonly #root: Level<Value> = { name: '', parent: undefined, next: undefined, topic: undefined, value: undefined }
+  readonly #root: Level<Value> = {
+    name: '',
+    parent: undefined,
+    next: undefined,
+    topic: undefined,
+    value: undefined,
+  }
   #size = 0
   #bytes = 0
 
@@ -93,12 +102,18 @@ export class TopicTrie<Value> {
     this.#bytes = 0
   }
 
-  /** The topics that `filter` matches, lazily: the caller may stop, and what comes or goes meanwhile is given or not. */
+  /**
+   * The topics that `filter` matches, lazily: the caller may stop, and what comes or goes meanwhile is given
+   * or not.
+   */
   *match(filter: string): Generator<[topic: string, value: Value]> {
     for (const found of this.walk(filter)) if (found !== undefined) yield found
   }
 
-  /** The same, and undefined now and then: of two million topics all may have to be seen to find one, and the caller may have a turn to end. */
+  /**
+   * The same, and undefined now and then: of two million topics all may have to be seen to find one, and the
+   * caller may have a turn to end.
+   */
   *walk(filter: string): Generator<[topic: string, value: Value] | undefined> {
     if (!hasWildcard(filter)) {
       const level = this.#find(filter)
@@ -106,8 +121,8 @@ export class TopicTrie<Value> {
       return
     }
     const wanted = filter.split('/')
-    // Walked with a stack of its own: topics may have tens of thousands of levels. It holds a place among the neighbours, not all of
-    // them: a level may have hundreds of thousands below it.
+    // Walked with a stack of its own: topics may have tens of thousands of levels. It holds a place among the
+    // neighbours, not all of them: a level may have hundreds of thousands below it.
     const stack: { levels: Iterator<Level<Value>>; at: number }[] = [{ levels: [this.#root].values(), at: 0 }]
     let steps = 0
     for (let step = stack.at(-1); step !== undefined; step = stack.at(-1)) {
@@ -119,10 +134,14 @@ export class TopicTrie<Value> {
         continue
       }
       const name = wanted[at]
-      if ((at === wanted.length || name === '#') && level.topic !== undefined) yield [level.topic, level.value as Value] // `#`: the parent level, too
+      if ((at === wanted.length || name === '#') && level.topic !== undefined)
+        yield [level.topic, level.value as Value] // `#`: the parent level, too
       if (at === wanted.length || level.next === undefined) continue
       if (name === '#' || name === '+') {
-        stack.push({ levels: level === this.#root ? withoutDollar(level.next) : level.next.values(), at: name === '#' ? at : at + 1 })
+        stack.push({
+          levels: level === this.#root ? withoutDollar(level.next) : level.next.values(),
+          at: name === '#' ? at : at + 1,
+        })
       } else {
         const next = level.next.get(name!)
         if (next !== undefined) stack.push({ levels: [next].values(), at: at + 1 })
@@ -132,6 +151,8 @@ export class TopicTrie<Value> {
 }
 
 /** [MQTT-4.7.2-1] */
-function *withoutDollar<Value>(levels: ReadonlyMap<string, Level<Value>>): Generator<Level<Value>, undefined> {
+function* withoutDollar<Value>(
+  levels: ReadonlyMap<string, Level<Value>>,
+): Generator<Level<Value>, undefined> {
   for (const level of levels.values()) if (!level.name.startsWith('$')) yield level
 }

@@ -1,5 +1,6 @@
-// The topics that a filter matches, in slices: one SUBSCRIBE may have a thousand filters that each look through all topics and find
-// nothing. State: who waits for a turn. All walks together wait for one turn at a time: who else waits comes in between.
+// The topics that a filter matches, in slices: one SUBSCRIBE may have a thousand filters that each look
+// through all topics and find nothing. State: who waits for a turn. All walks together wait for one turn at a
+// time: who else waits comes in between.
 import type { TopicTrie } from './topic-trie.ts'
 import { hasWildcard } from './topic.ts'
 import { nextTurn, Slice, turnIsOver } from './turns.ts'
@@ -26,6 +27,6 @@ export class TopicWalks {
   }
 
   #rest(): Promise<void> {
-    return this.#resting = this.#resting.then(nextTurn)
+    return (this.#resting = this.#resting.then(nextTurn))
   }
 }

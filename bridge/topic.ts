@@ -3,24 +3,35 @@
 /** Bytes of a UTF-8 Encoded String (MQTT 5 section 1.5.4). */
 const stringBytesMax = 65_535
 
-/** Whether clients may publish to `topic`: not empty, no wildcards, no U+0000, at most 65,535 bytes [MQTT-4.7.3-1..3]. */
+/**
+ * Whether clients may publish to `topic`: not empty, no wildcards, no U+0000, at most 65,535 bytes
+ * [MQTT-4.7.3-1..3].
+ */
 export function isValidTopic(topic: string): boolean {
   return topic.length > 0 && !/[+#\0]/.test(topic) && Buffer.byteLength(topic) <= stringBytesMax
 }
 
-/** Whether clients may subscribe to `filter`: wildcards are whole levels and `#` is the last [MQTT-4.7.1-1..3] [MQTT-4.7.3-1..3]. */
+/**
+ * Whether clients may subscribe to `filter`: wildcards are whole levels and `#` is the last [MQTT-4.7.1-1..3]
+ * [MQTT-4.7.3-1..3].
+ */
 export function isValidFilter(filter: string): boolean {
   if (filter.length === 0 || filter.includes('\0') || Buffer.byteLength(filter) > stringBytesMax) return false
   if (!/[+#]/.test(filter)) return true
   const levels = filter.split('/')
-  return levels.every((level, i) => level === '+' || (level === '#' && i === levels.length - 1) || !/[+#]/.test(level))
+  return levels.every(
+    (level, i) => level === '+' || (level === '#' && i === levels.length - 1) || !/[+#]/.test(level),
+  )
 }
 
 export function hasWildcard(filter: string): boolean {
   return filter.includes('+') || filter.includes('#')
 }
 
-/** Memory that a filter takes in a table of a node, bytes, roughly: one with wildcards has an object for each level, unless it shares them. */
+/**
+ * Memory that a filter takes in a table of a node, bytes, roughly: one with wildcards has an object for each
+ * level, unless it shares them.
+ */
 export function filterBytes(filter: string): number {
   if (!hasWildcard(filter)) return 256 + 2 * filter.length
   let levels = 1
@@ -30,7 +41,8 @@ export function filterBytes(filter: string): number {
 
 /** Whether `filter` matches `topic`: the plain rule of section 4.7, which the tries are tested against. */
 export function filterMatches(filter: string, topic: string): boolean {
-  if (topic.startsWith('$') && !filter.startsWith('$')) return filter === topic // [MQTT-4.7.2-1]: `+…` and `#` do not match `$…`
+  // [MQTT-4.7.2-1]: `+…` and `#` do not match `$…`
+  if (topic.startsWith('$') && !filter.startsWith('$')) return filter === topic
   const wanted = filter.split('/')
   const levels = topic.split('/')
   for (let i = 0; i < wanted.length; i++) {

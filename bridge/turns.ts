@@ -1,6 +1,7 @@
-// Work in slices: whatever one client sends, all others are served meanwhile (P12). What takes longer than a slice goes on in a
-// later turn of the event loop, behind what others have waiting, and a turn takes no more of such work than `turnMs`.
-// State: this process: when the work of this turn began, and what waits for a turn. Bound: a connection waits at most once.
+// Work in slices: whatever one client sends, all others are served meanwhile (P12). What takes longer than a
+// slice goes on in a later turn of the event loop, behind what others have waiting, and a turn takes no more
+// of such work than `turnMs`. State: this process: when the work of this turn began, and what waits for a
+// turn. Bound: a connection waits at most once.
 
 /** How long one client's work may go on while others wait. */
 const sliceMs = 4
@@ -28,7 +29,10 @@ export function turnIsOver(): boolean {
   return now - turnBegan > turnMs
 }
 
-/** Of work in small pieces the clock is looked at once for so many: looking costs as much as a fiftieth of a message. */
+/**
+ * Of work in small pieces the clock is looked at once for so many: looking costs as much as a fiftieth of a
+ * message.
+ */
 const strideMax = 8
 const smallMs = 0.1
 /** A piece of so many steps is not small: the clock is looked at behind it. */
@@ -36,7 +40,10 @@ const largeSteps = 100
 
 let steps = 0
 
-/** Told by whoever does work of which nobody knows beforehand how much it is: so many steps of about a microsecond. */
+/**
+ * Told by whoever does work of which nobody knows beforehand how much it is: so many steps of about a
+ * microsecond.
+ */
 export function worked(count: number): void {
   steps += count
 }
@@ -82,10 +89,12 @@ export function later(work: () => void): void {
 
 /** Resolves in a later turn. */
 export function nextTurn(): Promise<void> {
-  return new Promise((resolve) => later(() => {
-    resolved = true
-    resolve()
-  }))
+  return new Promise((resolve) =>
+    later(() => {
+      resolved = true
+      resolve()
+    }),
+  )
 }
 
 /** What was there when it began, until the turn is over: what comes meanwhile has had its slice. */

@@ -1,6 +1,7 @@
-// Who waits for Redis, since when and why. Everything that waits stands here: a retry (redis.ts) with what it was refused with and
-// since its first attempt, also of a CONNECT; the publishers by the data plane. Whoever waits longer than two seconds is named on a channel,
-// once per cause, and named again when it is over (P13). State: this process; a look every 250 ms, O(waits).
+// Who waits for Redis, since when and why. Everything that waits stands here: a retry (redis.ts) with what it
+// was refused with and since its first attempt, also of a CONNECT; the publishers by the data plane. Whoever
+// waits longer than two seconds is named on a channel, once per cause, and named again when it is over (P13).
+// State: this process; a look every 250 ms, O(waits).
 import { diagnostics } from './diagnostics.ts'
 import { bridgeErrors, BridgeError, isBrokenOff, isRedis, type BridgeErrorCode } from './errors.ts'
 
@@ -11,7 +12,10 @@ const lookMs = 250
 /** A `probe` explains why others wait, and is not counted among them. */
 export type Waiter = 'connect' | 'write' | 'probe'
 
-/** What the channels `waiting` and `waited` tell: a cause, and at most how many waited at once while it lasted. */
+/**
+ * What the channels `waiting` and `waited` tell: a cause, and at most how many waited at once while it
+ * lasted.
+ */
 export interface WaitReport {
   /** The node that waits. */
   readonly name: string
@@ -65,7 +69,10 @@ interface Cause {
 
 const isOfRedis = (code: BridgeErrorCode): boolean => isRedis(bridgeErrors[code].kind)
 
-function widen(cause: Cause, { publishers, connects, writes }: Pick<Cause, 'publishers' | 'connects' | 'writes'>): void {
+function widen(
+  cause: Cause,
+  { publishers, connects, writes }: Pick<Cause, 'publishers' | 'connects' | 'writes'>,
+): void {
   cause.publishers = Math.max(cause.publishers, publishers)
   cause.connects = Math.max(cause.connects, connects)
   cause.writes = Math.max(cause.writes, writes)
@@ -110,17 +117,24 @@ export class Waits {
         diagnostics.redisError.publish({ name: this.#name, code: error.code, reason: error.message })
         open.error = error
       },
-      end: () => { if (this.#open.delete(open) && who === 'connect') this.#connects-- },
+      end: () => {
+        if (this.#open.delete(open) && who === 'connect') this.#connects--
+      },
     }
   }
 
   /** @returns ends it */
   watchPublishes(publishes: () => PublishWaits): () => void {
     this.#publishes.add(publishes)
-    return () => { this.#publishes.delete(publishes) }
+    return () => {
+      this.#publishes.delete(publishes)
+    }
   }
 
-  /** A connection to Redis broke or could not be made, or a probe was refused. That it is not there says less than why. */
+  /**
+   * A connection to Redis broke or could not be made, or a probe was refused. That it is not there says less
+   * than why.
+   */
   connectionFailed(error: BridgeError): void {
     diagnostics.redisError.publish({ name: this.#name, code: error.code, reason: error.message })
     if (this.#connectionError === undefined || !isBrokenOff(error)) this.#connectionError = error
@@ -128,7 +142,8 @@ export class Waits {
 
   /** A connection is there; it was made for the asking, or something was `stored` by it. */
   connected(stored = false): void {
-    if (stored || this.#connectionError?.code === 'ERR_BRIDGE_REDIS_UNREACHABLE') this.#connectionError = undefined
+    if (stored || this.#connectionError?.code === 'ERR_BRIDGE_REDIS_UNREACHABLE')
+      this.#connectionError = undefined
   }
 
   /** Why Redis cannot be reached or does not store, as far as a connection told. */
@@ -146,7 +161,9 @@ export class Waits {
   /** What is waited for by now for longer than two seconds. */
   get named(): readonly WaitReport[] {
     const now = performance.now()
-    return [...this.#causes].filter(([, { named }]) => named).map(([code, cause]) => this.#report(code, cause, now))
+    return [...this.#causes]
+      .filter(([, { named }]) => named)
+      .map(([code, cause]) => this.#report(code, cause, now))
   }
 
   close(): void {
@@ -156,14 +173,22 @@ export class Waits {
     this.#causes.clear()
   }
 
-  #count(): { publishers: number; connects: number; writes: number; since: number | undefined; unexplained: number | undefined } {
+  #count(): {
+    publishers: number
+    connects: number
+    writes: number
+    since: number | undefined
+    unexplained: number | undefined
+  } {
     let publishers = 0
     let since: number | undefined
     let unexplained: number | undefined
-    const earlier = (one: number | undefined, other: number | undefined): number | undefined => one === undefined || (other !== undefined && other < one) ? other : one
+    const earlier = (one: number | undefined, other: number | undefined): number | undefined =>
+      one === undefined || (other !== undefined && other < one) ? other : one
     for (const publishes of this.#publishes) {
       const waits = publishes()
-      if (waits.since === undefined || performance.now() - waits.since < lookMs) continue // on its way, as all of them are
+      // on its way, as all of them are
+      if (waits.since === undefined || performance.now() - waits.since < lookMs) continue
       publishers += waits.publishers
       unexplained = earlier(unexplained, waits.since)
     }
@@ -183,7 +208,11 @@ export class Waits {
     const present = this.#present(now, counted.unexplained)
     for (const [code, { since, error }] of present) {
       let cause = this.#causes.get(code)
-      if (cause === undefined) this.#causes.set(code, cause = { since, error, named: false, publishers: 0, connects: 0, writes: 0 })
+      if (cause === undefined)
+        this.#causes.set(
+          code,
+          (cause = { since, error, named: false, publishers: 0, connects: 0, writes: 0 }),
+        )
       cause.error = error
       widen(cause, counted)
       if (cause.named || now - since < namedMs) continue
@@ -193,16 +222,23 @@ export class Waits {
     this.#end(present, now)
   }
 
-  /** What is waited for now, and since when. What a connection or the probe was refused with explains the rest. */
-  #present(now: number, unexplained: number | undefined): Map<BridgeErrorCode, { since: number; error: BridgeError }> {
+  /**
+   * What is waited for now, and since when. What a connection or the probe was refused with explains the
+   * rest.
+   */
+  #present(
+    now: number,
+    unexplained: number | undefined,
+  ): Map<BridgeErrorCode, { since: number; error: BridgeError }> {
     const present = new Map<BridgeErrorCode, { since: number; error: BridgeError }>()
     for (const { since, error } of this.#open) {
       if (error === undefined) continue
-      const why = isRedis(error.kind) ? this.#connectionError ?? error : error
+      const why = isRedis(error.kind) ? (this.#connectionError ?? error) : error
       const known = present.get(why.code)
       if (known === undefined || since < known.since) present.set(why.code, { since, error: why })
     }
-    // Publishers, and CONNECTs that nothing was replied to, have the cause that the writes have. Without one they wait all the same.
+    // Publishers, and CONNECTs that nothing was replied to, have the cause that the writes have. Without one
+    // they wait all the same.
     if (present.size === 0 && unexplained !== undefined && now - unexplained >= namedMs) {
       const error = this.#connectionError ?? new BridgeError(this.#slow, 'there is no answer yet')
       present.set(error.code, { since: unexplained, error })
@@ -210,7 +246,10 @@ export class Waits {
     return present
   }
 
-  /** What nobody waits for any more. Of Redis the end is told once, when nothing of it is left: away, then loading, then back. */
+  /**
+   * What nobody waits for any more. Of Redis the end is told once, when nothing of it is left: away, then
+   * loading, then back.
+   */
   #end(present: ReadonlyMap<BridgeErrorCode, unknown>, now: number): void {
     const redisIsBack = ![...present.keys()].some(isOfRedis)
     let outage: [BridgeErrorCode, Cause] | undefined
@@ -219,13 +258,28 @@ export class Waits {
       this.#causes.delete(code)
       if (!cause.named) continue
       if (!isOfRedis(code)) diagnostics.waited.publish(this.#report(code, cause, now))
-      else if (outage === undefined) outage = [code, cause] // the first one, as they stand in their order
+      else if (outage === undefined)
+        outage = [code, cause] // the first one, as they stand in their order
       else widen(outage[1], cause)
     }
     if (outage !== undefined) diagnostics.waited.publish(this.#report(...outage, now))
   }
 
-  #report(code: BridgeErrorCode, { since, error, publishers, connects, writes }: Cause, now: number): WaitReport {
-    return { name: this.#name, code, kind: error.kind, reason: error.message, remedy: error.remedy, seconds: Math.round((now - since) / 100) / 10, publishers, connects, writes }
+  #report(
+    code: BridgeErrorCode,
+    { since, error, publishers, connects, writes }: Cause,
+    now: number,
+  ): WaitReport {
+    return {
+      name: this.#name,
+      code,
+      kind: error.kind,
+      reason: error.message,
+      remedy: error.remedy,
+      seconds: Math.round((now - since) / 100) / 10,
+      publishers,
+      connects,
+      writes,
+    }
   }
 }

@@ -1,5 +1,6 @@
-// Which connections a node takes: as many clients as it may have, and as many that have not sent their CONNECT. State: the latter,
-// and those that were turned away and are not closed yet. Bounds: connectionsMax, connectingMax.
+// Which connections a node takes: as many clients as it may have, and as many that have not sent their
+// CONNECT. State: the latter, and those that were turned away and are not closed yet. Bounds: connectionsMax,
+// connectingMax.
 import type { Config } from './config.ts'
 import type { Connection } from './connection.ts'
 import { ReasonCode } from './reason-codes.ts'
@@ -13,12 +14,18 @@ export class Admission {
   /** They take nobody's place, however slow they are to go. */
   readonly #turnedAway = new Set<Connection>()
 
-  constructor(limits: Pick<Config, 'connectionsMax' | 'connectingMax'>, refused: (cause: RefusalCause) => void) {
+  constructor(
+    limits: Pick<Config, 'connectionsMax' | 'connectingMax'>,
+    refused: (cause: RefusalCause) => void,
+  ) {
     this.#limits = limits
     this.#refused = refused
   }
 
-  /** A connection without CONNECT. Who is slow to say who it is makes room: of honest clients CONNECT comes at once. */
+  /**
+   * A connection without CONNECT. Who is slow to say who it is makes room: of honest clients CONNECT comes at
+   * once.
+   */
   came(connection: Connection): void {
     this.#connecting.add(connection)
     if (this.#connecting.size <= this.#limits.connectingMax) return
@@ -28,7 +35,10 @@ export class Admission {
     oldest!.destroy()
   }
 
-  /** CONNECT came; `open` connections are there, of all kinds. False: there are as many clients as there may be, and it is told. */
+  /**
+   * CONNECT came; `open` connections are there, of all kinds. False: there are as many clients as there may
+   * be, and it is told.
+   */
   admit(connection: Connection, open: number): boolean {
     this.#connecting.delete(connection)
     if (open - this.#connecting.size - this.#turnedAway.size <= this.#limits.connectionsMax) return true

@@ -1,6 +1,7 @@
-// What engine.ts makes of Aedes' side of a connection, so that an idle one costs little: the client without what we have no use
-// for, the stream that it gets, and what it notes as its subscriptions. Each assumption about Aedes' insides has a contract
-// test in test/conformance/aedes-client.test.ts. State: what Aedes keeps of a connection.
+// What engine.ts makes of Aedes' side of a connection, so that an idle one costs little: the client without
+// what we have no use for, the stream that it gets, and what it notes as its subscriptions. Each assumption
+// about Aedes' insides has a contract test in test/conformance/aedes-client.test.ts. State: what Aedes keeps
+// of a connection.
 import type { IPublishPacket } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
@@ -23,7 +24,12 @@ export interface AedesInsides extends EventEmitter {
   /** Read when a client is made. */
   connectTimeout: number
   publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
-  authenticate(client: AedesClient, username: string | undefined, password: Buffer | undefined, done: (error: Error | null, ok: boolean) => void): void
+  authenticate(
+    client: AedesClient,
+    username: string | undefined,
+    password: Buffer | undefined,
+    done: (error: Error | null, ok: boolean) => void,
+  ): void
   registerClient(client: AedesClient): void
   unregisterClient(client: AedesClient): void
   publishWill(): void
@@ -78,9 +84,9 @@ export interface AedesSubscription {
 }
 
 /**
- * What Aedes gets as the stream of a connection. It hears nothing from it: bytes, errors and the end come through engine.ts, which
- * tells Aedes what it must know, so that none of the dozen listeners which Aedes and stream.finished() hang on every connection
- * costs anything. What Aedes does to it is destroy it.
+ * What Aedes gets as the stream of a connection. It hears nothing from it: bytes, errors and the end come
+ * through engine.ts, which tells Aedes what it must know, so that none of the dozen listeners which Aedes and
+ * stream.finished() hang on every connection costs anything. What Aedes does to it is destroy it.
  */
 export class AedesStream {
   readonly connection: Connection
@@ -103,13 +109,27 @@ export class AedesStream {
     return this
   }
 
-  on(): this { return this }
-  once(): this { return this }
-  removeListener(): this { return this }
-  removeAllListeners(): this { return this }
-  setMaxListeners(): this { return this }
-  emit(): boolean { return false }
-  read(): null { return null }
+  on(): this {
+    return this
+  }
+  once(): this {
+    return this
+  }
+  removeListener(): this {
+    return this
+  }
+  removeAllListeners(): this {
+    return this
+  }
+  setMaxListeners(): this {
+    return this
+  }
+  emit(): boolean {
+    return false
+  }
+  read(): null {
+    return null
+  }
 
   /** Makes it a stream in the eyes of stream.finished(). */
   write(): never {
@@ -118,8 +138,9 @@ export class AedesStream {
 }
 
 /**
- * A client's `waitForDrain`: its CONNACK is written and accepts it. Aedes would go on to send what is queued for it, through a
- * pipeline of streams that is always empty here, and call it connected then; this is the rest of it, and Aedes waits for ever.
+ * A client's `waitForDrain`: its CONNACK is written and accepts it. Aedes would go on to send what is queued
+ * for it, through a pipeline of streams that is always empty here, and call it connected then; this is the
+ * rest of it, and Aedes waits for ever.
  */
 function accepted(this: AedesClient): void {
   this.connackSent = true
@@ -147,7 +168,10 @@ export function strip(client: AedesClient): void {
   client.waitForDrain = accepted
 }
 
-/** What Aedes notes as a client's subscriptions: tells the engine whose the deliver function is that it registers next. */
+/**
+ * What Aedes notes as a client's subscriptions: tells the engine whose the deliver function is that it
+ * registers next.
+ */
 export class Trap implements ProxyHandler<Record<string, AedesSubscription>> {
   readonly #connection: Connection
   readonly #note: (noted: Noted) => void
@@ -167,7 +191,10 @@ export class Trap implements ProxyHandler<Record<string, AedesSubscription>> {
     return true
   }
 
-  /** Aedes would take out all filters of a client that is closed, in one go, however many they are: engine.ts does it in slices. */
+  /**
+   * Aedes would take out all filters of a client that is closed, in one go, however many they are: engine.ts
+   * does it in slices.
+   */
   ownKeys(target: Record<string, AedesSubscription>): (string | symbol)[] {
     return this.#connection.client.closed ? [] : Reflect.ownKeys(target)
   }

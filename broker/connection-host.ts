@@ -45,8 +45,14 @@ export interface ConnectionHost<Connection> {
   /** A write for the session was refused: it is another's, or Redis lost its data. */
   moved(connection: Connection): void
   /** With what a stored message is delivered, by the subscriptions that the session has now. */
-  matchOf(connection: Connection, message: Message): Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
-  /** A message out of the session's queue was stored before all subscriptions that it is queued for: the replay brings it. */
+  matchOf(
+    connection: Connection,
+    message: Message,
+  ): Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
+  /**
+   * A message out of the session's queue was stored before all subscriptions that it is queued for: the
+   * replay brings it.
+   */
   isReplayed(connection: Connection, message: Message): boolean
   /** It has a session that is owed replays: they go on. */
   goOn(connection: Connection, replays: OwedReplays): void

@@ -1,10 +1,11 @@
-// One client connection as we serve it: its reader, its outbox, its window, and the PUBLISH flow in both directions. Aedes'
-// client stands beside it for everything else. State: this connection. Bounds: publishes of it that are not acknowledged
-// (count and bytes: beyond them we stop reading, and keep its keep alive fresh), deliveries that wait (bytes: beyond them
-// the connection ends with 0x97, since a clean session's promise ends with its connection), QoS 0 while it is slow (dropped
-// and counted). The end of a connection comes behind what came before it: when its client says good-bye, ends its side or is
-// gone altogether, what we have read of it by then is still done, in its order; only then the session is released. The will is
-// void as soon as a DISCONNECT that says so has been read, also while what stands before it waits.
+// One client connection as we serve it: its reader, its outbox, its window, and the PUBLISH flow in both
+// directions. Aedes' client stands beside it for everything else. State: this connection. Bounds: publishes
+// of it that are not acknowledged (count and bytes: beyond them we stop reading, and keep its keep alive
+// fresh), deliveries that wait (bytes: beyond them the connection ends with 0x97, since a clean session's
+// promise ends with its connection), QoS 0 while it is slow (dropped and counted). The end of a connection
+// comes behind what came before it: when its client says good-bye, ends its side or is gone altogether, what
+// we have read of it by then is still done, in its order; only then the session is released. The will is void
+// as soon as a DISCONNECT that says so has been read, also while what stands before it waits.
 import type { Duplex } from 'node:stream'
 import type { AedesClient, AedesSubscription } from './aedes-client.ts'
 import { expiryFrom, isExpired, type Message, type OwedReplay, type Session } from '../bridge/index.ts'
@@ -68,7 +69,9 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   isBehind = false
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: Requests | undefined
-  /** Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent behind SUBACK. */
+  /**
+   * Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent behind SUBACK.
+   */
   asked: Map<string, Asked> | undefined
   /** Made with the first SUBSCRIBE that asks for Retained Messages. */
   replays: Replays | undefined
@@ -85,11 +88,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   #released: Promise<void> | undefined
   /** Who ends it: nobody in words, we (`written`) or the client (`said`). */
   #farewell: 'none' | 'written' | 'said' | 'over' = 'none'
-  /** Its session has a queue: it outlives the connection, or an earlier one left it; known with the session. */
+  /**
+   * Its session has a queue: it outlives the connection, or an earlier one left it; known with the session.
+   */
   lasting = false
   /** Settles when Redis knows that the client said good-bye; undefined: there is nothing to know. */
   farewell: Promise<void> | undefined
-  /** Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is. */
+  /**
+   * Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is.
+   */
   held: Promise<void> | undefined
   /** The client's session, once this node owns it. */
   session: Session | undefined
@@ -105,59 +112,94 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (this.#reader.level === 0) this.cameAt = performance.now()
     this.#reader.feed(chunk)
     if (this.#waits) this.#readAhead(chunk)
-    else if (this.outbox.bytes > this.#waitingBytesMax) this.#checkWaiting() // it may write far more than it reads
+    // it may write far more than it reads
+    else if (this.outbox.bytes > this.#waitingBytesMax) this.#checkWaiting()
     this.#count()
   }
 
   // The bound of all clients together
 
-  get comingBytes(): number { return this.#reader.heldBytes }
+  get comingBytes(): number {
+    return this.#reader.heldBytes
+  }
 
-  #count(): void { if (this.#host.holdings.heard(this)) this.stream.pause() }
+  #count(): void {
+    if (this.#host.holdings.heard(this)) this.stream.pause()
+  }
 
-  readForRoom(): void { this.#readOn() }
+  readForRoom(): void {
+    this.#readOn()
+  }
 
-  #countWaiting(): void { if (this.waitingBytes >= this.#host.holdings.smallBytes) this.#host.holdings.count(this) }
+  #countWaiting(): void {
+    if (this.waitingBytes >= this.#host.holdings.smallBytes) this.#host.holdings.count(this)
+  }
 
   /** There is no room in the node, and what it has shall be read first. */
-  get #waitsForRoom(): boolean { return this.#host.holdings.isFull && this.outbox.bytes >= this.#host.holdings.smallBytes }
+  get #waitsForRoom(): boolean {
+    return this.#host.holdings.isFull && this.outbox.bytes >= this.#host.holdings.smallBytes
+  }
 
   endForRoom(): void {
     this.#host.refused('client-bytes')
-    if (this.connackWritten) this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded }); else this.destroy()
+    if (this.connackWritten) this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
+    else this.destroy()
   }
 
   /** The reader waits: for its publishes, or for CONNACK, for which the client need not wait. */
-  get #waits(): boolean { return this.#held || (!this.#connected && this.#reader.level > 0) }
+  get #waits(): boolean {
+    return this.#held || (!this.#connected && this.#reader.level > 0)
+  }
 
-  /** We read on while the reader waits, up to a bound: behind what waits there may be a good-bye, and a socket may close unread. */
+  /**
+   * We read on while the reader waits, up to a bound: behind what waits there may be a good-bye, and a socket
+   * may close unread.
+   */
   #readAhead(chunk?: Buffer): void {
     if (this.#reader.heldBytes > limits.publishingBytesMax) this.stream.pause()
     this.#goodbye?.look(chunk, () => this.#reader.held())
   }
 
   get #goodbye(): Goodbye | undefined {
-    return this.session === undefined ? undefined : this.#saysGoodbye ??= new Goodbye(this.session, this.client.version, (voidsWill, expirySeconds) => this.#host.farewell(this, voidsWill, expirySeconds))
+    return this.session === undefined
+      ? undefined
+      : (this.#saysGoodbye ??= new Goodbye(this.session, this.client.version, (voidsWill, expirySeconds) =>
+          this.#host.farewell(this, voidsWill, expirySeconds),
+        ))
   }
 
   /** The will of its CONNECT. */
-  get will(): Will | undefined { return this.#reader.will }
+  get will(): Will | undefined {
+    return this.#reader.will
+  }
 
-  get clientId(): string { return this.client.id ?? '' }
+  get clientId(): string {
+    return this.client.id ?? ''
+  }
 
   /** Of a session that has a queue. */
-  get stored(): StoredSession | undefined { return this.#stored }
+  get stored(): StoredSession | undefined {
+    return this.#stored
+  }
 
   /** The protocol level that CONNECT names; 0 before it. */
-  get level(): number { return this.#reader.level }
+  get level(): number {
+    return this.#reader.level
+  }
 
   /** It is another broker's bridge, and says so in CONNECT. */
-  get isBridge(): boolean { return this.#reader.isBridge }
+  get isBridge(): boolean {
+    return this.#reader.isBridge
+  }
 
-  get mqtt5(): boolean { return this.#mqtt5 }
+  get mqtt5(): boolean {
+    return this.#mqtt5
+  }
 
   /** It is a client's: CONNACK accepted it, and it is not over. */
-  get isClient(): boolean { return this.#connected && !this.#closed }
+  get isClient(): boolean {
+    return this.#connected && !this.#closed
+  }
 
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   connected(): void {
@@ -168,10 +210,11 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.#window = new Window(receiveMaximum, this)
     if (this.lasting && this.session !== undefined) {
       this.#stored = new StoredSession(this.session, receiveMaximum, {
-        write: (message, messageId, dup, identifiers) => this.#writeStored(message, messageId, dup, identifiers),
+        write: (message, messageId, dup, identifiers) =>
+          this.#writeStored(message, messageId, dup, identifiers),
         pubrel: (messageId) => this.#acknowledge(PacketType.pubrel, messageId, 0),
         failed: (error) => this.#host.failed(error, 1),
-        room: () => this.outbox.slow ? 0 : limits.outboxLowBytes,
+        room: () => (this.outbox.slow ? 0 : limits.outboxLowBytes),
         touch: (holder) => this.#host.touch(holder),
         moved: () => this.#host.moved(this),
       })
@@ -192,18 +235,29 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (!this.#waits || this.#reader.heldBytes <= limits.publishingBytesMax) this.stream.resume()
   }
 
-  get #incoming(): Incoming { return this.#known ??= new Incoming(undefined) }
+  get #incoming(): Incoming {
+    return (this.#known ??= new Incoming(undefined))
+  }
 
   /** Something may be in the session's queue. */
-  ring(): void { this.#stored?.ring() }
+  ring(): void {
+    this.#stored?.ring()
+  }
 
   /** Whether it is over: nothing is acknowledged any more. */
-  get isClosed(): boolean { return this.#closed }
+  get isClosed(): boolean {
+    return this.#closed
+  }
 
   /** Whether something that it published is not acknowledged. */
-  get isPublishing(): boolean { return (this.#publishing?.count ?? 0) > 0 }
+  get isPublishing(): boolean {
+    return (this.#publishing?.count ?? 0) > 0
+  }
 
-  /** Resolves when all that it published is stored, and what it acknowledged is written down; once, and when nothing more comes. */
+  /**
+   * Resolves when all that it published is stored, and what it acknowledged is written down; once, and when
+   * nothing more comes.
+   */
   async settled(): Promise<void> {
     await this.#publishing?.none()
     await Promise.all([this.#stored?.settled(), this.farewell])
@@ -212,19 +266,33 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   // The end
 
   /** Its CONNECT was not accepted, and that is not because its client left. */
-  get isRefused(): boolean { return !this.connackWritten && !this.#ended }
+  get isRefused(): boolean {
+    return !this.connackWritten && !this.#ended
+  }
 
   /** What came before its end is still being done. */
-  get isLeaving(): boolean { return this.#ended && !this.#closed }
+  get isLeaving(): boolean {
+    return this.#ended && !this.#closed
+  }
 
   /** Its end has come: what is left of it is done, and its session released, soon. */
-  get isEnding(): boolean { return this.#closed || this.#ended || this.#saysGoodbye?.isSaid === true }
+  get isEnding(): boolean {
+    return this.#closed || this.#ended || this.#saysGoodbye?.isSaid === true
+  }
 
   /** Resolves when it is over, at once when it is. */
-  over(): Promise<void> { return this.#closed ? Promise.resolve() : (this.#over ??= new Room()).wait() }
+  over(): Promise<void> {
+    return this.#closed ? Promise.resolve() : (this.#over ??= new Room()).wait()
+  }
 
-  /** The client has ended its side: what it sent before comes first [MQTT-4.6.0]; it need not have waited for CONNACK (3.1.4). */
-  ended(): void { this.#ended = true; this.#finish() }
+  /**
+   * The client has ended its side: what it sent before comes first [MQTT-4.6.0]; it need not have waited for
+   * CONNACK (3.1.4).
+   */
+  ended(): void {
+    this.#ended = true
+    this.#finish()
+  }
 
   /** The socket is closed. What was read of it is still done, with nobody to answer to. */
   gone(): void {
@@ -232,22 +300,28 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.outbox.close()
     const rest = this.stream.read() as Buffer | null // what the stream had read when it was closed
     if (rest !== null && !this.#closed) this.feed(rest)
-    if (this.client.closed) this.#host.over(this); else this.ended()
+    if (this.client.closed) this.#host.over(this)
+    else this.ended()
   }
 
-  failed(error: Error): void { if (!this.client.closed) this.#host.broken(this, error) }
+  failed(error: Error): void {
+    if (!this.client.closed) this.#host.broken(this, error)
+  }
 
   #finish(): void {
     if (!this.#ended || this.client.closed || this.#requests !== undefined || this.isBehind) return
     if (!this.#waits || this.#reader.heldBytes === 0) this.client.close()
   }
 
-  /** A DISCONNECT was read: nothing behind it is taken [MQTT-3.14.4-1], and what waits before it comes first. */
+  /**
+   * A DISCONNECT was read: nothing behind it is taken [MQTT-3.14.4-1], and what waits before it comes first.
+   */
   #disconnect(frame: Buffer): void {
     this.#reader.close()
     this.#goodbye?.take(frame)
     this.endReason ||= `DISCONNECT ${hex(readDisconnect(frame, this.client.version).reasonCode)}`
-    if (this.#requests === undefined) this.#leave(); else this.#request(PacketType.disconnect, frame)
+    if (this.#requests === undefined) this.#leave()
+    else this.#request(PacketType.disconnect, frame)
   }
 
   /** Its socket closes when what it sent is done and its session is released. */
@@ -261,8 +335,10 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   takenOver(): void {
     if (this.#closed) return
     this.endReason ||= 'taken over by another connection of its Client Identifier'
-    if (this.connackWritten && this.client.version === 5) this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
-    if (this.connackWritten) this.toldWhy(); else this.#end()
+    if (this.connackWritten && this.client.version === 5)
+      this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
+    if (this.connackWritten) this.toldWhy()
+    else this.#end()
     this.client.close()
   }
 
@@ -275,11 +351,20 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.outbox.close()
   }
 
-  /** The last packet for the client is written [MQTT-3.14.4-1]: a DISCONNECT, or a CONNACK that refuses it. */
-  toldWhy(reason = ''): void { this.#end(); this.#farewell = 'written'; this.endReason ||= reason }
+  /**
+   * The last packet for the client is written [MQTT-3.14.4-1]: a DISCONNECT, or a CONNACK that refuses it.
+   */
+  toldWhy(reason = ''): void {
+    this.#end()
+    this.#farewell = 'written'
+    this.endReason ||= reason
+  }
 
   /** A valid CONNECT is refused. */
-  refuse(reasonCode: number): void { this.#sayRefused(reasonCode); this.client.close() }
+  refuse(reasonCode: number): void {
+    this.#sayRefused(reasonCode)
+    this.client.close()
+  }
 
   #sayRefused(reasonCode: number): void {
     const refusal = refusingConnack(this.#reader.level, reasonCode)
@@ -319,20 +404,37 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     }
     if (type === PacketType.pingreq) return void this.outbox.push(pingresp)
     if (type === PacketType.disconnect) return this.#disconnect(frame)
-    if (type !== PacketType.subscribe && type !== PacketType.unsubscribe) return this.#host.handle(this, type, frame)
+    if (type !== PacketType.subscribe && type !== PacketType.unsubscribe)
+      return this.#host.handle(this, type, frame)
     this.#request(type, frame)
-    if ((this.#requests?.waiting ?? 0) >= this.#host.config.controlPacketsMax) this.#hold('requests') // the request may have ended it
+    // the request may have ended it
+    if ((this.#requests?.waiting ?? 0) >= this.#host.config.controlPacketsMax) this.#hold('requests')
   }
 
   #request(type: number, frame: Buffer): void {
-    this.#requests ??= new Requests((type, frame) => { if (type === PacketType.disconnect) this.#leave(); else this.#host.handle(this, type, frame) }, this.#host.config.controlPacketsMax)
+    this.#requests ??= new Requests((type, frame) => {
+      if (type === PacketType.disconnect) this.#leave()
+      else this.#host.handle(this, type, frame)
+    }, this.#host.config.controlPacketsMax)
     this.#requests.take(type, frame, this.#publishing?.takeLatest())
   }
 
   /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
-  answered(): void { this.#requests?.answered(); queueMicrotask(() => this.#guarded(() => this.#goOn())) }
+  answered(): void {
+    this.#requests?.answered()
+    queueMicrotask(() => this.#guarded(() => this.#goOn()))
+  }
 
-  onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, _dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
+  onPublish(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    _dup: boolean,
+    messageId: number,
+    properties: Buffer | undefined,
+    expirySeconds: number,
+  ): void {
     this.#alive()
     if (isReserved(topic)) return this.#refuse(qos, messageId, ReasonCode.notAuthorized)
     if (retain && payload.length > 0 && !this.#host.mayRetain(topic)) {
@@ -340,11 +442,21 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       if (this.#mqtt5 && qos > 0) return this.#refuse(qos, messageId, ReasonCode.quotaExceeded)
       retain = false // there is nothing to say it with: it goes to those who are subscribed
     }
-    // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first [MQTT-4.6.0-6].
-    if (qos === 0 && !retain && this.#retaining === 0) return this.#host.publish(this.#message(topic, payload, 0, false, properties, expirySeconds), this, undefined)
+    // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first
+    // [MQTT-4.6.0-6].
+    if (qos === 0 && !retain && this.#retaining === 0)
+      return this.#host.publish(
+        this.#message(topic, payload, 0, false, properties, expirySeconds),
+        this,
+        undefined,
+      )
     if (qos === 0) this.#retaining++
-    if (qos === 2 && !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))) return
-    const publishing = this.#publishing ??= new Publishing(this.#host.config.receiveMaximum)
+    if (
+      qos === 2 &&
+      !this.#incoming.begin(messageId, () => this.#acknowledge(PacketType.pubrec, messageId, 0))
+    )
+      return
+    const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
     if (qos > 0) publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), this.#mqtt5)
     const stored = publishing.begin(payload.length + topic.length, qos)
     if (publishing.isFull) this.#hold('publishes')
@@ -360,27 +472,49 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (qos < 2) this.#host.publish(message, this, done)
     else {
       const sid = this.session?.sid ?? ''
-      this.#incoming.record(messageId, (n, written) => written ? this.#host.publish({ ...message, origin: { sid, n } }, this, done) : done())
+      this.#incoming.record(messageId, (n, written) =>
+        written ? this.#host.publish({ ...message, origin: { sid, n } }, this, done) : done(),
+      )
     }
   }
 
-  #message(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, properties: Buffer | undefined, expirySeconds: number): Message {
+  #message(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    properties: Buffer | undefined,
+    expirySeconds: number,
+  ): Message {
     return {
-      topic, payload, qos, retain, properties, publisher: this.client.id ?? undefined,
-      expiresAt: expirySeconds < 0 ? 0 : expiryFrom(expirySeconds), expirySeconds: expirySeconds < 0 ? undefined : expirySeconds,
-      origin: this.#origin, from: this.session, frames: undefined,
+      topic,
+      payload,
+      qos,
+      retain,
+      properties,
+      publisher: this.client.id ?? undefined,
+      expiresAt: expirySeconds < 0 ? 0 : expiryFrom(expirySeconds),
+      expirySeconds: expirySeconds < 0 ? undefined : expirySeconds,
+      origin: this.#origin,
+      from: this.session,
+      frames: undefined,
     }
   }
 
   #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     this.#host.dropped('refused', qos)
     if (qos === 0) return // there is nothing to say it with
-    // 3.1.1 has no way to say it: bridges of Mosquitto begin with such a PUBLISH, and go on when it is acknowledged [MQTT-3.3.5-2].
-    if (this.#mqtt5 || this.#host.config.refusedPublish === 'drop') this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
+    // 3.1.1 has no way to say it: bridges of Mosquitto begin with such a PUBLISH, and go on when it is
+    // acknowledged [MQTT-3.3.5-2].
+    if (this.#mqtt5 || this.#host.config.refusedPublish === 'drop')
+      this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
     else this.client.emit('error', new Error('not authorized to publish'))
   }
 
-  onPuback(messageId: number): void { this.#alive(); this.#complete(messageId) }
+  onPuback(messageId: number): void {
+    this.#alive()
+    this.#complete(messageId)
+  }
 
   #complete(messageId: number): void {
     if (this.#stored !== undefined) return this.#stored.complete(messageId)
@@ -390,17 +524,27 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   onPubrec(messageId: number, reasonCode: number): void {
     this.#alive()
-    if (reasonCode >= 0x80) this.#complete(messageId) // [MQTT-4.3.3-8]
-    else if (this.#stored === undefined) this.#acknowledge(PacketType.pubrel, messageId, this.#window.received(messageId) ? 0 : ReasonCode.packetIdentifierNotFound)
-    else if (!this.#stored.received(messageId)) this.#acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
+    if (reasonCode >= 0x80)
+      this.#complete(messageId) // [MQTT-4.3.3-8]
+    else if (this.#stored === undefined)
+      this.#acknowledge(
+        PacketType.pubrel,
+        messageId,
+        this.#window.received(messageId) ? 0 : ReasonCode.packetIdentifierNotFound,
+      )
+    else if (!this.#stored.received(messageId))
+      this.#acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
   }
 
-  onPubcomp(messageId: number): void { this.onPuback(messageId) }
+  onPubcomp(messageId: number): void {
+    this.onPuback(messageId)
+  }
 
   onPubrel(messageId: number): void {
     this.#alive()
     this.#incoming.release(messageId, (known) => {
-      if (!this.#closed) this.#acknowledge(PacketType.pubcomp, messageId, known ? 0 : ReasonCode.packetIdentifierNotFound)
+      if (!this.#closed)
+        this.#acknowledge(PacketType.pubcomp, messageId, known ? 0 : ReasonCode.packetIdentifierNotFound)
     })
   }
 
@@ -410,11 +554,23 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** A bug of ours is this connection's end, not everybody's: whoever calls, in whichever turn. */
-  onBug(error: unknown): void { this.failed(error as Error); this.stream.destroy() }
+  onBug(error: unknown): void {
+    this.failed(error as Error)
+    this.stream.destroy()
+  }
 
-  #guarded(work: () => void): void { try { work() } catch (error) { this.onBug(error) } }
+  #guarded(work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      this.onBug(error)
+    }
+  }
 
-  onBehind(): void { this.isBehind = true; this.stream.pause() }
+  onBehind(): void {
+    this.isBehind = true
+    this.stream.pause()
+  }
 
   onCaughtUp(): void {
     this.isBehind = false
@@ -430,22 +586,33 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     const queued = this.#stored !== undefined && message.qos > 0
     if (queued && match.queued !== 'no') return // the bell rings
     if (message.stamp !== undefined) this.replays?.delivered(message.topic, message.stamp)
-    this.send(message, queued ? { qos: 0, identifiers: match.identifiers } : match, message.retain && match.retainAsPublished)
+    this.send(
+      message,
+      queued ? { qos: 0, identifiers: match.identifiers } : match,
+      message.retain && match.retainAsPublished,
+    )
   }
 
   /** A delivery out of the session's queue. undefined: the client cannot take it, or it expired. */
-  #writeStored(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): 1 | 2 | undefined {
+  #writeStored(
+    message: Message,
+    messageId: number,
+    dup: boolean,
+    identifiers?: readonly number[],
+  ): 1 | 2 | undefined {
     if (message.stamp !== undefined && message.replay !== true) {
       if (!dup && this.#host.isReplayed(this, message)) return undefined
       this.replays?.delivered(message.topic, message.stamp)
     }
-    // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be doubled.
+    // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be
+    // doubled.
     const match = this.#host.matchOf(this, message)
     const qos = message.qos === 2 ? 2 : 1
-    if (!dup && isExpired(message)) return this.#host.dropped('expired', qos), undefined
+    if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
     const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
     const frame = publishFrame(message, this.#mqtt5, qos, retain, identifiers ?? match?.identifiers)
-    if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos), undefined
+    if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize)
+      return (this.#host.dropped('too-large', qos), undefined)
     this.outbox.pushPublish(frame, messageId, dup)
     this.#countWaiting()
     return qos
@@ -453,10 +620,18 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   // Retained Messages because of a SUBSCRIBE
 
-  /** Sends some, one at a time: together they may be more than there is room for. Those of QoS ≥ 1 of a stored session are its to send. */
-  async replay(page: readonly Replayed[], match: Pick<Match<object>, 'qos' | 'identifiers'>, owed: OwedReplay | undefined): Promise<void> {
+  /**
+   * Sends some, one at a time: together they may be more than there is room for. Those of QoS ≥ 1 of a stored
+   * session are its to send.
+   */
+  async replay(
+    page: readonly Replayed[],
+    match: Pick<Match<object>, 'qos' | 'identifiers'>,
+    owed: OwedReplay | undefined,
+  ): Promise<void> {
     const stored = this.#stored
-    const isStored = ({ message }: Replayed): boolean => stored !== undefined && message.qos > 0 && match.qos > 0
+    const isStored = ({ message }: Replayed): boolean =>
+      stored !== undefined && message.qos > 0 && match.qos > 0
     for (const replayed of page) {
       if (isStored(replayed)) continue
       await this.roomForMore()
@@ -465,13 +640,18 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (match.qos !== 0) await stored?.give(page.filter(isStored), match.qos, match.identifiers, owed)
   }
 
-  /** Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE [MQTT-3.3.1-8]. */
+  /**
+   * Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE
+   * [MQTT-3.3.1-8].
+   */
   send(message: Message, match: Pick<Match<object>, 'qos' | 'identifiers'>, retain: boolean): void {
-    if (this.#closed || !this.#connected) return // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
+    // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
+    if (this.#closed || !this.#connected) return
     const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
     if (isExpired(message)) return this.#host.dropped('expired', qos) // [MQTT-3.3.2-5]
     const frame = publishFrame(message, this.#mqtt5, qos, retain, match.identifiers)
-    if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize) return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
+    if (this.client.maximumPacketSize !== undefined && frame.length > this.client.maximumPacketSize)
+      return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
     if (qos === 0) {
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
       if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
@@ -496,10 +676,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   }
 
   /** However large the packets are that are accepted, there is room for one. */
-  get #waitingBytesMax(): number { return limits.waitingBytesMax + this.#host.readerLimits.packetBytesMax }
+  get #waitingBytesMax(): number {
+    return limits.waitingBytesMax + this.#host.readerLimits.packetBytesMax
+  }
 
   /** What waits for this connection, bytes. */
-  get waitingBytes(): number { return this.#window.waitingBytes + this.outbox.bytes }
+  get waitingBytes(): number {
+    return this.#window.waitingBytes + this.outbox.bytes
+  }
 
   #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
@@ -507,7 +691,8 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     if (waiting > this.#waitingBytesMax) {
       this.#host.dropped('slow-subscriber', 1)
       this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
-    } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow) this.#host.slow(this, topic)
+    } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow)
+      this.#host.slow(this, topic)
   }
 
   onDrain(): void {
@@ -518,12 +703,14 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
 
   /** Resolves when there is room for more: at once, or when what waits in outbox and window has drained. */
   roomForMore(): Promise<void> {
-    if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxHighBytes)) return Promise.resolve()
+    if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxHighBytes))
+      return Promise.resolve()
     return (this.#room ??= new Room()).wait()
   }
 
   #giveRoom(): void {
-    if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxLowBytes)) this.#room?.give()
+    if (this.#closed || (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxLowBytes))
+      this.#room?.give()
   }
 
   #acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {
@@ -551,9 +738,15 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
     this.#finish()
   }
 
-  /** A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read. */
-  #alive(): void { if (this.client._keepaliveInterval > 0) this.client._keepaliveTimer?.refresh() }
+  /**
+   * A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read.
+   */
+  #alive(): void {
+    if (this.client._keepaliveInterval > 0) this.client._keepaliveTimer?.refresh()
+  }
 
   /** While we hold it back the client cannot be blamed for its silence. */
-  excuse(): void { if (this.#held || this.#ended) this.#alive() }
+  excuse(): void {
+    if (this.#held || this.#ended) this.#alive()
+  }
 }

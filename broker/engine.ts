@@ -1,18 +1,38 @@
-// With aedes-client.ts the only file that reaches into Aedes and mqtt-packet. Aedes keeps CONNECT, SUBSCRIBE, UNSUBSCRIBE, keep
-// alive, wills and the end of a connection; PUBLISH and its acknowledgements are ours (connection.ts). Two hooks do it: inbound,
-// the bytes of a connection come to our reader and only other packets go on to Aedes; outbound, mqtt-packet's writeToStream
-// hands what Aedes writes to the connection's outbox. Each assumption about Aedes' insides has a contract test in
-// test/conformance/engine.test.ts or aedes-client.test.ts, so that an upgrade fails loudly and here. State: the connections of
-// this process.
+// With aedes-client.ts the only file that reaches into Aedes and mqtt-packet. Aedes keeps CONNECT, SUBSCRIBE,
+// UNSUBSCRIBE, keep alive, wills and the end of a connection; PUBLISH and its acknowledgements are ours
+// (connection.ts). Two hooks do it: inbound, the bytes of a connection come to our reader and only other
+// packets go on to Aedes; outbound, mqtt-packet's writeToStream hands what Aedes writes to the connection's
+// outbox. Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts or
+// aedes-client.test.ts, so that an upgrade fails loudly and here. State: the connections of this process.
 import { Aedes } from 'aedes'
 import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
-import { later, othersWait, SessionOption, Slice, turnIsOver, type Bridge, type Message, type SessionRequest } from '../bridge/index.ts'
+import {
+  later,
+  othersWait,
+  SessionOption,
+  Slice,
+  turnIsOver,
+  type Bridge,
+  type Message,
+  type SessionRequest,
+} from '../bridge/index.ts'
 import { Admission } from './admission.ts'
-import { AedesStream, nothing, strip, Trap, type AedesClient, type AedesInsides, type AedesSubscription, type Done, type Listener, type Noted } from './aedes-client.ts'
+import {
+  AedesStream,
+  nothing,
+  strip,
+  Trap,
+  type AedesClient,
+  type AedesInsides,
+  type AedesSubscription,
+  type Done,
+  type Listener,
+  type Noted,
+} from './aedes-client.ts'
 import type { Config } from './config.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionHost } from './connection-host.ts'
@@ -30,13 +50,24 @@ import { withoutUserProperties } from './wire/user-properties.ts'
 type Enqueue = (this: { client: AedesClient }, packet: Packet) => void
 
 /** What a node does for its engine. */
-export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' | 'handle' | 'readerLimits' | 'broken' | 'over'> {
+export interface EngineHost extends Omit<
+  ConnectionHost<Connection>,
+  'violated' | 'handle' | 'readerLimits' | 'broken' | 'over'
+> {
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
   forget(connection: Connection, filters: readonly string[]): Promise<void>
-  /** Resolves when every node can know of the subscription: then SUBACK is sent. `replays`: and Retained Messages behind it. */
-  subscribed(connection: Connection, filter: string, options: SubscriptionOptions, replays: boolean): Promise<void>
+  /**
+   * Resolves when every node can know of the subscription: then SUBACK is sent. `replays`: and Retained
+   * Messages behind it.
+   */
+  subscribed(
+    connection: Connection,
+    filter: string,
+    options: SubscriptionOptions,
+    replays: boolean,
+  ): Promise<void>
   unsubscribed(connection: Connection, filter: string): void
   /** Why the connection may not subscribe to a filter; undefined: it may. */
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined
@@ -51,49 +82,81 @@ export interface EngineHost extends Omit<ConnectionHost<Connection>, 'violated' 
 }
 
 /** The message of a packet as Aedes and its persistences hold it. */
-export const messageOfPacket = (packet: Omit<IPublishPacket, 'cmd'>): Message => messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 }))
+export const messageOfPacket = (packet: Omit<IPublishPacket, 'cmd'>): Message =>
+  messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 }))
 
 const stops = 'this node stops'
 const writeToStream = mqttPacket.writeToStream
-mqttPacket.writeToStream = Object.assign((packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
-  if (!((stream as unknown) instanceof AedesStream)) return writeToStream(packet, stream, options)
-  const { connection } = stream as unknown as AedesStream
-  if (connection.isClosed) return true // taken over while Aedes was still at it: a CONNACK would be the second one of the client
-  if (packet.cmd === 'connack' && connection.session !== undefined) packet.sessionPresent = connection.session.present && connection.level !== 3 // [MQTT-3.2.2-2], also without subscriptions; reserved in 3.1
-  const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
-  if (whole === undefined) return true
-  if (packet.cmd === 'connack') connection.outbox.packetBytesMax = connection.client.maximumPacketSize ?? Infinity
-  const sent = connection.outbox.push(mqttPacket.generate(whole, options)) || connection.outbox.push(mqttPacket.generate(shortened(whole), options))
-  if (!sent && packet.cmd === 'connack') connection.destroy() // it would wait for ever
-  if (packet.cmd === 'suback' || packet.cmd === 'unsuback') connection.answered()
-  if (packet.cmd === 'disconnect') connection.toldWhy(`told to go with ${hex(packet.reasonCode ?? 0)}`) // Aedes cuts the connection next
-  if (packet.cmd !== 'connack') return true
-  connection.connackWritten = true
-  const refused = (packet.reasonCode ?? packet.returnCode) !== 0
-  if (refused) connection.toldWhy(`refused with ${hex(packet.reasonCode ?? packet.returnCode ?? 0)}`)
-  return refused // false: Aedes waits, see `accepted`
-}, { cacheNumbers: writeToStream.cacheNumbers })
+mqttPacket.writeToStream = Object.assign(
+  (packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
+    if (!((stream as unknown) instanceof AedesStream)) return writeToStream(packet, stream, options)
+    const { connection } = stream as unknown as AedesStream
+    // taken over while Aedes was still at it: a CONNACK would be the second one of the client
+    if (connection.isClosed) return true
+    if (packet.cmd === 'connack' && connection.session !== undefined)
+      // [MQTT-3.2.2-2], also without subscriptions; reserved in 3.1
+      packet.sessionPresent = connection.session.present && connection.level !== 3
+    const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
+    if (whole === undefined) return true
+    if (packet.cmd === 'connack')
+      connection.outbox.packetBytesMax = connection.client.maximumPacketSize ?? Infinity
+    const sent =
+      connection.outbox.push(mqttPacket.generate(whole, options)) ||
+      connection.outbox.push(mqttPacket.generate(shortened(whole), options))
+    if (!sent && packet.cmd === 'connack') connection.destroy() // it would wait for ever
+    if (packet.cmd === 'suback' || packet.cmd === 'unsuback') connection.answered()
+    // Aedes cuts the connection next
+    if (packet.cmd === 'disconnect') connection.toldWhy(`told to go with ${hex(packet.reasonCode ?? 0)}`)
+    if (packet.cmd !== 'connack') return true
+    connection.connackWritten = true
+    const refused = (packet.reasonCode ?? packet.returnCode) !== 0
+    if (refused) connection.toldWhy(`refused with ${hex(packet.reasonCode ?? packet.returnCode ?? 0)}`)
+    return refused // false: Aedes waits, see `accepted`
+  },
+  { cacheNumbers: writeToStream.cacheNumbers },
+)
 
-/** Without the properties that its client can do without, when it takes only smaller packets [MQTT-3.1.2-24] [MQTT-3.2.2-19] [MQTT-3.2.2-20]. */
+/**
+ * Without the properties that its client can do without, when it takes only smaller packets [MQTT-3.1.2-24]
+ * [MQTT-3.2.2-19] [MQTT-3.2.2-20].
+ */
 function shortened(packet: Packet): Packet {
   if (packet.cmd !== 'connack' || packet.properties === undefined) return packet
   const { assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval } = packet.properties
-  const needed = Object.entries({ assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval }).filter(([, value]) => value !== undefined)
+  const needed = Object.entries({ assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval }).filter(
+    ([, value]) => value !== undefined,
+  )
   return { ...packet, properties: Object.fromEntries(needed) }
 }
 
-/** mqtt-packet's parsers by protocol version, 0 before it is known. Frames are whole, so that one parser serves all connections. */
-const parsers = new Map<number, { readonly parse: (frame: Buffer) => number; packet: Packet | undefined; error: Error | undefined }>()
+/**
+ * mqtt-packet's parsers by protocol version, 0 before it is known. Frames are whole, so that one parser
+ * serves all connections.
+ */
+const parsers = new Map<
+  number,
+  { readonly parse: (frame: Buffer) => number; packet: Packet | undefined; error: Error | undefined }
+>()
 
 /** @throws whatever mqtt-packet makes of a packet that it does not like */
 function parse(frame: Buffer, version: number): Packet {
   let parser = parsers.get(version)
   if (parser === undefined) {
-    const made = mqttPacket.parser({ protocolVersion: version }) as EventEmitter & { parse(frame: Buffer): number }
-    const shared = { parse: (whole: Buffer) => made.parse(whole), packet: undefined as Packet | undefined, error: undefined as Error | undefined }
-    made.on('packet', (packet: Packet) => { shared.packet = packet })
-    made.on('error', (error: Error) => { shared.error = error })
-    parsers.set(version, parser = shared)
+    const made = mqttPacket.parser({ protocolVersion: version }) as EventEmitter & {
+      parse(frame: Buffer): number
+    }
+    const shared = {
+      parse: (whole: Buffer) => made.parse(whole),
+      packet: undefined as Packet | undefined,
+      error: undefined as Error | undefined,
+    }
+    made.on('packet', (packet: Packet) => {
+      shared.packet = packet
+    })
+    made.on('error', (error: Error) => {
+      shared.error = error
+    })
+    parsers.set(version, (parser = shared))
   }
   parsers.delete(version) // what throws may have left something behind
   const left = parser.parse(frame)
@@ -122,9 +185,13 @@ function onData(this: Stream, chunk: Buffer): void {
   guarded(this, (connection) => connection.feed(chunk))
 }
 
-/** What the end of a connection takes is little; of thousands that end at once it is more than a turn has, and goes on in later ones, in order. */
+/**
+ * What the end of a connection takes is little; of thousands that end at once it is more than a turn has, and
+ * goes on in later ones, in order.
+ */
 function inTurns(work: () => void): void {
-  if (othersWait() || turnIsOver()) later(work); else work()
+  if (othersWait() || turnIsOver()) later(work)
+  else work()
 }
 
 function onEnd(this: Stream): void {
@@ -150,7 +217,9 @@ export class Engine {
   /** Client Identifier → the connection here whose CONNECT came last. */
   readonly #latest = new Map<string, Connection>()
   #noted: Noted | undefined
-  readonly #note = (noted: Noted): void => { this.#noted = noted }
+  readonly #note = (noted: Noted): void => {
+    this.#noted = noted
+  }
   readonly #isTold: (topic: string) => boolean
   readonly #excusing: NodeJS.Timeout
   #whenEmpty: (() => void) | undefined
@@ -171,35 +240,48 @@ export class Engine {
       maxClientsIdLength: 65_535, // [MQTT-3.1.3-5] lets a server take more than 23 bytes; devices use them
       topicAliasMaximum: limits.topicAliasMax,
       receiveMaximum: config.receiveMaximum,
-      sessionExpiryIntervalLimit: config.sessionExpirySecondsMax, // told in CONNACK where it is less than was asked for (3.2.2.3.2)
+      // told in CONNACK where it is less than was asked for (3.2.2.3.2)
+      sessionExpiryIntervalLimit: config.sessionExpirySecondsMax,
     }) as unknown as AedesInsides
-    this.#aedes.maxTopicLevels = Infinity // ours: delivery/subscription-bounds.ts; UNSUBSCRIBE is answered whatever it names [MQTT-3.10.4-5]
+    // ours: delivery/subscription-bounds.ts; UNSUBSCRIBE is answered whatever it names [MQTT-3.10.4-5]
+    this.#aedes.maxTopicLevels = Infinity
     // Keyed by what comes over the wire: no prototype, so that a client named `__proto__` is just a client.
     this.#aedes.clients = Object.create(null) as Record<string, AedesClient>
     this.#aedes.brokers = Object.create(null) as Record<string, unknown>
     this.#aedes.authenticate = (client, _username, _password, done) => this.#claim(client, done)
     const register = this.#aedes.registerClient.bind(this.#aedes)
     this.#aedes.registerClient = (client) => {
-      if (!client.closed) register(client) // Aedes goes on with a CONNECT whose client is closed by now, and would throw out whoever came behind it
+      // Aedes goes on with a CONNECT whose client is closed by now, and would throw out whoever came behind
+      // it
+      if (!client.closed) register(client)
     }
     const unregister = this.#aedes.unregisterClient.bind(this.#aedes)
     this.#aedes.unregisterClient = (client) => {
-      if (this.#aedes.clients[client.id!] === client) unregister(client) // Aedes would take out whoever has the name by now
+      // Aedes would take out whoever has the name by now
+      if (this.#aedes.clients[client.id!] === client) unregister(client)
     }
     // Wills and expiries are the session's (bridge/sessions.ts).
     this.#aedes.publishWill = this.#aedes.scheduleWill = this.#aedes.scheduleSessionExpiry = () => undefined
-    this.#aedes.publish = (packet, client, done) => this.#publish(packet, typeof client === 'function' ? client : done)
-    for (const event of ['clientError', 'connectionError']) this.#aedes.on(event, ({ conn }: AedesClient, error: Error) => this.#failed(conn.connection, error))
+    this.#aedes.publish = (packet, client, done) =>
+      this.#publish(packet, typeof client === 'function' ? client : done)
+    for (const event of ['clientError', 'connectionError'])
+      this.#aedes.on(event, ({ conn }: AedesClient, error: Error) => this.#failed(conn.connection, error))
     this.#aedes.on('error', (error: Error) => host.onError(error))
-    this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) => this.#subscribed(subscriptions, client))
-    this.#excusing = setInterval(() => this.#look(config.drainTimeoutMs), Math.min(500, config.drainTimeoutMs / 2))
+    this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) =>
+      this.#subscribed(subscriptions, client),
+    )
+    this.#excusing = setInterval(
+      () => this.#look(config.drainTimeoutMs),
+      Math.min(500, config.drainTimeoutMs / 2),
+    )
     this.#excusing.unref()
   }
 
   #look(drainTimeoutMs: number): void {
     for (const connection of this.#open) {
       connection.excuse()
-      if (connection.outbox.isStuck(drainTimeoutMs) && !connection.client.closed) connection.client.emit('error', new Error(`reads nothing for ${drainTimeoutMs} ms`))
+      if (connection.outbox.isStuck(drainTimeoutMs) && !connection.client.closed)
+        connection.client.emit('error', new Error(`reads nothing for ${drainTimeoutMs} ms`))
     }
   }
 
@@ -235,7 +317,10 @@ export class Engine {
     this.#admission.came(connection)
   }
 
-  /** Nothing is delivered to it any more: its filters are taken out in slices, since they may be a hundred thousand. */
+  /**
+   * Nothing is delivered to it any more: its filters are taken out in slices, since they may be a hundred
+   * thousand.
+   */
   async #unsubscribe(connection: Connection): Promise<void> {
     const slice = new Slice()
     for (const filter in connection.subscriptions) {
@@ -263,17 +348,24 @@ export class Engine {
   /** Everything that is not PUBLISH or an acknowledgement goes on to Aedes, whatever it makes of it. */
   #handle(connection: Connection, type: number, frame: Buffer): void {
     const { client } = connection
-    if (type === PacketType.subscribe || type === PacketType.unsubscribe) return void this.#handleParts(client, new Parts(frame, client.version)).catch((error: unknown) => client.emit('error', error))
+    if (type === PacketType.subscribe || type === PacketType.unsubscribe)
+      return void this.#handleParts(client, new Parts(frame, client.version)).catch((error: unknown) =>
+        client.emit('error', error),
+      )
     if (type === PacketType.connect && !this.#admission.admit(connection, this.#open.size)) return
     try {
-      if (type === PacketType.connect) this.#hand(client, parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0))
+      if (type === PacketType.connect)
+        this.#hand(client, parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0))
       else this.#hand(client, parse(frame, client.version))
     } catch (error) {
       client.emit('error', error)
     }
   }
 
-  /** In slices, and no more at once than Redis is asked for in one go. Meanwhile nothing else of the connection goes to Aedes but its end. */
+  /**
+   * In slices, and no more at once than Redis is asked for in one go. Meanwhile nothing else of the
+   * connection goes to Aedes but its end.
+   */
   async #handleParts(client: AedesClient, parts: Parts): Promise<void> {
     const slice = new Slice()
     const { connection } = client.conn
@@ -282,17 +374,32 @@ export class Engine {
       if (parts.isFull) await parts.room()
       if (slice.isOver) await slice.next()
       if (client.closed) return
-      if (part.cmd === 'subscribe' && connection.isBridge) Object.assign(part.subscriptions[0]!, { nl: true, rap: true }) // nothing of its own comes back, and RETAIN as published
-      const refused = part.cmd === 'subscribe' ? this.#refusal(connection, part.subscriptions[0]!.topic, ++filters) : undefined
+      if (part.cmd === 'subscribe' && connection.isBridge)
+        // nothing of its own comes back, and RETAIN as published
+        Object.assign(part.subscriptions[0]!, { nl: true, rap: true })
+      const refused =
+        part.cmd === 'subscribe'
+          ? this.#refusal(connection, part.subscriptions[0]!.topic, ++filters)
+          : undefined
       if (refused === undefined) this.#hand(client, part)
-      else mqttPacket.writeToStream({ cmd: 'suback', messageId: part.messageId!, granted: [refused] }, client.conn as unknown as NodeJS.WritableStream, { protocolVersion: client.version }) // as Aedes would
+      else
+        mqttPacket.writeToStream(
+          { cmd: 'suback', messageId: part.messageId!, granted: [refused] },
+          client.conn as unknown as NodeJS.WritableStream,
+          { protocolVersion: client.version },
+        ) // as Aedes would
     }
   }
 
   /** What SUBACK says of a filter that the connection may not have; it is the `count`th of its packet. */
   #refusal(connection: Connection, filter: string, count: number): number | undefined {
-    if (filter.startsWith('$share/')) return connection.mqtt5 ? ReasonCode.sharedSubscriptionsNotSupported : 0x80 // Aedes would for MQTT 5 only, when it has been counted
-    const cause = count > this.#host.config.subscribeFiltersMax ? 'subscribe-filters' : this.#host.refusalOf(connection, filter)
+    if (filter.startsWith('$share/'))
+      // Aedes would for MQTT 5 only, when it has been counted
+      return connection.mqtt5 ? ReasonCode.sharedSubscriptionsNotSupported : 0x80
+    const cause =
+      count > this.#host.config.subscribeFiltersMax
+        ? 'subscribe-filters'
+        : this.#host.refusalOf(connection, filter)
     if (cause === undefined) return undefined
     this.#host.refused(cause)
     if (!connection.mqtt5) return 0x80 // [MQTT-3.9.3-2]
@@ -301,14 +408,18 @@ export class Engine {
 
   #hand(client: AedesClient, packet: Packet): void {
     client._parsingBatch = 0
-    client._nextBatch = (error) => { if (error !== undefined && error !== null) client.emit('error', error) }
+    client._nextBatch = (error) => {
+      if (error !== undefined && error !== null) client.emit('error', error)
+    }
     this.#enqueue!.call({ client }, packet)
     client._nextBatch = nothing // Aedes has taken it along; what it calls otherwise is to read on
   }
 
   #hostOfConnections(): ConnectionHost<Connection> {
     return {
-      config: this.#host.config, holdings: this.#host.holdings, readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
+      config: this.#host.config,
+      holdings: this.#host.holdings,
+      readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
       refused: (cause) => this.#host.refused(cause),
       heldBack: (cause) => this.#host.heldBack(cause),
       mayRetain: (topic) => this.#host.mayRetain(topic),
@@ -324,7 +435,8 @@ export class Engine {
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
       goOn: (connection, replays) => this.#host.goOn(connection, replays),
       onClient: (connection) => this.#host.onClient(connection),
-      farewell: (connection, voidsWill, expirySeconds) => this.#host.farewell(connection, voidsWill, expirySeconds),
+      farewell: (connection, voidsWill, expirySeconds) =>
+        this.#host.farewell(connection, voidsWill, expirySeconds),
       released: (connection) => this.#host.released(connection),
       broken: (connection, error) => this.#failed(connection, error),
       over: (connection) => this.#over(connection),
@@ -342,7 +454,8 @@ export class Engine {
   #claim(client: AedesClient, done: (error: Error | null, ok: boolean) => void): void {
     const { connection } = client.conn
     // An identifier that we made is one that its client may come again with.
-    if (client._assignedClientId !== undefined && client.id!.length > this.#host.config.clientIdBytesMax) client.id = client._assignedClientId = randomBytes(16).toString('base64url')
+    if (client._assignedClientId !== undefined && client.id!.length > this.#host.config.clientIdBytesMax)
+      client.id = client._assignedClientId = randomBytes(16).toString('base64url')
     const earlier = this.#latest.get(client.id!)
     this.#latest.set(client.id!, connection)
     const claimed = async (): Promise<void> => {
@@ -350,33 +463,45 @@ export class Engine {
       if (connection.isClosed) return // a later one came
       const never = client.sessionExpiryInterval! >= 0xffffffff
       await this.#host.claim(connection, {
-        clientId: client.id!, cleanStart: client._cleanStart, expirySeconds: never ? -1 : client.sessionExpiryInterval!,
-        will: this.#willOf(client), cameAt: connection.cameAt,
+        clientId: client.id!,
+        cleanStart: client._cleanStart,
+        expirySeconds: never ? -1 : client.sessionExpiryInterval!,
+        will: this.#willOf(client),
+        cameAt: connection.cameAt,
       })
       client.clean = !connection.lasting
       await this.#restore(connection)
     }
     // Aedes looks whether the client is still there.
-    claimed().then(() => done(null, true), (error: unknown) => done(error as Error, false))
+    claimed().then(
+      () => done(null, true),
+      (error: unknown) => done(error as Error, false),
+    )
   }
 
   /**
-   * The later CONNECT wins. An earlier connection that has its session gives it up when the later one claims it. One that is still
-   * waiting for its own ends here: its claim, should it be sent again, must not come behind. And one whose client has ended its side
-   * gets a moment for doing what was sent before, if only CONNECT, PUBLISH, DISCONNECT in one segment.
+   * The later CONNECT wins. An earlier connection that has its session gives it up when the later one claims
+   * it. One that is still waiting for its own ends here: its claim, should it be sent again, must not come
+   * behind. And one whose client has ended its side gets a moment for doing what was sent before, if only
+   * CONNECT, PUBLISH, DISCONNECT in one segment.
    */
   async #makeWay(earlier: Connection): Promise<void> {
     if (earlier.isLeaving) {
       let timer: NodeJS.Timeout | undefined
-      await Promise.race([earlier.over(), new Promise<void>((resolve) => { timer = setTimeout(resolve, limits.leaveMs) })])
+      await Promise.race([
+        earlier.over(),
+        new Promise<void>((resolve) => {
+          timer = setTimeout(resolve, limits.leaveMs)
+        }),
+      ])
       clearTimeout(timer)
     }
     if (!earlier.connackWritten) earlier.takenOver()
   }
 
   /**
-   * Registers what the session is subscribed to, some at a time. Aedes would collect the filters in an object, and die of one that is
-   * called `__proto__`; nothing of what it does with them otherwise is needed.
+   * Registers what the session is subscribed to, some at a time. Aedes would collect the filters in an
+   * object, and die of one that is called `__proto__`; nothing of what it does with them otherwise is needed.
    */
   async #restore(connection: Connection): Promise<void> {
     const { client, session } = connection
@@ -384,29 +509,58 @@ export class Engine {
     const slice = new Slice()
     for (const [filter, { options: bits, identifier: si }] of session?.subscriptions ?? []) {
       const subscription: AedesSubscription = {
-        qos: (bits & SessionOption.qos) as 0 | 1 | 2, nl: (bits & SessionOption.noLocal) !== 0, rap: (bits & SessionOption.retainAsPublished) !== 0, rh: 0, si, func: connection,
+        qos: (bits & SessionOption.qos) as 0 | 1 | 2,
+        nl: (bits & SessionOption.noLocal) !== 0,
+        rap: (bits & SessionOption.retainAsPublished) !== 0,
+        rh: 0,
+        si,
+        func: connection,
       }
-      Object.defineProperty(client.subscriptions, filter, { value: subscription, writable: true, enumerable: true, configurable: true }) // not as SUBSCRIBE, which the trap hears of
+      Object.defineProperty(client.subscriptions, filter, {
+        value: subscription,
+        writable: true,
+        enumerable: true,
+        configurable: true,
+      }) // not as SUBSCRIBE, which the trap hears of
       if (slice.isOver) await slice.next()
       if (client.closed) return // and unsubscribed from what it had by then
-      if (some.push(this.#host.subscribed(connection, filter, optionsOf(subscription), false)) < limits.restoredPerTurn) continue
+      if (
+        some.push(this.#host.subscribed(connection, filter, optionsOf(subscription), false)) <
+        limits.restoredPerTurn
+      )
+        continue
       await Promise.all(some)
       some = []
     }
     await Promise.all(some)
   }
 
-  /** From the bytes of its CONNECT. One that 3.1.1 has no words to refuse is not published, like a PUBLISH: bridges of Mosquitto have such a will. */
+  /**
+   * From the bytes of its CONNECT. One that 3.1.1 has no words to refuse is not published, like a PUBLISH:
+   * bridges of Mosquitto have such a will.
+   */
   #willOf(client: AedesClient): SessionRequest['will'] {
     const { will } = client.conn.connection
     if (will === undefined) return undefined
     const { delaySeconds, expirySeconds, ...message } = will
-    if (isReserved(message.topic)) return this.#host.dropped('refused', message.qos), undefined
+    if (isReserved(message.topic)) return (this.#host.dropped('refused', message.qos), undefined)
     const expires = { expiresAt: 0, expirySeconds: expirySeconds < 0 ? undefined : expirySeconds }
-    return { delaySeconds, message: { ...message, ...expires, publisher: client.id!, isWill: true, origin: undefined, frames: undefined } }
+    return {
+      delaySeconds,
+      message: {
+        ...message,
+        ...expires,
+        publisher: client.id!,
+        isWill: true,
+        origin: undefined,
+        frames: undefined,
+      },
+    }
   }
 
-  /** Aedes' `persistence`: sessions are claimed before it asks, and nothing else of it is its own any more. */
+  /**
+   * Aedes' `persistence`: sessions are claimed before it asks, and nothing else of it is its own any more.
+   */
   #persistence(): unknown {
     const nothing = (): Promise<void> => Promise.resolve()
     const none = (): Readable => Readable.from([])
@@ -414,9 +568,16 @@ export class Engine {
     return {
       setup: async () => nothing(),
       subscriptionsByClient: () => Promise.resolve([]), // restored by now
-      removeSubscriptions: (client: AedesClient, filters: readonly string[]) => this.#host.forget(client.conn.connection, filters),
-      addSubscriptions: nothing, cleanSubscriptions: nothing, putWill: nothing, delWill: nothing, storeRetained: nothing,
-      streamWill: none, outgoingStream: none, createRetainedStreamCombi: () => noRetained,
+      removeSubscriptions: (client: AedesClient, filters: readonly string[]) =>
+        this.#host.forget(client.conn.connection, filters),
+      addSubscriptions: nothing,
+      cleanSubscriptions: nothing,
+      putWill: nothing,
+      delWill: nothing,
+      storeRetained: nothing,
+      streamWill: none,
+      outgoingStream: none,
+      createRetainedStreamCombi: () => noRetained,
     }
   }
 
@@ -427,20 +588,38 @@ export class Engine {
     const on = (_topic: string, listener: Listener, done?: () => void): void => {
       const noted = this.#noted
       this.#noted = undefined
-      if (noted?.listener !== listener) done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
-      else this.#host.subscribed(noted.connection, noted.filter, optionsOf(noted.subscription), wantsReplay(noted.connection, noted.filter, noted.subscription)).then(() => done?.(), (error: unknown) => noted.connection.client.emit('error', error))
+      if (noted?.listener !== listener)
+        done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
+      else
+        this.#host
+          .subscribed(
+            noted.connection,
+            noted.filter,
+            optionsOf(noted.subscription),
+            wantsReplay(noted.connection, noted.filter, noted.subscription),
+          )
+          .then(
+            () => done?.(),
+            (error: unknown) => noted.connection.client.emit('error', error),
+          )
     }
     const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
-      // A new subscription to the same filter takes the place of the old one: it is noted by now, and registered next.
-      if (whose instanceof Connection && this.#noted?.filter !== filter) this.#host.unsubscribed(whose, filter)
+      // A new subscription to the same filter takes the place of the old one: it is noted by now, and
+      // registered next.
+      if (whose instanceof Connection && this.#noted?.filter !== filter)
+        this.#host.unsubscribed(whose, filter)
       if (done !== undefined) setImmediate(done)
     }
     return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
   }
 
-  /** Aedes' own publishes: its heartbeat and, where the operator wants it, who came and went; when somebody in the cluster wants to hear it. */
+  /**
+   * Aedes' own publishes: its heartbeat and, where the operator wants it, who came and went; when somebody in
+   * the cluster wants to hear it.
+   */
   #publish(packet: IPublishPacket, done: Done | undefined): void {
-    if (this.#isTold(packet.topic) && this.#host.isWanted(packet.topic)) this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
+    if (this.#isTold(packet.topic) && this.#host.isWanted(packet.topic))
+      this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
     if (done !== undefined) setImmediate(done)
   }
 
@@ -449,7 +628,8 @@ export class Engine {
     const { connection } = client.conn
     for (const { topic: filter } of subscriptions) {
       const subscription = client.subscriptions[filter]
-      if (subscription !== undefined && wantsReplay(connection, filter, subscription)) this.#host.replay(connection, filter)
+      if (subscription !== undefined && wantsReplay(connection, filter, subscription))
+        this.#host.replay(connection, filter)
       connection.isNew?.delete(filter)
     }
     if (connection.isNew?.size === 0) connection.isNew = undefined
@@ -457,7 +637,10 @@ export class Engine {
 
   // The end
 
-  /** Tells every client to go (MQTT 5: DISCONNECT 0x8B), a bounded number per 10 ms; resolves when all were told. */
+  /**
+   * Tells every client to go (MQTT 5: DISCONNECT 0x8B), a bounded number per 10 ms; resolves when all were
+   * told.
+   */
   async disconnectAll(reasonCode: number = ReasonCode.serverShuttingDown): Promise<void> {
     const clients = Object.values(this.#aedes.clients)
     for (const { conn } of clients) conn.connection.endReason ||= stops
@@ -467,7 +650,10 @@ export class Engine {
     }
   }
 
-  /** Cuts every connection at once, without a word: this boot was declared dead, and nothing of it may be acknowledged. */
+  /**
+   * Cuts every connection at once, without a word: this boot was declared dead, and nothing of it may be
+   * acknowledged.
+   */
   cutAll(reason = 'this node was declared dead'): void {
     for (const connection of this.#open) {
       connection.endReason ||= reason
@@ -477,20 +663,27 @@ export class Engine {
 
   /** Closes Aedes itself and every connection; who was told why gets to read it. */
   close(): Promise<void> {
-    return this.#closing ??= this.#close()
+    return (this.#closing ??= this.#close())
   }
 
   async #close(): Promise<void> {
     clearInterval(this.#excusing)
     await new Promise<void>((resolve) => this.#aedes.close(resolve))
     this.cutAll(stops)
-    if (this.#open.size > 0) await new Promise<void>((resolve) => { this.#whenEmpty = resolve })
+    if (this.#open.size > 0)
+      await new Promise<void>((resolve) => {
+        this.#whenEmpty = resolve
+      })
   }
 }
 
 /** [MQTT-3.3.1-9..11] */
-const wantsReplay = ({ isNew }: Connection, filter: string, { rh }: AedesSubscription): boolean => rh !== 2 && (rh !== 1 || isNew?.get(filter) === true)
+const wantsReplay = ({ isNew }: Connection, filter: string, { rh }: AedesSubscription): boolean =>
+  rh !== 2 && (rh !== 1 || isNew?.get(filter) === true)
 
 const optionsOf = ({ qos, nl, rap, si }: AedesSubscription): SubscriptionOptions => ({
-  qos, noLocal: nl === true, retainAsPublished: rap === true, identifier: si,
+  qos,
+  noLocal: nl === true,
+  retainAsPublished: rap === true,
+  identifier: si,
 })

@@ -1,5 +1,6 @@
-// The operator's errors and the exit codes they end with. One line each: field, value, what is wrong, what to do.
-// Client errors are reason codes on the wire; a broken invariant of ours is a plain Error, which ends the process.
+// The operator's errors and the exit codes they end with. One line each: field, value, what is wrong, what to
+// do. Client errors are reason codes on the wire; a broken invariant of ours is a plain Error, which ends the
+// process.
 import { inOneLine, shown } from './shown.ts'
 
 /** Exit codes of `aedes-cluster`; the table in broker/README.md is checked against this one. */
@@ -21,7 +22,10 @@ export type ExitReason = keyof typeof exitCodes
 
 export interface OperatorErrorDetails {
   readonly reason: ExitReason
-  /** Where it stands, as the operator wrote it: `--listen`, `AEDES_CLUSTER_LISTEN`, `/etc/node.yaml:3:9 listen`. */
+  /**
+   * Where it stands, as the operator wrote it: `--listen`, `AEDES_CLUSTER_LISTEN`, `/etc/node.yaml:3:9
+   * listen`.
+   */
   readonly field: string
   /** Kept as broker/shown.ts shows it. */
   readonly value: unknown
@@ -30,7 +34,10 @@ export interface OperatorErrorDetails {
   readonly cause?: unknown
 }
 
-/** An error that the operator can mend, or several that were found at once. `lines` are all that the CLI prints of it. */
+/**
+ * An error that the operator can mend, or several that were found at once. `lines` are all that the CLI
+ * prints of it.
+ */
 export class OperatorError extends Error {
   override readonly name = 'OperatorError'
   /** What is wrong, without field and hint. */
@@ -52,7 +59,10 @@ export class OperatorError extends Error {
   /** Several as one, which ends with the exit code of the first. @throws itself when there is any */
   static throwAll(problems: readonly OperatorError[]): void {
     const [first, ...others] = problems
-    if (first !== undefined) throw others.length === 0 ? first : new OperatorError(first.problem, first.details, [...first.others, ...others])
+    if (first !== undefined)
+      throw others.length === 0
+        ? first
+        : new OperatorError(first.problem, first.details, [...first.others, ...others])
   }
 
   get exitCode(): number {

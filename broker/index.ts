@@ -1,4 +1,5 @@
-// For embedding a node in a program of your own: `const node = await createNode({ id: 'a', listen: ['mqtt://127.0.0.1:1883'] })`.
+// For embedding a node in a program of your own: `const node = await createNode({ id: 'a', listen:
+// ['mqtt://127.0.0.1:1883'] })`.
 import { loadConfig, type Config } from './config.ts'
 import { Node } from './node.ts'
 
@@ -8,7 +9,8 @@ export type { Config } from './config.ts'
 export type { LocalMessage, PublishOptions } from './local-messages.ts'
 
 /**
- * Starts one node and resolves when it serves clients. Options as in broker/README.md; the environment is not read.
+ * Starts one node and resolves when it serves clients. Options as in broker/README.md; the environment is not
+ * read.
  * @throws OperatorError naming the field, the value and what to do
  */
 export async function createNode(options: Partial<Config>): Promise<Node> {

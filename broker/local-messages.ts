@@ -1,6 +1,7 @@
-// Publishing and subscribing from within the process: for who embeds a node. A handler is a subscriber like a client without a session: it
-// hears what is published anywhere in the cluster from the moment its `subscribe` resolves, for as long as the node lives. State: the
-// handlers, which outlive a boot that was declared dead; publishes that are not stored yet, which do not.
+// Publishing and subscribing from within the process: for who embeds a node. A handler is a subscriber like a
+// client without a session: it hears what is published anywhere in the cluster from the moment its
+// `subscribe` resolves, for as long as the node lives. State: the handlers, which outlive a boot that was
+// declared dead; publishes that are not stored yet, which do not.
 import type { Message } from '../bridge/index.ts'
 import { isValidFilter, isValidTopic } from '../bridge/index.ts'
 import type { Config } from './config.ts'
@@ -54,13 +55,20 @@ export class LocalMessages {
   /** A new boot: everybody is subscribed again before it serves. */
   async attach(dispatch: Dispatch): Promise<void> {
     this.#dispatch = dispatch
-    await Promise.all([...this.#handlers].map((handler) => dispatch.addSubscriber(handler, handler.filter, handler.qos)))
+    await Promise.all(
+      [...this.#handlers].map((handler) => dispatch.addSubscriber(handler, handler.filter, handler.qos)),
+    )
   }
 
   /** The boot is over: whether what was on its way is stored, nobody knows. */
   detach(): void {
     this.#dispatch = undefined
-    for (const reject of this.#publishing) reject(new Error('the node ended or was declared dead: whether the message is stored is not known, publish it again'))
+    for (const reject of this.#publishing)
+      reject(
+        new Error(
+          'the node ended or was declared dead: whether the message is stored is not known, publish it again',
+        ),
+      )
     this.#publishing.clear()
   }
 
@@ -69,11 +77,28 @@ export class LocalMessages {
     return this.#dispatch
   }
 
-  /** Resolves when it is stored for everybody who is subscribed; a QoS 0 message that is not retained at once. */
-  async publish(topic: string, payload: Buffer | string, { qos = 0, retain = false }: PublishOptions = {}): Promise<void> {
-    if (!isValidTopic(topic) || isReserved(topic)) throw new TypeError(`${JSON.stringify(topic.slice(0, 100))} is not a topic that may be published to: it is empty, has a wildcard, or is below $SYS/`)
+  /**
+   * Resolves when it is stored for everybody who is subscribed; a QoS 0 message that is not retained at once.
+   */
+  async publish(
+    topic: string,
+    payload: Buffer | string,
+    { qos = 0, retain = false }: PublishOptions = {},
+  ): Promise<void> {
+    if (!isValidTopic(topic) || isReserved(topic))
+      throw new TypeError(
+        `${JSON.stringify(topic.slice(0, 100))} is not a topic that may be published to: it is empty, has a wildcard, or is below $SYS/`,
+      )
     const message: Message = {
-      topic, payload: Buffer.from(payload as string), qos, retain, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined,
+      topic,
+      payload: Buffer.from(payload as string),
+      qos,
+      retain,
+      properties: undefined,
+      expiresAt: 0,
+      publisher: undefined,
+      origin: undefined,
+      frames: undefined,
     }
     const node = this.#node
     this.#check(message, node)
@@ -90,19 +115,37 @@ export class LocalMessages {
   /** The bounds are those of clients. */
   #check({ topic, payload, retain }: Message, node: Dispatch): void {
     const { packetBytesMax, topicBytesMax, topicLevelsMax } = this.#config
-    if (payload.length + topic.length > packetBytesMax) throw new RangeError(`a message of ${payload.length + topic.length} bytes is larger than packetBytesMax, ${packetBytesMax}`)
-    if (Buffer.byteLength(topic) > topicBytesMax || topic.split('/', topicLevelsMax + 1).length > topicLevelsMax) throw new RangeError(`a topic may have ${topicBytesMax} bytes (topicBytesMax) and ${topicLevelsMax} levels (topicLevelsMax)`)
-    if (retain && payload.length > 0 && !node.mayRetain(topic)) throw new RangeError('there is no room for a Retained Message of one more topic (retainedBytesMax)')
+    if (payload.length + topic.length > packetBytesMax)
+      throw new RangeError(
+        `a message of ${payload.length + topic.length} bytes is larger than packetBytesMax, ${packetBytesMax}`,
+      )
+    if (
+      Buffer.byteLength(topic) > topicBytesMax ||
+      topic.split('/', topicLevelsMax + 1).length > topicLevelsMax
+    )
+      throw new RangeError(
+        `a topic may have ${topicBytesMax} bytes (topicBytesMax) and ${topicLevelsMax} levels (topicLevelsMax)`,
+      )
+    if (retain && payload.length > 0 && !node.mayRetain(topic))
+      throw new RangeError('there is no room for a Retained Message of one more topic (retainedBytesMax)')
   }
 
   /** @returns ends it */
-  async subscribe(filter: string, handle: (message: LocalMessage) => void, { qos = 2 }: { readonly qos?: 0 | 1 | 2 } = {}): Promise<() => void> {
-    if (!isValidFilter(filter) || filter.startsWith('$share/')) throw new TypeError(`${JSON.stringify(filter.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`)
+  async subscribe(
+    filter: string,
+    handle: (message: LocalMessage) => void,
+    { qos = 2 }: { readonly qos?: 0 | 1 | 2 } = {},
+  ): Promise<() => void> {
+    if (!isValidFilter(filter) || filter.startsWith('$share/'))
+      throw new TypeError(
+        `${JSON.stringify(filter.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`,
+      )
     const handler = new Handler(filter, qos, handle)
     const node = this.#node
     await node.addSubscriber(handler, filter, qos)
     this.#handlers.add(handler)
-    if (this.#dispatch !== node) await this.#dispatch?.addSubscriber(handler, filter, qos) // a boot later: or the next one does it
+    // a boot later: or the next one does it
+    if (this.#dispatch !== node) await this.#dispatch?.addSubscriber(handler, filter, qos)
     return () => {
       if (this.#handlers.delete(handler)) this.#dispatch?.removeSubscriber(handler, filter)
     }

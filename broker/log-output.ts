@@ -1,6 +1,7 @@
-// Where log lines go: standard error, written without waiting for whoever reads it. A pipe that nobody reads, a terminal that
-// is held, a disk that is full: the node goes on, and lines are left out and counted. State: how many were left out since
-// the last line that could be written. Bounds: the bytes that wait in the stream.
+// Where log lines go: standard error, written without waiting for whoever reads it. A pipe that nobody reads,
+// a terminal that is held, a disk that is full: the node goes on, and lines are left out and counted. State:
+// how many were left out since the last line that could be written. Bounds: the bytes that wait in the
+// stream.
 import type { Writable } from 'node:stream'
 
 /** Bytes that may wait for the reader of standard error. */
@@ -29,7 +30,8 @@ export class LogOutput {
   #put(line: string, onLost: () => void): void {
     try {
       this.#stream.write(line, (error) => {
-        if (error) onLost() // the reader is gone, or a disk is full
+        if (error)
+          onLost() // the reader is gone, or a disk is full
         else if (this.#stream.writableLength <= waitingBytesMax / 2) this.#report()
       })
     } catch {
@@ -46,14 +48,20 @@ export class LogOutput {
     const count = this.#leftOut
     if (count === 0) return
     this.#leftOut = 0
-    this.#put(this.#sayLeftOut(count), () => { this.#leftOut += count })
+    this.#put(this.#sayLeftOut(count), () => {
+      this.#leftOut += count
+    })
   }
 
-  /** Resolves when what was written has left, or after `waitMs`: a reader that does not read holds nobody up. */
+  /**
+   * Resolves when what was written has left, or after `waitMs`: a reader that does not read holds nobody up.
+   */
   async flush(waitMs: number): Promise<void> {
     if (this.#stream.writableLength === 0) return
     let timer: NodeJS.Timeout | undefined
-    const late = new Promise<void>((resolve) => { timer = setTimeout(resolve, waitMs) })
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, waitMs)
+    })
     await Promise.race([late, new Promise<void>((resolve) => this.#stream.write('', () => resolve()))])
     clearTimeout(timer)
   }
@@ -61,7 +69,10 @@ export class LogOutput {
 
 let prepared = false
 
-/** Standard error that neither blocks nor ends the process: pipes and sockets do not block by themselves, a terminal does. */
+/**
+ * Standard error that neither blocks nor ends the process: pipes and sockets do not block by themselves, a
+ * terminal does.
+ */
 export function standardError(): Writable {
   if (!prepared) {
     prepared = true

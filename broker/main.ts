@@ -12,27 +12,40 @@ import { shown, stackOf } from './shown.ts'
 
 type Command = (argv: readonly string[], interrupt: Interrupt) => Promise<void>
 
-const commands = new Map<string, Command>(Object.entries<Command>({
-  up: (argv, interrupt) => up(argv, interrupt, process.argv[1]!), // what this process runs, its nodes run
-  node, check, import: importCommand,
-}))
+const commands = new Map<string, Command>(
+  Object.entries<Command>({
+    up: (argv, interrupt) => up(argv, interrupt, process.argv[1]!), // what this process runs, its nodes run
+    node,
+    check,
+    import: importCommand,
+  }),
+)
 
-/** Settles at the first signal; a second one ends the process at once. Who never asks for it is ended by the first, as any program is. */
+/**
+ * Settles at the first signal; a second one ends the process at once. Who never asks for it is ended by the
+ * first, as any program is.
+ */
 function interruptOf(): Interrupt {
   let first: Promise<void> | undefined
-  const heard = (): Promise<void> => new Promise((resolve) => {
-    let signals = 0
-    const interrupted = (): void => {
-      if (++signals > 1) process.exit(exitCodes.internal.code)
-      resolve()
-    }
-    process.on('SIGINT', interrupted)
-    process.on('SIGTERM', interrupted)
-    // The terminal is gone: that, too, is asked for in order. It never counts as the second: a shell and the kernel may both send it.
-    process.on('SIGHUP', resolve)
-    process.on('disconnect', resolve) // started by `up`, which is gone
-  })
-  return { get first() { return first ??= heard() } }
+  const heard = (): Promise<void> =>
+    new Promise((resolve) => {
+      let signals = 0
+      const interrupted = (): void => {
+        if (++signals > 1) process.exit(exitCodes.internal.code)
+        resolve()
+      }
+      process.on('SIGINT', interrupted)
+      process.on('SIGTERM', interrupted)
+      // The terminal is gone: that, too, is asked for in order. It never counts as the second: a shell and
+      // the kernel may both send it.
+      process.on('SIGHUP', resolve)
+      process.on('disconnect', resolve) // started by `up`, which is gone
+    })
+  return {
+    get first() {
+      return (first ??= heard())
+    },
+  }
 }
 
 /** Writing to a terminal or pipe that is gone is no reason to end otherwise than in order. */
@@ -40,7 +53,9 @@ function outliveTerminal(): void {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
 }
 
-/** `ps` shows the words of a command line to everybody on the machine: a password among them is written over. */
+/**
+ * `ps` shows the words of a command line to everybody on the machine: a password among them is written over.
+ */
 function hideSecrets(argv: readonly string[]): void {
   const words = argv.map((word) => {
     const equals = word.startsWith('--') ? word.indexOf('=') + 1 : 0
@@ -50,7 +65,9 @@ function hideSecrets(argv: readonly string[]): void {
 }
 
 function version(): string {
-  return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
+  return (
+    JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+  ).version
 }
 
 const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h'
@@ -59,8 +76,13 @@ function unknownCommand(name: string): OperatorError {
   const near = nearest(name, [...commands.keys(), 'help', 'version'])
   const harmless = near !== undefined || /^[a-z]{1,20}$/.test(name) // not a secret that lost its option
   return new OperatorError('is not a command', {
-    reason: 'usage', field: 'command', value: harmless ? name : undefined,
-    hint: near === undefined ? `Begin with one of ${[...commands.keys()].join(', ')}; see aedes-cluster --help` : `Did you mean ${near}?`,
+    reason: 'usage',
+    field: 'command',
+    value: harmless ? name : undefined,
+    hint:
+      near === undefined
+        ? `Begin with one of ${[...commands.keys()].join(', ')}; see aedes-cluster --help`
+        : `Did you mean ${near}?`,
   })
 }
 
@@ -91,16 +113,22 @@ function crash(error: unknown): never {
   process.exit(exitCodes.internal.code)
 }
 
-process.on('beforeExit', () => crash(new Error('nothing is left to be done, and the command is not done'))) // never with exit code 0
+// never with exit code 0
+process.on('beforeExit', () => crash(new Error('nothing is left to be done, and the command is not done')))
 process.on('uncaughtException', crash) // an unhandled rejection, too
-process.removeAllListeners('warning').on('warning', ({ name, message }) => console.warn(`${name}: ${message}`)) // the log of a node
+process
+  .removeAllListeners('warning')
+  .on('warning', ({ name, message }) => console.warn(`${name}: ${message}`)) // the log of a node
 outliveTerminal()
 hideSecrets(process.argv.slice(2))
-run(process.argv.slice(2)).then(() => process.exit(exitCodes.ok.code), (error: unknown) => {
-  if (error instanceof OperatorError) {
-    process.stderr.write(error.lines.map((line) => `aedes-cluster: ${line}\n`).join(''))
-    process.exit(error.exitCode)
-  }
-  if (error instanceof ChildEnded) process.exit(error.code)
-  crash(error)
-})
+run(process.argv.slice(2)).then(
+  () => process.exit(exitCodes.ok.code),
+  (error: unknown) => {
+    if (error instanceof OperatorError) {
+      process.stderr.write(error.lines.map((line) => `aedes-cluster: ${line}\n`).join(''))
+      process.exit(error.exitCode)
+    }
+    if (error instanceof ChildEnded) process.exit(error.code)
+    crash(error)
+  },
+)

@@ -1,7 +1,18 @@
-// One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start, drain, stop.
-// Holds no state of its own that matters: kill -9 of this process loses nothing that was acknowledged beyond what
-// README.md's guarantees table says.
-import { adviceOnNodes, adviceOnRedis, BridgeError, createBridge, diagnostics, isRedis, type Bridge, type ChannelName, type Cluster, type Message } from '../bridge/index.ts'
+// One node: the bridge to the others, the engine, the listeners and the admin endpoint, composed; start,
+// drain, stop. Holds no state of its own that matters: kill -9 of this process loses nothing that was
+// acknowledged beyond what README.md's guarantees table says.
+import {
+  adviceOnNodes,
+  adviceOnRedis,
+  BridgeError,
+  createBridge,
+  diagnostics,
+  isRedis,
+  type Bridge,
+  type ChannelName,
+  type Cluster,
+  type Message,
+} from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
@@ -56,19 +67,34 @@ export class Node {
     this.config = config
     this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
-    this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) => this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count))
+    this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
+      this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count),
+    )
     this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
     this.#hear('inboxSealed', () => this.metrics.sealed.inc())
     this.#hear<{ key: string; problem: string }>('damaged', (damage) => this.#onDamaged(damage))
     this.#hear<{ where: string }>('garbage', ({ where }) => this.metrics.garbage.inc({ where }))
     this.#hear<{ where: string; id: string }>('later', ({ where, id }) => {
       this.metrics.later.inc({ where })
-      this.#log.onceAMinute('warn', 'later', where, { where, id }, 'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored')
+      this.#log.onceAMinute(
+        'warn',
+        'later',
+        where,
+        { where, id },
+        'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored',
+      )
     })
     this.#hear<{ where: string; error: unknown }>('failed', ({ where, error }) => {
       this.metrics.failed.inc({ where })
-      const [reason, at] = error instanceof Error ? (error.stack ?? error.message).split('\n') : [String(error)]
-      this.#log.onceAMinute('error', 'failed', `${reason}${at}`, { where, reason, at: at?.trim() }, 'a bug: handling one message failed, which is passed by; please report this')
+      const [reason, at] =
+        error instanceof Error ? (error.stack ?? error.message).split('\n') : [String(error)]
+      this.#log.onceAMinute(
+        'error',
+        'failed',
+        `${reason}${at}`,
+        { where, reason, at: at?.trim() },
+        'a bug: handling one message failed, which is passed by; please report this',
+      )
     })
     this.#unsubscribe.push(observe(config.id, this.#log, this.metrics))
   }
@@ -82,7 +108,8 @@ export class Node {
   /**
    * Starts a node: resolves when it serves clients. When Redis lets it not, it waits, and says so.
    * @param interrupted ends a start that waits: then there is no node
-   * @throws OperatorError when Redis cannot be reached at all, a node of this name is alive or an address cannot be listened on;
+   * @throws OperatorError when Redis cannot be reached at all, a node of this name is alive or an address
+   * cannot be listened on;
    *   nothing is left running
    */
   static async start(config: Config): Promise<Node>
@@ -105,20 +132,23 @@ export class Node {
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
   async #start(): Promise<void> {
     if (this.config.admin !== 'off') await this.#openAdmin(new URL(this.config.admin))
-    const bridge = this.#bridge = await createBridge({
-      ...bridgeOptionsOf(this.config), onWarning: (text) => this.#log.warn({}, text),
+    const bridge = (this.#bridge = await createBridge({
+      ...bridgeOptionsOf(this.config),
+      onWarning: (text) => this.#log.warn({}, text),
       onError: oncePerCause((cause) => this.#log.debug({ error: cause }, 'redis')),
-    })
+    }))
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
     await this.#advise(adviceOnRedis)
     const boot = await this.#join(bridge)
-    if (this.#state !== 'starting') return void await Promise.all([boot.engine.close(), boot.plane.close()])
+    if (this.#state !== 'starting') return void (await Promise.all([boot.engine.close(), boot.plane.close()]))
     this.#boot = boot
     await this.#advise(adviceOnNodes)
     await this.#untilStoring(bridge)
     if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
-    bridge.emitter.on('$SYS/#', (topic, payload) => { if (told(topic)) this.#boot?.dispatch.deliver(systemMessage(topic, payload)) })
+    bridge.emitter.on('$SYS/#', (topic, payload) => {
+      if (told(topic)) this.#boot?.dispatch.deliver(systemMessage(topic, payload))
+    })
     await this.#open()
   }
 
@@ -127,10 +157,19 @@ export class Node {
     for (const line of options === undefined ? [] : await advice(options)) this.#log.warn({}, line)
   }
 
-  /** Who says that it serves is ready: in a Redis Cluster the probe makes its connections to the masters when it first needs them. */
+  /**
+   * Who says that it serves is ready: in a Redis Cluster the probe makes its connections to the masters when
+   * it first needs them.
+   */
   async #untilStoring(bridge: Bridge): Promise<void> {
     while (this.#state === 'starting') {
-      if (await bridge.probe().then(() => true, () => false)) return // what refuses it is named by then
+      if (
+        await bridge.probe().then(
+          () => true,
+          () => false,
+        )
+      )
+        return // what refuses it is named by then
       await new Promise((resolve) => setTimeout(resolve, probeAgainMs))
     }
   }
@@ -151,7 +190,8 @@ export class Node {
     try {
       await engine.listen()
       await this.#local.attach(dispatch)
-    } catch (error) { // it has joined: nobody else would let it leave
+    } catch (error) {
+      // it has joined: nobody else would let it leave
       await Promise.all([engine.close(), plane.close()])
       throw error
     }
@@ -160,7 +200,9 @@ export class Node {
 
   #onFenced(): void {
     if (this.#state !== 'serving') return // `#serve` looks
-    this.#startAgain().catch((error: unknown) => { if (this.#state === 'fenced') throw error })
+    this.#startAgain().catch((error: unknown) => {
+      if (this.#state === 'fenced') throw error
+    })
   }
 
   /** From now on clients are served; a boot that was declared dead before that is answered now. */
@@ -174,17 +216,24 @@ export class Node {
     this.#state = 'fenced'
     this.#local.detach()
     const { engine, plane } = this.#boot!
-    this.#log.warn({ boot: plane.nodeId }, 'declared dead by the other nodes: closing all connections and starting again')
+    this.#log.warn(
+      { boot: plane.nodeId },
+      'declared dead by the other nodes: closing all connections and starting again',
+    )
     engine.cutAll()
     await Promise.all([engine.close(), plane.close()])
     const boot = await this.#rejoin()
-    if (this.#state !== 'fenced') return void await Promise.all([boot.engine.close(), boot.plane.close()]) // stopped meanwhile, with the boot before
+    // stopped meanwhile, with the boot before
+    if (this.#state !== 'fenced') return void (await Promise.all([boot.engine.close(), boot.plane.close()]))
     this.#boot = boot
     this.#log.info({ boot: boot.plane.nodeId }, 'serving again')
     this.#serve()
   }
 
-  /** Joins again, for as long as it takes: Redis may go away between leaving and joining, and the old lease live on for a while. */
+  /**
+   * Joins again, for as long as it takes: Redis may go away between leaving and joining, and the old lease
+   * live on for a while.
+   */
   async #rejoin(): Promise<Boot> {
     for (;;) {
       try {
@@ -199,28 +248,43 @@ export class Node {
 
   async #openAdmin(url: URL): Promise<void> {
     this.#admin = await startAdmin(url, this.config.adminHosts ?? [], this, adminEvents(this.#log))
-    if (!isLoopback(url)) this.#log.warn({ admin: this.#admin.url }, 'the admin endpoint asks for no password and other machines can reach it: keep it behind a firewall')
+    if (!isLoopback(url))
+      this.#log.warn(
+        { admin: this.#admin.url },
+        'the admin endpoint asks for no password and other machines can reach it: keep it behind a firewall',
+      )
   }
 
   async #open(): Promise<void> {
-    const places = this.#descriptors = new Descriptors()
+    const places = (this.#descriptors = new Descriptors())
     const events = doorEvents(this.#log, this.metrics, places)
-    const onConnection: OnConnection = (connection, connectWithinMs, request) => this.#accept(connection, connectWithinMs, request)
-    for (const address of this.config.listen) this.#listeners.push(await listen(address, { config: this.config, places, events, onConnection }))
-    this.#log.info({ listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes }, 'serving')
-    if (this.config.redis === undefined) this.#log.info({}, `no Redis is named: one node, which keeps sessions and messages in ${this.config.stateFile ?? 'memory: they are gone when it stops'}`)
+    const onConnection: OnConnection = (connection, connectWithinMs, request) =>
+      this.#accept(connection, connectWithinMs, request)
+    for (const address of this.config.listen)
+      this.#listeners.push(await listen(address, { config: this.config, places, events, onConnection }))
+    this.#log.info(
+      { listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes },
+      'serving',
+    )
+    if (this.config.redis === undefined)
+      this.#log.info(
+        {},
+        `no Redis is named: one node, which keeps sessions and messages in ${this.config.stateFile ?? 'memory: they are gone when it stops'}`,
+      )
     sayLowLimit(this.#log, places)
     this.#serve()
   }
 
   #accept(connection: Duplex, connectWithinMs: number, request?: IncomingMessage): void {
-    if (this.#state === 'starting' || this.#state === 'serving') this.#boot!.engine.handle(connection, connectWithinMs, request)
+    if (this.#state === 'starting' || this.#state === 'serving')
+      this.#boot!.engine.handle(connection, connectWithinMs, request)
     else connection.destroy() // a handshake of TLS or WebSocket that began before
   }
 
   /**
    * Publishes a message, as a client does.
-   * @returns resolves when it is stored for everybody who is subscribed, at once for QoS 0 that is not retained
+   * @returns resolves when it is stored for everybody who is subscribed, at once for QoS 0 that is not
+   * retained
    * @throws TypeError when the topic is none; Error when the node does not serve, or ends meanwhile
    */
   publish(topic: string, payload: Buffer | string, options?: PublishOptions): Promise<void> {
@@ -228,11 +292,17 @@ export class Node {
   }
 
   /**
-   * Hears what is published anywhere in the cluster from the moment it resolves; not what is retained by then.
-   * @param handle called in order; what it throws is counted (aedes_cluster_failed_messages_total) and named in the log
+   * Hears what is published anywhere in the cluster from the moment it resolves; not what is retained by
+   * then.
+   * @param handle called in order; what it throws is counted (aedes_cluster_failed_messages_total) and named
+   * in the log
    * @returns ends it
    */
-  subscribe(filter: string, handle: (message: LocalMessage) => void, options?: { readonly qos?: 0 | 1 | 2 }): Promise<() => void> {
+  subscribe(
+    filter: string,
+    handle: (message: LocalMessage) => void,
+    options?: { readonly qos?: 0 | 1 | 2 },
+  ): Promise<() => void> {
     return this.#local.subscribe(filter, handle, options)
   }
 
@@ -243,13 +313,19 @@ export class Node {
 
   /** What /metrics shows. */
   metricsText(): Promise<string> {
-    const { clientBytes, nodes, connections, sockets, socketsMax, redisUp, waiting, waitingSeconds } = this.metrics
+    const { clientBytes, nodes, connections, sockets, socketsMax, redisUp, waiting, waitingSeconds } =
+      this.metrics
     connections.set(this.#boot?.engine.clientCount ?? 0)
     sockets.set(this.#descriptors?.open ?? 0)
     socketsMax.set(this.#descriptors?.max ?? Infinity)
     nodes.set(this.#boot?.plane.nodes.length ?? 0)
     redisUp.set(this.#bridge?.isStoring === true ? 1 : 0)
-    const { seconds, ...counts } = this.#bridge?.waiting ?? { publishers: 0, connects: 0, writes: 0, seconds: 0 }
+    const { seconds, ...counts } = this.#bridge?.waiting ?? {
+      publishers: 0,
+      connects: 0,
+      writes: 0,
+      seconds: 0,
+    }
     for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)
     waitingSeconds.set(seconds)
     clientBytes.set(this.#boot?.dispatch.holdings.bytes ?? 0)
@@ -259,7 +335,7 @@ export class Node {
   /** The routes of the cluster as this node knows them: what /routes shows. */
   routes(): RoutesOfNode {
     const plane = this.#boot?.plane
-    return { node: plane?.nodeId ?? '', nodes: [...plane?.nodes ?? []].sort(), routes: plane?.routes ?? [] }
+    return { node: plane?.nodeId ?? '', nodes: [...(plane?.nodes ?? [])].sort(), routes: plane?.routes ?? [] }
   }
 
   #onDamaged({ key, problem }: { readonly key: string; readonly problem: string }): void {
@@ -280,22 +356,33 @@ export class Node {
   /** What /readyz says: a write is tried each time, with a deadline, and what is waited for is named. */
   async readiness(): Promise<Readiness> {
     const bridge = this.#bridge
-    const stores = bridge === undefined ? 'is being asked for the first time' : await bridge.probe().then(() => 'ok', (error: unknown) => problemOf(error as BridgeError))
-    const store = this.config.redis !== undefined ? 'redis' : this.config.stateFile === undefined ? 'memory' : 'file'
+    const stores =
+      bridge === undefined
+        ? 'is being asked for the first time'
+        : await bridge.probe().then(
+            () => 'ok',
+            (error: unknown) => problemOf(error as BridgeError),
+          )
+    const store =
+      this.config.redis !== undefined ? 'redis' : this.config.stateFile === undefined ? 'memory' : 'file'
     const node = this.#state === 'serving' ? 'ok' : this.#state
     // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []
     return {
       ready: stores === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind) || kind === 'disk'),
-      checks: { [store]: stores, node, ...data === undefined ? {} : { data }, ...named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') } },
+      checks: {
+        [store]: stores,
+        node,
+        ...(data === undefined ? {} : { data }),
+        ...(named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') }),
+      },
     }
   }
 
   /**
-   * Stops gracefully: not ready → listeners closed → clients told to go, rate-limited → closed, within `shutdownMs` → left,
-   * within a second more.
-   * Ends a start that is under way. Safe to call twice.
+   * Stops gracefully: not ready → listeners closed → clients told to go, rate-limited → closed, within
+   * `shutdownMs` → left, within a second more. Ends a start that is under way. Safe to call twice.
    */
   async stop(): Promise<void> {
     if (this.#state === 'stopping' || this.#state === 'stopped') return
@@ -307,9 +394,18 @@ export class Node {
     for (const listener of this.#listeners) listener.close()
     const boot = this.#boot
     if (boot !== undefined) {
-      await Promise.race([deadline, boot.engine.disconnectAll().then(() => boot.engine.close()).then(() => boot.dispatch.settled())])
+      await Promise.race([
+        deadline,
+        boot.engine
+          .disconnectAll()
+          .then(() => boot.engine.close())
+          .then(() => boot.dispatch.settled()),
+      ])
       // Whoever is late: the others would wait for the end of our lease, and so would wills.
-      const late = Promise.all([deadline, new Promise<void>((resolve) => setTimeout(resolve, leaveMs).unref())])
+      const late = Promise.all([
+        deadline,
+        new Promise<void>((resolve) => setTimeout(resolve, leaveMs).unref()),
+      ])
       await Promise.race([late, boot.plane.close()])
     }
     await Promise.race([deadline, this.#bridge?.close()])
@@ -321,10 +417,22 @@ export class Node {
   }
 }
 
-const systemMessage = (topic: string, payload: Buffer): Message =>
-  ({ topic, payload, qos: 0, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined })
+const systemMessage = (topic: string, payload: Buffer): Message => ({
+  topic,
+  payload,
+  qos: 0,
+  retain: false,
+  properties: undefined,
+  expiresAt: 0,
+  publisher: undefined,
+  origin: undefined,
+  frames: undefined,
+})
 
-/** Passes an error on when its message differs from the last: Redis away for an hour is one line, not thousands. */
+/**
+ * Passes an error on when its message differs from the last: Redis away for an hour is one line, not
+ * thousands.
+ */
 function oncePerCause(report: (cause: string) => void): (error: Error) => void {
   let last = ''
   return ({ message }) => {

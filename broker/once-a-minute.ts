@@ -1,6 +1,6 @@
-// What may happen thousands of times a second is said once a minute: each cause and client has a line at once, and when its
-// minute is over a line that tells how many were left out. State: the causes and clients of the last minute, bounded in
-// number; what is beyond the bound is counted together.
+// What may happen thousands of times a second is said once a minute: each cause and client has a line at
+// once, and when its minute is over a line that tells how many were left out. State: the causes and clients
+// of the last minute, bounded in number; what is beyond the bound is counted together.
 
 /** Causes with their clients that are told apart. */
 const keysMax = 1_000
@@ -25,7 +25,10 @@ export class OnceAMinute {
     this.#sayOthers = sayOthers
   }
 
-  /** Calls `say` with 0 at once, or, when `key` was said within the last minute, with a count at the end of it. */
+  /**
+   * Calls `say` with 0 at once, or, when `key` was said within the last minute, with a count at the end of
+   * it.
+   */
   say(key: string, say: (leftOut: number) => void): void {
     const minute = this.#minutes.get(key)
     if (minute !== undefined) {
@@ -56,7 +59,8 @@ export class OnceAMinute {
       say(leftOut)
     }
     const [next] = this.#minutes.values()
-    if (next !== undefined) this.#timer ??= setTimeout(() => this.#end(), Math.max(1, next.endsAt - now)).unref()
+    if (next !== undefined)
+      this.#timer ??= setTimeout(() => this.#end(), Math.max(1, next.endsAt - now)).unref()
   }
 
   #tellOthers(): void {

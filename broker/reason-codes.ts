@@ -23,4 +23,5 @@ export const ReasonCode = {
 export type ReasonCode = (typeof ReasonCode)[keyof typeof ReasonCode]
 
 /** As the standard writes it: 0x8B. */
-export const hex = (reasonCode: number): string => `0x${reasonCode.toString(16).toUpperCase().padStart(2, '0')}`
+export const hex = (reasonCode: number): string =>
+  `0x${reasonCode.toString(16).toUpperCase().padStart(2, '0')}`

@@ -1,5 +1,5 @@
-// What is wrong with the files of TLS, found before anything listens: Node would say it in OpenSSL's words, or not until the first
-// client connects.
+// What is wrong with the files of TLS, found before anything listens: Node would say it in OpenSSL's words,
+// or not until the first client connects.
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
 
@@ -11,22 +11,33 @@ export interface TlsProblem {
   readonly hint: string
 }
 
-const certificateBlock = /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[^-]*-----END (?:TRUSTED |X509 )?CERTIFICATE-----/g
+const certificateBlock =
+  /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[^-]*-----END (?:TRUSTED |X509 )?CERTIFICATE-----/g
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? 'error'
 
 /** The certificates of a PEM file, or what is wrong with it. */
 function readCertificates(text: string): X509Certificate[] | Omit<TlsProblem, 'option'> {
   const blocks = text.match(certificateBlock) ?? []
   if (blocks.length === 0) {
-    if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) return { problem: 'holds a private key, not a certificate', hint: 'Name the certificate here and the key as tlsKey: are the two swapped?' }
-    return { problem: text.trim() === '' ? 'is empty' : 'holds no certificate in PEM', hint: 'Name a file with -----BEGIN CERTIFICATE-----; from DER: openssl x509 -inform der -in FILE -out FILE.pem' }
+    if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text))
+      return {
+        problem: 'holds a private key, not a certificate',
+        hint: 'Name the certificate here and the key as tlsKey: are the two swapped?',
+      }
+    return {
+      problem: text.trim() === '' ? 'is empty' : 'holds no certificate in PEM',
+      hint: 'Name a file with -----BEGIN CERTIFICATE-----; from DER: openssl x509 -inform der -in FILE -out FILE.pem',
+    }
   }
   const certificates: X509Certificate[] = []
   for (const [i, block] of blocks.entries()) {
     try {
       certificates.push(new X509Certificate(block))
     } catch (error) {
-      return { problem: `certificate ${i + 1} of ${blocks.length} cannot be read (${codeOf(error)})`, hint: 'The file is damaged: take it anew from who issued it; openssl x509 -in FILE -noout -text reads the first' }
+      return {
+        problem: `certificate ${i + 1} of ${blocks.length} cannot be read (${codeOf(error)})`,
+        hint: 'The file is damaged: take it anew from who issued it; openssl x509 -in FILE -noout -text reads the first',
+      }
     }
   }
   return certificates
@@ -34,30 +45,50 @@ function readCertificates(text: string): X509Certificate[] | Omit<TlsProblem, 'o
 
 function readKey(text: string): KeyObject | Omit<TlsProblem, 'option'> {
   if (!/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) {
-    if (text.includes('-----BEGIN CERTIFICATE-----')) return { problem: 'holds a certificate, not a private key', hint: 'Name the private key here and the certificate as tlsCert: are the two swapped?' }
-    return { problem: text.trim() === '' ? 'is empty' : 'holds no private key in PEM', hint: 'Name a file with -----BEGIN PRIVATE KEY-----; from DER: openssl pkey -inform der -in FILE -out FILE.pem' }
+    if (text.includes('-----BEGIN CERTIFICATE-----'))
+      return {
+        problem: 'holds a certificate, not a private key',
+        hint: 'Name the private key here and the certificate as tlsCert: are the two swapped?',
+      }
+    return {
+      problem: text.trim() === '' ? 'is empty' : 'holds no private key in PEM',
+      hint: 'Name a file with -----BEGIN PRIVATE KEY-----; from DER: openssl pkey -inform der -in FILE -out FILE.pem',
+    }
   }
   try {
     return createPrivateKey(text)
   } catch (error) {
     if (/ENCRYPTED/.test(text) || codeOf(error) === 'ERR_MISSING_PASSPHRASE') {
-      return { problem: 'is encrypted with a passphrase, which nobody can be asked for', hint: 'Decrypt it into a file that only the node may read: openssl pkey -in FILE -out FILE.plain' }
+      return {
+        problem: 'is encrypted with a passphrase, which nobody can be asked for',
+        hint: 'Decrypt it into a file that only the node may read: openssl pkey -in FILE -out FILE.plain',
+      }
     }
-    return { problem: `is not a private key that can be read (${codeOf(error)})`, hint: 'The file is damaged: openssl pkey -in FILE -noout reads it when it is not' }
+    return {
+      problem: `is not a private key that can be read (${codeOf(error)})`,
+      hint: 'The file is damaged: openssl pkey -in FILE -noout reads it when it is not',
+    }
   }
 }
 
-/** All that is wrong with the files, given as texts; what was not given, or could not be read, is left out. */
+/**
+ * All that is wrong with the files, given as texts; what was not given, or could not be read, is left out.
+ */
 export function tlsProblems(texts: Readonly<Partial<Record<TlsOption, string>>>): TlsProblem[] {
   const { tlsCert, tlsKey, tlsCa } = texts
   const problems: TlsProblem[] = []
   const certificates = tlsCert === undefined ? undefined : readCertificates(tlsCert)
   const key = tlsKey === undefined ? undefined : readKey(tlsKey)
   const authorities = tlsCa === undefined ? undefined : readCertificates(tlsCa)
-  for (const [option, found] of [['tlsCert', certificates], ['tlsKey', key], ['tlsCa', authorities]] as const) {
+  for (const [option, found] of [
+    ['tlsCert', certificates],
+    ['tlsKey', key],
+    ['tlsCa', authorities],
+  ] as const) {
     if (found !== undefined && 'problem' in found) problems.push({ option, ...found })
   }
-  if (problems.length > 0 || !Array.isArray(certificates) || key === undefined || 'problem' in key) return problems
+  if (problems.length > 0 || !Array.isArray(certificates) || key === undefined || 'problem' in key)
+    return problems
   if (!certificates[0]!.checkPrivateKey(key)) {
     const hint = certificates.slice(1).some((one) => one.checkPrivateKey(key))
       ? 'In the file of tlsCert put the certificate of this server first, those of its issuers behind it'
@@ -66,8 +97,15 @@ export function tlsProblems(texts: Readonly<Partial<Record<TlsOption, string>>>)
   }
   try {
     createSecureContext({ cert: tlsCert, key: tlsKey, ca: tlsCa })
-  } catch (error) { // such as a key that is too short for OpenSSL's security level
-    return [{ option: 'tlsCert', problem: `is refused by OpenSSL (${codeOf(error)})`, hint: 'Have a certificate issued with a key of today: RSA of 2048 bits or more, or an elliptic curve' }]
+  } catch (error) {
+    // such as a key that is too short for OpenSSL's security level
+    return [
+      {
+        option: 'tlsCert',
+        problem: `is refused by OpenSSL (${codeOf(error)})`,
+        hint: 'Have a certificate issued with a key of today: RSA of 2048 bits or more, or an elliptic curve',
+      },
+    ]
   }
   return []
 }

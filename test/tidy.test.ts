@@ -5,20 +5,38 @@ import { dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { tableIn, tables, writeTable } from './support/tables.ts'
 
-const sources = ['broker', 'bridge'].flatMap((folder) => readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)))
+const sources = ['broker', 'bridge']
+  .flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+  )
   .filter((file) => file.endsWith('.ts') && !file.endsWith('.d.ts'))
 
-interface Import { readonly from: string; readonly to: string; readonly typeOnly: boolean }
+interface Import {
+  readonly from: string
+  readonly to: string
+  readonly typeOnly: boolean
+}
 
 const imports: Import[] = sources.flatMap((from) =>
-  [...readFileSync(from, 'utf8').matchAll(/^(?:import|export) (type )?(?:[^'";]* from )?'([^']+)'/gm)].map(([, type, to]) => ({
-    from, typeOnly: type !== undefined, to: to!.startsWith('.') ? normalize(join(dirname(from), to!)) : to!,
-  })))
+  [...readFileSync(from, 'utf8').matchAll(/^(?:import|export) (type )?(?:[^'";]* from )?'([^']+)'/gm)].map(
+    ([, type, to]) => ({
+      from,
+      typeOnly: type !== undefined,
+      to: to!.startsWith('.') ? normalize(join(dirname(from), to!)) : to!,
+    }),
+  ),
+)
 
 describe('who may import what', () => {
   test('bridge/ never imports broker/; broker/ imports only bridge/index.ts', () => {
-    expect(imports.filter(({ from, to }) => from.startsWith('bridge/') && to.startsWith('broker/'))).toEqual([])
-    expect(imports.filter(({ from, to }) => from.startsWith('broker/') && to.startsWith('bridge/') && to !== 'bridge/index.ts')).toEqual([])
+    expect(imports.filter(({ from, to }) => from.startsWith('bridge/') && to.startsWith('broker/'))).toEqual(
+      [],
+    )
+    expect(
+      imports.filter(
+        ({ from, to }) => from.startsWith('broker/') && to.startsWith('bridge/') && to !== 'bridge/index.ts',
+      ),
+    ).toEqual([])
   })
 
   test('each runtime dependency is imported by one file or folder', () => {
@@ -33,16 +51,25 @@ describe('who may import what', () => {
       yaml: ['broker/config.ts', 'broker/config-file.ts'],
       zod: ['broker/config.ts', 'broker/cli/up.ts', 'broker/cli/help.ts'],
     }
-    const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: Record<string, string> }
+    const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as {
+      dependencies: Record<string, string>
+    }
     expect(Object.keys(homes).sort()).toEqual(Object.keys(dependencies).sort())
-    const foreign = imports.filter(({ to, typeOnly }) => !typeOnly && !to.includes('/') && !to.startsWith('node:'))
+    const foreign = imports.filter(
+      ({ to, typeOnly }) => !typeOnly && !to.includes('/') && !to.startsWith('node:'),
+    )
     for (const { from, to } of foreign) expect(homes[to], `${from} imports ${to}`).toContain(from)
-    for (const name of Object.keys(homes)) expect(foreign.map(({ to }) => to), `${name} is a dependency that nothing imports`).toContain(name)
+    for (const name of Object.keys(homes))
+      expect(
+        foreign.map(({ to }) => to),
+        `${name} is a dependency that nothing imports`,
+      ).toContain(name)
   })
 
   test('no cycles', () => {
     const edges = new Map<string, string[]>()
-    for (const { from, to, typeOnly } of imports) if (!typeOnly && to.endsWith('.ts')) edges.set(from, [...(edges.get(from) ?? []), to])
+    for (const { from, to, typeOnly } of imports)
+      if (!typeOnly && to.endsWith('.ts')) edges.set(from, [...(edges.get(from) ?? []), to])
     const done = new Set<string>()
     const walk = (file: string, path: readonly string[]): void => {
       expect(path, 'a cycle of imports').not.toContain(file)
@@ -54,41 +81,61 @@ describe('who may import what', () => {
   })
 
   test('only main.ts touches process.exit, signals and argv; only config.ts and the commands see the environment', () => {
-    const uses = (pattern: RegExp): string[] => sources.filter((file) => pattern.test(readFileSync(file, 'utf8')))
+    const uses = (pattern: RegExp): string[] =>
+      sources.filter((file) => pattern.test(readFileSync(file, 'utf8')))
     expect(uses(/process\.(exit|argv|on|once)\b/)).toEqual(['broker/main.ts'])
     expect(uses(/process\.env\b/).filter((file) => !file.startsWith('broker/cli/'))).toEqual([])
   })
 })
 
 describe('documents equal the code', () => {
-  test.each(['options', 'up', 'exit-codes', 'metrics', 'errors', 'keys', 'scripts', 'channels'])('table %s', async (name) => {
-    const { file, text } = (await tables())[name]!
-    if (process.env.UPDATE_TABLES === '1') writeTable(file, name, text)
-    expect(tableIn(file, name)).toBe(text)
-  })
+  test.each(['options', 'up', 'exit-codes', 'metrics', 'errors', 'keys', 'scripts', 'channels'])(
+    'table %s',
+    async (name) => {
+      const { file, text } = (await tables())[name]!
+      if (process.env.UPDATE_TABLES === '1') writeTable(file, name, text)
+      expect(tableIn(file, name)).toBe(text)
+    },
+  )
 
   test('ARCHITECTURE.md says why each dependency is there', () => {
-    const { dependencies, devDependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as Record<'dependencies' | 'devDependencies', Record<string, string>>
+    const { dependencies, devDependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as Record<
+      'dependencies' | 'devDependencies',
+      Record<string, string>
+    >
     const text = readFileSync('ARCHITECTURE.md', 'utf8')
-    for (const name of [...Object.keys(dependencies), ...Object.keys(devDependencies)]) expect(text, name).toContain(`\`${name}\``)
+    for (const name of [...Object.keys(dependencies), ...Object.keys(devDependencies)])
+      expect(text, name).toContain(`\`${name}\``)
   })
 
   test('the README begins with the two commands, and they exist', () => {
-    const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: Record<string, string> }
+    const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as {
+      scripts: Record<string, string>
+    }
     const first = /```sh\n([^`]*)```/.exec(readFileSync('README.md', 'utf8'))?.[1] ?? ''
     expect(first).toMatch(/^npm ci && npm start\b.*\nnpm ci && npm test\b/)
     expect(Object.keys(scripts)).toEqual(expect.arrayContaining(['start', 'test']))
   })
 
   test('every file begins with what it owns', () => {
-    for (const file of sources) expect(readFileSync(file, 'utf8').replace(/^#!.*\n/, ''), file).toMatch(/^\/\/ /)
+    for (const file of sources)
+      expect(readFileSync(file, 'utf8').replace(/^#!.*\n/, ''), file).toMatch(/^\/\/ /)
   })
 
   test('no download address, no path of a machine', () => {
     const lock = readFileSync('package-lock.json', 'utf8')
     expect(lock).not.toMatch(/"resolved":/)
-    expect(readFileSync('npm-shrinkwrap.json', 'utf8'), 'the package ships a copy: cp package-lock.json npm-shrinkwrap.json').toBe(lock)
-    const tracked = execFileSync('git', ['ls-files'], { encoding: 'utf8' }).trim().split('\n').filter((file) => file !== 'test/tidy.test.ts')
-    for (const file of tracked) expect(readFileSync(file, 'utf8'), file).not.toMatch(/\/(work|root)\/(main|shared)|\/root\/\.|\/home\/[a-z]+\//)
+    expect(
+      readFileSync('npm-shrinkwrap.json', 'utf8'),
+      'the package ships a copy: cp package-lock.json npm-shrinkwrap.json',
+    ).toBe(lock)
+    const tracked = execFileSync('git', ['ls-files'], { encoding: 'utf8' })
+      .trim()
+      .split('\n')
+      .filter((file) => file !== 'test/tidy.test.ts')
+    for (const file of tracked)
+      expect(readFileSync(file, 'utf8'), file).not.toMatch(
+        /\/(work|root)\/(main|shared)|\/root\/\.|\/home\/[a-z]+\//,
+      )
   })
 })

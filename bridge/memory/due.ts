@@ -1,4 +1,5 @@
-// What is due when: one look a second finds it. Counted by performance.now(), which nobody sets (P14). State: this process.
+// What is due when: one look a second finds it. Counted by performance.now(), which nobody sets (P14). State:
+// this process.
 import { Slice } from '../turns.ts'
 
 const lookMs = 1_000
@@ -40,7 +41,8 @@ export class Due {
     this.#times.delete(name)
     // It may stand in a later second than its own: when it was set, that had passed.
     const number = Math.max(bucketOf(at), this.#looked + 1)
-    if (this.#buckets.get(number)?.delete(name) !== true) for (const bucket of this.#buckets.values()) if (bucket.delete(name)) break
+    if (this.#buckets.get(number)?.delete(name) !== true)
+      for (const bucket of this.#buckets.values()) if (bucket.delete(name)) break
   }
 
   /** In slices: one second may have all there is. */
@@ -55,7 +57,8 @@ export class Due {
       for (const name of names) {
         if (slice.isOver) await slice.next()
         if (this.#closed) return
-        if ((this.#times.get(name) ?? Infinity) > performance.now()) continue // what came before it took it out, or put it off
+        // what came before it took it out, or put it off
+        if ((this.#times.get(name) ?? Infinity) > performance.now()) continue
         this.#times.delete(name)
         this.#onDue(name)
       }

@@ -1,4 +1,5 @@
-// A bridge to nobody: one node without Redis. What it keeps is in this process, and in one file when the operator names one.
+// A bridge to nobody: one node without Redis. What it keeps is in this process, and in one file when the
+// operator names one.
 import { Clock } from '../clock.ts'
 import type { Bridge } from '../index.ts'
 import { filterMatches } from '../topic.ts'
@@ -20,14 +21,20 @@ export interface MemoryBridgeOptions extends MemoryOptions {
 
 /** What is told under $SYS, to this node alone. */
 class LocalEmitter {
-  readonly #listeners: { readonly filter: string; readonly listener: (topic: string, payload: Buffer) => void }[] = []
+  readonly #listeners: {
+    readonly filter: string
+    readonly listener: (topic: string, payload: Buffer) => void
+  }[] = []
 
   on(filter: string, listener: (topic: string, payload: Buffer) => void): void {
     this.#listeners.push({ filter, listener })
   }
 
   emit(topic: string, payload: Buffer): void {
-    setImmediate(() => { for (const { filter, listener } of this.#listeners) if (filterMatches(filter, topic)) listener(topic, payload) })
+    setImmediate(() => {
+      for (const { filter, listener } of this.#listeners)
+        if (filterMatches(filter, topic)) listener(topic, payload)
+    })
   }
 }
 
@@ -35,18 +42,34 @@ class LocalEmitter {
 export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<Bridge> {
   const { file, fsync, name } = options
   const waits = new Waits(name, options.claimsWaitingMax, 'ERR_BRIDGE_DISK_SLOW')
-  const clock = new Clock() // asked once: what is in the file says in it when it expires, and in this process nobody sets it
+  // asked once: what is in the file says in it when it expires, and in this process nobody sets it
+  const clock = new Clock()
   clock.sample(performance.now(), performance.now(), Date.now())
-  const opened = file === undefined ? undefined : await FileLog.open(file, fsync, options.onWarning, waits).catch((error: unknown) => { waits.close(); throw error })
-  if (opened !== undefined && opened.cut > 0) options.onWarning(`${opened.cut} bytes at the end of ${file} were cut off: they were being written when the process ended, and nobody was told that they are stored`)
+  const opened =
+    file === undefined
+      ? undefined
+      : await FileLog.open(file, fsync, options.onWarning, waits).catch((error: unknown) => {
+          waits.close()
+          throw error
+        })
+  if (opened !== undefined && opened.cut > 0)
+    options.onWarning(
+      `${opened.cut} bytes at the end of ${file} were cut off: they were being written when the process ended, and nobody was told that they are stored`,
+    )
   const store = new Store(opened?.state ?? new State(), opened?.log)
   return {
     emitter: new LocalEmitter(),
     join: (receiver) => new MemoryCluster(options, receiver, store, clock, waits).start(),
     probe: () => opened?.log.probe() ?? Promise.resolve(),
-    get isStoring() { return opened?.log.problem === undefined },
-    get waiting() { return waits.waiting },
-    get named() { return waits.named },
+    get isStoring() {
+      return opened?.log.problem === undefined
+    },
+    get waiting() {
+      return waits.waiting
+    },
+    get named() {
+      return waits.named
+    },
     close: async () => {
       waits.close()
       await store.close()

@@ -1,11 +1,13 @@
-// The file that keeps the state of a node without Redis: records in the order in which they happened, many to a frame, each frame with
-// its length and a checksum, which tells its place as well. What was being written when the process died is cut off when it starts
-// again: nothing of it was acknowledged. When the machine dies that holds as long as `fsync` is `always`. What is damaged and has a
-// whole frame behind it is no such end: then the file is refused. When it has grown to twice what it was, it is written anew beside
-// itself, some sessions at a time, while all that happens meanwhile goes into both; then it takes the place of the old one. That works
-// since a record about a session that is not there changes nothing, and one that holds a whole session makes good all that came before
-// it. Where that fails (no room, no descriptor) it is given up and tried again later: the old file is whole.
-// State: the file, and what is on its way into it. Bound: publishers wait until their records are written.
+// The file that keeps the state of a node without Redis: records in the order in which they happened, many to
+// a frame, each frame with its length and a checksum, which tells its place as well. What was being written
+// when the process died is cut off when it starts again: nothing of it was acknowledged. When the machine
+// dies that holds as long as `fsync` is `always`. What is damaged and has a whole frame behind it is no such
+// end: then the file is refused. When it has grown to twice what it was, it is written anew beside itself,
+// some sessions at a time, while all that happens meanwhile goes into both; then it takes the place of the
+// old one. That works since a record about a session that is not there changes nothing, and one that holds a
+// whole session makes good all that came before it. Where that fails (no room, no descriptor) it is given up
+// and tried again later: the old file is whole. State: the file, and what is on its way into it. Bound:
+// publishers wait until their records are written.
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { deserialize, serialize } from 'node:v8'
@@ -18,8 +20,8 @@ import { Queue } from './queue.ts'
 import { State, type Record, type StoredState } from './state.ts'
 
 /**
- * `always`: what is acknowledged is on disk. `everysec`: it is with the operating system, and on disk within a second. `never`: when the
- * operating system likes.
+ * `always`: what is acknowledged is on disk. `everysec`: it is with the operating system, and on disk within
+ * a second. `never`: when the operating system likes.
  */
 export type Fsync = 'always' | 'everysec' | 'never'
 
@@ -53,7 +55,10 @@ const compactFrameBytes = 256 * 1024
 type Whole = Omit<StoredState, 'queue'> & { readonly queue: readonly Buffer[] }
 type Written = Exclude<Record, { type: 'session' }> | { readonly type: 'session'; readonly whole: Whole }
 
-const written = (record: Record): Written => record.type === 'session' ? { type: 'session', whole: { ...record.whole, queue: [...record.whole.queue.oldest()] } } : record
+const written = (record: Record): Written =>
+  record.type === 'session'
+    ? { type: 'session', whole: { ...record.whole, queue: [...record.whole.queue.oldest()] } }
+    : record
 
 const copy = (bytes: Uint8Array): Buffer => Buffer.from(bytes)
 
@@ -73,21 +78,43 @@ class Bodies {
 
 function readRecord(record: Written, bodies: Bodies): Record {
   switch (record.type) {
-    case 'claimed': return { ...record, will: record.will === undefined ? undefined : { ...record.will, body: copy(record.will.body) } }
-    case 'queued': return { ...record, body: copy(record.body) }
-    case 'retained': return { ...record, body: record.body === undefined ? undefined : copy(record.body) }
-    case 'served': return {
-      ...record, given: record.given.map(([id, body]) => [id, copy(body)]), fields: record.fields.map(([name, value]) => [name, typeof value === 'string' ? value : copy(value)]),
-    }
+    case 'claimed':
+      return {
+        ...record,
+        will: record.will === undefined ? undefined : { ...record.will, body: copy(record.will.body) },
+      }
+    case 'queued':
+      return { ...record, body: copy(record.body) }
+    case 'retained':
+      return { ...record, body: record.body === undefined ? undefined : copy(record.body) }
+    case 'served':
+      return {
+        ...record,
+        given: record.given.map(([id, body]) => [id, copy(body)]),
+        fields: record.fields.map(([name, value]) => [name, typeof value === 'string' ? value : copy(value)]),
+      }
     case 'session': {
       const { whole } = record
-      return { type: 'session', whole: {
-        ...whole, will: whole.will === undefined ? undefined : { ...whole.will, body: copy(whole.will.body) }, queue: Queue.of(whole.queue.map((body) => bodies.of(body))),
-        inFlight: new Map([...whole.inFlight].map(([id, { order, body }]) => [id, { order, body: body === undefined ? undefined : bodies.of(body) }])),
-        fields: new Map([...whole.fields].map(([name, value]) => [name, typeof value === 'string' ? value : copy(value)])),
-      } }
+      return {
+        type: 'session',
+        whole: {
+          ...whole,
+          will: whole.will === undefined ? undefined : { ...whole.will, body: copy(whole.will.body) },
+          queue: Queue.of(whole.queue.map((body) => bodies.of(body))),
+          inFlight: new Map(
+            [...whole.inFlight].map(([id, { order, body }]) => [
+              id,
+              { order, body: body === undefined ? undefined : bodies.of(body) },
+            ]),
+          ),
+          fields: new Map(
+            [...whole.fields].map(([name, value]) => [name, typeof value === 'string' ? value : copy(value)]),
+          ),
+        },
+      }
     }
-    default: return record
+    default:
+      return record
   }
 }
 
@@ -114,7 +141,8 @@ interface Anew {
 }
 
 async function writeAll(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
+  for (let done = 0; done < bytes.length;)
+    done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
 }
 
 /** Of what a file is written anew from, roughly. */
@@ -160,7 +188,16 @@ export class FileLog implements Log {
   /** Since when a write has been under way. */
   #since: number | undefined
 
-  private constructor(path: string, fsync: Fsync, state: State, file: FileHandle, lock: FileLock, size: number, onWarning: (text: string) => void, waits: Waits | undefined) {
+  private constructor(
+    path: string,
+    fsync: Fsync,
+    state: State,
+    file: FileHandle,
+    lock: FileLock,
+    size: number,
+    onWarning: (text: string) => void,
+    waits: Waits | undefined,
+  ) {
     this.#path = path
     this.#fsync = fsync
     this.#state = state
@@ -174,9 +211,15 @@ export class FileLog implements Log {
 
   /**
    * Reads a file, or makes one.
-   * @throws BridgeError ERR_BRIDGE_FILE when it cannot be used: not ours, damaged in the middle, or the operating system refuses
+   * @throws BridgeError ERR_BRIDGE_FILE when it cannot be used: not ours, damaged in the middle, or the
+   * operating system refuses
    */
-  static async open(path: string, fsync: Fsync, onWarning: (text: string) => void, waits?: Waits): Promise<Opened> {
+  static async open(
+    path: string,
+    fsync: Fsync,
+    onWarning: (text: string) => void,
+    waits?: Waits,
+  ): Promise<Opened> {
     const state = new State()
     let [file, lock]: [FileHandle | undefined, FileLock | undefined] = [undefined, undefined]
     try {
@@ -191,11 +234,17 @@ export class FileLog implements Log {
       })
       const [end, size] = [await readAll(path, file, state), (await file.stat()).size]
       if (end < size) await file.truncate(end)
-      return { log: new FileLog(path, fsync, state, file, lock, end, onWarning, waits), state, cut: size - end }
+      return {
+        log: new FileLog(path, fsync, state, file, lock, end, onWarning, waits),
+        state,
+        cut: size - end,
+      }
     } catch (error) {
       await file?.close()
       await lock?.release()
-      throw error instanceof BridgeError ? error : new BridgeError('ERR_BRIDGE_FILE', `${path}: ${(error as Error).message}`, { cause: error })
+      throw error instanceof BridgeError
+        ? error
+        : new BridgeError('ERR_BRIDGE_FILE', `${path}: ${(error as Error).message}`, { cause: error })
     }
   }
 
@@ -204,28 +253,37 @@ export class FileLog implements Log {
     void this.settled()
   }
 
-  /** Resolves when all that was appended so far is written. One write at a time: what comes meanwhile goes with the next one. */
+  /**
+   * Resolves when all that was appended so far is written. One write at a time: what comes meanwhile goes
+   * with the next one.
+   */
   settled(): Promise<void> {
     if (this.#next !== undefined) return this.#next
     if (this.#writing === undefined && this.#pending.length === 0) return Promise.resolve()
-    return this.#next = (this.#writing ?? Promise.resolve()).then(() => {
+    return (this.#next = (this.#writing ?? Promise.resolve()).then(() => {
       this.#next = undefined
-      return this.#writing = this.#write().finally(() => { this.#writing = undefined })
-    })
+      return (this.#writing = this.#write().finally(() => {
+        this.#writing = undefined
+      }))
+    }))
   }
 
   /** @throws BridgeError why what was appended is not written, after a while */
   async probe(): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(this.problem ?? new BridgeError('ERR_BRIDGE_DISK_SLOW', 'there is no answer yet')), this.problem === undefined ? probeMs : 0)
+      timer = setTimeout(
+        () => reject(this.problem ?? new BridgeError('ERR_BRIDGE_DISK_SLOW', 'there is no answer yet')),
+        this.problem === undefined ? probeMs : 0,
+      )
     })
     await Promise.race([this.settled(), late]).finally(() => clearTimeout(timer))
   }
 
   /** Why it has not been written for a while; undefined: it has. */
   get standstill(): BridgeError | undefined {
-    if (this.problem !== undefined || this.#since === undefined || performance.now() - this.#since < slowMs) return this.problem
+    if (this.problem !== undefined || this.#since === undefined || performance.now() - this.#since < slowMs)
+      return this.problem
     return new BridgeError('ERR_BRIDGE_DISK_SLOW', 'there is no answer yet')
   }
 
@@ -242,8 +300,17 @@ export class FileLog implements Log {
       }
     }
     await this.#frame(records)
-    if (!this.#closed && this.#compacting === undefined && this.#size > Math.max(compactBytesMin, 2 * this.#base)) {
-      if (performance.now() >= this.#compactFrom) this.#compacting = this.#compact().catch(endNode).finally(() => { this.#compacting = undefined })
+    if (
+      !this.#closed &&
+      this.#compacting === undefined &&
+      this.#size > Math.max(compactBytesMin, 2 * this.#base)
+    ) {
+      if (performance.now() >= this.#compactFrom)
+        this.#compacting = this.#compact()
+          .catch(endNode)
+          .finally(() => {
+            this.#compacting = undefined
+          })
     }
   }
 
@@ -255,7 +322,8 @@ export class FileLog implements Log {
     this.#size += frame.length
     this.#isSynced = this.#fsync === 'always'
     const anew = this.#anew
-    if (anew !== undefined) await this.#putAnew(anew, body).catch((error: unknown) => this.#giveUp(anew, error))
+    if (anew !== undefined)
+      await this.#putAnew(anew, body).catch((error: unknown) => this.#giveUp(anew, error))
   }
 
   /** On disk when it takes the place of the old one. */
@@ -272,9 +340,12 @@ export class FileLog implements Log {
     await anew.file.truncate(0).catch(() => undefined)
   }
 
-  /** Until it is written: a disk that is full is waited for. What fails otherwise leaves nobody knowing what is on disk. */
+  /**
+   * Until it is written: a disk that is full is waited for. What fails otherwise leaves nobody knowing what
+   * is on disk.
+   */
   async #put(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
-    const wait = this.#waits?.begin('write', this.#since = performance.now())
+    const wait = this.#waits?.begin('write', (this.#since = performance.now()))
     try {
       for (;;) {
         try {
@@ -289,7 +360,7 @@ export class FileLog implements Log {
             await this.#giveUp(this.#anew, error)
             continue
           }
-          wait?.because(this.problem = new BridgeError('ERR_BRIDGE_DISK_FULL', message))
+          wait?.because((this.problem = new BridgeError('ERR_BRIDGE_DISK_FULL', message)))
           await new Promise((resolve) => setTimeout(resolve, retryMs))
         }
       }
@@ -320,11 +391,16 @@ export class FileLog implements Log {
       await anew?.file.close().catch(() => undefined)
       await unlink(path).catch(() => undefined)
       this.#compactFrom = performance.now() + compactRetryMs
-      if (!this.#closed) this.#onWarning(`${this.#path} could not be written anew, and grows; this is tried again: ${(error as Error).message}`)
+      if (!this.#closed)
+        this.#onWarning(
+          `${this.#path} could not be written anew, and grows; this is tried again: ${(error as Error).message}`,
+        )
     }
   }
 
-  /** Each step in its place among the records, behind what happened before it and ahead of what came later. */
+  /**
+   * Each step in its place among the records, behind what happened before it and ahead of what came later.
+   */
   async #compactTo(path: string, anew: Anew): Promise<void> {
     const step = async (run: () => Promise<void>): Promise<void> => {
       this.#pending.push(async () => {
@@ -334,9 +410,14 @@ export class FileLog implements Log {
       if (anew.problem !== undefined) throw anew.problem as Error
       if (this.#closed && this.#anew === anew) throw new BridgeError('ERR_BRIDGE_CLOSED', path)
     }
-    await step(async () => { this.#anew = anew })
+    await step(async () => {
+      this.#anew = anew
+    })
     const slice = new Slice()
-    let [records, bytes]: [Record[], number] = [[{ type: 'retained', topic: '', stamp: this.#state.stamp, body: undefined }], 0]
+    let [records, bytes]: [Record[], number] = [
+      [{ type: 'retained', topic: '', stamp: this.#state.stamp, body: undefined }],
+      0,
+    ]
     for (const record of this.#whole()) {
       records.push(record)
       bytes += bytesOf(record)
@@ -366,7 +447,10 @@ export class FileLog implements Log {
   async #replace(path: string, { file, size }: Anew): Promise<void> {
     await file.datasync()
     const folder = await open(dirname(path), 'r') // ahead of the renaming: behind it nothing may fail
-    await rename(path, this.#path).catch(async (error: unknown) => { await folder.close(); throw error })
+    await rename(path, this.#path).catch(async (error: unknown) => {
+      await folder.close()
+      throw error
+    })
     const old = this.#file
     this.#anew = undefined
     this.#file = file
@@ -402,11 +486,13 @@ async function readAll(path: string, file: FileHandle, state: State): Promise<nu
   await unlink(`${path}.anew`).catch(() => undefined) // of a process that died meanwhile
   const head = Buffer.alloc(magic.length)
   const { bytesRead } = await file.read(head, 0, magic.length, 0)
-  if (bytesRead < magic.length && magic.subarray(0, bytesRead).equals(head.subarray(0, bytesRead))) { // it died while it was being made
+  if (bytesRead < magic.length && magic.subarray(0, bytesRead).equals(head.subarray(0, bytesRead))) {
+    // it died while it was being made
     await file.write(magic, 0, magic.length, 0)
     return magic.length
   }
-  if (!head.equals(magic)) throw new BridgeError('ERR_BRIDGE_FILE', `${path} is not a file of aedes-cluster, or of another version`)
+  if (!head.equals(magic))
+    throw new BridgeError('ERR_BRIDGE_FILE', `${path} is not a file of aedes-cluster, or of another version`)
   let at = magic.length
   const bodies = new Bodies()
   for (;;) {
@@ -415,7 +501,8 @@ async function readAll(path: string, file: FileHandle, state: State): Promise<nu
     for (const record of deserialize(frame) as Written[]) state.apply(readRecord(record, bodies))
     at += frameHead + frame.length
   }
-  if (await isWholeBehind(file, at, size)) throw new BridgeError('ERR_BRIDGE_FILE', `${path} is damaged at byte ${at}, and goes on behind that`)
+  if (await isWholeBehind(file, at, size))
+    throw new BridgeError('ERR_BRIDGE_FILE', `${path} is damaged at byte ${at}, and goes on behind that`)
   return at
 }
 
@@ -425,17 +512,31 @@ async function readFrame(file: FileHandle, at: number, size: number): Promise<Bu
   if (at + frameHead > size) return undefined
   await file.read(head, 0, frameHead, at)
   const length = head.readUInt32BE(4)
-  if (!head.subarray(0, marker.length).equals(marker) || length === 0 || length > frameBytesMax || at + frameHead + length > size) return undefined
+  if (
+    !head.subarray(0, marker.length).equals(marker) ||
+    length === 0 ||
+    length > frameBytesMax ||
+    at + frameHead + length > size
+  )
+    return undefined
   const body = Buffer.allocUnsafe(length)
   for (let done = 0; done < length;) {
-    const { bytesRead } = await file.read(body, done, Math.min(readBytes, length - done), at + frameHead + done)
+    const { bytesRead } = await file.read(
+      body,
+      done,
+      Math.min(readBytes, length - done),
+      at + frameHead + done,
+    )
     if (bytesRead === 0) return undefined
     done += bytesRead
   }
   return checksum(body, at) === head.readUInt32BE(8) ? body : undefined
 }
 
-/** Whether a whole frame stands behind one that is damaged, wherever that ends: then it is no torn end, and nobody may cut it off. */
+/**
+ * Whether a whole frame stands behind one that is damaged, wherever that ends: then it is no torn end, and
+ * nobody may cut it off.
+ */
 async function isWholeBehind(file: FileHandle, at: number, size: number): Promise<boolean> {
   const bytes = Buffer.allocUnsafe(readBytes)
   for (let from = at + 1; from + frameHead <= size;) {
@@ -443,7 +544,7 @@ async function isWholeBehind(file: FileHandle, at: number, size: number): Promis
     if (bytesRead < marker.length) return false
     const read = bytes.subarray(0, bytesRead)
     for (let found = read.indexOf(marker); found >= 0; found = read.indexOf(marker, found + 1)) {
-      if (await readFrame(file, from + found, size) !== undefined) return true
+      if ((await readFrame(file, from + found, size)) !== undefined) return true
     }
     from += bytesRead - marker.length + 1
   }

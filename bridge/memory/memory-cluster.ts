@@ -1,6 +1,7 @@
-// One node without Redis: a cluster of one. What is published is matched, handed on and queued in the turn in which it comes, so there is
-// no barrier, no journal and nobody to be fenced by. A message is done when it is stored for everybody: at once, or when the file
-// that keeps the state has it. State: store.ts. Bounds: those of the data plane (limits of queues, sessions, Retained Messages).
+// One node without Redis: a cluster of one. What is published is matched, handed on and queued in the turn in
+// which it comes, so there is no barrier, no journal and nobody to be fenced by. A message is done when it is
+// stored for everybody: at once, or when the file that keeps the state has it. State: store.ts. Bounds: those
+// of the data plane (limits of queues, sessions, Retained Messages).
 import type { Clock } from '../clock.ts'
 import type { Cluster, RetainedRead, Route } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../codec.ts'
@@ -22,7 +23,10 @@ import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './state.ts'
 import type { Store } from './store.ts'
 
-export type MemoryOptions = Pick<DataPlaneOptions, 'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'retainedBytesMax'>
+export type MemoryOptions = Pick<
+  DataPlaneOptions,
+  'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'retainedBytesMax'
+>
 
 /** Retained Messages whose topics have them already, as a part of the bound. */
 const grownMax = 1.25
@@ -36,12 +40,17 @@ export class MemoryCluster implements Cluster {
   readonly #store: Store
   readonly #clock: Clock
   readonly #table = new RoutingTable()
-  readonly #routes = new OwnRoutes(async (changes) => { for (const { filter, kind } of changes) this.#table.set(this.nodeId, filter, kind) })
+  readonly #routes = new OwnRoutes(async (changes) => {
+    for (const { filter, kind } of changes) this.#table.set(this.nodeId, filter, kind)
+  })
   readonly #retained = new TopicTrie<true>()
   readonly #walks = new TopicWalks()
   readonly #era = { isOver: false }
   #done: (() => void)[] = []
-  /** Turns whose publishes are not stored yet, and since when the oldest of them waits, or the one before it was stored. */
+  /**
+   * Turns whose publishes are not stored yet, and since when the oldest of them waits, or the one before it
+   * was stored.
+   */
   #unstored = 0
   #since: number | undefined
   readonly #unwatch: () => void
@@ -49,7 +58,10 @@ export class MemoryCluster implements Cluster {
   #serving = false
   #closed = false
 
-  /** @param clock wall clock against performance.now(), as it was when the process began: what is stored says in it when it expires */
+  /**
+   * @param clock wall clock against performance.now(), as it was when the process began: what is stored says
+   * in it when it expires
+   */
   constructor(options: MemoryOptions, receiver: Receiver, store: Store, clock: Clock, waits: Waits) {
     this.nodeId = `${options.name}@${Date.now()}`
     this.#options = options
@@ -77,11 +89,17 @@ export class MemoryCluster implements Cluster {
     return this
   }
 
-  get nodes(): readonly string[] { return [this.nodeId] }
+  get nodes(): readonly string[] {
+    return [this.nodeId]
+  }
 
-  get routes(): Iterable<Route> { return this.#table.entries() }
+  get routes(): Iterable<Route> {
+    return this.#table.entries()
+  }
 
-  get routingBytes(): number { return this.#table.bytes }
+  get routingBytes(): number {
+    return this.#table.bytes
+  }
 
   // Live subscribers
 
@@ -132,8 +150,12 @@ export class MemoryCluster implements Cluster {
     if (message.retain) this.#retain(message)
     const { sessions } = this.#table.match(topic)
     const granted: string[][] = [[], [], []]
-    if (qos > 0) for (const { sid, qos: highest, ownQos } of sessions) granted[Math.min(qos, origin?.sid === sid ? ownQos : highest)]!.push(sid)
-    for (const at of [1, 2] as const) if (granted[at]!.length > 0) this.#queue(packMessage({ ...message, qos: at }, this.#clock), granted[at]!)
+    if (qos > 0)
+      for (const { sid, qos: highest, ownQos } of sessions)
+        granted[Math.min(qos, origin?.sid === sid ? ownQos : highest)]!.push(sid)
+    for (const at of [1, 2] as const)
+      if (granted[at]!.length > 0)
+        this.#queue(packMessage({ ...message, qos: at }, this.#clock), granted[at]!)
     this.#receiver.deliver(message)
   }
 
@@ -145,7 +167,8 @@ export class MemoryCluster implements Cluster {
       if (queue === undefined) continue // it has ended
       let [count, bytes] = [0, queue.bytes]
       for (const oldest of queue.oldest()) {
-        if (queue.length - count <= 1 || (queue.length - count <= queueMessagesMax && bytes <= queueBytesMax)) break
+        if (queue.length - count <= 1 || (queue.length - count <= queueMessagesMax && bytes <= queueBytesMax))
+          break
         count++
         bytes -= oldest.length
       }
@@ -157,15 +180,23 @@ export class MemoryCluster implements Cluster {
     }
   }
 
-  hold(): void { /* there is no other node */ }
+  hold(): void {
+    /* there is no other node */
+  }
 
   // Retained Messages
 
   #retain(message: Message): void {
     const { topic, payload } = message
-    if (payload.length === 0) this.#clear(topic) // [MQTT-3.3.1-6]
+    if (payload.length === 0)
+      this.#clear(topic) // [MQTT-3.3.1-6]
     else {
-      this.#store.change({ type: 'retained', topic, stamp: this.#store.state.stamp + 1, body: packMessage({ ...message, replay: true }, this.#clock) })
+      this.#store.change({
+        type: 'retained',
+        topic,
+        stamp: this.#store.state.stamp + 1,
+        body: packMessage({ ...message, replay: true }, this.#clock),
+      })
       this.#retained.set(topic, true)
       this.sessions.retain(topic, message.expiresAt)
     }
@@ -178,7 +209,10 @@ export class MemoryCluster implements Cluster {
     this.sessions.retain(topic, 0)
   }
 
-  /** Bodies count here, since they are in this process. What has its place may change beyond the bound, and grow by so much together. */
+  /**
+   * Bodies count here, since they are in this process. What has its place may change beyond the bound, and
+   * grow by so much together.
+   */
   mayRetain(topic: string): boolean {
     const part = (this.#retained.bytes + this.#store.state.retainedBytes) / this.#options.retainedBytesMax
     return part < 1 || (part < grownMax && this.#retained.has(topic))
@@ -209,7 +243,8 @@ export class MemoryCluster implements Cluster {
       if (value.body.length > room) return { messages, unread: topics.slice(i), nextBytes: value.body.length }
       room -= value.body.length
       const message = unpackMessage(value.body, this.#clock)
-      if (message !== undefined && message !== 'later' && !isExpired(message)) messages.push({ ...message, stamp: value.stamp })
+      if (message !== undefined && message !== 'later' && !isExpired(message))
+        messages.push({ ...message, stamp: value.stamp })
     }
     return { messages, unread: [], nextBytes: 0 }
   }
@@ -227,7 +262,10 @@ export class MemoryCluster implements Cluster {
     setImmediate(() => void this.#serve())
   }
 
-  /** What each writes, and what is sent next when that is stored; in slices. Nobody is asked again before it was answered. */
+  /**
+   * What each writes, and what is sent next when that is stored; in slices. Nobody is asked again before it
+   * was answered.
+   */
   async #serve(): Promise<void> {
     const slice = new Slice()
     while (this.#ready.size > 0 && !this.#closed) {
@@ -261,8 +299,17 @@ export class MemoryCluster implements Cluster {
     }
     const bodies = queue.first(moved.length)
     this.#store.change({
-      type: 'served', sid, n, acknowledged: writes.acknowledged, received: writes.received, incoming: writes.incoming, released: writes.released,
-      order: writes.order, given: writes.given.map(([id, message]) => [id, packMessage(message, this.#clock)]), moved, fields: writes.fields,
+      type: 'served',
+      sid,
+      n,
+      acknowledged: writes.acknowledged,
+      received: writes.received,
+      incoming: writes.incoming,
+      released: writes.released,
+      order: writes.order,
+      given: writes.given.map(([id, message]) => [id, packMessage(message, this.#clock)]),
+      moved,
+      fields: writes.fields,
     })
     return { messages: bodies.map((body) => unpackMessage(body, this.#clock)), left: queue.length }
   }

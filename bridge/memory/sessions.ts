@@ -1,5 +1,6 @@
-// Sessions of a node without Redis: who is connected to which, what outlives its connection, when it and its will are due. Nothing here
-// waits in the middle of a change, so no change can be seen half-done; the routes of a session that ended go a while later. State: store.ts; here the sessions whose clients are connected.
+// Sessions of a node without Redis: who is connected to which, what outlives its connection, when it and its
+// will are due. Nothing here waits in the middle of a change, so no change can be seen half-done; the routes
+// of a session that ended go a while later. State: store.ts; here the sessions whose clients are connected.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import type { ClusterSessions } from '../cluster.ts'
@@ -50,7 +51,15 @@ export class MemorySessions implements ClusterSessions {
   #claims = 0
   #lastEpoch = 0
 
-  constructor(store: Store, table: RoutingTable, nodeId: string, sessionsMax: number, clock: Clock, waits: Waits, events: MemorySessionEvents) {
+  constructor(
+    store: Store,
+    table: RoutingTable,
+    nodeId: string,
+    sessionsMax: number,
+    clock: Clock,
+    waits: Waits,
+    events: MemorySessionEvents,
+  ) {
     this.#store = store
     this.#table = table
     this.#nodeId = nodeId
@@ -69,7 +78,8 @@ export class MemorySessions implements ClusterSessions {
         this.#route(sid, filter, subscription)
       }
     }
-    for (const session of all) { // a will goes to all of them
+    for (const session of all) {
+      // a will goes to all of them
       if (slice.isOver) await slice.next()
       this.#restore(session)
     }
@@ -79,8 +89,10 @@ export class MemorySessions implements ClusterSessions {
   #restore({ sid, isOwned, will: stored, releasedAt, expiry }: StoredState): void {
     if (isOwned) return this.#release(sid)
     // The wall clock may have been set meanwhile: then it waits no longer than it would have from now on.
-    const dueAt = (seconds: number): number => performance.now() + Math.min(seconds * 1_000, releasedAt + seconds * 1_000 - Date.now())
-    if (stored !== undefined) this.#due.set(dueWill(sid), dueAt(expiry < 0 ? stored.delay : Math.min(stored.delay, expiry)))
+    const dueAt = (seconds: number): number =>
+      performance.now() + Math.min(seconds * 1_000, releasedAt + seconds * 1_000 - Date.now())
+    if (stored !== undefined)
+      this.#due.set(dueWill(sid), dueAt(expiry < 0 ? stored.delay : Math.min(stored.delay, expiry)))
     if (expiry > 0) this.#due.set(dueEnd(sid), dueAt(expiry))
   }
 
@@ -88,12 +100,19 @@ export class MemorySessions implements ClusterSessions {
     return this.#own.get(sid)
   }
 
-  async claim(request: SessionRequest, abandoned: () => boolean = () => false, givenUp: Promise<void> = never): Promise<Session> {
+  async claim(
+    request: SessionRequest,
+    abandoned: () => boolean = () => false,
+    givenUp: Promise<void> = never,
+  ): Promise<Session> {
     if (this.#store.standstill !== undefined) await this.#untilStored(abandoned, givenUp)
     return await this.#claim(request, abandoned)
   }
 
-  /** While the disk stands nothing is claimed: who tries again and again would have something written each time. */
+  /**
+   * While the disk stands nothing is claimed: who tries again and again would have something written each
+   * time.
+   */
   async #untilStored(abandoned: () => boolean, givenUp: Promise<void>): Promise<void> {
     const why = this.#store.standstill!
     if (!this.#waits.mayConnect) throw why
@@ -110,15 +129,24 @@ export class MemorySessions implements ClusterSessions {
 
   async #claim(request: SessionRequest, abandoned: () => boolean): Promise<Session> {
     const { clientId, expirySeconds } = request
-    if (abandoned()) throw new BridgeError('ERR_BRIDGE_CLOSED', `${clientId} left before its session was claimed`)
+    if (abandoned())
+      throw new BridgeError('ERR_BRIDGE_CLOSED', `${clientId} left before its session was claimed`)
     const { state } = this.#store
     const known = state.of(clientId)
-    if (known === undefined && expirySeconds !== 0 && state.sessions.size >= this.#sessionsMax) throw new BridgeError('ERR_BRIDGE_QUOTA', `${this.#sessionsMax} sessions`)
+    if (known === undefined && expirySeconds !== 0 && state.sessions.size >= this.#sessionsMax)
+      throw new BridgeError('ERR_BRIDGE_QUOTA', `${this.#sessionsMax} sessions`)
     const isResumed = known !== undefined && !this.#ends(known, request.cleanStart)
     const sid = isResumed ? known.sid : `0${randomBytes(9).toString('base64url')}`
     if (known !== undefined) this.#leave(known, sid)
-    const epoch = this.#lastEpoch = Math.max(this.#lastEpoch + 1, (known?.epoch ?? 0) + 1, Date.now() * 1_000)
-    const stored = request.will === undefined ? undefined : { body: packMessage(request.will.message, this.#clock), delay: request.will.delaySeconds }
+    const epoch = (this.#lastEpoch = Math.max(
+      this.#lastEpoch + 1,
+      (known?.epoch ?? 0) + 1,
+      Date.now() * 1_000,
+    ))
+    const stored =
+      request.will === undefined
+        ? undefined
+        : { body: packMessage(request.will.message, this.#clock), delay: request.will.delaySeconds }
     this.#store.change({ type: 'claimed', sid, clientId, epoch, expiry: expirySeconds, will: stored })
     this.#due.delete(dueWill(sid))
     this.#due.delete(dueEnd(sid))
@@ -128,14 +156,17 @@ export class MemorySessions implements ClusterSessions {
     return session
   }
 
-  /** It ends with its connection, also when we hear of the new one first [MQTT-3.1.2-23], and when its time is over and nobody looked yet. */
+  /**
+   * It ends with its connection, also when we hear of the new one first [MQTT-3.1.2-23], and when its time is
+   * over and nobody looked yet.
+   */
   #ends({ sid, expiry }: StoredState, cleanStart: boolean): boolean {
     return cleanStart || expiry === 0 || (this.#due.at(dueEnd(sid)) ?? Infinity) <= performance.now()
   }
 
   /**
-   * What becomes of the connection before: it is thrown out, and its will is published, or cancelled by a return within its delay
-   * [MQTT-3.1.3-9]. A session that ends sends it.
+   * What becomes of the connection before: it is thrown out, and its will is published, or cancelled by a
+   * return within its delay [MQTT-3.1.3-9]. A session that ends sends it.
    * @param sid of the session that its client has from now on
    */
   #leave(known: StoredState, sid: string): void {
@@ -154,10 +185,37 @@ export class MemorySessions implements ClusterSessions {
     const { sid, epoch, subscriptions, inFlight, incoming, fields } = stored
     const n = present ? Math.max(stored.n, epoch) : 0
     return {
-      sid, owner: `${this.#nodeId} ${epoch}`, claim: ++this.#claims, request, present, subscriptions, inFlight: [...inFlight].map(([messageId, { order, body }]) => this.#delivery(messageId, order, body)).sort((a, b) => a.order - b.order),
-      incoming: new Map([...incoming].map(([messageId, entry]) => [messageId, { n: Number.parseInt(entry, 10), published: entry.includes(' ') }])),
-      replays: fields.size === 0 ? undefined : OwedReplays.of([...fields].filter(([name]) => name !== 'replays').flat().map((text) => Buffer.from(text))),
-      changed: '', later: [], n, unpublishedN: stored.n > 0 ? undefined : n, underWay: undefined, isWanted: false, isTaken: false,
+      sid,
+      owner: `${this.#nodeId} ${epoch}`,
+      claim: ++this.#claims,
+      request,
+      present,
+      subscriptions,
+      inFlight: [...inFlight]
+        .map(([messageId, { order, body }]) => this.#delivery(messageId, order, body))
+        .sort((a, b) => a.order - b.order),
+      incoming: new Map(
+        [...incoming].map(([messageId, entry]) => [
+          messageId,
+          { n: Number.parseInt(entry, 10), published: entry.includes(' ') },
+        ]),
+      ),
+      replays:
+        fields.size === 0
+          ? undefined
+          : OwedReplays.of(
+              [...fields]
+                .filter(([name]) => name !== 'replays')
+                .flat()
+                .map((text) => Buffer.from(text)),
+            ),
+      changed: '',
+      later: [],
+      n,
+      unpublishedN: stored.n > 0 ? undefined : n,
+      underWay: undefined,
+      isWanted: false,
+      isTaken: false,
     }
   }
 
@@ -173,19 +231,26 @@ export class MemorySessions implements ClusterSessions {
 
   #ofOrMoved(session: Session): StoredState {
     const stored = this.of(session)
-    if (stored === undefined) throw new BridgeError('ERR_BRIDGE_MOVED', `${session.sid} is not owned by ${session.owner}`)
+    if (stored === undefined)
+      throw new BridgeError('ERR_BRIDGE_MOVED', `${session.sid} is not owned by ${session.owner}`)
     return stored
   }
 
   async farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void> {
     const { request, sid } = session
-    session.request = { ...request, will: voidsWill ? undefined : request.will, expirySeconds: expirySeconds ?? request.expirySeconds }
+    session.request = {
+      ...request,
+      will: voidsWill ? undefined : request.will,
+      expirySeconds: expirySeconds ?? request.expirySeconds,
+    }
     if (this.of(session) === undefined) return
     this.#store.change({ type: 'farewell', sid, voidsWill, expiry: expirySeconds })
     await this.#store.settled()
   }
 
-  async leaves(): Promise<void> { /* there is no other node */ }
+  async leaves(): Promise<void> {
+    /* there is no other node */
+  }
 
   async release(session: Session): Promise<void> {
     if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
@@ -198,7 +263,9 @@ export class MemorySessions implements ClusterSessions {
     this.#store.change({ type: 'released', sid, at: Date.now() })
     const stored = this.#store.state.sessions.get(sid)!
     const { expiry } = stored
-    const delay = stored.will === undefined ? undefined : Math.min(stored.will.delay, expiry < 0 ? Infinity : expiry) // no later than the session ends
+    const delay =
+      // no later than the session ends
+      stored.will === undefined ? undefined : Math.min(stored.will.delay, expiry < 0 ? Infinity : expiry)
     if (delay === 0) this.#publishWill(stored, sid)
     else if (delay !== undefined) this.#due.set(dueWill(sid), performance.now() + delay * 1_000)
     if (expiry === 0) this.#end(stored)
@@ -212,9 +279,14 @@ export class MemorySessions implements ClusterSessions {
     this.#due.delete(dueWill(stored.sid))
     this.#store.change({ type: 'will-gone', sid: stored.sid })
     const message = unpackMessage(body, this.#clock)
-    if (message === undefined || message === 'later') return void diagnostics.garbage.publish({ where: 'will', bytes: body.length })
+    if (message === undefined || message === 'later')
+      return void diagnostics.garbage.publish({ where: 'will', bytes: body.length })
     const { expirySeconds } = message // it begins to run (MQTT 5 section 3.1.3.2.4)
-    this.#events.publishWill({ ...message, origin: { sid, n: 0 }, expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds) })
+    this.#events.publishWill({
+      ...message,
+      origin: { sid, n: 0 },
+      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
+    })
   }
 
   #end(stored: StoredState): void {
@@ -225,10 +297,14 @@ export class MemorySessions implements ClusterSessions {
     this.#store.change({ type: 'ended', sid })
   }
 
-  /** In slices. Meanwhile they lead to a session that is not there: nothing is queued, and no other one ever has its name. */
+  /**
+   * In slices. Meanwhile they lead to a session that is not there: nothing is queued, and no other one ever
+   * has its name.
+   */
   async #removeRoutes(): Promise<void> {
     const slice = new Slice()
-    for (const { sid, subscriptions } of this.#ended) { // those that come meanwhile, too
+    for (const { sid, subscriptions } of this.#ended) {
+      // those that come meanwhile, too
       for (const filter of subscriptions.keys()) {
         if (slice.isOver) await slice.next()
         this.#table.setSession(sid, filter, undefined)

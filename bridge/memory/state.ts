@@ -1,6 +1,7 @@
-// All that a node without Redis must not forget: sessions and Retained Messages. It changes by records alone, and the same records
-// in the same order make the same state: so a file of them is all of it (log.ts). A record about a session that is not there changes
-// nothing. Bodies are messages as codec.ts packs them. State: this process.
+// All that a node without Redis must not forget: sessions and Retained Messages. It changes by records alone,
+// and the same records in the same order make the same state: so a file of them is all of it (log.ts). A
+// record about a session that is not there changes nothing. Bodies are messages as codec.ts packs them.
+// State: this process.
 import type { Field } from '../owed-replays.ts'
 import type { StoredSubscription } from '../subscriptions.ts'
 import { Queue } from './queue.ts'
@@ -50,18 +51,40 @@ export interface RetainedValue {
 
 /** One change. What happened in one turn stands in the file as a whole, or not at all. */
 export type Record =
-  | { readonly type: 'claimed'; readonly sid: string; readonly clientId: string; readonly epoch: number; readonly expiry: number; readonly will: StoredWill | undefined }
-  | { readonly type: 'farewell'; readonly sid: string; readonly voidsWill: boolean; readonly expiry: number | undefined }
+  | {
+      readonly type: 'claimed'
+      readonly sid: string
+      readonly clientId: string
+      readonly epoch: number
+      readonly expiry: number
+      readonly will: StoredWill | undefined
+    }
+  | {
+      readonly type: 'farewell'
+      readonly sid: string
+      readonly voidsWill: boolean
+      readonly expiry: number | undefined
+    }
   | { readonly type: 'released'; readonly sid: string; readonly at: number }
   | { readonly type: 'will-gone'; readonly sid: string }
   | { readonly type: 'ended'; readonly sid: string }
-  | { readonly type: 'subscribed'; readonly sid: string; readonly filter: string; readonly subscription: StoredSubscription }
+  | {
+      readonly type: 'subscribed'
+      readonly sid: string
+      readonly filter: string
+      readonly subscription: StoredSubscription
+    }
   | { readonly type: 'unsubscribed'; readonly sid: string; readonly filter: string }
   | { readonly type: 'published'; readonly sid: string; readonly n: number }
   | { readonly type: 'queued'; readonly body: Buffer; readonly sids: readonly string[] }
   | { readonly type: 'dropped'; readonly sid: string; readonly count: number }
   | Served
-  | { readonly type: 'retained'; readonly topic: string; readonly stamp: number; readonly body: Buffer | undefined }
+  | {
+      readonly type: 'retained'
+      readonly topic: string
+      readonly stamp: number
+      readonly body: Buffer | undefined
+    }
   | { readonly type: 'session'; readonly whole: StoredState }
 
 /** What an owner wrote: as lua/session-serve.lua does it. */
@@ -96,9 +119,12 @@ export class State {
 
   apply(record: Record): void {
     switch (record.type) {
-      case 'claimed': return this.#claim(record)
-      case 'retained': return this.#retain(record)
-      case 'session': return this.#put(record.whole)
+      case 'claimed':
+        return this.#claim(record)
+      case 'retained':
+        return this.#retain(record)
+      case 'session':
+        return this.#put(record.whole)
       case 'queued':
         for (const sid of record.sids) this.sessions.get(sid)?.queue.push(record.body)
         return
@@ -115,13 +141,26 @@ export class State {
         session.isOwned = false
         session.releasedAt = record.at
         break
-      case 'will-gone': session.will = undefined; break
-      case 'ended': this.#end(session); break
-      case 'subscribed': session.subscriptions.set(record.filter, record.subscription); break
-      case 'unsubscribed': session.subscriptions.delete(record.filter); break
-      case 'published': session.published = Math.max(session.published, record.n); break
-      case 'dropped': for (let i = 0; i < record.count; i++) session.queue.shift(); break
-      case 'served': serve(session, record)
+      case 'will-gone':
+        session.will = undefined
+        break
+      case 'ended':
+        this.#end(session)
+        break
+      case 'subscribed':
+        session.subscriptions.set(record.filter, record.subscription)
+        break
+      case 'unsubscribed':
+        session.subscriptions.delete(record.filter)
+        break
+      case 'published':
+        session.published = Math.max(session.published, record.n)
+        break
+      case 'dropped':
+        for (let i = 0; i < record.count; i++) session.queue.shift()
+        break
+      case 'served':
+        serve(session, record)
     }
   }
 
@@ -149,11 +188,26 @@ export class State {
 }
 
 const emptySession = (sid: string, clientId: string): StoredState => ({
-  sid, clientId, epoch: 0, isOwned: false, expiry: 0, will: undefined, releasedAt: 0, subscriptions: new Map(), queue: new Queue(), inFlight: new Map(),
-  incoming: new Map(), n: 0, published: 0, fields: new Map(),
+  sid,
+  clientId,
+  epoch: 0,
+  isOwned: false,
+  expiry: 0,
+  will: undefined,
+  releasedAt: 0,
+  subscriptions: new Map(),
+  queue: new Queue(),
+  inFlight: new Map(),
+  incoming: new Map(),
+  n: 0,
+  published: 0,
+  fields: new Map(),
 })
 
-function serve(session: StoredState, { n, acknowledged, received, incoming, released, order, given, moved, fields }: Served): void {
+function serve(
+  session: StoredState,
+  { n, acknowledged, received, incoming, released, order, given, moved, fields }: Served,
+): void {
   const { inFlight, queue } = session
   for (const id of acknowledged) inFlight.delete(id)
   for (const id of received) {
@@ -166,5 +220,7 @@ function serve(session: StoredState, { n, acknowledged, received, incoming, rele
   let next = order
   for (const [id, body] of given) inFlight.set(id, { order: next++, body })
   for (const id of moved) inFlight.set(id, { order: next++, body: queue.shift() })
-  for (const [name, value] of fields) if (value === '') session.fields.delete(name); else session.fields.set(name, value)
+  for (const [name, value] of fields)
+    if (value === '') session.fields.delete(name)
+    else session.fields.set(name, value)
 }

@@ -1,4 +1,5 @@
-// The state of a node without Redis and the file that keeps it, when there is one: what changes the one is written to the other.
+// The state of a node without Redis and the file that keeps it, when there is one: what changes the one is
+// written to the other.
 import type { BridgeError } from '../errors.ts'
 import type { Log } from './log.ts'
 import type { Record, State } from './state.ts'
@@ -17,7 +18,10 @@ export class Store {
     this.#log?.append(record)
   }
 
-  /** Resolves when all that was changed so far is on disk, as far as the operator wants it; undefined: it is not to be waited for. */
+  /**
+   * Resolves when all that was changed so far is on disk, as far as the operator wants it; undefined: it is
+   * not to be waited for.
+   */
   settled(): Promise<void> | undefined {
     return this.#log?.settled()
   }

@@ -1,9 +1,11 @@
 // The admin endpoint: plain HTTP for probes and Prometheus, on loopback unless told otherwise.
 //   /livez    200 while the process serves its event loop
-//   /readyz   200 when a client sent here would be served: listening, Redis answers, not stopping; otherwise 503 and why
+//   /readyz 200 when a client sent here would be served: listening, Redis answers, not stopping; otherwise
+//   503 and why
 //   /metrics  Prometheus' text format
-//   /routes   which node has subscribers of which filter, as this node knows it; ?limit=N, written in slices
-// Whoever connects is answered or closed: a request has a deadline, and of too many connections the oldest goes.
+//   /routes which node has subscribers of which filter, as this node knows it; ?limit=N, written in slices
+//   Whoever connects is answered or closed: a request has a deadline, and of too many connections the oldest
+//   goes.
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Door, type DoorEvents } from '../listeners/door.ts'
@@ -15,7 +17,10 @@ import { hostCheck } from './hosts.ts'
 const headMs = 5_000
 const answerMs = 60_000
 const connectionsMax = 64
-/** Routes that are shown unless `limit` says how many, and that are written between two looks at the event loop. */
+/**
+ * Routes that are shown unless `limit` says how many, and that are written between two looks at the event
+ * loop.
+ */
 const routesShown = 10_000
 const routesPerTurn = 500
 
@@ -45,8 +50,15 @@ export interface RoutesOfNode {
   readonly routes: Iterable<{ readonly filter: string; readonly nodeId: string; readonly kind: number }>
 }
 
-/** `{ node, nodes, routes: […], more }`, a piece at a time, as fast as the client reads; `more`: the limit left some out. */
-async function writeRoutes(response: ServerResponse, { node, nodes, routes }: RoutesOfNode, limit: number): Promise<void> {
+/**
+ * `{ node, nodes, routes: […], more }`, a piece at a time, as fast as the client reads; `more`: the limit
+ * left some out.
+ */
+async function writeRoutes(
+  response: ServerResponse,
+  { node, nodes, routes }: RoutesOfNode,
+  limit: number,
+): Promise<void> {
   response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' })
   const gone = new AbortController()
   response.once('close', () => gone.abort())
@@ -73,28 +85,42 @@ async function writeRoutes(response: ServerResponse, { node, nodes, routes }: Ro
  * @param names what it may be called besides its address and this machine's name
  * @throws OperatorError (reason `listen`) when the address cannot be had
  */
-export async function startAdmin(url: URL, names: readonly string[], node: AdminSource, events: DoorEvents): Promise<AdminServer> {
+export async function startAdmin(
+  url: URL,
+  names: readonly string[],
+  node: AdminSource,
+  events: DoorEvents,
+): Promise<AdminServer> {
   const isKnown = hostCheck(url, names)
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const json = (status: number, body: unknown): void => {
-      response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(body) + '\n')
+      response
+        .writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+        .end(JSON.stringify(body) + '\n')
     }
-    if (!isKnown(request.headers.host)) return json(421, { error: 'this is not a name of the admin endpoint; --admin-hosts says more' })
+    if (!isKnown(request.headers.host))
+      return json(421, { error: 'this is not a name of the admin endpoint; --admin-hosts says more' })
     if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'only GET' })
     switch (pathOf(request.url)) {
-      case '/livez': return json(200, { live: true })
+      case '/livez':
+        return json(200, { live: true })
       case '/readyz': {
         const state = await node.readiness()
         return json(state.ready ? 200 : 503, state)
       }
       case '/metrics':
-        response.writeHead(200, { 'content-type': node.metrics.registry.contentType }).end(await node.metricsText())
+        response
+          .writeHead(200, { 'content-type': node.metrics.registry.contentType })
+          .end(await node.metricsText())
         return
       case '/routes': {
         const limit = queryOf(request.url).get('limit') ?? String(routesShown)
-        return /^\d{1,9}$/.test(limit) ? writeRoutes(response, node.routes(), Number(limit)) : json(400, { error: 'limit is a number' })
+        return /^\d{1,9}$/.test(limit)
+          ? writeRoutes(response, node.routes(), Number(limit))
+          : json(400, { error: 'limit is a number' })
       }
-      default: return json(404, { error: 'there are /livez, /readyz, /metrics and /routes' })
+      default:
+        return json(404, { error: 'there are /livez, /readyz, /metrics and /routes' })
     }
   }
   const server = createServer((request, response) => {
@@ -108,7 +134,14 @@ export async function startAdmin(url: URL, names: readonly string[], node: Admin
   })
   server.on('upgrade', (_request, socket) => socket.destroy())
   const places = { take: () => true, give: () => undefined, exhausted: () => undefined }
-  const door = new Door({ deadlineMs: headMs, events, places, allowHalfOpen: true, connectionsMax, serve: (socket) => server.emit('connection', socket) })
+  const door = new Door({
+    deadlineMs: headMs,
+    events,
+    places,
+    allowHalfOpen: true,
+    connectionsMax,
+    serve: (socket) => server.emit('connection', socket),
+  })
   const bound = await door.open(url, '--admin', 80)
   return { url: bound, close: () => Promise.resolve(door.close()) }
 }

@@ -1,5 +1,6 @@
-// From argv to options by name: `--kebab-case value` or `--kebab-case=value`; what may repeat becomes a list. An unknown
-// flag is an error with the nearest known one; values are validated by who knows them. All that is wrong is found at once.
+// From argv to options by name: `--kebab-case value` or `--kebab-case=value`; what may repeat becomes a list.
+// An unknown flag is an error with the nearest known one; values are validated by who knows them. All that is
+// wrong is found at once.
 import { flagOf, unknownOption } from '../config.ts'
 import { OperatorError } from '../errors.ts'
 
@@ -14,13 +15,19 @@ export interface Arguments {
   readonly problems: readonly OperatorError[]
 }
 
-/** A word of the command line as an error may name it: only what looks like a flag, since it may be a secret that lost its flag. */
+/**
+ * A word of the command line as an error may name it: only what looks like a flag, since it may be a secret
+ * that lost its flag.
+ */
 function nameOf(word: string, position: number): string {
-  const [flag = ''] = /^--[a-zA-Z][a-zA-Z0-9-]*/.exec(word) ?? (/^-[a-zA-Z]/.exec(word) ?? [])
+  const [flag = ''] = /^--[a-zA-Z][a-zA-Z0-9-]*/.exec(word) ?? /^-[a-zA-Z]/.exec(word) ?? []
   return flag === '' ? `argument ${position}` : flag.length < word.length ? `${flag}…` : flag
 }
 
-export function parseArguments(argv: readonly string[], flags: Readonly<Record<string, FlagShape>>): Arguments {
+export function parseArguments(
+  argv: readonly string[],
+  flags: Readonly<Record<string, FlagShape>>,
+): Arguments {
   const byFlag = new Map(Object.keys(flags).map((name) => [flagOf(name), name]))
   const values: Record<string, string | true | string[]> = {}
   const problems: OperatorError[] = []
@@ -36,7 +43,12 @@ export function parseArguments(argv: readonly string[], flags: Readonly<Record<s
     const name = byFlag.get(flag)
     if (name === undefined) {
       if (word.startsWith('-')) problems.push(unknownOption(nameOf(flag, i + 1), given, [...byFlag.keys()]))
-      else wrong(nameOf(word, i + 1), 'does not belong to an option', 'Write options as --name VALUE; see aedes-cluster --help')
+      else
+        wrong(
+          nameOf(word, i + 1),
+          'does not belong to an option',
+          'Write options as --name VALUE; see aedes-cluster --help',
+        )
       if (word.startsWith('-') && given === undefined && !isFlag(argv[i + 1])) i++ // its value
       continue
     }
@@ -51,7 +63,8 @@ export function parseArguments(argv: readonly string[], flags: Readonly<Record<s
       continue
     }
     const value = given ?? argv[++i]!
-    values[name] = repeats ? [...((values[name] as string[] | undefined) ?? []), value] : value // the last one holds
+    // the last one holds
+    values[name] = repeats ? [...((values[name] as string[] | undefined) ?? []), value] : value
   }
   return { values, problems }
 }

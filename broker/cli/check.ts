@@ -1,6 +1,7 @@
-// `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: do the certificates hold today, are
-// the addresses free, is Redis what a node needs, is nobody of this name alive? `--offline` only validates. All that is wrong is said, a line
-// each, and what should be otherwise though a node works with it, as a node says it at its start.
+// `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: do the
+// certificates hold today, are the addresses free, is Redis what a node needs, is nobody of this name alive?
+// `--offline` only validates. All that is wrong is said, a line each, and what should be otherwise though a
+// node works with it, as a node says it at its start.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { adviceOnNodes, adviceOnRedis, preflight } from '../../bridge/index.ts'
@@ -15,38 +16,57 @@ import { nodeFlags } from './node.ts'
 
 /** @throws OperatorError for all that a node would stumble over */
 export async function check(argv: readonly string[]): Promise<void> {
-  const { values: { offline, ...flags }, problems } = parseArguments(argv, { ...nodeFlags, offline: { switch: true } })
+  const {
+    values: { offline, ...flags },
+    problems,
+  } = parseArguments(argv, { ...nodeFlags, offline: { switch: true } })
   const config = loadConfig(flags, process.env, problems)
   process.stdout.write(showConfig(config))
   const found = certificateProblems(config)
   if (offline !== true) {
     const ofRedis = await redisProblems(config)
-    found.push(...await addressProblems(config), ...ofRedis)
-    if (ofRedis.length === 0) for (const line of await advice(config)) process.stderr.write(`aedes-cluster: warning: ${line}\n`)
+    found.push(...(await addressProblems(config)), ...ofRedis)
+    if (ofRedis.length === 0)
+      for (const line of await advice(config)) process.stderr.write(`aedes-cluster: warning: ${line}\n`)
   }
   OperatorError.throwAll(found.map((problem) => atSource(config, problem)))
 }
 
 async function advice(config: Config): Promise<string[]> {
   const options = redisOptionsOf(config)
-  return options === undefined ? [] : [...await adviceOnRedis(options), ...await adviceOnNodes(options)]
+  return options === undefined ? [] : [...(await adviceOnRedis(options)), ...(await adviceOnNodes(options))]
 }
 
 /** A node starts with a certificate of yesterday; its clients refuse it. */
 function certificateProblems({ tlsCert }: Config): OperatorError[] {
   const problem = tlsCert === undefined ? undefined : validityProblem(readFileSync(tlsCert, 'utf8'))
-  return problem === undefined ? [] : [new OperatorError(problem, { reason: 'usage', field: '--tls-cert', value: tlsCert, hint: 'Have it renewed, and start the nodes anew one after the other' })]
+  return problem === undefined
+    ? []
+    : [
+        new OperatorError(problem, {
+          reason: 'usage',
+          field: '--tls-cert',
+          value: tlsCert,
+          hint: 'Have it renewed, and start the nodes anew one after the other',
+        }),
+      ]
 }
 
 async function addressProblems({ listen, admin }: Config): Promise<OperatorError[]> {
   const problems: OperatorError[] = []
-  for (const [field, address] of [...listen.map((one) => ['--listen', one] as const), ...(admin === 'off' ? [] : [['--admin', admin] as const])]) {
+  for (const [field, address] of [
+    ...listen.map((one) => ['--listen', one] as const),
+    ...(admin === 'off' ? [] : [['--admin', admin] as const]),
+  ]) {
     const server = createServer()
     const url = new URL(address)
-    await bind(server, url, field, portOf(url)).then(() => server.close(), (error: unknown) => {
-      if (!(error instanceof OperatorError)) throw error
-      problems.push(error)
-    })
+    await bind(server, url, field, portOf(url)).then(
+      () => server.close(),
+      (error: unknown) => {
+        if (!(error instanceof OperatorError)) throw error
+        problems.push(error)
+      },
+    )
   }
   return problems
 }

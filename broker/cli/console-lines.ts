@@ -1,5 +1,6 @@
-// What packages and Node itself say on the console of a node's process, as lines of its log: ioredis warns there of a password that
-// Redis does not want, at each connection. Only the command does it: in somebody else's process the console is theirs.
+// What packages and Node itself say on the console of a node's process, as lines of its log: ioredis warns
+// there of a password that Redis does not want, at each connection. Only the command does it: in somebody
+// else's process the console is theirs.
 import type { Config } from '../config.ts'
 import { Log } from '../log.ts'
 

@@ -1,4 +1,5 @@
-// What `aedes-cluster --help` prints, made from the option tables; `aedes-cluster help node` prints one command's part.
+// What `aedes-cluster --help` prints, made from the option tables; `aedes-cluster help node` prints one
+// command's part.
 import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config.ts'
 import { importAbout, importFlags } from './import.ts'
@@ -6,34 +7,49 @@ import { upOptions } from './up.ts'
 
 function defaultOf(schema: z.ZodType): string {
   const value = schema.safeParse(undefined).data
-  return typeof value === 'string' || typeof value === 'number' || Array.isArray(value) ? ` [${value.toString()}]` : ''
+  return typeof value === 'string' || typeof value === 'number' || Array.isArray(value)
+    ? ` [${value.toString()}]`
+    : ''
 }
 
 const row = (flag: string, about: string): string => `  ${flag.padEnd(30)} ${about}\n`
 
-const nodeRows = (): string => row('--config file', 'YAML file with these options (AEDES_CLUSTER_CONFIG)') + Object.entries(options)
-  .map(([name, { about, schema, shape }]) => row(`${flagOf(name)} ${shape}`, about + (name === 'id' ? '' : defaultOf(schema)))).join('')
+const nodeRows = (): string =>
+  row('--config file', 'YAML file with these options (AEDES_CLUSTER_CONFIG)') +
+  Object.entries(options)
+    .map(([name, { about, schema, shape }]) =>
+      row(`${flagOf(name)} ${shape}`, about + (name === 'id' ? '' : defaultOf(schema))),
+    )
+    .join('')
 
 const upText = (): string => `aedes-cluster up      a local cluster: several nodes and a Redis of its own
-${Object.entries(upOptions).map(([name, { about, schema }]) => row(flagOf(name), about + defaultOf(schema))).join('')}`
-const nodeHead = 'aedes-cluster node    one node in the foreground; SIGTERM, SIGINT and SIGHUP drain it and end it\n'
+${Object.entries(upOptions)
+  .map(([name, { about, schema }]) => row(flagOf(name), about + defaultOf(schema)))
+  .join('')}`
+const nodeHead =
+  'aedes-cluster node    one node in the foreground; SIGTERM, SIGINT and SIGHUP drain it and end it\n'
 const checkHead = `aedes-cluster check   validate and print the configuration of a node, and try what it names: ports, Redis, its version and
                       replicas, whether the name is free; --offline does not try ports and Redis
 `
-const importText = (): string => `aedes-cluster import  move an installation of Aedes + aedes-persistence-redis into the cluster; may be run again
-${Object.entries(importFlags).map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about)).join('')}${importAbout}`
+const importText =
+  (): string => `aedes-cluster import  move an installation of Aedes + aedes-persistence-redis into the cluster; may be run again
+${Object.entries(importFlags)
+  .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
+  .join('')}${importAbout}`
 const sources = `Every option may stand in the file under its name (${flagOf('packetBytesMax')} as packetBytesMax) and in the environment
 (${environmentNameOf('packetBytesMax')}). Precedence: defaults < file < environment < flags.
 `
 
-const topics = new Map<string, () => string>(Object.entries({
-  up: upText,
-  node: () => `${nodeHead}${nodeRows()}\n${sources}`,
-  check: () => `${checkHead}${nodeRows()}\n${sources}`,
-  import: importText,
-  help: () => 'aedes-cluster help [command]\n',
-  version: () => 'aedes-cluster version\n',
-}))
+const topics = new Map<string, () => string>(
+  Object.entries({
+    up: upText,
+    node: () => `${nodeHead}${nodeRows()}\n${sources}`,
+    check: () => `${checkHead}${nodeRows()}\n${sources}`,
+    import: importText,
+    help: () => 'aedes-cluster help [command]\n',
+    version: () => 'aedes-cluster version\n',
+  }),
+)
 
 export const helpTopics: readonly string[] = [...topics.keys()]
 

@@ -7,7 +7,12 @@ import { consoleToLog } from './console-lines.ts'
 
 /** The flags of a node: every option of config.ts and the file that may hold them. */
 export const nodeFlags: Record<string, FlagShape> = {
-  ...Object.fromEntries(Object.keys(options).map((name) => [name, 'list' in options[name as keyof typeof options] ? { repeats: true } : {}])),
+  ...Object.fromEntries(
+    Object.keys(options).map((name) => [
+      name,
+      'list' in options[name as keyof typeof options] ? { repeats: true } : {},
+    ]),
+  ),
   config: {},
 }
 
@@ -16,7 +21,10 @@ export interface Interrupt {
   readonly first: Promise<void>
 }
 
-/** The configuration that a command line, the environment and a file give. @throws OperatorError for all that is wrong with them */
+/**
+ * The configuration that a command line, the environment and a file give. @throws OperatorError for all that
+ * is wrong with them
+ */
 export function configOf(argv: readonly string[]): Config {
   const { values, problems } = parseArguments(argv, nodeFlags)
   return loadConfig(values, process.env, problems)

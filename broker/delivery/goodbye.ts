@@ -1,5 +1,6 @@
-// A client's DISCONNECT: told to Redis as soon as it has come, also while what stands before it waits to be read. State: whether it
-// was told, and where we are in what waits. Only what a connection reads ahead is looked through (connection.ts bounds it).
+// A client's DISCONNECT: told to Redis as soon as it has come, also while what stands before it waits to be
+// read. State: whether it was told, and where we are in what waits. Only what a connection reads ahead is
+// looked through (connection.ts bounds it).
 import type { Session } from '../../bridge/index.ts'
 import { ReasonCode } from '../reason-codes.ts'
 import { PacketType, readDisconnect } from '../wire/control-packets.ts'
@@ -24,7 +25,10 @@ export class Goodbye {
     this.#tell = tell
   }
 
-  /** Looks for it in `chunk`, or, when it has not looked yet, in all that is `held`, which `chunk` is a part of. */
+  /**
+   * Looks for it in `chunk`, or, when it has not looked yet, in all that is `held`, which `chunk` is a part
+   * of.
+   */
   look(chunk: Buffer | undefined, held: () => Iterable<Buffer>): void {
     if (this.#told) return
     const pieces = chunk === undefined || this.#lookAhead === undefined ? held() : [chunk]
@@ -35,7 +39,8 @@ export class Goodbye {
       try {
         return this.take(frame)
       } catch (error) {
-        if (!(error instanceof ProtocolViolation)) throw error // it is not checked yet: that is said when it is read
+        // it is not checked yet: that is said when it is read
+        if (!(error instanceof ProtocolViolation)) throw error
       }
     }
   }
@@ -50,9 +55,11 @@ export class Goodbye {
     if (this.#told) return
     const { will, expirySeconds: asked } = this.#session.request
     const { reasonCode, expirySeconds } = readDisconnect(frame, this.#level)
-    if (expirySeconds !== undefined && expirySeconds !== 0 && asked === 0) return // it is refused when it is read
+    // it is refused when it is read
+    if (expirySeconds !== undefined && expirySeconds !== 0 && asked === 0) return
     this.#told = this.isSaid = true
-    const voidsWill = reasonCode === ReasonCode.success && will !== undefined // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
+    // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
+    const voidsWill = reasonCode === ReasonCode.success && will !== undefined
     if (voidsWill || expirySeconds !== undefined) this.#tell(voidsWill, expirySeconds)
   }
 }

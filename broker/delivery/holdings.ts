@@ -1,9 +1,10 @@
-// What a node holds for its clients as a whole, in bytes: packets that are not whole, publishes that are not stored, what waits to
-// be read. Each connection has bounds of its own; this is the one for all of them. Beyond it publishers wait, in their order, large
-// packets are not read on, QoS 0 is dropped for who has anything waiting, and when it stays so for `patienceMs`, those who hold
-// most are ended: of what they do not read, and of packets that they do not go on with. Who waits because of us (Redis is away, or
-// others fill the node) is not to blame. Publishes under way take at most half of it. State: what each connection held when it was
-// counted last. O(those that hold something) 20 times a second.
+// What a node holds for its clients as a whole, in bytes: packets that are not whole, publishes that are not
+// stored, what waits to be read. Each connection has bounds of its own; this is the one for all of them.
+// Beyond it publishers wait, in their order, large packets are not read on, QoS 0 is dropped for who has
+// anything waiting, and when it stays so for `patienceMs`, those who hold most are ended: of what they do not
+// read, and of packets that they do not go on with. Who waits because of us (Redis is away, or others fill
+// the node) is not to blame. Publishes under way take at most half of it. State: what each connection held
+// when it was counted last. O(those that hold something) 20 times a second.
 import { limits } from '../limits.ts'
 
 export interface Holder {
@@ -28,7 +29,10 @@ interface Held {
 
 /** What a socket is read by: who has more of a packet waits for room before it reads on. */
 const chunkBytes = 65_536
-/** A publish under way is held as it came, as it is queued, as it is sent to other nodes, and as a command for Redis. */
+/**
+ * A publish under way is held as it came, as it is queued, as it is sent to other nodes, and as a command for
+ * Redis.
+ */
 const copies = 4
 /** What it takes besides its bytes. */
 const publishBytes = 256
@@ -71,7 +75,10 @@ export class Holdings {
     return this.bytes > this.#max
   }
 
-  /** `holder` may hold another amount than before; something of its client came. True: it is to read no more until `readForRoom`. */
+  /**
+   * `holder` may hold another amount than before; something of its client came. True: it is to read no more
+   * until `readForRoom`.
+   */
   heard(holder: Holder): boolean {
     this.count(holder)
     const held = this.#held.get(holder)
@@ -113,7 +120,10 @@ export class Holdings {
     if (holder === this.#favoured) this.#favoured = undefined
   }
 
-  /** Calls `store` when there is room for a publish of so many bytes, at once or behind those that came before; it calls `stored`. */
+  /**
+   * Calls `store` when there is room for a publish of so many bytes, at once or behind those that came
+   * before; it calls `stored`.
+   */
   publish(bytes: number, store: (stored: () => void) => void): void {
     const cost = copies * (bytes + publishBytes)
     const go = (): void => {
@@ -141,7 +151,11 @@ export class Holdings {
   }
 
   #goOn(): void {
-    for (let next = this.#publishes[this.#first]; next !== undefined && this.#hasRoom(next.bytes * copies); next = this.#publishes[this.#first]) {
+    for (
+      let next = this.#publishes[this.#first];
+      next !== undefined && this.#hasRoom(next.bytes * copies);
+      next = this.#publishes[this.#first]
+    ) {
       this.#first++
       this.#publishesBytes -= next.bytes
       next.go()
@@ -166,14 +180,19 @@ export class Holdings {
     }
     // Nothing is under way that would make room for a chunk: the one goes on of whose packet most is there.
     if (this.#readers.size === 0 || this.#storingBytes > 0 || this.#favoured !== undefined) return
-    this.#favoured = [...this.#readers].reduce((most, holder) => holder.comingBytes > most.comingBytes ? holder : most)
+    this.#favoured = [...this.#readers].reduce((most, holder) =>
+      holder.comingBytes > most.comingBytes ? holder : most,
+    )
     this.#read(this.#favoured)
   }
 
   /** Its packet is whole, or it does not go on with it. */
   #checkFavoured(): void {
     const held = this.#favoured === undefined ? undefined : this.#held.get(this.#favoured)
-    const isReading = held !== undefined && this.#favoured!.comingBytes >= chunkBytes && this.#looks - held.heard < this.#patience
+    const isReading =
+      held !== undefined &&
+      this.#favoured!.comingBytes >= chunkBytes &&
+      this.#looks - held.heard < this.#patience
     if (!isReading) this.#favoured = undefined
   }
 
@@ -194,16 +213,22 @@ export class Holdings {
     if (this.#held.size > 0 || this.#hasWaiting || this.#readers.size > 0) this.#watch()
   }
 
-  /** What it does not read, and what it began to send and does not go on with; when nothing at all goes on, what it began to send. */
+  /**
+   * What it does not read, and what it began to send and does not go on with; when nothing at all goes on,
+   * what it began to send.
+   */
   #blame(holder: Holder): number {
     const isStuck = this.#storingBytes === 0 && this.#looks - this.#stored >= this.#patience
-    const hasStopped = !this.#readers.has(holder) && this.#looks - this.#held.get(holder)!.heard >= this.#patience
+    const hasStopped =
+      !this.#readers.has(holder) && this.#looks - this.#held.get(holder)!.heard >= this.#patience
     return holder.waitingBytes + (isStuck || hasStopped ? holder.comingBytes : 0)
   }
 
   #endLargest(): void {
     const all = [...this.#held.keys()].map((holder) => ({ holder, bytes: this.#blame(holder) }))
-    for (const { holder } of all.filter(({ bytes }) => bytes >= endBytesMin).sort((a, b) => b.bytes - a.bytes)) {
+    for (const { holder } of all
+      .filter(({ bytes }) => bytes >= endBytesMin)
+      .sort((a, b) => b.bytes - a.bytes)) {
       if (this.bytes <= this.#max * 0.75) return // not again and again for the same crowd
       this.forget(holder)
       holder.endForRoom()

@@ -1,6 +1,6 @@
-// A set of Packet Identifiers, for the window of one connection: they are given out one after the other, so each has a place of its
-// own in a small table that begins anew at its end. State: the table, twice as large at least as what is in it; none
-// while it never held anything, as with most connections of a million.
+// A set of Packet Identifiers, for the window of one connection: they are given out one after the other, so
+// each has a place of its own in a small table that begins anew at its end. State: the table, twice as large
+// at least as what is in it; none while it never held anything, as with most connections of a million.
 
 export const identifierMax = 65_535
 const initialPlaces = 32
@@ -12,26 +12,26 @@ export class Identifiers {
   size = 0
 
   has(id: number): boolean {
-    return id > 0 && this.#places[id & this.#places.length - 1] === id
+    return id > 0 && this.#places[id & (this.#places.length - 1)] === id
   }
 
   /** Whether `add` may be called; with room for twice as many, the next one that may is near. */
   isFree(id: number): boolean {
     if ((this.size + 1) * 2 > this.#places.length && this.#places.length <= identifierMax) this.#grow()
-    return this.#places[id & this.#places.length - 1] === 0
+    return this.#places[id & (this.#places.length - 1)] === 0
   }
 
   /** Adds one that is free; after `clear` nothing is added before somebody asks. */
   add(id: number): void {
     if (this.#places === noPlaces) return
-    this.#places[id & this.#places.length - 1] = id
+    this.#places[id & (this.#places.length - 1)] = id
     this.size++
   }
 
   /** False when it was not there. */
   delete(id: number): boolean {
     if (!this.has(id)) return false
-    this.#places[id & this.#places.length - 1] = 0
+    this.#places[id & (this.#places.length - 1)] = 0
     this.size--
     return true
   }
@@ -43,7 +43,7 @@ export class Identifiers {
 
   #grow(): void {
     const places = new Uint16Array(Math.max(initialPlaces, this.#places.length * 2))
-    for (const id of this.#places) if (id !== 0) places[id & places.length - 1] = id
+    for (const id of this.#places) if (id !== 0) places[id & (places.length - 1)] = id
     this.#places = places
   }
 }

@@ -1,6 +1,7 @@
-// Who of this node's connections gets what: filter → subscriptions of live connections, merged per connection when
-// several filters of one connection match (one copy at the highest QoS with every Subscription Identifier).
-// State: this process, gone with it; what other nodes must know of it goes through the bridge's routes.
+// Who of this node's connections gets what: filter → subscriptions of live connections, merged per connection
+// when several filters of one connection match (one copy at the highest QoS with every Subscription
+// Identifier). State: this process, gone with it; what other nodes must know of it goes through the bridge's
+// routes.
 import { FilterTrie, MatchCache, SmallMap, type Moment } from '../../bridge/index.ts'
 
 /** The options of one subscription as granted (MQTT 5 section 3.8.3.1). */
@@ -12,8 +13,8 @@ export interface SubscriptionOptions {
 }
 
 /**
- * Whether QoS ≥ 1 messages come through the queue of the subscriber's session; `soon`: not before the whole cluster knows of
- * the subscription, and not live either.
+ * Whether QoS ≥ 1 messages come through the queue of the subscriber's session; `soon`: not before the whole
+ * cluster knows of the subscription, and not live either.
  */
 type Queued = 'no' | 'soon' | 'yes'
 
@@ -50,7 +51,8 @@ function merge<Subscriber>(subscriber: Subscriber, all: readonly Subscription[])
   const since = all.flatMap(({ since }) => since ?? [])
   return {
     subscriber,
-    qos: all.reduce<0 | 1 | 2>((highest, { qos }) => qos > highest ? qos : highest, 0), // of any number: arguments of a call are bounded
+    // of any number: arguments of a call are bounded
+    qos: all.reduce<0 | 1 | 2>((highest, { qos }) => (qos > highest ? qos : highest), 0),
     retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished),
     identifiers: identifiers.length === 0 ? undefined : identifiers,
     noLocal: all.some(({ noLocal }) => noLocal),
@@ -59,7 +61,9 @@ function merge<Subscriber>(subscriber: Subscriber, all: readonly Subscription[])
   }
 }
 
-function mergeAll<Subscriber extends object>(filters: readonly Filter<Subscriber>[]): readonly Match<Subscriber>[] {
+function mergeAll<Subscriber extends object>(
+  filters: readonly Filter<Subscriber>[],
+): readonly Match<Subscriber>[] {
   const bySubscriber = new Map<Subscriber, Subscription[]>()
   for (const { subscriptions } of filters) {
     subscriptions.forEach((options, subscriber) => {
@@ -74,13 +78,18 @@ function mergeAll<Subscriber extends object>(filters: readonly Filter<Subscriber
 /** Memory: an object and a place for each, and their identifiers. */
 function bytesOfMatches(matches: readonly Match<object>[]): number {
   let bytes = 32
-  for (const { identifiers } of matches) bytes += 88 + (identifiers === undefined ? 0 : 32 + 8 * identifiers.length)
+  for (const { identifiers } of matches)
+    bytes += 88 + (identifiers === undefined ? 0 : 32 + 8 * identifiers.length)
   return bytes
 }
 
 export class LocalTable<Subscriber extends object> {
   readonly #filters = new FilterTrie<Filter<Subscriber>>()
-  readonly #matches = new MatchCache<Filter<Subscriber>, readonly Match<Subscriber>[]>(this.#filters, mergeAll, bytesOfMatches)
+  readonly #matches = new MatchCache<Filter<Subscriber>, readonly Match<Subscriber>[]>(
+    this.#filters,
+    mergeAll,
+    bytesOfMatches,
+  )
 
   /** Adds or replaces a subscription. */
   add(filter: string, subscriber: Subscriber, subscription: Subscription): void {
@@ -115,7 +124,11 @@ export class LocalTable<Subscriber extends object> {
   }
 
   /** The delivery to `subscriber` by those of its subscriptions that `counts`. */
-  matchOf(topic: string, subscriber: Subscriber, counts: (subscription: Subscription) => boolean): Match<Subscriber> | undefined {
+  matchOf(
+    topic: string,
+    subscriber: Subscriber,
+    counts: (subscription: Subscription) => boolean,
+  ): Match<Subscriber> | undefined {
     const all = this.allOf(topic, subscriber).filter(counts)
     return all.length === 0 ? undefined : merge(subscriber, all)
   }

@@ -1,7 +1,8 @@
-// What one connection is to be sent: collected during a turn of the event loop and written once. Small frames are copied
-// into one buffer, so that nothing here pins the chunk or reply that a payload came in. A large payload is copied once for all who
-// get it: a megabyte for three thousand subscribers is a megabyte. State: this connection. Bound: `highBytes`; above it QoS 0 is
-// refused and the caller holds QoS ≥ 1 back until `onDrain`.
+// What one connection is to be sent: collected during a turn of the event loop and written once. Small frames
+// are copied into one buffer, so that nothing here pins the chunk or reply that a payload came in. A large
+// payload is copied once for all who get it: a megabyte for three thousand subscribers is a megabyte. State:
+// this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds QoS ≥ 1 back until
+// `onDrain`.
 import type { Duplex } from 'node:stream'
 import { secondsLeft, Slice } from '../../bridge/index.ts'
 import { writeAcknowledgement, type Frame } from '../wire/publish.ts'
@@ -37,15 +38,18 @@ const noPieces: readonly Buffer[] = []
 let scheduled: Outbox[] = []
 
 /**
- * One message to ten thousand subscribers is ten thousand writes: as many as a slice has time for, the rest in the next turn. Who gets
- * little does not wait for hundreds of megabytes that go to others.
+ * One message to ten thousand subscribers is ten thousand writes: as many as a slice has time for, the rest
+ * in the next turn. Who gets little does not wait for hundreds of megabytes that go to others.
  */
 function flushAll(): void {
   const outboxes = scheduled
   scheduled = []
   const large = outboxes.filter(({ hasLarge }) => hasLarge)
   if (large.length === 0) return flushSome(outboxes, 0)
-  flushSome(outboxes.filter(({ hasLarge }) => !hasLarge), 0)
+  flushSome(
+    outboxes.filter(({ hasLarge }) => !hasLarge),
+    0,
+  )
   flushSome(large, 0)
 }
 
@@ -75,11 +79,16 @@ export class Outbox {
   /** Listens on the stream while it is slow. */
   #drained: (() => void) | undefined
   #closed = false
-  /** Handed to the stream so far, and how much of that had left it when we looked, and when that changed last. */
+  /**
+   * Handed to the stream so far, and how much of that had left it when we looked, and when that changed last.
+   */
   #handed = 0
   #left = ''
   #leftAt = 0
-  /** Maximum Packet Size of the client: what is larger is not sent [MQTT-3.1.2-24]. PUBLISH is the caller's to look at. */
+  /**
+   * Maximum Packet Size of the client: what is larger is not sent [MQTT-3.1.2-24]. PUBLISH is the caller's to
+   * look at.
+   */
   packetBytesMax = Infinity
   /** What the bytes of the stream leave by in the end: of a WebSocket, the socket under it. */
   socket: Duplex
@@ -117,7 +126,9 @@ export class Outbox {
     this.#host.onDrain()
   }
 
-  /** Takes a frame of anything but PUBLISH, in order with the rest. False: it is larger than the client takes. */
+  /**
+   * Takes a frame of anything but PUBLISH, in order with the rest. False: it is larger than the client takes.
+   */
   push(bytes: Buffer): boolean {
     if (bytes.length > this.packetBytesMax) return false
     if (this.#closed) return true
@@ -151,7 +162,8 @@ export class Outbox {
     }
     buffer.set(properties, at)
     // It may have waited since it was encoded: less is left than stands there, never more.
-    if (expiresAt !== 0) buffer.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at + expiryOffset)
+    if (expiresAt !== 0)
+      buffer.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at + expiryOffset)
     at += properties.length
     if (!isShared) buffer.set(payload, at)
     this.#used = isShared ? at : at + payload.length
@@ -159,7 +171,7 @@ export class Outbox {
   }
 
   #share(payload: Buffer): void {
-    (this.#pieces ??= []).push(this.#buffer!.subarray(0, this.#used), payload)
+    ;(this.#pieces ??= []).push(this.#buffer!.subarray(0, this.#used), payload)
     this.#piecesBytes += this.#used + payload.length
     this.#used = 0
     this.#buffer = undefined
@@ -193,7 +205,8 @@ export class Outbox {
     if (bytes === 0 || this.#closed) return
     const last = this.#used === 0 ? undefined : buffer!.subarray(0, this.#used)
     this.#used = this.#piecesBytes = 0
-    // The stream may keep it: the next turn gets a new one. What the stream cannot send at once it holds as it is.
+    // The stream may keep it: the next turn gets a new one. What the stream cannot send at once it holds as
+    // it is.
     this.#buffer = this.#pieces = undefined
     if (this.#stream.destroyed || !this.#stream.writable) return
     this.#handed += bytes
@@ -204,8 +217,8 @@ export class Outbox {
   }
 
   /**
-   * Whether nothing has left for `ms` although bytes wait; asked every now and then. Of a large write what the system has taken of it
-   * counts, which only the socket's handle knows.
+   * Whether nothing has left for `ms` although bytes wait; asked every now and then. Of a large write what
+   * the system has taken of it counts, which only the socket's handle knows.
    */
   isStuck(ms: number): boolean {
     const waiting = this.#stream.writableLength

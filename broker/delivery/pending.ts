@@ -1,4 +1,5 @@
-// One QoS ≥ 1 delivery of a connection, in its window or before it: a frame that others share, and what is this delivery's own.
+// One QoS ≥ 1 delivery of a connection, in its window or before it: a frame that others share, and what is
+// this delivery's own.
 import type { Frame } from '../wire/publish.ts'
 import { Window, type Delivery } from './window.ts'
 

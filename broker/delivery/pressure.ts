@@ -1,9 +1,14 @@
-// How subscribers that are behind hold publishers back. A subscriber that is given QoS ≥ 1 messages while it is behind has their
-// topics held, on every node, until it has drained, but for `holdMs` at most; after that its own bounds are its own affair
-// until it has drained once. Who publishes on a held topic gets its acknowledgement when nobody holds it any more; all others go
-// on, and nobody waits longer than that at a time, however many fall behind one after the other. State: this node. Bounds: topics held by one subscriber, topics held by other nodes, one timer for each holder.
+// How subscribers that are behind hold publishers back. A subscriber that is given QoS ≥ 1 messages while it
+// is behind has their topics held, on every node, until it has drained, but for `holdMs` at most; after that
+// its own bounds are its own affair until it has drained once. Who publishes on a held topic gets its
+// acknowledgement when nobody holds it any more; all others go on, and nobody waits longer than that at a
+// time, however many fall behind one after the other. State: this node. Bounds: topics held by one
+// subscriber, topics held by other nodes, one timer for each holder.
 
-/** What is not held is bounded elsewhere: by the acknowledgements that wait, and by what may wait for a subscriber. */
+/**
+ * What is not held is bounded elsewhere: by the acknowledgements that wait, and by what may wait for a
+ * subscriber.
+ */
 const topicsMax = 1_000
 const topicLengthMax = 1_024
 
@@ -22,7 +27,9 @@ class Held {
   /** Lets those go that wait, and holds who comes from now on. */
   #next(): void {
     this.#done()
-    this.clear = new Promise((resolve) => { this.#done = resolve })
+    this.clear = new Promise((resolve) => {
+      this.#done = resolve
+    })
   }
 
   end(): void {
@@ -66,7 +73,7 @@ export class Pressure<Subscriber extends object> {
         this.#givenUp.add(subscriber)
         this.#release(subscriber)
       }, this.#holdMs).unref()
-      this.#slow.set(subscriber, slow = { topics: new Set(), timer })
+      this.#slow.set(subscriber, (slow = { topics: new Set(), timer }))
     }
     if (slow.topics.has(topic) || slow.topics.size >= topicsMax) return
     slow.topics.add(topic)
@@ -101,7 +108,7 @@ export class Pressure<Subscriber extends object> {
 
   #hold(topic: string, holder: object | string): void {
     let held = this.#held.get(topic)
-    if (held === undefined) this.#held.set(topic, held = new Held(this.#holdMs))
+    if (held === undefined) this.#held.set(topic, (held = new Held(this.#holdMs)))
     held.holders.add(holder)
   }
 

@@ -1,5 +1,5 @@
-// What one client has published and is not stored yet: how much it is, and how much of it came before which request. State: this
-// connection. Bound: `isFull`; the caller then stops reading.
+// What one client has published and is not stored yet: how much it is, and how much of it came before which
+// request. State: this connection. Bound: `isFull`; the caller then stops reading.
 import { limits } from '../limits.ts'
 import { ReasonCode } from '../reason-codes.ts'
 import { ProtocolViolation } from '../wire/properties.ts'
@@ -26,7 +26,7 @@ export class Publishing {
 
   /** One came; the caller calls what it gets back when it is stored, once. */
   begin(bytes: number, qos: number): () => void {
-    const publishes = this.#latest ??= { left: 0 }
+    const publishes = (this.#latest ??= { left: 0 })
     publishes.left++
     this.count++
     this.#bytes += bytes
@@ -49,14 +49,18 @@ export class Publishing {
   }
 
   /**
-   * QoS 1 is held back before it comes to that: only what waits for its PUBREL leads here, `more` with the one that came. Who was told nothing (3.1.1) may
-   * have more.
+   * QoS 1 is held back before it comes to that: only what waits for its PUBREL leads here, `more` with the
+   * one that came. Who was told nothing (3.1.1) may have more.
    * @throws ProtocolViolation
    */
   checkReceiveMaximum(more: number, wasTold: boolean): void {
     const open = this.qos1 + more
     if (open <= (wasTold ? this.#max : this.#max * limits.unannouncedFactor)) return
-    throw new ProtocolViolation(ReasonCode.receiveMaximumExceeded, `${open} publishes that are not acknowledged`, 'receive-maximum') // (4.9)
+    throw new ProtocolViolation(
+      ReasonCode.receiveMaximumExceeded,
+      `${open} publishes that are not acknowledged`,
+      'receive-maximum',
+    ) // (4.9)
   }
 
   /** A request came: what it waits for, besides what the one before it does; undefined: nothing. */
@@ -68,6 +72,9 @@ export class Publishing {
 
   /** Resolves when nothing is left; once, and when nothing more comes. */
   async none(): Promise<void> {
-    if (this.count > 0) await new Promise<void>((resolve) => { this.#whenNone = resolve })
+    if (this.count > 0)
+      await new Promise<void>((resolve) => {
+        this.#whenNone = resolve
+      })
   }
 }

@@ -1,12 +1,15 @@
-// The Retained Messages that a client gets because of a SUBSCRIBE: read a page at a time as the client has room, the first one
-// before SUBACK, those that were stored before its subscription (bridge/moment.ts). A value that was read may be old when its turn
-// comes: when a newer message of its topic went to the client meanwhile it is left out, so that nobody ends with an older value than
-// the one stored (ATTACKS 3).
-// State: the pages on their way to one client. Bounds: topics of a page, bytes read and not handed over yet.
+// The Retained Messages that a client gets because of a SUBSCRIBE: read a page at a time as the client has
+// room, the first one before SUBACK, those that were stored before its subscription (bridge/moment.ts). A
+// value that was read may be old when its turn comes: when a newer message of its topic went to the client
+// meanwhile it is left out, so that nobody ends with an older value than the one stored (ATTACKS 3). State:
+// the pages on their way to one client. Bounds: topics of a page, bytes read and not handed over yet.
 import { Allowance, hasWildcard, isOfBefore, type Message, type Stamps } from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
 
-/** Replays of one client under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a read of its own. */
+/**
+ * Replays of one client under way at once: one SUBSCRIBE may have 60,000 filters, each with a barrier and a
+ * read of its own.
+ */
 const replaysMax = 20
 /** Of one filter; who asks for more of it meanwhile gets one more behind them. */
 const replaysOfFilterMax = 10
@@ -72,7 +75,14 @@ export interface ReplaySource {
   /** The topics that `filter` matches. */
   topics(filter: string): Promise<AsyncIterator<string>>
   /** The Retained Messages of some topics, as many as have room. */
-  retained(topics: readonly string[], bytesMax: number): Promise<{ readonly messages: readonly Message[]; readonly unread: readonly string[]; readonly nextBytes: number }>
+  retained(
+    topics: readonly string[],
+    bytesMax: number,
+  ): Promise<{
+    readonly messages: readonly Message[]
+    readonly unread: readonly string[]
+    readonly nextBytes: number
+  }>
 }
 
 /** A Retained Message to be sent, unless `isWanted` says no when its turn comes. */
@@ -123,7 +133,8 @@ export class Replays {
   /** One that began is over. True: another was asked for meanwhile. */
   over(filter: string): boolean {
     const count = this.#ofFilter.get(filter)! - 1
-    if (count > 0) this.#ofFilter.set(filter, count); else this.#ofFilter.delete(filter)
+    if (count > 0) this.#ofFilter.set(filter, count)
+    else this.#ofFilter.delete(filter)
     return this.#again.delete(filter)
   }
 
@@ -136,8 +147,9 @@ export class Replays {
   }
 
   /**
-   * Reads the first page, behind the moment and before SUBACK: who publishes a newer value because of the SUBACK does not take the
-   * place of what was there. Undefined: there is no room for it now, and it is read in its turn.
+   * Reads the first page, behind the moment and before SUBACK: who publishes a newer value because of the
+   * SUBACK does not take the place of what was there. Undefined: there is no room for it now, and it is read
+   * in its turn.
    */
   async readAhead(filter: string): Promise<Ahead | undefined> {
     const [bytes, count] = hasWildcard(filter) ? [aheadBytes, aheadMax] : [oneBytes, 1]
@@ -153,13 +165,31 @@ export class Replays {
     this.#pages.add(page)
     try {
       const asked = topics.slice(0, count)
-      const { messages, unread, nextBytes } = asked.length === 0 ? nothing : await this.#source.retained(asked, bytes)
+      const { messages, unread, nextBytes } =
+        asked.length === 0 ? nothing : await this.#source.retained(asked, bytes)
       const left = [...unread, ...topics.slice(count)]
-      // As many as have room, or one that has none beside others by itself; carefully more when there was room for all.
+      // As many as have room, or one that has none beside others by itself; carefully more when there was
+      // room for all.
       if (unread.length === asked.length && asked.length > 0) {
-        return { page, of, bytes, messages, left, nextBytes: Math.max(pageBytes, nextBytes), nextCount: Math.max(1, Math.floor(pageBytes / nextBytes)) }
+        return {
+          page,
+          of,
+          bytes,
+          messages,
+          left,
+          nextBytes: Math.max(pageBytes, nextBytes),
+          nextCount: Math.max(1, Math.floor(pageBytes / nextBytes)),
+        }
       }
-      return { page, of, bytes, messages, left, nextBytes: pageBytes, nextCount: unread.length > 0 ? count : Math.min(topicsMax, count * 2) }
+      return {
+        page,
+        of,
+        bytes,
+        messages,
+        left,
+        nextBytes: pageBytes,
+        nextCount: unread.length > 0 ? count : Math.min(topicsMax, count * 2),
+      }
     } catch (error) {
       this.#done({ page, of, bytes })
       throw error
@@ -173,21 +203,31 @@ export class Replays {
   async #replay(request: ReplayRequest, target: ReplayTarget): Promise<void> {
     const { filter, stamps, ahead } = request
     if (!request.isWanted()) return ahead?.drop()
-    const topics = ahead?.topics ?? await this.#source.topics(filter)
+    const topics = ahead?.topics ?? (await this.#source.topics(filter))
     let read = ahead?.first
-    let [left, bytes, count]: [readonly string[], number, number] = [[], ...hasWildcard(filter) ? [pageBytes, topicsMax] as const : [oneBytes, 1] as const]
+    let [left, bytes, count]: [readonly string[], number, number] = [
+      [],
+      ...(hasWildcard(filter) ? ([pageBytes, topicsMax] as const) : ([oneBytes, 1] as const)),
+    ]
     for (;;) {
       if (read === undefined) {
         await target.roomForMore()
-        left = [...left, ...await take(topics, topicsMax - left.length)]
+        left = [...left, ...(await take(topics, topicsMax - left.length))]
         if (left.length === 0 || !request.isWanted()) return
         await this.#held.take(bytes)
         read = await this.#read(left, this.#held, bytes, count)
       }
       const { page, messages } = read
       try {
-        const stored = messages.filter((message) => isOfBefore(stamps, message.topic, message.stamp ?? 0) && !request.isDone(message))
-        await target.replay(stored.map((message) => ({ message, isWanted: () => request.isWanted() && page.isCurrent(message) })))
+        const stored = messages.filter(
+          (message) => isOfBefore(stamps, message.topic, message.stamp ?? 0) && !request.isDone(message),
+        )
+        await target.replay(
+          stored.map((message) => ({
+            message,
+            isWanted: () => request.isWanted() && page.isCurrent(message),
+          })),
+        )
       } finally {
         this.#done(read)
       }
@@ -200,7 +240,7 @@ export class Replays {
 async function take(topics: AsyncIterator<string>, count: number): Promise<string[]> {
   const taken: string[] = []
   while (taken.length < count) {
-    const { value } = await topics.next() as IteratorResult<string, undefined>
+    const { value } = (await topics.next()) as IteratorResult<string, undefined>
     if (value === undefined) break
     taken.push(value)
   }

@@ -1,6 +1,7 @@
-// SUBSCRIBE and UNSUBSCRIBE of one connection, and a DISCONNECT behind them: what was sent first happens first. Each waits until
-// the publishes before it are stored and the request before it is answered: of two at once Aedes would answer the second by what
-// the first one is about to change. State: this connection. Bound: the caller stops reading when too many wait.
+// SUBSCRIBE and UNSUBSCRIBE of one connection, and a DISCONNECT behind them: what was sent first happens
+// first. Each waits until the publishes before it are stored and the request before it is answered: of two at
+// once Aedes would answer the second by what the first one is about to change. State: this connection. Bound:
+// the caller stops reading when too many wait.
 import { limits } from '../limits.ts'
 import type { Publishes } from './publishing.ts'
 
@@ -32,7 +33,8 @@ export class Requests {
   }
 
   take(type: number, frame: Buffer, after: Publishes | undefined): void {
-    if (this.#underWay || this.#waiting.length > 0 || (after?.left ?? 0) > 0) this.#waiting.push({ after, type, frame: Buffer.from(frame) })
+    if (this.#underWay || this.#waiting.length > 0 || (after?.left ?? 0) > 0)
+      this.#waiting.push({ after, type, frame: Buffer.from(frame) })
     else this.#begin(type, frame)
   }
 

@@ -1,4 +1,5 @@
-// Who waits until a connection has room for more. State: they. Bound: the caller's, one for each of its replays (dispatch.ts).
+// Who waits until a connection has room for more. State: they. Bound: the caller's, one for each of its
+// replays (dispatch.ts).
 export class Room {
   #waiting: (() => void)[] | undefined
 

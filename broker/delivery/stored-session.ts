@@ -1,11 +1,25 @@
-// The QoS ≥ 1 messages of a session that outlives its connection, while its client is connected here: moves them out of the
-// session's queue as the window has room, under free Packet Identifiers, and writes down what the client acknowledges. One
-// path for what comes live, what waited, and what an earlier connection left in flight. State: {s<n>}:queue, inflight and
-// incoming (bridge/session-writer.ts); here a mirror of which identifiers are in use. Invariant: what is sent is in flight
-// in Redis before, what is acknowledged leaves it before its identifier is used again [MQTT-2.2.1-3..4]. What this node cannot send
-// (a later version wrote it, or writing it throws, which is a bug) is kept in flight, for a node that can. Bounds: messages in
-// flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT; messages kept.
-import { OwedReplays, type Field, type InFlightEntry, type Message, type OwedReplay, type Session, type SessionHolder, type SessionReply, type SessionWrites, type Stamps, type UnderWay } from '../../bridge/index.ts'
+// The QoS ≥ 1 messages of a session that outlives its connection, while its client is connected here: moves
+// them out of the session's queue as the window has room, under free Packet Identifiers, and writes down what
+// the client acknowledges. One path for what comes live, what waited, and what an earlier connection left in
+// flight. State: {s<n>}:queue, inflight and incoming (bridge/session-writer.ts); here a mirror of which
+// identifiers are in use. Invariant: what is sent is in flight in Redis before, what is acknowledged leaves
+// it before its identifier is used again [MQTT-2.2.1-3..4]. What this node cannot send (a later version wrote
+// it, or writing it throws, which is a bug) is kept in flight, for a node that can. Bounds: messages in
+// flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT;
+// messages kept.
+import {
+  OwedReplays,
+  type Field,
+  type InFlightEntry,
+  type Message,
+  type OwedReplay,
+  type Session,
+  type SessionHolder,
+  type SessionReply,
+  type SessionWrites,
+  type Stamps,
+  type UnderWay,
+} from '../../bridge/index.ts'
 import { limits } from '../limits.ts'
 import type { Replayed } from './replay.ts'
 
@@ -24,7 +38,9 @@ export interface StoredSessionHost {
   pubrel(messageId: number): void
   /** Writing a message threw. */
   failed(error: unknown): void
-  /** Bytes that may be written to the client now; 0: it is behind, and `ring` is called when it has caught up. */
+  /**
+   * Bytes that may be written to the client now; 0: it is behind, and `ring` is called when it has caught up.
+   */
   room(): number
   /** There is something to write. */
   touch(holder: SessionHolder): void
@@ -39,13 +55,17 @@ const keptMax = limits.inFlightMax
 /** Smaller messages are not counted one by one: as many as may be in flight are a few MiB. */
 const countedBytes = 4 * 1024
 
-const bytesOf = ({ topic, payload, properties }: Message): number => topic.length + payload.length + (properties?.length ?? 0)
+const bytesOf = ({ topic, payload, properties }: Message): number =>
+  topic.length + payload.length + (properties?.length ?? 0)
 
 export class StoredSession implements SessionHolder {
   readonly session: Session
   readonly #host: StoredSessionHost
   readonly #max: number
-  /** Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written down; `kept`: not for us to send. */
+  /**
+   * Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written
+   * down; `kept`: not for us to send.
+   */
   readonly #inUse = new Map<number, 'owed' | 'sent' | 'received' | 'done' | 'kept'>()
   #kept = 0
   /** Bytes in flight whose body is still stored, of large messages; by identifier. */
@@ -58,7 +78,10 @@ export class StoredSession implements SessionHolder {
   #lastId = 0
   #order = 0
   #rung = true
-  /** Retained Messages because of a SUBSCRIBE. They are not queued: what is in the queue would come before them, newer or not. */
+  /**
+   * Retained Messages because of a SUBSCRIBE. They are not queued: what is in the queue would come before
+   * them, newer or not.
+   */
   #given: Given[] = []
   /** Those among them that are being written, by identifier. */
   readonly #giving = new Map<number, Given>()
@@ -86,17 +109,30 @@ export class StoredSession implements SessionHolder {
     this.session = session
     this.#max = receiveMaximum
     this.#host = host
-    for (const [messageId, { n, published }] of session.incoming) this.#incomingEntries.set(messageId, published ? `${n} published` : String(n))
+    for (const [messageId, { n, published }] of session.incoming)
+      this.#incomingEntries.set(messageId, published ? `${n} published` : String(n))
     session.underWay = () => this.#underWay()
   }
 
-  /** What is known here when Redis lost it: of deliveries only that PUBREL is owed, since the messages were in Redis alone. */
+  /**
+   * What is known here when Redis lost it: of deliveries only that PUBREL is owed, since the messages were in
+   * Redis alone.
+   */
   #underWay(): UnderWay {
-    const received = [...this.#inUse].filter(([, state]) => state === 'received').map(([messageId]) => messageId)
-    return { inFlight: received.map((messageId, i) => [messageId, String(i)]), incoming: [...this.#incomingEntries], fields: this.session.replays?.heads ?? [] }
+    const received = [...this.#inUse]
+      .filter(([, state]) => state === 'received')
+      .map(([messageId]) => messageId)
+    return {
+      inFlight: received.map((messageId, i) => [messageId, String(i)]),
+      incoming: [...this.#incomingEntries],
+      fields: this.session.replays?.heads ?? [],
+    }
   }
 
-  /** CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1], then looks into the queue. */
+  /**
+   * CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1],
+   * then looks into the queue.
+   */
   start(): void {
     const { inFlight } = this.session
     this.session.inFlight = [] // they are not held for as long as the connection lasts
@@ -112,7 +148,10 @@ export class StoredSession implements SessionHolder {
     this.#host.touch(this)
   }
 
-  /** As many as this client takes at once, which the one before may have taken more of [MQTT-3.3.4-9], and as there is room for. */
+  /**
+   * As many as this client takes at once, which the one before may have taken more of [MQTT-3.3.4-9], and as
+   * there is room for.
+   */
   #sendOwed(): void {
     let at = 0
     for (; at < this.#owed.length && this.#open < this.#max && this.#host.room() > 0; at++) {
@@ -137,7 +176,10 @@ export class StoredSession implements SessionHolder {
     }
   }
 
-  /** It stays in flight as it is: neither sent nor acknowledged away. The next owner of the session looks at it anew. */
+  /**
+   * It stays in flight as it is: neither sent nor acknowledged away. The next owner of the session looks at
+   * it anew.
+   */
   #keep(messageId: number): void {
     this.#inUse.set(messageId, 'kept')
     this.#kept++
@@ -158,7 +200,7 @@ export class StoredSession implements SessionHolder {
 
   /** A replay begins: resolves when whoever has the session next will know of it. */
   async owe(filter: string, isFirst: boolean, { of }: Stamps): Promise<OwedReplay> {
-    const replays = this.session.replays ??= new OwedReplays()
+    const replays = (this.session.replays ??= new OwedReplays())
     const replay = replays.begin(filter, isFirst, of)
     await new Promise<void>((noted) => {
       this.#noted.push(noted)
@@ -177,12 +219,30 @@ export class StoredSession implements SessionHolder {
     this.#host.touch(this)
   }
 
-  /** Retained Messages that a SUBSCRIBE found, to be sent beside what is queued; resolves when all of them had their turn. */
-  give(page: readonly Replayed[], granted: 1 | 2, identifiers: readonly number[] | undefined, owed: OwedReplay | undefined): Promise<void> {
+  /**
+   * Retained Messages that a SUBSCRIBE found, to be sent beside what is queued; resolves when all of them had
+   * their turn.
+   */
+  give(
+    page: readonly Replayed[],
+    granted: 1 | 2,
+    identifiers: readonly number[] | undefined,
+    owed: OwedReplay | undefined,
+  ): Promise<void> {
     if (this.#closed) return Promise.resolve()
     for (const replayed of page) {
       const { message } = replayed
-      this.#given.push({ replayed, message: { ...message, qos: Math.min(message.qos, granted) as 1 | 2, replay: true, frames: undefined }, identifiers, owed })
+      this.#given.push({
+        replayed,
+        message: {
+          ...message,
+          qos: Math.min(message.qos, granted) as 1 | 2,
+          replay: true,
+          frames: undefined,
+        },
+        identifiers,
+        owed,
+      })
     }
     this.#host.touch(this)
     return new Promise((resolve) => this.#allGiven.push(resolve))
@@ -212,7 +272,10 @@ export class StoredSession implements SessionHolder {
     this.#host.touch(this)
   }
 
-  /** PUBREC: written down before PUBREL is sent [MQTT-4.3.3-5]. False: nothing is in flight under the identifier. */
+  /**
+   * PUBREC: written down before PUBREL is sent [MQTT-4.3.3-5]. False: nothing is in flight under the
+   * identifier.
+   */
   received(messageId: number): boolean {
     const state = this.#inUse.get(messageId)
     if (state === undefined || state === 'done' || state === 'kept') return false
@@ -227,7 +290,10 @@ export class StoredSession implements SessionHolder {
     return true
   }
 
-  /** A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens; with false when the session is another's. */
+  /**
+   * A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens; with false
+   * when the session is another's.
+   */
   record(messageId: number, n: number, recorded: (written: boolean) => void): void {
     this.#push(messageId, String(n))
     this.#recorded.set(n, recorded)
@@ -255,11 +321,24 @@ export class StoredSession implements SessionHolder {
 
   takeWrites(): SessionWrites | undefined {
     const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
-    const ids = !this.#closed && (this.#rung || this.#given.length > 0) && bytes > 0 && this.#owed.length === 0 ? this.#free() : []
+    const ids =
+      !this.#closed && (this.#rung || this.#given.length > 0) && bytes > 0 && this.#owed.length === 0
+        ? this.#free()
+        : []
     const given = this.#takeGiven(ids)
     const free = this.#rung ? ids.slice(given.length) : []
     if (free.length > 0) this.#rung = false
-    const writes = { acknowledged: this.#acknowledged, received: this.#received, incoming: this.#incoming, released: this.#released, fields: this.#fields, given, free, order: this.#order, bytes }
+    const writes = {
+      acknowledged: this.#acknowledged,
+      received: this.#received,
+      incoming: this.#incoming,
+      released: this.#released,
+      fields: this.#fields,
+      given,
+      free,
+      order: this.#order,
+      bytes,
+    }
     if (given.length + free.length + this.#toWrite === 0) return undefined
     this.#writing = true
     this.#acknowledged = []
@@ -273,8 +352,9 @@ export class StoredSession implements SessionHolder {
   }
 
   /**
-   * Those whose turn it is, each under one of the free `ids`. What was delivered until now is known, and what is moved by this call
-   * or a later one comes behind them: so one that is current now does not overtake a newer one. They share the window with the queue.
+   * Those whose turn it is, each under one of the free `ids`. What was delivered until now is known, and what
+   * is moved by this call or a later one comes behind them: so one that is current now does not overtake a
+   * newer one. They share the window with the queue.
    */
   #takeGiven(ids: readonly number[]): (readonly [number, Message])[] {
     const count = this.#rung ? (ids.length + (this.#isGivenTurn ? 1 : 0)) >> 1 : ids.length
@@ -305,7 +385,13 @@ export class StoredSession implements SessionHolder {
   }
 
   get #toWrite(): number {
-    return this.#acknowledged.length + this.#received.length + this.#incoming.length + this.#released.length + this.#fields.length
+    return (
+      this.#acknowledged.length +
+      this.#received.length +
+      this.#incoming.length +
+      this.#released.length +
+      this.#fields.length
+    )
   }
 
   #free(): number[] {
@@ -319,7 +405,10 @@ export class StoredSession implements SessionHolder {
     return free
   }
 
-  written({ acknowledged, received, incoming, released, given, free }: SessionWrites, { messages, left }: SessionReply): void {
+  written(
+    { acknowledged, received, incoming, released, given, free }: SessionWrites,
+    { messages, left }: SessionReply,
+  ): void {
     this.#writing = false
     for (const id of acknowledged) this.#inUse.delete(id)
     for (const [, entry] of incoming) settle(this.#recorded, Number.parseInt(entry, 10), true)
@@ -340,7 +429,7 @@ export class StoredSession implements SessionHolder {
     }
     this.#checkGiven()
     for (const [i, message] of messages.entries()) {
-      const id = this.#lastId = free[i]!
+      const id = (this.#lastId = free[i]!)
       if (message === 'later') {
         this.#keep(id)
         continue
@@ -378,7 +467,10 @@ export class StoredSession implements SessionHolder {
     this.#checkGiven()
   }
 
-  /** Resolves when what the client said before the end of its connection is written down, or the session is another's. */
+  /**
+   * Resolves when what the client said before the end of its connection is written down, or the session is
+   * another's.
+   */
   settled(): Promise<void> {
     return new Promise((resolve) => {
       this.#whenSettled = resolve

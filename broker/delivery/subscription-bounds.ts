@@ -1,6 +1,7 @@
-// What the clients of a node may subscribe to: levels and length of a filter, how many of them one client may have and what they
-// may cost in memory, here and in the tables of all nodes. A filter beyond a bound is refused in SUBACK, alone; what a session
-// resumes with was granted once and is not asked again. State: what each connection has, and all of them together.
+// What the clients of a node may subscribe to: levels and length of a filter, how many of them one client may
+// have and what they may cost in memory, here and in the tables of all nodes. A filter beyond a bound is
+// refused in SUBACK, alone; what a session resumes with was granted once and is not asked again. State: what
+// each connection has, and all of them together.
 import { filterBytes } from '../../bridge/index.ts'
 import type { RefusalCause } from '../refusals.ts'
 
@@ -13,7 +14,10 @@ export interface SubscriptionLimits {
 }
 
 /** Why a filter is refused. */
-export type FilterRefusal = Extract<RefusalCause, 'topic-levels' | 'topic-bytes' | 'subscriptions' | 'subscription-bytes' | 'routing-bytes'>
+export type FilterRefusal = Extract<
+  RefusalCause,
+  'topic-levels' | 'topic-bytes' | 'subscriptions' | 'subscription-bytes' | 'routing-bytes'
+>
 
 interface Held {
   count: number
@@ -39,13 +43,16 @@ export class SubscriptionBounds<Subscriber extends object> {
 
   #of(subscriber: Subscriber): Held {
     let held = this.#held.get(subscriber)
-    if (held === undefined) this.#held.set(subscriber, held = { count: 0, bytes: 0, coming: new Set() })
+    if (held === undefined) this.#held.set(subscriber, (held = { count: 0, bytes: 0, coming: new Set() }))
     return held
   }
 
-  /** Why `subscriber` may not subscribe to a filter that it does not have; undefined: it may, and is about to. */
+  /**
+   * Why `subscriber` may not subscribe to a filter that it does not have; undefined: it may, and is about to.
+   */
   refusal(subscriber: Subscriber, filter: string): FilterRefusal | undefined {
-    const { topicLevelsMax, topicBytesMax, subscriptionsMax, subscriptionBytesMax, routingBytesMax } = this.#limits
+    const { topicLevelsMax, topicBytesMax, subscriptionsMax, subscriptionBytesMax, routingBytesMax } =
+      this.#limits
     if (Buffer.byteLength(filter) > topicBytesMax) return 'topic-bytes'
     if (hasMoreLevels(filter, topicLevelsMax)) return 'topic-levels'
     const held = this.#of(subscriber)
@@ -69,7 +76,10 @@ export class SubscriptionBounds<Subscriber extends object> {
     this.#count(this.#of(subscriber), -1, -costOf(filter))
   }
 
-  /** `subscriber` is gone, and what it has in the table is removed: what did not come to be in it counts no more. */
+  /**
+   * `subscriber` is gone, and what it has in the table is removed: what did not come to be in it counts no
+   * more.
+   */
   gone(subscriber: Subscriber): void {
     const held = this.#held.get(subscriber)
     if (held === undefined) return
@@ -86,6 +96,7 @@ export class SubscriptionBounds<Subscriber extends object> {
 
 function hasMoreLevels(filter: string, max: number): boolean {
   let levels = 1
-  for (let at = filter.indexOf('/'); at >= 0; at = filter.indexOf('/', at + 1)) if (++levels > max) return true
+  for (let at = filter.indexOf('/'); at >= 0; at = filter.indexOf('/', at + 1))
+    if (++levels > max) return true
   return levels > max
 }

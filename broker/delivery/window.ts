@@ -1,6 +1,6 @@
-// The QoS 1 and 2 deliveries of one connection: at most `receiveMaximum` are in flight [MQTT-3.3.4-9], what comes beyond
-// waits here in order, bounded in bytes. State: this connection; a clean session's promise ends with it (P4).
-// Invariant: a Packet Identifier is never given out while it is in flight [MQTT-2.2.1-3..4].
+// The QoS 1 and 2 deliveries of one connection: at most `receiveMaximum` are in flight [MQTT-3.3.4-9], what
+// comes beyond waits here in order, bounded in bytes. State: this connection; a clean session's promise ends
+// with it (P4). Invariant: a Packet Identifier is never given out while it is in flight [MQTT-2.2.1-3..4].
 import { identifierMax, Identifiers } from './identifiers.ts'
 
 /** A QoS ≥ 1 delivery of one connection. */
@@ -8,7 +8,10 @@ export interface Delivery {
   readonly qos: 1 | 2
   /** What it holds of memory while it waits. */
   readonly bytes: number
-  /** Called when it has to wait: from now on it may not pin the chunk or reply that it is a slice of (ATTACKS 25). */
+  /**
+   * Called when it has to wait: from now on it may not pin the chunk or reply that it is a slice of (ATTACKS
+   * 25).
+   */
   own(): void
 }
 
@@ -54,14 +57,19 @@ export class Window<Item extends Delivery> {
     }
   }
 
-  /** PUBACK or PUBCOMP, or a PUBREC that refuses: the identifier is free again. False: it was not in flight. */
+  /**
+   * PUBACK or PUBCOMP, or a PUBREC that refuses: the identifier is free again. False: it was not in flight.
+   */
   complete(messageId: number): boolean {
     if (!this.#inFlight.delete(messageId)) return false
     this.pump()
     return true
   }
 
-  /** PUBREC: from now on only PUBREL may be sent under the identifier [MQTT-4.3.3-5]. False: it was not in flight. */
+  /**
+   * PUBREC: from now on only PUBREL may be sent under the identifier [MQTT-4.3.3-5]. False: it was not in
+   * flight.
+   */
   received(messageId: number): boolean {
     return this.#inFlight.has(messageId)
   }
@@ -93,7 +101,10 @@ export class Window<Item extends Delivery> {
   #send(delivery: Item): void {
     let id = this.#lastId
     do id = id === identifierMax ? 1 : id + 1
-    while (!this.#inFlight.isFree(id)) // ends: fewer than 65,535 are in flight, or `push` would not have come here
+    while (
+      // ends: fewer than 65,535 are in flight, or `push` would not have come here
+      !this.#inFlight.isFree(id)
+    )
     this.#lastId = id
     if (this.#host.put(delivery, id)) this.#inFlight.add(id)
   }

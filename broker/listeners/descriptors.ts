@@ -1,9 +1,12 @@
-// File descriptors: every connection has one, and so have Redis, the admin endpoint and the log. Some are kept back from the
-// clients, so that a node that is full can still be asked and still stores. State: how many connections are open,
-// and whether none was left lately.
+// File descriptors: every connection has one, and so have Redis, the admin endpoint and the log. Some are
+// kept back from the clients, so that a node that is full can still be asked and still stores. State: how
+// many connections are open, and whether none was left lately.
 import { readdirSync, readFileSync } from 'node:fs'
 
-/** Kept back for Redis, for the admin endpoint and for what is accepted only to be refused; fewer when there are few. */
+/**
+ * Kept back for Redis, for the admin endpoint and for what is accepted only to be refused; fewer when there
+ * are few.
+ */
 const reserveMax = 128
 
 export class Descriptors {
@@ -11,7 +14,10 @@ export class Descriptors {
   #limit: number | undefined
   #open = 0
   #max = Infinity
-  /** As long as none was missing lately: others of this process, or of the system, may have taken them for a moment. */
+  /**
+   * As long as none was missing lately: others of this process, or of the system, may have taken them for a
+   * moment.
+   */
   #low: { readonly max: number; readonly until: number } | undefined
   readonly #lowMs: number
 

@@ -1,6 +1,7 @@
-// The door of one address: it accepts, and whoever comes in has a deadline for becoming a client. The deadline of CONNECT begins
-// here and covers what comes before it: a TLS handshake, the head of an HTTP request, an upgrade. State: the connections that
-// are not handed over yet. Bounds: their time; the descriptors of the process; with `connectionsMax` their number.
+// The door of one address: it accepts, and whoever comes in has a deadline for becoming a client. The
+// deadline of CONNECT begins here and covers what comes before it: a TLS handshake, the head of an HTTP
+// request, an upgrade. State: the connections that are not handed over yet. Bounds: their time; the
+// descriptors of the process; with `connectionsMax` their number.
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { bind } from './listener.ts'
@@ -48,13 +49,22 @@ export class Door {
 
   constructor(options: DoorOptions) {
     this.#options = options
-    this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay, allowHalfOpen: options.allowHalfOpen ?? false }, (socket) => this.#accept(socket))
+    this.#server = createServer(
+      {
+        noDelay: true,
+        keepAlive: true,
+        keepAliveInitialDelay,
+        allowHalfOpen: options.allowHalfOpen ?? false,
+      },
+      (socket) => this.#accept(socket),
+    )
   }
 
   /** @throws OperatorError (reason `listen`) when the address cannot be had */
   async open(url: URL, field: string, defaultPort: number): Promise<string> {
     const bound = await bind(this.#server, url, field, defaultPort)
-    this.#server.on('error', () => { // accept() failed: no descriptor is left
+    this.#server.on('error', () => {
+      // accept() failed: no descriptor is left
       this.#options.places.exhausted()
       this.#options.events.turnedAway('descriptors', '')
     })
@@ -71,7 +81,12 @@ export class Door {
     }
     socket.on('error', ignore).once('close', this.#closed) // until it is handed over nobody else listens
     if (this.#waiting.size >= connectionsMax) this.#dropOldest()
-    const waiting: Waiting = { socket, timer: this.#deadline(socket, deadlineMs), since: performance.now(), onClose: () => this.#forget(key, waiting) }
+    const waiting: Waiting = {
+      socket,
+      timer: this.#deadline(socket, deadlineMs),
+      since: performance.now(),
+      onClose: () => this.#forget(key, waiting),
+    }
     this.#waiting.set(key, waiting)
     socket.once('close', waiting.onClose)
     this.guard(socket, () => serve(socket))
@@ -143,4 +158,5 @@ export class Door {
   }
 }
 
-const keyOf = ({ remoteAddress, remotePort }: Socket): string | undefined => remoteAddress === undefined ? undefined : `${remoteAddress} ${remotePort}`
+const keyOf = ({ remoteAddress, remotePort }: Socket): string | undefined =>
+  remoteAddress === undefined ? undefined : `${remoteAddress} ${remotePort}`

@@ -1,7 +1,8 @@
-// Frames of WebSocket as they come. `ws` keeps a message until it is whole, and whoever announces a large one would have us keep what
-// nobody counts, before CONNECT as well. MQTT needs no messages [MQTT-6.0.0-2]: what there is of one is handed on at once, so that
-// every byte is where the bounds of a connection are, the reader. This reaches into the receiver of `ws`: it takes the place of what
-// reads a payload. test/cluster/door.test.ts says what is assumed of it. State: none besides the receiver's.
+// Frames of WebSocket as they come. `ws` keeps a message until it is whole, and whoever announces a large one
+// would have us keep what nobody counts, before CONNECT as well. MQTT needs no messages [MQTT-6.0.0-2]: what
+// there is of one is handed on at once, so that every byte is where the bounds of a connection are, the
+// reader. This reaches into the receiver of `ws`: it takes the place of what reads a payload.
+// test/cluster/door.test.ts says what is assumed of it. State: none besides the receiver's.
 import type { WebSocket } from 'ws'
 
 /** What of the receiver of `ws` is used here. */
@@ -29,7 +30,10 @@ const opcodes = { text: 1, binary: 2 }
 /** The receiver's state before a frame. */
 const beforeFrame = 0
 
-/** From now on `message` brings what there is of a message, in pieces; of a text message that it came, and nothing of it. */
+/**
+ * From now on `message` brings what there is of a message, in pieces; of a text message that it came, and
+ * nothing of it.
+ */
 export function readInPieces(webSocket: WebSocket): void {
   const receiver = (webSocket as unknown as { readonly _receiver: Receiver })._receiver
   const getControl = receiver.getData.bind(receiver)
@@ -59,7 +63,10 @@ function unmasked({ _mask: mask }: Receiver, piece: Buffer): Buffer {
   return piece
 }
 
-/** The mask goes on where the piece ends. A copy: it would keep all that came with it, for as long as the frame is not over. */
+/**
+ * The mask goes on where the piece ends. A copy: it would keep all that came with it, for as long as the
+ * frame is not over.
+ */
 function turned(mask: Buffer, by: number): Buffer {
   const copy = Buffer.alloc(4)
   for (let i = 0; i < 4; i++) copy[i] = mask[(i + by) & 3]!

@@ -1,4 +1,5 @@
-// The path of an HTTP request, whatever its request line says. It never throws: `GET //` is a path, and no URL.
+// The path of an HTTP request, whatever its request line says. It never throws: `GET //` is a path, and no
+// URL.
 
 /** Without the query. A client may name the whole URL (RFC 9112 section 3.2.2). */
 export function pathOf(target: string | undefined): string {

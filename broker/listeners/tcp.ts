@@ -4,15 +4,33 @@ import { Door } from './door.ts'
 import { readTls, type Listener, type ListenerOptions } from './listener.ts'
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export async function listenTcp(url: URL, { config, places, events, onConnection }: ListenerOptions): Promise<Listener> {
-  const secure = url.protocol === 'mqtts:' ? createTlsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs }) : undefined
-  const door = new Door({ deadlineMs: config.connectTimeoutMs, connectionsMax: config.connectingMax, places, events, serve: (socket) => { if (secure === undefined) take(socket); else secure.emit('connection', socket) } })
-  const take = (stream: Parameters<typeof onConnection>[0]): void => door.guard(stream, () => {
-    const leftMs = door.handOver(stream)
-    if (leftMs === undefined) stream.destroy()
-    else onConnection(stream, leftMs)
+export async function listenTcp(
+  url: URL,
+  { config, places, events, onConnection }: ListenerOptions,
+): Promise<Listener> {
+  const secure =
+    url.protocol === 'mqtts:'
+      ? createTlsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs })
+      : undefined
+  const door = new Door({
+    deadlineMs: config.connectTimeoutMs,
+    connectionsMax: config.connectingMax,
+    places,
+    events,
+    serve: (socket) => {
+      if (secure === undefined) take(socket)
+      else secure.emit('connection', socket)
+    },
   })
-  secure?.on('secureConnection', take).on('tlsClientError', (error, socket) => door.turnAway(socket, 'handshake', error.message))
+  const take = (stream: Parameters<typeof onConnection>[0]): void =>
+    door.guard(stream, () => {
+      const leftMs = door.handOver(stream)
+      if (leftMs === undefined) stream.destroy()
+      else onConnection(stream, leftMs)
+    })
+  secure
+    ?.on('secureConnection', take)
+    .on('tlsClientError', (error, socket) => door.turnAway(socket, 'handshake', error.message))
   const bound = await door.open(url, '--listen', secure === undefined ? 1883 : 8883)
   return { url: bound, close: () => door.close() }
 }

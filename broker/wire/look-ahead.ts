@@ -1,6 +1,7 @@
-// Looks for the first packet of a type among bytes that wait to be read: only fixed headers are looked at, nothing is checked. A
-// client's DISCONNECT makes its will void as soon as it has come, whatever waits before it. State: where in which packet the bytes
-// ended that it was given; and the packet it seeks, once that begins, as far as it has come. Bound: `soughtBytesMax`.
+// Looks for the first packet of a type among bytes that wait to be read: only fixed headers are looked at,
+// nothing is checked. A client's DISCONNECT makes its will void as soon as it has come, whatever waits before
+// it. State: where in which packet the bytes ended that it was given; and the packet it seeks, once that
+// begins, as far as it has come. Bound: `soughtBytesMax`.
 
 /** A longer one is not found: a DISCONNECT is short. */
 const soughtBytesMax = 4_096
@@ -17,7 +18,10 @@ export class LookAhead {
     this.#type = type
   }
 
-  /** @param bytes the next ones; the first begin with a packet. @returns the packet, in the call that completes it */
+  /**
+   * @param bytes the next ones; the first begin with a packet. @returns the packet, in the call that
+   * completes it
+   */
   feed(bytes: Buffer): Buffer | undefined {
     for (let at = 0; at < bytes.length;) {
       if (this.#left > 0) {
@@ -39,7 +43,8 @@ export class LookAhead {
     const header = this.#header
     if (header.length < 2 || (header.at(-1)! >= 128 && header.length < 5)) return
     this.#left = header.slice(1).reduce((length, byte, i) => length + ((byte & 127) << (7 * i)), 0)
-    this.#sought = header[0]! >> 4 === this.#type && this.#left <= soughtBytesMax ? [Buffer.from(header)] : undefined
+    this.#sought =
+      header[0]! >> 4 === this.#type && this.#left <= soughtBytesMax ? [Buffer.from(header)] : undefined
     this.#header = []
   }
 

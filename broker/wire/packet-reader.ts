@@ -1,20 +1,45 @@
-// The inbound bytes of one connection → packets. PUBLISH and the acknowledgements are read here, on the hot path, without
-// intermediate objects; every other packet is validated and handed on as bytes. State: what is incomplete, and the topic
-// aliases of the connection. Invariants: nothing that violates the standard gets past, whatever the bytes nothing is
-// thrown to the caller, and after the first violation or `close` nothing more is reported. What takes longer than a slice goes
-// on in a later turn of the event loop, whatever its packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`;
-// while paused or behind the caller stops reading from the socket, sooner or later.
+// The inbound bytes of one connection → packets. PUBLISH and the acknowledgements are read here, on the hot
+// path, without intermediate objects; every other packet is validated and handed on as bytes. State: what is
+// incomplete, and the topic aliases of the connection. Invariants: nothing that violates the standard gets
+// past, whatever the bytes nothing is thrown to the caller, and after the first violation or `close` nothing
+// more is reported. What takes longer than a slice goes on in a later turn of the event loop, whatever its
+// packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`; while paused or behind the
+// caller stops reading from the socket, sooner or later.
 import { ReasonCode } from '../reason-codes.ts'
 import { later, othersWait, Slice, turnIsOver } from '../../bridge/index.ts'
 import {
-  checkAcknowledgement, checkAuth, checkConnect, checkDisconnect, checkSubscribe, checkTopicName, checkUnsubscribe, connectLevel, isBridge,
-  messageIdAt, messageProperties, PacketType, type Connect, type NameLimits, type Will,
+  checkAcknowledgement,
+  checkAuth,
+  checkConnect,
+  checkDisconnect,
+  checkSubscribe,
+  checkTopicName,
+  checkUnsubscribe,
+  connectLevel,
+  isBridge,
+  messageIdAt,
+  messageProperties,
+  PacketType,
+  type Connect,
+  type NameLimits,
+  type Will,
 } from './control-packets.ts'
 import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolation } from './properties.ts'
 
 export interface PacketHandler {
-  /** `payload` and `properties` are slices of what came in; `expirySeconds` -1 = no Message Expiry Interval. */
-  onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void
+  /**
+   * `payload` and `properties` are slices of what came in; `expirySeconds` -1 = no Message Expiry Interval.
+   */
+  onPublish(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    dup: boolean,
+    messageId: number,
+    properties: Buffer | undefined,
+    expirySeconds: number,
+  ): void
   onPuback(messageId: number): void
   onPubrec(messageId: number, reasonCode: number): void
   onPubrel(messageId: number): void
@@ -66,11 +91,17 @@ export class PacketReader {
   #closed = false
   #aliases: Map<number, string> | undefined
   #aliasBytes = 0
-  /** The last topic, as bytes and as string: publishers mostly stay with theirs, and one string keeps its hash. */
+  /**
+   * The last topic, as bytes and as string: publishers mostly stay with theirs, and one string keeps its
+   * hash.
+   */
   #topicBytes: Buffer = noBytes
   #topic = ''
 
-  /** @param isSliced false: reads all that it is fed at once, however long it takes; what a test compares is there when `feed` returns */
+  /**
+   * @param isSliced false: reads all that it is fed at once, however long it takes; what a test compares is
+   * there when `feed` returns
+   */
   constructor(handler: PacketHandler, limits: ReaderLimits, isSliced = true) {
     this.#isSliced = isSliced
     this.#handler = handler
@@ -110,12 +141,19 @@ export class PacketReader {
     this.#drain()
   }
 
-  /** Small chunks are joined as they come, each byte a few times: alone, each would hold far more memory than it has bytes. */
+  /**
+   * Small chunks are joined as they come, each byte a few times: alone, each would hold far more memory than
+   * it has bytes.
+   */
   #add(chunk: Buffer): void {
     this.#partBytes += chunk.length
     if (this.#parts === noParts) this.#parts = []
     let part = chunk
-    for (let last = this.#parts.at(-1); last !== undefined && last.length < smallBytes && last.length <= part.length; last = this.#parts.at(-1)) {
+    for (
+      let last = this.#parts.at(-1);
+      last !== undefined && last.length < smallBytes && last.length <= part.length;
+      last = this.#parts.at(-1)
+    ) {
       part = Buffer.concat([last, part])
       this.#parts.pop()
     }
@@ -140,13 +178,15 @@ export class PacketReader {
   }
 
   #drain(isItsTurn = false): void {
-    if (this.#draining || this.#behind) return // the loop below goes on when the handler comes back, or the turn comes
+    // the loop below goes on when the handler comes back, or the turn comes
+    if (this.#draining || this.#behind) return
     this.#draining = true
     try {
       this.#readSlice(isItsTurn)
     } catch (error) {
       this.close()
-      if (error instanceof ProtocolViolation) this.#handler.onViolation(error); else this.#handler.onBug(error)
+      if (error instanceof ProtocolViolation) this.#handler.onViolation(error)
+      else this.#handler.onBug(error)
     } finally {
       this.#draining = false
     }
@@ -156,11 +196,15 @@ export class PacketReader {
     return !this.#paused && !this.#closed && this.#buffer !== undefined && this.heldBytes >= this.#need
   }
 
-  /** The clock is asked between packets that came together only: of most connections one packet comes at a time. */
+  /**
+   * The clock is asked between packets that came together only: of most connections one packet comes at a
+   * time.
+   */
   #readSlice(isItsTurn: boolean): void {
     let slice: Slice | undefined
     while (this.#hasPacket) {
-      if (this.#isSliced && (slice === undefined ? this.#mustWait(isItsTurn) : slice.isOver)) return this.#goOnLater()
+      if (this.#isSliced && (slice === undefined ? this.#mustWait(isItsTurn) : slice.isOver))
+        return this.#goOnLater()
       slice ??= new Slice()
       if (this.#parts.length > 0) this.#join()
       if (!this.#readPacket(this.#buffer!)) this.#keepRest()
@@ -168,7 +212,10 @@ export class PacketReader {
     }
   }
 
-  /** CONNECTs are read in the order in which they come, over all connections: of two of one client the later one wins. */
+  /**
+   * CONNECTs are read in the order in which they come, over all connections: of two of one client the later
+   * one wins.
+   */
   #mustWait(isItsTurn: boolean): boolean {
     return this.#level === 0 ? !isItsTurn && (othersWait() || turnIsOver()) : turnIsOver()
   }
@@ -212,7 +259,8 @@ export class PacketReader {
   /** Reads one packet at #at; false when it is not whole yet, and #need says how much there must be. */
   #readPacket(bytes: Buffer): boolean {
     const start = this.#at
-    if (this.#level === 0 && bytes[start]! >> 4 !== PacketType.connect) throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
+    if (this.#level === 0 && bytes[start]! >> 4 !== PacketType.connect)
+      throw protocolError('the first packet is not CONNECT') // [MQTT-3.1.0-1]
     let body = start + 1
     let length = 0
     for (let shift = 0; ; shift += 7) {
@@ -224,13 +272,23 @@ export class PacketReader {
       const byte = bytes[body++]!
       length += (byte & 127) << shift
       if (byte < 128) {
-        if (byte === 0 && shift > 0 && this.#level === 5) throw malformed('a remaining length that is longer than need be') // [MQTT-1.5.5-1]
+        if (byte === 0 && shift > 0 && this.#level === 5)
+          throw malformed('a remaining length that is longer than need be') // [MQTT-1.5.5-1]
         break
       }
     }
     const end = body + length
-    if (this.#level === 0 && end - start > Math.min(this.#limits.connectBytesMax, this.#limits.packetBytesMax)) return this.#refuseConnect(bytes, start, body, end)
-    if (end - start > this.#limits.packetBytesMax) throw new ProtocolViolation(ReasonCode.packetTooLarge, `a packet of ${end - start} bytes`, 'packet-bytes')
+    if (
+      this.#level === 0 &&
+      end - start > Math.min(this.#limits.connectBytesMax, this.#limits.packetBytesMax)
+    )
+      return this.#refuseConnect(bytes, start, body, end)
+    if (end - start > this.#limits.packetBytesMax)
+      throw new ProtocolViolation(
+        ReasonCode.packetTooLarge,
+        `a packet of ${end - start} bytes`,
+        'packet-bytes',
+      )
     if (end > bytes.length) {
       this.#need = end - start
       return false
@@ -246,17 +304,23 @@ export class PacketReader {
 
   /** How it is told depends on its level, which stands first; the rest is not waited for. */
   #refuseConnect(bytes: Buffer, start: number, body: number, end: number): false {
-    const nameEnd = body + 2 > bytes.length ? body + 2 : body + 2 + Math.min(bytes.readUInt16BE(body), longestNameBytes)
+    const nameEnd =
+      body + 2 > bytes.length ? body + 2 : body + 2 + Math.min(bytes.readUInt16BE(body), longestNameBytes)
     this.#need = nameEnd + 1 - start
     if (bytes.length <= nameEnd) return false
     this.#level = connectLevel(bytes, body, end)
-    throw new ProtocolViolation(ReasonCode.packetTooLarge, `a CONNECT of ${end - start} bytes`, 'connect-bytes')
+    throw new ProtocolViolation(
+      ReasonCode.packetTooLarge,
+      `a CONNECT of ${end - start} bytes`,
+      'connect-bytes',
+    )
   }
 
   #publish(bytes: Buffer, flags: number, body: number, end: number): void {
     const qos = (flags >> 1) & 3
     if (qos === 3) throw malformed('QoS 3') // [MQTT-3.3.1-4]
-    if (qos === 0 && (flags & 8) !== 0 && this.#level !== 3) throw malformed('DUP with QoS 0') // [MQTT-3.3.1-2]
+    // [MQTT-3.3.1-2]
+    if (qos === 0 && (flags & 8) !== 0 && this.#level !== 3) throw malformed('DUP with QoS 0')
     if (body + 2 > end) throw malformed('truncated PUBLISH')
     let at = body + 2 + ((bytes[body]! << 8) | bytes[body + 1]!)
     if (at > end) throw malformed('truncated PUBLISH')
@@ -277,7 +341,16 @@ export class PacketReader {
       }
       if (topic === '') throw protocolError('neither a Topic Name nor a Topic Alias')
     }
-    this.#handler.onPublish(topic, bytes.subarray(at, end), qos as 0 | 1 | 2, (flags & 1) === 1, (flags & 8) !== 0, messageId, properties, expiry)
+    this.#handler.onPublish(
+      topic,
+      bytes.subarray(at, end),
+      qos as 0 | 1 | 2,
+      (flags & 1) === 1,
+      (flags & 8) !== 0,
+      messageId,
+      properties,
+      expiry,
+    )
   }
 
   #topicAt(bytes: Buffer, start: number, end: number): string {
@@ -295,11 +368,14 @@ export class PacketReader {
   }
 
   #aliased(alias: number, topic: string): string {
-    if (alias > this.#limits.topicAliasMax) throw new ProtocolViolation(ReasonCode.topicAliasInvalid, 'a Topic Alias above the maximum') // [MQTT-3.3.2-9]
+    if (alias > this.#limits.topicAliasMax)
+      // [MQTT-3.3.2-9]
+      throw new ProtocolViolation(ReasonCode.topicAliasInvalid, 'a Topic Alias above the maximum')
     this.#aliases ??= new Map()
     if (topic !== '') {
       this.#aliasBytes += topic.length - (this.#aliases.get(alias)?.length ?? 0)
-      if (this.#aliasBytes > aliasBytesMax) throw new ProtocolViolation(ReasonCode.quotaExceeded, 'too long Topic Aliases', 'alias-bytes')
+      if (this.#aliasBytes > aliasBytesMax)
+        throw new ProtocolViolation(ReasonCode.quotaExceeded, 'too long Topic Aliases', 'alias-bytes')
       this.#aliases.set(alias, topic)
       return topic
     }
@@ -310,8 +386,10 @@ export class PacketReader {
 
   #other(bytes: Buffer, type: number, flags: number, start: number, body: number, end: number): void {
     const isFirst = type === PacketType.connect && this.#level === 0
-    if (isFirst) this.#level = connectLevel(bytes, body, end) || 1 // known, too, when the rest is refused; 0 is before CONNECT
-    const expected = type === PacketType.pubrel || type === PacketType.subscribe || type === PacketType.unsubscribe ? 2 : 0
+    // known, too, when the rest is refused; 0 is before CONNECT
+    if (isFirst) this.#level = connectLevel(bytes, body, end) || 1
+    const expected =
+      type === PacketType.pubrel || type === PacketType.subscribe || type === PacketType.unsubscribe ? 2 : 0
     if (flags !== expected) {
       if (this.#level !== 3) throw malformed('fixed header flags that are not valid') // [MQTT-2.1.3-1]
       bytes[start] = (type << 4) | expected // MQTT 3.1 has DUP in some, and leaves the others open
@@ -325,21 +403,34 @@ export class PacketReader {
       case PacketType.puback:
         checkAcknowledgement(bytes, body, end, this.#level)
         return this.#handler.onPuback(messageIdAt(bytes, body, end))
-      case PacketType.pubrec: return this.#handler.onPubrec(messageIdAt(bytes, body, end), checkAcknowledgement(bytes, body, end, this.#level))
+      case PacketType.pubrec:
+        return this.#handler.onPubrec(
+          messageIdAt(bytes, body, end),
+          checkAcknowledgement(bytes, body, end, this.#level),
+        )
       case PacketType.pubrel:
         checkAcknowledgement(bytes, body, end, this.#level)
         return this.#handler.onPubrel(messageIdAt(bytes, body, end))
       case PacketType.pubcomp:
         checkAcknowledgement(bytes, body, end, this.#level)
         return this.#handler.onPubcomp(messageIdAt(bytes, body, end))
-      case PacketType.subscribe: checkSubscribe(bytes, body, end, this.#level); break
-      case PacketType.unsubscribe: checkUnsubscribe(bytes, body, end, this.#level); break
+      case PacketType.subscribe:
+        checkSubscribe(bytes, body, end, this.#level)
+        break
+      case PacketType.unsubscribe:
+        checkUnsubscribe(bytes, body, end, this.#level)
+        break
       case PacketType.pingreq:
         if (body !== end) throw malformed('PINGREQ has a body')
         break
-      case PacketType.disconnect: checkDisconnect(bytes, body, end, this.#level, this.#connect.keeps); break
-      case PacketType.auth: checkAuth(bytes, body, end, this.#level); break
-      default: throw protocolError(`a packet of type ${type} from a client`)
+      case PacketType.disconnect:
+        checkDisconnect(bytes, body, end, this.#level, this.#connect.keeps)
+        break
+      case PacketType.auth:
+        checkAuth(bytes, body, end, this.#level)
+        break
+      default:
+        throw protocolError(`a packet of type ${type} from a client`)
     }
     this.#handler.onOther(type, bytes.subarray(start, end))
   }

@@ -1,8 +1,9 @@
-// One SUBSCRIBE or UNSUBSCRIBE with many filters as many with one. Aedes would collect the filters of one packet in an object,
-// which loses their order and their number, and dies of one that is called `__proto__`; and a packet of 1 MiB, with 260,000 of
-// them, would keep the event loop for seconds (P12). The parts are read from the bytes one by one, only so many are under way at
-// once, and their codes come back together, in the order of the filters [MQTT-3.9.3-1]. State: the answer that is not complete.
-// Bound: parts under way of one packet; a connection has one such packet under way (delivery/requests.ts).
+// One SUBSCRIBE or UNSUBSCRIBE with many filters as many with one. Aedes would collect the filters of one
+// packet in an object, which loses their order and their number, and dies of one that is called `__proto__`;
+// and a packet of 1 MiB, with 260,000 of them, would keep the event loop for seconds (P12). The parts are
+// read from the bytes one by one, only so many are under way at once, and their codes come back together, in
+// the order of the filters [MQTT-3.9.3-1]. State: the answer that is not complete. Bound: parts under way of
+// one packet; a connection has one such packet under way (delivery/requests.ts).
 import type { ISubackPacket, ISubscribePacket, IUnsubackPacket, IUnsubscribePacket } from 'mqtt-packet'
 import { PacketType } from './control-packets.ts'
 import { allowedProperties, propertyIds, readVariable, scanProperties } from './properties.ts'
@@ -38,9 +39,15 @@ export class Parts implements Iterable<ISubscribePacket | IUnsubscribePacket> {
     at += 2
     let identifier: number | undefined
     if (version === 5) {
-      at = scanProperties(frame, at, frame.length, allowedProperties[this.#isSubscribe ? 'subscribe' : 'unsubscribe'], (id, _start, value, end) => {
-        if (id === propertyIds.subscriptionIdentifier) identifier = readVariable(frame, value, end).value
-      })
+      at = scanProperties(
+        frame,
+        at,
+        frame.length,
+        allowedProperties[this.#isSubscribe ? 'subscribe' : 'unsubscribe'],
+        (id, _start, value, end) => {
+          if (id === propertyIds.subscriptionIdentifier) identifier = readVariable(frame, value, end).value
+        },
+      )
     }
     this.#identifier = identifier
     this.#filtersAt = at
@@ -61,8 +68,21 @@ export class Parts implements Iterable<ISubscribePacket | IUnsubscribePacket> {
       if (!this.#isSubscribe) yield { cmd: 'unsubscribe', messageId, unsubscriptions: [topic] }
       else {
         const options = this.#bytes[end]!
-        const subscription = { topic, qos: options & 3, nl: (options & 4) !== 0, rap: (options & 8) !== 0, rh: (options >> 4) & 3 } as ISubscribePacket['subscriptions'][0]
-        yield { cmd: 'subscribe', messageId, subscriptions: [subscription], ...(this.#identifier === undefined ? {} : { properties: { subscriptionIdentifier: this.#identifier } }) }
+        const subscription = {
+          topic,
+          qos: options & 3,
+          nl: (options & 4) !== 0,
+          rap: (options & 8) !== 0,
+          rh: (options >> 4) & 3,
+        } as ISubscribePacket['subscriptions'][0]
+        yield {
+          cmd: 'subscribe',
+          messageId,
+          subscriptions: [subscription],
+          ...(this.#identifier === undefined
+            ? {}
+            : { properties: { subscriptionIdentifier: this.#identifier } }),
+        }
       }
     }
   }
@@ -74,7 +94,9 @@ export class Parts implements Iterable<ISubscribePacket | IUnsubscribePacket> {
 
   /** Resolves when a part was answered. */
   async room(): Promise<void> {
-    await new Promise<void>((resolve) => { this.#room = resolve })
+    await new Promise<void>((resolve) => {
+      this.#room = resolve
+    })
   }
 
   /** The answer to a part came: the answer to the whole packet, once it is the last one. */
@@ -82,12 +104,16 @@ export class Parts implements Iterable<ISubscribePacket | IUnsubscribePacket> {
     this.#granted[index] = (packet.granted as number[])[0]!
     this.#answered++
     if (this.#begun - this.#answered <= underWayMax) this.#room?.()
-    return this.#answered < this.#count ? undefined : { ...packet, messageId: this.#messageId, granted: this.#granted }
+    return this.#answered < this.#count
+      ? undefined
+      : { ...packet, messageId: this.#messageId, granted: this.#granted }
   }
 }
 
 /** What to send for the SUBACK or UNSUBACK that Aedes writes: nothing until the last part has its answer. */
-export function joinParts<Packet extends ISubackPacket | IUnsubackPacket>(packet: Packet): Packet | undefined {
+export function joinParts<Packet extends ISubackPacket | IUnsubackPacket>(
+  packet: Packet,
+): Packet | undefined {
   const part = packet.messageId as unknown as Part | number
   return typeof part === 'number' ? packet : part.whole.answer(part.index, packet)
 }

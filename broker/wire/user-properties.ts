@@ -1,6 +1,14 @@
-// CONNECT without its User Properties, as Aedes gets it: nobody there reads them, and mqtt-packet makes an object of them, 200,000
-// of one packet of 1 MiB, which stops the event loop for half a second (P12). No state.
-import { propertyIds, readVariable, scanProperties, skipString, variableLength, writeVariable } from './properties.ts'
+// CONNECT without its User Properties, as Aedes gets it: nobody there reads them, and mqtt-packet makes an
+// object of them, 200,000 of one packet of 1 MiB, which stops the event loop for half a second (P12). No
+// state.
+import {
+  propertyIds,
+  readVariable,
+  scanProperties,
+  skipString,
+  variableLength,
+  writeVariable,
+} from './properties.ts'
 
 /** All that may stand in either section: they were checked before. */
 const any: ReadonlySet<number> = new Set(Object.values(propertyIds))
@@ -33,7 +41,8 @@ export function withoutUserProperties(frame: Buffer): Buffer {
   const connect = section(frame, properties)
   const pieces = [frame.subarray(body, properties), ...connect.kept]
   let at = connect.end
-  if ((frame[flagsAt]! & 4) !== 0) { // a will
+  if ((frame[flagsAt]! & 4) !== 0) {
+    // a will
     const willAt = skipString(frame, at, frame.length)
     const will = section(frame, willAt)
     pieces.push(frame.subarray(at, willAt), ...will.kept)

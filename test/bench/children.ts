@@ -1,5 +1,5 @@
-// Child processes of the benchmark: every one is listed from its start to its end and is ended by its pid, also when the
-// benchmark is interrupted. State: the list, in this process.
+// Child processes of the benchmark: every one is listed from its start to its end and is ended by its pid,
+// also when the benchmark is interrupted. State: the list, in this process.
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
 import { once } from 'node:events'
 
@@ -16,7 +16,9 @@ export class Child {
     this.name = name
     const stdio: StdioOptions = ['ignore', 'pipe', 'pipe', ...(ipc ? ['ipc' as const] : [])]
     this.process = spawn(command, argv, { stdio })
-    const keep = (chunk: Buffer): void => { this.output = (this.output + chunk.toString()).slice(-20_000) }
+    const keep = (chunk: Buffer): void => {
+      this.output = (this.output + chunk.toString()).slice(-20_000)
+    }
     this.process.stdout?.on('data', keep)
     this.process.stderr?.on('data', keep)
     this.process.on('error', (error) => keep(Buffer.from(error.message)))
@@ -30,7 +32,9 @@ export class Child {
   }
 
   get running(): boolean {
-    return this.process.pid !== undefined && this.process.exitCode === null && this.process.signalCode === null
+    return (
+      this.process.pid !== undefined && this.process.exitCode === null && this.process.signalCode === null
+    )
   }
 
   /** Why it ended, when it was not us who ended it: the error it wrote, or how it exited. */
@@ -45,7 +49,8 @@ export class Child {
     for (const deadline = Date.now() + timeoutMs; ;) {
       const value = await there()
       if (value !== undefined) return value
-      if (!this.running || Date.now() > deadline) throw new Error(`${this.name} did not start: ${this.output.slice(-500)}`)
+      if (!this.running || Date.now() > deadline)
+        throw new Error(`${this.name} did not start: ${this.output.slice(-500)}`)
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }

@@ -1,5 +1,6 @@
-// Failover (B10): kill -9 of the node that all subscribers are connected to, while others publish for them at the nodes that
-// stay. Each subscriber comes back when its connection breaks, at one of those, and what was acknowledged must reach it.
+// Failover (B10): kill -9 of the node that all subscribers are connected to, while others publish for them at
+// the nodes that stay. Each subscriber comes back when its connection breaks, at one of those, and what was
+// acknowledged must reach it.
 import { orderNode } from './node-order.ts'
 import { pace, quantilesOf } from './open-loop.ts'
 import type { Failover, LoadAnswer } from './patterns.ts'
@@ -13,7 +14,7 @@ const tryMs = 15_000
 async function comeBack(world: World, index: number, clientId: string, port: number): Promise<number> {
   const begun = performance.now()
   for (;;) {
-    const next = world.subscribers[index] = world.subscribers[index]!.again(port)
+    const next = (world.subscribers[index] = world.subscribers[index]!.again(port))
     try {
       await next.connect(clientId, false)
       world.watch(next)
@@ -25,11 +26,23 @@ async function comeBack(world: World, index: number, clientId: string, port: num
 }
 
 export async function failover(world: World, pattern: Failover): Promise<LoadAnswer> {
-  const { ports: [victim, ...others], payloadBytes, warmMs, windowMs } = world.order
+  const {
+    ports: [victim, ...others],
+    payloadBytes,
+    warmMs,
+    windowMs,
+  } = world.order
   const port = (i: number): number => others[i % others.length]!
   const clientId = (i: number): string => `client-${i}`
   for (let i = 0; i < pattern.clients; i++) {
-    const publisher = new Publisher(port(i), { index: i, topic: `bench/failover/${i}`, qos: 1, fan: 1, payloadBytes, aheadMax: Infinity })
+    const publisher = new Publisher(port(i), {
+      index: i,
+      topic: `bench/failover/${i}`,
+      qos: 1,
+      fan: 1,
+      payloadBytes,
+      aheadMax: Infinity,
+    })
     const subscriber = new Subscriber(victim!, [publisher], world.came)
     world.publishers.push(publisher)
     world.subscribers.push(subscriber)
@@ -40,9 +53,16 @@ export async function failover(world: World, pattern: Failover): Promise<LoadAns
   world.watch(...world.publishers)
   const stopPace = pace(world.publishers, pattern.rate, [])
   await world.wait(warmMs + windowMs)
-  const back = Promise.all(world.subscribers.map((subscriber, i) => new Promise<number>((resolve, reject) => {
-    subscriber.onLost = () => { comeBack(world, i, clientId(i), port(i)).then(resolve, reject) }
-  })))
+  const back = Promise.all(
+    world.subscribers.map(
+      (subscriber, i) =>
+        new Promise<number>((resolve, reject) => {
+          subscriber.onLost = () => {
+            comeBack(world, i, clientId(i), port(i)).then(resolve, reject)
+          }
+        }),
+    ),
+  )
   await orderNode('kill', 0)
   const times = await back
   const sessionsGone = world.subscribers.filter(({ sessionPresent }) => !sessionPresent).length

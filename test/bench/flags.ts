@@ -1,5 +1,5 @@
-// The flags of the benchmark: one table gives parsing, defaults and help. A flag that is not there, or a value that makes
-// no sense, is one line and exit code 2.
+// The flags of the benchmark: one table gives parsing, defaults and help. A flag that is not there, or a
+// value that makes no sense, is one line and exit code 2.
 import { patterns, quickPatterns } from './patterns.ts'
 import { systems, type Fsync } from './systems.ts'
 
@@ -31,43 +31,69 @@ const flags: Record<string, string> = {
 }
 
 export function helpText(): string {
-  const rows = (entries: readonly (readonly [string, string])[]): string => entries.map(([name, about]) => `  ${name.padEnd(30)}${about}`).join('\n')
+  const rows = (entries: readonly (readonly [string, string])[]): string =>
+    entries.map(([name, about]) => `  ${name.padEnd(30)}${about}`).join('\n')
   return [
-    'npm run bench -- [flags]', '', rows(Object.entries(flags)),
-    '', 'Systems', rows(systems.map(({ name, about }) => [name, about])),
-    '', 'Patterns (those across nodes only for systems of two nodes)', rows(patterns.map(({ name, about }) => [name, about])), '',
+    'npm run bench -- [flags]',
+    '',
+    rows(Object.entries(flags)),
+    '',
+    'Systems',
+    rows(systems.map(({ name, about }) => [name, about])),
+    '',
+    'Patterns (those across nodes only for systems of two nodes)',
+    rows(patterns.map(({ name, about }) => [name, about])),
+    '',
   ].join('\n')
 }
 
-const number = (min: number, max: number) => (value: string, flag: string): number => {
-  const parsed = Number(value)
-  if (value === '' || !(parsed >= min && parsed <= max)) throw new UsageError(`${flag} ${value}: is not a number from ${min} to ${max}`)
-  return parsed
-}
+const number =
+  (min: number, max: number) =>
+  (value: string, flag: string): number => {
+    const parsed = Number(value)
+    if (value === '' || !(parsed >= min && parsed <= max))
+      throw new UsageError(`${flag} ${value}: is not a number from ${min} to ${max}`)
+    return parsed
+  }
 
-const integer = (min: number, max: number) => (value: string, flag: string): number => {
-  const parsed = number(min, max)(value, flag)
-  if (!Number.isInteger(parsed)) throw new UsageError(`${flag} ${value}: is not a whole number`)
-  return parsed
-}
+const integer =
+  (min: number, max: number) =>
+  (value: string, flag: string): number => {
+    const parsed = number(min, max)(value, flag)
+    if (!Number.isInteger(parsed)) throw new UsageError(`${flag} ${value}: is not a whole number`)
+    return parsed
+  }
 
-const oneOf = (known: readonly string[]) => (value: string, flag: string): string => {
-  if (!known.includes(value)) throw new UsageError(`${flag} ${value}: is not one of ${known.join(', ')}`)
-  return value
-}
+const oneOf =
+  (known: readonly string[]) =>
+  (value: string, flag: string): string => {
+    if (!known.includes(value)) throw new UsageError(`${flag} ${value}: is not one of ${known.join(', ')}`)
+    return value
+  }
 
-const list = (known: readonly string[]) => (value: string, flag: string): string[] => {
-  const names = value.split(',').map((name) => name.trim()).filter((name) => name !== '')
-  if (names.length === 0) throw new UsageError(`${flag}: names nothing`)
-  for (const name of names) oneOf(known)(name, flag)
-  return known.filter((name) => names.includes(name))
-}
+const list =
+  (known: readonly string[]) =>
+  (value: string, flag: string): string[] => {
+    const names = value
+      .split(',')
+      .map((name) => name.trim())
+      .filter((name) => name !== '')
+    if (names.length === 0) throw new UsageError(`${flag}: names nothing`)
+    for (const name of names) oneOf(known)(name, flag)
+    return known.filter((name) => names.includes(name))
+  }
 
 const systemNames = systems.map(({ name }) => name)
 const patternNames = patterns.map(({ name }) => name)
 const parsers: Record<string, (value: string, flag: string) => unknown> = {
-  systems: list(systemNames), patterns: list(patternNames), rounds: integer(1, 100), seconds: number(0.2, 600), warm: number(0, 600),
-  payload: integer(16, 65_536), fsync: oneOf(['everysec', 'always']), out: (value) => value,
+  systems: list(systemNames),
+  patterns: list(patternNames),
+  rounds: integer(1, 100),
+  seconds: number(0.2, 600),
+  warm: number(0, 600),
+  payload: integer(16, 65_536),
+  fsync: oneOf(['everysec', 'always']),
+  out: (value) => value,
 }
 
 /**
@@ -85,11 +111,21 @@ export function parseFlags(argv: readonly string[]): Settings | 'help' {
       continue
     }
     const name = flag.slice(2)
-    if (!flag.startsWith('--') || !Object.hasOwn(parsers, name)) throw new UsageError(`${flag}: is not a flag; see --help`)
+    if (!flag.startsWith('--') || !Object.hasOwn(parsers, name))
+      throw new UsageError(`${flag}: is not a flag; see --help`)
     const value = inline ?? argv[++i]
     if (value === undefined) throw new UsageError(`${flag}: needs a value`)
     given[name] = parsers[name]!(value, flag)
   }
-  const usual = { systems: systemNames, patterns: patternNames, rounds: 3, seconds: 3, warm: 1, payload: 64, fsync: 'everysec', out: 'bench-results' }
+  const usual = {
+    systems: systemNames,
+    patterns: patternNames,
+    rounds: 3,
+    seconds: 3,
+    warm: 1,
+    payload: 64,
+    fsync: 'everysec',
+    out: 'bench-results',
+  }
   return { ...usual, ...(quick && { patterns: quickPatterns, rounds: 1, seconds: 1 }), ...given } as Settings
 }

@@ -1,6 +1,6 @@
-// The load process: forked by run.ts for one run, told what to do in one LoadOrder, answers with one LoadAnswer and is
-// ended. Here the patterns become clients: who connects where, when the window opens, how it is wound up. The kinds of
-// patterns that need more than that have files of their own.
+// The load process: forked by run.ts for one run, told what to do in one LoadOrder, answers with one
+// LoadAnswer and is ended. Here the patterns become clients: who connects where, when the window opens, how
+// it is wound up. The kinds of patterns that need more than that have files of their own.
 import { failover } from './failover.ts'
 import { manyRetained } from './many-retained.ts'
 import { manySubscriptions } from './many-subscriptions.ts'
@@ -19,13 +19,31 @@ const frameBytes = 40
 
 /** Connects the clients of a throughput pattern; subscribers first. */
 async function people(world: World, pattern: Throughput): Promise<void> {
-  const { ports: [near, far], payloadBytes } = world.order
+  const {
+    ports: [near, far],
+    payloadBytes,
+  } = world.order
   const { shape, qos, publishers, subscribers, persistent } = pattern
   const fanIn = shape === 'fan-in' ? publishers : 1
-  const aheadMax = pattern.aheadMax === unheld ? unheld : Math.max(32, Math.min(pattern.aheadMax, Math.floor(aheadBytesMax / (payloadBytes + frameBytes) / fanIn)))
+  const aheadMax =
+    pattern.aheadMax === unheld
+      ? unheld
+      : Math.max(
+          32,
+          Math.min(pattern.aheadMax, Math.floor(aheadBytesMax / (payloadBytes + frameBytes) / fanIn)),
+        )
   const topic = (i: number): string => `bench/${shape}/${i}`
   for (let i = 0; i < publishers; i++) {
-    world.publishers.push(new Publisher(near!, { index: i, topic: topic(i), qos, fan: shape === 'fan-out' ? subscribers : 1, payloadBytes, aheadMax }))
+    world.publishers.push(
+      new Publisher(near!, {
+        index: i,
+        topic: topic(i),
+        qos,
+        fan: shape === 'fan-out' ? subscribers : 1,
+        payloadBytes,
+        aheadMax,
+      }),
+    )
   }
   for (let i = 0; i < subscribers; i++) {
     const from = shape === 'pair' ? [world.publishers[i]!] : world.publishers
@@ -54,7 +72,11 @@ async function idleFilters(world: World, count: number): Promise<void> {
     const peer = await new Peer(world.order.ports[1]!, 4096).connect(`idle-${client}`)
     world.idle.push(peer)
     for (let first = 0; first < perClient; first += perPacket) {
-      await peer.subscribe(Array.from({ length: perPacket }, (_, i) => `idle/${client}/${first + i}/+/state`), 0, first + 1)
+      await peer.subscribe(
+        Array.from({ length: perPacket }, (_, i) => `idle/${client}/${first + i}/+/state`),
+        0,
+        first + 1,
+      )
     }
   }
   world.watch(...world.idle)
@@ -66,12 +88,21 @@ function pooled(windows: readonly (Window | undefined)[]): Window | undefined {
   if (all.length < windows.length) return undefined
   const sum = (of: (window: Window) => number): number => all.reduce((total, window) => total + of(window), 0)
   return {
-    seconds: sum(({ seconds }) => seconds), delivered: sum(({ delivered }) => delivered),
-    cpu: { broker: sum(({ cpu }) => cpu.broker), redis: sum(({ cpu }) => cpu.redis), load: sum(({ cpu }) => cpu.load), machine: sum(({ cpu }) => cpu.machine) },
+    seconds: sum(({ seconds }) => seconds),
+    delivered: sum(({ delivered }) => delivered),
+    cpu: {
+      broker: sum(({ cpu }) => cpu.broker),
+      redis: sum(({ cpu }) => cpu.redis),
+      load: sum(({ cpu }) => cpu.load),
+      machine: sum(({ cpu }) => cpu.machine),
+    },
   }
 }
 
-/** Without, with, without, with, without: brokers get cheaper while they run and the machine has its moods, so neither may have the better place. */
+/**
+ * Without, with, without, with, without: brokers get cheaper while they run and the machine has its moods, so
+ * neither may have the better place.
+ */
 async function filtersBetween(world: World, count: number): Promise<{ window?: Window; without?: Window }> {
   const { warmMs } = world.order
   const change = async (how: () => Promise<void>): Promise<void> => {
@@ -87,7 +118,9 @@ async function filtersBetween(world: World, count: number): Promise<{ window?: W
   for (let i = 0; i < 2; i++) {
     await change(() => idleFilters(world, count))
     having.push(await world.window())
-    await change(async () => { for (const peer of world.idle.splice(0)) peer.end() })
+    await change(async () => {
+      for (const peer of world.idle.splice(0)) peer.end()
+    })
     without.push(await world.window())
   }
   const [window, bare] = [pooled(having), pooled(without)]
@@ -98,11 +131,15 @@ async function throughput(world: World, pattern: Throughput): Promise<LoadAnswer
   await people(world, pattern)
   flow(world, true)
   await world.wait(world.order.warmMs)
-  const windows = pattern.idleFilters > 0 ? await filtersBetween(world, pattern.idleFilters) : { window: await world.window() }
+  const windows =
+    pattern.idleFilters > 0
+      ? await filtersBetween(world, pattern.idleFilters)
+      : { window: await world.window() }
   flow(world, false)
   const settled = await world.settle()
   return world.answer(world.stuck ? 'stalled' : settled, {
-    ...(windows.window && { window: windows.window }), ...('without' in windows && { without: windows.without }),
+    ...(windows.window && { window: windows.window }),
+    ...('without' in windows && { without: windows.without }),
   })
 }
 
@@ -119,12 +156,17 @@ async function openLoop(world: World, pattern: Throughput): Promise<LoadAnswer> 
   const settled = await world.settle()
   return world.answer(world.stuck ? 'stalled' : settled, {
     ...(window && { window }),
-    ...(latencies.length > 0 && { latency: { ...quantilesOf(latencies), sendLateP99: quantilesOf(late).p99 } }),
+    ...(latencies.length > 0 && {
+      latency: { ...quantilesOf(latencies), sendLateP99: quantilesOf(late).p99 },
+    }),
   })
 }
 
 async function mixed(world: World, pattern: Mixed): Promise<LoadAnswer> {
-  const { ports: [near, far], payloadBytes } = world.order
+  const {
+    ports: [near, far],
+    payloadBytes,
+  } = world.order
   const common = { fan: 1, payloadBytes, aheadMax: Infinity }
   const wanted = new Publisher(near!, { ...common, index: 0, topic: 'bench/mixed/1', qos: 1 })
   const flood = new Publisher(near!, { ...common, index: 1, topic: 'bench/mixed/0', qos: 0 })
@@ -153,14 +195,16 @@ async function idleConnections(world: World, pattern: IdleConnections): Promise<
   const atOnce = 50
   const open = async (from: number, to: number): Promise<void> => {
     let next = from
-    await Promise.all(Array.from({ length: atOnce }, async () => {
-      while (next < to) {
-        const i = next++
-        const peer = await new Peer(ports[i % ports.length]!, 1024).connect(`idle-${i}`)
-        await peer.subscribe([`bench/idle/${i}`], 1)
-        world.idle.push(peer)
-      }
-    }))
+    await Promise.all(
+      Array.from({ length: atOnce }, async () => {
+        while (next < to) {
+          const i = next++
+          const peer = await new Peer(ports[i % ports.length]!, 1024).connect(`idle-${i}`)
+          await peer.subscribe([`bench/idle/${i}`], 1)
+          world.idle.push(peer)
+        }
+      }),
+    )
     await world.wait(world.order.warmMs)
   }
   const rss = (pids: readonly number[]): number => pids.reduce((sum, pid) => sum + (rssBytes(pid) ?? 0), 0)
@@ -173,7 +217,8 @@ async function idleConnections(world: World, pattern: IdleConnections): Promise<
   world.sample()
   return world.answer('ok', {
     connections: {
-      bytesEach: (rss(brokerPids) - before.broker) / pattern.count, redisBytesEach: (rss(redisPids) - before.redis) / pattern.count,
+      bytesEach: (rss(brokerPids) - before.broker) / pattern.count,
+      redisBytesEach: (rss(redisPids) - before.redis) / pattern.count,
       perSecond: pattern.count / seconds,
     },
   })
@@ -182,13 +227,20 @@ async function idleConnections(world: World, pattern: IdleConnections): Promise<
 function drive(world: World): Promise<LoadAnswer> {
   const { pattern } = world.order
   switch (pattern.kind) {
-    case 'throughput': return pattern.rate > 0 ? openLoop(world, pattern) : throughput(world, pattern)
-    case 'mixed': return mixed(world, pattern)
-    case 'idle-connections': return idleConnections(world, pattern)
-    case 'overload': return overload(world, pattern)
-    case 'failover': return failover(world, pattern)
-    case 'many-subscriptions': return manySubscriptions(world, pattern)
-    case 'many-retained': return manyRetained(world, pattern)
+    case 'throughput':
+      return pattern.rate > 0 ? openLoop(world, pattern) : throughput(world, pattern)
+    case 'mixed':
+      return mixed(world, pattern)
+    case 'idle-connections':
+      return idleConnections(world, pattern)
+    case 'overload':
+      return overload(world, pattern)
+    case 'failover':
+      return failover(world, pattern)
+    case 'many-subscriptions':
+      return manySubscriptions(world, pattern)
+    case 'many-retained':
+      return manyRetained(world, pattern)
   }
 }
 
@@ -196,8 +248,15 @@ process.once('disconnect', () => process.exit(0))
 process.once('message', (message) => {
   const given = message as LoadOrder
   const world = new World({ ...given, payloadBytes: Math.max(given.payloadBytes, stampBytes) })
-  drive(world).catch((error: unknown): LoadAnswer => world.answer('disconnected', { detail: (error as Error).message })).then((result) => {
-    world.end()
-    process.send?.(result, () => process.disconnect())
-  }, (error: unknown) => { throw error })
+  drive(world)
+    .catch((error: unknown): LoadAnswer => world.answer('disconnected', { detail: (error as Error).message }))
+    .then(
+      (result) => {
+        world.end()
+        process.send?.(result, () => process.disconnect())
+      },
+      (error: unknown) => {
+        throw error
+      },
+    )
 })

@@ -1,5 +1,6 @@
-// Wildcard SUBSCRIBEs among many Retained Messages (B6): published through node 0 like any others. Then, where there can be
-// another node, how long one takes to start among them and what it keeps in memory of each.
+// Wildcard SUBSCRIBEs among many Retained Messages (B6): published through node 0 like any others. Then,
+// where there can be another node, how long one takes to start among them and what it keeps in memory of
+// each.
 import { orderNode } from './node-order.ts'
 import { quantilesOf } from './open-loop.ts'
 import type { LoadAnswer, ManyRetained } from './patterns.ts'
@@ -22,7 +23,9 @@ class Retainer extends Peer {
   #acknowledged = 0
   #exhausted = false
   #done: () => void = () => undefined
-  readonly done = new Promise<void>((resolve) => { this.#done = resolve })
+  readonly done = new Promise<void>((resolve) => {
+    this.#done = resolve
+  })
 
   constructor(port: number, topics: Iterator<string>, payloadBytes: number) {
     super(port)
@@ -35,7 +38,7 @@ class Retainer extends Peer {
     while (!this.#exhausted && this.#sent - this.#acknowledged < unacknowledgedMax) {
       const next = this.#topics.next()
       if (next.done === true) this.#exhausted = true
-      else frames.push(encodeRetained(this.#sent++ % 65_535 + 1, next.value, this.#payload))
+      else frames.push(encodeRetained((this.#sent++ % 65_535) + 1, next.value, this.#payload))
     }
     if (frames.length > 0) this.socket.write(Buffer.concat(frames))
     if (this.#exhausted && this.#sent === this.#acknowledged) this.#done()
@@ -73,19 +76,23 @@ class Reader extends Peer {
 }
 
 function* topicsOf(side: number): Generator<string> {
-  for (let a = 0; a < side; a++) for (let b = 0; b < side; b++) for (let c = 0; c < side; c++) yield `bench/${a}/${b}/${c}`
+  for (let a = 0; a < side; a++)
+    for (let b = 0; b < side; b++) for (let c = 0; c < side; c++) yield `bench/${a}/${b}/${c}`
 }
 
 /** A wildcard at the first, second, third level in turn. */
 function filterOf(n: number, side: number): string {
-  const levels = [n * 7 % side, n * 13 % side, n * 29 % side].map(String)
+  const levels = [(n * 7) % side, (n * 13) % side, (n * 29) % side].map(String)
   levels[n % 3] = '+'
   return `bench/${levels.join('/')}`
 }
 
 async function publishAll(world: World, { side }: ManyRetained): Promise<void> {
   const topics = topicsOf(side)
-  for (let i = 0; i < publishersCount; i++) world.idle.push(await new Retainer(world.order.ports[0]!, topics, world.order.payloadBytes).connect(`retainer-${i}`))
+  for (let i = 0; i < publishersCount; i++)
+    world.idle.push(
+      await new Retainer(world.order.ports[0]!, topics, world.order.payloadBytes).connect(`retainer-${i}`),
+    )
   world.watch(...world.idle)
   const retainers = world.idle as Retainer[]
   for (const retainer of retainers) retainer.pump()
@@ -94,7 +101,10 @@ async function publishAll(world: World, { side }: ManyRetained): Promise<void> {
 }
 
 /** ms from SUBSCRIBE to the last message, by a new client each time. */
-async function subscribeAll(port: number, { side, subscribes }: ManyRetained): Promise<{ times: number[]; missing: number }> {
+async function subscribeAll(
+  port: number,
+  { side, subscribes }: ManyRetained,
+): Promise<{ times: number[]; missing: number }> {
   const times: number[] = []
   let missing = 0
   for (let n = 0; n < warm + subscribes; n++) {
@@ -109,12 +119,19 @@ async function subscribeAll(port: number, { side, subscribes }: ManyRetained): P
 }
 
 export async function manyRetained(world: World, pattern: ManyRetained): Promise<LoadAnswer> {
-  const { brokerPids: [emptyPid], ports: [port], redisPort } = world.order
+  const {
+    brokerPids: [emptyPid],
+    ports: [port],
+    redisPort,
+  } = world.order
   const empty = redisPort === undefined ? NaN : await restingRssBytes(emptyPid!)
   await publishAll(world, pattern)
   const { times, missing } = await subscribeAll(port!, pattern)
   const more = { wildcard: { ...quantilesOf(times), missing } }
   if (redisPort === undefined) return world.answer('ok', more)
   const { pid, seconds } = await orderNode('start', 1)
-  return world.answer('ok', { ...more, start: { seconds, bytesEach: (await restingRssBytes(pid) - empty) / pattern.side ** 3 } })
+  return world.answer('ok', {
+    ...more,
+    start: { seconds, bytesEach: ((await restingRssBytes(pid)) - empty) / pattern.side ** 3 },
+  })
 }

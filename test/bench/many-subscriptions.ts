@@ -1,5 +1,6 @@
-// A node that starts among many stored subscriptions (B7). They are written straight into Redis, as bridge/keys.ts lays them
-// out: through the broker it would take minutes. That a session of them works is shown before the run counts.
+// A node that starts among many stored subscriptions (B7). They are written straight into Redis, as
+// bridge/keys.ts lays them out: through the broker it would take minutes. That a session of them works is
+// shown before the run counts.
 import { Redis } from 'ioredis'
 import { Keys, partitions, shardOf } from '../../bridge/keys.ts'
 import { SessionOption } from '../../bridge/session-options.ts'
@@ -15,7 +16,8 @@ const sessionsAtOnce = 500
 const clientIdOf = (session: number): string => `device-${session}`
 const topicOf = (session: number, n: number): string => `fleet/${session}/channel-${n}/command`
 /** Every other one has a wildcard. */
-const filterOf = (session: number, n: number): string => n % 2 === 0 ? topicOf(session, n) : `fleet/${session}/channel-${n}/+`
+const filterOf = (session: number, n: number): string =>
+  n % 2 === 0 ? topicOf(session, n) : `fleet/${session}/channel-${n}/+`
 
 async function store(redisPort: number, { sessions, filtersEach }: ManySubscriptions): Promise<void> {
   const keys = new Keys(prefix)
@@ -27,12 +29,27 @@ async function store(redisPort: number, { sessions, filtersEach }: ManySubscript
       for (let i = first; i < Math.min(sessions, first + sessionsAtOnce); i++) {
         const partition = shardOf(clientIdOf(i), partitions)
         const sid = partition.toString(16) + i.toString(36).padStart(12, '0')
-        pipeline.hset(keys.session(sid, 'subscriptions'), ...Array.from({ length: filtersEach }, (_, n) => [filterOf(i, n), options]).flat())
-        pipeline.hset(keys.session(sid, 'session'), 'client', clientIdOf(i), 'epoch', 1, 'expiry', -1, 'willDelay', 0, 'claim', 0)
+        pipeline.hset(
+          keys.session(sid, 'subscriptions'),
+          ...Array.from({ length: filtersEach }, (_, n) => [filterOf(i, n), options]).flat(),
+        )
+        pipeline.hset(
+          keys.session(sid, 'session'),
+          'client',
+          clientIdOf(i),
+          'epoch',
+          1,
+          'expiry',
+          -1,
+          'willDelay',
+          0,
+          'claim',
+          0,
+        )
         pipeline.hset(keys.partition(partition, 'clients'), clientIdOf(i), sid)
         pipeline.hset(keys.partition(partition, 'owners'), sid, '')
       }
-      for (const [error] of await pipeline.exec() ?? []) if (error !== null) throw error
+      for (const [error] of (await pipeline.exec()) ?? []) if (error !== null) throw error
     }
   } finally {
     redis.disconnect()
@@ -42,7 +59,16 @@ async function store(redisPort: number, { sessions, filtersEach }: ManySubscript
 /** A client of a stored session connects and is sent what its filters match, each message once. */
 async function proveOne(world: World, port: number, session: number, filtersEach: number): Promise<void> {
   for (let n = 0; n < filtersEach; n++) {
-    world.publishers.push(new Publisher(port, { index: n, topic: topicOf(session, n), qos: 1, fan: 1, payloadBytes: world.order.payloadBytes, aheadMax: Infinity }))
+    world.publishers.push(
+      new Publisher(port, {
+        index: n,
+        topic: topicOf(session, n),
+        qos: 1,
+        fan: 1,
+        payloadBytes: world.order.payloadBytes,
+        aheadMax: Infinity,
+      }),
+    )
   }
   const subscriber = new Subscriber(port, world.publishers, world.came)
   world.subscribers.push(subscriber)
@@ -56,11 +82,14 @@ async function proveOne(world: World, port: number, session: number, filtersEach
 }
 
 export async function manySubscriptions(world: World, pattern: ManySubscriptions): Promise<LoadAnswer> {
-  const { brokerPids: [emptyPid], redisPort } = world.order
+  const {
+    brokerPids: [emptyPid],
+    redisPort,
+  } = world.order
   const empty = await restingRssBytes(emptyPid!)
   await store(redisPort!, pattern)
   const { pid, port, seconds } = await orderNode('start', 1)
-  const bytesEach = (await restingRssBytes(pid) - empty) / (pattern.sessions * pattern.filtersEach)
+  const bytesEach = ((await restingRssBytes(pid)) - empty) / (pattern.sessions * pattern.filtersEach)
   await proveOne(world, port, Math.floor(pattern.sessions / 2), pattern.filtersEach)
   return world.answer('ok', { start: { seconds, bytesEach } })
 }

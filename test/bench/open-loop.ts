@@ -3,14 +3,17 @@ import type { Publisher } from './peers.ts'
 
 const paceMs = 1
 
-/** Sends `rate` messages per second, spread over `publishers`; how late goes to `late`, in ms. Returns how to stop it. */
+/**
+ * Sends `rate` messages per second, spread over `publishers`; how late goes to `late`, in ms. Returns how to
+ * stop it.
+ */
 export function pace(publishers: readonly Publisher[], rate: number, late: number[]): () => void {
   const start = performance.now()
   let sent = 0
   const timer = setInterval(() => {
     const now = performance.now()
-    const due = Math.floor((now - start) * rate / 1000)
-    if (due > sent) late.push(now - start - (sent + 1) * 1000 / rate)
+    const due = Math.floor(((now - start) * rate) / 1000)
+    if (due > sent) late.push(now - start - ((sent + 1) * 1000) / rate)
     while (sent < due) publishers[sent++ % publishers.length]!.send(1)
   }, paceMs)
   return () => clearInterval(timer)

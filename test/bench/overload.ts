@@ -1,7 +1,8 @@
-// Overload (B9): how a healthy QoS 1 pair fares, and what the brokers' memory does, while publishers flood a subscriber that
-// reads slowly and one that reads nothing. The flood is offered at a bounded rate, so that what is measured is what unread
-// bytes do, not the contention for two cores; within that rate each of its publishers sends as fast as the broker takes it.
-// A subscriber of the flood that the broker ends comes back at once: the pressure lasts.
+// Overload (B9): how a healthy QoS 1 pair fares, and what the brokers' memory does, while publishers flood a
+// subscriber that reads slowly and one that reads nothing. The flood is offered at a bounded rate, so that
+// what is measured is what unread bytes do, not the contention for two cores; within that rate each of its
+// publishers sends as fast as the broker takes it. A subscriber of the flood that the broker ends comes back
+// at once: the pressure lasts.
 import type { LoadAnswer, Overload } from './patterns.ts'
 import { pace, quantilesOf } from './open-loop.ts'
 import { Peer, Publisher, Subscriber } from './peers.ts'
@@ -53,7 +54,17 @@ class Flood {
   constructor(world: World, { floodPayloadBytes, floodBytesPerSecond }: Overload, near: number, far: number) {
     this.#world = world
     this.#port = far
-    this.publishers = ([0, 1] as const).map((qos) => new Publisher(near, { index: 1 + qos, topic: `bench/flood/${qos}`, qos, fan: 1, payloadBytes: floodPayloadBytes, aheadMax: Infinity }))
+    this.publishers = ([0, 1] as const).map(
+      (qos) =>
+        new Publisher(near, {
+          index: 1 + qos,
+          topic: `bench/flood/${qos}`,
+          qos,
+          fan: 1,
+          payloadBytes: floodPayloadBytes,
+          aheadMax: Infinity,
+        }),
+    )
     this.#perMs = floodBytesPerSecond / floodPayloadBytes / this.publishers.length / 1_000
   }
 
@@ -69,14 +80,20 @@ class Flood {
     let last = performance.now()
     this.#timer = setInterval(() => {
       const now = performance.now()
-      for (const publisher of this.publishers) this.#send(publisher, Math.round(now * this.#perMs) - Math.round(last * this.#perMs))
+      for (const publisher of this.publishers)
+        this.#send(publisher, Math.round(now * this.#perMs) - Math.round(last * this.#perMs))
       last = now
     }, floodMs)
   }
 
   /** What it may not send now is not made up for later: a publisher that is held is slower. */
   #send(publisher: Publisher, due: number): void {
-    const { acknowledged, sent, options: { qos }, socket } = publisher
+    const {
+      acknowledged,
+      sent,
+      options: { qos },
+      socket,
+    } = publisher
     const room = qos === 0 ? Infinity : unacknowledgedMax - (sent - acknowledged.size)
     const count = socket.writableLength > unwrittenBytesMax ? 0 : Math.min(due, room, 256)
     if (count > 0) publisher.send(count)
@@ -91,7 +108,9 @@ class Flood {
     peer.onLost = () => {
       if (this.#over) return
       this.ended++
-      setTimeout(() => { if (!this.#over) this.#join(name).catch(() => undefined) }, againMs) // a broker that is gone shows elsewhere
+      setTimeout(() => {
+        if (!this.#over) this.#join(name).catch(() => undefined)
+      }, againMs) // a broker that is gone shows elsewhere
     }
   }
 
@@ -102,9 +121,22 @@ class Flood {
 }
 
 export async function overload(world: World, pattern: Overload): Promise<LoadAnswer> {
-  const { ports: [near, far], payloadBytes, brokerPids, warmMs, windowMs } = world.order
+  const {
+    ports: [near, far],
+    payloadBytes,
+    brokerPids,
+    warmMs,
+    windowMs,
+  } = world.order
   const away = (pattern.across ? far : near)!
-  const publisher = new Publisher(near!, { index: 0, topic: 'bench/healthy', qos: 1, fan: 1, payloadBytes, aheadMax: Infinity })
+  const publisher = new Publisher(near!, {
+    index: 0,
+    topic: 'bench/healthy',
+    qos: 1,
+    fan: 1,
+    payloadBytes,
+    aheadMax: Infinity,
+  })
   const subscriber = new Subscriber(away, [publisher], world.came)
   world.publishers.push(publisher)
   world.subscribers.push(subscriber)
@@ -114,7 +146,7 @@ export async function overload(world: World, pattern: Overload): Promise<LoadAns
   world.watch(publisher, subscriber)
   const stopPace = pace([publisher], pattern.rate, [])
   await world.wait(2 * warmMs)
-  const without: number[] = subscriber.latencies = []
+  const without: number[] = (subscriber.latencies = [])
   await world.window()
   subscriber.latencies = undefined
   const flood = new Flood(world, pattern, near!, away)
@@ -122,7 +154,7 @@ export async function overload(world: World, pattern: Overload): Promise<LoadAns
   const before = rss()
   await flood.start()
   const sentBefore = flood.publishers.reduce((sum, { sent }) => sum + sent, 0)
-  const during: number[] = subscriber.latencies = []
+  const during: number[] = (subscriber.latencies = [])
   const window = await world.window(windows * windowMs)
   subscriber.latencies = undefined
   const growthMiB = rss() - before
@@ -132,11 +164,16 @@ export async function overload(world: World, pattern: Overload): Promise<LoadAns
   const settled = await world.settle()
   return world.answer(world.stuck ? 'stalled' : settled, {
     ...(window && { window }),
-    ...(window && without.length > 0 && during.length > 0 && {
-      overload: {
-        p99Without: quantilesOf(without).p99, p99With: quantilesOf(during).p99, growthMiB,
-        floodMBPerSecond: flooded * pattern.floodPayloadBytes / 1e6 / window.seconds, ended: flood.ended,
-      },
-    }),
+    ...(window &&
+      without.length > 0 &&
+      during.length > 0 && {
+        overload: {
+          p99Without: quantilesOf(without).p99,
+          p99With: quantilesOf(during).p99,
+          growthMiB,
+          floodMBPerSecond: (flooded * pattern.floodPayloadBytes) / 1e6 / window.seconds,
+          ended: flood.ended,
+        },
+      }),
   })
 }

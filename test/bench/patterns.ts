@@ -1,6 +1,7 @@
-// What is measured: the table of patterns, and the words in which the processes of the benchmark speak of a run. A pattern
-// says who publishes what to whom and where; it knows no system. `same` has all clients at node 0, `across` has the
-// publishers at node 0 and the subscribers at node 1, so a system of one node takes part in `same` only.
+// What is measured: the table of patterns, and the words in which the processes of the benchmark speak of a
+// run. A pattern says who publishes what to whom and where; it knows no system. `same` has all clients at
+// node 0, `across` has the publishers at node 0 and the subscribers at node 1, so a system of one node takes
+// part in `same` only.
 
 export type Shape = 'pair' | 'fan-in' | 'fan-out'
 
@@ -9,7 +10,10 @@ interface Base {
   readonly about: string
   /** Whether publishers and subscribers are at different nodes. */
   readonly across: boolean
-  /** How many nodes it takes, when that is not a matter of the system; a system of one node then takes no part. */
+  /**
+   * How many nodes it takes, when that is not a matter of the system; a system of one node then takes no
+   * part.
+   */
   readonly nodes?: number
   /** The only systems that take part. */
   readonly systems?: readonly string[]
@@ -26,7 +30,9 @@ export interface Throughput extends Base {
   readonly idleFilters: number
   /** How many messages a publisher may be ahead of its subscribers, so that nobody has to drop. */
   readonly aheadMax: number
-  /** Messages per second of all publishers together, whatever comes back (open loop); 0: as fast as it goes. */
+  /**
+   * Messages per second of all publishers together, whatever comes back (open loop); 0: as fast as it goes.
+   */
   readonly rate: number
 }
 
@@ -76,7 +82,8 @@ export interface ManyRetained extends Base {
   readonly subscribes: number
 }
 
-export type Pattern = Throughput | Mixed | IdleConnections | Overload | Failover | ManySubscriptions | ManyRetained
+export type Pattern =
+  Throughput | Mixed | IdleConnections | Overload | Failover | ManySubscriptions | ManyRetained
 
 /** What the load process is told. */
 export interface LoadOrder {
@@ -139,50 +146,167 @@ export interface LoadAnswer {
   /** Came with another QoS than they were sent and subscribed with. */
   readonly wrongQos: number
   readonly peakRssMiB: number
-  readonly latency?: { readonly p50: number; readonly p99: number; readonly max: number; readonly sendLateP99: number }
-  /** ms of the healthy pair without and with the flood; growth of the brokers' resident memory while it went on. */
-  readonly overload?: { readonly p99Without: number; readonly p99With: number; readonly growthMiB: number; readonly floodMBPerSecond: number; readonly ended: number }
+  readonly latency?: {
+    readonly p50: number
+    readonly p99: number
+    readonly max: number
+    readonly sendLateP99: number
+  }
+  /**
+   * ms of the healthy pair without and with the flood; growth of the brokers' resident memory while it went
+   * on.
+   */
+  readonly overload?: {
+    readonly p99Without: number
+    readonly p99With: number
+    readonly growthMiB: number
+    readonly floodMBPerSecond: number
+    readonly ended: number
+  }
   /** ms from a client's CONNECT (connecting the socket included) to its CONNACK. */
-  readonly resume?: { readonly p50: number; readonly p99: number; readonly max: number; readonly sessionsGone: number }
+  readonly resume?: {
+    readonly p50: number
+    readonly p99: number
+    readonly max: number
+    readonly sessionsGone: number
+  }
   /** A node that starts among so many things, and what each takes of its memory. */
   readonly start?: { readonly seconds: number; readonly bytesEach: number }
   /** ms from a SUBSCRIBE to the last Retained Message. */
-  readonly wildcard?: { readonly p50: number; readonly p99: number; readonly max: number; readonly missing: number }
-  readonly connections?: { readonly bytesEach: number; readonly perSecond: number; readonly redisBytesEach: number }
+  readonly wildcard?: {
+    readonly p50: number
+    readonly p99: number
+    readonly max: number
+    readonly missing: number
+  }
+  readonly connections?: {
+    readonly bytesEach: number
+    readonly perSecond: number
+    readonly redisBytesEach: number
+  }
 }
 
 const both = [false, true] as const
 /** Of `aheadMax`: a publisher knows nothing of its subscribers. */
 export const unheld = 2 ** 31
-const where = (across: boolean): string => across ? 'across' : 'same'
+const where = (across: boolean): string => (across ? 'across' : 'same')
 const shapes: Record<Shape, { publishers: number; subscribers: number; aheadMax: number; about: string }> = {
   pair: { publishers: 4, subscribers: 4, aheadMax: 2_000, about: '4 publishers, each to its own subscriber' },
   'fan-in': { publishers: 8, subscribers: 1, aheadMax: 500, about: '8 publishers to 1 subscriber' },
   'fan-out': { publishers: 1, subscribers: 50, aheadMax: 500, about: '1 publisher to 50 subscribers' },
 }
 
-function throughput(name: string, shape: Shape, qos: 0 | 1, across: boolean, more: Partial<Throughput> = {}): Throughput {
+function throughput(
+  name: string,
+  shape: Shape,
+  qos: 0 | 1,
+  across: boolean,
+  more: Partial<Throughput> = {},
+): Throughput {
   const { about, ...counts } = shapes[shape]
   return {
-    kind: 'throughput', name, about: `QoS ${qos}, ${about}${across ? ' at another node' : ''}`,
-    qos, shape, across, persistent: false, idleFilters: 0, rate: 0, ...counts, ...more,
+    kind: 'throughput',
+    name,
+    about: `QoS ${qos}, ${about}${across ? ' at another node' : ''}`,
+    qos,
+    shape,
+    across,
+    persistent: false,
+    idleFilters: 0,
+    rate: 0,
+    ...counts,
+    ...more,
   }
 }
 
 export const patterns: readonly Pattern[] = [
-  ...([0, 1] as const).flatMap((qos) => (['pair', 'fan-in', 'fan-out'] as const).flatMap((shape) =>
-    both.map((across) => throughput(`qos${qos}-${shape}-${where(across)}`, shape, qos, across)))),
-  ...both.map((across) => throughput(`qos1-pair-persistent-${where(across)}`, 'pair', 1, across, { persistent: true, about: `QoS 1, 4 pairs, persistent sessions${across ? ' at another node' : ''}` })),
-  throughput('qos1-pair-unheld', 'pair', 1, true, { aheadMax: unheld, about: 'qos1-pair-across with publishers that only their acknowledgements hold, as real ones are' }),
-  ...both.map((across) => throughput(`qos1-latency-${where(across)}`, 'pair', 1, across, { rate: 2_000, about: `QoS 1, 4 pairs, 2,000 msg/s in all, open loop${across ? ', across nodes' : ''}` })),
-  ...both.map((across): Mixed => ({ kind: 'mixed', name: `mixed-${where(across)}`, across, count: 2_000, rate: 2_000, about: `2,000 QoS 1 messages while another client publishes 2,000 QoS 0 msg/s; one subscriber${across ? ' at another node' : ''} has both` })),
-  throughput('idle-filters', 'pair', 0, true, { idleFilters: 10_000, about: 'qos0-pair-across, alternately without and with 10,000 idle wildcard filters at the other node' }),
-  ...both.map((across): Overload => ({ kind: 'overload', name: `overload-${where(across)}`, across, rate: 500, floodBytesPerSecond: 16_000_000, floodPayloadBytes: 8_192, about: `QoS 1 pair${across ? ' across nodes' : ''}, 500 msg/s, without and with a flood of 16 MB/s (QoS 0 and QoS 1) to a slow and a frozen subscriber` })),
-  { kind: 'failover', name: 'failover', across: true, nodes: 3, clients: 50, rate: 1_000, about: 'kill -9 of one of three nodes: 50 persistent sessions, 1,000 QoS 1 msg/s for them, resume at the other two' },
-  { kind: 'many-subscriptions', name: 'many-subscriptions', across: false, nodes: 1, systems: ['ours'], sessions: 100_000, filtersEach: 10, about: 'a node starts among 1,000,000 stored subscriptions: 100,000 sessions with 10 filters each, half of them with wildcards' },
-  { kind: 'many-retained', name: 'many-retained', across: false, nodes: 1, systems: ['ours', 'mosquitto'], side: 100, subscribes: 300, about: 'wildcard SUBSCRIBEs with 100 matches among 1,000,000 Retained Messages; a node that starts among them' },
-  { kind: 'idle-connections', name: 'idle-connections', across: false, count: 2_000, warm: 500, about: '2,000 idle connections with one subscription each, over all nodes' },
+  ...([0, 1] as const).flatMap((qos) =>
+    (['pair', 'fan-in', 'fan-out'] as const).flatMap((shape) =>
+      both.map((across) => throughput(`qos${qos}-${shape}-${where(across)}`, shape, qos, across)),
+    ),
+  ),
+  ...both.map((across) =>
+    throughput(`qos1-pair-persistent-${where(across)}`, 'pair', 1, across, {
+      persistent: true,
+      about: `QoS 1, 4 pairs, persistent sessions${across ? ' at another node' : ''}`,
+    }),
+  ),
+  throughput('qos1-pair-unheld', 'pair', 1, true, {
+    aheadMax: unheld,
+    about: 'qos1-pair-across with publishers that only their acknowledgements hold, as real ones are',
+  }),
+  ...both.map((across) =>
+    throughput(`qos1-latency-${where(across)}`, 'pair', 1, across, {
+      rate: 2_000,
+      about: `QoS 1, 4 pairs, 2,000 msg/s in all, open loop${across ? ', across nodes' : ''}`,
+    }),
+  ),
+  ...both.map((across): Mixed => ({
+    kind: 'mixed',
+    name: `mixed-${where(across)}`,
+    across,
+    count: 2_000,
+    rate: 2_000,
+    about: `2,000 QoS 1 messages while another client publishes 2,000 QoS 0 msg/s; one subscriber${across ? ' at another node' : ''} has both`,
+  })),
+  throughput('idle-filters', 'pair', 0, true, {
+    idleFilters: 10_000,
+    about: 'qos0-pair-across, alternately without and with 10,000 idle wildcard filters at the other node',
+  }),
+  ...both.map((across): Overload => ({
+    kind: 'overload',
+    name: `overload-${where(across)}`,
+    across,
+    rate: 500,
+    floodBytesPerSecond: 16_000_000,
+    floodPayloadBytes: 8_192,
+    about: `QoS 1 pair${across ? ' across nodes' : ''}, 500 msg/s, without and with a flood of 16 MB/s (QoS 0 and QoS 1) to a slow and a frozen subscriber`,
+  })),
+  {
+    kind: 'failover',
+    name: 'failover',
+    across: true,
+    nodes: 3,
+    clients: 50,
+    rate: 1_000,
+    about:
+      'kill -9 of one of three nodes: 50 persistent sessions, 1,000 QoS 1 msg/s for them, resume at the other two',
+  },
+  {
+    kind: 'many-subscriptions',
+    name: 'many-subscriptions',
+    across: false,
+    nodes: 1,
+    systems: ['ours'],
+    sessions: 100_000,
+    filtersEach: 10,
+    about:
+      'a node starts among 1,000,000 stored subscriptions: 100,000 sessions with 10 filters each, half of them with wildcards',
+  },
+  {
+    kind: 'many-retained',
+    name: 'many-retained',
+    across: false,
+    nodes: 1,
+    systems: ['ours', 'mosquitto'],
+    side: 100,
+    subscribes: 300,
+    about:
+      'wildcard SUBSCRIBEs with 100 matches among 1,000,000 Retained Messages; a node that starts among them',
+  },
+  {
+    kind: 'idle-connections',
+    name: 'idle-connections',
+    across: false,
+    count: 2_000,
+    warm: 500,
+    about: '2,000 idle connections with one subscription each, over all nodes',
+  },
 ]
 
 /** What `--quick` runs when it is not told otherwise. */
-export const quickPatterns: readonly string[] = ['qos0-pair-across', 'qos1-pair-across', 'qos1-latency-across']
+export const quickPatterns: readonly string[] = [
+  'qos0-pair-across',
+  'qos1-pair-across',
+  'qos1-latency-across',
+]

@@ -1,9 +1,17 @@
-// The MQTT clients of the load process, on raw sockets. A Publisher keeps itself within two windows: messages not yet
-// acknowledged (QoS 1) and messages its subscribers have not seen yet, so that no system has to drop to keep up. A
-// Subscriber notes which sequence numbers of which publisher came: what is lost, double or out of order is counted, not
-// guessed. State: this process; a bit per message and subscriber.
+// The MQTT clients of the load process, on raw sockets. A Publisher keeps itself within two windows: messages
+// not yet acknowledged (QoS 1) and messages its subscribers have not seen yet, so that no system has to drop
+// to keep up. A Subscriber notes which sequence numbers of which publisher came: what is lost, double or out
+// of order is counted, not guessed. State: this process; a bit per message and subscriber.
 import { connect, type Socket } from 'node:net'
-import { encodeConnect, encodeSubscribe, FrameScanner, messageIdOf, Pubacks, PublishFrames, type FrameSink } from './wire.ts'
+import {
+  encodeConnect,
+  encodeSubscribe,
+  FrameScanner,
+  messageIdOf,
+  Pubacks,
+  PublishFrames,
+  type FrameSink,
+} from './wire.ts'
 
 /** Unacknowledged PUBLISHes of a QoS 1 publisher. */
 const unacknowledgedMax = 150
@@ -15,7 +23,7 @@ class Sequences {
   size = 0
 
   has(value: number): boolean {
-    return (this.#bits[value >> 3]! & 1 << (value & 7)) !== 0
+    return (this.#bits[value >> 3]! & (1 << (value & 7))) !== 0
   }
 
   /** False when it was there. */
@@ -46,7 +54,9 @@ export class Peer implements FrameSink {
   constructor(port: number, readBytes = 65_536) {
     const scanner = new FrameScanner(this)
     this.socket = connect({
-      port, host: '127.0.0.1', noDelay: true,
+      port,
+      host: '127.0.0.1',
+      noDelay: true,
       onread: {
         buffer: Buffer.allocUnsafe(readBytes),
         callback: (length, buffer) => {
@@ -94,10 +104,18 @@ export class Peer implements FrameSink {
     this.#control?.(type, body)
   }
 
-  onChunk(): void { /* for subclasses */ }
-  onChunkEnd(): void { /* for subclasses */ }
-  onPublish(_buffer: Buffer, _qos: number, _messageId: number, _payloadAt: number): void { /* for subclasses */ }
-  onPuback(_messageId: number): void { /* for subclasses */ }
+  onChunk(): void {
+    /* for subclasses */
+  }
+  onChunkEnd(): void {
+    /* for subclasses */
+  }
+  onPublish(_buffer: Buffer, _qos: number, _messageId: number, _payloadAt: number): void {
+    /* for subclasses */
+  }
+  onPuback(_messageId: number): void {
+    /* for subclasses */
+  }
 
   end(): void {
     this.onLost = () => undefined
@@ -133,7 +151,13 @@ export class Publisher extends Peer {
   constructor(port: number, options: PublisherOptions) {
     super(port, 16_384)
     this.options = options
-    this.#frames = new PublishFrames(options.index, options.topic, options.qos, options.payloadBytes, framesPerWrite)
+    this.#frames = new PublishFrames(
+      options.index,
+      options.topic,
+      options.qos,
+      options.payloadBytes,
+      framesPerWrite,
+    )
   }
 
   #room(): number {
@@ -147,17 +171,22 @@ export class Publisher extends Peer {
   pump(): void {
     if (!this.flowing) return
     const worthIt = Math.min(this.options.qos === 0 ? 64 : 16, this.countMax - this.sent)
-    for (let room = this.#room(); room > 0 && room >= worthIt; room -= framesPerWrite) this.send(Math.min(room, framesPerWrite))
+    for (let room = this.#room(); room > 0 && room >= worthIt; room -= framesPerWrite)
+      this.send(Math.min(room, framesPerWrite))
   }
 
   /** Sends `count` (at most 256) now, whatever the windows say. */
   send(count: number): void {
-    if (this.options.qos > 0) for (let i = this.sent; i < this.sent + count; i++) this.#sequenceOfId[messageIdOf(i)] = i
+    if (this.options.qos > 0)
+      for (let i = this.sent; i < this.sent + count; i++) this.#sequenceOfId[messageIdOf(i)] = i
     this.socket.write(this.#frames.take(count, this.sent, performance.now()))
     this.sent += count
   }
 
-  /** When nothing came back for a while, the messages ahead are lost or stuck: let others follow, once each time it is called. */
+  /**
+   * When nothing came back for a while, the messages ahead are lost or stuck: let others follow, once each
+   * time it is called.
+   */
   forgive(): void {
     const ahead = this.sent - Math.floor(this.seen / this.options.fan) - this.#forgiven
     if (this.seen === this.#seenBefore && ahead >= this.options.aheadMax) this.#forgiven += ahead
@@ -197,14 +226,16 @@ export class Subscriber extends Peer {
   constructor(port: number, publishers: readonly Publisher[], came: () => void) {
     super(port)
     this.#came = came
-    for (const publisher of publishers) this.#tracks[publisher.options.index] = { publisher, came: new Sequences(), next: 0 }
+    for (const publisher of publishers)
+      this.#tracks[publisher.options.index] = { publisher, came: new Sequences(), next: 0 }
   }
 
   /** The same subscriber with another connection: what came before counts on. */
   again(port: number): Subscriber {
     const next = new Subscriber(port, [], this.#came)
     next.#tracks = this.#tracks
-    for (const count of ['delivered', 'duplicates', 'misordered', 'wrongQos'] as const) next[count] = this[count]
+    for (const count of ['delivered', 'duplicates', 'misordered', 'wrongQos'] as const)
+      next[count] = this[count]
     return next
   }
 
@@ -236,7 +267,10 @@ export class Subscriber extends Peer {
     this.#came()
   }
 
-  /** Of what is due from these publishers, how much never came: what was sent at QoS 0, what was acknowledged at QoS 1. */
+  /**
+   * Of what is due from these publishers, how much never came: what was sent at QoS 0, what was acknowledged
+   * at QoS 1.
+   */
   lost(of: readonly Publisher[]): number {
     let lost = 0
     for (const track of this.#tracks) {

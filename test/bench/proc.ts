@@ -1,5 +1,6 @@
-// What the kernel says about processes and this machine: CPU time and memory from /proc, never from a process about
-// itself. Linux only. A process that is gone yields undefined, so that a crash does not hide what was read before.
+// What the kernel says about processes and this machine: CPU time and memory from /proc, never from a process
+// about itself. Linux only. A process that is gone yields undefined, so that a crash does not hide what was
+// read before.
 import { readFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 
@@ -22,9 +23,17 @@ export function cpuMicroseconds(pid: number): number | undefined {
   return (Number(fields[11]) + Number(fields[12])) * (1_000_000 / ticksPerSecond)
 }
 
-/** What all cores were busy with so far, with what the host of a virtual machine took (steal), in microseconds. */
+/**
+ * What all cores were busy with so far, with what the host of a virtual machine took (steal), in
+ * microseconds.
+ */
 export function machineMicroseconds(): number {
-  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = (read('/proc/stat') ?? '').split('\n')[0]!.trim().split(/\s+/).slice(1).map(Number)
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = (read('/proc/stat') ?? '')
+    .split('\n')[0]!
+    .trim()
+    .split(/\s+/)
+    .slice(1)
+    .map(Number)
   return (user + nice + system + irq + softirq + steal) * (1_000_000 / ticksPerSecond)
 }
 
@@ -41,7 +50,10 @@ export const peakRssBytes = (pid: number): number | undefined => statusBytes(pid
 const restMs = 10_000
 const restMaxMs = 30_000
 
-/** Resident memory of a process that has nothing to do, once its garbage collector has nothing to do either: when it did not fall any more for a while. */
+/**
+ * Resident memory of a process that has nothing to do, once its garbage collector has nothing to do either:
+ * when it did not fall any more for a while.
+ */
 export async function restingRssBytes(pid: number): Promise<number> {
   let least = rssBytes(pid) ?? NaN
   const begun = performance.now()
@@ -63,7 +75,9 @@ export interface Machine {
 
 export function machine(): Machine {
   return {
-    cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30),
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: cpus().length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
     kernel: read('/proc/sys/kernel/osrelease')?.trim() ?? 'unknown',
   }
 }

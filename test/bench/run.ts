@@ -1,5 +1,6 @@
-// One run: a fresh system, a load process, one answer. Whatever happens, it comes back with a result and leaves nothing
-// running: a broker that dies is `crashed`, a load process that does not come to an end is `stalled` and is ended.
+// One run: a fresh system, a load process, one answer. Whatever happens, it comes back with a result and
+// leaves nothing running: a broker that dies is `crashed`, a load process that does not come to an end is
+// `stalled` and is ended.
 import { fileURLToPath } from 'node:url'
 import { Child } from './children.ts'
 import type { LoadAnswer, LoadOrder, NodeAnswer, NodeOrder, Pattern } from './patterns.ts'
@@ -37,17 +38,30 @@ async function obey(running: Running, { order, node }: NodeOrder): Promise<NodeA
   return { port, pid: child.pid, seconds: (performance.now() - begun) / 1000 }
 }
 
-async function load(running: Running, order: LoadOrder): Promise<LoadAnswer | { status: 'stalled' | 'failed'; detail: string }> {
+async function load(
+  running: Running,
+  order: LoadOrder,
+): Promise<LoadAnswer | { status: 'stalled' | 'failed'; detail: string }> {
   const child = new Child('load', process.execPath, [loadPath], { ipc: true })
   let timer: NodeJS.Timeout | undefined
   try {
     return await new Promise((resolve) => {
-      timer = setTimeout(() => resolve({ status: 'stalled', detail: 'the run did not come to an end' }), 8 * order.warmMs + 6 * order.windowMs + patienceMs)
+      timer = setTimeout(
+        () => resolve({ status: 'stalled', detail: 'the run did not come to an end' }),
+        8 * order.warmMs + 6 * order.windowMs + patienceMs,
+      )
       child.process.on('message', (message: LoadAnswer | NodeOrder) => {
         if (!('order' in message)) return resolve(message)
-        obey(running, message).then((answer) => { if (child.running) child.process.send(answer) }, (error: unknown) => resolve({ status: 'failed', detail: (error as Error).message }))
+        obey(running, message).then(
+          (answer) => {
+            if (child.running) child.process.send(answer)
+          },
+          (error: unknown) => resolve({ status: 'failed', detail: (error as Error).message }),
+        )
       })
-      child.process.once('exit', () => resolve({ status: 'failed', detail: `the load process ended: ${child.output.slice(-300)}` }))
+      child.process.once('exit', () =>
+        resolve({ status: 'failed', detail: `the load process ended: ${child.output.slice(-300)}` }),
+      )
       child.process.send(order)
     })
   } finally {
@@ -56,15 +70,30 @@ async function load(running: Running, order: LoadOrder): Promise<LoadAnswer | { 
   }
 }
 
-async function attempt(system: System, pattern: Pattern, round: number, settings: RunSettings): Promise<RunResult> {
+async function attempt(
+  system: System,
+  pattern: Pattern,
+  round: number,
+  settings: RunSettings,
+): Promise<RunResult> {
   const about = { system: system.name, pattern: pattern.name, round }
   const { payloadBytes, warmMs, windowMs } = settings
   try {
-    await using running = await Running.start(system, `${settings.folder}/${system.name}`, settings.fsync, pattern.nodes)
+    await using running = await Running.start(
+      system,
+      `${settings.folder}/${system.name}`,
+      settings.fsync,
+      pattern.nodes,
+    )
     const answer = await load(running, {
-      pattern, payloadBytes, warmMs, windowMs,
+      pattern,
+      payloadBytes,
+      warmMs,
+      windowMs,
       ports: running.nodes.map(({ port }) => port),
-      brokerPids: running.nodes.map(({ child }) => child.pid), redisPid: running.redis?.child.pid, redisPort: running.redis?.port,
+      brokerPids: running.nodes.map(({ child }) => child.pid),
+      redisPid: running.redis?.child.pid,
+      redisPort: running.redis?.port,
     })
     if (answer.status === 'disconnected') await new Promise((resolve) => setTimeout(resolve, autopsyMs))
     const { crash } = running
@@ -74,12 +103,24 @@ async function attempt(system: System, pattern: Pattern, round: number, settings
   }
 }
 
-/** A system that dies before the first message (stock does at times: a race of its Redis connections) gets a second chance, and it shows. */
-export async function run(system: System, pattern: Pattern, round: number, settings: RunSettings): Promise<RunResult> {
+/**
+ * A system that dies before the first message (stock does at times: a race of its Redis connections) gets a
+ * second chance, and it shows.
+ */
+export async function run(
+  system: System,
+  pattern: Pattern,
+  round: number,
+  settings: RunSettings,
+): Promise<RunResult> {
   const first = await attempt(system, pattern, round, settings)
   if (!['crashed', 'failed'].includes(first.status) || (first.sent ?? 0) > 0) return first
   const second = await attempt(system, pattern, round, settings)
-  return { ...second, detail: `${second.detail ?? ''} (at the second attempt; the first: ${first.detail ?? first.status})`.trim() }
+  return {
+    ...second,
+    detail:
+      `${second.detail ?? ''} (at the second attempt; the first: ${first.detail ?? first.status})`.trim(),
+  }
 }
 
 /** Patterns across nodes need two; some are for some systems only. */

@@ -1,5 +1,6 @@
-// From runs to figures: each figure of a system in a pattern is the median over its rounds with the smallest and largest.
-// Systems are compared by messages per CPU second (brokers and Redis), which a machine with few cores distorts least.
+// From runs to figures: each figure of a system in a pattern is the median over its rounds with the smallest
+// and largest. Systems are compared by messages per CPU second (brokers and Redis), which a machine with few
+// cores distorts least.
 import type { RunResult } from './run.ts'
 
 export interface Spread {
@@ -10,7 +11,9 @@ export interface Spread {
 
 /** Undefined when there is no value at all. */
 export function spread(values: readonly (number | undefined)[]): Spread | undefined {
-  const sorted = values.filter((value): value is number => value !== undefined && Number.isFinite(value)).sort((a, b) => a - b)
+  const sorted = values
+    .filter((value): value is number => value !== undefined && Number.isFinite(value))
+    .sort((a, b) => a - b)
   if (sorted.length === 0) return undefined
   const middle = sorted.length >> 1
   const median = sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
@@ -26,21 +29,32 @@ export const figures = {
   /** CPU µs of the brokers alone per delivered message. */
   brokerMicros: ({ window }: RunResult) => window && window.cpu.broker / window.delivered,
   /** Cores that brokers and Redis kept busy. */
-  systemCores: ({ window }: RunResult) => window && (window.cpu.broker + window.cpu.redis) / (window.seconds * 1e6),
+  systemCores: ({ window }: RunResult) =>
+    window && (window.cpu.broker + window.cpu.redis) / (window.seconds * 1e6),
   /** Cores that the load process kept busy: near 1, it was the bottleneck. */
   loadCores: ({ window }: RunResult) => window && window.cpu.load / (window.seconds * 1e6),
-  /** Cores that something else kept busy, or the host of a virtual machine took: the less, the better the run. */
-  othersCores: ({ window }: RunResult) => window && Math.max(0, window.cpu.machine - window.cpu.broker - window.cpu.redis - window.cpu.load) / (window.seconds * 1e6),
+  /**
+   * Cores that something else kept busy, or the host of a virtual machine took: the less, the better the run.
+   */
+  othersCores: ({ window }: RunResult) =>
+    window &&
+    Math.max(0, window.cpu.machine - window.cpu.broker - window.cpu.redis - window.cpu.load) /
+      (window.seconds * 1e6),
   p50: ({ latency }: RunResult) => latency?.p50,
   p99: ({ latency }: RunResult) => latency?.p99,
   latencyMax: ({ latency }: RunResult) => latency?.max,
   sendLateP99: ({ latency }: RunResult) => latency?.sendLateP99,
   peakRssMiB: ({ peakRssMiB }: RunResult) => peakRssMiB,
   /** CPU µs per message without the idle filters. */
-  withoutMicros: ({ without }: RunResult) => without && (without.cpu.broker + without.cpu.redis) / without.delivered,
+  withoutMicros: ({ without }: RunResult) =>
+    without && (without.cpu.broker + without.cpu.redis) / without.delivered,
   /** Cost of a message with the idle filters, relative to without. */
   filtersCost: ({ window, without }: RunResult) =>
-    window && without && ((window.cpu.broker + window.cpu.redis) / window.delivered) / ((without.cpu.broker + without.cpu.redis) / without.delivered),
+    window &&
+    without &&
+    (window.cpu.broker + window.cpu.redis) /
+      window.delivered /
+      ((without.cpu.broker + without.cpu.redis) / without.delivered),
   bytesEach: ({ connections }: RunResult) => connections?.bytesEach,
   redisBytesEach: ({ connections }: RunResult) => connections?.redisBytesEach,
   connectsPerSecond: ({ connections }: RunResult) => connections?.perSecond,
@@ -88,13 +102,28 @@ export interface Summary {
 }
 
 function summarizeOne(runs: readonly RunResult[]): Summary {
-  const sum = (of: (run: RunResult) => number | undefined): number => runs.reduce((total, run) => total + (of(run) ?? 0), 0)
-  const troubles = runs.filter(({ status, detail }) => status !== 'ok' || detail !== undefined).map(({ status, detail }) => detail === undefined ? status : `${status}: ${detail}`)
+  const sum = (of: (run: RunResult) => number | undefined): number =>
+    runs.reduce((total, run) => total + (of(run) ?? 0), 0)
+  const troubles = runs
+    .filter(({ status, detail }) => status !== 'ok' || detail !== undefined)
+    .map(({ status, detail }) => (detail === undefined ? status : `${status}: ${detail}`))
   return {
-    pattern: runs[0]!.pattern, system: runs[0]!.system, runs: runs.length, troubles: [...new Set(troubles)],
-    sent: sum((run) => run.sent), acknowledged: sum((run) => run.acknowledged), due: sum((run) => run.due), lost: sum((run) => run.lost),
-    duplicates: sum((run) => run.duplicates), misordered: sum((run) => run.misordered), wrongQos: sum((run) => run.wrongQos),
-    figures: Object.fromEntries(Object.entries(figures).map(([name, of]) => [name, spread(runs.map(of))] as const).filter(([, value]) => value !== undefined)),
+    pattern: runs[0]!.pattern,
+    system: runs[0]!.system,
+    runs: runs.length,
+    troubles: [...new Set(troubles)],
+    sent: sum((run) => run.sent),
+    acknowledged: sum((run) => run.acknowledged),
+    due: sum((run) => run.due),
+    lost: sum((run) => run.lost),
+    duplicates: sum((run) => run.duplicates),
+    misordered: sum((run) => run.misordered),
+    wrongQos: sum((run) => run.wrongQos),
+    figures: Object.fromEntries(
+      Object.entries(figures)
+        .map(([name, of]) => [name, spread(runs.map(of))] as const)
+        .filter(([, value]) => value !== undefined),
+    ),
   }
 }
 
@@ -114,9 +143,14 @@ export function summarize(results: readonly RunResult[]): Summary[] {
   }
   const all = [...groups.values()].map(summarizeOne)
   return all.map((summary) => {
-    const peer = (system: string): Summary | undefined => all.find((other) => other.system === system && other.pattern === summary.pattern)
+    const peer = (system: string): Summary | undefined =>
+      all.find((other) => other.system === system && other.pattern === summary.pattern)
     const timesStock = summary.system === 'stock' ? undefined : times(summary, peer('stock'))
     const timesMosquitto = summary.system === 'mosquitto' ? undefined : times(summary, peer('mosquitto'))
-    return { ...summary, ...(timesStock !== undefined && { timesStock }), ...(timesMosquitto !== undefined && { timesMosquitto }) }
+    return {
+      ...summary,
+      ...(timesStock !== undefined && { timesStock }),
+      ...(timesMosquitto !== undefined && { timesMosquitto }),
+    }
   })
 }

@@ -1,6 +1,6 @@
-// The systems that are compared, each started afresh for every run: our cluster of two nodes, one node of it, two nodes of
-// the stock stack, and Mosquitto when it is installed. Also the Redis they share: one redis-server of our own per run,
-// in an empty folder.
+// The systems that are compared, each started afresh for every run: our cluster of two nodes, one node of it,
+// two nodes of the stock stack, and Mosquitto when it is installed. Also the Redis they share: one
+// redis-server of our own per run, in an empty folder.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -38,31 +38,60 @@ const idOf = (index: number): string => String.fromCharCode(97 + index)
 async function startNode(name: string, argv: readonly string[]): Promise<Node> {
   const child = new Child(name, process.execPath, argv, { ipc: true })
   let port: number | undefined
-  child.process.once('message', (message: { listen: string[] }) => { port = Number(new URL(message.listen[0]!).port) })
+  child.process.once('message', (message: { listen: string[] }) => {
+    port = Number(new URL(message.listen[0]!).port)
+  })
   return { child, port: await child.until(() => port, startMs) }
 }
 
-const startWith = (index: number, ...argv: string[]): Promise<Node> => startNode(`ours ${idOf(index)}`, [
-  mainPath, 'node', '--id', idOf(index), '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', '--log-level', 'warn', ...argv,
-])
+const startWith = (index: number, ...argv: string[]): Promise<Node> =>
+  startNode(`ours ${idOf(index)}`, [
+    mainPath,
+    'node',
+    '--id',
+    idOf(index),
+    '--listen',
+    'mqtt://127.0.0.1:0',
+    '--admin',
+    'off',
+    '--log-level',
+    'warn',
+    ...argv,
+  ])
 
-const startOurs = (index: number, redisPort: number): Promise<Node> => startWith(index, '--redis', `redis://127.0.0.1:${redisPort}`, '--prefix', prefix)
+const startOurs = (index: number, redisPort: number): Promise<Node> =>
+  startWith(index, '--redis', `redis://127.0.0.1:${redisPort}`, '--prefix', prefix)
 
-const accepts = (port: number): Promise<true | undefined> => new Promise((resolve) => {
-  const socket = connect(port, '127.0.0.1', () => {
-    socket.destroy()
-    resolve(true)
-  }).on('error', () => resolve(undefined))
-})
+const accepts = (port: number): Promise<true | undefined> =>
+  new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.destroy()
+      resolve(true)
+    }).on('error', () => resolve(undefined))
+  })
 
 /** No limits that drop, nothing on disk, no Nagle: as fast and as lossless as it can be. */
 async function startMosquitto(_index: number, _redisPort: number, folder: string): Promise<Node> {
   const port = await freePort()
   const file = join(folder, 'mosquitto.conf')
-  writeFileSync(file, [
-    `listener ${port} 127.0.0.1`, 'user root', 'allow_anonymous true', 'persistence false', 'set_tcp_nodelay true', 'sys_interval 0',
-    'max_inflight_messages 0', 'max_queued_messages 0', 'max_queued_bytes 0', 'connection_messages false', 'log_type error', 'log_dest stderr', '',
-  ].join('\n'))
+  writeFileSync(
+    file,
+    [
+      `listener ${port} 127.0.0.1`,
+      'user root',
+      'allow_anonymous true',
+      'persistence false',
+      'set_tcp_nodelay true',
+      'sys_interval 0',
+      'max_inflight_messages 0',
+      'max_queued_messages 0',
+      'max_queued_bytes 0',
+      'connection_messages false',
+      'log_type error',
+      'log_dest stderr',
+      '',
+    ].join('\n'),
+  )
   const child = new Child('mosquitto', 'mosquitto', ['-c', file])
   await child.until(() => accepts(port))
   return { child, port }
@@ -71,22 +100,44 @@ async function startMosquitto(_index: number, _redisPort: number, folder: string
 export const systems: readonly System[] = [
   { name: 'ours', about: 'two nodes of aedes-cluster', nodes: 2, redis: true, start: startOurs },
   { name: 'ours-1', about: 'one node of aedes-cluster', nodes: 1, redis: true, start: startOurs },
-  { name: 'ours-memory', about: 'one node of aedes-cluster without Redis', nodes: 1, redis: false, start: (index) => startWith(index) },
   {
-    name: 'ours-file', about: 'the same with a file, on disk within a second', nodes: 1, redis: false,
-    start: (index, _redisPort, folder) => startWith(index, '--state-file', join(folder, 'state'), '--fsync', 'everysec'),
+    name: 'ours-memory',
+    about: 'one node of aedes-cluster without Redis',
+    nodes: 1,
+    redis: false,
+    start: (index) => startWith(index),
   },
   {
-    name: 'stock', about: 'two nodes of Aedes with mqemitter-redis and aedes-persistence-redis', nodes: 2, redis: true,
-    start: (index, redisPort) => startNode(`stock ${idOf(index)}`, [stockPath, idOf(index), String(redisPort)]),
+    name: 'ours-file',
+    about: 'the same with a file, on disk within a second',
+    nodes: 1,
+    redis: false,
+    start: (index, _redisPort, folder) =>
+      startWith(index, '--state-file', join(folder, 'state'), '--fsync', 'everysec'),
   },
-  { name: 'mosquitto', about: 'Mosquitto, when it is installed', nodes: 1, redis: false, start: startMosquitto },
+  {
+    name: 'stock',
+    about: 'two nodes of Aedes with mqemitter-redis and aedes-persistence-redis',
+    nodes: 2,
+    redis: true,
+    start: (index, redisPort) =>
+      startNode(`stock ${idOf(index)}`, [stockPath, idOf(index), String(redisPort)]),
+  },
+  {
+    name: 'mosquitto',
+    about: 'Mosquitto, when it is installed',
+    nodes: 1,
+    redis: false,
+    start: startMosquitto,
+  },
 ]
 
 /** The first line that a program says of its version; undefined when it is not installed. */
 export function versionOf(program: string, ...argv: readonly string[]): string | undefined {
   try {
-    return execFileSync(program, argv, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).split('\n')[0]
+    return execFileSync(program, argv, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).split(
+      '\n',
+    )[0]
   } catch (error) {
     const { stdout } = error as { stdout?: string } // `mosquitto -h` says its version and exits with 3
     return stdout === undefined || stdout === '' ? undefined : stdout.split('\n')[0]
@@ -97,10 +148,22 @@ async function startRedis(folder: string, fsync: Fsync): Promise<Node> {
   const port = await freePort()
   // No rewrite of the file in the middle of a window: it would fork.
   const child = new Child('redis-server', 'redis-server', [
-    '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'yes', '--appendfsync', fsync,
-    '--auto-aof-rewrite-percentage', '0',
+    '--port',
+    String(port),
+    '--bind',
+    '127.0.0.1',
+    '--dir',
+    folder,
+    '--save',
+    '',
+    '--appendonly',
+    'yes',
+    '--appendfsync',
+    fsync,
+    '--auto-aof-rewrite-percentage',
+    '0',
   ])
-  await child.until(() => child.output.includes('Ready to accept connections') ? true : undefined)
+  await child.until(() => (child.output.includes('Ready to accept connections') ? true : undefined))
   return { child, port }
 }
 
@@ -119,7 +182,12 @@ export class Running implements AsyncDisposable {
   }
 
   /** @param nodes how many, when not as many as the system has */
-  static async start(system: System, folder: string, fsync: Fsync, nodes: number = system.nodes): Promise<Running> {
+  static async start(
+    system: System,
+    folder: string,
+    fsync: Fsync,
+    nodes: number = system.nodes,
+  ): Promise<Running> {
     mkdirSync(folder, { recursive: true })
     const running = new Running(system, folder)
     try {
@@ -134,7 +202,9 @@ export class Running implements AsyncDisposable {
 
   /** Node `index`, beside those that run or in place of one that was killed. */
   startNode(index: number): Promise<Node> {
-    const started = this.#system.start(index, this.redis?.port ?? 0, this.#folder).then((node) => this.nodes[index] = node)
+    const started = this.#system
+      .start(index, this.redis?.port ?? 0, this.#folder)
+      .then((node) => (this.nodes[index] = node))
     this.#starting = started.catch(() => undefined)
     return started
   }
@@ -146,7 +216,9 @@ export class Running implements AsyncDisposable {
 
   /** Why one of its processes is gone. */
   get crash(): string | undefined {
-    return [...this.nodes, ...(this.redis === undefined ? [] : [this.redis])].map(({ child }) => child.crash).find((reason) => reason !== undefined)
+    return [...this.nodes, ...(this.redis === undefined ? [] : [this.redis])]
+      .map(({ child }) => child.crash)
+      .find((reason) => reason !== undefined)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

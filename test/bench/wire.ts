@@ -1,7 +1,8 @@
-// MQTT 3.1.1 on the wire, as little of it as a load generator needs. Frames are encoded once and then patched (Packet
-// Identifier, sequence number, time); what comes in is only scanned for fixed header, Remaining Length, Packet Identifier
-// and where the payload is. Every payload begins with 16 bytes of ours: publisher (u32), sequence number (u32), time of
-// sending (f64, ms). State: the beginning of a frame whose rest has not come yet, per scanner.
+// MQTT 3.1.1 on the wire, as little of it as a load generator needs. Frames are encoded once and then patched
+// (Packet Identifier, sequence number, time); what comes in is only scanned for fixed header, Remaining
+// Length, Packet Identifier and where the payload is. Every payload begins with 16 bytes of ours: publisher
+// (u32), sequence number (u32), time of sending (f64, ms). State: the beginning of a frame whose rest has not
+// come yet, per scanner.
 
 export const stampBytes = 16
 
@@ -27,7 +28,11 @@ export const encodeConnect = (clientId: string, clean: boolean): Buffer =>
   frame(0x10, string('MQTT'), Buffer.from([4, clean ? 2 : 0, 0, 0]), string(clientId))
 
 export const encodeSubscribe = (messageId: number, filters: readonly string[], qos: 0 | 1): Buffer =>
-  frame(0x82, Buffer.from([messageId >> 8, messageId & 255]), ...filters.map((filter) => Buffer.concat([string(filter), Buffer.from([qos])])))
+  frame(
+    0x82,
+    Buffer.from([messageId >> 8, messageId & 255]),
+    ...filters.map((filter) => Buffer.concat([string(filter), Buffer.from([qos])])),
+  )
 
 export const encodeRetained = (messageId: number, topic: string, payload: Buffer): Buffer =>
   frame(0x33, string(topic), Buffer.from([messageId >> 8, messageId & 255]), payload)
@@ -35,7 +40,7 @@ export const encodeRetained = (messageId: number, topic: string, payload: Buffer
 export const encodeDisconnect = (): Buffer => frame(0xe0)
 
 /** The Packet Identifier of the message with this sequence number. */
-export const messageIdOf = (sequence: number): number => sequence % 65_535 + 1
+export const messageIdOf = (sequence: number): number => (sequence % 65_535) + 1
 
 /** PUBLISH frames of one publisher on one topic: a block of them is encoded once, copied and patched. */
 export class PublishFrames {
@@ -50,7 +55,7 @@ export class PublishFrames {
   constructor(publisher: number, topic: string, qos: 0 | 1, payloadBytes: number, countMax: number) {
     const payload = Buffer.alloc(payloadBytes, 'x')
     payload.writeUInt32BE(publisher, 0)
-    const one = frame(0x30 | qos << 1, string(topic), Buffer.alloc(qos === 0 ? 0 : 2), payload)
+    const one = frame(0x30 | (qos << 1), string(topic), Buffer.alloc(qos === 0 ? 0 : 2), payload)
     this.#size = one.length
     this.#stampAt = one.length - payloadBytes + 4
     this.#idAt = qos === 0 ? -1 : one.length - payloadBytes - 2
@@ -78,7 +83,8 @@ export class Pubacks {
   #length = 0
 
   add(messageId: number): void {
-    if (this.#length + 4 > this.#buffer.length) this.#buffer = Buffer.concat([this.#buffer], this.#buffer.length * 2)
+    if (this.#length + 4 > this.#buffer.length)
+      this.#buffer = Buffer.concat([this.#buffer], this.#buffer.length * 2)
     const buffer = this.#buffer
     buffer[this.#length] = 0x40
     buffer[this.#length + 1] = 2
@@ -104,7 +110,10 @@ export interface FrameSink {
   onControl(type: number, body: Buffer): void
 }
 
-/** Cuts a byte stream into frames. Cost: a few byte reads per frame; only a frame cut by a chunk's end is copied. */
+/**
+ * Cuts a byte stream into frames. Cost: a few byte reads per frame; only a frame cut by a chunk's end is
+ * copied.
+ */
 export class FrameScanner {
   readonly #sink: FrameSink
   #rest: Buffer | undefined
@@ -141,15 +150,15 @@ export class FrameScanner {
       const first = bytes[start]!
       const type = first >> 4
       if (type === 3) {
-        const qos = first >> 1 & 3
-        let payloadAt = at + 2 + (bytes[at]! << 8 | bytes[at + 1]!)
+        const qos = (first >> 1) & 3
+        let payloadAt = at + 2 + ((bytes[at]! << 8) | bytes[at + 1]!)
         let messageId = 0
         if (qos > 0) {
-          messageId = bytes[payloadAt]! << 8 | bytes[payloadAt + 1]!
+          messageId = (bytes[payloadAt]! << 8) | bytes[payloadAt + 1]!
           payloadAt += 2
         }
         this.#sink.onPublish(bytes, qos, messageId, payloadAt)
-      } else if (type === 4) this.#sink.onPuback(bytes[at]! << 8 | bytes[at + 1]!)
+      } else if (type === 4) this.#sink.onPuback((bytes[at]! << 8) | bytes[at + 1]!)
       else this.#sink.onControl(type, bytes.subarray(at, at + remaining))
       start = at + remaining
     }

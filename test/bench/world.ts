@@ -1,6 +1,6 @@
-// The clients of one run and the watch over them: samples of what was delivered and what it cost, at window borders and
-// ten times a second (the last sample is what remains of a system that dies), whether anything still moves, and the final
-// count. State: this process, for one run.
+// The clients of one run and the watch over them: samples of what was delivered and what it cost, at window
+// borders and ten times a second (the last sample is what remains of a system that dies), whether anything
+// still moves, and the final count. State: this process, for one run.
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Cpu, LoadAnswer, LoadOrder, Window } from './patterns.ts'
 import type { Peer, Publisher, Subscriber } from './peers.ts'
@@ -17,7 +17,10 @@ interface Sample {
   readonly cpu: Cpu
 }
 
-type Counts = Pick<LoadAnswer, 'sent' | 'acknowledged' | 'due' | 'lost' | 'duplicates' | 'misordered' | 'wrongQos'>
+type Counts = Pick<
+  LoadAnswer,
+  'sent' | 'acknowledged' | 'due' | 'lost' | 'duplicates' | 'misordered' | 'wrongQos'
+>
 
 export class World {
   readonly order: LoadOrder
@@ -31,7 +34,9 @@ export class World {
   stuck = false
   #onLost: () => void = () => undefined
   /** Settles when it is. */
-  readonly whenLost = new Promise<void>((resolve) => { this.#onLost = resolve })
+  readonly whenLost = new Promise<void>((resolve) => {
+    this.#onLost = resolve
+  })
   readonly #timer: NodeJS.Timeout
   #samples: Sample[] = []
   #peakRss = new Map<number, number>()
@@ -89,8 +94,14 @@ export class World {
     if (redis === undefined || broker.includes(undefined)) return undefined
     const load = process.cpuUsage()
     const sample: Sample = {
-      time: performance.now(), delivered: this.delivered(),
-      cpu: { broker: (broker as number[]).reduce((sum, micros) => sum + micros, 0), redis, load: load.user + load.system, machine: machineMicroseconds() },
+      time: performance.now(),
+      delivered: this.delivered(),
+      cpu: {
+        broker: (broker as number[]).reduce((sum, micros) => sum + micros, 0),
+        redis,
+        load: load.user + load.system,
+        machine: machineMicroseconds(),
+      },
     }
     this.#samples.push(sample)
     return sample
@@ -101,7 +112,10 @@ export class World {
     if (this.lost === undefined) await Promise.race([delay(ms), this.whenLost])
   }
 
-  /** One window, of the ordered length unless told otherwise, or of what there is of it when the system dies in it. */
+  /**
+   * One window, of the ordered length unless told otherwise, or of what there is of it when the system dies
+   * in it.
+   */
   async window(ms = this.order.windowMs): Promise<Window | undefined> {
     this.#samples = []
     const first = this.sample()
@@ -112,15 +126,21 @@ export class World {
     const middle = this.#samples.findLast(({ time }) => time <= (first.time + last.time) / 2)
     this.stuck ||= middle?.delivered === last.delivered
     return {
-      seconds: (last.time - first.time) / 1000, delivered: last.delivered - first.delivered,
+      seconds: (last.time - first.time) / 1000,
+      delivered: last.delivered - first.delivered,
       cpu: {
-        broker: last.cpu.broker - first.cpu.broker, redis: last.cpu.redis - first.cpu.redis,
-        load: last.cpu.load - first.cpu.load, machine: last.cpu.machine - first.cpu.machine,
+        broker: last.cpu.broker - first.cpu.broker,
+        redis: last.cpu.redis - first.cpu.redis,
+        load: last.cpu.load - first.cpu.load,
+        machine: last.cpu.machine - first.cpu.machine,
       },
     }
   }
 
-  /** Waits until all that is due was delivered or nothing more comes. `incomplete`: it still came at the deadline. */
+  /**
+   * Waits until all that is due was delivered or nothing more comes. `incomplete`: it still came at the
+   * deadline.
+   */
   async settle(complete: () => boolean = () => this.#complete()): Promise<'ok' | 'incomplete'> {
     const deadline = performance.now() + settleMs
     let moved = performance.now()
@@ -150,11 +170,16 @@ export class World {
 
   /** What became of the messages of `of`; duplicates, misordered and wrong ones are of all. */
   count(of: readonly Publisher[] = this.publishers): Counts {
-    const sum = (of: (subscriber: Subscriber) => number): number => this.subscribers.reduce((total, subscriber) => total + of(subscriber), 0)
+    const sum = (of: (subscriber: Subscriber) => number): number =>
+      this.subscribers.reduce((total, subscriber) => total + of(subscriber), 0)
     return {
       sent: of.reduce((total, { sent }) => total + sent, 0),
       acknowledged: this.#acknowledged(of),
-      due: of.reduce((total, { sent, acknowledged, options: { qos, fan } }) => total + (qos === 0 ? sent : acknowledged.size) * fan, 0),
+      due: of.reduce(
+        (total, { sent, acknowledged, options: { qos, fan } }) =>
+          total + (qos === 0 ? sent : acknowledged.size) * fan,
+        0,
+      ),
       lost: sum((subscriber) => subscriber.lost(of)),
       duplicates: sum((subscriber) => subscriber.duplicates),
       misordered: sum((subscriber) => subscriber.misordered),

@@ -1,5 +1,6 @@
-// The barrier of P2 against a table that is being rebuilt: a rebuild while the journal moves on must never leave the table
-// behind what a barrier has promised (found by 2,000 rounds under load; the tail went on while the snapshot was read).
+// The barrier of P2 against a table that is being rebuilt: a rebuild while the journal moves on must never
+// leave the table behind what a barrier has promised (found by 2,000 rounds under load; the tail went on
+// while the snapshot was read).
 import { expect, test } from 'vitest'
 import type { Change } from '../../bridge/codec.ts'
 import { Journal } from '../../bridge/journal.ts'
@@ -12,7 +13,11 @@ import { startLink } from './link.ts'
 import { openClient } from './planes.ts'
 
 /** A node's journal and the table that it keeps. */
-async function startJournal(redis: TestRedis, name: string, readerUrl = redis.url): Promise<{ journal: Journal; table: RoutingTable; lost: number; close(): Promise<void> }> {
+async function startJournal(
+  redis: TestRedis,
+  name: string,
+  readerUrl = redis.url,
+): Promise<{ journal: Journal; table: RoutingTable; lost: number; close(): Promise<void> }> {
   const address = { url: redis.url, timeoutMs: 2_000, onError: () => undefined }
   const all = connectAll(address, 1_000, 0)
   all.journal.disconnect()
@@ -24,19 +29,33 @@ async function startJournal(redis: TestRedis, name: string, readerUrl = redis.ur
   let table = new RoutingTable()
   let lost = 0
   const journal = new Journal(connections, keys, () => membership, {
-    onChange: (nodeId, change) => { if (change.type === 'route') table.set(nodeId, change.filter, change.kind) },
+    onChange: (nodeId, change) => {
+      if (change.type === 'route') table.set(nodeId, change.filter, change.kind)
+    },
     readMore: () => Promise.resolve(),
     onSnapshot: (_nodes, routes) => {
       table = new RoutingTable()
       for (const { nodeId, filter, kind } of routes) table.set(nodeId, filter, kind)
     },
-    onLost: () => { lost++ },
-    onLater: () => undefined, onAmnesia: () => Promise.reject(new Error('nothing was lost')),
+    onLost: () => {
+      lost++
+    },
+    onLater: () => undefined,
+    onAmnesia: () => Promise.reject(new Error('nothing was lost')),
   })
   await journal.start()
   return {
-    journal, get table() { return table }, get lost() { return lost },
-    close: async () => { await journal.close(); for (const connection of Object.values(connections)) connection.disconnect() },
+    journal,
+    get table() {
+      return table
+    },
+    get lost() {
+      return lost
+    },
+    close: async () => {
+      await journal.close()
+      for (const connection of Object.values(connections)) connection.disconnect()
+    },
   }
 }
 
@@ -45,9 +64,13 @@ test('a route that was stored before the barrier is in the table behind it, howe
   const a = await startJournal(redis, 'a')
   const b = await startJournal(redis, 'b')
   // A big snapshot takes many round trips to read: room for the race.
-  await a.journal.append(Array.from({ length: 5_000 }, (_, n): Change => ({ type: 'route', filter: `many/${n}`, kind: 1 })))
+  await a.journal.append(
+    Array.from({ length: 5_000 }, (_, n): Change => ({ type: 'route', filter: `many/${n}`, kind: 1 })),
+  )
   let rebuilding = true
-  const rebuilds = (async () => { while (rebuilding) await b.journal.rebuild() })()
+  const rebuilds = (async () => {
+    while (rebuilding) await b.journal.rebuild()
+  })()
   for (let round = 0; round < 300; round++) {
     await a.journal.append([{ type: 'route', filter: `round/${round}`, kind: 1 }])
     await b.journal.barrier()
@@ -83,7 +106,9 @@ test('who begins to wait between two rebuilds waits no longer than for the secon
   await using redis = await startRedis()
   const a = await startJournal(redis, 'a')
   const b = await startJournal(redis, 'b')
-  await a.journal.append(Array.from({ length: 5_000 }, (_, n): Change => ({ type: 'route', filter: `many/${n}`, kind: 1 })))
+  await a.journal.append(
+    Array.from({ length: 5_000 }, (_, n): Change => ({ type: 'route', filter: `many/${n}`, kind: 1 })),
+  )
   for (let round = 0; round < 5; round++) {
     const waits = [b.journal.rebuild(), b.journal.barrier(), b.journal.rebuild()]
     await a.journal.append([{ type: 'route', filter: `round/${round}`, kind: 1 }])

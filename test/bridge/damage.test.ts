@@ -1,6 +1,7 @@
-// Damaged data on two live nodes: every kind of key, lost, of a wrong type, full of garbage, set back, set ahead. Whatever it is, nobody is
-// fenced, what is published elsewhere goes on at once, and what is affected heals from live state without anybody's help: what is
-// acknowledged from then on arrives, at live subscribers, at connected sessions and at sessions whose clients are away.
+// Damaged data on two live nodes: every kind of key, lost, of a wrong type, full of garbage, set back, set
+// ahead. Whatever it is, nobody is fenced, what is published elsewhere goes on at once, and what is affected
+// heals from live state without anybody's help: what is acknowledged from then on arrives, at live
+// subscribers, at connected sessions and at sessions whose clients are away.
 import { setTimeout as wait } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -13,7 +14,8 @@ import { keys, listen, messageOf, openClient, publish, retainedOf, startPlane, t
 
 const leaseMs = 900
 const one = { options: 1, identifier: undefined }
-const inPartition = (partition: number, name: string): string => Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => shardOf(id, partitions) === partition)!
+const inPartition = (partition: number, name: string): string =>
+  Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => shardOf(id, partitions) === partition)!
 
 let redis: TestRedis
 let client: Redis & Disposable
@@ -25,7 +27,13 @@ let elsewhere: Session
 let away: Session
 let count = 0
 
-const claim = ({ plane }: Plane, clientId: string): Promise<Session> => plane.sessions.claim({ clientId, cleanStart: false, expirySeconds: 600, will: { message: messageOf('wills', clientId), delaySeconds: 600 } })
+const claim = ({ plane }: Plane, clientId: string): Promise<Session> =>
+  plane.sessions.claim({
+    clientId,
+    cleanStart: false,
+    expirySeconds: 600,
+    will: { message: messageOf('wills', clientId), delaySeconds: 600 },
+  })
 
 beforeAll(async () => {
   redis = await startRedis('--appendonly', 'no')
@@ -33,7 +41,10 @@ beforeAll(async () => {
   ;[a, b] = await Promise.all([startPlane(redis, 'a', { leaseMs }), startPlane(redis, 'b', { leaseMs })])
   while ([a, b].some(({ plane }) => plane.nodes.length < 2)) await wait(5)
   await Promise.all([a, b].map(({ plane }) => plane.subscribed('live', RouteKind.everything)))
-  ;[session, elsewhere] = await Promise.all([claim(b, inPartition(3, 'device')), claim(b, inPartition(7, 'device'))])
+  ;[session, elsewhere] = await Promise.all([
+    claim(b, inPartition(3, 'device')),
+    claim(b, inPartition(7, 'device')),
+  ])
   await b.plane.sessions.subscriptions.subscribe(session, 'stored', one)
   await b.plane.sessions.subscriptions.subscribe(elsewhere, 'elsewhere', one)
   await leave()
@@ -45,112 +56,206 @@ afterAll(async () => {
   await redis[Symbol.asyncDispose]()
 })
 
-/** A client of the same partition that is away; it comes and goes before each round, since some damage ends its session. */
+/**
+ * A client of the same partition that is away; it comes and goes before each round, since some damage ends
+ * its session.
+ */
 async function leave(): Promise<void> {
   away = await claim(a, inPartition(3, 'away'))
   await a.plane.sessions.subscriptions.subscribe(away, 'stored', one)
   await a.plane.sessions.release(away)
 }
 
-const queued = async ({ sid }: Session): Promise<string> => (await client.lrange(keys.session(sid, 'queue'), 0, -1).catch(() => [])).join(' ')
+const queued = async ({ sid }: Session): Promise<string> =>
+  (await client.lrange(keys.session(sid, 'queue'), 0, -1).catch(() => [])).join(' ')
 
 /** Publishes everywhere, both ways; resolves to what did not arrive. */
 async function lost(): Promise<string[]> {
   const text = `#${++count}#`
   const stuck: string[] = []
-  await Promise.all([a, b].flatMap((plane, i) => ['live', 'stored', 'elsewhere'].map((topic) => Promise.race([publish(plane, messageOf(topic, text)), wait(3_000).then(() => stuck.push(`${'ab'[i]!} waits to publish ${topic}`))]))))
+  await Promise.all(
+    [a, b].flatMap((plane, i) =>
+      ['live', 'stored', 'elsewhere'].map((topic) =>
+        Promise.race([
+          publish(plane, messageOf(topic, text)),
+          wait(3_000).then(() => stuck.push(`${'ab'[i]!} waits to publish ${topic}`)),
+        ]),
+      ),
+    ),
+  )
   if (stuck.length > 0) return stuck
   const missing = async (): Promise<string[]> => [
-    ...[a, b].flatMap(({ payloads }, i) => payloads.filter((payload) => payload === text).length < 2 ? [`live at ${'ab'[i]!}`] : []),
-    ...(await Promise.all([session, elsewhere, away].map(async (one, i) => (await queued(one)).split(text).length < 3 ? [['the connected session', 'a session elsewhere', 'a session away'][i]!] : []))).flat(),
+    ...[a, b].flatMap(({ payloads }, i) =>
+      payloads.filter((payload) => payload === text).length < 2 ? [`live at ${'ab'[i]!}`] : [],
+    ),
+    ...(
+      await Promise.all(
+        [session, elsewhere, away].map(async (one, i) =>
+          (await queued(one)).split(text).length < 3
+            ? [['the connected session', 'a session elsewhere', 'a session away'][i]!]
+            : [],
+        ),
+      )
+    ).flat(),
   ]
   for (let tries = 0; tries < 10 && (await missing()).length > 0; tries++) await wait(10)
   return missing()
 }
 
 /** The key of each kind that is damaged: that of b, of the session's partition, of the session. */
-const keyOf = (pattern: string): string => `${keys.prefix}:${pattern.replace('<node id>', b.plane.nodeId).replace('<0..15>', '3').replace('<sid>', session.sid)}`
+const keyOf = (pattern: string): string =>
+  `${keys.prefix}:${pattern.replace('<node id>', b.plane.nodeId).replace('<0..15>', '3').replace('<sid>', session.sid)}`
 
 /** Each key has what it may have: in flight, coming in, retained, published. */
 async function fill(): Promise<void> {
-  await publish(a, messageOf('kept', 'value', { retain: true, qos: 2, origin: { sid: '3publisher', n: ++count } }))
+  await publish(
+    a,
+    messageOf('kept', 'value', { retain: true, qos: 2, origin: { sid: '3publisher', n: ++count } }),
+  )
   // What nobody reads before the session moves on may still be damaged by the test before.
-  const [inFlight, incoming, imported] = [keys.session(session.sid, 'inflight'), keys.session(session.sid, 'incoming'), keys.bus('imported')]
+  const [inFlight, incoming, imported] = [
+    keys.session(session.sid, 'inflight'),
+    keys.session(session.sid, 'incoming'),
+    keys.bus('imported'),
+  ]
   await client.del(inFlight, incoming, imported)
-  await client.multi().hset(inFlight, 1, '0').hset(incoming, 1, '5 published').sadd(imported, 'broker client').exec()
+  await client
+    .multi()
+    .hset(inFlight, 1, '0')
+    .hset(incoming, 1, '5 published')
+    .sadd(imported, 'broker client')
+    .exec()
 }
 
 async function heals(what: string): Promise<void> {
   const end = performance.now() + 4_000
-  for (let missing = await lost(); missing.length > 0; missing = await lost()) if (performance.now() > end) expect(missing, what).toEqual([])
+  for (let missing = await lost(); missing.length > 0; missing = await lost())
+    if (performance.now() > end) expect(missing, what).toEqual([])
   expect([a.fenced, b.fenced], `${what}: nobody is fenced`).toEqual([false, false])
-  // What nobody needs at once is written down again with the next renewal or round: two losses in between may be more than can be told apart.
-  const places = async (): Promise<unknown[]> => [
-    ...await Promise.all((['nodes', 'batches', 'leases'] as const).flatMap((noun) => [a, b].map(({ plane }) => client.hexists(keys.bus(noun), plane.nodeId)))),
-    ...await Promise.all([session, elsewhere].map(({ sid }) => client.hget(keys.partition(partitionOf(sid), 'owners'), sid))),
-    ...await Promise.all([session, elsewhere].map(({ sid }) => client.hget(keys.session(sid, 'session'), 'claim'))),
-    ...await Promise.all([session, elsewhere].map(({ sid }) => client.hlen(keys.session(sid, 'subscriptions')))),
-  ].map((value) => value === null ? null : String(value))
-  const wanted = [...Array.from({ length: 6 }, () => 1), session.owner, elsewhere.owner, session.claim, elsewhere.claim, 1, 1].map(String)
-  await expect.poll(() => places().catch((error: unknown) => [(error as Error).message]), { interval: 10, message: what }).toEqual(wanted)
+  // What nobody needs at once is written down again with the next renewal or round: two losses in between may
+  // be more than can be told apart.
+  const places = async (): Promise<unknown[]> =>
+    [
+      ...(await Promise.all(
+        (['nodes', 'batches', 'leases'] as const).flatMap((noun) =>
+          [a, b].map(({ plane }) => client.hexists(keys.bus(noun), plane.nodeId)),
+        ),
+      )),
+      ...(await Promise.all(
+        [session, elsewhere].map(({ sid }) => client.hget(keys.partition(partitionOf(sid), 'owners'), sid)),
+      )),
+      ...(await Promise.all(
+        [session, elsewhere].map(({ sid }) => client.hget(keys.session(sid, 'session'), 'claim')),
+      )),
+      ...(await Promise.all(
+        [session, elsewhere].map(({ sid }) => client.hlen(keys.session(sid, 'subscriptions'))),
+      )),
+    ].map((value) => (value === null ? null : String(value)))
+  const wanted = [
+    ...Array.from({ length: 6 }, () => 1),
+    session.owner,
+    elsewhere.owner,
+    session.claim,
+    elsewhere.claim,
+    1,
+    1,
+  ].map(String)
+  await expect
+    .poll(() => places().catch((error: unknown) => [(error as Error).message]), {
+      interval: 10,
+      message: what,
+    })
+    .toEqual(wanted)
 }
 
 describe.each(Object.keys(damages) as Damage[])('%s', (damage) => {
-  test.each(Object.entries(keyTable).filter(([kind]) => kind !== 'damaged' && kind !== 'probe'))('%s', async (kind, { key: pattern, type }) => {
-    await fill()
-    await leave()
-    const key = keyOf(pattern)
-    await damages[damage](client, key, type)
-    await heals(`${kind} ${damage}`)
-    if (damage === 'wrong type' && await client.exists(asideOf(key)) === 0) expect(await client.type(key), 'it is put aside, or nobody needs it').not.toBe(type)
-  })
+  test.each(Object.entries(keyTable).filter(([kind]) => kind !== 'damaged' && kind !== 'probe'))(
+    '%s',
+    async (kind, { key: pattern, type }) => {
+      await fill()
+      await leave()
+      const key = keyOf(pattern)
+      await damages[damage](client, key, type)
+      await heals(`${kind} ${damage}`)
+      if (damage === 'wrong type' && (await client.exists(asideOf(key))) === 0)
+        expect(await client.type(key), 'it is put aside, or nobody needs it').not.toBe(type)
+    },
+  )
 })
 
-test.each([['a partition', '{s3}'], ['the partition of the cluster', '{bus}'], ['an inbox', '{inbox:b']])('all keys of %s at once', async (_what, tag) => {
+test.each([
+  ['a partition', '{s3}'],
+  ['the partition of the cluster', '{bus}'],
+  ['an inbox', '{inbox:b'],
+])('all keys of %s at once', async (_what, tag) => {
   await leave()
-  const all = (await client.keys(`${keys.prefix}:*`)).filter((key) => key.includes(tag) && !key.includes('damaged'))
+  const all = (await client.keys(`${keys.prefix}:*`)).filter(
+    (key) => key.includes(tag) && !key.includes('damaged'),
+  )
   expect(all.length).toBeGreaterThan(1)
   await client.del(...all)
   await heals(tag)
 })
 
-// In one go: the first must not be mended before the second is damaged. An emptied journal remembers its last number, the position does not.
-test.each([['journal', 'position', 'set back'], ['format', 'generation', 'set back'], ['format', 'generation', 'garbage'], ['format', 'generation', 'absurd']] as const)('%s and %s %s at once', async (first, second, damage) => {
+// In one go: the first must not be mended before the second is damaged. An emptied journal remembers its last
+// number, the position does not.
+test.each([
+  ['journal', 'position', 'set back'],
+  ['format', 'generation', 'set back'],
+  ['format', 'generation', 'garbage'],
+  ['format', 'generation', 'absurd'],
+] as const)('%s and %s %s at once', async (first, second, damage) => {
   await leave()
   const other = new Redis({ port: redis.port })
-  await Promise.all([first, second].map((kind) => damages[damage](other, keys.bus(kind), keyTable[kind].type)))
+  await Promise.all(
+    [first, second].map((kind) => damages[damage](other, keys.bus(kind), keyTable[kind].type)),
+  )
   other.disconnect()
   await heals(`${first} and ${second} ${damage}`)
 })
 
-// A master fails over behind its replica: what happened since the replica fell behind has not happened. What is connected stays as it is,
-// what has left leaves once more.
+// A master fails over behind its replica: what happened since the replica fell behind has not happened. What
+// is connected stays as it is, what has left leaves once more.
 test('all keys of a partition go back to what they were', async () => {
   const names = ['back', 'moved', 'ended', 'left'].map((name) => inPartition(3, name))
   const before = await Promise.all(names.map((name) => claim(a, name)))
   for (const session of before) await a.plane.sessions.subscriptions.subscribe(session, 'out', one)
   await a.plane.sessions.release(before[0]!)
-  const keysOfIt = async (): Promise<string[]> => (await client.keys(`${keys.prefix}:*`)).filter((key) => key.includes('{s3}'))
-  const dumps = await Promise.all((await keysOfIt()).map(async (key) => [key, await client.dumpBuffer(key)] as const))
+  const keysOfIt = async (): Promise<string[]> =>
+    (await client.keys(`${keys.prefix}:*`)).filter((key) => key.includes('{s3}'))
+  const dumps = await Promise.all(
+    (await keysOfIt()).map(async (key) => [key, await client.dumpBuffer(key)] as const),
+  )
   const [back, moved] = [await claim(b, names[0]!), await claim(b, names[1]!)]
-  const ended = await b.plane.sessions.claim({ clientId: names[2]!, cleanStart: true, expirySeconds: 600, will: undefined })
+  const ended = await b.plane.sessions.claim({
+    clientId: names[2]!,
+    cleanStart: true,
+    expirySeconds: 600,
+    will: undefined,
+  })
   const fresh = await claim(b, inPartition(3, 'fresh'))
   const connected = [back, moved, ended, fresh]
   for (const session of connected) await b.plane.sessions.subscriptions.subscribe(session, 'in', one)
   for (const session of [back, moved]) await b.plane.sessions.subscriptions.unsubscribe(session, ['out'])
   await a.plane.sessions.release(before[3]!)
-  await client.del(...await keysOfIt())
+  await client.del(...(await keysOfIt()))
   for (const [key, dump] of dumps) await client.restore(key, 0, dump)
   await heals('a partition that went back')
   const owners = keys.partition(3, 'owners')
-  const redisHas = (): Promise<unknown[]> => Promise.all([
-    ...connected.map(async ({ sid, owner, request }) =>
-      [await client.hget(owners, sid) === owner, await client.hget(keys.partition(3, 'clients'), request.clientId) === sid, await client.hkeys(keys.session(sid, 'subscriptions'))]),
-    client.hget(owners, before[2]!.sid), // it ends again, and who left is nobody's again
-    client.hget(owners, before[3]!.sid),
-  ])
+  const redisHas = (): Promise<unknown[]> =>
+    Promise.all([
+      ...connected.map(async ({ sid, owner, request }) => [
+        (await client.hget(owners, sid)) === owner,
+        (await client.hget(keys.partition(3, 'clients'), request.clientId)) === sid,
+        await client.hkeys(keys.session(sid, 'subscriptions')),
+      ]),
+      client.hget(owners, before[2]!.sid), // it ends again, and who left is nobody's again
+      client.hget(owners, before[3]!.sid),
+    ])
   await expect.poll(redisHas).toEqual([...connected.map(() => [true, true, ['in']]), null, ''])
-  expect(connected.map(({ sid, isTaken }) => [isTaken, b.plane.sessions.own(sid) !== undefined])).toEqual(connected.map(() => [false, true]))
+  expect(connected.map(({ sid, isTaken }) => [isTaken, b.plane.sessions.own(sid) !== undefined])).toEqual(
+    connected.map(() => [false, true]),
+  )
   await publish(a, messageOf('in', 'to those who are connected'))
   for (const session of connected) expect(await queued(session)).toContain('to those who are connected')
   await publish(a, messageOf('out', 'to nobody who is'))
@@ -165,6 +270,8 @@ test('what was damaged is named, once a minute and key', async () => {
     await client.set(key, 'x')
     await heals('queue')
   }
-  expect(damaged.events.filter((event) => event.key === key)).toEqual([{ key, problem: `it was a string, not a list; it was put aside as ${asideOf(key)}` }])
+  expect(damaged.events.filter((event) => event.key === key)).toEqual([
+    { key, problem: `it was a string, not a list; it was put aside as ${asideOf(key)}` },
+  ])
   expect(await retainedOf(a, 'nothing')).toEqual([])
 })

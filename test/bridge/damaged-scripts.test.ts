@@ -1,5 +1,6 @@
-// The scripts on damaged data: nothing of a call is written unless all of it is, what was stored is told from what was not, and
-// numbers that were set back or ahead, or are none, keep nobody out. With their documented replies, as scripts.test.ts has them.
+// The scripts on damaged data: nothing of a call is written unless all of it is, what was stored is told from
+// what was not, and numbers that were set back or ahead, or are none, keep nobody out. With their documented
+// replies, as scripts.test.ts has them.
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
@@ -17,30 +18,77 @@ let server: TestRedis
 let redis: Redis & Disposable
 let generation: Buffer
 
-const run = (name: ScriptName, its: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> => runScript(redis, name, its, argv)
+const run = (
+  name: ScriptName,
+  its: readonly string[],
+  argv: readonly (string | number | Buffer)[],
+): Promise<unknown> => runScript(redis, name, its, argv)
 
 async function join(name: string): Promise<{ nodeId: string }> {
-  const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'), [name, '{}', lease, '0', 'data set', 1, 1, 1]) as [Buffer, Buffer]
+  const reply = (await run(
+    'node-join',
+    bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
+    [name, '{}', lease, '0', 'data set', 1, 1, 1],
+  )) as [Buffer, Buffer]
   generation = reply[1]
   return { nodeId: reply[0].toString() }
 }
-const tell = (nodeId: string, batch: number, changes: readonly string[], { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {}): Promise<unknown> =>
-  run('journal-append', [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)], [nodeId, batch, of, 100, 1e6, `entry ${batch}`, anew, ...changes])
-const createInbox = async (nodeId: string): Promise<string> => String((await run('inbox-create', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], []) as [Buffer, number])[0])
+const tell = (
+  nodeId: string,
+  batch: number,
+  changes: readonly string[],
+  { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {},
+): Promise<unknown> =>
+  run(
+    'journal-append',
+    [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)],
+    [nodeId, batch, of, 100, 1e6, `entry ${batch}`, anew, ...changes],
+  )
+const createInbox = async (nodeId: string): Promise<string> =>
+  String(
+    (
+      (await run('inbox-create', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [])) as [
+        Buffer,
+        number,
+      ]
+    )[0],
+  )
 const append = (to: string, sender: string, batch: number | string, body: string): Promise<unknown> =>
-  run('inbox-append', [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')], [sender, batch, body, mark, stallMs])
-const trim = (nodeId: string, last: string, handled: number): Promise<unknown> => run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
+  run(
+    'inbox-append',
+    [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')],
+    [sender, batch, body, mark, stallMs],
+  )
+const trim = (nodeId: string, last: string, handled: number): Promise<unknown> =>
+  run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
 const renew = async (nodeId: string): Promise<string[][]> =>
-  (await run('node-renew', bus('generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'), [nodeId, lease, generation, 'a', '{}', 1, 1]) as Buffer[][]).filter(Array.isArray).map((list) => list.map(String))
+  (
+    (await run(
+      'node-renew',
+      bus('generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'),
+      [nodeId, lease, generation, 'a', '{}', 1, 1],
+    )) as Buffer[][]
+  )
+    .filter(Array.isArray)
+    .map((list) => list.map(String))
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
-  const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
+  const error: unknown = await what.then(
+    () => 'no failure',
+    (reason: unknown) => reason,
+  )
   expect(error).toBeInstanceOf(BridgeError)
   expect((error as BridgeError).code, (error as BridgeError).message).toBe(code)
 }
 
-const bodies = async (nodeId: string): Promise<string[]> => (await redis.xrange(keys.inbox(nodeId, 'stream'), '-', '+')).map(([, [, body]]) => body!)
-const dump = async (): Promise<string[]> => Promise.all((await redis.keys('*')).sort().map(async (key) => `${key} ${(await redis.dumpBuffer(key)).toString('hex')}`))
+const bodies = async (nodeId: string): Promise<string[]> =>
+  (await redis.xrange(keys.inbox(nodeId, 'stream'), '-', '+')).map(([, [, body]]) => body!)
+const dump = async (): Promise<string[]> =>
+  Promise.all(
+    (await redis.keys('*'))
+      .sort()
+      .map(async (key) => `${key} ${(await redis.dumpBuffer(key)).toString('hex')}`),
+  )
 
 beforeAll(async () => {
   server = await startRedis()
@@ -56,8 +104,12 @@ afterAll(async () => {
 })
 
 describe('journal-mend and journal-append on damaged data', () => {
-  const mend = async (): Promise<string[]> => (await run('journal-mend', bus('position', 'journal'), ['nothing']) as [number, Buffer, Buffer]).map(String)
-  const ids = async (): Promise<string[]> => (await redis.xrange(keys.bus('journal'), '-', '+')).map(([id]) => id)
+  const mend = async (): Promise<string[]> =>
+    ((await run('journal-mend', bus('position', 'journal'), ['nothing'])) as [number, Buffer, Buffer]).map(
+      String,
+    )
+  const ids = async (): Promise<string[]> =>
+    (await redis.xrange(keys.bus('journal'), '-', '+')).map(([id]) => id)
 
   test('what is whole stays as it is, also when there is nothing yet', async () => {
     expect(await mend()).toEqual(['0', '', ''])
@@ -69,26 +121,77 @@ describe('journal-mend and journal-append on damaged data', () => {
   })
 
   test.each([
-    ['set ahead', async () => { await redis.set(keys.bus('position'), 900) }, 901],
-    ['set back', async () => { await redis.set(keys.bus('position'), 1) }, 3],
-    ['lost', async () => { await redis.del(keys.bus('position')) }, 3],
-    ['garbage', async () => { await redis.set(keys.bus('position'), 'garbage') }, 3],
-    ['beyond all counting', async () => { await redis.set(keys.bus('position'), '99999999999999999999') }, 3],
-    ['without its journal', async () => { await redis.del(keys.bus('journal')) }, 3],
-    ['behind a strange entry', async () => { await redis.xadd(keys.bus('journal'), '2-7', 'what', 'ever') }, 3],
-    ['behind the last of all ids', async () => { await redis.xadd(keys.bus('journal'), '18446744073709551615-18446744073709551615', 'e', '') }, 3],
-  ])('position %s: both go on at a number that nobody has had; mended or not, the next entry comes behind', async (_what, damage, wanted) => {
-    const { nodeId } = await join('a')
-    await tell(nodeId, 1, [])
-    await tell(nodeId, 2, [])
-    await damage()
-    const [position, entry, problem] = await mend()
-    expect([position, entry]).toEqual([String(wanted), 'nothing'])
-    expect(problem).toMatch(/^it said .*, the journal ended at /)
-    expect(await mend()).toEqual([position, 'nothing', ''])
-    expect(await tell(nodeId, 3, [])).toBe(wanted + 1)
-    expect((await ids()).at(-1)).toBe(`${wanted + 1}-0`)
-  })
+    [
+      'set ahead',
+      async () => {
+        await redis.set(keys.bus('position'), 900)
+      },
+      901,
+    ],
+    [
+      'set back',
+      async () => {
+        await redis.set(keys.bus('position'), 1)
+      },
+      3,
+    ],
+    [
+      'lost',
+      async () => {
+        await redis.del(keys.bus('position'))
+      },
+      3,
+    ],
+    [
+      'garbage',
+      async () => {
+        await redis.set(keys.bus('position'), 'garbage')
+      },
+      3,
+    ],
+    [
+      'beyond all counting',
+      async () => {
+        await redis.set(keys.bus('position'), '99999999999999999999')
+      },
+      3,
+    ],
+    [
+      'without its journal',
+      async () => {
+        await redis.del(keys.bus('journal'))
+      },
+      3,
+    ],
+    [
+      'behind a strange entry',
+      async () => {
+        await redis.xadd(keys.bus('journal'), '2-7', 'what', 'ever')
+      },
+      3,
+    ],
+    [
+      'behind the last of all ids',
+      async () => {
+        await redis.xadd(keys.bus('journal'), '18446744073709551615-18446744073709551615', 'e', '')
+      },
+      3,
+    ],
+  ])(
+    'position %s: both go on at a number that nobody has had; mended or not, the next entry comes behind',
+    async (_what, damage, wanted) => {
+      const { nodeId } = await join('a')
+      await tell(nodeId, 1, [])
+      await tell(nodeId, 2, [])
+      await damage()
+      const [position, entry, problem] = await mend()
+      expect([position, entry]).toEqual([String(wanted), 'nothing'])
+      expect(problem).toMatch(/^it said .*, the journal ended at /)
+      expect(await mend()).toEqual([position, 'nothing', ''])
+      expect(await tell(nodeId, 3, [])).toBe(wanted + 1)
+      expect((await ids()).at(-1)).toBe(`${wanted + 1}-0`)
+    },
+  )
 
   test('an entry is refused before anything of it is written, so that the next attempt is not taken for stored', async () => {
     const { nodeId } = await join('a')
@@ -96,7 +199,8 @@ describe('journal-mend and journal-append on damaged data', () => {
     for (const key of [keys.bus('journal'), keys.bus('position'), keys.routes(nodeId), keys.bus('batches')]) {
       await redis.rename(key, 'whole')
       await (key === keys.bus('position') ? redis.lpush(key, 'x') : redis.set(key, 'x')) // of a wrong type
-      const others = async (): Promise<string[]> => (await dump()).filter((line) => !line.startsWith(key) && !line.includes('damaged'))
+      const others = async (): Promise<string[]> =>
+        (await dump()).filter((line) => !line.startsWith(key) && !line.includes('damaged'))
       const before = await others()
       await fails('ERR_BRIDGE_REDIS_DAMAGED', tell(nodeId, 2, ['y', '1']))
       expect(await others(), key).toEqual(before)
@@ -110,7 +214,8 @@ describe('journal-mend and journal-append on damaged data', () => {
   test('the journal is bounded in bytes, too', async () => {
     const { nodeId } = await join('a')
     const keysOf = [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)]
-    for (let n = 1; n <= 50; n++) await run('journal-append', keysOf, [nodeId, n, generation, 10_000, 5_000, '.'.repeat(1_000), '0'])
+    for (let n = 1; n <= 50; n++)
+      await run('journal-append', keysOf, [nodeId, n, generation, 10_000, 5_000, '.'.repeat(1_000), '0'])
     expect(await redis.xlen(keys.bus('journal'))).toBeLessThanOrEqual(6)
     expect((await ids()).at(-1)).toBe('50-0')
     await run('journal-append', keysOf, [nodeId, 51, generation, 10_000, 5_000, '.'.repeat(50_000), '0'])
@@ -119,7 +224,8 @@ describe('journal-mend and journal-append on damaged data', () => {
 })
 
 describe('key-aside', () => {
-  const aside = async (key: string, type: string): Promise<string> => String(await run('key-aside', [key, asideOf(key)], [type, 60]))
+  const aside = async (key: string, type: string): Promise<string> =>
+    String(await run('key-aside', [key, asideOf(key)], [type, 60]))
 
   test('what is of a wrong type goes out of the way, for a while; what is not, stays', async () => {
     const key = keys.bus('nodes')
@@ -175,7 +281,8 @@ describe('inboxes', () => {
   test('append: a batch of another writer of the sender is another batch, whatever its number', async () => {
     await createInbox('a@1')
     for (const batch of ['1-old', '2-old']) await append('a@1', 'b@1', batch, batch)
-    for (const batch of ['1-new', '2-new']) await fails('ERR_BRIDGE_ORDER', append('a@1', 'b@1', batch, batch))
+    for (const batch of ['1-new', '2-new'])
+      await fails('ERR_BRIDGE_ORDER', append('a@1', 'b@1', batch, batch))
     for (const batch of ['3-new', '3-new', '4-new']) await append('a@1', 'b@1', batch, batch)
     expect(await bodies('a@1')).toEqual(['', '1-old', '2-old', '3-new', '4-new'])
   })
@@ -183,7 +290,12 @@ describe('inboxes', () => {
   test('append: damaged numbers and counts neither lose a batch nor keep it out', async () => {
     await createInbox('a@1')
     await append('a@1', 'b@1', '1-w', '1')
-    for (const [stored, next] of [['999', 1_000], ['99999999999999999999', 1], ['garbage', 1], ['0', 1]] as const) {
+    for (const [stored, next] of [
+      ['999', 1_000],
+      ['99999999999999999999', 1],
+      ['garbage', 1],
+      ['0', 1],
+    ] as const) {
       await redis.hset(keys.inbox('a@1', 'senders'), 'b@1', stored)
       if (next !== 1) await fails('ERR_BRIDGE_ORDER', append('a@1', 'b@1', '1-w', 'x'))
       await append('a@1', 'b@1', `${next}-w`, stored)
@@ -195,7 +307,8 @@ describe('inboxes', () => {
     await append('a@1', 'b@1', '2-w', 'goes in')
     await redis.hset(keys.inbox('a@1', 'state'), 'in', 1e9)
     await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', '3-w', 'x'))
-    await trim('a@1', (await redis.xrevrange(keys.inbox('a@1', 'stream'), '+', '-', 'COUNT', 1))[0]![0], 14) // all was read: it counts anew
+    // all was read: it counts anew
+    await trim('a@1', (await redis.xrevrange(keys.inbox('a@1', 'stream'), '+', '-', 'COUNT', 1))[0]![0], 14)
     await append('a@1', 'b@1', '3-w', 'goes in, too')
   })
 

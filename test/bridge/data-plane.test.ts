@@ -1,18 +1,32 @@
-// Two or three data planes on one Redis, as nodes use them: routes reach everybody, what is subscribed gets what is published
-// afterwards on any node (P2), in order (P3), each kind of route what it asks for. When Redis loses everything, the planes
-// register again, nobody is fenced and every live route comes back (P10), also when it happens again meanwhile.
+// Two or three data planes on one Redis, as nodes use them: routes reach everybody, what is subscribed gets
+// what is published afterwards on any node (P2), in order (P3), each kind of route what it asks for. When
+// Redis loses everything, the planes register again, nobody is fenced and every live route comes back (P10),
+// also when it happens again meanwhile.
 import { setTimeout as wait } from 'node:timers/promises'
 import { beforeAll, afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { killConnections, keys, listen, messageOf, openClient, publish, routesOf, startPlane, untilEqual, type Plane } from './planes.ts'
+import {
+  killConnections,
+  keys,
+  listen,
+  messageOf,
+  openClient,
+  publish,
+  routesOf,
+  startPlane,
+  untilEqual,
+  type Plane,
+} from './planes.ts'
 
 const { everything, qos0 } = RouteKind
 let redis: TestRedis
 
-beforeAll(async () => { redis = await startRedis('--appendonly', 'no') })
+beforeAll(async () => {
+  redis = await startRedis('--appendonly', 'no')
+})
 beforeEach(async () => {
   using client = openClient(redis)
   await client.flushall()
@@ -23,7 +37,8 @@ afterAll(() => redis[Symbol.asyncDispose]())
 async function reachesAll(planes: readonly Plane[], topic: string): Promise<void> {
   for (const [n, from] of planes.entries()) {
     await publish(from, messageOf(topic, `${topic} from ${n}`))
-    for (const to of planes) await expect.poll(() => to.payloads, { interval: 5 }).toContain(`${topic} from ${n}`)
+    for (const to of planes)
+      await expect.poll(() => to.payloads, { interval: 5 }).toContain(`${topic} from ${n}`)
   }
 }
 
@@ -36,10 +51,14 @@ describe('routes and messages', () => {
     await b.plane.subscribed('y', qos0)
     const c = await startPlane(redis, 'c')
     await c.plane.subscribed('z', everything)
-    await untilEqual([a, b, c], (routes) => expect(routes).toEqual([`${a.plane.nodeId} x/# 1`, `${b.plane.nodeId} y 2`, `${c.plane.nodeId} z 1`]))
+    await untilEqual([a, b, c], (routes) =>
+      expect(routes).toEqual([`${a.plane.nodeId} x/# 1`, `${b.plane.nodeId} y 2`, `${c.plane.nodeId} z 1`]),
+    )
     a.plane.unsubscribed('x/#', everything)
     b.plane.unsubscribed('y', qos0)
-    await untilEqual([a, b, c], (routes) => expect(routes).toEqual([`${a.plane.nodeId} x/# 1`, `${c.plane.nodeId} z 1`]))
+    await untilEqual([a, b, c], (routes) =>
+      expect(routes).toEqual([`${a.plane.nodeId} x/# 1`, `${c.plane.nodeId} z 1`]),
+    )
     await c.close()
     a.plane.unsubscribed('x/#', everything)
     await untilEqual([a, b], (routes) => expect(routes).toEqual([]))
@@ -55,7 +74,12 @@ describe('routes and messages', () => {
     await untilEqual([a, b, c], (routes) => expect(routes).toHaveLength(2))
     a.plane.publishQos0(messageOf('t', 'zero', { qos: 0 }))
     await publish(a, messageOf('t', 'one'))
-    const expiring = { qos: 2, properties: Buffer.from([1, 1]), expiresAt: performance.now() + 5e8, expirySeconds: 500_000 } as const
+    const expiring = {
+      qos: 2,
+      properties: Buffer.from([1, 1]),
+      expiresAt: performance.now() + 5e8,
+      expirySeconds: 500_000,
+    } as const
     await publish(a, messageOf('t', 'two', expiring))
     await publish(a, messageOf('u', 'nobody'))
     await publish(a, messageOf('t', 'last'))
@@ -63,39 +87,59 @@ describe('routes and messages', () => {
     await expect.poll(() => b.payloads).toEqual(['zero', 'one', 'two', 'last', 'last zero'])
     await expect.poll(() => c.payloads).toEqual(['zero', 'last zero'])
     expect(a.payloads).toEqual(['zero', 'one', 'two', 'nobody', 'last', 'last zero'])
-    expect(b.received[2]).toEqual(messageOf('t', 'two', { ...expiring, expiresAt: expect.closeTo(expiring.expiresAt, -3) as number })) // two nodes know the time to some ms
+    expect(b.received[2]).toEqual(
+      messageOf('t', 'two', { ...expiring, expiresAt: expect.closeTo(expiring.expiresAt, -3) as number }),
+    ) // two nodes know the time to some ms
   })
 
   test('what is published after subscribed resolved arrives: 1,000 rounds on all pairs of three planes', async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
     await using c = await startPlane(redis, 'c')
-    const pairs = [[a, b], [b, c], [c, a], [b, a]] as const
+    const pairs = [
+      [a, b],
+      [b, c],
+      [c, a],
+      [b, a],
+    ] as const
     const missed: string[] = []
-    await Promise.all(pairs.map(async ([subscriber, publisher], lane) => {
-      for (let round = 0; round < 250; round++) {
-        const topic = `lane/${lane}/${round}`
-        const filter = round % 2 === 0 ? topic : `lane/${lane}/${round}/#`
-        await subscriber.plane.subscribed(filter, everything)
-        await publish(publisher, messageOf(topic, topic))
-        subscriber.plane.unsubscribed(filter, everything)
-      }
-      const wanted = Array.from({ length: 250 }, (_, round) => `lane/${lane}/${round}`)
-      const arrived = (): string[] => { const all = new Set(subscriber.payloads); return wanted.filter((topic) => !all.has(topic)) }
-      await expect.poll(() => arrived().length, { timeout: 10_000 }).toBe(0).catch(() => missed.push(...arrived()))
-    }))
+    await Promise.all(
+      pairs.map(async ([subscriber, publisher], lane) => {
+        for (let round = 0; round < 250; round++) {
+          const topic = `lane/${lane}/${round}`
+          const filter = round % 2 === 0 ? topic : `lane/${lane}/${round}/#`
+          await subscriber.plane.subscribed(filter, everything)
+          await publish(publisher, messageOf(topic, topic))
+          subscriber.plane.unsubscribed(filter, everything)
+        }
+        const wanted = Array.from({ length: 250 }, (_, round) => `lane/${lane}/${round}`)
+        const arrived = (): string[] => {
+          const all = new Set(subscriber.payloads)
+          return wanted.filter((topic) => !all.has(topic))
+        }
+        await expect
+          .poll(() => arrived().length, { timeout: 10_000 })
+          .toBe(0)
+          .catch(() => missed.push(...arrived()))
+      }),
+    )
     expect(missed).toEqual([])
   })
 
-  test('a publisher\'s messages keep their order on every plane, whatever QoS ≥ 1 they have', async () => {
+  test("a publisher's messages keep their order on every plane, whatever QoS ≥ 1 they have", async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
     await b.plane.subscribed('#', everything)
     const wanted = Array.from({ length: 3_000 }, (_, n) => String(n))
     const done: string[] = []
     for (const payload of wanted) {
-      a.plane.publish(messageOf('t', payload, { qos: Number(payload) % 2 === 0 ? 1 : 2 }), () => done.push(payload))
-      if (Number(payload) % 100 === 0) await new Promise((resolve) => { setImmediate(resolve) })
+      a.plane.publish(messageOf('t', payload, { qos: Number(payload) % 2 === 0 ? 1 : 2 }), () =>
+        done.push(payload),
+      )
+      if (Number(payload) % 100 === 0)
+        await new Promise((resolve) => {
+          setImmediate(resolve)
+        })
     }
     await expect.poll(() => b.payloads.length).toBe(wanted.length)
     await expect.poll(() => done.length).toBe(wanted.length)
@@ -131,7 +175,8 @@ describe('Redis lost everything', () => {
     await using c = await startPlane(redis, 'c')
     const planes = [a, b, c]
     const ids = planes.map(({ plane }) => plane.nodeId)
-    for (const { plane } of planes) await Promise.all([plane.subscribed('t', everything), plane.subscribed(`own/${plane.nodeId}`, qos0)])
+    for (const { plane } of planes)
+      await Promise.all([plane.subscribed('t', everything), plane.subscribed(`own/${plane.nodeId}`, qos0)])
     await untilEqual(planes, (routes) => expect(routes).toHaveLength(6))
     const before = routesOf(a)
     using amnesia = listen<{ nodeId: string }>('amnesia')
@@ -184,35 +229,49 @@ describe('Redis lost everything', () => {
     using client = openClient(redis)
     for (let round = 0; round < 4; round++) {
       const flushed = client.flushall()
-      await Promise.all(Array.from({ length: 5 }, (_, n) => a.plane.subscribed(`round/${round}/${n}`, everything)))
+      await Promise.all(
+        Array.from({ length: 5 }, (_, n) => a.plane.subscribed(`round/${round}/${n}`, everything)),
+      )
       await flushed
-      await untilEqual([a, b], (routes) => expect(routes.filter((route) => route.includes(` round/${round}/`))).toHaveLength(5))
+      await untilEqual([a, b], (routes) =>
+        expect(routes.filter((route) => route.includes(` round/${round}/`))).toHaveLength(5),
+      )
       for (let n = 0; n < 5; n++) await publish(b, messageOf(`round/${round}/${n}`, `${round}/${n}`))
-      await expect.poll(() => a.payloads.filter((payload) => payload.startsWith(`${round}/`)), { message: `round ${round}` }).toHaveLength(5)
+      await expect
+        .poll(() => a.payloads.filter((payload) => payload.startsWith(`${round}/`)), {
+          message: `round ${round}`,
+        })
+        .toHaveLength(5)
     }
     expect([a.fenced, b.fenced]).toEqual([false, false])
   })
 
-  test.each(['', ', and the connections break'])('it does so again while a plane is healing%s: it heals all the same', async (alsoThat) => {
-    await using a = await startPlane(redis, 'a')
-    await using b = await startPlane(redis, 'b')
-    for (const { plane } of [a, b]) await plane.subscribed('t', everything)
-    await untilEqual([a, b], (routes) => expect(routes).toHaveLength(2))
-    using client = openClient(redis)
-    let again: Promise<unknown> | undefined
-    const hear = (event: unknown): void => {
-      if ((event as { script: string }).script !== 'node-rejoin' || again !== undefined) return
-      again = client.flushall() // between the first step of healing and the last
-      if (alsoThat !== '') again = Promise.all([again, killConnections(client)])
-    }
-    diagnostics.script.subscribe(hear)
-    await client.flushall()
-    await expect.poll(() => again, { timeout: 10_000 }).toBeDefined()
-    diagnostics.script.unsubscribe(hear)
-    await again
-    await expect.poll(async () => (await client.hkeys(keys.bus('nodes'))).sort(), { timeout: 10_000 }).toEqual([a.plane.nodeId, b.plane.nodeId].sort())
-    await untilEqual([a, b], (routes) => expect(routes).toHaveLength(2))
-    await reachesAll([a, b], 't')
-    expect([a.fenced, b.fenced]).toEqual([false, false])
-  }, 15_000)
+  test.each(['', ', and the connections break'])(
+    'it does so again while a plane is healing%s: it heals all the same',
+    async (alsoThat) => {
+      await using a = await startPlane(redis, 'a')
+      await using b = await startPlane(redis, 'b')
+      for (const { plane } of [a, b]) await plane.subscribed('t', everything)
+      await untilEqual([a, b], (routes) => expect(routes).toHaveLength(2))
+      using client = openClient(redis)
+      let again: Promise<unknown> | undefined
+      const hear = (event: unknown): void => {
+        if ((event as { script: string }).script !== 'node-rejoin' || again !== undefined) return
+        again = client.flushall() // between the first step of healing and the last
+        if (alsoThat !== '') again = Promise.all([again, killConnections(client)])
+      }
+      diagnostics.script.subscribe(hear)
+      await client.flushall()
+      await expect.poll(() => again, { timeout: 10_000 }).toBeDefined()
+      diagnostics.script.unsubscribe(hear)
+      await again
+      await expect
+        .poll(async () => (await client.hkeys(keys.bus('nodes'))).sort(), { timeout: 10_000 })
+        .toEqual([a.plane.nodeId, b.plane.nodeId].sort())
+      await untilEqual([a, b], (routes) => expect(routes).toHaveLength(2))
+      await reachesAll([a, b], 't')
+      expect([a.fenced, b.fenced]).toEqual([false, false])
+    },
+    15_000,
+  )
 })

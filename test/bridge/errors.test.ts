@@ -1,4 +1,5 @@
-// What Redis and ioredis say, as real ones say it, and what it is to us: waited for, answered, damaged data or a bug of ours.
+// What Redis and ioredis say, as real ones say it, and what it is to us: waited for, answered, damaged data
+// or a bug of ours.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
@@ -8,11 +9,20 @@ import { whenReady, connect, retrying } from '../../bridge/redis.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { openClient } from './planes.ts'
 
-const codeOf = async (attempt: Promise<unknown>): Promise<string> => attempt.then(() => 'no error', (error: unknown) => toBridgeError(error).code)
+const codeOf = async (attempt: Promise<unknown>): Promise<string> =>
+  attempt.then(
+    () => 'no error',
+    (error: unknown) => toBridgeError(error).code,
+  )
 const write = '#!lua\nreturn redis.call("SET", KEYS[1], "1")'
 const push = '#!lua\nreturn redis.call("RPUSH", KEYS[1], "1")'
 
-async function under(redis: TestRedis, state: readonly string[][], attempt: (client: Redis) => Promise<unknown>, mend: readonly string[][] = []): Promise<string> {
+async function under(
+  redis: TestRedis,
+  state: readonly string[][],
+  attempt: (client: Redis) => Promise<unknown>,
+  mend: readonly string[][] = [],
+): Promise<string> {
   using client = openClient(redis)
   for (const [name, ...argv] of state) await client.call(name!, ...argv)
   const code = await codeOf(attempt(client))
@@ -23,31 +33,98 @@ async function under(redis: TestRedis, state: readonly string[][], attempt: (cli
 test('what a real Redis refuses is told apart', async () => {
   await using redis = await startRedis()
   const script = (source: string) => (client: Redis) => client.eval(source, 1, 'k')
-  const asUser = (...rights: string[]) => async (client: Redis): Promise<unknown> => {
-    await client.call('ACL', 'SETUSER', 'u', 'reset', 'on', 'nopass', ...rights)
-    const user = new Redis(redis.url, { username: 'u', password: 'x' }).on('error', () => undefined)
-    return user.eval(push, 1, 'k').finally(() => user.disconnect())
-  }
+  const asUser =
+    (...rights: string[]) =>
+    async (client: Redis): Promise<unknown> => {
+      await client.call('ACL', 'SETUSER', 'u', 'reset', 'on', 'nopass', ...rights)
+      const user = new Redis(redis.url, { username: 'u', password: 'x' }).on('error', () => undefined)
+      return user.eval(push, 1, 'k').finally(() => user.disconnect())
+    }
   const none: string[][] = []
-  const cases: [name: string, code: BridgeErrorCode, attempt: (client: Redis) => Promise<unknown>, state?: string[][], mend?: string[][]][] = [
-    ['too few replicas', 'ERR_BRIDGE_REDIS_NOREPLICAS', script(write), [['CONFIG', 'SET', 'min-replicas-to-write', '1']], [['CONFIG', 'SET', 'min-replicas-to-write', '0']]],
-    ['full', 'ERR_BRIDGE_REDIS_FULL', script(write), [['CONFIG', 'SET', 'maxmemory', '1']], [['CONFIG', 'SET', 'maxmemory', '0']]],
-    ['a replica', 'ERR_BRIDGE_REDIS_READONLY', script(write), [['REPLICAOF', '127.0.0.1', '1']], [['REPLICAOF', 'NO', 'ONE']]],
-    ['WAIT at a replica', 'ERR_BRIDGE_REDIS_READONLY', (client) => client.wait(1, 1), [['REPLICAOF', '127.0.0.1', '1']], [['REPLICAOF', 'NO', 'ONE']]],
-    ['no master', 'ERR_BRIDGE_REDIS_CLUSTER', (client) => client.get('k'), [['REPLICAOF', '127.0.0.1', '1'], ['CONFIG', 'SET', 'replica-serve-stale-data', 'no']],
-      [['CONFIG', 'SET', 'replica-serve-stale-data', 'yes'], ['REPLICAOF', 'NO', 'ONE']]],
+  const cases: [
+    name: string,
+    code: BridgeErrorCode,
+    attempt: (client: Redis) => Promise<unknown>,
+    state?: string[][],
+    mend?: string[][],
+  ][] = [
+    [
+      'too few replicas',
+      'ERR_BRIDGE_REDIS_NOREPLICAS',
+      script(write),
+      [['CONFIG', 'SET', 'min-replicas-to-write', '1']],
+      [['CONFIG', 'SET', 'min-replicas-to-write', '0']],
+    ],
+    [
+      'full',
+      'ERR_BRIDGE_REDIS_FULL',
+      script(write),
+      [['CONFIG', 'SET', 'maxmemory', '1']],
+      [['CONFIG', 'SET', 'maxmemory', '0']],
+    ],
+    [
+      'a replica',
+      'ERR_BRIDGE_REDIS_READONLY',
+      script(write),
+      [['REPLICAOF', '127.0.0.1', '1']],
+      [['REPLICAOF', 'NO', 'ONE']],
+    ],
+    [
+      'WAIT at a replica',
+      'ERR_BRIDGE_REDIS_READONLY',
+      (client) => client.wait(1, 1),
+      [['REPLICAOF', '127.0.0.1', '1']],
+      [['REPLICAOF', 'NO', 'ONE']],
+    ],
+    [
+      'no master',
+      'ERR_BRIDGE_REDIS_CLUSTER',
+      (client) => client.get('k'),
+      [
+        ['REPLICAOF', '127.0.0.1', '1'],
+        ['CONFIG', 'SET', 'replica-serve-stale-data', 'no'],
+      ],
+      [
+        ['CONFIG', 'SET', 'replica-serve-stale-data', 'yes'],
+        ['REPLICAOF', 'NO', 'ONE'],
+      ],
+    ],
     ['no right to a command', 'ERR_BRIDGE_REDIS_REFUSED', asUser('~*', '+@all', '-eval')],
     ['no right to a command in a script', 'ERR_BRIDGE_REDIS_REFUSED', asUser('~*', '+@all', '-rpush')],
     ['no right to a key', 'ERR_BRIDGE_REDIS_REFUSED', asUser('~other', '+@all')],
-    ['a command that is not there', 'ERR_BRIDGE_REDIS_REFUSED', (client) => client.call('EVALSHA_RENAMED', 'x')],
-    ['a script that is not there', 'ERR_BRIDGE_SCRIPT_UNKNOWN', (client) => client.evalsha('0'.repeat(40), 0)],
+    [
+      'a command that is not there',
+      'ERR_BRIDGE_REDIS_REFUSED',
+      (client) => client.call('EVALSHA_RENAMED', 'x'),
+    ],
+    [
+      'a script that is not there',
+      'ERR_BRIDGE_SCRIPT_UNKNOWN',
+      (client) => client.evalsha('0'.repeat(40), 0),
+    ],
     ['a key of another type', 'ERR_BRIDGE_REDIS_DAMAGED', script(push), [['SET', 'k', 'x']]],
-    ['a number that is none', 'ERR_BRIDGE_REDIS_DAMAGED', script('#!lua\nreturn redis.call("INCR", KEYS[1])'), none],
-    ['a script that finds nothing where it wants something', 'ERR_BRIDGE_REDIS_DAMAGED', script('#!lua\nreturn redis.call("GET", "none") + 1')],
-    ['an id that was there', 'ERR_BRIDGE_REDIS_DAMAGED', script('#!lua\nredis.call("XADD", "st", "5-0", "a", "b")\nreturn redis.call("XADD", "st", "4-0", "a", "b")')],
+    [
+      'a number that is none',
+      'ERR_BRIDGE_REDIS_DAMAGED',
+      script('#!lua\nreturn redis.call("INCR", KEYS[1])'),
+      none,
+    ],
+    [
+      'a script that finds nothing where it wants something',
+      'ERR_BRIDGE_REDIS_DAMAGED',
+      script('#!lua\nreturn redis.call("GET", "none") + 1'),
+    ],
+    [
+      'an id that was there',
+      'ERR_BRIDGE_REDIS_DAMAGED',
+      script(
+        '#!lua\nredis.call("XADD", "st", "5-0", "a", "b")\nreturn redis.call("XADD", "st", "4-0", "a", "b")',
+      ),
+    ],
     ['our own answer', 'ERR_BRIDGE_FENCED', script('#!lua\nreturn redis.error_reply("FENCED a@1")')],
   ]
-  for (const [name, code, attempt, state = none, mend] of cases) expect([name, await under(redis, state, attempt, mend)]).toEqual([name, code])
+  for (const [name, code, attempt, state = none, mend] of cases)
+    expect([name, await under(redis, state, attempt, mend)]).toEqual([name, code])
 })
 
 test('a wrong password, and none', async () => {
@@ -60,12 +137,24 @@ test('a wrong password, and none', async () => {
 })
 
 test('a connection that is not there is waited for; whatever JavaScript throws is a bug', async () => {
-  const gone = new Redis('redis://127.0.0.1:1', { enableOfflineQueue: false, retryStrategy: () => null }).on('error', () => undefined)
+  const gone = new Redis('redis://127.0.0.1:1', { enableOfflineQueue: false, retryStrategy: () => null }).on(
+    'error',
+    () => undefined,
+  )
   expect(await codeOf(gone.get('k'))).toBe('ERR_BRIDGE_REDIS_UNREACHABLE')
-  for (const error of [Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }), Object.assign(new Error('self-signed certificate'), { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' })]) {
+  for (const error of [
+    Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }),
+    Object.assign(new Error('self-signed certificate'), { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' }),
+  ]) {
     expect(toBridgeError(error).code).toBe('ERR_BRIDGE_REDIS_UNREACHABLE')
   }
-  for (const error of [new TypeError('x is not a function'), Object.assign(new RangeError('out of range'), { code: 'ERR_OUT_OF_RANGE' }), new Error('anything'), 'a string', undefined]) {
+  for (const error of [
+    new TypeError('x is not a function'),
+    Object.assign(new RangeError('out of range'), { code: 'ERR_OUT_OF_RANGE' }),
+    new Error('anything'),
+    'a string',
+    undefined,
+  ]) {
     expect([toBridgeError(error).code, toBridgeError(error).retryable]).toEqual(['ERR_BRIDGE_BUG', false])
   }
 })
@@ -75,30 +164,52 @@ test('who is turned away when it connects, since Redis has as many clients as it
   using admin = openClient(redis)
   await admin.ping()
   const reasons = new Set<string>()
-  const connections = [true, false].map((readyCheck) => connect({ url: redis.url, timeoutMs: 1_000, onError: () => undefined }, { readyCheck }))
-  const works = async (connection: (typeof connections)[number]): Promise<boolean> => connection.set('k', 'v').then(() => true, (error: unknown) => { reasons.add(toBridgeError(error).message); return false })
+  const connections = [true, false].map((readyCheck) =>
+    connect({ url: redis.url, timeoutMs: 1_000, onError: () => undefined }, { readyCheck }),
+  )
+  const works = async (connection: (typeof connections)[number]): Promise<boolean> =>
+    connection.set('k', 'v').then(
+      () => true,
+      (error: unknown) => {
+        reasons.add(toBridgeError(error).message)
+        return false
+      },
+    )
   for (const connection of connections) await expect.poll(() => works(connection)).toBe(true)
   await admin.config('SET', 'maxclients', '1')
   const turnedAway = connections.map((connection) => {
     const times = { count: 0 }
-    connection.on('reconnecting', () => { times.count++ })
+    connection.on('reconnecting', () => {
+      times.count++
+    })
     return times
   })
   await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
   await expect.poll(() => turnedAway.every(({ count }) => count >= 2)).toBe(true)
   await admin.config('SET', 'maxclients', '100')
   for (const connection of connections) await expect.poll(() => works(connection)).toBe(true)
-  for (const reason of reasons) expect(reason).toMatch(/^(the connection to Redis broke off|ERR max number of clients reached)$/)
+  for (const reason of reasons)
+    expect(reason).toMatch(/^(the connection to Redis broke off|ERR max number of clients reached)$/)
   for (const connection of connections) connection.disconnect()
 })
 
 test('every error that ioredis makes is known: of its connection, or of a call that we do not make', () => {
-  const ours = /already connecting|Invalid (option|role|node key|argument)|Invalid argument|Requires (at least|the name)|same slot|monitoring mode|Pipeline cannot|not implemented|startupNodes|Sharded subscriber|^c$|^$/
+  const ours =
+    /already connecting|Invalid (option|role|node key|argument)|Invalid argument|Requires (at least|the name)|same slot|monitoring mode|Pipeline cannot|not implemented|startupNodes|Sharded subscriber|^c$|^$/
   const folder = new URL('../../node_modules/ioredis/built/', import.meta.url).pathname
-  const messages = readdirSync(folder, { recursive: true }).map(String).filter((name) => name.endsWith('.js'))
-    .flatMap((name) => [...readFileSync(join(folder, name), 'utf8').matchAll(/new Error\((?:(["'`])(.*?)(?:\1|\$))?/g)].map(([, , message = '']) => message))
+  const messages = readdirSync(folder, { recursive: true })
+    .map(String)
+    .filter((name) => name.endsWith('.js'))
+    .flatMap((name) =>
+      [...readFileSync(join(folder, name), 'utf8').matchAll(/new Error\((?:(["'`])(.*?)(?:\1|\$))?/g)].map(
+        ([, , message = '']) => message,
+      ),
+    )
   expect(messages.length).toBeGreaterThan(20)
-  const unknown = messages.filter((message) => !ours.test(message) && toBridgeError(new Error(message)).code !== 'ERR_BRIDGE_REDIS_UNREACHABLE')
+  const unknown = messages.filter(
+    (message) =>
+      !ours.test(message) && toBridgeError(new Error(message)).code !== 'ERR_BRIDGE_REDIS_UNREACHABLE',
+  )
   expect(unknown).toEqual([])
 })
 
@@ -115,5 +226,7 @@ test('who waits for a connection costs it no listener each, and hears that it is
   const retried = codeOf(retrying(redis, () => redis.get('k')))
   expect(redis.listenerCount('ready')).toBe(listeners + 1)
   redis.disconnect()
-  expect(new Set(await Promise.all([...waiting, retried, codeOf(whenReady(redis))]))).toEqual(new Set(['ERR_BRIDGE_CLOSED']))
+  expect(new Set(await Promise.all([...waiting, retried, codeOf(whenReady(redis))]))).toEqual(
+    new Set(['ERR_BRIDGE_CLOSED']),
+  )
 })

@@ -1,6 +1,7 @@
-// Inboxes under faults: whatever happens to connections, every message arrives once and in order; bytes that are not ours are
-// counted and skipped; a reader that stands still is sealed out within about 2 s while publishers go on (P9); a node that was
-// declared dead stores nothing any more, and nobody can make the inbox of a dead node again.
+// Inboxes under faults: whatever happens to connections, every message arrives once and in order; bytes that
+// are not ours are counted and skipped; a reader that stands still is sealed out within about 2 s while
+// publishers go on (P9); a node that was declared dead stores nothing any more, and nobody can make the inbox
+// of a dead node again.
 import { setTimeout as wait } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
@@ -14,12 +15,24 @@ import { RouteKind } from '../../bridge/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
 import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedOf, startPlane, untilEqual } from './planes.ts'
+import {
+  keys,
+  killConnections,
+  listen,
+  messageOf,
+  onEmptyRedis,
+  publish,
+  retainedOf,
+  startPlane,
+  untilEqual,
+} from './planes.ts'
 
 const { everything } = RouteKind
 let redis: TestRedis
 let client: Redis
-onEmptyRedis((...both) => { [redis, client] = both })
+onEmptyRedis((...both) => {
+  ;[redis, client] = both
+})
 
 /** Declares a node dead, as a survivor does whose clock says so. */
 async function bury(nodeId: string): Promise<void> {
@@ -28,12 +41,32 @@ async function bury(nodeId: string): Promise<void> {
   const judge = new Membership(connection, keys, 'judge', 15_000)
   await judge.join()
   await judge.bury(nodeId)
-  await new Sessions(connection, keys, () => judge.nodeId, { leaseMs: 15_000, sessionsMax: 1_000_000 }, new Clock(), { append: () => Promise.resolve(), publishWill: () => Promise.resolve(), expireRetained: () => Promise.resolve(), stillOwned: () => Promise.resolve(false), onMoved: () => undefined, onWanted: () => undefined, onWritten: () => undefined, onVanished: () => Promise.resolve(), onFenced: async () => undefined }).estate(nodeId)
+  await new Sessions(
+    connection,
+    keys,
+    () => judge.nodeId,
+    { leaseMs: 15_000, sessionsMax: 1_000_000 },
+    new Clock(),
+    {
+      append: () => Promise.resolve(),
+      publishWill: () => Promise.resolve(),
+      expireRetained: () => Promise.resolve(),
+      stillOwned: () => Promise.resolve(false),
+      onMoved: () => undefined,
+      onWanted: () => undefined,
+      onWritten: () => undefined,
+      onVanished: () => Promise.resolve(),
+      onFenced: async () => undefined,
+    },
+  ).estate(nodeId)
   await judge.close()
   connection.disconnect()
 }
 
-const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve) })
+const turn = (): Promise<void> =>
+  new Promise((resolve) => {
+    setImmediate(resolve)
+  })
 
 describe('once and in order', () => {
   test('connections are killed again and again, both ways at once', async () => {
@@ -52,24 +85,36 @@ describe('once and in order', () => {
           from.plane.publish(messageOf(topic, payload), () => done.push(payload))
         }
         for (let n = random.below(5); n >= 0; n--) await turn()
-        if (pushed.length - done.length > 2_000) await expect.poll(() => pushed.length - done.length, { interval: 2 }).toBeLessThan(2_000)
+        if (pushed.length - done.length > 2_000)
+          await expect.poll(() => pushed.length - done.length, { interval: 2 }).toBeLessThan(2_000)
       }
-      await expect.poll(() => done.length, { message: `seed ${random.seed}: every publish is done`, timeout: 10_000 }).toBe(pushed.length)
+      await expect
+        .poll(() => done.length, { message: `seed ${random.seed}: every publish is done`, timeout: 10_000 })
+        .toBe(pushed.length)
       expect(done).toEqual(pushed)
       return pushed
     }
     const floods = [flood(a, 'to/b'), flood(b, 'to/a')] as const
     for (let round = 0; round < 60; round++) {
       const before = a.payloads.length + b.payloads.length
-      await expect.poll(() => a.payloads.length + b.payloads.length, { interval: 1 }).toBeGreaterThan(before + random.below(100))
+      await expect
+        .poll(() => a.payloads.length + b.payloads.length, { interval: 1 })
+        .toBeGreaterThan(before + random.below(100))
       await killConnections(client)
     }
     pushing = false
     const [toB, toA] = await Promise.all(floods)
-    const seen = ({ payloads }: typeof a, topic: string): string[] => payloads.filter((payload) => payload.startsWith(topic))
-    for (const [to, topic, wanted] of [[a, 'to/a', toA], [b, 'to/b', toB]] as const) {
+    const seen = ({ payloads }: typeof a, topic: string): string[] =>
+      payloads.filter((payload) => payload.startsWith(topic))
+    for (const [to, topic, wanted] of [
+      [a, 'to/a', toA],
+      [b, 'to/b', toB],
+    ] as const) {
       await expect.poll(() => seen(to, topic).length).toBeGreaterThanOrEqual(wanted.length)
-      expect(seen(to, topic).join('\n') === wanted.join('\n'), `seed ${random.seed}: ${topic} arrived once and in order`).toBe(true)
+      expect(
+        seen(to, topic).join('\n') === wanted.join('\n'),
+        `seed ${random.seed}: ${topic} arrived once and in order`,
+      ).toBe(true)
     }
     expect([a.fenced, b.fenced]).toEqual([false, false])
   })
@@ -82,7 +127,8 @@ describe('once and in order', () => {
     await publish(a, messageOf('t', 'first'))
     const wanted = ['first']
     for (let round = 0; round < 10; round++) {
-      const lost = link.loseReply(':') // a barrier is answered with strings: the reply of the append is the first integer
+      // a barrier is answered with strings: the reply of the append is the first integer
+      const lost = link.loseReply(':')
       await Promise.all([publish(a, messageOf('t', `${round}`)), lost])
       wanted.push(`${round}`)
     }
@@ -96,9 +142,18 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   await Promise.all([whenReady(connections.redis), whenReady(connections.inbox)])
   const received: string[] = []
   const reader = new InboxReader(connections, keys, 'b@1', new Clock(), {
-    onMessage: ({ payload }) => { received.push(payload.toString()) }, onBell: () => undefined, onHold: () => undefined, onFenced: () => undefined, onAmnesia: () => Promise.resolve(),
+    onMessage: ({ payload }) => {
+      received.push(payload.toString())
+    },
+    onBell: () => undefined,
+    onHold: () => undefined,
+    onFenced: () => undefined,
+    onAmnesia: () => Promise.resolve(),
   })
-  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), { onOut: () => undefined, onFenced: () => undefined })
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
+    onOut: () => undefined,
+    onFenced: () => undefined,
+  })
   await reader.create()
   for (const payload of ['1', '2', '3']) await writer.push(messageOf('t', payload))
   await reader.create()
@@ -121,8 +176,12 @@ test('an exception while one message is handled, a bug, is said; the others come
     if (message.payload.toString() === 'poison') throw new RangeError('a bug')
     return push(message)
   }
-  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, b.plane.nodeId, new Clock(), { onOut: () => undefined, onFenced: () => undefined })
-  await Promise.all(['1', 'poison', '2'].map((payload) => writer.push(messageOf('t', payload)))) // of one turn: one entry
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, b.plane.nodeId, new Clock(), {
+    onOut: () => undefined,
+    onFenced: () => undefined,
+  })
+  // of one turn: one entry
+  await Promise.all(['1', 'poison', '2'].map((payload) => writer.push(messageOf('t', payload))))
   expect(await client.xlen(inbox)).toBeLessThanOrEqual(2) // it, and the one that proves the stream
   await writer.push(messageOf('t', '3'))
   await expect.poll(() => b.payloads.at(-1)).toBe('3')
@@ -138,13 +197,16 @@ test('topics to hold are told to the other nodes, the last word on each', async 
   a.plane.hold('ü/1', true)
   a.plane.hold('t', true)
   a.plane.hold('t', false)
-  await expect.poll(() => b.holds).toEqual([
-    { nodeId: a.plane.nodeId, topics: ['ü/1'], held: true }, { nodeId: a.plane.nodeId, topics: ['t'], held: false },
-  ])
+  await expect
+    .poll(() => b.holds)
+    .toEqual([
+      { nodeId: a.plane.nodeId, topics: ['ü/1'], held: true },
+      { nodeId: a.plane.nodeId, topics: ['t'], held: false },
+    ])
   await publish(a, messageOf('t', 'goes on'))
 })
 
-test('a failover lost the entry at the reader\'s place, and the new master\'s clock is behind: what comes then is read all the same', async () => {
+test("a failover lost the entry at the reader's place, and the new master's clock is behind: what comes then is read all the same", async () => {
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')
   await b.plane.subscribed('t', everything)
@@ -152,7 +214,12 @@ test('a failover lost the entry at the reader\'s place, and the new master\'s cl
   await expect.poll(() => b.payloads).toEqual(['lost with the old master'])
   const inbox = keys.inbox(b.plane.nodeId, 'stream')
   await expect.poll(() => client.xlen(inbox)).toBe(1)
-  await client.multi().del(inbox).xadd(inbox, '5-1', 'b', '').xadd(inbox, '5-2', 'b', packMessage(messageOf('t', 'new'), new Clock())).exec()
+  await client
+    .multi()
+    .del(inbox)
+    .xadd(inbox, '5-1', 'b', '')
+    .xadd(inbox, '5-2', 'b', packMessage(messageOf('t', 'new'), new Clock()))
+    .exec()
   await killConnections(client)
   await expect.poll(() => b.payloads.at(-1)).toBe('new')
 })
@@ -168,7 +235,10 @@ test('bytes that are not ours are counted and skipped, and what stands before an
   await client.xadd(inbox, '*', 'what', Buffer.from([1, 0, 255, 255, 255, 255, 0, 1, 97]), 'more', 'fields')
   await publish(a, messageOf('t', 'behind'))
   await expect.poll(() => b.payloads).toEqual(['before', 'behind'])
-  expect(garbage.events).toEqual([{ where: 'inbox', bytes: 8 }, { where: 'inbox', bytes: 9 }])
+  expect(garbage.events).toEqual([
+    { where: 'inbox', bytes: 8 },
+    { where: 'inbox', bytes: 9 },
+  ])
   await expect.poll(() => client.xlen(inbox)).toBe(1) // handled, too: freed
 })
 
@@ -188,7 +258,9 @@ describe('sealed', () => {
       const payload = Buffer.alloc(256 * 1024)
       const start = Date.now()
       for (let n = 0; n < 90; n++) await publish(a, messageOf('t', payload)) // 22.5 MiB, above the mark of 16
-      console.log(`90 publishes of 256 KiB beside an inbox that is sealed on the way: ${Date.now() - start} ms`)
+      console.log(
+        `90 publishes of 256 KiB beside an inbox that is sealed on the way: ${Date.now() - start} ms`,
+      )
       expect(sealed.events).toEqual([{ nodeId: b.plane.nodeId }])
       await expect.poll(() => c.payloads.length, patience).toBe(90)
       a.plane.publishQos0(messageOf('t', 'zero', { qos: 0 }))
@@ -197,7 +269,8 @@ describe('sealed', () => {
     } finally {
       link.thaw()
     }
-    await expect.poll(() => b.fenced, patience).toBe(true) // at its next step: what it missed it must not serve on
+    // at its next step: what it missed it must not serve on
+    await expect.poll(() => b.fenced, patience).toBe(true)
   })
 
   test('the owner of a sealed inbox is told, also when there is nothing to read (P9)', async () => {
@@ -213,14 +286,23 @@ describe('sealed', () => {
     await b.plane.subscribed('t', everything)
     await publish(a, messageOf('t', 'first'))
     link.freeze()
-    await client.hset(keys.inbox(b.plane.nodeId, 'state'), 'progress', Date.now() * 1_000 + 60e6) // however slow this machine is: in time
+    // however slow this machine is: in time
+    await client.hset(keys.inbox(b.plane.nodeId, 'state'), 'progress', Date.now() * 1_000 + 60e6)
     using shed = listen<{ count: number }>('shed')
     let done = 0
-    for (let n = 0; n < 90; n++) a.plane.publish(messageOf('t', Buffer.alloc(256 * 1024)), () => { done++ })
-    await expect.poll(() => {
-      a.plane.publishQos0(messageOf('t', 'zero', { qos: 0 }))
-      return shed.events.length
-    }, { ...patience, interval: 10 }).toBeGreaterThan(0)
+    for (let n = 0; n < 90; n++)
+      a.plane.publish(messageOf('t', Buffer.alloc(256 * 1024)), () => {
+        done++
+      })
+    await expect
+      .poll(
+        () => {
+          a.plane.publishQos0(messageOf('t', 'zero', { qos: 0 }))
+          return shed.events.length
+        },
+        { ...patience, interval: 10 },
+      )
+      .toBeGreaterThan(0)
     expect(done).toBeLessThan(90)
     link.thaw()
     await expect.poll(() => done, patience).toBe(90)
@@ -240,8 +322,13 @@ describe('declared dead', () => {
     link.freeze()
     let done = 0
     victim.plane.publishQos0(messageOf('t', 'dead zero', { qos: 0 }))
-    victim.plane.publish(messageOf('t', 'dead'), () => { done++ })
-    const subscribed = victim.plane.subscribed('dead', everything).then(() => 'confirmed', () => 'refused')
+    victim.plane.publish(messageOf('t', 'dead'), () => {
+      done++
+    })
+    const subscribed = victim.plane.subscribed('dead', everything).then(
+      () => 'confirmed',
+      () => 'refused',
+    )
     await turn()
     await turn() // sent, and stuck on the way
     await bury(victim.plane.nodeId)
@@ -279,12 +366,26 @@ describe('declared dead', () => {
     await using a = await startPlane(redis, 'a')
     const target = 'gone@1'
     let [outs, fenced] = [0, 0]
-    const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, target, new Clock(), { onOut: () => { outs++ }, onFenced: () => { fenced++ } })
+    const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, target, new Clock(), {
+      onOut: () => {
+        outs++
+      },
+      onFenced: () => {
+        fenced++
+      },
+    })
     let settled = false
-    const stored = writer.push(messageOf('t', 'late')).then(() => { settled = true })
+    const stored = writer.push(messageOf('t', 'late')).then(() => {
+      settled = true
+    })
     using scripts = listen('script')
     await wait(200) // several attempts; proves an absence
-    expect([settled, outs, fenced, scripts.events.filter(({ script }) => script === 'inbox-append').length]).toEqual([false, 0, 0, 0])
+    expect([
+      settled,
+      outs,
+      fenced,
+      scripts.events.filter(({ script }) => script === 'inbox-append').length,
+    ]).toEqual([false, 0, 0, 0])
     expect(await client.keys(`*${target}*`)).toEqual([])
     writer.out()
     await stored
@@ -297,9 +398,16 @@ describe('declared dead', () => {
     await using b = await startPlane(redis, 'b')
     await bury('dead@1')
     let fenced = 0
-    const writer = new InboxWriter(a.plane.connection, keys, 'dead@1', b.plane.nodeId, new Clock(), { onOut: () => undefined, onFenced: () => { fenced++ } })
+    const writer = new InboxWriter(a.plane.connection, keys, 'dead@1', b.plane.nodeId, new Clock(), {
+      onOut: () => undefined,
+      onFenced: () => {
+        fenced++
+      },
+    })
     let settled = false
-    void writer.push(messageOf('t', 'dead')).then(() => { settled = true })
+    void writer.push(messageOf('t', 'dead')).then(() => {
+      settled = true
+    })
     await expect.poll(() => fenced).toBe(1)
     await publish(a, messageOf('t', 'x'))
     expect([settled, b.payloads]).toEqual([false, []])

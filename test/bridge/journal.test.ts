@@ -1,6 +1,7 @@
-// The journal when its past cannot be trusted: trimmed under a reader, replaced by an older prefix as a failover does, another
-// entry where the cursor stands, or bytes that are not ours in it. The tables are rebuilt and equal again, what the
-// snapshot has is found, what was lost and is alive is asserted anew, and new subscriptions arrive.
+// The journal when its past cannot be trusted: trimmed under a reader, replaced by an older prefix as a
+// failover does, another entry where the cursor stands, or bytes that are not ours in it. The tables are
+// rebuilt and equal again, what the snapshot has is found, what was lost and is alive is asserted anew, and
+// new subscriptions arrive.
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { encodeJournalEntry, type Change } from '../../bridge/codec.ts'
@@ -8,17 +9,38 @@ import { partitions, shardOf } from '../../bridge/keys.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedOf, routesOf, startPlane, untilEqual, valueOf, type Plane } from './planes.ts'
+import {
+  keys,
+  killConnections,
+  listen,
+  messageOf,
+  onEmptyRedis,
+  publish,
+  retainedOf,
+  routesOf,
+  startPlane,
+  untilEqual,
+  valueOf,
+  type Plane,
+} from './planes.ts'
 
 const { everything } = RouteKind
 let redis: TestRedis
 let client: Redis
-onEmptyRedis((...both) => { [redis, client] = both })
+onEmptyRedis((...both) => {
+  ;[redis, client] = both
+})
 
 type Multi = ReturnType<Redis['multi']>
 
-/** Entries of a node that nobody runs, as one transaction: no reader sees what stands between its first and its last step. */
-async function appendAtOnce(entries: readonly Buffer[], alsoWith: (multi: Multi) => void = () => undefined): Promise<void> {
+/**
+ * Entries of a node that nobody runs, as one transaction: no reader sees what stands between its first and
+ * its last step.
+ */
+async function appendAtOnce(
+  entries: readonly Buffer[],
+  alsoWith: (multi: Multi) => void = () => undefined,
+): Promise<void> {
   let position = Number(await client.get(keys.bus('position')))
   const multi = client.multi().incrby(keys.bus('position'), entries.length)
   for (const entry of entries) multi.xadd(keys.bus('journal'), `${++position}-0`, 'e', entry)
@@ -41,10 +63,19 @@ async function confirmedReaches(from: Plane, to: Plane, filter: string): Promise
 
 describe('trimmed under its readers', () => {
   const trimmed = async (): Promise<void> => {
-    await appendAtOnce([encodeJournalEntry(ghost, [{ type: 'joined' }]), encodeJournalEntry(ghost, [routeOf('one'), routeOf('two')]), encodeJournalEntry(ghost, [routeOf('three')])], (multi) => {
-      multi.hset(keys.bus('nodes'), ghost, '{}').hset(keys.routes(ghost), { one: everything, two: everything, three: everything })
-      multi.xtrim(keys.bus('journal'), 'MAXLEN', 1)
-    })
+    await appendAtOnce(
+      [
+        encodeJournalEntry(ghost, [{ type: 'joined' }]),
+        encodeJournalEntry(ghost, [routeOf('one'), routeOf('two')]),
+        encodeJournalEntry(ghost, [routeOf('three')]),
+      ],
+      (multi) => {
+        multi
+          .hset(keys.bus('nodes'), ghost, '{}')
+          .hset(keys.routes(ghost), { one: everything, two: everything, three: everything })
+        multi.xtrim(keys.bus('journal'), 'MAXLEN', 1)
+      },
+    )
   }
 
   test('the tables are rebuilt from the snapshot, on every plane the same, and the journal goes on', async () => {
@@ -56,7 +87,8 @@ describe('trimmed under its readers', () => {
     await trimmed()
     const wanted = [`${a.plane.nodeId} mine 1`, `${ghost} one 1`, `${ghost} three 1`, `${ghost} two 1`].sort()
     for (const plane of [a, b]) await expect.poll(() => routesOf(plane)).toEqual(wanted)
-    for (const { plane } of [a, b]) expect([...plane.nodes].sort()).toEqual([a.plane.nodeId, b.plane.nodeId, ghost].sort())
+    for (const { plane } of [a, b])
+      expect([...plane.nodes].sort()).toEqual([a.plane.nodeId, b.plane.nodeId, ghost].sort())
     expect(rebuilt.events.length).toBeGreaterThanOrEqual(2)
     await confirmedReaches(a, b, 'later')
     await confirmedReaches(b, a, 'later')
@@ -67,9 +99,12 @@ describe('trimmed under its readers', () => {
     await trimmed()
     await inStep([a])
     await expect.poll(() => routesOf(a)).toHaveLength(3)
-    await appendAtOnce([encodeJournalEntry('a@0', [{ type: 'gone', nodeId: ghost }]), encodeJournalEntry('a@0', [])], (multi) => {
-      multi.hdel(keys.bus('nodes'), ghost).del(keys.routes(ghost)).xtrim(keys.bus('journal'), 'MAXLEN', 1)
-    })
+    await appendAtOnce(
+      [encodeJournalEntry('a@0', [{ type: 'gone', nodeId: ghost }]), encodeJournalEntry('a@0', [])],
+      (multi) => {
+        multi.hdel(keys.bus('nodes'), ghost).del(keys.routes(ghost)).xtrim(keys.bus('journal'), 'MAXLEN', 1)
+      },
+    )
     await expect.poll(() => [routesOf(a), a.plane.nodes]).toEqual([[], [a.plane.nodeId]])
   })
 
@@ -77,10 +112,22 @@ describe('trimmed under its readers', () => {
     await using a = await startPlane(redis, 'a')
     await inStep([a])
     using rebuilt = listen('rebuilt')
-    await appendAtOnce([encodeJournalEntry(ghost, [{ type: 'retained', topic: 'kept/1', present: true }]), encodeJournalEntry(ghost, [{ type: 'joined' }])], (multi) => {
-      multi.hset(keys.bus('nodes'), ghost, '{}').hset(keys.partition(shardOf('kept/1', partitions), 'retained'), 'kept/1', valueOf(messageOf('kept/1', 'value')))
-      multi.xtrim(keys.bus('journal'), 'MAXLEN', 1)
-    })
+    await appendAtOnce(
+      [
+        encodeJournalEntry(ghost, [{ type: 'retained', topic: 'kept/1', present: true }]),
+        encodeJournalEntry(ghost, [{ type: 'joined' }]),
+      ],
+      (multi) => {
+        multi
+          .hset(keys.bus('nodes'), ghost, '{}')
+          .hset(
+            keys.partition(shardOf('kept/1', partitions), 'retained'),
+            'kept/1',
+            valueOf(messageOf('kept/1', 'value')),
+          )
+        multi.xtrim(keys.bus('journal'), 'MAXLEN', 1)
+      },
+    )
     await expect.poll(() => rebuilt.events.length).toBeGreaterThan(0)
     expect(await retainedOf(a, 'kept/1')).toEqual(['kept/1=value'])
     expect(await retainedOf(a, 'kept/+')).toEqual(['kept/1=value'])
@@ -118,7 +165,13 @@ describe('a failover lost the last entries', () => {
     await expect.poll(() => rebuilt.events.length).toBeGreaterThanOrEqual(2)
     await confirmedReaches(a, b, 'later')
     await confirmedReaches(b, a, 'later')
-    await untilEqual([a, b], (routes) => expect(routes).toEqual([`${a.plane.nodeId} before 1`, `${a.plane.nodeId} later 1`, `${b.plane.nodeId} later 1`]))
+    await untilEqual([a, b], (routes) =>
+      expect(routes).toEqual([
+        `${a.plane.nodeId} before 1`,
+        `${a.plane.nodeId} later 1`,
+        `${b.plane.nodeId} later 1`,
+      ]),
+    )
     expect([a.fenced, b.fenced]).toEqual([false, false])
   })
 
@@ -173,9 +226,13 @@ describe('a failover lost the last entries', () => {
     await failOver((multi) => {
       const entry = encodeJournalEntry(ghost, [{ type: 'joined' }, routeOf('ghost')])
       for (let n = position - 1; n <= position; n++) multi.xadd(keys.bus('journal'), `${n}-0`, 'e', entry)
-      multi.set(keys.bus('position'), position).hset(keys.bus('nodes'), ghost, '{}').hset(keys.routes(ghost), 'ghost', everything)
+      multi
+        .set(keys.bus('position'), position)
+        .hset(keys.bus('nodes'), ghost, '{}')
+        .hset(keys.routes(ghost), 'ghost', everything)
     })
-    for (const plane of [a, b]) await expect.poll(() => routesOf(plane), { timeout: 10_000 }).toEqual([`${ghost} ghost 1`])
+    for (const plane of [a, b])
+      await expect.poll(() => routesOf(plane), { timeout: 10_000 }).toEqual([`${ghost} ghost 1`])
   })
 })
 
@@ -188,6 +245,7 @@ test('bytes that are not ours are counted and skipped', async () => {
   await confirmedReaches(a, b, 'later')
   await untilEqual([a, b], (routes) => expect(routes).toEqual([`${b.plane.nodeId} later 1`]))
   const wanted = [8, whole.length - 1, 0].map((bytes) => ({ where: 'journal', bytes }))
-  expect([...garbage.events].sort((x, y) => JSON.stringify(x).localeCompare(JSON.stringify(y))))
-    .toEqual([...wanted, ...wanted].sort((x, y) => JSON.stringify(x).localeCompare(JSON.stringify(y)))) // once per plane
+  expect([...garbage.events].sort((x, y) => JSON.stringify(x).localeCompare(JSON.stringify(y)))).toEqual(
+    [...wanted, ...wanted].sort((x, y) => JSON.stringify(x).localeCompare(JSON.stringify(y))),
+  ) // once per plane
 })

@@ -1,5 +1,6 @@
-// Transitions of sessions whose replies are lost, and nodes that are declared dead in the middle of them: a script ran, and who
-// called it does not know. On a real Redis behind a link that loses the one reply that the test names.
+// Transitions of sessions whose replies are lost, and nodes that are declared dead in the middle of them: a
+// script ran, and who called it does not know. On a real Redis behind a link that loses the one reply that
+// the test names.
 import { expect, onTestFinished, test } from 'vitest'
 import { partitionOf, partitions, shardOf } from '../../bridge/keys.ts'
 import type { Session } from '../../bridge/index.ts'
@@ -8,8 +9,18 @@ import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 import { keys, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
 
-const claim = ({ plane }: Plane, clientId: string, options: { cleanStart?: boolean; will?: string } = {}): Promise<Session> =>
-  plane.sessions.claim({ clientId, cleanStart: options.cleanStart ?? false, expirySeconds: 600, will: options.will === undefined ? undefined : { message: messageOf('will', options.will), delaySeconds: 0 } })
+const claim = (
+  { plane }: Plane,
+  clientId: string,
+  options: { cleanStart?: boolean; will?: string } = {},
+): Promise<Session> =>
+  plane.sessions.claim({
+    clientId,
+    cleanStart: options.cleanStart ?? false,
+    expirySeconds: 600,
+    will:
+      options.will === undefined ? undefined : { message: messageOf('will', options.will), delaySeconds: 0 },
+  })
 
 test('a claim of a node that was declared dead meanwhile is refused: the session has no dead owner', async () => {
   await using redis = await startRedis()
@@ -19,8 +30,15 @@ test('a claim of a node that was declared dead meanwhile is refused: the session
   await using b = await startPlane(redis, 'b', { leaseMs: 1_000 })
   await untilEqual([a, b])
   link.freeze()
-  const claiming = claim(a, 'client').then((session) => session.owner, (error: { code: string }) => error.code)
-  await expect.poll(async () => [await admin.hlen(keys.bus('nodes')), await admin.scard(keys.bus('dead'))], { timeout: 10_000 }).toEqual([1, 0])
+  const claiming = claim(a, 'client').then(
+    (session) => session.owner,
+    (error: { code: string }) => error.code,
+  )
+  await expect
+    .poll(async () => [await admin.hlen(keys.bus('nodes')), await admin.scard(keys.bus('dead'))], {
+      timeout: 10_000,
+    })
+    .toEqual([1, 0])
   link.thaw()
   expect(await claiming).toBe('ERR_BRIDGE_FENCED')
   expect(await admin.hgetall(keys.partition(shardOf('client', 16), 'owners'))).toEqual({})
@@ -74,7 +92,8 @@ test('a session begun by an attempt whose reply was lost is a new one', async ()
   await using redis = await startRedis()
   await using link = await startLink(redis)
   await using a = await startPlane(redis, 'a', { url: link.url })
-  const lost = link.loseReply(`$1\r\n0\r\n*0\r\n`) // no will due, no subscriptions: the reply of session-claim
+  // no will due, no subscriptions: the reply of session-claim
+  const lost = link.loseReply(`$1\r\n0\r\n*0\r\n`)
   const session = await claim(a, 'client')
   await lost
   expect(session.present).toBe(false)
@@ -89,15 +108,26 @@ test('the end of a session whose reply was lost leaves nothing of its publisher,
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 2, identifier: undefined })
   const publisher = await claim(a, 'publisher')
   await a.plane.sessions.subscriptions.subscribe(publisher, 'mine', { options: 2, identifier: undefined })
-  await admin.hset(keys.session(publisher.sid, 'session'), 'n', 1) // as the node writes it with a QoS 2 PUBLISH
+  // as the node writes it with a QoS 2 PUBLISH
+  await admin.hset(keys.session(publisher.sid, 'session'), 'n', 1)
   const lost = link.loseReply('mine')
-  const released = a.plane.sessions.farewell(publisher, true, 0).then(() => a.plane.sessions.release(publisher))
+  const released = a.plane.sessions
+    .farewell(publisher, true, 0)
+    .then(() => a.plane.sessions.release(publisher))
   await lost
   await released
   await publish(a, messageOf('t', 'late', { qos: 2, origin: { sid: publisher.sid, n: 1 } }))
   const published = keys.partition(partitionOf(subscriber.sid), 'published')
   expect(await admin.hkeys(published)).toEqual([publisher.sid])
-  await expect.poll(async () => [await admin.exists(published), await admin.exists(keys.partition(partitionOf(publisher.sid), 'due'))], { timeout: 10_000 }).toEqual([0, 0])
+  await expect
+    .poll(
+      async () => [
+        await admin.exists(published),
+        await admin.exists(keys.partition(partitionOf(publisher.sid), 'due')),
+      ],
+      { timeout: 10_000 },
+    )
+    .toEqual([0, 0])
 })
 
 test('a will that was published is not published again when the reply to that was lost', async () => {
@@ -118,7 +148,11 @@ test('a will that was published is not published again when the reply to that wa
   await expect.poll(() => admin.zscore(due, `w:${session.sid}:${epoch}`)).not.toBeNull()
   await admin.zadd(due, 1, `w:${session.sid}:${epoch}`) // the hold of who took it is over
   await expect.poll(() => admin.llen(queue), { timeout: 10_000 }).toBe(1)
-  const left = async (): Promise<unknown> => [await admin.exists(keys.partition(partitionOf(session.sid), 'wills')), await admin.zrange(due, 0, -1), await admin.exists(keys.partition(partitionOf(subscriber.sid), 'published'))]
+  const left = async (): Promise<unknown> => [
+    await admin.exists(keys.partition(partitionOf(session.sid), 'wills')),
+    await admin.zrange(due, 0, -1),
+    await admin.exists(keys.partition(partitionOf(subscriber.sid), 'published')),
+  ]
   await expect.poll(left, { timeout: 10_000 }).toEqual([0, [`e:${session.sid}`], 0])
   expect(await admin.llen(queue)).toBe(1)
 })
@@ -132,7 +166,9 @@ test('a SUBSCRIBE asked for twice at once is not acknowledged before it is journ
   const subscription = { options: 1, identifier: undefined }
   const first = a.plane.sessions.subscriptions.subscribe(session, 't', subscription)
   let journaled = false
-  void first.then(() => { journaled = true })
+  void first.then(() => {
+    journaled = true
+  })
   await a.plane.sessions.subscriptions.subscribe(session, 't', subscription)
   expect(journaled).toBe(true)
 })
@@ -146,8 +182,12 @@ test('a CONNECT that waited for Redis and was given up takes the session from no
   link.freeze()
   await expect.poll(() => a.plane.connection.status, { timeout: 10_000 }).not.toBe('ready')
   let left = false
-  const claiming = a.plane.sessions.claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined }, () => left)
-    .then((session) => session.owner, (error: { code: string }) => error.code)
+  const claiming = a.plane.sessions
+    .claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined }, () => left)
+    .then(
+      (session) => session.owner,
+      (error: { code: string }) => error.code,
+    )
   left = true
   const elsewhere = await claim(b, 'client', { will: 'it was thrown out' })
   link.thaw()
@@ -159,19 +199,34 @@ test('a Redis that stands still owes so many claims an answer, and one more is r
   await using redis = await startRedis()
   await using link = await startLink(redis)
   const waits = new Waits('a', 3)
-  onTestFinished(() => { waits.close() })
+  onTestFinished(() => {
+    waits.close()
+  })
   await using a = await startPlane(redis, 'a', { url: link.url, waits })
   await Promise.all(Array.from({ length: 100 }, (_, i) => claim(a, `crowd ${i}`)))
   link.freeze()
   const claiming: Promise<Session>[] = []
   let refused: unknown
-  await expect.poll(() => {
-    const next = claim(a, `c${claiming.length}`)
-    next.catch((error: unknown) => { refused ??= error })
-    claiming.push(next)
-    return refused
-  }, { timeout: 1_500, interval: 20 }).toMatchObject({ code: 'ERR_BRIDGE_REDIS_UNREACHABLE', message: expect.stringContaining('as many CONNECTs wait') as string })
+  await expect
+    .poll(
+      () => {
+        const next = claim(a, `c${claiming.length}`)
+        next.catch((error: unknown) => {
+          refused ??= error
+        })
+        claiming.push(next)
+        return refused
+      },
+      { timeout: 1_500, interval: 20 },
+    )
+    .toMatchObject({
+      code: 'ERR_BRIDGE_REDIS_UNREACHABLE',
+      message: expect.stringContaining('as many CONNECTs wait') as string,
+    })
   link.thaw()
   const served = (await Promise.allSettled(claiming)).map(({ status }) => status)
-  expect([served.slice(0, 3), served.includes('rejected')]).toEqual([['fulfilled', 'fulfilled', 'fulfilled'], true])
+  expect([served.slice(0, 3), served.includes('rejected')]).toEqual([
+    ['fulfilled', 'fulfilled', 'fulfilled'],
+    true,
+  ])
 })

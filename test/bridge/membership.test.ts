@@ -1,6 +1,7 @@
-// Who is in the cluster: a live name is refused, a lost reply does not lock a node out, a node that stops renewing is
-// declared dead by a survivor and its whole estate goes (place, lease, number, routes, inbox), also when the survivor dies in the
-// middle of it; who was dead and wakes up is fenced. A node that leaves is gone at once and leaves no key behind.
+// Who is in the cluster: a live name is refused, a lost reply does not lock a node out, a node that stops
+// renewing is declared dead by a survivor and its whole estate goes (place, lease, number, routes, inbox),
+// also when the survivor dies in the middle of it; who was dead and wakes up is fenced. A node that leaves is
+// gone at once and leaves no key behind.
 import { hostname } from 'node:os'
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
@@ -17,15 +18,24 @@ const { everything } = RouteKind
 const leaseMs = 600
 let redis: TestRedis
 let client: Redis
-onEmptyRedis((...both) => { [redis, client] = both })
+onEmptyRedis((...both) => {
+  ;[redis, client] = both
+})
 
 describe('joining', () => {
   test('a live name is refused, and the live node notices nothing of it', async () => {
     await using a = await startPlane(redis, 'a')
     await a.plane.subscribed('t', everything)
-    await expect(startPlane(redis, 'a')).rejects.toMatchObject({ code: 'ERR_BRIDGE_DUPLICATE_NODE', retryable: false })
+    await expect(startPlane(redis, 'a')).rejects.toMatchObject({
+      code: 'ERR_BRIDGE_DUPLICATE_NODE',
+      retryable: false,
+    })
     await publish(a, messageOf('t', 'on'))
-    expect([a.fenced, routesOf(a), await client.hkeys(keys.bus('nodes'))]).toEqual([false, [`${a.plane.nodeId} t 1`], [a.plane.nodeId]])
+    expect([a.fenced, routesOf(a), await client.hkeys(keys.bus('nodes'))]).toEqual([
+      false,
+      [`${a.plane.nodeId} t 1`],
+      [a.plane.nodeId],
+    ])
   })
 
   test('a name is free at once when its node left, under another node id', async () => {
@@ -38,31 +48,57 @@ describe('joining', () => {
 
   test('of two that join under one name at the same moment, one is in', async () => {
     for (let round = 0; round < 5; round++) {
-      const joined = await Promise.allSettled([startPlane(redis, 'a'), startPlane(redis, 'a'), startPlane(redis, 'a')])
-      const planes = joined.flatMap((one) => one.status === 'fulfilled' ? [one.value] : [])
+      const joined = await Promise.allSettled([
+        startPlane(redis, 'a'),
+        startPlane(redis, 'a'),
+        startPlane(redis, 'a'),
+      ])
+      const planes = joined.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
       expect(planes).toHaveLength(1)
-      for (const one of joined) if (one.status === 'rejected') expect(one.reason).toMatchObject({ code: 'ERR_BRIDGE_DUPLICATE_NODE' })
+      for (const one of joined)
+        if (one.status === 'rejected') expect(one.reason).toMatchObject({ code: 'ERR_BRIDGE_DUPLICATE_NODE' })
       await planes[0]!.close()
     }
   })
 
-  test.each(['renews its lease', 'does not'])('a boot of the name in another pid namespace, whose pid is nobody here, %s', async (does) => {
-    const lease = async (): Promise<unknown> => {
-      const [seconds, micros] = (await client.time()).map(Number) as [number, number]
-      return client.hset(keys.bus('leases'), 'a@5', `5:${seconds * 1e6 + micros}`)
-    }
-    await client.hset(keys.bus('names'), 'a', 'a@5')
-    await client.hset(keys.bus('nodes'), 'a@5', JSON.stringify({ host: hostname(), machine: 'cloned', pids: 'pid:[1]', pid: 1, started: '1', boot: 'x', records: [1, 1] }))
-    await lease()
-    const renewing = setInterval(() => { if (does !== 'does not') void lease() }, 100)
-    const joined = await startPlane(redis, 'a', { leaseMs }).then((plane) => plane, (error: unknown) => error as BridgeError)
-    clearInterval(renewing)
-    if (joined instanceof BridgeError) expect([does, joined.code]).toEqual(['renews its lease', 'ERR_BRIDGE_DUPLICATE_NODE'])
-    else {
-      expect([does, joined.plane.nodes]).toEqual(['does not', [joined.plane.nodeId]])
-      await joined.close()
-    }
-  })
+  test.each(['renews its lease', 'does not'])(
+    'a boot of the name in another pid namespace, whose pid is nobody here, %s',
+    async (does) => {
+      const lease = async (): Promise<unknown> => {
+        const [seconds, micros] = (await client.time()).map(Number) as [number, number]
+        return client.hset(keys.bus('leases'), 'a@5', `5:${seconds * 1e6 + micros}`)
+      }
+      await client.hset(keys.bus('names'), 'a', 'a@5')
+      await client.hset(
+        keys.bus('nodes'),
+        'a@5',
+        JSON.stringify({
+          host: hostname(),
+          machine: 'cloned',
+          pids: 'pid:[1]',
+          pid: 1,
+          started: '1',
+          boot: 'x',
+          records: [1, 1],
+        }),
+      )
+      await lease()
+      const renewing = setInterval(() => {
+        if (does !== 'does not') void lease()
+      }, 100)
+      const joined = await startPlane(redis, 'a', { leaseMs }).then(
+        (plane) => plane,
+        (error: unknown) => error as BridgeError,
+      )
+      clearInterval(renewing)
+      if (joined instanceof BridgeError)
+        expect([does, joined.code]).toEqual(['renews its lease', 'ERR_BRIDGE_DUPLICATE_NODE'])
+      else {
+        expect([does, joined.plane.nodes]).toEqual(['does not', [joined.plane.nodeId]])
+        await joined.close()
+      }
+    },
+  )
 
   test('the reply to the registration is lost: the node is not locked out by itself', async () => {
     await using link = await startLink(redis)
@@ -88,7 +124,10 @@ describe('a lease', () => {
     await expect.poll(() => gone.events, { timeout: 10_000 }).toContainEqual({ nodeId: victim.plane.nodeId })
     await untilEqual([a, b], (routes) => expect(routes).toEqual([]))
     expect(await client.keys(`*${victim.plane.nodeId}*`)).toEqual([])
-    for (const noun of ['nodes', 'leases', 'batches'] as const) expect((await client.hkeys(keys.bus(noun))).sort(), noun).toEqual([a.plane.nodeId, b.plane.nodeId].sort())
+    for (const noun of ['nodes', 'leases', 'batches'] as const)
+      expect((await client.hkeys(keys.bus(noun))).sort(), noun).toEqual(
+        [a.plane.nodeId, b.plane.nodeId].sort(),
+      )
     await publish(a, messageOf('t', 'without it')) // waits for nobody
     expect(victim.fenced).toBe(false)
     link.thaw()
@@ -100,7 +139,8 @@ describe('a lease', () => {
   test('a node that needs longer than a lease to read the snapshot is not declared dead meanwhile', async () => {
     await using a = await startPlane(redis, 'a', { leaseMs })
     using scripts = listen<{ script: string }>('script')
-    await expect.poll(() => scripts.events.length).toBeGreaterThan(12) // a was there for a whole lease: it may judge
+    // a was there for a whole lease: it may judge
+    await expect.poll(() => scripts.events.length).toBeGreaterThan(12)
     await using link = await startLink(redis)
     await client.hset(keys.partition(0, 'owners'), '0sid', '')
     await client.hset(keys.session('0sid', 'subscriptions'), 'device/#', '1')
@@ -119,12 +159,15 @@ describe('a lease', () => {
     await using b = await startPlane(redis, 'b', { leaseMs })
     using gone = listen('nodeGone')
     using scripts = listen<{ script: string }>('script')
-    await expect.poll(() => scripts.events.length).toBeGreaterThan(12) // both were there for a whole lease: both may judge
+    // both were there for a whole lease: both may judge
+    await expect.poll(() => scripts.events.length).toBeGreaterThan(12)
     redis.pause()
     await new Promise((resolve) => setTimeout(resolve, 2 * leaseMs)) // the fault itself
     redis.resume()
     scripts.events.splice(0)
-    await expect.poll(() => scripts.events.filter(({ script }) => script === 'node-renew').length, { timeout: 10_000 }).toBeGreaterThan(20)
+    await expect
+      .poll(() => scripts.events.filter(({ script }) => script === 'node-renew').length, { timeout: 10_000 })
+      .toBeGreaterThan(20)
     expect([gone.events, a.fenced, b.fenced]).toEqual([[], false, false])
   })
 
@@ -133,12 +176,31 @@ describe('a lease', () => {
     const dead = new Membership(a.plane.connection, keys, 'dead', leaseMs)
     await dead.join()
     const { nodeId } = dead
-    await runScript(a.plane.connection, 'inbox-create', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [])
+    await runScript(
+      a.plane.connection,
+      'inbox-create',
+      [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')],
+      [],
+    )
     // Its first step, by a node that is not heard of again:
-    await runScript(a.plane.connection, 'node-remove', [...(['generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'] as const).map((noun) => keys.bus(noun)), keys.routes(nodeId)],
-      [nodeId, 0, dead.generation, encodeJournalEntry('survivor@1', [{ type: 'gone', nodeId }]), 100])
-    await expect.poll(async () => client.keys(`*${nodeId}*`), { timeout: 10_000, message: 'orphan keys' }).toEqual([])
-    expect(await client.hget(keys.inbox(a.plane.nodeId, 'senders'), nodeId), 'what the dead node may still send is refused').toBe('F')
+    await runScript(
+      a.plane.connection,
+      'node-remove',
+      [
+        ...(['generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'] as const).map(
+          (noun) => keys.bus(noun),
+        ),
+        keys.routes(nodeId),
+      ],
+      [nodeId, 0, dead.generation, encodeJournalEntry('survivor@1', [{ type: 'gone', nodeId }]), 100],
+    )
+    await expect
+      .poll(async () => client.keys(`*${nodeId}*`), { timeout: 10_000, message: 'orphan keys' })
+      .toEqual([])
+    expect(
+      await client.hget(keys.inbox(a.plane.nodeId, 'senders'), nodeId),
+      'what the dead node may still send is refused',
+    ).toBe('F')
   })
 })
 
@@ -151,5 +213,6 @@ test('a cluster that was left by all keeps nothing of its nodes', async () => {
   }
   expect(await client.keys('*{inbox:*')).toEqual([])
   expect(await client.keys('*routes*')).toEqual([])
-  for (const noun of ['nodes', 'leases', 'batches'] as const) expect(await client.hlen(keys.bus(noun)), noun).toBe(0)
+  for (const noun of ['nodes', 'leases', 'batches'] as const)
+    expect(await client.hlen(keys.bus(noun)), noun).toBe(0)
 })

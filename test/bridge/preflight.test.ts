@@ -1,4 +1,5 @@
-// What `check` finds out about Redis without joining: each thing that would keep a node from starting or storing, by its code.
+// What `check` finds out about Redis without joining: each thing that would keep a node from starting or
+// storing, by its code.
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { Redis } from 'ioredis'
@@ -20,7 +21,17 @@ afterAll(async () => {
 })
 
 const codes = async (options: Partial<PreflightOptions> = {}): Promise<string[]> =>
-  (await preflight({ redis: redis.url, prefix: 'p', name: 'a', redisTimeoutMs: 2_000, leaseMs: 15_000, durabilityReplicas: 0, ...options })).map(({ code }) => code)
+  (
+    await preflight({
+      redis: redis.url,
+      prefix: 'p',
+      name: 'a',
+      redisTimeoutMs: 2_000,
+      leaseMs: 15_000,
+      durabilityReplicas: 0,
+      ...options,
+    })
+  ).map(({ code }) => code)
 
 test('a Redis that will do: nothing is wrong, and nothing is left in it', async () => {
   expect(await codes()).toEqual([])
@@ -33,7 +44,9 @@ test('fewer replicas than must have a message', async () => {
   await expect.poll(() => client.info('replication')).toContain('connected_slaves:1')
   expect(await codes({ durabilityReplicas: 1 })).toEqual([])
   expect(await codes({ durabilityReplicas: 2 })).toEqual(['ERR_BRIDGE_REPLICAS'])
-  expect(await codes({ redis: replica.url }), 'a replica takes no writes').toEqual(['ERR_BRIDGE_REDIS_READONLY'])
+  expect(await codes({ redis: replica.url }), 'a replica takes no writes').toEqual([
+    'ERR_BRIDGE_REDIS_READONLY',
+  ])
 })
 
 test('data of another layout', async () => {
@@ -43,7 +56,13 @@ test('data of another layout', async () => {
 
 test('a boot of the same name whose lease is not over; not one whose process has ended', async () => {
   const now = Number((await client.time())[0]) * 1_000_000
-  const of = (info: object, renewed: number): Promise<unknown> => client.multi().hset('p:{bus}:names', 'a', 'a@1').hset('p:{bus}:nodes', 'a@1', JSON.stringify(info)).hset('p:{bus}:leases', 'a@1', `${now}:${renewed}`).exec()
+  const of = (info: object, renewed: number): Promise<unknown> =>
+    client
+      .multi()
+      .hset('p:{bus}:names', 'a', 'a@1')
+      .hset('p:{bus}:nodes', 'a@1', JSON.stringify(info))
+      .hset('p:{bus}:leases', 'a@1', `${now}:${renewed}`)
+      .exec()
   await of({ host: 'elsewhere', pid: 1, started: '', boot: 'x' }, now)
   expect(await codes()).toEqual(['ERR_BRIDGE_DUPLICATE_NODE'])
   expect(await codes({ name: 'b' })).toEqual([])
@@ -62,17 +81,35 @@ test('a user that may not do what a node does, a wrong password, no Redis', asyn
 test('a Redis Cluster without one of its masters is no start that never ends', async () => {
   await using masters = await startRedisCluster({ replicas: 0 })
   await masters.servers[1]!.stop('SIGKILL')
-  await expect.poll(() => codes({ redis: masters.url, redisTimeoutMs: 300 })).toEqual([expect.stringMatching(/^ERR_BRIDGE_REDIS_(UNREACHABLE|CLUSTER)$/)])
-  expect((await adviceOnRedis({ redis: masters.servers[0]!.url, prefix: 'p', name: 'a', redisTimeoutMs: 2_000 })).join('\n')).toMatch(/Name it as redis\+cluster:\/\//)
+  await expect
+    .poll(() => codes({ redis: masters.url, redisTimeoutMs: 300 }))
+    .toEqual([expect.stringMatching(/^ERR_BRIDGE_REDIS_(UNREACHABLE|CLUSTER)$/)])
+  expect(
+    (
+      await adviceOnRedis({ redis: masters.servers[0]!.url, prefix: 'p', name: 'a', redisTimeoutMs: 2_000 })
+    ).join('\n'),
+  ).toMatch(/Name it as redis\+cluster:\/\//)
 })
 
 test('a Redis that is too old: this one says that it is version 6', async () => {
   const old = createServer((socket) => {
     const upstream = connect(redis.port, '127.0.0.1')
-    for (const end of [socket, upstream]) end.on('error', () => undefined).on('close', () => { socket.destroy(); upstream.destroy() })
-    socket.pipe(upstream).on('data', (chunk: Buffer) => socket.write(chunk.toString('latin1').replace(/redis_version:\d/, 'redis_version:6'), 'latin1'))
+    for (const end of [socket, upstream])
+      end
+        .on('error', () => undefined)
+        .on('close', () => {
+          socket.destroy()
+          upstream.destroy()
+        })
+    socket
+      .pipe(upstream)
+      .on('data', (chunk: Buffer) =>
+        socket.write(chunk.toString('latin1').replace(/redis_version:\d/, 'redis_version:6'), 'latin1'),
+      )
   }).listen(0, '127.0.0.1')
   await once(old, 'listening')
-  expect(await codes({ redis: `redis://127.0.0.1:${(old.address() as AddressInfo).port}` })).toEqual(['ERR_BRIDGE_REDIS_TOO_OLD'])
+  expect(await codes({ redis: `redis://127.0.0.1:${(old.address() as AddressInfo).port}` })).toEqual([
+    'ERR_BRIDGE_REDIS_TOO_OLD',
+  ])
   old.close()
 })

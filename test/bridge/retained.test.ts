@@ -1,6 +1,7 @@
-// Retained Messages on two planes: stored before they are acknowledged and found by every SUBSCRIBE behind that (P2), by name
-// and by wildcard, cleared by an empty payload, left out when expired. Invariant: a topic with a value is in every plane's
-// index, also after planes set and clear the same topics at the same time, and on a plane that joins later.
+// Retained Messages on two planes: stored before they are acknowledged and found by every SUBSCRIBE behind
+// that (P2), by name and by wildcard, cleared by an empty payload, left out when expired. Invariant: a topic
+// with a value is in every plane's index, also after planes set and clear the same topics at the same time,
+// and on a plane that joins later.
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { Clock } from '../../bridge/clock.ts'
@@ -12,19 +13,36 @@ import { seededRandom } from '../support/random.ts'
 import type { TestRedis } from '../support/redis.ts'
 import type { Session } from '../../bridge/index.ts'
 import { startLink } from './link.ts'
-import { keys, killConnections, listen, messageOf, onEmptyRedis, publish, retainedBy, retainedOf, startPlane, valueOf, type Plane } from './planes.ts'
+import {
+  keys,
+  killConnections,
+  listen,
+  messageOf,
+  onEmptyRedis,
+  publish,
+  retainedBy,
+  retainedOf,
+  startPlane,
+  valueOf,
+  type Plane,
+} from './planes.ts'
 
 let redis: TestRedis
 let client: Redis
-onEmptyRedis((...both) => { [redis, client] = both })
+onEmptyRedis((...both) => {
+  ;[redis, client] = both
+})
 
-const retain = (plane: Plane, topic: string, payload: string, more = {}): Promise<void> => publish(plane, messageOf(topic, payload, { retain: true, ...more }))
+const retain = (plane: Plane, topic: string, payload: string, more = {}): Promise<void> =>
+  publish(plane, messageOf(topic, payload, { retain: true, ...more }))
 
 /** What Redis holds, of all shards. */
 async function stored(): Promise<string[]> {
   const all: string[] = []
   for (let shard = 0; shard < partitions; shard++) {
-    const values = Object.entries(await client.hgetallBuffer(keys.partition(shard, 'retained'))).filter(([topic]) => topic !== '')
+    const values = Object.entries(await client.hgetallBuffer(keys.partition(shard, 'retained'))).filter(
+      ([topic]) => topic !== '',
+    )
     for (const [, value] of values) {
       const { topic, payload } = unpackMessage(value.subarray(8), new Clock()) as Message // behind its stamp
       expect(shardOf(topic, partitions)).toBe(shard)
@@ -44,7 +62,8 @@ describe('store, tell, find', () => {
     }
     await retain(b, 'x/1', 'two')
     expect(await retainedOf(a, 'x/#')).toEqual(['x/1=two', 'x/2=one', 'x=one'])
-    expect(await retainedOf(a, '#')).toEqual(['/=one', 'x/1=two', 'x/2=one', 'x=one', 'y/1=one']) // not $SYS [MQTT-4.7.2-1]
+    // not $SYS [MQTT-4.7.2-1]
+    expect(await retainedOf(a, '#')).toEqual(['/=one', 'x/1=two', 'x/2=one', 'x=one', 'y/1=one'])
     expect(await retainedOf(b, '$SYS/+')).toEqual(['$SYS/x=one'])
     expect(await retainedOf(b, '+/1')).toEqual(['x/1=two', 'y/1=one'])
     await using late = await startPlane(redis, 'late')
@@ -53,9 +72,22 @@ describe('store, tell, find', () => {
 
   test('all of a message comes back', async () => {
     await using a = await startPlane(redis, 'a')
-    const message = messageOf('t', 'payload', { retain: true, qos: 2, properties: Buffer.from([1, 1]), expiresAt: performance.now() + 5e8, expirySeconds: 500_000 })
+    const message = messageOf('t', 'payload', {
+      retain: true,
+      qos: 2,
+      properties: Buffer.from([1, 1]),
+      expiresAt: performance.now() + 5e8,
+      expirySeconds: 500_000,
+    })
     await publish(a, message)
-    expect(await retainedBy(a, 't')).toEqual([{ ...message, expiresAt: expect.closeTo(message.expiresAt, -3) as number, replay: true, stamp: message.stamp }])
+    expect(await retainedBy(a, 't')).toEqual([
+      {
+        ...message,
+        expiresAt: expect.closeTo(message.expiresAt, -3) as number,
+        replay: true,
+        stamp: message.stamp,
+      },
+    ])
     expect(message.stamp).toBeGreaterThan(0)
   })
 
@@ -88,7 +120,8 @@ describe('store, tell, find', () => {
   test('one that expired goes, from Redis and from every index, unless a newer one stands there', async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
-    for (const topic of ['x/old', 'x/replaced']) await retain(a, topic, 'one', { expiresAt: performance.now() - 1 })
+    for (const topic of ['x/old', 'x/replaced'])
+      await retain(a, topic, 'one', { expiresAt: performance.now() - 1 })
     await retain(b, 'x/replaced', 'two')
     await a.plane.sessions.sweep()
     expect(await stored()).toEqual(['x/replaced=two'])
@@ -108,14 +141,20 @@ test('a subscriber gets a retained message live or behind its subscription, what
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')
   const missed: string[] = []
-  await Promise.all(Array.from({ length: 200 }, async (_, n) => {
-    const topic = `race/${n}`
-    const retained = retain(a, topic, topic)
-    await b.plane.subscribed(`${topic}/#`, RouteKind.everything)
-    const found = await retainedOf(b, `${topic}/#`)
-    await retained
-    if (found.length === 0) await expect.poll(() => b.payloads, { timeout: 10_000 }).toContain(topic).catch(() => missed.push(topic))
-  }))
+  await Promise.all(
+    Array.from({ length: 200 }, async (_, n) => {
+      const topic = `race/${n}`
+      const retained = retain(a, topic, topic)
+      await b.plane.subscribed(`${topic}/#`, RouteKind.everything)
+      const found = await retainedOf(b, `${topic}/#`)
+      await retained
+      if (found.length === 0)
+        await expect
+          .poll(() => b.payloads, { timeout: 10_000 })
+          .toContain(topic)
+          .catch(() => missed.push(topic))
+    }),
+  )
   expect(missed).toEqual([])
 })
 
@@ -123,12 +162,21 @@ describe('the index has every topic with a value', () => {
   /** What another node tells, at this moment and not when it did what it tells of. */
   async function tells(topic: string, present: boolean): Promise<void> {
     const position = await client.incr(keys.bus('position'))
-    await client.xadd(keys.bus('journal'), `${position}-0`, 'e', encodeJournalEntry('another@1', [{ type: 'retained', topic, present }]))
+    await client.xadd(
+      keys.bus('journal'),
+      `${position}-0`,
+      'e',
+      encodeJournalEntry('another@1', [{ type: 'retained', topic, present }]),
+    )
   }
 
   test('a node stored a value and died before it told: who stores the next one tells, though it knew of the topic', async () => {
     await using a = await startPlane(redis, 'a')
-    await client.hset(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1', valueOf(messageOf('x/1', 'never acknowledged')))
+    await client.hset(
+      keys.partition(shardOf('x/1', partitions), 'retained'),
+      'x/1',
+      valueOf(messageOf('x/1', 'never acknowledged')),
+    )
     await using late = await startPlane(redis, 'late') // has it with the values
     await retain(late, 'x/1', 'two')
     expect(await retainedOf(a, 'x/+')).toEqual(['x/1=two'])
@@ -149,7 +197,8 @@ describe('the index has every topic with a value', () => {
     await retain(a, 'x/1', 'one')
     await client.hdel(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1')
     await using late = await startPlane(redis, 'late')
-    const lost = link.loseReply(`*2\r\n:${String(Date.now()).slice(0, 4)}`) // a stamp, and that it was the first
+    // a stamp, and that it was the first
+    const lost = link.loseReply(`*2\r\n:${String(Date.now()).slice(0, 4)}`)
     await Promise.all([retain(a, 'x/1', 'two'), lost])
     expect(await retainedOf(late, 'x/+')).toEqual(['x/1=two'])
   })
@@ -176,10 +225,17 @@ describe('the index has every topic with a value', () => {
   test('what was cleared leaves every index, and a topic that comes back is found', async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
-    for (let n = 0; n < 50; n++) await Promise.all(Array.from({ length: 20 }, (_, i) => retain(n % 2 === 0 ? a : b, `x/${i}`, n % 3 === 0 ? '' : `${n}`)))
+    for (let n = 0; n < 50; n++)
+      await Promise.all(
+        Array.from({ length: 20 }, (_, i) =>
+          retain(n % 2 === 0 ? a : b, `x/${i}`, n % 3 === 0 ? '' : `${n}`),
+        ),
+      )
     expect(await retainedOf(a, 'x/+')).toEqual(await stored())
     for (let i = 0; i < 20; i++) await retain(b, `x/${i}`, '')
-    await expect.poll(() => [a.plane.retainedTopics, b.plane.retainedTopics], { timeout: 10_000 }).toEqual([0, 0])
+    await expect
+      .poll(() => [a.plane.retainedTopics, b.plane.retainedTopics], { timeout: 10_000 })
+      .toEqual([0, 0])
   })
 })
 
@@ -189,16 +245,23 @@ test('planes that set and clear the same topics at the same time end with every 
   await using b = await startPlane(redis, 'b')
   const topics = ['r/0', 'r/1', 'r/2']
   for (let round = 0; round < 60; round++) {
-    await Promise.all([a, b].map(async (plane) => {
-      for (let n = 0; n < 8; n++) {
-        const did = retain(plane, random.pick(topics), random.below(2) === 0 ? '' : `${plane.plane.nodeId} ${round} ${n}`)
-        if (random.below(2) === 0) await did
-        if (random.below(30) === 0 && n === 0) await killConnections(client)
-      }
-      await retain(plane, 'other', 'x') // everything before it is done, too
-    }))
+    await Promise.all(
+      [a, b].map(async (plane) => {
+        for (let n = 0; n < 8; n++) {
+          const did = retain(
+            plane,
+            random.pick(topics),
+            random.below(2) === 0 ? '' : `${plane.plane.nodeId} ${round} ${n}`,
+          )
+          if (random.below(2) === 0) await did
+          if (random.below(30) === 0 && n === 0) await killConnections(client)
+        }
+        await retain(plane, 'other', 'x') // everything before it is done, too
+      }),
+    )
     const wanted = await stored()
-    for (const plane of [a, b]) expect(await retainedOf(plane, '#'), `seed ${random.seed} round ${round}`).toEqual(wanted)
+    for (const plane of [a, b])
+      expect(await retainedOf(plane, '#'), `seed ${random.seed} round ${round}`).toEqual(wanted)
   }
 })
 
@@ -207,12 +270,15 @@ test('a client that moved on has set a newer value: what its old node still had 
   await using a = await startPlane(redis, 'a', { url: link.url })
   await using b = await startPlane(redis, 'b')
   await b.plane.subscribed('x/#', RouteKind.everything)
-  const claim = ({ plane }: Plane): Promise<Session> => plane.sessions.claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined })
+  const claim = ({ plane }: Plane): Promise<Session> =>
+    plane.sessions.claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined })
   const old = await claim(a)
   await retain(a, 'x/1', 'first', { from: old })
   link.freeze()
   let acknowledged = false
-  a.plane.publish(messageOf('x/1', 'second', { retain: true, from: old }), () => { acknowledged = true })
+  a.plane.publish(messageOf('x/1', 'second', { retain: true, from: old }), () => {
+    acknowledged = true
+  })
   const session = await claim(b)
   await retain(b, 'x/1', 'second', { from: session })
   await retain(b, 'x/1', 'third', { from: session })

@@ -1,6 +1,7 @@
-// Every Lua script on a real Redis, one by one: its documented reply, each documented failure and the error it becomes, called
-// twice, called by the loser. At maxmemory what frees, renews and fences goes on, and what stores messages is refused. The
-// keys that a script gets are those of the key table, in one slot, and it touches no others.
+// Every Lua script on a real Redis, one by one: its documented reply, each documented failure and the error
+// it becomes, called twice, called by the loser. At maxmemory what frees, renews and fences goes on, and what
+// stores messages is refused. The keys that a script gets are those of the key table, in one slot, and it
+// touches no others.
 import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -22,56 +23,140 @@ let generation: Buffer
 /** Every call of a script that these tests make, to compare its keys with the key table. */
 const calls: { name: ScriptName; keys: readonly string[] }[] = []
 
-function run(name: ScriptName, its: readonly string[], argv: readonly (string | number | Buffer)[]): Promise<unknown> {
+function run(
+  name: ScriptName,
+  its: readonly string[],
+  argv: readonly (string | number | Buffer)[],
+): Promise<unknown> {
   calls.push({ name, keys: its })
   return runScript(redis, name, its, argv)
 }
 
 let boots = 0
 const infos = new Map<string, string>()
-async function join(name: string, replace = '0', format = 1, records: readonly [number, number] = [1, 1]): Promise<{ nodeId: string; before: string }> {
+async function join(
+  name: string,
+  replace = '0',
+  format = 1,
+  records: readonly [number, number] = [1, 1],
+): Promise<{ nodeId: string; before: string }> {
   const info = `boot ${++boots} "records":[${records.join(',')}]`
-  const reply = await run('node-join', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
-    [name, info, lease, replace, Buffer.from(`generation ${name}`), format, ...records]) as [Buffer, Buffer, Buffer]
+  const reply = (await run(
+    'node-join',
+    bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
+    [name, info, lease, replace, Buffer.from(`generation ${name}`), format, ...records],
+  )) as [Buffer, Buffer, Buffer]
   generation = reply[1]
   infos.set(reply[0].toString(), info)
   return { nodeId: reply[0].toString(), before: reply[2].toString() }
 }
 
-const renewed = (nodeId: string, of = generation, reads = 1): Promise<unknown> => 
-  run('node-renew', bus('generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'), [nodeId, lease, of, nodeId.split('@')[0]!, infos.get(nodeId) ?? '{}', 1, reads])
-const renew = async (nodeId: string, of = generation): Promise<string[]> => (await renewed(nodeId, of) as [Buffer[], Buffer[]])[0].map(String)
-const rejoin = (nodeId: string, known: Buffer | string, format = 1): Promise<unknown> => run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
-  [nodeId, nodeId.split('@')[0]!, '{}', 'anew', known, format, 1])
+const renewed = (nodeId: string, of = generation, reads = 1): Promise<unknown> =>
+  run('node-renew', bus('generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'), [
+    nodeId,
+    lease,
+    of,
+    nodeId.split('@')[0]!,
+    infos.get(nodeId) ?? '{}',
+    1,
+    reads,
+  ])
+const renew = async (nodeId: string, of = generation): Promise<string[]> =>
+  ((await renewed(nodeId, of)) as [Buffer[], Buffer[]])[0].map(String)
+const rejoin = (nodeId: string, known: Buffer | string, format = 1): Promise<unknown> =>
+  run('node-rejoin', bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'), [
+    nodeId,
+    nodeId.split('@')[0]!,
+    '{}',
+    'anew',
+    known,
+    format,
+    1,
+  ])
 const remove = (nodeId: string, leaseMs: number, of = generation): Promise<unknown> =>
-  run('node-remove', [...bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), keys.routes(nodeId)], [nodeId, leaseMs, of, 'gone', 100])
-const tell = (nodeId: string, batch: number, changes: readonly string[], { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {}): Promise<unknown> =>
-  run('journal-append', [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)], [nodeId, batch, of, 100, 1e6, `entry ${batch}`, anew, ...changes])
-const createInbox = async (nodeId: string): Promise<string> => String((await run('inbox-create', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], []) as [Buffer, number])[0])
+  run(
+    'node-remove',
+    [...bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'), keys.routes(nodeId)],
+    [nodeId, leaseMs, of, 'gone', 100],
+  )
+const tell = (
+  nodeId: string,
+  batch: number,
+  changes: readonly string[],
+  { anew = '0', of = generation }: { anew?: string; of?: Buffer } = {},
+): Promise<unknown> =>
+  run(
+    'journal-append',
+    [...bus('generation', 'nodes', 'batches', 'position', 'journal'), keys.routes(nodeId)],
+    [nodeId, batch, of, 100, 1e6, `entry ${batch}`, anew, ...changes],
+  )
+const createInbox = async (nodeId: string): Promise<string> =>
+  String(
+    (
+      (await run('inbox-create', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [])) as [
+        Buffer,
+        number,
+      ]
+    )[0],
+  )
 const append = (to: string, sender: string, batch: number | string, body: string): Promise<unknown> =>
-  run('inbox-append', [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')], [sender, batch, body, mark, stallMs])
-const trim = (nodeId: string, last: string, handled: number): Promise<unknown> => run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
-const fence = (nodeId: string, dead: string): Promise<unknown> => run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
-const retain = async (...messages: [topic: string, record: string, publisher?: string, n?: number, leftMs?: number][]): Promise<unknown> => {
-  await redis.hsetnx(keys.partition(3, 'appended'), 'a@1', 0).catch(() => undefined) // at maxmemory it is there already
-  return run('retained-store', (['appended', 'retained', 'published', 'due'] as const).map((noun) => keys.partition(3, noun)), ['a@1', ...messages.flatMap(([topic, record, publisher = '', n = 0, leftMs = -1]) => [topic, record, publisher, n, leftMs])])
+  run(
+    'inbox-append',
+    [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')],
+    [sender, batch, body, mark, stallMs],
+  )
+const trim = (nodeId: string, last: string, handled: number): Promise<unknown> =>
+  run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
+const fence = (nodeId: string, dead: string): Promise<unknown> =>
+  run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
+const retain = async (
+  ...messages: [topic: string, record: string, publisher?: string, n?: number, leftMs?: number][]
+): Promise<unknown> => {
+  // at maxmemory it is there already
+  await redis.hsetnx(keys.partition(3, 'appended'), 'a@1', 0).catch(() => undefined)
+  return run(
+    'retained-store',
+    (['appended', 'retained', 'published', 'due'] as const).map((noun) => keys.partition(3, noun)),
+    [
+      'a@1',
+      ...messages.flatMap(([topic, record, publisher = '', n = 0, leftMs = -1]) => [
+        topic,
+        record,
+        publisher,
+        n,
+        leftMs,
+      ]),
+    ],
+  )
 }
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
-  const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
+  const error: unknown = await what.then(
+    () => 'no failure',
+    (reason: unknown) => reason,
+  )
   expect(error).toBeInstanceOf(BridgeError)
   expect((error as BridgeError).code, (error as BridgeError).message).toBe(code)
 }
 
 /** Waits until `ms` have passed on the clock of Redis. */
 async function passed(ms: number): Promise<void> {
-  const now = async (): Promise<number> => { const [s, us] = await redis.time(); return Number(s) * 1_000 + Number(us) / 1_000 }
+  const now = async (): Promise<number> => {
+    const [s, us] = await redis.time()
+    return Number(s) * 1_000 + Number(us) / 1_000
+  }
   const start = await now()
-  await expect.poll(async () => await now() - start, { interval: 10 }).toBeGreaterThan(ms)
+  await expect.poll(async () => (await now()) - start, { interval: 10 }).toBeGreaterThan(ms)
 }
 
-const bodies = async (nodeId: string): Promise<string[]> => (await redis.xrange(keys.inbox(nodeId, 'stream'), '-', '+')).map(([, [, body]]) => body!)
-const dump = async (): Promise<string[]> => Promise.all((await redis.keys('*')).sort().map(async (key) => `${key} ${(await redis.dumpBuffer(key)).toString('hex')}`))
+const bodies = async (nodeId: string): Promise<string[]> =>
+  (await redis.xrange(keys.inbox(nodeId, 'stream'), '-', '+')).map(([, [, body]]) => body!)
+const dump = async (): Promise<string[]> =>
+  Promise.all(
+    (await redis.keys('*'))
+      .sort()
+      .map(async (key) => `${key} ${(await redis.dumpBuffer(key)).toString('hex')}`),
+  )
 
 beforeAll(async () => {
   server = await startRedis()
@@ -87,7 +172,8 @@ afterAll(async () => {
 })
 
 describe('versions of records (P11)', () => {
-  const written = async (nodeId: string, reads: number): Promise<unknown> => (await renewed(nodeId, generation, reads) as unknown[])[3]
+  const written = async (nodeId: string, reads: number): Promise<unknown> =>
+    ((await renewed(nodeId, generation, reads)) as unknown[])[3]
 
   test('nodes of two versions write what both read, and the later one when the last node of the earlier has left', async () => {
     const { nodeId: old } = await join('old', '0', 1, [1, 1])
@@ -115,7 +201,7 @@ describe('versions of records (P11)', () => {
   test('a reply has the time of Redis, for cluster time', async () => {
     const { nodeId } = await join('a')
     const before = await redis.time()
-    const [, , time] = await renewed(nodeId) as [unknown, unknown, Buffer]
+    const [, , time] = (await renewed(nodeId)) as [unknown, unknown, Buffer]
     expect(Number(time)).toBeGreaterThanOrEqual(Number(before[0]) * 1_000)
     expect(Number(time)).toBeLessThan(Number(before[0]) * 1_000 + 60_000)
   })
@@ -196,7 +282,10 @@ describe('node-renew', () => {
   test('tells whose lease is over, but only to who was there for a whole lease', async () => {
     const { nodeId: a } = await join('a')
     const { nodeId: b } = await join('b')
-    /** Redis' clock goes on while a test runs: leases are put back instead of waited for. Of `nodeId`: begun and renewed so many leases ago. */
+    /**
+     * Redis' clock goes on while a test runs: leases are put back instead of waited for. Of `nodeId`: begun
+     * and renewed so many leases ago.
+     */
     const age = async (nodeId: string, begun: number, renewed: number): Promise<void> => {
       const [seconds, micros] = (await redis.time()).map(Number) as [number, number]
       const ago = (leases: number): string => (seconds * 1e6 + micros - leases * lease * 1e3).toFixed(0)
@@ -233,9 +322,13 @@ describe('node-remove', () => {
     await tell(a, 1, ['x', '1'])
     expect(await remove(a, 0)).toBe(1)
     expect(await remove(a, 0)).toBe(0)
-    expect(await redis.xrange(keys.bus('journal'), '-', '+')).toEqual([['1-0', ['e', 'entry 1', 't', '7']], ['2-0', ['e', 'gone', 't', '11']]])
+    expect(await redis.xrange(keys.bus('journal'), '-', '+')).toEqual([
+      ['1-0', ['e', 'entry 1', 't', '7']],
+      ['2-0', ['e', 'gone', 't', '11']],
+    ])
     expect(await redis.get(keys.bus('position'))).toBe('2')
-    for (const noun of ['nodes', 'leases', 'batches'] as const) expect(await redis.hkeys(keys.bus(noun)), noun).toEqual([b])
+    for (const noun of ['nodes', 'leases', 'batches'] as const)
+      expect(await redis.hkeys(keys.bus(noun)), noun).toEqual([b])
     expect(await redis.exists(keys.routes(a))).toBe(0)
   })
 
@@ -280,8 +373,14 @@ describe('journal-append', () => {
 test('journal-mend, key-aside: what is whole stays as it is (damaged-scripts.test.ts has what is not)', async () => {
   await join('a')
   const before = await dump()
-  expect((await run('journal-mend', bus('position', 'journal'), ['nothing']) as [number, Buffer, Buffer]).map(String)).toEqual(['0', '', ''])
-  expect(String(await run('key-aside', [keys.bus('nodes'), asideOf(keys.bus('nodes'))], ['hash', 60]))).toBe('')
+  expect(
+    ((await run('journal-mend', bus('position', 'journal'), ['nothing'])) as [number, Buffer, Buffer]).map(
+      String,
+    ),
+  ).toEqual(['0', '', ''])
+  expect(String(await run('key-aside', [keys.bus('nodes'), asideOf(keys.bus('nodes'))], ['hash', 60]))).toBe(
+    '',
+  )
   expect(await dump()).toEqual(before)
 })
 
@@ -351,26 +450,54 @@ describe('inboxes', () => {
 })
 
 test('retained-store, retained-expire: what has expired is cleared once, and not when another one stands there', async () => {
-  const expire = (topic: string, leftMs = -1): Promise<unknown> => run('retained-expire', [keys.partition(3, 'due'), keys.partition(3, 'retained')], [topic, leftMs])
+  const expire = (topic: string, leftMs = -1): Promise<unknown> =>
+    run('retained-expire', [keys.partition(3, 'due'), keys.partition(3, 'retained')], [topic, leftMs])
   const future = 0xffffffff * 1_000
-  await retain(['past', '1', '', 0, 0], ['future', '2', '', 0, future], ['never', '3'], ['replaced', '4', '', 0, 0], ['replaced', '5'], ['cleared', '6', '', 0, 0], ['cleared', ''])
+  await retain(
+    ['past', '1', '', 0, 0],
+    ['future', '2', '', 0, future],
+    ['never', '3'],
+    ['replaced', '4', '', 0, 0],
+    ['replaced', '5'],
+    ['cleared', '6', '', 0, 0],
+    ['cleared', ''],
+  )
   await redis.zadd(keys.partition(3, 'due'), 2, 'r:past') // Redis' clock was set
   expect(await redis.zrange(keys.partition(3, 'due'), 0, -1)).toEqual(['r:past', 'r:future'])
   expect(await redis.zscore(keys.partition(3, 'due'), 'r:future')).toMatch(/^\d{13}(\.\d+)?$/)
-  expect([await expire('past', 1e9), await expire('past')], 'it has time left by cluster time: looked at again later').toEqual([0, 0])
+  expect(
+    [await expire('past', 1e9), await expire('past')],
+    'it has time left by cluster time: looked at again later',
+  ).toEqual([0, 0])
   await redis.zadd(keys.partition(3, 'due'), 2, 'r:past')
-  expect([await expire('past'), await expire('past'), await expire('future'), await expire('never'), await expire('replaced')]).toEqual([1, 0, 0, 0, 0])
-  expect((await redis.hkeys(keys.partition(3, 'retained'))).sort()).toEqual(['', 'future', 'never', 'replaced'])
+  expect([
+    await expire('past'),
+    await expire('past'),
+    await expire('future'),
+    await expire('never'),
+    await expire('replaced'),
+  ]).toEqual([1, 0, 0, 0, 0])
+  expect((await redis.hkeys(keys.partition(3, 'retained'))).sort()).toEqual([
+    '',
+    'future',
+    'never',
+    'replaced',
+  ])
 })
 
 test('retained-read: as far as they fit, in order; of the first that does not, its size', async () => {
   const read = async (room: number, ...topics: string[]): Promise<unknown[]> => {
-    const [next, ...values] = await run('retained-read', [keys.partition(3, 'retained')], [room, ...topics]) as [number, ...(Buffer | null)[]]
+    const [next, ...values] = (await run(
+      'retained-read',
+      [keys.partition(3, 'retained')],
+      [room, ...topics],
+    )) as [number, ...(Buffer | null)[]]
     return [next, ...values.map((value) => value?.toString('latin1', 8))]
   }
   await retain(['x', '12'], ['y', '3456'], ['z', '7'])
   expect(await read(1_000, 'x', 'none', 'y', 'z')).toEqual([0, '12', undefined, '3456', '7'])
-  expect(await read(21, 'x', 'none', 'y', 'z')).toEqual([12, '12', undefined]) // nothing past one that does not fit
+  // nothing past one that does not fit
+  expect(await read(21, 'x', 'none', 'y', 'z')).toEqual([12, '12', undefined])
   expect(await read(22, 'x', 'y', 'z')).toEqual([9, '12', '3456'])
   expect(await read(5, 'y')).toEqual([12])
 })
@@ -399,38 +526,74 @@ test('at maxmemory what frees, renews and fences passes, and what stores message
 })
 
 test('probe: leaves nothing behind, twice, and fails where nothing can be stored', async () => {
-  for (const key of [keys.bus('probe'), keys.partition(3, 'probe')]) expect(await run('probe', [key], [])).toBe(1)
+  for (const key of [keys.bus('probe'), keys.partition(3, 'probe')])
+    expect(await run('probe', [key], [])).toBe(1)
   expect(await run('probe', bus('probe'), [])).toBe(1)
   expect(await redis.keys('*probe')).toEqual([])
   await redis.config('SET', 'maxmemory', '1')
-  await fails('ERR_BRIDGE_REDIS_FULL', run('probe', bus('probe'), [])).finally(() => redis.config('SET', 'maxmemory', '0'))
+  await fails('ERR_BRIDGE_REDIS_FULL', run('probe', bus('probe'), [])).finally(() =>
+    redis.config('SET', 'maxmemory', '0'),
+  )
 })
 
 test('rights: which commands the user is refused', async () => {
   expect(await run('rights', bus('probe'), ['p/$SYS*'])).toEqual([])
   await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')
-  expect((await run('rights', bus('probe'), ['p/$SYS*']).finally(() => redis.call('ACL', 'SETUSER', 'default', '+@all')) as Buffer[]).map(String)).toEqual(['XADD', 'TIME'])
+  expect(
+    (
+      (await run('rights', bus('probe'), ['p/$SYS*']).finally(() =>
+        redis.call('ACL', 'SETUSER', 'default', '+@all'),
+      )) as Buffer[]
+    ).map(String),
+  ).toEqual(['XADD', 'TIME'])
 })
 
 describe('what a script is', () => {
-  const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => typeof scriptTable[name].keys === 'number' && !/^(session|queue|will|due)-/.test(name)) // those: session-scripts.test.ts
-  const source = (name: ScriptName): string => readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
+  const names = (Object.keys(scriptTable) as ScriptName[]).filter(
+    (name) => typeof scriptTable[name].keys === 'number' && !/^(session|queue|will|due)-/.test(name),
+  ) // those: session-scripts.test.ts
+  const source = (name: ScriptName): string =>
+    readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
 
   test.each(names)('%s: documented, every key declared and in the key table', (name) => {
-    const code = source(name).split('\n').filter((line) => !line.startsWith('--') && !line.startsWith('#!')).join('\n')
+    const code = source(name)
+      .split('\n')
+      .filter((line) => !line.startsWith('--') && !line.startsWith('#!'))
+      .join('\n')
     expect(source(name)).toMatch(/^#!lua.*\n-- [A-Z]/)
-    for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST']) expect(source(name), part).toMatch(new RegExp(`^-- ${part} `, 'm'))
-    // Only names bound to KEYS[n] stand where a command wants its key: a key that is made up in the script would be undeclared.
+    for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST'])
+      expect(source(name), part).toMatch(new RegExp(`^-- ${part} `, 'm'))
+    // Only names bound to KEYS[n] stand where a command wants its key: a key that is made up in the script
+    // would be undeclared.
     const declared = [...code.matchAll(/\b(\w+Key)\b/g)].map(([, key]) => key!)
-    for (const [, key] of code.matchAll(/redis\.call\('(?!TIME)\w+', ?([^,)]+)/g)) expect([...declared, 'KEYS[1]'], `${name}: ${key}`).toContain(key!.trim())
-    expect([...code.matchAll(/KEYS\[(\d)\]/g)].reduce((most, [, n]) => Math.max(most, Number(n)), 0)).toBe(Number(scriptTable[name].keys))
+    for (const [, key] of code.matchAll(/redis\.call\('(?!TIME)\w+', ?([^,)]+)/g))
+      expect([...declared, 'KEYS[1]'], `${name}: ${key}`).toContain(key!.trim())
+    expect([...code.matchAll(/KEYS\[(\d)\]/g)].reduce((most, [, n]) => Math.max(most, Number(n)), 0)).toBe(
+      Number(scriptTable[name].keys),
+    )
     // What the tests above called: as many keys as the table says, all in the key table, one hash tag.
     const used = calls.filter((call) => call.name === name)
     expect(used.length).toBeGreaterThan(0)
-    const patterns = Object.values(keyTable).flatMap(({ key }) => key.split(', ')).map((key) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace('<tag>', 'bus').replace('<noun and the rest>', '.*').replace(/<node id>/, '[^{}:]+')}$`))
+    const patterns = Object.values(keyTable)
+      .flatMap(({ key }) => key.split(', '))
+      .map(
+        (key) =>
+          new RegExp(
+            `^${prefix}:${key
+              .replace(/[{}]/g, '\\$&')
+              .replace(/<0\.\.15>/, '\\d+')
+              .replace('<tag>', 'bus')
+              .replace('<noun and the rest>', '.*')
+              .replace(/<node id>/, '[^{}:]+')}$`,
+          ),
+      )
     for (const { keys: its } of used) {
       expect(its).toHaveLength(Number(scriptTable[name].keys))
-      for (const key of its) expect(patterns.filter((pattern) => pattern.test(key)), key).toHaveLength(1)
+      for (const key of its)
+        expect(
+          patterns.filter((pattern) => pattern.test(key)),
+          key,
+        ).toHaveLength(1)
       expect(new Set(its.map((key) => /\{.*?\}/.exec(key)![0])).size).toBe(1)
     }
   })

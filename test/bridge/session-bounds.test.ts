@@ -8,15 +8,28 @@ import { keys, openClient } from './planes.ts'
 let server: TestRedis
 let redis: Redis & Disposable
 const forgetMs = 60_000
-const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] => nouns.map((noun) => keys.partition(3, noun))
+const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] =>
+  nouns.map((noun) => keys.partition(3, noun))
 let claims = 0
 
 /** A claim in a partition that may hold one session; resolves to the sid. */
-async function claim(clientId: string, known: string, fresh: string, expiry: number, clean = false): Promise<string> {
+async function claim(
+  clientId: string,
+  known: string,
+  fresh: string,
+  expiry: number,
+  clean = false,
+): Promise<string> {
   const sid = known === '' ? fresh : known
-  const own = (['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) => keys.session(sid, noun))
-  const reply = await runScript(redis, 'session-claim', [...of('clients', 'owners', 'due', 'wills'), ...own, keys.session(fresh, 'session'), ...of('appended')],
-    [clientId, known, fresh, 'a@1', clean ? '1' : '0', expiry, '', 0, forgetMs, ++claims, 1])
+  const own = (['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) =>
+    keys.session(sid, noun),
+  )
+  const reply = await runScript(
+    redis,
+    'session-claim',
+    [...of('clients', 'owners', 'due', 'wills'), ...own, keys.session(fresh, 'session'), ...of('appended')],
+    [clientId, known, fresh, 'a@1', clean ? '1' : '0', expiry, '', 0, forgetMs, ++claims, 1],
+  )
   return String((reply as Buffer[])[0])
 }
 
@@ -47,18 +60,37 @@ test('a queue holds so many bytes: the oldest goes for a large one, the last one
   await claim('client', '', '3s', -1)
   const queue = keys.session('3s', 'queue')
   let batch = 0
-  const put = (...bodies: string[]): Promise<unknown> => runScript(redis, 'queue-append', [...of('appended', 'owners', 'published', 'due'), queue],
-    ['b@1', ++batch, 100, 100_000, forgetMs, bodies.length, ...bodies.flatMap((body) => [body, '', 0]), '3s', bodies.length, ...bodies.map((_, i) => i + 1)])
+  const put = (...bodies: string[]): Promise<unknown> =>
+    runScript(
+      redis,
+      'queue-append',
+      [...of('appended', 'owners', 'published', 'due'), queue],
+      [
+        'b@1',
+        ++batch,
+        100,
+        100_000,
+        forgetMs,
+        bodies.length,
+        ...bodies.flatMap((body) => [body, '', 0]),
+        '3s',
+        bodies.length,
+        ...bodies.map((_, i) => i + 1),
+      ],
+    )
   await put('small', 'x'.repeat(500), 'y'.repeat(900))
-  for (const letter of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l']) await put(letter.repeat(10_000))
+  for (const letter of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l'])
+    await put(letter.repeat(10_000))
   const left = await redis.lrange(queue, 0, -1)
   expect(left.length).toBeGreaterThan(5)
-  expect(left.map((body) => body[0]).join('')).toBe('abcdefghijkl'.slice(-left.length)) // the oldest went, whatever its size
+  // the oldest went, whatever its size
+  expect(left.map((body) => body[0]).join('')).toBe('abcdefghijkl'.slice(-left.length))
   expect(await redis.memory('USAGE', queue)).toBeLessThanOrEqual(110_000)
   expect(((await put('z'.repeat(300_000))) as number[])[0]).toBe(left.length)
   expect(await redis.llen(queue)).toBe(1)
   for (let n = 0; n < 10; n++) await put(...Array<string>(9).fill('tiny'))
-  expect(await redis.llen(queue)).toBe(91) // the large one is over the bound, and nobody looks until another large one comes
+  // the large one is over the bound, and nobody looks until another large one comes
+  expect(await redis.llen(queue)).toBe(91)
   await put('a'.repeat(2_000))
   expect(await redis.llen(queue)).toBe(91)
 })

@@ -1,5 +1,5 @@
-// Two claims of one client that overtake each other, and a farewell that comes behind the next claim: what the scripts of
-// sessions make of it, on a real Redis.
+// Two claims of one client that overtake each other, and a farewell that comes behind the next claim: what
+// the scripts of sessions make of it, on a real Redis.
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
@@ -10,23 +10,85 @@ import { keys, openClient } from './planes.ts'
 let server: TestRedis
 let redis: Redis & Disposable
 const forgetMs = 60_000
-const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] => nouns.map((noun) => keys.partition(3, noun))
-const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): string[] => nouns.map((noun) => keys.session(sid, noun))
-const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming')]
+const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] =>
+  nouns.map((noun) => keys.partition(3, noun))
+const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): string[] =>
+  nouns.map((noun) => keys.session(sid, noun))
+const whole = (sid: string): string[] => [
+  ...of('clients', 'owners', 'due', 'wills'),
+  ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming'),
+]
 
-interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; owner: string }
+interface Claim {
+  sid: string
+  epoch: string
+  present: number
+  before: string
+  willDue: string
+  owner: string
+}
 let claims = 0
-async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', number = ++claims, asked = '', left = false, spares = false, came = '' } = {}): Promise<Claim> {
-  const reply = await runScript(redis, 'session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
-    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, 0, forgetMs, number, 1_000, asked, left ? '1' : '0', spares ? '1' : '0', came]) as unknown[]
-  const [sid, epoch, present, before, willDue] = reply.map((item) => Buffer.isBuffer(item) ? item.toString() : item) as [string, string, number, string, string]
+async function claim(
+  node: string,
+  known: string,
+  fresh: string,
+  {
+    clean = false,
+    expiry = -1,
+    will = '',
+    number = ++claims,
+    asked = '',
+    left = false,
+    spares = false,
+    came = '',
+  } = {},
+): Promise<Claim> {
+  const reply = (await runScript(
+    redis,
+    'session-claim',
+    [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
+    [
+      'client',
+      known,
+      fresh,
+      node,
+      clean ? '1' : '0',
+      expiry,
+      will,
+      0,
+      forgetMs,
+      number,
+      1_000,
+      asked,
+      left ? '1' : '0',
+      spares ? '1' : '0',
+      came,
+    ],
+  )) as unknown[]
+  const [sid, epoch, present, before, willDue] = reply.map((item) =>
+    Buffer.isBuffer(item) ? item.toString() : item,
+  ) as [string, string, number, string, string]
   return { sid, epoch, present, before, willDue, owner: `${node} ${epoch}` }
 }
-const sayGoodbye = (sid: string, owner: string, { voids = true, expiry = '', leaves = false } = {}): Promise<unknown> => runScript(redis, 'session-farewell', [...of('owners', 'due', 'wills'), ...its(sid, 'session')], [sid, owner, voids ? '1' : '0', expiry, leaves ? '1' : '0'])
-const release = (sid: string, owner: string): Promise<unknown> => runScript(redis, 'session-release', whole(sid), [sid, owner, forgetMs])
+const sayGoodbye = (
+  sid: string,
+  owner: string,
+  { voids = true, expiry = '', leaves = false } = {},
+): Promise<unknown> =>
+  runScript(
+    redis,
+    'session-farewell',
+    [...of('owners', 'due', 'wills'), ...its(sid, 'session')],
+    [sid, owner, voids ? '1' : '0', expiry, leaves ? '1' : '0'],
+  )
+const release = (sid: string, owner: string): Promise<unknown> =>
+  runScript(redis, 'session-release', whole(sid), [sid, owner, forgetMs])
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
-  const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
+  const error: unknown = await what.then(
+    () => 'no failure',
+    (reason: unknown) => reason,
+  )
   expect(error).toBeInstanceOf(BridgeError)
   expect((error as BridgeError).code).toBe(code)
 }
@@ -60,32 +122,43 @@ test('of two claims the one that was asked for later has the session, though the
 })
 
 test('of two claims the one whose CONNECT came later has the session, also when Redis is asked for it first; what is estimated is believed within a second', async () => {
-  const now = async (ms: number): Promise<string> => { const [s = 0, us = 0] = (await redis.time()).map(Number); return String(s * 1e6 + us + ms * 1e3) }
+  const now = async (ms: number): Promise<string> => {
+    const [s = 0, us = 0] = (await redis.time()).map(Number)
+    return String(s * 1e6 + us + ms * 1e3)
+  }
   const later = await claim('b@1', '', '3s', { came: await now(-10) })
-  await fails('ERR_BRIDGE_MOVED', claim('a@1', '3s', '3x', { came: await now(-40), spares: true })) // nobody is asked for it
+  // nobody is asked for it
+  await fails('ERR_BRIDGE_MOVED', claim('a@1', '3s', '3x', { came: await now(-40), spares: true }))
   expect(await redis.hget(keys.partition(3, 'owners'), '3s')).toBe(later.owner)
   const last = await claim('a@1', '3s', '3x', { came: await now(-5) })
   await redis.hset(keys.session('3s', 'session'), 'asked', await now(-3_000))
-  expect(await claim('b@1', '3s', '3x', { came: '1' })).toMatchObject({ sid: '3s', before: last.owner }) // it cannot have come so long ago
+  // it cannot have come so long ago
+  expect(await claim('b@1', '3s', '3x', { came: '1' })).toMatchObject({ sid: '3s', before: last.owner })
 })
 
 test('of two CONNECTs that come to one node the later one is asked for later, however long ago the node says they came', async () => {
   await claim('a@1', '', '3s')
   const asked = async (came: number): Promise<number> => {
-    const refused: unknown = await claim('a@1', '', '3x', { came: String(came) }).catch((reason: unknown) => reason)
+    const refused: unknown = await claim('a@1', '', '3x', { came: String(came) }).catch(
+      (reason: unknown) => reason,
+    )
     return Number(/^STALE (\d+) 3s$/.exec((refused as Error).message)?.[1])
   }
   const [s, us] = (await redis.time()).map(Number) as [number, number]
   const now = s * 1e6 + us
   const all: number[] = []
-  for (const came of [1, 2, now - 2e6, now - 5e5, now - 4e5, now + 1e9, now + 2e9]) all.push(await asked(came))
+  for (const came of [1, 2, now - 2e6, now - 5e5, now - 4e5, now + 1e9, now + 2e9])
+    all.push(await asked(came))
   expect(all).toEqual([...all].sort((one, other) => one - other))
   expect([all[3], all[4]]).toEqual([now - 5e5, now - 4e5])
 })
 
 test('for a client that has left it finds out what an attempt before took, and takes nothing else', async () => {
   const taken = await claim('a@1', '', '3new', { number: 700 })
-  expect(await claim('a@1', '3new', '3x', { number: 700, left: true })).toMatchObject({ sid: '3new', before: taken.owner })
+  expect(await claim('a@1', '3new', '3x', { number: 700, left: true })).toMatchObject({
+    sid: '3new',
+    before: taken.owner,
+  })
   await fails('ERR_BRIDGE_MOVED', claim('a@1', '3new', '3x', { number: 701, left: true }))
   await redis.flushall()
   await redis.hset(keys.partition(3, 'appended'), 'a@1', 0)
@@ -95,7 +168,9 @@ test('for a client that has left it finds out what an attempt before took, and t
 
 test('an owner on another node is spared while it has its place, and may say that it leaves', async () => {
   const refusal = async (known: string, node = 'b@1'): Promise<string> => {
-    const refused: unknown = await claim(node, known, '3x', { spares: true }).catch((reason: unknown) => reason)
+    const refused: unknown = await claim(node, known, '3x', { spares: true }).catch(
+      (reason: unknown) => reason,
+    )
     return (refused as Error).message.replace(/^STALE \d+ /, '')
   }
   const { owner } = await claim('a@1', '', '3s', { number: 700 })
@@ -128,27 +203,73 @@ test('a farewell voids the will of its own connection, also when another has the
 
 test('a failover undoes claims: of two owners the later one has the session, and what the client had before ends once more', async () => {
   const { sid, owner, epoch } = await claim('a@1', '', '3s', { number: 5 })
-  const [clients, owners, due, wills] = of('clients', 'owners', 'due', 'wills') as [string, string, string, string]
+  const [clients, owners, due, wills] = of('clients', 'owners', 'due', 'wills') as [
+    string,
+    string,
+    string,
+    string,
+  ]
   const assert = (...earlier: [] | [string, number]): Promise<unknown> =>
-    runScript(redis, 'session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'), ...of('appended')],
-      ['client', sid, owner, epoch, 5, -1, '', 0, 0, '', ...(earlier.length === 0 ? ['', 0] : earlier), 0, 0, 0, 0])
-  const went = async (to: string, at: number): Promise<void> => void await redis.multi().hset(owners, sid, to).hset(keys.session(sid, 'session'), 'epoch', at).exec()
+    runScript(
+      redis,
+      'session-assert',
+      [
+        ...of('clients', 'owners', 'due', 'wills'),
+        ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'),
+        ...of('appended'),
+      ],
+      [
+        'client',
+        sid,
+        owner,
+        epoch,
+        5,
+        -1,
+        '',
+        0,
+        0,
+        '',
+        ...(earlier.length === 0 ? ['', 0] : earlier),
+        0,
+        0,
+        0,
+        0,
+      ],
+    )
+  const went = async (to: string, at: number): Promise<void> =>
+    void (await redis.multi().hset(owners, sid, to).hset(keys.session(sid, 'session'), 'epoch', at).exec())
   const later = Number(epoch) + 1
-  for (const [to, at] of [[`b@1 ${later}`, later], ['', later]] as const) {
+  for (const [to, at] of [
+    [`b@1 ${later}`, later],
+    ['', later],
+  ] as const) {
     await went(to, at)
     await fails('ERR_BRIDGE_MOVED', assert())
   }
-  for (const [to, at] of [['b@1 7', 7], ['', 7]] as const) {
+  for (const [to, at] of [
+    ['b@1 7', 7],
+    ['', 7],
+  ] as const) {
     await went(to, at)
     expect(await assert()).toEqual([])
     expect(await redis.hget(owners, sid)).toBe(owner)
   }
   await redis.multi().hset(clients, 'client', '-1').hset(owners, '-1', '-1').exec() // no session's identifier
   expect(await assert()).toEqual([])
-  await redis.multi().hset(clients, 'client', '3before').hset(owners, '3before', 'b@1 3').hset(wills, '3before:3', 'void').exec()
+  await redis
+    .multi()
+    .hset(clients, 'client', '3before')
+    .hset(owners, '3before', 'b@1 3')
+    .hset(wills, '3before:3', 'void')
+    .exec()
   await fails('ERR_BRIDGE_MOVED', assert())
   expect(await assert('3before', 3)).toEqual([])
-  expect([await redis.hget(clients, 'client'), await redis.hget(owners, '3before'), await redis.hexists(wills, '3before:3'), await redis.zscore(due, 'e:3before')]).toEqual([sid, '', 0, '0'])
+  expect([
+    await redis.hget(clients, 'client'),
+    await redis.hget(owners, '3before'),
+    await redis.hexists(wills, '3before:3'),
+    await redis.zscore(due, 'e:3before'),
+  ]).toEqual([sid, '', 0, '0'])
   await redis.hdel(keys.partition(3, 'appended'), 'a@1')
   await fails('ERR_BRIDGE_FENCED', assert())
 })

@@ -1,5 +1,6 @@
-// The Lua scripts of sessions and queues on a real Redis, one by one: the documented reply, each documented failure, called
-// twice, called by the loser, at maxmemory; and that every key they touch is declared, in the key table and in one slot.
+// The Lua scripts of sessions and queues on a real Redis, one by one: the documented reply, each documented
+// failure, called twice, called by the loser, at maxmemory; and that every key they touch is declared, in the
+// key table and in one slot.
 import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -13,47 +14,156 @@ let server: TestRedis
 let redis: Redis & Disposable
 const calls: { name: ScriptName; keys: readonly string[] }[] = []
 
-function run(name: ScriptName, its: readonly string[], argv: readonly (string | number)[], whenFull = false): Promise<unknown> {
+function run(
+  name: ScriptName,
+  its: readonly string[],
+  argv: readonly (string | number)[],
+  whenFull = false,
+): Promise<unknown> {
   calls.push({ name, keys: its })
   return runScript(redis, name, its, argv, whenFull)
 }
 
-const text = (reply: unknown): unknown => Buffer.isBuffer(reply) ? reply.toString() : Array.isArray(reply) ? reply.map(text) : reply
-const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] => nouns.map((noun) => keys.partition(3, noun))
-const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): string[] => nouns.map((noun) => keys.session(sid, noun))
-const whole = (sid: string): string[] => [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming')]
+const text = (reply: unknown): unknown =>
+  Buffer.isBuffer(reply) ? reply.toString() : Array.isArray(reply) ? reply.map(text) : reply
+const of = (...nouns: Parameters<typeof keys.partition>[1][]): string[] =>
+  nouns.map((noun) => keys.partition(3, noun))
+const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): string[] =>
+  nouns.map((noun) => keys.session(sid, noun))
+const whole = (sid: string): string[] => [
+  ...of('clients', 'owners', 'due', 'wills'),
+  ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming'),
+]
 
-interface Claim { sid: string; epoch: string; present: number; before: string; willDue: string; subscriptions: string[]; inFlight: string[]; incoming: string[]; n: string; pending: string; owner: string }
-let claims = 0
-async function claim(node: string, known: string, fresh: string, { clean = false, expiry = -1, will = '', delay = 0, number = ++claims, most = 1_000, whenFull = false } = {}): Promise<Claim> {
-  const reply = text(await run('session-claim', [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
-    ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number, most], whenFull)) as never[]
-  const [sid, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
-  return { sid: sid!, epoch: epoch!, present: present!, before: before!, willDue: willDue!, subscriptions: subscriptions!, inFlight: inFlight!, incoming: incoming!, n: n!, pending: pending!, owner: `${node} ${String(epoch)}` }
+interface Claim {
+  sid: string
+  epoch: string
+  present: number
+  before: string
+  willDue: string
+  subscriptions: string[]
+  inFlight: string[]
+  incoming: string[]
+  n: string
+  pending: string
+  owner: string
 }
-const sayGoodbye = (sid: string, owner: string, { voids = true, expiry = '' } = {}): Promise<unknown> => run('session-farewell', [...of('owners', 'due', 'wills'), ...its(sid, 'session')], [sid, owner, voids ? '1' : '0', expiry])
+let claims = 0
+async function claim(
+  node: string,
+  known: string,
+  fresh: string,
+  {
+    clean = false,
+    expiry = -1,
+    will = '',
+    delay = 0,
+    number = ++claims,
+    most = 1_000,
+    whenFull = false,
+  } = {},
+): Promise<Claim> {
+  const reply = text(
+    await run(
+      'session-claim',
+      [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
+      ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number, most],
+      whenFull,
+    ),
+  ) as never[]
+  const [sid, epoch, present, before, willDue, subscriptions, inFlight, incoming, n, pending] = reply
+  return {
+    sid: sid!,
+    epoch: epoch!,
+    present: present!,
+    before: before!,
+    willDue: willDue!,
+    subscriptions: subscriptions!,
+    inFlight: inFlight!,
+    incoming: incoming!,
+    n: n!,
+    pending: pending!,
+    owner: `${node} ${String(epoch)}`,
+  }
+}
+const sayGoodbye = (sid: string, owner: string, { voids = true, expiry = '' } = {}): Promise<unknown> =>
+  run(
+    'session-farewell',
+    [...of('owners', 'due', 'wills'), ...its(sid, 'session')],
+    [sid, owner, voids ? '1' : '0', expiry],
+  )
 const release = async (sid: string, owner: string, { farewell = true, expiry = '' } = {}): Promise<unknown> =>
-  sayGoodbye(sid, owner, { voids: farewell, expiry }).then(async () => text(await run('session-release', whole(sid), [sid, owner, forgetMs])))
-const expire = async (sid: string): Promise<unknown> => text(await run('session-expire', whole(sid), [sid, forgetMs]))
-const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> => run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
+  sayGoodbye(sid, owner, { voids: farewell, expiry }).then(async () =>
+    text(await run('session-release', whole(sid), [sid, owner, forgetMs])),
+  )
+const expire = async (sid: string): Promise<unknown> =>
+  text(await run('session-expire', whole(sid), [sid, forgetMs]))
+const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> =>
+  run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
 const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
-  text(await run('session-serve', [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')], [sid, owner, 0, ...argv, 0]))
-const append = async (node: string, batch: number, messages: [string, string, number][], sessions: Record<string, number[]>, max = 100, bytesMax = 1_000_000): Promise<unknown> =>
-  text(await run('queue-append', [...of('appended', 'owners', 'published', 'due'), ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue'))],
-    [node, batch, max, bytesMax, forgetMs, messages.length, ...messages.flat(), ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes])]))
-const writeDown = (clientId: string, sid: string, owner: string, ...subscriptions: string[]): Promise<unknown> => run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming'), ...of('appended')],
-  [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, '', '', 0, 0, 0, 0, 0, ...subscriptions])
+  text(
+    await run(
+      'session-serve',
+      [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')],
+      [sid, owner, 0, ...argv, 0],
+    ),
+  )
+const append = async (
+  node: string,
+  batch: number,
+  messages: [string, string, number][],
+  sessions: Record<string, number[]>,
+  max = 100,
+  bytesMax = 1_000_000,
+): Promise<unknown> =>
+  text(
+    await run(
+      'queue-append',
+      [
+        ...of('appended', 'owners', 'published', 'due'),
+        ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue')),
+      ],
+      [
+        node,
+        batch,
+        max,
+        bytesMax,
+        forgetMs,
+        messages.length,
+        ...messages.flat(),
+        ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes]),
+      ],
+    ),
+  )
+const writeDown = (
+  clientId: string,
+  sid: string,
+  owner: string,
+  ...subscriptions: string[]
+): Promise<unknown> =>
+  run(
+    'session-assert',
+    [
+      ...of('clients', 'owners', 'due', 'wills'),
+      ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming'),
+      ...of('appended'),
+    ],
+    [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, '', '', 0, 0, 0, 0, 0, ...subscriptions],
+  )
 const forgetMs = 60_000
 const nothing = [0, 0, 0, 0, 0, 0, 0, 0]
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
-  const error: unknown = await what.then(() => 'no failure', (reason: unknown) => reason)
+  const error: unknown = await what.then(
+    () => 'no failure',
+    (reason: unknown) => reason,
+  )
   expect(error).toBeInstanceOf(BridgeError)
   expect((error as BridgeError).code).toBe(code)
 }
 
 beforeAll(async () => {
-  redis = openClient(server = await startRedis())
+  redis = openClient((server = await startRedis()))
   await loadScripts(redis)
 })
 beforeEach(async () => {
@@ -87,8 +197,13 @@ describe('session-claim', () => {
     const { owner } = await claim('a@1', '', '3old')
     await subscribe('3old', owner, 'c1', 'x', '1')
     await append('a@1', 1, [['m', '', 0]], { '3old': [1] })
-    expect(await claim('b@1', '3old', '3new', { clean: true })).toMatchObject({ sid: '3new', present: 0, before: owner, subscriptions: ['x', '1'] })
-    expect((await redis.keys('*3old*'))).toEqual([])
+    expect(await claim('b@1', '3old', '3new', { clean: true })).toMatchObject({
+      sid: '3new',
+      present: 0,
+      before: owner,
+      subscriptions: ['x', '1'],
+    })
+    expect(await redis.keys('*3old*')).toEqual([])
     await fails('ERR_BRIDGE_MOVED', subscribe('3old', owner, 'c2', 'x', '1'))
   })
 
@@ -150,20 +265,30 @@ test('session-subscribe: stores, names the change until it is journaled, whateve
   await subscribe('3s', owner, 'c2', 'y', '')
   await subscribe('3s', owner, 'c1') // the second attempt of an older one
   expect(await pending()).toBe('c2')
-  expect((await claim('a@1', '3s', '3x'))).toMatchObject({ pending: 'c2', subscriptions: ['x', '1'] })
+  expect(await claim('a@1', '3s', '3x')).toMatchObject({ pending: 'c2', subscriptions: ['x', '1'] })
   await fails('ERR_BRIDGE_MOVED', subscribe('3s', owner, 'c3', 'z', '1'))
 })
 
 test('session-assert: writes a session down again; NOTOWNER when there is another', async () => {
-  for (let twice = 0; twice < 2; twice++) expect(await writeDown('client', '3s', 'a@1 7', 'x', '1')).toEqual([])
-  expect(await claim('b@1', '3s', '3x')).toMatchObject({ present: 1, before: 'a@1 7', subscriptions: ['x', '1'] })
+  for (let twice = 0; twice < 2; twice++)
+    expect(await writeDown('client', '3s', 'a@1 7', 'x', '1')).toEqual([])
+  expect(await claim('b@1', '3s', '3x')).toMatchObject({
+    present: 1,
+    before: 'a@1 7',
+    subscriptions: ['x', '1'],
+  })
   await fails('ERR_BRIDGE_MOVED', writeDown('client', '3s', 'a@1 7', 'x', '1'))
 })
 
 test('session-check: what is missing of a node and its sessions', async () => {
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', number: 5 })
   await subscribe('3s', owner, 'c1', 'x', '1')
-  const check = (): Promise<unknown> => run('session-check', [...of('appended', 'owners', 'clients', 'wills'), ...its('3s', 'session', 'subscriptions')], ['a@1', 'client', '3s', owner, epoch, 5, 1, 1, changed])
+  const check = (): Promise<unknown> =>
+    run(
+      'session-check',
+      [...of('appended', 'owners', 'clients', 'wills'), ...its('3s', 'session', 'subscriptions')],
+      ['a@1', 'client', '3s', owner, epoch, 5, 1, 1, changed],
+    )
   let changed = 'another'
   expect(await check()).toEqual([1, 1, 1])
   changed = 'c1'
@@ -182,8 +307,46 @@ test('session-check: what is missing of a node and its sessions', async () => {
 test('session-assert: over what is lost or damaged, in flight and coming in where nothing stands; not over another owner', async () => {
   const { owner } = await claim('a@1', '', '3s', { number: 5 })
   const [owners] = of('owners') as [string]
-  const assert = async (claimed = 5): Promise<unknown> => text(await run('session-assert', [...of('clients', 'owners', 'due', 'wills'), ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'), ...of('appended')],
-    ['client', '3s', owner, owner.split(' ')[1]!, claimed, -1, 'w', 0, 0, 'c1', '', 0, 1, 'later', 4, 7, '0', 8, '1', 2, 9, '5', 2, 'replays', '1', 'x', '1']))
+  const assert = async (claimed = 5): Promise<unknown> =>
+    text(
+      await run(
+        'session-assert',
+        [
+          ...of('clients', 'owners', 'due', 'wills'),
+          ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'),
+          ...of('appended'),
+        ],
+        [
+          'client',
+          '3s',
+          owner,
+          owner.split(' ')[1]!,
+          claimed,
+          -1,
+          'w',
+          0,
+          0,
+          'c1',
+          '',
+          0,
+          1,
+          'later',
+          4,
+          7,
+          '0',
+          8,
+          '1',
+          2,
+          9,
+          '5',
+          2,
+          'replays',
+          '1',
+          'x',
+          '1',
+        ],
+      ),
+    )
   await redis.hset(keys.session('3s', 'inflight'), 7, '0 m')
   await redis.hset(keys.session('3s', 'subscriptions'), 'gone', '1', 'later', '1 2 3')
   expect(await assert()).toEqual(['gone'])
@@ -209,7 +372,17 @@ test('a claim over damaged data: no other client is touched, and nothing that is
   expect(await claim('a@1', '3nothing', '3next')).toMatchObject({ sid: '3next', present: 0 })
   await append('b@1', 1, [['m', '', 0]], { '3next': [1] })
   await redis.hdel(owners, '3next')
-  await redis.hset(keys.session('3next', 'session'), 'epoch', 'garbage', 'expiry', 'x', 'willDelay', 'y', 'n', 'z')
+  await redis.hset(
+    keys.session('3next', 'session'),
+    'epoch',
+    'garbage',
+    'expiry',
+    'x',
+    'willDelay',
+    'y',
+    'n',
+    'z',
+  )
   expect(await claim('a@1', '3next', '3last')).toMatchObject({ sid: '3next', present: 1 })
   expect(await redis.llen(keys.session('3next', 'queue'))).toBe(1)
   await redis.del(keys.session('3next', 'session'))
@@ -233,7 +406,8 @@ test('queue-append: one queue of a wrong type: nothing is written, so that a sec
 })
 
 test('session-adopt: whole and for good, called twice too; the loser ends with the next sweep; one that ended is given to nobody', async () => {
-  const adopt = (sid: string): Promise<unknown> => run('session-adopt', of('clients', 'owners', 'due'), ['client', sid])
+  const adopt = (sid: string): Promise<unknown> =>
+    run('session-adopt', of('clients', 'owners', 'due'), ['client', sid])
   const [clients, owners, due] = of('clients', 'owners', 'due') as [string, string, string]
   expect(await adopt('3gone')).toBe(0)
   expect(await redis.exists(clients, due)).toBe(0)
@@ -248,8 +422,28 @@ test('session-adopt: whole and for good, called twice too; the loser ends with t
 describe('queue-append and session-serve', () => {
   test('once and in order; DUP is success, ORDER and FENCED store nothing; a full queue drops its oldest', async () => {
     const { owner } = await claim('a@1', '', '3s')
-    expect(await append('b@1', 1, [['1', '', 0], ['2', '', 0]], { '3s': [1, 2] })).toEqual([0, owner])
-    expect(await append('b@1', 1, [['1', '', 0], ['2', '', 0]], { '3s': [1, 2] })).toEqual([0, owner])
+    expect(
+      await append(
+        'b@1',
+        1,
+        [
+          ['1', '', 0],
+          ['2', '', 0],
+        ],
+        { '3s': [1, 2] },
+      ),
+    ).toEqual([0, owner])
+    expect(
+      await append(
+        'b@1',
+        1,
+        [
+          ['1', '', 0],
+          ['2', '', 0],
+        ],
+        { '3s': [1, 2] },
+      ),
+    ).toEqual([0, owner])
     await fails('ERR_BRIDGE_ORDER', append('b@1', 3, [['x', '', 0]], { '3s': [1] }))
     await fails('ERR_BRIDGE_FENCED', append('dead@1', 1, [['x', '', 0]], { '3s': [1] }))
     expect(await append('b@1', 2, [['3', '', 0]], { '3s': [1] }, 2)).toEqual([1, owner])
@@ -262,29 +456,79 @@ describe('queue-append and session-serve', () => {
     expect(await writeDown('back', '3back', 'a@1 7')).toEqual([])
     expect(await redis.lrange(keys.session('3back', 'queue'), 0, -1)).toEqual(['1', '2'])
     await redis.zadd(keys.partition(3, 'due'), 1, 'e:3gone')
-    expect([await expire('3gone'), await expire('3back')]).toEqual([[2, '0', []], [0, '0', []]])
+    expect([await expire('3gone'), await expire('3back')]).toEqual([
+      [2, '0', []],
+      [0, '0', []],
+    ])
     expect(await redis.keys('*3gone*')).toEqual([])
     expect(await redis.hgetall(keys.partition(3, 'owners'))).toEqual({ '3back': 'a@1 7' })
   })
 
   test('a QoS 2 message that was applied is left out, whoever sends it again', async () => {
     await claim('a@1', '', '3s')
-    await append('b@1', 1, [['m1', '3p', 1], ['m2', '3p', 2]], { '3s': [1, 2] })
-    await append('a@1', 1, [['m1', '3p', 1], ['m2', '3p', 2], ['m3', '3p', 3]], { '3s': [1, 2, 3] })
+    await append(
+      'b@1',
+      1,
+      [
+        ['m1', '3p', 1],
+        ['m2', '3p', 2],
+      ],
+      { '3s': [1, 2] },
+    )
+    await append(
+      'a@1',
+      1,
+      [
+        ['m1', '3p', 1],
+        ['m2', '3p', 2],
+        ['m3', '3p', 3],
+      ],
+      { '3s': [1, 2, 3] },
+    )
     expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['m1', 'm2', 'm3'])
   })
 
   test('for sessions of another QoS it is applied, or left out, with the message before', async () => {
     await redis.hset(keys.partition(3, 'owners'), '3s', '', '3t', '')
-    await append('b@1', 1, [['m1', '3p', 1], ['m1 low', '=', 0]], { '3s': [1], '3t': [2] })
-    await append('a@1', 1, [['m1', '3p', 1], ['m1 low', '=', 0], ['m2', '3p', 2], ['m2 low', '=', 0]], { '3s': [1, 4], '3t': [2, 3] })
-    expect(await Promise.all(['3s', '3t'].map((sid) => redis.lrange(keys.session(sid, 'queue'), 0, -1)))).toEqual([['m1', 'm2 low'], ['m1 low', 'm2']])
+    await append(
+      'b@1',
+      1,
+      [
+        ['m1', '3p', 1],
+        ['m1 low', '=', 0],
+      ],
+      { '3s': [1], '3t': [2] },
+    )
+    await append(
+      'a@1',
+      1,
+      [
+        ['m1', '3p', 1],
+        ['m1 low', '=', 0],
+        ['m2', '3p', 2],
+        ['m2 low', '=', 0],
+      ],
+      { '3s': [1, 4], '3t': [2, 3] },
+    )
+    expect(
+      await Promise.all(['3s', '3t'].map((sid) => redis.lrange(keys.session(sid, 'queue'), 0, -1))),
+    ).toEqual([
+      ['m1', 'm2 low'],
+      ['m1 low', 'm2'],
+    ])
   })
 
   test('9,000 sessions in one call: more than Lua unpacks at once', async () => {
     const { owner } = await claim('a@1', '', '3s')
     const others = Array.from({ length: 9_000 }, (_, n) => `3gone${n}`)
-    expect(await append('b@1', 1, [['m', '3p', 1]], Object.fromEntries([...others, '3s'].map((sid) => [sid, [1]])))).toEqual([0, ...others.map(() => null), owner])
+    expect(
+      await append(
+        'b@1',
+        1,
+        [['m', '3p', 1]],
+        Object.fromEntries([...others, '3s'].map((sid) => [sid, [1]])),
+      ),
+    ).toEqual([0, ...others.map(() => null), owner])
     expect(await redis.lrange(keys.session('3s', 'queue'), 0, -1)).toEqual(['m'])
   })
 
@@ -292,15 +536,28 @@ describe('queue-append and session-serve', () => {
     const { owner } = await claim('a@1', '', '3s')
     const ids = Array.from({ length: 9_000 }, (_, n) => n + 1)
     await redis.hset(keys.session('3s', 'inflight'), ...ids.flatMap((id) => [id, '0 m']))
-    expect(await serve('3s', owner, [0, 0, 2 * ids.length, ...ids.flatMap((id) => [id, id]), 0, 0, 0, 0, 0])).toEqual([[0]])
+    expect(
+      await serve('3s', owner, [0, 0, 2 * ids.length, ...ids.flatMap((id) => [id, id]), 0, 0, 0, 0, 0]),
+    ).toEqual([[0]])
     expect(await redis.hlen(keys.session('3s', 'incoming'))).toBe(9_000)
-    expect(await serve('3s', owner, [ids.length, ...ids, 0, 0, ids.length, ...ids, 0, 0, 0, 0])).toEqual([[0]])
+    expect(await serve('3s', owner, [ids.length, ...ids, 0, 0, ids.length, ...ids, 0, 0, 0, 0])).toEqual([
+      [0],
+    ])
     expect(await redis.exists(keys.session('3s', 'incoming'), keys.session('3s', 'inflight'))).toBe(0)
   })
 
   test('moves, acknowledges, receives; sent again it changes nothing; the loser is told', async () => {
     const { owner } = await claim('a@1', '', '3s')
-    await append('a@1', 1, [['m1', '', 0], ['m2', '', 0], ['m3', '', 0]], { '3s': [1, 2, 3] })
+    await append(
+      'a@1',
+      1,
+      [
+        ['m1', '', 0],
+        ['m2', '', 0],
+        ['m3', '', 0],
+      ],
+      { '3s': [1, 2, 3] },
+    )
     const move = [0, 0, 0, 0, 10, 0, 1_000, 2, 7, 8]
     for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, move)).toEqual([[1, 'm1', 'm2']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '10 m1', 8: '11 m2' })
@@ -315,12 +572,17 @@ describe('queue-append and session-serve', () => {
   test('what begins without having been queued comes before what is moved; sent again it changes nothing', async () => {
     const { owner } = await claim('a@1', '', '3s')
     await append('a@1', 1, [['m1', '', 0]], { '3s': [1] })
-    for (let twice = 0; twice < 2; twice++) expect([await serve('3s', owner, [0, 0, 0, 0, 10, 4, 7, 'kept 1', 8, 'kept 2', 1_000, 1, 9]), await redis.hgetall(keys.session('3s', 'inflight'))]).toEqual([[[0, 'm1']], { 7: '10 kept 1', 8: '11 kept 2', 9: '12 m1' }])
+    for (let twice = 0; twice < 2; twice++)
+      expect([
+        await serve('3s', owner, [0, 0, 0, 0, 10, 4, 7, 'kept 1', 8, 'kept 2', 1_000, 1, 9]),
+        await redis.hgetall(keys.session('3s', 'inflight')),
+      ]).toEqual([[[0, 'm1']], { 7: '10 kept 1', 8: '11 kept 2', 9: '12 m1' }])
   })
 })
 
 test('whoever published QoS 2 is forgotten a while after its session ended, however it ended', async () => {
-  const forgotten = async (): Promise<string[]> => (await redis.zrange(keys.partition(3, 'due'), 0, -1)).filter((member) => member.startsWith('f:'))
+  const forgotten = async (): Promise<string[]> =>
+    (await redis.zrange(keys.partition(3, 'due'), 0, -1)).filter((member) => member.startsWith('f:'))
   const published = (sid: string): Promise<number> => redis.hset(keys.session(sid, 'session'), 'n', 1)
   const first = await claim('a@1', '', '3first')
   await published('3first')
@@ -355,7 +617,8 @@ test('will-done: nobody takes the will again, its identity is forgotten later; n
 
 test('will-take: once, and again when who took it did not publish it', async () => {
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w' })
-  const take = async (holdMs: number): Promise<unknown> => text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, holdMs]))
+  const take = async (holdMs: number): Promise<unknown> =>
+    text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, holdMs]))
   expect(await take(0)).toBeNull()
   await release('3s', owner, { farewell: false })
   expect(await take(60_000)).toBe('w')
@@ -371,24 +634,35 @@ test('will-take: once, and again when who took it did not publish it', async () 
 test('will-take: the next will of a session waits until the one before it is published, whoever dies over it', async () => {
   await redis.hset(keys.partition(3, 'wills'), '3s:1', 'first', '3s:2', 'second', '3other:1', 'other')
   await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1', 1, 'w:3s:2', 1, 'w:3other:1')
-  const take = async (member: string): Promise<unknown> => text(await run('will-take', of('due', 'wills'), [member, 60_000]))
-  expect([await take('w:3s:1'), await take('w:3s:2'), await take('w:3other:1')]).toEqual(['first', null, 'other'])
+  const take = async (member: string): Promise<unknown> =>
+    text(await run('will-take', of('due', 'wills'), [member, 60_000]))
+  expect([await take('w:3s:1'), await take('w:3s:2'), await take('w:3other:1')]).toEqual([
+    'first',
+    null,
+    'other',
+  ])
   await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1') // who took it has not published it for too long
   expect(await take('w:3s:1')).toBe('first')
   await run('will-done', of('due', 'wills'), ['w:3s:1', forgetMs])
   expect(await take('w:3s:2')).toBe('second')
-  for (const member of ['w:3s:2', 'w:3other:1']) await run('will-done', of('due', 'wills'), [member, forgetMs])
+  for (const member of ['w:3s:2', 'w:3other:1'])
+    await run('will-done', of('due', 'wills'), [member, forgetMs])
   expect(await redis.exists(keys.partition(3, 'wills'))).toBe(0)
 })
 
-test.each([['returns', false], ['begins anew', true]])('a will that was taken is published by somebody, once, though the client %s', async (_how, clean) => {
+test.each([
+  ['returns', false],
+  ['begins anew', true],
+])('a will that was taken is published by somebody, once, though the client %s', async (_how, clean) => {
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', expiry: 1 })
   await release('3s', owner, { farewell: false })
-  const take = async (): Promise<unknown> => text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000]))
+  const take = async (): Promise<unknown> =>
+    text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000]))
   expect(await take()).toBe('w')
   expect(await claim('b@1', '3s', '3x', { clean })).toMatchObject({ willDue: '0' })
   expect(await take()).toBeNull()
-  await redis.zadd(keys.partition(3, 'due'), 1, `w:3s:${epoch}`) // who took it has not published it for too long
+  // who took it has not published it for too long
+  await redis.zadd(keys.partition(3, 'due'), 1, `w:3s:${epoch}`)
   expect(await take()).toBe('w')
 })
 
@@ -403,11 +677,19 @@ test('a will that was taken is not sent again by the end of its session', async 
 
 test('a claim that is sent again, because its reply was lost, resumes its own session and sends no will', async () => {
   const old = await claim('b@1', '', '3old', { will: 'old' })
-  expect(await claim('a@1', '3old', '3new', { clean: true, will: 'mine', expiry: 0, number: 7 })).toMatchObject({ before: old.owner, willDue: old.epoch })
+  expect(
+    await claim('a@1', '3old', '3new', { clean: true, will: 'mine', expiry: 0, number: 7 }),
+  ).toMatchObject({ before: old.owner, willDue: old.epoch })
   const again = await claim('a@1', '3new', '3other', { clean: true, will: 'mine', expiry: 0, number: 7 })
   expect(again).toMatchObject({ sid: '3new', willDue: '0' })
-  expect(await redis.hgetall(keys.partition(3, 'wills'))).toEqual({ [`3old:${old.epoch}`]: 'old', [`3new:${again.epoch}`]: 'mine' })
-  expect(await claim('a@1', '3new', '3next', { clean: true, number: 8 })).toMatchObject({ sid: '3next', willDue: again.epoch })
+  expect(await redis.hgetall(keys.partition(3, 'wills'))).toEqual({
+    [`3old:${old.epoch}`]: 'old',
+    [`3new:${again.epoch}`]: 'mine',
+  })
+  expect(await claim('a@1', '3new', '3next', { clean: true, number: 8 })).toMatchObject({
+    sid: '3next',
+    willDue: again.epoch,
+  })
 })
 
 test('at maxmemory sessions that are there are claimed, served and released; queues and what is new take nothing', async () => {
@@ -419,23 +701,45 @@ test('at maxmemory sessions that are there are claimed, served and released; que
     expect(await serve('3s', owner, [0, 0, 0, 0, 0, 0, 1_000, 1, 1])).toEqual([[0, 'm1']])
     await fails('ERR_BRIDGE_REDIS_FULL', claim('b@1', '', '3x'))
     await fails('ERR_BRIDGE_REDIS_FULL', subscribe('3s', owner, 'c', 'x', '1'))
-    expect(await claim('b@1', '3s', '3x', { whenFull: true })).toMatchObject({ present: 1, inFlight: ['1', '0 m1'] })
+    expect(await claim('b@1', '3s', '3x', { whenFull: true })).toMatchObject({
+      present: 1,
+      inFlight: ['1', '0 m1'],
+    })
   } finally {
     await redis.config('SET', 'maxmemory', '0')
   }
 })
 
-const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) => /^(session|queue|will|due)-/.test(name))
+const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) =>
+  /^(session|queue|will|due)-/.test(name),
+)
 test.each(names)('%s: documented, and every key declared, in the key table and in one slot', (name) => {
   const source = readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
   expect(source).toMatch(/^#!lua.*\n-- [A-Z]/)
-  for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST']) expect(source, part).toMatch(new RegExp(`^-- ${part} `, 'm'))
-  for (const [, key] of source.matchAll(/redis\.call\('(?:MEMORY', 'USAGE|(?!TIME|MEMORY)\w+)', ?([^,)]+)/g)) expect(key!.trim(), name).toMatch(/Key$/)
+  for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST'])
+    expect(source, part).toMatch(new RegExp(`^-- ${part} `, 'm'))
+  for (const [, key] of source.matchAll(/redis\.call\('(?:MEMORY', 'USAGE|(?!TIME|MEMORY)\w+)', ?([^,)]+)/g))
+    expect(key!.trim(), name).toMatch(/Key$/)
   const used = calls.filter((call) => call.name === name)
   expect(used.length).toBeGreaterThan(0)
-  const patterns = Object.values(keyTable).map(({ key }) => new RegExp(`^${prefix}:${key.replace(/[{}]/g, '\\$&').replace(/<0\.\.15>/, '\\d+').replace('<tag>', 's\\d+').replace('<noun and the rest>', '.*').replace('<sid>', '[0-9a-f][\\w-]+').replace(/<node id>/, '[^{}:]+')}$`))
+  const patterns = Object.values(keyTable).map(
+    ({ key }) =>
+      new RegExp(
+        `^${prefix}:${key
+          .replace(/[{}]/g, '\\$&')
+          .replace(/<0\.\.15>/, '\\d+')
+          .replace('<tag>', 's\\d+')
+          .replace('<noun and the rest>', '.*')
+          .replace('<sid>', '[0-9a-f][\\w-]+')
+          .replace(/<node id>/, '[^{}:]+')}$`,
+      ),
+  )
   for (const { keys: theirs } of used) {
-    for (const key of theirs) expect(patterns.filter((pattern) => pattern.test(key)), key).toHaveLength(1)
+    for (const key of theirs)
+      expect(
+        patterns.filter((pattern) => pattern.test(key)),
+        key,
+      ).toHaveLength(1)
     expect(new Set(theirs.map((key) => /\{.*?\}/.exec(key)![0])).size).toBe(1)
   }
 })

@@ -1,4 +1,5 @@
-// Sessions and their queues where many are concerned, or two things happen at once, on data planes of one process.
+// Sessions and their queues where many are concerned, or two things happen at once, on data planes of one
+// process.
 import { expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import type { Session } from '../../bridge/index.ts'
@@ -7,8 +8,21 @@ import type { ScriptName } from '../../bridge/scripts.ts'
 import { startRedis } from '../support/redis.ts'
 import { keys, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
 
-const claim = ({ plane }: Plane, clientId: string, { cleanStart = false, expirySeconds = 600, will }: { cleanStart?: boolean; expirySeconds?: number; will?: string } = {}): Promise<Session> =>
-  plane.sessions.claim({ clientId, cleanStart, expirySeconds, will: will === undefined ? undefined : { message: messageOf('t', will), delaySeconds: 0 } })
+const claim = (
+  { plane }: Plane,
+  clientId: string,
+  {
+    cleanStart = false,
+    expirySeconds = 600,
+    will,
+  }: { cleanStart?: boolean; expirySeconds?: number; will?: string } = {},
+): Promise<Session> =>
+  plane.sessions.claim({
+    clientId,
+    cleanStart,
+    expirySeconds,
+    will: will === undefined ? undefined : { message: messageOf('t', will), delaySeconds: 0 },
+  })
 
 /** So many Client Identifiers whose sessions lie in one partition. */
 function neighbours(count: number): string[] {
@@ -19,19 +33,33 @@ function neighbours(count: number): string[] {
 
 async function subscribers(plane: Plane, count: number): Promise<Session[]> {
   const sessions = await Promise.all(neighbours(count).map((clientId) => claim(plane, clientId)))
-  await Promise.all(sessions.map((session) => plane.plane.sessions.subscriptions.subscribe(session, 't', { options: 2, identifier: undefined })))
+  await Promise.all(
+    sessions.map((session) =>
+      plane.plane.sessions.subscriptions.subscribe(session, 't', { options: 2, identifier: undefined }),
+    ),
+  )
   return sessions
 }
 
-test.each([{ sessions: 2, messages: 1_000 }, { sessions: 1_001, messages: 1 }])('$messages QoS 2 messages at once reach each of $sessions sessions of one partition', async ({ sessions, messages }) => {
-  await using redis = await startRedis()
-  using admin = openClient(redis)
-  await using a = await startPlane(redis, 'a')
-  const all = await subscribers(a, sessions)
-  await Promise.all(Array.from({ length: messages }, (_, i) => publish(a, messageOf('t', String(i), { qos: 2, origin: { sid: 'publisher', n: i + 1 } }))))
-  const lengths = await Promise.all(all.map(({ sid }) => admin.llen(keys.session(sid, 'queue'))))
-  expect(lengths.filter((length) => length !== messages)).toEqual([])
-})
+test.each([
+  { sessions: 2, messages: 1_000 },
+  { sessions: 1_001, messages: 1 },
+])(
+  '$messages QoS 2 messages at once reach each of $sessions sessions of one partition',
+  async ({ sessions, messages }) => {
+    await using redis = await startRedis()
+    using admin = openClient(redis)
+    await using a = await startPlane(redis, 'a')
+    const all = await subscribers(a, sessions)
+    await Promise.all(
+      Array.from({ length: messages }, (_, i) =>
+        publish(a, messageOf('t', String(i), { qos: 2, origin: { sid: 'publisher', n: i + 1 } })),
+      ),
+    )
+    const lengths = await Promise.all(all.map(({ sid }) => admin.llen(keys.session(sid, 'queue'))))
+    expect(lengths.filter((length) => length !== messages)).toEqual([])
+  },
+)
 
 test('a claim that ends the session of an earlier one of the same node leaves that with nothing, however far its own claim is', async () => {
   await using redis = await startRedis()
@@ -39,7 +67,11 @@ test('a claim that ends the session of an earlier one of the same node leaves th
   const { sessions } = a.plane
   const first = await claim(a, 'client')
   const second = await claim(a, 'client', { cleanStart: true })
-  expect([second.sid === first.sid, sessions.own(first.sid), sessions.own(second.sid)]).toEqual([false, undefined, second])
+  expect([second.sid === first.sid, sessions.own(first.sid), sessions.own(second.sid)]).toEqual([
+    false,
+    undefined,
+    second,
+  ])
   const third = await claim(a, 'client', { expirySeconds: 0 })
   expect([third.sid === second.sid, sessions.own(third.sid)]).toEqual([true, third])
 })
@@ -49,16 +81,30 @@ test('a client that returns publishes QoS 2 under numbers that no partition has 
   using admin = openClient(redis)
   await using a = await startPlane(redis, 'a')
   const [subscriber] = await subscribers(a, 1)
-  const publishNext = (session: Session): Promise<void> => publish(a, messageOf('t', String(++session.n), { qos: 2, retain: true, origin: { sid: session.sid, n: session.n } }))
-  const applied = async ({ sid }: Session): Promise<(string | null)[]> =>
-    [await admin.hget(keys.partition(3, 'published'), sid), await admin.hget(keys.partition(shardOf('t', partitions), 'published'), `retained:${sid}`)]
+  const publishNext = (session: Session): Promise<void> =>
+    publish(
+      a,
+      messageOf('t', String(++session.n), {
+        qos: 2,
+        retain: true,
+        origin: { sid: session.sid, n: session.n },
+      }),
+    )
+  const applied = async ({ sid }: Session): Promise<(string | null)[]> => [
+    await admin.hget(keys.partition(3, 'published'), sid),
+    await admin.hget(keys.partition(shardOf('t', partitions), 'published'), `retained:${sid}`),
+  ]
   const first = await claim(a, 'publisher')
   for (let i = 0; i < 3; i++) await publishNext(first)
   await admin.hdel(keys.session(first.sid, 'session'), 'n')
   const second = await claim(a, 'publisher')
   await publishNext(second)
   expect(second.n).toBeGreaterThan(first.n)
-  expect([second.sid === first.sid, Number.isSafeInteger(second.n), await applied(second)]).toEqual([true, true, [String(second.n), String(second.n)]])
+  expect([second.sid === first.sid, Number.isSafeInteger(second.n), await applied(second)]).toEqual([
+    true,
+    true,
+    [String(second.n), String(second.n)],
+  ])
   expect(await admin.llen(keys.session(subscriber!.sid, 'queue'))).toBe(4)
 })
 
@@ -78,11 +124,23 @@ test('after Redis lost its data a session that never published QoS 2 is no publi
   expect(stored).toEqual(['0', String(publishing.n)])
 })
 
-/** How many calls of a script were made while `work` was done, and how many of them were under way at once. */
-async function callsOf(script: ScriptName, work: () => Promise<unknown>): Promise<{ all: number; atOnce: number }> {
+/**
+ * How many calls of a script were made while `work` was done, and how many of them were under way at once.
+ */
+async function callsOf(
+  script: ScriptName,
+  work: () => Promise<unknown>,
+): Promise<{ all: number; atOnce: number }> {
   let [all, underWay, atOnce] = [0, 0, 0]
-  const begins = (event: unknown): void => { if ((event as { script: string }).script === script) { all++; atOnce = Math.max(atOnce, ++underWay) } }
-  const ends = (event: unknown): void => { if ((event as { script: string }).script === script) underWay-- }
+  const begins = (event: unknown): void => {
+    if ((event as { script: string }).script === script) {
+      all++
+      atOnce = Math.max(atOnce, ++underWay)
+    }
+  }
+  const ends = (event: unknown): void => {
+    if ((event as { script: string }).script === script) underWay--
+  }
   diagnostics.scriptBegins.subscribe(begins)
   diagnostics.script.subscribe(ends)
   await work()
@@ -96,16 +154,23 @@ test('an owner on another node is asked first: who gives the session up, in its 
   using admin = openClient(redis)
   const asked: string[] = []
   let onWanted: (session: Session) => Promise<void> = async () => undefined
-  await using a = await startPlane(redis, 'a', { wanted: (session) => { asked.push(session.sid); void onWanted(session) } })
+  await using a = await startPlane(redis, 'a', {
+    wanted: (session) => {
+      asked.push(session.sid)
+      void onWanted(session)
+    },
+  })
   await using b = await startPlane(redis, 'b')
   for (const { plane } of [a, b]) plane.sessions.close() // they sweep when the test says so
   const first = await claim(a, 'client', { will: 'first' })
   const second = await claim(b, 'client') // nobody answers
   expect([second.sid, second.present, asked, first.isTaken]).toEqual([first.sid, true, [first.sid], true])
   const wills = await admin.hkeys(keys.partition(shardOf('client', partitions), 'wills'))
-  expect(wills.filter((name) => !name.startsWith('tak'))).toEqual([]) // the earlier one is being published, or was
+  // the earlier one is being published, or was
+  expect(wills.filter((name) => !name.startsWith('tak'))).toEqual([])
   await b.plane.sessions.release(second)
-  // It says that it takes a moment, which is longer than an answer is waited for; its client had said good-bye, and wanted no session.
+  // It says that it takes a moment, which is longer than an answer is waited for; its client had said
+  // good-bye, and wanted no session.
   const third = await claim(a, 'client', { will: 'third' })
   await a.plane.sessions.leaves(third)
   onWanted = async (session) => {
@@ -114,7 +179,12 @@ test('an owner on another node is asked first: who gives the session up, in its 
     await a.plane.sessions.release(session)
   }
   const fourth = await claim(b, 'client')
-  expect([third.isWanted, third.isTaken, fourth.present, fourth.sid === third.sid]).toEqual([true, false, false, false])
+  expect([third.isWanted, third.isTaken, fourth.present, fourth.sid === third.sid]).toEqual([
+    true,
+    false,
+    false,
+    false,
+  ])
 })
 
 test('a return waits for nothing but its own will, which comes before what it publishes', async () => {
@@ -142,13 +212,28 @@ test('many sessions at once: they end, send their wills, are written down again 
   const subscriber = await claim(a, 'subscriber')
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
   const all = await Promise.all(neighbours(250).map((clientId) => claim(a, clientId, { will: clientId })))
-  expect((await callsOf('session-assert', () => a.plane.sessions.assertAll())).atOnce).toBeGreaterThanOrEqual(100)
+  expect((await callsOf('session-assert', () => a.plane.sessions.assertAll())).atOnce).toBeGreaterThanOrEqual(
+    100,
+  )
   for (const { sid } of all) a.plane.sessions.taken(sid, 'b@1 Infinity')
   await admin.hset(keys.partition(3, 'owners'), Object.fromEntries(all.map(({ sid }) => [sid, `b@1 ${sid}`])))
-  expect(await callsOf('session-release', () => a.plane.sessions.estate('b@1'))).toEqual({ all: 250, atOnce: 200 })
+  expect(await callsOf('session-release', () => a.plane.sessions.estate('b@1'))).toEqual({
+    all: 250,
+    atOnce: 200,
+  })
   await admin.zadd(keys.partition(3, 'due'), ...all.flatMap(({ sid }) => [1, `e:${sid}`]))
-  const sweep = () => expect.poll(async () => { await a.plane.sessions.sweep(); return admin.hlen(keys.partition(3, 'wills')) }).toBe(0)
-  expect(await callsOf('will-take', () => callsOf('session-expire', sweep).then((ended) => expect(ended).toEqual({ all: 250, atOnce: 100 })))).toEqual({ all: 250, atOnce: 100 })
+  const sweep = () =>
+    expect
+      .poll(async () => {
+        await a.plane.sessions.sweep()
+        return admin.hlen(keys.partition(3, 'wills'))
+      })
+      .toBe(0)
+  expect(
+    await callsOf('will-take', () =>
+      callsOf('session-expire', sweep).then((ended) => expect(ended).toEqual({ all: 250, atOnce: 100 })),
+    ),
+  ).toEqual({ all: 250, atOnce: 100 })
   expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(250)
 })
 
@@ -157,7 +242,10 @@ test('large messages go into queues some at a time, small ones together', async 
   await using a = await startPlane(redis, 'a')
   const subscriber = await claim(a, 'subscriber')
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
-  const send = (count: number, bytes: number) => callsOf('queue-append', () => Promise.all(Array.from({ length: count }, () => publish(a, messageOf('t', 'x'.repeat(bytes))))))
+  const send = (count: number, bytes: number) =>
+    callsOf('queue-append', () =>
+      Promise.all(Array.from({ length: count }, () => publish(a, messageOf('t', 'x'.repeat(bytes))))),
+    )
   expect((await send(50, 100)).all).toBeLessThanOrEqual(3)
   expect((await send(9, 600_000)).all).toBeGreaterThanOrEqual(5)
 })
@@ -173,9 +261,16 @@ test('when Redis is full a client that has a session comes and takes it, and a n
   expect(await claim(a, 'client')).toMatchObject({ sid: first.sid, present: true })
   await a.plane.sessions.subscriptions.unsubscribe(a.plane.sessions.own(first.sid)!, ['x'])
   let begun = false
-  const fresh = claim(a, 'new').then((session) => { begun = true; return session })
-  const more = a.plane.sessions.subscriptions.subscribe(a.plane.sessions.own(first.sid)!, 'y', { options: 1, identifier: undefined })
-  const refused = expect(more).rejects.toMatchObject({ code: 'ERR_BRIDGE_MOVED' }) // the client comes again meanwhile
+  const fresh = claim(a, 'new').then((session) => {
+    begun = true
+    return session
+  })
+  const more = a.plane.sessions.subscriptions.subscribe(a.plane.sessions.own(first.sid)!, 'y', {
+    options: 1,
+    identifier: undefined,
+  })
+  // the client comes again meanwhile
+  const refused = expect(more).rejects.toMatchObject({ code: 'ERR_BRIDGE_MOVED' })
   await claim(a, 'client')
   expect([begun, await admin.hlen(keys.session(first.sid, 'subscriptions'))]).toEqual([false, 0])
   await admin.config('SET', 'maxmemory', '0')
@@ -192,28 +287,49 @@ test('when Redis is full what frees memory goes on behind wills that wait for ro
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
   const all = await Promise.all(neighbours(150).map((clientId) => claim(a, clientId, { will: clientId })))
   for (const { sid } of all) a.plane.sessions.taken(sid, 'b@1 Infinity')
-  await admin.hset(keys.partition(3, 'owners'), Object.fromEntries(all.map(({ sid, owner }) => [sid, `b@1 ${owner.split(' ')[1]!}`])))
+  await admin.hset(
+    keys.partition(3, 'owners'),
+    Object.fromEntries(all.map(({ sid, owner }) => [sid, `b@1 ${owner.split(' ')[1]!}`])),
+  )
   await a.plane.sessions.estate('b@1')
-  const gone = await Promise.all(neighbours(170).slice(150).map((clientId) => claim(a, clientId)))
+  const gone = await Promise.all(
+    neighbours(170)
+      .slice(150)
+      .map((clientId) => claim(a, clientId)),
+  )
   for (const session of gone) await a.plane.sessions.release(session)
   const dueKey = keys.partition(3, 'due')
   const atOnce = "#!lua flags=allow-oom\nfor i = 1, #ARGV do redis.call('ZADD', KEYS[1], 1, ARGV[i]) end"
-  const putWillsFirst = async (): Promise<unknown> => admin.eval(atOnce, 1, dueKey, ...(await admin.zrange(dueKey, 0, -1)).filter((member) => member.startsWith('w:')))
+  const putWillsFirst = async (): Promise<unknown> =>
+    admin.eval(
+      atOnce,
+      1,
+      dueKey,
+      ...(await admin.zrange(dueKey, 0, -1)).filter((member) => member.startsWith('w:')),
+    )
   await admin.zadd(dueKey, ...gone.flatMap(({ sid }) => [Date.now(), `e:${sid}`]))
   await putWillsFirst()
   await admin.config('SET', 'maxmemory', '1')
   const owners = (): Promise<number> => admin.hlen(keys.partition(3, 'owners'))
   const before = await owners()
   let swept = false
-  const sweeps = (): Promise<void> => a.plane.sessions.sweep().then(() => { swept = true })
+  const sweeps = (): Promise<void> =>
+    a.plane.sessions.sweep().then(() => {
+      swept = true
+    })
   const first = sweeps()
-  await expect.poll(async () => before - await owners(), { timeout: 3_000 }).toBe(20)
+  await expect.poll(async () => before - (await owners()), { timeout: 3_000 }).toBe(20)
   await first
   await putWillsFirst() // nobody holds them any more
   await sweeps()
   expect([swept, await admin.llen(keys.session(subscriber.sid, 'queue'))]).toEqual([true, 0])
   await admin.config('SET', 'maxmemory', '0')
-  await expect.poll(async () => { await sweeps(); return admin.hlen(keys.partition(3, 'wills')) }).toBe(0)
+  await expect
+    .poll(async () => {
+      await sweeps()
+      return admin.hlen(keys.partition(3, 'wills'))
+    })
+    .toBe(0)
   expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(150)
 })
 
@@ -225,8 +341,21 @@ test('partitions that fail keep no other one from being swept', async () => {
   const session = await claim(a, neighbours(1)[0]!)
   await a.plane.sessions.release(session)
   const dueKey = keys.partition(3, 'due')
-  await admin.zadd(dueKey, ...Array.from({ length: 100 }, (_, i) => [1, `f:3p${i}`]).flat(), 2, `e:${session.sid}`)
-  await admin.call('ACL', 'SETUSER', 'default', 'resetkeys', '~test:{s3}:*', '~test:{bus}:*', '~test:{inbox:*') // the other partitions refuse
+  await admin.zadd(
+    dueKey,
+    ...Array.from({ length: 100 }, (_, i) => [1, `f:3p${i}`]).flat(),
+    2,
+    `e:${session.sid}`,
+  )
+  await admin.call(
+    'ACL',
+    'SETUSER',
+    'default',
+    'resetkeys',
+    '~test:{s3}:*',
+    '~test:{bus}:*',
+    '~test:{inbox:*',
+  ) // the other partitions refuse
   await expect(a.plane.sessions.sweep()).rejects.toThrow('NOPERM')
   await expect.poll(() => admin.exists(keys.session(session.sid, 'session')), { timeout: 3_000 }).toBe(0)
   expect(await admin.zcard(dueKey)).toBe(100) // to forget a publisher all are asked

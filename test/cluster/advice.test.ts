@@ -1,5 +1,5 @@
-// What a node says of a Redis and of neighbours that work, but not as they should: a line each at start, with what to do. It starts
-// all the same, also at a Redis that tells nothing.
+// What a node says of a Redis and of neighbours that work, but not as they should: a line each at start, with
+// what to do. It starts all the same, also at a Redis that tells nothing.
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
@@ -9,8 +9,13 @@ import { options } from '../../broker/config.ts'
 import { mainPath, startCluster, TestNode } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'
 
-const warnings = (node: TestNode): string[] => node.log.split('\n').filter((line) => line !== '')
-  .map((line) => JSON.parse(line) as { level: string; msg: string }).filter(({ level }) => level === 'warn').map(({ msg }) => msg)
+const warnings = (node: TestNode): string[] =>
+  node.log
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as { level: string; msg: string })
+    .filter(({ level }) => level === 'warn')
+    .map(({ msg }) => msg)
 
 test('a Redis that forgets, one that evicts, and rights that are missing: a line each', async () => {
   await using redis = await startRedis('--appendonly', 'no', '--maxmemory-policy', 'allkeys-lru')
@@ -19,10 +24,35 @@ test('a Redis that forgets, one that evicts, and rights that are missing: a line
   await using cluster = await startCluster({ nodes: 1, redis })
   const said = warnings(cluster.node(0))
   expect(said).toEqual([
-    expect.stringMatching(/append-only file.*appendonly yes/), expect.stringMatching(/allkeys-lru.*noeviction/), expect.stringMatching(/LPOP, XTRIM.*\+lpop \+xtrim/),
+    expect.stringMatching(/append-only file.*appendonly yes/),
+    expect.stringMatching(/allkeys-lru.*noeviction/),
+    expect.stringMatching(/LPOP, XTRIM.*\+lpop \+xtrim/),
   ])
-  const check = spawnSync(process.execPath, [mainPath, 'check', '--redis', redis.url, '--prefix', 'test', '--id', 'b', '--lease-ms', '5000', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], { encoding: 'utf8' })
-  expect(check.stderr.trimEnd().split('\n'), 'check says the same').toEqual([...said, 'leaseMs is 5000 here and 15000 on node a. Give every node the same'].map((line) => `aedes-cluster: warning: ${line}`))
+  const check = spawnSync(
+    process.execPath,
+    [
+      mainPath,
+      'check',
+      '--redis',
+      redis.url,
+      '--prefix',
+      'test',
+      '--id',
+      'b',
+      '--lease-ms',
+      '5000',
+      '--listen',
+      'mqtt://127.0.0.1:0',
+      '--admin',
+      'off',
+    ],
+    { encoding: 'utf8' },
+  )
+  expect(check.stderr.trimEnd().split('\n'), 'check says the same').toEqual(
+    [...said, 'leaseMs is 5000 here and 15000 on node a. Give every node the same'].map(
+      (line) => `aedes-cluster: warning: ${line}`,
+    ),
+  )
   expect(check.status).toBe(0)
 })
 
@@ -33,7 +63,15 @@ test('the rights that are named are enough, $SYS included; with fewer channels t
   await client.call('ACL', 'SETUSER', 'v', 'on', '>pw', '~test:*', '&test/*', '+@all', '-@admin')
   const [, rules] = /SETUSER name (.*), at least/.exec(bridgeErrors.ERR_BRIDGE_REDIS_REFUSED.remedy)!
   expect(rules!.replaceAll('PREFIX', 'test')).toBe('~test:* &test/$SYS* +@all -@admin')
-  const node = (id: string, user: string): TestNode => new TestNode(id, ['--redis', redis.url.replace('redis://', `redis://${user}:pw@`), '--prefix', 'test', '--sys-events', 'on'])
+  const node = (id: string, user: string): TestNode =>
+    new TestNode(id, [
+      '--redis',
+      redis.url.replace('redis://', `redis://${user}:pw@`),
+      '--prefix',
+      'test',
+      '--sys-events',
+      'on',
+    ])
   await using a = node('a', 'u')
   await using b = node('b', 'u')
   await using c = node('c', 'v')
@@ -43,15 +81,31 @@ test('the rights that are named are enough, $SYS included; with fewer channels t
   const listener = await a.connect('listener')
   await listener.subscribe('$SYS/+/new/clients')
   await b.connect('newcomer')
-  await listener.arrives(({ topic, payload }) => topic === '$SYS/b/new/clients' && payload.toString() === 'newcomer')
+  await listener.arrives(
+    ({ topic, payload }) => topic === '$SYS/b/new/clients' && payload.toString() === 'newcomer',
+  )
 })
 
 test('settings that differ between nodes: the one that joins says which, and with whom', async () => {
   await using cluster = await startCluster({ nodes: 1 })
   expect(warnings(cluster.node(0))).toEqual([])
-  await using late = new TestNode('late', ['--redis', cluster.redis.url, '--prefix', 'test', '--lease-ms', '5000', '--queue-messages-max', '7'])
+  await using late = new TestNode('late', [
+    '--redis',
+    cluster.redis.url,
+    '--prefix',
+    'test',
+    '--lease-ms',
+    '5000',
+    '--queue-messages-max',
+    '7',
+  ])
   await late.start()
-  await expect.poll(() => warnings(late).sort()).toEqual(['leaseMs is 5000 here and 15000 on node a. Give every node the same', 'queueMessagesMax is 7 here and 100000 on node a. Give every node the same'])
+  await expect
+    .poll(() => warnings(late).sort())
+    .toEqual([
+      'leaseMs is 5000 here and 15000 on node a. Give every node the same',
+      'queueMessagesMax is 7 here and 100000 on node a. Give every node the same',
+    ])
   await late.stop()
 })
 
@@ -68,15 +122,28 @@ test('a password that Redis does not want: ioredis says so on the console at eac
   await using redis = await startRedis('--appendonly', 'yes')
   await using node = new TestNode('a', ['--redis', redis.url.replace('//', '//:pw@'), '--prefix', 'test'])
   await node.start()
-  await expect.poll(() => warnings(node)).toEqual([expect.stringMatching(/does not require a password, but a password was supplied/)])
+  await expect
+    .poll(() => warnings(node))
+    .toEqual([expect.stringMatching(/does not require a password, but a password was supplied/)])
 })
 
 test('every command of a script is among the rights that are asked for, every option that says so among the settings compared', () => {
   const folder = new URL('../../bridge/lua/', import.meta.url)
-  const used = readdirSync(folder).flatMap((name) => [...readFileSync(new URL(name, folder), 'utf8').matchAll(/redis\.call\('([A-Z]+)'/g)].map(([, command]) => command!))
-  const asked = [...readFileSync(new URL('rights.lua', folder), 'utf8').matchAll(/'([A-Z]{3,})'/g)].map(([, command]) => command!)
+  const used = readdirSync(folder).flatMap((name) =>
+    [...readFileSync(new URL(name, folder), 'utf8').matchAll(/redis\.call\('([A-Z]+)'/g)].map(
+      ([, command]) => command!,
+    ),
+  )
+  const asked = [...readFileSync(new URL('rights.lua', folder), 'utf8').matchAll(/'([A-Z]{3,})'/g)].map(
+    ([, command]) => command!,
+  )
   expect([...new Set(used)].filter((command) => !asked.includes(command))).toEqual([])
-  const shared = Object.entries(options).filter(([, { about }]) => about.includes('the same on every node')).map(([name]) => name).sort()
-  const compared = /const sameOnEveryNode = \[([^\]]*)\]/.exec(readFileSync(new URL('../../broker/config.ts', import.meta.url), 'utf8'))![1]!
+  const shared = Object.entries(options)
+    .filter(([, { about }]) => about.includes('the same on every node'))
+    .map(([name]) => name)
+    .sort()
+  const compared = /const sameOnEveryNode = \[([^\]]*)\]/.exec(
+    readFileSync(new URL('../../broker/config.ts', import.meta.url), 'utf8'),
+  )![1]!
   expect([...compared.matchAll(/'(\w+)'/g)].map(([, name]) => name).sort()).toEqual(shared)
 })

@@ -14,15 +14,26 @@ import { mainPath, startCluster } from '../support/cluster.ts'
 import { readPids } from '../support/processes.ts'
 import { freePort, startRedis, type TestRedis } from '../support/redis.ts'
 
-interface Ended { code: number | null; stdout: string; stderr: string }
+interface Ended {
+  code: number | null
+  stdout: string
+  stderr: string
+}
 
 async function run(argv: readonly string[], env: Record<string, string> = {}): Promise<Ended> {
-  const child = spawn(process.execPath, [mainPath, ...argv], { env: { PATH: process.env.PATH, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [mainPath, ...argv], {
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let stdout = ''
   let stderr = ''
-  child.stdout.on('data', (chunk: Buffer) => { stdout += chunk.toString() })
-  child.stderr.on('data', (chunk: Buffer) => { stderr += chunk.toString() })
-  const [code] = await once(child, 'close') as [number | null]
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdout += chunk.toString()
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString()
+  })
+  const [code] = (await once(child, 'close')) as [number | null]
   return { code, stdout, stderr }
 }
 
@@ -53,15 +64,29 @@ test('a signal ends `up` also while its Redis reads its data, and `check` while 
   const bin = join(folder, 'bin')
   mkdirSync(bin)
   writeFileSync(join(bin, 'redis-server'), '#!/bin/sh\necho begun >&2\nexec sleep 60\n', { mode: 0o755 })
-  const start = (argv: readonly string[], path = ''): ChildProcess => spawn(process.execPath, [mainPath, ...argv], { env: { PATH: path + process.env.PATH! }, stdio: ['ignore', 'pipe', 'pipe'] })
-  const up = start(['up', '--data', join(folder, 'slow'), ...await upPorts()], `${bin}:`)
+  const start = (argv: readonly string[], path = ''): ChildProcess =>
+    spawn(process.execPath, [mainPath, ...argv], {
+      env: { PATH: path + process.env.PATH! },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+  const up = start(['up', '--data', join(folder, 'slow'), ...(await upPorts())], `${bin}:`)
   await once(up.stderr!, 'data')
   up.kill('SIGTERM')
   expect(await once(up, 'exit')).toEqual([0, null])
   const silent = createServer().listen(0, '127.0.0.1')
   await once(silent, 'listening')
-  const check = start(['check', '--redis', `redis://127.0.0.1:${(silent.address() as AddressInfo).port}`, '--redis-timeout-ms', '60000', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'])
-  const [asked] = await once(silent, 'connection') as [Socket]
+  const check = start([
+    'check',
+    '--redis',
+    `redis://127.0.0.1:${(silent.address() as AddressInfo).port}`,
+    '--redis-timeout-ms',
+    '60000',
+    '--listen',
+    'mqtt://127.0.0.1:0',
+    '--admin',
+    'off',
+  ])
+  const [asked] = (await once(silent, 'connection')) as [Socket]
   check.kill('SIGTERM')
   expect(await once(check, 'exit')).toEqual([null, 'SIGTERM'])
   asked.destroy()
@@ -69,29 +94,120 @@ test('a signal ends `up` also while its Redis reads its data, and `check` while 
 })
 
 const wrong: [name: string, argv: () => string[] | Promise<string[]>, code: number, says: RegExp][] = [
-  ['an unknown option names the nearest', () => ['node', '--lisen', 'mqtt://127.0.0.1:0'], 2, /--lisen.*not an option.*Did you mean --listen\?/],
+  [
+    'an unknown option names the nearest',
+    () => ['node', '--lisen', 'mqtt://127.0.0.1:0'],
+    2,
+    /--lisen.*not an option.*Did you mean --listen\?/,
+  ],
   ['an unknown command names the nearest', () => ['chek'], 2, /command=chek.*Did you mean check\?/],
-  ['a bad URL', () => ['node', '--listen', 'http://127.0.0.1:1'], 2, /--listen=.*http.*scheme.*mqtt:\/\/host|--listen/],
+  [
+    'a bad URL',
+    () => ['node', '--listen', 'http://127.0.0.1:1'],
+    2,
+    /--listen=.*http.*scheme.*mqtt:\/\/host|--listen/,
+  ],
   ['a bad number', () => ['node', '--packet-bytes-max', 'many'], 2, /--packet-bytes-max=many.*1024/],
   ['a missing value', () => ['node', '--id'], 2, /--id.*no value/],
   ['a missing file', () => ['node', '--config', join(folder, 'none.yaml')], 2, /--config=.*ENOENT/],
-  ['a file that is not YAML', () => ['check', '--config', file('bad.yaml', 'a: [')], 2, /bad\.yaml:1:5: is not YAML \(the indentation/],
-  ['an unknown key in the file', () => ['check', '--config', file('typo.yaml', 'prefx: x')], 2, /typo\.yaml:1:1 prefx=x.*Did you mean prefix\?/],
-  ['a malformed Redis address', () => ['node', '--redis', 'redis//:secret@h:6379'], 2, /--redis=\*\*\*: must be a redis:\/\//],
-  ['a password as an option of its own', () => ['node', '--redis-password=secret'], 2, /--redis-password: is not an option. Did you mean --redis-password-file\?/],
-  ['a malformed address to import from', () => ['import', '--from', 'http://:secret@h'], 2, /--from=\*\*\*: is not a Redis address/],
+  [
+    'a file that is not YAML',
+    () => ['check', '--config', file('bad.yaml', 'a: [')],
+    2,
+    /bad\.yaml:1:5: is not YAML \(the indentation/,
+  ],
+  [
+    'an unknown key in the file',
+    () => ['check', '--config', file('typo.yaml', 'prefx: x')],
+    2,
+    /typo\.yaml:1:1 prefx=x.*Did you mean prefix\?/,
+  ],
+  [
+    'a malformed Redis address',
+    () => ['node', '--redis', 'redis//:secret@h:6379'],
+    2,
+    /--redis=\*\*\*: must be a redis:\/\//,
+  ],
+  [
+    'a password as an option of its own',
+    () => ['node', '--redis-password=secret'],
+    2,
+    /--redis-password: is not an option. Did you mean --redis-password-file\?/,
+  ],
+  [
+    'a malformed address to import from',
+    () => ['import', '--from', 'http://:secret@h'],
+    2,
+    /--from=\*\*\*: is not a Redis address/,
+  ],
   ['a command that every object has', () => ['constructor'], 2, /command=constructor: is not a command/],
   ['a secret for a command', () => ['redis://:secret@h'], 2, /^aedes-cluster: command: is not a command/],
   ['help for no command', () => ['help', 'nod'], 2, /Did you mean node\?/],
-  ['a data folder that cannot be', async () => ['up', '--data', file('file', ''), ...await upPorts()], 2, /--data=.*cannot be written \(E/],
-  ['ports of `up` that meet', () => ['up', '--port', '40100', '--ws-port', '40102', '--admin-port', '40200'], 2, /--ws-port=40102: meets the ports of --port 40100/],
+  [
+    'a data folder that cannot be',
+    async () => ['up', '--data', file('file', ''), ...(await upPorts())],
+    2,
+    /--data=.*cannot be written \(E/,
+  ],
+  [
+    'ports of `up` that meet',
+    () => ['up', '--port', '40100', '--ws-port', '40102', '--admin-port', '40200'],
+    2,
+    /--ws-port=40102: meets the ports of --port 40100/,
+  ],
   ['TLS without a certificate', () => ['node', '--listen', 'mqtts://127.0.0.1:0'], 2, /needs --tls-cert/],
-  ['a file beside Redis', () => ['node', '--redis', 'redis://127.0.0.1:1', '--state-file', 'x'], 2, /--state-file=x: is for a node without Redis\. Leave it out/],
-  ['replicas without Redis', () => ['node', '--durability-replicas', '1'], 2, /--durability-replicas: is about Redis, and no Redis is named\. Name it with --redis/],
-  ['a file in no folder', () => ['node', '--state-file', '/nowhere/at/all', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], 10, /--state-file=\/nowhere\/at\/all: .*ENOENT.*Name another file/],
-  ['Redis unreachable', () => ['node', '--redis', 'redis://:secret@127.0.0.1:1', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0'], 4, /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/],
-  ['a database that Redis has not', () => ['node', '--redis', `${redis.url}/99`, '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], 4, /DB index is out of range.*fewer databases/],
-  ['one Redis for a Redis Cluster', () => ['check', '--redis', redis.url.replace('redis:', 'redis+cluster:'), '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'], 4, /cluster support disabled.*name it as redis:\/\//],
+  [
+    'a file beside Redis',
+    () => ['node', '--redis', 'redis://127.0.0.1:1', '--state-file', 'x'],
+    2,
+    /--state-file=x: is for a node without Redis\. Leave it out/,
+  ],
+  [
+    'replicas without Redis',
+    () => ['node', '--durability-replicas', '1'],
+    2,
+    /--durability-replicas: is about Redis, and no Redis is named\. Name it with --redis/,
+  ],
+  [
+    'a file in no folder',
+    () => ['node', '--state-file', '/nowhere/at/all', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'],
+    10,
+    /--state-file=\/nowhere\/at\/all: .*ENOENT.*Name another file/,
+  ],
+  [
+    'Redis unreachable',
+    () => [
+      'node',
+      '--redis',
+      'redis://:secret@127.0.0.1:1',
+      '--listen',
+      'mqtt://127.0.0.1:0',
+      '--admin',
+      'http://127.0.0.1:0',
+    ],
+    4,
+    /--redis=redis:\/\/:\*\*\*@127.0.0.1:1.*ECONNREFUSED.*Start Redis/,
+  ],
+  [
+    'a database that Redis has not',
+    () => ['node', '--redis', `${redis.url}/99`, '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'],
+    4,
+    /DB index is out of range.*fewer databases/,
+  ],
+  [
+    'one Redis for a Redis Cluster',
+    () => [
+      'check',
+      '--redis',
+      redis.url.replace('redis:', 'redis+cluster:'),
+      '--listen',
+      'mqtt://127.0.0.1:0',
+      '--admin',
+      'off',
+    ],
+    4,
+    /cluster support disabled.*name it as redis:\/\//,
+  ],
   ['a bad number of nodes', () => ['up', '--nodes', '0'], 2, /--nodes=0.*1 to 26/],
 ]
 
@@ -110,11 +226,19 @@ test('an unknown environment variable of ours is refused, foreign ones are not',
 })
 
 test('several problems are as many lines', async () => {
-  const ended = await run(['node', '--config', file('two.yaml', 'id: a b\nredisPassword: secret\n'), '--admin', 'x'], { AEDES_CLUSTER_REDIS_PASSWORD: 'secret' })
+  const ended = await run(
+    ['node', '--config', file('two.yaml', 'id: a b\nredisPassword: secret\n'), '--admin', 'x'],
+    { AEDES_CLUSTER_REDIS_PASSWORD: 'secret' },
+  )
   expect(ended.stderr.trimEnd().split('\n').sort()).toEqual([
-    expect.stringMatching(/^aedes-cluster: --admin=x: is not a URL/), expect.stringMatching(/^aedes-cluster: .*two\.yaml:1:5 id=a b: /),
-    expect.stringMatching(/^aedes-cluster: .*two\.yaml:2:1 redisPassword: is not an option. Did you mean redisPasswordFile/),
-    expect.stringMatching(/^aedes-cluster: AEDES_CLUSTER_REDIS_PASSWORD: is not an option. Did you mean AEDES_CLUSTER_REDIS_PASSWORD_FILE/),
+    expect.stringMatching(/^aedes-cluster: --admin=x: is not a URL/),
+    expect.stringMatching(/^aedes-cluster: .*two\.yaml:1:5 id=a b: /),
+    expect.stringMatching(
+      /^aedes-cluster: .*two\.yaml:2:1 redisPassword: is not an option. Did you mean redisPasswordFile/,
+    ),
+    expect.stringMatching(
+      /^aedes-cluster: AEDES_CLUSTER_REDIS_PASSWORD: is not an option. Did you mean AEDES_CLUSTER_REDIS_PASSWORD_FILE/,
+    ),
   ])
   expect(ended).toMatchObject({ code: 2, stdout: '' })
 })
@@ -126,32 +250,86 @@ test('a port in use: one line with its place, value and what to do, exit code 3,
   const listen = `mqtt://127.0.0.1:${port}`
   const config = file('port.yaml', `prefix: x\nlisten:\n  - mqtt://127.0.0.1:0\n  - ${listen}\n`)
   const places: [argv: string[], env: Record<string, string>, place: string][] = [
-    [['--listen', listen, '--admin', 'off'], {}, `--listen=${listen}`], [['--admin', 'off'], { AEDES_CLUSTER_LISTEN: listen }, `AEDES_CLUSTER_LISTEN=${listen}`],
-    [['--config', config, '--admin', 'off'], {}, `${config}:4:5 listen=${listen}`], [['--listen', 'mqtt://127.0.0.1:0', '--admin', `http://127.0.0.1:${port}`], {}, `--admin=http://127.0.0.1:${port}`],
+    [['--listen', listen, '--admin', 'off'], {}, `--listen=${listen}`],
+    [['--admin', 'off'], { AEDES_CLUSTER_LISTEN: listen }, `AEDES_CLUSTER_LISTEN=${listen}`],
+    [['--config', config, '--admin', 'off'], {}, `${config}:4:5 listen=${listen}`],
+    [
+      ['--listen', 'mqtt://127.0.0.1:0', '--admin', `http://127.0.0.1:${port}`],
+      {},
+      `--admin=http://127.0.0.1:${port}`,
+    ],
   ]
-  await Promise.all(places.flatMap(([argv, env, place], i) => ['node', 'check'].map(async (command) => {
-    const ended = await run([command, '--redis', redis.url, '--id', `${command}-${i}`, ...argv], env)
-    const said = ended.stderr.trimEnd().split('\n').filter((line) => line.startsWith('aedes-cluster: '))
-    expect(said).toEqual([expect.stringMatching(/^.*: the port is in use\. .*aedes-cluster up.*or choose another port, e\.g\. --(listen mqtt|admin http):\/\/127\.0\.0\.1:\d+(, or --admin off)?$/)])
-    expect(said[0]).toContain(`aedes-cluster: ${place}: `)
-    expect(ended.stderr).not.toContain('stopped') // it never served
-    expect(ended.code).toBe(3)
-  })))
-  const ended = await run(['up', '--nodes', '1', '--port', String(port), '--ws-port', String(port), '--admin-port', String(port), '--data', join(folder, 'unused')])
+  await Promise.all(
+    places.flatMap(([argv, env, place], i) =>
+      ['node', 'check'].map(async (command) => {
+        const ended = await run([command, '--redis', redis.url, '--id', `${command}-${i}`, ...argv], env)
+        const said = ended.stderr
+          .trimEnd()
+          .split('\n')
+          .filter((line) => line.startsWith('aedes-cluster: '))
+        expect(said).toEqual([
+          expect.stringMatching(
+            /^.*: the port is in use\. .*aedes-cluster up.*or choose another port, e\.g\. --(listen mqtt|admin http):\/\/127\.0\.0\.1:\d+(, or --admin off)?$/,
+          ),
+        ])
+        expect(said[0]).toContain(`aedes-cluster: ${place}: `)
+        expect(ended.stderr).not.toContain('stopped') // it never served
+        expect(ended.code).toBe(3)
+      }),
+    ),
+  )
+  const ended = await run([
+    'up',
+    '--nodes',
+    '1',
+    '--port',
+    String(port),
+    '--ws-port',
+    String(port),
+    '--admin-port',
+    String(port),
+    '--data',
+    join(folder, 'unused'),
+  ])
   expect(ended.stderr).toMatch(/meets the ports/)
-  const up = await run(['up', '--nodes', '1', '--port', String(port), '--ws-port', String(await freePort()), '--admin-port', String(await freePort()), '--data', join(folder, 'unused')])
-  expect(up.stderr).toBe(`aedes-cluster: --port=${port}: port ${port}, for node a, is in use. Another \`aedes-cluster up\` or another broker, such as Mosquitto, may be running: end it, or choose another port, e.g. --port ${port + 10_000}\n`)
+  const up = await run([
+    'up',
+    '--nodes',
+    '1',
+    '--port',
+    String(port),
+    '--ws-port',
+    String(await freePort()),
+    '--admin-port',
+    String(await freePort()),
+    '--data',
+    join(folder, 'unused'),
+  ])
+  expect(up.stderr).toBe(
+    `aedes-cluster: --port=${port}: port ${port}, for node a, is in use. Another \`aedes-cluster up\` or another broker, such as Mosquitto, may be running: end it, or choose another port, e.g. --port ${port + 10_000}\n`,
+  )
   expect(up.code).toBe(3)
   expect(existsSync(join(folder, 'unused'))).toBe(false)
   holder.close()
 })
 
 test('check prints the effective configuration: defaults < file < environment < flags, secrets hidden', async () => {
-  const config = file('node.yaml', 'id: from-file\nprefix: from-file\nshutdownMs: 1\nredis: redis://u:hunter2@h:1\n')
-  const ended = await run(['check', '--offline', '--config', config, '--id', 'from-flag'], { AEDES_CLUSTER_ID: 'from-env', AEDES_CLUSTER_PREFIX: 'from-env', AEDES_CLUSTER_LISTEN: 'mqtt://127.0.0.1:1, ws://127.0.0.1:2/mqtt' })
+  const config = file(
+    'node.yaml',
+    'id: from-file\nprefix: from-file\nshutdownMs: 1\nredis: redis://u:hunter2@h:1\n',
+  )
+  const ended = await run(['check', '--offline', '--config', config, '--id', 'from-flag'], {
+    AEDES_CLUSTER_ID: 'from-env',
+    AEDES_CLUSTER_PREFIX: 'from-env',
+    AEDES_CLUSTER_LISTEN: 'mqtt://127.0.0.1:1, ws://127.0.0.1:2/mqtt',
+  })
   expect(ended.code).toBe(0)
   expect(parse(ended.stdout)).toMatchObject({
-    id: 'from-flag', prefix: 'from-env', shutdownMs: 1, redisTimeoutMs: 2_000, redis: 'redis://u:***@h:1',
+    id: 'from-flag',
+    prefix: 'from-env',
+    shutdownMs: 1,
+    redisTimeoutMs: 2_000,
+    redis: 'redis://u:***@h:1',
     listen: ['mqtt://127.0.0.1:1', 'ws://127.0.0.1:2/mqtt'],
   })
 })
@@ -164,16 +342,29 @@ test('check tries Redis', async () => {
 
 test('check tells a live node of the same name and missing replicas, a line each, and a certificate of yesterday', async () => {
   await using cluster = await startCluster({ nodes: 1, redis, prefix: 'checked' })
-  const argv = ['check', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', '--redis', redis.url, '--prefix', 'checked']
+  const argv = [
+    'check',
+    '--listen',
+    'mqtt://127.0.0.1:0',
+    '--admin',
+    'off',
+    '--redis',
+    redis.url,
+    '--prefix',
+    'checked',
+  ]
   using certificates = makeCertificates()
   const [cert, key] = certificates.wasValid()
   const [fine, wrong] = await Promise.all([
-    run([...argv, '--id', 'other']), run([...argv, '--id', 'a', '--durability-replicas', '1', '--tls-cert', cert, '--tls-key', key]),
+    run([...argv, '--id', 'other']),
+    run([...argv, '--id', 'a', '--durability-replicas', '1', '--tls-cert', cert, '--tls-key', key]),
   ])
   expect(fine).toMatchObject({ code: 0, stderr: '' })
   expect(wrong.stderr.trimEnd().split('\n')).toEqual([
     expect.stringMatching(/^aedes-cluster: --tls-cert=.*: was valid until 2\d{3}-.*renewed/),
-    expect.stringMatching(/^aedes-cluster: --durability-replicas=1: a master of Redis has 0 of 1 replicas.*Start the replicas/),
+    expect.stringMatching(
+      /^aedes-cluster: --durability-replicas=1: a master of Redis has 0 of 1 replicas.*Start the replicas/,
+    ),
     expect.stringMatching(/^aedes-cluster: --id=a: a@\d+ is live\. Give each node its own --id/),
   ])
   expect(wrong.code).toBe(2)
@@ -182,14 +373,20 @@ test('check tells a live node of the same name and missing replicas, a line each
 })
 
 test('--help names every command, --version the version', async () => {
-  const outputs = async (...all: string[][]): Promise<string[]> => Promise.all(all.map(async (argv) => (await run(argv)).stdout))
+  const outputs = async (...all: string[][]): Promise<string[]> =>
+    Promise.all(all.map(async (argv) => (await run(argv)).stdout))
   const [help, ...same] = await outputs(['--help'], ['-h'], ['help'], [])
   expect(help).toMatch(/up[^]*node[^]*check[^]*import/)
   expect(new Set(same)).toEqual(new Set([help]))
   const [version, ...versions] = await outputs(['--version'], ['-v'], ['version'])
   expect(version).toMatch(/^\d+\.\d+\.\d+\n$/)
   expect(new Set(versions)).toEqual(new Set([version]))
-  const [node, ...nodes] = await outputs(['help', 'node'], ['node', '--help'], ['node', '--id', 'a', '-h'], ['node', 'help'])
+  const [node, ...nodes] = await outputs(
+    ['help', 'node'],
+    ['node', '--help'],
+    ['node', '--id', 'a', '-h'],
+    ['node', 'help'],
+  )
   expect(node).toMatch(/^aedes-cluster node [^]*--lease-ms/)
   expect(node).not.toContain('--from')
   expect(new Set(nodes)).toEqual(new Set([node]))
@@ -199,8 +396,20 @@ test('data of another layout are left alone', async () => {
   await using other = await startRedis()
   const client = new Redis(other.url)
   await client.set('aedes:{bus}:format', '999')
-  const refused = await run(['node', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', '--redis', other.url, '--log-level', 'silent'])
-  expect(refused.stderr.replace(/knows format \d+/, 'knows format N')).toBe('aedes-cluster: --prefix=aedes: FORMAT the data are in format 999, this version knows format N. Run the version of aedes-cluster that wrote them, or begin anew under another --prefix\n')
+  const refused = await run([
+    'node',
+    '--listen',
+    'mqtt://127.0.0.1:0',
+    '--admin',
+    'off',
+    '--redis',
+    other.url,
+    '--log-level',
+    'silent',
+  ])
+  expect(refused.stderr.replace(/knows format \d+/, 'knows format N')).toBe(
+    'aedes-cluster: --prefix=aedes: FORMAT the data are in format 999, this version knows format N. Run the version of aedes-cluster that wrote them, or begin anew under another --prefix\n',
+  )
   expect(refused.code).toBe(8)
   expect(await client.keys('*')).toEqual(['aedes:{bus}:format'])
   client.disconnect()
@@ -208,18 +417,47 @@ test('data of another layout are left alone', async () => {
 
 test('a wrong Redis password is told as such', async () => {
   await using locked = await startRedis('--requirepass', 'right')
-  const argv = ['node', '--admin', 'off', '--listen', 'mqtt://127.0.0.1:0', '--redis', locked.url, '--log-level', 'silent']
+  const argv = [
+    'node',
+    '--admin',
+    'off',
+    '--listen',
+    'mqtt://127.0.0.1:0',
+    '--redis',
+    locked.url,
+    '--log-level',
+    'silent',
+  ]
   const refused = await run(argv)
   expect(refused.code).toBe(4)
   expect(refused.stderr).toMatch(/--redis.*NOAUTH/)
-  await using cluster = await startCluster({ nodes: 1, redis: locked, argv: ['--redis-password-file', file('password', 'right\n')] })
+  await using cluster = await startCluster({
+    nodes: 1,
+    redis: locked,
+    argv: ['--redis-password-file', file('password', 'right\n')],
+  })
   expect((await cluster.node(0).admin('/readyz')).status).toBe(200)
 })
 
 /** Free neighbouring ports for `up`, which counts on from the first. */
 const upArgv = async (data: string): Promise<{ argv: string[]; port: number }> => {
   const port = await freePort([0, 1, 100, 101, 200, 201])
-  return { port, argv: ['up', '--nodes', '2', '--port', String(port), '--ws-port', String(port + 100), '--admin-port', String(port + 200), '--data', data] }
+  return {
+    port,
+    argv: [
+      'up',
+      '--nodes',
+      '2',
+      '--port',
+      String(port),
+      '--ws-port',
+      String(port + 100),
+      '--admin-port',
+      String(port + 200),
+      '--data',
+      data,
+    ],
+  }
 }
 
 async function untilServing(child: ReturnType<typeof spawn>): Promise<string> {
@@ -233,7 +471,9 @@ async function untilServing(child: ReturnType<typeof spawn>): Promise<string> {
 }
 
 function childrenOf(data: string): number[] {
-  return readPids().filter(({ command }) => command.includes(data)).map(({ pid }) => pid)
+  return readPids()
+    .filter(({ command }) => command.includes(data))
+    .map(({ pid }) => pid)
 }
 
 test('up: a local cluster with its own Redis; its data outlives it; Ctrl-C and kill -9 leave no process behind', async () => {
@@ -269,9 +509,12 @@ test('up starts a node again that was killed', async () => {
   const { argv, port } = await upArgv(data)
   const child = spawn(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
   await untilServing(child)
-  const node = readPids().find(({ command }) => command.includes(data) && command.includes('aedes-cluster.js node --id a'))
+  const node = readPids().find(
+    ({ command }) => command.includes(data) && command.includes('aedes-cluster.js node --id a'),
+  )
   process.kill(node!.pid, 'SIGKILL')
-  for await (const chunk of child.stderr.iterator({ destroyOnReturn: false })) if (String(chunk).includes('node a serves again')) break
+  for await (const chunk of child.stderr.iterator({ destroyOnReturn: false }))
+    if (String(chunk).includes('node a serves again')) break
   await using client = await TestClient.connect(`mqtt://127.0.0.1:${port}`, 'back')
   expect(client.mqtt.connected).toBe(true)
   child.kill('SIGTERM')
@@ -281,11 +524,19 @@ test('up starts a node again that was killed', async () => {
 test('a node whose terminal goes drains as by SIGTERM; its password stands in no list of processes', async () => {
   await using locked = await startRedis('--requirepass', 'hunter2')
   const url = locked.url.replace('//', '//:hunter2@')
-  const child = spawn(process.execPath, [mainPath, 'node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', `--redis=${url}`], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+  const child = spawn(
+    process.execPath,
+    [mainPath, 'node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', `--redis=${url}`],
+    { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
+  )
   let log = ''
-  child.stderr!.on('data', (chunk: Buffer) => { log += chunk.toString() })
-  const [message] = await once(child, 'message') as [{ listen: [string] }]
-  expect(readFileSync(`/proc/${child.pid!}/cmdline`, 'utf8')).toMatch(/^aedes-cluster node --id a .*--redis=redis:\/\/:\*\*\*@127/)
+  child.stderr!.on('data', (chunk: Buffer) => {
+    log += chunk.toString()
+  })
+  const [message] = (await once(child, 'message')) as [{ listen: [string] }]
+  expect(readFileSync(`/proc/${child.pid!}/cmdline`, 'utf8')).toMatch(
+    /^aedes-cluster node --id a .*--redis=redis:\/\/:\*\*\*@127/,
+  )
   await using client = await TestClient.connect(message.listen[0], 'told', { version: 5 })
   const ended = once(child, 'exit')
   child.kill('SIGHUP')

@@ -1,5 +1,5 @@
-// A node within a program: it publishes and subscribes as a client would, on any node of the cluster, and serves connections that the
-// program accepted itself.
+// A node within a program: it publishes and subscribes as a client would, on any node of the cluster, and
+// serves connections that the program accepted itself.
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { Redis } from 'ioredis'
@@ -13,19 +13,36 @@ let cluster: TestCluster
 let node: Node
 beforeAll(async () => {
   cluster = await startCluster({ nodes: 1, argv: ['--lease-ms', '3000'] })
-  node = await createNode({ id: 'embedded', redis: cluster.redis.url, prefix: 'test', listen: ['mqtt://127.0.0.1:0'], admin: 'off', logLevel: 'silent', leaseMs: 3_000 })
+  node = await createNode({
+    id: 'embedded',
+    redis: cluster.redis.url,
+    prefix: 'test',
+    listen: ['mqtt://127.0.0.1:0'],
+    admin: 'off',
+    logLevel: 'silent',
+    leaseMs: 3_000,
+  })
 })
 afterAll(async () => {
   await node.stop()
   await cluster[Symbol.asyncDispose]()
 })
 
-const text = ({ topic, payload, qos, retain }: LocalMessage): string => `${topic} ${payload.toString()} ${qos} ${retain}`
+const text = ({ topic, payload, qos, retain }: LocalMessage): string =>
+  `${topic} ${payload.toString()} ${qos} ${retain}`
 
 test('a handler hears what is published anywhere from the moment it is there, until it is ended; what it throws is its own affair', async () => {
   const heard: string[] = []
-  const end = await node.subscribe('to/+', (message) => { heard.push(text(message)) }, { qos: 1 })
-  await node.subscribe('to/#', () => { throw new Error('a bug of the program') })
+  const end = await node.subscribe(
+    'to/+',
+    (message) => {
+      heard.push(text(message))
+    },
+    { qos: 1 },
+  )
+  await node.subscribe('to/#', () => {
+    throw new Error('a bug of the program')
+  })
   await using client = await cluster.node(0).connect('client')
   await client.publish('to/1', 'one', { qos: 2, retain: true })
   await node.publish('to/2', 'two', { qos: 1 })
@@ -48,12 +65,18 @@ test('what it publishes is stored when it resolves: for who is connected, for wh
   await late.receives([{ topic: 'from/x', payload: 'kept', retain: true }])
 })
 
-test.each([['', 'x'], ['a/+', 'x'], ['$SYS/x', 'x']])('a topic that is none is refused: %s', async (topic, payload) => {
+test.each([
+  ['', 'x'],
+  ['a/+', 'x'],
+  ['$SYS/x', 'x'],
+])('a topic that is none is refused: %s', async (topic, payload) => {
   await expect(node.publish(topic, payload)).rejects.toThrow(/is not a topic that may be published to/)
 })
 
 test('the bounds of clients hold', async () => {
-  await expect(node.publish('large', Buffer.alloc(2_000_000), { qos: 1 })).rejects.toThrow(/larger than packetBytesMax, 1048576/)
+  await expect(node.publish('large', Buffer.alloc(2_000_000), { qos: 1 })).rejects.toThrow(
+    /larger than packetBytesMax, 1048576/,
+  )
   await expect(node.publish('a/'.repeat(200) + 'a', 'deep')).rejects.toThrow(/100 levels/)
 })
 
@@ -64,7 +87,10 @@ test.each([[''], ['a/#/b'], ['$share/g/x']])('a filter that is none is refused: 
 test('it serves a connection that the program accepted', async () => {
   const server = createServer((socket) => node.handle(socket)).listen(0, '127.0.0.1')
   await once(server, 'listening')
-  await using client = await TestClient.connect(`mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, 'by hand')
+  await using client = await TestClient.connect(
+    `mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    'by hand',
+  )
   await client.subscribe('hand')
   await node.publish('hand', 'over')
   await client.receives([{ topic: 'hand', payload: 'over' }])
@@ -73,30 +99,58 @@ test('it serves a connection that the program accepted', async () => {
 
 test('a boot that was declared dead: what was on its way says so, and the handlers are there again with the next one', async () => {
   const heard: string[] = []
-  await node.subscribe('life', (message) => { heard.push(text(message)) })
+  await node.subscribe('life', (message) => {
+    heard.push(text(message))
+  })
   await using client = await cluster.node(0).connect('teller')
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 4_500) // this process stands still for more than a lease, and is declared dead
-  await expect.poll(async () => node.publish('other', 'x', { qos: 1 }).then(() => 'stored', (error: unknown) => (error as Error).message)).not.toBe('stored')
-  await expect.poll(async () => {
-    await client.publish('life', 'again')
-    return heard.length
-  }).toBeGreaterThan(0)
+  // this process stands still for more than a lease, and is declared dead
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 4_500)
+  await expect
+    .poll(async () =>
+      node.publish('other', 'x', { qos: 1 }).then(
+        () => 'stored',
+        (error: unknown) => (error as Error).message,
+      ),
+    )
+    .not.toBe('stored')
+  await expect
+    .poll(async () => {
+      await client.publish('life', 'again')
+      return heard.length
+    })
+    .toBeGreaterThan(0)
 })
 
 test('a node that is stopped publishes nothing more', async () => {
-  const other = await createNode({ id: 'short', listen: ['mqtt://127.0.0.1:0'], admin: 'off', logLevel: 'silent' })
+  const other = await createNode({
+    id: 'short',
+    listen: ['mqtt://127.0.0.1:0'],
+    admin: 'off',
+    logLevel: 'silent',
+  })
   await other.stop()
   await expect(other.publish('t', 'x', { qos: 1 })).rejects.toThrow('the node does not serve now')
 })
 
 test('a stop whose time went by while the clients were told has left the cluster all the same', async () => {
   await using link = await startSlowLink(Number(new URL(cluster.redis.url).port), 0)
-  const short = await createNode({ id: 'hurried', redis: link.url, prefix: 'test', listen: ['mqtt://127.0.0.1:0'], admin: 'off', logLevel: 'silent', leaseMs: 3_000, shutdownMs: 1 })
+  const short = await createNode({
+    id: 'hurried',
+    redis: link.url,
+    prefix: 'test',
+    listen: ['mqtt://127.0.0.1:0'],
+    admin: 'off',
+    logLevel: 'silent',
+    leaseMs: 3_000,
+    shutdownMs: 1,
+  })
   const client = await TestClient.connect(short.endpoints[0]!, 'told')
   link.delayMs = 25
   await short.stop()
   const connection = new Redis(cluster.redis.url)
-  expect((await connection.hkeys('test:{bus}:nodes')).filter((nodeId) => nodeId.startsWith('hurried'))).toEqual([])
+  expect(
+    (await connection.hkeys('test:{bus}:nodes')).filter((nodeId) => nodeId.startsWith('hurried')),
+  ).toEqual([])
   connection.disconnect()
   await client[Symbol.asyncDispose]()
 })

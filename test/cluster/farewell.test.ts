@@ -1,5 +1,5 @@
-// A client that is told why its connection ends gets to read it, whatever it is still sending: its socket is closed, not reset.
-// And one that does not end its side is ended all the same.
+// A client that is told why its connection ends gets to read it, whatever it is still sending: its socket is
+// closed, not reset. And one that does not end its side is ended all the same.
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import mqttPacket, { type IConnectPacket } from 'mqtt-packet'
@@ -9,13 +9,27 @@ import { WireClient } from '../support/wire.ts'
 
 const behind = Buffer.alloc(512 * 1024)
 const badPublish = Buffer.from([0x30, 4, 0, 1, 0x23, 0]) // to the topic `#` [MQTT-3.3.2-2]
-const connectPacket = (more: Partial<IConnectPacket> = {}): IConnectPacket => ({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: 'told', keepalive: 0, ...more })
+const connectPacket = (more: Partial<IConnectPacket> = {}): IConnectPacket => ({
+  cmd: 'connect',
+  protocolId: 'MQTT',
+  protocolVersion: 5,
+  clean: true,
+  clientId: 'told',
+  keepalive: 0,
+  ...more,
+})
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 2, argv: ['--shutdown-ms', '50000', '--connect-timeout-ms', '60000'] }) })
+beforeAll(async () => {
+  cluster = await startCluster({
+    nodes: 2,
+    argv: ['--shutdown-ms', '50000', '--connect-timeout-ms', '60000'],
+  })
+})
 afterAll(() => cluster[Symbol.asyncDispose]())
 
-const connections = async (): Promise<string | undefined> => /^aedes_cluster_connections (\d+)$/m.exec((await cluster.node(0).admin('/metrics')).body)?.[1]
+const connections = async (): Promise<string | undefined> =>
+  /^aedes_cluster_connections (\d+)$/m.exec((await cluster.node(0).admin('/metrics')).body)?.[1]
 
 test('a violation, and half a megabyte behind it: DISCONNECT is read', async () => {
   await using client = await WireClient.connect(cluster.node(0).url, 'violates')
@@ -35,7 +49,20 @@ test('a CONNECT that is refused, and half a megabyte behind it: CONNACK is read'
 
 test('Session taken over, and half a megabyte on its way: DISCONNECT is read', async () => {
   await using client = await WireClient.connect(cluster.node(0).url, 'moves')
-  const frames = Array.from({ length: 8 }, (_, n) => mqttPacket.generate({ cmd: 'publish', topic: 'x', payload: behind.subarray(0, 65_536), qos: 1, messageId: n + 1, dup: false, retain: false }, { protocolVersion: 5 }))
+  const frames = Array.from({ length: 8 }, (_, n) =>
+    mqttPacket.generate(
+      {
+        cmd: 'publish',
+        topic: 'x',
+        payload: behind.subarray(0, 65_536),
+        qos: 1,
+        messageId: n + 1,
+        dup: false,
+        retain: false,
+      },
+      { protocolVersion: 5 },
+    ),
+  )
   client.send(...frames)
   await using there = await WireClient.connect(cluster.node(1).url, 'moves')
   await client.closed
@@ -46,15 +73,25 @@ test('Session taken over, and half a megabyte on its way: DISCONNECT is read', a
 
 /** A connection that never ends its side by itself. */
 function halfOpen(url: string): Socket & Disposable {
-  const socket = connect({ port: Number(new URL(url).port), host: '127.0.0.1', allowHalfOpen: true }).on('error', () => undefined)
-  return Object.assign(socket, { [Symbol.dispose]: () => { socket.destroy() } })
+  const socket = connect({ port: Number(new URL(url).port), host: '127.0.0.1', allowHalfOpen: true }).on(
+    'error',
+    () => undefined,
+  )
+  return Object.assign(socket, {
+    [Symbol.dispose]: () => {
+      socket.destroy()
+    },
+  })
 }
 
 /** Resolves when the other side has closed it for good: until then what is written is taken. */
-const closedOver = (socket: Socket): Promise<void> => expect.poll(() => {
-  socket.write('x')
-  return socket.destroyed
-}).toBe(true)
+const closedOver = (socket: Socket): Promise<void> =>
+  expect
+    .poll(() => {
+      socket.write('x')
+      return socket.destroyed
+    })
+    .toBe(true)
 
 test('who never ends its side is closed all the same', async () => {
   using socket = halfOpen(cluster.node(0).url)
@@ -66,13 +103,19 @@ test('who never ends its side is closed all the same', async () => {
   await closedOver(socket)
 })
 
-const frame = (opcode: number, body: Buffer): Buffer => Buffer.concat([Buffer.from([opcode, 0x80 | body.length, 0, 0, 0, 0]), body]) // masked with zeros
+const frame = (opcode: number, body: Buffer): Buffer =>
+  Buffer.concat([Buffer.from([opcode, 0x80 | body.length, 0, 0, 0, 0]), body]) // masked with zeros
 
-/** MQTT over WebSocket by a client that never ends its side nor answers a close frame; resolves when its CONNACK came. */
+/**
+ * MQTT over WebSocket by a client that never ends its side nor answers a close frame; resolves when its
+ * CONNACK came.
+ */
 async function halfOpenWebSocket(url: string, packet: IConnectPacket): Promise<Socket & Disposable> {
   const { port, host } = new URL(url)
   const socket = halfOpen(`tcp://127.0.0.1:${port}`)
-  socket.write(`GET /mqtt HTTP/1.1\r\nHost: ${host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n`)
+  socket.write(
+    `GET /mqtt HTTP/1.1\r\nHost: ${host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n`,
+  )
   await once(socket, 'data')
   socket.write(frame(0x82, mqttPacket.generate(packet, { protocolVersion: 5 })))
   await once(socket, 'data')
@@ -83,7 +126,13 @@ async function halfOpenWebSocket(url: string, packet: IConnectPacket): Promise<S
 test('a WebSocket frame that is none, from a client that does not answer: closed in a moment, and its will is published', async () => {
   const watcher = await cluster.node(1).connect('watcher')
   await watcher.subscribe('wills/#', { qos: 1 })
-  using socket = await halfOpenWebSocket(cluster.node(0).wsUrl, connectPacket({ clientId: 'no frame', will: { topic: 'wills/ws', payload: Buffer.from('gone'), qos: 1, retain: false } }))
+  using socket = await halfOpenWebSocket(
+    cluster.node(0).wsUrl,
+    connectPacket({
+      clientId: 'no frame',
+      will: { topic: 'wills/ws', payload: Buffer.from('gone'), qos: 1, retain: false },
+    }),
+  )
   socket.write(frame(0xf0, Buffer.alloc(0))) // reserved bits
   await watcher.receives([{ topic: 'wills/ws', payload: 'gone' }])
   await closedOver(socket)
@@ -92,9 +141,16 @@ test('a WebSocket frame that is none, from a client that does not answer: closed
 test('a QoS 2 PUBLISH waits to be recorded when its client breaks off: the session is released, and its will published', async () => {
   const watcher = await cluster.node(1).connect('watcher')
   await watcher.subscribe('wills/#', { qos: 1 })
-  await using client = await WireClient.connect(cluster.node(0).url, 'in the middle', { clean: false, properties: { sessionExpiryInterval: 60 }, will: { topic: 'wills/qos2', payload: Buffer.from('gone'), qos: 1, retain: false } })
+  await using client = await WireClient.connect(cluster.node(0).url, 'in the middle', {
+    clean: false,
+    properties: { sessionExpiryInterval: 60 },
+    will: { topic: 'wills/qos2', payload: Buffer.from('gone'), qos: 1, retain: false },
+  })
   cluster.redis.pause()
-  client.send({ cmd: 'publish', topic: 'x', payload: 'x', qos: 2, messageId: 1, dup: false, retain: false }, { cmd: 'pingreq' })
+  client.send(
+    { cmd: 'publish', topic: 'x', payload: 'x', qos: 2, messageId: 1, dup: false, retain: false },
+    { cmd: 'pingreq' },
+  )
   await client.next('pingresp') // it was read
   client.socket.destroy()
   await expect.poll(connections).toBe('0')
@@ -110,7 +166,10 @@ test('SIGTERM waits neither for who never ends its side, nor for who never sent 
   told.write(mqttPacket.generate(connectPacket(), { protocolVersion: 5 }))
   await once(told, 'data')
   shaking.write('GET /mqtt HTTP/1.1\r\n')
-  using toldByWebSocket = await halfOpenWebSocket(cluster.node(0).wsUrl, connectPacket({ clientId: 'by WebSocket' }))
+  using toldByWebSocket = await halfOpenWebSocket(
+    cluster.node(0).wsUrl,
+    connectPacket({ clientId: 'by WebSocket' }),
+  )
   expect(await cluster.node(0).stop()).toBe(0) // its deadline is 50 s
   await closedOver(toldByWebSocket)
 }, 20_000)

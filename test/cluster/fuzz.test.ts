@@ -3,7 +3,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startFuzzed, type Fuzzed } from '../support/fuzzed.ts'
 
 let fuzzed: Fuzzed
-beforeAll(async () => { fuzzed = await startFuzzed() })
+beforeAll(async () => {
+  fuzzed = await startFuzzed()
+})
 afterAll(() => fuzzed[Symbol.asyncDispose]())
 
 test('HTTP and WebSocket: requests, upgrades and frames, damaged, torn and slow', () => fuzzed.doors(3))

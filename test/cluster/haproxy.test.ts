@@ -1,5 +1,6 @@
-// HAProxy with the configuration that ships, deploy/haproxy/haproxy.cfg, before three real nodes: clients that know
-// only the balancer's address live through the death, the stop and the return of a node and the silence of Redis.
+// HAProxy with the configuration that ships, deploy/haproxy/haproxy.cfg, before three real nodes: clients
+// that know only the balancer's address live through the death, the stop and the return of a node and the
+// silence of Redis.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -24,7 +25,10 @@ class Balancer {
     this.wsUrl = `ws://127.0.0.1:${ws}/mqtt`
     this.statusUrl = `http://127.0.0.1:${status}`
     this.#process = process
-    for (const stream of [process.stdout, process.stderr]) stream?.on('data', (chunk: Buffer) => { this.log += chunk.toString() })
+    for (const stream of [process.stdout, process.stderr])
+      stream?.on('data', (chunk: Buffer) => {
+        this.log += chunk.toString()
+      })
   }
 
   /** Waits until HAProxy has logged something like `pattern` since it started. */
@@ -45,12 +49,23 @@ class Balancer {
 
 async function startBalancer(cluster: TestCluster): Promise<Balancer> {
   const ports = [await freePort(), await freePort(), await freePort()] as const
-  const env: Record<string, string> = { MQTT_BIND: `127.0.0.1:${ports[0]}`, WS_BIND: `127.0.0.1:${ports[1]}`, STATUS_BIND: `127.0.0.1:${ports[2]}` }
+  const env: Record<string, string> = {
+    MQTT_BIND: `127.0.0.1:${ports[0]}`,
+    WS_BIND: `127.0.0.1:${ports[1]}`,
+    STATUS_BIND: `127.0.0.1:${ports[2]}`,
+  }
   for (const { id, url, wsUrl, adminUrl } of cluster.nodes) {
     const name = `NODE_${id.toUpperCase()}`
-    Object.assign(env, { [`${name}_MQTT`]: new URL(url).host, [`${name}_WS`]: new URL(wsUrl).host, [`${name}_ADMIN_PORT`]: new URL(adminUrl).port })
+    Object.assign(env, {
+      [`${name}_MQTT`]: new URL(url).host,
+      [`${name}_WS`]: new URL(wsUrl).host,
+      [`${name}_ADMIN_PORT`]: new URL(adminUrl).port,
+    })
   }
-  const child = spawn(findProgram('haproxy') ?? 'haproxy', ['-W', '-db', '-f', configuration], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(findProgram('haproxy') ?? 'haproxy', ['-W', '-db', '-f', configuration], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const balancer = new Balancer(child, ports)
   await balancer.says(/Loading success/)
   return balancer
@@ -67,7 +82,13 @@ async function connectionsOf(node: TestNode): Promise<number> {
 
 /** Clients on each node that runs, by the node's name. */
 async function connections(cluster: TestCluster): Promise<Record<string, number>> {
-  return Object.fromEntries(await Promise.all(cluster.nodes.filter(({ running }) => running).map(async (node) => [node.id, await connectionsOf(node)] as const)))
+  return Object.fromEntries(
+    await Promise.all(
+      cluster.nodes
+        .filter(({ running }) => running)
+        .map(async (node) => [node.id, await connectionsOf(node)] as const),
+    ),
+  )
 }
 
 /** The node that the cluster's only client is on. */
@@ -88,7 +109,8 @@ test('a persistent session gets everything though its node is killed under it', 
   const publishers = { left, right }
   expect(await connections(cluster)).toEqual({ a: 1, b: 1, c: 1 }) // so the publishers' nodes survive
 
-  // A node hears of a subscription by the same Redis channel as of messages, so who hears this knows of `orders`.
+  // A node hears of a subscription by the same Redis channel as of messages, so who hears this knows of
+  // `orders`.
   for (const publisher of [left, right]) await publisher.subscribe('hello')
   await subscriber.publish('hello', 'all')
   for (const client of [subscriber, left, right]) await client.receives([{ topic: 'hello', payload: 'all' }])
@@ -130,7 +152,8 @@ test('a node that stops is left out at once and taken back when it returns; no c
   expect(await home.stop()).toBe(0)
   await using early = await balancer.connect('early') // HAProxy may not know yet: it asks the next node
   await back
-  for (const backend of ['mqtt', 'websocket']) await balancer.says(new RegExp(`Server ${backend}/${home.id} is DOWN`))
+  for (const backend of ['mqtt', 'websocket'])
+    await balancer.says(new RegExp(`Server ${backend}/${home.id} is DOWN`))
   await using late = await balancer.connect('late')
   await using later = await balancer.connect('later')
   expect(Object.values(await connections(cluster))).toEqual([2, 2])

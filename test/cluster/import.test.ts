@@ -1,6 +1,7 @@
-// Moving over: data that the stock stack itself wrote (Aedes, aedes-persistence-redis, mqemitter-redis, MQTT.js clients) is
-// imported while nodes of the cluster run, and while none does, and is served by them: sessions present, queued messages in
-// order and once, also when an import was killed. What a client cannot bring about at will is written by the package itself.
+// Moving over: data that the stock stack itself wrote (Aedes, aedes-persistence-redis, mqemitter-redis,
+// MQTT.js clients) is imported while nodes of the cluster run, and while none does, and is served by them:
+// sessions present, queued messages in order and once, also when an import was killed. What a client cannot
+// bring about at will is written by the package itself.
 import { Aedes } from 'aedes'
 import aedesPersistenceRedis from 'aedes-persistence-redis'
 import { Redis } from 'ioredis'
@@ -25,34 +26,66 @@ interface StockWriter {
 }
 
 let counter = 0
-const packet = (topic: string, payload: string, more: object = {}): object =>
-  ({ cmd: 'publish', brokerId: 'old', brokerCounter: ++counter, topic, payload: Buffer.from(payload), qos: 1, retain: false, dup: false, ...more })
+const packet = (topic: string, payload: string, more: object = {}): object => ({
+  cmd: 'publish',
+  brokerId: 'old',
+  brokerCounter: ++counter,
+  topic,
+  payload: Buffer.from(payload),
+  qos: 1,
+  retain: false,
+  dup: false,
+  ...more,
+})
 
 const strange = 'client: ü/%?[*]'
 
 /** Runs the stock stack on `redis` until `use` is done. */
-async function withStock(redis: TestRedis, use: (url: string, persistence: StockWriter) => Promise<void>, keyPrefix = ''): Promise<void> {
-  const [store, publishing, subscribing] = [keyPrefix, '', ''].map((keys) => connectStock(redis.url, keys, () => undefined)) as [Redis, Redis, Redis]
-  const broker = await Aedes.createBroker({ id: 'old', persistence: aedesPersistenceRedis({ conn: store }), mq: mqemitterRedis({ pubConn: publishing, subConn: subscribing }) })
-  const server = createServer((socket) => { broker.handle(socket) }).listen(0, '127.0.0.1')
+async function withStock(
+  redis: TestRedis,
+  use: (url: string, persistence: StockWriter) => Promise<void>,
+  keyPrefix = '',
+): Promise<void> {
+  const [store, publishing, subscribing] = [keyPrefix, '', ''].map((keys) =>
+    connectStock(redis.url, keys, () => undefined),
+  ) as [Redis, Redis, Redis]
+  const broker = await Aedes.createBroker({
+    id: 'old',
+    persistence: aedesPersistenceRedis({ conn: store }),
+    mq: mqemitterRedis({ pubConn: publishing, subConn: subscribing }),
+  })
+  const server = createServer((socket) => {
+    broker.handle(socket)
+  }).listen(0, '127.0.0.1')
   await once(server, 'listening')
-  await use(`mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, (broker as unknown as { persistence: StockWriter }).persistence)
+  await use(
+    `mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    (broker as unknown as { persistence: StockWriter }).persistence,
+  )
   server.close()
   await new Promise<void>((resolve) => broker.close(() => resolve()))
   // mqemitter-redis ends its two by itself; they must not outlive the Redis.
-  await Promise.all([publishing, subscribing].map(async (connection) => { if (connection.status !== 'end') await once(connection, 'end') }))
+  await Promise.all(
+    [publishing, subscribing].map(async (connection) => {
+      if (connection.status !== 'end') await once(connection, 'end')
+    }),
+  )
   await store.quit()
 }
 
 /** A connection that ends with its test, also when it fails. */
 function open(url: string): Redis & Disposable {
   const redis = new Redis(url).on('error', () => undefined)
-  return Object.assign(redis, { [Symbol.dispose]: () => { redis.disconnect() } })
+  return Object.assign(redis, {
+    [Symbol.dispose]: () => {
+      redis.disconnect()
+    },
+  })
 }
 
 const run = async (...argv: string[]): Promise<{ stdout: string; stderr: string; code: number }> => {
   try {
-    return { ...await promisify(execFile)(process.execPath, [mainPath, 'import', ...argv]), code: 0 }
+    return { ...(await promisify(execFile)(process.execPath, [mainPath, 'import', ...argv])), code: 0 }
   } catch (error) {
     const { stdout, stderr, code } = error as { stdout: string; stderr: string; code: number }
     return { stdout, stderr, code }
@@ -67,7 +100,11 @@ async function dump(redis: Redis, pattern = 'test:*'): Promise<string[]> {
 test('sessions, queued and retained messages of a stock installation are served by the cluster', async () => {
   await using old = await startRedis()
   await withStock(old, async (url) => {
-    for (const [clientId, filter, qos] of [['exact', 'plant/7', 1], ['wild', 'plant/#', 2], [strange, '+/7', 1]] as const) {
+    for (const [clientId, filter, qos] of [
+      ['exact', 'plant/7', 1],
+      ['wild', 'plant/#', 2],
+      [strange, '+/7', 1],
+    ] as const) {
       const client = await TestClient.connect(url, clientId, { clean: false })
       await client.subscribe(filter, { qos })
       await client.disconnect()
@@ -80,25 +117,40 @@ test('sessions, queued and retained messages of a stock installation are served 
   })
   await using cluster = await startCluster({ nodes: 2 })
   using redis = open(cluster.redis.url)
-  const settled = async (): Promise<string[]> => (await dump(redis)).filter((line) => !/leases|:state |:stream /.test(line))
+  const settled = async (): Promise<string[]> =>
+    (await dump(redis)).filter((line) => !/leases|:state |:stream /.test(line))
   const before = await settled()
   const flags = ['--from', old.url, '--redis', cluster.redis.url, '--prefix', 'test']
   const dry = await run(...flags, '--dry-run')
-  expect(dry.stdout).toBe('found (dry run, nothing was written): sessions 3 · subscriptions 3 · messages 60 · retained 2 · wills 0\n')
+  expect(dry.stdout).toBe(
+    'found (dry run, nothing was written): sessions 3 · subscriptions 3 · messages 60 · retained 2 · wills 0\n',
+  )
   expect(await settled()).toEqual(before)
-  expect((await run(...flags)).stdout).toBe('moved/found, the others were there already: sessions 3/3 · subscriptions 3/3 · messages 60/60 · retained 2/2 · wills 0/0\n')
-  expect((await run(...flags)).stdout).toBe('moved/found, the others were there already: sessions 0/3 · subscriptions 0/3 · messages 0/60 · retained 0/2 · wills 0/0\n')
+  expect((await run(...flags)).stdout).toBe(
+    'moved/found, the others were there already: sessions 3/3 · subscriptions 3/3 · messages 60/60 · retained 2/2 · wills 0/0\n',
+  )
+  expect((await run(...flags)).stdout).toBe(
+    'moved/found, the others were there already: sessions 0/3 · subscriptions 0/3 · messages 0/60 · retained 0/2 · wills 0/0\n',
+  )
   await cluster.node(1).publish('plant/7', 'new', { qos: 1 })
   for (const [i, clientId] of ['exact', 'wild', strange].entries()) {
     const client = await cluster.node(i % 2).connect(clientId, { clean: false })
     expect(client.sessionPresent, clientId).toBe(true)
     await client.arrivals(21)
     await client.settle()
-    expect([...new Set(client.packets.map(({ qos }) => qos))].sort(), `${clientId}: the lower of the published and the granted QoS`).toEqual(clientId === 'wild' ? [1, 2] : [1])
+    expect(
+      [...new Set(client.packets.map(({ qos }) => qos))].sort(),
+      `${clientId}: the lower of the published and the granted QoS`,
+    ).toEqual(clientId === 'wild' ? [1, 2] : [1])
     const payloads = client.takeAll()
     // Per QoS in the publisher's order (a client hands QoS 2 on when it is released), and once.
-    expect(payloads.filter((payload) => Number(payload) % 2 === 0 || payload === 'new')).toEqual([...Array.from({ length: 10 }, (_, n) => `${2 * n}`), 'new'])
-    expect(payloads.filter((payload) => Number(payload) % 2 === 1)).toEqual(Array.from({ length: 10 }, (_, n) => `${2 * n + 1}`))
+    expect(payloads.filter((payload) => Number(payload) % 2 === 0 || payload === 'new')).toEqual([
+      ...Array.from({ length: 10 }, (_, n) => `${2 * n}`),
+      'new',
+    ])
+    expect(payloads.filter((payload) => Number(payload) % 2 === 1)).toEqual(
+      Array.from({ length: 10 }, (_, n) => `${2 * n + 1}`),
+    )
   }
   const fresh = await cluster.node(1).connect('fresh')
   await fresh.subscribe('kept/+')
@@ -115,22 +167,30 @@ test('an import that is killed is finished by the next one: every session whole,
   await withStock(old, async (_url, stock) => {
     for (const id of clients) {
       await stock.addSubscriptions({ id }, [{ topic: `to/${id}`, qos: 1 }])
-      for (const n of numbers(600)) await stock.outgoingEnqueueCombi([{ clientId: id }], packet(`to/${id}`, n)) // more than a page
+      for (const n of numbers(600))
+        await stock.outgoingEnqueueCombi([{ clientId: id }], packet(`to/${id}`, n)) // more than a page
     }
   })
   await using target = await startRedis()
   using redis = open(target.url)
   const flags = ['--from', old.url, '--redis', target.url, '--prefix', 'test']
   await using link = await startLink(old)
-  const held = link.holdReply(`packet:old:${counter}`) // the last message of the last client does not come: it cannot be done
-  const killed = spawn(process.execPath, [mainPath, 'import', ...flags, '--from', link.url], { stdio: 'ignore' })
+  // the last message of the last client does not come: it cannot be done
+  const held = link.holdReply(`packet:old:${counter}`)
+  const killed = spawn(process.execPath, [mainPath, 'import', ...flags, '--from', link.url], {
+    stdio: 'ignore',
+  })
   const ended = once(killed, 'exit')
   await held
-  await expect.poll(async () => (await redis.keys('test:*:queue:*')).length, { interval: 1, timeout: 20_000 }).toBeGreaterThan(0)
+  await expect
+    .poll(async () => (await redis.keys('test:*:queue:*')).length, { interval: 1, timeout: 20_000 })
+    .toBeGreaterThan(0)
   killed.kill('SIGKILL')
   expect(await ended).toEqual([null, 'SIGKILL'])
   expect((await run(...flags)).stdout).toMatch(/ sessions \d+\/6 /)
-  expect((await run(...flags)).stdout).toBe(sum('sessions 0/6 · subscriptions 0/6 · messages 0/3600 · retained 0/0 · wills 0/0'))
+  expect((await run(...flags)).stdout).toBe(
+    sum('sessions 0/6 · subscriptions 0/6 · messages 0/3600 · retained 0/0 · wills 0/0'),
+  )
   await using cluster = await startCluster({ nodes: 2, redis: target })
   for (const [i, id] of clients.entries()) {
     await cluster.node(0).publish(`to/${id}`, 'new', { qos: 1 })
@@ -161,8 +221,12 @@ test('a PUBREL that is owed is sent under its identifier; wills are published on
   using redis = open(cluster.redis.url)
   const flags = ['--from', old.url, '--redis', cluster.redis.url, '--prefix', 'test']
   expect((await run(...flags, '--dry-run')).code).toBe(0)
-  expect((await run(...flags)).stdout).toBe(sum('sessions 2/2 · subscriptions 2/2 · messages 0/0 · retained 0/0 · wills 1/1'))
-  expect((await run(...flags)).stdout).toBe(sum('sessions 0/2 · subscriptions 0/2 · messages 0/0 · retained 0/0 · wills 0/1'))
+  expect((await run(...flags)).stdout).toBe(
+    sum('sessions 2/2 · subscriptions 2/2 · messages 0/0 · retained 0/0 · wills 1/1'),
+  )
+  expect((await run(...flags)).stdout).toBe(
+    sum('sessions 0/2 · subscriptions 0/2 · messages 0/0 · retained 0/0 · wills 0/1'),
+  )
   expect(await dump(source, '*')).toEqual(before)
   const [inFlight] = await redis.keys('test:*:inflight:*')
   expect(await redis.hgetall(inFlight!)).toEqual({ 42: '0' })
@@ -177,43 +241,72 @@ test('1,000 sessions and more wills than the package reads at once; the rate is 
   const [sessions, wills] = [1_000, 10_050]
   await withStock(old, async (_url, stock) => {
     for (let from = 0; from < sessions; from += 500) {
-      await Promise.all(Array.from({ length: 500 }, async (_, i) => {
-        await stock.addSubscriptions({ id: `c${from + i}` }, [{ topic: `to/${from + i}`, qos: 1 }])
-        await stock.outgoingEnqueueCombi([{ clientId: `c${from + i}` }], packet(`to/${from + i}`, 'x'))
-      }))
+      await Promise.all(
+        Array.from({ length: 500 }, async (_, i) => {
+          await stock.addSubscriptions({ id: `c${from + i}` }, [{ topic: `to/${from + i}`, qos: 1 }])
+          await stock.outgoingEnqueueCombi([{ clientId: `c${from + i}` }], packet(`to/${from + i}`, 'x'))
+        }),
+      )
     }
-    for (let i = 0; i < wills; i++) await stock.putWill({ id: `w${i}` }, packet(`nobody/${i}`, 'x', { qos: 0 }))
+    for (let i = 0; i < wills; i++)
+      await stock.putWill({ id: `w${i}` }, packet(`nobody/${i}`, 'x', { qos: 0 }))
   })
   await using target = await startRedis('--appendonly', 'no')
   const start = performance.now()
   const { stdout } = await run('--from', old.url, '--redis', target.url)
   const seconds = (performance.now() - start) / 1_000
-  expect(stdout).toBe(sum(`sessions ${sessions}/${sessions} · subscriptions ${sessions}/${sessions} · messages ${sessions}/${sessions} · retained 0/0 · wills ${wills}/${wills}`))
-  console.log(`import: ${sessions} sessions and ${wills} wills in ${seconds.toFixed(1)} s, ${Math.round((sessions + wills) / seconds)} a second`)
+  expect(stdout).toBe(
+    sum(
+      `sessions ${sessions}/${sessions} · subscriptions ${sessions}/${sessions} · messages ${sessions}/${sessions} · retained 0/0 · wills ${wills}/${wills}`,
+    ),
+  )
+  console.log(
+    `import: ${sessions} sessions and ${wills} wills in ${seconds.toFixed(1)} s, ${Math.round((sessions + wills) / seconds)} a second`,
+  )
 }, 180_000)
 
 test('--from-prefix; queues longer than the bound say what they dropped', async () => {
   await using old = await startRedis('--appendonly', 'no')
-  await withStock(old, async (url, stock) => {
-    const publisher = await TestClient.connect(url, 'publisher')
-    await publisher.publish('kept', 'retained', { retain: true })
-    await publisher.disconnect()
-    await stock.addSubscriptions({ id: 'long' }, [{ topic: 'to/long', qos: 1 }])
-    for (const n of numbers(50)) await stock.outgoingEnqueueCombi([{ clientId: 'long' }], packet('to/long', n))
-    await stock.putWill({ id: 'gone' }, packet('will/gone', 'last words'))
-  }, 'old/')
+  await withStock(
+    old,
+    async (url, stock) => {
+      const publisher = await TestClient.connect(url, 'publisher')
+      await publisher.publish('kept', 'retained', { retain: true })
+      await publisher.disconnect()
+      await stock.addSubscriptions({ id: 'long' }, [{ topic: 'to/long', qos: 1 }])
+      for (const n of numbers(50))
+        await stock.outgoingEnqueueCombi([{ clientId: 'long' }], packet('to/long', n))
+      await stock.putWill({ id: 'gone' }, packet('will/gone', 'last words'))
+    },
+    'old/',
+  )
   await using target = await startRedis()
   const flags = ['--from', old.url, '--redis', target.url, '--queue-messages-max', '10']
-  expect((await run(...flags)).stdout).toBe(sum('sessions 0/0 · subscriptions 0/0 · messages 0/0 · retained 0/0 · wills 0/0'))
-  expect((await run(...flags, '--from-prefix', 'old/')).stdout).toBe(sum('sessions 1/1 · subscriptions 1/1 · messages 50/50 · retained 1/1 · wills 1/1') +
-    'dropped: 40 messages, the oldest of queues longer than --queue-messages-max 10\n')
+  expect((await run(...flags)).stdout).toBe(
+    sum('sessions 0/0 · subscriptions 0/0 · messages 0/0 · retained 0/0 · wills 0/0'),
+  )
+  expect((await run(...flags, '--from-prefix', 'old/')).stdout).toBe(
+    sum('sessions 1/1 · subscriptions 1/1 · messages 50/50 · retained 1/1 · wills 1/1') +
+      'dropped: 40 messages, the oldest of queues longer than --queue-messages-max 10\n',
+  )
 })
 
 test('a wrong or missing --from is one line and an exit code', async () => {
-  expect(await run()).toMatchObject({ code: 2, stderr: expect.stringMatching(/^aedes-cluster: --from: is missing\. .*\n$/) as string })
-  expect(await run('--from', 'http://x')).toMatchObject({ code: 2, stderr: expect.stringMatching(/^aedes-cluster: --from=http:\/\/x: is not a Redis address\. .*\n$/) as string })
+  expect(await run()).toMatchObject({
+    code: 2,
+    stderr: expect.stringMatching(/^aedes-cluster: --from: is missing\. .*\n$/) as string,
+  })
+  expect(await run('--from', 'http://x')).toMatchObject({
+    code: 2,
+    stderr: expect.stringMatching(
+      /^aedes-cluster: --from=http:\/\/x: is not a Redis address\. .*\n$/,
+    ) as string,
+  })
   await using target = await startRedis()
-  expect(await run('--from', 'redis://127.0.0.1:1', '--redis', target.url)).toMatchObject({ code: 4, stderr: expect.stringMatching(/^aedes-cluster: --from=redis:\/\/127\.0\.0\.1:1: .*\n$/) as string })
+  expect(await run('--from', 'redis://127.0.0.1:1', '--redis', target.url)).toMatchObject({
+    code: 4,
+    stderr: expect.stringMatching(/^aedes-cluster: --from=redis:\/\/127\.0\.0\.1:1: .*\n$/) as string,
+  })
 })
 
 test('an import says what it waits for, of either Redis, and when that is over; a signal ends it', async () => {
@@ -221,13 +314,26 @@ test('an import says what it waits for, of either Redis, and when that is over; 
   await using target = await startRedis('--min-replicas-to-write', '1')
   using admin = open(target.url)
   const begin = (prefix: string): { said: () => string; ended: Promise<unknown[]>; end: () => void } => {
-    const child = spawn(process.execPath, [mainPath, 'import', '--from', old.url, '--redis', target.url, '--prefix', prefix], { stdio: ['ignore', 'ignore', 'pipe'] })
+    const child = spawn(
+      process.execPath,
+      [mainPath, 'import', '--from', old.url, '--redis', target.url, '--prefix', prefix],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    )
     let said = ''
-    child.stderr.on('data', (chunk: Buffer) => { said += chunk.toString() })
-    return { said: () => said, ended: once(child, 'close'), end: () => { child.kill('SIGTERM') } }
+    child.stderr.on('data', (chunk: Buffer) => {
+      said += chunk.toString()
+    })
+    return {
+      said: () => said,
+      ended: once(child, 'close'),
+      end: () => {
+        child.kill('SIGTERM')
+      },
+    }
   }
   const [finished, ended] = [begin('finished'), begin('ended')]
-  for (const { said } of [finished, ended]) await expect.poll(said).toMatch(/^Redis: NOREPLICAS .*1 write waiting.*min-replicas-to-write\.\n$/)
+  for (const { said } of [finished, ended])
+    await expect.poll(said).toMatch(/^Redis: NOREPLICAS .*1 write waiting.*min-replicas-to-write\.\n$/)
   ended.end()
   expect(await ended.ended).toEqual([9, null])
   expect(ended.said()).toMatch(/\naedes-cluster: import: was ended before it was done\. Run it again/)

@@ -1,6 +1,7 @@
-// A rolling upgrade (P11): what a node of a later version would have written, by hand, in each place where records stand. What must be
-// understood and is not is passed by alone where it travels, kept where it is stored, and said; what a node cannot do without makes it
-// leave, or it is not let in. Everything else goes on.
+// A rolling upgrade (P11): what a node of a later version would have written, by hand, in each place where
+// records stand. What must be understood and is not is passed by alone where it travels, kept where it is
+// stored, and said; what a node cannot do without makes it leave, or it is not let in. Everything else goes
+// on.
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Clock } from '../../bridge/clock.ts'
@@ -27,19 +28,27 @@ afterAll(async () => {
 })
 
 const lasting = { clean: false, properties: { sessionExpiryInterval: 600 } } as const
-const wire = (node: number, id: string, options: Parameters<typeof WireClient.connect>[2] = {}) => WireClient.connect(cluster.node(node).url, id, options)
+const wire = (node: number, id: string, options: Parameters<typeof WireClient.connect>[2] = {}) =>
+  WireClient.connect(cluster.node(node).url, id, options)
 const packed = (topic: string, payload: string): Buffer => packMessage(messageOf(topic, payload), new Clock())
 
 /** As one record of an entry. */
 const recordOf = (topic: string, payload: string): Buffer => packed(topic, payload).subarray(1)
 const unknownRecord = Buffer.from('ff' + '00000002' + '0707', 'hex')
 /** A message with a field that must be understood: qos 1, fields, topic "later", one field. */
-const laterMessage = Buffer.from('01' + '81' + '00000012' + '81' + '00056c61746572' + '00000006' + '81' + '00000001' + '07', 'hex')
+const laterMessage = Buffer.from(
+  '01' + '81' + '00000012' + '81' + '00056c61746572' + '00000006' + '81' + '00000001' + '07',
+  'hex',
+)
 const laterVersion = Buffer.concat([Buffer.from([2]), unknownRecord])
 const laters = [laterMessage, laterVersion, Buffer.concat([Buffer.from([1]), unknownRecord])]
 
 const said = async (node: number, where: string): Promise<number> =>
-  Number(new RegExp(`aedes_cluster_later_records_total\\{where="${where}"\\} (\\d+)`).exec((await cluster.node(node).admin('/metrics')).body)?.[1] ?? 0)
+  Number(
+    new RegExp(`aedes_cluster_later_records_total\\{where="${where}"\\} (\\d+)`).exec(
+      (await cluster.node(node).admin('/metrics')).body,
+    )?.[1] ?? 0,
+  )
 
 async function drop(gone: WireClient): Promise<void> {
   gone.socket.destroy()
@@ -57,7 +66,8 @@ async function take(from: WireClient, count: number): Promise<string[]> {
   return got
 }
 
-const sidOf = async (clientId: string): Promise<string> => (await client.hget(keys.partition(shardOf(clientId, partitions), 'clients'), clientId))!
+const sidOf = async (clientId: string): Promise<string> =>
+  (await client.hget(keys.partition(shardOf(clientId, partitions), 'clients'), clientId))!
 
 /** An offline session subscribed to its own name, with what is published meanwhile. */
 async function asleep(clientId: string, ...payloads: string[]): Promise<string> {
@@ -73,11 +83,22 @@ test('in an inbox: what is beside it in the same entry comes, and what comes aft
   await subscriber.subscribe('inbox')
   const inbox = keys.inbox((await client.hget(keys.bus('names'), 'a'))!, 'stream')
   const before = await said(0, 'inbox')
-  await client.xadd(inbox, '*', 'b', Buffer.concat([packed('inbox', '1'), unknownRecord, recordOf('inbox', '2'), laterMessage.subarray(1), recordOf('inbox', '3')]))
+  await client.xadd(
+    inbox,
+    '*',
+    'b',
+    Buffer.concat([
+      packed('inbox', '1'),
+      unknownRecord,
+      recordOf('inbox', '2'),
+      laterMessage.subarray(1),
+      recordOf('inbox', '3'),
+    ]),
+  )
   await client.xadd(inbox, '*', 'b', laterVersion)
   await cluster.node(1).publish('inbox', '4', { qos: 1 })
   expect(await take(subscriber, 4)).toEqual(['1', '2', '3', '4'])
-  expect(await said(0, 'inbox') - before).toBe(3)
+  expect((await said(0, 'inbox')) - before).toBe(3)
   expect(cluster.node(0).log).toContain('later version')
 })
 
@@ -92,13 +113,18 @@ test('in a queue: it stays, in flight, neither sent nor acknowledged away; a nod
   expect(await said(0, 'queue')).toBe(3)
   const inflight = keys.session(sid, 'inflight')
   await expect.poll(() => client.hlen(inflight)).toBe(3)
-  for (const id of await client.hkeys(inflight)) first.send({ cmd: 'puback', messageId: Number(id) }) // of what was never sent
+  // of what was never sent
+  for (const id of await client.hkeys(inflight)) first.send({ cmd: 'puback', messageId: Number(id) })
   await cluster.node(1).publish('queue', '4', { qos: 1 })
   expect(await take(first, 1)).toEqual(['4'])
   await drop(first)
   await expect.poll(() => client.hlen(inflight)).toBe(3)
   const [id, entry] = Object.entries(await client.hgetall(inflight))[0]!
-  await client.hset(inflight, id, Buffer.concat([Buffer.from(`${Number.parseInt(entry, 10)} `), packed('queue', 'understood')]))
+  await client.hset(
+    inflight,
+    id,
+    Buffer.concat([Buffer.from(`${Number.parseInt(entry, 10)} `), packed('queue', 'understood')]),
+  )
   await using second = await wire(1, 'queue', lasting)
   expect(await take(second, 1)).toEqual(['understood'])
   await expect.poll(() => client.hlen(inflight)).toBe(2)
@@ -108,7 +134,8 @@ test('in a queue: it stays, in flight, neither sent nor acknowledged away; a nod
 test('in flight: the session goes on beside it, and its identifier is given to nothing else', async () => {
   const sid = await asleep('flight', ...Array.from({ length: 9 }, (_, n) => String(n)))
   const inflight = keys.session(sid, 'inflight')
-  for (const [i, later] of laters.entries()) await client.hset(inflight, 2 * i + 1, Buffer.concat([Buffer.from(`${i} `), later]))
+  for (const [i, later] of laters.entries())
+    await client.hset(inflight, 2 * i + 1, Buffer.concat([Buffer.from(`${i} `), later]))
   await using back = await wire(1, 'flight', lasting)
   const ids: number[] = []
   for (let n = 0; n < 9; n++) {
@@ -139,16 +166,23 @@ test('retained: the others are sent, and it stays', async () => {
 test('a will: it is kept for who understands it, and others are published', async () => {
   await using watcher = await wire(1, 'watcher')
   await watcher.subscribe('will')
-  const doomed = await wire(0, 'will', { ...lasting, will: { topic: 'will', payload: Buffer.from('later'), qos: 1, retain: false } })
+  const doomed = await wire(0, 'will', {
+    ...lasting,
+    will: { topic: 'will', payload: Buffer.from('later'), qos: 1, retain: false },
+  })
   const sid = await sidOf('will')
   const wills = keys.partition(shardOf('will', partitions), 'wills')
   const [name] = (await client.hkeys(wills)).filter((field) => field.startsWith(sid))
   await client.hset(wills, name!, laterMessage)
   await drop(doomed)
-  await drop(await wire(0, 'another', { will: { topic: 'will', payload: Buffer.from('another'), qos: 1, retain: false } }))
+  await drop(
+    await wire(0, 'another', {
+      will: { topic: 'will', payload: Buffer.from('another'), qos: 1, retain: false },
+    }),
+  )
   expect(await take(watcher, 1)).toEqual(['another'])
   await expect.poll(() => client.hgetBuffer(wills, `taken:${name}`)).toEqual(laterMessage)
-  await expect.poll(async () => await said(0, 'will') + await said(1, 'will')).toBeGreaterThan(0)
+  await expect.poll(async () => (await said(0, 'will')) + (await said(1, 'will'))).toBeGreaterThan(0)
 })
 
 test('a subscription, and what is due: they stay as they are, whatever becomes of the session at a node that does not know them', async () => {
@@ -167,10 +201,15 @@ test('a subscription, and what is due: they stay as they are, whatever becomes o
   await expect.poll(() => client.hget(keys.session(sid, 'session'), 'epoch')).not.toBe('1')
   expect(await client.hgetall(stored)).toEqual({ subscribed: '1', another: '1', ...later })
   await expect.poll(async () => Number(await client.zscore(due, 'x:what is it'))).toBeGreaterThan(Date.now())
-  expect(await said(0, 'due') + await said(1, 'due')).toBe(1)
+  expect((await said(0, 'due')) + (await said(1, 'due'))).toBe(1)
   back.send({ cmd: 'unsubscribe', messageId: 9, unsubscriptions: ['later/qos'] })
   await back.next('unsuback')
-  expect(Object.keys(await client.hgetall(stored)).sort()).toEqual(['another', 'later/bit', 'later/fields', 'subscribed'])
+  expect(Object.keys(await client.hgetall(stored)).sort()).toEqual([
+    'another',
+    'later/bit',
+    'later/fields',
+    'subscribed',
+  ])
 })
 
 test('in the journal: who cannot follow leaves and joins again behind it; what may be skipped is', async () => {
@@ -178,7 +217,12 @@ test('in the journal: who cannot follow leaves and joins again behind it; what m
   const append = async (record: string): Promise<void> => {
     const position = await client.incr(keys.bus('position'))
     const head = Buffer.concat([Buffer.from('01' + '0102030405060708' + '0005', 'hex'), Buffer.from('x@123')])
-    await client.xadd(keys.bus('journal'), `${position}-0`, 'e', Buffer.concat([head, Buffer.from(record, 'hex')]))
+    await client.xadd(
+      keys.bus('journal'),
+      `${position}-0`,
+      'e',
+      Buffer.concat([head, Buffer.from(record, 'hex')]),
+    )
   }
   await append('7f' + '00000002' + '0707')
   await cluster.node(1).publish('journal', 'barrier', { qos: 1 })

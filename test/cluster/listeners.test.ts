@@ -14,9 +14,24 @@ let strict: Node
 beforeAll(async () => {
   redis = await startRedis()
   certificates = makeCertificates()
-  const common = { redis: redis.url, admin: 'off', logLevel: 'silent', tlsCert: certificates.server.cert, tlsKey: certificates.server.key } as const
-  node = await createNode({ ...common, id: 'tls', listen: ['mqtt://127.0.0.1:0', 'mqtts://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt', 'wss://127.0.0.1:0/mqtt'] })
-  strict = await createNode({ ...common, id: 'strict', tlsCa: certificates.ca, listen: ['mqtts://127.0.0.1:0', 'wss://127.0.0.1:0/mqtt'] })
+  const common = {
+    redis: redis.url,
+    admin: 'off',
+    logLevel: 'silent',
+    tlsCert: certificates.server.cert,
+    tlsKey: certificates.server.key,
+  } as const
+  node = await createNode({
+    ...common,
+    id: 'tls',
+    listen: ['mqtt://127.0.0.1:0', 'mqtts://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt', 'wss://127.0.0.1:0/mqtt'],
+  })
+  strict = await createNode({
+    ...common,
+    id: 'strict',
+    tlsCa: certificates.ca,
+    listen: ['mqtts://127.0.0.1:0', 'wss://127.0.0.1:0/mqtt'],
+  })
 })
 afterAll(async () => {
   await node.stop()
@@ -27,7 +42,9 @@ afterAll(async () => {
 
 test('each transport hears every other', async () => {
   expect(node.endpoints.map((url) => new URL(url).protocol)).toEqual(['mqtt:', 'mqtts:', 'ws:', 'wss:'])
-  const clients = await Promise.all(node.endpoints.map((url, i) => TestClient.connect(url, `c${i}`, { ca: certificates.caBytes })))
+  const clients = await Promise.all(
+    node.endpoints.map((url, i) => TestClient.connect(url, `c${i}`, { ca: certificates.caBytes })),
+  )
   for (const client of clients) await client.subscribe('all')
   for (const [i, client] of clients.entries()) {
     await client.publish('all', `from ${i}`)
@@ -68,7 +85,10 @@ test('WebSocket: only the path of the listener, and no text frames [MQTT-6.0.0-1
 })
 
 test('a node that is stopped, or that could not start, hears nothing any more of what is diagnosed in its process', async () => {
-  const heard = (): string[] => Object.entries(diagnostics).filter(([, { hasSubscribers }]) => hasSubscribers).map(([name]) => name)
+  const heard = (): string[] =>
+    Object.entries(diagnostics)
+      .filter(([, { hasSubscribers }]) => hasSubscribers)
+      .map(([name]) => name)
   const options = { redis: redis.url, admin: 'off', logLevel: 'silent', prefix: 'diagnosed' } as const
   await node.stop()
   await strict.stop()

@@ -10,9 +10,11 @@ import { frame, WireClient } from '../support/wire.ts'
 test('standard error that is full from the start, and never read: the node starts, serves and ends', async () => {
   await using redis = await startRedis()
   const command = `yes >&2 & exec "$0" "${mainPath}" node --id a --redis "$1" --listen mqtt://127.0.0.1:0 --admin http://127.0.0.1:0 --log-level debug`
-  const node = spawn('/bin/sh', ['-c', command, process.execPath, redis.url], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+  const node = spawn('/bin/sh', ['-c', command, process.execPath, redis.url], {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  })
   try {
-    const [{ listen, admin }] = await once(node, 'message') as [{ listen: [string]; admin: string }]
+    const [{ listen, admin }] = (await once(node, 'message')) as [{ listen: [string]; admin: string }]
     for (let n = 0; n < 20; n++) {
       const garbage = await WireClient.connect(listen[0], 'x'.repeat(65_000) + `${n}`)
       garbage.send(frame(0x00))
@@ -41,15 +43,27 @@ test('level debug: who came, and why each connection ended, with Client Identifi
   await wrong.untilClosed()
   await there.connect('stays')
   await there.stop()
-  const ended = (node: TestNode): string[] => node.log.split('\n').filter((line) => line.includes('a connection ended')).map((line) => {
-    const { level, clientId, address, reason } = JSON.parse(line) as Record<string, string>
-    return `${level} ${clientId} ${/^127\.0\.0\.1 \d+$/.test(address!) ? '' : `${address} `}${reason}`
-  })
+  const ended = (node: TestNode): string[] =>
+    node.log
+      .split('\n')
+      .filter((line) => line.includes('a connection ended'))
+      .map((line) => {
+        const { level, clientId, address, reason } = JSON.parse(line) as Record<string, string>
+        return `${level} ${clientId} ${/^127\.0\.0\.1 \d+$/.test(address!) ? '' : `${address} `}${reason}`
+      })
   const takenOver = 'debug taken taken over by another connection of its Client Identifier'
-  await expect.poll(() => ended(here)).toEqual([takenOver, takenOver, 'debug gone its socket was closed, without DISCONNECT'])
-  expect(ended(there)).toEqual(['debug taken DISCONNECT 0x00', 'debug wrong a packet of type 0 from a client', 'debug stays this node stops'])
+  await expect
+    .poll(() => ended(here))
+    .toEqual([takenOver, takenOver, 'debug gone its socket was closed, without DISCONNECT'])
+  expect(ended(there)).toEqual([
+    'debug taken DISCONNECT 0x00',
+    'debug wrong a packet of type 0 from a client',
+    'debug stays this node stops',
+  ])
   await expect.poll(() => here.log).toMatch(/"nodeId":"b@\d+","msg":"a node left"/)
-  expect(here.log).toMatch(/"clientId":"taken","address":"127\.0\.0\.1 \d+","protocolLevel":5,"sessionPresent":false,"msg":"a client connected"/)
+  expect(here.log).toMatch(
+    /"clientId":"taken","address":"127\.0\.0\.1 \d+","protocolLevel":5,"sessionPresent":false,"msg":"a client connected"/,
+  )
 })
 
 test('who is there, who joined, and who was declared dead by whom', async () => {
@@ -61,7 +75,9 @@ test('who is there, who joined, and who was declared dead by whom', async () => 
   await expect.poll(() => here.log).toMatch(/"nodeId":"b@\d+","msg":"a node joined"/)
   await there.kill()
   await there.start() // who comes back under its name buries the one before
-  await expect.poll(() => here.log).toMatch(/"level":"warn".*"nodeId":"b@\d+","by":"b@\d+","msg":"a node had ended without leaving/)
+  await expect
+    .poll(() => here.log)
+    .toMatch(/"level":"warn".*"nodeId":"b@\d+","by":"b@\d+","msg":"a node had ended without leaving/)
 })
 
 test('an identifier of 64 KiB, again and again, is one short line', async () => {

@@ -1,23 +1,36 @@
-// The bridge of a real Mosquitto to a node of ours, both directions on the same topics: as it comes out of the box, and with
-// `try_private`, which marks it as a bridge. Each message is at each side once, and RETAIN is what it was.
+// The bridge of a real Mosquitto to a node of ours, both directions on the same topics: as it comes out of
+// the box, and with `try_private`, which marks it as a bridge. Each message is at each side once, and RETAIN
+// is what it was.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { startMosquitto } from '../support/situation.ts'
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 2 }) })
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 2 })
+})
 afterAll(() => cluster[Symbol.asyncDispose]())
 
 describe.each([
-  ['out of the box', []], ['which says that it is one', ['try_private true']], ['of MQTT 3.1, which says that it is one', ['try_private true', 'bridge_protocol_version mqttv31']],
-  ['of MQTT 5, without a will below $SYS/', ['try_private false', 'bridge_protocol_version mqttv50', 'notifications false']],
+  ['out of the box', []],
+  ['which says that it is one', ['try_private true']],
+  ['of MQTT 3.1, which says that it is one', ['try_private true', 'bridge_protocol_version mqttv31']],
+  [
+    'of MQTT 5, without a will below $SYS/',
+    ['try_private false', 'bridge_protocol_version mqttv50', 'notifications false'],
+  ],
 ] as const)('a bridge of Mosquitto, %s', (name, options) => {
   test('carries messages both ways, once', async () => {
     const node = cluster.node(0)
     const root = name.replaceAll(/\W/g, '')
     await using mosquitto = await startMosquitto([
-      `connection ${root}`, `address ${new URL(node.url).host}`, `topic ${root}/# both 1`, 'restart_timeout 1', 'cleansession true', ...options,
+      `connection ${root}`,
+      `address ${new URL(node.url).host}`,
+      `topic ${root}/# both 1`,
+      'restart_timeout 1',
+      'cleansession true',
+      ...options,
     ])
     const ours = await cluster.node(1).connect(`ours ${root}`, { version: 5 })
     await ours.subscribe(`${root}/#`, { qos: 1, rap: true })
@@ -29,16 +42,26 @@ describe.each([
       await new Promise((resolve) => setTimeout(resolve, 100))
       if (n > 150) throw new Error('the bridge does not come')
     }
-    for (const [client, side] of [[ours, 'ours'], [theirs, 'theirs']] as const) {
+    for (const [client, side] of [
+      [ours, 'ours'],
+      [theirs, 'theirs'],
+    ] as const) {
       await client.publish(`${root}/from/${side}`, side, { retain: true })
       await client.publish(`${root}/from/${side}`, `${side} again`)
     }
-    const of = (client: TestClient): string[] => client.packets.filter(({ topic }) => topic.includes('/from/')).map(({ payload, retain }) => `${payload.toString()} ${retain}`).sort()
+    const of = (client: TestClient): string[] =>
+      client.packets
+        .filter(({ topic }) => topic.includes('/from/'))
+        .map(({ payload, retain }) => `${payload.toString()} ${retain}`)
+        .sort()
     const isPrivate = options.some((option) => option === 'try_private true')
     for (const client of [ours, theirs]) await expect.poll(() => of(client).length).toBeGreaterThanOrEqual(4)
     for (const client of [ours, theirs]) await client.settle()
     expect(of(ours).filter((line) => line.startsWith('ours'))).toEqual(['ours again false', 'ours true'])
-    expect(of(theirs).filter((line) => line.startsWith('theirs'))).toEqual(['theirs again false', 'theirs true'])
+    expect(of(theirs).filter((line) => line.startsWith('theirs'))).toEqual([
+      'theirs again false',
+      'theirs true',
+    ])
     if (isPrivate) {
       expect(of(ours)).toEqual(['ours again false', 'ours true', 'theirs again false', 'theirs true'])
       expect(of(theirs)).toEqual(of(ours))

@@ -1,6 +1,6 @@
-// What a user gets: the package as npm packs it, installed in an empty folder. It brings what it depends on in the very
-// versions that the tests ran with: npm must not choose anew, and our package.json's `overrides` would not hold there.
-// Then a cluster is started by npx, used and ended.
+// What a user gets: the package as npm packs it, installed in an empty folder. It brings what it depends on
+// in the very versions that the tests ran with: npm must not choose anew, and our package.json's `overrides`
+// would not hold there. Then a cluster is started by npx, used and ended.
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -14,8 +14,13 @@ import { readPids } from '../support/processes.ts'
 import { freePort } from '../support/redis.ts'
 
 const run = promisify(execFile)
-// What npm tells the commands it runs, `npm test` among them, is about this folder and would mislead an npm in another.
-const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(?!config_(registry|cache|cafile|userconfig|globalconfig)$)/i.test(name)))
+// What npm tells the commands it runs, `npm test` among them, is about this folder and would mislead an npm
+// in another.
+const env = Object.fromEntries(
+  Object.entries(process.env).filter(
+    ([name]) => !/^npm_(?!config_(registry|cache|cafile|userconfig|globalconfig)$)/i.test(name),
+  ),
+)
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 let folder = ''
@@ -26,55 +31,123 @@ beforeAll(async () => {
   mkdirSync(folder)
   await run('npm', ['pack', '--ignore-scripts', '--pack-destination', packed], { cwd: root, env })
   const tarball = readdirSync(packed).find((name) => name.endsWith('.tgz'))!
-  installed = await run('npm', ['install', `../${tarball}`, '--prefer-offline', '--no-audit', '--no-fund'], { cwd: folder, env })
+  installed = await run('npm', ['install', `../${tarball}`, '--prefer-offline', '--no-audit', '--no-fund'], {
+    cwd: folder,
+    env,
+  })
 })
 afterAll(() => rmSync(join(folder, '..'), { recursive: true, force: true }))
 
-interface Lock { packages: Record<string, { version: string; dev?: boolean }> }
+interface Lock {
+  packages: Record<string, { version: string; dev?: boolean }>
+}
 const readLock = (path: string): Lock['packages'] => (JSON.parse(readFileSync(path, 'utf8')) as Lock).packages
 const ours = 'node_modules/aedes-cluster/'
 
 test('npm installs it without a conflict: exactly the versions of package-lock.json, one copy of each', () => {
   expect(installed.stderr).not.toMatch(/ERESOLVE|peer/i)
-  const locked = Object.entries(readLock(join(root, 'package-lock.json'))).filter(([path, { dev = false }]) => path !== '' && !dev)
-  const found = Object.entries(readLock(join(folder, 'node_modules/.package-lock.json'))).filter(([path]) => path !== ours.slice(0, -1))
-  expect(found.map(([path, { version }]) => `${path} ${version}`).sort()).toEqual(locked.map(([path, { version }]) => `${ours}${path} ${version}`).sort())
+  const locked = Object.entries(readLock(join(root, 'package-lock.json'))).filter(
+    ([path, { dev = false }]) => path !== '' && !dev,
+  )
+  const found = Object.entries(readLock(join(folder, 'node_modules/.package-lock.json'))).filter(
+    ([path]) => path !== ours.slice(0, -1),
+  )
+  expect(found.map(([path, { version }]) => `${path} ${version}`).sort()).toEqual(
+    locked.map(([path, { version }]) => `${ours}${path} ${version}`).sort(),
+  )
   const names = found.map(([path]) => path.split('node_modules/').at(-1))
   expect(names).toEqual(expect.arrayContaining(['aedes', 'mqtt-packet', 'mqemitter', 'ioredis']))
-  for (const name of ['aedes', 'mqtt-packet', 'mqemitter', 'ioredis']) expect(names.filter((one) => one === name), name).toHaveLength(1)
+  for (const name of ['aedes', 'mqtt-packet', 'mqemitter', 'ioredis'])
+    expect(
+      names.filter((one) => one === name),
+      name,
+    ).toHaveLength(1)
 })
 
 test('it brings npm-shrinkwrap.json, for a registry that serves it, and says where it comes from', () => {
   const read = (path: string): string => readFileSync(path, 'utf8')
   expect(read(join(folder, ours, 'npm-shrinkwrap.json'))).toBe(read(join(root, 'package-lock.json')))
-  expect(JSON.parse(read(join(folder, ours, 'package.json')))).toMatchObject({ repository: { type: 'git', url: expect.stringMatching(/^git\+https:/) as string } })
+  expect(JSON.parse(read(join(folder, ours, 'package.json')))).toMatchObject({
+    repository: { type: 'git', url: expect.stringMatching(/^git\+https:/) as string },
+  })
 })
 
 test('each file that one of its pages links to is there, and each source map has its sources', () => {
-  const files = readdirSync(join(folder, ours), { recursive: true, encoding: 'utf8' }).filter((name) => !name.startsWith('node_modules'))
-  const dead = files.filter((name) => name.endsWith('.md')).flatMap((name) =>
-    [...readFileSync(join(folder, ours, name), 'utf8').matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g)].map(([, to]) => join(dirname(name), to!)))
+  const files = readdirSync(join(folder, ours), { recursive: true, encoding: 'utf8' }).filter(
+    (name) => !name.startsWith('node_modules'),
+  )
+  const dead = files
+    .filter((name) => name.endsWith('.md'))
+    .flatMap((name) =>
+      [
+        ...readFileSync(join(folder, ours, name), 'utf8').matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g),
+      ].map(([, to]) => join(dirname(name), to!)),
+    )
     .filter((path) => !existsSync(join(folder, ours, path)))
   expect(dead).toEqual([])
-  const maps = files.filter((name) => name.endsWith('.map')).map((name) => ({ name, ...JSON.parse(readFileSync(join(folder, ours, name), 'utf8')) as { sources: string[]; sourcesContent?: string[] } }))
-  expect(maps.filter(({ sources, sourcesContent }) => sourcesContent?.length !== sources.length).map(({ name }) => name)).toEqual([])
+  const maps = files
+    .filter((name) => name.endsWith('.map'))
+    .map((name) => ({
+      name,
+      ...(JSON.parse(readFileSync(join(folder, ours, name), 'utf8')) as {
+        sources: string[]
+        sourcesContent?: string[]
+      }),
+    }))
+  expect(
+    maps
+      .filter(({ sources, sourcesContent }) => sourcesContent?.length !== sources.length)
+      .map(({ name }) => name),
+  ).toEqual([])
   expect(maps.length).toBeGreaterThan(50)
 })
 
 test('npx runs it; the configuration file that it brings is valid', async () => {
-  const { stdout } = await run('npx', ['--no', 'aedes-cluster', 'check', '--offline', '--config', 'node_modules/aedes-cluster/deploy/config/node.yaml'], { cwd: folder, env })
+  const { stdout } = await run(
+    'npx',
+    [
+      '--no',
+      'aedes-cluster',
+      'check',
+      '--offline',
+      '--config',
+      'node_modules/aedes-cluster/deploy/config/node.yaml',
+    ],
+    { cwd: folder, env },
+  )
   expect(stdout).toContain('prefix: aedes')
 })
 
 test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing behind', async () => {
   const port = await freePort([0, 1, 2, 3, 4, 5])
   const data = join(folder, 'data')
-  const processes = (): { pid: number; command: string }[] => readPids().filter(({ command }) => command.includes(data))
-  const child = spawn('npx', ['--no', 'aedes-cluster', 'up', '--nodes', '2', '--port', `${port}`, '--ws-port', `${port + 2}`, '--admin-port', `${port + 4}`, '--data', data],
-    { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const processes = (): { pid: number; command: string }[] =>
+    readPids().filter(({ command }) => command.includes(data))
+  const child = spawn(
+    'npx',
+    [
+      '--no',
+      'aedes-cluster',
+      'up',
+      '--nodes',
+      '2',
+      '--port',
+      `${port}`,
+      '--ws-port',
+      `${port + 2}`,
+      '--admin-port',
+      `${port + 4}`,
+      '--data',
+      data,
+    ],
+    { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] },
+  )
   const ended = once(child, 'exit')
   let output = ''
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => { output += chunk.toString() })
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => {
+      output += chunk.toString()
+    })
   try {
     await expect.poll(() => output, { timeout: 20_000, interval: 20 }).toContain('Ctrl-C stops everything.')
     const [a, b] = [...output.matchAll(/^ {2}\w {2}(mqtt:\S+) {2}(ws:\S+) {2}(http:\S+)$/gm)]
@@ -93,7 +166,8 @@ test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing beh
     expect(commands.filter((command) => /^\S*(redis|valkey)-server /.test(command))).toHaveLength(1)
   } finally {
     // Not npx, which would pass a signal on and then end by it: npx ends as its command does.
-    for (const { pid } of processes().filter(({ command }) => /^node \S+aedes-cluster up /.test(command))) process.kill(pid, 'SIGINT')
+    for (const { pid } of processes().filter(({ command }) => /^node \S+aedes-cluster up /.test(command)))
+      process.kill(pid, 'SIGINT')
   }
   expect(await ended, output).toEqual([0, null])
   await expect.poll(() => processes().map(({ command }) => command)).toEqual([])

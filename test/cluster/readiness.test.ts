@@ -8,10 +8,16 @@ const ready = async (node: TestNode): Promise<number> => (await node.admin('/rea
 test('/readyz tells the truth about Redis: gone, silent and back', async () => {
   await using cluster = await startCluster({ nodes: 1, argv: ['--redis-timeout-ms', '300'] })
   const node = cluster.node(0)
-  expect(await node.admin('/readyz')).toEqual({ status: 200, body: '{"ready":true,"checks":{"redis":"ok","node":"ok"}}\n' })
+  expect(await node.admin('/readyz')).toEqual({
+    status: 200,
+    body: '{"ready":true,"checks":{"redis":"ok","node":"ok"}}\n',
+  })
   const client = await node.connect('here')
   cluster.redis.pause()
-  expect(await node.admin('/readyz')).toMatchObject({ status: 503, body: expect.stringContaining('did not answer within 300 ms') as string })
+  expect(await node.admin('/readyz')).toMatchObject({
+    status: 503,
+    body: expect.stringContaining('did not answer within 300 ms') as string,
+  })
   cluster.redis.resume()
   await expect.poll(() => ready(node), { timeout: 20_000 }).toBe(200)
   await cluster.redis.stop('SIGKILL')
@@ -31,7 +37,9 @@ test('/metrics counts connections and publishes; anything else is 404', async ()
   const node = cluster.node(0)
   const client = await node.connect('counted')
   await client.publish('x', 'y', { qos: 1 })
-  await expect.poll(async () => (await node.admin('/metrics')).body).toMatch(/^aedes_cluster_publishes_received_total\{qos="1"\} 1$/m)
+  await expect
+    .poll(async () => (await node.admin('/metrics')).body)
+    .toMatch(/^aedes_cluster_publishes_received_total\{qos="1"\} 1$/m)
   expect((await node.admin('/metrics')).body).toMatch(/^aedes_cluster_connections 1$/m)
   await client.disconnect()
   await expect.poll(async () => (await node.admin('/metrics')).body).toMatch(/^aedes_cluster_connections 0$/m)
@@ -41,15 +49,24 @@ test('/metrics counts connections and publishes; anything else is 404', async ()
 test('SIGTERM: clients are told to go, nothing is accepted any more, exit code 0, within the bound', async () => {
   await using cluster = await startCluster({ nodes: 2 })
   const [going, staying] = [cluster.node(0), cluster.node(1)]
-  const clients = await Promise.all(Array.from({ length: 250 }, (_, i) => going.connect(`c${i}`, { version: 5, properties: { sessionExpiryInterval: 60 } })))
+  const clients = await Promise.all(
+    Array.from({ length: 250 }, (_, i) =>
+      going.connect(`c${i}`, { version: 5, properties: { sessionExpiryInterval: 60 } }),
+    ),
+  )
   await clients[0]!.subscribe('kept', { qos: 1 })
   const closed = Promise.all(clients.map((client) => client.closed()))
   const exit = going.stop()
   await closed
   expect(await exit).toBe(0)
-  expect(clients.map((client) => client.serverDisconnect)).toEqual(clients.map(() => 0x8b)) // Server shutting down
+  // Server shutting down
+  expect(clients.map((client) => client.serverDisconnect)).toEqual(clients.map(() => 0x8b))
   await expect(TestClient.connect(going.url, 'late')).rejects.toThrow()
-  const again = await staying.connect('c0', { version: 5, clean: false, properties: { sessionExpiryInterval: 60 } })
+  const again = await staying.connect('c0', {
+    version: 5,
+    clean: false,
+    properties: { sessionExpiryInterval: 60 },
+  })
   expect(again.sessionPresent).toBe(true)
 })
 

@@ -5,8 +5,12 @@ import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { frame, u16, WireClient } from '../support/wire.ts'
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 2, argv: ['--receive-maximum', '20000'] }) })
-afterAll(async () => { await cluster[Symbol.asyncDispose]() })
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 2, argv: ['--receive-maximum', '20000'] })
+})
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+})
 
 /** A session that outlives its connection. */
 const kept = { clean: false, properties: { sessionExpiryInterval: 600 } } as const
@@ -15,7 +19,20 @@ test('12,000 QoS 2 publishes released in one breath are all completed', async ()
   await using client = await WireClient.connect(cluster.node(0).url, 'releases', kept)
   for (let first = 1; first <= 12_000; first += 500) {
     const ids = Array.from({ length: 500 }, (_, n) => first + n)
-    client.send(...ids.map((messageId) => ({ cmd: 'publish', topic: 't', payload: '', qos: 2, messageId, retain: false, dup: false }) as const))
+    client.send(
+      ...ids.map(
+        (messageId) =>
+          ({
+            cmd: 'publish',
+            topic: 't',
+            payload: '',
+            qos: 2,
+            messageId,
+            retain: false,
+            dup: false,
+          }) as const,
+      ),
+    )
     for (const _ of ids) await client.next('pubrec')
   }
   client.send(...Array.from({ length: 12_000 }, (_, n) => frame(0x62, u16(n + 1))))
@@ -26,20 +43,38 @@ test('a SUBSCRIBE of 70,000 filters from a session that outlives its connection 
   await using busy = await startCluster({ nodes: 1 })
   await using client = await WireClient.connect(busy.node(0).url, 'many-filters', kept)
   const filters = Array.from({ length: 70_000 }, (_, n) => n.toString(36))
-  client.send({ cmd: 'subscribe', messageId: 1, subscriptions: filters.map((topic) => ({ topic, qos: 1, nl: false, rap: false, rh: 0 })) })
+  client.send({
+    cmd: 'subscribe',
+    messageId: 1,
+    subscriptions: filters.map((topic) => ({ topic, qos: 1, nl: false, rap: false, rh: 0 })),
+  })
   await expect.poll(() => client.packets.length, { timeout: 100_000 }).toBe(1)
   expect((await client.next('suback')).granted).toHaveLength(filters.length)
-  client.send({ cmd: 'publish', topic: filters.at(-1)!, payload: 'found', qos: 1, messageId: 2, retain: false, dup: false })
-  const came = [await client.any(), await client.any()].map((packet) => packet.cmd === 'publish' ? String(packet.payload) : packet.cmd)
+  client.send({
+    cmd: 'publish',
+    topic: filters.at(-1)!,
+    payload: 'found',
+    qos: 1,
+    messageId: 2,
+    retain: false,
+    dup: false,
+  })
+  const came = [await client.any(), await client.any()].map((packet) =>
+    packet.cmd === 'publish' ? String(packet.payload) : packet.cmd,
+  )
   expect(came.sort()).toEqual(['found', 'puback'])
 }, 120_000)
 
-test('who leaves in the middle of its SUBSCRIBE takes nobody else\'s route with it', async () => {
+test("who leaves in the middle of its SUBSCRIBE takes nobody else's route with it", async () => {
   await using stays = await WireClient.connect(cluster.node(0).url, 'stays')
   await stays.subscribe('shared')
   for (let n = 0; n < 5; n++) {
     const leaves = await WireClient.connect(cluster.node(0).url, `leaves-${n}`, kept)
-    leaves.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'shared', qos: 0, nl: false, rap: false, rh: 0 }] })
+    leaves.send({
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [{ topic: 'shared', qos: 0, nl: false, rap: false, rh: 0 }],
+    })
     leaves.socket.end()
     await leaves.closed
   }
@@ -51,7 +86,11 @@ test('who leaves in the middle of its SUBSCRIBE takes nobody else\'s route with 
 test('nor does it leave a route behind', async () => {
   for (let n = 0; n < 5; n++) {
     const leaves = await WireClient.connect(cluster.node(0).url, `left-${n}`, kept)
-    leaves.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'left', qos: 1, nl: false, rap: false, rh: 0 }] })
+    leaves.send({
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [{ topic: 'left', qos: 1, nl: false, rap: false, rh: 0 }],
+    })
     leaves.socket.end()
     await leaves.closed
   }
@@ -60,9 +99,16 @@ test('nor does it leave a route behind', async () => {
   await expect.poll(routes).not.toContain('"left"')
 })
 
-const subscribe = (messageId: number, topic: string): Packet => ({ cmd: 'subscribe', messageId, subscriptions: [{ topic, qos: 1, nl: false, rap: false, rh: 0 }] })
+const subscribe = (messageId: number, topic: string): Packet => ({
+  cmd: 'subscribe',
+  messageId,
+  subscriptions: [{ topic, qos: 1, nl: false, rap: false, rh: 0 }],
+})
 
-describe.each([{ kind: 'clean', options: {} }, { kind: 'persistent', options: kept }])('a $kind session', ({ kind, options }) => {
+describe.each([
+  { kind: 'clean', options: {} },
+  { kind: 'persistent', options: kept },
+])('a $kind session', ({ kind, options }) => {
   test('UNSUBSCRIBE and SUBSCRIBE in one breath: answered in order, and subscribed', async () => {
     const topic = `again/${kind}`
     await using client = await WireClient.connect(cluster.node(0).url, topic, options)
@@ -77,7 +123,20 @@ describe.each([{ kind: 'clean', options: {} }, { kind: 'persistent', options: ke
     const topic = `many/${kind}`
     await using client = await WireClient.connect(cluster.node(0).url, topic, options)
     const ids = Array.from({ length: 100 }, (_, n) => n + 1)
-    client.send(...ids.flatMap((messageId) => [subscribe(messageId, topic), { cmd: 'publish', topic: 'other', payload: '', qos: 1, messageId, retain: false, dup: false } as const]))
+    client.send(
+      ...ids.flatMap((messageId) => [
+        subscribe(messageId, topic),
+        {
+          cmd: 'publish',
+          topic: 'other',
+          payload: '',
+          qos: 1,
+          messageId,
+          retain: false,
+          dup: false,
+        } as const,
+      ]),
+    )
     const answers: number[] = []
     while (answers.length < 100) {
       const packet = await client.any()
@@ -96,7 +155,10 @@ test('who returns with a smaller Receive Maximum gets no more at once of what wa
   first.send({ cmd: 'pubrec', messageId: before[3]!.messageId! })
   await first.next('pubrel')
   first.socket.destroy()
-  await using second = await WireClient.connect(cluster.node(1).url, 'shrinks', { clean: false, properties: { sessionExpiryInterval: 600, receiveMaximum: 2 } })
+  await using second = await WireClient.connect(cluster.node(1).url, 'shrinks', {
+    clean: false,
+    properties: { sessionExpiryInterval: 600, receiveMaximum: 2 },
+  })
   await cluster.node(0).publish('shrink', 'new', { qos: 1 })
   const got = [await second.next('publish'), await second.next('publish')]
   expect(await second.settled()).toEqual([])
@@ -109,5 +171,11 @@ test('who returns with a smaller Receive Maximum gets no more at once of what wa
   got.push(await second.next('publish'))
   for (const { messageId } of got.slice(2)) second.send({ cmd: 'puback', messageId: messageId! })
   got.push(await second.next('publish'))
-  expect(got.map(({ payload, dup }) => [String(payload), dup])).toEqual([['0', true], ['1', true], ['2', true], ['4', true], ['new', false]])
+  expect(got.map(({ payload, dup }) => [String(payload), dup])).toEqual([
+    ['0', true],
+    ['1', true],
+    ['2', true],
+    ['4', true],
+    ['new', false],
+  ])
 })

@@ -3,10 +3,17 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 2 }) })
-afterAll(async () => { await cluster[Symbol.asyncDispose]() })
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 2 })
+})
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+})
 
-describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$where delivery', ({ where, node }) => {
+describe.each([
+  { where: 'local', node: 0 },
+  { where: 'remote', node: 1 },
+])('$where delivery', ({ where, node }) => {
   const connect = (id: string) => cluster.node(node).connect(`${where}-${id}`, { version: 5 })
   const publisher = () => cluster.node(0).connect(`${where}-publisher-${Math.random()}`, { version: 5 })
 
@@ -27,7 +34,9 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
       await client.subscribe(`${where}/qos`, { qos: granted })
       for (const qos of [0, 1, 2] as const) {
         await from.publish(`${where}/qos`, `${qos}`, { qos })
-        await client.receives([{ topic: `${where}/qos`, payload: `${qos}`, qos: Math.min(qos, granted) as 0 | 1 | 2 }])
+        await client.receives([
+          { topic: `${where}/qos`, payload: `${qos}`, qos: Math.min(qos, granted) as 0 | 1 | 2 },
+        ])
       }
     }
   })
@@ -60,8 +69,11 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
     const client = await connect('properties')
     await client.subscribe(`${where}/properties`)
     const properties = {
-      payloadFormatIndicator: true, contentType: 'text/plain', responseTopic: 'answers/here',
-      correlationData: Buffer.from([0, 1, 255]), userProperties: { unit: 'C', site: ['a', 'b'] },
+      payloadFormatIndicator: true,
+      contentType: 'text/plain',
+      responseTopic: 'answers/here',
+      correlationData: Buffer.from([0, 1, 255]),
+      userProperties: { unit: 'C', site: ['a', 'b'] },
     }
     await (await publisher()).publish(`${where}/properties`, 'all', { properties })
     await client.receives([{ topic: `${where}/properties`, payload: 'all' }])
@@ -91,7 +103,7 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
   })
 })
 
-test('No Local: nothing of one\'s own, all of others [MQTT-3.8.3-3]', async () => {
+test("No Local: nothing of one's own, all of others [MQTT-3.8.3-3]", async () => {
   const client = await cluster.node(0).connect('no-local', { version: 5 })
   await client.subscribe('nl/#', { nl: true, qos: 1 })
   await client.publish('nl/x', 'own')

@@ -1,22 +1,33 @@
-// The service across nodes, as a client sees it: for MQTT 3.1.1 and 5, over TCP and WebSocket, on one cluster.
+// The service across nodes, as a client sees it: for MQTT 3.1.1 and 5, over TCP and WebSocket, on one
+// cluster.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 3 }) })
-afterAll(async () => { await cluster[Symbol.asyncDispose]() })
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 3 })
+})
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+})
 
 const transports = [
-  { version: 4, ws: false }, { version: 4, ws: true }, { version: 5, ws: false }, { version: 5, ws: true },
+  { version: 4, ws: false },
+  { version: 4, ws: true },
+  { version: 5, ws: false },
+  { version: 5, ws: true },
 ] as const
 
 describe.each(transports)('MQTT level $version, WebSocket $ws', ({ version, ws }) => {
   const base = `t${version}${ws ? 'ws' : 'tcp'}`
-  const persistent = version === 5 ? { clean: false, properties: { sessionExpiryInterval: 3_600 } } : { clean: false }
+  const persistent =
+    version === 5 ? { clean: false, properties: { sessionExpiryInterval: 3_600 } } : { clean: false }
 
   test.each([0, 1, 2] as const)('a QoS %i PUBLISH on one node reaches subscribers on all', async (qos) => {
     const topic = `${base}/q${qos}/temperature`
-    const subscribers = await Promise.all(cluster.nodes.map((node, i) => node.connect(`${base}-s${qos}-${i}`, { version, ws })))
+    const subscribers = await Promise.all(
+      cluster.nodes.map((node, i) => node.connect(`${base}-s${qos}-${i}`, { version, ws })),
+    )
     await subscribers[0]!.subscribe(topic, { qos })
     await subscribers[1]!.subscribe(`${base}/q${qos}/+`, { qos })
     await subscribers[2]!.subscribe(`${base}/q${qos}/#`, { qos })
@@ -29,8 +40,16 @@ describe.each(transports)('MQTT level $version, WebSocket $ws', ({ version, ws }
 
   test('a Retained Message is seen from another node, and goes when it is emptied', async () => {
     const topic = `${base}/retained`
-    for (const clean of [true, false]) { // whatever becomes of the publisher's session
-      const publisher = await cluster.node(0).connect(`${base}-r-${clean}`, { version, ws, clean, ...(version === 5 && !clean ? { properties: { sessionExpiryInterval: 60 } } : {}) })
+    for (const clean of [true, false]) {
+      // whatever becomes of the publisher's session
+      const publisher = await cluster
+        .node(0)
+        .connect(`${base}-r-${clean}`, {
+          version,
+          ws,
+          clean,
+          ...(version === 5 && !clean ? { properties: { sessionExpiryInterval: 60 } } : {}),
+        })
       await publisher.publish(topic, clean ? 'first' : 'last', { qos: 1, retain: true })
     }
     const early = await cluster.node(1).connect(`${base}-r1`, { version, ws })
@@ -49,7 +68,8 @@ describe.each(transports)('MQTT level $version, WebSocket $ws', ({ version, ws }
     expect(sensor.sessionPresent).toBe(false)
     await sensor.subscribe(`${base}/orders/+`, { qos: 1 })
     await sensor.disconnect()
-    for (const payload of ['1', '2', '3']) await cluster.node(2).publish(topic, payload, { qos: 2 }) // PUBREC follows the enqueueing, Aedes' PUBACK does not
+    // PUBREC follows the enqueueing, Aedes' PUBACK does not
+    for (const payload of ['1', '2', '3']) await cluster.node(2).publish(topic, payload, { qos: 2 })
     const again = await cluster.node(1).connect(`${base}-sensor`, { version, ws, ...persistent })
     expect(again.sessionPresent).toBe(true) // [MQTT-3.2.2-2]
     await again.receives(['1', '2', '3'].map((payload) => ({ topic, payload })))
@@ -57,11 +77,25 @@ describe.each(transports)('MQTT level $version, WebSocket $ws', ({ version, ws }
 
   test('a Will is delivered on the other nodes when the connection breaks, not when it ends', async () => {
     const topic = `${base}/wills`
-    const watchers = await Promise.all(cluster.nodes.map((node, i) => node.connect(`${base}-w${i}`, { version, ws })))
+    const watchers = await Promise.all(
+      cluster.nodes.map((node, i) => node.connect(`${base}-w${i}`, { version, ws })),
+    )
     for (const watcher of watchers) await watcher.subscribe(topic)
-    const polite = await cluster.node(0).connect(`${base}-polite`, { version, ws, will: { topic, payload: Buffer.from('polite'), qos: 1, retain: false } })
+    const polite = await cluster
+      .node(0)
+      .connect(`${base}-polite`, {
+        version,
+        ws,
+        will: { topic, payload: Buffer.from('polite'), qos: 1, retain: false },
+      })
     await polite.disconnect()
-    const fragile = await cluster.node(0).connect(`${base}-fragile`, { version, ws, will: { topic, payload: Buffer.from('gone'), qos: 1, retain: false } })
+    const fragile = await cluster
+      .node(0)
+      .connect(`${base}-fragile`, {
+        version,
+        ws,
+        will: { topic, payload: Buffer.from('gone'), qos: 1, retain: false },
+      })
     await fragile.drop()
     for (const watcher of watchers) await watcher.receives([{ topic, payload: 'gone' }])
   })

@@ -1,18 +1,29 @@
-// What broker/aedes-client.ts takes for granted about the insides of Aedes: that a client lives without the parts which are
-// taken from it, with a stream that it cannot listen to. One test per assumption, on the real Aedes, like engine.test.ts.
+// What broker/aedes-client.ts takes for granted about the insides of Aedes: that a client lives without the
+// parts which are taken from it, with a stream that it cannot listen to. One test per assumption, on the real
+// Aedes, like engine.test.ts.
 import type { EventEmitter } from 'node:events'
 import { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Aedes } from 'aedes'
 import mqttPacket, { type Packet } from 'mqtt-packet'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { AedesStream, strip, Trap, type AedesClient, type AedesSubscription, type Noted } from '../../broker/aedes-client.ts'
+import {
+  AedesStream,
+  strip,
+  Trap,
+  type AedesClient,
+  type AedesSubscription,
+  type Noted,
+} from '../../broker/aedes-client.ts'
 import type { Connection } from '../../broker/connection.ts'
 
 type Enqueue = (this: { client: AedesClient }, packet: Packet) => void
 interface Insides extends EventEmitter {
   clients: Record<string, AedesClient>
-  mq: { on(topic: string, listener: unknown, done?: () => void): void; removeListener(topic: string, listener: unknown, done?: () => void): void }
+  mq: {
+    on(topic: string, listener: unknown, done?: () => void): void
+    removeListener(topic: string, listener: unknown, done?: () => void): void
+  }
   handle(stream: AedesStream): AedesClient
   listen(): Promise<void>
   close(done: () => void): void
@@ -22,32 +33,62 @@ let aedes: Insides
 let written: string[]
 beforeEach(async () => {
   written = []
-  vi.spyOn(mqttPacket, 'writeToStream').mockImplementation(((packet: Packet) => {
+  vi.spyOn(mqttPacket, 'writeToStream').mockImplementation((packet: Packet) => {
     written.push(packet.cmd ?? '')
     return packet.cmd !== 'connack'
-  }))
+  })
   aedes = new Aedes({ id: 'n' }) as unknown as Insides
   await aedes.listen()
 })
 afterEach(() => {
   vi.restoreAllMocks()
-  return new Promise<void>((resolve) => { aedes.close(resolve) })
+  return new Promise<void>((resolve) => {
+    aedes.close(resolve)
+  })
 })
 
 /** A connection as engine.ts makes one. */
 function handle() {
-  const line = new Duplex({ read() { /* nothing comes */ }, write(_chunk, _encoding, done) { done() } })
+  const line = new Duplex({
+    read() {
+      /* nothing comes */
+    },
+    write(_chunk, _encoding, done) {
+      done()
+    },
+  })
   const onConnected = vi.fn()
-  const connection = { connected: onConnected, isNew: undefined, destroy: () => { line.destroy() } } as unknown as Connection
-  const client = connection.client = aedes.handle(new AedesStream(line, connection))
+  const connection = {
+    connected: onConnected,
+    isNew: undefined,
+    destroy: () => {
+      line.destroy()
+    },
+  } as unknown as Connection
+  const client = (connection.client = aedes.handle(new AedesStream(line, connection)))
   const listeners = (client._parser as EventEmitter).listeners('packet') as Enqueue[]
   strip(client)
-  const send = (packet: object): void => { listeners[0]!.call({ client }, packet as Packet) }
+  const send = (packet: object): void => {
+    listeners[0]!.call({ client }, packet as Packet)
+  }
   return { line, connection, onConnected, client, listeners, send }
 }
 
-const connect = { cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: 'c', keepalive: 10, length: 13 }
-const subscribe = (topic: string, qos = 0): object => ({ cmd: 'subscribe', messageId: 1, length: 8, subscriptions: [{ topic, qos, nl: false, rap: false, rh: 0 }] })
+const connect = {
+  cmd: 'connect',
+  protocolId: 'MQTT',
+  protocolVersion: 5,
+  clean: true,
+  clientId: 'c',
+  keepalive: 10,
+  length: 13,
+}
+const subscribe = (topic: string, qos = 0): object => ({
+  cmd: 'subscribe',
+  messageId: 1,
+  length: 8,
+  subscriptions: [{ topic, qos, nl: false, rap: false, rh: 0 }],
+})
 
 async function connected() {
   const both = handle()
@@ -84,7 +125,12 @@ test('a CONNACK whose write returns false ends in waitForDrain, at once, with th
   send(connect)
   await vi.waitFor(() => expect(wait).toHaveBeenCalledTimes(1))
   for (let turn = 0; turn < 5; turn++) await nextTurn()
-  expect([client.connecting, client.connected, client.connackSent, aedes.clients.c === client]).toEqual([true, false, false, true])
+  expect([client.connecting, client.connected, client.connackSent, aedes.clients.c === client]).toEqual([
+    true,
+    false,
+    false,
+    true,
+  ])
   expect(ready).not.toHaveBeenCalled()
   expect(onConnected).not.toHaveBeenCalled()
 })
@@ -127,7 +173,12 @@ test("an 'error' of the client destroys the stream, which tells of none itself",
 test('a subscription is noted and registered in one turn with the same function; unregistered is what stands in its place', async () => {
   const { client, connection, send } = await connected()
   let noted: Noted | undefined
-  client.subscriptions = new Proxy(Object.create(null) as Record<string, AedesSubscription>, new Trap(connection, (what) => { noted = what }))
+  client.subscriptions = new Proxy(
+    Object.create(null) as Record<string, AedesSubscription>,
+    new Trap(connection, (what) => {
+      noted = what
+    }),
+  )
   const calls: string[] = []
   vi.spyOn(aedes.mq, 'on').mockImplementation((topic, listener, done) => {
     calls.push(`on ${topic} ${noted?.filter === topic && noted.listener === listener}`)
@@ -135,7 +186,9 @@ test('a subscription is noted and registered in one turn with the same function;
     done?.()
   })
   vi.spyOn(aedes.mq, 'removeListener').mockImplementation((topic, listener, done) => {
-    calls.push(`remove ${topic} ${listener === connection} ${noted === undefined ? 'the only one' : 'the one before'}`)
+    calls.push(
+      `remove ${topic} ${listener === connection} ${noted === undefined ? 'the only one' : 'the one before'}`,
+    )
     done?.()
   })
   send(subscribe('a'))
@@ -143,7 +196,15 @@ test('a subscription is noted and registered in one turn with the same function;
   send(subscribe('b'))
   await vi.waitFor(() => expect(written).toHaveLength(4))
   send({ cmd: 'unsubscribe', messageId: 2, length: 8, unsubscriptions: ['a'] })
-  await vi.waitFor(() => expect(calls).toEqual(['on a true', 'remove a true the one before', 'on a true', 'on b true', 'remove a true the only one']))
+  await vi.waitFor(() =>
+    expect(calls).toEqual([
+      'on a true',
+      'remove a true the one before',
+      'on a true',
+      'on b true',
+      'remove a true the only one',
+    ]),
+  )
   expect(client.subscriptions.a ?? undefined).toBeUndefined()
 })
 

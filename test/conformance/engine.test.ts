@@ -1,6 +1,7 @@
-// What broker/engine.ts takes for granted about the insides of Aedes and mqtt-packet, one test per assumption, on the real
-// Aedes over in-memory streams. An upgrade that breaks one of them fails here, under the name of the assumption, before
-// it fails as a riddle in a cluster. broker/engine.ts itself is not loaded: it would replace what is examined.
+// What broker/engine.ts takes for granted about the insides of Aedes and mqtt-packet, one test per
+// assumption, on the real Aedes over in-memory streams. An upgrade that breaks one of them fails here, under
+// the name of the assumption, before it fails as a riddle in a cluster. broker/engine.ts itself is not
+// loaded: it would replace what is examined.
 import { execFileSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { readFileSync } from 'node:fs'
@@ -19,7 +20,10 @@ interface Client extends NodeJS.EventEmitter {
   receiveMaximum: number
   maximumPacketSize: number | undefined
   connackSent: boolean
-  subscriptions: Record<string, { qos: number; func: Listener; nl?: boolean; rap?: boolean; rh?: number; si?: number }>
+  subscriptions: Record<
+    string,
+    { qos: number; func: Listener; nl?: boolean; rap?: boolean; rh?: number; si?: number }
+  >
   _keepaliveTimer: NodeJS.Timeout | null
   _keepaliveInterval: number
   _parsingBatch: number
@@ -31,8 +35,17 @@ interface Client extends NodeJS.EventEmitter {
 interface Insides extends NodeJS.EventEmitter {
   clients: Record<string, Client>
   brokers: Record<string, unknown>
-  mq: { on(topic: string, listener: Listener, done?: () => void): void; removeListener(topic: string, listener: Listener, done?: () => void): void; emit(packet: object, done?: () => void): void; close(done: () => void): void }
-  publish(packet: { topic: string; payload: Buffer; properties?: object }, client: unknown, done?: () => void): void
+  mq: {
+    on(topic: string, listener: Listener, done?: () => void): void
+    removeListener(topic: string, listener: Listener, done?: () => void): void
+    emit(packet: object, done?: () => void): void
+    close(done: () => void): void
+  }
+  publish(
+    packet: { topic: string; payload: Buffer; properties?: object },
+    client: unknown,
+    done?: () => void,
+  ): void
   handle(stream: Duplex): Client
   listen(): Promise<void>
   close(done: () => void): void
@@ -48,7 +61,9 @@ class Line extends Duplex {
     this.on('error', () => undefined)
   }
 
-  override _read(): void { /* push() is called from outside */ }
+  override _read(): void {
+    /* push() is called from outside */
+  }
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
     this.#parser.parse(chunk)
     done()
@@ -56,18 +71,40 @@ class Line extends Duplex {
 }
 
 const bytes = (packet: Packet): Buffer => mqttPacket.generate(packet, { protocolVersion: 5 })
-const connectBytes = (more: object = {}): Buffer => bytes({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: 'c', keepalive: 10, ...more })
+const connectBytes = (more: object = {}): Buffer =>
+  bytes({
+    cmd: 'connect',
+    protocolId: 'MQTT',
+    protocolVersion: 5,
+    clean: true,
+    clientId: 'c',
+    keepalive: 10,
+    ...more,
+  })
 const subscribeBytes = (topic: string, qos: 0 | 1 | 2 = 0, messageId = 1): Buffer =>
-  bytes({ cmd: 'subscribe', messageId, subscriptions: [{ topic, qos, nl: true, rap: true, rh: 1 }], properties: { subscriptionIdentifier: 5 } })
+  bytes({
+    cmd: 'subscribe',
+    messageId,
+    subscriptions: [{ topic, qos, nl: true, rap: true, rh: 1 }],
+    properties: { subscriptionIdentifier: 5 },
+  })
 
 let aedes: Insides
 beforeEach(async () => {
   aedes = new Aedes({ id: 'n' }) as unknown as Insides
   await aedes.listen()
 })
-afterEach(() => new Promise<void>((resolve) => { aedes.close(resolve) }))
+afterEach(
+  () =>
+    new Promise<void>((resolve) => {
+      aedes.close(resolve)
+    }),
+)
 
-/** A connection as engine.ts makes one: fed through `_parser`, no 'readable' listener, `_nextBatch` that reads nothing. */
+/**
+ * A connection as engine.ts makes one: fed through `_parser`, no 'readable' listener, `_nextBatch` that reads
+ * nothing.
+ */
 function handle(line = new Line()): { line: Line; client: Client } {
   const client = aedes.handle(line)
   line.removeAllListeners('readable')
@@ -81,7 +118,9 @@ function handle(line = new Line()): { line: Line; client: Client } {
 
 async function connected(more: object = {}): Promise<{ line: Line; client: Client }> {
   const both = handle()
-  const ready = new Promise<void>((resolve) => { both.client.once('connected', resolve) })
+  const ready = new Promise<void>((resolve) => {
+    both.client.once('connected', resolve)
+  })
   both.client._parser.parse(connectBytes(more))
   await ready
   return both
@@ -91,16 +130,28 @@ const commands = (line: Line): string[] => line.packets.map(({ cmd }) => cmd ?? 
 
 describe('packages', () => {
   test('aedes is pinned to 2.0.0-beta.1, and that is what is installed', () => {
-    const version = (file: string): string => (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
-    const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: Record<string, string> }
-    expect([dependencies.aedes, version('node_modules/aedes/package.json')]).toEqual(['2.0.0-beta.1', '2.0.0-beta.1'])
+    const version = (file: string): string =>
+      (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
+    const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as {
+      dependencies: Record<string, string>
+    }
+    expect([dependencies.aedes, version('node_modules/aedes/package.json')]).toEqual([
+      '2.0.0-beta.1',
+      '2.0.0-beta.1',
+    ])
   })
 
   test('Aedes and we load one and the same copy of mqtt-packet', () => {
     const here = createRequire(import.meta.url)
     const there = createRequire(here.resolve('aedes'))
     expect(there.resolve('mqtt-packet')).toBe(here.resolve('mqtt-packet'))
-    const all = execFileSync('find', ['node_modules', '-path', '*/mqtt-packet/package.json', '-not', '-path', '*/test/*'], { encoding: 'utf8' }).trim().split('\n')
+    const all = execFileSync(
+      'find',
+      ['node_modules', '-path', '*/mqtt-packet/package.json', '-not', '-path', '*/test/*'],
+      { encoding: 'utf8' },
+    )
+      .trim()
+      .split('\n')
     expect(all).toEqual(['node_modules/mqtt-packet/package.json'])
   })
 
@@ -112,8 +163,12 @@ describe('packages', () => {
       await vi.waitFor(() => expect(commands(line)).toEqual(['connack', 'suback']))
       client._parser.parse(bytes({ cmd: 'pingreq' }))
       await vi.waitFor(() => expect(commands(line)).toEqual(['connack', 'suback', 'pingresp']))
-      expect(write.mock.calls.filter(([, stream]) => (stream as unknown) === line).map(([packet]) => packet.cmd)).toEqual(['connack', 'suback', 'pingresp'])
-      expect(write.mock.calls.map(([, , options]) => options)).toEqual([1, 2, 3].map(() => ({ protocolVersion: 5 })))
+      expect(
+        write.mock.calls.filter(([, stream]) => (stream as unknown) === line).map(([packet]) => packet.cmd),
+      ).toEqual(['connack', 'suback', 'pingresp'])
+      expect(write.mock.calls.map(([, , options]) => options)).toEqual(
+        [1, 2, 3].map(() => ({ protocolVersion: 5 })),
+      )
     } finally {
       write.mockRestore()
     }
@@ -236,19 +291,22 @@ describe('subscriptions', () => {
     expect(own['a/b']).toMatchObject({ qos: 2, nl: true, rap: true, rh: 1, si: 5 })
   })
 
-  test.each(['a/b', '#', '+/x', '$SYS/y'])('mq.on(%s) is called with the very function just noted in client.subscriptions, and SUBACK waits for its done', async (filter) => {
-    const { line, client } = await connected()
-    const on = vi.spyOn(aedes.mq, 'on').mockImplementation(() => undefined)
-    client._parser.parse(subscribeBytes(filter))
-    await vi.waitFor(() => expect(on).toHaveBeenCalledTimes(1))
-    const [topic, func, done] = on.mock.calls[0]!
-    expect([topic, func === client.subscriptions[filter]!.func]).toEqual([filter, true])
-    await nextTurn()
-    await nextTurn()
-    expect(commands(line)).toEqual(['connack'])
-    done!()
-    await vi.waitFor(() => expect(commands(line)).toEqual(['connack', 'suback']))
-  })
+  test.each(['a/b', '#', '+/x', '$SYS/y'])(
+    'mq.on(%s) is called with the very function just noted in client.subscriptions, and SUBACK waits for its done',
+    async (filter) => {
+      const { line, client } = await connected()
+      const on = vi.spyOn(aedes.mq, 'on').mockImplementation(() => undefined)
+      client._parser.parse(subscribeBytes(filter))
+      await vi.waitFor(() => expect(on).toHaveBeenCalledTimes(1))
+      const [topic, func, done] = on.mock.calls[0]!
+      expect([topic, func === client.subscriptions[filter]!.func]).toEqual([filter, true])
+      await nextTurn()
+      await nextTurn()
+      expect(commands(line)).toEqual(['connack'])
+      done!()
+      await vi.waitFor(() => expect(commands(line)).toEqual(['connack', 'suback']))
+    },
+  )
 
   test('a changed subscription to a filter: noted with its new function, then removeListener(old), then on(new)', async () => {
     const { line, client } = await connected()
@@ -256,9 +314,16 @@ describe('subscriptions', () => {
     await vi.waitFor(() => expect(commands(line)).toEqual(['connack', 'suback']))
     const old = client.subscriptions.a!.func
     const calls: string[] = []
-    const name = (listener: Listener): string => listener === old ? 'old' : listener === client.subscriptions.a!.func ? 'noted' : 'unknown'
-    vi.spyOn(aedes.mq, 'removeListener').mockImplementation((_topic, listener, done) => { calls.push(`remove ${name(listener)}`); done?.() })
-    vi.spyOn(aedes.mq, 'on').mockImplementation((_topic, listener, done) => { calls.push(`on ${name(listener)}`); done?.() })
+    const name = (listener: Listener): string =>
+      listener === old ? 'old' : listener === client.subscriptions.a!.func ? 'noted' : 'unknown'
+    vi.spyOn(aedes.mq, 'removeListener').mockImplementation((_topic, listener, done) => {
+      calls.push(`remove ${name(listener)}`)
+      done?.()
+    })
+    vi.spyOn(aedes.mq, 'on').mockImplementation((_topic, listener, done) => {
+      calls.push(`on ${name(listener)}`)
+      done?.()
+    })
     client._parser.parse(subscribeBytes('a', 1))
     await vi.waitFor(() => expect(commands(line)).toEqual(['connack', 'suback', 'suback']))
     expect(calls).toEqual(['remove old', 'on noted'])
@@ -287,7 +352,12 @@ describe('subscriptions', () => {
     const seen = new Promise<{ before: string[]; topics: string[] }>((resolve) => {
       aedes.once('subscribe', (subscriptions: { topic: string }[], from: Client) => {
         expect(from).toBe(client)
-        resolve({ before: write.mock.calls.filter(([, stream]) => (stream as unknown) === line).map(([packet]) => packet.cmd ?? ''), topics: subscriptions.map(({ topic }) => topic) })
+        resolve({
+          before: write.mock.calls
+            .filter(([, stream]) => (stream as unknown) === line)
+            .map(([packet]) => packet.cmd ?? ''),
+          topics: subscriptions.map(({ topic }) => topic),
+        })
       })
     })
     client._parser.parse(subscribeBytes('a/#'))
@@ -304,10 +374,18 @@ describe('the life of a connection', () => {
     const both = handle()
     const before: string[][] = []
     both.client.on('connected', () => before.push(commands(both.line)))
-    both.client._parser.parse(connectBytes({ properties: { sessionExpiryInterval: 5, receiveMaximum: 7, maximumPacketSize: 99 } }))
+    both.client._parser.parse(
+      connectBytes({ properties: { sessionExpiryInterval: 5, receiveMaximum: 7, maximumPacketSize: 99 } }),
+    )
     await vi.waitFor(() => expect(before).toHaveLength(1))
     expect(before).toEqual([['connack']])
-    expect(both.client).toMatchObject({ id: 'c', version: 5, clean: false, receiveMaximum: 7, maximumPacketSize: 99 })
+    expect(both.client).toMatchObject({
+      id: 'c',
+      version: 5,
+      clean: false,
+      receiveMaximum: 7,
+      maximumPacketSize: 99,
+    })
   })
 
   test('clients and brokers may be objects without prototype: a client named __proto__ is kept there and found', async () => {
@@ -316,7 +394,9 @@ describe('the life of a connection', () => {
     const { client } = await connected({ clientId: '__proto__' })
     expect(Object.keys(aedes.clients)).toEqual(['__proto__'])
     expect(aedes.clients['__proto__']).toBe(client)
-    const closed = new Promise((resolve) => { aedes.once('clientDisconnect', resolve) })
+    const closed = new Promise((resolve) => {
+      aedes.once('clientDisconnect', resolve)
+    })
     client.disconnect({ reasonCode: 0 })
     await closed
     expect(Object.keys(aedes.clients)).toEqual([])
@@ -326,14 +406,25 @@ describe('the life of a connection', () => {
     const topics: string[] = []
     aedes.publish = (packet, client, done) => {
       topics.push(packet.topic)
-      if (packet.topic === 'will') expect(packet).toMatchObject({ payload: Buffer.from('gone'), properties: { contentType: 'c' } })
-      const then = typeof client === 'function' ? client as () => void : done
+      if (packet.topic === 'will')
+        expect(packet).toMatchObject({ payload: Buffer.from('gone'), properties: { contentType: 'c' } })
+      const then = typeof client === 'function' ? (client as () => void) : done
       then?.()
     }
-    const { line } = await connected({ will: { topic: 'will', payload: Buffer.from('gone'), qos: 1, retain: false, properties: { contentType: 'c' } } })
+    const { line } = await connected({
+      will: {
+        topic: 'will',
+        payload: Buffer.from('gone'),
+        qos: 1,
+        retain: false,
+        properties: { contentType: 'c' },
+      },
+    })
     expect(topics).toEqual(['$SYS/n/new/clients'])
     line.destroy()
-    await vi.waitFor(() => expect(topics).toEqual(['$SYS/n/new/clients', 'will', '$SYS/n/disconnect/clients']))
+    await vi.waitFor(() =>
+      expect(topics).toEqual(['$SYS/n/new/clients', 'will', '$SYS/n/disconnect/clients']),
+    )
   })
 
   test('disconnect({ reasonCode }) writes DISCONNECT with it to an MQTT 5 client, then destroys the stream', async () => {
@@ -347,7 +438,9 @@ describe('the life of a connection', () => {
     const { line, client } = await connected()
     let flushed = false
     vi.spyOn(mqttPacket, 'writeToStream').mockImplementationOnce(() => {
-      setImmediate(() => { flushed = !line.destroyed })
+      setImmediate(() => {
+        flushed = !line.destroyed
+      })
       return true
     })
     client.disconnect({ reasonCode: 0x97 })
@@ -367,7 +460,8 @@ describe('the life of a connection', () => {
 
   test("an 'error' emitted on a client ends its connection and is told as 'clientError', 'connectionError' before CONNECT", async () => {
     const told: string[] = []
-    for (const event of ['clientError', 'connectionError']) aedes.on(event, (_client, error: Error) => told.push(`${event} ${error.message}`))
+    for (const event of ['clientError', 'connectionError'])
+      aedes.on(event, (_client, error: Error) => told.push(`${event} ${error.message}`))
     const { line, client } = await connected()
     client.emit('error', new Error('of ours'))
     const early = handle()

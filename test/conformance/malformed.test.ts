@@ -1,7 +1,7 @@
-// Input that the standard forbids, over raw sockets against a real node: the connection is closed, under MQTT 5 with the
-// reason code that the standard names, and the node lives on and serves others. Each row stands for one rule. Where the
-// standard names one code, the row does; where it leaves a choice, the row lists it. A CONNECT may be refused with a
-// CONNACK or without a word [MQTT-4.13.1].
+// Input that the standard forbids, over raw sockets against a real node: the connection is closed, under MQTT
+// 5 with the reason code that the standard names, and the node lives on and serves others. Each row stands
+// for one rule. Where the standard names one code, the row does; where it leaves a choice, the row lists it.
+// A CONNECT may be refused with a CONNACK or without a word [MQTT-4.13.1].
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { frame, properties, str, u16, u32, WireClient, type Version } from '../support/wire.ts'
@@ -13,15 +13,22 @@ beforeAll(async () => {
   healthy = await WireClient.connect(cluster.node(0).url, 'healthy')
   await healthy.subscribe('healthy', { qos: 0 })
 })
-afterAll(async () => { await cluster[Symbol.asyncDispose]() })
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+})
 
-/** The node is alive and serves a client that was there all the time: its message, and nothing else, comes back. */
+/**
+ * The node is alive and serves a client that was there all the time: its message, and nothing else, comes
+ * back.
+ */
 async function expectServed(what: string): Promise<void> {
   healthy.send({ cmd: 'publish', topic: 'healthy', payload: what, qos: 0, retain: false, dup: false })
   expect(String((await healthy.next('publish')).payload)).toBe(what)
 }
 
-const garbage = Buffer.from('GET /a/page/of/the/web HTTP/1.1\r\nHost: mqtt.example\r\nUser-Agent: one that mistook the port\r\nAccept: */*\r\n\r\n')
+const garbage = Buffer.from(
+  'GET /a/page/of/the/web HTTP/1.1\r\nHost: mqtt.example\r\nUser-Agent: one that mistook the port\r\nAccept: */*\r\n\r\n',
+)
 
 const malformed = [0x81]
 const protocolError = [0x82]
@@ -39,74 +46,267 @@ interface Row {
 }
 
 /** PUBLISH of `topic`, QoS 0 unless `first` says more; its properties are for MQTT 5. */
-const publish = (version: Version, topic: string | Buffer, ...props: (Buffer | number)[]): Buffer => frame(0x30, str(topic), properties(version, ...props), Buffer.from('payload'))
-const subscribe = (version: Version, filter: string | Buffer, options = 0): Buffer => frame(0x82, u16(7), properties(version), str(filter), options)
+const publish = (version: Version, topic: string | Buffer, ...props: (Buffer | number)[]): Buffer =>
+  frame(0x30, str(topic), properties(version, ...props), Buffer.from('payload'))
+const subscribe = (version: Version, filter: string | Buffer, options = 0): Buffer =>
+  frame(0x82, u16(7), properties(version), str(filter), options)
 
 const publishRows: readonly Row[] = [
-  { name: 'QoS 3 [MQTT-3.3.1-4]', bytes: (v) => frame(0x36, str('t'), u16(1), properties(v)), codes: malformed },
-  { name: 'DUP with QoS 0 [MQTT-3.3.1-2]', bytes: (v) => frame(0x38, str('t'), properties(v)), codes: either },
+  {
+    name: 'QoS 3 [MQTT-3.3.1-4]',
+    bytes: (v) => frame(0x36, str('t'), u16(1), properties(v)),
+    codes: malformed,
+  },
+  {
+    name: 'DUP with QoS 0 [MQTT-3.3.1-2]',
+    bytes: (v) => frame(0x38, str('t'), properties(v)),
+    codes: either,
+  },
   { name: 'an empty body', bytes: () => frame(0x30), codes: malformed },
-  { name: 'a topic longer than the packet', bytes: () => frame(0x30, u16(20), Buffer.from('short')), codes: malformed },
+  {
+    name: 'a topic longer than the packet',
+    bytes: () => frame(0x30, u16(20), Buffer.from('short')),
+    codes: malformed,
+  },
   { name: 'QoS 1 without Packet Identifier', bytes: () => frame(0x32, str('t')), codes: malformed },
-  { name: 'Packet Identifier 0 [MQTT-2.2.1-2]', bytes: (v) => frame(0x32, str('t'), u16(0), properties(v)), codes: either },
+  {
+    name: 'Packet Identifier 0 [MQTT-2.2.1-2]',
+    bytes: (v) => frame(0x32, str('t'), u16(0), properties(v)),
+    codes: either,
+  },
   { name: 'U+0000 in the topic [MQTT-1.5.4-2]', bytes: (v) => publish(v, 'a\0b'), codes: badTopic },
-  { name: 'a topic that is not UTF-8 [MQTT-1.5.4-1]', bytes: (v) => publish(v, Buffer.from([0x61, 0xc3, 0x28])), codes: badTopic },
-  { name: 'a surrogate in the topic [MQTT-1.5.4-1]', bytes: (v) => publish(v, Buffer.from([0xed, 0xa0, 0x80])), codes: badTopic },
-  { name: 'an overlong U+002F in the topic', bytes: (v) => publish(v, Buffer.from([0xc0, 0xaf])), codes: badTopic },
+  {
+    name: 'a topic that is not UTF-8 [MQTT-1.5.4-1]',
+    bytes: (v) => publish(v, Buffer.from([0x61, 0xc3, 0x28])),
+    codes: badTopic,
+  },
+  {
+    name: 'a surrogate in the topic [MQTT-1.5.4-1]',
+    bytes: (v) => publish(v, Buffer.from([0xed, 0xa0, 0x80])),
+    codes: badTopic,
+  },
+  {
+    name: 'an overlong U+002F in the topic',
+    bytes: (v) => publish(v, Buffer.from([0xc0, 0xaf])),
+    codes: badTopic,
+  },
   { name: 'a + in the topic [MQTT-3.3.2-2]', bytes: (v) => publish(v, 'a/+/b'), codes: badTopic },
   { name: 'a # in the topic [MQTT-3.3.2-2]', bytes: (v) => publish(v, 'a/#'), codes: badTopic },
   { name: 'an empty topic [MQTT-4.7.3-1]', bytes: () => frame(0x30, str('')), codes: badTopic, only: 4 },
   { name: 'an empty topic without alias', bytes: (v) => publish(v, ''), codes: protocolError, only: 5 },
   { name: 'without a property section', bytes: () => frame(0x30, str('t')), codes: malformed, only: 5 },
-  { name: 'properties longer than the packet', bytes: () => frame(0x30, str('t'), 100, 0x01, 0), codes: malformed, only: 5 },
-  { name: 'a property length of five bytes', bytes: () => frame(0x30, str('t'), 0x80, 0x80, 0x80, 0x80, 0x01), codes: malformed, only: 5 },
-  { name: 'a property length longer than need be [MQTT-1.5.5-1]', bytes: () => frame(0x30, str('t'), 0x80, 0x00), codes: malformed, only: 5 },
-  { name: 'an unknown property [2.2.2.2]', bytes: (v) => publish(v, 't', 0x55, 0), codes: malformed, only: 5 },
-  { name: 'a property of another packet [2.2.2.2]', bytes: (v) => publish(v, 't', 0x11, u32(1)), codes: malformed, only: 5 },
-  { name: 'a Subscription Identifier [MQTT-3.3.4-6]', bytes: (v) => publish(v, 't', 0x0b, 1), codes: either, only: 5 },
-  { name: 'Content Type twice', bytes: (v) => publish(v, 't', 0x03, str('a'), 0x03, str('b')), codes: protocolError, only: 5 },
-  { name: 'Message Expiry Interval twice', bytes: (v) => publish(v, 't', 0x02, u32(1), 0x02, u32(1)), codes: protocolError, only: 5 },
-  { name: 'a truncated Message Expiry Interval', bytes: (v) => publish(v, 't', 0x02, u16(1)), codes: malformed, only: 5 },
-  { name: 'a truncated Response Topic', bytes: (v) => publish(v, 't', 0x08, u16(50), Buffer.from('short')), codes: malformed, only: 5 },
-  { name: 'a Topic Name of more levels than a filter may have', bytes: (v) => publish(v, `t${'/'.repeat(100)}`), codes: badTopic },
-  { name: 'a Response Topic with a wildcard [MQTT-3.3.2-14]', bytes: (v) => publish(v, 't', 0x08, str('a/+')), codes: badTopic, only: 5 },
-  { name: 'truncated Correlation Data', bytes: (v) => publish(v, 't', 0x09, u16(9), 1), codes: malformed, only: 5 },
-  { name: 'a User Property without value', bytes: (v) => publish(v, 't', 0x26, str('name')), codes: malformed, only: 5 },
-  { name: 'a Content Type that is not UTF-8', bytes: (v) => publish(v, 't', 0x03, str(Buffer.from([0xff]))), codes: malformed, only: 5 },
+  {
+    name: 'properties longer than the packet',
+    bytes: () => frame(0x30, str('t'), 100, 0x01, 0),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a property length of five bytes',
+    bytes: () => frame(0x30, str('t'), 0x80, 0x80, 0x80, 0x80, 0x01),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a property length longer than need be [MQTT-1.5.5-1]',
+    bytes: () => frame(0x30, str('t'), 0x80, 0x00),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'an unknown property [2.2.2.2]',
+    bytes: (v) => publish(v, 't', 0x55, 0),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a property of another packet [2.2.2.2]',
+    bytes: (v) => publish(v, 't', 0x11, u32(1)),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a Subscription Identifier [MQTT-3.3.4-6]',
+    bytes: (v) => publish(v, 't', 0x0b, 1),
+    codes: either,
+    only: 5,
+  },
+  {
+    name: 'Content Type twice',
+    bytes: (v) => publish(v, 't', 0x03, str('a'), 0x03, str('b')),
+    codes: protocolError,
+    only: 5,
+  },
+  {
+    name: 'Message Expiry Interval twice',
+    bytes: (v) => publish(v, 't', 0x02, u32(1), 0x02, u32(1)),
+    codes: protocolError,
+    only: 5,
+  },
+  {
+    name: 'a truncated Message Expiry Interval',
+    bytes: (v) => publish(v, 't', 0x02, u16(1)),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a truncated Response Topic',
+    bytes: (v) => publish(v, 't', 0x08, u16(50), Buffer.from('short')),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a Topic Name of more levels than a filter may have',
+    bytes: (v) => publish(v, `t${'/'.repeat(100)}`),
+    codes: badTopic,
+  },
+  {
+    name: 'a Response Topic with a wildcard [MQTT-3.3.2-14]',
+    bytes: (v) => publish(v, 't', 0x08, str('a/+')),
+    codes: badTopic,
+    only: 5,
+  },
+  {
+    name: 'truncated Correlation Data',
+    bytes: (v) => publish(v, 't', 0x09, u16(9), 1),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a User Property without value',
+    bytes: (v) => publish(v, 't', 0x26, str('name')),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a Content Type that is not UTF-8',
+    bytes: (v) => publish(v, 't', 0x03, str(Buffer.from([0xff]))),
+    codes: malformed,
+    only: 5,
+  },
   { name: 'Payload Format Indicator 2', bytes: (v) => publish(v, 't', 0x01, 2), codes: either, only: 5 },
-  { name: 'Topic Alias 0 [MQTT-3.3.2-8]', bytes: (v) => publish(v, 't', 0x23, u16(0)), codes: [0x82, 0x94], only: 5 },
-  { name: 'Topic Alias above the maximum [MQTT-3.3.2-9]', bytes: (v) => publish(v, 't', 0x23, u16(101)), codes: [0x94], only: 5 },
-  { name: 'an unknown Topic Alias', bytes: (v) => publish(v, '', 0x23, u16(3)), codes: protocolError, only: 5 },
+  {
+    name: 'Topic Alias 0 [MQTT-3.3.2-8]',
+    bytes: (v) => publish(v, 't', 0x23, u16(0)),
+    codes: [0x82, 0x94],
+    only: 5,
+  },
+  {
+    name: 'Topic Alias above the maximum [MQTT-3.3.2-9]',
+    bytes: (v) => publish(v, 't', 0x23, u16(101)),
+    codes: [0x94],
+    only: 5,
+  },
+  {
+    name: 'an unknown Topic Alias',
+    bytes: (v) => publish(v, '', 0x23, u16(3)),
+    codes: protocolError,
+    only: 5,
+  },
 ]
 
 const subscribeRows: readonly Row[] = [
-  { name: 'SUBSCRIBE with Packet Identifier 0 [MQTT-2.2.1-3]', bytes: (v) => frame(0x82, u16(0), properties(v), str('a'), 0), codes: either },
-  { name: 'SUBSCRIBE without a filter [MQTT-3.8.3-2]', bytes: (v) => frame(0x82, u16(1), properties(v)), codes: protocolError },
-  { name: 'SUBSCRIBE without options', bytes: (v) => frame(0x82, u16(1), properties(v), str('a')), codes: malformed },
-  { name: 'SUBSCRIBE with flags 0 [MQTT-3.8.1-1]', bytes: (v) => frame(0x80, u16(1), properties(v), str('a'), 0), codes: malformed },
+  {
+    name: 'SUBSCRIBE with Packet Identifier 0 [MQTT-2.2.1-3]',
+    bytes: (v) => frame(0x82, u16(0), properties(v), str('a'), 0),
+    codes: either,
+  },
+  {
+    name: 'SUBSCRIBE without a filter [MQTT-3.8.3-2]',
+    bytes: (v) => frame(0x82, u16(1), properties(v)),
+    codes: protocolError,
+  },
+  {
+    name: 'SUBSCRIBE without options',
+    bytes: (v) => frame(0x82, u16(1), properties(v), str('a')),
+    codes: malformed,
+  },
+  {
+    name: 'SUBSCRIBE with flags 0 [MQTT-3.8.1-1]',
+    bytes: (v) => frame(0x80, u16(1), properties(v), str('a'), 0),
+    codes: malformed,
+  },
   { name: 'SUBSCRIBE to a/#/b [MQTT-4.7.1-1]', bytes: (v) => subscribe(v, 'a/#/b'), codes: badFilter },
   { name: 'SUBSCRIBE to a# [MQTT-4.7.1-1]', bytes: (v) => subscribe(v, 'a#'), codes: badFilter },
   { name: 'SUBSCRIBE to a+ [MQTT-4.7.1-2]', bytes: (v) => subscribe(v, 'a+'), codes: badFilter },
   { name: 'SUBSCRIBE to an empty filter [MQTT-4.7.3-1]', bytes: (v) => subscribe(v, ''), codes: badFilter },
-  { name: 'SUBSCRIBE to a filter that is not UTF-8', bytes: (v) => subscribe(v, Buffer.from([0xff, 0xfe])), codes: badFilter },
+  {
+    name: 'SUBSCRIBE to a filter that is not UTF-8',
+    bytes: (v) => subscribe(v, Buffer.from([0xff, 0xfe])),
+    codes: badFilter,
+  },
   { name: 'SUBSCRIBE with QoS 3', bytes: (v) => subscribe(v, 'a', 3), codes: either, only: 4 },
-  { name: 'SUBSCRIBE with QoS 3 (3.8.3.1: a Protocol Error)', bytes: (v) => subscribe(v, 'a', 3), codes: protocolError, only: 5 },
-  { name: 'SUBSCRIBE with Retain Handling 3 (3.8.3.1: a Protocol Error)', bytes: (v) => subscribe(v, 'a', 0x30), codes: protocolError, only: 5 },
-  { name: 'SUBSCRIBE with reserved bits [MQTT-3.8.3-5]', bytes: (v) => subscribe(v, 'a', 0x80), codes: malformed },
-  { name: 'SUBSCRIBE with No Local to a shared filter [MQTT-3.8.3-4]', bytes: (v) => subscribe(v, '$share/g/a', 4), codes: protocolError, only: 5 },
-  { name: 'Subscription Identifier 0', bytes: (v) => frame(0x82, u16(1), properties(v, 0x0b, 0), str('a'), 0), codes: protocolError, only: 5 },
-  { name: 'two Subscription Identifiers', bytes: (v) => frame(0x82, u16(1), properties(v, 0x0b, 1, 0x0b, 2), str('a'), 0), codes: protocolError, only: 5 },
-  { name: 'UNSUBSCRIBE without a filter [MQTT-3.10.3-2]', bytes: (v) => frame(0xa2, u16(1), properties(v)), codes: protocolError },
-  { name: 'UNSUBSCRIBE with flags 0 [MQTT-3.10.1-1]', bytes: (v) => frame(0xa0, u16(1), properties(v), str('a')), codes: malformed },
-  { name: 'UNSUBSCRIBE with Packet Identifier 0', bytes: (v) => frame(0xa2, u16(0), properties(v), str('a')), codes: either },
+  {
+    name: 'SUBSCRIBE with QoS 3 (3.8.3.1: a Protocol Error)',
+    bytes: (v) => subscribe(v, 'a', 3),
+    codes: protocolError,
+    only: 5,
+  },
+  {
+    name: 'SUBSCRIBE with Retain Handling 3 (3.8.3.1: a Protocol Error)',
+    bytes: (v) => subscribe(v, 'a', 0x30),
+    codes: protocolError,
+    only: 5,
+  },
+  {
+    name: 'SUBSCRIBE with reserved bits [MQTT-3.8.3-5]',
+    bytes: (v) => subscribe(v, 'a', 0x80),
+    codes: malformed,
+  },
+  {
+    name: 'SUBSCRIBE with No Local to a shared filter [MQTT-3.8.3-4]',
+    bytes: (v) => subscribe(v, '$share/g/a', 4),
+    codes: protocolError,
+    only: 5,
+  },
+  {
+    name: 'Subscription Identifier 0',
+    bytes: (v) => frame(0x82, u16(1), properties(v, 0x0b, 0), str('a'), 0),
+    codes: protocolError,
+    only: 5,
+  },
+  {
+    name: 'two Subscription Identifiers',
+    bytes: (v) => frame(0x82, u16(1), properties(v, 0x0b, 1, 0x0b, 2), str('a'), 0),
+    codes: protocolError,
+    only: 5,
+  },
+  {
+    name: 'UNSUBSCRIBE without a filter [MQTT-3.10.3-2]',
+    bytes: (v) => frame(0xa2, u16(1), properties(v)),
+    codes: protocolError,
+  },
+  {
+    name: 'UNSUBSCRIBE with flags 0 [MQTT-3.10.1-1]',
+    bytes: (v) => frame(0xa0, u16(1), properties(v), str('a')),
+    codes: malformed,
+  },
+  {
+    name: 'UNSUBSCRIBE with Packet Identifier 0',
+    bytes: (v) => frame(0xa2, u16(0), properties(v), str('a')),
+    codes: either,
+  },
 ]
 
 const otherRows: readonly Row[] = [
   { name: 'a second CONNECT [MQTT-3.1.0-2]', bytes: (v) => connect(v), codes: protocolError },
   { name: 'a packet of type 0', bytes: () => frame(0x00), codes: either },
-  { name: 'a remaining length of five bytes', bytes: () => Buffer.from([0x30, 0x80, 0x80, 0x80, 0x80, 0x01]), codes: malformed },
-  { name: 'a remaining length longer than need be [MQTT-1.5.5-1]', bytes: () => Buffer.from([0xc0, 0x80, 0x00]), codes: malformed, only: 5 },
-  { name: 'a packet larger than the maximum', bytes: () => Buffer.from([0x30, 0xff, 0xff, 0x7f]), codes: [0x95] },
+  {
+    name: 'a remaining length of five bytes',
+    bytes: () => Buffer.from([0x30, 0x80, 0x80, 0x80, 0x80, 0x01]),
+    codes: malformed,
+  },
+  {
+    name: 'a remaining length longer than need be [MQTT-1.5.5-1]',
+    bytes: () => Buffer.from([0xc0, 0x80, 0x00]),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'a packet larger than the maximum',
+    bytes: () => Buffer.from([0x30, 0xff, 0xff, 0x7f]),
+    codes: [0x95],
+  },
   { name: 'garbage', bytes: () => garbage, codes: either },
   { name: 'PINGREQ with a body', bytes: () => frame(0xc0, 1), codes: malformed },
   { name: 'PINGREQ with flags', bytes: () => frame(0xc1), codes: malformed },
@@ -114,36 +314,100 @@ const otherRows: readonly Row[] = [
   { name: 'PUBACK of one byte', bytes: () => frame(0x40, 1), codes: malformed },
   { name: 'PUBACK with Packet Identifier 0', bytes: () => frame(0x40, u16(0)), codes: either },
   { name: 'PUBREL with flags 0 [MQTT-3.6.1-1]', bytes: () => frame(0x60, u16(1)), codes: malformed },
-  { name: 'PUBCOMP with a property of PUBLISH', bytes: () => frame(0x70, u16(1), 0, 2, 0x01, 1), codes: malformed, only: 5 },
-  { name: 'PUBREC with bytes behind its properties', bytes: () => frame(0x50, u16(1), 0, 0, 1), codes: malformed, only: 5 },
+  {
+    name: 'PUBCOMP with a property of PUBLISH',
+    bytes: () => frame(0x70, u16(1), 0, 2, 0x01, 1),
+    codes: malformed,
+    only: 5,
+  },
+  {
+    name: 'PUBREC with bytes behind its properties',
+    bytes: () => frame(0x50, u16(1), 0, 0, 1),
+    codes: malformed,
+    only: 5,
+  },
   { name: 'PUBACK with a reason code', bytes: () => frame(0x40, u16(1), 0), codes: malformed, only: 4 },
   { name: 'DISCONNECT with a body', bytes: () => frame(0xe0, 0), codes: malformed, only: 4 },
   { name: 'DISCONNECT with flags [MQTT-3.14.1-1]', bytes: () => frame(0xe1), codes: malformed },
-  { name: 'DISCONNECT with a reason code of the server', bytes: () => frame(0xe0, 0x8b), codes: either, only: 5 },
-  { name: 'DISCONNECT with a Session Expiry Interval where CONNECT had none (3.14.2.2.2)', bytes: () => frame(0xe0, 0, 5, 0x11, u32(60)), codes: protocolError, only: 5 },
+  {
+    name: 'DISCONNECT with a reason code of the server',
+    bytes: () => frame(0xe0, 0x8b),
+    codes: either,
+    only: 5,
+  },
+  {
+    name: 'DISCONNECT with a Session Expiry Interval where CONNECT had none (3.14.2.2.2)',
+    bytes: () => frame(0xe0, 0, 5, 0x11, u32(60)),
+    codes: protocolError,
+    only: 5,
+  },
   { name: 'AUTH under MQTT 3.1.1', bytes: () => frame(0xf0), codes: protocolError, only: 4 },
-  ...[[], [0x18], [0x19, 0]].map((body): Row => ({ name: `AUTH where CONNECT had no method, of ${body.length} bytes (4.12)`, bytes: () => frame(0xf0, ...body), codes: protocolError, only: 5 })),
+  ...[[], [0x18], [0x19, 0]].map((body): Row => ({
+    name: `AUTH where CONNECT had no method, of ${body.length} bytes (4.12)`,
+    bytes: () => frame(0xf0, ...body),
+    codes: protocolError,
+    only: 5,
+  })),
   { name: 'AUTH with flags', bytes: () => frame(0xf1), codes: malformed, only: 5 },
-  ...[0x20, 0x90, 0xb0, 0xd0].map((first): Row => ({ name: `a packet that only servers send: type ${first >> 4}`, bytes: () => frame(first, u16(1)), codes: either })),
+  ...[0x20, 0x90, 0xb0, 0xd0].map((first): Row => ({
+    name: `a packet that only servers send: type ${first >> 4}`,
+    bytes: () => frame(first, u16(1)),
+    codes: either,
+  })),
 ]
 
 describe.each([4, 5] as const)('MQTT version %i, after CONNECT', (version) => {
-  const rows = [...publishRows.map((row) => ({ ...row, name: `PUBLISH with ${row.name}` })), ...subscribeRows, ...otherRows]
-  test.each(rows.filter(({ only }) => only === undefined || only === version))('$name', async ({ name, bytes, codes }) => {
-    await using client = await WireClient.connect(cluster.node(0).url, 'malformed', { version })
-    client.send(bytes(version))
-    const packets = await client.untilClosed()
-    expect(packets.map(({ cmd }) => cmd)).toEqual(version === 5 ? ['disconnect'] : [])
-    for (const packet of packets) expect(codes, `reason code ${JSON.stringify(packet)}`).toContain((packet as { reasonCode?: number }).reasonCode ?? 0)
-    await expectServed(name)
-  })
+  const rows = [
+    ...publishRows.map((row) => ({ ...row, name: `PUBLISH with ${row.name}` })),
+    ...subscribeRows,
+    ...otherRows,
+  ]
+  test.each(rows.filter(({ only }) => only === undefined || only === version))(
+    '$name',
+    async ({ name, bytes, codes }) => {
+      await using client = await WireClient.connect(cluster.node(0).url, 'malformed', { version })
+      client.send(bytes(version))
+      const packets = await client.untilClosed()
+      expect(packets.map(({ cmd }) => cmd)).toEqual(version === 5 ? ['disconnect'] : [])
+      for (const packet of packets)
+        expect(codes, `reason code ${JSON.stringify(packet)}`).toContain(
+          (packet as { reasonCode?: number }).reasonCode ?? 0,
+        )
+      await expectServed(name)
+    },
+  )
 })
 
 /** A CONNECT in pieces. */
-function connect(version: number, { flags = 2, props = [], will = [], id = str('x'), tail = [], name = 'MQTT' }: {
-  flags?: number; props?: (Buffer | number)[]; will?: (Buffer | number)[]; id?: Buffer; tail?: (Buffer | number)[]; name?: string
-} = {}): Buffer {
-  return frame(0x10, str(name), version, flags, u16(0), properties(version as Version, ...props), id, ...will, ...tail)
+function connect(
+  version: number,
+  {
+    flags = 2,
+    props = [],
+    will = [],
+    id = str('x'),
+    tail = [],
+    name = 'MQTT',
+  }: {
+    flags?: number
+    props?: (Buffer | number)[]
+    will?: (Buffer | number)[]
+    id?: Buffer
+    tail?: (Buffer | number)[]
+    name?: string
+  } = {},
+): Buffer {
+  return frame(
+    0x10,
+    str(name),
+    version,
+    flags,
+    u16(0),
+    properties(version as Version, ...props),
+    id,
+    ...will,
+    ...tail,
+  )
 }
 
 const connectRows: readonly { name: string; bytes: Buffer; version?: Version }[] = [
@@ -152,7 +416,10 @@ const connectRows: readonly { name: string; bytes: Buffer; version?: Version }[]
   { name: 'garbage first', bytes: garbage },
   { name: 'zeros first', bytes: Buffer.alloc(64) },
   { name: 'a remaining length of five bytes', bytes: Buffer.from([0x10, 0xff, 0xff, 0xff, 0xff, 0x01]) },
-  { name: 'a CONNECT larger than the maximum', bytes: Buffer.concat([Buffer.from([0x10, 0xff, 0xff, 0x7f]), str('MQTT'), Buffer.from([5])]) },
+  {
+    name: 'a CONNECT larger than the maximum',
+    bytes: Buffer.concat([Buffer.from([0x10, 0xff, 0xff, 0x7f]), str('MQTT'), Buffer.from([5])]),
+  },
   { name: 'CONNECT with fixed header flags', bytes: frame(0x11, connect(5).subarray(2)) },
   { name: 'CONNECT of another protocol [MQTT-3.1.2-1]', bytes: connect(5, { name: 'QTTM' }) },
   { name: 'CONNECT of protocol level 6 [MQTT-3.1.2-2]', bytes: connect(6) },
@@ -160,14 +427,26 @@ const connectRows: readonly { name: string; bytes: Buffer; version?: Version }[]
   { name: 'CONNECT without a body', bytes: frame(0x10) },
   { name: 'CONNECT that ends behind its name', bytes: frame(0x10, str('MQTT')) },
   { name: 'CONNECT with the reserved flag [MQTT-3.1.2-3]', bytes: connect(5, { flags: 3 }) },
-  { name: 'CONNECT with Will QoS 3 [MQTT-3.1.2-12]', bytes: connect(5, { flags: 0x1e, will: [properties(5), str('w'), str('p')] }) },
+  {
+    name: 'CONNECT with Will QoS 3 [MQTT-3.1.2-12]',
+    bytes: connect(5, { flags: 0x1e, will: [properties(5), str('w'), str('p')] }),
+  },
   { name: 'CONNECT with Will QoS without will [MQTT-3.1.2-11]', bytes: connect(5, { flags: 0x0a }) },
   { name: 'CONNECT with a will that is not there', bytes: connect(5, { flags: 6 }) },
-  { name: 'CONNECT with a wildcard in the Will Topic', bytes: connect(5, { flags: 6, will: [properties(5), str('w/#'), str('p')] }) },
-  { name: 'CONNECT with a Will Topic of more levels than a filter may have', bytes: connect(5, { flags: 6, will: [properties(5), str(`w${'/'.repeat(100)}`), str('p')] }) },
+  {
+    name: 'CONNECT with a wildcard in the Will Topic',
+    bytes: connect(5, { flags: 6, will: [properties(5), str('w/#'), str('p')] }),
+  },
+  {
+    name: 'CONNECT with a Will Topic of more levels than a filter may have',
+    bytes: connect(5, { flags: 6, will: [properties(5), str(`w${'/'.repeat(100)}`), str('p')] }),
+  },
   { name: 'CONNECT with a user name that is not there', bytes: connect(5, { flags: 0x82 }) },
   { name: 'CONNECT with bytes behind its end', bytes: connect(5, { tail: [1, 2, 3] }) },
-  { name: 'CONNECT with a Client Identifier that is not UTF-8 [MQTT-3.1.3-4]', bytes: connect(5, { id: str(Buffer.from([0xff])) }) },
+  {
+    name: 'CONNECT with a Client Identifier that is not UTF-8 [MQTT-3.1.3-4]',
+    bytes: connect(5, { id: str(Buffer.from([0xff])) }),
+  },
   { name: 'CONNECT with U+0000 in its Client Identifier', bytes: connect(5, { id: str('a\0b') }) },
   { name: 'Session Expiry Interval twice', bytes: connect(5, { props: [0x11, u32(1), 0x11, u32(2)] }) },
   { name: 'Receive Maximum 0', bytes: connect(5, { props: [0x21, u16(0)] }) },
@@ -178,11 +457,28 @@ const connectRows: readonly { name: string; bytes: Buffer; version?: Version }[]
   { name: 'a truncated User Property', bytes: connect(5, { props: [0x26, u16(60), 1] }) },
   { name: 'properties longer than CONNECT', bytes: frame(0x10, str('MQTT'), 5, 2, u16(0), 0xff, 0x7f, 0x11) },
   { name: 'Authentication Data without method', bytes: connect(5, { props: [0x16, str('data')] }) },
-  { name: 'an Authentication Method that we do not have', bytes: connect(5, { props: [0x15, str('SCRAM')] }) },
-  { name: 'Will Delay Interval twice', bytes: connect(5, { flags: 6, will: [properties(5, 0x18, u32(1), 0x18, u32(1)), str('w'), str('p')] }) },
-  { name: 'a property that a will does not have', bytes: connect(5, { flags: 6, will: [properties(5, 0x23, u16(1)), str('w'), str('p')] }) },
-  { name: '3.1.1: a password without a user name [MQTT-3.1.2-22]', bytes: connect(4, { flags: 0x42, tail: [str('secret')] }), version: 4 },
-  { name: '3.1.1: an empty Client Identifier without Clean Session [MQTT-3.1.3-8]', bytes: connect(4, { flags: 0, id: str('') }), version: 4 },
+  {
+    name: 'an Authentication Method that we do not have',
+    bytes: connect(5, { props: [0x15, str('SCRAM')] }),
+  },
+  {
+    name: 'Will Delay Interval twice',
+    bytes: connect(5, { flags: 6, will: [properties(5, 0x18, u32(1), 0x18, u32(1)), str('w'), str('p')] }),
+  },
+  {
+    name: 'a property that a will does not have',
+    bytes: connect(5, { flags: 6, will: [properties(5, 0x23, u16(1)), str('w'), str('p')] }),
+  },
+  {
+    name: '3.1.1: a password without a user name [MQTT-3.1.2-22]',
+    bytes: connect(4, { flags: 0x42, tail: [str('secret')] }),
+    version: 4,
+  },
+  {
+    name: '3.1.1: an empty Client Identifier without Clean Session [MQTT-3.1.3-8]',
+    bytes: connect(4, { flags: 0, id: str('') }),
+    version: 4,
+  },
 ]
 
 test.each(connectRows)('before CONNACK: $name', async ({ name, bytes, version = 5 }) => {

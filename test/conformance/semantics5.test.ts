@@ -1,17 +1,23 @@
-// MQTT 5 end to end, from a publisher on one node to a subscriber on it or on the other: what a client says that it can
-// take is respected, what a message carries arrives, sessions and wills keep their promises. Subscribers are raw sockets
-// where it matters that nothing is acknowledged behind a test's back. Complements test/cluster/semantics.test.ts.
+// MQTT 5 end to end, from a publisher on one node to a subscriber on it or on the other: what a client says
+// that it can take is respected, what a message carries arrives, sessions and wills keep their promises.
+// Subscribers are raw sockets where it matters that nothing is acknowledged behind a test's back. Complements
+// test/cluster/semantics.test.ts.
 import type { Packet } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { frame, properties, str, u16, WireClient } from '../support/wire.ts'
 
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 2 }) })
-afterAll(async () => { await cluster[Symbol.asyncDispose]() })
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 2 })
+})
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+})
 
 type Options = Parameters<typeof WireClient.connect>[2]
-const wire = (node: number, id: string, options: Options = {}) => WireClient.connect(cluster.node(node).url, id, options)
+const wire = (node: number, id: string, options: Options = {}) =>
+  WireClient.connect(cluster.node(node).url, id, options)
 const publisher = () => cluster.node(0).connect(`publisher-${Math.random()}`, { version: 5 })
 
 /** A fixed window, for absences only. */
@@ -24,10 +30,17 @@ const acknowledge = (cmd: 'puback' | 'pubrec', { messageId = 0 }: Packet): Packe
 
 const session = { clean: false, properties: { sessionExpiryInterval: 600 } } as const
 
-describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$where delivery', ({ where, node }) => {
-  describe.each([{ kind: 'clean', options: {} }, { kind: 'persistent', options: session }])('to a $kind session', ({ kind, options }) => {
+describe.each([
+  { where: 'local', node: 0 },
+  { where: 'remote', node: 1 },
+])('$where delivery', ({ where, node }) => {
+  describe.each([
+    { kind: 'clean', options: {} },
+    { kind: 'persistent', options: session },
+  ])('to a $kind session', ({ kind, options }) => {
     const name = (what: string): string => `${where}/${kind}/${what}`
-    const connect = (what: string, more: object = {}) => wire(node, name(what), { ...options, properties: { ...(options as Options)?.properties, ...more } })
+    const connect = (what: string, more: object = {}) =>
+      wire(node, name(what), { ...options, properties: { ...(options as Options)?.properties, ...more } })
 
     test('no more than Receive Maximum in flight, the rest in order as they are acknowledged [MQTT-3.3.4-9]', async () => {
       await using client = await connect('window', { receiveMaximum: 2 })
@@ -94,7 +107,10 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
       await client.subscribe(name('expiry'))
       const from = await publisher()
       const sent = Date.now()
-      for (const n of ['1', '2', 'late']) await from.publish(name('expiry'), n, { properties: { messageExpiryInterval: n === 'late' ? 1 : 100 } })
+      for (const n of ['1', '2', 'late'])
+        await from.publish(name('expiry'), n, {
+          properties: { messageExpiryInterval: n === 'late' ? 1 : 100 },
+        })
       const first = await client.next('publish')
       expect(first.properties?.messageExpiryInterval).toBeGreaterThanOrEqual(99)
       expect(first.properties?.messageExpiryInterval).toBeLessThanOrEqual(100)
@@ -112,7 +128,15 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
     test('No Local: own QoS 1 messages do not come back, those of others do [MQTT-3.8.3-3]', async () => {
       await using client = await connect('nl')
       await client.subscribe(name('nl'), { nl: true })
-      client.send({ cmd: 'publish', topic: name('nl'), payload: 'own', qos: 1, messageId: 9, retain: false, dup: false })
+      client.send({
+        cmd: 'publish',
+        topic: name('nl'),
+        payload: 'own',
+        qos: 1,
+        messageId: 9,
+        retain: false,
+        dup: false,
+      })
       await client.next('puback')
       await (await publisher()).publish(name('nl'), 'other')
       expect(String((await client.next('publish')).payload)).toBe('other')
@@ -129,8 +153,18 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
     test('all properties of a message arrive, User Properties in their order [MQTT-3.3.2-17] [MQTT-3.3.2-18]', async () => {
       await using client = await connect('props')
       await client.subscribe(name('props'))
-      const user = ['b', 'a', 'b'].map((key, n) => Buffer.concat([Buffer.from([0x26]), str(key), str(`${n}`)]))
-      const section = Buffer.concat([Buffer.from([0x01, 1, 0x03]), str('text/plain'), Buffer.from([0x08]), str('answer/to'), Buffer.from([0x09]), str(Buffer.from([0, 255])), ...user])
+      const user = ['b', 'a', 'b'].map((key, n) =>
+        Buffer.concat([Buffer.from([0x26]), str(key), str(`${n}`)]),
+      )
+      const section = Buffer.concat([
+        Buffer.from([0x01, 1, 0x03]),
+        str('text/plain'),
+        Buffer.from([0x08]),
+        str('answer/to'),
+        Buffer.from([0x09]),
+        str(Buffer.from([0, 255])),
+        ...user,
+      ])
       await using from = await wire(0, name('props-from'))
       const raw: Buffer[] = []
       client.socket.on('data', (chunk: Buffer) => raw.push(chunk))
@@ -147,13 +181,26 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
     await using from = await wire(0, `${where}-alias-from`)
     expect(from.connack.properties?.topicAliasMaximum).toBeGreaterThan(0)
     const base = { cmd: 'publish', qos: 0, retain: false, dup: false } as const
-    for (const [topic, topicAlias] of [['one', 1], ['two', 2], ['', 1], ['', 2], ['three', 1], ['', 1]] as const) {
-      from.send({ ...base, topic: topic === '' ? '' : `${where}/alias/${topic}`, payload: '', properties: { topicAlias } })
+    for (const [topic, topicAlias] of [
+      ['one', 1],
+      ['two', 2],
+      ['', 1],
+      ['', 2],
+      ['three', 1],
+      ['', 1],
+    ] as const) {
+      from.send({
+        ...base,
+        topic: topic === '' ? '' : `${where}/alias/${topic}`,
+        payload: '',
+        properties: { topicAlias },
+      })
     }
     for (const topic of ['one', 'two', 'one', 'two', 'three', 'three']) {
       const packet = await client.next('publish')
       expect(packet.topic).toBe(`${where}/alias/${topic}`)
-      expect(packet.properties?.topicAlias).toBeUndefined() // the client named no Topic Alias Maximum [MQTT-3.1.2-26]
+      // the client named no Topic Alias Maximum [MQTT-3.1.2-26]
+      expect(packet.properties?.topicAlias).toBeUndefined()
     }
     await using other = await wire(0, `${where}-alias-other`)
     other.send({ ...base, topic: '', payload: '', properties: { topicAlias: 1 } })
@@ -163,8 +210,22 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
   test('a will comes with its properties, without Will Delay Interval [MQTT-3.1.2-8]', async () => {
     await using client = await wire(node, `${where}-witness`)
     await client.subscribe(`${where}/will`)
-    const willProperties = { payloadFormatIndicator: true, contentType: 'text/plain', responseTopic: 'r', correlationData: Buffer.from([1]), userProperties: { a: 'b' } }
-    const doomed = await wire(0, `${where}-doomed`, { will: { topic: `${where}/will`, payload: Buffer.from('gone'), qos: 1, retain: false, properties: { ...willProperties, messageExpiryInterval: 50 } } })
+    const willProperties = {
+      payloadFormatIndicator: true,
+      contentType: 'text/plain',
+      responseTopic: 'r',
+      correlationData: Buffer.from([1]),
+      userProperties: { a: 'b' },
+    }
+    const doomed = await wire(0, `${where}-doomed`, {
+      will: {
+        topic: `${where}/will`,
+        payload: Buffer.from('gone'),
+        qos: 1,
+        retain: false,
+        properties: { ...willProperties, messageExpiryInterval: 50 },
+      },
+    })
     doomed.socket.destroy()
     const packet = await client.next('publish')
     expect(packet).toMatchObject({ payload: Buffer.from('gone'), qos: 1, properties: willProperties })
@@ -174,8 +235,13 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
   test('a will is not sent after DISCONNECT 0x00, and is after 0x04 [MQTT-3.1.2-10] [MQTT-3.14.4-3]', async () => {
     await using client = await wire(node, `${where}-witness`)
     await client.subscribe(`${where}/parting`)
-    for (const [payload, reasonCode] of [['normal', 0], ['with will', 4]] as const) {
-      await using leaving = await wire(0, `${where}-leaving`, { will: { topic: `${where}/parting`, payload: Buffer.from(payload), qos: 1, retain: false } })
+    for (const [payload, reasonCode] of [
+      ['normal', 0],
+      ['with will', 4],
+    ] as const) {
+      await using leaving = await wire(0, `${where}-leaving`, {
+        will: { topic: `${where}/parting`, payload: Buffer.from(payload), qos: 1, retain: false },
+      })
       leaving.send({ cmd: 'disconnect', reasonCode })
       await leaving.untilClosed()
     }
@@ -196,12 +262,30 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
     expect(await second.next('publish')).toMatchObject({ payload: Buffer.from('p'), dup: true })
   })
 
-  /** Two connections of a session: on the first 1 (QoS 1), 2 (QoS 2, PUBREC sent) and 3 (QoS 2) stay open; the second is fresh. */
-  async function resumed(what: string): Promise<{ second: WireClient; open: (number | undefined)[]; publish: (payload: string) => Promise<void> }> {
-    const first = await wire(0, `${where}-${what}`, { clean: false, properties: { sessionExpiryInterval: 600, receiveMaximum: 3 } })
+  /**
+   * Two connections of a session: on the first 1 (QoS 1), 2 (QoS 2, PUBREC sent) and 3 (QoS 2) stay open; the
+   * second is fresh.
+   */
+  async function resumed(
+    what: string,
+  ): Promise<{
+    second: WireClient
+    open: (number | undefined)[]
+    publish: (payload: string) => Promise<void>
+  }> {
+    const first = await wire(0, `${where}-${what}`, {
+      clean: false,
+      properties: { sessionExpiryInterval: 600, receiveMaximum: 3 },
+    })
     await first.subscribe(`${where}/${what}`, { qos: 2 })
     const from = await publisher()
-    for (const [n, qos] of [[0, 1], [1, 1], [2, 2], [3, 2]] as const) await from.publish(`${where}/${what}`, `${n}`, { qos })
+    for (const [n, qos] of [
+      [0, 1],
+      [1, 1],
+      [2, 2],
+      [3, 2],
+    ] as const)
+      await from.publish(`${where}/${what}`, `${n}`, { qos })
     const got = [await first.next('publish'), await first.next('publish'), await first.next('publish')]
     first.send(acknowledge('puback', got[0]!))
     got.push(await first.next('publish')) // there was no room for it before the first was gone from the queue
@@ -210,13 +294,18 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
     first.socket.destroy()
     await first.closed
     const second = await wire(node, `${where}-${what}`, session)
-    return { second, open: got.slice(1).map(({ messageId }) => messageId), publish: (payload) => from.publish(`${where}/${what}`, payload, { qos: 1 }) }
+    return {
+      second,
+      open: got.slice(1).map(({ messageId }) => messageId),
+      publish: (payload) => from.publish(`${where}/${what}`, payload, { qos: 1 }),
+    }
   }
 
   test('what comes again comes in order, under the Packet Identifiers that it had [MQTT-4.4.0-1] [MQTT-4.6.0-1]', async () => {
     const { second, open } = await resumed('same')
     const again = [await second.any(), await second.any(), await second.any()]
-    const idsOf = (wanted: string): unknown[] => again.filter(({ cmd }) => cmd === wanted).map(({ messageId }) => messageId)
+    const idsOf = (wanted: string): unknown[] =>
+      again.filter(({ cmd }) => cmd === wanted).map(({ messageId }) => messageId)
     expect([idsOf('pubrel'), idsOf('publish')]).toEqual([[open[1]], [open[0], open[2]]])
     second.socket.destroy()
   })
@@ -237,7 +326,14 @@ describe.each([{ where: 'local', node: 0 }, { where: 'remote', node: 1 }])('$whe
   test('a QoS 2 message that is sent again on a new connection of its session is not published again [MQTT-4.3.3-10] [MQTT-4.1.0-1]', async () => {
     await using client = await wire(1 - node, `${where}-once-witness`)
     await client.subscribe(`${where}/once`, { qos: 0 })
-    const publish = { cmd: 'publish', topic: `${where}/once`, payload: 'once', qos: 2, messageId: 5, retain: false } as const
+    const publish = {
+      cmd: 'publish',
+      topic: `${where}/once`,
+      payload: 'once',
+      qos: 2,
+      messageId: 5,
+      retain: false,
+    } as const
     const first = await wire(0, `${where}-once`, session)
     await first.subscribe(`${where}/anything`)
     first.send({ ...publish, dup: false })
@@ -309,7 +405,11 @@ describe('CONNACK', () => {
 
   test('what the node can take is named: Maximum Packet Size, Receive Maximum, Topic Alias Maximum', async () => {
     await using client = await wire(0, 'capabilities')
-    expect(client.connack.properties).toMatchObject({ maximumPacketSize: 1_048_576, receiveMaximum: 1_000, topicAliasMaximum: 100 })
+    expect(client.connack.properties).toMatchObject({
+      maximumPacketSize: 1_048_576,
+      receiveMaximum: 1_000,
+      topicAliasMaximum: 100,
+    })
     expect(client.connack.properties?.serverKeepAlive).toBeUndefined()
   })
 })

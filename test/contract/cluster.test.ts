@@ -9,16 +9,25 @@ import { endAll, implementations, type Member } from './clusters.ts'
 afterAll(endAll)
 
 describe.each(Object.entries(implementations))('%s', (_name, open) => {
-  const stored = (member: Member, topic: string, payload: string, more = {}): Promise<void> => member.publish(messageOf(topic, payload, more))
-  const willOf = (payload: string, delaySeconds = 0): { message: ReturnType<typeof messageOf>; delaySeconds: number } =>
-    ({ message: messageOf('wills', payload, { publisher: 'c', isWill: true }), delaySeconds })
+  const stored = (member: Member, topic: string, payload: string, more = {}): Promise<void> =>
+    member.publish(messageOf(topic, payload, more))
+  const willOf = (
+    payload: string,
+    delaySeconds = 0,
+  ): { message: ReturnType<typeof messageOf>; delaySeconds: number } => ({
+    message: messageOf('wills', payload, { publisher: 'c', isWill: true }),
+    delaySeconds,
+  })
 
   test('what is published is delivered here, and done when it is stored, in order', async () => {
     await using member = await open()
     await member.cluster.subscribed('a/#', RouteKind.everything)
     const done: number[] = []
     await Promise.all([1, 2, 3].map((n) => stored(member, 'a/b', String(n)).then(() => done.push(n))))
-    expect([done, member.payloads]).toEqual([[1, 2, 3], ['1', '2', '3']])
+    expect([done, member.payloads]).toEqual([
+      [1, 2, 3],
+      ['1', '2', '3'],
+    ])
     expect([member.cluster.isWanted('a/x'), member.cluster.isWanted('b')]).toEqual([true, false])
     member.cluster.unsubscribed('a/#', RouteKind.everything)
     await expect.poll(() => member.cluster.isWanted('a/x')).toBe(false)
@@ -30,11 +39,20 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     expect(first.session.present).toBe(false)
     await first.subscribe('t/+', 1)
     await first.release()
-    for (const [n, qos] of [[1, 1], [2, 2], [3, 0]] as const) await stored(member, `t/${n}`, String(n), { qos, retain: qos === 0 })
+    for (const [n, qos] of [
+      [1, 1],
+      [2, 2],
+      [3, 0],
+    ] as const)
+      await stored(member, `t/${n}`, String(n), { qos, retain: qos === 0 })
     await stored(member, 'other', 'no')
     const second = await member.connect('c')
     await second.has(2)
-    expect([second.session.present, second.got.map(({ topic, qos }) => `${topic} ${qos}`), [...second.session.subscriptions.keys()]]).toEqual([true, ['t/1 1', 't/2 1'], ['t/+']])
+    expect([
+      second.session.present,
+      second.got.map(({ topic, qos }) => `${topic} ${qos}`),
+      [...second.session.subscriptions.keys()],
+    ]).toEqual([true, ['t/1 1', 't/2 1'], ['t/+']])
   })
 
   test('what is in flight is there again with the next connection, in its order; what was acknowledged is not; of what was received PUBREL is owed', async () => {
@@ -46,7 +64,11 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     const [one, two] = [...first.open.keys()] as [number, number]
     await first.write({ acknowledged: [one], received: [two] })
     const { session } = await member.connect('c')
-    expect(session.inFlight.map(({ message }) => typeof message === 'object' ? message.payload.toString() : message)).toEqual([undefined, '3', '4'])
+    expect(
+      session.inFlight.map(({ message }) =>
+        typeof message === 'object' ? message.payload.toString() : message,
+      ),
+    ).toEqual([undefined, '3', '4'])
   })
 
   test('the later connection has the session: the earlier one is told, and writes nothing more', async () => {
@@ -56,7 +78,11 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     const second = await member.connect('c')
     expect(member.thrownOut).toEqual([first.session])
     await first.write({ incoming: [[1, '7']] })
-    expect([first.lost, await member.cluster.stillOwned(first.session), await member.cluster.stillOwned(second.session)]).toEqual([true, false, true])
+    expect([
+      first.lost,
+      await member.cluster.stillOwned(first.session),
+      await member.cluster.stillOwned(second.session),
+    ]).toEqual([true, false, true])
     await expect(first.subscribe('u')).rejects.toMatchObject({ code: 'ERR_BRIDGE_MOVED' })
     await first.release() // nothing happens
     await stored(member, 't', 'x')
@@ -68,7 +94,11 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     const first = await member.connect('c')
     await first.subscribe('t')
     const second = await member.connect('c', { cleanStart: true, expirySeconds: 0 })
-    expect([second.session.present, second.session.sid === first.session.sid, second.session.subscriptions.size]).toEqual([false, false, 0])
+    expect([
+      second.session.present,
+      second.session.sid === first.session.sid,
+      second.session.subscriptions.size,
+    ]).toEqual([false, false, 0])
     await second.subscribe('t')
     await second.release()
     await stored(member, 't', 'x')
@@ -90,7 +120,12 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
 
   test('a client that left before it was served has no session', async () => {
     await using member = await open()
-    await expect(member.cluster.sessions.claim({ clientId: 'c', cleanStart: false, expirySeconds: -1, will: undefined }, () => true)).rejects.toMatchObject({ code: 'ERR_BRIDGE_CLOSED' })
+    await expect(
+      member.cluster.sessions.claim(
+        { clientId: 'c', cleanStart: false, expirySeconds: -1, will: undefined },
+        () => true,
+      ),
+    ).rejects.toMatchObject({ code: 'ERR_BRIDGE_CLOSED' })
     expect((await member.connect('c')).session.present).toBe(false)
   })
 
@@ -139,10 +174,19 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
   test('what a publisher has said of its QoS 2 publishes is known to the next connection', async () => {
     await using member = await open()
     const first = await member.connect('c')
-    await first.write({ incoming: [[7, '1'], [8, '2 published'], [9, '3']] })
+    await first.write({
+      incoming: [
+        [7, '1'],
+        [8, '2 published'],
+        [9, '3'],
+      ],
+    })
     await first.write({ released: [9] })
     const { session } = await member.connect('c')
-    expect([...session.incoming]).toEqual([[7, { n: 1, published: false }], [8, { n: 2, published: true }]])
+    expect([...session.incoming]).toEqual([
+      [7, { n: 1, published: false }],
+      [8, { n: 2, published: true }],
+    ])
     expect(session.n).toBeGreaterThanOrEqual(3)
   })
 
@@ -157,7 +201,10 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
       await stored(member, 't', payload.toString())
     }
     await Promise.all(clients.map((client) => client.has(60)))
-    for (const client of clients) expect(client.payloads.map((text) => Number.parseInt(text, 10))).toEqual(Array.from({ length: 60 }, (_, n) => n))
+    for (const client of clients)
+      expect(client.payloads.map((text) => Number.parseInt(text, 10))).toEqual(
+        Array.from({ length: 60 }, (_, n) => n),
+      )
   })
 
   test('a queue has a bound: the oldest goes', async () => {
@@ -174,7 +221,9 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
   test('sessions that outlive their connections have a bound', async () => {
     await using member = await open()
     await Promise.all(Array.from({ length: 600 }, (_, n) => member.connect(`c${n}`).catch(() => undefined)))
-    await expect(Promise.all(Array.from({ length: 100 }, (_, n) => member.connect(`d${n}`)))).rejects.toMatchObject({ code: 'ERR_BRIDGE_QUOTA' })
+    await expect(
+      Promise.all(Array.from({ length: 100 }, (_, n) => member.connect(`d${n}`))),
+    ).rejects.toMatchObject({ code: 'ERR_BRIDGE_QUOTA' })
     await member.connect('e', { expirySeconds: 0 })
   })
 
@@ -184,34 +233,71 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     const retained = async (filter: string): Promise<string[]> => {
       const found = await member.cluster.retained(topics, 1_000_000)
       expect(found.unread).toEqual([])
-      for (const { topic, stamp } of found.messages) expect(isOfBefore(before, topic, stamp!), filter).toBe(false)
-      return found.messages.map(({ topic, payload, replay }) => `${topic} ${payload.toString()} ${replay}`).sort()
+      for (const { topic, stamp } of found.messages)
+        expect(isOfBefore(before, topic, stamp!), filter).toBe(false)
+      return found.messages
+        .map(({ topic, payload, replay }) => `${topic} ${payload.toString()} ${replay}`)
+        .sort()
     }
     let topics: string[] = []
     const find = async (filter: string): Promise<string[]> => {
       const matching = await member.cluster.topics(filter)
       topics = []
-      for (let next = await matching.next(); next.done !== true; next = await matching.next()) topics.push(next.value)
+      for (let next = await matching.next(); next.done !== true; next = await matching.next())
+        topics.push(next.value)
       return retained(filter)
     }
-    for (const [topic, payload] of [['r/1', 'old'], ['r/1', 'new'], ['r/2', 'two'], ['s', 'other'], ['r/3', 'gone']] as const) await stored(member, topic, payload, { retain: true })
+    for (const [topic, payload] of [
+      ['r/1', 'old'],
+      ['r/1', 'new'],
+      ['r/2', 'two'],
+      ['s', 'other'],
+      ['r/3', 'gone'],
+    ] as const)
+      await stored(member, topic, payload, { retain: true })
     await stored(member, 'r/3', '', { retain: true })
-    await stored(member, 'r/4', 'short', { retain: true, expiresAt: performance.now() + 300, expirySeconds: 1 })
+    await stored(member, 'r/4', 'short', {
+      retain: true,
+      expiresAt: performance.now() + 300,
+      expirySeconds: 1,
+    })
     expect(await find('r/+')).toEqual(['r/1 new true', 'r/2 two true', 'r/4 short true'])
     expect([await find('s'), await find('none')]).toEqual([['s other true'], []])
-    expect([await member.cluster.hasRetained('r/#'), await member.cluster.hasRetained('none/#'), await member.cluster.hasRetained('s')]).toEqual([true, false, true])
+    expect([
+      await member.cluster.hasRetained('r/#'),
+      await member.cluster.hasRetained('none/#'),
+      await member.cluster.hasRetained('s'),
+    ]).toEqual([true, false, true])
     await expect.poll(() => find('r/4')).toEqual([])
     const small = await member.cluster.retained(['r/1', 'r/2'], 3)
-    expect([small.messages.length, [...small.unread].sort(), small.nextBytes > 3]).toEqual([0, ['r/1', 'r/2'], true])
+    expect([small.messages.length, [...small.unread].sort(), small.nextBytes > 3]).toEqual([
+      0,
+      ['r/1', 'r/2'],
+      true,
+    ])
   })
 
   test('a replay that is owed is known to the next connection, until it is paid', async () => {
     await using member = await open()
     const first = await member.connect('c')
-    await first.write({ fields: [['replays', '1'], ['replay 0', Buffer.concat([Buffer.alloc(129), Buffer.from('a/#')])]], given: [[9, messageOf('a/1', 'kept')]] })
+    await first.write({
+      fields: [
+        ['replays', '1'],
+        ['replay 0', Buffer.concat([Buffer.alloc(129), Buffer.from('a/#')])],
+      ],
+      given: [[9, messageOf('a/1', 'kept')]],
+    })
     const second = await member.connect('c')
-    expect([second.session.replays?.all.map(({ filter }) => filter), second.session.inFlight.map(({ messageId }) => messageId)]).toEqual([['a/#'], [9]])
-    await second.write({ fields: [['replays', ''], ['replay 0', '']] })
+    expect([
+      second.session.replays?.all.map(({ filter }) => filter),
+      second.session.inFlight.map(({ messageId }) => messageId),
+    ]).toEqual([['a/#'], [9]])
+    await second.write({
+      fields: [
+        ['replays', ''],
+        ['replay 0', ''],
+      ],
+    })
     expect((await member.connect('c')).session.replays).toBeUndefined()
   })
 })
@@ -231,8 +317,16 @@ test('memory: a session with many subscriptions ends, or gives them up, while ot
   await expect.poll(() => member.cluster.routingBytes).toBe(empty)
   for (const filter of filters) await second.subscribe(filter)
   let served = false
-  setImmediate(() => { served = true })
+  setImmediate(() => {
+    served = true
+  })
   await member.cluster.sessions.unsubscribe(second.session, filters)
   await second.write({})
-  expect([served, second.session.present, second.got, member.cluster.routingBytes, member.payloads]).toEqual([true, false, [], empty, ['before', 'behind it']])
+  expect([served, second.session.present, second.got, member.cluster.routingBytes, member.payloads]).toEqual([
+    true,
+    false,
+    [],
+    empty,
+    ['before', 'behind it'],
+  ])
 })

@@ -1,5 +1,5 @@
-// The implementations of `Cluster` that the contract is tried on, and a client as the contract knows it: what owns a session and sends
-// its messages.
+// The implementations of `Cluster` that the contract is tried on, and a client as the contract knows it: what
+// owns a session and sends its messages.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,7 +13,13 @@ import type { SessionHolder, SessionReply, SessionWrites } from '../../bridge/se
 import type { Session, SessionRequest } from '../../bridge/session.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
-const sizes = { queueMessagesMax: 60, queueBytesMax: 1_000_000, sessionsMax: 320, retainedBytesMax: 100_000_000, claimsWaitingMax: 1_000 }
+const sizes = {
+  queueMessagesMax: 60,
+  queueBytesMax: 1_000_000,
+  sessionsMax: 320,
+  retainedBytesMax: 100_000_000,
+  claimsWaitingMax: 1_000,
+}
 
 /** One node in a cluster of its own, and what it was told. */
 export class Member implements Receiver, AsyncDisposable {
@@ -28,12 +34,24 @@ export class Member implements Receiver, AsyncDisposable {
     this.#end.unshift(end)
   }
 
-  deliver(message: Message): void { this.delivered.push(message) }
-  hold(): void { /* by other nodes */ }
-  ring(sid: string): void { this.#clients.get(sid)?.ring() }
-  moved(session: Session): void { this.thrownOut.push(session) }
-  wanted(): void { /* by other nodes */ }
-  onFenced(): void { throw new Error('fenced') }
+  deliver(message: Message): void {
+    this.delivered.push(message)
+  }
+  hold(): void {
+    /* by other nodes */
+  }
+  ring(sid: string): void {
+    this.#clients.get(sid)?.ring()
+  }
+  moved(session: Session): void {
+    this.thrownOut.push(session)
+  }
+  wanted(): void {
+    /* by other nodes */
+  }
+  onFenced(): void {
+    throw new Error('fenced')
+  }
 
   get payloads(): string[] {
     return this.delivered.map(({ payload }) => payload.toString())
@@ -41,7 +59,13 @@ export class Member implements Receiver, AsyncDisposable {
 
   /** Connects a client whose session outlives it, unless the request says otherwise. */
   async connect(clientId: string, request: Partial<SessionRequest> = {}, windowMax = 100): Promise<Client> {
-    const session = await this.cluster.sessions.claim({ clientId, cleanStart: false, expirySeconds: -1, will: undefined, ...request })
+    const session = await this.cluster.sessions.claim({
+      clientId,
+      cleanStart: false,
+      expirySeconds: -1,
+      will: undefined,
+      ...request,
+    })
     const client = new Client(this, session, windowMax)
     this.#clients.set(session.sid, client)
     client.ring()
@@ -85,13 +109,17 @@ export class Client implements SessionHolder {
     }
   }
 
-  get payloads(): string[] { return this.got.map(({ payload }) => payload.toString()) }
+  get payloads(): string[] {
+    return this.got.map(({ payload }) => payload.toString())
+  }
 
   async subscribe(filter: string, options = 1): Promise<void> {
     await this.#member.cluster.sessions.subscribe(this.session, filter, { options, identifier: undefined })
   }
 
-  async release(): Promise<void> { await this.#member.cluster.sessions.release(this.session) }
+  async release(): Promise<void> {
+    await this.#member.cluster.sessions.release(this.session)
+  }
 
   ring(): void {
     this.#rung = true
@@ -117,9 +145,22 @@ export class Client implements SessionHolder {
   takeWrites(): SessionWrites | undefined {
     if (this.#isAsked) throw new Error('asked again before it was answered')
     if (!this.#rung && Object.keys(this.#writes).length === 0) return undefined
-    const free = this.#rung ? Array.from({ length: this.#max - this.open.size }, (_, i) => this.#next + i) : []
+    const free = this.#rung
+      ? Array.from({ length: this.#max - this.open.size }, (_, i) => this.#next + i)
+      : []
     this.#rung = false
-    const writes = { acknowledged: [], received: [], incoming: [], released: [], fields: [], given: [], order: this.#order, bytes: 1_000_000, ...this.#writes, free }
+    const writes = {
+      acknowledged: [],
+      received: [],
+      incoming: [],
+      released: [],
+      fields: [],
+      given: [],
+      order: this.#order,
+      bytes: 1_000_000,
+      ...this.#writes,
+      free,
+    }
     this.#writes = {}
     this.#isAsked = true
     return writes
@@ -157,7 +198,15 @@ export async function endAll(): Promise<void> {
 
 async function onMemory(file: string | undefined): Promise<Member> {
   const member = new Member()
-  const bridge = await createMemoryBridge({ name: 'm', ...sizes, file, fsync: 'always', onWarning: (text) => { throw new Error(text) } })
+  const bridge = await createMemoryBridge({
+    name: 'm',
+    ...sizes,
+    file,
+    fsync: 'always',
+    onWarning: (text) => {
+      throw new Error(text)
+    },
+  })
   member.cluster = await bridge.join(member)
   member.onEnd(async () => {
     await member.cluster.close()
@@ -168,14 +217,26 @@ async function onMemory(file: string | undefined): Promise<Member> {
 
 /** Each gives a node of its own, with nothing in it. */
 export const implementations: Readonly<Record<string, () => Promise<Member>>> = {
-  'Redis': async () => {
+  Redis: async () => {
     redis ??= await startRedis('--appendonly', 'no')
     const member = new Member()
-    member.cluster = await DataPlane.start({ name: 'm', redis: redis.url, prefix: `contract${++count}`, redisTimeoutMs: 2_000, leaseMs: 15_000, durabilityReplicas: 0, ...sizes, onError: () => undefined }, member)
+    member.cluster = await DataPlane.start(
+      {
+        name: 'm',
+        redis: redis.url,
+        prefix: `contract${++count}`,
+        redisTimeoutMs: 2_000,
+        leaseMs: 15_000,
+        durabilityReplicas: 0,
+        ...sizes,
+        onError: () => undefined,
+      },
+      member,
+    )
     member.onEnd(() => member.cluster.close())
     return member
   },
-  'memory': () => onMemory(undefined),
+  memory: () => onMemory(undefined),
   'memory and a file': async () => {
     const folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-file-'))
     const member = await onMemory(join(folder, 'state'))

@@ -1,6 +1,16 @@
-// The file of a node without Redis: what was acknowledged is there after a restart, however the process ended and whatever was being
-// written; and while the file is written anew.
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+// The file of a node without Redis: what was acknowledged is there after a restart, however the process ended
+// and whatever was being written; and while the file is written anew.
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -10,7 +20,9 @@ import { Member } from './clusters.ts'
 
 let folder: string
 let count = 0
-beforeAll(() => { folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-file-')) })
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-file-'))
+})
 afterAll(() => rmSync(folder, { recursive: true }))
 
 const fresh = (): string => join(folder, `state${++count}`)
@@ -18,7 +30,15 @@ const fresh = (): string => join(folder, `state${++count}`)
 async function openFile(file: string, warnings: string[] = [], retainedBytesMax = 1e9): Promise<Member> {
   const member = new Member()
   const bridge = await createMemoryBridge({
-    name: 'm', queueMessagesMax: 100_000, queueBytesMax: 1e9, sessionsMax: 1_000, retainedBytesMax, claimsWaitingMax: 1_000, file, fsync: 'always', onWarning: (text) => warnings.push(text),
+    name: 'm',
+    queueMessagesMax: 100_000,
+    queueBytesMax: 1e9,
+    sessionsMax: 1_000,
+    retainedBytesMax,
+    claimsWaitingMax: 1_000,
+    file,
+    fsync: 'always',
+    onWarning: (text) => warnings.push(text),
   })
   member.cluster = await bridge.join(member)
   member.onEnd(async () => {
@@ -44,17 +64,28 @@ async function fill(member: Member): Promise<void> {
   await client.write({ acknowledged: [1], received: [], incoming: [[5, '1']] })
   await member.publish(messageOf('r', 'kept', { retain: true }))
   await member.connect('gone', { expirySeconds: 0 })
-  await member.connect('dying', { will: { message: messageOf('t/will', 'will', { publisher: 'dying', isWill: true }), delaySeconds: 0 } })
+  await member.connect('dying', {
+    will: { message: messageOf('t/will', 'will', { publisher: 'dying', isWill: true }), delaySeconds: 0 },
+  })
 }
 
 async function contents(file: string, warnings: string[] = []): Promise<string[]> {
   await using member = await openFile(file, warnings)
   const client = await member.connect('c', {}, 1_000)
-  const inFlight = client.session.inFlight.map(({ messageId, message }) => `${messageId}: ${typeof message === 'object' ? message.payload.toString() : message}`)
+  const inFlight = client.session.inFlight.map(
+    ({ messageId, message }) =>
+      `${messageId}: ${typeof message === 'object' ? message.payload.toString() : message}`,
+  )
   await client.write({})
   await expect.poll(() => client.takeWrites()).toBeUndefined()
   const retained = await member.cluster.retained(['r'], 1_000)
-  return [...inFlight, ...client.payloads, ...[...client.session.subscriptions.keys()], ...[...client.session.incoming].map(([id, { n }]) => `${id} ${n}`), ...retained.messages.map(({ payload }) => payload.toString())]
+  return [
+    ...inFlight,
+    ...client.payloads,
+    ...[...client.session.subscriptions.keys()],
+    ...[...client.session.incoming].map(([id, { n }]) => `${id} ${n}`),
+    ...retained.messages.map(({ payload }) => payload.toString()),
+  ]
 }
 
 const whole = ['2: 2', '3: 3', '4', 'will', 't/#', '5 1', 'kept']
@@ -87,7 +118,8 @@ test('a torn end is cut off with a warning, wherever it was torn: what was ackno
     const warnings: string[] = []
     expect(await contents(torn, warnings), `at ${end}`).toEqual(whole)
     expect(warnings.length, `at ${end}`).toBeLessThanOrEqual(1)
-    expect(await contents(torn)).toEqual(expect.arrayContaining(['kept'])) // and the next start has nothing to say
+    // and the next start has nothing to say
+    expect(await contents(torn)).toEqual(expect.arrayContaining(['kept']))
   }
 })
 
@@ -98,7 +130,8 @@ test('a file that is damaged in the middle, or is not ours, is refused, not cut'
   await member[Symbol.asyncDispose]()
   const bytes = readFileSync(file)
   const damaged = fresh()
-  for (const place of [60, 22, 26, 28, 29, 32]) { // what a frame holds, its marker, its length, its checksum
+  for (const place of [60, 22, 26, 28, 29, 32]) {
+    // what a frame holds, its marker, its length, its checksum
     const wrong = Buffer.from(bytes)
     wrong[place]! ^= 0xff
     writeFileSync(damaged, wrong)
@@ -113,7 +146,8 @@ test('a file that is damaged in the middle, or is not ours, is refused, not cut'
 test('what Retained Messages hold has a bound, also behind a restart: then no new topic, until there is room; one that is there may change', async () => {
   const file = fresh()
   const member = await openFile(file, [], 2_000_000)
-  const retain = (topic: string, bytes: number): Promise<void> => member.publish(messageOf(topic, Buffer.alloc(bytes), { retain: true }))
+  const retain = (topic: string, bytes: number): Promise<void> =>
+    member.publish(messageOf(topic, Buffer.alloc(bytes), { retain: true }))
   expect(member.cluster.mayRetain('r/1')).toBe(true)
   for (const n of [1, 2, 3]) await retain(`r/${n}`, 700_000)
   const asked = (of: Member): boolean[] => ['r/1', 'r/4'].map((topic) => of.cluster.mayRetain(topic))
@@ -143,12 +177,15 @@ test.each([
   const member = await openFile(file, warnings)
   inTheWay(`${file}.anew`)
   const payload = Buffer.alloc(400_000, 'x')
-  for (let n = 0; n < 60; n++) await member.publish(messageOf('r', Buffer.concat([Buffer.from(`${n} `), payload]), { retain: true }))
+  for (let n = 0; n < 60; n++)
+    await member.publish(messageOf('r', Buffer.concat([Buffer.from(`${n} `), payload]), { retain: true }))
   await expect.poll(() => warnings).toEqual([expect.stringContaining('could not be written anew')])
   await member.publish(messageOf('r', 'last', { retain: true }))
   await member[Symbol.asyncDispose]()
   await using again = await openFile(file)
-  expect((await again.cluster.retained(['r'], 1_000)).messages.map(({ payload }) => payload.toString())).toEqual(['last'])
+  expect(
+    (await again.cluster.retained(['r'], 1_000)).messages.map(({ payload }) => payload.toString()),
+  ).toEqual(['last'])
 })
 
 test('the file is written anew while messages come: it is smaller then, and every copy of it on the way holds what was acknowledged', async () => {
@@ -170,8 +207,13 @@ test('the file is written anew while messages come: it is smaller then, and ever
     await using again = await openFile(copy)
     const next = await again.connect('c', {}, 1_000)
     await next.write({})
-    const numbers = [...next.session.inFlight.map(({ message }) => message), ...next.got].map((message) => typeof message === 'object' ? Number.parseInt(message.payload.toString(), 10) : NaN)
+    const numbers = [...next.session.inFlight.map(({ message }) => message), ...next.got].map((message) =>
+      typeof message === 'object' ? Number.parseInt(message.payload.toString(), 10) : NaN,
+    )
     // In order, each once, and up to the last that was acknowledged.
-    expect([numbers.every((number, i) => i === 0 || number === numbers[i - 1]! + 1), numbers.at(-1) ?? n]).toEqual([true, n])
+    expect([
+      numbers.every((number, i) => i === 0 || number === numbers[i - 1]! + 1),
+      numbers.at(-1) ?? n,
+    ]).toEqual([true, n])
   }
 })

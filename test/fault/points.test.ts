@@ -1,6 +1,7 @@
-// A node is killed at every named point: before and after each script that it sends to Redis, while clients publish, receive, move,
-// come and go. Whoever was connected goes on at another node, and every promise holds: acknowledged messages are there, QoS 2 once,
-// in order; a will is published once; a Retained Message that was acknowledged is there; and no key is left over.
+// A node is killed at every named point: before and after each script that it sends to Redis, while clients
+// publish, receive, move, come and go. Whoever was connected goes on at another node, and every promise
+// holds: acknowledged messages are there, QoS 2 once, in order; a will is published once; a Retained Message
+// that was acknowledged is there; and no key is left over.
 import { expect, test } from 'vitest'
 import type { ScriptName } from '../../bridge/scripts.ts'
 import { openClient } from '../bridge/planes.ts'
@@ -14,21 +15,53 @@ import { check } from './ledger/ledger.ts'
 
 const nowhere: FaultPoint = { script: '', when: 'before' }
 
-/** Which node comes to a point: any, one that starts or else who buries its last boot first, or the one that looks for what is due. */
+/**
+ * Which node comes to a point: any, one that starts or else who buries its last boot first, or the one that
+ * looks for what is due.
+ */
 type Where = 'any' | 'start' | 'sweeper'
-const where: Record<Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside'>, Where> = { // those: import.test.ts, below, damage.test.ts; `probe` and `rights` change nothing
-  'node-join': 'start', 'inbox-create': 'start', 'node-remove': 'start', 'inbox-fence': 'start', 'node-renew': 'any', 'journal-append': 'any', 'journal-mend': 'start',
-  'inbox-append': 'any', 'inbox-trim': 'any', 'retained-store': 'any', 'retained-read': 'any', 'retained-expire': 'sweeper', 'queue-append': 'any',
-  'session-claim': 'any', 'session-farewell': 'any', 'session-release': 'any', 'session-subscribe': 'any', 'session-serve': 'any', 'session-check': 'any', 'session-expire': 'sweeper',
-  'due-list': 'sweeper', 'will-take': 'any', 'will-done': 'any',
+const where: Record<
+  Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside'>,
+  Where
+> = {
+  // those: import.test.ts, below, damage.test.ts; `probe` and `rights` change nothing
+  'node-join': 'start',
+  'inbox-create': 'start',
+  'node-remove': 'start',
+  'inbox-fence': 'start',
+  'node-renew': 'any',
+  'journal-append': 'any',
+  'journal-mend': 'start',
+  'inbox-append': 'any',
+  'inbox-trim': 'any',
+  'retained-store': 'any',
+  'retained-read': 'any',
+  'retained-expire': 'sweeper',
+  'queue-append': 'any',
+  'session-claim': 'any',
+  'session-farewell': 'any',
+  'session-release': 'any',
+  'session-subscribe': 'any',
+  'session-serve': 'any',
+  'session-check': 'any',
+  'session-expire': 'sweeper',
+  'due-list': 'sweeper',
+  'will-take': 'any',
+  'will-done': 'any',
 }
-const all = Object.entries(where).flatMap(([script, at]) => (['before', 'after'] as const).map((when) => ({ script, when, at })))
+const all = Object.entries(where).flatMap(([script, at]) =>
+  (['before', 'after'] as const).map((when) => ({ script, when, at })),
+)
 
 /** The normal suite takes eight of them, others each time; test/long/points.test.ts takes all. */
 const some = 8
 function pointsOf(random: Random): typeof all {
   if (process.env.TEST_POINTS === 'all') return all
-  return all.map((point) => ({ point, order: random.below(1e9) })).sort((a, b) => a.order - b.order).slice(0, some).map(({ point }) => point)
+  return all
+    .map((point) => ({ point, order: random.below(1e9) }))
+    .sort((a, b) => a.order - b.order)
+    .slice(0, some)
+    .map(({ point }) => point)
 }
 
 /** Visitors come one after the other, not as fast as they can: what is tested is the points. */
@@ -36,15 +69,18 @@ const paceMs = 100
 const patience = { timeout: 30_000, interval: 20 }
 
 /**
- * Clients with a will that come, subscribe, publish a Retained Message and are cut off, or say good-bye, every third; their session ends
- * a second later.
+ * Clients with a will that come, subscribe, publish a Retained Message and are cut off, or say good-bye,
+ * every third; their session ends a second later.
  */
 class Visitors {
   readonly #cluster: TestCluster
   readonly #random: Random
   #going = true
   #count = 0
-  /** Whose CONNACK came and who are cut off: their wills are due. Topics whose Retained Message was acknowledged. */
+  /**
+   * Whose CONNACK came and who are cut off: their wills are due. Topics whose Retained Message was
+   * acknowledged.
+   */
   readonly connected: string[] = []
   readonly stored: string[] = []
   readonly done: Promise<unknown>
@@ -52,16 +88,26 @@ class Visitors {
   constructor(cluster: TestCluster, random: Random) {
     this.#cluster = cluster
     this.#random = random
-    this.done = Promise.all([0, 1].map(async () => { while (this.#going) await this.#visit() }))
+    this.done = Promise.all(
+      [0, 1].map(async () => {
+        while (this.#going) await this.#visit()
+      }),
+    )
   }
 
   async #visit(): Promise<void> {
     const name = `visitor-${++this.#count}`
     const client = new TestClient(this.#random.pick(this.#cluster.nodes).url, name, {
-      version: 5, clean: false, connectTimeout: 2_000, properties: { sessionExpiryInterval: 1 }, will: { topic: `wills/${name}`, payload: Buffer.from(name), qos: 2, retain: false },
+      version: 5,
+      clean: false,
+      connectTimeout: 2_000,
+      properties: { sessionExpiryInterval: 1 },
+      will: { topic: `wills/${name}`, payload: Buffer.from(name), qos: 2, retain: false },
     })
     const isPolite = this.#count % 3 === 0
-    client.mqtt.on('connect', () => { if (!isPolite) this.connected.push(name) })
+    client.mqtt.on('connect', () => {
+      if (!isPolite) this.connected.push(name)
+    })
     const stay = (async () => {
       await new Promise((resolve) => client.mqtt.once('connect', resolve))
       await client.subscribe(`nobody/${name}`)
@@ -83,7 +129,11 @@ class Visitors {
   }
 }
 
-async function killed({ at, ...point }: FaultPoint & { at: Where }, cluster: TestCluster, random: Random): Promise<void> {
+async function killed(
+  { at, ...point }: FaultPoint & { at: Where },
+  cluster: TestCluster,
+  random: Random,
+): Promise<void> {
   const armed: TestNode[] = []
   if (at === 'start') {
     const node = random.pick(cluster.nodes)
@@ -93,16 +143,20 @@ async function killed({ at, ...point }: FaultPoint & { at: Where }, cluster: Tes
     await node.start(point).catch(() => undefined)
   } else {
     armed.push(...cluster.nodes)
-    if (at === 'any') armed.splice(0, random.below(armed.length)) // one node or more, so that others die at the same time, too
+    // one node or more, so that others die at the same time, too
+    if (at === 'any') armed.splice(0, random.below(armed.length))
     for (const node of armed) node.dieAt(point)
   }
   await Promise.any(armed.map((node) => node.ended()))
-  // Who answers a later message is disarmed; who came to the point before that is dead, and is started again with the others.
-  await Promise.all(armed.map(async (node) => {
-    if (!node.running) return
-    node.dieAt(nowhere)
-    await Promise.race([node.heldBytes(), node.ended()])
-  }))
+  // Who answers a later message is disarmed; who came to the point before that is dead, and is started again
+  // with the others.
+  await Promise.all(
+    armed.map(async (node) => {
+      if (!node.running) return
+      node.dieAt(nowhere)
+      await Promise.race([node.heldBytes(), node.ended()])
+    }),
+  )
   for (const node of cluster.nodes) if (!node.running) await node.start()
 }
 
@@ -113,16 +167,27 @@ test('a node is killed before and after every script, and every promise holds', 
   const urls = cluster.nodes.map(({ url }) => url)
   const publishers = ['p0', 'p1'].map((clientId) => new Publisher(clientId, urls, random))
   const subscribers = { exact: 'ledger/p0/1', all: 'ledger/#', hopper: 'ledger/#', wills: 'wills/#' }
-  const clients = Object.entries(subscribers).map(([name, filter]) => new Subscriber(name, filter, urls, random))
+  const clients = Object.entries(subscribers).map(
+    ([name, filter]) => new Subscriber(name, filter, urls, random),
+  )
   const watchers = urls.map((url, i) => new Watcher(`watcher-${i}`, 'ledger/+/0', [url], random))
   for (const client of [...clients, ...watchers]) client.start()
   await expect.poll(() => clients.filter(({ subscribed }) => !subscribed), patience).toEqual([])
-  for (const publisher of publishers) { publisher.paceMs = 200; publisher.start() }
+  for (const publisher of publishers) {
+    publisher.paceMs = 200
+    publisher.start()
+  }
   const visitors = new Visitors(cluster, random)
   const restless = setInterval(() => clients[2]!.hop(), 500)
   for (const point of points) {
     let late: NodeJS.Timeout | undefined
-    const never = new Promise<never>((_, reject) => { late = setTimeout(() => reject(new Error(`no node came to the point ${point.when} ${point.script} (SEED=${random.seed})`)), patience.timeout) })
+    const never = new Promise<never>((_, reject) => {
+      late = setTimeout(
+        () =>
+          reject(new Error(`no node came to the point ${point.when} ${point.script} (SEED=${random.seed})`)),
+        patience.timeout,
+      )
+    })
     await Promise.race([killed(point, cluster, random), never])
     clearTimeout(late)
   }
@@ -132,46 +197,68 @@ test('a node is killed before and after every script, and every promise holds', 
   await expect.poll(() => publishers.map(({ open }) => open), patience).toEqual([0, 0])
 
   const book = {
-    sent: publishers.flatMap(({ sent }) => sent), acknowledged: new Set(publishers.flatMap(({ acknowledged }) => [...acknowledged])),
-    received: new Map(clients.filter(({ clientId }) => clientId !== 'wills').map(({ clientId, received }) => [clientId, received])),
-    wants: (subscriber: string, topic: string) => subscriber === 'exact' ? topic === 'ledger/p0/1' : true,
+    sent: publishers.flatMap(({ sent }) => sent),
+    acknowledged: new Set(publishers.flatMap(({ acknowledged }) => [...acknowledged])),
+    received: new Map(
+      clients
+        .filter(({ clientId }) => clientId !== 'wills')
+        .map(({ clientId, received }) => [clientId, received]),
+    ),
+    wants: (subscriber: string, topic: string) => (subscriber === 'exact' ? topic === 'ledger/p0/1' : true),
   }
   const wills = clients.at(-1)!.received
-  await expect.poll(() => check(book).filter((problem) => problem.includes('never got')), patience).toEqual([])
+  await expect
+    .poll(() => check(book).filter((problem) => problem.includes('never got')), patience)
+    .toEqual([])
   await expect.poll(() => visitors.connected.filter((name) => !wills.includes(name)), patience).toEqual([])
   expect(check(book).slice(0, 20), `SEED=${random.seed}`).toEqual([])
-  expect(wills.filter((name, i) => wills.indexOf(name) !== i), `wills published twice, SEED=${random.seed}`).toEqual([])
+  expect(
+    wills.filter((name, i) => wills.indexOf(name) !== i),
+    `wills published twice, SEED=${random.seed}`,
+  ).toEqual([])
   expect([...clients, ...publishers].flatMap(({ problems }) => problems)).toEqual([])
   await using reader = await cluster.node(0).connect('reader')
   await reader.subscribe('kept/#')
-  await expect.poll(() => { const got = new Set(reader.packets.map(({ topic }) => topic)); return visitors.stored.filter((topic) => !got.has(topic)) }, patience).toEqual([])
-  console.log(`SEED=${random.seed}: ${points.length} points; ${book.acknowledged.size} acknowledged of ${book.sent.length}, ${visitors.connected.length} visitors, ${visitors.stored.length} retained`)
+  await expect
+    .poll(() => {
+      const got = new Set(reader.packets.map(({ topic }) => topic))
+      return visitors.stored.filter((topic) => !got.has(topic))
+    }, patience)
+    .toEqual([])
+  console.log(
+    `SEED=${random.seed}: ${points.length} points; ${book.acknowledged.size} acknowledged of ${book.sent.length}, ${visitors.connected.length} visitors, ${visitors.stored.length} retained`,
+  )
   for (const client of [...clients, ...publishers, ...watchers]) client.stop()
   await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
 }, 240_000)
 
-const flushed = (['node-rejoin', 'session-assert'] as const).flatMap((script) => (['before', 'after'] as const).map((when) => [when, script] as const))
+const flushed = (['node-rejoin', 'session-assert'] as const).flatMap((script) =>
+  (['before', 'after'] as const).map((when) => [when, script] as const),
+)
 
-test.concurrent.for(flushed)('Redis is flushed, and a node is killed %s %s: the others go on, and so does it when it is back', async ([when, script], { expect }) => {
-  await using cluster = await startCluster({ nodes: 2, argv: ['--lease-ms', '3000'] })
-  using admin = openClient(cluster.redis)
-  const [a, b] = [cluster.node(0), cluster.node(1)]
-  const there = await b.connect('there', { clean: false })
-  await there.subscribe('t')
-  const here = await a.connect('here', { clean: false })
-  await here.subscribe('t')
-  a.dieAt({ script, when })
-  await admin.flushall()
-  await a.ended()
-  await b.publish('t', 'while it is dead')
-  await there.receives([{ topic: 't', payload: 'while it is dead' }])
-  await a.start()
-  const again = await b.connect('here', { clean: false })
-  await again.subscribe('t')
-  again.takeAll() // whether its session was written down again before the node died is open
-  await a.publish('t', 'both')
-  await there.receives([{ topic: 't', payload: 'both' }])
-  await again.arrives(({ payload }) => payload.toString() === 'both')
-  await Promise.all([there, again].map((client) => client.disconnect()))
-  await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
-})
+test.concurrent.for(flushed)(
+  'Redis is flushed, and a node is killed %s %s: the others go on, and so does it when it is back',
+  async ([when, script], { expect }) => {
+    await using cluster = await startCluster({ nodes: 2, argv: ['--lease-ms', '3000'] })
+    using admin = openClient(cluster.redis)
+    const [a, b] = [cluster.node(0), cluster.node(1)]
+    const there = await b.connect('there', { clean: false })
+    await there.subscribe('t')
+    const here = await a.connect('here', { clean: false })
+    await here.subscribe('t')
+    a.dieAt({ script, when })
+    await admin.flushall()
+    await a.ended()
+    await b.publish('t', 'while it is dead')
+    await there.receives([{ topic: 't', payload: 'while it is dead' }])
+    await a.start()
+    const again = await b.connect('here', { clean: false })
+    await again.subscribe('t')
+    again.takeAll() // whether its session was written down again before the node died is open
+    await a.publish('t', 'both')
+    await there.receives([{ topic: 't', payload: 'both' }])
+    await again.arrives(({ payload }) => payload.toString() === 'both')
+    await Promise.all([there, again].map((client) => client.disconnect()))
+    await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
+  },
+)

@@ -6,38 +6,62 @@ import { WireClient } from '../support/wire.ts'
 
 const large = 17 * 1024 * 1024
 let cluster: TestCluster
-beforeAll(async () => { cluster = await startCluster({ nodes: 1, argv: ['--drain-timeout-ms', '1000', '--packet-bytes-max', String(64 * 1024 * 1024), '--client-bytes-max', String(1024 * 1024 * 1024)] }) })
+beforeAll(async () => {
+  cluster = await startCluster({
+    nodes: 1,
+    argv: [
+      '--drain-timeout-ms',
+      '1000',
+      '--packet-bytes-max',
+      String(64 * 1024 * 1024),
+      '--client-bytes-max',
+      String(1024 * 1024 * 1024),
+    ],
+  })
+})
 afterAll(() => cluster[Symbol.asyncDispose]())
 
 const will = { will: { topic: 'wills/x', payload: Buffer.from('gone'), qos: 1, retain: false } } as const
 
-test.each([['says nothing', false], ['goes on sending', true]])('who reads nothing and %s is ended after drainTimeoutMs', async (_, sends) => {
+test.each([
+  ['says nothing', false],
+  ['goes on sending', true],
+])('who reads nothing and %s is ended after drainTimeoutMs', async (_, sends) => {
   const watcher = await cluster.node(0).connect(`watches ${sends}`)
   await watcher.subscribe('wills/#')
   await using client = await WireClient.connect(cluster.node(0).url, `deaf ${sends}`, will)
   await client.subscribe('flood', { qos: 1 })
   client.socket.pause()
-  const pings = setInterval(() => { if (sends && client.socket.writable) client.send({ cmd: 'pingreq' }) }, 50)
+  const pings = setInterval(() => {
+    if (sends && client.socket.writable) client.send({ cmd: 'pingreq' })
+  }, 50)
   const publisher = await cluster.node(0).connect(`floods ${sends}`)
-  await Promise.all(Array.from({ length: 16 }, () => publisher.publish('flood', randomBytes(1024 * 1024)))) // more than the kernel takes
+  // more than the kernel takes
+  await Promise.all(Array.from({ length: 16 }, () => publisher.publish('flood', randomBytes(1024 * 1024))))
   await watcher.receives([{ topic: 'wills/x', payload: 'gone' }])
   clearInterval(pings)
 })
 
-test.each([['clean', {}], ['lasting', { clean: false, properties: { sessionExpiryInterval: 60 } }]])('the largest packet that is accepted comes to a %s subscriber that reads slowly and pings', async (kind, options) => {
-  await using client = await WireClient.connect(cluster.node(0).url, `slow ${kind}`, options)
-  await client.subscribe(`large/${kind}`)
-  const publisher = await cluster.node(0).connect(`publishes ${kind}`)
-  client.socket.pause()
-  const published = publisher.publish(`large/${kind}`, Buffer.alloc(large, 1))
-  const reading = setInterval(() => {
-    client.send({ cmd: 'pingreq' })
+test.each([
+  ['clean', {}],
+  ['lasting', { clean: false, properties: { sessionExpiryInterval: 60 } }],
+])(
+  'the largest packet that is accepted comes to a %s subscriber that reads slowly and pings',
+  async (kind, options) => {
+    await using client = await WireClient.connect(cluster.node(0).url, `slow ${kind}`, options)
+    await client.subscribe(`large/${kind}`)
+    const publisher = await cluster.node(0).connect(`publishes ${kind}`)
+    client.socket.pause()
+    const published = publisher.publish(`large/${kind}`, Buffer.alloc(large, 1))
+    const reading = setInterval(() => {
+      client.send({ cmd: 'pingreq' })
+      client.socket.resume()
+      setTimeout(() => client.socket.pause(), 5)
+    }, 25)
+    await expect.poll(() => client.packets.some(({ cmd }) => cmd === 'publish')).toBe(true)
+    clearInterval(reading)
     client.socket.resume()
-    setTimeout(() => client.socket.pause(), 5)
-  }, 25)
-  await expect.poll(() => client.packets.some(({ cmd }) => cmd === 'publish')).toBe(true)
-  clearInterval(reading)
-  client.socket.resume()
-  await published
-  expect(client.isClosed).toBe(false)
-})
+    await published
+    expect(client.isClosed).toBe(false)
+  },
+)

@@ -1,5 +1,5 @@
-// P10, Redis may go away: stopped for ten seconds, its connections killed, its data flushed. Clients stay connected,
-// publishes that were under way complete, and everything works again by itself.
+// P10, Redis may go away: stopped for ten seconds, its connections killed, its data flushed. Clients stay
+// connected, publishes that were under way complete, and everything works again by itself.
 import { Redis } from 'ioredis'
 import { expect, test } from 'vitest'
 import { partitions, shardOf } from '../../bridge/keys.ts'
@@ -16,12 +16,15 @@ interface Traffic {
 }
 
 async function traffic(cluster: TestCluster): Promise<Traffic> {
-  const publisher = await cluster.node(0).connect('publisher', { keepalive: 3 }) // far less than the outage: held back, not dropped
-  const subscribers = await Promise.all(cluster.nodes.map(async (node, i) => {
-    const client = await node.connect(`subscriber-${i}`)
-    await client.subscribe('traffic/+', { qos: 1 })
-    return client
-  }))
+  // far less than the outage: held back, not dropped
+  const publisher = await cluster.node(0).connect('publisher', { keepalive: 3 })
+  const subscribers = await Promise.all(
+    cluster.nodes.map(async (node, i) => {
+      const client = await node.connect(`subscriber-${i}`)
+      await client.subscribe('traffic/+', { qos: 1 })
+      return client
+    }),
+  )
   const run = (): { stop(): Promise<string[]> } => {
     let stopped = false
     const acknowledged: string[] = []
@@ -31,7 +34,13 @@ async function traffic(cluster: TestCluster): Promise<Traffic> {
         acknowledged.push(`${n}`)
       }
     })()
-    return { stop: async () => { stopped = true; await loop; return acknowledged } }
+    return {
+      stop: async () => {
+        stopped = true
+        await loop
+        return acknowledged
+      },
+    }
   }
   return { cluster, publisher, subscribers, run }
 }
@@ -49,7 +58,8 @@ async function complete({ subscribers }: Traffic, acknowledged: readonly string[
 /** A connection of the test's own; what it kills may be itself. */
 const adminOf = (cluster: TestCluster): Redis => new Redis(cluster.redis.url).on('error', () => undefined)
 
-const ready = async (cluster: TestCluster): Promise<number[]> => Promise.all(cluster.nodes.map(async (node) => (await node.admin('/readyz')).status))
+const ready = async (cluster: TestCluster): Promise<number[]> =>
+  Promise.all(cluster.nodes.map(async (node) => (await node.admin('/readyz')).status))
 
 test('Redis stopped (kill -9) for ten seconds and started again', async () => {
   await using cluster = await startCluster({ nodes: 2, argv: ['--claim-timeout-ms', '60000'] })
@@ -63,7 +73,9 @@ test('Redis stopped (kill -9) for ten seconds and started again', async () => {
   await cluster.redis.start()
   await expect.poll(() => ready(cluster), { timeout: 20_000 }).toEqual([200, 200])
   const before = all.subscribers[1]!.packets.length
-  await expect.poll(() => all.subscribers[1]!.packets.length, { timeout: 20_000 }).toBeGreaterThan(before + 100)
+  await expect
+    .poll(() => all.subscribers[1]!.packets.length, { timeout: 20_000 })
+    .toBeGreaterThan(before + 100)
   await complete(all, await running.stop())
   const meanwhile = await connecting
   await meanwhile.subscribe('traffic/meanwhile')
@@ -78,7 +90,9 @@ test('every connection to Redis killed, again and again', async () => {
   const admin = adminOf(cluster)
   for (let round = 1; round <= 10; round++) {
     const before = all.subscribers[1]!.packets.length
-    await expect.poll(() => all.subscribers[1]!.packets.length, { timeout: 20_000 }).toBeGreaterThan(before + 50)
+    await expect
+      .poll(() => all.subscribers[1]!.packets.length, { timeout: 20_000 })
+      .toBeGreaterThan(before + 50)
     await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
     await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   }
@@ -91,10 +105,12 @@ test('FLUSHALL: routes come back from the live connections; what was acknowledge
   const all = await traffic(cluster)
   const admin = adminOf(cluster)
   await all.publisher.publish('traffic/1', 'before')
-  for (const subscriber of all.subscribers) await subscriber.receives([{ topic: 'traffic/1', payload: 'before' }])
+  for (const subscriber of all.subscribers)
+    await subscriber.receives([{ topic: 'traffic/1', payload: 'before' }])
   await admin.flushall()
   await all.publisher.publish('traffic/1', 'after the flush')
-  for (const subscriber of all.subscribers) await subscriber.receives([{ topic: 'traffic/1', payload: 'after the flush' }])
+  for (const subscriber of all.subscribers)
+    await subscriber.receives([{ topic: 'traffic/1', payload: 'after the flush' }])
   const late = await cluster.node(2).connect('late')
   await late.subscribe('late')
   await cluster.node(1).publish('late', 'works')
@@ -102,12 +118,14 @@ test('FLUSHALL: routes come back from the live connections; what was acknowledge
   admin.disconnect()
 })
 
-// What a replica has not heard of is gone: sessions that began, came back or moved meanwhile, and what they subscribed to.
+// What a replica has not heard of is gone: sessions that began, came back or moved meanwhile, and what they
+// subscribed to.
 test('a master of a Redis Cluster fails over behind its replica: whoever is connected goes on getting everything', async () => {
   await using redis = await startRedisCluster({ masters: 2 })
   await using cluster = await startCluster({ nodes: 2, redis })
   const [a, b] = [cluster.node(0), cluster.node(1)]
-  const here = (name: string): string => Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => shardOf(id, partitions) === 0)!
+  const here = (name: string): string =>
+    Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => shardOf(id, partitions) === 0)!
   const lasting = { version: 5, clean: false, properties: { sessionExpiryInterval: 600 } } as const
   const connected = await b.connect(here('connected'), lasting)
   await connected.subscribe('all')
@@ -117,7 +135,10 @@ test('a master of a Redis Cluster fails over behind its replica: whoever is conn
   await (await a.connect(here('moved'), lasting)).subscribe('all')
   const publisher = await a.connect(here('publisher'))
   const fail = await redis.leaveBehind('s0')
-  const fresh = await b.connect(here('fresh'), { ...lasting, will: { topic: 'wills', payload: 'fresh', qos: 1, retain: false } })
+  const fresh = await b.connect(here('fresh'), {
+    ...lasting,
+    will: { topic: 'wills', payload: 'fresh', qos: 1, retain: false },
+  })
   await fresh.subscribe('all')
   const [back, moved] = [await b.connect(here('back'), lasting), await b.connect(here('moved'), lasting)]
   await connected.subscribe('later', { qos: 2 })
@@ -125,9 +146,15 @@ test('a master of a Redis Cluster fails over behind its replica: whoever is conn
   const all = [connected, back, moved, fresh]
   await Promise.all(all.map((client) => client.arrives(({ payload }) => payload.toString() === 'before 19')))
   await fail()
-  await Promise.all(cluster.nodes.flatMap((node) => [node.publish('all', `from ${node.id}`), node.publish('later', `from ${node.id}`, { qos: 2 })]))
+  await Promise.all(
+    cluster.nodes.flatMap((node) => [
+      node.publish('all', `from ${node.id}`),
+      node.publish('later', `from ${node.id}`, { qos: 2 }),
+    ]),
+  )
   for (const { id } of cluster.nodes) {
-    for (const client of all) await client.arrives(({ topic, payload }) => topic === 'all' && payload.toString() === `from ${id}`)
+    for (const client of all)
+      await client.arrives(({ topic, payload }) => topic === 'all' && payload.toString() === `from ${id}`)
     await connected.arrives(({ topic, payload }) => topic === 'later' && payload.toString() === `from ${id}`)
   }
   expect(all.map(({ mqtt }) => mqtt.connected)).toEqual([true, true, true, true])

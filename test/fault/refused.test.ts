@@ -1,5 +1,6 @@
-// Redis is there and takes no writes. Publishers wait, unacknowledged; log, metrics and /readyz say why, what to do and who waits,
-// each cause once; when it is mended everything goes on, nothing is lost, and that is said too (P13).
+// Redis is there and takes no writes. Publishers wait, unacknowledged; log, metrics and /readyz say why, what
+// to do and who waits, each cause once; when it is mended everything goes on, nothing is lost, and that is
+// said too (P13).
 import { mkdirSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Redis } from 'ioredis'
@@ -16,40 +17,85 @@ interface Cause {
   mend(admin: Redis, cluster: TestCluster): Promise<void>
 }
 
-const config = (admin: Redis, name: string, value: string): Promise<void> => admin.call('CONFIG', 'SET', name, value).then(() => undefined)
+const config = (admin: Redis, name: string, value: string): Promise<void> =>
+  admin.call('CONFIG', 'SET', name, value).then(() => undefined)
 const dump = (cluster: TestCluster): string => join(cluster.redis.folder, 'dump.rdb')
 
 const causes: readonly Cause[] = [
-  { code: 'REDIS_NOREPLICAS', says: /NOREPLICAS/, remedy: /min-replicas-to-write/, happen: (admin) => config(admin, 'min-replicas-to-write', '1'), mend: (admin) => config(admin, 'min-replicas-to-write', '0') },
-  { code: 'REDIS_FULL', says: /OOM/, remedy: /maxmemory/, happen: (admin) => config(admin, 'maxmemory', '1'), mend: (admin) => config(admin, 'maxmemory', '0') },
   {
-    code: 'REDIS_READONLY', says: /READONLY/, remedy: /Name the master/,
-    happen: async (admin) => { await admin.call('REPLICAOF', '127.0.0.1', '1') }, mend: async (admin) => { await admin.call('REPLICAOF', 'NO', 'ONE') },
+    code: 'REDIS_NOREPLICAS',
+    says: /NOREPLICAS/,
+    remedy: /min-replicas-to-write/,
+    happen: (admin) => config(admin, 'min-replicas-to-write', '1'),
+    mend: (admin) => config(admin, 'min-replicas-to-write', '0'),
   },
   {
-    code: 'REDIS_MISCONF', says: /MISCONF/, remedy: /disk/,
+    code: 'REDIS_FULL',
+    says: /OOM/,
+    remedy: /maxmemory/,
+    happen: (admin) => config(admin, 'maxmemory', '1'),
+    mend: (admin) => config(admin, 'maxmemory', '0'),
+  },
+  {
+    code: 'REDIS_READONLY',
+    says: /READONLY/,
+    remedy: /Name the master/,
+    happen: async (admin) => {
+      await admin.call('REPLICAOF', '127.0.0.1', '1')
+    },
+    mend: async (admin) => {
+      await admin.call('REPLICAOF', 'NO', 'ONE')
+    },
+  },
+  {
+    code: 'REDIS_MISCONF',
+    says: /MISCONF/,
+    remedy: /disk/,
     happen: async (admin, cluster, expect) => {
       mkdirSync(dump(cluster)) // a snapshot cannot take the place of a folder
       await config(admin, 'save', '3600 1')
       await admin.call('BGSAVE')
       await expect.poll(() => admin.info('persistence')).toContain('rdb_last_bgsave_status:err')
     },
-    mend: async (admin, cluster) => { rmdirSync(dump(cluster)); await admin.call('BGSAVE') },
+    mend: async (admin, cluster) => {
+      rmdirSync(dump(cluster))
+      await admin.call('BGSAVE')
+    },
   },
   {
-    code: 'REDIS_REFUSED', says: /user executing the script/, remedy: /ACL SETUSER/,
-    happen: async (admin) => { await admin.call('ACL', 'SETUSER', 'default', '-rpush') }, mend: async (admin) => { await admin.call('ACL', 'SETUSER', 'default', '+rpush') },
+    code: 'REDIS_REFUSED',
+    says: /user executing the script/,
+    remedy: /ACL SETUSER/,
+    happen: async (admin) => {
+      await admin.call('ACL', 'SETUSER', 'default', '-rpush')
+    },
+    mend: async (admin) => {
+      await admin.call('ACL', 'SETUSER', 'default', '+rpush')
+    },
   },
   {
-    code: 'REDIS_REFUSED', says: /NOPERM/, remedy: /ACL SETUSER/,
-    happen: async (admin) => { await admin.call('ACL', 'SETUSER', 'default', '-evalsha') }, mend: async (admin) => { await admin.call('ACL', 'SETUSER', 'default', '+evalsha') },
+    code: 'REDIS_REFUSED',
+    says: /NOPERM/,
+    remedy: /ACL SETUSER/,
+    happen: async (admin) => {
+      await admin.call('ACL', 'SETUSER', 'default', '-evalsha')
+    },
+    mend: async (admin) => {
+      await admin.call('ACL', 'SETUSER', 'default', '+evalsha')
+    },
   },
 ]
 
 const metric = async (node: TestNode, name: string): Promise<number> =>
-  Number((await node.admin('/metrics')).body.split('\n').find((line) => line.startsWith(`${name} `))?.split(' ')[1])
+  Number(
+    (await node.admin('/metrics')).body
+      .split('\n')
+      .find((line) => line.startsWith(`${name} `))
+      ?.split(' ')[1],
+  )
 
-const linesOf = (node: TestNode, pattern: RegExp): string[] => node.log.split('\n').filter((line) => pattern.test(line))
+const linesOf = (node: TestNode, pattern: RegExp): string[] =>
+  node.log.split('\n').filter((line) => pattern.test(line))
 
 test.concurrent.for(causes)('$code, $says', async (cause, { expect }) => {
   const { code, says, remedy } = cause
@@ -65,7 +111,13 @@ test.concurrent.for(causes)('$code, $says', async (cause, { expect }) => {
 
   await cause.happen(admin, cluster, expect)
   let acknowledged = 0
-  const sent = publishers.flatMap((publisher: TestClient, p) => [0, 1].map((n) => publisher.publish('t', `${p}-${n}`, { qos: 1 }).then(() => { acknowledged++ })))
+  const sent = publishers.flatMap((publisher: TestClient, p) =>
+    [0, 1].map((n) =>
+      publisher.publish('t', `${p}-${n}`, { qos: 1 }).then(() => {
+        acknowledged++
+      }),
+    ),
+  )
   const all = Promise.all(sent)
   all.catch(() => undefined) // when something else fails before
   await expect.poll(() => linesOf(node, says).length).toBe(1)

@@ -1,5 +1,5 @@
-// Nothing leaks: 10,000 sessions come and go three times over, with subscriptions, queued messages, wills and expiries, and
-// neither Redis nor the nodes keep anything of them.
+// Nothing leaks: 10,000 sessions come and go three times over, with subscriptions, queued messages, wills and
+// expiries, and neither Redis nor the nodes keep anything of them.
 import { expect, test } from 'vitest'
 import { openClient } from '../bridge/planes.ts'
 import { startCluster, type TestNode } from '../support/cluster.ts'
@@ -11,7 +11,7 @@ const atOnce = 100
 const growthMiB = 5
 const patience = { timeout: 60_000, interval: 250 }
 
-const memory = async (node: TestNode): Promise<number> => await node.heldBytes() / 1_048_576
+const memory = async (node: TestNode): Promise<number> => (await node.heldBytes()) / 1_048_576
 
 test('10,000 sessions come and go three times: DBSIZE, routes and memory are what they were', async () => {
   const random = seededRandom()
@@ -20,13 +20,23 @@ test('10,000 sessions come and go three times: DBSIZE, routes and memory are wha
   const publisher = await cluster.node(0).connect('publisher')
 
   const each = async (count: number, visit: (n: number) => Promise<void>): Promise<void> => {
-    for (let n = 0; n < count; n += atOnce) await Promise.all(Array.from({ length: Math.min(atOnce, count - n) }, (_, i) => visit(n + i)))
+    for (let n = 0; n < count; n += atOnce)
+      await Promise.all(Array.from({ length: Math.min(atOnce, count - n) }, (_, i) => visit(n + i)))
   }
-  /** A third says good-bye, a third is cut off and expires, a third is cut off and comes back to begin anew. */
+  /**
+   * A third says good-bye, a third is cut off and expires, a third is cut off and comes back to begin anew.
+   */
   const wave = async (count: number): Promise<void> => {
     await each(count, async (n) => {
       const will = { topic: `churn/wills/${n}`, payload: Buffer.from('gone'), qos: 1 as const, retain: false }
-      const client = await random.pick(cluster.nodes).connect(`c${n}`, { version: 5, clean: false, properties: { sessionExpiryInterval: n % 3 === 2 ? 600 : 1 }, will })
+      const client = await random
+        .pick(cluster.nodes)
+        .connect(`c${n}`, {
+          version: 5,
+          clean: false,
+          properties: { sessionExpiryInterval: n % 3 === 2 ? 600 : 1 },
+          will,
+        })
       await client.subscribe(`churn/${n}/+`)
       await (n % 3 === 0 ? client.disconnect() : client.drop())
     })
@@ -37,8 +47,10 @@ test('10,000 sessions come and go three times: DBSIZE, routes and memory are wha
       await client.disconnect()
     })
     await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
-    await expect.poll(async () => (await redis.keys('test:{s*}:session:*')).length, patience).toBe(1) // the publisher's
-    await expect.poll(async () => (await redis.keys('test:{s*}:due')).length, patience).toBe(0) // who published a will is forgotten two leases later
+    // the publisher's
+    await expect.poll(async () => (await redis.keys('test:{s*}:session:*')).length, patience).toBe(1)
+    // who published a will is forgotten two leases later
+    await expect.poll(async () => (await redis.keys('test:{s*}:due')).length, patience).toBe(0)
   }
   await wave(atOnce)
   const keys = await redis.dbsize()
@@ -49,6 +61,8 @@ test('10,000 sessions come and go three times: DBSIZE, routes and memory are wha
     used.push(await Promise.all(cluster.nodes.map(memory)))
   }
   for (const node of cluster.nodes) expect((await node.admin('/routes')).body).not.toContain('churn/')
-  console.log(`heaps of the nodes, MiB: ${used.map((wave) => wave.map((mib) => mib.toFixed(1)).join(' ')).join(' → ')}; ${keys} keys`)
+  console.log(
+    `heaps of the nodes, MiB: ${used.map((wave) => wave.map((mib) => mib.toFixed(1)).join(' ')).join(' → ')}; ${keys} keys`,
+  )
   for (const [i, mib] of used[2]!.entries()) expect(mib - used[0]![i]!).toBeLessThan(growthMiB)
 }, 900_000)

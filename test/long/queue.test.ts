@@ -1,23 +1,41 @@
-// A long queue and a long connection: 100,000 queued messages come in order at the window's pace and block nobody; Packet Identifiers
-// wrap around and none is used while it is in flight.
+// A long queue and a long connection: 100,000 queued messages come in order at the window's pace and block
+// nobody; Packet Identifiers wrap around and none is used while it is in flight.
 import type { IPublishPacket } from 'mqtt-packet'
 import { expect, test } from 'vitest'
 import { startCluster } from '../support/cluster.ts'
 import { WireClient } from '../support/wire.ts'
 
-const kept = (receiveMaximum: number): object => ({ clean: false, properties: { sessionExpiryInterval: 600, receiveMaximum } })
+const kept = (receiveMaximum: number): object => ({
+  clean: false,
+  properties: { sessionExpiryInterval: 600, receiveMaximum },
+})
 
 /** Takes `count` messages and acknowledges each when `lag` later ones have come; tells each before that. */
-async function take(client: WireClient, count: number, lag: number, receiveMaximum: number, tell: (packet: IPublishPacket) => void): Promise<void> {
+async function take(
+  client: WireClient,
+  count: number,
+  lag: number,
+  receiveMaximum: number,
+  tell: (packet: IPublishPacket) => void,
+): Promise<void> {
   const inFlight: number[] = []
   for (let n = 0; n < count; n++) {
     const packet = await client.next('publish')
     const messageId = packet.messageId!
-    if (messageId < 1 || messageId > 65_535 || inFlight.includes(messageId)) throw new Error(`Packet Identifier ${messageId} at message ${n}`)
+    if (messageId < 1 || messageId > 65_535 || inFlight.includes(messageId))
+      throw new Error(`Packet Identifier ${messageId} at message ${n}`)
     inFlight.push(messageId)
-    if (inFlight.length > receiveMaximum) throw new Error(`${inFlight.length} messages in flight at message ${n}, Receive Maximum is ${receiveMaximum}`)
+    if (inFlight.length > receiveMaximum)
+      throw new Error(
+        `${inFlight.length} messages in flight at message ${n}, Receive Maximum is ${receiveMaximum}`,
+      )
     tell(packet)
-    if (inFlight.length > lag || n === count - 1) client.send(...inFlight.splice(0, n === count - 1 ? inFlight.length : inFlight.length - lag).map((id) => ({ cmd: 'puback', messageId: id }) as const))
+    if (inFlight.length > lag || n === count - 1)
+      client.send(
+        ...inFlight
+          .splice(0, n === count - 1 ? inFlight.length : inFlight.length - lag)
+          .map((id) => ({ cmd: 'puback', messageId: id }) as const),
+      )
   }
 }
 
@@ -28,13 +46,18 @@ test('100,000 queued messages come in order, Receive Maximum is kept, and anothe
   sleeper.socket.destroy()
   const publisher = await cluster.node(0).connect('publisher')
   const count = 100_000
-  for (let n = 0; n < count; n += 1_000) await Promise.all(Array.from({ length: 1_000 }, (_, i) => publisher.publish('queue/x', `${n + i}`)))
+  for (let n = 0; n < count; n += 1_000)
+    await Promise.all(Array.from({ length: 1_000 }, (_, i) => publisher.publish('queue/x', `${n + i}`)))
   const other = await cluster.node(1).connect('other')
   await other.subscribe('other/#')
   const [start, payloads] = [performance.now(), [] as number[]]
   const awake = await WireClient.connect(cluster.node(1).url, 'sleeper', kept(100))
   let draining = true
-  const drain = take(awake, count, 50, 100, ({ payload }) => payloads.push(Number(payload.toString()))).finally(() => { draining = false })
+  const drain = take(awake, count, 50, 100, ({ payload }) =>
+    payloads.push(Number(payload.toString())),
+  ).finally(() => {
+    draining = false
+  })
   let beside = 0
   while (draining) {
     await publisher.publish('other/x', `${beside}`)
@@ -42,7 +65,9 @@ test('100,000 queued messages come in order, Receive Maximum is kept, and anothe
     beside++
   }
   await drain
-  console.log(`${count} messages in ${((performance.now() - start) / 1_000).toFixed(1)} s, ${beside} of another pair meanwhile`)
+  console.log(
+    `${count} messages in ${((performance.now() - start) / 1_000).toFixed(1)} s, ${beside} of another pair meanwhile`,
+  )
   expect(payloads).toEqual(Array.from({ length: count }, (_, n) => n))
   expect(beside).toBeGreaterThan(10)
   awake.socket.destroy()
@@ -55,7 +80,9 @@ test('Packet Identifiers wrap around: 140,000 messages over one connection, all 
   const publisher = await cluster.node(0).connect('publisher')
   const count = 140_000
   const payloads: number[] = []
-  const taking = take(subscriber, count, 700, 1_000, ({ payload }) => payloads.push(Number(payload.toString())))
+  const taking = take(subscriber, count, 700, 1_000, ({ payload }) =>
+    payloads.push(Number(payload.toString())),
+  )
   for (let n = 0; n < count; n += 500) {
     await Promise.all(Array.from({ length: 500 }, (_, i) => publisher.publish('wrap/x', `${n + i}`)))
   }

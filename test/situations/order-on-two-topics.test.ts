@@ -1,4 +1,5 @@
-// One publisher, one subscriber with a filter that matches both topics: the order of each topic is kept [MQTT-4.6.0-6].
+// One publisher, one subscriber with a filter that matches both topics: the order of each topic is kept
+// [MQTT-4.6.0-6].
 import { expect, test } from 'vitest'
 import { situation } from '../support/situation.ts'
 

@@ -1,5 +1,6 @@
-// A session is a session, however long it is to live: one that is resumed without a Session Expiry Interval brings what waited for
-// it, what was in flight and the PUBREL that is owed, and ends with its connection [MQTT-3.1.2-23] [MQTT-4.4.0-1].
+// A session is a session, however long it is to live: one that is resumed without a Session Expiry Interval
+// brings what waited for it, what was in flight and the PUBREL that is owed, and ends with its connection
+// [MQTT-3.1.2-23] [MQTT-4.4.0-1].
 import { expect, test } from 'vitest'
 import { situation } from '../support/situation.ts'
 
@@ -44,7 +45,11 @@ situation('a session that is resumed without an expiry', ({ connectThere, wire, 
     first.socket.destroy()
     await first.closed
     const again = await wireThere('in flight', resumed)
-    expect(await again.next('publish')).toMatchObject({ topic: 'in-flight/1', messageId: one.messageId, dup: true })
+    expect(await again.next('publish')).toMatchObject({
+      topic: 'in-flight/1',
+      messageId: one.messageId,
+      dup: true,
+    })
     expect(await again.next('pubrel')).toMatchObject({ messageId: two.messageId })
     again.send({ cmd: 'puback', messageId: one.messageId! }, { cmd: 'pubcomp', messageId: two.messageId! })
     expect(await again.settled()).toEqual([])
@@ -54,7 +59,14 @@ situation('a session that is resumed without an expiry', ({ connectThere, wire, 
   test('knows the QoS 2 PUBLISH that is sent again', async () => {
     const watcher = await connectThere('watches twice')
     await watcher.subscribe('twice', { qos: 1 })
-    const publish = { cmd: 'publish', topic: 'twice', payload: 'once', qos: 2, messageId: 7, retain: false } as const
+    const publish = {
+      cmd: 'publish',
+      topic: 'twice',
+      payload: 'once',
+      qos: 2,
+      messageId: 7,
+      retain: false,
+    } as const
     const first = await wire('twice', kept)
     first.send({ ...publish, dup: false })
     await first.next('pubrec')

@@ -1,21 +1,31 @@
-// What one client can send that is much work for its node, or for all of them. Each attack ends when its work is done, and fails
-// when a healthy client's pings were not answered meanwhile. `size` 1 is about a second of work.
+// What one client can send that is much work for its node, or for all of them. Each attack ends when its work
+// is done, and fails when a healthy client's pings were not answered meanwhile. `size` 1 is about a second of
+// work.
 import { once } from 'node:events'
 import { connect as connectTcp } from 'node:net'
 import { expect } from 'vitest'
 import type { TestCluster } from './cluster.ts'
 import { frame, properties, str, u16, variable, WireClient } from './wire.ts'
 
-const repeat = (count: number, make: (n: number) => Buffer): Buffer => Buffer.concat(Array.from({ length: count }, (_, n) => make(n)))
+const repeat = (count: number, make: (n: number) => Buffer): Buffer =>
+  Buffer.concat(Array.from({ length: count }, (_, n) => make(n)))
 const pingreq = Buffer.from([0xc0, 0])
-const publish = (topic: string, qos = 0): Buffer => frame(0x30 | qos << 1, str(topic), ...qos === 0 ? [] : [u16(1)], properties(5))
+const publish = (topic: string, qos = 0): Buffer =>
+  frame(0x30 | (qos << 1), str(topic), ...(qos === 0 ? [] : [u16(1)]), properties(5))
 const subscribe = (filters: readonly string[], qos = 0): Buffer =>
-  frame(0x82, u16(1), properties(5), Buffer.concat(filters.flatMap((filter) => [str(filter), Buffer.from([qos])])))
-const numbered = (count: number, name: string): string[] => Array.from({ length: count }, (_, n) => `${name}/${n}/filter`)
+  frame(
+    0x82,
+    u16(1),
+    properties(5),
+    Buffer.concat(filters.flatMap((filter) => [str(filter), Buffer.from([qos])])),
+  )
+const numbered = (count: number, name: string): string[] =>
+  Array.from({ length: count }, (_, n) => `${name}/${n}/filter`)
 const lasting = { clean: false, properties: { sessionExpiryInterval: 100 } }
 
 /** A small frame, masked with zeros. */
-const webSocketFrame = (opcode: number, payload: Buffer): Buffer => Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length, 0, 0, 0, 0]), payload])
+const webSocketFrame = (opcode: number, payload: Buffer): Buffer =>
+  Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length, 0, 0, 0, 0]), payload])
 
 /** A connection that reads and does not parse: what it is sent is counted in bytes. */
 class Attacker {
@@ -32,25 +42,33 @@ class Attacker {
     })
   }
 
-  static async connect(url: string, options: Parameters<typeof WireClient.connect>[2] = {}): Promise<Attacker> {
+  static async connect(
+    url: string,
+    options: Parameters<typeof WireClient.connect>[2] = {},
+  ): Promise<Attacker> {
     return new Attacker(await WireClient.connect(url, `attacker-${Math.random()}`, options))
   }
 
   /** A WebSocket, without CONNECT. */
   static async upgrade(url: string): Promise<Attacker> {
     const socket = connectTcp(Number(new URL(url).port), '127.0.0.1')
-    socket.write('GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n')
+    socket.write(
+      'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
+    )
     await once(socket, 'data')
     return new Attacker({ socket })
   }
 
   /** Of what the last `send` waits for, the part that has come. */
-  readonly progress = (): number => this.#awaited === undefined ? 0 : 1 - (this.#awaited.bytes - this.bytes) / this.#owed
+  readonly progress = (): number =>
+    this.#awaited === undefined ? 0 : 1 - (this.#awaited.bytes - this.bytes) / this.#owed
 
   /** Sends, and resolves when so many bytes have come since. */
   async send(what: Buffer, bytes: number): Promise<void> {
     this.#owed = bytes
-    const all = new Promise<void>((resolve) => { this.#awaited = { bytes: this.bytes + bytes, resolve } })
+    const all = new Promise<void>((resolve) => {
+      this.#awaited = { bytes: this.bytes + bytes, resolve }
+    })
     this.client.socket.write(what)
     await all
   }
@@ -82,7 +100,9 @@ class Pinger {
       this.answered++
       const part = this.#progress()
       if (part > 0.1 && part < 0.9) this.midway++
-      await new Promise((resolve) => { setTimeout(resolve, 2) })
+      await new Promise((resolve) => {
+        setTimeout(resolve, 2)
+      })
     }
   }
 
@@ -95,56 +115,100 @@ class Pinger {
 
 /** Fewer than this is a node that stood still. */
 const answeredMin = 8
-/** Of all the time that the work takes, the most that one ping may wait: work that nobody sees the middle of is done in several breaths. */
+/**
+ * Of all the time that the work takes, the most that one ping may wait: work that nobody sees the middle of
+ * is done in several breaths.
+ */
 const shareMax = 1 / 3
 /** Work that is done in one breath has no middle that a ping could be answered in. */
 const midwayMin = 2
 
-/** Does `work` beside healthy clients at both nodes. `progress`: the part of it that can be seen to be done, where that can be seen. */
-async function beside(about: string, { nodes }: TestCluster, work: () => Promise<void>, progress?: () => number): Promise<void> {
-  const pingers = await Promise.all(nodes.map(async ({ url }) => new Pinger(await WireClient.connect(url, `healthy-${Math.random()}`), progress ?? (() => 0))))
+/**
+ * Does `work` beside healthy clients at both nodes. `progress`: the part of it that can be seen to be done,
+ * where that can be seen.
+ */
+async function beside(
+  about: string,
+  { nodes }: TestCluster,
+  work: () => Promise<void>,
+  progress?: () => number,
+): Promise<void> {
+  const pingers = await Promise.all(
+    nodes.map(
+      async ({ url }) =>
+        new Pinger(await WireClient.connect(url, `healthy-${Math.random()}`), progress ?? (() => 0)),
+    ),
+  )
   const began = performance.now()
   await work()
   const took = performance.now() - began
   await Promise.all(pingers.map((pinger) => pinger.stop()))
-  console.log(`${about}: ${took.toFixed(0)} ms, ${pingers.map(({ answered, longestMs }) => `${answered} pings, the longest ${longestMs.toFixed(0)} ms`).join('; ')}`)
-  for (const { answered } of pingers) expect(answered, `${about}: pings answered`).toBeGreaterThan(answeredMin)
-  for (const { longestMs } of pingers) expect(longestMs / took, `${about}: the share of the longest ping`).toBeLessThan(shareMax)
-  if (progress !== undefined) expect(pingers[0]!.midway, `${about}: pings answered in the middle of it`).toBeGreaterThan(midwayMin)
+  console.log(
+    `${about}: ${took.toFixed(0)} ms, ${pingers.map(({ answered, longestMs }) => `${answered} pings, the longest ${longestMs.toFixed(0)} ms`).join('; ')}`,
+  )
+  for (const { answered } of pingers)
+    expect(answered, `${about}: pings answered`).toBeGreaterThan(answeredMin)
+  for (const { longestMs } of pingers)
+    expect(longestMs / took, `${about}: the share of the longest ping`).toBeLessThan(shareMax)
+  if (progress !== undefined)
+    expect(pingers[0]!.midway, `${about}: pings answered in the middle of it`).toBeGreaterThan(midwayMin)
 }
 
 /** Every combination of `+` and `a` on so many levels. */
 const deep = (levels: number): string[] =>
-  Array.from({ length: 2 ** levels }, (_, n) => ['a', ...Array.from({ length: levels }, (_, bit) => (n >> bit & 1) === 1 ? '+' : 'a')].join('/'))
+  Array.from({ length: 2 ** levels }, (_, n) =>
+    ['a', ...Array.from({ length: levels }, (_, bit) => (((n >> bit) & 1) === 1 ? '+' : 'a'))].join('/'),
+  )
 
 export const attacks = {
   async 'filters that all match'(cluster: TestCluster, size: number): Promise<void> {
     const attacker = await Attacker.connect(cluster.node(0).url)
     await attacker.send(subscribe(deep(12)), 4_096 + 6)
     const messages = 200 * size
-    await beside('filters', cluster, () => attacker.send(repeat(messages, (n) => publish(`a/${'a/'.repeat(11)}${10_000 + n}`)), messages * (5 + 24 + 5)), attacker.progress)
+    await beside(
+      'filters',
+      cluster,
+      () =>
+        attacker.send(
+          repeat(messages, (n) => publish(`a/${'a/'.repeat(11)}${10_000 + n}`)),
+          messages * (5 + 24 + 5),
+        ),
+      attacker.progress,
+    )
     attacker.client.socket.destroy()
   },
 
   async 'PINGREQ without end'(cluster: TestCluster, size: number): Promise<void> {
     const attacker = await Attacker.connect(cluster.node(0).url)
     const bytes = 1_000_000 * size
-    await beside('pings', cluster, () => attacker.send(Buffer.alloc(bytes, pingreq), bytes), attacker.progress)
+    await beside(
+      'pings',
+      cluster,
+      () => attacker.send(Buffer.alloc(bytes, pingreq), bytes),
+      attacker.progress,
+    )
     attacker.client.socket.destroy()
   },
 
   async 'small messages for 400 subscribers'(cluster: TestCluster, size: number): Promise<void> {
-    const subscribers = await Promise.all(Array.from({ length: 400 }, async (_, n) => {
-      const subscriber = await Attacker.connect(cluster.node(n % 2).url)
-      await subscriber.send(subscribe(['t', 'last']), 7)
-      return subscriber
-    }))
+    const subscribers = await Promise.all(
+      Array.from({ length: 400 }, async (_, n) => {
+        const subscriber = await Attacker.connect(cluster.node(n % 2).url)
+        await subscriber.send(subscribe(['t', 'last']), 7)
+        return subscriber
+      }),
+    )
     const attacker = await Attacker.connect(cluster.node(0).url)
     const before = subscribers.map(({ bytes }) => bytes)
-    await beside('fan-out', cluster, async () => {
-      await attacker.send(Buffer.concat([repeat(8_000 * size, () => publish('t')), publish('last', 1)]), 4)
-      await expect.poll(() => subscribers.every(({ bytes }, n) => bytes - before[n]! >= 9)).toBe(true)
-    }, () => (subscribers[0]!.bytes - before[0]!) / (8_000 * size * 6))
+    await beside(
+      'fan-out',
+      cluster,
+      async () => {
+        await attacker.send(Buffer.concat([repeat(8_000 * size, () => publish('t')), publish('last', 1)]), 4)
+        await expect.poll(() => subscribers.every(({ bytes }, n) => bytes - before[n]! >= 9)).toBe(true)
+      },
+      () => (subscribers[0]!.bytes - before[0]!) / (8_000 * size * 6),
+    )
     for (const { client } of [attacker, ...subscribers]) client.socket.destroy()
   },
 
@@ -152,12 +216,20 @@ export const attacks = {
     const attacker = await Attacker.connect(cluster.node(0).url)
     const count = 15_000 * size
     await beside('SUBSCRIBE', cluster, () => attacker.send(subscribe(numbered(count, 's')), count + 6))
-    await beside('UNSUBSCRIBE', cluster, () => attacker.send(frame(0xa2, u16(2), properties(5), Buffer.concat(numbered(count, 's').map(str))), count + 6))
+    await beside('UNSUBSCRIBE', cluster, () =>
+      attacker.send(
+        frame(0xa2, u16(2), properties(5), Buffer.concat(numbered(count, 's').map(str))),
+        count + 6,
+      ),
+    )
     await attacker.send(subscribe(numbered(count, 's')), count + 6)
     attacker.client.socket.destroy()
   },
 
-  async 'a session with many subscriptions that comes back'(cluster: TestCluster, size: number): Promise<void> {
+  async 'a session with many subscriptions that comes back'(
+    cluster: TestCluster,
+    size: number,
+  ): Promise<void> {
     const count = 15_000 * size
     const clientId = `resumes-${Math.random()}`
     const first = new Attacker(await WireClient.connect(cluster.node(0).url, clientId, lasting))
@@ -165,19 +237,42 @@ export const attacks = {
     first.client.socket.destroy()
     await beside('resume', cluster, async () => {
       const again = await WireClient.open(cluster.node(0).url)
-      again.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clientId, keepalive: 0, ...lasting })
-      while (!again.packets.some(({ cmd }) => cmd === 'connack')) await new Promise((resolve) => { again.socket.once('data', resolve) })
+      again.send({
+        cmd: 'connect',
+        protocolId: 'MQTT',
+        protocolVersion: 5,
+        clientId,
+        keepalive: 0,
+        ...lasting,
+      })
+      while (!again.packets.some(({ cmd }) => cmd === 'connack'))
+        await new Promise((resolve) => {
+          again.socket.once('data', resolve)
+        })
       again.socket.destroy()
     })
   },
 
   async 'User Properties without end'(cluster: TestCluster, size: number): Promise<void> {
     const pair = Buffer.concat([Buffer.from([0x26]), str('é'), str('')])
-    const [section, connectSection] = [repeat(140_000, () => pair), repeat(50_000, () => pair)] // CONNECT has a bound of its own
+    // CONNECT has a bound of its own
+    const [section, connectSection] = [repeat(140_000, () => pair), repeat(50_000, () => pair)]
     await beside('User Properties', cluster, async () => {
       for (let n = 0; n < 10 * size; n++) {
         const attacker = new Attacker(await WireClient.open(cluster.node(0).url))
-        await attacker.send(frame(0x10, str('MQTT'), 5, 2, u16(0), variable(connectSection.length), connectSection, str(`big-${Math.random()}`)), 3)
+        await attacker.send(
+          frame(
+            0x10,
+            str('MQTT'),
+            5,
+            2,
+            u16(0),
+            variable(connectSection.length),
+            connectSection,
+            str(`big-${Math.random()}`),
+          ),
+          3,
+        )
         attacker.client.socket.write(frame(0x30, str('t'), variable(section.length), section))
         await attacker.send(frame(0x82, u16(1), variable(section.length), section, str('u'), 0), 6)
         attacker.client.socket.destroy()
@@ -192,21 +287,34 @@ export const largeAttacks = {
     const attacker = await Attacker.upgrade(cluster.node(0).wsUrl)
     const connect = frame(0x10, str('MQTT'), 5, 2, u16(0), properties(5), str(`frames-${Math.random()}`))
     await attacker.send(webSocketFrame(2, connect), 6)
-    const large = frame(0x32, str('t'), u16(1), properties(5), Buffer.alloc(400_000)) // no packet is whole on the way
-    const bytes = Buffer.concat(Array.from({ length: size }, () => repeat(large.length, (n) => webSocketFrame(2, large.subarray(n, n + 1)))))
+    // no packet is whole on the way
+    const large = frame(0x32, str('t'), u16(1), properties(5), Buffer.alloc(400_000))
+    const bytes = Buffer.concat(
+      Array.from({ length: size }, () =>
+        repeat(large.length, (n) => webSocketFrame(2, large.subarray(n, n + 1))),
+      ),
+    )
     await beside('WebSocket frames', cluster, () => attacker.send(bytes, 4 * size))
     attacker.client.socket.destroy()
   },
 
   async 'connections that end together'(cluster: TestCluster): Promise<void> {
     const attackers: Attacker[] = []
-    while (attackers.length < 1_500) attackers.push(...await Promise.all(Array.from({ length: 100 }, () => Attacker.connect(cluster.node(0).url))))
+    while (attackers.length < 1_500)
+      attackers.push(
+        ...(await Promise.all(Array.from({ length: 100 }, () => Attacker.connect(cluster.node(0).url)))),
+      )
     await beside('ends', cluster, async () => {
       for (const [i, { client }] of attackers.entries()) {
         client.socket.destroy()
         if (i % 50 === 0) await new Promise(setImmediate) // this process has pings to read, too
       }
-      await expect.poll(async () => /aedes_cluster_sockets (\d+)/.exec((await cluster.node(0).admin('/metrics')).body)?.[1], { interval: 30 }).toMatch(/^[1-9]$/)
+      await expect
+        .poll(
+          async () => /aedes_cluster_sockets (\d+)/.exec((await cluster.node(0).admin('/metrics')).body)?.[1],
+          { interval: 30 },
+        )
+        .toMatch(/^[1-9]$/)
     })
   },
 } as const satisfies Record<string, (cluster: TestCluster, size: number) => Promise<void>>

@@ -23,14 +23,53 @@ export interface Certificates extends Disposable {
 export function makeCertificates(): Certificates {
   const folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-tls-'))
   const path = (name: string): string => join(folder, name)
-  const openssl = (...argv: string[]): void => { execFileSync('openssl', argv, { stdio: ['ignore', 'ignore', 'pipe'] }) }
+  const openssl = (...argv: string[]): void => {
+    execFileSync('openssl', argv, { stdio: ['ignore', 'ignore', 'pipe'] })
+  }
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
-  openssl('req', '-x509', ...newKey, '-days', '2', '-subj', '/CN=test authority', '-keyout', path('ca.key'), '-out', path('ca.pem'))
+  openssl(
+    'req',
+    '-x509',
+    ...newKey,
+    '-days',
+    '2',
+    '-subj',
+    '/CN=test authority',
+    '-keyout',
+    path('ca.key'),
+    '-out',
+    path('ca.pem'),
+  )
   writeFileSync(path('server.ext'), 'subjectAltName=IP:127.0.0.1,DNS:localhost\n')
   writeFileSync(path('client.ext'), 'extendedKeyUsage=clientAuth\n')
   for (const name of ['server', 'client']) {
-    openssl('req', ...newKey, '-subj', `/CN=${name}`, '-keyout', path(`${name}.key`), '-out', path(`${name}.csr`))
-    openssl('x509', '-req', '-days', '2', '-in', path(`${name}.csr`), '-CA', path('ca.pem'), '-CAkey', path('ca.key'), '-CAcreateserial', '-extfile', path(`${name}.ext`), '-out', path(`${name}.pem`))
+    openssl(
+      'req',
+      ...newKey,
+      '-subj',
+      `/CN=${name}`,
+      '-keyout',
+      path(`${name}.key`),
+      '-out',
+      path(`${name}.csr`),
+    )
+    openssl(
+      'x509',
+      '-req',
+      '-days',
+      '2',
+      '-in',
+      path(`${name}.csr`),
+      '-CA',
+      path('ca.pem'),
+      '-CAkey',
+      path('ca.key'),
+      '-CAcreateserial',
+      '-extfile',
+      path(`${name}.ext`),
+      '-out',
+      path(`${name}.pem`),
+    )
   }
   return {
     ca: path('ca.pem'),
@@ -47,11 +86,36 @@ export function makeCertificates(): Certificates {
     },
     wasValid: () => {
       openssl('req', ...newKey, '-subj', '/CN=old', '-keyout', path('old.key'), '-out', path('old.csr'))
-      openssl('x509', '-req', '-days', '-1', '-in', path('old.csr'), '-signkey', path('old.key'), '-out', path('old.pem'))
+      openssl(
+        'x509',
+        '-req',
+        '-days',
+        '-1',
+        '-in',
+        path('old.csr'),
+        '-signkey',
+        path('old.key'),
+        '-out',
+        path('old.pem'),
+      )
       return [path('old.pem'), path('old.key')]
     },
     weak: () => {
-      openssl('req', '-x509', '-newkey', 'rsa:512', '-nodes', '-days', '2', '-subj', '/CN=weak', '-keyout', path('weak.key'), '-out', path('weak.pem'))
+      openssl(
+        'req',
+        '-x509',
+        '-newkey',
+        'rsa:512',
+        '-nodes',
+        '-days',
+        '2',
+        '-subj',
+        '/CN=weak',
+        '-keyout',
+        path('weak.key'),
+        '-out',
+        path('weak.pem'),
+      )
       return [readFileSync(path('weak.pem'), 'utf8'), readFileSync(path('weak.key'), 'utf8')]
     },
     [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),

@@ -28,9 +28,19 @@ export class TestClient {
   serverDisconnect: number | undefined
 
   constructor(url: string, clientId: string, { version = 4, ...options }: ConnectOptions) {
-    this.mqtt = mqtt.connect(url, { clientId, protocolVersion: version, reconnectPeriod: 0, connectTimeout: patienceMs, ...options })
-    this.mqtt.on('connect', (packet) => { this.#connack = packet })
-    this.mqtt.on('disconnect', (packet) => { this.serverDisconnect = packet.reasonCode })
+    this.mqtt = mqtt.connect(url, {
+      clientId,
+      protocolVersion: version,
+      reconnectPeriod: 0,
+      connectTimeout: patienceMs,
+      ...options,
+    })
+    this.mqtt.on('connect', (packet) => {
+      this.#connack = packet
+    })
+    this.mqtt.on('disconnect', (packet) => {
+      this.serverDisconnect = packet.reasonCode
+    })
     // MQTT.js drops a DISCONNECT that it has not handled when the socket closes: the last bytes tell it, too.
     this.mqtt.stream.on('data', (chunk: Buffer) => {
       const [type, length, reasonCode] = chunk.subarray(-3)
@@ -61,7 +71,10 @@ export class TestClient {
     return this.#connack
   }
 
-  async subscribe(filter: string | string[], options: { qos?: 0 | 1 | 2; nl?: boolean; rap?: boolean; rh?: 0 | 1 | 2; properties?: object } = {}): Promise<void> {
+  async subscribe(
+    filter: string | string[],
+    options: { qos?: 0 | 1 | 2; nl?: boolean; rap?: boolean; rh?: 0 | 1 | 2; properties?: object } = {},
+  ): Promise<void> {
     await this.mqtt.subscribeAsync(filter, { qos: 1, ...options } as never)
   }
 
@@ -70,7 +83,11 @@ export class TestClient {
   }
 
   /** Resolves when the publish is complete: PUBACK or PUBCOMP came, or a QoS 0 packet was written. */
-  async publish(topic: string, payload: string | Buffer, options: { qos?: 0 | 1 | 2; retain?: boolean; properties?: object } = {}): Promise<void> {
+  async publish(
+    topic: string,
+    payload: string | Buffer,
+    options: { qos?: 0 | 1 | 2; retain?: boolean; properties?: object } = {},
+  ): Promise<void> {
     await this.mqtt.publishAsync(topic, payload, { qos: 1, ...options } as never)
   }
 
@@ -90,21 +107,41 @@ export class TestClient {
 
   /** Waits until `count` messages came since they were last taken; fails when they do not. */
   async arrivals(count: number): Promise<void> {
-    await this.#until(() => this.packets.length - this.#seen >= count, () => `${this.packets.length - this.#seen} of ${count} messages came`)
+    await this.#until(
+      () => this.packets.length - this.#seen >= count,
+      () => `${this.packets.length - this.#seen} of ${count} messages came`,
+    )
   }
 
   /** Waits until a message that `is` it has come since they were last taken. */
   async arrives(is: (packet: IPublishPacket) => boolean): Promise<void> {
-    await this.#until(() => this.packets.slice(this.#seen).some(is), () => 'the message did not come')
+    await this.#until(
+      () => this.packets.slice(this.#seen).some(is),
+      () => 'the message did not come',
+    )
   }
 
   async #until(there: () => boolean, problem: () => string): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`${this.mqtt.options.clientId ?? ''}: ${problem()}: ${JSON.stringify(this.#since().slice(0, 20)).slice(0, 2_000)}`)), patienceMs)
+      timer = setTimeout(
+        () =>
+          reject(
+            new Error(
+              `${this.mqtt.options.clientId ?? ''}: ${problem()}: ${JSON.stringify(this.#since().slice(0, 20)).slice(0, 2_000)}`,
+            ),
+          ),
+        patienceMs,
+      )
     })
     late.catch(() => undefined) // when there() is true at once, nobody waits for it
-    while (!there()) await Promise.race([late, new Promise<void>((resolve) => { this.#arrived = resolve })])
+    while (!there())
+      await Promise.race([
+        late,
+        new Promise<void>((resolve) => {
+          this.#arrived = resolve
+        }),
+      ])
     clearTimeout(timer)
   }
 
@@ -116,10 +153,14 @@ export class TestClient {
   }
 
   #since(): Received[] {
-    return this.packets.slice(this.#seen).map(({ topic, payload, qos, retain }) => ({ topic, payload: payload.toString(), qos, retain }))
+    return this.packets
+      .slice(this.#seen)
+      .map(({ topic, payload, qos, retain }) => ({ topic, payload: payload.toString(), qos, retain }))
   }
 
-  /** Exactly these messages, in this order, since the last call: fails on missing, extra and misordered ones. */
+  /**
+   * Exactly these messages, in this order, since the last call: fails on missing, extra and misordered ones.
+   */
   async receives(expected: readonly Received[]): Promise<void> {
     await this.arrivals(expected.length)
     await this.settle()
@@ -158,5 +199,7 @@ export class TestClient {
 
 /** Of `message` the fields that `like` names, so that a test states only what it is about. */
 function pick(message: Received, like: Received | undefined): Partial<Received> {
-  return like === undefined ? message : Object.fromEntries(Object.keys(like).map((key) => [key, message[key as keyof Received]]))
+  return like === undefined
+    ? message
+    : Object.fromEntries(Object.keys(like).map((key) => [key, message[key as keyof Received]]))
 }

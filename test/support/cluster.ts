@@ -1,5 +1,5 @@
-// A cluster of real node processes on a real Redis, with faults as verbs. Node processes run the built dist/, as in
-// production; each is ended by its pid.
+// A cluster of real node processes on a real Redis, with faults as verbs. Node processes run the built dist/,
+// as in production; each is ended by its pid.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -8,7 +8,8 @@ import type { FaultPoint } from './inside.ts'
 import { startRedisCluster } from './redis-cluster.ts'
 import { startRedis, type TestRedis, type TestStore } from './redis.ts'
 
-const built = (path: string): string => fileURLToPath(new URL((import.meta.url.endsWith('.ts') ? '../../dist/' : '../../') + path, import.meta.url))
+const built = (path: string): string =>
+  fileURLToPath(new URL((import.meta.url.endsWith('.ts') ? '../../dist/' : '../../') + path, import.meta.url))
 
 /** The built program: what `npm start` and the package run. */
 export const mainPath = built('aedes-cluster.js')
@@ -39,15 +40,48 @@ export class TestNode {
     return this.#process !== undefined && this.#process.exitCode === null && this.#process.signalCode === null
   }
 
-  /** Starts the process; after the first start it keeps its ports. `dieAt`: the node ends itself there; rejects when that is before it serves. */
+  /**
+   * Starts the process; after the first start it keeps its ports. `dieAt`: the node ends itself there;
+   * rejects when that is before it serves.
+   */
   async start(dieAt?: FaultPoint): Promise<void> {
-    const [listen, ws, admin] = this.url === '' ? ['mqtt://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt', 'http://127.0.0.1:0'] : [this.url, this.wsUrl, this.adminUrl]
-    const child = spawn(process.execPath, ['--import', built('test/support/inside.js'), mainPath, 'node', '--id', this.id, '--listen', listen, '--listen', ws, '--admin', admin, ...this.#argv], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], env: { ...process.env, ...dieAt === undefined ? {} : { TEST_DIE_AT: JSON.stringify(dieAt) } } })
+    const [listen, ws, admin] =
+      this.url === ''
+        ? ['mqtt://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt', 'http://127.0.0.1:0']
+        : [this.url, this.wsUrl, this.adminUrl]
+    const child = spawn(
+      process.execPath,
+      [
+        '--import',
+        built('test/support/inside.js'),
+        mainPath,
+        'node',
+        '--id',
+        this.id,
+        '--listen',
+        listen,
+        '--listen',
+        ws,
+        '--admin',
+        admin,
+        ...this.#argv,
+      ],
+      {
+        stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+        env: { ...process.env, ...(dieAt === undefined ? {} : { TEST_DIE_AT: JSON.stringify(dieAt) }) },
+      },
+    )
     this.#process = child
     this.log = ''
-    child.stderr!.on('data', (chunk: Buffer) => { this.log = (this.log + chunk.toString()).slice(-100_000) })
-    const ready = once(child, 'message') as Promise<[{ listen: [string, string, ...string[]]; admin: string }]>
-    const ended = once(child, 'exit').then(() => { throw new Error(`node ${this.id} did not start:\n${this.log}`) })
+    child.stderr!.on('data', (chunk: Buffer) => {
+      this.log = (this.log + chunk.toString()).slice(-100_000)
+    })
+    const ready = once(child, 'message') as Promise<
+      [{ listen: [string, string, ...string[]]; admin: string }]
+    >
+    const ended = once(child, 'exit').then(() => {
+      throw new Error(`node ${this.id} did not start:\n${this.log}`)
+    })
     const [message] = await Promise.race([ready, ended])
     ;[this.url, this.wsUrl, ...this.furtherUrls] = message.listen
     this.adminUrl = message.admin
@@ -70,7 +104,10 @@ export class TestNode {
     if (this.running) await once(this.#process!, 'exit')
   }
 
-  /** Bytes that it holds, on the heap and in buffers, garbage collected: resident memory has garbage in it, more or less. */
+  /**
+   * Bytes that it holds, on the heap and in buffers, garbage collected: resident memory has garbage in it,
+   * more or less.
+   */
   async heldBytes(): Promise<number> {
     const told = once(this.#process!, 'message') as Promise<[{ memory: number }]>
     this.#process!.send('memory', () => undefined)
@@ -85,8 +122,15 @@ export class TestNode {
   }
 
   /** Publishes by a client of its own and resolves when the publish is complete. */
-  async publish(topic: string, payload: string, options: { qos?: 0 | 1 | 2; retain?: boolean } = {}): Promise<void> {
-    await using client = await TestClient.connect(this.url, `publisher-${this.id}-${Math.random().toString(36).slice(2)}`)
+  async publish(
+    topic: string,
+    payload: string,
+    options: { qos?: 0 | 1 | 2; retain?: boolean } = {},
+  ): Promise<void> {
+    await using client = await TestClient.connect(
+      this.url,
+      `publisher-${this.id}-${Math.random().toString(36).slice(2)}`,
+    )
     await client.publish(topic, payload, options)
     await client.disconnect()
   }
@@ -99,7 +143,10 @@ export class TestNode {
   /** The routes of the cluster as it knows them, in order, as text. */
   async routes(): Promise<string> {
     const { routes } = JSON.parse((await this.admin('/routes?limit=1000000')).body) as { routes: object[] }
-    return routes.map((route) => JSON.stringify(route)).sort().join('\n')
+    return routes
+      .map((route) => JSON.stringify(route))
+      .sort()
+      .join('\n')
   }
 
   async #end(signal: NodeJS.Signals): Promise<void> {
@@ -176,23 +223,43 @@ export class TestCluster<Store extends TestStore = TestRedis> {
   }
 }
 
-/** What the cluster of a test stands on when the test does not say: a Redis, or what vitest's project says (vitest.config.ts). */
-const startStore = (): Promise<TestStore> => process.env.TEST_STORE === 'redis-cluster' ? startRedisCluster({ replicas: 0 }) : startRedis()
+/**
+ * What the cluster of a test stands on when the test does not say: a Redis, or what vitest's project says
+ * (vitest.config.ts).
+ */
+const startStore = (): Promise<TestStore> =>
+  process.env.TEST_STORE === 'redis-cluster' ? startRedisCluster({ replicas: 0 }) : startRedis()
 
 /** One node without Redis: every node of the test is this one. */
 async function startAlone(nodes: number, argv: readonly string[]): Promise<TestCluster> {
   const node = new TestNode('a', argv)
   const none = { url: '', [Symbol.asyncDispose]: () => Promise.resolve() } as TestRedis
-  const cluster = new TestCluster(none, Array.from({ length: nodes }, () => node), true)
+  const cluster = new TestCluster(
+    none,
+    Array.from({ length: nodes }, () => node),
+    true,
+  )
   await node.start()
   return cluster
 }
 
-/** `await using cluster = await startCluster({ nodes: 3 })`: all nodes serve when it resolves, all are gone when it goes. */
-export async function startCluster<Store extends TestStore = TestRedis>({ nodes = 3, prefix = 'test', argv = [], redis }: ClusterOptions<Store> = {}): Promise<TestCluster<Store>> {
-  if (redis === undefined ? process.env.TEST_STORE === 'memory' : redis.url === '') return await startAlone(nodes, argv) as unknown as TestCluster<Store>
-  const store = redis ?? await startStore() as Store
-  const list = Array.from({ length: nodes }, (_, i) => new TestNode(String.fromCharCode(97 + i), ['--redis', store.url, '--prefix', prefix, ...argv]))
+/**
+ * `await using cluster = await startCluster({ nodes: 3 })`: all nodes serve when it resolves, all are gone
+ * when it goes.
+ */
+export async function startCluster<Store extends TestStore = TestRedis>({
+  nodes = 3,
+  prefix = 'test',
+  argv = [],
+  redis,
+}: ClusterOptions<Store> = {}): Promise<TestCluster<Store>> {
+  if (redis === undefined ? process.env.TEST_STORE === 'memory' : redis.url === '')
+    return (await startAlone(nodes, argv)) as unknown as TestCluster<Store>
+  const store = redis ?? ((await startStore()) as Store)
+  const list = Array.from(
+    { length: nodes },
+    (_, i) => new TestNode(String.fromCharCode(97 + i), ['--redis', store.url, '--prefix', prefix, ...argv]),
+  )
   const cluster = new TestCluster(store, list, redis === undefined)
   try {
     await Promise.all(list.map((node) => node.start()))

@@ -19,11 +19,27 @@ export async function startFuzzed(): Promise<Fuzzed> {
   const certificates = makeCertificates()
   const { cert, key } = certificates.server
   const cluster = await startCluster({
-    nodes: 2, argv: ['--connect-timeout-ms', '1000', '--tls-cert', cert, '--tls-key', key, '--listen', 'mqtts://127.0.0.1:0', '--listen', 'wss://127.0.0.1:0/mqtt'],
+    nodes: 2,
+    argv: [
+      '--connect-timeout-ms',
+      '1000',
+      '--tls-cert',
+      cert,
+      '--tls-key',
+      key,
+      '--listen',
+      'mqtts://127.0.0.1:0',
+      '--listen',
+      'wss://127.0.0.1:0/mqtt',
+    ],
   })
   const [node, other] = [cluster.node(0), cluster.node(1)]
 
-  const run = async (what: string, seconds: number, fuzz: (random: ReturnType<typeof seededRandom>, goesOn: () => boolean) => Promise<number>): Promise<number> => {
+  const run = async (
+    what: string,
+    seconds: number,
+    fuzz: (random: ReturnType<typeof seededRandom>, goesOn: () => boolean) => Promise<number>,
+  ): Promise<number> => {
     const random = seededRandom()
     console.log(`${what}: SEED=${random.seed}`)
     await using watch = await Watch.start(node)
@@ -34,11 +50,26 @@ export async function startFuzzed(): Promise<Fuzzed> {
     return count
   }
   return {
-    doors: (seconds) => run('HTTP and WebSocket', seconds, (random, goesOn) =>
-      fuzzDoors([node.url, node.wsUrl, node.wsUrl, node.wsUrl, ...node.furtherUrls, node.adminUrl, node.adminUrl], seconds, random, goesOn)),
+    doors: (seconds) =>
+      run('HTTP and WebSocket', seconds, (random, goesOn) =>
+        fuzzDoors(
+          [node.url, node.wsUrl, node.wsUrl, node.wsUrl, ...node.furtherUrls, node.adminUrl, node.adminUrl],
+          seconds,
+          random,
+          goesOn,
+        ),
+      ),
     packets: async (seconds) => {
-      const count = await run('MQTT', seconds, (random, goesOn) => fuzzPackets([node.url, node.url, node.url, ...node.furtherUrls.slice(0, 1), other.url], seconds, random, goesOn))
-      for (const name of resumable) { // whatever the sessions hold by now, each node can take them over
+      const count = await run('MQTT', seconds, (random, goesOn) =>
+        fuzzPackets(
+          [node.url, node.url, node.url, ...node.furtherUrls.slice(0, 1), other.url],
+          seconds,
+          random,
+          goesOn,
+        ),
+      )
+      for (const name of resumable) {
+        // whatever the sessions hold by now, each node can take them over
         for (const { url } of [other, node]) {
           await using client = await WireClient.connect(url, name, { clean: false, version: 4 })
           await client.settled()

@@ -1,6 +1,7 @@
-// Loaded into every node that a test starts (node --import). It ends the process by kill -9 at a point that the test names: nothing
-// runs after that, neither a callback nor a write of what is buffered. It tells how much memory is in use, garbage collected. And it
-// sets the wall clock of the process apart from the machine's, at start or while it runs; the monotonic clock is left alone.
+// Loaded into every node that a test starts (node --import). It ends the process by kill -9 at a point that
+// the test names: nothing runs after that, neither a callback nor a write of what is buffered. It tells how
+// much memory is in use, garbage collected. And it sets the wall clock of the process apart from the
+// machine's, at start or while it runs; the monotonic clock is left alone.
 import { subscribe } from 'node:diagnostics_channel'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -15,7 +16,7 @@ let apartMs = Number(process.env.TEST_CLOCK_MS ?? 0)
 const now = Date.now.bind(Date)
 globalThis.Date = class extends Date {
   constructor(...given: [] | [number]) {
-    super(...(given.length === 0 ? [now() + apartMs] as const : given))
+    super(...(given.length === 0 ? ([now() + apartMs] as const) : given))
   }
 
   static override now(): number {
@@ -23,7 +24,8 @@ globalThis.Date = class extends Date {
   }
 } as DateConstructor
 
-let point = process.env.TEST_DIE_AT === undefined ? undefined : JSON.parse(process.env.TEST_DIE_AT) as FaultPoint
+let point =
+  process.env.TEST_DIE_AT === undefined ? undefined : (JSON.parse(process.env.TEST_DIE_AT) as FaultPoint)
 process.on('message', (message: FaultPoint | 'memory' | { readonly clockMs: number }) => {
   if (message === 'memory') void heldBytes().then((memory) => process.send!({ memory }))
   else if ('clockMs' in message) {
@@ -31,13 +33,19 @@ process.on('message', (message: FaultPoint | 'memory' | { readonly clockMs: numb
     process.send!({ clockMs: apartMs })
   } else point = message
 })
-const dieAt = (when: FaultPoint['when']) => (event: unknown): void => {
-  if (point?.when === when && point.script === (event as { script: string }).script) process.kill(process.pid, 'SIGKILL')
-}
+const dieAt =
+  (when: FaultPoint['when']) =>
+  (event: unknown): void => {
+    if (point?.when === when && point.script === (event as { script: string }).script)
+      process.kill(process.pid, 'SIGKILL')
+  }
 subscribe('aedes-cluster:scriptBegins', dieAt('before'))
 subscribe('aedes-cluster:script', dieAt('after'))
 
-/** Several collections: what one finds to be garbage outside the heap is freed later. The last one directly before: what came since is not held. */
+/**
+ * Several collections: what one finds to be garbage outside the heap is freed later. The last one directly
+ * before: what came since is not held.
+ */
 async function heldBytes(): Promise<number> {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void

@@ -1,5 +1,5 @@
-// A real redis-server for one test: its own port and data folder, append-only file with `appendfsync always`, as the
-// embedded Redis of `aedes-cluster up` has it. The process is ours alone and is ended by its pid.
+// A real redis-server for one test: its own port and data folder, append-only file with `appendfsync always`,
+// as the embedded Redis of `aedes-cluster up` has it. The process is ours alone and is ended by its pid.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -22,8 +22,8 @@ async function isFree(port: number): Promise<boolean> {
 }
 
 /**
- * A TCP port on 127.0.0.1 that nobody has, nor its neighbours at `offsets`; below the range that the kernel gives out, so that
- * nothing else in the suite is given it meanwhile.
+ * A TCP port on 127.0.0.1 that nobody has, nor its neighbours at `offsets`; below the range that the kernel
+ * gives out, so that nothing else in the suite is given it meanwhile.
  */
 export async function freePort(offsets: readonly number[] = [0]): Promise<number> {
   for (;;) {
@@ -65,21 +65,40 @@ export class TestRedis implements TestStore {
 
   /** Starts the server on its port and data folder; resolves when it accepts connections. */
   async start(): Promise<void> {
-    const child = spawn('redis-server', [
-      '--port', String(this.port), '--bind', '127.0.0.1', '--dir', this.folder, '--save', '',
-      '--appendonly', 'yes', '--appendfsync', 'always', ...this.#extra,
-    ], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(
+      'redis-server',
+      [
+        '--port',
+        String(this.port),
+        '--bind',
+        '127.0.0.1',
+        '--dir',
+        this.folder,
+        '--save',
+        '',
+        '--appendonly',
+        'yes',
+        '--appendfsync',
+        'always',
+        ...this.#extra,
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    )
     this.#process = child
     let output = ''
     for await (const chunk of child.stdout.iterator({ destroyOnReturn: false })) {
       output += String(chunk)
       if (output.includes('Ready to accept connections')) break
     }
-    if (child.exitCode !== null || !output.includes('Ready to accept')) throw new Error(`redis-server did not start:\n${output}`)
+    if (child.exitCode !== null || !output.includes('Ready to accept'))
+      throw new Error(`redis-server did not start:\n${output}`)
     child.stdout.resume()
   }
 
-  /** `SIGTERM` by default: Redis writes its append-only file and ends. `SIGKILL` is the crash, `SIGSTOP`/`SIGCONT` the freeze. */
+  /**
+   * `SIGTERM` by default: Redis writes its append-only file and ends. `SIGKILL` is the crash,
+   * `SIGSTOP`/`SIGCONT` the freeze.
+   */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     const child = this.#process
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
@@ -92,8 +111,12 @@ export class TestRedis implements TestStore {
   }
 
   async killConnections(): Promise<void> {
-    const redis = new Redis({ port: this.port, host: '127.0.0.1', retryStrategy: null }).on('error', () => undefined)
-    await redis.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes').catch(() => undefined) // it may be away
+    const redis = new Redis({ port: this.port, host: '127.0.0.1', retryStrategy: null }).on(
+      'error',
+      () => undefined,
+    )
+    // it may be away
+    await redis.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes').catch(() => undefined)
     redis.disconnect()
   }
 

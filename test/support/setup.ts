@@ -2,6 +2,8 @@
 import { findProgram, installPackages } from '../../broker/cli/packages.ts'
 
 export default function setup(): void {
-  const missing = ['redis-server', 'haproxy', 'mosquitto', 'openssl'].filter((program) => findProgram(program) === undefined)
+  const missing = ['redis-server', 'haproxy', 'mosquitto', 'openssl'].filter(
+    (program) => findProgram(program) === undefined,
+  )
   if (missing.length > 0) installPackages(missing)
 }

@@ -1,6 +1,7 @@
-// A situation that clients see: what a broker must do, whoever it is. Each runs on one node, over two nodes (who acts `there`
-// is connected to another node than who is `here`) and against Debian's Mosquitto: a test that Mosquitto fails is wrong, or says
-// with `ours` why it is only ours. No state but the brokers, which live as long as the file's tests.
+// A situation that clients see: what a broker must do, whoever it is. Each runs on one node, over two nodes
+// (who acts `there` is connected to another node than who is `here`) and against Debian's Mosquitto: a test
+// that Mosquitto fails is wrong, or says with `ours` why it is only ours. No state but the brokers, which
+// live as long as the file's tests.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -35,24 +36,48 @@ export interface Place {
   connect: (clientId: string, options?: ConnectOptions) => Promise<TestClient>
   connectThere: (clientId: string, options?: ConnectOptions) => Promise<TestClient>
   /** A socket with its CONNACK, for what no client library does. */
-  wire: (clientId: string, options?: Parameters<typeof WireClient.connect>[2]) => ReturnType<typeof WireClient.connect>
-  wireThere: (clientId: string, options?: Parameters<typeof WireClient.connect>[2]) => ReturnType<typeof WireClient.connect>
+  wire: (
+    clientId: string,
+    options?: Parameters<typeof WireClient.connect>[2],
+  ) => ReturnType<typeof WireClient.connect>
+  wireThere: (
+    clientId: string,
+    options?: Parameters<typeof WireClient.connect>[2],
+  ) => ReturnType<typeof WireClient.connect>
 }
 
-/** A Mosquitto on ports of its own; what it holds is gone with it. `more`: further lines of its configuration. */
-export async function startMosquitto(more: readonly string[] = []): Promise<Broker & { readonly process: ChildProcess }> {
+/**
+ * A Mosquitto on ports of its own; what it holds is gone with it. `more`: further lines of its configuration.
+ */
+export async function startMosquitto(
+  more: readonly string[] = [],
+): Promise<Broker & { readonly process: ChildProcess }> {
   const port = await freePort([0, 1])
   const folder = mkdtempSync(join(tmpdir(), 'mosquitto-'))
   const file = join(folder, 'mosquitto.conf')
-  writeFileSync(file, [
-    'per_listener_settings false', 'allow_anonymous true', 'persistence false', 'max_queued_messages 0', 'user root',
-    `listener ${port} 127.0.0.1`, `listener ${port + 1} 127.0.0.1`, 'protocol websockets', ...more, '',
-  ].join('\n'))
+  writeFileSync(
+    file,
+    [
+      'per_listener_settings false',
+      'allow_anonymous true',
+      'persistence false',
+      'max_queued_messages 0',
+      'user root',
+      `listener ${port} 127.0.0.1`,
+      `listener ${port + 1} 127.0.0.1`,
+      'protocol websockets',
+      ...more,
+      '',
+    ].join('\n'),
+  )
   const child = spawn(findProgram('mosquitto')!, ['-c', file], { stdio: 'ignore' })
   const ended = once(child, 'exit')
-  for (;;) { // until it listens
+  for (;;) {
+    // until it listens
     const socket = connectTcp(port, '127.0.0.1')
-    const open = await new Promise<boolean>((resolve) => socket.once('connect', () => resolve(true)).once('error', () => resolve(false)))
+    const open = await new Promise<boolean>((resolve) =>
+      socket.once('connect', () => resolve(true)).once('error', () => resolve(false)),
+    )
     socket.destroy()
     if (open) break
     if (child.exitCode !== null) throw new Error('mosquitto did not start')
@@ -60,7 +85,11 @@ export async function startMosquitto(more: readonly string[] = []): Promise<Brok
   }
   const url = `mqtt://127.0.0.1:${port}`
   return {
-    here: url, there: url, ws: `ws://127.0.0.1:${port + 1}`, process: child, metrics: () => Promise.resolve(''),
+    here: url,
+    there: url,
+    ws: `ws://127.0.0.1:${port + 1}`,
+    process: child,
+    metrics: () => Promise.resolve(''),
     async [Symbol.asyncDispose]() {
       child.kill('SIGKILL')
       await ended
@@ -72,8 +101,11 @@ export async function startMosquitto(more: readonly string[] = []): Promise<Brok
 async function startOurs(nodes: 1 | 2, argv: readonly string[]): Promise<Broker> {
   const cluster = await startCluster({ nodes, argv })
   return {
-    here: cluster.node(0).url, there: cluster.node(nodes - 1).url, ws: cluster.node(0).wsUrl,
-    metrics: async () => (await Promise.all(cluster.nodes.map(async (node) => (await node.admin('/metrics')).body))).join(''),
+    here: cluster.node(0).url,
+    there: cluster.node(nodes - 1).url,
+    ws: cluster.node(0).wsUrl,
+    metrics: async () =>
+      (await Promise.all(cluster.nodes.map(async (node) => (await node.admin('/metrics')).body))).join(''),
     [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
   }
 }
@@ -88,8 +120,12 @@ export interface SituationOptions {
 }
 
 /** Defines the tests of a situation once for each place. */
-export function situation(about: string, define: (place: Place) => void, { ours, argv = [], mosquitto = [] }: SituationOptions = {}): void {
-  const names = ['one node', 'two nodes', ...ours === undefined ? ['Mosquitto'] : []] as Place['name'][]
+export function situation(
+  about: string,
+  define: (place: Place) => void,
+  { ours, argv = [], mosquitto = [] }: SituationOptions = {},
+): void {
+  const names = ['one node', 'two nodes', ...(ours === undefined ? ['Mosquitto'] : [])] as Place['name'][]
   describe.each(names)(`${about}: %s`, (name) => {
     let broker: Broker
     const clients: AsyncDisposable[] = []
@@ -98,17 +134,32 @@ export function situation(about: string, define: (place: Place) => void, { ours,
       return client
     }
     beforeAll(async () => {
-      broker = name === 'Mosquitto' ? await startMosquitto(mosquitto) : await startOurs(name === 'one node' ? 1 : 2, argv)
+      broker =
+        name === 'Mosquitto'
+          ? await startMosquitto(mosquitto)
+          : await startOurs(name === 'one node' ? 1 : 2, argv)
     })
     afterAll(async () => {
       await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
       await broker[Symbol.asyncDispose]()
     })
     define({
-      name, isOurs: name !== 'Mosquitto',
-      get here() { return broker.here }, get there() { return broker.there }, get ws() { return broker.ws }, metrics: () => broker.metrics(),
-      connect: async (clientId, options) => kept(await TestClient.connect(broker.here, clientId, { version: 5, ...options })),
-      connectThere: async (clientId, options) => kept(await TestClient.connect(broker.there, clientId, { version: 5, ...options })),
+      name,
+      isOurs: name !== 'Mosquitto',
+      get here() {
+        return broker.here
+      },
+      get there() {
+        return broker.there
+      },
+      get ws() {
+        return broker.ws
+      },
+      metrics: () => broker.metrics(),
+      connect: async (clientId, options) =>
+        kept(await TestClient.connect(broker.here, clientId, { version: 5, ...options })),
+      connectThere: async (clientId, options) =>
+        kept(await TestClient.connect(broker.there, clientId, { version: 5, ...options })),
       wire: async (clientId, options) => kept(await WireClient.connect(broker.here, clientId, options)),
       wireThere: async (clientId, options) => kept(await WireClient.connect(broker.there, clientId, options)),
     })

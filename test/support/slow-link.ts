@@ -1,5 +1,5 @@
-// A TCP link that takes its time: whatever goes through arrives `delayMs` later, in order, in both directions. What a Redis in
-// another building is to a node.
+// A TCP link that takes its time: whatever goes through arrives `delayMs` later, in order, in both
+// directions. What a Redis in another building is to a node.
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 
@@ -15,7 +15,9 @@ export async function startSlowLink(port: number, delayMs: number): Promise<Slow
   const pass = (from: Socket, to: Socket, link: { delayMs: number }): void => {
     sockets.add(from)
     from.setNoDelay().on('error', () => undefined)
-    from.on('data', (chunk: Buffer) => { setTimeout(() => to.write(chunk), link.delayMs) })
+    from.on('data', (chunk: Buffer) => {
+      setTimeout(() => to.write(chunk), link.delayMs)
+    })
     from.on('close', () => {
       sockets.delete(from)
       setTimeout(() => to.destroy(), link.delayMs)
@@ -29,7 +31,8 @@ export async function startSlowLink(port: number, delayMs: number): Promise<Slow
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const link = {
-    url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`, delayMs,
+    url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    delayMs,
     [Symbol.asyncDispose]: async () => {
       server.close()
       for (const socket of sockets) socket.destroy()

@@ -1,4 +1,5 @@
-// The tables in the READMEs, made from the code. `test/tidy.test.ts` compares them; UPDATE_TABLES=1 npm test writes them.
+// The tables in the READMEs, made from the code. `test/tidy.test.ts` compares them; UPDATE_TABLES=1 npm test
+// writes them.
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { channelTable } from '../../bridge/diagnostics.ts'
@@ -11,17 +12,23 @@ import { exitCodes } from '../../broker/errors.ts'
 import { Metrics } from '../../broker/metrics.ts'
 
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
-  [head, head.map(() => '---'), ...rows].map((row) => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`).join('\n')
+  [head, head.map(() => '---'), ...rows]
+    .map((row) => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`)
+    .join('\n')
 
 function defaultOf(name: string, schema: z.ZodType): string {
   const value = schema.safeParse(undefined).data
   if (name === 'id') return 'host name'
-  return typeof value === 'string' || typeof value === 'number' || Array.isArray(value) ? `\`${value.toString()}\`` : ''
+  return typeof value === 'string' || typeof value === 'number' || Array.isArray(value)
+    ? `\`${value.toString()}\``
+    : ''
 }
 
 async function metricRows(): Promise<string[][]> {
   const metrics = await new Metrics().registry.getMetricsAsJSON()
-  return metrics.filter(({ name }) => name.startsWith('aedes_cluster_')).map(({ name, type, help }) => [`\`${name}\``, String(type), help])
+  return metrics
+    .filter(({ name }) => name.startsWith('aedes_cluster_'))
+    .map(({ name, type, help }) => [`\`${name}\``, String(type), help])
 }
 
 /** Every table by its name: the file it stands in and its text. */
@@ -29,33 +36,75 @@ export async function tables(): Promise<Record<string, { file: string; text: str
   return {
     options: {
       file: 'broker/README.md',
-      text: table(['file', 'flag', 'environment', 'default', 'meaning'], Object.entries(options).map(([name, { schema, about, shape }]) =>
-        [`\`${name}\``, `\`${flagOf(name)} ${shape}\``, `\`${environmentNameOf(name)}\``, defaultOf(name, schema), about])),
+      text: table(
+        ['file', 'flag', 'environment', 'default', 'meaning'],
+        Object.entries(options).map(([name, { schema, about, shape }]) => [
+          `\`${name}\``,
+          `\`${flagOf(name)} ${shape}\``,
+          `\`${environmentNameOf(name)}\``,
+          defaultOf(name, schema),
+          about,
+        ]),
+      ),
     },
     up: {
       file: 'broker/README.md',
-      text: table(['flag of `up`', 'default', 'meaning'], Object.entries(upOptions).map(([name, { schema, about }]) => [`\`${flagOf(name)}\``, defaultOf(name, schema), about])),
+      text: table(
+        ['flag of `up`', 'default', 'meaning'],
+        Object.entries(upOptions).map(([name, { schema, about }]) => [
+          `\`${flagOf(name)}\``,
+          defaultOf(name, schema),
+          about,
+        ]),
+      ),
     },
     'exit-codes': {
       file: 'broker/README.md',
-      text: table(['exit code', 'reason', 'meaning'], Object.entries(exitCodes).map(([name, { code, meaning }]) => [String(code), `\`${name}\``, meaning])),
+      text: table(
+        ['exit code', 'reason', 'meaning'],
+        Object.entries(exitCodes).map(([name, { code, meaning }]) => [String(code), `\`${name}\``, meaning]),
+      ),
     },
     metrics: { file: 'broker/README.md', text: table(['metric', 'type', 'meaning'], await metricRows()) },
     errors: {
       file: 'bridge/README.md',
-      text: table(['code', 'retryable', 'meaning'], Object.entries(bridgeErrors).map(([code, { retryable, meaning }]) => [`\`${code}\``, retryable ? 'yes' : 'no', meaning])),
+      text: table(
+        ['code', 'retryable', 'meaning'],
+        Object.entries(bridgeErrors).map(([code, { retryable, meaning }]) => [
+          `\`${code}\``,
+          retryable ? 'yes' : 'no',
+          meaning,
+        ]),
+      ),
     },
     keys: {
       file: 'bridge/README.md',
-      text: table(['key, behind `<prefix>:`', 'type', 'meaning'], Object.values(keyTable).map(({ key, type, meaning }) => [`\`${key}\``, type, meaning])),
+      text: table(
+        ['key, behind `<prefix>:`', 'type', 'meaning'],
+        Object.values(keyTable).map(({ key, type, meaning }) => [`\`${key}\``, type, meaning]),
+      ),
     },
     scripts: {
       file: 'bridge/README.md',
-      text: table(['script', 'keys', 'meaning'], Object.entries(scriptTable).map(([name, { keys, meaning }]) => [`\`lua/${name}.lua\``, String(keys), meaning])),
+      text: table(
+        ['script', 'keys', 'meaning'],
+        Object.entries(scriptTable).map(([name, { keys, meaning }]) => [
+          `\`lua/${name}.lua\``,
+          String(keys),
+          meaning,
+        ]),
+      ),
     },
     channels: {
       file: 'bridge/README.md',
-      text: table(['channel', 'message', 'meaning'], Object.entries(channelTable).map(([name, { message, meaning }]) => [`\`aedes-cluster:${name}\``, `\`${message}\``, meaning])),
+      text: table(
+        ['channel', 'message', 'meaning'],
+        Object.entries(channelTable).map(([name, { message, meaning }]) => [
+          `\`aedes-cluster:${name}\``,
+          `\`${message}\``,
+          meaning,
+        ]),
+      ),
     },
   }
 }
@@ -74,5 +123,9 @@ export function tableIn(file: string, name: string): string | undefined {
 export function writeTable(file: string, name: string, table: string): void {
   const old = tableIn(file, name)
   const [open, close] = mark(name)
-  if (old !== undefined) writeFileSync(file, readFileSync(file, 'utf8').replace(open + old + close, () => open + table + close))
+  if (old !== undefined)
+    writeFileSync(
+      file,
+      readFileSync(file, 'utf8').replace(open + old + close, () => open + table + close),
+    )
 }

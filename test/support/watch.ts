@@ -1,5 +1,5 @@
-// A healthy client of a node, which pings all the time while a test does something else to the node, and what the node holds before
-// and after: it must serve, and must not keep anything.
+// A healthy client of a node, which pings all the time while a test does something else to the node, and what
+// the node holds before and after: it must serve, and must not keep anything.
 import { expect } from 'vitest'
 import type { TestNode } from './cluster.ts'
 import { descriptorsOf } from './door.ts'
@@ -19,17 +19,27 @@ export class Watch {
   #over = false
   #problem: unknown
 
-  private constructor(node: TestNode, client: WireClient, before: { descriptors: number; bytes: number; pid: number }) {
+  private constructor(
+    node: TestNode,
+    client: WireClient,
+    before: { descriptors: number; bytes: number; pid: number },
+  ) {
     this.#node = node
     this.#client = client
     this.#before = before
-    this.#pinging = this.#ping().catch((error: unknown) => { this.#problem = error })
+    this.#pinging = this.#ping().catch((error: unknown) => {
+      this.#problem = error
+    })
   }
 
   static async start(node: TestNode): Promise<Watch> {
     const client = await WireClient.connect(node.url, 'healthy')
     await node.admin('/livez')
-    return new Watch(node, client, { bytes: await node.heldBytes(), descriptors: descriptorsOf(node.pid), pid: node.pid })
+    return new Watch(node, client, {
+      bytes: await node.heldBytes(),
+      descriptors: descriptorsOf(node.pid),
+      pid: node.pid,
+    })
   }
 
   async #ping(): Promise<void> {
@@ -46,20 +56,32 @@ export class Watch {
     return this.#problem === undefined && this.#node.running
   }
 
-  /** The node serves, it is the process that it was, threw nowhere, and holds what it held. Says what was measured. */
+  /**
+   * The node serves, it is the process that it was, threw nowhere, and holds what it held. Says what was
+   * measured.
+   */
   async expectUnharmed(what: string): Promise<void> {
     this.#over = true
     await this.#pinging
-    expect(this.#problem, `the healthy client was not served: ${this.#node.log.slice(-3_000)}`).toBeUndefined()
+    expect(
+      this.#problem,
+      `the healthy client was not served: ${this.#node.log.slice(-3_000)}`,
+    ).toBeUndefined()
     expect([this.#node.running, this.#node.pid]).toEqual([true, this.#before.pid])
     expect(this.#node.log).not.toMatch(/a bug:/)
-    await expect.poll(() => descriptorsOf(this.#node.pid), patience).toBeLessThanOrEqual(this.#before.descriptors)
-    await expect.poll(() => this.#node.heldBytes(), patience).toBeLessThan(this.#before.bytes + growthBytesMax)
+    await expect
+      .poll(() => descriptorsOf(this.#node.pid), patience)
+      .toBeLessThanOrEqual(this.#before.descriptors)
+    await expect
+      .poll(() => this.#node.heldBytes(), patience)
+      .toBeLessThan(this.#before.bytes + growthBytesMax)
     const sorted = this.#roundTripsMs.sort((a, b) => a - b)
     const at = (part: number): string => (sorted[Math.floor(sorted.length * part)] ?? NaN).toFixed(0)
-    const grown = (await this.#node.heldBytes() - this.#before.bytes) / 1_048_576
-    console.log(`${what}; ${sorted.length} pings of a healthy client: half within ${at(0.5)} ms, 99 % within ${at(0.99)}, slowest ${sorted.at(-1)?.toFixed(0)}, `
-      + `${sorted.filter((ms) => ms > 200).length} above 200; descriptors ${this.#before.descriptors} → ${descriptorsOf(this.#node.pid)}; held ${grown.toFixed(1)} MiB more`)
+    const grown = ((await this.#node.heldBytes()) - this.#before.bytes) / 1_048_576
+    console.log(
+      `${what}; ${sorted.length} pings of a healthy client: half within ${at(0.5)} ms, 99 % within ${at(0.99)}, slowest ${sorted.at(-1)?.toFixed(0)}, ` +
+        `${sorted.filter((ms) => ms > 200).length} above 200; descriptors ${this.#before.descriptors} → ${descriptorsOf(this.#node.pid)}; held ${grown.toFixed(1)} MiB more`,
+    )
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

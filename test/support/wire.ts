@@ -1,6 +1,6 @@
-// An MQTT client that is nothing but a socket: it sends whatever bytes a test wants, also those that no client library
-// would, and acknowledges nothing of its own accord. What the node answers is parsed by mqtt-packet. Below it the few
-// pieces that malformed packets are made of.
+// An MQTT client that is nothing but a socket: it sends whatever bytes a test wants, also those that no
+// client library would, and acknowledges nothing of its own accord. What the node answers is parsed by
+// mqtt-packet. Below it the few pieces that malformed packets are made of.
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import mqttPacket, { type IConnackPacket, type IConnectPacket, type Packet } from 'mqtt-packet'
@@ -30,11 +30,13 @@ export class WireClient {
     })
     socket.on('data', (chunk: Buffer) => parser.parse(chunk))
     socket.on('error', () => undefined) // a reset is a close
-    this.closed = new Promise((resolve) => socket.once('close', () => {
-      this.#gone = true
-      this.#changed()
-      resolve()
-    }))
+    this.closed = new Promise((resolve) =>
+      socket.once('close', () => {
+        this.#gone = true
+        this.#changed()
+        resolve()
+      }),
+    )
   }
 
   get isClosed(): boolean {
@@ -49,17 +51,38 @@ export class WireClient {
   }
 
   /** A connection with its CONNACK. */
-  static async connect(url: string, clientId: string, { version = 5, ...options }: Partial<Omit<IConnectPacket, 'cmd'>> & { version?: Version } = {}): Promise<WireClient & { connack: IConnackPacket }> {
+  static async connect(
+    url: string,
+    clientId: string,
+    { version = 5, ...options }: Partial<Omit<IConnectPacket, 'cmd'>> & { version?: Version } = {},
+  ): Promise<WireClient & { connack: IConnackPacket }> {
     const client = await WireClient.open(url, version)
-    client.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: version, clean: true, clientId, keepalive: 0, ...options })
+    client.send({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: version,
+      clean: true,
+      clientId,
+      keepalive: 0,
+      ...options,
+    })
     return Object.assign(client, { connack: await client.next('connack') })
   }
 
   send(...what: (Buffer | Packet)[]): void {
-    this.socket.write(Buffer.concat(what.map((item) => Buffer.isBuffer(item) ? item : mqttPacket.generate(item, { protocolVersion: this.version }))))
+    this.socket.write(
+      Buffer.concat(
+        what.map((item) =>
+          Buffer.isBuffer(item) ? item : mqttPacket.generate(item, { protocolVersion: this.version }),
+        ),
+      ),
+    )
   }
 
-  /** Takes the next packet, which must be a `cmd`; fails when the connection closes or patience ends before it. */
+  /**
+   * Takes the next packet, which must be a `cmd`; fails when the connection closes or patience ends before
+   * it.
+   */
   async next<Cmd extends Packet['cmd']>(cmd: Cmd): Promise<Extract<Packet, { cmd: Cmd }>> {
     const packet = await this.any(String(cmd))
     if (packet.cmd !== cmd) throw new Error(`${JSON.stringify(packet)} where ${cmd} should come`)
@@ -93,7 +116,8 @@ export class WireClient {
   /** Waits for the close; returns all that came before it and was not taken. */
   async untilClosed(): Promise<Packet[]> {
     await this.#until(() => this.#gone)
-    if (!this.#gone) throw new Error(`the connection is still open; it brought ${JSON.stringify(this.packets)}`)
+    if (!this.#gone)
+      throw new Error(`the connection is still open; it brought ${JSON.stringify(this.packets)}`)
     return this.packets.splice(0)
   }
 
@@ -108,8 +132,15 @@ export class WireClient {
     return before
   }
 
-  async subscribe(filter: string, options: { qos?: 0 | 1 | 2; nl?: boolean; rap?: boolean; rh?: 0 | 1 | 2 } = {}): Promise<void> {
-    this.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: filter, qos: 1, nl: false, rap: false, rh: 0, ...options }] })
+  async subscribe(
+    filter: string,
+    options: { qos?: 0 | 1 | 2; nl?: boolean; rap?: boolean; rh?: 0 | 1 | 2 } = {},
+  ): Promise<void> {
+    this.send({
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [{ topic: filter, qos: 1, nl: false, rap: false, rh: 0, ...options }],
+    })
     await this.next('suback')
   }
 
@@ -120,8 +151,10 @@ export class WireClient {
 }
 
 export const u16 = (value: number): Buffer => Buffer.from([value >> 8, value & 255])
-export const u32 = (value: number): Buffer => Buffer.from([value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255])
-export const str = (text: string | Buffer): Buffer => Buffer.concat([u16(Buffer.byteLength(text)), Buffer.from(text)])
+export const u32 = (value: number): Buffer =>
+  Buffer.from([value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255])
+export const str = (text: string | Buffer): Buffer =>
+  Buffer.concat([u16(Buffer.byteLength(text)), Buffer.from(text)])
 
 export function variable(value: number): Buffer {
   const bytes: number[] = []
@@ -132,7 +165,8 @@ export function variable(value: number): Buffer {
   return Buffer.from(bytes)
 }
 
-const join = (parts: readonly (Buffer | number)[]): Buffer => Buffer.concat(parts.map((part) => typeof part === 'number' ? Buffer.from([part]) : part))
+const join = (parts: readonly (Buffer | number)[]): Buffer =>
+  Buffer.concat(parts.map((part) => (typeof part === 'number' ? Buffer.from([part]) : part)))
 
 /** A packet out of its first byte and the pieces of its body; numbers are single bytes. */
 export function frame(first: number, ...body: (Buffer | number)[]): Buffer {

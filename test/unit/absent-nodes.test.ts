@@ -1,4 +1,5 @@
-// Whom publishers wait for after Redis lost data: until all of them have spoken, and when it is lost once more, until those have.
+// Whom publishers wait for after Redis lost data: until all of them have spoken, and when it is lost once
+// more, until those have.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { AbsentNodes } from '../../bridge/absent-nodes.ts'
@@ -8,7 +9,9 @@ test('who waits goes on when every node has spoken, also when data are lost agai
   expect(absent.settled).toBeUndefined()
   absent.await(['a', 'b'])
   let settled = false
-  const waiting = absent.settled!.then(() => { settled = true })
+  const waiting = absent.settled!.then(() => {
+    settled = true
+  })
   absent.heard('a')
   absent.await(['a', 'b'])
   absent.heard('b')

@@ -1,37 +1,63 @@
-// The way of a batch through its stages: store, barrier, write, and handed on ahead of its barrier; the next one is closed behind the
-// barrier of the one before, at most two are under way; `done` once per message, in order, and only when everything was stored; a
-// full batch is cut. When a stage fails (the node stops or is fenced) nothing behind it is ever done, and nothing is when the
-// batches are closed. Nothing of a batch is kept.
+// The way of a batch through its stages: store, barrier, write, and handed on ahead of its barrier; the next
+// one is closed behind the barrier of the one before, at most two are under way; `done` once per message, in
+// order, and only when everything was stored; a full batch is cut. When a stage fails (the node stops or is
+// fenced) nothing behind it is ever done, and nothing is when the batches are closed. Nothing of a batch is
+// kept.
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 import { batchMessagesMax, Batches } from '../../bridge/batches.ts'
 import { seededRandom } from '../support/random.ts'
 
-const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve) })
+const turn = (): Promise<void> =>
+  new Promise((resolve) => {
+    setImmediate(resolve)
+  })
 
 async function turns(count: number): Promise<void> {
   for (let n = 0; n < count; n++) await turn()
 }
 
-interface Gate { readonly name: string; open(): void; fail(): void }
+interface Gate {
+  readonly name: string
+  open(): void
+  fail(): void
+}
 
 /** Stages that say when they were begun and wait until the test lets them go. */
-function heldStages(): { batches: Batches<number, string>; log: string[]; gates: Gate[]; gate: (name: string) => Promise<Gate> } {
+function heldStages(): {
+  batches: Batches<number, string>
+  log: string[]
+  gates: Gate[]
+  gate: (name: string) => Promise<Gate>
+} {
   const log: string[] = []
   const gates: Gate[] = []
   const hold = (name: string): Promise<void> => {
     log.push(name)
     return new Promise((resolve, reject) => {
-      gates.push({ name, open: () => { log.push(`${name}.`); resolve() }, fail: () => reject(new Error(name)) })
+      gates.push({
+        name,
+        open: () => {
+          log.push(`${name}.`)
+          resolve()
+        },
+        fail: () => reject(new Error(name)),
+      })
     })
   }
   let barriers = 0
   const batches = new Batches<number, string>({
     store: (batch) => hold(`store ${batch.join()}`),
     barrier: () => hold(`barrier ${++barriers}`),
-    hand: (batch) => { log.push(`hand ${batch.join()}`); return Promise.resolve(batch.join()) },
-    write: (batch, handed) => { expect(handed ?? batch.join()).toBe(batch.join()); return Promise.resolve({ stored: hold(`write ${batch.join()}`) }) },
+    hand: (batch) => {
+      log.push(`hand ${batch.join()}`)
+      return Promise.resolve(batch.join())
+    },
+    write: (batch, handed) => {
+      expect(handed ?? batch.join()).toBe(batch.join())
+      return Promise.resolve({ stored: hold(`write ${batch.join()}`) })
+    },
     broken: (error) => log.push(`broken ${(error as Error).message}`),
   })
   const gate = async (name: string): Promise<Gate> => {
@@ -84,7 +110,10 @@ test('everything is done once and in order, whatever each stage takes', async ()
       storing += batch.length
       return random.below(2) === 0 ? undefined : turns(random.below(6))
     },
-    barrier: async () => { barriers = storing; await turns(random.below(6)) },
+    barrier: async () => {
+      barriers = storing
+      await turns(random.below(6))
+    },
     hand: async (batch) => {
       expect(batch[0]).toBe(written.length) // everything before it is matched
       await turns(random.below(3))
@@ -95,10 +124,13 @@ test('everything is done once and in order, whatever each stage takes', async ()
         written.push(n)
         if (random.below(10) === 0) await turns(random.below(3))
       }
-      expect(written.length).toBeLessThanOrEqual(barriers) // a barrier was read behind the store of all that is matched
+      // a barrier was read behind the store of all that is matched
+      expect(written.length).toBeLessThanOrEqual(barriers)
       return { stored: turns(random.below(6)) }
     },
-    broken: (error) => { throw error },
+    broken: (error) => {
+      throw error
+    },
   })
   const total = 3_000
   for (let n = 0; n < total; n++) {
@@ -117,12 +149,23 @@ test('everything is done once and in order, whatever each stage takes', async ()
 test('nothing is kept of batches that are done', async () => {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
-  const batches = new Batches<number, number>({ store: () => undefined, barrier: () => Promise.resolve(), hand: () => Promise.resolve(1), write: () => Promise.resolve({ stored: Promise.resolve() }), broken: (error) => { throw error } })
+  const batches = new Batches<number, number>({
+    store: () => undefined,
+    barrier: () => Promise.resolve(),
+    hand: () => Promise.resolve(1),
+    write: () => Promise.resolve({ stored: Promise.resolve() }),
+    broken: (error) => {
+      throw error
+    },
+  })
   const grown: number[] = []
   for (let round = 0; round < 2; round++) {
     collect()
     const before = process.memoryUsage().heapUsed
-    for (let n = 0; n < 30_000; n++) await new Promise<void>((resolve) => { batches.push(n, resolve) })
+    for (let n = 0; n < 30_000; n++)
+      await new Promise<void>((resolve) => {
+        batches.push(n, resolve)
+      })
     collect()
     grown.push(process.memoryUsage().heapUsed - before)
   }
@@ -132,33 +175,50 @@ test('nothing is kept of batches that are done', async () => {
 test('a batch is cut at its bound', async () => {
   const sizes: number[] = []
   let done = 0
-  const batches = new Batches<number, never>({ store: () => undefined, barrier: () => Promise.resolve(), hand: () => Promise.resolve(undefined), write: (batch) => { sizes.push(batch.length); return Promise.resolve({ stored: Promise.resolve() }) }, broken: (error) => { throw error } })
-  for (let n = 0; n < 2 * batchMessagesMax + 1; n++) batches.push(n, () => { done++ })
+  const batches = new Batches<number, never>({
+    store: () => undefined,
+    barrier: () => Promise.resolve(),
+    hand: () => Promise.resolve(undefined),
+    write: (batch) => {
+      sizes.push(batch.length)
+      return Promise.resolve({ stored: Promise.resolve() })
+    },
+    broken: (error) => {
+      throw error
+    },
+  })
+  for (let n = 0; n < 2 * batchMessagesMax + 1; n++)
+    batches.push(n, () => {
+      done++
+    })
   await expect.poll(() => done).toBe(2 * batchMessagesMax + 1)
   expect(sizes).toEqual([batchMessagesMax, batchMessagesMax, 1])
 })
 
-test.each(['store', 'barrier', 'write'])('nothing from the batch whose %s failed on is done, nor matched after it', async (stage) => {
-  const { batches, log, gates, gate } = heldStages()
-  const push = (n: number): void => batches.push(n, () => log.push(`done ${n}`))
-  push(1)
-  await gate('store 1')
-  push(2)
-  await turns(3)
-  push(3)
-  for (const name of ['store 1', 'barrier 1', 'write 1']) {
-    if (name.startsWith(stage)) (await gate(name)).fail()
-    else if (gates.some((one) => one.name === name) || stage !== 'store') (await gate(name)).open()
-    if (name.startsWith(stage)) break
-  }
-  for (let n = 0; n < 5; n++) {
-    for (const one of gates.splice(0)) if (!one.name.endsWith(' 1')) one.open()
-    await turns(5)
-  }
-  expect(log.filter((line) => line.startsWith('done'))).toEqual([])
-  expect(log).toContain(`broken ${stage} 1`) // the node is told
-  if (stage !== 'write') expect(log.filter((line) => line.startsWith('write'))).toEqual([])
-})
+test.each(['store', 'barrier', 'write'])(
+  'nothing from the batch whose %s failed on is done, nor matched after it',
+  async (stage) => {
+    const { batches, log, gates, gate } = heldStages()
+    const push = (n: number): void => batches.push(n, () => log.push(`done ${n}`))
+    push(1)
+    await gate('store 1')
+    push(2)
+    await turns(3)
+    push(3)
+    for (const name of ['store 1', 'barrier 1', 'write 1']) {
+      if (name.startsWith(stage)) (await gate(name)).fail()
+      else if (gates.some((one) => one.name === name) || stage !== 'store') (await gate(name)).open()
+      if (name.startsWith(stage)) break
+    }
+    for (let n = 0; n < 5; n++) {
+      for (const one of gates.splice(0)) if (!one.name.endsWith(' 1')) one.open()
+      await turns(5)
+    }
+    expect(log.filter((line) => line.startsWith('done'))).toEqual([])
+    expect(log).toContain(`broken ${stage} 1`) // the node is told
+    if (stage !== 'write') expect(log.filter((line) => line.startsWith('write'))).toEqual([])
+  },
+)
 
 test('closed: what is under way is not done, what waits is not begun', async () => {
   const { batches, log, gate, gates } = heldStages()

@@ -8,10 +8,20 @@ test('a node that joined and was not heard of yet is rung once it is; one that i
   const caughtUp: (() => void)[] = []
   const bells = new Bells({
     isKnown: (nodeId) => known.has(nodeId),
-    ring: (nodeId, sid) => { rung.push(`${nodeId} ${sid}`) },
-    catchUp: () => new Promise((resolve) => { caughtUp.push(resolve) }),
+    ring: (nodeId, sid) => {
+      rung.push(`${nodeId} ${sid}`)
+    },
+    catchUp: () =>
+      new Promise((resolve) => {
+        caughtUp.push(resolve)
+      }),
   })
-  for (const [nodeId, sid] of [['old', '1'], ['new', '2'], ['gone', '3']] as const) bells.ring(nodeId, sid)
+  for (const [nodeId, sid] of [
+    ['old', '1'],
+    ['new', '2'],
+    ['gone', '3'],
+  ] as const)
+    bells.ring(nodeId, sid)
   expect(rung).toEqual(['old 1'])
   bells.ring('newer', '4') // may have joined behind what is being asked for
   known.add('new')

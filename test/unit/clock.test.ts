@@ -1,5 +1,5 @@
-// Cluster time as one process estimates it: samples of Redis' clock, each between sending and answer, narrow its bounds; a step of
-// Redis' clock shows in a sample that contradicts the ones before.
+// Cluster time as one process estimates it: samples of Redis' clock, each between sending and answer, narrow
+// its bounds; a step of Redis' clock shows in a sample that contradicts the ones before.
 import { expect, test } from 'vitest'
 import { Clock } from '../../bridge/clock.ts'
 
@@ -15,7 +15,7 @@ test('a quick reply tells more than slow ones, before and behind it', () => {
   expect(clock.toLocal(clock.toCluster(4_000))).toBeCloseTo(4_000, 1)
 })
 
-test.each([-3_600_000, -20, 20, 3_600_000])('a step of Redis\' clock by %i ms is followed at once', (step) => {
+test.each([-3_600_000, -20, 20, 3_600_000])("a step of Redis' clock by %i ms is followed at once", (step) => {
   const clock = new Clock()
   for (let at = 0; at < 10_000; at += 1_000) clock.sample(at, at + 1, redisAhead + at)
   clock.sample(10_000, 10_001, redisAhead + 10_000 + step)

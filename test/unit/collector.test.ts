@@ -1,5 +1,6 @@
-// What the node's tuning of V8 rests on: that V8 does this without it, and not with it. Each in a process of its own, since
-// flags are the process's. The other flag has no test: when a full collection begins is up to V8's tasks; BENCHMARKS.md has figures.
+// What the node's tuning of V8 rests on: that V8 does this without it, and not with it. Each in a process of
+// its own, since flags are the process's. The other flag has no test: when a full collection begins is up to
+// V8's tasks; BENCHMARKS.md has figures.
 import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
@@ -18,10 +19,15 @@ const load = `
   }`
 
 const decisions = (program: string): number =>
-  execFileSync(process.execPath, ['--trace-pretenuring-statistics', '--input-type=module', '-e', program], { encoding: 'utf8' })
-    .split('\n').filter((line) => line.includes('AllocationSite')).length
+  execFileSync(process.execPath, ['--trace-pretenuring-statistics', '--input-type=module', '-e', program], {
+    encoding: 'utf8',
+  })
+    .split('\n')
+    .filter((line) => line.includes('AllocationSite')).length
 
 test('V8 decides where to allocate by what survived, but not in a node', () => {
   expect(decisions(load)).toBeGreaterThan(0)
-  expect(decisions(`import { tuneCollector } from ${JSON.stringify(collector)}; tuneCollector();${load}`)).toBe(0)
+  expect(
+    decisions(`import { tuneCollector } from ${JSON.stringify(collector)}; tuneCollector();${load}`),
+  ).toBe(0)
 })

@@ -1,5 +1,6 @@
-// What is said of a configuration that is wrong: all of it at once, a line each, by the place where it stands; and never a secret.
-// loadConfig is what `node`, `check`, `import` and createNode ask; test/cluster/cli.test.ts runs some of it as a process.
+// What is said of a configuration that is wrong: all of it at once, a line each, by the place where it
+// stands; and never a secret. loadConfig is what `node`, `check`, `import` and createNode ask;
+// test/cluster/cli.test.ts runs some of it as a process.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,7 +16,9 @@ import { tlsProblems } from '../../broker/tls-files.ts'
 import { makeCertificates, type Certificates } from '../support/certificates.ts'
 
 let folder = ''
-beforeAll(() => { folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-config-')) })
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-config-'))
+})
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 function file(text: string, name = 'node.yaml'): string {
@@ -38,12 +41,16 @@ function linesOf(load: () => unknown): string[] {
   return []
 }
 let everything = ''
-beforeEach(() => { everything = '' })
+beforeEach(() => {
+  everything = ''
+})
 
-const byFlags = (...argv: string[]) => (): unknown => {
-  const { values, problems } = parseArguments(argv, nodeFlags)
-  return loadConfig(values, {}, problems)
-}
+const byFlags =
+  (...argv: string[]) =>
+  (): unknown => {
+    const { values, problems } = parseArguments(argv, nodeFlags)
+    return loadConfig(values, {}, problems)
+  }
 const byEnvironment = (environment: Record<string, string>) => (): unknown => loadConfig({}, environment)
 const byFile = (text: string) => (): unknown => loadConfig({ config: file(text) }, {})
 
@@ -51,17 +58,38 @@ describe('no error shows a secret', () => {
   const secret = 'hunter2'
   /** How people write one where it does not belong, or not like that. */
   const texts = [
-    `redis//:${secret}@host:6379`, `redis:/:${secret}@host`, `:${secret}@host:6379`, `redis://:${secret}:host:6379`, `redis://user:${secret}@host:port`,
-    `redis://user:${secret}@host:99999`, `http://user:${secret}@host/`, `redis://:pa/${secret}@host`, `redis://user:1/${secret}@host`, `redis://:a@${secret}@host:x`,
-    `redis://host:6379?password=${secret}`, `redis://host:6379/0#${secret}`, `redis+sentinel://user:1234/${secret}@host`, `redis+cluster://:${secret}@a,b/2`,
-    `unix://user:${secret}@`, `mqtt://user:${secret}@0.0.0.0:1883`, `ws://:${secret}@[::1]/`, `user:${secret} with space@host`, `redis://:line\n${secret}@host:x`,
-    `-----BEGIN PRIVATE KEY-----\n${secret}\n-----END PRIVATE KEY-----`, `{"password":"${secret}"}@:@`,
+    `redis//:${secret}@host:6379`,
+    `redis:/:${secret}@host`,
+    `:${secret}@host:6379`,
+    `redis://:${secret}:host:6379`,
+    `redis://user:${secret}@host:port`,
+    `redis://user:${secret}@host:99999`,
+    `http://user:${secret}@host/`,
+    `redis://:pa/${secret}@host`,
+    `redis://user:1/${secret}@host`,
+    `redis://:a@${secret}@host:x`,
+    `redis://host:6379?password=${secret}`,
+    `redis://host:6379/0#${secret}`,
+    `redis+sentinel://user:1234/${secret}@host`,
+    `redis+cluster://:${secret}@a,b/2`,
+    `unix://user:${secret}@`,
+    `mqtt://user:${secret}@0.0.0.0:1883`,
+    `ws://:${secret}@[::1]/`,
+    `user:${secret} with space@host`,
+    `redis://:line\n${secret}@host:x`,
+    `-----BEGIN PRIVATE KEY-----\n${secret}\n-----END PRIVATE KEY-----`,
+    `{"password":"${secret}"}@:@`,
   ]
   test.each(Object.keys(options))('%s, as a flag, in the environment, in a file and in code', (name) => {
     for (const text of texts) {
       for (const load of [
-        byFlags(flagOf(name), text), byFlags(`${flagOf(name)}=${text}`), byEnvironment({ [environmentNameOf(name)]: text }), byFile(`${name}: ${JSON.stringify(text)}\n`),
-        byFile(`${name}: [${JSON.stringify(text)}, {}]\n`), () => loadConfig({ [name]: text }, {}, [], (one) => one), () => loadConfig({ [name]: [text] }, {}, [], (one) => one),
+        byFlags(flagOf(name), text),
+        byFlags(`${flagOf(name)}=${text}`),
+        byEnvironment({ [environmentNameOf(name)]: text }),
+        byFile(`${name}: ${JSON.stringify(text)}\n`),
+        byFile(`${name}: [${JSON.stringify(text)}, {}]\n`),
+        () => loadConfig({ [name]: text }, {}, [], (one) => one),
+        () => loadConfig({ [name]: [text] }, {}, [], (one) => one),
       ]) {
         const lines = linesOf(load)
         expect(lines.length, text).toBeGreaterThan(0)
@@ -73,25 +101,79 @@ describe('no error shows a secret', () => {
   })
 
   const misplaced: [how: string, load: () => unknown][] = [
-    ...['--redis-password', '--redisPassword', '--password', '--pw', '--pass', '--pass-word', '--redis_password', '--tls-key-passphrase', '--id-', '--token', '-p', '-a'].flatMap((flag): [string, () => unknown][] => [
-      [`${flag} VALUE`, byFlags(flag, secret)], [`${flag}=VALUE`, byFlags(`${flag}=${secret}`)], [`${flag}VALUE`, byFlags(`${flag}:${secret}`)],
+    ...[
+      '--redis-password',
+      '--redisPassword',
+      '--password',
+      '--pw',
+      '--pass',
+      '--pass-word',
+      '--redis_password',
+      '--tls-key-passphrase',
+      '--id-',
+      '--token',
+      '-p',
+      '-a',
+    ].flatMap((flag): [string, () => unknown][] => [
+      [`${flag} VALUE`, byFlags(flag, secret)],
+      [`${flag}=VALUE`, byFlags(`${flag}=${secret}`)],
+      [`${flag}VALUE`, byFlags(`${flag}:${secret}`)],
     ]),
-    ['a word alone', byFlags(secret)], ['an address alone', byFlags(`redis://:${secret}@host`)], ['a colon for =', byFlags(`--redis:redis://:${secret}@host`)],
-    ['a password file that is the password', byFlags('--redis-password-file', secret)], ['a key that is the passphrase', byFlags('--tls-key', secret)],
-    ...['REDIS_PASSWORD', 'PASSWORD', 'PW', 'PASS', 'REDIS_PASS', 'REDDIS', 'REDIS_URL', 'TLS_KEY_PASSPHRASE', 'TOKEN'].map((name): [string, () => unknown] =>
-      [`AEDES_CLUSTER_${name}`, byEnvironment({ [`AEDES_CLUSTER_${name}`]: secret })]),
-    ['AEDES_CLUSER_REDIS', byEnvironment({ AEDES_CLUSER_REDIS: secret })], ['lower case', byEnvironment({ aedes_cluster_redis: secret })],
+    ['a word alone', byFlags(secret)],
+    ['an address alone', byFlags(`redis://:${secret}@host`)],
+    ['a colon for =', byFlags(`--redis:redis://:${secret}@host`)],
+    ['a password file that is the password', byFlags('--redis-password-file', secret)],
+    ['a key that is the passphrase', byFlags('--tls-key', secret)],
+    ...[
+      'REDIS_PASSWORD',
+      'PASSWORD',
+      'PW',
+      'PASS',
+      'REDIS_PASS',
+      'REDDIS',
+      'REDIS_URL',
+      'TLS_KEY_PASSPHRASE',
+      'TOKEN',
+    ].map((name): [string, () => unknown] => [
+      `AEDES_CLUSTER_${name}`,
+      byEnvironment({ [`AEDES_CLUSTER_${name}`]: secret }),
+    ]),
+    ['AEDES_CLUSER_REDIS', byEnvironment({ AEDES_CLUSER_REDIS: secret })],
+    ['lower case', byEnvironment({ aedes_cluster_redis: secret })],
     ['the password file of the environment', byEnvironment({ AEDES_CLUSTER_REDIS_PASSWORD_FILE: secret })],
-    ...['redisPassword', 'password', 'pw', 'pass', 'pin', 'reddis', 'redis-password', 'redis_password', 'tlsKeyPassphrase', 'auth', 'key', 'adminToken'].map((name): [string, () => unknown] =>
-      [`the key ${name}`, byFile(`${name}: ${secret}\n`)]),
-    ['a mapping', byFile(`redis:\n  host: h\n  password: ${secret}\n`)], ['a mapping of what is none', byFile(`access: { user: u, password: ${secret} }`)],
-    ['a list of mappings', byFile(`listen:\n  - url: mqtt://127.0.0.1:1\n    password: ${secret}\n`)], ['a list', byFile(`redis: [redis://:${secret}@a, redis://:${secret}@b]`)],
-    ['no YAML: a bracket', byFile(`redis: [redis://:${secret}@h`)], ['no YAML: an alias', byFile(`redis: *${secret}`)], ['no YAML: a tag', byFile(`redis: !${secret} x`)],
-    ['no YAML: a quote', byFile(`redis: "redis://:${secret}@h`)], ['no YAML: behind a quote', byFile(`redis: "redis://" ${secret}`)], ['no YAML: a second colon', byFile(`redis: a: ${secret}`)],
-    ['no YAML: a tab', byFile(`redis:\n\t- ${secret}`)], ['no YAML: an escape', byFile(`redis: "\\${secret}"`)], ['no mapping', byFile(`redis://:${secret}@h`)],
-    ['no mapping: a list', byFile(`- redis://:${secret}@h`)], ['a key with spaces', byFile(`redis //:${secret}@h: 6379`)], ['twice', byFile(`redis: redis://:${secret}@h\nredis: redis://:${secret}@h\n`)],
+    ...[
+      'redisPassword',
+      'password',
+      'pw',
+      'pass',
+      'pin',
+      'reddis',
+      'redis-password',
+      'redis_password',
+      'tlsKeyPassphrase',
+      'auth',
+      'key',
+      'adminToken',
+    ].map((name): [string, () => unknown] => [`the key ${name}`, byFile(`${name}: ${secret}\n`)]),
+    ['a mapping', byFile(`redis:\n  host: h\n  password: ${secret}\n`)],
+    ['a mapping of what is none', byFile(`access: { user: u, password: ${secret} }`)],
+    ['a list of mappings', byFile(`listen:\n  - url: mqtt://127.0.0.1:1\n    password: ${secret}\n`)],
+    ['a list', byFile(`redis: [redis://:${secret}@a, redis://:${secret}@b]`)],
+    ['no YAML: a bracket', byFile(`redis: [redis://:${secret}@h`)],
+    ['no YAML: an alias', byFile(`redis: *${secret}`)],
+    ['no YAML: a tag', byFile(`redis: !${secret} x`)],
+    ['no YAML: a quote', byFile(`redis: "redis://:${secret}@h`)],
+    ['no YAML: behind a quote', byFile(`redis: "redis://" ${secret}`)],
+    ['no YAML: a second colon', byFile(`redis: a: ${secret}`)],
+    ['no YAML: a tab', byFile(`redis:\n\t- ${secret}`)],
+    ['no YAML: an escape', byFile(`redis: "\\${secret}"`)],
+    ['no mapping', byFile(`redis://:${secret}@h`)],
+    ['no mapping: a list', byFile(`- redis://:${secret}@h`)],
+    ['a key with spaces', byFile(`redis //:${secret}@h: 6379`)],
+    ['twice', byFile(`redis: redis://:${secret}@h\nredis: redis://:${secret}@h\n`)],
     ['two documents', byFile(`redis: redis://a\n---\nredis: redis://:${secret}@h\n`)],
-    ['the file itself', byFlags('--config', `redis://:${secret}@h`)], ['the file of the environment', byEnvironment({ AEDES_CLUSTER_CONFIG: `redis://:${secret}@h` })],
+    ['the file itself', byFlags('--config', `redis://:${secret}@h`)],
+    ['the file of the environment', byEnvironment({ AEDES_CLUSTER_CONFIG: `redis://:${secret}@h` })],
   ]
   test.each(misplaced)('%s', (_how, load) => {
     const lines = linesOf(load)
@@ -100,17 +182,32 @@ describe('no error shows a secret', () => {
   })
 
   test('the stack of a bug shows where, not the command with its arguments nor an address', () => {
-    const reply = Object.assign(new Error(`WRONGPASS at redis://:${secret}@host`), { command: { name: 'auth', args: ['u', secret] } })
+    const reply = Object.assign(new Error(`WRONGPASS at redis://:${secret}@host`), {
+      command: { name: 'auth', args: ['u', secret] },
+    })
     const stack = stackOf(new TypeError('x is not a function', { cause: reply }))
-    expect(stack).toMatch(/TypeError: x is not a function\n +at [^]*caused by: Error: WRONGPASS at redis:\/\/\*\*\*@host\n +at /)
+    expect(stack).toMatch(
+      /TypeError: x is not a function\n +at [^]*caused by: Error: WRONGPASS at redis:\/\/\*\*\*@host\n +at /,
+    )
     expect(stack).not.toContain(secret)
   })
 })
 
 test('all that is wrong is said at once, each by where it stands', () => {
-  const config = file('id: a b\nlisten:\n  - mqtt://127.0.0.1:1\n  - http://127.0.0.1:2\nprefx: x\nleaseMs: 5s\nadmin: off\nadmin: off\n')
-  const { values, problems } = parseArguments(['--config', config, '--lisen', 'mqtt://h', '--shutdown-ms', '1e3', '--tls-ca', 'none.pem'], nodeFlags)
-  const lines = linesOf(() => loadConfig(values, { AEDES_CLUSTER_PACKET_BYTES_MAX: '1MB', AEDES_CLUSTER_PREFX: 'x', OTHER: 'y' }, problems))
+  const config = file(
+    'id: a b\nlisten:\n  - mqtt://127.0.0.1:1\n  - http://127.0.0.1:2\nprefx: x\nleaseMs: 5s\nadmin: off\nadmin: off\n',
+  )
+  const { values, problems } = parseArguments(
+    ['--config', config, '--lisen', 'mqtt://h', '--shutdown-ms', '1e3', '--tls-ca', 'none.pem'],
+    nodeFlags,
+  )
+  const lines = linesOf(() =>
+    loadConfig(
+      values,
+      { AEDES_CLUSTER_PACKET_BYTES_MAX: '1MB', AEDES_CLUSTER_PREFX: 'x', OTHER: 'y' },
+      problems,
+    ),
+  )
   const starts = [
     '--lisen: is not an option. Did you mean --listen?',
     `${config}:5:1 prefx=x: is not an option. Did you mean prefix?`,
@@ -130,82 +227,248 @@ const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
   ['an empty value of a flag', byFlags('--id='), [/^--id: has no value/]],
   ['a flag behind a flag', byFlags('--id', '--prefix', 'x'), [/^--id: has no value/]],
   ['an empty variable', byEnvironment({ AEDES_CLUSTER_ID: '' }), [/^AEDES_CLUSTER_ID: has no value/]],
-  ['an empty file name', byEnvironment({ AEDES_CLUSTER_CONFIG: '' }), [/^AEDES_CLUSTER_CONFIG: has no value/]],
-  ['empty values in a file', byFile('id:\nprefix: ~\nlisten: [mqtt://127.0.0.1:1, ""]\nredis: ""\n'), [/:1:\d+ id: has no value/, /:4:\d+ redis: has no value/, /:2:9 prefix: has no value/, /:3:\d+ listen: has no value/]],
+  [
+    'an empty file name',
+    byEnvironment({ AEDES_CLUSTER_CONFIG: '' }),
+    [/^AEDES_CLUSTER_CONFIG: has no value/],
+  ],
+  [
+    'empty values in a file',
+    byFile('id:\nprefix: ~\nlisten: [mqtt://127.0.0.1:1, ""]\nredis: ""\n'),
+    [
+      /:1:\d+ id: has no value/,
+      /:4:\d+ redis: has no value/,
+      /:2:9 prefix: has no value/,
+      /:3:\d+ listen: has no value/,
+    ],
+  ],
   ['an empty list', byFile('listen: []'), [/:1:9 listen=.*: is not valid/]],
-  ['keys of every object', byFile('__proto__: x\nconstructor: y\ntoString: z\n'), [/:1:1 __proto__.*not an option/, /:2:1 constructor.*not an option/, /:3:1 toString.*not an option/]],
-  ['flags of every object', byFlags('--constructor', 'x', '--to-string=y', '--__proto__=z'), [/^--constructor: is not an option/, /^--to-string: is not an option/, /: is not an option/]],
-  ['nested keys', byFile('tls:\n  cert: x\n  key: y\n'), [/:2:3 tls\.cert: is not an option\. Did you mean tlsCert\?/, /:3:3 tls\.key: is not an option\. Did you mean tlsKey\?/]],
-  ['a mapping for a value', byFile('redis: {}\nid: [a]\n'), [/:1:8 redis: must be a value, not a mapping/, /:2:6 id: must be one value/]],
-  ['more digits than a number has', byFlags('--shutdown-ms', '99999999999999999999'), [/^--shutdown-ms=9+: is not a whole number/]],
-  ['more than a timer takes', byFlags('--shutdown-ms', '2147483648'), [/^--shutdown-ms=2147483648: is more than 86400000\. Use a number of milliseconds/]],
-  ['a level that is none', byFlags('--log-level', 'loud'), [/^--log-level=loud: is not a level\. Use debug, info/]],
-  ['an address without scheme, with a path, with a query', byFlags('--listen', '0.0.0.0:1883', '--listen', 'mqtt://h:1/x', '--listen', 'ws://h:1/x?y=z'), [/^--listen=0\.0\.0\.0:1883: is not a URL/, /: has a path, which/, /: has something behind/]],
-  ['one port twice', byFlags('--listen', 'mqtt://127.0.0.1:1883', '--listen', 'ws://0.0.0.0:1883', '--admin', 'http://127.0.0.1:1883'), [/^--listen=ws:.*has the port of mqtt:/, /^--admin=http:.*has the port of mqtt:/]],
-  ['a default port twice', byFile('listen: mqtt://127.0.0.1, mqtt://127.0.0.1:1883'), [/:1:9 listen=mqtt:\/\/127\.0\.0\.1:1883: has the port of/]],
-  ['TLS without its files', byEnvironment({ AEDES_CLUSTER_LISTEN: 'mqtts://127.0.0.1:1' }), [/^AEDES_CLUSTER_LISTEN=mqtts:.*needs --tls-cert and --tls-key\. Add/]],
+  [
+    'keys of every object',
+    byFile('__proto__: x\nconstructor: y\ntoString: z\n'),
+    [/:1:1 __proto__.*not an option/, /:2:1 constructor.*not an option/, /:3:1 toString.*not an option/],
+  ],
+  [
+    'flags of every object',
+    byFlags('--constructor', 'x', '--to-string=y', '--__proto__=z'),
+    [/^--constructor: is not an option/, /^--to-string: is not an option/, /: is not an option/],
+  ],
+  [
+    'nested keys',
+    byFile('tls:\n  cert: x\n  key: y\n'),
+    [
+      /:2:3 tls\.cert: is not an option\. Did you mean tlsCert\?/,
+      /:3:3 tls\.key: is not an option\. Did you mean tlsKey\?/,
+    ],
+  ],
+  [
+    'a mapping for a value',
+    byFile('redis: {}\nid: [a]\n'),
+    [/:1:8 redis: must be a value, not a mapping/, /:2:6 id: must be one value/],
+  ],
+  [
+    'more digits than a number has',
+    byFlags('--shutdown-ms', '99999999999999999999'),
+    [/^--shutdown-ms=9+: is not a whole number/],
+  ],
+  [
+    'more than a timer takes',
+    byFlags('--shutdown-ms', '2147483648'),
+    [/^--shutdown-ms=2147483648: is more than 86400000\. Use a number of milliseconds/],
+  ],
+  [
+    'a level that is none',
+    byFlags('--log-level', 'loud'),
+    [/^--log-level=loud: is not a level\. Use debug, info/],
+  ],
+  [
+    'an address without scheme, with a path, with a query',
+    byFlags('--listen', '0.0.0.0:1883', '--listen', 'mqtt://h:1/x', '--listen', 'ws://h:1/x?y=z'),
+    [/^--listen=0\.0\.0\.0:1883: is not a URL/, /: has a path, which/, /: has something behind/],
+  ],
+  [
+    'one port twice',
+    byFlags(
+      '--listen',
+      'mqtt://127.0.0.1:1883',
+      '--listen',
+      'ws://0.0.0.0:1883',
+      '--admin',
+      'http://127.0.0.1:1883',
+    ),
+    [/^--listen=ws:.*has the port of mqtt:/, /^--admin=http:.*has the port of mqtt:/],
+  ],
+  [
+    'a default port twice',
+    byFile('listen: mqtt://127.0.0.1, mqtt://127.0.0.1:1883'),
+    [/:1:9 listen=mqtt:\/\/127\.0\.0\.1:1883: has the port of/],
+  ],
+  [
+    'TLS without its files',
+    byEnvironment({ AEDES_CLUSTER_LISTEN: 'mqtts://127.0.0.1:1' }),
+    [/^AEDES_CLUSTER_LISTEN=mqtts:.*needs --tls-cert and --tls-key\. Add/],
+  ],
   ['a folder as a file', byFlags('--config', '/'), [/^--config=\/: cannot be read \(EISDIR\)/]],
   ['control characters', byFlags('--id', 'a\u001b[2Jb\r\nc'), [/^--id=a \[2Jb c: has more/]],
 ]
 test.each(wrong)('%s', (_what, load, says) => {
   const lines = linesOf(load)
   expect(lines).toHaveLength(says.length)
-  for (const pattern of says) expect(lines.filter((line) => pattern.test(line)), `${pattern.source} in ${lines.join('\n')}`).not.toEqual([])
+  for (const pattern of says)
+    expect(
+      lines.filter((line) => pattern.test(line)),
+      `${pattern.source} in ${lines.join('\n')}`,
+    ).not.toEqual([])
 })
 
 test('numbers are digits, whatever the source and the option', () => {
-  for (const [name, { shape }] of Object.entries(options).filter(([, { shape }]) => ['ms', 's', 'bytes', 'count'].includes(shape))) {
-    for (const text of ['10s', '1e4', '0x4000', '4_096', '1,000', '4096.0', ' 4096', '+4096', '-1', 'NaN', 'Infinity', 'true']) {
-      for (const load of [byFlags(`${flagOf(name)}=${text}`), byEnvironment({ [environmentNameOf(name)]: text }), byFile(`${name}: ${text.trim() === text ? text : JSON.stringify(text)}`)]) {
+  for (const [name, { shape }] of Object.entries(options).filter(([, { shape }]) =>
+    ['ms', 's', 'bytes', 'count'].includes(shape),
+  )) {
+    for (const text of [
+      '10s',
+      '1e4',
+      '0x4000',
+      '4_096',
+      '1,000',
+      '4096.0',
+      ' 4096',
+      '+4096',
+      '-1',
+      'NaN',
+      'Infinity',
+      'true',
+    ]) {
+      for (const load of [
+        byFlags(`${flagOf(name)}=${text}`),
+        byEnvironment({ [environmentNameOf(name)]: text }),
+        byFile(`${name}: ${text.trim() === text ? text : JSON.stringify(text)}`),
+      ]) {
         expect(linesOf(load), `${name} (${shape}) ${text}`).toHaveLength(1)
       }
     }
-    for (const value of [NaN, Infinity, 4096.5, -1, true, {}, 1e300]) expect(linesOf(() => loadConfig({ [name]: value }, {})), `${name} ${inspect(value)}`).toHaveLength(1)
+    for (const value of [NaN, Infinity, 4096.5, -1, true, {}, 1e300])
+      expect(
+        linesOf(() => loadConfig({ [name]: value }, {})),
+        `${name} ${inspect(value)}`,
+      ).toHaveLength(1)
   }
 })
 
 test('what looks like a number or a truth value in YAML is the text that it looks like; a list may be one text', () => {
-  const config = loadConfig({ config: file('id: 007\nprefix: on\nlisten: mqtt://127.0.0.1:1, ws://127.0.0.1:2/mqtt\nadmin: off\nleaseMs: "5000"\n') }, {})
-  expect(config).toMatchObject({ id: '007', prefix: 'on', listen: ['mqtt://127.0.0.1:1', 'ws://127.0.0.1:2/mqtt'], admin: 'off', leaseMs: 5_000 })
+  const config = loadConfig(
+    {
+      config: file(
+        'id: 007\nprefix: on\nlisten: mqtt://127.0.0.1:1, ws://127.0.0.1:2/mqtt\nadmin: off\nleaseMs: "5000"\n',
+      ),
+    },
+    {},
+  )
+  expect(config).toMatchObject({
+    id: '007',
+    prefix: 'on',
+    listen: ['mqtt://127.0.0.1:1', 'ws://127.0.0.1:2/mqtt'],
+    admin: 'off',
+    leaseMs: 5_000,
+  })
   expect(sourceOf(config, 'listen', 'ws://127.0.0.1:2/mqtt')).toMatch(/node\.yaml:3:9 listen$/)
   expect(sourceOf(config, 'redis')).toBe('--redis')
 })
 
 test('what Kubernetes puts into the environment for a service called aedes-cluster is not ours', () => {
-  expect(loadConfig({}, {
-    AEDES_CLUSTER_SERVICE_HOST: '10.0.0.1', AEDES_CLUSTER_SERVICE_PORT: '1883', AEDES_CLUSTER_SERVICE_PORT_MQTT: '1883', AEDES_CLUSTER_PORT: 'tcp://10.0.0.1:1883',
-    AEDES_CLUSTER_PORT_1883_TCP: 'tcp://10.0.0.1:1883', AEDES_CLUSTER_PORT_1883_TCP_PROTO: 'tcp', AEDES_CLUSTER_PORT_1883_TCP_PORT: '1883', AEDES_CLUSTER_PORT_1883_TCP_ADDR: '10.0.0.1',
-    AEDES_CLUSTER_ADMIN_SERVICE_HOST: '10.0.0.2', AEDES_CLUSTER_ADMIN_PORT: 'tcp://10.0.0.2:18083', AEDES_OTHER: 'x',
-  })).toEqual(loadConfig({}, {}))
+  expect(
+    loadConfig(
+      {},
+      {
+        AEDES_CLUSTER_SERVICE_HOST: '10.0.0.1',
+        AEDES_CLUSTER_SERVICE_PORT: '1883',
+        AEDES_CLUSTER_SERVICE_PORT_MQTT: '1883',
+        AEDES_CLUSTER_PORT: 'tcp://10.0.0.1:1883',
+        AEDES_CLUSTER_PORT_1883_TCP: 'tcp://10.0.0.1:1883',
+        AEDES_CLUSTER_PORT_1883_TCP_PROTO: 'tcp',
+        AEDES_CLUSTER_PORT_1883_TCP_PORT: '1883',
+        AEDES_CLUSTER_PORT_1883_TCP_ADDR: '10.0.0.1',
+        AEDES_CLUSTER_ADMIN_SERVICE_HOST: '10.0.0.2',
+        AEDES_CLUSTER_ADMIN_PORT: 'tcp://10.0.0.2:18083',
+        AEDES_OTHER: 'x',
+      },
+    ),
+  ).toEqual(loadConfig({}, {}))
   expect(linesOf(byEnvironment({ AEDES_CLUSTER_PORT: '1884' }))).toHaveLength(1)
 })
 
 test('an error of createNode names options as code does', async () => {
-  await expect(createNode({ listen: ['x'], leaseMs: 1, lisen: [] } as never)).rejects.toThrow(/^lisen: is not an option. Did you mean listen\?[^]*^listen=x: is not a URL[^]*^leaseMs=1: is less than 3000/m)
+  await expect(createNode({ listen: ['x'], leaseMs: 1, lisen: [] } as never)).rejects.toThrow(
+    /^lisen: is not an option. Did you mean listen\?[^]*^listen=x: is not a URL[^]*^leaseMs=1: is less than 3000/m,
+  )
 })
 
 describe('the files of TLS', () => {
   let good: Certificates
   let other: Certificates
-  beforeAll(() => { [good, other] = [makeCertificates(), makeCertificates()] })
-  afterAll(() => { good[Symbol.dispose](); other[Symbol.dispose]() })
-  const flags = (cert: string, key: string, ca?: string): () => unknown => byFlags('--listen', 'mqtts://127.0.0.1:1', '--tls-cert', cert, '--tls-key', key, ...(ca === undefined ? [] : ['--tls-ca', ca]))
+  beforeAll(() => {
+    ;[good, other] = [makeCertificates(), makeCertificates()]
+  })
+  afterAll(() => {
+    good[Symbol.dispose]()
+    other[Symbol.dispose]()
+  })
+  const flags = (cert: string, key: string, ca?: string): (() => unknown) =>
+    byFlags(
+      '--listen',
+      'mqtts://127.0.0.1:1',
+      '--tls-cert',
+      cert,
+      '--tls-key',
+      key,
+      ...(ca === undefined ? [] : ['--tls-ca', ca]),
+    )
   const empty = (): string => file('', 'empty.pem')
-  const garbage = (): string => file('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n', 'garbage.pem')
-  const garbageKey = (): string => file('-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', 'garbage.key')
+  const garbage = (): string =>
+    file('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n', 'garbage.pem')
+  const garbageKey = (): string =>
+    file('-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', 'garbage.key')
 
   test('that are right are taken', () => {
     expect(linesOf(flags(good.server.cert, good.server.key, good.ca))).toEqual([])
   })
 
   test.each<[what: string, load: () => unknown, says: RegExp]>([
-    ['a key of another certificate', () => flags(good.server.cert, other.server.key)(), /^--tls-key=\S+: does not fit the certificate of tlsCert\. /],
-    ['swapped', () => flags(good.server.key, good.server.cert)(), /^--tls-cert=\S+: holds a private key.*swapped[^]*--tls-key=\S+: holds a certificate.*swapped/],
-    ['empty', () => flags(empty(), empty(), empty())(), /^--tls-cert=\S+: is empty[^]*--tls-key=\S+: is empty[^]*--tls-ca=\S+: is empty/],
-    ['garbage in PEM', () => flags(garbage(), garbageKey(), garbage())(), /^--tls-cert=\S+: certificate 1 of 1 cannot be read[^]*--tls-key=\S+: is not a private key that can be read[^]*--tls-ca=\S+: certificate 1/],
-    ['no PEM', () => flags(file('no', 'no'), file('no', 'no'))(), /^--tls-cert=\S+: holds no certificate in PEM.*openssl x509[^]*--tls-key=\*\*\*: holds no private key|--tls-key=\S+: holds no private key/],
-    ['a key with a passphrase', () => flags(good.server.cert, good.encrypted(good.server.key, 'hunter2'))(), /^--tls-key=\S+: is encrypted with a passphrase.*openssl pkey/],
-    ['the issuer before the certificate', () => flags(good.chain(good.ca, good.server.cert), good.server.key)(), /^--tls-key=\S+: does not fit.*first/],
+    [
+      'a key of another certificate',
+      () => flags(good.server.cert, other.server.key)(),
+      /^--tls-key=\S+: does not fit the certificate of tlsCert\. /,
+    ],
+    [
+      'swapped',
+      () => flags(good.server.key, good.server.cert)(),
+      /^--tls-cert=\S+: holds a private key.*swapped[^]*--tls-key=\S+: holds a certificate.*swapped/,
+    ],
+    [
+      'empty',
+      () => flags(empty(), empty(), empty())(),
+      /^--tls-cert=\S+: is empty[^]*--tls-key=\S+: is empty[^]*--tls-ca=\S+: is empty/,
+    ],
+    [
+      'garbage in PEM',
+      () => flags(garbage(), garbageKey(), garbage())(),
+      /^--tls-cert=\S+: certificate 1 of 1 cannot be read[^]*--tls-key=\S+: is not a private key that can be read[^]*--tls-ca=\S+: certificate 1/,
+    ],
+    [
+      'no PEM',
+      () => flags(file('no', 'no'), file('no', 'no'))(),
+      /^--tls-cert=\S+: holds no certificate in PEM.*openssl x509[^]*--tls-key=\*\*\*: holds no private key|--tls-key=\S+: holds no private key/,
+    ],
+    [
+      'a key with a passphrase',
+      () => flags(good.server.cert, good.encrypted(good.server.key, 'hunter2'))(),
+      /^--tls-key=\S+: is encrypted with a passphrase.*openssl pkey/,
+    ],
+    [
+      'the issuer before the certificate',
+      () => flags(good.chain(good.ca, good.server.cert), good.server.key)(),
+      /^--tls-key=\S+: does not fit.*first/,
+    ],
   ])('%s', (_what, load, says) => {
     const lines = linesOf(load)
     expect(lines.join('\n')).toMatch(says)
@@ -214,6 +477,8 @@ describe('the files of TLS', () => {
 
   test('a key that OpenSSL finds too short is told before anybody listens', () => {
     const [cert, key] = good.weak()
-    expect(tlsProblems({ tlsCert: cert, tlsKey: key })).toMatchObject([{ option: 'tlsCert', problem: expect.stringContaining('ERR_SSL_EE_KEY_TOO_SMALL') as string }])
+    expect(tlsProblems({ tlsCert: cert, tlsKey: key })).toMatchObject([
+      { option: 'tlsCert', problem: expect.stringContaining('ERR_SSL_EE_KEY_TOO_SMALL') as string },
+    ])
   })
 })

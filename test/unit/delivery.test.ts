@@ -1,6 +1,7 @@
-// What stands between a message and a socket, each piece alone: the window (identifiers never reused in flight, Receive
-// Maximum, order), the outbox (one write per turn, order, slow and drained), the table of subscriptions against a naive
-// model, and the pressure that slow subscribers put on publishers. Random parts are seeded: SEED=… repeats a run.
+// What stands between a message and a socket, each piece alone: the window (identifiers never reused in
+// flight, Receive Maximum, order), the outbox (one write per turn, order, slow and drained), the table of
+// subscriptions against a naive model, and the pressure that slow subscribers put on publishers. Random parts
+// are seeded: SEED=… repeats a run.
 import { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, test, vi } from 'vitest'
@@ -23,13 +24,18 @@ class Item implements Delivery {
     this.qos = qos
   }
 
-  own(): void { this.owned = true }
+  own(): void {
+    this.owned = true
+  }
 }
 
 /** A window that writes down what it sends. */
 function windowOf(max: number): { window: Window<Item>; sent: { number: number; messageId: number }[] } {
   const sent: { number: number; messageId: number }[] = []
-  return { sent, window: new Window<Item>(max, { put: ({ number }, messageId) => sent.push({ number, messageId }) > 0 }) }
+  return {
+    sent,
+    window: new Window<Item>(max, { put: ({ number }, messageId) => sent.push({ number, messageId }) > 0 }),
+  }
 }
 
 describe('window', () => {
@@ -39,7 +45,8 @@ describe('window', () => {
     for (let round = 0; round < 20; round++) {
       const max = 1 + random.below(200)
       const { window, sent } = windowOf(max)
-      for (let n = random.below(300); n < 65_535; n++) { // to the end of the identifiers, or nearly
+      for (let n = random.below(300); n < 65_535; n++) {
+        // to the end of the identifiers, or nearly
         window.push(new Item(n))
         window.complete(sent.pop()!.messageId)
       }
@@ -50,11 +57,18 @@ describe('window', () => {
         for (; seen < sent.length; seen++) {
           const { number, messageId } = sent[seen]!
           const right = number === seen && messageId >= 1 && messageId <= 65_535 && !inFlight.has(messageId)
-          expect(right, `${number} under ${messageId}, which is out of order, out of range or in flight, SEED=${random.seed}`).toBe(true)
+          expect(
+            right,
+            `${number} under ${messageId}, which is out of order, out of range or in flight, SEED=${random.seed}`,
+          ).toBe(true)
           inFlight.add(messageId)
         }
         const open = Math.min(max, pushed - (seen - inFlight.size))
-        expect([inFlight.size, window.inFlight, window.waitingBytes]).toEqual([open, open, (pushed - seen) * 10])
+        expect([inFlight.size, window.inFlight, window.waitingBytes]).toEqual([
+          open,
+          open,
+          (pushed - seen) * 10,
+        ])
       }
       for (let step = 0; step < 300; step++) {
         if (random.below(2) === 0 || inFlight.size === 0) window.push(new Item(pushed++, random.pick([1, 2])))
@@ -75,9 +89,13 @@ describe('window', () => {
       if (n !== 4) window.complete(sent[n]!.messageId)
     }
     const given = sent.map(({ messageId }) => messageId)
-    const wraps = given.flatMap((id, n) => n > 0 && id < given[n - 1]! ? [[given[n - 1], id]] : [])
+    const wraps = given.flatMap((id, n) => (n > 0 && id < given[n - 1]! ? [[given[n - 1], id]] : []))
     expect(given.filter((id) => id === 5 || id < 1 || id > 65_535)).toEqual([5])
-    expect(wraps).toEqual([[65_535, 1], [65_535, 1], [65_535, 1]])
+    expect(wraps).toEqual([
+      [65_535, 1],
+      [65_535, 1],
+      [65_535, 1],
+    ])
   })
 
   test('all 65,535 identifiers in flight: the next waits, and gets the one that comes free', () => {
@@ -137,8 +155,12 @@ class Sink extends Duplex {
   readonly writes: Buffer[] = []
   #stuck: (() => void) | undefined
   stuck = false
-  constructor() { super({ writableHighWaterMark: 1_000 }) }
-  override _read(): void { /* nothing comes */ }
+  constructor() {
+    super({ writableHighWaterMark: 1_000 })
+  }
+  override _read(): void {
+    /* nothing comes */
+  }
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
     this.writes.push(chunk)
     this.emit('wrote')
@@ -153,7 +175,24 @@ class Sink extends Duplex {
 }
 
 const limits = { highBytes: 10_000, lowBytes: 2_000 }
-const frameOf = (payload: Buffer, qos: 0 | 1 | 2): Frame => publishFrame({ topic: 't', payload, qos, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined } satisfies Message, false, qos, false, undefined)
+const frameOf = (payload: Buffer, qos: 0 | 1 | 2): Frame =>
+  publishFrame(
+    {
+      topic: 't',
+      payload,
+      qos,
+      retain: false,
+      properties: undefined,
+      expiresAt: 0,
+      publisher: undefined,
+      origin: undefined,
+      frames: undefined,
+    } satisfies Message,
+    false,
+    qos,
+    false,
+    undefined,
+  )
 
 describe('outbox', () => {
   test('what comes in a turn leaves in one write, in order', async () => {
@@ -166,11 +205,21 @@ describe('outbox', () => {
     expect(sink.writes).toHaveLength(0)
     await nextTurn()
     expect(sink.writes).toHaveLength(1)
-    expect(sink.writes[0]!.toString('hex')).toBe(Buffer.concat([
-      Buffer.from('one'), Buffer.from([0x30, 6, 0, 1]), Buffer.from('ttwo'),
-      Buffer.from([0x32, 10, 0, 1]), Buffer.from('t'), Buffer.from([0x12, 0x34]), Buffer.from('three'),
-      Buffer.from([0x3c, 9, 0, 1]), Buffer.from('t'), Buffer.from([0xff, 0xfe]), Buffer.from('four'),
-    ]).toString('hex'))
+    expect(sink.writes[0]!.toString('hex')).toBe(
+      Buffer.concat([
+        Buffer.from('one'),
+        Buffer.from([0x30, 6, 0, 1]),
+        Buffer.from('ttwo'),
+        Buffer.from([0x32, 10, 0, 1]),
+        Buffer.from('t'),
+        Buffer.from([0x12, 0x34]),
+        Buffer.from('three'),
+        Buffer.from([0x3c, 9, 0, 1]),
+        Buffer.from('t'),
+        Buffer.from([0xff, 0xfe]),
+        Buffer.from('four'),
+      ]).toString('hex'),
+    )
     await nextTurn()
     expect(sink.writes).toHaveLength(1)
   })
@@ -206,7 +255,9 @@ describe('outbox', () => {
 
   test('a large payload is one piece for all who get it, in order with what is small, and who gets only small things goes first', async () => {
     const sinks = [new Sink(), new Sink(), new Sink()]
-    const [first, second, third] = sinks.map((sink) => new Outbox(sink, limits, { onDrain: () => undefined })) as [Outbox, Outbox, Outbox]
+    const [first, second, third] = sinks.map(
+      (sink) => new Outbox(sink, limits, { onDrain: () => undefined }),
+    ) as [Outbox, Outbox, Outbox]
     const large = frameOf(Buffer.alloc(100_000, 0xaa), 1)
     const writes: Sink[] = []
     for (const sink of sinks) sink.on('wrote', () => writes.push(sink))
@@ -220,9 +271,13 @@ describe('outbox', () => {
     await nextTurn()
     await nextTurn()
     expect(writes[0]).toBe(sinks[2])
-    const [a, b] = sinks.map((sink) => sink.writes.find(({ length }) => length === 100_000)!) as [Buffer, Buffer]
+    const [a, b] = sinks.map((sink) => sink.writes.find(({ length }) => length === 100_000)!) as [
+      Buffer,
+      Buffer,
+    ]
     expect(a.buffer).toBe(b.buffer)
-    for (const sink of sinks.slice(0, 2)) expect(Buffer.concat(sink.writes).toString('latin1')).toMatch(/^one2.{3}\0\x01t\0\x07\xaa{100000}two$/s)
+    for (const sink of sinks.slice(0, 2))
+      expect(Buffer.concat(sink.writes).toString('latin1')).toMatch(/^one2.{3}\0\x01t\0\x07\xaa{100000}two$/s)
   })
 
   test('a turn that brings more than 64 KiB is written in several parts, and one big packet whole', async () => {
@@ -247,7 +302,8 @@ describe('outbox', () => {
       outbox.push(Buffer.alloc(1_001))
       expect([outbox.slow, outbox.bytes]).toEqual([true, 10_001])
       await nextTurn()
-      expect([outbox.slow, outbox.bytes]).toEqual([true, 10_001]) // the stream has it now, and has not sent it
+      // the stream has it now, and has not sent it
+      expect([outbox.slow, outbox.bytes]).toEqual([true, 10_001])
       expect(drained).toHaveBeenCalledTimes(round - 1)
       sink.release()
       await nextTurn()
@@ -275,33 +331,64 @@ describe('outbox', () => {
 
 describe('local table', () => {
   const words = ['a', 'b', '', '$x']
-  const options = (qos: 0 | 1 | 2, more: Partial<Subscription> = {}): Subscription =>
-    ({ qos, noLocal: false, retainAsPublished: false, identifier: undefined, queued: 'no', since: undefined, ...more })
+  const options = (qos: 0 | 1 | 2, more: Partial<Subscription> = {}): Subscription => ({
+    qos,
+    noLocal: false,
+    retainAsPublished: false,
+    identifier: undefined,
+    queued: 'no',
+    since: undefined,
+    ...more,
+  })
 
   test('random adds, removes and matches equal a naive model', () => {
     const random = seededRandom()
     console.log(`SEED=${random.seed}`)
     const level = (...more: string[]): string => random.pick([...words, ...more])
     const topicOf = (): string => Array.from({ length: 1 + random.below(3) }, () => level()).join('/')
-    const filterOf = (): string => [...Array.from({ length: 1 + random.below(3) }, () => level('+')), ...(random.below(3) === 0 ? ['#'] : [])].join('/')
+    const filterOf = (): string =>
+      [
+        ...Array.from({ length: 1 + random.below(3) }, () => level('+')),
+        ...(random.below(3) === 0 ? ['#'] : []),
+      ].join('/')
     const subscribers = Array.from({ length: 5 }, (_, name) => ({ name }))
     for (let round = 0; round < 8; round++) {
       const table = new LocalTable<{ name: number }>()
       const model = new Map<string, Map<{ name: number }, Subscription>>()
-      const naive = (topic: string, subscriber: { name: number }, own: boolean): Subscription[] => [...model].filter(([filter]) => filterMatches(filter, topic))
-        .flatMap(([, all]) => all.get(subscriber) ?? []).filter(({ noLocal }) => !own || !noLocal)
+      const naive = (topic: string, subscriber: { name: number }, own: boolean): Subscription[] =>
+        [...model]
+          .filter(([filter]) => filterMatches(filter, topic))
+          .flatMap(([, all]) => all.get(subscriber) ?? [])
+          .filter(({ noLocal }) => !own || !noLocal)
       const merged = (all: Subscription[]): object => ({
-        qos: Math.max(...all.map(({ qos }) => qos)), retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished), noLocal: all.some(({ noLocal }) => noLocal),
-        identifiers: all.flatMap(({ identifier }) => identifier ?? []).sort(), queued: (['yes', 'no', 'soon'] as const).find((way) => all.some(({ queued }) => queued === way)),
+        qos: Math.max(...all.map(({ qos }) => qos)),
+        retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished),
+        noLocal: all.some(({ noLocal }) => noLocal),
+        identifiers: all.flatMap(({ identifier }) => identifier ?? []).sort(),
+        queued: (['yes', 'no', 'soon'] as const).find((way) => all.some(({ queued }) => queued === way)),
       })
-      const shown = ({ qos, retainAsPublished, noLocal, identifiers, queued }: Match<object>): object => ({ qos, retainAsPublished, noLocal, queued, identifiers: [...identifiers ?? []].sort() })
+      const shown = ({ qos, retainAsPublished, noLocal, identifiers, queued }: Match<object>): object => ({
+        qos,
+        retainAsPublished,
+        noLocal,
+        queued,
+        identifiers: [...(identifiers ?? [])].sort(),
+      })
       for (let step = 0; step < 250; step++) {
         const filter = filterOf()
         const subscriber = random.pick(subscribers)
         if (random.below(5) < 2) {
-          const wanted = options(random.pick([0, 1, 2]), { noLocal: random.below(3) === 0, retainAsPublished: random.below(2) === 0, queued: random.pick(['no', 'soon', 'yes']), identifier: random.pick([undefined, step + 1]) })
+          const wanted = options(random.pick([0, 1, 2]), {
+            noLocal: random.below(3) === 0,
+            retainAsPublished: random.below(2) === 0,
+            queued: random.pick(['no', 'soon', 'yes']),
+            identifier: random.pick([undefined, step + 1]),
+          })
           table.add(filter, subscriber, wanted)
-          model.set(filter, (model.get(filter) ?? new Map<{ name: number }, Subscription>()).set(subscriber, wanted))
+          model.set(
+            filter,
+            (model.get(filter) ?? new Map<{ name: number }, Subscription>()).set(subscriber, wanted),
+          )
         } else if (random.below(2) === 0) {
           const known = random.pick([filter, ...model.keys()])
           table.remove(known, subscriber)
@@ -311,8 +398,17 @@ describe('local table', () => {
         const topic = topicOf()
         const matches = table.match(topic)
         expect(new Set(matches.map((match) => match.subscriber)).size).toBe(matches.length)
-        const got = subscribers.map((one) => [matches.find((match) => match.subscriber === one), table.matchOf(topic, one, ({ noLocal }) => !noLocal)].map((match) => match && shown(match)))
-        const wanted = subscribers.map((one) => [naive(topic, one, false), naive(topic, one, true)].map((all) => all.length === 0 ? undefined : merged(all)))
+        const got = subscribers.map((one) =>
+          [
+            matches.find((match) => match.subscriber === one),
+            table.matchOf(topic, one, ({ noLocal }) => !noLocal),
+          ].map((match) => match && shown(match)),
+        )
+        const wanted = subscribers.map((one) =>
+          [naive(topic, one, false), naive(topic, one, true)].map((all) =>
+            all.length === 0 ? undefined : merged(all),
+          ),
+        )
         expect(got, `${topic}, SEED=${random.seed}`).toEqual(wanted)
       }
     }
@@ -321,7 +417,8 @@ describe('local table', () => {
   test('a subscriber with more matching filters than a call can have arguments', () => {
     const table = new LocalTable<object>()
     const subscriber = {}
-    const filterOf = (n: number): string => Array.from({ length: 17 }, (_, bit) => (n >> bit & 1) === 1 ? 'a' : '+').join('/')
+    const filterOf = (n: number): string =>
+      Array.from({ length: 17 }, (_, bit) => (((n >> bit) & 1) === 1 ? 'a' : '+')).join('/')
     for (let n = 0; n < 131_072; n++) table.add(filterOf(n), subscriber, options(1))
     expect(table.match('a/'.repeat(16) + 'a')).toMatchObject([{ qos: 1 }])
   })

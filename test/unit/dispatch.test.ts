@@ -1,5 +1,5 @@
-// What the dispatch does between two answers of the data plane, where a message or a client comes in between: the data plane
-// here answers when the test says so.
+// What the dispatch does between two answers of the data plane, where a message or a client comes in between:
+// the data plane here answers when the test says so.
 import { expect, test } from 'vitest'
 import { RouteKind, type Cluster, type Message, type Session } from '../../bridge/index.ts'
 import type { Connection } from '../../broker/connection.ts'
@@ -9,11 +9,28 @@ import { Dispatch } from '../../broker/dispatch.ts'
 import { messageOf } from '../bridge/planes.ts'
 
 const nothing = (): void => undefined
-const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({ qos, noLocal: false, retainAsPublished: false, identifier: undefined })
+const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({
+  qos,
+  noLocal: false,
+  retainAsPublished: false,
+  identifier: undefined,
+})
 
 /** A dispatch on a data plane of which the test says what it does. */
 function dispatchOn(plane: object): Dispatch {
-  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: nothing, onRefusal: nothing, onHeldBack: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: (error) => { throw error }, onFenced: nothing })
+  const dispatch = new Dispatch(loadConfig({}, {}), {
+    onPublish: nothing,
+    onDrop: nothing,
+    onRefusal: nothing,
+    onHeldBack: nothing,
+    onClient: nothing,
+    onClientError: nothing,
+    onEnd: nothing,
+    onError: (error) => {
+      throw error
+    },
+    onFenced: nothing,
+  })
   dispatch.attach(plane as Cluster)
   return dispatch
 }
@@ -21,22 +38,38 @@ function dispatchOn(plane: object): Dispatch {
 /** Routes that are counted, and subscriptions that are stored when the test says so. */
 function subscribing() {
   const counted = new Map<number, number>()
-  const count = (kind: number, by: number): void => { counted.set(kind, (counted.get(kind) ?? 0) + by) }
+  const count = (kind: number, by: number): void => {
+    counted.set(kind, (counted.get(kind) ?? 0) + by)
+  }
   const waiting: (() => void)[] = []
-  const subscribe = ({ subscriptions }: Session, filter: string, subscription: { options: number; identifier: number | undefined }): Promise<void> => {
+  const subscribe = (
+    { subscriptions }: Session,
+    filter: string,
+    subscription: { options: number; identifier: number | undefined },
+  ): Promise<void> => {
     subscriptions.set(filter, subscription)
     return new Promise((resolve) => waiting.push(resolve))
   }
   const dispatch = dispatchOn({
-    subscribed: (_filter: string, kind: number) => { count(kind, 1); return Promise.resolve() },
+    subscribed: (_filter: string, kind: number) => {
+      count(kind, 1)
+      return Promise.resolve()
+    },
     unsubscribed: (_filter: string, kind: number) => count(kind, -1),
     sessions: { subscribe },
   })
   /** Of the match that each message was delivered by: its QoS, and whether the message is queued. */
   const delivered: string[] = []
-  const deliver = (_message: Message, { qos, queued }: Match<Connection>): unknown => delivered.push(`${qos} ${queued}`)
-  const connection = { lasting: true, session: { subscriptions: new Map() }, deliver } as unknown as Connection
-  const stored = (): void => { for (const resolve of waiting.splice(0)) resolve() }
+  const deliver = (_message: Message, { qos, queued }: Match<Connection>): unknown =>
+    delivered.push(`${qos} ${queued}`)
+  const connection = {
+    lasting: true,
+    session: { subscriptions: new Map() },
+    deliver,
+  } as unknown as Connection
+  const stored = (): void => {
+    for (const resolve of waiting.splice(0)) resolve()
+  }
   const subscribed = async (qos: 0 | 1 | 2, filter = 't'): Promise<void> => {
     const done = dispatch.subscribed(connection, filter, options(qos), false)
     stored()
@@ -55,7 +88,10 @@ test('a lasting session that goes from QoS 0 to QoS 1 has its messages live unti
   stored()
   await raised
   dispatch.deliver(messageOf('t'))
-  expect([delivered, kinds()]).toEqual([['1 no', '1 yes'], [0, 1]])
+  expect([delivered, kinds()]).toEqual([
+    ['1 no', '1 yes'],
+    [0, 1],
+  ])
 })
 
 test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until the messages are queued everywhere', async () => {
@@ -68,7 +104,10 @@ test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until t
   await added
   dispatch.deliver(messageOf('t'))
   dispatch.deliver(messageOf('other'))
-  expect([delivered.slice(1), kinds()]).toEqual([['1 yes', '0 no'], [1, 1]])
+  expect([delivered.slice(1), kinds()]).toEqual([
+    ['1 yes', '0 no'],
+    [1, 1],
+  ])
 })
 
 test('a new QoS 1 subscription by itself: not live, and queued when the whole cluster knows of it', async () => {
@@ -78,7 +117,10 @@ test('a new QoS 1 subscription by itself: not live, and queued when the whole cl
   stored()
   await added
   dispatch.deliver(messageOf('t'))
-  expect([delivered, kinds()]).toEqual([['1 soon', '1 yes'], [0, 1]])
+  expect([delivered, kinds()]).toEqual([
+    ['1 soon', '1 yes'],
+    [0, 1],
+  ])
 })
 
 test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no route and gets nothing more', async () => {
@@ -92,19 +134,44 @@ test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no 
   expect([delivered, kinds()]).toEqual([[], [0, 0]])
 })
 
-test.each([[1, 0], [1, 2], [2, 1]] as const)('the same filter at QoS %i and behind it at QoS %i, in one SUBSCRIBE, instead of QoS 0: the last one has its way', async (first, second) => {
-  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
-  await subscribed(0)
-  const both = [dispatch.subscribed(connection, 't', options(first), false), dispatch.subscribed(connection, 't', options(second), false)]
-  stored()
-  await Promise.all(both)
-  dispatch.deliver(messageOf('t'))
-  expect([delivered, kinds()]).toEqual([[second === 0 ? '0 no' : `${second} yes`], second === 0 ? [1, 0] : [0, 1]])
-})
+test.each([
+  [1, 0],
+  [1, 2],
+  [2, 1],
+] as const)(
+  'the same filter at QoS %i and behind it at QoS %i, in one SUBSCRIBE, instead of QoS 0: the last one has its way',
+  async (first, second) => {
+    const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+    await subscribed(0)
+    const both = [
+      dispatch.subscribed(connection, 't', options(first), false),
+      dispatch.subscribed(connection, 't', options(second), false),
+    ]
+    stored()
+    await Promise.all(both)
+    dispatch.deliver(messageOf('t'))
+    expect([delivered, kinds()]).toEqual([
+      [second === 0 ? '0 no' : `${second} yes`],
+      second === 0 ? [1, 0] : [0, 1],
+    ])
+  },
+)
 
 test('an exception while one subscriber is given a message, a bug, is counted; the others get it', () => {
   const dropped: string[] = []
-  const dispatch = new Dispatch(loadConfig({}, {}), { onPublish: nothing, onDrop: (cause, qos) => { dropped.push(`${cause} ${qos}`) }, onRefusal: nothing, onHeldBack: nothing, onClient: nothing, onClientError: nothing, onEnd: nothing, onError: nothing, onFenced: nothing })
+  const dispatch = new Dispatch(loadConfig({}, {}), {
+    onPublish: nothing,
+    onDrop: (cause, qos) => {
+      dropped.push(`${cause} ${qos}`)
+    },
+    onRefusal: nothing,
+    onHeldBack: nothing,
+    onClient: nothing,
+    onClientError: nothing,
+    onEnd: nothing,
+    onError: nothing,
+    onFenced: nothing,
+  })
   dispatch.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as Cluster)
   let got = 0
   for (const broken of [false, true, false]) {
@@ -121,9 +188,13 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
 test('who subscribes to one filter again and again has ten replays of it at once, and one more behind them', async () => {
   let asked = 0
   let answer: () => void = nothing
-  const answered = new Promise<void>((resolve) => { answer = resolve })
+  const answered = new Promise<void>((resolve) => {
+    answer = resolve
+  })
   const dispatch = dispatchOn({
-    subscribed: () => Promise.resolve(), unsubscribed: nothing, hasRetained: () => Promise.resolve(false),
+    subscribed: () => Promise.resolve(),
+    unsubscribed: nothing,
+    hasRetained: () => Promise.resolve(false),
     stamps: () => (asked++, answered.then(() => ({ of: new Float64Array(1), era: { isOver: false } }))),
   })
   const connection = { lasting: false, connackWritten: false } as unknown as Connection

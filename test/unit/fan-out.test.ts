@@ -1,5 +1,6 @@
-// A batch is handed on in slices: what changes in the routing table between two of them must not turn the order around that a node
-// sees (P3). The parts around FanOut are told what it does with them, and nothing else.
+// A batch is handed on in slices: what changes in the routing table between two of them must not turn the
+// order around that a node sees (P3). The parts around FanOut are told what it does with them, and nothing
+// else.
 import { expect, test } from 'vitest'
 import { FanOut } from '../../bridge/fan-out.ts'
 import type { Links } from '../../bridge/links.ts'
@@ -10,7 +11,15 @@ import type { Retained } from '../../bridge/retained.ts'
 import { RouteKind, RoutingTable } from '../../bridge/routing-table.ts'
 
 const messageOf = (payload: string): Message => ({
-  topic: 't', payload: Buffer.from(payload), qos: 1, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined,
+  topic: 't',
+  payload: Buffer.from(payload),
+  qos: 1,
+  retain: false,
+  properties: undefined,
+  expiresAt: 0,
+  publisher: undefined,
+  origin: undefined,
+  frames: undefined,
 })
 
 /** Longer than a slice, for as long as the clock says so. */
@@ -22,28 +31,65 @@ test('a route that comes between two slices gets what it gets in order', async (
   const table = new RoutingTable()
   const sent: string[] = []
   const delivered: string[] = []
-  const receiver = { deliver: (message: Message) => { delivered.push(message.payload.toString()); busy() } } as unknown as Receiver
+  const receiver = {
+    deliver: (message: Message) => {
+      delivered.push(message.payload.toString())
+      busy()
+    },
+  } as unknown as Receiver
   const links = {
-    to: (nodeId: string) => ({ push: ({ payload }: Message) => { sent.push(`${nodeId} ${payload.toString()}`); return Promise.resolve() } }), flush: () => undefined,
+    to: (nodeId: string) => ({
+      push: ({ payload }: Message) => {
+        sent.push(`${nodeId} ${payload.toString()}`)
+        return Promise.resolve()
+      },
+    }),
+    flush: () => undefined,
   } as unknown as Links
-  const fanOut = new FanOut('here', receiver, () => table, links, {} as Queues, { tell: () => undefined } as unknown as Retained)
+  const fanOut = new FanOut(
+    'here',
+    receiver,
+    () => table,
+    links,
+    {} as Queues,
+    { tell: () => undefined } as unknown as Retained,
+  )
   const batch = ['1', '2', '3'].map(messageOf)
   const handing = fanOut.hand(batch)
   table.set('there', 't', RouteKind.everything) // while the second message waits for its turn
   const handed = await handing
-  await (await fanOut.write(batch, handed)).stored
+  await (
+    await fanOut.write(batch, handed)
+  ).stored
   expect(sent).toEqual(['there 1', 'there 2', 'there 3'])
   expect(delivered).toEqual(['1', '2', '3'])
 })
 
 test('a Retained Message of QoS 0 that came too late to be stored is not handed on live either; one that was stored is', async () => {
   const delivered: string[] = []
-  const receiver = { deliver: (message: Message) => { delivered.push(message.payload.toString()) } } as unknown as Receiver
+  const receiver = {
+    deliver: (message: Message) => {
+      delivered.push(message.payload.toString())
+    },
+  } as unknown as Receiver
   const links = { flush: () => undefined } as unknown as Links
   const table = new RoutingTable()
-  const fanOut = new FanOut('here', receiver, () => table, links, {} as Queues, { tell: () => undefined } as unknown as Retained)
+  const fanOut = new FanOut(
+    'here',
+    receiver,
+    () => table,
+    links,
+    {} as Queues,
+    { tell: () => undefined } as unknown as Retained,
+  )
   const taken = { qos: 0, retain: true, from: { isTaken: true } } as const
-  const batch = [{ ...messageOf('late'), ...taken }, { ...messageOf('stored'), ...taken, stamp: 5 }, { ...messageOf('not retained'), ...taken, retain: false }]
-  await (await fanOut.write(batch, await fanOut.hand(batch))).stored
+  const batch = [
+    { ...messageOf('late'), ...taken },
+    { ...messageOf('stored'), ...taken, stamp: 5 },
+    { ...messageOf('not retained'), ...taken, retain: false },
+  ]
+  await (
+    await fanOut.write(batch, await fanOut.hand(batch))
+  ).stored
   expect(delivered).toEqual(['stored', 'not retained'])
 })

@@ -1,4 +1,5 @@
-// What a node holds for its clients as a whole: whoever was told to read no more is told to read on, whatever room there is.
+// What a node holds for its clients as a whole: whoever was told to read no more is told to read on, whatever
+// room there is.
 import { expect, test } from 'vitest'
 import { Holdings, type Holder } from '../../broker/delivery/holdings.ts'
 
@@ -8,17 +9,25 @@ class Reader implements Holder {
   comingBytes: number
   readonly waitingBytes = 0
   goesOn = false
-  constructor(bytes: number) { this.comingBytes = bytes }
-  readForRoom(): void { this.goesOn = true }
-  endForRoom(): void { throw new Error('ended') }
+  constructor(bytes: number) {
+    this.comingBytes = bytes
+  }
+  readForRoom(): void {
+    this.goesOn = true
+  }
+  endForRoom(): void {
+    throw new Error('ended')
+  }
 }
 
 test('less room than a chunk, and nothing under way that would make more: the one of whose packet most is there goes on', async () => {
   const holdings = new Holdings(10 * chunk)
   const [small, large, other] = [new Reader(3 * chunk), new Reader(4 * chunk), new Reader(4 * chunk)] as const
-  expect([small, large, other].map((reader) => holdings.heard(reader))).toEqual([false, false, true]) // there was room for two
+  // there was room for two
+  expect([small, large, other].map((reader) => holdings.heard(reader))).toEqual([false, false, true])
   expect(holdings.heard(large)).toBe(true)
-  other.comingBytes = 0.5 * chunk // its client went on with something smaller: less than a chunk of room is left
+  // its client went on with something smaller: less than a chunk of room is left
+  other.comingBytes = 0.5 * chunk
   small.comingBytes = 5.2 * chunk
   for (const reader of [small, other]) holdings.count(reader)
   expect([holdings.isFull, large.goesOn]).toEqual([false, false])

@@ -1,4 +1,5 @@
-// The log: what a line looks like, that it never waits for its reader and never throws, and how often a client is named.
+// The log: what a line looks like, that it never waits for its reader and never throws, and how often a
+// client is named.
 import { Writable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Log } from '../../broker/log.ts'
@@ -16,7 +17,10 @@ class Reader extends Writable {
   }
 
   override _write(line: string, _encoding: string, done: () => void): void {
-    const take = (): void => { this.text += line; done() }
+    const take = (): void => {
+      this.text += line
+      done()
+    }
     if (this.#reads) take()
     else this.#goOn = take
   }
@@ -31,11 +35,15 @@ class Reader extends Writable {
   }
 
   get lines(): Record<string, unknown>[] {
-    return this.text.trimEnd().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>)
+    return this.text
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
   }
 }
 
-const logTo = (stream: Writable, onDropped?: (count: number) => void): Log => new Log({ id: 'a', logLevel: 'info' }, onDropped, stream)
+const logTo = (stream: Writable, onDropped?: (count: number) => void): Log =>
+  new Log({ id: 'a', logLevel: 'info' }, onDropped, stream)
 
 describe('a line', () => {
   test('is JSON with an ISO time and the name of its level', () => {
@@ -43,7 +51,16 @@ describe('a line', () => {
     const log = logTo(reader)
     log.debug({}, 'not shown')
     log.warn({ error: 'away', count: 3 }, 'redis')
-    expect(reader.lines).toEqual([{ level: 'warn', time: expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/) as string, node: 'a', error: 'away', count: 3, msg: 'redis' }])
+    expect(reader.lines).toEqual([
+      {
+        level: 'warn',
+        time: expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/) as string,
+        node: 'a',
+        error: 'away',
+        count: 3,
+        msg: 'redis',
+      },
+    ])
   })
 
   test('is text at a terminal, where nothing of a client is a command', () => {
@@ -62,12 +79,29 @@ describe('a line', () => {
   test('has every text cut, wherever it stands', () => {
     const reader = new Reader()
     const long = 'x'.repeat(65_535)
-    logTo(reader).info({ clientId: long, list: Array(10_000).fill(long), deep: { filter: long }, error: new Error(long) }, long)
-    expect(reader.lines[0]).toMatchObject({ clientId: `${'x'.repeat(256)}… (65535 characters)`, deep: { filter: expect.stringMatching(/^x{256}… / ) as string } })
+    logTo(reader).info(
+      { clientId: long, list: Array(10_000).fill(long), deep: { filter: long }, error: new Error(long) },
+      long,
+    )
+    expect(reader.lines[0]).toMatchObject({
+      clientId: `${'x'.repeat(256)}… (65535 characters)`,
+      deep: { filter: expect.stringMatching(/^x{256}… /) as string },
+    })
     expect(reader.text.length).toBeLessThan(20_000)
   })
 
-  test.each([{ big: 1n }, { date: new Date(NaN) }, { nested: { get value(): never { throw new Error('no') } } }, Object.fromEntries([['__proto__', '\ud800']])])('is written whatever the value: %#', (fields) => {
+  test.each([
+    { big: 1n },
+    { date: new Date(NaN) },
+    {
+      nested: {
+        get value(): never {
+          throw new Error('no')
+        },
+      },
+    },
+    Object.fromEntries([['__proto__', '\ud800']]),
+  ])('is written whatever the value: %#', (fields) => {
     const reader = new Reader()
     const circle: { self?: unknown } = {}
     circle.self = circle
@@ -81,7 +115,9 @@ describe('nobody reads', () => {
   test('lines are left out beyond 1 MiB, counted, and told when somebody reads again', async () => {
     const reader = new Reader()
     let dropped = 0
-    const log = logTo(reader, (count) => { dropped += count })
+    const log = logTo(reader, (count) => {
+      dropped += count
+    })
     reader.stop()
     for (let n = 0; n < 10_000; n++) log.info({ text: 'x'.repeat(250) }, 'flood')
     expect(reader.writableLength).toBeLessThan(1.1 * 1024 * 1024)
@@ -89,18 +125,27 @@ describe('nobody reads', () => {
     reader.resume()
     await log.close()
     expect(reader.lines.filter(({ msg }) => msg === 'flood')).toHaveLength(10_000 - dropped)
-    expect(reader.lines.find(({ count }) => count === dropped)).toMatchObject({ level: 'warn', msg: expect.stringContaining('left out') as string })
+    expect(reader.lines.find(({ count }) => count === dropped)).toMatchObject({
+      level: 'warn',
+      msg: expect.stringContaining('left out') as string,
+    })
   })
 
   test('the reader is gone, or the disk is full: lines are counted, nothing is thrown', async () => {
     let dropped = 0
     const failing = [
       new Writable({ write: (_chunk, _encoding, done) => done(new Error('EPIPE')) }),
-      Object.assign(new Writable(), { write: () => { throw new Error('ENOSPC') } }),
+      Object.assign(new Writable(), {
+        write: () => {
+          throw new Error('ENOSPC')
+        },
+      }),
     ]
     for (const stream of failing) {
       stream.on('error', () => undefined)
-      const log = logTo(stream, (count) => { dropped += count })
+      const log = logTo(stream, (count) => {
+        dropped += count
+      })
       for (let n = 0; n < 3; n++) log.error({}, 'lost')
       await log.close()
     }
@@ -109,20 +154,32 @@ describe('nobody reads', () => {
 })
 
 describe('once a minute', () => {
-  beforeEach(() => { vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] }) })
-  afterEach(() => { vi.useRealTimers() })
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+  })
+  afterEach(() => {
+    vi.useRealTimers()
+  })
 
   test('each cause and client has a line, and later one that counts the rest', () => {
     const reader = new Reader()
     const log = logTo(reader)
-    const say = (cause: string, client: string): void => log.onceAMinute('info', cause, client, { cause, client }, 'ended')
+    const say = (cause: string, client: string): void =>
+      log.onceAMinute('info', cause, client, { cause, client }, 'ended')
     for (let n = 0; n < 5; n++) for (const client of ['x', 'y']) say('protocol', client)
     say('timeout', 'x')
-    expect(reader.lines.map(({ cause, client }) => `${String(cause)} ${String(client)}`)).toEqual(['protocol x', 'protocol y', 'timeout x'])
+    expect(reader.lines.map(({ cause, client }) => `${String(cause)} ${String(client)}`)).toEqual([
+      'protocol x',
+      'protocol y',
+      'timeout x',
+    ])
     vi.advanceTimersByTime(59_000)
     expect(reader.lines).toHaveLength(3)
     vi.advanceTimersByTime(1_000)
-    expect(reader.lines.slice(3)).toMatchObject([{ client: 'x', leftOut: 4 }, { client: 'y', leftOut: 4 }])
+    expect(reader.lines.slice(3)).toMatchObject([
+      { client: 'x', leftOut: 4 },
+      { client: 'y', leftOut: 4 },
+    ])
     say('protocol', 'x') // its next minute began with the count
     say('timeout', 'x')
     expect(reader.lines.slice(5)).toMatchObject([{ cause: 'timeout' }])
@@ -136,7 +193,8 @@ describe('once a minute', () => {
   test('a thousand clients at most are told apart, the others are counted together; the end says what was left out', async () => {
     const reader = new Reader()
     const log = logTo(reader)
-    for (let n = 0; n < 5_000; n++) log.onceAMinute('info', 'protocol', 'x'.repeat(n % 3) + `${n}`, {}, 'ended')
+    for (let n = 0; n < 5_000; n++)
+      log.onceAMinute('info', 'protocol', 'x'.repeat(n % 3) + `${n}`, {}, 'ended')
     expect(reader.lines).toHaveLength(1_000)
     log.onceAMinute('info', 'protocol', '0', { client: '0' }, 'ended')
     await log.close()

@@ -1,5 +1,5 @@
-// What the tables of a node remember of topics: right after every change, and bounded in memory however many subscribers a
-// topic has, here and of sessions. Memory is what the heap holds behind a collection.
+// What the tables of a node remember of topics: right after every change, and bounded in memory however many
+// subscribers a topic has, here and of sessions. Memory is what the heap holds behind a collection.
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
@@ -15,25 +15,39 @@ function heapMiB(): number {
   return process.memoryUsage().heapUsed / 1_048_576
 }
 
-const subscription = { qos: 1, noLocal: false, retainAsPublished: false, identifier: undefined, queued: 'no', since: undefined } as const
-const shapes = { 'one filter': ['f/#'], 'two filters': ['f/#', 'f/+'], 'filters that differ by topic': ['f/#', 'own'] } as const
+const subscription = {
+  qos: 1,
+  noLocal: false,
+  retainAsPublished: false,
+  identifier: undefined,
+  queued: 'no',
+  since: undefined,
+} as const
+const shapes = {
+  'one filter': ['f/#'],
+  'two filters': ['f/#', 'f/+'],
+  'filters that differ by topic': ['f/#', 'own'],
+} as const
 /** What the caches of a table may hold, MiB: each of these topics takes 0.5 to 1. */
 const heldMax = 24
 const topics = 150
 
-test.each(Object.entries(shapes))('ten thousand subscribers of %s and hundreds of topics: what is remembered is bounded', (_name, filters) => {
-  const table = new LocalTable<object>()
-  const [f, g] = filters
-  for (let n = 0; n < 10_000; n++) {
-    const subscriber = {}
-    table.add(f, subscriber, subscription)
-    if (g !== undefined) table.add(g === 'own' ? `f/${n}` : g, subscriber, subscription)
-  }
-  const before = heapMiB()
-  for (let n = 0; n < topics; n++) expect(table.match(`f/${n}`).length).toBe(10_000)
-  expect(heapMiB() - before).toBeLessThan(heldMax)
-  expect(table.match('f/0').length).toBe(10_000) // the table lives until here
-})
+test.each(Object.entries(shapes))(
+  'ten thousand subscribers of %s and hundreds of topics: what is remembered is bounded',
+  (_name, filters) => {
+    const table = new LocalTable<object>()
+    const [f, g] = filters
+    for (let n = 0; n < 10_000; n++) {
+      const subscriber = {}
+      table.add(f, subscriber, subscription)
+      if (g !== undefined) table.add(g === 'own' ? `f/${n}` : g, subscriber, subscription)
+    }
+    const before = heapMiB()
+    for (let n = 0; n < topics; n++) expect(table.match(`f/${n}`).length).toBe(10_000)
+    expect(heapMiB() - before).toBeLessThan(heldMax)
+    expect(table.match('f/0').length).toBe(10_000) // the table lives until here
+  },
+)
 
 test('ten thousand sessions with two filters and hundreds of topics: their targets are bounded, too', () => {
   const table = new RoutingTable()
@@ -51,7 +65,7 @@ test('what many topics share follows every change', () => {
   const [wide, narrow] = [new Set<number>(), new Set<number>()]
   for (let step = 0; step < 2_000; step++) {
     const { name } = random.pick(subscribers)
-    const [filter, model] = random.below(3) === 0 ? ['f/1', narrow] as const : ['f/#', wide] as const
+    const [filter, model] = random.below(3) === 0 ? (['f/1', narrow] as const) : (['f/#', wide] as const)
     if (random.below(3) === 0) {
       table.remove(filter, subscribers[name]!)
       model.delete(name)
@@ -62,7 +76,10 @@ test('what many topics share follows every change', () => {
     const topic = `f/${random.below(3)}`
     const wanted = topic === 'f/1' ? new Set([...wide, ...narrow]) : wide
     const found = table.match(topic).map(({ subscriber }) => subscriber.name)
-    expect(found.sort((a, b) => a - b), `seed ${random.seed} step ${step}`).toEqual([...wanted].sort((a, b) => a - b))
+    expect(
+      found.sort((a, b) => a - b),
+      `seed ${random.seed} step ${step}`,
+    ).toEqual([...wanted].sort((a, b) => a - b))
   }
 })
 

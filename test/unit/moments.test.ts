@@ -1,4 +1,5 @@
-// Where a subscription stands among the Retained Messages, also while that is being read; and how many bytes of them are held at once.
+// Where a subscription stands among the Retained Messages, also while that is being read; and how many bytes
+// of them are held at once.
 import { expect, test } from 'vitest'
 import { Allowance } from '../../bridge/allowance.ts'
 import { partitions } from '../../bridge/keys.ts'
@@ -6,7 +7,10 @@ import { isOfBefore, Moment, type Stamps } from '../../bridge/moment.ts'
 import { Replays, type Replayed } from '../../broker/delivery/replay.ts'
 import { messageOf } from '../bridge/planes.ts'
 
-const stampsAt = (stamp: number): Stamps => ({ of: new Float64Array(partitions).fill(stamp), era: { isOver: false } })
+const stampsAt = (stamp: number): Stamps => ({
+  of: new Float64Array(partitions).fill(stamp),
+  era: { isOver: false },
+})
 
 test('what was stored before a moment is replayed and does not come live, what was stored later the other way round', () => {
   const moment = new Moment()
@@ -19,7 +23,11 @@ test('what comes live while the counters are being read is left to the replay, w
   const moment = new Moment()
   expect(moment.includes('t', 12)).toBe(true)
   moment.settle(stampsAt(10))
-  expect([moment.includes('t', 11), isOfBefore(moment.stamps, 't', 12), moment.includes('t', 13)]).toEqual([true, true, false])
+  expect([moment.includes('t', 11), isOfBefore(moment.stamps, 't', 12), moment.includes('t', 13)]).toEqual([
+    true,
+    true,
+    false,
+  ])
 })
 
 test('rather twice than not at all: a stamp that says nothing, a moment that is forgotten, an index that was read anew', () => {
@@ -50,14 +58,24 @@ test('twenty replays of values of every size to a client that takes its time: bo
   const sizes = Array.from({ length: 300 }, (_, n) => [10, 5_000, 100_000, 700_000, 3_000_000][n % 5]!)
   let [held, most, sent] = [0, 0, 0]
   const replays = new Replays({
-    topics: () => Promise.resolve((async function *() { yield *sizes.map((_, n) => String(n)) })()),
+    topics: () =>
+      Promise.resolve(
+        (async function* () {
+          yield* sizes.map((_, n) => String(n))
+        })(),
+      ),
     retained: (topics, bytesMax) => {
       let [left, count] = [bytesMax, 0]
-      while (count < topics.length && sizes[Number(topics[count])]! <= left) left -= sizes[Number(topics[count++])]!
+      while (count < topics.length && sizes[Number(topics[count])]! <= left)
+        left -= sizes[Number(topics[count++])]!
       held += bytesMax - left
       most = Math.max(most, held)
       const nextBytes = count < topics.length ? sizes[Number(topics[count])]! : 0
-      return Promise.resolve({ messages: topics.slice(0, count).map((topic) => messageOf(topic, topic, { stamp: 1 })), unread: topics.slice(count), nextBytes })
+      return Promise.resolve({
+        messages: topics.slice(0, count).map((topic) => messageOf(topic, topic, { stamp: 1 })),
+        unread: topics.slice(count),
+        nextBytes,
+      })
     },
   })
   const moment = new Moment()
@@ -65,9 +83,19 @@ test('twenty replays of values of every size to a client that takes its time: bo
   const replay = async (page: readonly Replayed[]): Promise<void> => {
     await new Promise((resolve) => setImmediate(resolve))
     sent += page.length
-    for (const { message: { topic } } of page) held -= sizes[Number(topic)]!
+    for (const {
+      message: { topic },
+    } of page)
+      held -= sizes[Number(topic)]!
   }
-  await Promise.all(Array.from({ length: 20 }, () => replays.add({ filter: '#', stamps: moment.stamps, isWanted: () => true, isDone: () => false }, { roomForMore: () => Promise.resolve(), replay })))
+  await Promise.all(
+    Array.from({ length: 20 }, () =>
+      replays.add(
+        { filter: '#', stamps: moment.stamps, isWanted: () => true, isDone: () => false },
+        { roomForMore: () => Promise.resolve(), replay },
+      ),
+    ),
+  )
   expect([sent, held]).toEqual([20 * sizes.length, 0])
   expect(most).toBeLessThanOrEqual(3_000_000)
 })

@@ -1,13 +1,17 @@
-// The routes of a node, against a journal that is as slow as the test likes: when `subscribed` resolves, the journal holds a
-// route that covers the subscription (P2), whatever subscribes and unsubscribes the same filter in the same tick or while an
-// append is under way. In the end the journal holds what is wanted, and one tick is one append.
+// The routes of a node, against a journal that is as slow as the test likes: when `subscribed` resolves, the
+// journal holds a route that covers the subscription (P2), whatever subscribes and unsubscribes the same
+// filter in the same tick or while an append is under way. In the end the journal holds what is wanted, and
+// one tick is one append.
 import { describe, expect, test } from 'vitest'
 import { OwnRoutes, type RouteChange } from '../../bridge/own-routes.ts'
 import { RouteKind } from '../../bridge/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
 
 const { everything, qos0 } = RouteKind
-const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve) })
+const turn = (): Promise<void> =>
+  new Promise((resolve) => {
+    setImmediate(resolve)
+  })
 
 /** A journal that stores one append at a time, in order, each when the test says so. */
 class SlowJournal {
@@ -18,7 +22,9 @@ class SlowJournal {
 
   readonly append = (changes: readonly RouteChange[]): Promise<void> => {
     this.appends.push(changes)
-    const turnCame = new Promise<void>((resolve) => { this.#waiting.push(resolve) })
+    const turnCame = new Promise<void>((resolve) => {
+      this.#waiting.push(resolve)
+    })
     const stored = Promise.all([turnCame, this.#before]).then(() => {
       for (const { filter, kind } of changes) {
         if (kind === 0) this.routes.delete(filter)
@@ -43,7 +49,14 @@ class SlowJournal {
 /** Whether a promise has settled; asked without waiting for it. */
 function watch(promise: Promise<unknown>): { settled: boolean } {
   const state = { settled: false }
-  promise.then(() => { state.settled = true }, () => { state.settled = true })
+  promise.then(
+    () => {
+      state.settled = true
+    },
+    () => {
+      state.settled = true
+    },
+  )
   return state
 }
 
@@ -126,7 +139,12 @@ describe('subscribed resolves behind the append, not before', () => {
 
   test('what cannot be stored rejects, also for those that found it under way', async () => {
     let refuse!: (error: Error) => void
-    const routes = new OwnRoutes(() => new Promise((_resolve, reject) => { refuse = reject }))
+    const routes = new OwnRoutes(
+      () =>
+        new Promise((_resolve, reject) => {
+          refuse = reject
+        }),
+    )
     const first = routes.subscribed('a', everything)
     await turn()
     const second = routes.subscribed('a', everything)
@@ -155,15 +173,29 @@ test('random subscribing and unsubscribing, random slowness: always covered, and
   const live: { filter: string; kind: number; confirmed: boolean; given: boolean }[] = []
   const check = (note: string): void => {
     for (const { filter, kind, confirmed, given } of live) {
-      if (confirmed && !given) expect((journal.routes.get(filter) ?? 0) & kind, `seed ${random.seed} ${note}: '${filter}' ${kind}`).toBe(kind)
+      if (confirmed && !given)
+        expect(
+          (journal.routes.get(filter) ?? 0) & kind,
+          `seed ${random.seed} ${note}: '${filter}' ${kind}`,
+        ).toBe(kind)
     }
   }
   for (let step = 0; step < 2_500; step++) {
     const action = random.below(8)
     if (action < 3) {
-      const one = { filter: random.pick(['a', 'b', 'c']), kind: random.pick([everything, qos0]), confirmed: false, given: false }
+      const one = {
+        filter: random.pick(['a', 'b', 'c']),
+        kind: random.pick([everything, qos0]),
+        confirmed: false,
+        given: false,
+      }
       live.push(one)
-      routes.subscribed(one.filter, one.kind).then(() => { one.confirmed = true }, () => undefined)
+      routes.subscribed(one.filter, one.kind).then(
+        () => {
+          one.confirmed = true
+        },
+        () => undefined,
+      )
     } else if (action < 6 && live.length > 0) {
       const [one] = live.splice(random.below(live.length), 1)
       one!.given = true
@@ -172,7 +204,8 @@ test('random subscribing and unsubscribing, random slowness: always covered, and
     else await journal.store()
     check(`step ${step}`)
   }
-  for (const { filter, kind } of live.splice(0, Math.floor(live.length / 2))) routes.unsubscribed(filter, kind)
+  for (const { filter, kind } of live.splice(0, Math.floor(live.length / 2)))
+    routes.unsubscribed(filter, kind)
   await turn()
   while (journal.waiting > 0) await journal.store()
   await turn()

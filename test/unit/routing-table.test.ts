@@ -1,6 +1,6 @@
-// The routing table against a naive model (node → filter → kind) with random changes: which nodes a topic goes to, for QoS ≥ 1
-// and for QoS 0, whatever came, went, was said twice, left with its node or was replaced at once by a snapshot. What `match`
-// remembers is never stale.
+// The routing table against a naive model (node → filter → kind) with random changes: which nodes a topic
+// goes to, for QoS ≥ 1 and for QoS 0, whatever came, went, was said twice, left with its node or was replaced
+// at once by a snapshot. What `match` remembers is never stale.
 import { expect, test } from 'vitest'
 import { RouteKind, RoutingTable } from '../../bridge/routing-table.ts'
 import { SessionOption } from '../../bridge/session-options.ts'
@@ -22,20 +22,30 @@ function set(model: Model, nodeId: string, filter: string, kind: number): void {
 }
 
 function entriesOf(model: Model): { nodeId: string; filter: string; kind: number }[] {
-  return [...model].flatMap(([nodeId, routes]) => [...routes].map(([filter, kind]) => ({ nodeId, filter, kind })))
+  return [...model].flatMap(([nodeId, routes]) =>
+    [...routes].map(([filter, kind]) => ({ nodeId, filter, kind })),
+  )
 }
 
-const sorted = (list: Iterable<{ nodeId: string; filter: string; kind: number }>): string[] => [...list].map(({ nodeId, filter, kind }) => `${nodeId} ${filter} ${kind}`).sort()
+const sorted = (list: Iterable<{ nodeId: string; filter: string; kind: number }>): string[] =>
+  [...list].map(({ nodeId, filter, kind }) => `${nodeId} ${filter} ${kind}`).sort()
 
 function check(table: RoutingTable, model: Model, note: string): void {
   expect(sorted(table.entries()), note).toEqual(sorted(entriesOf(model)))
   expect(table.size, note).toBe(entriesOf(model).length)
   expect([...table.nodes].sort(), note).toEqual([...model.keys()].sort())
   for (const topic of topics) {
-    const wants = (bits: number): string[] => nodes.filter((nodeId) => [...model.get(nodeId) ?? []].some(([filter, kind]) => (kind & bits) !== 0 && filterMatches(filter, topic)))
+    const wants = (bits: number): string[] =>
+      nodes.filter((nodeId) =>
+        [...(model.get(nodeId) ?? [])].some(
+          ([filter, kind]) => (kind & bits) !== 0 && filterMatches(filter, topic),
+        ),
+      )
     const targets = table.match(topic)
-    expect({ everything: [...targets.everything].sort(), qos0: [...targets.qos0].sort() }, `${note} topic '${topic}'`)
-      .toEqual({ everything: wants(RouteKind.everything), qos0: wants(RouteKind.everything | RouteKind.qos0) })
+    expect(
+      { everything: [...targets.everything].sort(), qos0: [...targets.qos0].sort() },
+      `${note} topic '${topic}'`,
+    ).toEqual({ everything: wants(RouteKind.everything), qos0: wants(RouteKind.everything | RouteKind.qos0) })
   }
 }
 
@@ -73,7 +83,10 @@ test('a session is a target at the highest QoS of what matches, and for its own 
   const target = (): unknown => table.match('x/y').sessions
   table.setSession('3s', 'x/+', 1)
   table.setSession('3t', 'x/+', 1 | SessionOption.noLocal)
-  expect(target()).toEqual([{ sid: '3s', qos: 1, ownQos: 1 }, { sid: '3t', qos: 1, ownQos: 0 }])
+  expect(target()).toEqual([
+    { sid: '3s', qos: 1, ownQos: 1 },
+    { sid: '3t', qos: 1, ownQos: 0 },
+  ])
   table.setSession('3s', '#', 2 | SessionOption.noLocal)
   expect(target()).toContainEqual({ sid: '3s', qos: 2, ownQos: 1 })
   table.setSession('3s', 'x/y', 2)
@@ -105,6 +118,12 @@ test('the filters of sessions that ended are found among many of one level, in s
   }, 0)
   const found = await table.filtersOf(new Set(['s1', 's2', 's129999', 'nobody']))
   clearInterval(counting)
-  expect(found.map(({ sid, filter }) => `${sid} ${filter}`).sort()).toEqual(['s1 +/shared', 's1 devices/1/#', 's129999 devices/129999/#', 's2 +/shared', 's2 devices/2/#'])
+  expect(found.map(({ sid, filter }) => `${sid} ${filter}`).sort()).toEqual([
+    's1 +/shared',
+    's1 devices/1/#',
+    's129999 devices/129999/#',
+    's2 +/shared',
+    's2 devices/2/#',
+  ])
   expect(turns).toBeGreaterThan(0)
 })

@@ -2,13 +2,25 @@
 import { expect, test } from 'vitest'
 import { SharedBarrier } from '../../bridge/shared-barrier.ts'
 
-const settle = async (): Promise<void> => { for (let i = 0; i < 20; i++) await Promise.resolve() }
+const settle = async (): Promise<void> => {
+  for (let i = 0; i < 20; i++) await Promise.resolve()
+}
 
 test('a barrier that is asked for while another is under way begins behind it, once for all', async () => {
   const calls: { resolve: () => void; reject: (error: Error) => void }[] = [] // answered by hand, in order
-  const barrier = new SharedBarrier(() => new Promise<void>((resolve, reject) => { calls.push({ resolve, reject }) }))
+  const barrier = new SharedBarrier(
+    () =>
+      new Promise<void>((resolve, reject) => {
+        calls.push({ resolve, reject })
+      }),
+  )
   const passed: number[] = []
-  const pass = (n: number): void => { barrier.pass().then(() => passed.push(n), () => passed.push(-n)) }
+  const pass = (n: number): void => {
+    barrier.pass().then(
+      () => passed.push(n),
+      () => passed.push(-n),
+    )
+  }
   pass(1)
   pass(2)
   pass(3)

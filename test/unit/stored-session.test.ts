@@ -1,5 +1,5 @@
-// The messages of a session with a queue, between Redis, which the test is, and a client that acknowledges when the test says so:
-// how much is in flight at once.
+// The messages of a session with a queue, between Redis, which the test is, and a client that acknowledges
+// when the test says so: how much is in flight at once.
 import { describe, expect, test } from 'vitest'
 import type { InFlightEntry, Message, Session } from '../../bridge/index.ts'
 import type { Replayed } from '../../broker/delivery/replay.ts'
@@ -9,22 +9,39 @@ import { messageOf } from '../bridge/planes.ts'
 
 const room = 256 * 1024
 
-/** A session with these messages in its queue; `serve` does what session-serve.lua does until there is nothing to do. */
+/**
+ * A session with these messages in its queue; `serve` does what session-serve.lua does until there is nothing
+ * to do.
+ */
 function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntry[] = []) {
   const sent: number[] = []
   const payloads: string[] = []
   const failed: unknown[] = []
-  const inRedis = new Map<number, Message | 'later'>(inFlight.flatMap(({ messageId, message }) => message === undefined ? [] : [[messageId, message]]))
+  const inRedis = new Map<number, Message | 'later'>(
+    inFlight.flatMap(({ messageId, message }) => (message === undefined ? [] : [[messageId, message]])),
+  )
   let touched = false
-  const stored = new StoredSession({ inFlight, incoming: new Map() } as unknown as Session, limits.inFlightMax, {
-    write: (message, messageId) => {
-      if (message.topic === 'poison') throw new RangeError('a bug')
-      sent.push(messageId)
-      payloads.push(message.payload.toString('latin1', 0, 10))
-      return message.qos as 1 | 2
+  const stored = new StoredSession(
+    { inFlight, incoming: new Map() } as unknown as Session,
+    limits.inFlightMax,
+    {
+      write: (message, messageId) => {
+        if (message.topic === 'poison') throw new RangeError('a bug')
+        sent.push(messageId)
+        payloads.push(message.payload.toString('latin1', 0, 10))
+        return message.qos as 1 | 2
+      },
+      pubrel: () => undefined,
+      failed: (error) => {
+        failed.push(error)
+      },
+      room: () => room,
+      touch: () => {
+        touched = true
+      },
+      moved: () => undefined,
     },
-    pubrel: () => undefined, failed: (error) => { failed.push(error) }, room: () => room, touch: () => { touched = true }, moved: () => undefined,
-  })
+  )
   const serve = (): void => {
     while (touched) {
       touched = false
@@ -42,26 +59,33 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
       stored.written(writes, { messages, left: queue.length })
     }
   }
-  const bytes = (): number => [...inRedis.values()].reduce((sum, message) => sum + (message === 'later' ? 0 : message.payload.length), 0)
+  const bytes = (): number =>
+    [...inRedis.values()].reduce(
+      (sum, message) => sum + (message === 'later' ? 0 : message.payload.length),
+      0,
+    )
   return { stored, sent, payloads, serve, bytes, failed, inRedis }
 }
 
 const big = (qos: 1 | 2 = 1): Message => messageOf('t', Buffer.alloc(limits.packetBytesMax), { qos })
 
-test.each([1, 2] as const)('large messages of QoS %i: no more in flight than the ceiling of bytes and one message, and all are sent as they are acknowledged', (qos) => {
-  const { stored, sent, serve, bytes } = sessionOf(Array.from({ length: 50 }, () => big(qos)))
-  stored.start()
-  serve()
-  const most = limits.inFlightBytesMax / limits.packetBytesMax
-  expect(sent.length).toBeGreaterThanOrEqual(most)
-  for (let done = 0; done < 50; done++) {
-    expect(bytes()).toBeLessThanOrEqual(limits.inFlightBytesMax + limits.packetBytesMax)
-    if (qos === 1) stored.complete(sent[done]!)
-    else stored.received(sent[done]!) // from PUBREC on nothing of it is stored
+test.each([1, 2] as const)(
+  'large messages of QoS %i: no more in flight than the ceiling of bytes and one message, and all are sent as they are acknowledged',
+  (qos) => {
+    const { stored, sent, serve, bytes } = sessionOf(Array.from({ length: 50 }, () => big(qos)))
+    stored.start()
     serve()
-  }
-  expect([sent.length, bytes()]).toEqual([50, 0])
-})
+    const most = limits.inFlightBytesMax / limits.packetBytesMax
+    expect(sent.length).toBeGreaterThanOrEqual(most)
+    for (let done = 0; done < 50; done++) {
+      expect(bytes()).toBeLessThanOrEqual(limits.inFlightBytesMax + limits.packetBytesMax)
+      if (qos === 1) stored.complete(sent[done]!)
+      else stored.received(sent[done]!) // from PUBREC on nothing of it is stored
+      serve()
+    }
+    expect([sent.length, bytes()]).toEqual([50, 0])
+  },
+)
 
 test('what an earlier connection left in flight counts: nothing is moved until some of it is acknowledged', () => {
   const inFlight = Array.from({ length: 16 }, (_, n) => ({ messageId: n + 1, order: n, message: big() }))
@@ -77,7 +101,9 @@ test('what an earlier connection left in flight counts: nothing is moved until s
 })
 
 test('small messages fill the window', () => {
-  const { stored, sent, serve } = sessionOf(Array.from({ length: 2_000 }, () => messageOf('t', Buffer.alloc(1_000))))
+  const { stored, sent, serve } = sessionOf(
+    Array.from({ length: 2_000 }, () => messageOf('t', Buffer.alloc(1_000))),
+  )
   stored.start()
   serve()
   expect(sent).toHaveLength(limits.inFlightMax)
@@ -86,8 +112,17 @@ test('small messages fill the window', () => {
 describe('what this node cannot send stays in flight, neither sent nor acknowledged away', () => {
   const small = (topic = 't'): Message => messageOf(topic, 'x')
 
-  test.each([['of a later version', 'later', 0], ['whose writing throws', small('poison'), 2]] as const)('a message %s, out of the queue and from before', (_, bad, failures) => {
-    const { stored, sent, serve, inRedis, failed } = sessionOf([small(), bad, small()], [{ messageId: 7, order: 0, message: bad }, { messageId: 9, order: 1, message: small() }])
+  test.each([
+    ['of a later version', 'later', 0],
+    ['whose writing throws', small('poison'), 2],
+  ] as const)('a message %s, out of the queue and from before', (_, bad, failures) => {
+    const { stored, sent, serve, inRedis, failed } = sessionOf(
+      [small(), bad, small()],
+      [
+        { messageId: 7, order: 0, message: bad },
+        { messageId: 9, order: 1, message: small() },
+      ],
+    )
     stored.start()
     serve()
     expect([sent.length, failed.length]).toEqual([3, failures])
@@ -111,20 +146,29 @@ describe('what this node cannot send stays in flight, neither sent nor acknowled
 })
 
 describe('Retained Messages because of a SUBSCRIBE', () => {
-  const page = (count: number, isWanted = (): boolean => true): Replayed[] => Array.from({ length: count }, (_, n) => ({ message: messageOf('t', `kept ${n}`, { qos: 1 }), isWanted }))
+  const page = (count: number, isWanted = (): boolean => true): Replayed[] =>
+    Array.from({ length: count }, (_, n) => ({ message: messageOf('t', `kept ${n}`, { qos: 1 }), isWanted }))
 
   test('share the window with the queue, and all of them leave', async () => {
-    const { stored, sent, payloads, serve } = sessionOf(Array.from({ length: 1_500 }, (_, n) => messageOf('t', `live ${n}`)))
+    const { stored, sent, payloads, serve } = sessionOf(
+      Array.from({ length: 1_500 }, (_, n) => messageOf('t', `live ${n}`)),
+    )
     stored.start()
     const given = stored.give(page(1_500), 1, undefined, undefined)
     serve()
-    expect([payloads.filter((payload) => payload.startsWith('kept')).length, sent.length]).toEqual([limits.inFlightMax / 2, limits.inFlightMax])
+    expect([payloads.filter((payload) => payload.startsWith('kept')).length, sent.length]).toEqual([
+      limits.inFlightMax / 2,
+      limits.inFlightMax,
+    ])
     for (let done = 0; done < 3_000; done++) {
       stored.complete(sent[done]!)
       serve()
     }
     await given
-    for (const what of ['kept', 'live']) expect(payloads.filter((payload) => payload.startsWith(what))).toEqual(Array.from({ length: 1_500 }, (_, n) => `${what} ${n}`))
+    for (const what of ['kept', 'live'])
+      expect(payloads.filter((payload) => payload.startsWith(what))).toEqual(
+        Array.from({ length: 1_500 }, (_, n) => `${what} ${n}`),
+      )
   })
 
   test('one that a newer message has overtaken is left out, also when it is in flight by then', async () => {
@@ -136,14 +180,19 @@ describe('Retained Messages because of a SUBSCRIBE', () => {
     const writes = stored.takeWrites()!
     expect(writes.given.length).toBe(1)
     isCurrent = false
-    const later = stored.give(page(2, () => isCurrent), 1, undefined, undefined)
+    const later = stored.give(
+      page(2, () => isCurrent),
+      1,
+      undefined,
+      undefined,
+    )
     stored.written(writes, { messages: [], left: 0 })
     serve()
     await Promise.all([given, later])
     expect([payloads, sent.length]).toEqual([['kept 0'], 1])
   })
 
-  test('what Redis refused because the session is another\'s comes when it proves to be ours', async () => {
+  test("what Redis refused because the session is another's comes when it proves to be ours", async () => {
     const { stored, payloads, serve } = sessionOf([])
     stored.start()
     serve()

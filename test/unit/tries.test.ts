@@ -1,6 +1,7 @@
-// The two tries against the plain rule of topic.ts (`filterMatches`), with random filters and topics: `$` topics, empty
-// levels, `+`, `#`, filters that come and go while their matches are remembered. A remembered match is never stale, the cache
-// is bounded and a matter of speed only, and a remembered array stays the same array while the set of its filters does.
+// The two tries against the plain rule of topic.ts (`filterMatches`), with random filters and topics: `$`
+// topics, empty levels, `+`, `#`, filters that come and go while their matches are remembered. A remembered
+// match is never stale, the cache is bounded and a matter of speed only, and a remembered array stays the
+// same array while the set of its filters does.
 import { describe, expect, test } from 'vitest'
 import { FilterTrie } from '../../bridge/filter-trie.ts'
 import { filterMatches, isValidFilter, isValidTopic } from '../../bridge/topic.ts'
@@ -16,7 +17,9 @@ function randomTopic(random: Random): string {
 }
 
 function randomFilter(random: Random): string {
-  const levels: string[] = Array.from({ length: 1 + random.below(4) }, () => random.below(3) === 0 ? '+' : random.pick(names))
+  const levels: string[] = Array.from({ length: 1 + random.below(4) }, () =>
+    random.below(3) === 0 ? '+' : random.pick(names),
+  )
   if (random.below(3) === 0) levels[levels.length - 1] = '#'
   const filter = levels.join('/')
   return isValidFilter(filter) ? filter : randomFilter(random)
@@ -45,7 +48,9 @@ function checkFilterTrie(random: Random, cacheMax: number | undefined): void {
         const topic = randomTopic(random)
         const wanted = sorted([...model].filter((candidate) => filterMatches(candidate, topic)))
         expect(sorted(trie.match(topic)), `seed ${random.seed} step ${step} topic '${topic}'`).toEqual(wanted)
-        expect(trie.get(filter), `seed ${random.seed} step ${step} filter '${filter}'`).toBe(model.has(filter) ? filter : undefined)
+        expect(trie.get(filter), `seed ${random.seed} step ${step} filter '${filter}'`).toBe(
+          model.has(filter) ? filter : undefined,
+        )
       }
     }
     expect(trie.size).toBe(model.size)
@@ -56,9 +61,12 @@ function checkFilterTrie(random: Random, cacheMax: number | undefined): void {
 }
 
 describe('filter trie', () => {
-  test.each([undefined, 0, 1, 7])('finds what the plain rule finds, with a cache of %s topics', (cacheMax) => {
-    checkFilterTrie(seededRandom(), cacheMax)
-  })
+  test.each([undefined, 0, 1, 7])(
+    'finds what the plain rule finds, with a cache of %s topics',
+    (cacheMax) => {
+      checkFilterTrie(seededRandom(), cacheMax)
+    },
+  )
 
   test('wildcards at the first level do not match `$` topics [MQTT-4.7.2-1]', () => {
     const trie = new FilterTrie<string>()
@@ -129,10 +137,17 @@ describe('topic trie', () => {
           trie.set(topic, `value ${step}`)
           model.set(topic, `value ${step}`)
           break
-        case 1: expect(trie.delete(topic), at).toBe(model.delete(topic)); break
+        case 1:
+          expect(trie.delete(topic), at).toBe(model.delete(topic))
+          break
         default:
-          expect(sorted([...trie.match(filter)].map((found) => found.join(' = '))), at)
-            .toEqual(sorted([...model].filter(([candidate]) => filterMatches(filter, candidate)).map((found) => found.join(' = '))))
+          expect(sorted([...trie.match(filter)].map((found) => found.join(' = '))), at).toEqual(
+            sorted(
+              [...model]
+                .filter(([candidate]) => filterMatches(filter, candidate))
+                .map((found) => found.join(' = ')),
+            ),
+          )
           expect(trie.get(topic), at).toBe(model.get(topic))
           expect(trie.has(topic), at).toBe(model.has(topic))
       }

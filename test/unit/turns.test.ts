@@ -1,8 +1,11 @@
-// Work in slices: between two parts the clock is looked at, of small ones not each time, and behind a large one always.
+// Work in slices: between two parts the clock is looked at, of small ones not each time, and behind a large
+// one always.
 import { expect, test } from 'vitest'
 import { Slice, worked } from '../../bridge/turns.ts'
 
-const stand = (ms: number): void => { for (const end = performance.now() + ms; performance.now() < end;); }
+const stand = (ms: number): void => {
+  for (const end = performance.now() + ms; performance.now() < end;);
+}
 
 test('a part that is large behind many that were small ends the slice', async () => {
   const slice = new Slice()

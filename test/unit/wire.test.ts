@@ -1,13 +1,20 @@
-// The bytes of MQTT, both ways, against mqtt-packet as the other opinion: random valid packets of versions 4 and 5 through
-// the packet reader, split at every byte, all at once and in random pieces; frames and acknowledgements that we encode,
-// through mqtt-packet's parser; every valid control packet accepted, and no prefix of one. Seeded: SEED=… repeats a run.
+// The bytes of MQTT, both ways, against mqtt-packet as the other opinion: random valid packets of versions 4
+// and 5 through the packet reader, split at every byte, all at once and in random pieces; frames and
+// acknowledgements that we encode, through mqtt-packet's parser; every valid control packet accepted, and no
+// prefix of one. Seeded: SEED=… repeats a run.
 import { isUtf8 } from 'node:buffer'
 import { describe, expect, test } from 'vitest'
 import mqttPacket, { type IConnectPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { limits } from '../../broker/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/wire/packet-reader.ts'
-import { allowedProperties, checkUtf8, ProtocolViolation, readVariable, scanProperties } from '../../broker/wire/properties.ts'
+import {
+  allowedProperties,
+  checkUtf8,
+  ProtocolViolation,
+  readVariable,
+  scanProperties,
+} from '../../broker/wire/properties.ts'
 import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/wire/publish.ts'
 import { withoutUserProperties } from '../../broker/wire/user-properties.ts'
 import { seededRandom, type Random } from '../support/random.ts'
@@ -20,8 +27,11 @@ const texts = ['a', 'b/c', 'ümläut', '日本/語', '𝄞/clef', 'x'.repeat(200
 /** The PUBLISH properties that a client may send, each one time out of two. */
 function randomProperties(random: Random): NonNullable<IPublishPacket['properties']> {
   const all = {
-    payloadFormatIndicator: random.below(2) === 1, messageExpiryInterval: 1 + random.below(4_000_000_000), contentType: random.pick(texts),
-    responseTopic: random.pick(texts), correlationData: Buffer.alloc(random.below(300), random.below(256)),
+    payloadFormatIndicator: random.below(2) === 1,
+    messageExpiryInterval: 1 + random.below(4_000_000_000),
+    contentType: random.pick(texts),
+    responseTopic: random.pick(texts),
+    correlationData: Buffer.alloc(random.below(300), random.below(256)),
     userProperties: { [random.pick(texts)]: random.pick(texts), list: ['1', '2'] },
   }
   return Object.fromEntries(Object.entries(all).filter(() => random.below(2) === 1))
@@ -30,55 +40,166 @@ function randomProperties(random: Random): NonNullable<IPublishPacket['propertie
 function randomPublish(random: Random, version: Version): IPublishPacket {
   const qos = random.below(3) as 0 | 1 | 2
   return {
-    cmd: 'publish', topic: random.pick(texts), payload: Buffer.alloc(random.pick([0, 1, 100, 127, 128, 20_000].slice(0, 3 + random.below(4))), random.below(256)),
-    qos, retain: random.below(2) === 1, dup: qos > 0 && random.below(2) === 1,
-    ...(qos > 0 && { messageId: 1 + random.below(65_535) }), ...(version === 5 && { properties: randomProperties(random) }),
+    cmd: 'publish',
+    topic: random.pick(texts),
+    payload: Buffer.alloc(
+      random.pick([0, 1, 100, 127, 128, 20_000].slice(0, 3 + random.below(4))),
+      random.below(256),
+    ),
+    qos,
+    retain: random.below(2) === 1,
+    dup: qos > 0 && random.below(2) === 1,
+    ...(qos > 0 && { messageId: 1 + random.below(65_535) }),
+    ...(version === 5 && { properties: randomProperties(random) }),
   }
 }
 
-const codes = { puback: [0, 0x10, 0x80, 0x97], pubrec: [0, 0x10, 0x80, 0x97], pubrel: [0, 0x92], pubcomp: [0, 0x92] } as const
+const codes = {
+  puback: [0, 0x10, 0x80, 0x97],
+  pubrec: [0, 0x10, 0x80, 0x97],
+  pubrel: [0, 0x92],
+  pubcomp: [0, 0x92],
+} as const
 
 function randomPacket(random: Random, version: Version): Packet {
   const messageId = 1 + random.below(65_535)
   const user = version === 5 ? { userProperties: { name: random.pick(texts) } } : {}
-  const cmd = random.pick(['publish', 'publish', 'publish', 'puback', 'pubrec', 'pubrel', 'pubcomp', 'subscribe', 'unsubscribe', 'pingreq'] as const)
+  const cmd = random.pick([
+    'publish',
+    'publish',
+    'publish',
+    'puback',
+    'pubrec',
+    'pubrel',
+    'pubcomp',
+    'subscribe',
+    'unsubscribe',
+    'pingreq',
+  ] as const)
   switch (cmd) {
-    case 'publish': return randomPublish(random, version)
-    case 'subscribe': return {
-      cmd, messageId, properties: version === 5 ? { subscriptionIdentifier: 1 + random.below(268_435_455), ...user } : {},
-      subscriptions: Array.from({ length: 1 + random.below(4) }, () => ({ topic: random.pick([...texts, '#', '+/a', 'a/#']), qos: random.below(3) as 0, ...(version === 5 && { nl: random.below(2) === 1, rap: random.below(2) === 1, rh: random.below(3) as 0 }) })),
-    }
-    case 'unsubscribe': return { cmd, messageId, unsubscriptions: Array.from({ length: 1 + random.below(4) }, () => random.pick(texts)), properties: user }
-    case 'pingreq': return { cmd }
-    default: return { cmd, messageId, ...(version === 5 && { reasonCode: random.pick(codes[cmd]), ...(random.below(2) === 1 && { properties: user }) }) }
+    case 'publish':
+      return randomPublish(random, version)
+    case 'subscribe':
+      return {
+        cmd,
+        messageId,
+        properties: version === 5 ? { subscriptionIdentifier: 1 + random.below(268_435_455), ...user } : {},
+        subscriptions: Array.from({ length: 1 + random.below(4) }, () => ({
+          topic: random.pick([...texts, '#', '+/a', 'a/#']),
+          qos: random.below(3) as 0,
+          ...(version === 5 && {
+            nl: random.below(2) === 1,
+            rap: random.below(2) === 1,
+            rh: random.below(3) as 0,
+          }),
+        })),
+      }
+    case 'unsubscribe':
+      return {
+        cmd,
+        messageId,
+        unsubscriptions: Array.from({ length: 1 + random.below(4) }, () => random.pick(texts)),
+        properties: user,
+      }
+    case 'pingreq':
+      return { cmd }
+    default:
+      return {
+        cmd,
+        messageId,
+        ...(version === 5 && {
+          reasonCode: random.pick(codes[cmd]),
+          ...(random.below(2) === 1 && { properties: user }),
+        }),
+      }
   }
 }
 
 function connectPacket(version: Version): Packet {
   return {
-    cmd: 'connect', protocolId: 'MQTT', protocolVersion: version, clean: true, clientId: 'ïd', keepalive: 10, username: 'ü', password: Buffer.from([0, 1]),
-    will: { topic: 'w/t', payload: Buffer.from('w'), qos: 2, retain: true, ...(version === 5 && { properties: { willDelayInterval: 5, contentType: 'c', userProperties: { a: 'b' } } }) },
-    ...(version === 5 && { properties: { sessionExpiryInterval: 9, receiveMaximum: 7, maximumPacketSize: 999, topicAliasMaximum: 3, requestProblemInformation: false, userProperties: { a: ['b', 'c'] } } }),
+    cmd: 'connect',
+    protocolId: 'MQTT',
+    protocolVersion: version,
+    clean: true,
+    clientId: 'ïd',
+    keepalive: 10,
+    username: 'ü',
+    password: Buffer.from([0, 1]),
+    will: {
+      topic: 'w/t',
+      payload: Buffer.from('w'),
+      qos: 2,
+      retain: true,
+      ...(version === 5 && {
+        properties: { willDelayInterval: 5, contentType: 'c', userProperties: { a: 'b' } },
+      }),
+    },
+    ...(version === 5 && {
+      properties: {
+        sessionExpiryInterval: 9,
+        receiveMaximum: 7,
+        maximumPacketSize: 999,
+        topicAliasMaximum: 3,
+        requestProblemInformation: false,
+        userProperties: { a: ['b', 'c'] },
+      },
+    }),
   }
 }
 
 /** Writes down what a reader reports, and feeds bytes the way a socket may: each chunk its own memory. */
 class Recorder implements PacketHandler {
-  onBug(error: unknown): void { throw error as Error }
+  onBug(error: unknown): void {
+    throw error as Error
+  }
   readonly got: unknown[] = []
   violation: ProtocolViolation | undefined
   readonly reader = new PacketReader(this, { ...limits, packetBytesMax: 100_000, topicAliasMax: 10 }, false)
-  onPublish(topic: string, payload: Buffer, qos: 0 | 1 | 2, retain: boolean, dup: boolean, messageId: number, properties: Buffer | undefined, expirySeconds: number): void {
-    this.got.push({ topic, payload: payload.toString('hex'), qos, retain, dup, messageId, properties: properties?.toString('hex'), expirySeconds })
+  onPublish(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    dup: boolean,
+    messageId: number,
+    properties: Buffer | undefined,
+    expirySeconds: number,
+  ): void {
+    this.got.push({
+      topic,
+      payload: payload.toString('hex'),
+      qos,
+      retain,
+      dup,
+      messageId,
+      properties: properties?.toString('hex'),
+      expirySeconds,
+    })
   }
-  onPuback(messageId: number): void { this.got.push({ cmd: 'puback', messageId }) }
-  onPubrec(messageId: number, reasonCode: number): void { this.got.push({ cmd: 'pubrec', messageId, reasonCode }) }
-  onPubrel(messageId: number): void { this.got.push({ cmd: 'pubrel', messageId }) }
-  onPubcomp(messageId: number): void { this.got.push({ cmd: 'pubcomp', messageId }) }
-  onOther(type: number, frame: Buffer): void { this.got.push({ type, frame: frame.toString('hex') }) }
-  onViolation(violation: ProtocolViolation): void { this.violation = violation }
-  onBehind(): void { throw new Error('it reads all at once') }
-  onCaughtUp(): void { throw new Error('it reads all at once') }
+  onPuback(messageId: number): void {
+    this.got.push({ cmd: 'puback', messageId })
+  }
+  onPubrec(messageId: number, reasonCode: number): void {
+    this.got.push({ cmd: 'pubrec', messageId, reasonCode })
+  }
+  onPubrel(messageId: number): void {
+    this.got.push({ cmd: 'pubrel', messageId })
+  }
+  onPubcomp(messageId: number): void {
+    this.got.push({ cmd: 'pubcomp', messageId })
+  }
+  onOther(type: number, frame: Buffer): void {
+    this.got.push({ type, frame: frame.toString('hex') })
+  }
+  onViolation(violation: ProtocolViolation): void {
+    this.violation = violation
+  }
+  onBehind(): void {
+    throw new Error('it reads all at once')
+  }
+  onCaughtUp(): void {
+    throw new Error('it reads all at once')
+  }
 
   feed(bytes: Buffer, pieces: readonly number[]): this {
     let at = 0
@@ -97,16 +218,32 @@ function expected(packet: Packet, version: Version): unknown {
   if (packet.cmd === 'publish') {
     const { messageExpiryInterval = -1, ...rest } = packet.properties ?? {}
     const kept = Object.keys(rest).length === 0 ? undefined : propertyBytes(rest)
-    return { topic: packet.topic, payload: (packet.payload as Buffer).toString('hex'), qos: packet.qos, retain: packet.retain, dup: packet.dup, messageId: packet.messageId ?? 0, properties: kept, expirySeconds: messageExpiryInterval }
+    return {
+      topic: packet.topic,
+      payload: (packet.payload as Buffer).toString('hex'),
+      qos: packet.qos,
+      retain: packet.retain,
+      dup: packet.dup,
+      messageId: packet.messageId ?? 0,
+      properties: kept,
+      expirySeconds: messageExpiryInterval,
+    }
   }
-  if (packet.cmd === 'pubrec') return { cmd: 'pubrec', messageId: packet.messageId, reasonCode: packet.reasonCode ?? 0 }
+  if (packet.cmd === 'pubrec')
+    return { cmd: 'pubrec', messageId: packet.messageId, reasonCode: packet.reasonCode ?? 0 }
   if (packet.cmd in codes) return { cmd: packet.cmd, messageId: packet.messageId }
-  return { type: typeOf[packet.cmd as keyof typeof typeOf], frame: mqttPacket.generate(packet, { protocolVersion: version }).toString('hex') }
+  return {
+    type: typeOf[packet.cmd as keyof typeof typeOf],
+    frame: mqttPacket.generate(packet, { protocolVersion: version }).toString('hex'),
+  }
 }
 
 /** The properties as mqtt-packet writes them, in hex, without their length. */
 function propertyBytes(properties: NonNullable<IPublishPacket['properties']>): string {
-  const frame = mqttPacket.generate({ cmd: 'publish', topic: 't', payload: '', qos: 0, retain: false, dup: false, properties }, { protocolVersion: 5 })
+  const frame = mqttPacket.generate(
+    { cmd: 'publish', topic: 't', payload: '', qos: 0, retain: false, dup: false, properties },
+    { protocolVersion: 5 },
+  )
   const section = readVariable(frame, 1, frame.length).next + 3
   return frame.subarray(readVariable(frame, section, frame.length).next).toString('hex')
 }
@@ -133,7 +270,11 @@ describe.each([4, 5] as const)('packet reader, MQTT version %i', (version) => {
 
   test('streams of random packets in random pieces, down to single bytes, with pauses', () => {
     for (let n = 0; n < 40; n++) {
-      const packets = [connect, ...Array.from({ length: 30 }, () => randomPacket(random, version)), { cmd: 'disconnect' } as Packet]
+      const packets = [
+        connect,
+        ...Array.from({ length: 30 }, () => randomPacket(random, version)),
+        { cmd: 'disconnect' } as Packet,
+      ]
       const stream = Buffer.concat(packets.map(bytesOf))
       const recorder = new Recorder()
       for (let at = 0; at < stream.length;) {
@@ -152,11 +293,13 @@ describe.each([4, 5] as const)('packet reader, MQTT version %i', (version) => {
 
   test('no packet that lost its last bytes is accepted, its length put right', () => {
     for (const packet of [connect, ...Array.from({ length: 40 }, () => randomPacket(random, version))]) {
-      if (packet.cmd === 'pingreq' || packet.cmd === 'publish') continue // nothing to lose; a shorter payload is a payload
+      // nothing to lose; a shorter payload is a payload
+      if (packet.cmd === 'pingreq' || packet.cmd === 'publish') continue
       const bytes = bytesOf(packet)
       const { next } = readVariable(bytes, 1, bytes.length)
       const body = bytes.subarray(next, -1)
-      const whole = packet.cmd in codes && (body.length === 2 || body.length === 3) // an acknowledgement that ends early, legally
+      // an acknowledgement that ends early, legally
+      const whole = packet.cmd in codes && (body.length === 2 || body.length === 3)
       if (whole && version === 5) continue
       const recorder = new Recorder()
       if (packet !== connect) recorder.feed(bytesOf(connect), [])
@@ -184,10 +327,19 @@ describe.each([4, 5] as const)('packet reader, MQTT version %i', (version) => {
 test('the reader reads a chunk in place, however many chunks came before', () => {
   const reported: Buffer[] = []
   const recorder = new Recorder()
-  recorder.onPublish = (_topic, payload) => { reported.push(payload) }
+  recorder.onPublish = (_topic, payload) => {
+    reported.push(payload)
+  }
   recorder.feed(mqttPacket.generate(connectPacket(4)), [])
   for (let n = 0; n < 3; n++) {
-    const chunk = mqttPacket.generate({ cmd: 'publish', topic: 't', payload: Buffer.alloc(50_000), qos: 0, retain: false, dup: false })
+    const chunk = mqttPacket.generate({
+      cmd: 'publish',
+      topic: 't',
+      payload: Buffer.alloc(50_000),
+      qos: 0,
+      retain: false,
+      dup: false,
+    })
     recorder.reader.feed(chunk)
     expect(reported[n]!.buffer, `the payload in chunk ${n} was copied`).toBe(chunk.buffer)
   }
@@ -196,9 +348,18 @@ test('the reader reads a chunk in place, however many chunks came before', () =>
 test('a packet in pieces of a byte lies in few buffers, whole', () => {
   const recorder = new Recorder().feed(mqttPacket.generate(connectPacket(4)), [])
   let got: Buffer | undefined
-  recorder.onPublish = (_topic, payload) => { got = payload }
+  recorder.onPublish = (_topic, payload) => {
+    got = payload
+  }
   const payload = Buffer.from(Array.from({ length: 90_000 }, (_, n) => n % 251))
-  const bytes = mqttPacket.generate({ cmd: 'publish', topic: 't', payload, qos: 0, retain: false, dup: false })
+  const bytes = mqttPacket.generate({
+    cmd: 'publish',
+    topic: 't',
+    payload,
+    qos: 0,
+    retain: false,
+    dup: false,
+  })
   let most = 0
   for (let at = 0; at < bytes.length; at++) {
     recorder.reader.feed(Buffer.from(bytes.subarray(at, at + 1)))
@@ -211,8 +372,18 @@ test('a packet in pieces of a byte lies in few buffers, whole', () => {
 test('pause holds within a chunk: what comes behind is reported by resume, once, in order', () => {
   const recorder = new Recorder()
   const ping = mqttPacket.generate({ cmd: 'pingreq' })
-  recorder.onPuback = () => { recorder.reader.pause() }
-  recorder.feed(Buffer.concat([mqttPacket.generate(connectPacket(4)), mqttPacket.generate({ cmd: 'puback', messageId: 1 }), ping, ping]), [])
+  recorder.onPuback = () => {
+    recorder.reader.pause()
+  }
+  recorder.feed(
+    Buffer.concat([
+      mqttPacket.generate(connectPacket(4)),
+      mqttPacket.generate({ cmd: 'puback', messageId: 1 }),
+      ping,
+      ping,
+    ]),
+    [],
+  )
   expect(recorder.got).toHaveLength(1)
   recorder.reader.resume()
   expect(recorder.got).toHaveLength(3)
@@ -220,14 +391,28 @@ test('pause holds within a chunk: what comes behind is reported by resume, once,
 
 test('Topic Aliases: set, used, replaced, each with its own number', () => {
   const recorder = new Recorder().feed(mqttPacket.generate(connectPacket(5)), [])
-  const send = (topic: string, topicAlias: number): void => { recorder.reader.feed(mqttPacket.generate({ cmd: 'publish', topic, payload: '', qos: 0, retain: false, dup: false, properties: { topicAlias } }, { protocolVersion: 5 })) }
+  const send = (topic: string, topicAlias: number): void => {
+    recorder.reader.feed(
+      mqttPacket.generate(
+        { cmd: 'publish', topic, payload: '', qos: 0, retain: false, dup: false, properties: { topicAlias } },
+        { protocolVersion: 5 },
+      ),
+    )
+  }
   send('one', 1)
   send('ten', 10)
   send('', 1)
   send('', 10)
   send('other', 1)
   send('', 1)
-  expect(recorder.got.slice(1).map((got) => (got as { topic: string }).topic)).toEqual(['one', 'ten', 'one', 'ten', 'other', 'other'])
+  expect(recorder.got.slice(1).map((got) => (got as { topic: string }).topic)).toEqual([
+    'one',
+    'ten',
+    'one',
+    'ten',
+    'other',
+    'other',
+  ])
   send('', 2)
   expect(recorder.violation?.reasonCode).toBe(0x82)
 })
@@ -238,47 +423,106 @@ describe('what we encode', () => {
     const packets: Packet[] = []
     const parser = mqttPacket.parser({ protocolVersion: version })
     parser.on('packet', (packet) => packets.push(packet))
-    parser.on('error', (error) => { throw error })
+    parser.on('error', (error) => {
+      throw error
+    })
     expect(parser.parse(bytes)).toBe(0)
     return packets
   }
 
-  test.each([4, 5] as const)('PUBLISH frames for version %i are read by mqtt-packet as they were meant', (version) => {
-    for (let n = 0; n < 120; n++) {
-      const { topic, payload, properties = {} } = randomPublish(random, 5)
-      const { messageExpiryInterval: _, ...rest } = properties
-      const hex = Object.keys(rest).length === 0 ? undefined : propertyBytes(rest)
-      const message: Message = { topic, payload: payload as Buffer, qos: 2, retain: true, properties: hex === undefined ? undefined : Buffer.from(hex, 'hex'), expiresAt: random.below(2) * (performance.now() + 90_500), publisher: undefined, origin: undefined, frames: undefined }
-      for (const qos of [0, 1, 2] as const) {
-        const identifiers = random.below(2) === 0 ? undefined : Array.from({ length: 1 + random.below(3) }, () => 1 + random.below(268_435_455))
-        const retain = random.below(2) === 1
-        const frame = publishFrame(message, version === 5, qos, retain, identifiers)
-        const messageId = 1 + random.below(65_535)
-        const bytes = Buffer.concat([frame.head, ...(qos > 0 ? [u16(messageId)] : []), frame.properties, frame.payload])
-        expect(bytes.length).toBe(frame.length)
-        const [packet] = parse(bytes, version) as IPublishPacket[]
-        expect(packet).toMatchObject({ topic, qos, retain, dup: false, ...(qos > 0 && { messageId }) })
-        expect(message.payload.equals(packet!.payload as Buffer)).toBe(true) // toEqual takes its time with 20 kB
-        if (version === 4) continue
-        const { subscriptionIdentifier, messageExpiryInterval, ...others } = packet!.properties ?? {}
-        expect([subscriptionIdentifier ?? []].flat()).toEqual(identifiers ?? [])
-        expect(messageExpiryInterval).toBe(message.expiresAt === 0 ? undefined : 91)
-        expect(JSON.stringify(others)).toBe(JSON.stringify(parse(mqttPacket.generate({ cmd: 'publish', topic, payload: '', qos: 0, retain: false, dup: false, properties: rest }, { protocolVersion: 5 }), 5).map((other) => (other as IPublishPacket).properties ?? {})[0]))
+  test.each([4, 5] as const)(
+    'PUBLISH frames for version %i are read by mqtt-packet as they were meant',
+    (version) => {
+      for (let n = 0; n < 120; n++) {
+        const { topic, payload, properties = {} } = randomPublish(random, 5)
+        const { messageExpiryInterval: _, ...rest } = properties
+        const hex = Object.keys(rest).length === 0 ? undefined : propertyBytes(rest)
+        const message: Message = {
+          topic,
+          payload: payload as Buffer,
+          qos: 2,
+          retain: true,
+          properties: hex === undefined ? undefined : Buffer.from(hex, 'hex'),
+          expiresAt: random.below(2) * (performance.now() + 90_500),
+          publisher: undefined,
+          origin: undefined,
+          frames: undefined,
+        }
+        for (const qos of [0, 1, 2] as const) {
+          const identifiers =
+            random.below(2) === 0
+              ? undefined
+              : Array.from({ length: 1 + random.below(3) }, () => 1 + random.below(268_435_455))
+          const retain = random.below(2) === 1
+          const frame = publishFrame(message, version === 5, qos, retain, identifiers)
+          const messageId = 1 + random.below(65_535)
+          const bytes = Buffer.concat([
+            frame.head,
+            ...(qos > 0 ? [u16(messageId)] : []),
+            frame.properties,
+            frame.payload,
+          ])
+          expect(bytes.length).toBe(frame.length)
+          const [packet] = parse(bytes, version) as IPublishPacket[]
+          expect(packet).toMatchObject({ topic, qos, retain, dup: false, ...(qos > 0 && { messageId }) })
+          // toEqual takes its time with 20 kB
+          expect(message.payload.equals(packet!.payload as Buffer)).toBe(true)
+          if (version === 4) continue
+          const { subscriptionIdentifier, messageExpiryInterval, ...others } = packet!.properties ?? {}
+          expect([subscriptionIdentifier ?? []].flat()).toEqual(identifiers ?? [])
+          expect(messageExpiryInterval).toBe(message.expiresAt === 0 ? undefined : 91)
+          expect(JSON.stringify(others)).toBe(
+            JSON.stringify(
+              parse(
+                mqttPacket.generate(
+                  { cmd: 'publish', topic, payload: '', qos: 0, retain: false, dup: false, properties: rest },
+                  { protocolVersion: 5 },
+                ),
+                5,
+              ).map((other) => (other as IPublishPacket).properties ?? {})[0],
+            ),
+          )
+        }
       }
-    }
-  })
+    },
+  )
 
   test('a frame is encoded once per variant, and those with Subscription Identifiers are not shared', () => {
-    const message: Message = { topic: 't', payload: Buffer.from('p'), qos: 1, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined }
-    expect(publishFrame(message, true, 1, false, undefined)).toBe(publishFrame(message, true, 1, false, undefined))
-    expect(publishFrame(message, true, 1, true, undefined)).not.toBe(publishFrame(message, true, 1, false, undefined))
+    const message: Message = {
+      topic: 't',
+      payload: Buffer.from('p'),
+      qos: 1,
+      retain: false,
+      properties: undefined,
+      expiresAt: 0,
+      publisher: undefined,
+      origin: undefined,
+      frames: undefined,
+    }
+    expect(publishFrame(message, true, 1, false, undefined)).toBe(
+      publishFrame(message, true, 1, false, undefined),
+    )
+    expect(publishFrame(message, true, 1, true, undefined)).not.toBe(
+      publishFrame(message, true, 1, false, undefined),
+    )
     expect(publishFrame(message, true, 1, false, [1])).not.toBe(publishFrame(message, true, 1, false, [1]))
-    expect(publishFrame(message, false, 1, false, [1])).toBe(publishFrame(message, false, 1, false, [2])) // 3.1.1 knows none
+    // 3.1.1 knows none
+    expect(publishFrame(message, false, 1, false, [1])).toBe(publishFrame(message, false, 1, false, [2]))
   })
 
   test('own() copies what is a slice of something larger', () => {
     const chunk = Buffer.from('....payload....')
-    const message: Message = { topic: 't', payload: chunk.subarray(4, 11), qos: 1, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined }
+    const message: Message = {
+      topic: 't',
+      payload: chunk.subarray(4, 11),
+      qos: 1,
+      retain: false,
+      properties: undefined,
+      expiresAt: 0,
+      publisher: undefined,
+      origin: undefined,
+      frames: undefined,
+    }
     const frame = publishFrame(message, false, 1, false, undefined)
     frame.own()
     chunk.fill('x')
@@ -286,10 +530,21 @@ describe('what we encode', () => {
   })
 
   test('a frame that waits pins nothing of what its message came in, whoever else was sent it before', () => {
-    const pinned = (frame: Frame | undefined, chunk: Buffer): boolean => frame !== undefined && (frame.payload.buffer === chunk.buffer || pinned(frame.next, chunk))
+    const pinned = (frame: Frame | undefined, chunk: Buffer): boolean =>
+      frame !== undefined && (frame.payload.buffer === chunk.buffer || pinned(frame.next, chunk))
     for (const identifiers of [undefined, [7]]) {
       const chunk = Buffer.alloc(1_000_000)
-      const message: Message = { topic: 't', payload: chunk.subarray(4, 11), qos: 1, retain: false, properties: undefined, expiresAt: 0, publisher: undefined, origin: undefined, frames: undefined }
+      const message: Message = {
+        topic: 't',
+        payload: chunk.subarray(4, 11),
+        qos: 1,
+        retain: false,
+        properties: undefined,
+        expiresAt: 0,
+        publisher: undefined,
+        origin: undefined,
+        frames: undefined,
+      }
       publishFrame(message, false, 1, false, undefined)
       publishFrame(message, true, 0, false, undefined)
       const frame = publishFrame(message, true, 1, false, identifiers)
@@ -300,12 +555,21 @@ describe('what we encode', () => {
   })
 
   test.each([4, 5] as const)('acknowledgements for version %i', (version) => {
-    for (const [type, cmd] of [[4, 'puback'], [5, 'pubrec'], [6, 'pubrel'], [7, 'pubcomp']] as const) {
+    for (const [type, cmd] of [
+      [4, 'puback'],
+      [5, 'pubrec'],
+      [6, 'pubrel'],
+      [7, 'pubcomp'],
+    ] as const) {
       for (const messageId of [1, 255, 256, 65_535]) {
         for (const reasonCode of [0, type < 6 ? 0x97 : 0x92]) {
           const bytes = Buffer.alloc(6)
           const length = writeAcknowledgement(bytes, 1, type, messageId, version === 5, reasonCode)
-          expect(parse(bytes.subarray(1, 1 + length), version)[0]).toMatchObject({ cmd, messageId, ...(version === 5 && { reasonCode }) })
+          expect(parse(bytes.subarray(1, 1 + length), version)[0]).toMatchObject({
+            cmd,
+            messageId,
+            ...(version === 5 && { reasonCode }),
+          })
         }
       }
     }
@@ -315,11 +579,23 @@ describe('what we encode', () => {
     const generate = (packet: Packet): Buffer => mqttPacket.generate(packet, { protocolVersion: 5 })
     const properties = { contentType: 'c', userProperties: { a: ['1', '2'] }, payloadFormatIndicator: true }
     const before = performance.now()
-    const message = messageOf({ topic: 'w', payload: 'text', qos: 1, retain: true, dup: false, properties: { ...properties, messageExpiryInterval: 10, willDelayInterval: 3 } as never }, generate)
+    const message = messageOf(
+      {
+        topic: 'w',
+        payload: 'text',
+        qos: 1,
+        retain: true,
+        dup: false,
+        properties: { ...properties, messageExpiryInterval: 10, willDelayInterval: 3 } as never,
+      },
+      generate,
+    )
     expect(message).toMatchObject({ topic: 'w', payload: Buffer.from('text'), qos: 1, retain: true })
     expect(message.properties!.toString('hex')).toBe(propertyBytes(properties))
     expect(message.expiresAt).toBeGreaterThanOrEqual(before + 10_000)
-    expect(messageOf({ topic: 'w', payload: Buffer.from('b'), qos: 0, retain: false, dup: false }, generate)).toMatchObject({ properties: undefined, expiresAt: 0 })
+    expect(
+      messageOf({ topic: 'w', payload: Buffer.from('b'), qos: 0, retain: false, dup: false }, generate),
+    ).toMatchObject({ properties: undefined, expiresAt: 0 })
   })
 })
 
@@ -328,9 +604,15 @@ describe('properties', () => {
     for (const value of [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, 268_435_455]) {
       const bytes = variable(value)
       expect(readVariable(bytes, 0, bytes.length)).toEqual({ value, next: bytes.length })
-      for (let end = 0; end < bytes.length; end++) expect(() => readVariable(bytes, 0, end)).toThrow(ProtocolViolation)
+      for (let end = 0; end < bytes.length; end++)
+        expect(() => readVariable(bytes, 0, end)).toThrow(ProtocolViolation)
     }
-    for (const bad of [[0x80, 0], [0xff, 0xff, 0xff, 0xff, 1], [0x81, 0x80, 0]]) expect(() => readVariable(Buffer.from(bad), 0, bad.length)).toThrow(ProtocolViolation)
+    for (const bad of [
+      [0x80, 0],
+      [0xff, 0xff, 0xff, 0xff, 1],
+      [0x81, 0x80, 0],
+    ])
+      expect(() => readVariable(Buffer.from(bad), 0, bad.length)).toThrow(ProtocolViolation)
   })
 
   test('the scanner reports each property with its bounds, and never reads past the end', () => {
@@ -339,33 +621,63 @@ describe('properties', () => {
       const hex = propertyBytes({ ...randomProperties(random), contentType: 'always' })
       const section = Buffer.concat([variable(hex.length / 2), Buffer.from(hex, 'hex')])
       const pieces: string[] = []
-      expect(scanProperties(section, 0, section.length, allowedProperties.publish, (_id, start, value, end) => {
-        expect(value).toBe(start + 1)
-        pieces.push(section.toString('hex', start, end))
-      })).toBe(section.length)
+      expect(
+        scanProperties(section, 0, section.length, allowedProperties.publish, (_id, start, value, end) => {
+          expect(value).toBe(start + 1)
+          pieces.push(section.toString('hex', start, end))
+        }),
+      ).toBe(section.length)
       expect(pieces.join('')).toBe(hex)
-      for (let end = 0; end < section.length; end += 1 + random.below(9)) expect(() => scanProperties(section, 0, end, allowedProperties.publish)).toThrow(ProtocolViolation)
+      for (let end = 0; end < section.length; end += 1 + random.below(9))
+        expect(() => scanProperties(section, 0, end, allowedProperties.publish)).toThrow(ProtocolViolation)
     }
   })
 })
 
 test('a CONNECT without its User Properties is the same CONNECT', () => {
   const random = seededRandom()
-  const userProperties = (): Record<string, string[]> => Object.fromEntries(Array.from({ length: 1 + random.below(4) }, (_, n) => [`name ${n}`, ['ä', '']]))
+  const userProperties = (): Record<string, string[]> =>
+    Object.fromEntries(Array.from({ length: 1 + random.below(4) }, (_, n) => [`name ${n}`, ['ä', '']]))
   const parsed = (frame: Buffer): IConnectPacket => {
     const parser = mqttPacket.parser()
     let got: IConnectPacket | undefined
-    parser.on('packet', (packet) => { got = packet as IConnectPacket })
+    parser.on('packet', (packet) => {
+      got = packet as IConnectPacket
+    })
     parser.parse(frame)
     return got!
   }
   for (let n = 0; n < 2_000; n++) {
-    const will = random.below(2) === 0 ? {} : {
-      will: { topic: 'w', payload: Buffer.from('gone'), qos: 1 as const, retain: false, properties: { willDelayInterval: 7, ...random.below(3) === 0 ? {} : { userProperties: userProperties() } } },
-    }
+    const will =
+      random.below(2) === 0
+        ? {}
+        : {
+            will: {
+              topic: 'w',
+              payload: Buffer.from('gone'),
+              qos: 1 as const,
+              retain: false,
+              properties: {
+                willDelayInterval: 7,
+                ...(random.below(3) === 0 ? {} : { userProperties: userProperties() }),
+              },
+            },
+          }
     const packet: IConnectPacket = {
-      cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: `c${n}`, keepalive: 9, username: 'u', password: Buffer.from('p'),
-      properties: { ...random.below(2) === 0 ? {} : { sessionExpiryInterval: 60 }, ...random.below(3) === 0 ? {} : { userProperties: userProperties() }, receiveMaximum: 5 }, ...will,
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: 5,
+      clean: true,
+      clientId: `c${n}`,
+      keepalive: 9,
+      username: 'u',
+      password: Buffer.from('p'),
+      properties: {
+        ...(random.below(2) === 0 ? {} : { sessionExpiryInterval: 60 }),
+        ...(random.below(3) === 0 ? {} : { userProperties: userProperties() }),
+        receiveMaximum: 5,
+      },
+      ...will,
     }
     const stripped = parsed(withoutUserProperties(mqttPacket.generate(packet)))
     delete packet.properties!.userProperties
@@ -377,7 +689,10 @@ test('a CONNECT without its User Properties is the same CONNECT', () => {
 })
 
 test('what is UTF-8 in a short string is what Node takes for it', () => {
-  const edges = [0x01, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xed, 0xee, 0xf0, 0xf1, 0xf4, 0xf5, 0xff]
+  const edges = [
+    0x01, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xed, 0xee, 0xf0,
+    0xf1, 0xf4, 0xf5, 0xff,
+  ]
   const others: string[] = []
   const check = (bytes: Buffer): void => {
     let taken = true
@@ -388,7 +703,8 @@ test('what is UTF-8 in a short string is what Node takes for it', () => {
     }
     if (taken !== isUtf8(bytes)) others.push(bytes.toString('hex'))
   }
-  for (const a of edges) for (const b of edges) for (const c of edges) for (const d of edges) check(Buffer.from([a, b, c, d]))
+  for (const a of edges)
+    for (const b of edges) for (const c of edges) for (const d of edges) check(Buffer.from([a, b, c, d]))
   for (const text of texts) for (let end = 0; end < 12; end++) check(Buffer.from(text).subarray(0, end))
   expect(others).toEqual([])
 })

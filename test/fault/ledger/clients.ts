@@ -1,6 +1,6 @@
-// The ledger's clients: nothing but a socket and mqtt-packet, so that what they keep over connections is exactly what the
-// standard says a client keeps: unacknowledged publishes under their identifiers, and the identifiers of QoS 2 messages
-// between PUBLISH and PUBREL. They go to any node that answers.
+// The ledger's clients: nothing but a socket and mqtt-packet, so that what they keep over connections is
+// exactly what the standard says a client keeps: unacknowledged publishes under their identifiers, and the
+// identifiers of QoS 2 messages between PUBLISH and PUBREL. They go to any node that answers.
 import { connect, type Socket } from 'node:net'
 import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Random } from '../../support/random.ts'
@@ -43,7 +43,7 @@ export abstract class LedgerClient {
   /** Connects to any node, again whenever the connection breaks, until `stop`. */
   start(): void {
     if (this.#stopped) return
-    const socket = this.#socket = connect(Number(new URL(this.#random.pick(this.#urls)).port), '127.0.0.1')
+    const socket = (this.#socket = connect(Number(new URL(this.#random.pick(this.#urls)).port), '127.0.0.1'))
     const late = setTimeout(() => socket.destroy(), connectMs)
     const parser = mqttPacket.parser({ protocolVersion: 4 })
     parser.on('packet', (packet) => {
@@ -53,8 +53,21 @@ export abstract class LedgerClient {
       this.connects++
       this.onConnected(packet.sessionPresent)
     })
-    socket.on('connect', () => socket.write(mqttPacket.generate({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: this.clean, clientId: this.clientId, keepalive: 5 })))
-    socket.on('data', (chunk: Buffer) => { if (socket === this.#socket) parser.parse(chunk) })
+    socket.on('connect', () =>
+      socket.write(
+        mqttPacket.generate({
+          cmd: 'connect',
+          protocolId: 'MQTT',
+          protocolVersion: 4,
+          clean: this.clean,
+          clientId: this.clientId,
+          keepalive: 5,
+        }),
+      ),
+    )
+    socket.on('data', (chunk: Buffer) => {
+      if (socket === this.#socket) parser.parse(chunk)
+    })
     socket.on('error', () => undefined)
     socket.on('close', () => {
       clearTimeout(late)
@@ -62,7 +75,10 @@ export abstract class LedgerClient {
       this.#connected = false
       setTimeout(() => this.start(), retryMs)
     })
-    const ping = setInterval(() => { if (socket.destroyed) clearInterval(ping); else this.send({ cmd: 'pingreq' }) }, 2_000)
+    const ping = setInterval(() => {
+      if (socket.destroyed) clearInterval(ping)
+      else this.send({ cmd: 'pingreq' })
+    }, 2_000)
   }
 
   /** Breaks the connection; the next one may be to another node. */
@@ -89,7 +105,8 @@ export class Publisher extends LedgerClient {
   paceMs = 2
 
   protected onConnected(): void {
-    for (const [messageId, { message, released }] of this.#open) { // [MQTT-4.4.0-1]
+    for (const [messageId, { message, released }] of this.#open) {
+      // [MQTT-4.4.0-1]
       if (released) this.send({ cmd: 'pubrel', messageId, qos: 1, dup: false, retain: false } as Packet)
       else this.#write(message, messageId, true)
     }
@@ -97,14 +114,27 @@ export class Publisher extends LedgerClient {
   }
 
   #write(message: Sent, messageId: number, dup: boolean): void {
-    this.send({ cmd: 'publish', topic: message.topic, payload: keyOf(message), qos: message.qos, dup, retain: false, messageId })
+    this.send({
+      cmd: 'publish',
+      topic: message.topic,
+      payload: keyOf(message),
+      qos: message.qos,
+      dup,
+      retain: false,
+      messageId,
+    })
   }
 
   #fill(): void {
     while (this.#publishing && this.connected && this.#open.size < windowMax) {
       const n = this.sent.length
-      const message: Sent = { publisher: this.clientId, topic: `ledger/${this.clientId}/${n % 3}`, qos: n % 2 === 0 ? 1 : 2, n }
-      do this.#lastId = this.#lastId % 65_535 + 1
+      const message: Sent = {
+        publisher: this.clientId,
+        topic: `ledger/${this.clientId}/${n % 3}`,
+        qos: n % 2 === 0 ? 1 : 2,
+        n,
+      }
+      do this.#lastId = (this.#lastId % 65_535) + 1
       while (this.#open.has(this.#lastId))
       this.sent.push(message)
       this.#open.set(this.#lastId, { message, released: false })
@@ -148,9 +178,11 @@ export class Subscriber extends LedgerClient {
   }
 
   protected onConnected(sessionPresent: boolean): void {
-    if (this.subscribed && !sessionPresent && !this.clean) this.problems.push(`${this.clientId} lost its session at connect ${this.connects}`)
+    if (this.subscribed && !sessionPresent && !this.clean)
+      this.problems.push(`${this.clientId} lost its session at connect ${this.connects}`)
     if (!sessionPresent) this.#known.clear()
-    if (!sessionPresent || !this.subscribed) this.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] })
+    if (!sessionPresent || !this.subscribed)
+      this.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] })
   }
 
   protected onPacket(packet: Packet): void {
@@ -174,7 +206,10 @@ export class Subscriber extends LedgerClient {
   }
 }
 
-/** A live subscriber without a session: it gets what comes while it is connected, and is owed nothing afterwards. */
+/**
+ * A live subscriber without a session: it gets what comes while it is connected, and is owed nothing
+ * afterwards.
+ */
 export class Watcher extends Subscriber {
   protected override readonly clean = true
 }

@@ -4,9 +4,19 @@ import { seededRandom } from '../../support/random.ts'
 import { check, keyOf, tally, type Book, type Sent } from './ledger.ts'
 import { runRound } from './round.ts'
 
-const sent: Sent[] = Array.from({ length: 10 }, (_, n) => ({ publisher: 'p', topic: 't', qos: n % 2 === 0 ? 1 : 2, n }))
+const sent: Sent[] = Array.from({ length: 10 }, (_, n) => ({
+  publisher: 'p',
+  topic: 't',
+  qos: n % 2 === 0 ? 1 : 2,
+  n,
+}))
 const keys = sent.map(keyOf)
-const book = (received: readonly string[], acknowledged: readonly string[] = keys): Book => ({ sent, acknowledged: new Set(acknowledged), received: new Map([['s', received]]), wants: () => true })
+const book = (received: readonly string[], acknowledged: readonly string[] = keys): Book => ({
+  sent,
+  acknowledged: new Set(acknowledged),
+  received: new Map([['s', received]]),
+  wants: () => true,
+})
 
 describe('the checker', () => {
   test('an honest broker: complete, in order; QoS 1 may come twice, what was not acknowledged may be missing', () => {
@@ -24,20 +34,38 @@ describe('the checker', () => {
 
   test('problems are counted by kind', () => {
     const problems = check(book([keys[2]!, keys[1]!, keys[0]!, ...keys.slice(5), keys[5]!, 'p 1 99']))
-    expect(tally([...problems, 'died by itself: why'])).toEqual({ lost: 2, doubled: 1, misordered: 1, other: 2 })
+    expect(tally([...problems, 'died by itself: why'])).toEqual({
+      lost: 2,
+      doubled: 1,
+      misordered: 1,
+      other: 2,
+    })
   })
 
   test('what nobody asked for is caught', () => {
-    expect(check({ ...book(keys.slice(0, 1), []), wants: () => false })).toEqual(['s got p 1 0 on t, which it does not want'])
+    expect(check({ ...book(keys.slice(0, 1), []), wants: () => false })).toEqual([
+      's got p 1 0 on t, which it does not want',
+    ])
   })
 })
 
-const faults = { redis: 'nodes killed and paused, Redis killed and cut off', sentinel: 'and failovers of Sentinel', cluster: 'and failovers of Redis Cluster', file: 'one node that is killed and paused' }
+const faults = {
+  redis: 'nodes killed and paused, Redis killed and cut off',
+  sentinel: 'and failovers of Sentinel',
+  cluster: 'and failovers of Redis Cluster',
+  file: 'one node that is killed and paused',
+}
 
-test.each(Object.entries(faults) as [keyof typeof faults, string][])('a short round on %s, %s: every acknowledged message is there, QoS 2 once, in order', async (store) => {
-  const { seed } = seededRandom()
-  const result = await runRound({ seconds: store === 'redis' ? 10 : 6, nodes: 3, seed, store })
-  console.log(`SEED=${seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received\n${result.faults.join('\n')}`)
-  expect(result.problems.slice(0, 20)).toEqual([])
-  expect(result.acknowledged).toBeGreaterThan(100)
-}, 180_000)
+test.each(Object.entries(faults) as [keyof typeof faults, string][])(
+  'a short round on %s, %s: every acknowledged message is there, QoS 2 once, in order',
+  async (store) => {
+    const { seed } = seededRandom()
+    const result = await runRound({ seconds: store === 'redis' ? 10 : 6, nodes: 3, seed, store })
+    console.log(
+      `SEED=${seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received\n${result.faults.join('\n')}`,
+    )
+    expect(result.problems.slice(0, 20)).toEqual([])
+    expect(result.acknowledged).toBeGreaterThan(100)
+  },
+  180_000,
+)

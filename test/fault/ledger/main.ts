@@ -1,8 +1,10 @@
-// `npm run test:ledger`: rounds of the ledger, each with a seed of its own that it prints; SEED or --seed replays one.
+// `npm run test:ledger`: rounds of the ledger, each with a seed of its own that it prints; SEED or --seed
+// replays one.
 //   --seconds 60   how long faults go on in a round
 //   --rounds 3     how many rounds
 //   --nodes 3      nodes of the cluster
-//   --store redis  what it stands on: redis, sentinel or cluster (these two fail over), or file: one node without Redis
+//   --store redis what it stands on: redis, sentinel or cluster (these two fail over), or file: one node
+//   without Redis
 //   --system ours  whose nodes: ours, or stock, which loses messages: its rounds are told and are no failure
 //   --faults all   or none: nodes and Redis are left alone, only clients come and go
 //   --seed N       seed of the first round; the next ones follow
@@ -11,10 +13,17 @@ import { killAll } from '../../bench/children.ts'
 import { tally } from './ledger.ts'
 import { runRound, stores } from './round.ts'
 
-const { values } = parseArgs({ options: {
-  seconds: { type: 'string', default: '60' }, rounds: { type: 'string', default: '3' }, nodes: { type: 'string', default: '3' }, store: { type: 'string', default: 'redis' },
-  system: { type: 'string', default: 'ours' }, faults: { type: 'string', default: 'all' }, seed: { type: 'string', default: process.env.SEED ?? String(Date.now() % 1_000_000_007) },
-} })
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '60' },
+    rounds: { type: 'string', default: '3' },
+    nodes: { type: 'string', default: '3' },
+    store: { type: 'string', default: 'redis' },
+    system: { type: 'string', default: 'ours' },
+    faults: { type: 'string', default: 'all' },
+    seed: { type: 'string', default: process.env.SEED ?? String(Date.now() % 1_000_000_007) },
+  },
+})
 
 function oneOf<Name extends string>(flag: string, value: string, names: readonly Name[]): Name {
   const found = names.find((name) => name === value)
@@ -30,13 +39,26 @@ process.on('exit', killAll)
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1))
 let broken = 0
 for (let round = 0; round < Number(values.rounds); round++) {
-  const result = await runRound({ seconds: Number(values.seconds), nodes: Number(values.nodes), seed: Number(values.seed) + round, store, system, faults })
+  const result = await runRound({
+    seconds: Number(values.seconds),
+    nodes: Number(values.nodes),
+    seed: Number(values.seed) + round,
+    store,
+    system,
+    faults,
+  })
   const { lost, doubled, misordered, other } = tally(result.problems)
-  console.log(`seed ${result.seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received, ${result.connects} connects, ${result.faults.length} faults, ${result.problems.length} problems: ${lost} lost, ${doubled} doubled, ${misordered} misordered, ${other} other`)
+  console.log(
+    `seed ${result.seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received, ${result.connects} connects, ${result.faults.length} faults, ${result.problems.length} problems: ${lost} lost, ${doubled} doubled, ${misordered} misordered, ${other} other`,
+  )
   if (result.problems.length === 0) continue
   if (system === 'ours') broken++
   console.log(result.faults.join('\n'))
   const rest = result.problems.filter((problem) => tally([problem]).other === 1)
-  console.log([...rest.slice(0, 20), ...result.problems.filter((problem) => !rest.includes(problem)).slice(0, 20)].join('\n'))
+  console.log(
+    [...rest.slice(0, 20), ...result.problems.filter((problem) => !rest.includes(problem)).slice(0, 20)].join(
+      '\n',
+    ),
+  )
 }
 process.exitCode = broken === 0 ? 0 : 1

@@ -1,5 +1,6 @@
-// One round of the ledger: publishers and subscribers on three real nodes, and a seeded schedule of faults against nodes and
-// Redis. When the faults are over everybody drains, the book is checked, and no key may be left over.
+// One round of the ledger: publishers and subscribers on three real nodes, and a seeded schedule of faults
+// against nodes and Redis. When the faults are over everybody drains, the book is checked, and no key may be
+// left over.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,7 +17,10 @@ export interface RoundOptions {
   readonly seconds: number
   readonly nodes: number
   readonly seed: number
-  /** What the nodes stand on; the replicated ones fail over, and every message must be on a replica before it is acknowledged. */
+  /**
+   * What the nodes stand on; the replicated ones fail over, and every message must be on a replica before it
+   * is acknowledged.
+   */
   readonly store: keyof typeof stores
   /** Whose nodes; the stock stack is the peer, and breaks promises. */
   readonly system?: 'ours' | 'stock'
@@ -46,15 +50,32 @@ class StateFile implements TestStore {
   readonly url = ''
   readonly #folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-ledger-'))
   readonly path = join(this.#folder, 'state')
-  async stop(): Promise<void> { /* it is no process */ }
-  async start(): Promise<void> { /* the same */ }
-  pause(): void { /* the same */ }
-  resume(): void { /* the same */ }
-  async killConnections(): Promise<void> { /* the same */ }
-  async [Symbol.asyncDispose](): Promise<void> { rmSync(this.#folder, { recursive: true }) }
+  async stop(): Promise<void> {
+    /* it is no process */
+  }
+  async start(): Promise<void> {
+    /* the same */
+  }
+  pause(): void {
+    /* the same */
+  }
+  resume(): void {
+    /* the same */
+  }
+  async killConnections(): Promise<void> {
+    /* the same */
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    rmSync(this.#folder, { recursive: true })
+  }
 }
 
-export const stores = { redis: startRedis, sentinel: startSentinel, cluster: startRedisCluster, file: () => Promise.resolve(new StateFile()) } as const satisfies Record<string, () => Promise<TestStore>>
+export const stores = {
+  redis: startRedis,
+  sentinel: startSentinel,
+  cluster: startRedisCluster,
+  file: () => Promise.resolve(new StateFile()),
+} as const satisfies Record<string, () => Promise<TestStore>>
 
 export interface RoundResult {
   readonly seed: number
@@ -77,11 +98,31 @@ async function until(patienceMs: number, there: () => boolean | Promise<boolean>
   return false
 }
 
-const wanted: Record<string, RegExp> = { exact: /^ledger\/p0\/1$/, plus: /^ledger\/[^/]+\/2$/, all: /^ledger\//, sleeper: /^ledger\//, hopper: /^ledger\// }
-const filters: Record<string, string> = { exact: 'ledger/p0/1', plus: 'ledger/+/2', all: '#', sleeper: 'ledger/#', hopper: 'ledger/#' }
+const wanted: Record<string, RegExp> = {
+  exact: /^ledger\/p0\/1$/,
+  plus: /^ledger\/[^/]+\/2$/,
+  all: /^ledger\//,
+  sleeper: /^ledger\//,
+  hopper: /^ledger\//,
+}
+const filters: Record<string, string> = {
+  exact: 'ledger/p0/1',
+  plus: 'ledger/+/2',
+  all: '#',
+  sleeper: 'ledger/#',
+  hopper: 'ledger/#',
+}
 
-/** One fault, from its beginning to its end. Each is a verb on nodes or on Redis. The first one of a store that can is a failover. */
-async function fault(cluster: Broken, random: Random, first: boolean, note: (what: string) => void): Promise<void> {
+/**
+ * One fault, from its beginning to its end. Each is a verb on nodes or on Redis. The first one of a store
+ * that can is a failover.
+ */
+async function fault(
+  cluster: Broken,
+  random: Random,
+  first: boolean,
+  note: (what: string) => void,
+): Promise<void> {
   const node = random.pick(cluster.nodes)
   const store = cluster.redis
   const kind = first && store instanceof Replicated ? 9 : random.below(store instanceof StateFile ? 7 : 10)
@@ -126,7 +167,9 @@ class Crowd {
 
   constructor(urls: readonly string[], random: Random, patience: number) {
     this.publishers = [0, 1, 2].map((i) => new Publisher(`p${i}`, urls, random))
-    this.subscribers = Object.entries(filters).map(([name, filter]) => new Subscriber(name, filter, urls, random))
+    this.subscribers = Object.entries(filters).map(
+      ([name, filter]) => new Subscriber(name, filter, urls, random),
+    )
     this.#patienceMs = patience
   }
 
@@ -140,20 +183,28 @@ class Crowd {
 
   async start(): Promise<void> {
     for (const subscriber of this.subscribers) subscriber.start()
-    if (!await until(this.#patienceMs, () => this.subscribers.every(({ subscribed }) => subscribed))) this.problems.push('not everybody could subscribe')
+    if (!(await until(this.#patienceMs, () => this.subscribers.every(({ subscribed }) => subscribed))))
+      this.problems.push('not everybody could subscribe')
     for (const publisher of this.publishers) publisher.start()
-    const hop = (name: string) => (): void => this.subscribers.find(({ clientId }) => clientId === name)!.hop()
-    this.#hopping = [setInterval(hop('hopper'), 1_700), setInterval(hop('sleeper'), 300)] // the sleeper is mostly on its way
+    const hop = (name: string) => (): void =>
+      this.subscribers.find(({ clientId }) => clientId === name)!.hop()
+    // the sleeper is mostly on its way
+    this.#hopping = [setInterval(hop('hopper'), 1_700), setInterval(hop('sleeper'), 300)]
   }
 
   /** Nobody begins anything; resolves to the book when all that is under way has come, or will not. */
   async finish(): Promise<Book> {
     for (const timer of this.#hopping) clearInterval(timer)
     for (const publisher of this.publishers) publisher.finish()
-    if (!await until(this.#patienceMs, () => this.publishers.every(({ open }) => open === 0))) this.problems.push(`publishes never completed: ${this.publishers.map(({ clientId, open }) => `${clientId} ${open}`).join(', ')}`)
+    if (!(await until(this.#patienceMs, () => this.publishers.every(({ open }) => open === 0))))
+      this.problems.push(
+        `publishes never completed: ${this.publishers.map(({ clientId, open }) => `${clientId} ${open}`).join(', ')}`,
+      )
     const book = {
-      sent: this.publishers.flatMap(({ sent }) => sent), acknowledged: new Set(this.publishers.flatMap(({ acknowledged }) => [...acknowledged])),
-      received: new Map(this.subscribers.map(({ clientId, received }) => [clientId, received])), wants: (subscriber: string, topic: string) => wanted[subscriber]!.test(topic),
+      sent: this.publishers.flatMap(({ sent }) => sent),
+      acknowledged: new Set(this.publishers.flatMap(({ acknowledged }) => [...acknowledged])),
+      received: new Map(this.subscribers.map(({ clientId, received }) => [clientId, received])),
+      wants: (subscriber: string, topic: string) => wanted[subscriber]!.test(topic),
     }
     await until(this.#patienceMs, () => !check(book).some((problem) => problem.includes('never got')))
     await pause(300) // what comes twice may come late
@@ -166,16 +217,35 @@ class Crowd {
   }
 }
 
-export async function runRound({ seconds, nodes, seed, store, system = 'ours', faults: withFaults = true }: RoundOptions): Promise<RoundResult> {
+export async function runRound({
+  seconds,
+  nodes,
+  seed,
+  store,
+  system = 'ours',
+  faults: withFaults = true,
+}: RoundOptions): Promise<RoundResult> {
   const random = seededRandom(seed)
   const problems: string[] = []
   const faults: string[] = []
   let begun = Date.now()
-  const note = (what: string): void => { faults.push(`${((Date.now() - begun) / 1_000).toFixed(1)} s ${what}`) }
+  const note = (what: string): void => {
+    faults.push(`${((Date.now() - begun) / 1_000).toFixed(1)} s ${what}`)
+  }
   await using redis = await stores[store]()
-  await using cluster = system === 'stock' ? await startStock(nodes, redis, (reason) => problems.push(`died by itself: ${reason}`))
-    : await startCluster({ nodes, redis, argv: ['--lease-ms', '3000', '--log-level', 'info', ...storeArguments(redis)] })
-  const crowd = new Crowd(cluster.nodes.map(({ url }) => url), random, patienceMs[system])
+  await using cluster =
+    system === 'stock'
+      ? await startStock(nodes, redis, (reason) => problems.push(`died by itself: ${reason}`))
+      : await startCluster({
+          nodes,
+          redis,
+          argv: ['--lease-ms', '3000', '--log-level', 'info', ...storeArguments(redis)],
+        })
+  const crowd = new Crowd(
+    cluster.nodes.map(({ url }) => url),
+    random,
+    patienceMs[system],
+  )
   try {
     await crowd.start()
     begun = Date.now()
@@ -189,24 +259,35 @@ export async function runRound({ seconds, nodes, seed, store, system = 'ours', f
     const book = await crowd.finish()
     problems.push(...crowd.problems, ...crowd.all.flatMap((client) => client.problems), ...check(book))
     crowd.stop()
-    if (system === 'ours') problems.push(...await leftOver(redis.url, cluster.nodes))
+    if (system === 'ours') problems.push(...(await leftOver(redis.url, cluster.nodes)))
     return {
-      seed, sent: book.sent.length, acknowledged: book.acknowledged.size, received: crowd.subscribers.reduce((sum, { received }) => sum + received.length, 0),
-      connects: crowd.all.reduce((sum, { connects }) => sum + connects, 0), faults, problems,
+      seed,
+      sent: book.sent.length,
+      acknowledged: book.acknowledged.size,
+      received: crowd.subscribers.reduce((sum, { received }) => sum + received.length, 0),
+      connects: crowd.all.reduce((sum, { connects }) => sum + connects, 0),
+      faults,
+      problems,
     }
   } finally {
     crowd.stop()
   }
 }
 
-const storeArguments = (store: TestStore): string[] => store instanceof StateFile ? ['--state-file', store.path] : ['--durability-replicas', store instanceof Replicated ? '1' : '0']
+const storeArguments = (store: TestStore): string[] =>
+  store instanceof StateFile
+    ? ['--state-file', store.path]
+    : ['--durability-replicas', store instanceof Replicated ? '1' : '0']
 
 /** Keys that belong to nobody, and nodes that died by themselves. */
 async function leftOver(url: string, nodes: readonly LedgerNode[]): Promise<string[]> {
   let left: string[] = []
-  const clean = url === '' || await until(patienceMs.ours, async () => (left = await orphans(url, 'test')).length === 0)
+  const clean =
+    url === '' || (await until(patienceMs.ours, async () => (left = await orphans(url, 'test')).length === 0))
   return [
-    ...clean ? [] : left.map((line) => `left over: ${line}`),
-    ...nodes.filter(({ running }) => !running).map(({ id, log }) => `node ${id} died by itself: ${log.slice(-2_000)}`),
+    ...(clean ? [] : left.map((line) => `left over: ${line}`)),
+    ...nodes
+      .filter(({ running }) => !running)
+      .map(({ id, log }) => `node ${id} died by itself: ${log.slice(-2_000)}`),
   ]
 }

@@ -1,12 +1,18 @@
-// The stock stack under the ledger: nodes of it on the same Redis, with the verbs that the ledger has for nodes of ours. A node
-// that dies by itself is noted and started again, as whoever runs it would do. State: the processes, ended with the cluster.
+// The stock stack under the ledger: nodes of it on the same Redis, with the verbs that the ledger has for
+// nodes of ours. A node that dies by itself is noted and started again, as whoever runs it would do. State:
+// the processes, ended with the cluster.
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Child } from '../../bench/children.ts'
 import type { TestStore } from '../../support/redis.ts'
 import type { LedgerNode } from './round.ts'
 
-const stockPath = fileURLToPath(new URL(`${import.meta.url.endsWith('.ts') ? '../../../dist/' : '../../../'}test/bench/stock-node.js`, import.meta.url))
+const stockPath = fileURLToPath(
+  new URL(
+    `${import.meta.url.endsWith('.ts') ? '../../../dist/' : '../../../'}test/bench/stock-node.js`,
+    import.meta.url,
+  ),
+)
 const againMs = 500
 
 class StockNode implements LedgerNode {
@@ -39,10 +45,19 @@ class StockNode implements LedgerNode {
   }
 
   async #spawn(): Promise<void> {
-    const child = this.#child = new Child(`stock ${this.id}`, process.execPath, [stockPath, this.id, this.#redisPort, this.url === '' ? '0' : new URL(this.url).port], { ipc: true })
+    const child = (this.#child = new Child(
+      `stock ${this.id}`,
+      process.execPath,
+      [stockPath, this.id, this.#redisPort, this.url === '' ? '0' : new URL(this.url).port],
+      { ipc: true },
+    ))
     let url: string | undefined
-    child.process.once('message', (message: { listen: string[] }) => { url = message.listen[0] })
-    child.process.once('exit', () => { this.#died(child).catch(() => undefined) })
+    child.process.once('message', (message: { listen: string[] }) => {
+      url = message.listen[0]
+    })
+    child.process.once('exit', () => {
+      this.#died(child).catch(() => undefined)
+    })
     this.url = await child.until(() => url)
   }
 
@@ -69,10 +84,22 @@ class StockNode implements LedgerNode {
 }
 
 /** `await using`: all nodes serve when it resolves, all are gone when it goes. */
-export async function startStock(nodes: number, redis: TestStore, onDeath: (reason: string) => void): Promise<AsyncDisposable & { nodes: readonly LedgerNode[] }> {
+export async function startStock(
+  nodes: number,
+  redis: TestStore,
+  onDeath: (reason: string) => void,
+): Promise<AsyncDisposable & { nodes: readonly LedgerNode[] }> {
   const { port } = new URL(redis.url)
-  const list = Array.from({ length: nodes }, (_, i) => new StockNode(String.fromCharCode(97 + i), port, onDeath))
-  const cluster = { nodes: list, [Symbol.asyncDispose]: async () => { await Promise.all(list.map((node) => node.kill())) } }
+  const list = Array.from(
+    { length: nodes },
+    (_, i) => new StockNode(String.fromCharCode(97 + i), port, onDeath),
+  )
+  const cluster = {
+    nodes: list,
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(list.map((node) => node.kill()))
+    },
+  }
   try {
     for (const node of list) await node.start()
   } catch (error) {
