@@ -1,11 +1,11 @@
 // What a node needs of its cluster, whatever keeps it: Redis (data-plane.ts) or this process alone (memory/).
 // A node knows this and nothing behind it. What each promise means is a test that every implementation passes
 // (test/contract/cluster.test.ts).
-import type { Message } from './message.ts'
-import type { Stamps } from './moment.ts'
-import type { SessionHolder } from './session-writer.ts'
-import type { Session, SessionRequest } from './session.ts'
-import type { StoredSubscription } from './subscriptions.ts'
+import type { Message } from './messages/message.ts'
+import type { Stamps } from './retained/moment.ts'
+import type { SessionHolder } from './sessions/session-writer.ts'
+import type { Session, SessionRequest } from './sessions/session.ts'
+import type { StoredSubscription } from './sessions/subscriptions.ts'
 
 /** What a node has live subscribers for. */
 export interface Route {

@@ -3,42 +3,42 @@
 // carries what may be missed once: $SYS.
 import type { Cluster } from './cluster.ts'
 import { DataPlane } from './data-plane.ts'
-import { Emitter } from './emitter.ts'
+import { Emitter } from './control/emitter.ts'
 import { endNode, toBridgeError } from './errors.ts'
-import type { importInstallation as importer } from './import.ts'
+import type { importInstallation as importer } from './import/import.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
-import { Keys } from './keys.ts'
+import { Keys } from './redis/keys.ts'
 import { createMemoryBridge, type MemoryBridgeOptions } from './memory/index.ts'
-import { Probe } from './probe.ts'
-import { refuseOld } from './preflight.ts'
-import { ping } from './stock-redis.ts'
-import { Waits, type Waiting, type WaitReport } from './waits.ts'
+import { Probe } from './redis/probe.ts'
+import { refuseOld } from './redis/preflight.ts'
+import { ping } from './redis/stock-redis.ts'
+import { Waits, type Waiting, type WaitReport } from './pace/waits.ts'
 
 export type { Cluster, ClusterSessions, RetainedRead, Route } from './cluster.ts'
 export type { Receiver } from './options.ts'
-export { adviceOnNodes, adviceOnRedis } from './advice.ts'
-export { Allowance } from './allowance.ts'
-export type { Later } from './codec.ts'
+export { adviceOnNodes, adviceOnRedis } from './redis/advice.ts'
+export { Allowance } from './pace/allowance.ts'
+export type { Later } from './messages/codec.ts'
 export { diagnostics, type ChannelName } from './diagnostics.ts'
 export { BridgeError, bridgeErrors, isRedis, type BridgeErrorCode } from './errors.ts'
-export { FilterTrie } from './filter-trie.ts'
-export { MatchCache } from './match-cache.ts'
-export { SmallMap } from './small-map.ts'
-export type { ImportCounts, StockPacket } from './import.ts'
-export { expiryFrom, isExpired, secondsLeft, type Message } from './message.ts'
-export { isOfBefore, Moment, type Stamps } from './moment.ts'
-export { OwedReplays, type Field, type OwedReplay } from './owed-replays.ts'
-export { SessionOption } from './session-options.ts'
-export type { SessionHolder, SessionReply, SessionWrites } from './session-writer.ts'
-export type { InFlightEntry, Session, SessionRequest, UnderWay } from './session.ts'
-export type { StoredSubscription } from './subscriptions.ts'
-export { RouteKind } from './routing-table.ts'
-export { preflight } from './preflight.ts'
-export { ping } from './stock-redis.ts'
-export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis-address.ts'
-export { later, nextTurn, othersWait, Slice, turnIsOver, worked } from './turns.ts'
-export type { Waiting, WaitReport } from './waits.ts'
-export { filterBytes, filterMatches, hasWildcard, isValidFilter, isValidTopic } from './topic.ts'
+export { FilterTrie } from './matching/filter-trie.ts'
+export { MatchCache } from './matching/match-cache.ts'
+export { SmallMap } from './matching/small-map.ts'
+export type { ImportCounts, StockPacket } from './import/import.ts'
+export { expiryFrom, isExpired, secondsLeft, type Message } from './messages/message.ts'
+export { isOfBefore, Moment, type Stamps } from './retained/moment.ts'
+export { OwedReplays, type Field, type OwedReplay } from './sessions/owed-replays.ts'
+export { SessionOption } from './sessions/session-options.ts'
+export type { SessionHolder, SessionReply, SessionWrites } from './sessions/session-writer.ts'
+export type { InFlightEntry, Session, SessionRequest, UnderWay } from './sessions/session.ts'
+export type { StoredSubscription } from './sessions/subscriptions.ts'
+export { RouteKind } from './routes/routing-table.ts'
+export { preflight } from './redis/preflight.ts'
+export { ping } from './redis/stock-redis.ts'
+export { redisAddressProblem, withoutRedisPassword, withRedisPassword } from './redis/address.ts'
+export { later, nextTurn, othersWait, Slice, turnIsOver, worked } from './pace/turns.ts'
+export type { Waiting, WaitReport } from './pace/waits.ts'
+export { filterBytes, filterMatches, hasWildcard, isValidFilter, isValidTopic } from './matching/topic.ts'
 
 export interface BridgeOptions extends Omit<DataPlaneOptions, 'redis'>, MemoryBridgeOptions {
   /** Undefined: there is one node, which keeps all in memory or in `file`. */
@@ -75,11 +75,11 @@ export interface Bridge {
 }
 
 /**
- * Moves an installation over, as bridge/import.ts says; a node that does not has no use for the package that
+ * Moves an installation over, as bridge/import/import.ts says; a node that does not has no use for the package that
  * reads it.
  */
 export const importInstallation: typeof importer = async (...given) =>
-  (await import('./import.ts')).importInstallation(...given)
+  (await import('./import/import.ts')).importInstallation(...given)
 
 /**
  * @throws BridgeError ERR_BRIDGE_FILE without Redis; why Redis cannot be used when it does not answer at

@@ -1,8 +1,8 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
-import type { SharedSettings } from './advice.ts'
-import type { Message } from './message.ts'
-import type { Session } from './session.ts'
-import type { Waits } from './waits.ts'
+import type { SharedSettings } from './redis/advice.ts'
+import type { Message } from './messages/message.ts'
+import type { Session } from './sessions/session.ts'
+import type { Waits } from './pace/waits.ts'
 
 export interface DataPlaneOptions {
   readonly name: string

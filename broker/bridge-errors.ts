@@ -1,6 +1,6 @@
 // The bridge's errors as the operator's: which option they are about, and what to do.
 import { withoutRedisPassword, type BridgeError } from '../bridge/index.ts'
-import { atSource, type Config } from './config.ts'
+import { atSource, type Config } from './config/config.ts'
 import { OperatorError, type OperatorErrorDetails } from './errors.ts'
 
 const start =

@@ -1,7 +1,7 @@
 // The operator's errors and the exit codes they end with. One line each: field, value, what is wrong, what to
 // do. Client errors are reason codes on the wire; a broken invariant of ours is a plain Error, which ends the
 // process.
-import { inOneLine, shown } from './shown.ts'
+import { inOneLine, shown } from './observe/shown.ts'
 
 /** Exit codes of `aedes-cluster`; the table in broker/README.md is checked against this one. */
 export const exitCodes = {
@@ -27,7 +27,7 @@ export interface OperatorErrorDetails {
    * listen`.
    */
   readonly field: string
-  /** Kept as broker/shown.ts shows it. */
+  /** Kept as broker/observe/shown.ts shows it. */
   readonly value: unknown
   /** What to do about it; may name a command to run. */
   readonly hint: string

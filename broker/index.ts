@@ -1,12 +1,12 @@
 // For embedding a node in a program of your own: `const node = await createNode({ id: 'a', listen:
 // ['mqtt://127.0.0.1:1883'] })`.
-import { loadConfig, type Config } from './config.ts'
+import { loadConfig, type Config } from './config/config.ts'
 import { Node } from './node.ts'
 
 export { OperatorError } from './errors.ts'
 export { Node } from './node.ts'
-export type { Config } from './config.ts'
-export type { LocalMessage, PublishOptions } from './local-messages.ts'
+export type { Config } from './config/config.ts'
+export type { LocalMessage, PublishOptions } from './routing/local-messages.ts'
 
 /**
  * Starts one node and resolves when it serves clients. Options as in broker/README.md; the environment is not

@@ -6,9 +6,9 @@ import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
 import { node, type Interrupt } from './cli/node.ts'
 import { ChildEnded, up } from './cli/up.ts'
-import { nearest } from './config.ts'
+import { nearest } from './config/config.ts'
 import { exitCodes, OperatorError } from './errors.ts'
-import { shown, stackOf } from './shown.ts'
+import { shown, stackOf } from './observe/shown.ts'
 
 type Command = (argv: readonly string[], interrupt: Interrupt) => Promise<void>
 

@@ -18,18 +18,18 @@ import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { operatorErrorOf } from './bridge-errors.ts'
-import { clientEvents } from './client-events.ts'
-import { atSource, bridgeOptionsOf, redisOptionsOf, type Config } from './config.ts'
-import { Dispatch } from './dispatch.ts'
-import { adminEvents, doorEvents, sayLowLimit } from './door-events.ts'
-import { Engine } from './engine.ts'
+import { clientEvents } from './observe/client-events.ts'
+import { atSource, bridgeOptionsOf, redisOptionsOf, type Config } from './config/config.ts'
+import { Router } from './routing/router.ts'
+import { adminEvents, doorEvents, sayLowLimit } from './observe/door-events.ts'
+import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './errors.ts'
 import { Descriptors, listen, type Listener, type OnConnection } from './listeners/index.ts'
-import { LocalMessages, type LocalMessage, type PublishOptions } from './local-messages.ts'
-import { Log } from './log.ts'
-import { Metrics } from './metrics.ts'
-import { observe, problemOf, waitingText } from './observe.ts'
-import { isTold } from './system-topics.ts'
+import { LocalMessages, type LocalMessage, type PublishOptions } from './routing/local-messages.ts'
+import { Log } from './observe/log.ts'
+import { Metrics } from './observe/metrics.ts'
+import { observe, problemOf, waitingText } from './observe/cluster-events.ts'
+import { isTold } from './observe/system-topics.ts'
 
 const rejoinMs = 500
 /** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
@@ -43,7 +43,7 @@ const damageToldMs = 60_000
 interface Boot {
   readonly plane: Cluster
   readonly engine: Engine
-  readonly dispatch: Dispatch
+  readonly router: Router
 }
 
 export class Node {
@@ -147,7 +147,7 @@ export class Node {
     if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
     bridge.emitter.on('$SYS/#', (topic, payload) => {
-      if (told(topic)) this.#boot?.dispatch.deliver(systemMessage(topic, payload))
+      if (told(topic)) this.#boot?.router.deliver(systemMessage(topic, payload))
     })
     await this.#open()
   }
@@ -175,7 +175,7 @@ export class Node {
   }
 
   async #join(bridge: Bridge): Promise<Boot> {
-    const dispatch = new Dispatch(this.config, {
+    const router = new Router(this.config, {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
       onRefusal: (cause) => this.metrics.refused.inc({ cause }),
@@ -184,18 +184,18 @@ export class Node {
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),
     })
-    const plane = await bridge.join(dispatch, this.#ended.signal)
-    const engine = new Engine(this.config.id, bridge, this.config, dispatch)
-    dispatch.attach(plane, engine.connections)
+    const plane = await bridge.join(router, this.#ended.signal)
+    const engine = new Engine(this.config.id, bridge, this.config, router)
+    router.attach(plane, engine.connections)
     try {
       await engine.listen()
-      await this.#local.attach(dispatch)
+      await this.#local.attach(router)
     } catch (error) {
       // it has joined: nobody else would let it leave
       await Promise.all([engine.close(), plane.close()])
       throw error
     }
-    return { plane, engine, dispatch }
+    return { plane, engine, router }
   }
 
   #onFenced(): void {
@@ -328,7 +328,7 @@ export class Node {
     }
     for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)
     waitingSeconds.set(seconds)
-    clientBytes.set(this.#boot?.dispatch.holdings.bytes ?? 0)
+    clientBytes.set(this.#boot?.router.holdings.bytes ?? 0)
     return this.metrics.text()
   }
 
@@ -399,7 +399,7 @@ export class Node {
         boot.engine
           .disconnectAll()
           .then(() => boot.engine.close())
-          .then(() => boot.dispatch.settled()),
+          .then(() => boot.router.settled()),
       ])
       // Whoever is late: the others would wait for the end of our lease, and so would wills.
       const late = Promise.all([

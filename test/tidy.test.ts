@@ -41,15 +41,15 @@ describe('who may import what', () => {
 
   test('each runtime dependency is imported by one file or folder', () => {
     const homes: Record<string, string[]> = {
-      aedes: ['broker/engine.ts'],
-      'aedes-persistence-redis': ['bridge/import.ts'],
-      ioredis: ['bridge/redis.ts', 'bridge/stock-redis.ts'],
-      'mqemitter-redis': ['bridge/emitter.ts'],
-      'mqtt-packet': ['broker/engine.ts'],
-      'prom-client': ['broker/metrics.ts'],
+      aedes: ['broker/aedes/engine.ts'],
+      'aedes-persistence-redis': ['bridge/import/import.ts'],
+      ioredis: ['bridge/redis/redis.ts', 'bridge/redis/stock-redis.ts'],
+      'mqemitter-redis': ['bridge/control/emitter.ts'],
+      'mqtt-packet': ['broker/aedes/engine.ts'],
+      'prom-client': ['broker/observe/metrics.ts'],
       ws: ['broker/listeners/websocket.ts'],
-      yaml: ['broker/config.ts', 'broker/config-file.ts'],
-      zod: ['broker/config.ts', 'broker/cli/up.ts', 'broker/cli/help.ts'],
+      yaml: ['broker/config/config.ts', 'broker/config/file.ts'],
+      zod: ['broker/config/config.ts', 'broker/cli/up.ts', 'broker/cli/help.ts'],
     }
     const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as {
       dependencies: Record<string, string>

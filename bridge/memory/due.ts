@@ -1,6 +1,6 @@
 // What is due when: one look a second finds it. Counted by performance.now(), which nobody sets (P14). State:
 // this process.
-import { Slice } from '../turns.ts'
+import { Slice } from '../pace/turns.ts'
 
 const lookMs = 1_000
 const bucketOf = (at: number): number => Math.ceil(at / lookMs)

@@ -1,9 +1,9 @@
 // A bridge to nobody: one node without Redis. What it keeps is in this process, and in one file when the
 // operator names one.
-import { Clock } from '../clock.ts'
+import { Clock } from '../pace/clock.ts'
 import type { Bridge } from '../index.ts'
-import { filterMatches } from '../topic.ts'
-import { Waits } from '../waits.ts'
+import { filterMatches } from '../matching/topic.ts'
+import { Waits } from '../pace/waits.ts'
 import { FileLog, type Fsync } from './log.ts'
 import { MemoryCluster, type MemoryOptions } from './memory-cluster.ts'
 import { State } from './state.ts'

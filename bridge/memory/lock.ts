@@ -4,7 +4,7 @@
 // (another container, another machine) when the time stands still for three seconds.
 import { readFile, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises'
 import { BridgeError, endNode } from '../errors.ts'
-import { lookFor, thisProcess } from '../membership.ts'
+import { lookFor, thisProcess } from '../membership/membership.ts'
 
 const renewMs = 1_000
 const watchMs = 3_000

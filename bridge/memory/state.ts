@@ -2,8 +2,8 @@
 // and the same records in the same order make the same state: so a file of them is all of it (log.ts). A
 // record about a session that is not there changes nothing. Bodies are messages as codec.ts packs them.
 // State: this process.
-import type { Field } from '../owed-replays.ts'
-import type { StoredSubscription } from '../subscriptions.ts'
+import type { Field } from '../sessions/owed-replays.ts'
+import type { StoredSubscription } from '../sessions/subscriptions.ts'
 import { Queue } from './queue.ts'
 
 /** A will that is not published yet. */
@@ -87,7 +87,7 @@ export type Record =
     }
   | { readonly type: 'session'; readonly whole: StoredState }
 
-/** What an owner wrote: as lua/session-serve.lua does it. */
+/** What an owner wrote: as redis/lua/session-serve.lua does it. */
 export interface Served {
   readonly type: 'served'
   readonly sid: string

@@ -10,7 +10,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Door, type DoorEvents } from '../listeners/door.ts'
 import { pathOf, queryOf } from '../listeners/request-path.ts'
-import type { Metrics } from '../metrics.ts'
+import type { Metrics } from '../observe/metrics.ts'
 import { hostCheck } from './hosts.ts'
 
 /** What the head of a request may take, and the answer. A connection has one request. */

@@ -1,7 +1,7 @@
 // From argv to options by name: `--kebab-case value` or `--kebab-case=value`; what may repeat becomes a list.
 // An unknown flag is an error with the nearest known one; values are validated by who knows them. All that is
 // wrong is found at once.
-import { flagOf, unknownOption } from '../config.ts'
+import { flagOf, unknownOption } from '../config/config.ts'
 import { OperatorError } from '../errors.ts'
 
 export interface FlagShape {

@@ -1,7 +1,7 @@
 // What `aedes-cluster --help` prints, made from the option tables; `aedes-cluster help node` prints one
 // command's part.
 import type { z } from 'zod'
-import { environmentNameOf, flagOf, options } from '../config.ts'
+import { environmentNameOf, flagOf, options } from '../config/config.ts'
 import { importAbout, importFlags } from './import.ts'
 import { upOptions } from './up.ts'
 

@@ -12,10 +12,10 @@ import {
   type ImportCounts,
   type WaitReport,
 } from '../../bridge/index.ts'
-import { redisOptionsOf, loadConfig, sourceOf } from '../config.ts'
-import { messageOfPacket } from '../engine.ts'
+import { redisOptionsOf, loadConfig, sourceOf } from '../config/config.ts'
+import { messageOfPacket } from '../aedes/engine.ts'
 import { OperatorError } from '../errors.ts'
-import { waitedText, waitingText } from '../observe.ts'
+import { waitedText, waitingText } from '../observe/cluster-events.ts'
 import type { Interrupt } from './node.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 

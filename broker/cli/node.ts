@@ -1,5 +1,5 @@
 // `aedes-cluster node`: one node in the foreground until a signal, or until the `up` that started it is gone.
-import { loadConfig, options, type Config } from '../config.ts'
+import { loadConfig, options, type Config } from '../config/config.ts'
 import { Node } from '../node.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 import { tuneCollector } from './collector.ts'

@@ -1,10 +1,10 @@
 // A node that starts among many stored subscriptions (B7). They are written straight into Redis, as
-// bridge/keys.ts lays them out: through the broker it would take minutes. That a session of them works is
+// bridge/redis/keys.ts lays them out: through the broker it would take minutes. That a session of them works is
 // shown before the run counts.
 import { Redis } from 'ioredis'
-import { Keys, partitions, shardOf } from '../../bridge/keys.ts'
-import { SessionOption } from '../../bridge/session-options.ts'
-import { encodeSubscription } from '../../bridge/subscriptions.ts'
+import { Keys, partitions, shardOf } from '../../bridge/redis/keys.ts'
+import { SessionOption } from '../../bridge/sessions/session-options.ts'
+import { encodeSubscription } from '../../bridge/sessions/subscriptions.ts'
 import { orderNode } from './node-order.ts'
 import type { LoadAnswer, ManySubscriptions } from './patterns.ts'
 import { Publisher, Subscriber } from './peers.ts'

@@ -2,12 +2,12 @@
 // leave the table behind what a barrier has promised (found by 2,000 rounds under load; the tail went on
 // while the snapshot was read).
 import { expect, test } from 'vitest'
-import type { Change } from '../../bridge/codec.ts'
-import { Journal } from '../../bridge/journal.ts'
-import { Keys } from '../../bridge/keys.ts'
-import { Membership } from '../../bridge/membership.ts'
-import { connect, connectAll, whenReady } from '../../bridge/redis.ts'
-import { RoutingTable } from '../../bridge/routing-table.ts'
+import type { Change } from '../../bridge/messages/codec.ts'
+import { Journal } from '../../bridge/routes/journal.ts'
+import { Keys } from '../../bridge/redis/keys.ts'
+import { Membership } from '../../bridge/membership/membership.ts'
+import { connect, connectAll, whenReady } from '../../bridge/redis/redis.ts'
+import { RoutingTable } from '../../bridge/routes/routing-table.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 import { openClient } from './planes.ts'

@@ -4,8 +4,8 @@
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
-import { asideOf, keyTable, typeOfKey } from '../../bridge/keys.ts'
-import { loadScripts, runScript, type ScriptName } from '../../bridge/scripts.ts'
+import { asideOf, keyTable, typeOfKey } from '../../bridge/redis/keys.ts'
+import { loadScripts, runScript, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient } from './planes.ts'
 

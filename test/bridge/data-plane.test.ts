@@ -5,7 +5,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { beforeAll, afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
-import { RouteKind } from '../../bridge/routing-table.ts'
+import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 import {

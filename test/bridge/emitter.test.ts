@@ -2,7 +2,7 @@
 // process.
 import { expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
-import { Emitter } from '../../bridge/emitter.ts'
+import { Emitter } from '../../bridge/control/emitter.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { expect, test } from 'vitest'
 import { bridgeErrors, toBridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
-import { whenReady, connect, retrying } from '../../bridge/redis.ts'
+import { whenReady, connect, retrying } from '../../bridge/redis/redis.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { openClient } from './planes.ts'
 

@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { diagnostics } from '../../bridge/diagnostics.ts'
-import { RouteKind } from '../../bridge/routing-table.ts'
+import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import type { TestRedis } from '../support/redis.ts'
 import { keys, listen, messageOf, onEmptyRedis, publish, startPlane } from './planes.ts'
 

@@ -4,9 +4,9 @@
 // new subscriptions arrive.
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
-import { encodeJournalEntry, type Change } from '../../bridge/codec.ts'
-import { partitions, shardOf } from '../../bridge/keys.ts'
-import { RouteKind } from '../../bridge/routing-table.ts'
+import { encodeJournalEntry, type Change } from '../../bridge/messages/codec.ts'
+import { partitions, shardOf } from '../../bridge/redis/keys.ts'
+import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 import {

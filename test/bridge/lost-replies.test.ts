@@ -2,9 +2,9 @@
 // script ran, and who called it does not know. On a real Redis behind a link that loses the one reply that
 // the test names.
 import { expect, onTestFinished, test } from 'vitest'
-import { partitionOf, partitions, shardOf } from '../../bridge/keys.ts'
+import { partitionOf, partitions, shardOf } from '../../bridge/redis/keys.ts'
 import type { Session } from '../../bridge/index.ts'
-import { Waits } from '../../bridge/waits.ts'
+import { Waits } from '../../bridge/pace/waits.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 import { keys, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'

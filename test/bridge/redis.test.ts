@@ -2,7 +2,7 @@
 // that the other has left, and no connection may hang on a server that says nothing any more.
 import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
-import { connect, connectAll, whenReady, type Redis } from '../../bridge/redis.ts'
+import { connect, connectAll, whenReady, type Redis } from '../../bridge/redis/redis.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 

@@ -2,7 +2,7 @@
 // stored before; the stamps only grow; what is read fits.
 import type { Redis } from 'ioredis'
 import { beforeAll, expect, test } from 'vitest'
-import { loadScripts, runScript, type ScriptName } from '../../bridge/scripts.ts'
+import { loadScripts, runScript, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { keys, onEmptyRedis } from './planes.ts'
 
 let redis: Redis

@@ -6,8 +6,8 @@ import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
-import { asideOf, keyTable } from '../../bridge/keys.ts'
-import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/scripts.ts'
+import { asideOf, keyTable } from '../../bridge/redis/keys.ts'
+import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
 
@@ -553,7 +553,7 @@ describe('what a script is', () => {
     (name) => typeof scriptTable[name].keys === 'number' && !/^(session|queue|will|due)-/.test(name),
   ) // those: session-scripts.test.ts
   const source = (name: ScriptName): string =>
-    readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
+    readFileSync(new URL(`../../bridge/redis/lua/${name}.lua`, import.meta.url), 'utf8')
 
   test.each(names)('%s: documented, every key declared and in the key table', (name) => {
     const code = source(name)

@@ -1,7 +1,7 @@
 // What the scripts of sessions and queues refuse or drop because there is too much of it, on a real Redis.
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { loadScripts, runScript } from '../../bridge/scripts.ts'
+import { loadScripts, runScript } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient } from './planes.ts'
 

@@ -3,7 +3,7 @@
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
-import { loadScripts, runScript } from '../../bridge/scripts.ts'
+import { loadScripts, runScript } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient } from './planes.ts'
 

@@ -5,8 +5,8 @@ import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
-import { asideOf, keyTable } from '../../bridge/keys.ts'
-import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/scripts.ts'
+import { asideOf, keyTable } from '../../bridge/redis/keys.ts'
+import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
 
@@ -714,7 +714,7 @@ const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) =>
   /^(session|queue|will|due)-/.test(name),
 )
 test.each(names)('%s: documented, and every key declared, in the key table and in one slot', (name) => {
-  const source = readFileSync(new URL(`../../bridge/lua/${name}.lua`, import.meta.url), 'utf8')
+  const source = readFileSync(new URL(`../../bridge/redis/lua/${name}.lua`, import.meta.url), 'utf8')
   expect(source).toMatch(/^#!lua.*\n-- [A-Z]/)
   for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST'])
     expect(source, part).toMatch(new RegExp(`^-- ${part} `, 'm'))

@@ -3,8 +3,8 @@
 import { expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import type { Session } from '../../bridge/index.ts'
-import { partitions, shardOf } from '../../bridge/keys.ts'
-import type { ScriptName } from '../../bridge/scripts.ts'
+import { partitions, shardOf } from '../../bridge/redis/keys.ts'
+import type { ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis } from '../support/redis.ts'
 import { keys, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
 

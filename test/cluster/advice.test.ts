@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { openClient } from '../bridge/planes.ts'
 import { bridgeErrors } from '../../bridge/errors.ts'
-import { options } from '../../broker/config.ts'
+import { options } from '../../broker/config/config.ts'
 import { mainPath, startCluster, TestNode } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'
 
@@ -128,7 +128,7 @@ test('a password that Redis does not want: ioredis says so on the console at eac
 })
 
 test('every command of a script is among the rights that are asked for, every option that says so among the settings compared', () => {
-  const folder = new URL('../../bridge/lua/', import.meta.url)
+  const folder = new URL('../../bridge/redis/lua/', import.meta.url)
   const used = readdirSync(folder).flatMap((name) =>
     [...readFileSync(new URL(name, folder), 'utf8').matchAll(/redis\.call\('([A-Z]+)'/g)].map(
       ([, command]) => command!,
@@ -143,7 +143,7 @@ test('every command of a script is among the rights that are asked for, every op
     .map(([name]) => name)
     .sort()
   const compared = /const sameOnEveryNode = \[([^\]]*)\]/.exec(
-    readFileSync(new URL('../../broker/config.ts', import.meta.url), 'utf8'),
+    readFileSync(new URL('../../broker/config/config.ts', import.meta.url), 'utf8'),
   )![1]!
   expect([...compared.matchAll(/'(\w+)'/g)].map(([, name]) => name).sort()).toEqual(shared)
 })

@@ -4,9 +4,9 @@
 // on.
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { Clock } from '../../bridge/clock.ts'
-import { packMessage } from '../../bridge/codec.ts'
-import { Keys, partitions, shardOf } from '../../bridge/keys.ts'
+import { Clock } from '../../bridge/pace/clock.ts'
+import { packMessage } from '../../bridge/messages/codec.ts'
+import { Keys, partitions, shardOf } from '../../bridge/redis/keys.ts'
 import { messageOf, openClient } from '../bridge/planes.ts'
 import { startCluster, TestNode, type TestCluster } from '../support/cluster.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'

@@ -2,8 +2,8 @@
 // and drained in order, wills and expiries survive their node, and nothing is left behind.
 import type { IPublishPacket } from 'mqtt-packet'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Redis } from '../../bridge/redis.ts'
-import { connectStock } from '../../bridge/stock-redis.ts'
+import type { Redis } from '../../bridge/redis/redis.ts'
+import { connectStock } from '../../bridge/redis/stock-redis.ts'
 import type { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { allKeys, orphans } from '../support/orphans.ts'

@@ -1,7 +1,7 @@
 // P2, subscribed means subscribed everywhere, under attack: hundreds of rounds over three nodes in random
 // places, thousands of them in test/long/subscribed-everywhere.test.ts.
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { filterMatches } from '../../bridge/topic.ts'
+import { filterMatches } from '../../bridge/matching/topic.ts'
 import type { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { seededRandom } from '../support/random.ts'

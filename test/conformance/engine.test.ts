@@ -1,6 +1,6 @@
-// What broker/engine.ts takes for granted about the insides of Aedes and mqtt-packet, one test per
+// What broker/aedes/engine.ts takes for granted about the insides of Aedes and mqtt-packet, one test per
 // assumption, on the real Aedes over in-memory streams. An upgrade that breaks one of them fails here, under
-// the name of the assumption, before it fails as a riddle in a cluster. broker/engine.ts itself is not
+// the name of the assumption, before it fails as a riddle in a cluster. broker/aedes/engine.ts itself is not
 // loaded: it would replace what is examined.
 import { execFileSync } from 'node:child_process'
 import { createRequire } from 'node:module'

@@ -1,8 +1,8 @@
 // What a node may rely on of its cluster, whatever keeps it: each promise on every implementation.
 import { afterAll, describe, expect, test } from 'vitest'
-import { isOfBefore } from '../../bridge/moment.ts'
-import { RouteKind } from '../../bridge/routing-table.ts'
-import { SessionOption } from '../../bridge/session-options.ts'
+import { isOfBefore } from '../../bridge/retained/moment.ts'
+import { RouteKind } from '../../bridge/routes/routing-table.ts'
+import { SessionOption } from '../../bridge/sessions/session-options.ts'
 import { messageOf } from '../bridge/planes.ts'
 import { endAll, implementations, type Member } from './clusters.ts'
 

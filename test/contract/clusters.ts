@@ -7,10 +7,10 @@ import { expect } from 'vitest'
 import type { Cluster } from '../../bridge/cluster.ts'
 import { DataPlane } from '../../bridge/data-plane.ts'
 import { createMemoryBridge } from '../../bridge/memory/index.ts'
-import type { Message } from '../../bridge/message.ts'
+import type { Message } from '../../bridge/messages/message.ts'
 import type { Receiver } from '../../bridge/options.ts'
-import type { SessionHolder, SessionReply, SessionWrites } from '../../bridge/session-writer.ts'
-import type { Session, SessionRequest } from '../../bridge/session.ts'
+import type { SessionHolder, SessionReply, SessionWrites } from '../../bridge/sessions/session-writer.ts'
+import type { Session, SessionRequest } from '../../bridge/sessions/session.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
 const sizes = {

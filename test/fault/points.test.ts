@@ -3,7 +3,7 @@
 // holds: acknowledged messages are there, QoS 2 once, in order; a will is published once; a Retained Message
 // that was acknowledged is there; and no key is left over.
 import { expect, test } from 'vitest'
-import type { ScriptName } from '../../bridge/scripts.ts'
+import type { ScriptName } from '../../bridge/redis/scripts.ts'
 import { openClient } from '../bridge/planes.ts'
 import { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'

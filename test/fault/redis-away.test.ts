@@ -2,7 +2,7 @@
 // connected, publishes that were under way complete, and everything works again by itself.
 import { Redis } from 'ioredis'
 import { expect, test } from 'vitest'
-import { partitions, shardOf } from '../../bridge/keys.ts'
+import { partitions, shardOf } from '../../bridge/redis/keys.ts'
 import type { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'

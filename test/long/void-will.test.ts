@@ -1,7 +1,7 @@
 // The will of a client that says good-bye at one node and connects at another at once, with Redis 4 ms away,
 // as issue 12 (A4) has it: fifty rounds, none of which may publish the old will. And what else stands before
 // the DISCONNECT, on a machine that has time to answer: the node that is asked for the session has 50 ms for
-// it (bridge/handover.ts).
+// it (bridge/sessions/handover.ts).
 import { expect, test } from 'vitest'
 import { startCluster } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'

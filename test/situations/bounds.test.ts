@@ -3,7 +3,7 @@
 import { connect, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { expect, test } from 'vitest'
-import type { HeldCause, RefusalCause } from '../../broker/refusals.ts'
+import type { HeldCause, RefusalCause } from '../../broker/access/refusals.ts'
 import { frame, properties, str, u16, WireClient, type Version } from '../support/wire.ts'
 import { situation, type Place } from '../support/situation.ts'
 

@@ -1,8 +1,8 @@
 // Walks every key under a prefix and names those that nothing living reaches: a leak. To be called when
 // faults are over and estates are done. Each rule says what keeps a key or a field alive.
 import { once } from 'node:events'
-import { mastersOf, type Redis } from '../../bridge/redis.ts'
-import { connectStock } from '../../bridge/stock-redis.ts'
+import { mastersOf, type Redis } from '../../bridge/redis/redis.ts'
+import { connectStock } from '../../bridge/redis/stock-redis.ts'
 
 /** The keys that match a pattern, on all servers. */
 export async function allKeys(redis: Redis, match: string): Promise<string[]> {

@@ -4,12 +4,12 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { channelTable } from '../../bridge/diagnostics.ts'
 import { bridgeErrors } from '../../bridge/errors.ts'
-import { keyTable } from '../../bridge/keys.ts'
-import { scriptTable } from '../../bridge/scripts.ts'
+import { keyTable } from '../../bridge/redis/keys.ts'
+import { scriptTable } from '../../bridge/redis/scripts.ts'
 import { upOptions } from '../../broker/cli/up.ts'
-import { environmentNameOf, flagOf, options } from '../../broker/config.ts'
+import { environmentNameOf, flagOf, options } from '../../broker/config/config.ts'
 import { exitCodes } from '../../broker/errors.ts'
-import { Metrics } from '../../broker/metrics.ts'
+import { Metrics } from '../../broker/observe/metrics.ts'
 
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows]

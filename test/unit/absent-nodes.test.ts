@@ -2,7 +2,7 @@
 // more, until those have.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { AbsentNodes } from '../../bridge/absent-nodes.ts'
+import { AbsentNodes } from '../../bridge/routes/absent-nodes.ts'
 
 test('who waits goes on when every node has spoken, also when data are lost again meanwhile', async () => {
   const absent = new AbsentNodes()

@@ -6,7 +6,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
-import { batchMessagesMax, Batches } from '../../bridge/batches.ts'
+import { batchMessagesMax, Batches } from '../../bridge/publish/batches.ts'
 import { seededRandom } from '../support/random.ts'
 
 const turn = (): Promise<void> =>

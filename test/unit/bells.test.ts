@@ -1,6 +1,6 @@
 // Bells against a journal that is as slow as the test likes.
 import { expect, test } from 'vitest'
-import { Bells } from '../../bridge/bells.ts'
+import { Bells } from '../../bridge/publish/bells.ts'
 
 test('a node that joined and was not heard of yet is rung once it is; one that is gone is not', async () => {
   const known = new Set(['old'])

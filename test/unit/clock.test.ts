@@ -1,7 +1,7 @@
 // Cluster time as one process estimates it: samples of Redis' clock, each between sending and answer, narrow
 // its bounds; a step of Redis' clock shows in a sample that contradicts the ones before.
 import { expect, test } from 'vitest'
-import { Clock } from '../../bridge/clock.ts'
+import { Clock } from '../../bridge/pace/clock.ts'
 
 const redisAhead = 1_700_000_000_000
 

@@ -3,7 +3,7 @@
 // ours. Records of a later version are skipped, unless they say that they must be understood: then they are
 // said (P11). The version-1 layout itself is pinned by one example.
 import { describe, expect, test } from 'vitest'
-import { Clock } from '../../bridge/clock.ts'
+import { Clock } from '../../bridge/pace/clock.ts'
 import {
   decodeJournalEntry,
   encodeJournalEntry,
@@ -12,8 +12,8 @@ import {
   unpackMessage,
   unpackMessages,
   type Change,
-} from '../../bridge/codec.ts'
-import { isExpired, secondsLeft, type Message } from '../../bridge/message.ts'
+} from '../../bridge/messages/codec.ts'
+import { isExpired, secondsLeft, type Message } from '../../bridge/messages/message.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 
 /** Without a sample: cluster time is this process' own. */

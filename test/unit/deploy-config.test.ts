@@ -1,9 +1,9 @@
-// What deploy/ says about options is what broker/config.ts says: the commented file, the environment of the
+// What deploy/ says about options is what broker/config/config.ts says: the commented file, the environment of the
 // containers and the names that HAProxy expects. No defaults in two places without this test between them.
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { loadConfig, options } from '../../broker/config.ts'
+import { loadConfig, options } from '../../broker/config/config.ts'
 
 const read = (name: string): string => readFileSync(new URL(`../../deploy/${name}`, import.meta.url), 'utf8')
 const plain = (text: string): string => text.replaceAll(/\s+/g, ' ').toLowerCase()

@@ -1,11 +1,11 @@
-// What the dispatch does between two answers of the data plane, where a message or a client comes in between:
+// What the router does between two answers of the data plane, where a message or a client comes in between:
 // the data plane here answers when the test says so.
 import { expect, test } from 'vitest'
 import { RouteKind, type Cluster, type Message, type Session } from '../../bridge/index.ts'
-import type { Connection } from '../../broker/connection.ts'
-import type { Match, SubscriptionOptions } from '../../broker/delivery/local-table.ts'
-import { loadConfig } from '../../broker/config.ts'
-import { Dispatch } from '../../broker/dispatch.ts'
+import type { Connection } from '../../broker/connection/connection.ts'
+import type { Match, SubscriptionOptions } from '../../broker/routing/local-table.ts'
+import { loadConfig } from '../../broker/config/config.ts'
+import { Router } from '../../broker/routing/router.ts'
 import { messageOf } from '../bridge/planes.ts'
 
 const nothing = (): void => undefined
@@ -16,9 +16,9 @@ const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({
   identifier: undefined,
 })
 
-/** A dispatch on a data plane of which the test says what it does. */
-function dispatchOn(plane: object): Dispatch {
-  const dispatch = new Dispatch(loadConfig({}, {}), {
+/** A router on a data plane of which the test says what it does. */
+function dispatchOn(plane: object): Router {
+  const router = new Router(loadConfig({}, {}), {
     onPublish: nothing,
     onDrop: nothing,
     onRefusal: nothing,
@@ -31,8 +31,8 @@ function dispatchOn(plane: object): Dispatch {
     },
     onFenced: nothing,
   })
-  dispatch.attach(plane as Cluster)
-  return dispatch
+  router.attach(plane as Cluster)
+  return router
 }
 
 /** Routes that are counted, and subscriptions that are stored when the test says so. */
@@ -50,7 +50,7 @@ function subscribing() {
     subscriptions.set(filter, subscription)
     return new Promise((resolve) => waiting.push(resolve))
   }
-  const dispatch = dispatchOn({
+  const router = dispatchOn({
     subscribed: (_filter: string, kind: number) => {
       count(kind, 1)
       return Promise.resolve()
@@ -71,23 +71,23 @@ function subscribing() {
     for (const resolve of waiting.splice(0)) resolve()
   }
   const subscribed = async (qos: 0 | 1 | 2, filter = 't'): Promise<void> => {
-    const done = dispatch.subscribed(connection, filter, options(qos), false)
+    const done = router.subscribed(connection, filter, options(qos), false)
     stored()
     await done
   }
   const kinds = (): number[] => [RouteKind.everything, RouteKind.qos0].map((kind) => counted.get(kind) ?? 0)
-  return { dispatch, connection, delivered, stored, subscribed, kinds }
+  return { router, connection, delivered, stored, subscribed, kinds }
 }
 
 test('a lasting session that goes from QoS 0 to QoS 1 has its messages live until they are queued everywhere', async () => {
-  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+  const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0)
-  const raised = dispatch.subscribed(connection, 't', options(1), false)
-  dispatch.deliver(messageOf('t'))
+  const raised = router.subscribed(connection, 't', options(1), false)
+  router.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 0]])
   stored()
   await raised
-  dispatch.deliver(messageOf('t'))
+  router.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([
     ['1 no', '1 yes'],
     [0, 1],
@@ -95,15 +95,15 @@ test('a lasting session that goes from QoS 0 to QoS 1 has its messages live unti
 })
 
 test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until the messages are queued everywhere', async () => {
-  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+  const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0, '#')
-  const added = dispatch.subscribed(connection, 't', options(1), false)
-  dispatch.deliver(messageOf('t'))
+  const added = router.subscribed(connection, 't', options(1), false)
+  router.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 1]])
   stored()
   await added
-  dispatch.deliver(messageOf('t'))
-  dispatch.deliver(messageOf('other'))
+  router.deliver(messageOf('t'))
+  router.deliver(messageOf('other'))
   expect([delivered.slice(1), kinds()]).toEqual([
     ['1 yes', '0 no'],
     [1, 1],
@@ -111,12 +111,12 @@ test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until t
 })
 
 test('a new QoS 1 subscription by itself: not live, and queued when the whole cluster knows of it', async () => {
-  const { dispatch, connection, delivered, stored, kinds } = subscribing()
-  const added = dispatch.subscribed(connection, 't', options(1), false)
-  dispatch.deliver(messageOf('t'))
+  const { router, connection, delivered, stored, kinds } = subscribing()
+  const added = router.subscribed(connection, 't', options(1), false)
+  router.deliver(messageOf('t'))
   stored()
   await added
-  dispatch.deliver(messageOf('t'))
+  router.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([
     ['1 soon', '1 yes'],
     [0, 1],
@@ -124,13 +124,13 @@ test('a new QoS 1 subscription by itself: not live, and queued when the whole cl
 })
 
 test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no route and gets nothing more', async () => {
-  const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+  const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0)
-  const raised = dispatch.subscribed(connection, 't', options(1), false)
-  dispatch.unsubscribed(connection, 't')
+  const raised = router.subscribed(connection, 't', options(1), false)
+  router.unsubscribed(connection, 't')
   stored()
   await raised
-  dispatch.deliver(messageOf('t'))
+  router.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([[], [0, 0]])
 })
 
@@ -141,15 +141,15 @@ test.each([
 ] as const)(
   'the same filter at QoS %i and behind it at QoS %i, in one SUBSCRIBE, instead of QoS 0: the last one has its way',
   async (first, second) => {
-    const { dispatch, connection, delivered, stored, subscribed, kinds } = subscribing()
+    const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
     await subscribed(0)
     const both = [
-      dispatch.subscribed(connection, 't', options(first), false),
-      dispatch.subscribed(connection, 't', options(second), false),
+      router.subscribed(connection, 't', options(first), false),
+      router.subscribed(connection, 't', options(second), false),
     ]
     stored()
     await Promise.all(both)
-    dispatch.deliver(messageOf('t'))
+    router.deliver(messageOf('t'))
     expect([delivered, kinds()]).toEqual([
       [second === 0 ? '0 no' : `${second} yes`],
       second === 0 ? [1, 0] : [0, 1],
@@ -159,7 +159,7 @@ test.each([
 
 test('an exception while one subscriber is given a message, a bug, is counted; the others get it', () => {
   const dropped: string[] = []
-  const dispatch = new Dispatch(loadConfig({}, {}), {
+  const router = new Router(loadConfig({}, {}), {
     onPublish: nothing,
     onDrop: (cause, qos) => {
       dropped.push(`${cause} ${qos}`)
@@ -172,16 +172,16 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
     onError: nothing,
     onFenced: nothing,
   })
-  dispatch.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as Cluster)
+  router.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as Cluster)
   let got = 0
   for (const broken of [false, true, false]) {
     const deliver = (): void => {
       if (broken) throw new RangeError('a bug')
       got++
     }
-    void dispatch.subscribed({ lasting: false, deliver } as unknown as Connection, 't', options(1), false)
+    void router.subscribed({ lasting: false, deliver } as unknown as Connection, 't', options(1), false)
   }
-  dispatch.deliver(messageOf('t'))
+  router.deliver(messageOf('t'))
   expect([got, dropped]).toEqual([2, ['failed 1']])
 })
 
@@ -191,16 +191,16 @@ test('who subscribes to one filter again and again has ten replays of it at once
   const answered = new Promise<void>((resolve) => {
     answer = resolve
   })
-  const dispatch = dispatchOn({
+  const router = dispatchOn({
     subscribed: () => Promise.resolve(),
     unsubscribed: nothing,
     hasRetained: () => Promise.resolve(false),
     stamps: () => (asked++, answered.then(() => ({ of: new Float64Array(1), era: { isOver: false } }))),
   })
   const connection = { lasting: false, connackWritten: false } as unknown as Connection
-  await dispatch.subscribed(connection, 't', options(1), false)
-  for (let n = 0; n < 10_000; n++) dispatch.replay(connection, 't')
-  dispatch.replay(connection, 'other')
+  await router.subscribed(connection, 't', options(1), false)
+  for (let n = 0; n < 10_000; n++) router.replay(connection, 't')
+  router.replay(connection, 'other')
   expect(asked).toBe(11)
   answer()
   await expect.poll(() => asked).toBe(12)

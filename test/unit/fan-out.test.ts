@@ -2,13 +2,13 @@
 // order around that a node sees (P3). The parts around FanOut are told what it does with them, and nothing
 // else.
 import { expect, test } from 'vitest'
-import { FanOut } from '../../bridge/fan-out.ts'
-import type { Links } from '../../bridge/links.ts'
-import type { Message } from '../../bridge/message.ts'
+import { FanOut } from '../../bridge/publish/fan-out.ts'
+import type { Links } from '../../bridge/links/links.ts'
+import type { Message } from '../../bridge/messages/message.ts'
 import type { Receiver } from '../../bridge/options.ts'
-import type { Queues } from '../../bridge/queues.ts'
-import type { Retained } from '../../bridge/retained.ts'
-import { RouteKind, RoutingTable } from '../../bridge/routing-table.ts'
+import type { Queues } from '../../bridge/publish/queues.ts'
+import type { Retained } from '../../bridge/retained/retained.ts'
+import { RouteKind, RoutingTable } from '../../bridge/routes/routing-table.ts'
 
 const messageOf = (payload: string): Message => ({
   topic: 't',

@@ -1,7 +1,7 @@
 // What a node holds for its clients as a whole: whoever was told to read no more is told to read on, whatever
 // room there is.
 import { expect, test } from 'vitest'
-import { Holdings, type Holder } from '../../broker/delivery/holdings.ts'
+import { Holdings, type Holder } from '../../broker/connection/holdings.ts'
 
 const chunk = 65_536
 

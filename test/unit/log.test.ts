@@ -2,7 +2,7 @@
 // client is named.
 import { Writable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { Log } from '../../broker/log.ts'
+import { Log } from '../../broker/observe/log.ts'
 
 /** Standard error as a test sees it. */
 class Reader extends Writable {

@@ -1,8 +1,8 @@
 // What lies ahead in bytes that wait to be read, in pieces of any size.
 import { expect, test } from 'vitest'
 import mqttPacket, { type Packet } from 'mqtt-packet'
-import { PacketType, readDisconnect } from '../../broker/wire/control-packets.ts'
-import { LookAhead } from '../../broker/wire/look-ahead.ts'
+import { PacketType, readDisconnect } from '../../broker/protocol/control-packets.ts'
+import { LookAhead } from '../../broker/protocol/look-ahead.ts'
 
 const bytes = (...packets: Packet[]): Buffer =>
   Buffer.concat(packets.map((packet) => mqttPacket.generate(packet, { protocolVersion: 5 })))

@@ -3,8 +3,8 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
-import { RoutingTable } from '../../bridge/routing-table.ts'
-import { LocalTable } from '../../broker/delivery/local-table.ts'
+import { RoutingTable } from '../../bridge/routes/routing-table.ts'
+import { LocalTable } from '../../broker/routing/local-table.ts'
 import { seededRandom } from '../support/random.ts'
 
 setFlagsFromString('--expose-gc')

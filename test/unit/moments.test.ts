@@ -1,10 +1,10 @@
 // Where a subscription stands among the Retained Messages, also while that is being read; and how many bytes
 // of them are held at once.
 import { expect, test } from 'vitest'
-import { Allowance } from '../../bridge/allowance.ts'
-import { partitions } from '../../bridge/keys.ts'
-import { isOfBefore, Moment, type Stamps } from '../../bridge/moment.ts'
-import { Replays, type Replayed } from '../../broker/delivery/replay.ts'
+import { Allowance } from '../../bridge/pace/allowance.ts'
+import { partitions } from '../../bridge/redis/keys.ts'
+import { isOfBefore, Moment, type Stamps } from '../../bridge/retained/moment.ts'
+import { Replays, type Replayed } from '../../broker/routing/retained-replay.ts'
 import { messageOf } from '../bridge/planes.ts'
 
 const stampsAt = (stamp: number): Stamps => ({

@@ -1,8 +1,8 @@
 // What a session is owed of replays, as it stands in the fields of its hash: whoever reads them knows what is
 // left, whatever else is there.
 import { expect, test } from 'vitest'
-import { partitions } from '../../bridge/keys.ts'
-import { OwedReplays, type Field } from '../../bridge/owed-replays.ts'
+import { partitions } from '../../bridge/redis/keys.ts'
+import { OwedReplays, type Field } from '../../bridge/sessions/owed-replays.ts'
 import { messageOf } from '../bridge/planes.ts'
 
 const stamps = Float64Array.from({ length: partitions }, (_, partition) => 1.7e15 + partition)

@@ -3,8 +3,8 @@
 // filter in the same tick or while an append is under way. In the end the journal holds what is wanted, and
 // one tick is one append.
 import { describe, expect, test } from 'vitest'
-import { OwnRoutes, type RouteChange } from '../../bridge/own-routes.ts'
-import { RouteKind } from '../../bridge/routing-table.ts'
+import { OwnRoutes, type RouteChange } from '../../bridge/routes/own-routes.ts'
+import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
 
 const { everything, qos0 } = RouteKind

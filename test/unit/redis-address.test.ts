@@ -1,6 +1,6 @@
 // How an operator writes where Redis is, and what is said of an address that is wrong or secret.
 import { describe, expect, test } from 'vitest'
-import { parseRedisAddress, withoutRedisPassword, withRedisPassword } from '../../bridge/redis-address.ts'
+import { parseRedisAddress, withoutRedisPassword, withRedisPassword } from '../../bridge/redis/address.ts'
 
 describe('parseRedisAddress', () => {
   test.each([

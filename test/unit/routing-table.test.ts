@@ -2,9 +2,9 @@
 // goes to, for QoS ≥ 1 and for QoS 0, whatever came, went, was said twice, left with its node or was replaced
 // at once by a snapshot. What `match` remembers is never stale.
 import { expect, test } from 'vitest'
-import { RouteKind, RoutingTable } from '../../bridge/routing-table.ts'
-import { SessionOption } from '../../bridge/session-options.ts'
-import { filterMatches } from '../../bridge/topic.ts'
+import { RouteKind, RoutingTable } from '../../bridge/routes/routing-table.ts'
+import { SessionOption } from '../../bridge/sessions/session-options.ts'
+import { filterMatches } from '../../bridge/matching/topic.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 
 const nodes = ['a@1', 'b@2', 'c@3', 'd@4']

@@ -1,6 +1,6 @@
 // The barrier that all who ask while a round trip is under way share.
 import { expect, test } from 'vitest'
-import { SharedBarrier } from '../../bridge/shared-barrier.ts'
+import { SharedBarrier } from '../../bridge/routes/shared-barrier.ts'
 
 const settle = async (): Promise<void> => {
   for (let i = 0; i < 20; i++) await Promise.resolve()

@@ -2,9 +2,9 @@
 // when the test says so: how much is in flight at once.
 import { describe, expect, test } from 'vitest'
 import type { InFlightEntry, Message, Session } from '../../bridge/index.ts'
-import type { Replayed } from '../../broker/delivery/replay.ts'
-import { StoredSession } from '../../broker/delivery/stored-session.ts'
-import { limits } from '../../broker/limits.ts'
+import type { Replayed } from '../../broker/routing/retained-replay.ts'
+import { StoredSession } from '../../broker/connection/stored-session.ts'
+import { limits } from '../../broker/config/limits.ts'
 import { messageOf } from '../bridge/planes.ts'
 
 const room = 256 * 1024

@@ -3,9 +3,9 @@
 // match is never stale, the cache is bounded and a matter of speed only, and a remembered array stays the
 // same array while the set of its filters does.
 import { describe, expect, test } from 'vitest'
-import { FilterTrie } from '../../bridge/filter-trie.ts'
-import { filterMatches, isValidFilter, isValidTopic } from '../../bridge/topic.ts'
-import { TopicTrie } from '../../bridge/topic-trie.ts'
+import { FilterTrie } from '../../bridge/matching/filter-trie.ts'
+import { filterMatches, isValidFilter, isValidTopic } from '../../bridge/matching/topic.ts'
+import { TopicTrie } from '../../bridge/matching/topic-trie.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 
 // Few names, so that much matches; the empty level and the `$` level among them, at every place.

@@ -1,7 +1,7 @@
 // Work in slices: between two parts the clock is looked at, of small ones not each time, and behind a large
 // one always.
 import { expect, test } from 'vitest'
-import { Slice, worked } from '../../bridge/turns.ts'
+import { Slice, worked } from '../../bridge/pace/turns.ts'
 
 const stand = (ms: number): void => {
   for (const end = performance.now() + ms; performance.now() < end;);

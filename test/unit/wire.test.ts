@@ -6,17 +6,17 @@ import { isUtf8 } from 'node:buffer'
 import { describe, expect, test } from 'vitest'
 import mqttPacket, { type IConnectPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
-import { limits } from '../../broker/limits.ts'
-import { PacketReader, type PacketHandler } from '../../broker/wire/packet-reader.ts'
+import { limits } from '../../broker/config/limits.ts'
+import { PacketReader, type PacketHandler } from '../../broker/protocol/packet-reader.ts'
 import {
   allowedProperties,
   checkUtf8,
   ProtocolViolation,
   readVariable,
   scanProperties,
-} from '../../broker/wire/properties.ts'
-import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/wire/publish.ts'
-import { withoutUserProperties } from '../../broker/wire/user-properties.ts'
+} from '../../broker/protocol/properties.ts'
+import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/protocol/publish.ts'
+import { withoutUserProperties } from '../../broker/protocol/user-properties.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { u16, variable } from '../support/wire.ts'
 

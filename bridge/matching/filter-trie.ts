@@ -1,0 +1,248 @@
+// Topic Filters → entries, found by Topic Names: the subscriptions of a node, the routes of a cluster. State:
+// this process. Filters without wildcards live in a map, the others in a trie. What matches a topic is
+// remembered, in a cache bounded in topics and in memory that is invalidated exactly: when a filter comes or
+// goes, the remembered topics that it matches are forgotten. A remembered array stays the same array while
+// the set of its filters does; entries may change inside. What others make of an array is charged to its
+// topic (match-cache.ts), and goes with it.
+import { hasWildcard } from './topic.ts'
+import { TopicTrie } from './topic-trie.ts'
+import { worked } from '../pace/turns.ts'
+
+interface Level<Entry> {
+  readonly name: string
+  /** The levels that follow: most have one, which needs no map. */
+  next: Level<Entry> | Map<string, Level<Entry>> | undefined
+  /** The entry of the filter that ends here, and of the one that goes on with `#`. */
+  here: Entry | undefined
+  below: Entry | undefined
+}
+
+/** Memory for each remembered topic, on average; and of one of its levels. */
+const cachedBytes = 2_000
+const levelBytes = 200
+
+interface Remembered<Entry> {
+  readonly entries: readonly Entry[]
+  /** Bytes, with what was charged. */
+  cost: number
+}
+
+/** What remembering a topic costs, bytes: its text, its levels, its matches. */
+function costOf(topic: string, matches: number): number {
+  let levels = 1
+  for (let at = topic.indexOf('/'); at >= 0; at = topic.indexOf('/', at + 1)) levels++
+  return topic.length * 2 + levels * levelBytes + matches * 8
+}
+
+const newLevel = <Entry>(name: string): Level<Entry> => ({
+  name,
+  next: undefined,
+  here: undefined,
+  below: undefined,
+})
+
+function nextOf<Entry>({ next }: Level<Entry>, name: string): Level<Entry> | undefined {
+  if (next instanceof Map) return next.get(name)
+  return next?.name === name ? next : undefined
+}
+
+function addNext<Entry>(level: Level<Entry>, next: Level<Entry>): void {
+  if (level.next === undefined) level.next = next
+  else if (level.next instanceof Map) level.next.set(next.name, next)
+  else
+    level.next = new Map([
+      [level.next.name, level.next],
+      [next.name, next],
+    ])
+}
+
+function removeNext<Entry>(level: Level<Entry>, next: Level<Entry>): void {
+  if (level.next instanceof Map) level.next.delete(next.name)
+  if (level.next === next || (level.next instanceof Map && level.next.size === 0)) level.next = undefined
+}
+
+export class FilterTrie<Entry> {
+  readonly #exact = new Map<string, Entry>()
+  readonly #wildcards = newLevel<Entry>('')
+  #wildcardCount = 0
+  readonly #cacheMax: number
+  readonly #cache = new Map<string, Remembered<Entry>>()
+  readonly #cachedTopics = new TopicTrie<true>()
+  #cachedCost = 0
+
+  /** @param cacheMax topics whose matches are remembered; a matter of speed only */
+  constructor(cacheMax = 10_000) {
+    this.#cacheMax = cacheMax
+  }
+
+  /** What is remembered costs so much memory, bytes. */
+  get cachedCost(): number {
+    return this.#cachedCost
+  }
+
+  get size(): number {
+    return this.#exact.size + this.#wildcardCount
+  }
+
+  /** Every entry that stays while they are being walked, whatever comes and goes meanwhile. */
+  *values(): Iterable<Entry> {
+    yield* this.#exact.values()
+    // a level may have a million children: none are copied
+    const walks: Iterator<Level<Entry>>[] = [[this.#wildcards].values()]
+    for (let walk = walks.at(-1); walk !== undefined; walk = walks.at(-1)) {
+      const step = walk.next()
+      if (step.done === true) {
+        walks.pop()
+        continue
+      }
+      const { here, below, next } = step.value
+      if (here !== undefined) yield here
+      if (below !== undefined) yield below
+      if (next !== undefined) walks.push(next instanceof Map ? next.values() : [next].values())
+    }
+  }
+
+  /**
+   * The levels on the way to a wildcard filter, the first one first; its last `#` belongs to the level before
+   * it.
+   */
+  #path(filter: string, make: boolean): { path: Level<Entry>[]; below: boolean } | undefined {
+    const names = filter.split('/')
+    const below = names.at(-1) === '#'
+    if (below) names.pop()
+    let level = this.#wildcards
+    const path = [level]
+    for (const name of names) {
+      let next = nextOf(level, name)
+      if (next === undefined) {
+        if (!make) return undefined
+        next = newLevel(name)
+        addNext(level, next)
+      }
+      path.push((level = next))
+    }
+    return { path, below }
+  }
+
+  get(filter: string): Entry | undefined {
+    if (!hasWildcard(filter)) return this.#exact.get(filter)
+    const found = this.#path(filter, false)
+    return found?.path.at(-1)![found.below ? 'below' : 'here']
+  }
+
+  /** Adds a filter that is not there. */
+  add(filter: string, entry: Entry): void {
+    if (!hasWildcard(filter)) this.#exact.set(filter, entry)
+    else {
+      const { path, below } = this.#path(filter, true)!
+      path.at(-1)![below ? 'below' : 'here'] = entry
+      this.#wildcardCount++
+    }
+    this.#forget(filter)
+  }
+
+  delete(filter: string): void {
+    if (!hasWildcard(filter)) {
+      if (!this.#exact.delete(filter)) return
+    } else {
+      const found = this.#path(filter, false)
+      const place = found?.below === true ? 'below' : 'here'
+      const last = found?.path.at(-1)
+      if (last?.[place] === undefined) return
+      last[place] = undefined
+      this.#wildcardCount--
+      const { path } = found!
+      for (let at = path.length - 1; at > 0; at--) {
+        // what leads nowhere goes
+        const { here, below, next } = path[at]!
+        if (here !== undefined || below !== undefined || next !== undefined) break
+        removeNext(path[at - 1]!, path[at]!)
+      }
+    }
+    this.#forget(filter)
+  }
+
+  /** The entries of all filters that match `topic`, in no particular order; the array must not be changed. */
+  match(topic: string): readonly Entry[] {
+    const cached = this.#cache.get(topic)
+    if (cached !== undefined) return cached.entries
+    const entries = this.#walk(topic)
+    if (this.#cacheMax > 0) {
+      const cost = costOf(topic, entries.length)
+      if (this.#cache.size >= this.#cacheMax) this.#evict()
+      this.#makeRoom(cost)
+      this.#cache.set(topic, { entries, cost })
+      this.#cachedTopics.set(topic, true)
+      this.#cachedCost += cost
+    }
+    return entries
+  }
+
+  /**
+   * What somebody keeps for `entries`, as they were returned for `topic`, takes so many bytes; a later call
+   * takes the place of an earlier one. Older topics are forgotten for it, and at last this one.
+   */
+  charge(topic: string, entries: readonly Entry[], bytes: number): void {
+    const remembered = this.#cache.get(topic)
+    if (remembered?.entries !== entries) return
+    const more = costOf(topic, entries.length) + bytes - remembered.cost
+    if (more > 0) this.#makeRoom(more)
+    if (!this.#cache.has(topic)) return
+    remembered.cost += more
+    this.#cachedCost += more
+  }
+
+  #makeRoom(bytes: number): void {
+    while (this.#cache.size > 0 && this.#cachedCost + bytes > this.#cacheMax * cachedBytes) this.#evict()
+  }
+
+  #walk(topic: string): Entry[] {
+    const found: Entry[] = []
+    const exact = this.#exact.get(topic)
+    if (exact !== undefined) found.push(exact)
+    if (this.#wildcardCount === 0) return found
+    const names = topic.split('/')
+    const stack: { level: Level<Entry>; at: number }[] = [{ level: this.#wildcards, at: 0 }]
+    const hidden = topic.startsWith('$') // [MQTT-4.7.2-1]: not for filters that begin with a wildcard
+    let steps = 0
+    for (let step = stack.pop(); step !== undefined; step = stack.pop()) {
+      steps++
+      const { level, at } = step
+      if (level.below !== undefined && !(hidden && at === 0)) found.push(level.below)
+      if (at === names.length) {
+        if (level.here !== undefined) found.push(level.here)
+        continue
+      }
+      if (level.next === undefined) continue
+      const same = nextOf(level, names[at]!)
+      if (same !== undefined) stack.push({ level: same, at: at + 1 })
+      const any = hidden && at === 0 ? undefined : nextOf(level, '+')
+      if (any !== undefined) stack.push({ level: any, at: at + 1 })
+    }
+    worked(steps)
+    return found
+  }
+
+  /** The oldest quarter goes: rare, and cheaper than keeping an order of use. */
+  #evict(): void {
+    let left = Math.ceil(this.#cache.size / 4)
+    for (const topic of this.#cache.keys()) {
+      if (left-- === 0) break
+      this.#forgetTopic(topic)
+    }
+  }
+
+  #forgetTopic(topic: string): void {
+    const remembered = this.#cache.get(topic)
+    if (remembered === undefined) return
+    this.#cachedCost -= remembered.cost
+    this.#cache.delete(topic)
+    this.#cachedTopics.delete(topic)
+  }
+
+  #forget(filter: string): void {
+    if (this.#cache.size === 0) return
+    if (!hasWildcard(filter)) this.#forgetTopic(filter)
+    else for (const [topic] of [...this.#cachedTopics.match(filter)]) this.#forgetTopic(topic)
+  }
+}

@@ -1,0 +1,198 @@
+// Whether Redis still has what it must have of this node: its place in every partition, without which nothing
+// of it is taken, and the sessions of its clients. Looked at several times a lease, also while nothing is
+// published: a master of a Redis Cluster may fail over behind its replica, and whoever lost something does
+// not say so. What is missing or went back is written down again, and what has this node as its owner and is
+// no client's of it is released again. State: {s<n>}:appended; here how far the audit is. Invariant: who was
+// declared dead gets no place again (ATTACKS 5).
+import { nameDamage } from '../redis/damage.ts'
+import { isSid, partitionOf, partitions, type Keys } from '../redis/keys.ts'
+import { onServerChange, retrying, type Redis } from '../redis/redis.ts'
+import { runScript } from '../redis/scripts.ts'
+import { epochOf, type Sessions } from '../sessions/sessions.ts'
+import type { Session } from '../sessions/session.ts'
+
+/**
+ * Sessions looked at in one round, and owners in Redis: bounds what it costs. After a change of server rounds
+ * follow at once until all were looked at.
+ */
+const roundMax = 1_000
+
+export interface AuditEvents {
+  /** Whether the cluster has not declared this boot dead. */
+  isPlaced(): Promise<boolean>
+  /** A partition has no place for us: resolves when it has again, rejects when we were declared dead. */
+  onFenced(): Promise<void>
+}
+
+export class Audit {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #nodeId: string
+  readonly #sessions: Sessions
+  readonly #events: AuditEvents
+  /** Where the round is. */
+  #walk: Iterator<Session>
+  /** Where the search for strays is. */
+  #stray = { partition: 0, cursor: '0' }
+  #serverChanged = false
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(redis: Redis, keys: Keys, nodeId: string, sessions: Sessions, events: AuditEvents) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#nodeId = nodeId
+    this.#sessions = sessions
+    this.#events = events
+    this.#walk = sessions.all[Symbol.iterator]()
+    onServerChange(redis, () => {
+      this.#serverChanged = true
+    })
+  }
+
+  /**
+   * Registers this boot in every partition: without it no batch of it is taken. Called again it changes
+   * nothing.
+   */
+  async join(): Promise<void> {
+    await Promise.all(
+      Array.from({ length: partitions }, (_, p) =>
+        retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId, 0)),
+      ),
+    )
+  }
+
+  /**
+   * Takes the places again that partitions lost, with what they lost of our sessions; false: we were declared
+   * dead. That takes the place in the cluster first and those in the partitions behind it: so we register
+   * first and look then whether we still have that one.
+   */
+  async takePlaces(): Promise<boolean> {
+    const places = await Promise.all(
+      Array.from({ length: partitions }, (_, p) =>
+        retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(p, 'appended'), this.#nodeId)),
+      ),
+    )
+    const lost = places.flatMap((place, p) => (place === 1 ? [] : [p]))
+    if (lost.length === 0) return true
+    if (!(await this.#events.isPlaced())) return false
+    await this.join()
+    if (!(await this.#events.isPlaced())) return false
+    for (const partition of lost)
+      nameDamage(
+        this.#keys.partition(partition, 'appended'),
+        'it lacked a live node, which wrote down again what it knows',
+      )
+    await this.#sessions.assertSome(this.#sessions.in(lost))
+    return true
+  }
+
+  /** Begins to look, every `ms`. */
+  start(ms: number, onError: (error: Error) => void): void {
+    this.#timer = setTimeout(() => {
+      void this.round()
+        .catch(onError)
+        .finally(() => {
+          if (this.#timer !== undefined) this.start(ms, onError)
+        })
+    }, ms)
+    this.#timer.unref()
+  }
+
+  close(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  /** Every partition, and some of the sessions; all of them when another server may answer by now. */
+  async round(): Promise<void> {
+    const all = this.#serverChanged
+    this.#serverChanged = false
+    try {
+      for (let left = this.#sessions.size; ; left -= roundMax) {
+        await this.#someSessions()
+        if (!all || left <= roundMax || this.#timer === undefined) break
+      }
+      do await this.#someOwners()
+      while (all && this.#timer !== undefined && (this.#stray.partition > 0 || this.#stray.cursor !== '0'))
+    } catch (error) {
+      this.#serverChanged ||= all
+      throw error
+    }
+  }
+
+  /**
+   * Owners as a partition has them. One that is ours and that we do not know was released, which a failover
+   * lost.
+   */
+  async #someOwners(): Promise<void> {
+    const { partition, cursor } = this.#stray
+    const [next, fields] = await retrying(this.#redis, () =>
+      this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', roundMax),
+    )
+    this.#stray =
+      next === '0' ? { partition: (partition + 1) % partitions, cursor: next } : { partition, cursor: next }
+    for (let i = 0; i < fields.length; i += 2) {
+      const [sid, owner] = [fields[i]!, fields[i + 1]!]
+      if (isSid(sid, partition) && owner.startsWith(`${this.#nodeId} `))
+        await this.#sessions.releaseStray(sid, owner)
+    }
+  }
+
+  async #someSessions(): Promise<void> {
+    const parts = Array.from({ length: partitions }, (): Session[] => [])
+    for (let count = 0; count < Math.min(roundMax, this.#sessions.size); count++) {
+      let next = this.#walk.next()
+      if (next.done === true) next = (this.#walk = this.#sessions.all[Symbol.iterator]()).next()
+      if (next.done !== true) parts[partitionOf(next.value.sid)]!.push(next.value)
+    }
+    await Promise.all(parts.map((sessions, p) => this.#look(p, sessions)))
+  }
+
+  async #look(partition: number, sessions: readonly Session[]): Promise<void> {
+    const { subscriptions } = this.#sessions
+    const settled = sessions.map((session) => subscriptions.settledAt(session))
+    const keys = [
+      ...(['appended', 'owners', 'clients', 'wills'] as const).map((noun) =>
+        this.#keys.partition(partition, noun),
+      ),
+      ...sessions.flatMap(({ sid }) => [
+        this.#keys.session(sid, 'session'),
+        this.#keys.session(sid, 'subscriptions'),
+      ]),
+    ]
+    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions, changed, later }) => [
+      request.clientId,
+      sid,
+      owner,
+      epochOf(owner),
+      claim,
+      request.will === undefined ? 0 : 1,
+      subscriptions.size + later.length,
+      changed,
+    ])
+    const [placed, whole, ...wrong] = (await runScript(this.#redis, 'session-check', keys, [
+      this.#nodeId,
+      ...argv,
+    ])) as number[]
+    if (placed === 0) return this.#events.onFenced()
+    if (whole === 0 && sessions.length > 0) return this.#writeDown(partition, this.#sessions.in([partition]))
+    // One that left or changed its subscriptions meanwhile is looked at again with the next round.
+    const lost = wrong
+      .map((i) => i - 1)
+      .filter((i) => settled[i] !== undefined && subscriptions.settledAt(sessions[i]!) === settled[i])
+    await this.#writeDown(
+      partition,
+      lost.map((i) => sessions[i]!),
+    )
+  }
+
+  async #writeDown(partition: number, sessions: readonly Session[]): Promise<void> {
+    const own = sessions.filter((session) => this.#sessions.own(session.sid) === session)
+    if (own.length === 0) return
+    nameDamage(
+      this.#keys.partition(partition, 'owners'),
+      `Redis lacked something of ${own.length} connected sessions; their node wrote them down again`,
+    )
+    await this.#sessions.assertSome(own)
+  }
+}

@@ -1,0 +1,405 @@
+// Which nodes there are: each boot of a node has an id of its own (name@epoch), a lease by Redis' clock that
+// it renews, and a place in {bus}:nodes without which nothing it sends is taken. State: {bus}:names, nodes,
+// leases, generation; here the identity. Invariant: only a node that was there for a whole lease may judge
+// another (ATTACKS 6), and the fence (the place in {bus}:nodes is taken) comes before anything else of the
+// estate.
+import { randomBytes } from 'node:crypto'
+import { readFileSync, readlinkSync } from 'node:fs'
+import { hostname } from 'node:os'
+import type { SharedSettings } from '../redis/advice.ts'
+import { Clock } from '../pace/clock.ts'
+import { encodeJournalEntry, recordVersions } from '../messages/codec.ts'
+import { mendDamage, nameDamage } from '../redis/damage.ts'
+import { diagnostics } from '../diagnostics.ts'
+import { endNode, toBridgeError } from '../errors.ts'
+import type { Keys } from '../redis/keys.ts'
+import { retrying, type Redis } from '../redis/redis.ts'
+import { runScript, type ScriptName } from '../redis/scripts.ts'
+import type { Wait } from '../pace/waits.ts'
+
+export interface MembershipEvents {
+  onFenced(): void
+  /** Redis holds another data set, or lost what others know this node by. */
+  onAmnesia(): void
+  /** The rest of a dead node's estate, behind the fence; may be done again by another. */
+  onDead(nodeId: string): Promise<void>
+}
+
+/** Which process a boot is; whoever stands elsewhere can say nothing of it. */
+interface NodeInfo {
+  readonly host: string
+  /**
+   * The boot of the machine, and the namespace that `pid` is counted in: containers and cloned machines share
+   * a host name.
+   */
+  readonly machine: string
+  readonly pids: string
+  readonly pid: number
+  /**
+   * Start of the process in clock ticks since the machine booted: a pid alone may be another process by now.
+   */
+  readonly started: string
+  /** Random: tells one boot of a process from the next. */
+  readonly boot: string
+  /** The first and the last version of records that it reads. */
+  readonly records: readonly [number, number]
+}
+
+/**
+ * Renewals per lease, at least one a second: node-renew.lua takes a third of a lease without one for a gap.
+ */
+const renewalsPerLease = 6
+const renewMsMax = 1_000
+/**
+ * At first it is renewed more often: each reply is a sample of cluster time, by which CONNECTs at different
+ * nodes are put in order.
+ */
+const quickRenewals = 10
+const quickMs = 30
+/** An estate that is not done after so many renewals is taken over. */
+const adoptRenewals = 5
+const journalLength = 10_000
+/** How often a newcomer looks whether a boot of its name renews its lease. */
+const watchMs = 50
+/** How long a leaving node sees to its own estate; then the others do. */
+const leaveMs = 5_000
+/**
+ * Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change
+ * without this one.
+ */
+export const format = 2
+
+function startOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[19] ?? ''
+  } catch {
+    return '' // no /proc, or no such process
+  }
+}
+
+function read(what: () => string): string {
+  try {
+    return what().trim()
+  } catch {
+    return '' // no /proc
+  }
+}
+
+const here = {
+  host: hostname(),
+  machine: read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8')),
+  pids: read(() => readlinkSync('/proc/self/ns/pid')),
+}
+
+export const thisProcess = (): NodeInfo => ({
+  ...here,
+  pid: process.pid,
+  started: startOf(process.pid),
+  boot: randomBytes(9).toString('base64url'),
+  records: [recordVersions.min, recordVersions.max],
+})
+
+/**
+ * Where the process that `text` names stands: here and known to have ended, here and alive, or where we
+ * cannot look.
+ */
+export function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
+  let info: Partial<NodeInfo>
+  try {
+    info = JSON.parse(text) as Partial<NodeInfo>
+  } catch {
+    return 'elsewhere' // damaged
+  }
+  const { host, machine, pids, pid, started } = info
+  if (
+    typeof pid !== 'number' ||
+    !Number.isSafeInteger(pid) ||
+    host !== here.host ||
+    machine !== here.machine ||
+    pids !== here.pids
+  )
+    return 'elsewhere'
+  if (started !== undefined && started !== '') return startOf(pid) === started ? 'alive' : 'ended'
+  try {
+    process.kill(pid, 0)
+    return 'alive'
+  } catch {
+    return 'ended'
+  }
+}
+
+export class Membership {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #name: string
+  readonly #leaseMs: number
+  readonly #settings: SharedSettings
+  #events: MembershipEvents | undefined
+  #timer: NodeJS.Timeout | undefined
+  #info = ''
+  #renewing: Promise<void> = Promise.resolve()
+  /** While it cannot be renewed. */
+  #wait: Wait | undefined
+  /** Dead nodes → renewals in which their estate was not done; estates that this node is doing. */
+  readonly #seenDead = new Map<string, number>()
+  readonly #burying = new Map<string, Promise<void>>()
+  /** Cluster time, by the samples that joining and every renewal bring. */
+  readonly clock = new Clock()
+  /** The version in which records are written: the last one that every node of the cluster reads. */
+  records = 0
+  nodeId = ''
+  generation: Buffer = Buffer.alloc(0)
+
+  constructor(redis: Redis, keys: Keys, name: string, leaseMs: number, settings: SharedSettings = {}) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#name = name
+    this.#leaseMs = leaseMs
+    this.#settings = settings
+  }
+
+  #bus(...nouns: Parameters<Keys['bus']>[0][]): string[] {
+    return nouns.map((noun) => this.#keys.bus(noun))
+  }
+
+  /**
+   * Registers this boot. A boot of the same name whose process is known to have ended is removed first. One
+   * that stands where we cannot look (another machine, another container) is alive when it renews its lease;
+   * otherwise we wait until that is over.
+   * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE when a boot of the same name is alive; ERR_BRIDGE_FORMAT
+   */
+  async join(): Promise<void> {
+    for (let seen: string | undefined; ;) {
+      const before =
+        (await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name))) ?? ''
+      const info = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('nodes'), before))
+      const found = info === null ? 'elsewhere' : lookFor(info)
+      try {
+        return await this.#register(found === 'ended')
+      } catch (reason) {
+        if (toBridgeError(reason).code !== 'ERR_BRIDGE_DUPLICATE_NODE' || found === 'alive') throw reason
+        const lease = `${before} ${(await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('leases'), before))) ?? ''}`
+        if (lease !== (seen ??= lease)) throw reason
+        await new Promise((resolve) => setTimeout(resolve, watchMs))
+      }
+    }
+  }
+
+  async #register(replace: boolean): Promise<void> {
+    this.#info = JSON.stringify({ ...thisProcess(), settings: this.#settings })
+    const argv = [
+      this.#name,
+      this.#info,
+      this.#leaseMs,
+      replace ? '1' : '0',
+      randomBytes(16),
+      format,
+      recordVersions.min,
+      recordVersions.max,
+    ]
+    const reply = (await retrying(this.#redis, () =>
+      this.#timed(
+        'node-join',
+        ['generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'],
+        argv,
+        3,
+      ),
+    )) as [Buffer, Buffer, Buffer, Buffer, number]
+    this.records = reply[4]
+    this.nodeId = reply[0].toString()
+    this.generation = reply[1]
+    const old = reply[2].toString()
+    // its lease is over or its process has ended: the script has judged
+    if (old !== '') await this.#remove(old, 0)
+  }
+
+  /** After Redis lost its data: the same boot registers again. @throws BridgeError ERR_BRIDGE_FENCED */
+  async rejoin(): Promise<void> {
+    this.generation = (await retrying(this.#redis, () =>
+      runScript(
+        this.#redis,
+        'node-rejoin',
+        this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
+        [this.nodeId, this.#name, this.#info, randomBytes(16), this.generation, format, this.records],
+      ),
+    )) as Buffer
+  }
+
+  /** Runs a script whose reply has Redis' clock at `place`: a sample of cluster time. */
+  async #timed(
+    name: ScriptName,
+    nouns: Parameters<Keys['bus']>[0][],
+    argv: readonly (string | number | Buffer)[],
+    place: number,
+  ): Promise<unknown> {
+    const sent = performance.now()
+    const reply = (await runScript(this.#redis, name, this.#bus(...nouns), argv)) as Buffer[]
+    this.clock.sample(sent, performance.now(), Number(reply[place]))
+    return reply
+  }
+
+  /** Begins to renew the lease. */
+  start(events: MembershipEvents): void {
+    this.#events = events
+    const renewMs = Math.min(renewMsMax, this.#leaseMs / renewalsPerLease)
+    let quick = quickRenewals
+    const renew = (): void => {
+      this.#renewing = this.#renew().finally(() => {
+        if (this.#timer !== undefined)
+          this.#timer = setTimeout(renew, quick-- > 0 ? Math.min(quickMs, renewMs) : renewMs)
+      })
+    }
+    this.#timer = setTimeout(renew, 0)
+  }
+
+  async #renew(): Promise<void> {
+    try {
+      const [over, dead, , records, lost] = (await this.#timed(
+        'node-renew',
+        ['generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'],
+        [this.nodeId, this.#leaseMs, this.generation, this.#name, this.#info, format, recordVersions.max],
+        2,
+      )) as [Buffer[], Buffer[], Buffer, number, Buffer[]]
+      this.records = records
+      const nouns = lost.map(String)
+      for (const noun of nouns)
+        nameDamage(
+          this.#keys.bus(noun as 'nodes'),
+          'it lacked what is known of a live node, which was written down again',
+        )
+      for (const nodeId of over)
+        if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
+      this.#adopt(dead.map(String))
+      const [sealed, inbox] = await Promise.all([
+        this.#redis.hexists(this.#keys.inbox(this.nodeId, 'state'), 'sealed'),
+        this.#redis.exists(this.#keys.inbox(this.nodeId, 'stream')),
+      ])
+      if (sealed === 1)
+        this.#events?.onFenced() // also told while nothing is read
+      // nobody reaches us: an idle reader does not notice, and senders wait
+      else if (inbox === 0 || nouns.includes('nodes')) this.#events?.onAmnesia()
+      this.#wait?.end()
+      this.#wait = undefined
+    } catch (reason) {
+      await mendDamage(this.#redis, reason).catch(() => false)
+      const error = toBridgeError(reason)
+      if (error.code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
+      else if (error.code === 'ERR_BRIDGE_AMNESIA') this.#events?.onAmnesia()
+      else if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+      else {
+        // Redis is away, or refuses it: nobody can judge us meanwhile, since judging needs Redis for a whole
+        // lease
+        this.#wait ??= this.#redis.waits?.begin('write')
+        this.#wait?.because(error)
+      }
+    }
+  }
+
+  /**
+   * Whether this boot has not been declared dead: that takes its place and its number at once, losing data
+   * does not.
+   */
+  async isPlaced(): Promise<boolean> {
+    const places = await retrying(this.#redis, () =>
+      Promise.all(this.#bus('nodes', 'batches').map((key) => this.#redis.hexists(key, this.nodeId))),
+    )
+    return places.includes(1)
+  }
+
+  /** Takes a node's place in the cluster, which is the fence, and its routes. False: it renewed after all. */
+  async #remove(nodeId: string, leaseMs: number): Promise<boolean> {
+    await retrying(this.#redis, () =>
+      runScript(
+        this.#redis,
+        'node-remove',
+        [
+          ...this.#bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'),
+          this.#keys.routes(nodeId),
+        ],
+        [
+          nodeId,
+          leaseMs,
+          this.generation,
+          encodeJournalEntry(this.nodeId, [{ type: 'gone', nodeId }]),
+          journalLength,
+        ],
+      ),
+    )
+    return (await retrying(this.#redis, () => this.#redis.hexists(this.#keys.bus('nodes'), nodeId))) === 0
+  }
+
+  /**
+   * Estates that nobody finished: who took the place of the dead node may have died, too. Doing one twice is
+   * harmless.
+   */
+  #adopt(dead: readonly string[]): void {
+    for (const nodeId of this.#seenDead.keys()) if (!dead.includes(nodeId)) this.#seenDead.delete(nodeId)
+    for (const nodeId of dead) {
+      const times = (this.#seenDead.get(nodeId) ?? 0) + 1
+      this.#seenDead.set(nodeId, times)
+      if (times >= adoptRenewals || nodeId.startsWith(`${this.#name}@`)) this.#bury(nodeId)
+    }
+  }
+
+  /** Declares a node dead that is known to be, and does its estate. */
+  async bury(nodeId: string): Promise<void> {
+    await this.#remove(nodeId, 0)
+    await this.#estate(nodeId)
+  }
+
+  #bury(nodeId: string): void {
+    if (this.#burying.has(nodeId)) return
+    const estate = this.#estate(nodeId)
+      .catch(() => undefined)
+      .finally(() => this.#burying.delete(nodeId)) // tried again by whoever sees it next
+    this.#burying.set(nodeId, estate)
+  }
+
+  /**
+   * The estate of a node whose place is taken: what it may still send to any inbox, its own inbox, its
+   * sessions.
+   */
+  async #estate(nodeId: string): Promise<void> {
+    const nodes = await retrying(this.#redis, () => this.#redis.hkeys(this.#keys.bus('nodes')))
+    for (const target of nodes)
+      await retrying(this.#redis, () =>
+        runScript(this.#redis, 'inbox-fence', [this.#keys.inbox(target, 'senders')], [nodeId]),
+      )
+    await this.#events?.onDead(nodeId)
+    await Promise.all(
+      (['stream', 'senders', 'state'] as const).map((noun) =>
+        this.#redis.unlink(this.#keys.inbox(nodeId, noun)),
+      ),
+    )
+    await this.#redis.srem(this.#keys.bus('dead'), nodeId)
+    diagnostics.nodeGone.publish({ nodeId })
+  }
+
+  /**
+   * `close`, for a start that is ended: it may have joined, and Redis may not let it leave. Resolves after
+   * `ms` at the latest.
+   */
+  async leave(ms: number): Promise<void> {
+    if (this.nodeId === '') return
+    await Promise.race([this.close(), new Promise((resolve) => setTimeout(resolve, ms))])
+  }
+
+  /**
+   * Stops renewing and leaves: the others need not wait for the lease. A boot that was fenced does so, too:
+   * it may only have been sealed.
+   */
+  async close(): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#wait?.end()
+    if (this.#redis.status !== 'ready') return // the lease will tell
+    // In `dead` it stands from the first step on: whatever keeps us from the rest, another node does it.
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, leaveMs)
+    })
+    // Redis went away meanwhile
+    await Promise.race([this.#renewing.then(() => this.bury(this.nodeId)).catch(() => undefined), late])
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,276 @@
+// The queues of sessions that outlive their connections, from the publisher's side: the messages of a batch
+// are appended to the queue of every session that they match, one numbered call per partition at a time, in
+// order. Then the bells of the owners ring. State: {s<n>}:queue:*, appended, published; here what is on its
+// way. Invariant: what `push` resolved for is stored once, whatever happened to connections meanwhile. Bound:
+// the publishers' in-flight windows.
+import { randomBytes } from 'node:crypto'
+import type { Clock } from '../pace/clock.ts'
+import { packMessage } from '../messages/codec.ts'
+import { BridgeError } from '../errors.ts'
+import { partitionOf, partitions, type Keys } from '../redis/keys.ts'
+import { identityOf, type Message } from '../messages/message.ts'
+import { retrying, type Redis } from '../redis/redis.ts'
+import { runScript } from '../redis/scripts.ts'
+
+/**
+ * Messages, their bytes and sessions of one call: bounds the time that the script takes, and what is copied
+ * for 16 partitions at once.
+ */
+const messagesMax = 1_000
+const bytesMax = 1024 * 1024
+const sessionsMax = 1_000
+const pushesMax = 4_000
+
+export interface QueueEvents {
+  /** The owner of a session that got something, to be rung; the session may be on this node. */
+  onOwner(nodeId: string, sid: string): void
+  /**
+   * A session that is matched but is not there: it ended, or Redis lost it. What was appended waits for its
+   * owner to write it down again.
+   */
+  onMissing(sid: string): void
+  /** The numbers of this node are gone, or it has no place: Redis lost data, or we were declared dead. */
+  onFenced(): Promise<void>
+  /** Messages that a full queue dropped. */
+  onDropped(count: number): void
+}
+
+export interface QueueLimits {
+  /** Messages that a queue holds. */
+  readonly queueMax: number
+  /** Bytes that it holds. */
+  readonly queueBytesMax: number
+  /** How long messages wait for a session that is not there. */
+  readonly waitMs: number
+}
+
+/**
+ * A message as it is queued for those whom it is granted to at one QoS: what a session is owed does not
+ * change with its subscriptions.
+ */
+interface Variant {
+  readonly message: Message
+  readonly qos: number
+  /** Behind another variant of the same message. */
+  readonly isSecond: boolean
+}
+
+class Batch {
+  readonly variants: Variant[] = []
+  /** sid → indexes of its variants, from 1 */
+  readonly sessions = new Map<string, number[]>()
+  pushes = 0
+  bytes = 0
+  readonly settled: Promise<void>
+  settle!: () => void
+  fail!: (error: Error) => void
+
+  constructor() {
+    this.settled = new Promise((resolve, reject) => {
+      this.settle = resolve
+      this.fail = reject
+    })
+    this.settled.catch(() => undefined)
+  }
+
+  get isFull(): boolean {
+    return (
+      this.variants.length >= messagesMax ||
+      this.bytes >= bytesMax ||
+      this.sessions.size >= sessionsMax ||
+      this.pushes >= pushesMax
+    )
+  }
+
+  /**
+   * A message with a number goes to all of a partition's sessions in one call, however many they are: its
+   * number, once noted, says that all of them have it, and a second call would leave it out.
+   */
+  mustTake(message: Message): boolean {
+    return this.variants.at(-1)?.message === message && identityOf(message)[1] > 0
+  }
+
+  add(message: Message, sid: string, granted: number): void {
+    const index = this.#variant(message, Math.min(message.qos, granted))
+    const indexes = this.sessions.get(sid)
+    if (indexes === undefined) this.sessions.set(sid, [index])
+    else indexes.push(index)
+    this.pushes++
+  }
+
+  /** Its variants are neighbours, one or two. */
+  #variant(message: Message, qos: number): number {
+    const { length } = this.variants
+    const last = this.variants[length - 1]
+    const isSecond = last?.message === message
+    if (isSecond && last.qos === qos) return length
+    if (isSecond && last.isSecond) return length - 1
+    this.bytes += message.payload.length
+    return this.variants.push({ message, qos, isSecond })
+  }
+}
+
+/** One partition: a call under way, the next batch grows meanwhile. */
+class Partition {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #number: number
+  readonly #nodeId: string
+  readonly #limits: QueueLimits
+  readonly #clock: Clock
+  readonly #events: QueueEvents
+  #batches: Batch[] = []
+  #last = 0
+  /** Signs the numbers: those of another writer, or damaged ones, are not taken for ours. */
+  readonly #writer = randomBytes(6).toString('hex')
+  #running = false
+  #scheduled = false
+  closed = false
+
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    number: number,
+    nodeId: string,
+    limits: QueueLimits,
+    clock: Clock,
+    events: QueueEvents,
+  ) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#number = number
+    this.#nodeId = nodeId
+    this.#limits = limits
+    this.#clock = clock
+    this.#events = events
+  }
+
+  push(message: Message, sid: string, granted: number): Promise<void> {
+    let batch = this.#batches.at(-1)
+    // The first one may be under way.
+    if (
+      batch === undefined ||
+      (this.#running && this.#batches.length === 1) ||
+      (batch.isFull && !batch.mustTake(message))
+    ) {
+      this.#batches.push((batch = new Batch()))
+    }
+    batch.add(message, sid, granted)
+    if (!this.#running && !this.#scheduled) {
+      this.#scheduled = true
+      setImmediate(() => {
+        this.#scheduled = false
+        void this.#run()
+      })
+    }
+    return batch.settled
+  }
+
+  async #run(): Promise<void> {
+    if (this.#running) return
+    this.#running = true
+    for (let batch = this.#batches[0]; batch !== undefined; batch = this.#batches[0]) {
+      try {
+        await this.#append(batch)
+        batch.settle()
+      } catch (error) {
+        batch.fail(error as Error) // nothing of it may be acknowledged; the node stops or starts again
+      }
+      this.#batches.shift()
+    }
+    this.#running = false
+  }
+
+  async #append({ variants, sessions }: Batch): Promise<void> {
+    const argv: (string | number | Buffer)[] = []
+    for (const { message, qos, isSecond } of variants) {
+      argv.push(
+        qos < message.qos
+          ? packMessage({ ...message, qos: 1 }, this.#clock)
+          : (message.packed ??= packMessage(message, this.#clock)),
+      )
+      if (isSecond) argv.push('=', 0)
+      else argv.push(...identityOf(message))
+    }
+    for (const [sid, indexes] of sessions) {
+      argv.push(sid, indexes.length)
+      for (const index of indexes) argv.push(index)
+    }
+    const keys = [
+      this.#keys.partition(this.#number, 'appended'),
+      this.#keys.partition(this.#number, 'owners'),
+      this.#keys.partition(this.#number, 'published'),
+      this.#keys.partition(this.#number, 'due'),
+      ...[...sessions.keys()].map((sid) => this.#keys.session(sid, 'queue')),
+    ]
+    const [dropped, ...owners] = await this.#call(keys, [variants.length, ...argv])
+    if (dropped > 0) this.#events.onDropped(dropped)
+    let i = 0
+    for (const sid of sessions.keys()) {
+      const owner = owners[i++]
+      const space = owner?.indexOf(0x20) ?? -1
+      if (owner === null) this.#events.onMissing(sid)
+      else if (space > 0) this.#events.onOwner(owner!.toString('utf8', 0, space), sid)
+    }
+  }
+
+  /** Until it is stored. The number is the same in each attempt, so that a second one changes nothing. */
+  #call(
+    keys: readonly string[],
+    argv: readonly (string | number | Buffer)[],
+  ): Promise<[number, ...(Buffer | null)[]]> {
+    this.#last++
+    const { queueMax, queueBytesMax, waitMs } = this.#limits
+    const append = async (): Promise<[number, ...(Buffer | null)[]]> => {
+      if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+      return (await runScript(this.#redis, 'queue-append', keys, [
+        this.#nodeId,
+        `${this.#last}-${this.#writer}`,
+        queueMax,
+        queueBytesMax,
+        waitMs,
+        ...argv,
+      ])) as [number, ...(Buffer | null)[]]
+    }
+    return retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
+  }
+
+  async #mend(error: BridgeError): Promise<boolean> {
+    if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
+    else if (error.code === 'ERR_BRIDGE_ORDER')
+      // registered anew, or a failover lost a batch
+      this.#last = Number(/after (\d+)/.exec(error.message)?.[1] ?? 0) + 1
+    else return false
+    return true
+  }
+}
+
+export class Queues {
+  readonly #partitions: readonly Partition[]
+
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    nodeId: string,
+    limits: QueueLimits,
+    clock: Clock,
+    events: QueueEvents,
+  ) {
+    this.#partitions = Array.from(
+      { length: partitions },
+      (_, p) => new Partition(redis, keys, p, nodeId, limits, clock, events),
+    )
+  }
+
+  /**
+   * Appends to the queue of a session, at the lower of its own and the granted QoS (1 or 2); resolves when it
+   * is stored. All sessions of one message are pushed in one turn.
+   */
+  push(message: Message, sid: string, granted: number): Promise<void> {
+    return this.#partitions[partitionOf(sid)]!.push(message, sid, granted)
+  }
+
+  close(): void {
+    for (const partition of this.#partitions) partition.closed = true
+  }
+}

@@ -1,0 +1,132 @@
+// What an operator should know of a cluster that works, before it does not: how Redis is set up, what it lets
+// us do, and settings that differ from those of the other nodes. `check` asks it, and a node when it starts:
+// of Redis before it joins, since what is missing may keep it from that, of the others behind it, so that of
+// two that join at once one sees the other. A Redis that does not tell is not complained about: managed ones
+// forbid CONFIG, and some INFO. State: none.
+import { endNode, toBridgeError } from '../errors.ts'
+import { Keys } from './keys.ts'
+import type { DataPlaneOptions } from '../options.ts'
+import { isCluster, mastersOf, type Redis } from './redis.ts'
+import { runScript } from './scripts.ts'
+import { ask } from './stock-redis.ts'
+
+/** Settings that must be the same on every node, by the name of their option. */
+export type SharedSettings = Readonly<Record<string, number | string>>
+
+export type AdviceOptions = Pick<
+  DataPlaneOptions,
+  'redis' | 'prefix' | 'name' | 'redisTimeoutMs' | 'settings'
+>
+
+type Advice = (redis: Redis, keys: Keys, options: AdviceOptions) => Promise<string[]>
+
+/** One line about each thing that should be otherwise in Redis: what it is and what to do. */
+export const adviceOnRedis = async (options: AdviceOptions): Promise<string[]> =>
+  (await Promise.all([asked(onServers, options), asked(onRights, options)])).flat()
+
+/** One line about each setting that another node has otherwise. */
+export const adviceOnNodes = (options: AdviceOptions): Promise<string[]> => asked(onSettings, options)
+
+/** What `advice` says, each line once. */
+async function asked(advice: Advice, options: AdviceOptions): Promise<string[]> {
+  try {
+    const lines = await ask(options.redis, options.redisTimeoutMs, (redis) =>
+      advice(redis, new Keys(options.prefix), options),
+    )
+    return [...new Set(lines)]
+  } catch (reason) {
+    const error = toBridgeError(reason)
+    if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+    return [] // it does not tell; whatever keeps it from working is named where it is needed
+  }
+}
+
+async function onServers(redis: Redis): Promise<string[]> {
+  const lines = await Promise.all(
+    mastersOf(redis).map(async (master) =>
+      onServer(
+        isCluster(redis),
+        new Map(
+          (await master.info()).split('\r\n').map((line) => {
+            const colon = line.indexOf(':')
+            return [line.slice(0, colon), line.slice(colon + 1)]
+          }),
+        ),
+      ),
+    ),
+  )
+  return lines.flat()
+}
+
+function onServer(asCluster: boolean, info: ReadonlyMap<string, string>): string[] {
+  const lines: string[] = []
+  if (!asCluster && info.get('redis_mode') === 'cluster')
+    lines.push(
+      'Redis is a member of a Redis Cluster: its other members have keys that this one refuses (MOVED). Name it as redis+cluster://host:port,host:port',
+    )
+  const policy = info.get('maxmemory_policy')
+  if (info.get('aof_enabled') === '0')
+    lines.push(
+      'Redis keeps no append-only file: a restart of it loses what was acknowledged since its last snapshot. Set appendonly yes (CONFIG SET appendonly yes, and in redis.conf)',
+    )
+  if (policy !== undefined && policy !== 'noeviction')
+    lines.push(
+      `Redis removes keys of ours when it is full (maxmemory-policy ${policy}): sessions, queued messages, leases. Set maxmemory-policy noeviction`,
+    )
+  return lines
+}
+
+async function onRights(redis: Redis, keys: Keys): Promise<string[]> {
+  const channels = `${keys.prefix}/$SYS*`
+  const rights = (): Promise<unknown> => runScript(redis, 'rights', [keys.bus('probe')], [channels])
+  const denied = (
+    (await rights().catch((error: unknown) => {
+      if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') return rights() // it is loaded by now
+      throw error
+    })) as Buffer[]
+  ).map(String)
+  const ofChannels = denied.filter((command) => /^P?(PUBLISH|SUBSCRIBE)$/.test(command))
+  const onKeys = denied.filter((command) => !ofChannels.includes(command))
+  return [
+    ...(onKeys.length === 0 ? [] : [denial(onKeys, `${keys.prefix}:*`, `~${keys.prefix}:*`)]),
+    ...(ofChannels.length === 0
+      ? []
+      : [
+          `${denial(ofChannels, channels, `'&${channels}'`)}. Without it a node hears nothing of $SYS from the others`,
+        ]),
+  ]
+}
+
+const denial = (commands: readonly string[], where: string, rule: string): string =>
+  `Redis does not let this user run ${commands.join(', ')} on ${where}. Give it the rights: ACL SETUSER name ${rule} ${commands.map((command) => `+${command.toLowerCase()}`).join(' ')}`
+
+/**
+ * Nodes with other settings. They work together, since fences and numbers do not rest on them, but not as
+ * either of them says.
+ */
+async function onSettings(
+  redis: Redis,
+  keys: Keys,
+  { name, settings = {} }: AdviceOptions,
+): Promise<string[]> {
+  const nodes = Object.entries(await redis.hgetall(keys.bus('nodes')))
+    .map(([nodeId, info]) => [nodeId.slice(0, nodeId.lastIndexOf('@')), info] as const)
+    .filter(([other]) => other !== name)
+  return nodes.flatMap(([other, info]) =>
+    Object.entries(settingsIn(info))
+      .filter(([option, value]) => Object.hasOwn(settings, option) && settings[option] !== value)
+      .map(
+        ([option, value]) =>
+          `${option} is ${String(settings[option])} here and ${String(value)} on node ${other}. Give every node the same`,
+      ),
+  )
+}
+
+/** What stands in {bus}:nodes may be of another version, or damaged. */
+function settingsIn(info: string): object {
+  try {
+    return (JSON.parse(info) as { settings?: object }).settings ?? {}
+  } catch {
+    return {}
+  }
+}

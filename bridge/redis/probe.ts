@@ -1,0 +1,125 @@
+// Whether Redis stores: a write by the way that messages take (a script, and WAIT for replicas), on a
+// connection of its own, so that it stands behind nobody's megabyte. Tried every second, and whenever /readyz
+// asks; one at a time for all who ask. What it is refused with explains why others wait, and while it is
+// refused it stands among them, also when nobody else waits. State: this process.
+import { BridgeError, toBridgeError } from '../errors.ts'
+import { partitions, type Keys } from './keys.ts'
+import { connect, isCluster, type Redis, type RedisAddress } from './redis.ts'
+import { runScript } from './scripts.ts'
+import type { Wait, Waits } from '../pace/waits.ts'
+
+const everyMs = 1_000
+
+export class Probe {
+  readonly #redis: Redis
+  readonly #keys: readonly string[]
+  readonly #timeoutMs: number
+  readonly #waits: Waits
+  #trying: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #wait: Wait | undefined
+  #problem: BridgeError | undefined
+  #closed = false
+
+  constructor(address: RedisAddress, keys: Keys, replicas: number, waits: Waits) {
+    // Not asked whether it is ready: what it refuses a command with says more than that it is not.
+    this.#redis = connect(
+      { ...address, waits },
+      { blockMs: replicas > 0 ? everyMs : 0, replicas, readyCheck: false },
+    )
+    // Of a Redis Cluster each master must store: there is none without a partition, or what is there is none
+    // of ours.
+    const partition = (p: number): string => keys.partition(p, 'probe')
+    this.#keys = [
+      keys.bus('probe'),
+      ...(isCluster(this.#redis) ? Array.from({ length: partitions }, (_, p) => partition(p)) : []),
+    ]
+    this.#timeoutMs = address.timeoutMs
+    this.#waits = waits
+    this.#again()
+  }
+
+  /** What it was refused with the last time; undefined: Redis stores. */
+  get problem(): BridgeError | undefined {
+    return this.#problem
+  }
+
+  /** @throws BridgeError why Redis does not store, after the deadline at the latest */
+  try(): Promise<void> {
+    return (this.#trying ??= this.#try().finally(() => {
+      this.#trying = undefined
+    }))
+  }
+
+  async #try(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () =>
+          reject(
+            new BridgeError(
+              'ERR_BRIDGE_REDIS_UNREACHABLE',
+              `Redis did not answer within ${this.#timeoutMs} ms`,
+            ),
+          ),
+        this.#timeoutMs,
+      )
+    })
+    try {
+      if (this.#redis.status !== 'ready')
+        throw (
+          this.#waits.connectionError ??
+          new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `not connected to Redis (${this.#redis.status})`)
+        )
+      const written = Promise.all(
+        this.#keys.map((key) =>
+          runScript(this.#redis, 'probe', [key], []).catch((error: unknown) => {
+            if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN')
+              return runScript(this.#redis, 'probe', [key], []) // it is loaded by now
+            throw error
+          }),
+        ),
+      )
+      written.catch(() => undefined) // the race may be over when it fails
+      await Promise.race([written, late])
+      this.#stored()
+    } catch (reason) {
+      throw this.#refused(toBridgeError(reason))
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #stored(): void {
+    this.#problem = undefined
+    this.#waits.connected(true)
+    this.#wait?.end()
+    this.#wait = undefined
+  }
+
+  #refused(error: BridgeError): BridgeError {
+    this.#problem = error
+    if (this.#closed) return error
+    this.#waits.connectionFailed(error)
+    this.#wait ??= this.#waits.begin('probe')
+    this.#wait.because(error)
+    return error
+  }
+
+  #again(): void {
+    this.#timer = setTimeout(() => {
+      this.try()
+        .catch(() => undefined)
+        .finally(() => {
+          if (!this.#closed) this.#again()
+        }) // it is named already
+    }, everyMs).unref()
+  }
+
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    this.#wait?.end()
+    this.#redis.disconnect()
+  }
+}

@@ -1,0 +1,65 @@
+// Where a subscription stands among the Retained Messages: which were stored before it, and which come later.
+// Each is stored under a stamp of its partition's counter (redis/lua/retained-store.lua). A SUBSCRIBE is journaled
+// first, then the counters are read: its moment. What was stored later reads the journal later still, finds
+// the subscription and comes live, for certain. What was stored before is found by the replay, or something
+// newer in its place. So one stamp compared tells for each message which of the two brings it, and the other
+// one leaves it out. State: this process.
+import { partitions, shardOf } from '../redis/keys.ts'
+
+/** The counters of all partitions as they were read together, by partition. */
+export interface Stamps {
+  readonly of: Float64Array
+  /** Set when what the index of topics knew was read anew: then nothing follows from them any more. */
+  readonly era: { isOver: boolean }
+}
+
+/**
+ * Whether a replay that began then sends a value that it found. After Redis lost data: rather twice than not
+ * at all.
+ */
+export const isOfBefore = (stamps: Stamps | undefined, topic: string, stamp: number): boolean =>
+  stamps === undefined || stamps.era.isOver || stamp <= stamps.of[shardOf(topic, partitions)]!
+
+export class Moment {
+  /** Undefined: not known yet, or forgotten. */
+  #stamps: Stamps | undefined
+  #isForgotten = false
+  /** What was met before the counters were known. */
+  #met: Float64Array | undefined
+
+  /** The counters, read behind the journal's entry of the subscription. */
+  settle(stamps: Stamps): void {
+    if (this.#isForgotten) return
+    const met = this.#met
+    this.#met = undefined
+    this.#stamps =
+      met === undefined
+        ? stamps
+        : { of: stamps.of.map((stamp, i) => Math.max(stamp, met[i]!)), era: stamps.era }
+  }
+
+  /**
+   * Whether a message that comes live was stored before: then the replay brings it. What comes while the
+   * counters are being read is taken for that, and the moment moves behind it: it is stored, so every replay
+   * that is yet to read finds it. Of a stamp that says nothing (Infinity) it was not.
+   */
+  includes(topic: string, stamp: number): boolean {
+    if (this.#isForgotten || stamp === Infinity) return false
+    const shard = shardOf(topic, partitions)
+    if (this.#stamps !== undefined) return !this.#stamps.era.isOver && stamp <= this.#stamps.of[shard]!
+    this.#met ??= new Float64Array(partitions)
+    this.#met[shard] = Math.max(this.#met[shard]!, stamp)
+    return true
+  }
+
+  /** Undefined: not known yet, or forgotten. */
+  get stamps(): Stamps | undefined {
+    return this.#stamps
+  }
+
+  /** Nothing that was stored before can still be on its way. */
+  forget(): void {
+    this.#isForgotten = true
+    this.#stamps = this.#met = undefined
+  }
+}

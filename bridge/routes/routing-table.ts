@@ -1,0 +1,249 @@
+// Who gets what: the routes of the whole cluster as this node knows them from the journal. State: this
+// process; every node's table is the same function of the journal. A route says that a node has live
+// subscribers of a filter (which of its clients they are is that node's business,
+// broker/routing/local-table.ts), or that a session has a queue for it. A filter with one session and no
+// node, the common case of a million devices, costs one small object.
+import { FilterTrie } from '../matching/filter-trie.ts'
+import { MatchCache } from '../matching/match-cache.ts'
+import { SessionOption } from '../sessions/session-options.ts'
+import { SmallMap } from '../matching/small-map.ts'
+import { filterBytes } from '../matching/topic.ts'
+import { Slice } from '../pace/turns.ts'
+
+/** What a node wants of a filter's messages; bits, 0 = nothing (the route is removed). */
+export const RouteKind = {
+  /** Bodies of all messages: live clean-session subscribers, or QoS 0 subscriptions. */
+  everything: 1,
+  /** Bodies of QoS 0 publishes only: all its subscribers have queues for the rest. */
+  qos0: 2,
+} as const
+
+interface Route {
+  readonly filter: string
+  /** nodeId → bits of RouteKind */
+  nodes: SmallMap<string, number> | undefined
+  /** sid → options (bridge/sessions/sessions.ts): the only one, or all of several. */
+  sid: string | undefined
+  options: number
+  sessions: Map<string, number> | undefined
+  version: number
+}
+
+/** A session that a topic's QoS ≥ 1 messages are queued for. */
+export interface SessionTarget {
+  readonly sid: string
+  /**
+   * The highest granted QoS of its matching subscriptions, 1 or 2: a stored message is delivered at the lower
+   * of this and its own, whatever becomes of the subscription.
+   */
+  readonly qos: number
+  /** The same for its own messages: without its No Local subscriptions, 0 when all are. */
+  readonly ownQos: number
+}
+
+/**
+ * The nodes that a topic's messages go to: for QoS ≥ 1 publishes and, these included, for QoS 0 publishes.
+ */
+export interface Targets {
+  readonly everything: readonly string[]
+  readonly qos0: readonly string[]
+  readonly sessions: readonly SessionTarget[]
+}
+
+/** Memory of a session's place in a route that it shares, at most. */
+const sessionBytes = 64
+const noTarget = { qos: 0, ownQos: 0 }
+
+function targetsOf(routes: readonly Route[]): Targets {
+  const kinds = new Map<string, number>()
+  const targets = new Map<string, SessionTarget>()
+  const session = (sid: string, options: number): void => {
+    const granted = options & SessionOption.qos
+    const { qos, ownQos } = targets.get(sid) ?? noTarget
+    const own = (options & SessionOption.noLocal) === 0 ? Math.max(ownQos, granted) : ownQos
+    targets.set(sid, { sid, qos: Math.max(qos, granted), ownQos: own })
+  }
+  for (const { nodes, sid, options, sessions } of routes) {
+    nodes?.forEach((kind, nodeId) => kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind))
+    if (sid !== undefined) session(sid, options)
+    if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
+  }
+  return {
+    everything: [...kinds]
+      .filter(([, kind]) => (kind & RouteKind.everything) !== 0)
+      .map(([nodeId]) => nodeId),
+    qos0: [...kinds.keys()],
+    sessions: [...targets.values()],
+  }
+}
+
+/** Memory: the object and its arrays, and one object for each session. */
+const bytesOfTargets = ({ everything, qos0, sessions }: Targets): number =>
+  120 + 8 * (everything.length + qos0.length) + 48 * sessions.length
+
+export class RoutingTable {
+  readonly #routes = new FilterTrie<Route>()
+  readonly #filtersOf = new Map<string, Map<string, number>>()
+  /** Nodes that are asserting their routes anew → the filters that they have named so far. */
+  readonly #anew = new Map<string, Set<string>>()
+  #sessionCount = 0
+  #filterBytes = 0
+  #version = 0
+  readonly #targets = new MatchCache<Route, Targets>(this.#routes, targetsOf, bytesOfTargets)
+
+  /** Grows with every change: while it is the same, what was matched is. */
+  get version(): number {
+    return this.#version
+  }
+
+  /** Applies one change; applying it again changes nothing. */
+  set(nodeId: string, filter: string, kind: number): void {
+    this.#anew.get(nodeId)?.add(filter)
+    const filters = this.#filtersOf.get(nodeId) ?? new Map<string, number>()
+    if ((filters.get(filter) ?? 0) === kind) return
+    if (kind === 0) {
+      filters.delete(filter)
+      if (filters.size === 0) this.#filtersOf.delete(nodeId)
+      const route = this.#routes.get(filter)
+      if (route?.nodes === undefined) return
+      route.nodes.delete(nodeId)
+      if (route.nodes.size === 0) route.nodes = undefined
+      this.#changed(route)
+      return
+    }
+    this.#filtersOf.set(nodeId, filters.set(filter, kind))
+    const route = this.#route(filter)
+    route.nodes ??= new SmallMap()
+    route.nodes.set(nodeId, kind)
+    this.#changed(route)
+  }
+
+  #route(filter: string): Route {
+    let route = this.#routes.get(filter)
+    if (route === undefined) {
+      route = { filter, nodes: undefined, sid: undefined, options: 0, sessions: undefined, version: 0 }
+      this.#routes.add(filter, route)
+      this.#filterBytes += filterBytes(filter)
+    }
+    return route
+  }
+
+  #changed(route: Route): void {
+    this.#version++
+    route.version++
+    if (route.nodes !== undefined || route.sid !== undefined || route.sessions !== undefined) return
+    this.#routes.delete(route.filter)
+    this.#filterBytes -= filterBytes(route.filter)
+  }
+
+  /**
+   * A session's subscription with a queue behind it; undefined options: it is gone. Applying it again changes
+   * nothing.
+   */
+  setSession(sid: string, filter: string, options: number | undefined): void {
+    if (options === undefined) return this.#removeSession(sid, filter)
+    const route = this.#route(filter)
+    if (route.sessions !== undefined) {
+      this.#sessionCount += route.sessions.has(sid) ? 0 : 1
+      route.sessions.set(sid, options)
+    } else if (route.sid === undefined || route.sid === sid) {
+      this.#sessionCount += route.sid === sid ? 0 : 1
+      route.sid = sid
+      route.options = options
+    } else {
+      route.sessions = new Map([
+        [route.sid, route.options],
+        [sid, options],
+      ])
+      route.sid = undefined
+      this.#sessionCount++
+    }
+    this.#changed(route)
+  }
+
+  #removeSession(sid: string, filter: string): void {
+    const route = this.#routes.get(filter)
+    if (route === undefined) return
+    if (route.sid === sid) route.sid = undefined
+    else if (route.sessions?.delete(sid) !== true) return
+    else if (route.sessions.size === 0) route.sessions = undefined
+    this.#sessionCount--
+    this.#changed(route)
+  }
+
+  hasSession(sid: string, filter: string): boolean {
+    const route = this.#routes.get(filter)
+    return route?.sid === sid || route?.sessions?.has(sid) === true
+  }
+
+  /**
+   * The filters by which anything is queued for these sessions. O(all routes), in slices: for sessions that
+   * ended without anybody knowing of what.
+   */
+  async filtersOf(sids: ReadonlySet<string>): Promise<{ sid: string; filter: string }[]> {
+    const found: { sid: string; filter: string }[] = []
+    const slice = new Slice()
+    for (const { filter, sid, sessions } of this.#routes.values()) {
+      if (sid !== undefined && sids.has(sid)) found.push({ sid, filter })
+      if (sessions !== undefined)
+        for (const one of sids) if (sessions.has(one)) found.push({ sid: one, filter })
+      if (slice.isOver) await slice.next()
+    }
+    return found
+  }
+
+  /**
+   * A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`,
+   * since they may well come.
+   */
+  beginAnew(nodeId: string): void {
+    this.#anew.set(nodeId, new Set())
+  }
+
+  /** It has named all of them: what it did not name goes. Without `beginAnew` nothing does. */
+  endAnew(nodeId: string): void {
+    const named = this.#anew.get(nodeId)
+    if (named === undefined) return
+    this.#anew.delete(nodeId)
+    for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])])
+      if (!named.has(filter)) this.set(nodeId, filter, 0)
+  }
+
+  /** Drops every route of a node that is gone. O(its routes). */
+  removeNode(nodeId: string): void {
+    this.#anew.delete(nodeId)
+    for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])]) this.set(nodeId, filter, 0)
+  }
+
+  get nodes(): string[] {
+    return [...this.#filtersOf.keys()]
+  }
+
+  /** Subscriptions of sessions with queues. */
+  get sessions(): number {
+    return this.#sessionCount
+  }
+
+  /** Memory that the routes take, roughly. */
+  get bytes(): number {
+    return this.#filterBytes + this.#sessionCount * sessionBytes
+  }
+
+  /** Routes of nodes. */
+  get size(): number {
+    let size = 0
+    for (const filters of this.#filtersOf.values()) size += filters.size
+    return size
+  }
+
+  /** The nodes for a topic. Cached: O(matching filters) when nothing changed. */
+  match(topic: string): Targets {
+    return this.#targets.match(topic)
+  }
+
+  /** Every route, for comparing the tables of nodes. */
+  *entries(): Iterable<{ nodeId: string; filter: string; kind: number }> {
+    for (const [nodeId, filters] of this.#filtersOf)
+      for (const [filter, kind] of filters) yield { nodeId, filter, kind }
+  }
+}

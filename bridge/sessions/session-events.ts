@@ -1,0 +1,43 @@
+// What sessions (sessions.ts) need of the data plane, and tell it.
+import type { Change } from '../messages/codec.ts'
+import { diagnostics } from '../diagnostics.ts'
+import type { Message } from '../messages/message.ts'
+import type { Session } from './session.ts'
+
+export interface SessionEvents {
+  append(changes: readonly Change[]): Promise<void>
+  /**
+   * A will is to be published; resolves when it is stored. `n` tells a second publishing of the same will.
+   */
+  publishWill(message: Message): Promise<void>
+  /** A Retained Message is due to expire. */
+  expireRetained(topic: string): Promise<void>
+  /**
+   * A write of ours was refused: whether the session is ours after all, because Redis lost its data and we
+   * wrote it down again.
+   */
+  stillOwned(session: Session): Promise<boolean>
+  /** A claim found no place of ours: Redis lost its data, or we were declared dead (then it throws). */
+  onFenced(): Promise<void>
+  /** Ends a connection whose session is owned by somebody else by now. */
+  onMoved(session: Session): void
+  /** Ends a connection in order, whose session another node asks for. */
+  onWanted(session: Session): void
+  /** It was written down again, and there may be something in its queue. */
+  onWritten(session: Session): void
+  /**
+   * Sessions that ended without anybody knowing what they had subscribed to: no table may have anything of
+   * them.
+   */
+  onVanished(sids: ReadonlySet<string>): Promise<void>
+}
+
+/**
+ * A will as there is room for it: a topic that is one too many is not retained, as that of a PUBLISH which
+ * cannot be refused.
+ */
+export function withRoom(will: Message, mayRetain: (topic: string) => boolean): Message {
+  if (!will.retain || will.payload.length === 0 || mayRetain(will.topic)) return will
+  diagnostics.unretained.publish({ topic: will.topic })
+  return { ...will, retain: false }
+}

@@ -1,0 +1,192 @@
+// What owners write about their sessions' messages: acknowledged, received, taken in, released, and which
+// ones to send next. Many sessions share one call per partition; one is under way, meanwhile the next one
+// gathers (what a session wants is asked for when the call is made). State: {s<n>}:queue, inflight, incoming;
+// here which sessions have something to say.
+import type { Clock } from '../pace/clock.ts'
+import { packMessage, unpackMessage, type Later } from '../messages/codec.ts'
+import { diagnostics } from '../diagnostics.ts'
+import { BridgeError, toBridgeError } from '../errors.ts'
+import { partitionOf, partitions, type Keys } from '../redis/keys.ts'
+import type { Message } from '../messages/message.ts'
+import type { Field } from './owed-replays.ts'
+import { retrying, type Redis } from '../redis/redis.ts'
+import { runScript } from '../redis/scripts.ts'
+import type { Session } from './session.ts'
+
+/** What a session has to write. Packet Identifiers. */
+export interface SessionWrites {
+  /** PUBACK or PUBCOMP came: deliveries that are done. */
+  readonly acknowledged: readonly number[]
+  /** PUBREC came: only PUBREL is owed from now on. */
+  readonly received: readonly number[]
+  /**
+   * QoS 2 publishes of the client, to be known when they come again: identifier, n, and " published" when it
+   * was.
+   */
+  readonly incoming: readonly (readonly [number, string])[]
+  /** PUBREL came. */
+  readonly released: readonly number[]
+  /** Of its hash: what it is owed of replays (owed-replays.ts). */
+  readonly fields: readonly Field[]
+  /**
+   * Messages that begin without having been queued, each under a free identifier; the first of them has
+   * `order`.
+   */
+  readonly given: readonly (readonly [messageId: number, message: Message])[]
+  readonly order: number
+  /** Free identifiers for messages out of the queue. */
+  readonly free: readonly number[]
+  /** Bytes that there is room for. */
+  readonly bytes: number
+}
+
+export interface SessionReply {
+  /**
+   * The next messages, each under the free identifier at its place; undefined: bytes that are not a message;
+   * `later`: for who understands it.
+   */
+  readonly messages: readonly (Message | Later | undefined)[]
+  /** Messages left in the queue. */
+  readonly left: number
+}
+
+/** Whoever sends a session's messages to its client. */
+export interface SessionHolder {
+  readonly session: Session
+  /** What to write now; undefined when there is nothing. The same until `written` is called. */
+  takeWrites(): SessionWrites | undefined
+  written(writes: SessionWrites, reply: SessionReply): void
+  /** The session has another owner, or is gone: nothing of `writes` is written. */
+  moved(writes: SessionWrites): void
+}
+
+/** Sessions of one call: bounds the time that the script takes. */
+const sessionsMax = 100
+
+function decode(bytes: Buffer, clock: Clock, sid: string): Message | Later | undefined {
+  const message = unpackMessage(bytes, clock)
+  if (message === undefined) diagnostics.garbage.publish({ where: 'queue', bytes: bytes.length })
+  if (message === 'later') diagnostics.later.publish({ where: 'queue', id: sid })
+  return message
+}
+
+/**
+ * One by one: a client may release all its identifiers in one breath, and arguments of a call are bounded.
+ */
+function pushList(argv: (string | number | Buffer)[], list: readonly (string | number | Buffer)[]): void {
+  argv.push(list.length)
+  for (const item of list) argv.push(item)
+}
+
+class Partition {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #number: number
+  readonly #clock: Clock
+  #ready = new Set<SessionHolder>()
+  #running = false
+  #scheduled = false
+  closed = false
+
+  constructor(redis: Redis, keys: Keys, number: number, clock: Clock) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#number = number
+    this.#clock = clock
+  }
+
+  touch(holder: SessionHolder): void {
+    this.#ready.add(holder)
+    if (this.#running || this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      void this.#run()
+    })
+  }
+
+  async #run(): Promise<void> {
+    if (this.#running) return
+    this.#running = true
+    while (this.#ready.size > 0 && !this.closed) {
+      const all = [...this.#ready]
+      this.#ready = new Set(all.slice(sessionsMax))
+      const call = all.slice(0, sessionsMax).flatMap((holder) => {
+        const writes = holder.takeWrites()
+        return writes === undefined ? [] : [{ holder, writes }]
+      })
+      if (call.length > 0) await this.#serve(call)
+    }
+    this.#running = false
+  }
+
+  async #serve(call: readonly { holder: SessionHolder; writes: SessionWrites }[]): Promise<void> {
+    const keys = [this.#keys.partition(this.#number, 'owners')]
+    const argv: (string | number | Buffer)[] = []
+    for (const {
+      holder: { session },
+      writes,
+    } of call) {
+      for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const)
+        keys.push(this.#keys.session(session.sid, noun))
+      argv.push(session.sid, session.owner, session.n)
+      for (const list of [writes.acknowledged, writes.received, writes.incoming.flat(), writes.released])
+        pushList(argv, list)
+      argv.push(writes.order)
+      pushList(
+        argv,
+        writes.given.flatMap(([messageId, message]) => [messageId, packMessage(message, this.#clock)]),
+      )
+      argv.push(writes.bytes)
+      pushList(argv, writes.free)
+      pushList(argv, writes.fields.flat())
+    }
+    const replies = await this.#call(keys, argv)
+    if (replies === undefined) return
+    for (const [i, { holder, writes }] of call.entries()) {
+      const reply = replies[i]!
+      if (Buffer.isBuffer(reply)) holder.moved(writes)
+      else
+        holder.written(writes, {
+          left: reply[0],
+          messages: (reply.slice(1) as Buffer[]).map((bytes) =>
+            decode(bytes, this.#clock, holder.session.sid),
+          ),
+        })
+    }
+  }
+
+  /** Until it is stored; the script changes nothing when it has run before. undefined: the bridge closes. */
+  async #call(
+    keys: readonly string[],
+    argv: readonly (string | number | Buffer)[],
+  ): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
+    const serve = async (): Promise<(Buffer | [number, ...Buffer[]])[]> => {
+      if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+      return (await runScript(this.#redis, 'session-serve', keys, argv)) as (Buffer | [number, ...Buffer[]])[]
+    }
+    try {
+      return await retrying(this.#redis, serve)
+    } catch (error) {
+      if (toBridgeError(error).code === 'ERR_BRIDGE_CLOSED') return undefined
+      throw error
+    }
+  }
+}
+
+export class SessionWriter {
+  readonly #partitions: readonly Partition[]
+
+  constructor(redis: Redis, keys: Keys, clock: Clock) {
+    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, clock))
+  }
+
+  /** The session has something to write, or its bell rang. */
+  touch(holder: SessionHolder): void {
+    this.#partitions[partitionOf(holder.session.sid)]!.touch(holder)
+  }
+
+  close(): void {
+    for (const partition of this.#partitions) partition.closed = true
+  }
+}

@@ -1,0 +1,100 @@
+// What stands in Redis of a session, as its keys say (keys.ts), read. Whatever the bytes, nothing here
+// throws: what is damaged is left out, and counted as garbage. And the subscriptions of all sessions, for the
+// snapshot. No state.
+import type { Clock } from '../pace/clock.ts'
+import { unpackMessage, type Change } from '../messages/codec.ts'
+import { diagnostics } from '../diagnostics.ts'
+import { toBridgeError } from '../errors.ts'
+import { isSid, partitions, type Keys } from '../redis/keys.ts'
+import { retrying, type Redis } from '../redis/redis.ts'
+import type { InFlightEntry, Session } from './session.ts'
+import { decodeSubscription, journaled, type StoredSubscription } from './subscriptions.ts'
+import { isValidFilter } from '../matching/topic.ts'
+
+const identifierMax = 65_535
+
+/** A list of names and values, two by two. */
+export const pairs = function* (list: readonly Buffer[]): Iterable<[Buffer, Buffer]> {
+  for (let i = 0; i + 1 < list.length; i += 2) yield [list[i]!, list[i + 1]!]
+}
+
+const isIdentifier = (id: number): boolean => Number.isInteger(id) && id > 0 && id <= identifierMax
+
+export function decodeIncoming(list: readonly Buffer[]): Session['incoming'] {
+  const entries = new Map<number, { n: number; published: boolean }>()
+  for (const [id, text] of pairs(list)) {
+    const [messageId, n] = [Number(id), Number.parseInt(text.toString('latin1', 0, 20), 10)]
+    if (!isIdentifier(messageId) || !Number.isSafeInteger(n))
+      diagnostics.garbage.publish({ where: 'incoming', bytes: text.length })
+    else entries.set(messageId, { n, published: text.includes(0x20) })
+  }
+  return entries
+}
+
+/**
+ * What stands in {s<n>}:subscriptions, without what is damaged, and without what a later version wrote: its
+ * filters go to `later`.
+ */
+export function decodeSubscriptions(
+  list: readonly (Buffer | string)[],
+  later: string[] = [],
+): Map<string, StoredSubscription> {
+  const stored = new Map<string, StoredSubscription>()
+  for (let i = 0; i + 1 < list.length; i += 2) {
+    const [filter, text] = [list[i]!.toString(), list[i + 1]!.toString()]
+    const subscription = isValidFilter(filter) ? decodeSubscription(text) : undefined
+    if (subscription === undefined)
+      diagnostics.garbage.publish({ where: 'subscriptions', bytes: text.length })
+    else if (subscription === 'later') later.push(filter)
+    else stored.set(filter, subscription)
+  }
+  return stored
+}
+
+export function decodeInFlight(sid: string, list: readonly Buffer[], clock: Clock): InFlightEntry[] {
+  const entries: InFlightEntry[] = []
+  for (const [id, bytes] of pairs(list)) {
+    const space = bytes.indexOf(0x20)
+    const message = space < 0 ? undefined : unpackMessage(bytes.subarray(space + 1), clock)
+    const [messageId, order] = [
+      Number(id),
+      Number(bytes.toString('latin1', 0, Math.min(space < 0 ? bytes.length : space, 20))),
+    ]
+    if (message === 'later') diagnostics.later.publish({ where: 'inflight', id: sid })
+    if ((space >= 0 && message === undefined) || !isIdentifier(messageId) || !Number.isSafeInteger(order)) {
+      diagnostics.garbage.publish({ where: 'inflight', bytes: bytes.length })
+    } else entries.push({ messageId, order, message })
+  }
+  return entries.sort((a, b) => a.order - b.order)
+}
+
+/** A number that stands in Redis; 0: none that can be counted on from. */
+export function numberOf(text: Buffer): number {
+  const number = Number(text)
+  return Number.isSafeInteger(number) && number > 0 && number < 9e15 ? number : 0
+}
+
+/** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
+export async function* allSubscriptions(redis: Redis, keys: Keys): AsyncGenerator<Change[]> {
+  for (let p = 0; p < partitions; p++) {
+    let cursor = '0'
+    do {
+      const [next, fields] = await retrying(redis, () =>
+        redis.hscan(keys.partition(p, 'owners'), cursor, 'COUNT', 500),
+      )
+      cursor = next
+      const sids = fields.filter((sid, i) => i % 2 === 0 && isSid(sid, p))
+      const changes: Change[] = []
+      const pipeline = redis.pipeline()
+      // as a list: `hgetall` makes an object of each, which costs more than all the rest
+      for (const sid of sids) pipeline.call('HGETALL', keys.session(sid, 'subscriptions'))
+      const replies = (await pipeline.exec()) ?? []
+      for (const [i, [error, reply]] of replies.entries()) {
+        if (error !== null) throw toBridgeError(error)
+        for (const [filter, { options }] of decodeSubscriptions(reply as string[]))
+          changes.push(journaled(sids[i]!, filter, options))
+      }
+      yield changes
+    } while (cursor !== '0')
+  }
+}

@@ -1,0 +1,209 @@
+// What engine.ts makes of Aedes' side of a connection, so that an idle one costs little: the client without
+// what we have no use for, the stream that it gets, and what it notes as its subscriptions. Each assumption
+// about Aedes' insides has a contract test in test/conformance/aedes-client.test.ts. State: what Aedes keeps
+// of a connection.
+import type { IPublishPacket } from 'mqtt-packet'
+import type { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Connection } from '../connection/connection.ts'
+
+export type Listener = (packet: unknown, done: () => void) => void
+
+export type Done = (error?: Error | null) => void
+
+/** What of Aedes itself we rely on. */
+export interface AedesInsides extends EventEmitter {
+  clients: Record<string, AedesClient>
+  brokers: Record<string, unknown>
+  /** Of a filter or topic; more is an error. Set behind the constructor, which takes 100 at most. */
+  maxTopicLevels: number
+  handle(stream: AedesStream, request?: IncomingMessage): AedesClient
+  listen(): Promise<void>
+  close(done: () => void): void
+  /** Read when a client is made. */
+  connectTimeout: number
+  publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
+  authenticate(
+    client: AedesClient,
+    username: string | undefined,
+    password: Buffer | undefined,
+    done: (error: Error | null, ok: boolean) => void,
+  ): void
+  registerClient(client: AedesClient): void
+  unregisterClient(client: AedesClient): void
+  publishWill(): void
+  scheduleWill(): void
+  scheduleSessionExpiry(): void
+}
+
+/** What of an Aedes client we rely on. */
+export interface AedesClient extends EventEmitter {
+  id: string | null
+  /** By Aedes; told in CONNACK. */
+  _assignedClientId: string | undefined
+  readonly version: number
+  /** What it asks us to forget it asks only of clients that are not. */
+  clean: boolean
+  readonly receiveMaximum: number
+  readonly maximumPacketSize: number | undefined
+  /** Seconds; 0xFFFFFFFF: never. */
+  readonly sessionExpiryInterval: number | undefined
+  readonly _cleanStart: boolean
+  readonly closed: boolean
+  readonly conn: AedesStream
+  connecting: boolean
+  connected: boolean
+  connackSent: boolean
+  subscriptions: Record<string, AedesSubscription>
+  readonly _keepaliveTimer: NodeJS.Timeout | null
+  readonly _keepaliveInterval: number
+  _paused: boolean
+  _parsingBatch: number
+  _nextBatch: (error?: Error | null) => void
+  _parser: EventEmitter | typeof noParser
+  _eos: () => void
+  deliver0: unknown
+  deliverQoS: unknown
+  duplicates: object
+  _topicAliases: unknown
+  _pendingDrains: readonly unknown[]
+  waitForDrain: (done: unknown) => void
+  disconnect(options: { reasonCode: number }, done?: () => void): void
+  close(done?: () => void): void
+}
+
+export interface AedesSubscription {
+  readonly qos: 0 | 1 | 2
+  /** The deliver function that Aedes made; in our place whose it is. */
+  func: Listener | Connection
+  readonly nl?: boolean
+  readonly rap?: boolean
+  readonly rh?: 0 | 1 | 2
+  readonly si?: number | undefined
+}
+
+/**
+ * What Aedes gets as the stream of a connection. It hears nothing from it: bytes, errors and the end come
+ * through engine.ts, which tells Aedes what it must know, so that none of the dozen listeners which Aedes and
+ * stream.finished() hang on every connection costs anything. What Aedes does to it is destroy it.
+ */
+export class AedesStream {
+  readonly connection: Connection
+  readonly #stream: Duplex
+  /** Set by Aedes. */
+  client: unknown = undefined
+
+  constructor(stream: Duplex, connection: Connection) {
+    this.#stream = stream
+    this.connection = connection
+  }
+
+  get destroyed(): boolean {
+    return this.#stream.destroyed
+  }
+
+  /** Without the error: whoever destroys because of one has told of it. */
+  destroy(): this {
+    this.connection.destroy()
+    return this
+  }
+
+  on(): this {
+    return this
+  }
+  once(): this {
+    return this
+  }
+  removeListener(): this {
+    return this
+  }
+  removeAllListeners(): this {
+    return this
+  }
+  setMaxListeners(): this {
+    return this
+  }
+  emit(): boolean {
+    return false
+  }
+  read(): null {
+    return null
+  }
+
+  /** Makes it a stream in the eyes of stream.finished(). */
+  write(): never {
+    throw new Error('Aedes writes through mqttPacket.writeToStream')
+  }
+}
+
+/**
+ * A client's `waitForDrain`: its CONNACK is written and accepts it. Aedes would go on to send what is queued
+ * for it, through a pipeline of streams that is always empty here, and call it connected then; this is the
+ * rest of it, and Aedes waits for ever.
+ */
+function accepted(this: AedesClient): void {
+  this.connackSent = true
+  this.connecting = false
+  this.connected = true
+  this._paused = false
+  this.conn.connection.connected()
+}
+
+export const nothing = (): void => undefined
+/** Of all clients: nothing is kept in them. */
+const noParser = { _queue: null, removeAllListeners: nothing }
+const noDuplicates = Object.freeze({})
+const noDrains: readonly unknown[] = Object.freeze([])
+
+/** What Aedes reads and delivers with, and what it keeps for it: our reader and outbox do that. */
+export function strip(client: AedesClient): void {
+  client._parsingBatch = 0 // 1 until Aedes reads for the first time, which it never does here
+  client._nextBatch = client._eos = nothing
+  client._parser = noParser
+  client.removeAllListeners('connected') // packets that it queued before: our reader waits
+  client.deliver0 = client.deliverQoS = client._topicAliases = undefined
+  client.duplicates = noDuplicates
+  client._pendingDrains = noDrains
+  client.waitForDrain = accepted
+}
+
+/**
+ * What Aedes notes as a client's subscriptions: tells the engine whose the deliver function is that it
+ * registers next.
+ */
+export class Trap implements ProxyHandler<Record<string, AedesSubscription>> {
+  readonly #connection: Connection
+  readonly #note: (noted: Noted) => void
+
+  constructor(connection: Connection, note: (noted: Noted) => void) {
+    this.#connection = connection
+    this.#note = note
+  }
+
+  set(target: Record<string, AedesSubscription>, filter: string, subscription: AedesSubscription): true {
+    const connection = this.#connection
+    connection.isNew ??= new Map()
+    connection.isNew.set(filter, target[filter] === undefined)
+    target[filter] = subscription
+    this.#note({ connection, filter, subscription, listener: subscription.func as Listener })
+    subscription.func = connection // instead of a closure; what Aedes unregisters later is this
+    return true
+  }
+
+  /**
+   * Aedes would take out all filters of a client that is closed, in one go, however many they are: engine.ts
+   * does it in slices.
+   */
+  ownKeys(target: Record<string, AedesSubscription>): (string | symbol)[] {
+    return this.#connection.client.closed ? [] : Reflect.ownKeys(target)
+  }
+}
+
+/** A subscription that Aedes noted and registers next, in the same turn. */
+export interface Noted {
+  readonly connection: Connection
+  readonly filter: string
+  readonly subscription: AedesSubscription
+  readonly listener: Listener
+}

@@ -1,0 +1,132 @@
+// Every ceiling of a node in one table: what an operator may change is an option in config.ts with its
+// default here.
+
+export const limits = {
+  /** Largest MQTT packet accepted, bytes on the wire; advertised as Maximum Packet Size. */
+  packetBytesMax: 1024 * 1024,
+  /** Time from a connection to its CONNECT packet. */
+  connectTimeoutMs: 10_000,
+  /**
+   * What a CONNECT waits for its session while Redis is away; then it is told to come again. Less than
+   * clients wait for CONNACK.
+   */
+  claimTimeoutMs: 10_000,
+  /** CONNECTs that wait so; one beyond that is told to come again at once. */
+  claimsWaitingMax: 1_000,
+  /** How long a client that reads nothing may hold its connection while data waits for it. */
+  drainTimeoutMs: 60_000,
+  /** Levels of a filter, Aedes' hard ceiling, and of a Topic Name: each costs every node memory. */
+  topicLevelsMax: 100,
+  /** Bytes of a filter and of a Topic Name: by default what the standard has room for. */
+  topicBytesMax: 65_535,
+  /**
+   * Bytes of a Client Identifier: it stands in keys, logs and entries of the journal. A longer one is refused
+   * with 0x85.
+   */
+  clientIdBytesMax: 1_024,
+  /**
+   * Bytes of CONNECT, which is all that a stranger may make us keep: a Will, a user name and a password of 64
+   * KiB each fit in.
+   */
+  connectBytesMax: 384 * 1024,
+  /** Connections of a node; one more is refused with 0x97. */
+  connectionsMax: 200_000,
+  /** Connections that have not sent their CONNECT: one more, and the oldest of them goes. */
+  connectingMax: 5_000,
+  /** Filters of one SUBSCRIBE: those behind them are refused with 0x97. Their bytes are the packet's. */
+  subscribeFiltersMax: 100_000,
+  /** Subscriptions of one client: one more is refused with 0x97. */
+  subscriptionsMax: 100_000,
+  /**
+   * What the subscriptions of one client may cost this node in memory, bytes (bridge/matching/topic.ts): one more is
+   * refused with 0x97.
+   */
+  subscriptionBytesMax: 96 * 1024 * 1024,
+  /**
+   * What all subscriptions here, and all routes of the cluster, may cost a node: no more are taken at this
+   * one.
+   */
+  routingBytesMax: 1024 * 1024 * 1024,
+  /** Longest Session Expiry Interval: who asks for more, or for ever, gets this, and is told in CONNACK. */
+  sessionExpirySecondsMax: 90 * 24 * 3_600,
+  /** How long a graceful stop may take before connections are cut. */
+  shutdownMs: 5_000,
+  /** Clients told to go elsewhere per 10 ms during a graceful stop, so that they do not all knock at once. */
+  disconnectsPerTurn: 100,
+  /** A Redis that has not answered within this time counts as away. */
+  redisTimeoutMs: 2_000,
+  /** A node whose lease was not renewed for so long may be declared dead by the others. */
+  leaseMs: 15_000,
+  /** Messages that wait in the queue of a session; beyond it the oldest goes, and is counted. */
+  queueMessagesMax: 100_000,
+  /** The same in bytes: that many small messages fit in, and some large ones. */
+  queueBytesMax: 64 * 1024 * 1024,
+  /**
+   * Memory that the topics of all Retained Messages may take on each node: about two million of three levels.
+   * Without Redis: the messages, too.
+   */
+  retainedBytesMax: 1024 * 1024 * 1024,
+  /** Sessions in the cluster; one more that outlives its connection is refused with 0x97. */
+  sessionsMax: 2_000_000,
+  /**
+   * What a node holds for its clients as a whole, bytes: incomplete packets, publishes that are not stored,
+   * what waits to be read.
+   */
+  clientBytesMax: 512 * 1024 * 1024,
+  /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum. */
+  topicAliasMax: 100,
+  /**
+   * Advertised as Receive Maximum: QoS ≥ 1 publishes of one connection that are not acknowledged. At so many
+   * we stop reading; QoS 2 ones that are not released cannot be held back, one more ends the connection with
+   * 0x93.
+   */
+  receiveMaximum: 1_000,
+  /**
+   * QoS 2 publishes that are not released, of a connection that was told no Receive Maximum (3.1.1), as many
+   * times as of one that was.
+   */
+  unannouncedFactor: 10,
+  /**
+   * The same in bytes: with all that waits before it in a node, it is what a small message of another client
+   * may have to wait for.
+   */
+  publishingBytesMax: 256 * 1024,
+  /**
+   * SUBSCRIBE and UNSUBSCRIBE packets of one connection that wait for its publishes and for one another;
+   * together they have `publishingBytesMax`.
+   */
+  controlPacketsMax: 40,
+  /**
+   * Bytes of Retained Messages that are read for one client and not sent yet, because of its SUBSCRIBEs; the
+   * rest waits for room.
+   */
+  replayBytesMax: 1024 * 1024,
+  /** Subscriptions of a session registered at once when its client returns. */
+  restoredPerTurn: 200,
+  /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
+  inFlightMax: 1_000,
+  /**
+   * Bytes in flight of one session: more is not taken out of its queue, and a claim brings no more back; the
+   * last message may exceed it.
+   */
+  inFlightBytesMax: 16 * 1024 * 1024,
+  /**
+   * Bytes waiting for a connection above which it is slow (QoS 0 is dropped), and at which it is drained
+   * again.
+   */
+  outboxHighBytes: 1024 * 1024,
+  outboxLowBytes: 256 * 1024,
+  /** Bytes waiting for a connection at which it is ended. */
+  waitingBytesMax: 16 * 1024 * 1024,
+  /** How long a slow subscriber may hold back who publishes to it before they go on without it. */
+  slowHoldMs: 1_000,
+  /**
+   * What a connection whose client has ended its side has for doing what was sent before, when the same
+   * client connects anew.
+   */
+  leaveMs: 2_000,
+  /** What a client has for reading why its connection ends, whether it ends its side or not. */
+  lingerMs: 500,
+} as const
+
+export const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }

@@ -1,0 +1,71 @@
+// What a connection needs of the node around it: broker/aedes/engine.ts and broker/routing/router.ts give it. No state.
+import type { Message, OwedReplay, OwedReplays, SessionHolder, Stamps } from '../../bridge/index.ts'
+import type { Config } from '../config/config.ts'
+import type { Holdings } from './holdings.ts'
+import type { Match } from '../routing/local-table.ts'
+import type { Ahead } from '../routing/retained-replay.ts'
+import type { HeldCause, RefusalCause } from '../access/refusals.ts'
+import type { ReaderLimits } from '../protocol/packet-reader.ts'
+import type { ProtocolViolation } from '../protocol/properties.ts'
+
+/** A replay that a SUBSCRIBE asked for, by its moment among the Retained Messages. */
+export interface Asked {
+  readonly stamps: Stamps | undefined
+  /** Of a session that has a queue: what stands in Redis of it. */
+  readonly owed: OwedReplay | undefined
+  /** What was read of it before SUBACK. */
+  readonly ahead?: Ahead | undefined
+}
+
+export interface ConnectionHost<Connection> {
+  readonly config: Config
+  readonly readerLimits: ReaderLimits
+  readonly holdings: Holdings
+  /** Takes a message of this connection; `done` when it may be acknowledged. */
+  publish(message: Message, from: Connection, done: (() => void) | undefined): void
+  /** Any packet that is not ours: Aedes has it. */
+  handle(connection: Connection, type: number, frame: Buffer): void
+  /** Counts a message that this connection does not get. */
+  dropped(cause: DropCause, qos: number): void
+  /** A bug: delivering one message threw. That message is passed by, and the bug named. */
+  failed(error: unknown, qos: number): void
+  /** Whether there is room for a Retained Message of this topic. */
+  mayRetain(topic: string): boolean
+  /** Counts what a bound refused. */
+  refused(cause: RefusalCause): void
+  /** Counts that a connection is read no further until there is room. */
+  heldBack(cause: HeldCause): void
+  violated(connection: Connection, violation: ProtocolViolation): void
+  /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
+  slow(connection: Connection, topic: string): void
+  /** It has caught up, or is gone. */
+  drained(connection: Connection): void
+  /** A session that outlives its connection has something to write. */
+  touch(holder: SessionHolder): void
+  /** A write for the session was refused: it is another's, or Redis lost its data. */
+  moved(connection: Connection): void
+  /** With what a stored message is delivered, by the subscriptions that the session has now. */
+  matchOf(
+    connection: Connection,
+    message: Message,
+  ): Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
+  /**
+   * A message out of the session's queue was stored before all subscriptions that it is queued for: the
+   * replay brings it.
+   */
+  isReplayed(connection: Connection, message: Message): boolean
+  /** It has a session that is owed replays: they go on. */
+  goOn(connection: Connection, replays: OwedReplays): void
+  /** Its CONNACK is written and accepts it. */
+  onClient(connection: Connection): void
+  /** The client said good-bye: its will is void, or its session is to live so long (s; -1: for ever). */
+  farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void
+  /** The connection is over: its session is nobody's. */
+  released(connection: Connection): Promise<void> | undefined
+  /** Its socket failed. */
+  broken(connection: Connection, error: Error): void
+  /** Its socket is closed, and nothing of it is left to be done; may be called again. */
+  over(connection: Connection): void
+}
+
+export type DropCause = 'client-bytes' | 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'

@@ -1,0 +1,243 @@
+// What one connection is to be sent: collected during a turn of the event loop and written once. Small frames
+// are copied into one buffer, so that nothing here pins the chunk or reply that a payload came in. A large
+// payload is copied once for all who get it: a megabyte for three thousand subscribers is a megabyte. State:
+// this connection. Bound: `highBytes`; above it QoS 0 is refused and the caller holds QoS ≥ 1 back until
+// `onDrain`.
+import type { Duplex } from 'node:stream'
+import { secondsLeft, Slice } from '../../bridge/index.ts'
+import { writeAcknowledgement, type Frame } from '../protocol/publish.ts'
+
+const initialBytes = 1_024
+const flushBytes = 65_536
+/** From so many bytes on a payload is not copied for each connection. */
+const sharedBytes = 32_768
+/** Of large writes the clock is looked at once for so many bytes. */
+const lookBytes = 256 * 1024
+
+export interface OutboxLimits {
+  /** Above so many bytes waiting the connection counts as slow. */
+  readonly highBytes: number
+  /** At or below so many it counts as drained. */
+  readonly lowBytes: number
+}
+
+export interface OutboxHost {
+  /** The bytes waiting fell to `lowBytes` after `slow` was true. */
+  onDrain(): void
+}
+
+/** Of a socket; TLS has that of TCP under its own. */
+interface Handle {
+  readonly writeQueueSize?: number
+  readonly _parent?: Handle | null
+}
+
+const noPieces: readonly Buffer[] = []
+
+/** The outboxes with something to write in this turn. */
+let scheduled: Outbox[] = []
+
+/**
+ * One message to ten thousand subscribers is ten thousand writes: as many as a slice has time for, the rest
+ * in the next turn. Who gets little does not wait for hundreds of megabytes that go to others.
+ */
+function flushAll(): void {
+  const outboxes = scheduled
+  scheduled = []
+  const large = outboxes.filter(({ hasLarge }) => hasLarge)
+  if (large.length === 0) return flushSome(outboxes, 0)
+  flushSome(
+    outboxes.filter(({ hasLarge }) => !hasLarge),
+    0,
+  )
+  flushSome(large, 0)
+}
+
+/** An outbox that waits for its turn takes more meanwhile, and writes it in order. */
+function flushSome(outboxes: readonly Outbox[], from: number): void {
+  const slice = new Slice()
+  let bytes = 0
+  for (let i = from; i < outboxes.length; i++) {
+    bytes += outboxes[i]!.turn()
+    if ((i & 63) !== 63 && bytes < lookBytes) continue
+    if (slice.isOver) return void setImmediate(flushSome, outboxes, i + 1)
+    bytes = 0
+  }
+}
+
+export class Outbox {
+  readonly #stream: Duplex
+  readonly #limits: OutboxLimits
+  readonly #host: OutboxHost
+  #buffer: Buffer | undefined
+  #used = 0
+  /** What comes before the buffer: large payloads, and what came before each. */
+  #pieces: Buffer[] | undefined
+  #piecesBytes = 0
+  #scheduled = false
+  #slow = false
+  /** Listens on the stream while it is slow. */
+  #drained: (() => void) | undefined
+  #closed = false
+  /**
+   * Handed to the stream so far, and how much of that had left it when we looked, and when that changed last.
+   */
+  #handed = 0
+  #left = ''
+  #leftAt = 0
+  /**
+   * Maximum Packet Size of the client: what is larger is not sent [MQTT-3.1.2-24]. PUBLISH is the caller's to
+   * look at.
+   */
+  packetBytesMax = Infinity
+  /** What the bytes of the stream leave by in the end: of a WebSocket, the socket under it. */
+  socket: Duplex
+
+  constructor(stream: Duplex, limits: OutboxLimits, host: OutboxHost) {
+    this.#stream = stream
+    this.socket = stream
+    this.#limits = limits
+    this.#host = host
+  }
+
+  /** Bytes waiting: here and in the stream. */
+  get bytes(): number {
+    return this.#used + this.#piecesBytes + this.#stream.writableLength
+  }
+
+  get hasLarge(): boolean {
+    return this.#pieces !== undefined
+  }
+
+  /** Above `highBytes`, until drained. */
+  get slow(): boolean {
+    if (!this.#slow && this.bytes > this.#limits.highBytes) {
+      this.#slow = true
+      this.#drained ??= () => this.#onDrain()
+      this.#stream.on('drain', this.#drained)
+    }
+    return this.#slow
+  }
+
+  #onDrain(): void {
+    if (this.#closed || this.bytes > this.#limits.lowBytes) return
+    this.#stream.off('drain', this.#drained!)
+    this.#slow = false
+    this.#host.onDrain()
+  }
+
+  /**
+   * Takes a frame of anything but PUBLISH, in order with the rest. False: it is larger than the client takes.
+   */
+  push(bytes: Buffer): boolean {
+    if (bytes.length > this.packetBytesMax) return false
+    if (this.#closed) return true
+    this.#room(bytes.length)
+    this.#used += bytes.copy(this.#buffer!, this.#used)
+    return true
+  }
+
+  /** Takes a PUBACK, PUBREC, PUBREL or PUBCOMP. */
+  pushAcknowledgement(type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): void {
+    if (this.#closed || (mqtt5 && reasonCode !== 0 ? 5 : 4) > this.packetBytesMax) return
+    this.#room(5)
+    this.#used += writeAcknowledgement(this.#buffer!, this.#used, type, messageId, mqtt5, reasonCode)
+  }
+
+  /** Takes a PUBLISH; a QoS ≥ 1 one under its Packet Identifier. */
+  pushPublish(frame: Frame, messageId = 0, dup = false): void {
+    if (this.#closed) return
+    const isShared = frame.payload.length >= sharedBytes
+    if (isShared) frame.own()
+    const { head, properties, payload, length, expiresAt, expiryOffset } = frame
+    this.#room(isShared ? length - payload.length : length)
+    const buffer = this.#buffer!
+    const start = this.#used
+    buffer.set(head, start)
+    let at = start + head.length
+    if (messageId !== 0) {
+      if (dup) buffer[start]! |= 8 // [MQTT-3.3.1-1]
+      buffer[at++] = messageId >> 8
+      buffer[at++] = messageId & 255
+    }
+    buffer.set(properties, at)
+    // It may have waited since it was encoded: less is left than stands there, never more.
+    if (expiresAt !== 0)
+      buffer.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at + expiryOffset)
+    at += properties.length
+    if (!isShared) buffer.set(payload, at)
+    this.#used = isShared ? at : at + payload.length
+    if (isShared) this.#share(payload)
+  }
+
+  #share(payload: Buffer): void {
+    ;(this.#pieces ??= []).push(this.#buffer!.subarray(0, this.#used), payload)
+    this.#piecesBytes += this.#used + payload.length
+    this.#used = 0
+    this.#buffer = undefined
+  }
+
+  #room(bytes: number): void {
+    if (this.#used + bytes > flushBytes && this.#used > 0) this.flush()
+    if (this.#buffer === undefined) this.#buffer = Buffer.allocUnsafeSlow(Math.max(initialBytes, bytes))
+    else if (this.#used + bytes > this.#buffer.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(this.#buffer.length * 4, this.#used + bytes))
+      this.#buffer.copy(larger, 0, 0, this.#used)
+      this.#buffer = larger
+    }
+    if (this.#scheduled) return
+    this.#scheduled = true
+    if (scheduled.push(this) === 1) setImmediate(flushAll)
+  }
+
+  /** The turn is over. @returns how many bytes it had */
+  turn(): number {
+    this.#scheduled = false
+    const bytes = this.#used + this.#piecesBytes
+    this.flush()
+    return bytes
+  }
+
+  /** Hands everything to the stream, in one write where it is one piece. */
+  flush(): void {
+    const [buffer, pieces] = [this.#buffer, this.#pieces ?? noPieces]
+    const bytes = this.#used + this.#piecesBytes
+    if (bytes === 0 || this.#closed) return
+    const last = this.#used === 0 ? undefined : buffer!.subarray(0, this.#used)
+    this.#used = this.#piecesBytes = 0
+    // The stream may keep it: the next turn gets a new one. What the stream cannot send at once it holds as
+    // it is.
+    this.#buffer = this.#pieces = undefined
+    if (this.#stream.destroyed || !this.#stream.writable) return
+    this.#handed += bytes
+    if (pieces.length > 0) this.#stream.cork()
+    for (const piece of pieces) this.#stream.write(piece)
+    if (last !== undefined) this.#stream.write(last)
+    if (pieces.length > 0) this.#stream.uncork()
+  }
+
+  /**
+   * Whether nothing has left for `ms` although bytes wait; asked every now and then. Of a large write what
+   * the system has taken of it counts, which only the socket's handle knows.
+   */
+  isStuck(ms: number): boolean {
+    const waiting = this.#stream.writableLength
+    if (this.#closed || waiting === 0) {
+      this.#left = ''
+      return false
+    }
+    const { _handle: handle } = this.socket as { _handle?: Handle | null }
+    const left = `${this.#handed - waiting} ${handle?.writeQueueSize ?? 0} ${handle?._parent?.writeQueueSize ?? 0}`
+    const now = performance.now()
+    if (left !== this.#left) this.#leftAt = now
+    this.#left = left
+    return now - this.#leftAt >= ms
+  }
+
+  close(): void {
+    this.flush()
+    this.#closed = true
+    this.#buffer = this.#pieces = undefined
+    if (this.#drained !== undefined) this.#stream.off('drain', this.#drained)
+  }
+}

@@ -1,0 +1,80 @@
+// What one client has published and is not stored yet: how much it is, and how much of it came before which
+// request. State: this connection. Bound: `isFull`; the caller then stops reading.
+import { limits } from '../config/limits.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+import { ProtocolViolation } from '../protocol/properties.ts'
+
+/** Publishes that came between two requests; they need not be stored in the order in which they came. */
+export interface Publishes {
+  left: number
+}
+
+export class Publishing {
+  readonly #max: number
+  count = 0
+  /** Those of QoS 1. */
+  qos1 = 0
+  #bytes = 0
+  /** Those that came since the last SUBSCRIBE, UNSUBSCRIBE or DISCONNECT. */
+  #latest: Publishes | undefined
+  #whenNone: (() => void) | undefined
+
+  /** @param max how many may be left before it is full: Receive Maximum */
+  constructor(max: number) {
+    this.#max = max
+  }
+
+  /** One came; the caller calls what it gets back when it is stored, once. */
+  begin(bytes: number, qos: number): () => void {
+    const publishes = (this.#latest ??= { left: 0 })
+    publishes.left++
+    this.count++
+    this.#bytes += bytes
+    if (qos === 1) this.qos1++
+    return () => {
+      publishes.left--
+      this.count--
+      this.#bytes -= bytes
+      if (qos === 1) this.qos1--
+      if (this.count === 0) this.#whenNone?.()
+    }
+  }
+
+  get isFull(): boolean {
+    return this.count >= this.#max || this.#bytes >= limits.publishingBytesMax
+  }
+
+  get hasRoom(): boolean {
+    return this.count <= this.#max / 2 && this.#bytes <= limits.publishingBytesMax / 2
+  }
+
+  /**
+   * QoS 1 is held back before it comes to that: only what waits for its PUBREL leads here, `more` with the
+   * one that came. Who was told nothing (3.1.1) may have more.
+   * @throws ProtocolViolation
+   */
+  checkReceiveMaximum(more: number, wasTold: boolean): void {
+    const open = this.qos1 + more
+    if (open <= (wasTold ? this.#max : this.#max * limits.unannouncedFactor)) return
+    throw new ProtocolViolation(
+      ReasonCode.receiveMaximumExceeded,
+      `${open} publishes that are not acknowledged`,
+      'receive-maximum',
+    ) // (4.9)
+  }
+
+  /** A request came: what it waits for, besides what the one before it does; undefined: nothing. */
+  takeLatest(): Publishes | undefined {
+    const publishes = this.#latest
+    this.#latest = undefined
+    return publishes
+  }
+
+  /** Resolves when nothing is left; once, and when nothing more comes. */
+  async none(): Promise<void> {
+    if (this.count > 0)
+      await new Promise<void>((resolve) => {
+        this.#whenNone = resolve
+      })
+  }
+}

@@ -1,0 +1,501 @@
+// The QoS ≥ 1 messages of a session that outlives its connection, while its client is connected here: moves
+// them out of the session's queue as the window has room, under free Packet Identifiers, and writes down what
+// the client acknowledges. One path for what comes live, what waited, and what an earlier connection left in
+// flight. State: {s<n>}:queue, inflight and incoming (bridge/sessions/session-writer.ts); here a mirror of which
+// identifiers are in use. Invariant: what is sent is in flight in Redis before, what is acknowledged leaves
+// it before its identifier is used again [MQTT-2.2.1-3..4]. What this node cannot send (a later version wrote
+// it, or writing it throws, which is a bug) is kept in flight, for a node that can. Bounds: messages in
+// flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT;
+// messages kept.
+import {
+  OwedReplays,
+  type Field,
+  type InFlightEntry,
+  type Message,
+  type OwedReplay,
+  type Session,
+  type SessionHolder,
+  type SessionReply,
+  type SessionWrites,
+  type Stamps,
+  type UnderWay,
+} from '../../bridge/index.ts'
+import { limits } from '../config/limits.ts'
+import type { Replayed } from '../routing/retained-replay.ts'
+
+/** A Retained Message as this session is granted it. */
+interface Given {
+  readonly replayed: Replayed
+  readonly message: Message
+  readonly identifiers: readonly number[] | undefined
+  readonly owed: OwedReplay | undefined
+}
+
+/** What a stored session needs of its connection. */
+export interface StoredSessionHost {
+  /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
+  write(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): 1 | 2 | undefined
+  pubrel(messageId: number): void
+  /** Writing a message threw. */
+  failed(error: unknown): void
+  /**
+   * Bytes that may be written to the client now; 0: it is behind, and `ring` is called when it has caught up.
+   */
+  room(): number
+  /** There is something to write. */
+  touch(holder: SessionHolder): void
+  moved(): void
+}
+
+const identifierMax = 65_535
+/** Messages moved by one call: bounds the time that the script takes. */
+const moveMax = 500
+/** Messages that a session keeps in flight for another node; beyond them nothing more is moved. */
+const keptMax = limits.inFlightMax
+/** Smaller messages are not counted one by one: as many as may be in flight are a few MiB. */
+const countedBytes = 4 * 1024
+
+const bytesOf = ({ topic, payload, properties }: Message): number =>
+  topic.length + payload.length + (properties?.length ?? 0)
+
+export class StoredSession implements SessionHolder {
+  readonly session: Session
+  readonly #host: StoredSessionHost
+  readonly #max: number
+  /**
+   * Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written
+   * down; `kept`: not for us to send.
+   */
+  readonly #inUse = new Map<number, 'owed' | 'sent' | 'received' | 'done' | 'kept'>()
+  #kept = 0
+  /** Bytes in flight whose body is still stored, of large messages; by identifier. */
+  readonly #large = new Map<number, number>()
+  #largeBytes = 0
+  /** What an earlier connection left in flight and this one has not sent again. */
+  #owed: readonly InFlightEntry[] = []
+  /** Deliveries under way on this connection: Receive Maximum is about them. */
+  #open = 0
+  #lastId = 0
+  #order = 0
+  #rung = true
+  /**
+   * Retained Messages because of a SUBSCRIBE. They are not queued: what is in the queue would come before
+   * them, newer or not.
+   */
+  #given: Given[] = []
+  /** Those among them that are being written, by identifier. */
+  readonly #giving = new Map<number, Given>()
+  #isGivenTurn = true
+  #allGiven: (() => void)[] = []
+  /** Its connection is over: nothing is sent any more, and what its client said is still written down. */
+  #closed = false
+  /** QoS 2 publishes of the client as they were written down, while nobody released them. */
+  readonly #incomingEntries = new Map<number, string>()
+  #writing = false
+  #whenSettled: (() => void) | undefined
+  #acknowledged: number[] = []
+  #received: number[] = []
+  #incoming: (readonly [number, string])[] = []
+  #released: number[] = []
+  #fields: Field[] = []
+  /** Who waits for the fields above; for those that are being written. */
+  #noted: (() => void)[] = []
+  #noting: (() => void)[] = []
+  /** By number: an identifier may come again while its publish is being written. */
+  readonly #recorded = new Map<number, (written: boolean) => void>()
+  readonly #forgotten = new Map<number, () => void>()
+
+  constructor(session: Session, receiveMaximum: number, host: StoredSessionHost) {
+    this.session = session
+    this.#max = receiveMaximum
+    this.#host = host
+    for (const [messageId, { n, published }] of session.incoming)
+      this.#incomingEntries.set(messageId, published ? `${n} published` : String(n))
+    session.underWay = () => this.#underWay()
+  }
+
+  /**
+   * What is known here when Redis lost it: of deliveries only that PUBREL is owed, since the messages were in
+   * Redis alone.
+   */
+  #underWay(): UnderWay {
+    const received = [...this.#inUse]
+      .filter(([, state]) => state === 'received')
+      .map(([messageId]) => messageId)
+    return {
+      inFlight: received.map((messageId, i) => [messageId, String(i)]),
+      incoming: [...this.#incomingEntries],
+      fields: this.session.replays?.heads ?? [],
+    }
+  }
+
+  /**
+   * CONNACK is written: sends again what is in flight, in its order and under its identifiers [MQTT-4.4.0-1],
+   * then looks into the queue.
+   */
+  start(): void {
+    const { inFlight } = this.session
+    this.session.inFlight = [] // they are not held for as long as the connection lasts
+    this.#owed = inFlight.filter(({ message }) => message !== 'later')
+    for (const { messageId, order, message } of inFlight) {
+      if (message === 'later') this.#keep(messageId)
+      else this.#inUse.set(messageId, 'owed')
+      if (message !== undefined && message !== 'later') this.#count(messageId, message)
+      this.#order = Math.max(this.#order, order + 1)
+      this.#lastId = messageId
+    }
+    this.#sendOwed()
+    this.#host.touch(this)
+  }
+
+  /**
+   * As many as this client takes at once, which the one before may have taken more of [MQTT-3.3.4-9], and as
+   * there is room for.
+   */
+  #sendOwed(): void {
+    let at = 0
+    for (; at < this.#owed.length && this.#open < this.#max && this.#host.room() > 0; at++) {
+      const { messageId, message } = this.#owed[at]!
+      if (this.#inUse.get(messageId) !== 'owed') continue // acknowledged without having been sent again
+      this.#inUse.set(messageId, message === undefined ? 'received' : 'sent')
+      this.#open++
+      if (message === undefined) this.#host.pubrel(messageId)
+      else if (message !== 'later') this.#send(message, messageId, true)
+    }
+    if (at > 0) this.#owed = this.#owed.slice(at)
+  }
+
+  #send(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): void {
+    try {
+      if (this.#host.write(message, messageId, dup, identifiers) === undefined) this.#done(messageId)
+    } catch (error) {
+      this.#open--
+      this.#uncount(messageId)
+      this.#keep(messageId)
+      this.#host.failed(error)
+    }
+  }
+
+  /**
+   * It stays in flight as it is: neither sent nor acknowledged away. The next owner of the session looks at
+   * it anew.
+   */
+  #keep(messageId: number): void {
+    this.#inUse.set(messageId, 'kept')
+    this.#kept++
+  }
+
+  /** The bell: there may be something in the queue. */
+  ring(): void {
+    this.#rung = true
+    this.#sendOwed()
+    this.#host.touch(this)
+  }
+
+  /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
+  complete(messageId: number): void {
+    this.#done(messageId)
+    this.#sendOwed()
+  }
+
+  /** A replay begins: resolves when whoever has the session next will know of it. */
+  async owe(filter: string, isFirst: boolean, { of }: Stamps): Promise<OwedReplay> {
+    const replays = (this.session.replays ??= new OwedReplays())
+    const replay = replays.begin(filter, isFirst, of)
+    await new Promise<void>((noted) => {
+      this.#noted.push(noted)
+      this.#note(replays.begun(replay))
+    })
+    return replay
+  }
+
+  /** A replay is over. */
+  paid(replay: OwedReplay): void {
+    if (!this.#closed) this.#note(this.session.replays?.end(replay) ?? [])
+  }
+
+  #note(fields: readonly Field[]): void {
+    for (const field of fields) this.#fields.push(field)
+    this.#host.touch(this)
+  }
+
+  /**
+   * Retained Messages that a SUBSCRIBE found, to be sent beside what is queued; resolves when all of them had
+   * their turn.
+   */
+  give(
+    page: readonly Replayed[],
+    granted: 1 | 2,
+    identifiers: readonly number[] | undefined,
+    owed: OwedReplay | undefined,
+  ): Promise<void> {
+    if (this.#closed) return Promise.resolve()
+    for (const replayed of page) {
+      const { message } = replayed
+      this.#given.push({
+        replayed,
+        message: {
+          ...message,
+          qos: Math.min(message.qos, granted) as 1 | 2,
+          replay: true,
+          frames: undefined,
+        },
+        identifiers,
+        owed,
+      })
+    }
+    this.#host.touch(this)
+    return new Promise((resolve) => this.#allGiven.push(resolve))
+  }
+
+  #count(messageId: number, message: Message): void {
+    const bytes = bytesOf(message)
+    if (bytes < countedBytes) return
+    this.#large.set(messageId, bytes)
+    this.#largeBytes += bytes
+  }
+
+  /** Its body goes out of Redis with the next write, before anything is moved. */
+  #uncount(messageId: number): void {
+    if (this.#large.size === 0) return
+    this.#largeBytes -= this.#large.get(messageId) ?? 0
+    this.#large.delete(messageId)
+  }
+
+  #done(messageId: number): void {
+    const state = this.#inUse.get(messageId)
+    if (state === undefined || state === 'done' || state === 'kept') return
+    this.#uncount(messageId)
+    this.#inUse.set(messageId, 'done')
+    if (state !== 'owed') this.#open--
+    this.#acknowledged.push(messageId)
+    this.#host.touch(this)
+  }
+
+  /**
+   * PUBREC: written down before PUBREL is sent [MQTT-4.3.3-5]. False: nothing is in flight under the
+   * identifier.
+   */
+  received(messageId: number): boolean {
+    const state = this.#inUse.get(messageId)
+    if (state === undefined || state === 'done' || state === 'kept') return false
+    if (state === 'received') this.#host.pubrel(messageId)
+    else {
+      if (state === 'owed') this.#open++
+      this.#inUse.set(messageId, 'received')
+      this.#uncount(messageId)
+      this.#received.push(messageId)
+      this.#host.touch(this)
+    }
+    return true
+  }
+
+  /**
+   * A QoS 2 PUBLISH of the client came: `recorded` when it will be known again, whatever happens; with false
+   * when the session is another's.
+   */
+  record(messageId: number, n: number, recorded: (written: boolean) => void): void {
+    this.#push(messageId, String(n))
+    this.#recorded.set(n, recorded)
+    this.#host.touch(this)
+  }
+
+  /** It is stored for everybody who was subscribed. */
+  recordPublished(messageId: number, n: number): void {
+    this.#push(messageId, `${n} published`)
+    this.#host.touch(this)
+  }
+
+  #push(messageId: number, entry: string): void {
+    this.#incoming.push([messageId, entry])
+    this.#incomingEntries.set(messageId, entry)
+  }
+
+  /** PUBREL came: `forgotten` when the identifier may be used for another message. */
+  forget(messageId: number, forgotten: () => void): void {
+    this.#incomingEntries.delete(messageId)
+    this.#released.push(messageId)
+    this.#forgotten.set(messageId, forgotten)
+    this.#host.touch(this)
+  }
+
+  takeWrites(): SessionWrites | undefined {
+    const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
+    const ids =
+      !this.#closed && (this.#rung || this.#given.length > 0) && bytes > 0 && this.#owed.length === 0
+        ? this.#free()
+        : []
+    const given = this.#takeGiven(ids)
+    const free = this.#rung ? ids.slice(given.length) : []
+    if (free.length > 0) this.#rung = false
+    const writes = {
+      acknowledged: this.#acknowledged,
+      received: this.#received,
+      incoming: this.#incoming,
+      released: this.#released,
+      fields: this.#fields,
+      given,
+      free,
+      order: this.#order,
+      bytes,
+    }
+    if (given.length + free.length + this.#toWrite === 0) return undefined
+    this.#writing = true
+    this.#acknowledged = []
+    this.#received = []
+    this.#incoming = []
+    this.#released = []
+    this.#fields = []
+    this.#noting = this.#noted
+    this.#noted = []
+    return writes
+  }
+
+  /**
+   * Those whose turn it is, each under one of the free `ids`. What was delivered until now is known, and what
+   * is moved by this call or a later one comes behind them: so one that is current now does not overtake a
+   * newer one. They share the window with the queue.
+   */
+  #takeGiven(ids: readonly number[]): (readonly [number, Message])[] {
+    const count = this.#rung ? (ids.length + (this.#isGivenTurn ? 1 : 0)) >> 1 : ids.length
+    if (ids.length > 0) this.#isGivenTurn = !this.#isGivenTurn
+    const taken: [number, Message][] = []
+    const pages = new Map<OwedReplay, Message[]>()
+    let at = 0
+    for (; at < this.#given.length && taken.length < count; at++) {
+      const given = this.#given[at]!
+      if (!given.replayed.isWanted()) continue
+      const messageId = ids[taken.length]!
+      this.#giving.set(messageId, given)
+      taken.push([messageId, given.message])
+      if (given.owed === undefined) continue
+      const page = pages.get(given.owed)
+      if (page === undefined) pages.set(given.owed, [given.message])
+      else page.push(given.message)
+    }
+    this.#given.splice(0, at)
+    for (const [owed, page] of pages) this.#fields.push(owed.page(page))
+    this.#checkGiven()
+    return taken
+  }
+
+  #checkGiven(): void {
+    if (this.#given.length + this.#giving.size > 0) return
+    for (const resolve of this.#allGiven.splice(0)) resolve()
+  }
+
+  get #toWrite(): number {
+    return (
+      this.#acknowledged.length +
+      this.#received.length +
+      this.#incoming.length +
+      this.#released.length +
+      this.#fields.length
+    )
+  }
+
+  #free(): number[] {
+    const free: number[] = []
+    if (this.#kept >= keptMax) return free
+    const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size)
+    for (let id = this.#lastId; free.length < count;) {
+      id = id === identifierMax ? 1 : id + 1
+      if (!this.#inUse.has(id)) free.push(id)
+    }
+    return free
+  }
+
+  written(
+    { acknowledged, received, incoming, released, given, free }: SessionWrites,
+    { messages, left }: SessionReply,
+  ): void {
+    this.#writing = false
+    for (const id of acknowledged) this.#inUse.delete(id)
+    for (const [, entry] of incoming) settle(this.#recorded, Number.parseInt(entry, 10), true)
+    for (const noted of this.#noting.splice(0)) noted()
+    if (this.#closed) return this.#settle()
+    for (const id of received) this.#host.pubrel(id)
+    for (const id of released) settle(this.#forgotten, id, true)
+    this.#order += given.length + messages.length
+    for (const [id, message] of given) {
+      const { replayed, identifiers } = this.#giving.get(id)!
+      this.#giving.delete(id)
+      this.#lastId = id
+      this.#inUse.set(id, 'sent')
+      this.#open++
+      this.#count(id, message)
+      if (replayed.isWanted()) this.#send(message, id, false, identifiers)
+      else this.#done(id)
+    }
+    this.#checkGiven()
+    for (const [i, message] of messages.entries()) {
+      const id = (this.#lastId = free[i]!)
+      if (message === 'later') {
+        this.#keep(id)
+        continue
+      }
+      this.#inUse.set(id, 'sent')
+      this.#open++
+      if (message !== undefined) this.#count(id, message)
+      if (message === undefined) this.#done(id)
+      else this.#send(message, id, false)
+    }
+    if (left > 0) this.#rung = true
+    if (this.#rung || this.#acknowledged.length > 0 || this.#given.length > 0) this.#host.touch(this)
+  }
+
+  /** What was not written is written when the session proves to be ours after all. */
+  moved({ acknowledged, received, incoming, released, fields, given }: SessionWrites): void {
+    this.#writing = false
+    if (this.#closed) return this.#lose()
+    this.#given = [...given.map(([id]) => this.#giving.get(id)!), ...this.#given]
+    this.#giving.clear()
+    this.#acknowledged = [...acknowledged, ...this.#acknowledged]
+    this.#received = [...received, ...this.#received]
+    this.#incoming = [...incoming, ...this.#incoming]
+    this.#released = [...released, ...this.#released]
+    this.#fields = [...fields, ...this.#fields]
+    this.#noted = [...this.#noting.splice(0), ...this.#noted]
+    this.#host.moved()
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#owed = []
+    this.#given = []
+    this.#giving.clear()
+    this.#checkGiven()
+  }
+
+  /**
+   * Resolves when what the client said before the end of its connection is written down, or the session is
+   * another's.
+   */
+  settled(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#whenSettled = resolve
+      this.#settle()
+    })
+  }
+
+  #settle(): void {
+    if (this.#toWrite > 0) this.#host.touch(this)
+    else if (!this.#writing) this.#whenSettled?.()
+  }
+
+  /** Whoever has the session now is told it all again by the client. */
+  #lose(): void {
+    this.#acknowledged = this.#received = this.#released = []
+    this.#incoming = []
+    this.#fields = []
+    for (const noted of [...this.#noting.splice(0), ...this.#noted.splice(0)]) noted()
+    for (const n of this.#recorded.keys()) settle(this.#recorded, n, false)
+    this.#settle()
+  }
+}
+
+function settle(waiting: Map<number, (written: boolean) => void>, id: number, written: boolean): void {
+  const done = waiting.get(id)
+  waiting.delete(id)
+  done?.(written)
+}

@@ -1,0 +1,48 @@
+// What log and metrics say of clients: who came from where, and why each connection ended. Each of them is a
+// line at level debug; those that ended by an error are one at level info, at most once a minute for each
+// cause and client.
+import type { Socket } from 'node:net'
+import type { Connection } from '../connection/connection.ts'
+import type { RouterEvents } from '../routing/router.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+
+/** Address and port of its peer. */
+function addressOf({ outbox }: Connection): string {
+  const { remoteAddress, remotePort } = outbox.socket as Partial<Socket>
+  return remoteAddress === undefined ? '' : `${remoteAddress} ${remotePort}`
+}
+
+export function clientEvents(
+  log: Log,
+  metrics: Metrics,
+): Pick<RouterEvents, 'onClient' | 'onClientError' | 'onEnd'> {
+  return {
+    onClient: (connection) => {
+      const { clientId, level, session } = connection
+      metrics.connects.inc()
+      log.debug(
+        { clientId, address: addressOf(connection), protocolLevel: level, sessionPresent: session?.present },
+        'a client connected',
+      )
+    },
+    onClientError: (connection, { message: reason }) => {
+      metrics.clientErrors.inc()
+      log.onceAMinute(
+        'info',
+        reason,
+        connection.clientId,
+        { clientId: connection.clientId, address: addressOf(connection), reason },
+        'connection ended by an error',
+      )
+    },
+    onEnd: (connection) => {
+      const reason =
+        connection.endReason === '' ? 'its socket was closed, without DISCONNECT' : connection.endReason
+      log.debug(
+        { clientId: connection.clientId, address: addressOf(connection), reason },
+        'a connection ended',
+      )
+    },
+  }
+}

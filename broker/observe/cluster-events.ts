@@ -1,0 +1,79 @@
+// What a cluster's log says, and what is counted of it: who joined, left and was fenced, what Redis lost, who
+// waits for what and since when. It hears the channels of the bridge for one node. Each cause is one line
+// when it begins, with what to do about it, and one when it is over. State: none.
+import {
+  diagnostics,
+  isRedis,
+  type BridgeError,
+  type ChannelName,
+  type WaitReport,
+} from '../../bridge/index.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+
+/** What is wrong and what to do about it. */
+export const problemOf = ({ message, remedy }: BridgeError): string => sentences(message, remedy)
+
+const sentences = (...parts: readonly string[]): string =>
+  parts
+    .filter((part) => part !== '')
+    .map((part) => part.replace(/\.?\s*$/, '.'))
+    .join(' ')
+
+/** How many of what, "3 publishers, 1 connect". */
+function counts({ publishers, connects, writes }: WaitReport): string {
+  const all = Object.entries({ publisher: publishers, connect: connects, write: writes }).filter(
+    ([, count]) => count > 0,
+  )
+  return all.length === 0
+    ? 'nobody'
+    : all.map(([what, count]) => `${count} ${what}${count === 1 ? '' : 's'}`).join(', ')
+}
+
+const storeOf = ({ kind }: WaitReport): string => (kind === 'disk' ? 'the disk' : 'Redis')
+
+/** One sentence about who waits, and for what. */
+export const waitingText = (report: WaitReport): string =>
+  sentences(
+    `${storeOf(report)}: ${report.reason.replace(/\.?\s*$/, '')}: ${counts(report)} waiting for ${report.seconds} s`,
+    report.remedy,
+  )
+
+/** One sentence about who had waited. */
+export const waitedText = (report: WaitReport): string =>
+  `${isRedis(report.kind) || report.kind === 'disk' ? `${storeOf(report)} is back` : 'it is over'} after ${report.seconds} s; ${counts(report)} had waited`
+
+/** Where a node id has its name: the rest tells its boots apart. */
+const nameOf = (nodeId: string): string => nodeId.slice(0, nodeId.lastIndexOf('@'))
+
+/** @returns ends it */
+export function observe(name: string, log: Log, metrics: Metrics): () => void {
+  const ends: (() => void)[] = []
+  /** Of several nodes in one process each hears its own. */
+  const hear = <Event extends object>(channel: ChannelName, heard: (event: Event) => void): void => {
+    const listener = (event: unknown): void => {
+      const of = event as { name?: string; nodeId?: string }
+      if ((of.name ?? nameOf(of.nodeId ?? '')) === name) heard(event as Event)
+    }
+    diagnostics[channel].subscribe(listener)
+    ends.push(() => {
+      diagnostics[channel].unsubscribe(listener)
+    })
+  }
+  hear<WaitReport>('waiting', (report) => log.warn({ ...report, name: undefined }, waitingText(report)))
+  hear<WaitReport>('waited', (report) => log.warn({ ...report, name: undefined }, waitedText(report)))
+  hear<{ code: string }>('redisError', ({ code }) => metrics.redisErrors.inc({ code }))
+  hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.info({ nodeId }, 'a node joined'))
+  hear<{ nodeId: string; by: string }>('nodeLeft', ({ nodeId, by }) => {
+    if (by === nodeId) log.info({ nodeId }, 'a node left')
+    else if (nameOf(by) === nameOf(nodeId))
+      log.warn({ nodeId, by }, 'a node had ended without leaving: its next boot says so')
+    else log.warn({ nodeId, by }, 'a node was declared dead: its lease was over')
+  })
+  hear<{ nodeId: string }>('amnesia', ({ nodeId }) =>
+    log.warn({ nodeId }, 'Redis lost data: registering again and writing down what is connected here'),
+  )
+  return () => {
+    for (const end of ends) end()
+  }
+}

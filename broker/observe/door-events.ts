@@ -1,0 +1,57 @@
+// What log and metrics say of the connections that do not become clients. At most a line a minute for each
+// cause and address.
+import type { Descriptors, DoorEvents } from '../listeners/index.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+
+const raiseIt = 'raise it (ulimit -n, LimitNOFILE=)'
+/** Connections below which the limit of open files is worth a word at the start. */
+const fewConnections = 4_000
+
+/** A bug of ours, in the handler of a connection or a request. */
+const failed =
+  (log: Log) =>
+  (error: Error): void => {
+    log.onceAMinute(
+      'error',
+      error.message,
+      '',
+      { error, stack: error.stack?.split('\n').slice(1, 4) },
+      'a bug: a handler threw; its connection was closed',
+    )
+  }
+
+export function doorEvents(log: Log, metrics: Metrics, places: Descriptors): DoorEvents {
+  return {
+    failed: failed(log),
+    turnedAway: (cause, address, detail) => {
+      metrics.turnedAway.inc({ cause })
+      if (cause !== 'descriptors')
+        return log.onceAMinute(
+          'debug',
+          cause,
+          address,
+          { cause, address, detail },
+          'a connection did not become a client',
+        )
+      log.onceAMinute(
+        'error',
+        cause,
+        '',
+        { connections: places.open, openFilesMax: places.limit },
+        `no file descriptor is left for connections: they are refused; the limit of open files is low: ${raiseIt}`,
+      )
+    },
+  }
+}
+
+/** The admin endpoint's: who asks it is no client. */
+export const adminEvents = (log: Log): DoorEvents => ({ failed: failed(log), turnedAway: () => undefined })
+
+export function sayLowLimit(log: Log, places: Descriptors): void {
+  if (places.max < fewConnections)
+    log.warn(
+      { connectionsMax: places.max, openFilesMax: places.limit },
+      `the limit of open files is low: ${raiseIt}`,
+    )
+}

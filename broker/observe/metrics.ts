@@ -1,0 +1,195 @@
+// The metrics of one node, in Prometheus' text format at /metrics. The table in broker/README.md is checked
+// against them. Counters live in this process and start at 0 with it.
+import { bridgeErrors, isRedis } from '../../bridge/index.ts'
+import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { turnedAwayCauses } from '../listeners/door.ts'
+import { heldCauses, refusalCauses } from '../access/refusals.ts'
+
+const dropCauses = [
+  'slow-subscriber',
+  'slow-node',
+  'full-queue',
+  'too-large',
+  'expired',
+  'failed',
+  'refused',
+  'client-bytes',
+  'events',
+]
+const garbagePlaces = [
+  'channel',
+  'due',
+  'inbox',
+  'incoming',
+  'inflight',
+  'journal',
+  'queue',
+  'retained',
+  'session',
+  'subscriptions',
+  'will',
+]
+
+export class Metrics {
+  readonly registry = new Registry()
+  readonly connections = new Gauge({
+    name: 'aedes_cluster_connections',
+    help: 'clients connected to this node: CONNACK accepted them and their connection is open',
+    registers: [this.registry],
+  })
+  readonly connects = new Counter({
+    name: 'aedes_cluster_connects_total',
+    help: 'clients that CONNACK accepted',
+    registers: [this.registry],
+  })
+  readonly published = new Counter({
+    name: 'aedes_cluster_publishes_received_total',
+    help: 'PUBLISH packets taken from clients',
+    labelNames: ['qos'],
+    registers: [this.registry],
+  })
+  readonly dropped = new Counter({
+    name: 'aedes_cluster_messages_dropped_total',
+    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, client-bytes, events (of $SYS, while Redis is away)',
+    labelNames: ['cause', 'qos'],
+    registers: [this.registry],
+  })
+  readonly refused = new Counter({
+    name: 'aedes_cluster_refusals_total',
+    help: 'what a bound refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, sessions), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes)',
+    labelNames: ['cause'],
+    registers: [this.registry],
+  })
+  readonly heldBack = new Counter({
+    name: 'aedes_cluster_held_back_total',
+    help: 'how often a connection was read no further until there was room, by cause: publishes that are not stored (receiveMaximum, or 256 KiB), requests: SUBSCRIBEs and UNSUBSCRIBEs that wait (controlPacketsMax, or 256 KiB)',
+    labelNames: ['cause'],
+    registers: [this.registry],
+  })
+  readonly clientBytes = new Gauge({
+    name: 'aedes_cluster_client_bytes',
+    help: 'memory that this node holds for its clients, as it is bounded by clientBytesMax',
+    registers: [this.registry],
+  })
+  readonly nodes = new Gauge({
+    name: 'aedes_cluster_nodes',
+    help: 'nodes alive in the cluster as this node knows it',
+    registers: [this.registry],
+  })
+  readonly garbage = new Counter({
+    name: 'aedes_cluster_garbage_total',
+    help: 'entries in Redis that were not ours or not whole, skipped',
+    labelNames: ['where'],
+    registers: [this.registry],
+  })
+  readonly later = new Counter({
+    name: 'aedes_cluster_later_records_total',
+    help: 'records that a later version wrote and this one did not understand: kept where they are stored, passed by where they travel',
+    labelNames: ['where'],
+    registers: [this.registry],
+  })
+  readonly failed = new Counter({
+    name: 'aedes_cluster_failed_messages_total',
+    help: 'exceptions while one message was handled (a bug): that message was passed by',
+    labelNames: ['where'],
+    registers: [this.registry],
+  })
+  readonly damaged = new Counter({
+    name: 'aedes_cluster_damaged_total',
+    help: 'keys in Redis that were damaged, each at most once a minute; mended as far as they could be',
+    registers: [this.registry],
+  })
+  readonly sealed = new Counter({
+    name: 'aedes_cluster_inboxes_sealed_total',
+    help: 'inboxes of other nodes that this node found full and unread: those nodes were given up',
+    registers: [this.registry],
+  })
+  readonly clientErrors = new Counter({
+    name: 'aedes_cluster_client_errors_total',
+    help: 'connections ended by an error: protocol, keep alive, socket',
+    registers: [this.registry],
+  })
+  readonly sockets = new Gauge({
+    name: 'aedes_cluster_sockets',
+    help: "connections at the listeners, also those that are no client's yet",
+    registers: [this.registry],
+  })
+  readonly socketsMax = new Gauge({
+    name: 'aedes_cluster_sockets_max',
+    help: 'connections for which there are file descriptors; +Inf where the system does not tell',
+    registers: [this.registry],
+  })
+  readonly turnedAway = new Counter({
+    name: 'aedes_cluster_connections_turned_away_total',
+    help: "connections that ended before they were a client's: descriptors (none left), deadline (no CONNECT in time), crowd (too many at once: the oldest goes), handshake (TLS), request (not the upgrade that MQTT needs)",
+    labelNames: ['cause'],
+    registers: [this.registry],
+  })
+  readonly logLinesDropped = new Counter({
+    name: 'aedes_cluster_log_lines_dropped_total',
+    help: 'log lines that were left out since nobody read standard error, or it could not be written',
+    registers: [this.registry],
+  })
+  readonly redisUp = new Gauge({
+    name: 'aedes_cluster_redis_up',
+    help: '1 while Redis stores: a write is tried every second',
+    registers: [this.registry],
+  })
+  readonly redisErrors = new Counter({
+    name: 'aedes_cluster_redis_errors_total',
+    help: 'what Redis refused or did not answer, by code (bridge/README.md); it was tried again',
+    labelNames: ['code'],
+    registers: [this.registry],
+  })
+  readonly waiting = new Gauge({
+    name: 'aedes_cluster_waiting',
+    help: 'who waits for Redis now: publishers (clients), connects, writes',
+    labelNames: ['who'],
+    registers: [this.registry],
+  })
+  readonly waitingSeconds = new Gauge({
+    name: 'aedes_cluster_waiting_seconds',
+    help: 'since when the one waits that waits longest; 0 when nobody does',
+    registers: [this.registry],
+  })
+
+  /** Publishes since the last look, by QoS: a counter of prom-client costs more than a PUBLISH may. */
+  readonly #publishes = [0, 0, 0]
+
+  constructor() {
+    collectDefaultMetrics({ register: this.registry })
+    this.#beginAtZero()
+  }
+
+  /** A counter that is absent until its first event hides that event from whoever watches its increase. */
+  #beginAtZero(): void {
+    for (const qos of [0, 1, 2]) {
+      this.published.inc({ qos }, 0)
+      for (const cause of dropCauses) this.dropped.inc({ cause, qos }, 0)
+    }
+    for (const where of garbagePlaces) {
+      this.garbage.inc({ where }, 0)
+      if (where !== 'channel') this.later.inc({ where }, 0)
+    }
+    for (const where of ['inbox', 'delivery']) this.failed.inc({ where }, 0)
+    for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
+    for (const [code, { kind }] of Object.entries(bridgeErrors))
+      if (isRedis(kind) || kind === 'damaged' || kind === 'disk') this.redisErrors.inc({ code }, 0)
+    for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event
+    for (const cause of heldCauses) this.heldBack.inc({ cause }, 0)
+    for (const cause of turnedAwayCauses) this.turnedAway.inc({ cause }, 0)
+  }
+
+  publish(qos: number): void {
+    this.#publishes[qos]!++
+  }
+
+  /** Prometheus' text format. */
+  async text(): Promise<string> {
+    for (const [qos, count] of this.#publishes.entries()) {
+      this.published.inc({ qos }, count)
+      this.#publishes[qos] = 0
+    }
+    return this.registry.metrics()
+  }
+}

@@ -1,0 +1,266 @@
+// Outbound frames: PUBLISH encoded once per variant of a message and shared by all its deliveries, and the
+// acknowledgements. A frame is head + Packet Identifier (of one delivery, QoS ≥ 1) + properties + payload.
+// State: the frames that hang on the message while it is delivered, and the last head: who publishes one
+// thing mostly publishes more of it.
+import type { IPublishPacket } from 'mqtt-packet'
+import { expiryFrom, secondsLeft, type Message } from '../../bridge/index.ts'
+import { ReasonCode } from './reason-codes.ts'
+import {
+  allowedProperties,
+  propertyIds,
+  scanProperties,
+  variableLength,
+  writeVariable,
+} from './properties.ts'
+
+const none = Buffer.alloc(0)
+const noProperties = Buffer.from([0])
+
+/** A PUBLISH without its Packet Identifier. */
+export class Frame {
+  /** Fixed header and Topic Name. */
+  readonly head: Buffer
+  /** MQTT 5: the properties, their length included. */
+  readonly properties: Buffer
+  #payload: Buffer
+  #owned = false
+  /** Bytes on the wire, Packet Identifier included. */
+  readonly length: number
+  /**
+   * When the message expires (as Message says it), and where in the properties its interval stands; 0: it has
+   * none.
+   */
+  readonly expiresAt: number
+  readonly expiryOffset: number
+  readonly variant: number
+  /** Another variant of the same message. */
+  readonly next: Frame | undefined
+
+  constructor(
+    head: Buffer,
+    properties: Buffer,
+    payload: Buffer,
+    length: number,
+    expiresAt: number,
+    expiryOffset: number,
+    variant: number,
+    next: Frame | undefined,
+  ) {
+    this.head = head
+    this.properties = properties
+    this.#payload = payload
+    this.length = length
+    this.expiresAt = expiresAt
+    this.expiryOffset = expiryOffset
+    this.variant = variant
+    this.next = next
+  }
+
+  get payload(): Buffer {
+    return this.#payload
+  }
+
+  /**
+   * Copies the payload, which may be a slice of something larger; for all that share the frame, and for the
+   * variants that it leads to.
+   */
+  own(payload?: Buffer): void {
+    if (this.#owned) return
+    this.#payload = payload ?? Buffer.from(this.#payload)
+    this.#owned = true
+    this.next?.own(this.#payload)
+  }
+}
+
+/** The property section of a PUBLISH to an MQTT 5 subscriber, its length included. */
+function propertySection(message: Message, identifiers: readonly number[] | undefined): Buffer {
+  if (message.properties === undefined && identifiers === undefined && message.expiresAt === 0)
+    return noProperties
+  const own: number[] = []
+  if (message.expiresAt !== 0) {
+    const left = secondsLeft(message.expiresAt, message.expirySeconds)
+    own.push(
+      propertyIds.messageExpiryInterval,
+      left >>> 24,
+      (left >>> 16) & 255,
+      (left >>> 8) & 255,
+      left & 255,
+    )
+  }
+  for (const identifier of identifiers ?? []) {
+    own.push(propertyIds.subscriptionIdentifier)
+    for (let value = identifier; ; value >>>= 7) {
+      own.push(value > 127 ? (value & 127) | 128 : value)
+      if (value <= 127) break
+    }
+  }
+  const length = own.length + (message.properties?.length ?? 0)
+  const section = Buffer.allocUnsafe(variableLength(length) + length)
+  let at = writeVariable(section, length, 0)
+  for (const byte of own) section[at++] = byte
+  if (message.properties !== undefined) message.properties.copy(section, at)
+  return section
+}
+
+let lastHead = none
+let lastFirst = 0
+let lastRemaining = 0
+let lastTopic = ''
+
+/** Fixed header and Topic Name; never changed, since others share it. */
+function headOf(first: number, remaining: number, topic: string, topicLength: number): Buffer {
+  if (first === lastFirst && remaining === lastRemaining && topic === lastTopic) return lastHead
+  const head = Buffer.allocUnsafe(1 + variableLength(remaining) + 2 + topicLength)
+  head[0] = first
+  let at = writeVariable(head, remaining, 1)
+  head[at++] = topicLength >> 8
+  head[at++] = topicLength & 255
+  head.write(topic, at, 'utf8')
+  lastFirst = first
+  lastRemaining = remaining
+  lastTopic = topic
+  return (lastHead = head)
+}
+
+function encode(
+  message: Message,
+  mqtt5: boolean,
+  qos: number,
+  retain: boolean,
+  identifiers: readonly number[] | undefined,
+  variant: number,
+  next: Frame | undefined,
+): Frame {
+  const properties = mqtt5 ? propertySection(message, identifiers) : none
+  const { topic, payload } = message
+  const topicLength = Buffer.byteLength(topic)
+  const remaining = 2 + topicLength + (qos > 0 ? 2 : 0) + properties.length + payload.length
+  const head = headOf(0x30 | (qos << 1) | (retain ? 1 : 0), remaining, topic, topicLength)
+  const expires = message.expiresAt !== 0 && mqtt5
+  let expiryOffset = 0
+  if (expires) {
+    while ((properties[expiryOffset++]! & 128) !== 0); // over the length; the interval is the first property
+    expiryOffset++
+  }
+  const length = head.length - 2 - topicLength + remaining
+  return new Frame(
+    head,
+    properties,
+    payload,
+    length,
+    expires ? message.expiresAt : 0,
+    expiryOffset,
+    variant,
+    next,
+  )
+}
+
+/**
+ * The frame for one kind of delivery, encoded once per message and kind.
+ * @param identifiers Subscription Identifiers; frames that carry some are not shared
+ */
+export function publishFrame(
+  message: Message,
+  mqtt5: boolean,
+  qos: 0 | 1 | 2,
+  retain: boolean,
+  identifiers: readonly number[] | undefined,
+): Frame {
+  const variant = (mqtt5 ? 8 : 0) | (retain ? 4 : 0) | qos
+  if (mqtt5 && identifiers !== undefined)
+    return encode(message, true, qos, retain, identifiers, variant, undefined)
+  const known = message.frames as Frame | undefined
+  for (let frame = known; frame !== undefined; frame = frame.next) if (frame.variant === variant) return frame
+  const frame = encode(message, mqtt5, qos, retain, undefined, variant, known)
+  message.frames = frame
+  return frame
+}
+
+/** CONNACK's return codes of 3.1.1 for reason codes of MQTT 5. */
+const returnCodes = new Map<number, number>([
+  [ReasonCode.unsupportedProtocolVersion, 1],
+  [ReasonCode.clientIdentifierNotValid, 2],
+  [ReasonCode.quotaExceeded, 3],
+  [ReasonCode.topicNameInvalid, 5],
+])
+
+/**
+ * A CONNACK that refuses, of a CONNECT that is not in order; under 3.1.1 only where it has a code for it
+ * [MQTT-3.1.4-1].
+ */
+export function refusingConnack(level: number, reasonCode: number): Buffer | undefined {
+  if (level >= 5) return Buffer.from([0x20, 3, 0, reasonCode, 0])
+  const returnCode = returnCodes.get(reasonCode)
+  return level > 0 && returnCode !== undefined ? Buffer.from([0x20, 2, 0, returnCode]) : undefined
+}
+
+/**
+ * Writes a PUBACK, PUBREC, PUBREL or PUBCOMP; the reason code goes to MQTT 5 clients when it is not 0.
+ * @returns its bytes, at most 5
+ */
+export function writeAcknowledgement(
+  bytes: Buffer,
+  at: number,
+  type: 4 | 5 | 6 | 7,
+  messageId: number,
+  mqtt5: boolean,
+  reasonCode: number,
+): number {
+  const reasoned = mqtt5 && reasonCode !== 0
+  bytes[at] = (type << 4) | (type === 6 ? 2 : 0)
+  bytes[at + 1] = reasoned ? 3 : 2
+  bytes[at + 2] = messageId >> 8
+  bytes[at + 3] = messageId & 255
+  if (reasoned) bytes[at + 4] = reasonCode
+  return reasoned ? 5 : 4
+}
+
+/**
+ * The message of a packet that another broker parsed and stored. Its Will Delay Interval stays behind.
+ * @param generate mqtt-packet's encoder, for the properties
+ */
+export function messageOf(
+  packet: Omit<IPublishPacket, 'cmd'>,
+  generate: (packet: IPublishPacket) => Buffer,
+): Message {
+  const { topic, qos, retain } = packet
+  const payload = Buffer.isBuffer(packet.payload) ? packet.payload : Buffer.from(packet.payload)
+  const {
+    willDelayInterval: _delay,
+    messageExpiryInterval,
+    ...rest
+  } = (packet.properties ?? {}) as Record<string, unknown>
+  let properties: Buffer | undefined
+  if (Object.keys(rest).length > 0) {
+    const frame = generate({
+      cmd: 'publish',
+      topic: 't',
+      payload: Buffer.alloc(0),
+      qos: 0,
+      retain: false,
+      dup: false,
+      properties: rest,
+    })
+    let at = 1
+    while ((frame[at++]! & 128) !== 0); // over the remaining length
+    at += 3 // over the topic
+    const kept: Buffer[] = []
+    scanProperties(frame, at, frame.length, allowedProperties.publish, (_id, start, _value, end) =>
+      kept.push(frame.subarray(start, end)),
+    )
+    properties = Buffer.concat(kept)
+  }
+  return {
+    topic,
+    payload,
+    qos,
+    retain,
+    properties,
+    publisher: undefined,
+    origin: undefined,
+    frames: undefined,
+    ...(typeof messageExpiryInterval === 'number'
+      ? { expiresAt: expiryFrom(messageExpiryInterval), expirySeconds: messageExpiryInterval }
+      : { expiresAt: 0 }),
+  }
+}

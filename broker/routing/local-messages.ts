@@ -1,0 +1,153 @@
+// Publishing and subscribing from within the process: for who embeds a node. A handler is a subscriber like a
+// client without a session: it hears what is published anywhere in the cluster from the moment its
+// `subscribe` resolves, for as long as the node lives. State: the handlers, which outlive a boot that was
+// declared dead; publishes that are not stored yet, which do not.
+import type { Message } from '../../bridge/index.ts'
+import { isValidFilter, isValidTopic } from '../../bridge/index.ts'
+import type { Config } from '../config/config.ts'
+import type { Router } from './router.ts'
+import type { Match } from './local-table.ts'
+import type { Subscriber } from './subscriber.ts'
+import { isReserved } from '../protocol/control-packets.ts'
+
+/** A message as a handler gets it. */
+export interface LocalMessage {
+  readonly topic: string
+  /** Shared with other subscribers: to be read, not written to. */
+  readonly payload: Buffer
+  readonly qos: 0 | 1 | 2
+  /** As it was published. */
+  readonly retain: boolean
+}
+
+export interface PublishOptions {
+  readonly qos?: 0 | 1 | 2
+  readonly retain?: boolean
+}
+
+class Handler implements Subscriber {
+  readonly clientId = undefined
+  readonly filter: string
+  readonly qos: 0 | 1 | 2
+  readonly #handle: (message: LocalMessage) => void
+
+  constructor(filter: string, qos: 0 | 1 | 2, handle: (message: LocalMessage) => void) {
+    this.filter = filter
+    this.qos = qos
+    this.#handle = handle
+  }
+
+  deliver({ topic, payload, qos, retain }: Message, match: Match<Subscriber>): void {
+    this.#handle({ topic, payload, qos: Math.min(qos, match.qos) as 0 | 1 | 2, retain })
+  }
+}
+
+export class LocalMessages {
+  readonly #config: Config
+  readonly #handlers = new Set<Handler>()
+  readonly #publishing = new Set<(error: Error) => void>()
+  #router: Router | undefined
+
+  constructor(config: Config) {
+    this.#config = config
+  }
+
+  /** A new boot: everybody is subscribed again before it serves. */
+  async attach(router: Router): Promise<void> {
+    this.#router = router
+    await Promise.all(
+      [...this.#handlers].map((handler) => router.addSubscriber(handler, handler.filter, handler.qos)),
+    )
+  }
+
+  /** The boot is over: whether what was on its way is stored, nobody knows. */
+  detach(): void {
+    this.#router = undefined
+    for (const reject of this.#publishing)
+      reject(
+        new Error(
+          'the node ended or was declared dead: whether the message is stored is not known, publish it again',
+        ),
+      )
+    this.#publishing.clear()
+  }
+
+  get #node(): Router {
+    if (this.#router === undefined) throw new Error('the node does not serve now')
+    return this.#router
+  }
+
+  /**
+   * Resolves when it is stored for everybody who is subscribed; a QoS 0 message that is not retained at once.
+   */
+  async publish(
+    topic: string,
+    payload: Buffer | string,
+    { qos = 0, retain = false }: PublishOptions = {},
+  ): Promise<void> {
+    if (!isValidTopic(topic) || isReserved(topic))
+      throw new TypeError(
+        `${JSON.stringify(topic.slice(0, 100))} is not a topic that may be published to: it is empty, has a wildcard, or is below $SYS/`,
+      )
+    const message: Message = {
+      topic,
+      payload: Buffer.from(payload as string),
+      qos,
+      retain,
+      properties: undefined,
+      expiresAt: 0,
+      publisher: undefined,
+      origin: undefined,
+      frames: undefined,
+    }
+    const node = this.#node
+    this.#check(message, node)
+    if (qos === 0 && !retain) return node.publishHere(message, undefined)
+    await new Promise<void>((resolve, reject) => {
+      this.#publishing.add(reject)
+      node.publishHere(message, () => {
+        this.#publishing.delete(reject)
+        resolve()
+      })
+    })
+  }
+
+  /** The bounds are those of clients. */
+  #check({ topic, payload, retain }: Message, node: Router): void {
+    const { packetBytesMax, topicBytesMax, topicLevelsMax } = this.#config
+    if (payload.length + topic.length > packetBytesMax)
+      throw new RangeError(
+        `a message of ${payload.length + topic.length} bytes is larger than packetBytesMax, ${packetBytesMax}`,
+      )
+    if (
+      Buffer.byteLength(topic) > topicBytesMax ||
+      topic.split('/', topicLevelsMax + 1).length > topicLevelsMax
+    )
+      throw new RangeError(
+        `a topic may have ${topicBytesMax} bytes (topicBytesMax) and ${topicLevelsMax} levels (topicLevelsMax)`,
+      )
+    if (retain && payload.length > 0 && !node.mayRetain(topic))
+      throw new RangeError('there is no room for a Retained Message of one more topic (retainedBytesMax)')
+  }
+
+  /** @returns ends it */
+  async subscribe(
+    filter: string,
+    handle: (message: LocalMessage) => void,
+    { qos = 2 }: { readonly qos?: 0 | 1 | 2 } = {},
+  ): Promise<() => void> {
+    if (!isValidFilter(filter) || filter.startsWith('$share/'))
+      throw new TypeError(
+        `${JSON.stringify(filter.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`,
+      )
+    const handler = new Handler(filter, qos, handle)
+    const node = this.#node
+    await node.addSubscriber(handler, filter, qos)
+    this.#handlers.add(handler)
+    // a boot later: or the next one does it
+    if (this.#router !== node) await this.#router?.addSubscriber(handler, filter, qos)
+    return () => {
+      if (this.#handlers.delete(handler)) this.#router?.removeSubscriber(handler, filter)
+    }
+  }
+}

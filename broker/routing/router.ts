@@ -1,0 +1,597 @@
+// Between the data plane and the connections: what a connection publishes goes out through the data plane,
+// what the data plane hands in goes to the connections whose subscriptions match; sessions are claimed for
+// connections and released. State: the subscriptions and sessions of this node's connections; gone with it.
+import {
+  BridgeError,
+  diagnostics,
+  Moment,
+  RouteKind,
+  SessionOption,
+  type Cluster,
+  type Message,
+  type OwedReplay,
+  type OwedReplays,
+  type Receiver,
+  type Session,
+  type SessionHolder,
+  type SessionRequest,
+  worked,
+  type Stamps,
+} from '../../bridge/index.ts'
+import type { Connection } from '../connection/connection.ts'
+import type { Config } from '../config/config.ts'
+import type { Asked, DropCause } from '../connection/host.ts'
+import { withinDeadline } from '../connection/claims.ts'
+import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './local-table.ts'
+import { Pressure } from './pressure.ts'
+import { Holdings } from '../connection/holdings.ts'
+import { Replays } from './retained-replay.ts'
+import type { Subscriber } from './subscriber.ts'
+import { SubscriptionBounds, type FilterRefusal } from './subscription-bounds.ts'
+import type { EngineHost } from '../aedes/engine.ts'
+import { limits } from '../config/limits.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+import type { HeldCause, RefusalCause } from '../access/refusals.ts'
+
+export interface RouterEvents {
+  onPublish(qos: number): void
+  onDrop(cause: DropCause, qos: number): void
+  onRefusal(cause: RefusalCause): void
+  onHeldBack(cause: HeldCause): void
+  onClient(connection: Connection): void
+  onClientError(connection: Connection, error: Error): void
+  /** Nothing of it is left. */
+  onEnd(connection: Connection): void
+  onError(error: Error): void
+  onFenced(): void
+}
+
+export class Router implements EngineHost, Receiver {
+  readonly config: Config
+  readonly holdings: Holdings
+  readonly #events: RouterEvents
+  readonly #table = new LocalTable<Subscriber>()
+  readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) =>
+    this.#plane.hold(topic, held),
+  )
+  readonly #bounds: SubscriptionBounds<Subscriber>
+  readonly #bySid = new Map<string, Connection>()
+  readonly #releasing = new Set<Promise<void>>()
+  /** Moments of subscriptions, by the lease in which they were made: this one and the one before. */
+  #moments: [Moment[], Moment[]] = [[], []]
+  #forgetting: NodeJS.Timeout | undefined
+  #plane!: Cluster
+  #connections: Iterable<Connection> = []
+
+  constructor(config: Config, events: RouterEvents) {
+    this.config = config
+    this.#events = events
+    this.holdings = new Holdings(config.clientBytesMax)
+    this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
+  }
+
+  attach(plane: Cluster, connections: Iterable<Connection> = []): void {
+    this.#plane = plane
+    this.#connections = connections
+  }
+
+  /** O(connections). */
+  get publishers(): number {
+    let publishers = 0
+    for (const connection of this.#connections) if (connection.isPublishing) publishers++
+    return publishers
+  }
+
+  // From the connections
+
+  publish(message: Message, from: Connection, done: (() => void) | undefined): void {
+    this.#events.onPublish(message.qos)
+    if (done === undefined)
+      this.#plane.publishQos0(message) // at once, whatever Redis does
+    else {
+      const bytes = message.payload.length + message.topic.length + (message.properties?.length ?? 0)
+      this.holdings.publish(bytes, (stored) =>
+        this.#plane.publish(message, () =>
+          this.#stored(message, from, () => {
+            stored()
+            done()
+          }),
+        ),
+      )
+    }
+  }
+
+  /**
+   * It is stored: acknowledged at once, or when the subscribers that are behind with its topic let go, in the
+   * connection's order [MQTT-4.6.0-2].
+   */
+  #stored({ qos, topic }: Message, from: Connection, done: () => void): void {
+    const clear = qos === 0 ? undefined : this.#pressure.of(topic)
+    if (clear === undefined && from.held === undefined) return done()
+    const held = Promise.all([from.held, clear]).then(() => {
+      if (from.held === held) from.held = undefined
+      done()
+    })
+    from.held = held
+  }
+
+  /**
+   * Local table first, then the session and the journal, then (by the caller) SUBACK. While the journal does
+   * not say that a session's QoS ≥ 1 messages are queued, they come as they came before: live at QoS 0, if
+   * the filter or an overlapping one was subscribed with QoS 0. Around that moment one may come by both ways.
+   */
+  async subscribed(
+    connection: Connection,
+    filter: string,
+    options: SubscriptionOptions,
+    replays: boolean,
+  ): Promise<void> {
+    const { session } = connection
+    const before = this.#table.get(filter, connection)
+    // otherwise it comes back with its session
+    const moment = connection.connackWritten ? new Moment() : undefined
+    const isFirst = before === undefined && session?.subscriptions.has(filter) !== true
+    const since = isFirst
+      ? moment
+      : (before?.since ?? (moment === undefined ? this.#owedMoment(session, filter) : undefined))
+    if (!connection.lasting || session === undefined)
+      await this.#serve(connection, filter, { ...options, queued: 'no', since })
+    else {
+      const stored = this.#plane.sessions.subscribe(session, filter, storedOf(options))
+      const served = {
+        ...options,
+        queued: options.qos === 0 ? 'no' : (before?.queued ?? 'soon'),
+        since,
+      } as const
+      await Promise.all([this.#serve(connection, filter, served), stored])
+      // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has
+      // its way.
+      if (options.qos > 0 && this.#table.get(filter, connection) === served)
+        await this.#serve(connection, filter, { ...served, queued: 'yes' })
+    }
+    if (moment === undefined) return
+    moment.settle(await this.#plane.stamps())
+    this.#forgetLater(moment)
+    if (!replays) return
+    const { stamps } = moment
+    const hasAny = await this.#plane.hasRetained(filter)
+    const [owed, ahead] = await Promise.all([
+      hasAny ? this.#owe(connection, filter, options, isFirst, stamps) : undefined,
+      hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
+    ])
+    connection.asked ??= new Map<string, Asked>()
+    // of two SUBSCRIBEs of a filter in one packet the second one is replayed
+    const earlier = connection.asked.get(filter)
+    earlier?.ahead?.drop()
+    if (earlier?.owed !== undefined) connection.stored?.paid(earlier.owed)
+    connection.asked.set(filter, { stamps, owed, ahead })
+  }
+
+  #replaysOf(connection: Connection): Replays {
+    return (connection.replays ??= new Replays(this.#plane, this.config.replayBytesMax))
+  }
+
+  /** Of a subscription that an earlier connection began, and whose replay goes on with this one. */
+  #owedMoment(session: Session | undefined, filter: string): Moment | undefined {
+    const owed = session?.replays?.firstOf(filter)
+    if (owed === undefined) return undefined
+    const moment = new Moment()
+    moment.settle(this.#plane.stampsOf(owed.stamps))
+    this.#forgetLater(moment)
+    return moment
+  }
+
+  /**
+   * What a session that has a queue is to get is written down before SUBACK: its connection may end sooner.
+   */
+  async #owe(
+    { stored }: Connection,
+    filter: string,
+    { qos }: SubscriptionOptions,
+    isFirst: boolean,
+    stamps: Stamps | undefined,
+  ): Promise<OwedReplay | undefined> {
+    if (stored === undefined || qos === 0 || stamps === undefined) return undefined
+    return stored.owe(filter, isFirst, stamps)
+  }
+
+  /**
+   * What was stored before a subscription may come live for as long as it is on its way. A lease later its
+   * sender is dead, or this node.
+   */
+  #forgetLater(moment: Moment): void {
+    this.#moments[0].push(moment)
+    this.#forgetting ??= this.#forgetOld()
+  }
+
+  #forgetOld(): NodeJS.Timeout {
+    return setTimeout(() => {
+      const [young, old] = this.#moments
+      this.#moments = [[], young]
+      for (const moment of old) moment.forget()
+      this.#forgetting = young.length > 0 ? this.#forgetOld() : undefined
+    }, this.config.leaseMs).unref()
+  }
+
+  /**
+   * The route is counted in the same turn as the table changes: whoever leaves meanwhile is taken out of the
+   * table, and uncounts what was counted, no more.
+   */
+  async #serve(subscriber: Subscriber, filter: string, subscription: Subscription): Promise<void> {
+    const before = this.#table.get(filter, subscriber)
+    const [kind, old] = [kindOf(subscription), before === undefined ? undefined : kindOf(before)]
+    this.#table.add(filter, subscriber, subscription)
+    if (before === undefined) this.#bounds.added(subscriber, filter)
+    if (kind === old) return
+    try {
+      await this.#plane.subscribed(filter, kind)
+    } finally {
+      if (old !== undefined) this.#plane.unsubscribed(filter, old)
+    }
+  }
+
+  unsubscribed(connection: Connection, filter: string): void {
+    this.removeSubscriber(connection, filter)
+  }
+
+  // From within the process
+
+  /**
+   * Resolves when everything that is published from now on comes to it, whether it is a connection or not.
+   */
+  addSubscriber(subscriber: Subscriber, filter: string, qos: 0 | 1 | 2): Promise<void> {
+    return this.#serve(subscriber, filter, {
+      qos,
+      noLocal: false,
+      retainAsPublished: true,
+      identifier: undefined,
+      queued: 'no',
+      since: undefined,
+    })
+  }
+
+  /** @param stored called when it is stored for everybody; undefined: it is not to be stored */
+  publishHere(message: Message, stored: (() => void) | undefined): void {
+    this.#events.onPublish(message.qos)
+    if (stored === undefined) return this.#plane.publishQos0(message)
+    this.holdings.publish(message.payload.length + message.topic.length, (done) =>
+      this.#plane.publish(message, () => {
+        done()
+        stored()
+      }),
+    )
+  }
+
+  removeSubscriber(subscriber: Subscriber, filter: string): void {
+    const options = this.#table.get(filter, subscriber)
+    if (options === undefined) return
+    this.#table.remove(filter, subscriber)
+    this.#bounds.removed(subscriber, filter)
+    this.#plane.unsubscribed(filter, kindOf(options))
+  }
+
+  refusalOf(connection: Connection, filter: string): FilterRefusal | undefined {
+    return this.#table.get(filter, connection) === undefined
+      ? this.#bounds.refusal(connection, filter)
+      : undefined
+  }
+
+  /** The filters are gone for good, not only because the connection ends. */
+  async forget(connection: Connection, filters: readonly string[]): Promise<void> {
+    if (connection.session === undefined) return
+    const gone = new Set(filters)
+    for (const owed of connection.session.replays?.all ?? [])
+      if (gone.has(owed.filter)) connection.stored?.paid(owed)
+    await this.#plane.sessions.unsubscribe(connection.session, filters)
+  }
+
+  replay(connection: Connection, filter: string): void {
+    const asked = connection.asked?.get(filter)
+    connection.asked?.delete(filter)
+    const replays = this.#replaysOf(connection)
+    if (!replays.begins(filter)) {
+      // each SUBSCRIBE of it is ten bytes
+      asked?.ahead?.drop()
+      if (asked?.owed !== undefined) connection.stored?.paid(asked.owed)
+      return
+    }
+    const replayed =
+      asked === undefined ? this.#askAgain(connection, filter) : this.#replay(connection, filter, asked)
+    void replayed
+      .catch((error: unknown) => this.#events.onError(error as Error))
+      .then(() => {
+        if (replays.over(filter) && !connection.isClosed) this.replay(connection, filter)
+      })
+  }
+
+  /**
+   * It was subscribed with the same options before: Aedes has registered nothing, and SUBACK is on its way.
+   */
+  async #askAgain(connection: Connection, filter: string): Promise<void> {
+    const stamps = await this.#plane.stamps()
+    const options = this.#table.get(filter, connection)
+    if (options === undefined || !(await this.#plane.hasRetained(filter))) return
+    await this.#replay(connection, filter, {
+      stamps,
+      owed: await this.#owe(connection, filter, options, false, stamps),
+    })
+  }
+
+  goOn(connection: Connection, replays: OwedReplays): void {
+    for (const owed of replays.all) {
+      this.#replay(connection, owed.filter, { stamps: this.#plane.stampsOf(owed.stamps), owed }, true).catch(
+        (error: unknown) => this.#events.onError(error as Error),
+      )
+    }
+  }
+
+  /** @param again an earlier connection began it, and had what is QoS 0 of it, or lost it */
+  async #replay(
+    connection: Connection,
+    filter: string,
+    { stamps, owed, ahead }: Asked,
+    again = false,
+  ): Promise<void> {
+    const subscription = this.#table.get(filter, connection)
+    if (subscription !== undefined) {
+      const { qos, identifier } = subscription
+      const match = { qos, identifiers: identifier === undefined ? undefined : [identifier] }
+      // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind
+      // the UNSUBACK.
+      const isWanted = (): boolean =>
+        !connection.isClosed && this.#table.get(filter, connection) !== undefined
+      const isDone = (message: Message): boolean =>
+        again && (message.qos === 0 || owed?.isDone(message) === true)
+      await this.#replaysOf(connection).add(
+        { filter, stamps, ahead, isWanted, isDone },
+        {
+          roomForMore: () => connection.roomForMore(),
+          replay: (page) => connection.replay(page, match, owed),
+        },
+      )
+    }
+    if (subscription === undefined) ahead?.drop()
+    if (owed !== undefined) connection.stored?.paid(owed)
+  }
+
+  dropped(cause: DropCause, qos: number): void {
+    this.#events.onDrop(cause, qos)
+  }
+
+  failed(error: unknown, qos: number): void {
+    this.#events.onDrop('failed', qos)
+    diagnostics.failed.publish({ where: 'delivery', error })
+  }
+
+  mayRetain(topic: string): boolean {
+    return this.#plane.mayRetain(topic)
+  }
+
+  refused(cause: RefusalCause): void {
+    this.#events.onRefusal(cause)
+  }
+
+  heldBack(cause: HeldCause): void {
+    this.#events.onHeldBack(cause)
+  }
+
+  slow(connection: Connection, topic: string): void {
+    this.#pressure.slow(connection, topic)
+  }
+
+  drained(connection: Connection): void {
+    this.#pressure.drained(connection)
+  }
+
+  isWanted(topic: string): boolean {
+    return this.#plane.isWanted(topic)
+  }
+
+  onClient(connection: Connection): void {
+    this.#events.onClient(connection)
+  }
+
+  onClientError(connection: Connection, error: Error): void {
+    this.#events.onClientError(connection, error)
+  }
+
+  onEnd(connection: Connection): void {
+    this.#events.onEnd(connection)
+  }
+
+  onError(error: Error): void {
+    this.#events.onError(error)
+  }
+
+  // From the data plane
+
+  deliver(message: Message): void {
+    const { topic, stamp } = message
+    const matches = this.#table.match(topic)
+    worked(matches.length)
+    for (let i = 0; i < matches.length; i++) {
+      const match = matches[i]!
+      const { subscriber } = match
+      const isOwn = match.noLocal && message.publisher === subscriber.clientId
+      try {
+        if (
+          !isOwn &&
+          (stamp === undefined || match.since?.some((moment) => moment.includes(topic, stamp)) !== true)
+        )
+          subscriber.deliver(message, match)
+        else {
+          const some = this.#table.matchOf(
+            topic,
+            subscriber,
+            ({ noLocal, since }) =>
+              !(isOwn && noLocal) && (stamp === undefined || since?.includes(topic, stamp) !== true),
+          )
+          if (some !== undefined) subscriber.deliver(message, some)
+        }
+      } catch (error) {
+        this.failed(error, Math.min(message.qos, match.qos)) // the others get theirs, and the node goes on
+      }
+    }
+  }
+
+  hold(nodeId: string, topics: readonly string[], held: boolean): void {
+    this.#pressure.other(nodeId, topics, held)
+  }
+
+  onFenced(): void {
+    this.#events.onFenced()
+  }
+
+  // Sessions
+
+  /**
+   * While Redis is away the client waits. @throws ServerUnavailable after the deadline, or when too many wait
+   */
+  async claim(connection: Connection, request: SessionRequest): Promise<void> {
+    const session = await withinDeadline(
+      this.config.claimTimeoutMs,
+      (abandoned, givenUp) =>
+        this.#plane.sessions.claim(request, () => connection.isClosed || abandoned(), givenUp),
+      (session) => {
+        void this.#release(session, this.#plane.sessions.farewell(session, true, undefined))
+      },
+    ) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
+      .catch((error: unknown) => this.#notClaimed(connection, error as Error))
+    if (session === undefined) return
+    connection.session = session
+    // what an earlier connection left it has, and gets, whatever becomes of it (P15)
+    connection.lasting = request.expirySeconds !== 0 || session.present
+    if (connection.isClosed)
+      void this.released(connection) // it left while we asked
+    // Taken over, or asked for, while its claim was being journaled: nobody knew it by its session yet.
+    else if (this.#plane.sessions.own(session.sid) !== session || session.isWanted) connection.takenOver()
+    else this.#bySid.set(session.sid, connection)
+  }
+
+  #notClaimed(connection: Connection, error: Error): undefined {
+    const code = error.cause instanceof BridgeError ? error.cause.code : undefined
+    // a later CONNECT of the client was there first
+    if (code === 'ERR_BRIDGE_MOVED') return void connection.takenOver()
+    if (code === 'ERR_BRIDGE_QUOTA') {
+      this.refused('sessions')
+      connection.refuse(ReasonCode.quotaExceeded)
+    } else if (error.cause instanceof BridgeError && error.cause.retryable) this.refused('claims')
+    throw error
+  }
+
+  farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void {
+    if (connection.session === undefined) return
+    const max = this.config.sessionExpirySecondsMax
+    const expiry =
+      expirySeconds === undefined || max === 0
+        ? expirySeconds
+        : expirySeconds < 0
+          ? max
+          : Math.min(expirySeconds, max)
+    const said = this.#plane.sessions
+      .farewell(connection.session, voidsWill, expiry)
+      .catch((error: unknown) => this.#events.onError(error as Error))
+    connection.farewell = said
+  }
+
+  released(connection: Connection): Promise<void> | undefined {
+    const { session } = connection
+    this.#bounds.gone(connection)
+    if (session === undefined) return undefined
+    connection.session = undefined
+    if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
+    // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
+    // What was not accepted has no will [MQTT-3.1.2-8].
+    return this.#release(
+      session,
+      connection.isRefused ? this.#plane.sessions.farewell(session, true, undefined) : connection.settled(),
+    )
+  }
+
+  #release(session: Session, behind: Promise<void>): Promise<void> {
+    const releasing = behind
+      .then(() => this.#plane.sessions.release(session))
+      .catch((error: unknown) => this.#events.onError(error as Error))
+      .finally(() => this.#releasing.delete(releasing))
+    this.#releasing.add(releasing)
+    return releasing
+  }
+
+  /** Resolves when every session that was released is written down. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#releasing)
+  }
+
+  ring(sid: string): void {
+    this.#bySid.get(sid)?.ring()
+  }
+
+  touch(holder: SessionHolder): void {
+    this.#plane.touch(holder)
+  }
+
+  /** A write of a session was refused. */
+  moved(connection: Connection): void
+  moved(session: Session): void
+  moved(what: Connection | Session): void {
+    if ('sid' in what) {
+      const connection = this.#bySid.get(what.sid)
+      if (connection?.session === what) connection.takenOver()
+      return
+    }
+    const { session } = what
+    if (session === undefined) return
+    this.#plane.stillOwned(session).then(
+      (ours) => {
+        if (ours) what.ring()
+        else what.takenOver()
+      },
+      (error: unknown) => this.#events.onError(error as Error),
+    )
+  }
+
+  /**
+   * What another node's CONNECT came behind is in the socket by now, if not read: one more turn of the event
+   * loop reads it.
+   */
+  wanted(session: Session): void {
+    const connection = this.#bySid.get(session.sid)
+    const leaves = (): void => {
+      this.#plane.sessions.leaves(session).catch((error: unknown) => this.#events.onError(error as Error))
+    }
+    if (connection?.session !== session) return leaves() // it is over, and is being released
+    const giveUp = (): void => {
+      if (connection.isBehind) return void setImmediate(giveUp)
+      if (connection.session !== session || connection.isEnding) return leaves()
+      connection.takenOver()
+      void this.released(connection) // at once, not when its client closes
+    }
+    setImmediate(setImmediate, giveUp)
+  }
+
+  matchOf(connection: Connection, { topic }: Message): Match<Subscriber> | undefined {
+    return this.#table.matchOf(topic, connection, () => true)
+  }
+
+  isReplayed(connection: Connection, { topic, stamp }: Message): boolean {
+    if (stamp === undefined) return false
+    const queued = this.#table.allOf(topic, connection).filter(({ qos }) => qos > 0)
+    return (
+      queued.length > 0 && queued.filter(({ since }) => since?.includes(topic, stamp) !== true).length === 0
+    )
+  }
+}
+
+const storedOf = ({
+  qos,
+  noLocal,
+  retainAsPublished,
+  identifier,
+}: SubscriptionOptions): { options: number; identifier: number | undefined } => ({
+  options:
+    qos | (noLocal ? SessionOption.noLocal : 0) | (retainAsPublished ? SessionOption.retainAsPublished : 0),
+  identifier,
+})
+
+/** Who has a queue for the rest wants bodies of QoS 0 publishes only. */
+const kindOf = ({ queued }: Subscription): number => (queued === 'no' ? RouteKind.everything : RouteKind.qos0)
