@@ -40,11 +40,11 @@ export interface Cluster {
   // Live subscribers of this node
 
   /**
-   * Resolves when every PUBLISH that is handed in anywhere from now on finds the subscription (P2). @param
-   * kind a bit of RouteKind
+   * Resolves when every PUBLISH that is handed in anywhere from now on finds the subscription (P2).
+   * @param kind a bit of RouteKind
    */
-  subscribed(filter: string, kind: number): Promise<void>
-  unsubscribed(filter: string, kind: number): void
+  addRoute(filter: string, kind: number): Promise<void>
+  removeRoute(filter: string, kind: number): void
   /** Whether anybody in the cluster has a live subscription that matches. */
   isWanted(topic: string): boolean
 
@@ -85,7 +85,7 @@ export interface Cluster {
   /** A write of an owner was refused: whether the session is its own after all. */
   stillOwned(session: Session): Promise<boolean>
   /** A session's holder has something to write, or should look into its queue. */
-  touch(holder: SessionHolder): void
+  schedule(holder: SessionHolder): void
 
   /** Leaves the cluster. */
   close(): Promise<void>
@@ -93,7 +93,7 @@ export interface Cluster {
 
 export interface ClusterSessions {
   /** The session of a client that is connected here. */
-  own(sid: string): Session | undefined
+  connected(sid: string): Session | undefined
   /**
    * Makes this node the owner of the client's session. When it resolves no earlier connection of the client
    * can touch the session, and nothing that one hands in from now on is acknowledged (P6).
@@ -115,8 +115,8 @@ export interface ClusterSessions {
   /** The connection is gone. */
   release(session: Session): Promise<void>
   /**
-   * Resolves when the subscription is stored and every PUBLISH from now on finds it. @throws BridgeError
-   * ERR_BRIDGE_MOVED
+   * Resolves when the subscription is stored and every PUBLISH from now on finds it.
+   * @throws BridgeError ERR_BRIDGE_MOVED
    */
   subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void>
   /** @throws BridgeError ERR_BRIDGE_MOVED */

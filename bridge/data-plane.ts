@@ -177,7 +177,7 @@ export class DataPlane implements Cluster {
         await this.#retained.store(batch)
       },
       barrier: () => this.#barrier(),
-      hand: (batch) => this.#fanOut.hand(batch),
+      distribute: (batch) => this.#fanOut.distribute(batch),
       write: (batch, handed) => this.#fanOut.write(batch, handed),
       broken: endNode,
     })
@@ -286,12 +286,12 @@ export class DataPlane implements Cluster {
   // Routes
 
   /** Resolves when every PUBLISH whose barrier is read from now on finds the subscription. */
-  subscribed(filter: string, kind: number): Promise<void> {
-    return this.#routes.subscribed(filter, kind)
+  addRoute(filter: string, kind: number): Promise<void> {
+    return this.#routes.add(filter, kind)
   }
 
-  unsubscribed(filter: string, kind: number): void {
-    this.#routes.unsubscribed(filter, kind)
+  removeRoute(filter: string, kind: number): void {
+    this.#routes.remove(filter, kind)
   }
 
   /** Where what is subscribed by now stands among the Retained Messages, to be read before SUBACK. */
@@ -345,11 +345,11 @@ export class DataPlane implements Cluster {
         this.#table.set(nodeId, change.filter, change.kind)
         break
       case 'anew':
-        this.#table.beginAnew(nodeId)
+        this.#table.beginReassertion(nodeId)
         break
       case 'joined':
         this.#nodes.add(nodeId)
-        this.#table.endAnew(nodeId)
+        this.#table.endReassertion(nodeId)
         this.#absent.heard(nodeId)
         diagnostics.nodeJoined.publish({ name: this.#options.name, nodeId })
         break
@@ -486,7 +486,7 @@ export class DataPlane implements Cluster {
   // Sessions
 
   /** A session's holder has something to write, or should look into its queue. */
-  touch(holder: SessionHolder): void {
+  schedule(holder: SessionHolder): void {
     this.#sessionWriter.touch(holder)
   }
 
@@ -499,9 +499,9 @@ export class DataPlane implements Cluster {
   }
 
   /** Stores Retained Messages without publishing them. */
-  async keep(messages: readonly Message[]): Promise<void> {
+  async importRetained(messages: readonly Message[]): Promise<void> {
     await this.#retained.store(messages)
-    await this.#retained.tell(messages)
+    await this.#retained.journalTopics(messages)
   }
 
   /**

@@ -363,18 +363,18 @@ class Import {
       this.counts.retained.found++
       batch.push({ ...this.#message(packet), retain: true })
       if (batch.length < retainedAtOnce) continue
-      await this.#keep(batch)
+      await this.#importRetained(batch)
       batch = []
     }
-    await this.#keep(batch)
+    await this.#importRetained(batch)
   }
 
-  async #keep(batch: readonly Message[]): Promise<void> {
+  async #importRetained(batch: readonly Message[]): Promise<void> {
     this.#options.onProgress(this.counts)
     if (this.#plane === undefined || batch.length === 0) return
     const there = new Set(await this.#plane.haveRetained(batch.map(({ topic }) => topic)))
     const missing = batch.filter(({ topic }) => !there.has(topic))
-    await this.#plane.keep(missing)
+    await this.#plane.importRetained(missing)
     this.counts.retained.moved += missing.length
   }
 

@@ -187,7 +187,7 @@ export class Audit {
   }
 
   async #writeDown(partition: number, sessions: readonly Session[]): Promise<void> {
-    const own = sessions.filter((session) => this.#sessions.own(session.sid) === session)
+    const own = sessions.filter((session) => this.#sessions.connected(session.sid) === session)
     if (own.length === 0) return
     nameDamage(
       this.#keys.partition(partition, 'owners'),

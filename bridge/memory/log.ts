@@ -133,7 +133,7 @@ function frameOf(body: Buffer, at: number): Buffer {
   return Buffer.concat([head, body])
 }
 
-interface Anew {
+interface Compaction {
   readonly file: FileHandle
   size: number
   /** Why it is given up. */
@@ -179,7 +179,7 @@ export class FileLog implements Log {
   readonly #timer: NodeJS.Timeout | undefined
   #isSynced = true
   /** The file that takes its place, while it is being written. */
-  #anew: Anew | undefined
+  #compaction: Compaction | undefined
   #compacting: Promise<void> | undefined
   #compactFrom = 0
   #closed = false
@@ -321,22 +321,22 @@ export class FileLog implements Log {
     await this.#put(this.#file, frame, this.#size)
     this.#size += frame.length
     this.#isSynced = this.#fsync === 'always'
-    const anew = this.#anew
+    const anew = this.#compaction
     if (anew !== undefined)
-      await this.#putAnew(anew, body).catch((error: unknown) => this.#giveUp(anew, error))
+      await this.#writeCompaction(anew, body).catch((error: unknown) => this.#giveUp(anew, error))
   }
 
   /** On disk when it takes the place of the old one. */
-  async #putAnew(anew: Anew, body: Buffer): Promise<void> {
+  async #writeCompaction(anew: Compaction, body: Buffer): Promise<void> {
     const frame = frameOf(body, anew.size)
     await writeAll(anew.file, frame, anew.size)
     anew.size += frame.length
   }
 
   /** The old file goes on, with the room that the new one had. */
-  async #giveUp(anew: Anew, error: unknown): Promise<void> {
+  async #giveUp(anew: Compaction, error: unknown): Promise<void> {
     anew.problem = error
-    this.#anew = undefined
+    this.#compaction = undefined
     await anew.file.truncate(0).catch(() => undefined)
   }
 
@@ -356,8 +356,8 @@ export class FileLog implements Log {
         } catch (error) {
           const { code, message } = error as NodeJS.ErrnoException
           if (code === undefined || !fullCodes.has(code) || this.#closed) throw error
-          if (this.#anew !== undefined) {
-            await this.#giveUp(this.#anew, error)
+          if (this.#compaction !== undefined) {
+            await this.#giveUp(this.#compaction, error)
             continue
           }
           wait?.because((this.problem = new BridgeError('ERR_BRIDGE_DISK_FULL', message)))
@@ -382,7 +382,7 @@ export class FileLog implements Log {
   /** Writes the file anew, unless something is in the way of that: then it is tried again later. */
   async #compact(): Promise<void> {
     const path = `${this.#path}.anew`
-    let anew: Anew | undefined
+    let anew: Compaction | undefined
     try {
       anew = { file: await open(path, 'w', 0o600), size: magic.length, problem: undefined }
       await writeAll(anew.file, magic, 0)
@@ -401,17 +401,17 @@ export class FileLog implements Log {
   /**
    * Each step in its place among the records, behind what happened before it and ahead of what came later.
    */
-  async #compactTo(path: string, anew: Anew): Promise<void> {
+  async #compactTo(path: string, anew: Compaction): Promise<void> {
     const step = async (run: () => Promise<void>): Promise<void> => {
       this.#pending.push(async () => {
         if (anew.problem === undefined) await run().catch((error: unknown) => this.#giveUp(anew, error))
       })
       await this.settled()
       if (anew.problem !== undefined) throw anew.problem as Error
-      if (this.#closed && this.#anew === anew) throw new BridgeError('ERR_BRIDGE_CLOSED', path)
+      if (this.#closed && this.#compaction === anew) throw new BridgeError('ERR_BRIDGE_CLOSED', path)
     }
     await step(async () => {
-      this.#anew = anew
+      this.#compaction = anew
     })
     const slice = new Slice()
     let [records, bytes]: [Record[], number] = [
@@ -425,11 +425,11 @@ export class FileLog implements Log {
       const body = bodyOf(records) // as they are now
       records = []
       bytes = 0
-      await step(() => this.#putAnew(anew, body))
+      await step(() => this.#writeCompaction(anew, body))
       await slice.next()
     }
     const last = bodyOf(records)
-    await step(() => this.#putAnew(anew, last))
+    await step(() => this.#writeCompaction(anew, last))
     await step(() => this.#replace(path, anew))
   }
 
@@ -444,7 +444,7 @@ export class FileLog implements Log {
     }
   }
 
-  async #replace(path: string, { file, size }: Anew): Promise<void> {
+  async #replace(path: string, { file, size }: Compaction): Promise<void> {
     await file.datasync()
     const folder = await open(dirname(path), 'r') // ahead of the renaming: behind it nothing may fail
     await rename(path, this.#path).catch(async (error: unknown) => {
@@ -452,7 +452,7 @@ export class FileLog implements Log {
       throw error
     })
     const old = this.#file
-    this.#anew = undefined
+    this.#compaction = undefined
     this.#file = file
     this.#size = this.#base = size
     await sync(folder)

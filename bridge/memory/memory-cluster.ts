@@ -103,12 +103,12 @@ export class MemoryCluster implements Cluster {
 
   // Live subscribers
 
-  subscribed(filter: string, kind: number): Promise<void> {
-    return this.#routes.subscribed(filter, kind)
+  addRoute(filter: string, kind: number): Promise<void> {
+    return this.#routes.add(filter, kind)
   }
 
-  unsubscribed(filter: string, kind: number): void {
-    this.#routes.unsubscribed(filter, kind)
+  removeRoute(filter: string, kind: number): void {
+    this.#routes.remove(filter, kind)
   }
 
   isWanted(topic: string): boolean {
@@ -255,7 +255,7 @@ export class MemoryCluster implements Cluster {
     return this.sessions.of(session) !== undefined
   }
 
-  touch(holder: SessionHolder): void {
+  schedule(holder: SessionHolder): void {
     this.#ready.add(holder)
     if (this.#serving) return
     this.#serving = true

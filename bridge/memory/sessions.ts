@@ -44,7 +44,7 @@ export class MemorySessions implements ClusterSessions {
   readonly #clock: Clock
   readonly #waits: Waits
   readonly #events: MemorySessionEvents
-  readonly #own = new Map<string, Session>()
+  readonly #connected = new Map<string, Session>()
   readonly #due = new Due((name) => this.#onDue(name))
   /** Sessions that ended, and whose routes are being removed. */
   #ended: StoredState[] = []
@@ -96,8 +96,8 @@ export class MemorySessions implements ClusterSessions {
     if (expiry > 0) this.#due.set(dueEnd(sid), dueAt(expiry))
   }
 
-  own(sid: string): Session | undefined {
-    return this.#own.get(sid)
+  connected(sid: string): Session | undefined {
+    return this.#connected.get(sid)
   }
 
   async claim(
@@ -151,7 +151,7 @@ export class MemorySessions implements ClusterSessions {
     this.#due.delete(dueWill(sid))
     this.#due.delete(dueEnd(sid))
     const session = this.#sessionOf(state.sessions.get(sid)!, request, isResumed)
-    this.#own.set(sid, session)
+    this.#connected.set(sid, session)
     await this.#store.settled()
     return session
   }
@@ -170,9 +170,9 @@ export class MemorySessions implements ClusterSessions {
    * @param sid of the session that its client has from now on
    */
   #leave(known: StoredState, sid: string): void {
-    const old = this.#own.get(known.sid)
+    const old = this.#connected.get(known.sid)
     if (old !== undefined) {
-      this.#own.delete(known.sid)
+      this.#connected.delete(known.sid)
       this.#events.onMoved(old)
     }
     const dueAt = this.#due.at(dueWill(known.sid))
@@ -253,7 +253,7 @@ export class MemorySessions implements ClusterSessions {
   }
 
   async release(session: Session): Promise<void> {
-    if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
+    if (this.#connected.get(session.sid) === session) this.#connected.delete(session.sid)
     if (this.of(session) === undefined) return
     this.#release(session.sid)
     await this.#store.settled()

@@ -18,7 +18,7 @@ export interface BatchStages<Message, Handed> {
   /**
    * Hands on, ahead of the barrier, what the table has by now; undefined: nothing of this batch may go ahead.
    */
-  hand(batch: readonly Message[]): Promise<Handed | undefined>
+  distribute(batch: readonly Message[]): Promise<Handed | undefined>
   /**
    * Matches and hands on before it resolves, but what was `handed` on; `stored` settles when all is stored
    * where it must be.
@@ -116,7 +116,7 @@ export class Batches<Message, Handed> {
   async #run(messages: readonly Message[], before: Promise<void>): Promise<void> {
     const stored = this.#stages.store(messages)
     stored?.catch(() => undefined) // looked at when the batch is handed on
-    const handed = await this.#stages.hand(messages)
+    const handed = await this.#stages.distribute(messages)
     if (stored !== undefined) await stored
     await this.#stages.barrier()
     const written = await this.#stages.write(messages, handed)

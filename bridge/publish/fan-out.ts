@@ -67,15 +67,15 @@ export class FanOut {
    * being stored must get it live or stored, and would get it neither way if it was handed on before it was
    * stored (ATTACKS 2).
    */
-  async hand(batch: readonly Message[]): Promise<Handed | undefined> {
-    return batch.some(({ retain }) => retain) ? undefined : this.#hand(batch)
+  async distribute(batch: readonly Message[]): Promise<Handed | undefined> {
+    return batch.some(({ retain }) => retain) ? undefined : this.#distribute(batch)
   }
 
   /**
    * In slices, and by one table: once that has changed, the rest waits for the barrier. Otherwise a node
    * whose route came in between would get a later message ahead of the barrier and an earlier one behind it.
    */
-  async #hand(batch: readonly Message[]): Promise<Handed> {
+  async #distribute(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
     const { version } = table
     const handed: Handed = { table, version, targets: [], stored: new Set() }
@@ -113,7 +113,7 @@ export class FanOut {
     batch: readonly Message[],
     ahead: Handed | undefined,
   ): Promise<{ readonly stored: Promise<unknown> }> {
-    const told = this.#retained.tell(batch) // before they are handed on: it may change what a stamp says
+    const told = this.#retained.journalTopics(batch) // before they are handed on: it may change what a stamp says
     const {
       version,
       targets,

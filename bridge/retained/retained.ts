@@ -281,7 +281,7 @@ export class Retained {
    * topic that somebody cleared between our telling it and our storing its value may have left an index: then
    * no replay need find it, and the message comes live whatever its stamp.
    */
-  tell(batch: readonly Message[]): Promise<void> | undefined {
+  journalTopics(batch: readonly Message[]): Promise<void> | undefined {
     const last = new Map<string, Message>()
     for (const message of batch) if (message.retain) last.set(message.topic, message)
     const changes: Change[] = []

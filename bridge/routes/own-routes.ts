@@ -14,19 +14,19 @@ export interface RouteChange {
 /** Appends changes of this node's routes to the journal; resolves when they are stored there. */
 export type AppendRoutes = (changes: readonly RouteChange[]) => Promise<void>
 
-interface Wanted {
+interface Subscriptions {
   /** Subscriptions that want every body, and those that want bodies of QoS 0 publishes only. */
   everything: number
   qos0: number
   /** What the journal holds or will hold when what is under way is stored. */
-  told: number
+  journaled: number
   /** Settles when `told` is stored. */
   stored: Promise<void> | undefined
 }
 
 export class OwnRoutes {
   readonly #append: AppendRoutes
-  readonly #wanted = new Map<string, Wanted>()
+  readonly #wanted = new Map<string, Subscriptions>()
   #dirty = new Set<string>()
   #flush: Promise<void> | undefined
 
@@ -35,25 +35,25 @@ export class OwnRoutes {
   }
 
   /** Counts a subscription; resolves when every node can know of it. `everything` as in RouteKind. */
-  async subscribed(filter: string, kind: number): Promise<void> {
-    const wanted = this.#wanted.get(filter) ?? { everything: 0, qos0: 0, told: 0, stored: undefined }
+  async add(filter: string, kind: number): Promise<void> {
+    const wanted = this.#wanted.get(filter) ?? { everything: 0, qos0: 0, journaled: 0, stored: undefined }
     this.#wanted.set(filter, wanted)
     if (kind === RouteKind.everything) wanted.everything++
     else wanted.qos0++
     // A removal of this filter that is under way is overtaken by nothing: changes of one filter are appended
     // in order.
-    if (kindOf(wanted) === wanted.told) return wanted.stored
-    return this.#touch(filter)
+    if (kindOf(wanted) === wanted.journaled) return wanted.stored
+    return this.#writeSoon(filter)
   }
 
   /** Uncounts a subscription; the route goes with the last one, a tick later. */
-  unsubscribed(filter: string, kind: number): void {
+  remove(filter: string, kind: number): void {
     const wanted = this.#wanted.get(filter)
     if (wanted === undefined) return
     if (kind === RouteKind.everything) wanted.everything--
     else wanted.qos0--
     // the bridge reports what became of the append
-    if (kindOf(wanted) !== wanted.told) this.#touch(filter).catch(() => undefined)
+    if (kindOf(wanted) !== wanted.journaled) this.#writeSoon(filter).catch(() => undefined)
   }
 
   /** All routes as they are wanted now: what a new snapshot of this node must hold. */
@@ -68,7 +68,7 @@ export class OwnRoutes {
     return this.#wanted.size
   }
 
-  #touch(filter: string): Promise<void> {
+  #writeSoon(filter: string): Promise<void> {
     this.#dirty.add(filter)
     this.#flush ??= new Promise<void>((resolve, reject) => {
       setImmediate(() => {
@@ -82,22 +82,22 @@ export class OwnRoutes {
   /** One journal entry for all that changed in a tick: a connect storm is not an entry per client. */
   #write(): Promise<void> {
     const changes: RouteChange[] = []
-    const told: Wanted[] = []
+    const written: Subscriptions[] = []
     const earlier: Promise<void>[] = []
     for (const filter of this.#dirty) {
       const wanted = this.#wanted.get(filter)
       if (wanted === undefined) continue
       const kind = kindOf(wanted)
-      if (kind !== wanted.told) {
+      if (kind !== wanted.journaled) {
         changes.push({ filter, kind })
-        wanted.told = kind
-        told.push(wanted)
+        wanted.journaled = kind
+        written.push(wanted)
       } else if (wanted.stored !== undefined) earlier.push(wanted.stored) // told by an earlier write, which may be under way
       if (kind === 0) this.#wanted.delete(filter)
     }
     this.#dirty = new Set()
     const stored = changes.length === 0 ? Promise.resolve() : this.#append(changes)
-    for (const wanted of told) {
+    for (const wanted of written) {
       wanted.stored = stored
       stored.then(
         () => {
@@ -110,5 +110,5 @@ export class OwnRoutes {
   }
 }
 
-const kindOf = ({ everything, qos0 }: Wanted): number =>
+const kindOf = ({ everything, qos0 }: Subscriptions): number =>
   (everything > 0 ? RouteKind.everything : 0) | (qos0 > 0 ? RouteKind.qos0 : 0)

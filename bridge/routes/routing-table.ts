@@ -85,7 +85,7 @@ export class RoutingTable {
   readonly #routes = new FilterTrie<Route>()
   readonly #filtersOf = new Map<string, Map<string, number>>()
   /** Nodes that are asserting their routes anew → the filters that they have named so far. */
-  readonly #anew = new Map<string, Set<string>>()
+  readonly #reasserted = new Map<string, Set<string>>()
   #sessionCount = 0
   #filterBytes = 0
   #version = 0
@@ -98,7 +98,7 @@ export class RoutingTable {
 
   /** Applies one change; applying it again changes nothing. */
   set(nodeId: string, filter: string, kind: number): void {
-    this.#anew.get(nodeId)?.add(filter)
+    this.#reasserted.get(nodeId)?.add(filter)
     const filters = this.#filtersOf.get(nodeId) ?? new Map<string, number>()
     if ((filters.get(filter) ?? 0) === kind) return
     if (kind === 0) {
@@ -196,22 +196,22 @@ export class RoutingTable {
    * A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`,
    * since they may well come.
    */
-  beginAnew(nodeId: string): void {
-    this.#anew.set(nodeId, new Set())
+  beginReassertion(nodeId: string): void {
+    this.#reasserted.set(nodeId, new Set())
   }
 
   /** It has named all of them: what it did not name goes. Without `beginAnew` nothing does. */
-  endAnew(nodeId: string): void {
-    const named = this.#anew.get(nodeId)
+  endReassertion(nodeId: string): void {
+    const named = this.#reasserted.get(nodeId)
     if (named === undefined) return
-    this.#anew.delete(nodeId)
+    this.#reasserted.delete(nodeId)
     for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])])
       if (!named.has(filter)) this.set(nodeId, filter, 0)
   }
 
   /** Drops every route of a node that is gone. O(its routes). */
   removeNode(nodeId: string): void {
-    this.#anew.delete(nodeId)
+    this.#reasserted.delete(nodeId)
     for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])]) this.set(nodeId, filter, 0)
   }
 

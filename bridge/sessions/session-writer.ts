@@ -95,7 +95,7 @@ class Partition {
     this.#clock = clock
   }
 
-  touch(holder: SessionHolder): void {
+  schedule(holder: SessionHolder): void {
     this.#ready.add(holder)
     if (this.#running || this.#scheduled) return
     this.#scheduled = true
@@ -183,7 +183,7 @@ export class SessionWriter {
 
   /** The session has something to write, or its bell rang. */
   touch(holder: SessionHolder): void {
-    this.#partitions[partitionOf(holder.session.sid)]!.touch(holder)
+    this.#partitions[partitionOf(holder.session.sid)]!.schedule(holder)
   }
 
   close(): void {

@@ -68,7 +68,7 @@ export class Sessions implements ClusterSessions {
   readonly #sessionsMax: number
   readonly #clock: Clock
   /** sid → session of a client that is connected here. */
-  readonly #own = new Map<string, Session>()
+  readonly #connected = new Map<string, Session>()
   /**
    * Claims under way, and sids with owners that are being released: Redis may have them as ours, and `#own`
    * does not.
@@ -114,16 +114,16 @@ export class Sessions implements ClusterSessions {
     this.#handovers = new Handovers((changes) => events.append(changes))
   }
 
-  own(sid: string): Session | undefined {
-    return this.#own.get(sid)
+  connected(sid: string): Session | undefined {
+    return this.#connected.get(sid)
   }
 
   get size(): number {
-    return this.#own.size
+    return this.#connected.size
   }
 
   get all(): Iterable<Session> {
-    return this.#own.values()
+    return this.#connected.values()
   }
 
   /** The keys of a partition and of a session in it, as the scripts want them. */
@@ -224,7 +224,7 @@ export class Sessions implements ClusterSessions {
               ),
             )) as ClaimReply
             if (proposed.has(known)) reply[2] = 0
-            return await this.#claimed(request, claim, known, reply, before, handover.wills)
+            return await this.#toSession(request, claim, known, reply, before, handover.wills)
           } catch (reason) {
             const error = toBridgeError(reason)
             if (error.code === 'ERR_BRIDGE_FENCED') {
@@ -290,7 +290,7 @@ export class Sessions implements ClusterSessions {
     return performance.now() - this.#silentSince > silentMs ? this.#unanswered : 0
   }
 
-  async #claimed(
+  async #toSession(
     request: SessionRequest,
     claim: number,
     known: string,
@@ -345,14 +345,14 @@ export class Sessions implements ClusterSessions {
       isWanted: false,
       isTaken: false,
     }
-    const old = this.#own.get(known)
+    const old = this.#connected.get(known)
     if (old !== undefined && old.request.clientId === request.clientId) {
       // the name of another client's session is damaged
       // also when it was ended: its claim may still be being journaled, and finds out by this
-      this.#own.delete(known)
+      this.#connected.delete(known)
       this.#events.onMoved(old)
     }
-    this.#own.set(sid, session)
+    this.#connected.set(sid, session)
     if (changes.length > 0) await this.#events.append(changes)
     if (sid === known && pending.length > 0)
       await this.subscriptions.noteJournaled(session, pending.toString())
@@ -373,7 +373,7 @@ export class Sessions implements ClusterSessions {
 
   /** What the journal says of a client that connects at another node, while `owner` has its session. */
   wanted(sid: string, owner: string): void {
-    const session = this.#own.get(sid)
+    const session = this.#connected.get(sid)
     if (session?.owner !== owner) return
     session.isWanted = true
     this.#events.onWanted(session)
@@ -381,11 +381,11 @@ export class Sessions implements ClusterSessions {
 
   /** What the journal says of takeovers: a connection of ours whose session is another's goes. */
   taken(sid: string, owner: string): void {
-    const session = this.#own.get(sid)
+    const session = this.#connected.get(sid)
     // Of two claims the earlier one may be journaled later: it is no news to the later one.
     if (session === undefined || epochOf(owner) <= epochOf(session.owner)) return
     session.isTaken = true
-    this.#own.delete(sid)
+    this.#connected.delete(sid)
     this.#events.onMoved(session)
   }
 
@@ -423,11 +423,11 @@ export class Sessions implements ClusterSessions {
 
   /** The connection is gone. */
   async release(session: Session): Promise<void> {
-    if (this.#own.get(session.sid) === session) this.#own.delete(session.sid)
-    await this.#letGo(session.sid, session.owner, session.request.expirySeconds, session)
+    if (this.#connected.get(session.sid) === session) this.#connected.delete(session.sid)
+    await this.#releaseOwned(session.sid, session.owner, session.request.expirySeconds, session)
   }
 
-  async #letGo(sid: string, owner: string, expirySeconds?: number, session?: Session): Promise<void> {
+  async #releaseOwned(sid: string, owner: string, expirySeconds?: number, session?: Session): Promise<void> {
     const name = `${sid} ${owner}`
     this.#releasing.add(name)
     try {
@@ -448,7 +448,7 @@ export class Sessions implements ClusterSessions {
    */
   async releaseStray(sid: string, owner: string): Promise<void> {
     const isOurs = (): boolean =>
-      this.#own.get(sid)?.owner === owner || this.#releasing.has(`${sid} ${owner}`)
+      this.#connected.get(sid)?.owner === owner || this.#releasing.has(`${sid} ${owner}`)
     if (isOurs()) return
     const claim = await retrying(this.#redis, () =>
       this.#redis.hget(this.#keys.session(sid, 'session'), 'claim'),
@@ -459,7 +459,7 @@ export class Sessions implements ClusterSessions {
       this.#keys.partition(partitionOf(sid), 'owners'),
       'a session that was released had its owner again; it was released once more',
     )
-    await this.#letGo(sid, owner)
+    await this.#releaseOwned(sid, owner)
   }
 
   #release(sid: string, owner: string, expirySeconds?: number): Promise<[number, Buffer, Buffer[]]> {
@@ -540,7 +540,7 @@ export class Sessions implements ClusterSessions {
     if (message === 'later') return void diagnostics.later.publish({ where: 'will', id: member })
     if (message === undefined) diagnostics.garbage.publish({ where: 'will', bytes: bytes.length })
     else {
-      const published = this.#events.publishWill(await this.#published(partition, member, message))
+      const published = this.#events.publishWill(await this.#toPublish(partition, member, message))
       taken?.()
       await published
     }
@@ -552,7 +552,7 @@ export class Sessions implements ClusterSessions {
    * identity keeps a will that is published twice, because who took it died, from being queued twice. For No
    * Local it is of the session that its client has now.
    */
-  async #published(partition: number, member: string, message: Message): Promise<Message> {
+  async #toPublish(partition: number, member: string, message: Message): Promise<Message> {
     const [, sid = '', epoch] = member.split(':')
     const { publisher, expirySeconds } = message
     const current =
@@ -613,7 +613,7 @@ export class Sessions implements ClusterSessions {
    */
   async assertAll(): Promise<Change[]> {
     const stale: Change[] = []
-    await together([...this.#own.values()], async (session) => {
+    await together([...this.#connected.values()], async (session) => {
       for (const change of (await this.#assert(session)) ?? []) stale.push(change)
     })
     return stale
@@ -641,7 +641,7 @@ export class Sessions implements ClusterSessions {
 
   /** Sessions that are connected here, of these partitions. */
   in(partitions: readonly number[]): Session[] {
-    return [...this.#own.values()].filter(({ sid }) => partitions.includes(partitionOf(sid)))
+    return [...this.#connected.values()].filter(({ sid }) => partitions.includes(partitionOf(sid)))
   }
 
   /** Another owner stands in Redis: ours is written down again when it is the later one. */
@@ -656,7 +656,7 @@ export class Sessions implements ClusterSessions {
 
   /** A message found no session where one was subscribed: ours is written down again. */
   async missing(sid: string): Promise<void> {
-    const session = this.#own.get(sid)
+    const session = this.#connected.get(sid)
     if (session === undefined) return
     nameDamage(
       this.#keys.partition(partitionOf(sid), 'owners'),
@@ -674,7 +674,7 @@ export class Sessions implements ClusterSessions {
     for (;;) {
       try {
         const stale = await retrying(this.#redis, async () =>
-          this.#own.get(session.sid) === session
+          this.#connected.get(session.sid) === session
             ? ((await this.#writeDown(session, earlier)) as Buffer[])
             : undefined,
         )
@@ -692,7 +692,7 @@ export class Sessions implements ClusterSessions {
         if (epoch < epochOf(session.owner)) earlier = [other, epoch]
         else {
           // otherwise it left, or was claimed again here
-          if (this.#own.get(session.sid) === session) this.taken(session.sid, ' Infinity')
+          if (this.#connected.get(session.sid) === session) this.taken(session.sid, ' Infinity')
           return undefined
         }
       }
@@ -762,7 +762,7 @@ export class Sessions implements ClusterSessions {
 
   /** What the journal must say of all sessions that are connected here: after Redis lost its data. */
   *changes(): Iterable<Change> {
-    for (const { sid, subscriptions } of this.#own.values())
+    for (const { sid, subscriptions } of this.#connected.values())
       for (const [filter, { options }] of subscriptions) yield journaled(sid, filter, options)
   }
 }

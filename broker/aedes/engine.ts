@@ -62,13 +62,13 @@ export interface EngineHost extends Omit<
    * Resolves when every node can know of the subscription: then SUBACK is sent. `replays`: and Retained
    * Messages behind it.
    */
-  subscribed(
+  subscribe(
     connection: Connection,
     filter: string,
     options: SubscriptionOptions,
     replays: boolean,
   ): Promise<void>
-  unsubscribed(connection: Connection, filter: string): void
+  unsubscribe(connection: Connection, filter: string): void
   /** Why the connection may not subscribe to a filter; undefined: it may. */
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined
   /** SUBACK is on its way: Retained Messages may follow. */
@@ -220,7 +220,7 @@ export class Engine {
   readonly #note = (noted: Noted): void => {
     this.#noted = noted
   }
-  readonly #isTold: (topic: string) => boolean
+  readonly #isAnnounced: (topic: string) => boolean
   readonly #excusing: NodeJS.Timeout
   #whenEmpty: (() => void) | undefined
   #closing: Promise<void> | undefined
@@ -230,7 +230,7 @@ export class Engine {
     this.#bridge = bridge
     this.#admission = new Admission(config, (cause) => host.refused(cause))
     this.#connectionHost = this.#hostOfConnections()
-    this.#isTold = isTold(config)
+    this.#isAnnounced = isTold(config)
     this.#aedes = new Aedes({
       id: name,
       mq: this.#mq(),
@@ -268,7 +268,7 @@ export class Engine {
       this.#aedes.on(event, ({ conn }: AedesClient, error: Error) => this.#failed(conn.connection, error))
     this.#aedes.on('error', (error: Error) => host.onError(error))
     this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) =>
-      this.#subscribed(subscriptions, client),
+      this.#onSubscribed(subscriptions, client),
     )
     this.#excusing = setInterval(
       () => this.#look(config.drainTimeoutMs),
@@ -325,7 +325,7 @@ export class Engine {
     const slice = new Slice()
     for (const filter in connection.subscriptions) {
       if (slice.isOver) await slice.next()
-      this.#host.unsubscribed(connection, filter)
+      this.#host.unsubscribe(connection, filter)
     }
   }
 
@@ -355,8 +355,8 @@ export class Engine {
     if (type === PacketType.connect && !this.#admission.admit(connection, this.#open.size)) return
     try {
       if (type === PacketType.connect)
-        this.#hand(client, parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0))
-      else this.#hand(client, parse(frame, client.version))
+        this.#passToAedes(client, parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0))
+      else this.#passToAedes(client, parse(frame, client.version))
     } catch (error) {
       client.emit('error', error)
     }
@@ -381,7 +381,7 @@ export class Engine {
         part.cmd === 'subscribe'
           ? this.#refusal(connection, part.subscriptions[0]!.topic, ++filters)
           : undefined
-      if (refused === undefined) this.#hand(client, part)
+      if (refused === undefined) this.#passToAedes(client, part)
       else
         mqttPacket.writeToStream(
           { cmd: 'suback', messageId: part.messageId!, granted: [refused] },
@@ -406,7 +406,7 @@ export class Engine {
     return cause.startsWith('topic-') ? ReasonCode.topicFilterInvalid : ReasonCode.quotaExceeded
   }
 
-  #hand(client: AedesClient, packet: Packet): void {
+  #passToAedes(client: AedesClient, packet: Packet): void {
     client._parsingBatch = 0
     client._nextBatch = (error) => {
       if (error !== undefined && error !== null) client.emit('error', error)
@@ -429,7 +429,7 @@ export class Engine {
       slow: (connection, topic) => this.#host.slow(connection, topic),
       drained: (connection) => this.#host.drained(connection),
       handle: (connection, type, frame) => this.#handle(connection, type, frame),
-      touch: (holder) => this.#host.touch(holder),
+      schedule: (holder) => this.#host.schedule(holder),
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
@@ -437,7 +437,7 @@ export class Engine {
       onClient: (connection) => this.#host.onClient(connection),
       farewell: (connection, voidsWill, expirySeconds) =>
         this.#host.farewell(connection, voidsWill, expirySeconds),
-      released: (connection) => this.#host.released(connection),
+      releaseSession: (connection) => this.#host.releaseSession(connection),
       broken: (connection, error) => this.#failed(connection, error),
       over: (connection) => this.#over(connection),
       violated: (connection, violation) => {
@@ -525,7 +525,7 @@ export class Engine {
       if (slice.isOver) await slice.next()
       if (client.closed) return // and unsubscribed from what it had by then
       if (
-        some.push(this.#host.subscribed(connection, filter, optionsOf(subscription), false)) <
+        some.push(this.#host.subscribe(connection, filter, optionsOf(subscription), false)) <
         limits.restoredPerTurn
       )
         continue
@@ -592,7 +592,7 @@ export class Engine {
         done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
       else
         this.#host
-          .subscribed(
+          .subscribe(
             noted.connection,
             noted.filter,
             optionsOf(noted.subscription),
@@ -606,8 +606,7 @@ export class Engine {
     const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
       // A new subscription to the same filter takes the place of the old one: it is noted by now, and
       // registered next.
-      if (whose instanceof Connection && this.#noted?.filter !== filter)
-        this.#host.unsubscribed(whose, filter)
+      if (whose instanceof Connection && this.#noted?.filter !== filter) this.#host.unsubscribe(whose, filter)
       if (done !== undefined) setImmediate(done)
     }
     return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
@@ -618,13 +617,13 @@ export class Engine {
    * the cluster wants to hear it.
    */
   #publish(packet: IPublishPacket, done: Done | undefined): void {
-    if (this.#isTold(packet.topic) && this.#host.isWanted(packet.topic))
+    if (this.#isAnnounced(packet.topic) && this.#host.isWanted(packet.topic))
       this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
     if (done !== undefined) setImmediate(done)
   }
 
   /** Emitted by Aedes behind the SUBACK. */
-  #subscribed(subscriptions: readonly { topic: string }[], client: AedesClient): void {
+  #onSubscribed(subscriptions: readonly { topic: string }[], client: AedesClient): void {
     const { connection } = client.conn
     for (const { topic: filter } of subscriptions) {
       const subscription = client.subscriptions[filter]

@@ -22,8 +22,8 @@ export interface Interrupt {
 }
 
 /**
- * The configuration that a command line, the environment and a file give. @throws OperatorError for all that
- * is wrong with them
+ * The configuration that a command line, the environment and a file give.
+ * @throws OperatorError for all that is wrong with them
  */
 export function configOf(argv: readonly string[]): Config {
   const { values, problems } = parseArguments(argv, nodeFlags)

@@ -124,8 +124,8 @@ function overlaps({ nodes, port, wsPort, adminPort }: UpConfig): OperatorError[]
 }
 
 /**
- * Ports that others hold, before anything is started. @throws OperatorError (reason `listen`), a line for
- * each option
+ * Ports that others hold, before anything is started.
+ * @throws OperatorError (reason `listen`), a line for each option
  */
 async function refusePortsInUse(config: UpConfig): Promise<void> {
   const problems = new Map<string, OperatorError>()
@@ -177,8 +177,8 @@ class NodeProcess {
   }
 
   /**
-   * Resolves to the endpoints once the node serves. @throws OperatorError when it ends before that; it said
-   * why itself
+   * Resolves to the endpoints once the node serves.
+   * @throws OperatorError when it ends before that; it said why itself
    */
   async start(): Promise<string[]> {
     const child = spawn(process.execPath, this.#argv, {

@@ -215,7 +215,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
         pubrel: (messageId) => this.#acknowledge(PacketType.pubrel, messageId, 0),
         failed: (error) => this.#host.failed(error, 1),
         room: () => (this.outbox.slow ? 0 : limits.outboxLowBytes),
-        touch: (holder) => this.#host.touch(holder),
+        schedule: (holder) => this.#host.schedule(holder),
         moved: () => this.#host.moved(this),
       })
       this.#known = new Incoming(this.#stored)
@@ -388,7 +388,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
   closed(): void {
     this.#end()
     this.#host.holdings.forget(this)
-    if (this.session !== undefined) this.#released = this.#host.released(this)
+    if (this.session !== undefined) this.#released = this.#host.releaseSession(this)
     this.#window.clear()
     this.onDrain()
     this.#over?.give()
@@ -465,7 +465,7 @@ export class Connection implements PacketHandler, OutboxHost, WindowHost<Pending
       stored()
       if (this.#closed) return // nobody is there to be told
       if (qos === 0) this.#retaining--
-      if (qos === 2) this.#incoming.published(messageId)
+      if (qos === 2) this.#incoming.markPublished(messageId)
       if (qos > 0) this.#acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
       this.#goOn()
     }

@@ -8,21 +8,21 @@ import { LookAhead } from '../protocol/look-ahead.ts'
 import { ProtocolViolation } from '../protocol/properties.ts'
 
 /** `voidsWill`: the will is not to be published; seconds, -1: for ever, undefined: as CONNECT said. */
-type Tell = (voidsWill: boolean, expirySeconds: number | undefined) => void
+type Announce = (voidsWill: boolean, expirySeconds: number | undefined) => void
 
 export class Goodbye {
   readonly #session: Session
   readonly #level: number
-  readonly #tell: Tell
-  #told = false
+  readonly #announce: Announce
+  #isAnnounced = false
   /** A DISCONNECT has come. */
   isSaid = false
   #lookAhead: LookAhead | undefined
 
-  constructor(session: Session, level: number, tell: Tell) {
+  constructor(session: Session, level: number, tell: Announce) {
     this.#session = session
     this.#level = level
-    this.#tell = tell
+    this.#announce = tell
   }
 
   /**
@@ -30,7 +30,7 @@ export class Goodbye {
    * of.
    */
   look(chunk: Buffer | undefined, held: () => Iterable<Buffer>): void {
-    if (this.#told) return
+    if (this.#isAnnounced) return
     const pieces = chunk === undefined || this.#lookAhead === undefined ? held() : [chunk]
     this.#lookAhead ??= new LookAhead(PacketType.disconnect)
     for (const piece of pieces) {
@@ -52,14 +52,14 @@ export class Goodbye {
 
   /** It was found or read. */
   take(frame: Buffer): void {
-    if (this.#told) return
+    if (this.#isAnnounced) return
     const { will, expirySeconds: asked } = this.#session.request
     const { reasonCode, expirySeconds } = readDisconnect(frame, this.#level)
     // it is refused when it is read
     if (expirySeconds !== undefined && expirySeconds !== 0 && asked === 0) return
-    this.#told = this.isSaid = true
+    this.#isAnnounced = this.isSaid = true
     // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
     const voidsWill = reasonCode === ReasonCode.success && will !== undefined
-    if (voidsWill || expirySeconds !== undefined) this.#tell(voidsWill, expirySeconds)
+    if (voidsWill || expirySeconds !== undefined) this.#announce(voidsWill, expirySeconds)
   }
 }

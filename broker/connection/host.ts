@@ -41,7 +41,7 @@ export interface ConnectionHost<Connection> {
   /** It has caught up, or is gone. */
   drained(connection: Connection): void
   /** A session that outlives its connection has something to write. */
-  touch(holder: SessionHolder): void
+  schedule(holder: SessionHolder): void
   /** A write for the session was refused: it is another's, or Redis lost its data. */
   moved(connection: Connection): void
   /** With what a stored message is delivered, by the subscriptions that the session has now. */
@@ -61,7 +61,7 @@ export interface ConnectionHost<Connection> {
   /** The client said good-bye: its will is void, or its session is to live so long (s; -1: for ever). */
   farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void
   /** The connection is over: its session is nobody's. */
-  released(connection: Connection): Promise<void> | undefined
+  releaseSession(connection: Connection): Promise<void> | undefined
   /** Its socket failed. */
   broken(connection: Connection, error: Error): void
   /** Its socket is closed, and nothing of it is left to be done; may be called again. */

@@ -55,7 +55,7 @@ export class Incoming {
   }
 
   /** It is stored for everybody: PUBREC may be sent. */
-  published(messageId: number): void {
+  markPublished(messageId: number): void {
     const known = this.#publishes.get(messageId)
     if (known === undefined) return
     known.state = 'published'

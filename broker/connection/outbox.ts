@@ -148,7 +148,7 @@ export class Outbox {
   pushPublish(frame: Frame, messageId = 0, dup = false): void {
     if (this.#closed) return
     const isShared = frame.payload.length >= sharedBytes
-    if (isShared) frame.own()
+    if (isShared) frame.copyPayload()
     const { head, properties, payload, length, expiresAt, expiryOffset } = frame
     this.#room(isShared ? length - payload.length : length)
     const buffer = this.#buffer!

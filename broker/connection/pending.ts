@@ -19,8 +19,8 @@ export class Pending implements Delivery {
     return this.frame.length
   }
 
-  own(): void {
-    this.frame.own()
+  copyPayload(): void {
+    this.frame.copyPayload()
   }
 }
 

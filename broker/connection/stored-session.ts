@@ -43,7 +43,7 @@ export interface StoredSessionHost {
    */
   room(): number
   /** There is something to write. */
-  touch(holder: SessionHolder): void
+  schedule(holder: SessionHolder): void
   moved(): void
 }
 
@@ -51,7 +51,7 @@ const identifierMax = 65_535
 /** Messages moved by one call: bounds the time that the script takes. */
 const moveMax = 500
 /** Messages that a session keeps in flight for another node; beyond them nothing more is moved. */
-const keptMax = limits.inFlightMax
+const leftForLaterMax = limits.inFlightMax
 /** Smaller messages are not counted one by one: as many as may be in flight are a few MiB. */
 const countedBytes = 4 * 1024
 
@@ -67,17 +67,17 @@ export class StoredSession implements SessionHolder {
    * down; `kept`: not for us to send.
    */
   readonly #inUse = new Map<number, 'owed' | 'sent' | 'received' | 'done' | 'kept'>()
-  #kept = 0
+  #leftForLater = 0
   /** Bytes in flight whose body is still stored, of large messages; by identifier. */
   readonly #large = new Map<number, number>()
   #largeBytes = 0
   /** What an earlier connection left in flight and this one has not sent again. */
-  #owed: readonly InFlightEntry[] = []
+  #unsent: readonly InFlightEntry[] = []
   /** Deliveries under way on this connection: Receive Maximum is about them. */
   #open = 0
   #lastId = 0
   #order = 0
-  #rung = true
+  #mayHaveQueued = true
   /**
    * Retained Messages because of a SUBSCRIBE. They are not queued: what is in the queue would come before
    * them, newer or not.
@@ -136,33 +136,33 @@ export class StoredSession implements SessionHolder {
   start(): void {
     const { inFlight } = this.session
     this.session.inFlight = [] // they are not held for as long as the connection lasts
-    this.#owed = inFlight.filter(({ message }) => message !== 'later')
+    this.#unsent = inFlight.filter(({ message }) => message !== 'later')
     for (const { messageId, order, message } of inFlight) {
-      if (message === 'later') this.#keep(messageId)
+      if (message === 'later') this.#leaveForLater(messageId)
       else this.#inUse.set(messageId, 'owed')
       if (message !== undefined && message !== 'later') this.#count(messageId, message)
       this.#order = Math.max(this.#order, order + 1)
       this.#lastId = messageId
     }
-    this.#sendOwed()
-    this.#host.touch(this)
+    this.#sendUnsent()
+    this.#host.schedule(this)
   }
 
   /**
    * As many as this client takes at once, which the one before may have taken more of [MQTT-3.3.4-9], and as
    * there is room for.
    */
-  #sendOwed(): void {
+  #sendUnsent(): void {
     let at = 0
-    for (; at < this.#owed.length && this.#open < this.#max && this.#host.room() > 0; at++) {
-      const { messageId, message } = this.#owed[at]!
+    for (; at < this.#unsent.length && this.#open < this.#max && this.#host.room() > 0; at++) {
+      const { messageId, message } = this.#unsent[at]!
       if (this.#inUse.get(messageId) !== 'owed') continue // acknowledged without having been sent again
       this.#inUse.set(messageId, message === undefined ? 'received' : 'sent')
       this.#open++
       if (message === undefined) this.#host.pubrel(messageId)
       else if (message !== 'later') this.#send(message, messageId, true)
     }
-    if (at > 0) this.#owed = this.#owed.slice(at)
+    if (at > 0) this.#unsent = this.#unsent.slice(at)
   }
 
   #send(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): void {
@@ -171,7 +171,7 @@ export class StoredSession implements SessionHolder {
     } catch (error) {
       this.#open--
       this.#uncount(messageId)
-      this.#keep(messageId)
+      this.#leaveForLater(messageId)
       this.#host.failed(error)
     }
   }
@@ -180,26 +180,26 @@ export class StoredSession implements SessionHolder {
    * It stays in flight as it is: neither sent nor acknowledged away. The next owner of the session looks at
    * it anew.
    */
-  #keep(messageId: number): void {
+  #leaveForLater(messageId: number): void {
     this.#inUse.set(messageId, 'kept')
-    this.#kept++
+    this.#leftForLater++
   }
 
   /** The bell: there may be something in the queue. */
   ring(): void {
-    this.#rung = true
-    this.#sendOwed()
-    this.#host.touch(this)
+    this.#mayHaveQueued = true
+    this.#sendUnsent()
+    this.#host.schedule(this)
   }
 
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
     this.#done(messageId)
-    this.#sendOwed()
+    this.#sendUnsent()
   }
 
   /** A replay begins: resolves when whoever has the session next will know of it. */
-  async owe(filter: string, isFirst: boolean, { of }: Stamps): Promise<OwedReplay> {
+  async beginReplay(filter: string, isFirst: boolean, { of }: Stamps): Promise<OwedReplay> {
     const replays = (this.session.replays ??= new OwedReplays())
     const replay = replays.begin(filter, isFirst, of)
     await new Promise<void>((noted) => {
@@ -210,13 +210,13 @@ export class StoredSession implements SessionHolder {
   }
 
   /** A replay is over. */
-  paid(replay: OwedReplay): void {
+  endReplay(replay: OwedReplay): void {
     if (!this.#closed) this.#note(this.session.replays?.end(replay) ?? [])
   }
 
   #note(fields: readonly Field[]): void {
     for (const field of fields) this.#fields.push(field)
-    this.#host.touch(this)
+    this.#host.schedule(this)
   }
 
   /**
@@ -244,7 +244,7 @@ export class StoredSession implements SessionHolder {
         owed,
       })
     }
-    this.#host.touch(this)
+    this.#host.schedule(this)
     return new Promise((resolve) => this.#allGiven.push(resolve))
   }
 
@@ -269,7 +269,7 @@ export class StoredSession implements SessionHolder {
     this.#inUse.set(messageId, 'done')
     if (state !== 'owed') this.#open--
     this.#acknowledged.push(messageId)
-    this.#host.touch(this)
+    this.#host.schedule(this)
   }
 
   /**
@@ -285,7 +285,7 @@ export class StoredSession implements SessionHolder {
       this.#inUse.set(messageId, 'received')
       this.#uncount(messageId)
       this.#received.push(messageId)
-      this.#host.touch(this)
+      this.#host.schedule(this)
     }
     return true
   }
@@ -297,13 +297,13 @@ export class StoredSession implements SessionHolder {
   record(messageId: number, n: number, recorded: (written: boolean) => void): void {
     this.#push(messageId, String(n))
     this.#recorded.set(n, recorded)
-    this.#host.touch(this)
+    this.#host.schedule(this)
   }
 
   /** It is stored for everybody who was subscribed. */
   recordPublished(messageId: number, n: number): void {
     this.#push(messageId, `${n} published`)
-    this.#host.touch(this)
+    this.#host.schedule(this)
   }
 
   #push(messageId: number, entry: string): void {
@@ -316,18 +316,21 @@ export class StoredSession implements SessionHolder {
     this.#incomingEntries.delete(messageId)
     this.#released.push(messageId)
     this.#forgotten.set(messageId, forgotten)
-    this.#host.touch(this)
+    this.#host.schedule(this)
   }
 
   takeWrites(): SessionWrites | undefined {
     const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
     const ids =
-      !this.#closed && (this.#rung || this.#given.length > 0) && bytes > 0 && this.#owed.length === 0
+      !this.#closed &&
+      (this.#mayHaveQueued || this.#given.length > 0) &&
+      bytes > 0 &&
+      this.#unsent.length === 0
         ? this.#free()
         : []
     const given = this.#takeGiven(ids)
-    const free = this.#rung ? ids.slice(given.length) : []
-    if (free.length > 0) this.#rung = false
+    const free = this.#mayHaveQueued ? ids.slice(given.length) : []
+    if (free.length > 0) this.#mayHaveQueued = false
     const writes = {
       acknowledged: this.#acknowledged,
       received: this.#received,
@@ -357,7 +360,7 @@ export class StoredSession implements SessionHolder {
    * newer one. They share the window with the queue.
    */
   #takeGiven(ids: readonly number[]): (readonly [number, Message])[] {
-    const count = this.#rung ? (ids.length + (this.#isGivenTurn ? 1 : 0)) >> 1 : ids.length
+    const count = this.#mayHaveQueued ? (ids.length + (this.#isGivenTurn ? 1 : 0)) >> 1 : ids.length
     if (ids.length > 0) this.#isGivenTurn = !this.#isGivenTurn
     const taken: [number, Message][] = []
     const pages = new Map<OwedReplay, Message[]>()
@@ -396,7 +399,7 @@ export class StoredSession implements SessionHolder {
 
   #free(): number[] {
     const free: number[] = []
-    if (this.#kept >= keptMax) return free
+    if (this.#leftForLater >= leftForLaterMax) return free
     const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size)
     for (let id = this.#lastId; free.length < count;) {
       id = id === identifierMax ? 1 : id + 1
@@ -431,7 +434,7 @@ export class StoredSession implements SessionHolder {
     for (const [i, message] of messages.entries()) {
       const id = (this.#lastId = free[i]!)
       if (message === 'later') {
-        this.#keep(id)
+        this.#leaveForLater(id)
         continue
       }
       this.#inUse.set(id, 'sent')
@@ -440,8 +443,9 @@ export class StoredSession implements SessionHolder {
       if (message === undefined) this.#done(id)
       else this.#send(message, id, false)
     }
-    if (left > 0) this.#rung = true
-    if (this.#rung || this.#acknowledged.length > 0 || this.#given.length > 0) this.#host.touch(this)
+    if (left > 0) this.#mayHaveQueued = true
+    if (this.#mayHaveQueued || this.#acknowledged.length > 0 || this.#given.length > 0)
+      this.#host.schedule(this)
   }
 
   /** What was not written is written when the session proves to be ours after all. */
@@ -461,7 +465,7 @@ export class StoredSession implements SessionHolder {
 
   close(): void {
     this.#closed = true
-    this.#owed = []
+    this.#unsent = []
     this.#given = []
     this.#giving.clear()
     this.#checkGiven()
@@ -479,7 +483,7 @@ export class StoredSession implements SessionHolder {
   }
 
   #settle(): void {
-    if (this.#toWrite > 0) this.#host.touch(this)
+    if (this.#toWrite > 0) this.#host.schedule(this)
     else if (!this.#writing) this.#whenSettled?.()
   }
 

@@ -12,7 +12,7 @@ export interface Delivery {
    * Called when it has to wait: from now on it may not pin the chunk or reply that it is a slice of (ATTACKS
    * 25).
    */
-  own(): void
+  copyPayload(): void
 }
 
 export interface WindowHost<Item> {
@@ -50,7 +50,7 @@ export class Window<Item extends Delivery> {
   push(delivery: Item): void {
     if (this.#inFlight.size < this.#max && this.#first === this.#waiting.length) this.#send(delivery)
     else {
-      delivery.own()
+      delivery.copyPayload()
       if (this.#waiting === noneWaiting) this.#waiting = []
       this.#waiting.push(delivery)
       this.#waitingBytes += delivery.bytes

@@ -23,7 +23,7 @@ export class Frame {
   /** MQTT 5: the properties, their length included. */
   readonly properties: Buffer
   #payload: Buffer
-  #owned = false
+  #isCopied = false
   /** Bytes on the wire, Packet Identifier included. */
   readonly length: number
   /**
@@ -64,11 +64,11 @@ export class Frame {
    * Copies the payload, which may be a slice of something larger; for all that share the frame, and for the
    * variants that it leads to.
    */
-  own(payload?: Buffer): void {
-    if (this.#owned) return
+  copyPayload(payload?: Buffer): void {
+    if (this.#isCopied) return
     this.#payload = payload ?? Buffer.from(this.#payload)
-    this.#owned = true
-    this.next?.own(this.#payload)
+    this.#isCopied = true
+    this.next?.copyPayload(this.#payload)
   }
 }
 

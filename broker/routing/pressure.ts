@@ -45,7 +45,7 @@ interface Slow {
 
 export class Pressure<Subscriber extends object> {
   readonly #holdMs: number
-  readonly #tell: (topic: string, held: boolean) => void
+  readonly #announce: (topic: string, held: boolean) => void
   readonly #held = new Map<string, Held>()
   readonly #slow = new Map<Subscriber, Slow>()
   /** Had their time and are still behind. */
@@ -56,7 +56,7 @@ export class Pressure<Subscriber extends object> {
   /** @param tell what the other nodes must know: a topic is held for subscribers here, or no longer */
   constructor(holdMs: number, tell: (topic: string, held: boolean) => void) {
     this.#holdMs = holdMs
-    this.#tell = tell
+    this.#announce = tell
   }
 
   /** What who published on `topic` waits for; undefined when nobody is behind with it. */
@@ -77,7 +77,7 @@ export class Pressure<Subscriber extends object> {
     }
     if (slow.topics.has(topic) || slow.topics.size >= topicsMax) return
     slow.topics.add(topic)
-    if (!this.#isHeldHere(topic)) this.#tell(topic, true)
+    if (!this.#isHeldHere(topic)) this.#announce(topic, true)
     this.#hold(topic, subscriber)
   }
 
@@ -126,7 +126,7 @@ export class Pressure<Subscriber extends object> {
     this.#slow.delete(subscriber)
     for (const topic of slow.topics) {
       this.#go(topic, subscriber)
-      if (!this.#isHeldHere(topic)) this.#tell(topic, false)
+      if (!this.#isHeldHere(topic)) this.#announce(topic, false)
     }
   }
 }

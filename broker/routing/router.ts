@@ -120,7 +120,7 @@ export class Router implements EngineHost, Receiver {
    * not say that a session's QoS ≥ 1 messages are queued, they come as they came before: live at QoS 0, if
    * the filter or an overlapping one was subscribed with QoS 0. Around that moment one may come by both ways.
    */
-  async subscribed(
+  async subscribe(
     connection: Connection,
     filter: string,
     options: SubscriptionOptions,
@@ -156,14 +156,14 @@ export class Router implements EngineHost, Receiver {
     const { stamps } = moment
     const hasAny = await this.#plane.hasRetained(filter)
     const [owed, ahead] = await Promise.all([
-      hasAny ? this.#owe(connection, filter, options, isFirst, stamps) : undefined,
+      hasAny ? this.#recordReplay(connection, filter, options, isFirst, stamps) : undefined,
       hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
     ])
     connection.asked ??= new Map<string, Asked>()
     // of two SUBSCRIBEs of a filter in one packet the second one is replayed
     const earlier = connection.asked.get(filter)
     earlier?.ahead?.drop()
-    if (earlier?.owed !== undefined) connection.stored?.paid(earlier.owed)
+    if (earlier?.owed !== undefined) connection.stored?.endReplay(earlier.owed)
     connection.asked.set(filter, { stamps, owed, ahead })
   }
 
@@ -184,7 +184,7 @@ export class Router implements EngineHost, Receiver {
   /**
    * What a session that has a queue is to get is written down before SUBACK: its connection may end sooner.
    */
-  async #owe(
+  async #recordReplay(
     { stored }: Connection,
     filter: string,
     { qos }: SubscriptionOptions,
@@ -192,7 +192,7 @@ export class Router implements EngineHost, Receiver {
     stamps: Stamps | undefined,
   ): Promise<OwedReplay | undefined> {
     if (stored === undefined || qos === 0 || stamps === undefined) return undefined
-    return stored.owe(filter, isFirst, stamps)
+    return stored.beginReplay(filter, isFirst, stamps)
   }
 
   /**
@@ -224,13 +224,13 @@ export class Router implements EngineHost, Receiver {
     if (before === undefined) this.#bounds.added(subscriber, filter)
     if (kind === old) return
     try {
-      await this.#plane.subscribed(filter, kind)
+      await this.#plane.addRoute(filter, kind)
     } finally {
-      if (old !== undefined) this.#plane.unsubscribed(filter, old)
+      if (old !== undefined) this.#plane.removeRoute(filter, old)
     }
   }
 
-  unsubscribed(connection: Connection, filter: string): void {
+  unsubscribe(connection: Connection, filter: string): void {
     this.removeSubscriber(connection, filter)
   }
 
@@ -267,7 +267,7 @@ export class Router implements EngineHost, Receiver {
     if (options === undefined) return
     this.#table.remove(filter, subscriber)
     this.#bounds.removed(subscriber, filter)
-    this.#plane.unsubscribed(filter, kindOf(options))
+    this.#plane.removeRoute(filter, kindOf(options))
   }
 
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined {
@@ -281,7 +281,7 @@ export class Router implements EngineHost, Receiver {
     if (connection.session === undefined) return
     const gone = new Set(filters)
     for (const owed of connection.session.replays?.all ?? [])
-      if (gone.has(owed.filter)) connection.stored?.paid(owed)
+      if (gone.has(owed.filter)) connection.stored?.endReplay(owed)
     await this.#plane.sessions.unsubscribe(connection.session, filters)
   }
 
@@ -292,7 +292,7 @@ export class Router implements EngineHost, Receiver {
     if (!replays.begins(filter)) {
       // each SUBSCRIBE of it is ten bytes
       asked?.ahead?.drop()
-      if (asked?.owed !== undefined) connection.stored?.paid(asked.owed)
+      if (asked?.owed !== undefined) connection.stored?.endReplay(asked.owed)
       return
     }
     const replayed =
@@ -313,7 +313,7 @@ export class Router implements EngineHost, Receiver {
     if (options === undefined || !(await this.#plane.hasRetained(filter))) return
     await this.#replay(connection, filter, {
       stamps,
-      owed: await this.#owe(connection, filter, options, false, stamps),
+      owed: await this.#recordReplay(connection, filter, options, false, stamps),
     })
   }
 
@@ -351,7 +351,7 @@ export class Router implements EngineHost, Receiver {
       )
     }
     if (subscription === undefined) ahead?.drop()
-    if (owed !== undefined) connection.stored?.paid(owed)
+    if (owed !== undefined) connection.stored?.endReplay(owed)
   }
 
   dropped(cause: DropCause, qos: number): void {
@@ -445,7 +445,8 @@ export class Router implements EngineHost, Receiver {
   // Sessions
 
   /**
-   * While Redis is away the client waits. @throws ServerUnavailable after the deadline, or when too many wait
+   * While Redis is away the client waits.
+   * @throws ServerUnavailable after the deadline, or when too many wait
    */
   async claim(connection: Connection, request: SessionRequest): Promise<void> {
     const session = await withinDeadline(
@@ -462,9 +463,10 @@ export class Router implements EngineHost, Receiver {
     // what an earlier connection left it has, and gets, whatever becomes of it (P15)
     connection.lasting = request.expirySeconds !== 0 || session.present
     if (connection.isClosed)
-      void this.released(connection) // it left while we asked
+      void this.releaseSession(connection) // it left while we asked
     // Taken over, or asked for, while its claim was being journaled: nobody knew it by its session yet.
-    else if (this.#plane.sessions.own(session.sid) !== session || session.isWanted) connection.takenOver()
+    else if (this.#plane.sessions.connected(session.sid) !== session || session.isWanted)
+      connection.takenOver()
     else this.#bySid.set(session.sid, connection)
   }
 
@@ -494,7 +496,7 @@ export class Router implements EngineHost, Receiver {
     connection.farewell = said
   }
 
-  released(connection: Connection): Promise<void> | undefined {
+  releaseSession(connection: Connection): Promise<void> | undefined {
     const { session } = connection
     this.#bounds.gone(connection)
     if (session === undefined) return undefined
@@ -526,8 +528,8 @@ export class Router implements EngineHost, Receiver {
     this.#bySid.get(sid)?.ring()
   }
 
-  touch(holder: SessionHolder): void {
-    this.#plane.touch(holder)
+  schedule(holder: SessionHolder): void {
+    this.#plane.schedule(holder)
   }
 
   /** A write of a session was refused. */
@@ -564,7 +566,7 @@ export class Router implements EngineHost, Receiver {
       if (connection.isBehind) return void setImmediate(giveUp)
       if (connection.session !== session || connection.isEnding) return leaves()
       connection.takenOver()
-      void this.released(connection) // at once, not when its client closes
+      void this.releaseSession(connection) // at once, not when its client closes
     }
     setImmediate(setImmediate, giveUp)
   }

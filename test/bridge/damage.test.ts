@@ -40,7 +40,7 @@ beforeAll(async () => {
   client = openClient(redis)
   ;[a, b] = await Promise.all([startPlane(redis, 'a', { leaseMs }), startPlane(redis, 'b', { leaseMs })])
   while ([a, b].some(({ plane }) => plane.nodes.length < 2)) await wait(5)
-  await Promise.all([a, b].map(({ plane }) => plane.subscribed('live', RouteKind.everything)))
+  await Promise.all([a, b].map(({ plane }) => plane.addRoute('live', RouteKind.everything)))
   ;[session, elsewhere] = await Promise.all([
     claim(b, inPartition(3, 'device')),
     claim(b, inPartition(7, 'device')),
@@ -253,9 +253,9 @@ test('all keys of a partition go back to what they were', async () => {
       client.hget(owners, before[3]!.sid),
     ])
   await expect.poll(redisHas).toEqual([...connected.map(() => [true, true, ['in']]), null, ''])
-  expect(connected.map(({ sid, isTaken }) => [isTaken, b.plane.sessions.own(sid) !== undefined])).toEqual(
-    connected.map(() => [false, true]),
-  )
+  expect(
+    connected.map(({ sid, isTaken }) => [isTaken, b.plane.sessions.connected(sid) !== undefined]),
+  ).toEqual(connected.map(() => [false, true]))
   await publish(a, messageOf('in', 'to those who are connected'))
   for (const session of connected) expect(await queued(session)).toContain('to those who are connected')
   await publish(a, messageOf('out', 'to nobody who is'))

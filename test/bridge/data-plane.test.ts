@@ -46,21 +46,21 @@ describe('routes and messages', () => {
   test('routes reach everybody, also who joins later, and go with the last subscription and with their node', async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
-    await a.plane.subscribed('x/#', everything)
-    await a.plane.subscribed('x/#', everything)
-    await b.plane.subscribed('y', qos0)
+    await a.plane.addRoute('x/#', everything)
+    await a.plane.addRoute('x/#', everything)
+    await b.plane.addRoute('y', qos0)
     const c = await startPlane(redis, 'c')
-    await c.plane.subscribed('z', everything)
+    await c.plane.addRoute('z', everything)
     await untilEqual([a, b, c], (routes) =>
       expect(routes).toEqual([`${a.plane.nodeId} x/# 1`, `${b.plane.nodeId} y 2`, `${c.plane.nodeId} z 1`]),
     )
-    a.plane.unsubscribed('x/#', everything)
-    b.plane.unsubscribed('y', qos0)
+    a.plane.removeRoute('x/#', everything)
+    b.plane.removeRoute('y', qos0)
     await untilEqual([a, b, c], (routes) =>
       expect(routes).toEqual([`${a.plane.nodeId} x/# 1`, `${c.plane.nodeId} z 1`]),
     )
     await c.close()
-    a.plane.unsubscribed('x/#', everything)
+    a.plane.removeRoute('x/#', everything)
     await untilEqual([a, b], (routes) => expect(routes).toEqual([]))
     using client = openClient(redis)
     expect(await client.keys(`*${c.plane.nodeId}*`)).toEqual([])
@@ -70,7 +70,7 @@ describe('routes and messages', () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
     await using c = await startPlane(redis, 'c')
-    await Promise.all([b.plane.subscribed('t', everything), c.plane.subscribed('t', qos0)])
+    await Promise.all([b.plane.addRoute('t', everything), c.plane.addRoute('t', qos0)])
     await untilEqual([a, b, c], (routes) => expect(routes).toHaveLength(2))
     a.plane.publishQos0(messageOf('t', 'zero', { qos: 0 }))
     await publish(a, messageOf('t', 'one'))
@@ -108,9 +108,9 @@ describe('routes and messages', () => {
         for (let round = 0; round < 250; round++) {
           const topic = `lane/${lane}/${round}`
           const filter = round % 2 === 0 ? topic : `lane/${lane}/${round}/#`
-          await subscriber.plane.subscribed(filter, everything)
+          await subscriber.plane.addRoute(filter, everything)
           await publish(publisher, messageOf(topic, topic))
-          subscriber.plane.unsubscribed(filter, everything)
+          subscriber.plane.removeRoute(filter, everything)
         }
         const wanted = Array.from({ length: 250 }, (_, round) => `lane/${lane}/${round}`)
         const arrived = (): string[] => {
@@ -129,7 +129,7 @@ describe('routes and messages', () => {
   test("a publisher's messages keep their order on every plane, whatever QoS ≥ 1 they have", async () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
-    await b.plane.subscribed('#', everything)
+    await b.plane.addRoute('#', everything)
     const wanted = Array.from({ length: 3_000 }, (_, n) => String(n))
     const done: string[] = []
     for (const payload of wanted) {
@@ -150,7 +150,7 @@ describe('routes and messages', () => {
     await using a = await startPlane(redis, 'a')
     for (let round = 0; round < 10; round++) {
       const b = await startPlane(redis, 'b')
-      await b.plane.subscribed('t', everything)
+      await b.plane.addRoute('t', everything)
       await publish(a, messageOf('t', 'first')) // a knows the route
       let publishing = true
       const flood = (async () => {
@@ -176,7 +176,7 @@ describe('Redis lost everything', () => {
     const planes = [a, b, c]
     const ids = planes.map(({ plane }) => plane.nodeId)
     for (const { plane } of planes)
-      await Promise.all([plane.subscribed('t', everything), plane.subscribed(`own/${plane.nodeId}`, qos0)])
+      await Promise.all([plane.addRoute('t', everything), plane.addRoute(`own/${plane.nodeId}`, qos0)])
     await untilEqual(planes, (routes) => expect(routes).toHaveLength(6))
     const before = routesOf(a)
     using amnesia = listen<{ nodeId: string }>('amnesia')
@@ -198,7 +198,7 @@ describe('Redis lost everything', () => {
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b', { url: link.url })
     const filters = Array.from({ length: 5_000 }, (_, n) => `many/${n}`)
-    await Promise.all(filters.map((filter) => b.plane.subscribed(filter, everything)))
+    await Promise.all(filters.map((filter) => b.plane.addRoute(filter, everything)))
     await untilEqual([a, b], (routes) => expect(routes).toHaveLength(5_000))
     using client = openClient(redis)
     link.freeze()
@@ -230,7 +230,7 @@ describe('Redis lost everything', () => {
     for (let round = 0; round < 4; round++) {
       const flushed = client.flushall()
       await Promise.all(
-        Array.from({ length: 5 }, (_, n) => a.plane.subscribed(`round/${round}/${n}`, everything)),
+        Array.from({ length: 5 }, (_, n) => a.plane.addRoute(`round/${round}/${n}`, everything)),
       )
       await flushed
       await untilEqual([a, b], (routes) =>
@@ -251,7 +251,7 @@ describe('Redis lost everything', () => {
     async (alsoThat) => {
       await using a = await startPlane(redis, 'a')
       await using b = await startPlane(redis, 'b')
-      for (const { plane } of [a, b]) await plane.subscribed('t', everything)
+      for (const { plane } of [a, b]) await plane.addRoute('t', everything)
       await untilEqual([a, b], (routes) => expect(routes).toHaveLength(2))
       using client = openClient(redis)
       let again: Promise<unknown> | undefined

@@ -73,7 +73,7 @@ describe('once and in order', () => {
     const random = seededRandom()
     await using a = await startPlane(redis, 'a')
     await using b = await startPlane(redis, 'b')
-    await Promise.all([a.plane.subscribed('to/a', everything), b.plane.subscribed('to/b', everything)])
+    await Promise.all([a.plane.addRoute('to/a', everything), b.plane.addRoute('to/b', everything)])
     let pushing = true
     const flood = async (from: typeof a, topic: string): Promise<string[]> => {
       const pushed: string[] = []
@@ -123,7 +123,7 @@ describe('once and in order', () => {
     await using link = await startLink(redis)
     await using a = await startPlane(redis, 'a', { url: link.url })
     await using b = await startPlane(redis, 'b')
-    await b.plane.subscribed('t', everything)
+    await b.plane.addRoute('t', everything)
     await publish(a, messageOf('t', 'first'))
     const wanted = ['first']
     for (let round = 0; round < 10; round++) {
@@ -209,7 +209,7 @@ test('topics to hold are told to the other nodes, the last word on each', async 
 test("a failover lost the entry at the reader's place, and the new master's clock is behind: what comes then is read all the same", async () => {
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')
-  await b.plane.subscribed('t', everything)
+  await b.plane.addRoute('t', everything)
   await publish(a, messageOf('t', 'lost with the old master'))
   await expect.poll(() => b.payloads).toEqual(['lost with the old master'])
   const inbox = keys.inbox(b.plane.nodeId, 'stream')
@@ -227,7 +227,7 @@ test("a failover lost the entry at the reader's place, and the new master's cloc
 test('bytes that are not ours are counted and skipped, and what stands before and behind them arrives', async () => {
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')
-  await b.plane.subscribed('t', everything)
+  await b.plane.addRoute('t', everything)
   using garbage = listen('garbage')
   const inbox = keys.inbox(b.plane.nodeId, 'stream')
   await publish(a, messageOf('t', 'before'))
@@ -250,7 +250,7 @@ describe('sealed', () => {
     await using link = await startLink(redis)
     await using b = await startPlane(redis, 'b', { url: link.url })
     await using c = await startPlane(redis, 'c')
-    for (const { plane } of [b, c]) await plane.subscribed('t', everything)
+    for (const { plane } of [b, c]) await plane.addRoute('t', everything)
     link.freeze()
     try {
       using sealed = listen('inboxSealed')
@@ -283,7 +283,7 @@ describe('sealed', () => {
     await using a = await startPlane(redis, 'a')
     await using link = await startLink(redis)
     await using b = await startPlane(redis, 'b', { url: link.url })
-    await b.plane.subscribed('t', everything)
+    await b.plane.addRoute('t', everything)
     await publish(a, messageOf('t', 'first'))
     link.freeze()
     // however slow this machine is: in time
@@ -316,7 +316,7 @@ describe('declared dead', () => {
     await using link = await startLink(redis)
     await using victim = await startPlane(redis, 'victim', { url: link.url })
     await using b = await startPlane(redis, 'b')
-    await b.plane.subscribed('#', everything)
+    await b.plane.addRoute('#', everything)
     await publish(victim, messageOf('t', 'alive'))
     await expect.poll(() => b.payloads).toEqual(['alive'])
     link.freeze()
@@ -325,7 +325,7 @@ describe('declared dead', () => {
     victim.plane.publish(messageOf('t', 'dead'), () => {
       done++
     })
-    const subscribed = victim.plane.subscribed('dead', everything).then(
+    const subscribed = victim.plane.addRoute('dead', everything).then(
       () => 'confirmed',
       () => 'refused',
     )

@@ -17,7 +17,7 @@ onEmptyRedis((...both) => {
 test('the inbox alone is lost: what is subscribed afterwards is journaled', async () => {
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')
-  for (let n = 0; n < 10; n++) await a.plane.subscribed(`before/${n}`, everything)
+  for (let n = 0; n < 10; n++) await a.plane.addRoute(`before/${n}`, everything)
   using amnesia = listen('amnesia')
   await client.unlink(
     keys.inbox(a.plane.nodeId, 'stream'),
@@ -27,7 +27,7 @@ test('the inbox alone is lost: what is subscribed afterwards is journaled', asyn
   await expect.poll(() => amnesia.events.length).toBeGreaterThan(0)
   await expect.poll(() => client.exists(keys.inbox(a.plane.nodeId, 'stream'))).toBe(1)
   for (let n = 0; n < 20; n++) {
-    await a.plane.subscribed(`after/${n}`, everything)
+    await a.plane.addRoute(`after/${n}`, everything)
     await publish(b, messageOf(`after/${n}`, `after/${n}`))
     await expect.poll(() => a.payloads).toContain(`after/${n}`)
   }
@@ -35,7 +35,7 @@ test('the inbox alone is lost: what is subscribed afterwards is journaled', asyn
 
 test('a subscription made between registering again and asserting: every route is in the new data set', async () => {
   await using a = await startPlane(redis, 'a')
-  await a.plane.subscribed('old', everything)
+  await a.plane.addRoute('old', everything)
   for (let n = 0; n < 20; n++)
     await a.plane.sessions.claim({
       clientId: `client ${n}`,
@@ -46,7 +46,7 @@ test('a subscription made between registering again and asserting: every route i
   const made: Promise<void>[] = []
   const hear = (event: unknown): void => {
     if ((event as { script: string }).script === 'node-rejoin' && made.length === 0)
-      setImmediate(() => made.push(a.plane.subscribed('new', everything)))
+      setImmediate(() => made.push(a.plane.addRoute('new', everything)))
   }
   diagnostics.script.subscribe(hear)
   await client.flushall()

@@ -71,7 +71,7 @@ test('a takeover whose reply was lost stands in the journal all the same: the co
   await claim(b, 'client')
   await lost
   await publish(a, messageOf('x')) // a has caught up with the journal
-  expect(a.plane.sessions.own(first.sid)).toBeUndefined()
+  expect(a.plane.sessions.connected(first.sid)).toBeUndefined()
 })
 
 test('a will is not published because the reply to the CONNECT that brought it was lost', async () => {

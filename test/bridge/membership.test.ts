@@ -25,7 +25,7 @@ onEmptyRedis((...both) => {
 describe('joining', () => {
   test('a live name is refused, and the live node notices nothing of it', async () => {
     await using a = await startPlane(redis, 'a')
-    await a.plane.subscribed('t', everything)
+    await a.plane.addRoute('t', everything)
     await expect(startPlane(redis, 'a')).rejects.toMatchObject({
       code: 'ERR_BRIDGE_DUPLICATE_NODE',
       retryable: false,
@@ -116,7 +116,7 @@ describe('a lease', () => {
     await using a = await startPlane(redis, 'a', { leaseMs })
     await using b = await startPlane(redis, 'b', { leaseMs })
     await using victim = await startPlane(redis, 'victim', { leaseMs, url: link.url })
-    await victim.plane.subscribed('t', everything)
+    await victim.plane.addRoute('t', everything)
     await untilEqual([a, b, victim], (routes) => expect(routes).toHaveLength(1))
     await publish(a, messageOf('t', 'alive'))
     using gone = listen<{ nodeId: string }>('nodeGone')
@@ -207,7 +207,7 @@ describe('a lease', () => {
 test('a cluster that was left by all keeps nothing of its nodes', async () => {
   for (let round = 0; round < 3; round++) {
     const planes = await Promise.all(['a', 'b', 'c'].map((name) => startPlane(redis, name)))
-    for (const { plane } of planes) await plane.subscribed('t', everything)
+    for (const { plane } of planes) await plane.addRoute('t', everything)
     await publish(planes[0]!, messageOf('t', 'hello'))
     for (const plane of planes) await plane.close()
   }

@@ -12,7 +12,7 @@ test('while the replica does not answer nothing is acknowledged, the lease goes 
   await using a = await startPlane(master!, 'a', { leaseMs: 1_000, replicas: 1 })
   await using b = await startPlane(master!, 'b', { leaseMs: 1_000, replicas: 1 })
   await untilEqual([a, b])
-  await b.plane.subscribed('t', 1)
+  await b.plane.addRoute('t', 1)
   const session = await b.plane.sessions.claim({
     clientId: 'client',
     cleanStart: false,

@@ -145,7 +145,7 @@ test('a subscriber gets a retained message live or behind its subscription, what
     Array.from({ length: 200 }, async (_, n) => {
       const topic = `race/${n}`
       const retained = retain(a, topic, topic)
-      await b.plane.subscribed(`${topic}/#`, RouteKind.everything)
+      await b.plane.addRoute(`${topic}/#`, RouteKind.everything)
       const found = await retainedOf(b, `${topic}/#`)
       await retained
       if (found.length === 0)
@@ -269,7 +269,7 @@ test('a client that moved on has set a newer value: what its old node still had 
   await using link = await startLink(redis)
   await using a = await startPlane(redis, 'a', { url: link.url })
   await using b = await startPlane(redis, 'b')
-  await b.plane.subscribed('x/#', RouteKind.everything)
+  await b.plane.addRoute('x/#', RouteKind.everything)
   const claim = ({ plane }: Plane): Promise<Session> =>
     plane.sessions.claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined })
   const old = await claim(a)

@@ -67,13 +67,13 @@ test('a claim that ends the session of an earlier one of the same node leaves th
   const { sessions } = a.plane
   const first = await claim(a, 'client')
   const second = await claim(a, 'client', { cleanStart: true })
-  expect([second.sid === first.sid, sessions.own(first.sid), sessions.own(second.sid)]).toEqual([
+  expect([second.sid === first.sid, sessions.connected(first.sid), sessions.connected(second.sid)]).toEqual([
     false,
     undefined,
     second,
   ])
   const third = await claim(a, 'client', { expirySeconds: 0 })
-  expect([third.sid === second.sid, sessions.own(third.sid)]).toEqual([true, third])
+  expect([third.sid === second.sid, sessions.connected(third.sid)]).toEqual([true, third])
 })
 
 test('a client that returns publishes QoS 2 under numbers that no partition has applied, though Redis lost what was noted of them', async () => {
@@ -259,13 +259,13 @@ test('when Redis is full a client that has a session comes and takes it, and a n
   await a.plane.sessions.release(first)
   await admin.config('SET', 'maxmemory', '1')
   expect(await claim(a, 'client')).toMatchObject({ sid: first.sid, present: true })
-  await a.plane.sessions.subscriptions.unsubscribe(a.plane.sessions.own(first.sid)!, ['x'])
+  await a.plane.sessions.subscriptions.unsubscribe(a.plane.sessions.connected(first.sid)!, ['x'])
   let begun = false
   const fresh = claim(a, 'new').then((session) => {
     begun = true
     return session
   })
-  const more = a.plane.sessions.subscriptions.subscribe(a.plane.sessions.own(first.sid)!, 'y', {
+  const more = a.plane.sessions.subscriptions.subscribe(a.plane.sessions.connected(first.sid)!, 'y', {
     options: 1,
     identifier: undefined,
   })

@@ -21,7 +21,7 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
 
   test('what is published is delivered here, and done when it is stored, in order', async () => {
     await using member = await open()
-    await member.cluster.subscribed('a/#', RouteKind.everything)
+    await member.cluster.addRoute('a/#', RouteKind.everything)
     const done: number[] = []
     await Promise.all([1, 2, 3].map((n) => stored(member, 'a/b', String(n)).then(() => done.push(n))))
     expect([done, member.payloads]).toEqual([
@@ -29,7 +29,7 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
       ['1', '2', '3'],
     ])
     expect([member.cluster.isWanted('a/x'), member.cluster.isWanted('b')]).toEqual([true, false])
-    member.cluster.unsubscribed('a/#', RouteKind.everything)
+    member.cluster.removeRoute('a/#', RouteKind.everything)
     await expect.poll(() => member.cluster.isWanted('a/x')).toBe(false)
   })
 
@@ -131,7 +131,7 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
 
   test('a will is published when its connection breaks, or ends with its session; not behind a good-bye, nor when its client is back in time', async () => {
     await using member = await open()
-    await member.cluster.subscribed('wills', RouteKind.everything)
+    await member.cluster.addRoute('wills', RouteKind.everything)
     const broken = await member.connect('c', { will: willOf('broken') })
     await broken.release()
     await expect.poll(() => member.payloads).toEqual(['broken'])

@@ -123,7 +123,7 @@ export class Client implements SessionHolder {
 
   ring(): void {
     this.#rung = true
-    this.#member.cluster.touch(this)
+    this.#member.cluster.schedule(this)
   }
 
   /** Resolves when it is written, or refused. */
@@ -133,7 +133,7 @@ export class Client implements SessionHolder {
     for (const id of writes.acknowledged ?? []) this.open.delete(id)
     await new Promise<void>((resolve) => {
       this.#whenWritten.push(resolve)
-      this.#member.cluster.touch(this)
+      this.#member.cluster.schedule(this)
     })
   }
 

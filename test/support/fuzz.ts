@@ -117,8 +117,8 @@ async function openStream(random: Random, url: string): Promise<Duplex> {
 }
 
 /**
- * Until the time is over, several at a time; ends early when `goesOn` says so. @returns how many connections
- * there were
+ * Until the time is over, several at a time; ends early when `goesOn` says so.
+ * @returns how many connections there were
  */
 async function untilOver(
   seconds: number,
@@ -386,8 +386,8 @@ function packet(random: Random, version = random.pick([3, 4, 5])): Buffer {
 }
 
 /**
- * A client's life: CONNECT, as a rule, and packets behind it, some of them damaged. @returns how many
- * connections there were
+ * A client's life: CONNECT, as a rule, and packets behind it, some of them damaged.
+ * @returns how many connections there were
  */
 export function fuzzPackets(
   urls: readonly string[],

@@ -50,7 +50,7 @@ function heldStages(): {
   const batches = new Batches<number, string>({
     store: (batch) => hold(`store ${batch.join()}`),
     barrier: () => hold(`barrier ${++barriers}`),
-    hand: (batch) => {
+    distribute: (batch) => {
       log.push(`hand ${batch.join()}`)
       return Promise.resolve(batch.join())
     },
@@ -114,7 +114,7 @@ test('everything is done once and in order, whatever each stage takes', async ()
       barriers = storing
       await turns(random.below(6))
     },
-    hand: async (batch) => {
+    distribute: async (batch) => {
       expect(batch[0]).toBe(written.length) // everything before it is matched
       await turns(random.below(3))
       return random.below(4) === 0 ? undefined : batch.length
@@ -152,7 +152,7 @@ test('nothing is kept of batches that are done', async () => {
   const batches = new Batches<number, number>({
     store: () => undefined,
     barrier: () => Promise.resolve(),
-    hand: () => Promise.resolve(1),
+    distribute: () => Promise.resolve(1),
     write: () => Promise.resolve({ stored: Promise.resolve() }),
     broken: (error) => {
       throw error
@@ -178,7 +178,7 @@ test('a batch is cut at its bound', async () => {
   const batches = new Batches<number, never>({
     store: () => undefined,
     barrier: () => Promise.resolve(),
-    hand: () => Promise.resolve(undefined),
+    distribute: () => Promise.resolve(undefined),
     write: (batch) => {
       sizes.push(batch.length)
       return Promise.resolve({ stored: Promise.resolve() })

@@ -24,7 +24,7 @@ class Item implements Delivery {
     this.qos = qos
   }
 
-  own(): void {
+  copyPayload(): void {
     this.owned = true
   }
 }

@@ -52,10 +52,10 @@ test('a route that comes between two slices gets what it gets in order', async (
     () => table,
     links,
     {} as Queues,
-    { tell: () => undefined } as unknown as Retained,
+    { journalTopics: () => undefined } as unknown as Retained,
   )
   const batch = ['1', '2', '3'].map(messageOf)
-  const handing = fanOut.hand(batch)
+  const handing = fanOut.distribute(batch)
   table.set('there', 't', RouteKind.everything) // while the second message waits for its turn
   const handed = await handing
   await (
@@ -80,7 +80,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     () => table,
     links,
     {} as Queues,
-    { tell: () => undefined } as unknown as Retained,
+    { journalTopics: () => undefined } as unknown as Retained,
   )
   const taken = { qos: 0, retain: true, from: { isTaken: true } } as const
   const batch = [
@@ -89,7 +89,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     { ...messageOf('not retained'), ...taken, retain: false },
   ]
   await (
-    await fanOut.write(batch, await fanOut.hand(batch))
+    await fanOut.write(batch, await fanOut.distribute(batch))
   ).stored
   expect(delivered).toEqual(['stored', 'not retained'])
 })

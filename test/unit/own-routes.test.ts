@@ -64,14 +64,14 @@ describe('subscribed resolves behind the append, not before', () => {
   test('the first subscription and those that find its append under way', async () => {
     const journal = new SlowJournal()
     const routes = new OwnRoutes(journal.append)
-    const first = watch(routes.subscribed('a', everything))
+    const first = watch(routes.add('a', everything))
     await turn()
-    const second = watch(routes.subscribed('a', everything))
+    const second = watch(routes.add('a', everything))
     await turn()
     expect([journal.waiting, first.settled, second.settled]).toEqual([1, false, false])
     await journal.store()
     expect([first.settled, second.settled]).toEqual([true, true])
-    const third = watch(routes.subscribed('a', everything)) // covered already
+    const third = watch(routes.add('a', everything)) // covered already
     await turn()
     expect([third.settled, journal.appends.length]).toEqual([true, 1])
   })
@@ -79,12 +79,12 @@ describe('subscribed resolves behind the append, not before', () => {
   test('a removal is under way: the new subscription waits for an append behind it', async () => {
     const journal = new SlowJournal()
     const routes = new OwnRoutes(journal.append)
-    void routes.subscribed('a', everything)
+    void routes.add('a', everything)
     await turn()
     await journal.store()
-    routes.unsubscribed('a', everything)
+    routes.remove('a', everything)
     await turn()
-    const again = watch(routes.subscribed('a', everything))
+    const again = watch(routes.add('a', everything))
     await turn()
     await journal.store() // the removal
     expect([again.settled, journal.routes.has('a')]).toEqual([false, false])
@@ -95,11 +95,11 @@ describe('subscribed resolves behind the append, not before', () => {
   test('gone and back within one tick: nothing to tell, nothing to wait for', async () => {
     const journal = new SlowJournal()
     const routes = new OwnRoutes(journal.append)
-    void routes.subscribed('a', everything)
+    void routes.add('a', everything)
     await turn()
     await journal.store()
-    routes.unsubscribed('a', everything)
-    const again = watch(routes.subscribed('a', everything))
+    routes.remove('a', everything)
+    const again = watch(routes.add('a', everything))
     await turn()
     await turn()
     expect([again.settled, journal.appends.length, journal.routes.get('a')]).toEqual([true, 1, everything])
@@ -108,15 +108,15 @@ describe('subscribed resolves behind the append, not before', () => {
   test('a subscription for everything beside one for QoS 0 widens the route; its end narrows it', async () => {
     const journal = new SlowJournal()
     const routes = new OwnRoutes(journal.append)
-    void routes.subscribed('a', qos0)
+    void routes.add('a', qos0)
     await turn()
-    const wider = watch(routes.subscribed('a', everything))
+    const wider = watch(routes.add('a', everything))
     await turn()
     await journal.store()
     expect([journal.routes.get('a'), wider.settled]).toEqual([qos0, false])
     await journal.store()
     expect([journal.routes.get('a'), wider.settled]).toEqual([everything | qos0, true])
-    routes.unsubscribed('a', everything)
+    routes.remove('a', everything)
     await turn()
     await journal.store()
     expect(journal.routes.get('a')).toBe(qos0)
@@ -125,11 +125,11 @@ describe('subscribed resolves behind the append, not before', () => {
   test('a tick that ends where it began: who subscribed in it waits for the append that was under way before', async () => {
     const journal = new SlowJournal()
     const routes = new OwnRoutes(journal.append)
-    void routes.subscribed('a', everything)
+    void routes.add('a', everything)
     await turn() // its append is under way
-    void routes.subscribed('a', qos0)
-    const second = watch(routes.subscribed('a', everything))
-    routes.unsubscribed('a', qos0)
+    void routes.add('a', qos0)
+    const second = watch(routes.add('a', everything))
+    routes.remove('a', qos0)
     await turn()
     await turn()
     expect([second.settled, journal.routes.has('a')]).toEqual([false, false])
@@ -145,9 +145,9 @@ describe('subscribed resolves behind the append, not before', () => {
           refuse = reject
         }),
     )
-    const first = routes.subscribed('a', everything)
+    const first = routes.add('a', everything)
     await turn()
-    const second = routes.subscribed('a', everything)
+    const second = routes.add('a', everything)
     refuse(new Error('fenced'))
     await expect(first).rejects.toThrow('fenced')
     await expect(second).rejects.toThrow('fenced')
@@ -157,7 +157,7 @@ describe('subscribed resolves behind the append, not before', () => {
 test('a tick of many subscriptions is one append', async () => {
   const journal = new SlowJournal()
   const routes = new OwnRoutes(journal.append)
-  const all = Array.from({ length: 1_000 }, (_, n) => routes.subscribed(`filter/${n % 500}`, everything))
+  const all = Array.from({ length: 1_000 }, (_, n) => routes.add(`filter/${n % 500}`, everything))
   await turn()
   expect(journal.appends.map((changes) => changes.length)).toEqual([500])
   await journal.store()
@@ -190,7 +190,7 @@ test('random subscribing and unsubscribing, random slowness: always covered, and
         given: false,
       }
       live.push(one)
-      routes.subscribed(one.filter, one.kind).then(
+      routes.add(one.filter, one.kind).then(
         () => {
           one.confirmed = true
         },
@@ -199,13 +199,12 @@ test('random subscribing and unsubscribing, random slowness: always covered, and
     } else if (action < 6 && live.length > 0) {
       const [one] = live.splice(random.below(live.length), 1)
       one!.given = true
-      routes.unsubscribed(one!.filter, one!.kind)
+      routes.remove(one!.filter, one!.kind)
     } else if (action === 6) await turn()
     else await journal.store()
     check(`step ${step}`)
   }
-  for (const { filter, kind } of live.splice(0, Math.floor(live.length / 2)))
-    routes.unsubscribed(filter, kind)
+  for (const { filter, kind } of live.splice(0, Math.floor(live.length / 2))) routes.remove(filter, kind)
   await turn()
   while (journal.waiting > 0) await journal.store()
   await turn()

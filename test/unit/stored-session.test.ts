@@ -36,7 +36,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
         failed.push(error)
       },
       room: () => room,
-      touch: () => {
+      schedule: () => {
         touched = true
       },
       moved: () => undefined,

@@ -524,7 +524,7 @@ describe('what we encode', () => {
       frames: undefined,
     }
     const frame = publishFrame(message, false, 1, false, undefined)
-    frame.own()
+    frame.copyPayload()
     chunk.fill('x')
     expect(frame.payload.toString()).toBe('payload')
   })
@@ -549,7 +549,7 @@ describe('what we encode', () => {
       publishFrame(message, true, 0, false, undefined)
       const frame = publishFrame(message, true, 1, false, identifiers)
       expect(pinned(frame, chunk)).toBe(true)
-      frame.own()
+      frame.copyPayload()
       expect(pinned(frame, chunk)).toBe(false)
     }
   })

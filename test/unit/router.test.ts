@@ -17,7 +17,7 @@ const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({
 })
 
 /** A router on a data plane of which the test says what it does. */
-function dispatchOn(plane: object): Router {
+function routerOn(plane: object): Router {
   const router = new Router(loadConfig({}, {}), {
     onPublish: nothing,
     onDrop: nothing,
@@ -50,12 +50,12 @@ function subscribing() {
     subscriptions.set(filter, subscription)
     return new Promise((resolve) => waiting.push(resolve))
   }
-  const router = dispatchOn({
-    subscribed: (_filter: string, kind: number) => {
+  const router = routerOn({
+    addRoute: (_filter: string, kind: number) => {
       count(kind, 1)
       return Promise.resolve()
     },
-    unsubscribed: (_filter: string, kind: number) => count(kind, -1),
+    removeRoute: (_filter: string, kind: number) => count(kind, -1),
     sessions: { subscribe },
   })
   /** Of the match that each message was delivered by: its QoS, and whether the message is queued. */
@@ -71,7 +71,7 @@ function subscribing() {
     for (const resolve of waiting.splice(0)) resolve()
   }
   const subscribed = async (qos: 0 | 1 | 2, filter = 't'): Promise<void> => {
-    const done = router.subscribed(connection, filter, options(qos), false)
+    const done = router.subscribe(connection, filter, options(qos), false)
     stored()
     await done
   }
@@ -82,7 +82,7 @@ function subscribing() {
 test('a lasting session that goes from QoS 0 to QoS 1 has its messages live until they are queued everywhere', async () => {
   const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0)
-  const raised = router.subscribed(connection, 't', options(1), false)
+  const raised = router.subscribe(connection, 't', options(1), false)
   router.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 0]])
   stored()
@@ -97,7 +97,7 @@ test('a lasting session that goes from QoS 0 to QoS 1 has its messages live unti
 test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until the messages are queued everywhere', async () => {
   const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0, '#')
-  const added = router.subscribed(connection, 't', options(1), false)
+  const added = router.subscribe(connection, 't', options(1), false)
   router.deliver(messageOf('t'))
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 1]])
   stored()
@@ -112,7 +112,7 @@ test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until t
 
 test('a new QoS 1 subscription by itself: not live, and queued when the whole cluster knows of it', async () => {
   const { router, connection, delivered, stored, kinds } = subscribing()
-  const added = router.subscribed(connection, 't', options(1), false)
+  const added = router.subscribe(connection, 't', options(1), false)
   router.deliver(messageOf('t'))
   stored()
   await added
@@ -126,8 +126,8 @@ test('a new QoS 1 subscription by itself: not live, and queued when the whole cl
 test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no route and gets nothing more', async () => {
   const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
   await subscribed(0)
-  const raised = router.subscribed(connection, 't', options(1), false)
-  router.unsubscribed(connection, 't')
+  const raised = router.subscribe(connection, 't', options(1), false)
+  router.unsubscribe(connection, 't')
   stored()
   await raised
   router.deliver(messageOf('t'))
@@ -144,8 +144,8 @@ test.each([
     const { router, connection, delivered, stored, subscribed, kinds } = subscribing()
     await subscribed(0)
     const both = [
-      router.subscribed(connection, 't', options(first), false),
-      router.subscribed(connection, 't', options(second), false),
+      router.subscribe(connection, 't', options(first), false),
+      router.subscribe(connection, 't', options(second), false),
     ]
     stored()
     await Promise.all(both)
@@ -172,14 +172,14 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
     onError: nothing,
     onFenced: nothing,
   })
-  router.attach({ subscribed: () => Promise.resolve(), unsubscribed: nothing } as unknown as Cluster)
+  router.attach({ addRoute: () => Promise.resolve(), removeRoute: nothing } as unknown as Cluster)
   let got = 0
   for (const broken of [false, true, false]) {
     const deliver = (): void => {
       if (broken) throw new RangeError('a bug')
       got++
     }
-    void router.subscribed({ lasting: false, deliver } as unknown as Connection, 't', options(1), false)
+    void router.subscribe({ lasting: false, deliver } as unknown as Connection, 't', options(1), false)
   }
   router.deliver(messageOf('t'))
   expect([got, dropped]).toEqual([2, ['failed 1']])
@@ -191,14 +191,14 @@ test('who subscribes to one filter again and again has ten replays of it at once
   const answered = new Promise<void>((resolve) => {
     answer = resolve
   })
-  const router = dispatchOn({
-    subscribed: () => Promise.resolve(),
-    unsubscribed: nothing,
+  const router = routerOn({
+    addRoute: () => Promise.resolve(),
+    removeRoute: nothing,
     hasRetained: () => Promise.resolve(false),
     stamps: () => (asked++, answered.then(() => ({ of: new Float64Array(1), era: { isOver: false } }))),
   })
   const connection = { lasting: false, connackWritten: false } as unknown as Connection
-  await router.subscribed(connection, 't', options(1), false)
+  await router.subscribe(connection, 't', options(1), false)
   for (let n = 0; n < 10_000; n++) router.replay(connection, 't')
   router.replay(connection, 'other')
   expect(asked).toBe(11)
