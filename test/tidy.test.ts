@@ -45,7 +45,7 @@ describe('who may import what', () => {
       'aedes-persistence-redis': ['bridge/import/import.ts'],
       ioredis: ['bridge/redis/redis.ts', 'bridge/redis/stock-redis.ts'],
       'mqemitter-redis': ['bridge/control/emitter.ts'],
-      'mqtt-packet': ['broker/aedes/engine.ts'],
+      'mqtt-packet': ['broker/aedes/packets.ts'],
       'prom-client': ['broker/observe/metrics.ts'],
       ws: ['broker/listeners/websocket.ts'],
       yaml: ['broker/config/config.ts', 'broker/config/file.ts'],

@@ -13,7 +13,7 @@ import {
   type WaitReport,
 } from '../../bridge/index.ts'
 import { redisOptionsOf, loadConfig, sourceOf } from '../config/config.ts'
-import { messageOfPacket } from '../aedes/engine.ts'
+import { messageOfPacket } from '../aedes/packets.ts'
 import { OperatorError } from '../errors.ts'
 import { waitedText, waitingText } from '../observe/cluster-events.ts'
 import type { Interrupt } from './node.ts'

@@ -28,7 +28,7 @@ import { Holdings } from '../connection/holdings.ts'
 import { Replays } from './retained-replay.ts'
 import type { Subscriber } from './subscriber.ts'
 import { SubscriptionBounds, type FilterRefusal } from './subscription-bounds.ts'
-import type { EngineHost } from '../aedes/engine.ts'
+import type { EngineHost } from '../aedes/host.ts'
 import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
@@ -563,7 +563,7 @@ export class Router implements EngineHost, Receiver {
     }
     if (connection?.session !== session) return leaves() // it is over, and is being released
     const giveUp = (): void => {
-      if (connection.isBehind) return void setImmediate(giveUp)
+      if (connection.inbound.isBehind) return void setImmediate(giveUp)
       if (connection.session !== session || connection.isEnding) return leaves()
       connection.takenOver()
       void this.releaseSession(connection) // at once, not when its client closes

@@ -1,0 +1,100 @@
+// mqtt-packet, as Aedes uses it: whole frames → packets for Aedes, and what Aedes writes → the connection's
+// outbox, by a hook in mqtt-packet's writeToStream. With engine.ts the only file that knows mqtt-packet. State:
+// the parsers.
+import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
+import type { EventEmitter } from 'node:events'
+import type { Message } from '../../bridge/index.ts'
+import { AedesStream } from './client.ts'
+import { hex } from '../protocol/reason-codes.ts'
+import { joinParts } from '../protocol/parts.ts'
+import { messageOf } from '../protocol/publish.ts'
+
+/** The message of a packet as Aedes and its persistences hold it. */
+export const messageOfPacket = (packet: Omit<IPublishPacket, 'cmd'>): Message =>
+  messageOf(packet, (publish) => mqttPacket.generate(publish, { protocolVersion: 5 }))
+
+const writeToStream = mqttPacket.writeToStream
+mqttPacket.writeToStream = Object.assign(
+  (packet: Packet, stream: NodeJS.WritableStream, options?: object): boolean => {
+    if (!((stream as unknown) instanceof AedesStream)) return writeToStream(packet, stream, options)
+    const { connection } = stream as unknown as AedesStream
+    // taken over while Aedes was still at it: a CONNACK would be the second one of the client
+    if (connection.isClosed) return true
+    if (packet.cmd === 'connack' && connection.session !== undefined)
+      // [MQTT-3.2.2-2], also without subscriptions; reserved in 3.1
+      packet.sessionPresent = connection.session.present && connection.level !== 3
+    const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
+    if (whole === undefined) return true
+    if (packet.cmd === 'connack')
+      connection.outbox.packetBytesMax = connection.client.maximumPacketSize ?? Infinity
+    const sent =
+      connection.outbox.push(mqttPacket.generate(whole, options)) ||
+      connection.outbox.push(mqttPacket.generate(shortened(whole), options))
+    if (!sent && packet.cmd === 'connack') connection.destroy() // it would wait for ever
+    if (packet.cmd === 'suback' || packet.cmd === 'unsuback') connection.inbound.answered()
+    // Aedes cuts the connection next
+    if (packet.cmd === 'disconnect') connection.toldWhy(`told to go with ${hex(packet.reasonCode ?? 0)}`)
+    if (packet.cmd !== 'connack') return true
+    connection.connackWritten = true
+    const refused = (packet.reasonCode ?? packet.returnCode) !== 0
+    if (refused) connection.toldWhy(`refused with ${hex(packet.reasonCode ?? packet.returnCode ?? 0)}`)
+    return refused // false: Aedes waits, see `accepted`
+  },
+  { cacheNumbers: writeToStream.cacheNumbers },
+)
+
+/**
+ * Without the properties that its client can do without, when it takes only smaller packets [MQTT-3.1.2-24]
+ * [MQTT-3.2.2-19] [MQTT-3.2.2-20].
+ */
+function shortened(packet: Packet): Packet {
+  if (packet.cmd !== 'connack' || packet.properties === undefined) return packet
+  const { assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval } = packet.properties
+  const needed = Object.entries({ assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval }).filter(
+    ([, value]) => value !== undefined,
+  )
+  return { ...packet, properties: Object.fromEntries(needed) }
+}
+
+/**
+ * mqtt-packet's parsers by protocol version, 0 before it is known. Frames are whole, so that one parser
+ * serves all connections.
+ */
+const parsers = new Map<
+  number,
+  { readonly parse: (frame: Buffer) => number; packet: Packet | undefined; error: Error | undefined }
+>()
+
+/** @throws whatever mqtt-packet makes of a packet that it does not like */
+export function parse(frame: Buffer, version: number): Packet {
+  let parser = parsers.get(version)
+  if (parser === undefined) {
+    const made = mqttPacket.parser({ protocolVersion: version }) as EventEmitter & {
+      parse(frame: Buffer): number
+    }
+    const shared = {
+      parse: (whole: Buffer) => made.parse(whole),
+      packet: undefined as Packet | undefined,
+      error: undefined as Error | undefined,
+    }
+    made.on('packet', (packet: Packet) => {
+      shared.packet = packet
+    })
+    made.on('error', (error: Error) => {
+      shared.error = error
+    })
+    parsers.set(version, (parser = shared))
+  }
+  parsers.delete(version) // what throws may have left something behind
+  const left = parser.parse(frame)
+  const { packet, error } = parser
+  if (error !== undefined || packet === undefined || left > 0) throw error ?? new Error('not one packet')
+  parser.packet = undefined
+  parsers.set(version, parser)
+  return packet
+}
+
+/** Writes a packet as Aedes would. */
+export function writePacket(packet: Packet, stream: AedesStream, version: number): void {
+  mqttPacket.writeToStream(packet, stream as unknown as NodeJS.WritableStream, { protocolVersion: version })
+}

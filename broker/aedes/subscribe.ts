@@ -1,0 +1,130 @@
+// A SUBSCRIBE or UNSUBSCRIBE on its way through Aedes: handed to it a filter at a time, in slices; what our bounds
+// refuse is answered before it; what Aedes registers and takes out comes back through its `mq` and goes on to the
+// router. State: the subscription that Aedes noted and registers next, in the same turn.
+import type { Packet } from 'mqtt-packet'
+import { Slice } from '../../bridge/index.ts'
+import { Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './client.ts'
+import type { EngineHost } from './host.ts'
+import { writePacket } from './packets.ts'
+import { Connection } from '../connection/connection.ts'
+import type { SubscriptionOptions } from '../routing/local-table.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+import { Parts } from '../protocol/parts.ts'
+
+export class Subscribes {
+  readonly #host: EngineHost
+  readonly #passToAedes: (client: AedesClient, packet: Packet) => void
+  #noted: Noted | undefined
+  readonly #note = (noted: Noted): void => {
+    this.#noted = noted
+  }
+
+  /** @param passToAedes gives Aedes a packet */
+  constructor(host: EngineHost, passToAedes: (client: AedesClient, packet: Packet) => void) {
+    this.#host = host
+    this.#passToAedes = passToAedes
+  }
+
+  /** What Aedes notes as the connection's subscriptions is ours to see. */
+  watch(client: AedesClient, connection: Connection): void {
+    connection.subscriptions = Object.create(null) as Record<string, AedesSubscription>
+    client.subscriptions = new Proxy(connection.subscriptions, new Trap(connection, this.#note))
+  }
+
+  /**
+   * In slices, and no more at once than Redis is asked for in one go. Meanwhile nothing else of the
+   * connection goes to Aedes but its end.
+   */
+  async handle(client: AedesClient, frame: Buffer): Promise<void> {
+    const parts = new Parts(frame, client.version)
+    const slice = new Slice()
+    const { connection } = client.conn
+    let filters = 0
+    for (const part of parts) {
+      if (parts.isFull) await parts.room()
+      if (slice.isOver) await slice.next()
+      if (client.closed) return
+      if (part.cmd === 'subscribe' && connection.inbound.isBridge)
+        // nothing of its own comes back, and RETAIN as published
+        Object.assign(part.subscriptions[0]!, { nl: true, rap: true })
+      const refused =
+        part.cmd === 'subscribe'
+          ? this.#refusal(connection, part.subscriptions[0]!.topic, ++filters)
+          : undefined
+      if (refused === undefined) this.#passToAedes(client, part)
+      else
+        writePacket(
+          { cmd: 'suback', messageId: part.messageId!, granted: [refused] },
+          client.conn,
+          client.version,
+        )
+    }
+  }
+
+  /** What SUBACK says of a filter that the connection may not have; it is the `count`th of its packet. */
+  #refusal(connection: Connection, filter: string, count: number): number | undefined {
+    if (filter.startsWith('$share/'))
+      // Aedes would for MQTT 5 only, when it has been counted
+      return connection.mqtt5 ? ReasonCode.sharedSubscriptionsNotSupported : 0x80
+    const cause =
+      count > this.#host.config.subscribeFiltersMax
+        ? 'subscribe-filters'
+        : this.#host.refusalOf(connection, filter)
+    if (cause === undefined) return undefined
+    this.#host.refused(cause)
+    if (!connection.mqtt5) return 0x80 // [MQTT-3.9.3-2]
+    return cause.startsWith('topic-') ? ReasonCode.topicFilterInvalid : ReasonCode.quotaExceeded
+  }
+
+  /** Aedes' `mq`: subscriptions of clients are the data plane's, its own ($SYS) the control plane's. */
+  mq(): unknown {
+    const on = (_topic: string, listener: Listener, done?: () => void): void => {
+      const noted = this.#noted
+      this.#noted = undefined
+      if (noted?.listener !== listener)
+        done?.() // Aedes' own: takeovers, wills and dead nodes are the bridge's
+      else
+        this.#host
+          .subscribe(
+            noted.connection,
+            noted.filter,
+            optionsOf(noted.subscription),
+            wantsReplay(noted.connection, noted.filter, noted.subscription),
+          )
+          .then(
+            () => done?.(),
+            (error: unknown) => noted.connection.client.emit('error', error),
+          )
+    }
+    const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
+      // A new subscription to the same filter takes the place of the old one: it is noted by now, and
+      // registered next.
+      if (whose instanceof Connection && this.#noted?.filter !== filter) this.#host.unsubscribe(whose, filter)
+      if (done !== undefined) setImmediate(done)
+    }
+    return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
+  }
+
+  /** Emitted by Aedes behind the SUBACK. */
+  answered(subscriptions: readonly { topic: string }[], client: AedesClient): void {
+    const { connection } = client.conn
+    for (const { topic: filter } of subscriptions) {
+      const subscription = client.subscriptions[filter]
+      if (subscription !== undefined && wantsReplay(connection, filter, subscription))
+        this.#host.replay(connection, filter)
+      connection.isNew?.delete(filter)
+    }
+    if (connection.isNew?.size === 0) connection.isNew = undefined
+  }
+}
+
+/** [MQTT-3.3.1-9..11] */
+const wantsReplay = ({ isNew }: Connection, filter: string, { rh }: AedesSubscription): boolean =>
+  rh !== 2 && (rh !== 1 || isNew?.get(filter) === true)
+
+export const optionsOf = ({ qos, nl, rap, si }: AedesSubscription): SubscriptionOptions => ({
+  qos,
+  noLocal: nl === true,
+  retainAsPublished: rap === true,
+  identifier: si,
+})

@@ -1,0 +1,368 @@
+// What comes from the client of one connection, packet by packet, in the order in which it was sent: PUBLISH and
+// the acknowledgements are ours, PINGREQ is answered at once, SUBSCRIBE and UNSUBSCRIBE wait for what came before
+// them, everything else is the engine's. State: this connection's reader, and what of its publishes is not stored
+// yet. Bounds: publishes that are not acknowledged (count and bytes), requests that wait: beyond them we stop
+// reading, and keep the client's keep alive fresh meanwhile.
+import { expiryFrom, type Message } from '../../bridge/index.ts'
+import type { Connection } from './connection.ts'
+import { Goodbye } from './goodbye.ts'
+import type { ConnectionHost } from './host.ts'
+import { Incoming } from './incoming.ts'
+import { Publishing } from './publishing.ts'
+import { Requests } from './requests.ts'
+import type { StoredSession } from './stored-session.ts'
+import { limits } from '../config/limits.ts'
+import type { HeldCause } from '../access/refusals.ts'
+import { hex, ReasonCode } from '../protocol/reason-codes.ts'
+import { isReserved, PacketType, readDisconnect, type Will } from '../protocol/control-packets.ts'
+import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
+import type { ProtocolViolation } from '../protocol/properties.ts'
+
+const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
+
+export class Inbound implements PacketHandler {
+  readonly #connection: Connection
+  readonly #host: ConnectionHost<Connection>
+  readonly #reader: PacketReader
+  #origin: Message['origin']
+  /** Its CONNECT was in order, and is Aedes' to answer. */
+  #asked = false
+  /** Made when the reader waits, or DISCONNECT comes. */
+  #saysGoodbye: Goodbye | undefined
+  /** Made when the first PUBLISH comes that is to be stored. */
+  #publishing: Publishing | undefined
+  /** QoS 0 publishes that are not stored yet: retained ones, and those behind one. */
+  #retaining = 0
+  #held = false
+  /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
+  isBehind = false
+  /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
+  #requests: Requests | undefined
+  /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
+  #known: Incoming | undefined
+  /** When its CONNECT came. */
+  cameAt = 0
+
+  constructor(connection: Connection, host: ConnectionHost<Connection>) {
+    this.#connection = connection
+    this.#host = host
+    this.#reader = new PacketReader(this, host.readerLimits)
+  }
+
+  feed(chunk: Buffer): void {
+    if (this.#reader.level === 0) this.cameAt = performance.now()
+    this.#reader.feed(chunk)
+    if (this.#waits) this.#readAhead(chunk)
+    // it may write far more than it reads
+    else this.#connection.outbound.checkAnswers()
+    if (this.#host.holdings.heard(this.#connection)) this.#connection.stream.pause()
+  }
+
+  /** Bytes of packets that are not whole or not read. */
+  get heldBytes(): number {
+    return this.#reader.heldBytes
+  }
+
+  /** The protocol level that CONNECT names; 0 before it. */
+  get level(): number {
+    return this.#reader.level
+  }
+
+  /** The will of its CONNECT. */
+  get will(): Will | undefined {
+    return this.#reader.will
+  }
+
+  /** It is another broker's bridge, and says so in CONNECT. */
+  get isBridge(): boolean {
+    return this.#reader.isBridge
+  }
+
+  /** The reader waits: for its publishes, or for CONNACK, for which the client need not wait. */
+  get #waits(): boolean {
+    return this.#held || (!this.#connection.isConnected && this.#reader.level > 0)
+  }
+
+  /**
+   * We read on while the reader waits, up to a bound: behind what waits there may be a good-bye, and a socket
+   * may close unread.
+   */
+  #readAhead(chunk?: Buffer): void {
+    if (this.#reader.heldBytes > limits.publishingBytesMax) this.#connection.stream.pause()
+    this.#goodbye?.look(chunk, () => this.#reader.held())
+  }
+
+  get #goodbye(): Goodbye | undefined {
+    const { session, client } = this.#connection
+    return session === undefined
+      ? undefined
+      : (this.#saysGoodbye ??= new Goodbye(session, client.version, (voidsWill, expirySeconds) =>
+          this.#host.farewell(this.#connection, voidsWill, expirySeconds),
+        ))
+  }
+
+  /** CONNACK is written: packets that came behind CONNECT are read now. */
+  start(stored: StoredSession | undefined): void {
+    if (stored === undefined) return
+    this.#known = new Incoming(stored)
+    this.#origin = { sid: stored.session.sid, n: 0 }
+  }
+
+  resume(): void {
+    this.#reader.resume()
+    if (this.#held) this.#readAhead()
+    this.readOn()
+  }
+
+  /** From the socket, unless enough waits to be read. */
+  readOn(): void {
+    if (this.isBehind || this.#host.holdings.isWaiting(this.#connection)) return
+    if (!this.#waits || this.#reader.heldBytes <= limits.publishingBytesMax) this.#connection.stream.resume()
+  }
+
+  get #incoming(): Incoming {
+    return (this.#known ??= new Incoming(undefined))
+  }
+
+  /** Whether something that it published is not acknowledged. */
+  get isPublishing(): boolean {
+    return (this.#publishing?.count ?? 0) > 0
+  }
+
+  /** Resolves when all that it published is stored; once, and when nothing more comes. */
+  async published(): Promise<void> {
+    await this.#publishing?.none()
+  }
+
+  /** A DISCONNECT was found, also among what is not read yet. */
+  get saidGoodbye(): boolean {
+    return this.#saysGoodbye?.isSaid === true
+  }
+
+  /** What was read of it is done, as far as it can be. */
+  get isDone(): boolean {
+    return this.#requests === undefined && !this.isBehind && (!this.#waits || this.#reader.heldBytes === 0)
+  }
+
+  /** Nothing more is read. */
+  end(): void {
+    this.#reader.close()
+    this.#requests = undefined
+  }
+
+  /**
+   * A DISCONNECT was read: nothing behind it is taken [MQTT-3.14.4-1], and what waits before it comes first.
+   */
+  #disconnect(frame: Buffer): void {
+    this.#reader.close()
+    this.#goodbye?.take(frame)
+    const { reasonCode } = readDisconnect(frame, this.#connection.client.version)
+    this.#connection.endReason ||= `DISCONNECT ${hex(reasonCode)}`
+    if (this.#requests === undefined) this.#connection.leave()
+    else this.#request(PacketType.disconnect, frame)
+  }
+
+  onOther(type: number, frame: Buffer): void {
+    this.#alive()
+    if (type === PacketType.connect) {
+      this.#asked = true
+      this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
+    }
+    if (type === PacketType.pingreq) return void this.#connection.outbound.outbox.push(pingresp)
+    if (type === PacketType.disconnect) return this.#disconnect(frame)
+    if (type !== PacketType.subscribe && type !== PacketType.unsubscribe)
+      return this.#host.handle(this.#connection, type, frame)
+    this.#request(type, frame)
+    // the request may have ended it
+    if ((this.#requests?.waiting ?? 0) >= this.#host.config.controlPacketsMax) this.#hold('requests')
+  }
+
+  #request(type: number, frame: Buffer): void {
+    this.#requests ??= new Requests((type, frame) => {
+      if (type === PacketType.disconnect) this.#connection.leave()
+      else this.#host.handle(this.#connection, type, frame)
+    }, this.#host.config.controlPacketsMax)
+    this.#requests.take(type, frame, this.#publishing?.takeLatest())
+  }
+
+  /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
+  answered(): void {
+    this.#requests?.answered()
+    queueMicrotask(() => this.#connection.guarded(() => this.#goOn()))
+  }
+
+  onPublish(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    _dup: boolean,
+    messageId: number,
+    properties: Buffer | undefined,
+    expirySeconds: number,
+  ): void {
+    this.#alive()
+    if (isReserved(topic)) return this.#refuse(qos, messageId, ReasonCode.notAuthorized)
+    if (retain && payload.length > 0 && !this.#host.mayRetain(topic)) {
+      this.#host.refused('retained')
+      if (this.#connection.mqtt5 && qos > 0) return this.#refuse(qos, messageId, ReasonCode.quotaExceeded)
+      retain = false // there is nothing to say it with: it goes to those who are subscribed
+    }
+    // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first
+    // [MQTT-4.6.0-6].
+    if (qos === 0 && !retain && this.#retaining === 0)
+      return this.#host.publish(
+        this.#message(topic, payload, 0, false, properties, expirySeconds),
+        this.#connection,
+        undefined,
+      )
+    if (qos === 0) this.#retaining++
+    if (
+      qos === 2 &&
+      !this.#incoming.begin(messageId, () =>
+        this.#connection.outbound.acknowledge(PacketType.pubrec, messageId, 0),
+      )
+    )
+      return
+    const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
+    if (qos > 0)
+      publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), this.#connection.mqtt5)
+    const stored = publishing.begin(payload.length + topic.length, qos)
+    if (publishing.isFull) this.#hold('publishes')
+    const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
+    const done = (): void => {
+      stored()
+      if (this.#connection.isClosed) return // nobody is there to be told
+      if (qos === 0) this.#retaining--
+      if (qos === 2) this.#incoming.markPublished(messageId)
+      if (qos > 0)
+        this.#connection.outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
+      this.#goOn()
+    }
+    if (qos < 2) this.#host.publish(message, this.#connection, done)
+    else {
+      const sid = this.#connection.session?.sid ?? ''
+      this.#incoming.record(messageId, (n, written) =>
+        written ? this.#host.publish({ ...message, origin: { sid, n } }, this.#connection, done) : done(),
+      )
+    }
+  }
+
+  #message(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    properties: Buffer | undefined,
+    expirySeconds: number,
+  ): Message {
+    return {
+      topic,
+      payload,
+      qos,
+      retain,
+      properties,
+      publisher: this.#connection.client.id ?? undefined,
+      expiresAt: expirySeconds < 0 ? 0 : expiryFrom(expirySeconds),
+      expirySeconds: expirySeconds < 0 ? undefined : expirySeconds,
+      origin: this.#origin,
+      from: this.#connection.session,
+      frames: undefined,
+    }
+  }
+
+  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
+    this.#host.dropped('refused', qos)
+    if (qos === 0) return // there is nothing to say it with
+    // 3.1.1 has no way to say it: bridges of Mosquitto begin with such a PUBLISH, and go on when it is
+    // acknowledged [MQTT-3.3.5-2].
+    if (this.#connection.mqtt5 || this.#host.config.refusedPublish === 'drop')
+      this.#connection.outbound.acknowledge(
+        qos === 1 ? PacketType.puback : PacketType.pubrec,
+        messageId,
+        reasonCode,
+      )
+    else this.#connection.client.emit('error', new Error('not authorized to publish'))
+  }
+
+  onPuback(messageId: number): void {
+    this.#alive()
+    this.#connection.outbound.complete(messageId)
+  }
+
+  onPubrec(messageId: number, reasonCode: number): void {
+    this.#alive()
+    if (reasonCode >= 0x80)
+      this.#connection.outbound.complete(messageId) // [MQTT-4.3.3-8]
+    else this.#connection.outbound.received(messageId)
+  }
+
+  onPubcomp(messageId: number): void {
+    this.onPuback(messageId)
+  }
+
+  onPubrel(messageId: number): void {
+    this.#alive()
+    this.#incoming.release(messageId, (known) => {
+      if (!this.#connection.isClosed)
+        this.#connection.outbound.acknowledge(
+          PacketType.pubcomp,
+          messageId,
+          known ? 0 : ReasonCode.packetIdentifierNotFound,
+        )
+    })
+  }
+
+  onViolation(violation: ProtocolViolation): void {
+    if (!this.#asked) this.#connection.sayRefused(violation.reasonCode)
+    this.#host.violated(this.#connection, violation)
+  }
+
+  onBug(error: unknown): void {
+    this.#connection.onBug(error)
+  }
+
+  onBehind(): void {
+    this.isBehind = true
+    this.#connection.stream.pause()
+  }
+
+  onCaughtUp(): void {
+    this.isBehind = false
+    if (this.#connection.isClosed) return
+    this.readOn()
+    this.#connection.finish()
+  }
+
+  // Holding a publisher back
+
+  #hold(cause: HeldCause): void {
+    if (this.#held) return
+    this.#held = true
+    this.#host.heldBack(cause)
+    this.#reader.pause()
+  }
+
+  #goOn(): void {
+    if (this.#requests?.goOn() === false) this.#requests = undefined
+    if (this.#held && this.#publishing?.hasRoom !== false && (this.#requests?.waiting ?? 0) === 0) {
+      this.#held = false
+      this.#reader.resume()
+      if (!this.#waits) this.#saysGoodbye?.lookNoMore()
+      this.readOn()
+    }
+    this.#connection.finish()
+  }
+
+  /**
+   * A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read.
+   */
+  #alive(): void {
+    if (this.#connection.client._keepaliveInterval > 0) this.#connection.client._keepaliveTimer?.refresh()
+  }
+
+  /** While we hold it back the client cannot be blamed for its silence. */
+  excuse(): void {
+    if (this.#held || this.#connection.hasEnded) this.#alive()
+  }
+}

@@ -1,0 +1,259 @@
+// What goes to the client of one connection: messages live and out of its session's queue, Retained Messages,
+// acknowledgements; all of it through one outbox. State: this connection's outbox and window. Bounds:
+// deliveries that wait (bytes: beyond them the connection ends with 0x97, since a clean session's promise ends
+// with its connection), QoS 0 while it is slow (dropped and counted).
+import type { Duplex } from 'node:stream'
+import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
+import type { Connection } from './connection.ts'
+import type { ConnectionHost } from './host.ts'
+import { Outbox, type OutboxHost } from './outbox.ts'
+import type { Match } from '../routing/local-table.ts'
+import { noWindow, Pending } from './pending.ts'
+import type { Replayed } from '../routing/retained-replay.ts'
+import { Room } from './room.ts'
+import { StoredSession } from './stored-session.ts'
+import { Window, type WindowHost } from './window.ts'
+import { limits, outboxLimits } from '../config/limits.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+import { PacketType } from '../protocol/control-packets.ts'
+import { publishFrame } from '../protocol/publish.ts'
+
+export class Outbound implements OutboxHost, WindowHost<Pending> {
+  readonly outbox: Outbox
+  readonly #connection: Connection
+  readonly #host: ConnectionHost<Connection>
+  #window: Window<Pending> = noWindow
+  #stored: StoredSession | undefined
+  #room: Room | undefined
+
+  constructor(stream: Duplex, connection: Connection, host: ConnectionHost<Connection>) {
+    this.outbox = new Outbox(stream, outboxLimits, this)
+    this.#connection = connection
+    this.#host = host
+  }
+
+  /** CONNACK is written: from now on messages are delivered. `session`: it has a queue. */
+  start(session: Session | undefined): StoredSession | undefined {
+    const receiveMaximum = Math.min(this.#connection.client.receiveMaximum, limits.inFlightMax)
+    this.#window = new Window(receiveMaximum, this)
+    if (session === undefined) return undefined
+    return (this.#stored = new StoredSession(session, receiveMaximum, {
+      write: (message, messageId, dup, identifiers) =>
+        this.#writeStored(message, messageId, dup, identifiers),
+      pubrel: (messageId) => this.acknowledge(PacketType.pubrel, messageId, 0),
+      failed: (error) => this.#host.failed(error, 1),
+      room: () => (this.outbox.slow ? 0 : limits.outboxLowBytes),
+      schedule: (holder) => this.#host.schedule(holder),
+      moved: () => this.#host.moved(this.#connection),
+    }))
+  }
+
+  /** Of a session that has a queue. */
+  get stored(): StoredSession | undefined {
+    return this.#stored
+  }
+
+  /** Nothing goes out any more, but what is written by now. */
+  end(): void {
+    this.#stored?.close()
+    this.outbox.close()
+  }
+
+  /** Nothing is left of the connection. */
+  closed(): void {
+    this.#window.clear()
+    this.onDrain()
+  }
+
+  #countWaiting(): void {
+    if (this.waitingBytes >= this.#host.holdings.smallBytes) this.#host.holdings.count(this.#connection)
+  }
+
+  /** There is no room in the node, and what it has shall be read first. */
+  get #waitsForRoom(): boolean {
+    return this.#host.holdings.isFull && this.outbox.bytes >= this.#host.holdings.smallBytes
+  }
+
+  // Answers of the client
+
+  /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
+  complete(messageId: number): void {
+    if (this.#stored !== undefined) return this.#stored.complete(messageId)
+    this.#window.complete(messageId)
+    this.#giveRoom()
+  }
+
+  /** PUBREC. */
+  received(messageId: number): void {
+    if (this.#stored === undefined)
+      this.acknowledge(
+        PacketType.pubrel,
+        messageId,
+        this.#window.received(messageId) ? 0 : ReasonCode.packetIdentifierNotFound,
+      )
+    else if (!this.#stored.received(messageId))
+      this.acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
+  }
+
+  // Deliveries
+
+  /** Delivers a message once, at the QoS and with the identifiers of `match`. */
+  deliver(message: Message, match: Match<object>): void {
+    const queued = this.#stored !== undefined && message.qos > 0
+    if (queued && match.queued !== 'no') return // the bell rings
+    if (message.stamp !== undefined) this.#connection.replays?.delivered(message.topic, message.stamp)
+    this.send(
+      message,
+      queued ? { qos: 0, identifiers: match.identifiers } : match,
+      message.retain && match.retainAsPublished,
+    )
+  }
+
+  /** A delivery out of the session's queue. undefined: the client cannot take it, or it expired. */
+  #writeStored(
+    message: Message,
+    messageId: number,
+    dup: boolean,
+    identifiers?: readonly number[],
+  ): 1 | 2 | undefined {
+    if (message.stamp !== undefined && message.replay !== true) {
+      if (!dup && this.#host.isReplayed(this.#connection, message)) return undefined
+      this.#connection.replays?.delivered(message.topic, message.stamp)
+    }
+    // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be
+    // doubled.
+    const match = this.#host.matchOf(this.#connection, message)
+    const qos = message.qos === 2 ? 2 : 1
+    if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
+    const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
+    const frame = publishFrame(
+      message,
+      this.#connection.mqtt5,
+      qos,
+      retain,
+      identifiers ?? match?.identifiers,
+    )
+    if (
+      this.#connection.client.maximumPacketSize !== undefined &&
+      frame.length > this.#connection.client.maximumPacketSize
+    )
+      return (this.#host.dropped('too-large', qos), undefined)
+    this.outbox.pushPublish(frame, messageId, dup)
+    this.#countWaiting()
+    return qos
+  }
+
+  // Retained Messages because of a SUBSCRIBE
+
+  /**
+   * Sends some, one at a time: together they may be more than there is room for. Those of QoS ≥ 1 of a stored
+   * session are its to send.
+   */
+  async replay(
+    page: readonly Replayed[],
+    match: Pick<Match<object>, 'qos' | 'identifiers'>,
+    owed: OwedReplay | undefined,
+  ): Promise<void> {
+    const stored = this.#stored
+    const isStored = ({ message }: Replayed): boolean =>
+      stored !== undefined && message.qos > 0 && match.qos > 0
+    for (const replayed of page) {
+      if (isStored(replayed)) continue
+      await this.roomForMore()
+      if (replayed.isWanted()) this.send(replayed.message, match, true) // [MQTT-3.3.1-8]
+    }
+    if (match.qos !== 0) await stored?.give(page.filter(isStored), match.qos, match.identifiers, owed)
+  }
+
+  /**
+   * Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE
+   * [MQTT-3.3.1-8].
+   */
+  send(message: Message, match: Pick<Match<object>, 'qos' | 'identifiers'>, retain: boolean): void {
+    // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
+    if (this.#connection.isClosed || !this.#connection.isConnected) return
+    const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
+    if (isExpired(message)) return this.#host.dropped('expired', qos) // [MQTT-3.3.2-5]
+    const frame = publishFrame(message, this.#connection.mqtt5, qos, retain, match.identifiers)
+    if (
+      this.#connection.client.maximumPacketSize !== undefined &&
+      frame.length > this.#connection.client.maximumPacketSize
+    )
+      return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
+    if (qos === 0) {
+      if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
+      if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
+      this.outbox.pushPublish(frame)
+    } else this.#window.push(new Pending(frame, qos, message.expiresAt))
+    this.#countWaiting()
+    if (qos > 0) this.#checkWaiting(message.topic)
+  }
+
+  put({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
+    if (isExpired({ expiresAt })) {
+      this.#host.dropped('expired', qos)
+      return false
+    }
+    try {
+      this.outbox.pushPublish(frame, messageId)
+      return true
+    } catch (error) {
+      this.#host.failed(error, qos)
+      return false
+    }
+  }
+
+  /** Something was answered: a client may write far more than it reads. */
+  checkAnswers(): void {
+    if (this.outbox.bytes > this.#waitingBytesMax) this.#checkWaiting()
+  }
+
+  /** However large the packets are that are accepted, there is room for one. */
+  get #waitingBytesMax(): number {
+    return limits.waitingBytesMax + this.#host.readerLimits.packetBytesMax
+  }
+
+  /** What waits for this connection, bytes. */
+  get waitingBytes(): number {
+    return this.#window.waitingBytes + this.outbox.bytes
+  }
+
+  #checkWaiting(topic?: string): void {
+    const waiting = this.waitingBytes
+    if (this.#connection.client.closed) return // told to go already
+    if (waiting > this.#waitingBytesMax) {
+      this.#host.dropped('slow-subscriber', 1)
+      this.#connection.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
+    } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow)
+      this.#host.slow(this.#connection, topic)
+  }
+
+  onDrain(): void {
+    this.#host.drained(this.#connection)
+    this.#stored?.ring()
+    this.#giveRoom()
+  }
+
+  /** Resolves when there is room for more: at once, or when what waits in outbox and window has drained. */
+  roomForMore(): Promise<void> {
+    if (
+      this.#connection.isClosed ||
+      (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxHighBytes)
+    )
+      return Promise.resolve()
+    return (this.#room ??= new Room()).wait()
+  }
+
+  #giveRoom(): void {
+    if (
+      this.#connection.isClosed ||
+      (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxLowBytes)
+    )
+      this.#room?.give()
+  }
+
+  acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {
+    if (this.#connection.isClosed) return
+    this.outbox.pushAcknowledgement(type, messageId, this.#connection.mqtt5, reasonCode)
+  }
+}

@@ -1,0 +1,50 @@
+// The byte stream of a connection, whatever it comes over: its chunks, errors and end are told to the connection,
+// by listeners that all connections share. State: none but the streams' own.
+import type { Duplex } from 'node:stream'
+import { later, othersWait, turnIsOver } from '../../bridge/index.ts'
+import type { Connection } from './connection.ts'
+
+/** Of a stream: the connection that it is. */
+const connectionOf = Symbol('connection')
+type Stream = Duplex & { [connectionOf]?: Connection }
+
+/** A bug of ours is this connection's end, not everybody's. */
+function guarded(stream: Stream, work: (connection: Connection) => void): void {
+  const connection = stream[connectionOf]!
+  try {
+    work(connection)
+  } catch (error) {
+    connection.onBug(error)
+  }
+}
+
+function onData(this: Stream, chunk: Buffer): void {
+  guarded(this, (connection) => connection.feed(chunk))
+}
+
+/**
+ * What the end of a connection takes is little; of thousands that end at once it is more than a turn has, and
+ * goes on in later ones, in order.
+ */
+function inTurns(work: () => void): void {
+  if (othersWait() || turnIsOver()) later(work)
+  else work()
+}
+
+function onEnd(this: Stream): void {
+  inTurns(() => guarded(this, (connection) => connection.ended()))
+}
+
+function onError(this: Stream, error: Error): void {
+  this[connectionOf]!.failed(error)
+}
+
+function onClose(this: Stream): void {
+  inTurns(() => guarded(this, (connection) => connection.gone()))
+}
+
+/** From now on the connection hears of its stream. */
+export function attach(stream: Stream, connection: Connection): void {
+  stream[connectionOf] = connection
+  stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
+}
