@@ -15,6 +15,14 @@ test('a quick reply tells more than slow ones, before and behind it', () => {
   expect(clock.toLocal(clock.toCluster(4_000))).toBeCloseTo(4_000, 1)
 })
 
+test('what a quick reply told stays for the next seconds, when only slow ones come', () => {
+  const clock = new Clock()
+  clock.sample(0, 0.2, redisAhead + 0.1)
+  // all of the time went by on the way back: by these alone it is 4 ms behind
+  for (let at = 1_000; at <= 5_000; at += 1_000) clock.sample(at, at + 8, redisAhead + at)
+  expect(Math.abs(clock.toCluster(6_000) - redisAhead - 6_000)).toBeLessThan(0.5)
+})
+
 test.each([-3_600_000, -20, 20, 3_600_000])("a step of Redis' clock by %i ms is followed at once", (step) => {
   const clock = new Clock()
   for (let at = 0; at < 10_000; at += 1_000) clock.sample(at, at + 1, redisAhead + at)
