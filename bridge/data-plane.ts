@@ -8,7 +8,7 @@ import { Bells } from './publish/bells.ts'
 import type { Clock } from './pace/clock.ts'
 import type { Cluster, RetainedRead } from './cluster.ts'
 import type { Change } from './messages/codec.ts'
-import { diagnostics } from './diagnostics.ts'
+import { nobody, type Reports } from './diagnostics.ts'
 import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
 import { InboxReader } from './links/inbox.ts'
@@ -49,6 +49,7 @@ const missingLeases = 2
 export class DataPlane implements Cluster {
   readonly #options: DataPlaneOptions
   readonly #receiver: Receiver
+  readonly #reports: Reports
   readonly #keys: Keys
   readonly #redis: Redis
   readonly #connections: Connections
@@ -93,6 +94,7 @@ export class DataPlane implements Cluster {
   ) {
     this.#options = options
     this.#receiver = receiver
+    this.#reports = options.reports ?? nobody
     this.#keys = new Keys(options.prefix)
     this.#redis = connections.redis
     this.#connections = connections
@@ -128,7 +130,7 @@ export class DataPlane implements Cluster {
       publishWill: (message) =>
         new Promise((resolve) =>
           this.publish(
-            withRoom(message, (topic) => this.mayRetain(topic)),
+            withRoom(message, (topic) => this.mayRetain(topic), this.#reports),
             resolve,
           ),
         ),
@@ -160,7 +162,7 @@ export class DataPlane implements Cluster {
           this.#journal.append([{ type: 'missing', sid }]).catch(options.onError)
         },
         onFenced: () => this.#checkFence(),
-        onDropped: (count) => diagnostics.shed.publish({ cause: 'full-queue', count }),
+        onDropped: (count) => this.#reports.tell('shed', { cause: 'full-queue', count }),
       },
     )
     this.#sessionWriter = new SessionWriter(this.#redis, this.#keys, clock)
@@ -198,6 +200,7 @@ export class DataPlane implements Cluster {
         timeoutMs: options.redisTimeoutMs,
         onError: options.onError,
         waits: options.waits,
+        reports: options.reports,
       },
       blockMs,
       options.durabilityReplicas,
@@ -351,10 +354,10 @@ export class DataPlane implements Cluster {
         this.#nodes.add(nodeId)
         this.#table.endReassertion(nodeId)
         this.#absent.heard(nodeId)
-        diagnostics.nodeJoined.publish({ name: this.#options.name, nodeId })
+        this.#reports.tell('nodeJoined', { name: this.#options.name, nodeId })
         break
       case 'gone':
-        diagnostics.nodeLeft.publish({ name: this.#options.name, nodeId: change.nodeId, by: nodeId })
+        this.#reports.tell('nodeLeft', { name: this.#options.name, nodeId: change.nodeId, by: nodeId })
         if (change.nodeId === this.nodeId) return this.#onFenced()
         this.#dropNode(change.nodeId)
         break
@@ -541,7 +544,7 @@ export class DataPlane implements Cluster {
 
   async #rejoin(): Promise<void> {
     for (;;) {
-      diagnostics.amnesia.publish({ nodeId: this.nodeId })
+      this.#reports.tell('amnesia', { nodeId: this.nodeId })
       try {
         await this.#membership.rejoin()
         await this.#reader.create()
@@ -603,7 +606,7 @@ export class DataPlane implements Cluster {
     if (this.isFenced || this.#closed) return
     this.isFenced = true
     this.#batches.close()
-    diagnostics.fenced.publish({ nodeId: this.nodeId })
+    this.#reports.tell('fenced', { nodeId: this.nodeId })
     this.#receiver.onFenced()
   }
 

@@ -1,5 +1,6 @@
 // What bridge/ has to say: named channels that log, metrics and tests read. bridge/ itself neither logs nor
-// counts.
+// counts. The channels are the process's; what is said on them is a node's, so that of several nodes in one
+// process each hears its own. State: none.
 import { channel, type Channel } from 'node:diagnostics_channel'
 
 /** The channels: what is published and when; the table in bridge/README.md is checked against it. */
@@ -66,3 +67,31 @@ const names = Object.keys(channelTable) as ChannelName[]
 export const diagnostics = Object.fromEntries(
   names.map((name) => [name, channel(`aedes-cluster:${name}`)]),
 ) as Readonly<Record<ChannelName, Channel>>
+
+/** The channels of one node. What a script begins and ends with is no node's: only tests hear it. */
+export class Reports {
+  /** The node that says it; two nodes of different clusters may have one name. */
+  readonly name: string
+
+  constructor(name: string) {
+    this.name = name
+  }
+
+  tell(channelName: Exclude<ChannelName, 'script' | 'scriptBegins'>, message: object): void {
+    diagnostics[channelName].publish({ ...message, reports: this })
+  }
+
+  /** @returns ends it */
+  hear<Message extends object>(channelName: ChannelName, heard: (message: Message) => void): () => void {
+    const listener = (message: unknown): void => {
+      if ((message as { readonly reports?: Reports }).reports === this) heard(message as Message)
+    }
+    diagnostics[channelName].subscribe(listener)
+    return () => {
+      diagnostics[channelName].unsubscribe(listener)
+    }
+  }
+}
+
+/** Of a connection that no node made. */
+export const nobody = new Reports('')

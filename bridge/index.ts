@@ -3,6 +3,7 @@
 // carries what may be missed once: $SYS.
 import type { Cluster } from './cluster.ts'
 import { DataPlane } from './data-plane.ts'
+import { Reports } from './diagnostics.ts'
 import { Emitter } from './control/emitter.ts'
 import { endNode, toBridgeError } from './errors.ts'
 import type { importInstallation as importer } from './import/import.ts'
@@ -19,7 +20,7 @@ export type { Receiver } from './options.ts'
 export { adviceOnNodes, adviceOnRedis } from './redis/advice.ts'
 export { Allowance } from './pace/allowance.ts'
 export type { Later } from './messages/codec.ts'
-export { diagnostics, type ChannelName } from './diagnostics.ts'
+export { diagnostics, Reports, type ChannelName } from './diagnostics.ts'
 export { BridgeError, bridgeErrors, isRedis, type BridgeErrorCode } from './errors.ts'
 export { FilterTrie } from './matching/filter-trie.ts'
 export { MatchCache } from './matching/match-cache.ts'
@@ -86,19 +87,19 @@ export const importInstallation: typeof importer = async (...given) =>
  * start; ERR_BRIDGE_REDIS_TOO_OLD
  */
 export async function createBridge(given: BridgeOptions): Promise<Bridge> {
-  const { redis } = given
+  const { redis, reports = new Reports(given.name) } = given
   if (redis === undefined) return createMemoryBridge(given)
-  const waits = new Waits(given.name, given.claimsWaitingMax)
-  const options = { ...given, redis, waits, onError: reportOf(given.onError) }
+  const waits = new Waits(reports, given.claimsWaitingMax)
+  const options = { ...given, redis, reports, waits, onError: reportOf(given.onError) }
   try {
     refuseOld(await ping(options.redis, options.redisTimeoutMs))
   } catch (error) {
     waits.close()
     throw error
   }
-  const emitter = new Emitter(options.redis, options.prefix, options.onError)
+  const emitter = new Emitter(options.redis, options.prefix, options.onError, reports)
   const probe = new Probe(
-    { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError },
+    { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, reports },
     new Keys(options.prefix),
     options.durabilityReplicas,
     waits,

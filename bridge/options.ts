@@ -1,5 +1,6 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
 import type { SharedSettings } from './redis/advice.ts'
+import type { Reports } from './diagnostics.ts'
 import type { Message } from './messages/message.ts'
 import type { Session } from './sessions/session.ts'
 import type { Waits } from './pace/waits.ts'
@@ -26,6 +27,8 @@ export interface DataPlaneOptions {
   /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
   readonly retainedBytesMax: number
   readonly onError: (error: Error) => void
+  /** The channels of the node; undefined: nobody hears them as its own. */
+  readonly reports?: Reports | undefined
   /** Where whoever waits for Redis is written down. */
   readonly waits?: Waits | undefined
 }

@@ -6,7 +6,7 @@ import {
   adviceOnRedis,
   BridgeError,
   createBridge,
-  diagnostics,
+  Reports,
   isRedis,
   type Bridge,
   type ChannelName,
@@ -62,9 +62,11 @@ export class Node {
   /** Ends what waits for Redis before there is a boot. */
   readonly #ended = new AbortController()
   readonly #unsubscribe: (() => void)[] = []
+  readonly #reports: Reports
 
   private constructor(config: Config) {
     this.config = config
+    this.#reports = new Reports(config.id)
     this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
@@ -96,13 +98,11 @@ export class Node {
         'a bug: handling one message failed, which is passed by; please report this',
       )
     })
-    this.#unsubscribe.push(observe(config.id, this.#log, this.metrics))
+    this.#unsubscribe.push(observe(this.#reports, this.#log, this.metrics))
   }
 
-  #hear<Event>(name: ChannelName, heard: (event: Event) => void): void {
-    const listener = (event: unknown): void => heard(event as Event)
-    diagnostics[name].subscribe(listener)
-    this.#unsubscribe.push(() => diagnostics[name].unsubscribe(listener))
+  #hear<Event extends object>(name: ChannelName, heard: (event: Event) => void): void {
+    this.#unsubscribe.push(this.#reports.hear(name, heard))
   }
 
   /**
@@ -134,6 +134,7 @@ export class Node {
     if (this.config.admin !== 'off') await this.#openAdmin(new URL(this.config.admin))
     const bridge = (this.#bridge = await createBridge({
       ...bridgeOptionsOf(this.config),
+      reports: this.#reports,
       onWarning: (text) => this.#log.warn({}, text),
       onError: oncePerCause((cause) => this.#log.debug({ error: cause }, 'redis')),
     }))
@@ -179,6 +180,7 @@ export class Node {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
       onRefusal: (cause) => this.metrics.refused.inc({ cause }),
+      onFailed: (error) => this.#reports.tell('failed', { where: 'delivery', error }),
       onHeldBack: (cause) => this.metrics.heldBack.inc({ cause }),
       ...clientEvents(this.#log, this.metrics),
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),

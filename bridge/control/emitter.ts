@@ -5,7 +5,7 @@
 // has not answered. Bound: `emitsMax` of them; while Redis is away none is kept: what may be missed once is
 // dropped, and counted.
 import mqemitterRedis from 'mqemitter-redis'
-import { diagnostics } from '../diagnostics.ts'
+import { nobody, type Reports } from '../diagnostics.ts'
 import type { Redis } from '../redis/redis.ts'
 import { connectStock } from '../redis/stock-redis.ts'
 
@@ -15,7 +15,7 @@ const emitsMax = 1_000
 type Listener = (...args: Buffer[]) => void
 
 /** A connection whose listeners for messages cannot throw. */
-function guarded(redis: Redis): Redis {
+function guarded(redis: Redis, reports: Reports): Redis {
   const on = redis.on.bind(redis) as (event: string, listener: Listener) => Redis
   const guard =
     (listener: Listener): Listener =>
@@ -23,7 +23,7 @@ function guarded(redis: Redis): Redis {
       try {
         listener(...args)
       } catch {
-        diagnostics.garbage.publish({ where: 'channel', bytes: args.at(-1)?.length ?? 0 })
+        reports.tell('garbage', { where: 'channel', bytes: args.at(-1)?.length ?? 0 })
       }
     }
   return Object.assign(redis, {
@@ -33,18 +33,20 @@ function guarded(redis: Redis): Redis {
 }
 
 export class Emitter {
+  readonly #reports: Reports
   readonly #prefix: string
   readonly #publisher: Redis
   readonly #mq: ReturnType<typeof mqemitterRedis>
   readonly #onError: (error: Error) => void
   #underWay = 0
 
-  constructor(url: string, prefix: string, onError: (error: Error) => void) {
+  constructor(url: string, prefix: string, onError: (error: Error) => void, reports = nobody) {
+    this.#reports = reports
     this.#prefix = `${prefix}/`
     this.#onError = onError
     this.#publisher = connectStock(url, '', onError)
     this.#mq = mqemitterRedis({
-      subConn: guarded(connectStock(url, '', onError)),
+      subConn: guarded(connectStock(url, '', onError), reports),
       pubConn: this.#publisher,
       matchEmptyLevels: true,
     })
@@ -55,7 +57,7 @@ export class Emitter {
   on(filter: string, listener: (topic: string, payload: Buffer) => void): void {
     this.#mq.on(this.#prefix + filter, ({ topic, payload }, heard) => {
       if (Buffer.isBuffer(payload)) listener(topic.slice(this.#prefix.length), payload)
-      else diagnostics.garbage.publish({ where: 'channel', bytes: 0 })
+      else this.#reports.tell('garbage', { where: 'channel', bytes: 0 })
       heard()
     })
   }
@@ -63,7 +65,7 @@ export class Emitter {
   /** The connection would keep what it cannot send, for as long as Redis is away. */
   emit(topic: string, payload: Buffer): void {
     if (this.#publisher.status !== 'ready' || this.#underWay >= emitsMax)
-      return diagnostics.shed.publish({ cause: 'events', count: 1 })
+      return this.#reports.tell('shed', { cause: 'events', count: 1 })
     this.#underWay++
     this.#mq.emit({ topic: this.#prefix + topic, payload }, (error) => {
       this.#underWay--

@@ -8,7 +8,7 @@
 import aedesPersistenceRedis from 'aedes-persistence-redis'
 import { randomBytes } from 'node:crypto'
 import { DataPlane } from '../data-plane.ts'
-import { diagnostics } from '../diagnostics.ts'
+import { Reports } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { FilterTrie } from '../matching/filter-trie.ts'
 import { Keys, partitions, shardOf } from '../redis/keys.ts'
@@ -149,7 +149,8 @@ async function* pages(
 export async function importInstallation(options: ImportOptions, ended: AbortSignal): Promise<ImportCounts> {
   const source = connectStock(options.from, options.fromPrefix, options.onSource)
   source.on('ready', () => options.onSource(undefined))
-  const waits = new Waits(nodeName, 0)
+  const reports = new Reports(nodeName)
+  const waits = new Waits(reports, 0)
   const interrupted = new Promise<never>((_, reject) => {
     const end = (): void => reject(new BridgeError('ERR_BRIDGE_CLOSED', 'it was ended before it was done'))
     if (ended.aborted) end()
@@ -160,7 +161,7 @@ export async function importInstallation(options: ImportOptions, ended: AbortSig
     const plane = options.dryRun
       ? undefined
       : await DataPlane.start(
-          { ...options, name: nodeName, waits },
+          { ...options, name: nodeName, waits, reports },
           {
             publishers: 0,
             deliver: () => undefined,
@@ -174,17 +175,15 @@ export async function importInstallation(options: ImportOptions, ended: AbortSig
           ended,
         )
     const run = new Import(options, source, plane)
-    const onShed = (message: unknown): void => {
-      const { cause, count } = message as { cause: string; count: number }
+    const deafen = reports.hear<{ cause: string; count: number }>('shed', ({ cause, count }) => {
       if (cause === 'full-queue') run.counts.dropped += count
-    }
-    diagnostics.shed.subscribe(onShed)
+    })
     try {
       await Promise.race([run.all(), interrupted])
       waits.look() // what was waited for last may be over a moment ago
       return run.counts
     } finally {
-      diagnostics.shed.unsubscribe(onShed)
+      deafen()
       await Promise.race([
         plane?.close(),
         new Promise((resolve) => setTimeout(resolve, options.redisTimeoutMs)),

@@ -6,11 +6,18 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
 import { EntryReader, MessagePacker, type OtherRecords } from '../messages/codec.ts'
-import { diagnostics } from '../diagnostics.ts'
+import type { Reports } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
-import { onServerChange, retrying, whenReady, type Connections, type Redis } from '../redis/redis.ts'
+import {
+  onServerChange,
+  reportsOf,
+  retrying,
+  whenReady,
+  type Connections,
+  type Redis,
+} from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { Slice } from '../pace/turns.ts'
 
@@ -94,11 +101,11 @@ export class InboxWriter {
     this.#events = events
   }
 
-  /** Takes a QoS 0 message; false when it was shed because the link is full. */
-  pushQos0(message: Message): boolean {
-    if (this.#out || this.#full || this.#queuedBytes + this.#packer.length > waitingBytesMax) return false
-    this.#add(message)
-    return true
+  /** Takes a QoS 0 message, or sheds it because the link is full. */
+  pushQos0(message: Message): void {
+    if (this.#out || this.#full || this.#queuedBytes + this.#packer.length > waitingBytesMax)
+      reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: 1 })
+    else this.#add(message)
   }
 
   /**
@@ -228,7 +235,7 @@ export class InboxWriter {
       const { code } = toBridgeError(reason)
       if (code === 'ERR_BRIDGE_FENCED') this.#events.onFenced()
       else if (code === 'ERR_BRIDGE_SEALED' && !this.#out) {
-        diagnostics.inboxSealed.publish({ nodeId: this.#target })
+        reportsOf(this.#redis).tell('inboxSealed', { nodeId: this.#target })
         this.#events.onOut(this.#target)
       } else if (code !== 'ERR_BRIDGE_SEALED' && code !== 'ERR_BRIDGE_CLOSED') throw reason
       return false
@@ -253,7 +260,7 @@ export class InboxWriter {
     this.#out = true
     this.#seal()
     const shed = this.#queue.reduce((sum, { qos0 }) => sum + qos0, 0)
-    if (shed > 0) diagnostics.shed.publish({ cause: 'slow-node', count: shed })
+    if (shed > 0) reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: shed })
     for (const { settle } of this.#queue) settle()
     this.#queue = []
     this.#queuedBytes = 0
@@ -278,6 +285,7 @@ export interface InboxReaderEvents {
  */
 function guarded(
   events: InboxReaderEvents,
+  reports: Reports,
 ): Omit<OtherRecords, 'onLater'> & Pick<InboxReaderEvents, 'onMessage'> {
   const guard =
     <Given extends readonly unknown[]>(handle: (...given: Given) => void) =>
@@ -285,7 +293,7 @@ function guarded(
       try {
         handle(...given)
       } catch (error) {
-        diagnostics.failed.publish({ where: 'inbox', error })
+        reports.tell('failed', { where: 'inbox', error })
       }
     }
   return {
@@ -348,7 +356,7 @@ export class InboxReader {
   }
 
   async #read(): Promise<void> {
-    const events = guarded(this.#events)
+    const events = guarded(this.#events, reportsOf(this.#redis))
     while (!this.#closed) {
       try {
         const entries = await retrying(this.#reader, () => this.#next())
@@ -398,7 +406,7 @@ export class InboxReader {
     for (const [id, [, body]] of entries) {
       const before = this.#last
       const onLater = (): void => {
-        diagnostics.later.publish({ where: 'inbox', id: id.toString() })
+        reportsOf(this.#redis).tell('later', { where: 'inbox', id: id.toString() })
       }
       const reader = new EntryReader(body, this.#clock, events.onMessage, { ...events, onLater })
       while (body.length > 0 && reader.next()) {
@@ -410,7 +418,7 @@ export class InboxReader {
       }
       if (this.#last !== before) return
       if (body.length > 0 && !reader.isWhole)
-        diagnostics.garbage.publish({ where: 'inbox', bytes: body.length })
+        reportsOf(this.#redis).tell('garbage', { where: 'inbox', bytes: body.length })
       this.#handled += body.length
       this.#last = id.toString()
     }

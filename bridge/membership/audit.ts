@@ -79,6 +79,7 @@ export class Audit {
     if (!(await this.#events.isPlaced())) return false
     for (const partition of lost)
       nameDamage(
+        this.#redis,
         this.#keys.partition(partition, 'appended'),
         'it lacked a live node, which wrote down again what it knows',
       )
@@ -190,6 +191,7 @@ export class Audit {
     const own = sessions.filter((session) => this.#sessions.connected(session.sid) === session)
     if (own.length === 0) return
     nameDamage(
+      this.#redis,
       this.#keys.partition(partition, 'owners'),
       `Redis lacked something of ${own.length} connected sessions; their node wrote them down again`,
     )

@@ -10,10 +10,9 @@ import type { SharedSettings } from '../redis/advice.ts'
 import { Clock } from '../pace/clock.ts'
 import { encodeJournalEntry, recordVersions } from '../messages/codec.ts'
 import { mendDamage, nameDamage } from '../redis/damage.ts'
-import { diagnostics } from '../diagnostics.ts'
 import { endNode, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
-import { retrying, type Redis } from '../redis/redis.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript, type ScriptName } from '../redis/scripts.ts'
 import type { Wait } from '../pace/waits.ts'
 
@@ -264,6 +263,7 @@ export class Membership {
       const nouns = lost.map(String)
       for (const noun of nouns)
         nameDamage(
+          this.#redis,
           this.#keys.bus(noun as 'nodes'),
           'it lacked what is known of a live node, which was written down again',
         )
@@ -372,7 +372,7 @@ export class Membership {
       ),
     )
     await this.#redis.srem(this.#keys.bus('dead'), nodeId)
-    diagnostics.nodeGone.publish({ nodeId })
+    reportsOf(this.#redis).tell('nodeGone', { nodeId })
   }
 
   /**

@@ -2,6 +2,7 @@
 // operator names one.
 import { Clock } from '../pace/clock.ts'
 import type { Bridge } from '../index.ts'
+import { Reports } from '../diagnostics.ts'
 import { filterMatches } from '../matching/topic.ts'
 import { Waits } from '../pace/waits.ts'
 import { FileLog, type Fsync } from './log.ts'
@@ -15,6 +16,8 @@ export interface MemoryBridgeOptions extends MemoryOptions {
   readonly fsync: Fsync
   /** CONNECTs that may wait for the disk; one beyond that is refused at once. */
   readonly claimsWaitingMax: number
+  /** The channels of the node; undefined: nobody hears them as its own. */
+  readonly reports?: Reports | undefined
   /** Hears of the end of a file that was cut off, and of a file that could not be written anew. */
   readonly onWarning: (text: string) => void
 }
@@ -41,7 +44,11 @@ class LocalEmitter {
 /** @throws BridgeError ERR_BRIDGE_FILE when the file cannot be used */
 export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<Bridge> {
   const { file, fsync, name } = options
-  const waits = new Waits(name, options.claimsWaitingMax, 'ERR_BRIDGE_DISK_SLOW')
+  const waits = new Waits(
+    options.reports ?? new Reports(name),
+    options.claimsWaitingMax,
+    'ERR_BRIDGE_DISK_SLOW',
+  )
   // asked once: what is in the file says in it when it expires, and in this process nobody sets it
   const clock = new Clock()
   clock.sample(performance.now(), performance.now(), Date.now())

@@ -5,7 +5,7 @@
 import type { Clock } from '../pace/clock.ts'
 import type { Cluster, RetainedRead, Route } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
-import { diagnostics } from '../diagnostics.ts'
+import type { Reports } from '../diagnostics.ts'
 import { partitions } from '../redis/keys.ts'
 import { isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from '../retained/moment.ts'
@@ -37,6 +37,7 @@ export class MemoryCluster implements Cluster {
   readonly isFenced = false
   readonly #options: MemoryOptions
   readonly #receiver: Receiver
+  readonly #reports: Reports
   readonly #store: Store
   readonly #clock: Clock
   readonly #table = new RoutingTable()
@@ -65,11 +66,13 @@ export class MemoryCluster implements Cluster {
   constructor(options: MemoryOptions, receiver: Receiver, store: Store, clock: Clock, waits: Waits) {
     this.nodeId = `${options.name}@${Date.now()}`
     this.#options = options
+    this.#reports = waits.reports
     this.#receiver = receiver
     this.#store = store
     this.#clock = clock
     this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, waits, {
-      publishWill: (message) => this.#handOn(withRoom(message, (topic) => this.mayRetain(topic))),
+      publishWill: (message) =>
+        this.#handOn(withRoom(message, (topic) => this.mayRetain(topic), this.#reports)),
       onMoved: (session) => receiver.moved(session),
       expireRetained: (topic) => this.#clear(topic),
     })
@@ -174,7 +177,7 @@ export class MemoryCluster implements Cluster {
       }
       if (count > 0) {
         this.#store.change({ type: 'dropped', sid, count })
-        diagnostics.shed.publish({ cause: 'full-queue', count })
+        this.#reports.tell('shed', { cause: 'full-queue', count })
       }
       this.#receiver.ring(sid)
     }

@@ -5,7 +5,6 @@ import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
 import type { ClusterSessions } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
-import { diagnostics } from '../diagnostics.ts'
 import { BridgeError } from '../errors.ts'
 import { expiryFrom, type Message } from '../messages/message.ts'
 import { OwedReplays } from '../sessions/owed-replays.ts'
@@ -208,6 +207,7 @@ export class MemorySessions implements ClusterSessions {
                 .filter(([name]) => name !== 'replays')
                 .flat()
                 .map((text) => Buffer.from(text)),
+              this.#waits.reports,
             ),
       changed: '',
       later: [],
@@ -280,7 +280,7 @@ export class MemorySessions implements ClusterSessions {
     this.#store.change({ type: 'will-gone', sid: stored.sid })
     const message = unpackMessage(body, this.#clock)
     if (message === undefined || message === 'later')
-      return void diagnostics.garbage.publish({ where: 'will', bytes: body.length })
+      return void this.#waits.reports.tell('garbage', { where: 'will', bytes: body.length })
     const { expirySeconds } = message // it begins to run (MQTT 5 section 3.1.3.2.4)
     this.#events.publishWill({
       ...message,

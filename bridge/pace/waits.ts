@@ -2,7 +2,7 @@
 // was refused with and since its first attempt, also of a CONNECT; the publishers by the data plane. Whoever
 // waits longer than two seconds is named on a channel, once per cause, and named again when it is over (P13).
 // State: this process; a look every 250 ms, O(waits).
-import { diagnostics } from '../diagnostics.ts'
+import type { Reports } from '../diagnostics.ts'
 import { bridgeErrors, BridgeError, isBrokenOff, isRedis, type BridgeErrorCode } from '../errors.ts'
 
 /** Waits that take so long are named. */
@@ -79,7 +79,8 @@ function widen(
 }
 
 export class Waits {
-  readonly #name: string
+  /** The channels of the node that waits. */
+  readonly reports: Reports
   readonly #slow: BridgeErrorCode
   readonly #open = new Set<Open>()
   readonly #connectsMax: number
@@ -91,8 +92,8 @@ export class Waits {
   readonly #timer: NodeJS.Timeout
 
   /** @param slow what it is when there is no answer and no error either */
-  constructor(name: string, connectsMax: number, slow: BridgeErrorCode = 'ERR_BRIDGE_REDIS_SLOW') {
-    this.#name = name
+  constructor(reports: Reports, connectsMax: number, slow: BridgeErrorCode = 'ERR_BRIDGE_REDIS_SLOW') {
+    this.reports = reports
     this.#slow = slow
     this.#connectsMax = connectsMax
     this.#timer = setInterval(() => this.look(), lookMs).unref()
@@ -114,7 +115,7 @@ export class Waits {
     if (who === 'connect') this.#connects++
     return {
       because: (error) => {
-        diagnostics.redisError.publish({ name: this.#name, code: error.code, reason: error.message })
+        this.reports.tell('redisError', { name: this.reports.name, code: error.code, reason: error.message })
         open.error = error
       },
       end: () => {
@@ -136,7 +137,7 @@ export class Waits {
    * than why.
    */
   connectionFailed(error: BridgeError): void {
-    diagnostics.redisError.publish({ name: this.#name, code: error.code, reason: error.message })
+    this.reports.tell('redisError', { name: this.reports.name, code: error.code, reason: error.message })
     if (this.#connectionError === undefined || !isBrokenOff(error)) this.#connectionError = error
   }
 
@@ -217,7 +218,7 @@ export class Waits {
       widen(cause, counted)
       if (cause.named || now - since < namedMs) continue
       cause.named = true
-      diagnostics.waiting.publish(this.#report(code, cause, now))
+      this.reports.tell('waiting', this.#report(code, cause, now))
     }
     this.#end(present, now)
   }
@@ -257,12 +258,12 @@ export class Waits {
       if (present.has(code) || (isOfRedis(code) && cause.named && !redisIsBack)) continue
       this.#causes.delete(code)
       if (!cause.named) continue
-      if (!isOfRedis(code)) diagnostics.waited.publish(this.#report(code, cause, now))
+      if (!isOfRedis(code)) this.reports.tell('waited', this.#report(code, cause, now))
       else if (outage === undefined)
         outage = [code, cause] // the first one, as they stand in their order
       else widen(outage[1], cause)
     }
-    if (outage !== undefined) diagnostics.waited.publish(this.#report(...outage, now))
+    if (outage !== undefined) this.reports.tell('waited', this.#report(...outage, now))
   }
 
   #report(
@@ -271,7 +272,7 @@ export class Waits {
     now: number,
   ): WaitReport {
     return {
-      name: this.#name,
+      name: this.reports.name,
       code,
       kind: error.kind,
       reason: error.message,

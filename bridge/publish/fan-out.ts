@@ -3,7 +3,6 @@
 // handed on twice: ahead of its barrier to whom the table has by then, behind it to whom the barrier brought
 // (bridge/publish/batches.ts keeps the order). Nobody gets what a client handed in whose session is taken: it is not
 // acknowledged here, and comes again, or came, elsewhere.
-import { diagnostics } from '../diagnostics.ts'
 import type { Links } from '../links/links.ts'
 import type { Message } from '../messages/message.ts'
 import type { Receiver } from '../options.ts'
@@ -55,8 +54,7 @@ export class FanOut {
   qos0(message: Message): void {
     this.#receiver.deliver(message)
     for (const nodeId of this.#table().match(message.topic).qos0) {
-      if (nodeId !== this.#nodeId && !this.#links.to(nodeId).pushQos0(message))
-        diagnostics.shed.publish({ cause: 'slow-node', count: 1 })
+      if (nodeId !== this.#nodeId) this.#links.to(nodeId).pushQos0(message)
     }
   }
 

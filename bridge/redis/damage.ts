@@ -3,29 +3,36 @@
 // on a channel, at most once a minute. What else may be wrong (a number set back or ahead, bytes that are not
 // ours) is mended where it is read. State: which keys were named when.
 import { readFileSync } from 'node:fs'
-import { diagnostics } from '../diagnostics.ts'
+import { nobody, type Reports } from '../diagnostics.ts'
 import { asideOf, typeOfKey } from './keys.ts'
 
 const nameAgainMs = 60_000
 const namedMax = 1_000
 const asideSeconds = 7 * 24 * 60 * 60
-const named = new Map<string, number>()
+const namedBy = new WeakMap<Reports, Map<string, number>>()
 
 /** What a connection must be able to do: scripts.ts and redis.ts stand above this file. */
 interface Caller {
+  readonly reports?: Reports | undefined
   callBuffer(command: 'EVAL', args: (string | number | Buffer)[]): Promise<unknown>
 }
 
 const putAside = readFileSync(new URL('./lua/key-aside.lua', import.meta.url))
 
 /** Says that a key was damaged, and what was wrong with it. */
-export function nameDamage(key: string, problem: string): void {
+export function nameDamage(
+  { reports = nobody }: Pick<Caller, 'reports'>,
+  key: string,
+  problem: string,
+): void {
   const now = performance.now()
+  const named = namedBy.get(reports) ?? new Map<string, number>()
+  namedBy.set(reports, named)
   if (now - (named.get(key) ?? -nameAgainMs) < nameAgainMs) return
   named.delete(key) // the oldest stand first
   if (named.size >= namedMax) named.delete(named.keys().next().value!)
   named.set(key, now)
-  diagnostics.damaged.publish({ key, problem })
+  reports.tell('damaged', { key, problem })
 }
 
 /**
@@ -70,6 +77,7 @@ export async function mendDamage(
       )
       if (found !== '')
         nameDamage(
+          redis,
           key,
           found === type
             ? 'it took nothing any more'

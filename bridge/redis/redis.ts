@@ -6,6 +6,7 @@ import { Cluster, Redis as Server, type ClusterOptions, type RedisOptions } from
 import { mendDamage } from './damage.ts'
 import { BridgeError, endNode, toBridgeError } from '../errors.ts'
 import { parseRedisAddress, type RedisTarget } from './address.ts'
+import { nobody, type Reports } from '../diagnostics.ts'
 import type { Wait, Waiter, Waits } from '../pace/waits.ts'
 
 export type Redis = (Server | Cluster) & {
@@ -16,7 +17,12 @@ export type Redis = (Server | Cluster) & {
   readonly replicas?: number
   /** Where whoever waits for it is written down. */
   readonly waits?: Waits | undefined
+  /** Where what is found by it is told. */
+  readonly reports?: Reports | undefined
 }
+
+/** Of whose node a connection is. */
+export const reportsOf = ({ reports }: Pick<Redis, 'reports'>): Reports => reports ?? nobody
 
 export interface RedisAddress {
   /** As redis/address.ts has it. */
@@ -25,6 +31,7 @@ export interface RedisAddress {
   readonly timeoutMs: number
   readonly onError: (error: Error) => void
   readonly waits?: Waits | undefined
+  readonly reports?: Reports | undefined
 }
 
 const lookMs = 100
@@ -141,7 +148,7 @@ function endsForGood<Connection extends Server | Cluster>(redis: Connection): Co
 
 /** A connection for commands; `blockMs` is how long its commands may block in Redis. */
 export function connect(
-  { url, timeoutMs, onError, waits }: RedisAddress,
+  { url, timeoutMs, onError, waits, reports }: RedisAddress,
   { blockMs = 0, replicas = 0, readyCheck = true } = {},
 ): Redis {
   const retry = (attempt: number): number => Math.min(20 * attempt, 250)
@@ -173,7 +180,7 @@ export function connect(
     onError(error)
   })
   redis.on('ready', () => waits?.connected())
-  return Object.assign(endsForGood(redis), { replicas, waits })
+  return Object.assign(endsForGood(redis), { replicas, waits, reports })
 }
 
 /** The connections of a data plane. */

@@ -10,12 +10,12 @@ import { Allowance } from '../pace/allowance.ts'
 import type { Clock } from '../pace/clock.ts'
 import type { RetainedRead } from '../cluster.ts'
 import { packMessage, unpackMessage, type Change } from '../messages/codec.ts'
-import { diagnostics } from '../diagnostics.ts'
 import type { BridgeError } from '../errors.ts'
+import type { Reports } from '../diagnostics.ts'
 import { partitions, shardOf, type Keys } from '../redis/keys.ts'
 import { identityOf, isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from './moment.ts'
-import { retrying, type Connections, type Redis } from '../redis/redis.ts'
+import { reportsOf, retrying, type Connections, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { SharedBarrier } from '../routes/shared-barrier.ts'
 import { TopicTrie } from '../matching/topic-trie.ts'
@@ -31,12 +31,12 @@ const stampBytes = 8
 const encode = (message: Message, clock: Clock): Buffer =>
   message.payload.length === 0 ? Buffer.alloc(0) : packMessage({ ...message, replay: true }, clock)
 
-function decode(topic: string, bytes: Buffer, clock: Clock): Message | undefined {
+function decode(topic: string, bytes: Buffer, clock: Clock, reports: Reports): Message | undefined {
   const message = bytes.length < stampBytes ? undefined : unpackMessage(bytes.subarray(stampBytes), clock)
   // it stays for who understands it
-  if (message === 'later') return (diagnostics.later.publish({ where: 'retained', id: topic }), undefined)
+  if (message === 'later') return (reports.tell('later', { where: 'retained', id: topic }), undefined)
   if (message !== undefined) return { ...message, stamp: bytes.readDoubleBE(0) }
-  diagnostics.garbage.publish({ where: 'retained', bytes: bytes.length })
+  reports.tell('garbage', { where: 'retained', bytes: bytes.length })
   return undefined
 }
 
@@ -352,7 +352,10 @@ export class Retained {
       )
       const messages = found.flatMap(({ values, names }) =>
         values.flatMap(
-          (value, i) => (value === null ? undefined : decode(names[i]!, value, this.#identity.clock)) ?? [],
+          (value, i) =>
+            (value === null
+              ? undefined
+              : decode(names[i]!, value, this.#identity.clock, reportsOf(this.#redis))) ?? [],
         ),
       )
       const unread = found.flatMap(({ unread }) => unread)

@@ -5,10 +5,16 @@
 import { randomBytes } from 'node:crypto'
 import { decodeJournalEntry, encodeJournalEntry, type Change } from '../messages/codec.ts'
 import { nameDamage } from '../redis/damage.ts'
-import { diagnostics } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
-import { onServerChange, retrying, whenReady, type Connections, type Redis } from '../redis/redis.ts'
+import {
+  onServerChange,
+  reportsOf,
+  retrying,
+  whenReady,
+  type Connections,
+  type Redis,
+} from '../redis/redis.ts'
 import { RouteKind } from './routing-table.ts'
 import { runScript } from '../redis/scripts.ts'
 import { Slice } from '../pace/turns.ts'
@@ -301,7 +307,7 @@ export class Journal {
       runScript(this.#control, 'journal-mend', keys, [encodeJournalEntry(this.#identity().nodeId, [])]),
     )
     const [position, entry, problem] = reply as [number, Buffer, Buffer]
-    if (problem.length > 0) nameDamage(keys[0]!, problem.toString())
+    if (problem.length > 0) nameDamage(this.#redis, keys[0]!, problem.toString())
     return { position, entry: entry.length === 0 ? undefined : entry, mended: problem.length > 0 }
   }
 
@@ -339,7 +345,7 @@ export class Journal {
     this.#last = last
     this.#listener.onSnapshot(nodes, routes, more)
     this.#reach(position) // who began to wait between two rebuilds: no entry brings what the second one did
-    diagnostics.rebuilt.publish({ position })
+    reportsOf(this.#redis).tell('rebuilt', { position })
   }
 
   async #readRoutes(nodeId: string, into: Route[]): Promise<void> {
@@ -435,12 +441,12 @@ export class Journal {
     if (number !== this.#cursor + 1) return false
     const entry = decodeJournalEntry(bytes)
     if (entry === 'later') {
-      diagnostics.later.publish({ where: 'journal', id: `${number}-0` })
+      reportsOf(this.#redis).tell('later', { where: 'journal', id: `${number}-0` })
       this.#closed = true
       this.#listener.onLater()
       return true
     }
-    if (entry === undefined) diagnostics.garbage.publish({ where: 'journal', bytes: bytes.length })
+    if (entry === undefined) reportsOf(this.#redis).tell('garbage', { where: 'journal', bytes: bytes.length })
     else {
       for (const change of entry.changes) {
         if (slice.isOver) {

@@ -3,7 +3,7 @@
 // written by its owner in the call that puts what is replayed in flight (redis/lua/session-serve.lua), so that
 // nothing of a replay is lost or sent twice: `replay <number>` says what is owed, `replay <number> <page>`
 // which values were handed over, `replays` that there are any. Bound: 9 bytes a value, until its replay ends.
-import { diagnostics } from '../diagnostics.ts'
+import type { Reports } from '../diagnostics.ts'
 import { partitions, shardOf } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 
@@ -86,14 +86,14 @@ export class OwedReplays {
   #firsts: Map<string, OwedReplay> | undefined
 
   /** From the fields of the session's hash; what is damaged is left out. */
-  static of(fields: readonly Buffer[]): OwedReplays {
+  static of(fields: readonly Buffer[], reports: Reports): OwedReplays {
     const replays = new OwedReplays()
     const pages: [number, number, Buffer][] = []
     for (let i = 0; i + 1 < fields.length; i += 2) {
       const [name, value] = [fields[i]!.toString(), fields[i + 1]!]
       const [, number, page] = /^replay (\d{1,15})(?: (\d{1,15}))?$/.exec(name) ?? []
       if (number === undefined || (page === undefined && value.length <= headBytes))
-        diagnostics.garbage.publish({ where: 'session', bytes: value.length })
+        reports.tell('garbage', { where: 'session', bytes: value.length })
       else if (page !== undefined) pages.push([Number(number), Number(page), value])
       else
         replays.#add(

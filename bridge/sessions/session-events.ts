@@ -1,6 +1,6 @@
 // What sessions (sessions.ts) need of the data plane, and tell it.
 import type { Change } from '../messages/codec.ts'
-import { diagnostics } from '../diagnostics.ts'
+import type { Reports } from '../diagnostics.ts'
 import type { Message } from '../messages/message.ts'
 import type { Session } from './session.ts'
 
@@ -36,8 +36,8 @@ export interface SessionEvents {
  * A will as there is room for it: a topic that is one too many is not retained, as that of a PUBLISH which
  * cannot be refused.
  */
-export function withRoom(will: Message, mayRetain: (topic: string) => boolean): Message {
+export function withRoom(will: Message, mayRetain: (topic: string) => boolean, reports: Reports): Message {
   if (!will.retain || will.payload.length === 0 || mayRetain(will.topic)) return will
-  diagnostics.unretained.publish({ topic: will.topic })
+  reports.tell('unretained', { topic: will.topic })
   return { ...will, retain: false }
 }

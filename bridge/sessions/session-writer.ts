@@ -3,13 +3,13 @@
 // gathers (what a session wants is asked for when the call is made). State: {s<n>}:queue, inflight, incoming;
 // here which sessions have something to say.
 import type { Clock } from '../pace/clock.ts'
+import type { Reports } from '../diagnostics.ts'
 import { packMessage, unpackMessage, type Later } from '../messages/codec.ts'
-import { diagnostics } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { partitionOf, partitions, type Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { Field } from './owed-replays.ts'
-import { retrying, type Redis } from '../redis/redis.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import type { Session } from './session.ts'
 
@@ -63,10 +63,10 @@ export interface SessionHolder {
 /** Sessions of one call: bounds the time that the script takes. */
 const sessionsMax = 100
 
-function decode(bytes: Buffer, clock: Clock, sid: string): Message | Later | undefined {
+function decode(bytes: Buffer, clock: Clock, sid: string, reports: Reports): Message | Later | undefined {
   const message = unpackMessage(bytes, clock)
-  if (message === undefined) diagnostics.garbage.publish({ where: 'queue', bytes: bytes.length })
-  if (message === 'later') diagnostics.later.publish({ where: 'queue', id: sid })
+  if (message === undefined) reports.tell('garbage', { where: 'queue', bytes: bytes.length })
+  if (message === 'later') reports.tell('later', { where: 'queue', id: sid })
   return message
 }
 
@@ -150,7 +150,7 @@ class Partition {
         holder.written(writes, {
           left: reply[0],
           messages: (reply.slice(1) as Buffer[]).map((bytes) =>
-            decode(bytes, this.#clock, holder.session.sid),
+            decode(bytes, this.#clock, holder.session.sid, reportsOf(this.#redis)),
           ),
         })
     }

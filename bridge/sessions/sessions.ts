@@ -7,14 +7,13 @@ import type { Clock } from '../pace/clock.ts'
 import type { ClusterSessions } from '../cluster.ts'
 import { packMessage, unpackMessage, type Change } from '../messages/codec.ts'
 import { nameDamage } from '../redis/damage.ts'
-import { diagnostics } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { Handovers } from './handover.ts'
 import { freshSid, isSid, partitionOf, partitions, shardOf, type Keys } from '../redis/keys.ts'
 import { expiryFrom, type Message } from '../messages/message.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { OwedReplays } from './owed-replays.ts'
-import { retrying, type Redis } from '../redis/redis.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import type { InFlightEntry, Session, SessionRequest } from './session.ts'
 import type { SessionEvents } from './session-events.ts'
@@ -314,9 +313,11 @@ export class Sessions implements ClusterSessions {
     ] = reply
     const sid = sidBytes.toString()
     const owner = `${this.#nodeId()} ${epoch.toString()}`
+    const reports = reportsOf(this.#redis)
     const later: string[] = []
-    const stored = subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions, later)
-    if (later.length > 0) diagnostics.later.publish({ where: 'subscriptions', id: sid })
+    const stored =
+      subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions, reports, later)
+    if (later.length > 0) reportsOf(this.#redis).tell('later', { where: 'subscriptions', id: sid })
     const changes: Change[] = []
     if (sid !== known)
       for (const filter of [...stored.keys(), ...later]) changes.push(journaled(known, filter, undefined))
@@ -334,9 +335,9 @@ export class Sessions implements ClusterSessions {
       request,
       present: present === 1,
       subscriptions: sid === known ? stored : noSubscriptions,
-      inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock),
-      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming),
-      replays: replays.length === 0 ? undefined : OwedReplays.of(replays),
+      inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock, reports),
+      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming, reports),
+      replays: replays.length === 0 ? undefined : OwedReplays.of(replays, reports),
       changed: sid === known ? changed.toString() : '',
       later: sid === known ? later : [],
       n: numbers,
@@ -456,6 +457,7 @@ export class Sessions implements ClusterSessions {
     // its claim is under way: we have not heard of it yet
     if (isOurs() || this.#claiming.has(Number(claim))) return
     nameDamage(
+      this.#redis,
       this.#keys.partition(partitionOf(sid), 'owners'),
       'a session that was released had its owner again; it was released once more',
     )
@@ -537,8 +539,8 @@ export class Sessions implements ClusterSessions {
     if (bytes === null) return
     const message = unpackMessage(bytes, this.#clock)
     // who takes it next may understand it
-    if (message === 'later') return void diagnostics.later.publish({ where: 'will', id: member })
-    if (message === undefined) diagnostics.garbage.publish({ where: 'will', bytes: bytes.length })
+    if (message === 'later') return void reportsOf(this.#redis).tell('later', { where: 'will', id: member })
+    if (message === undefined) reportsOf(this.#redis).tell('garbage', { where: 'will', bytes: bytes.length })
     else {
       const published = this.#events.publishWill(await this.#toPublish(partition, member, message))
       taken?.()
@@ -648,6 +650,7 @@ export class Sessions implements ClusterSessions {
   async reclaim(session: Session): Promise<boolean> {
     if ((await this.assertSome([session])).length === 0) return false
     nameDamage(
+      this.#redis,
       this.#keys.partition(partitionOf(session.sid), 'owners'),
       'a connected session had an earlier owner again; its node wrote it down again',
     )
@@ -659,6 +662,7 @@ export class Sessions implements ClusterSessions {
     const session = this.#connected.get(sid)
     if (session === undefined) return
     nameDamage(
+      this.#redis,
       this.#keys.partition(partitionOf(sid), 'owners'),
       'a connected session was missing; its owner wrote it down again',
     )

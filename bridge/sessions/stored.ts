@@ -3,10 +3,10 @@
 // snapshot. No state.
 import type { Clock } from '../pace/clock.ts'
 import { unpackMessage, type Change } from '../messages/codec.ts'
-import { diagnostics } from '../diagnostics.ts'
+import type { Reports } from '../diagnostics.ts'
 import { toBridgeError } from '../errors.ts'
 import { isSid, partitions, type Keys } from '../redis/keys.ts'
-import { retrying, type Redis } from '../redis/redis.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import type { InFlightEntry, Session } from './session.ts'
 import { decodeSubscription, journaled, type StoredSubscription } from './subscriptions.ts'
 import { isValidFilter } from '../matching/topic.ts'
@@ -20,12 +20,12 @@ export const pairs = function* (list: readonly Buffer[]): Iterable<[Buffer, Buff
 
 const isIdentifier = (id: number): boolean => Number.isInteger(id) && id > 0 && id <= identifierMax
 
-export function decodeIncoming(list: readonly Buffer[]): Session['incoming'] {
+export function decodeIncoming(list: readonly Buffer[], reports: Reports): Session['incoming'] {
   const entries = new Map<number, { n: number; published: boolean }>()
   for (const [id, text] of pairs(list)) {
     const [messageId, n] = [Number(id), Number.parseInt(text.toString('latin1', 0, 20), 10)]
     if (!isIdentifier(messageId) || !Number.isSafeInteger(n))
-      diagnostics.garbage.publish({ where: 'incoming', bytes: text.length })
+      reports.tell('garbage', { where: 'incoming', bytes: text.length })
     else entries.set(messageId, { n, published: text.includes(0x20) })
   }
   return entries
@@ -37,21 +37,26 @@ export function decodeIncoming(list: readonly Buffer[]): Session['incoming'] {
  */
 export function decodeSubscriptions(
   list: readonly (Buffer | string)[],
+  reports: Reports,
   later: string[] = [],
 ): Map<string, StoredSubscription> {
   const stored = new Map<string, StoredSubscription>()
   for (let i = 0; i + 1 < list.length; i += 2) {
     const [filter, text] = [list[i]!.toString(), list[i + 1]!.toString()]
     const subscription = isValidFilter(filter) ? decodeSubscription(text) : undefined
-    if (subscription === undefined)
-      diagnostics.garbage.publish({ where: 'subscriptions', bytes: text.length })
+    if (subscription === undefined) reports.tell('garbage', { where: 'subscriptions', bytes: text.length })
     else if (subscription === 'later') later.push(filter)
     else stored.set(filter, subscription)
   }
   return stored
 }
 
-export function decodeInFlight(sid: string, list: readonly Buffer[], clock: Clock): InFlightEntry[] {
+export function decodeInFlight(
+  sid: string,
+  list: readonly Buffer[],
+  clock: Clock,
+  reports: Reports,
+): InFlightEntry[] {
   const entries: InFlightEntry[] = []
   for (const [id, bytes] of pairs(list)) {
     const space = bytes.indexOf(0x20)
@@ -60,9 +65,9 @@ export function decodeInFlight(sid: string, list: readonly Buffer[], clock: Cloc
       Number(id),
       Number(bytes.toString('latin1', 0, Math.min(space < 0 ? bytes.length : space, 20))),
     ]
-    if (message === 'later') diagnostics.later.publish({ where: 'inflight', id: sid })
+    if (message === 'later') reports.tell('later', { where: 'inflight', id: sid })
     if ((space >= 0 && message === undefined) || !isIdentifier(messageId) || !Number.isSafeInteger(order)) {
-      diagnostics.garbage.publish({ where: 'inflight', bytes: bytes.length })
+      reports.tell('garbage', { where: 'inflight', bytes: bytes.length })
     } else entries.push({ messageId, order, message })
   }
   return entries.sort((a, b) => a.order - b.order)
@@ -91,7 +96,7 @@ export async function* allSubscriptions(redis: Redis, keys: Keys): AsyncGenerato
       const replies = (await pipeline.exec()) ?? []
       for (const [i, [error, reply]] of replies.entries()) {
         if (error !== null) throw toBridgeError(error)
-        for (const [filter, { options }] of decodeSubscriptions(reply as string[]))
+        for (const [filter, { options }] of decodeSubscriptions(reply as string[], reportsOf(redis)))
           changes.push(journaled(sids[i]!, filter, options))
       }
       yield changes

@@ -4,10 +4,9 @@
 // partition whose server is away stands by itself. State: {s<n>}:due; here what is under way.
 import type { Clock } from '../pace/clock.ts'
 import { nameDamage } from '../redis/damage.ts'
-import { diagnostics } from '../diagnostics.ts'
 import { toBridgeError } from '../errors.ts'
 import { isSid, partitions, shardOf, type Keys } from '../redis/keys.ts'
-import { retrying, type Redis } from '../redis/redis.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { atMost, together } from '../pace/together.ts'
 
@@ -161,13 +160,13 @@ export class Sweep {
   async #setAside(partition: number, strange: readonly string[], later: readonly string[]): Promise<void> {
     const key = this.#keys.partition(partition, 'due')
     for (const member of later) {
-      diagnostics.later.publish({ where: 'due', id: member })
+      reportsOf(this.#redis).tell('later', { where: 'due', id: member })
       await retrying(this.#redis, () =>
         this.#redis.zadd(key, 'XX', this.#clock.toCluster(performance.now() + putOffMs), member),
       )
     }
     if (strange.length === 0) return
-    nameDamage(key, `it had ${strange.length} entries that are not ours`)
+    nameDamage(this.#redis, key, `it had ${strange.length} entries that are not ours`)
     await retrying(this.#redis, () => this.#redis.zrem(key, ...strange))
   }
 

@@ -1,13 +1,7 @@
 // What a cluster's log says, and what is counted of it: who joined, left and was fenced, what Redis lost, who
 // waits for what and since when. It hears the channels of the bridge for one node. Each cause is one line
 // when it begins, with what to do about it, and one when it is over. State: none.
-import {
-  diagnostics,
-  isRedis,
-  type BridgeError,
-  type ChannelName,
-  type WaitReport,
-} from '../../bridge/index.ts'
+import { isRedis, type BridgeError, type Reports, type WaitReport } from '../../bridge/index.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -47,21 +41,19 @@ export const waitedText = (report: WaitReport): string =>
 const nameOf = (nodeId: string): string => nodeId.slice(0, nodeId.lastIndexOf('@'))
 
 /** @returns ends it */
-export function observe(name: string, log: Log, metrics: Metrics): () => void {
+export function observe(reports: Reports, log: Log, metrics: Metrics): () => void {
   const ends: (() => void)[] = []
-  /** Of several nodes in one process each hears its own. */
-  const hear = <Event extends object>(channel: ChannelName, heard: (event: Event) => void): void => {
-    const listener = (event: unknown): void => {
-      const of = event as { name?: string; nodeId?: string }
-      if ((of.name ?? nameOf(of.nodeId ?? '')) === name) heard(event as Event)
-    }
-    diagnostics[channel].subscribe(listener)
-    ends.push(() => {
-      diagnostics[channel].unsubscribe(listener)
-    })
+  const hear: Reports['hear'] = (channel, heard) => {
+    const end = reports.hear(channel, heard)
+    ends.push(end)
+    return end
   }
-  hear<WaitReport>('waiting', (report) => log.warn({ ...report, name: undefined }, waitingText(report)))
-  hear<WaitReport>('waited', (report) => log.warn({ ...report, name: undefined }, waitedText(report)))
+  hear<WaitReport>('waiting', (report) =>
+    log.warn({ ...report, name: undefined, reports: undefined }, waitingText(report)),
+  )
+  hear<WaitReport>('waited', (report) =>
+    log.warn({ ...report, name: undefined, reports: undefined }, waitedText(report)),
+  )
   hear<{ code: string }>('redisError', ({ code }) => metrics.redisErrors.inc({ code }))
   hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.info({ nodeId }, 'a node joined'))
   hear<{ nodeId: string; by: string }>('nodeLeft', ({ nodeId, by }) => {

@@ -3,7 +3,6 @@
 // connections and released. State: the subscriptions and sessions of this node's connections; gone with it.
 import {
   BridgeError,
-  diagnostics,
   Moment,
   RouteKind,
   SessionOption,
@@ -37,6 +36,8 @@ export interface RouterEvents {
   onPublish(qos: number): void
   onDrop(cause: DropCause, qos: number): void
   onRefusal(cause: RefusalCause): void
+  /** An exception while one message was delivered: a bug, and the message is passed by. */
+  onFailed(error: unknown): void
   onHeldBack(cause: HeldCause): void
   onClient(connection: Connection): void
   onClientError(connection: Connection, error: Error): void
@@ -360,7 +361,7 @@ export class Router implements EngineHost, Receiver {
 
   failed(error: unknown, qos: number): void {
     this.#events.onDrop('failed', qos)
-    diagnostics.failed.publish({ where: 'delivery', error })
+    this.#events.onFailed(error)
   }
 
   mayRetain(topic: string): boolean {

@@ -4,6 +4,7 @@
 import { expect, onTestFinished, test } from 'vitest'
 import { partitionOf, partitions, shardOf } from '../../bridge/redis/keys.ts'
 import type { Session } from '../../bridge/index.ts'
+import { Reports } from '../../bridge/diagnostics.ts'
 import { Waits } from '../../bridge/pace/waits.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
@@ -198,7 +199,7 @@ test('a CONNECT that waited for Redis and was given up takes the session from no
 test('a Redis that stands still owes so many claims an answer, and one more is refused; a crowd that it answers is none of them', async () => {
   await using redis = await startRedis()
   await using link = await startLink(redis)
-  const waits = new Waits('a', 3)
+  const waits = new Waits(new Reports('a'), 3)
   onTestFinished(() => {
     waits.close()
   })

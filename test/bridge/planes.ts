@@ -111,11 +111,12 @@ export interface Heard<Event> extends Disposable {
   readonly events: Event[]
 }
 
-/** Collects what a diagnostics channel says from now on. */
+/** Collects what a diagnostics channel says from now on, whosever it is. */
 export function listen<Event = Record<string, unknown>>(name: ChannelName): Heard<Event> {
   const events: Event[] = []
   const hear = (event: unknown): void => {
-    events.push(event as Event)
+    const { reports: _, ...what } = event as { readonly reports: unknown }
+    events.push(what as Event)
   }
   diagnostics[name].subscribe(hear)
   return {

@@ -121,6 +121,50 @@ test('a boot that was declared dead: what was on its way says so, and the handle
     .toBeGreaterThan(0)
 })
 
+test('of two nodes in one process, also of one name, each counts its own', async () => {
+  const counted = async (of: Node): Promise<string[]> =>
+    (await of.metricsText())
+      .split('\n')
+      .filter((line) =>
+        /^aedes_cluster_(messages_dropped|garbage|later_records|failed_messages|damaged)_total/.test(line),
+      )
+      .filter((line) => !line.endsWith(' 0'))
+  const before = await counted(node)
+  const other = await createNode({
+    id: 'embedded',
+    redis: cluster.redis.url,
+    prefix: 'other',
+    listen: ['mqtt://127.0.0.1:0'],
+    admin: 'off',
+    logLevel: 'silent',
+    queueMessagesMax: 1,
+  })
+  const sleeper = await TestClient.connect(other.endpoints[0]!, 'sleeper', { clean: false })
+  await sleeper.subscribe('sleeps')
+  await sleeper.disconnect()
+  await Promise.all(['dropped', 'kept'].map((text) => other.publish('sleeps', text, { qos: 1 }))) // one batch
+  await other.subscribe('fails', () => {
+    throw new Error('a bug of the program')
+  })
+  await other.publish('fails', 'x', { qos: 1 })
+  const connection = new Redis(cluster.redis.url)
+  await connection.hset('other:{s3}:wills', '3x:1', 'no will of ours')
+  await connection.zadd('other:{s3}:due', 1, 'w:3x:1', 2, 'z:of a later version', 3, 'strange')
+  connection.disconnect()
+  await expect
+    .poll(() => counted(other), { timeout: 5_000 })
+    .toEqual([
+      'aedes_cluster_messages_dropped_total{cause="full-queue",qos="1"} 1',
+      'aedes_cluster_messages_dropped_total{cause="failed",qos="1"} 1',
+      'aedes_cluster_garbage_total{where="will"} 1',
+      'aedes_cluster_later_records_total{where="due"} 1',
+      'aedes_cluster_failed_messages_total{where="delivery"} 1',
+      'aedes_cluster_damaged_total 1',
+    ])
+  expect(await counted(node)).toEqual(before)
+  await other.stop()
+})
+
 test('a node that is stopped publishes nothing more', async () => {
   const other = await createNode({
     id: 'short',

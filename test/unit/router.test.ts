@@ -22,6 +22,7 @@ function routerOn(plane: object): Router {
     onPublish: nothing,
     onDrop: nothing,
     onRefusal: nothing,
+    onFailed: nothing,
     onHeldBack: nothing,
     onClient: nothing,
     onClientError: nothing,
@@ -165,6 +166,7 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
       dropped.push(`${cause} ${qos}`)
     },
     onRefusal: nothing,
+    onFailed: nothing,
     onHeldBack: nothing,
     onClient: nothing,
     onClientError: nothing,
