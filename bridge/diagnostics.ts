@@ -45,16 +45,16 @@ export const channelTable = {
     meaning: 'a script is about to be sent; a test may stop the process here',
   },
   script: { message: '{ script }', meaning: 'a script was answered; a test may stop the process here' },
-  redisError: {
+  storeError: {
     message: '{ name, code, reason }',
-    meaning: 'Redis refused something or is away; it is tried again',
+    meaning: 'the store refused something or is away; it is tried again',
   },
   waiting: {
-    message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }',
+    message: '{ name, store, code, kind, reason, remedy, seconds, publishers, connects, writes }',
     meaning: 'somebody has waited for more than two seconds; once per cause',
   },
   waited: {
-    message: '{ name, code, kind, reason, remedy, seconds, publishers, connects, writes }',
+    message: '{ name, store, code, kind, reason, remedy, seconds, publishers, connects, writes }',
     meaning: 'what `waiting` told is over; at most so many waited at once',
   },
   rebuilt: { message: '{ position }', meaning: 'the tables were rebuilt from the snapshot' },

@@ -190,6 +190,12 @@ export const bridgeErrors = {
     meaning: 'what was written to the file that keeps the state of this node is not on its disk yet',
     remedy: 'Look at the load of the disk; --fsync everysec waits for it no more',
   },
+  ERR_BRIDGE_LATE: {
+    kind: 'answer',
+    retryable: true,
+    meaning: 'a CONNECT did not get its session within claimTimeoutMs: its client is told to come again',
+    remedy: '',
+  },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
   ERR_BRIDGE_BUG: {
     kind: 'bug',
@@ -199,7 +205,10 @@ export const bridgeErrors = {
   },
 } as const satisfies Record<string, ErrorClass>
 
-/** Whether it is Redis as a whole that cannot or will not. */
+/** Whether it is the store as a whole that cannot or will not. */
+export const isOfStore = (kind: ErrorClass['kind']): boolean => isRedis(kind) || kind === 'disk'
+
+/** The same of Redis. */
 export const isRedis = (kind: ErrorClass['kind']): boolean => kind === 'redis' || kind === 'operator'
 
 export type BridgeErrorCode = keyof typeof bridgeErrors

@@ -9,11 +9,14 @@ export const exitCodes = {
   internal: { code: 1, meaning: 'a bug of ours: the one case with a stack trace' },
   usage: { code: 2, meaning: 'unknown command or option, or a value that is not valid' },
   listen: { code: 3, meaning: 'an address cannot be listened on (port in use, no permission)' },
-  redis: { code: 4, meaning: 'Redis cannot be reached or refuses us' },
-  redisMissing: { code: 5, meaning: '`up` found no redis-server or valkey-server and could not install one' },
+  store: { code: 4, meaning: 'the store (Redis) cannot be reached or refuses us' },
+  programMissing: {
+    code: 5,
+    meaning: '`up` found no redis-server or valkey-server and could not install one',
+  },
   dataInUse: { code: 6, meaning: '`up`: the data folder belongs to a cluster that is running' },
   duplicate: { code: 7, meaning: 'a node of this name is alive in the cluster' },
-  format: { code: 8, meaning: 'the data in Redis were written by a version with another layout' },
+  format: { code: 8, meaning: 'the data in the store were written by a version with another layout' },
   file: { code: 10, meaning: 'the file that keeps the state of a node without Redis cannot be used' },
   interrupted: { code: 9, meaning: '`import` was ended by a signal before it was done' },
 } as const

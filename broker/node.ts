@@ -2,24 +2,21 @@
 // drain, stop. Holds no state of its own that matters: kill -9 of this process loses nothing that was
 // acknowledged beyond what README.md's guarantees table says.
 import {
-  adviceOnNodes,
-  adviceOnRedis,
   BridgeError,
-  createBridge,
   Reports,
-  isRedis,
+  isOfStore,
   type Bridge,
   type ChannelName,
   type Cluster,
   type Message,
+  type Store,
 } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
-import { operatorErrorOf } from './bridge-errors.ts'
 import { clientEvents } from './observe/client-events.ts'
-import { atSource, bridgeOptionsOf, redisOptionsOf, type Config } from './config/config.ts'
+import { atSource, operatorErrorOf, storeOf, type Config } from './config/config.ts'
 import { Router } from './routing/router.ts'
 import { adminEvents, doorEvents, sayLowLimit } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
@@ -51,6 +48,7 @@ export class Node {
   readonly metrics = new Metrics()
   readonly #log: Log
   readonly #local: LocalMessages
+  readonly #store: Store
   #bridge: Bridge | undefined
   #boot: Boot | undefined
   #listeners: Listener[] = []
@@ -67,6 +65,7 @@ export class Node {
   private constructor(config: Config) {
     this.config = config
     this.#reports = new Reports(config.id)
+    this.#store = storeOf(config)
     this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
@@ -116,7 +115,7 @@ export class Node {
   static async start(config: Config, interrupted: Promise<void>): Promise<Node | undefined>
   static async start(config: Config, interrupted?: Promise<void>): Promise<Node | undefined> {
     const node = new Node(config)
-    const starting = asOperator(config, () => node.#start())
+    const starting = asOperator(config, node.#store, () => node.#start())
     try {
       await Promise.race(interrupted === undefined ? [starting] : [starting, interrupted])
       if (node.#state !== 'starting') return node
@@ -132,18 +131,17 @@ export class Node {
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
   async #start(): Promise<void> {
     if (this.config.admin !== 'off') await this.#openAdmin(new URL(this.config.admin))
-    const bridge = (this.#bridge = await createBridge({
-      ...bridgeOptionsOf(this.config),
+    const bridge = (this.#bridge = await this.#store.open({
       reports: this.#reports,
       onWarning: (text) => this.#log.warn({}, text),
-      onError: oncePerCause((cause) => this.#log.debug({ error: cause }, 'redis')),
+      onError: oncePerCause((cause) => this.#log.debug({ error: cause }, this.#store.label)),
     }))
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
-    await this.#advise(adviceOnRedis)
+    this.#advise(await this.#store.advice())
     const boot = await this.#join(bridge)
     if (this.#state !== 'starting') return void (await Promise.all([boot.engine.close(), boot.plane.close()]))
     this.#boot = boot
-    await this.#advise(adviceOnNodes)
+    this.#advise(await this.#store.adviceOnNodes())
     await this.#untilStoring(bridge)
     if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
@@ -153,9 +151,8 @@ export class Node {
     await this.#open()
   }
 
-  async #advise(advice: typeof adviceOnRedis): Promise<void> {
-    const options = redisOptionsOf(this.config)
-    for (const line of options === undefined ? [] : await advice(options)) this.#log.warn({}, line)
+  #advise(lines: readonly string[]): void {
+    for (const line of lines) this.#log.warn({}, line)
   }
 
   /**
@@ -268,11 +265,7 @@ export class Node {
       { listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes },
       'serving',
     )
-    if (this.config.redis === undefined)
-      this.#log.info(
-        {},
-        `no Redis is named: one node, which keeps sessions and messages in ${this.config.stateFile ?? 'memory: they are gone when it stops'}`,
-      )
+    if (this.#store.notice !== undefined) this.#log.info({}, this.#store.notice)
     sayLowLimit(this.#log, places)
     this.#serve()
   }
@@ -315,13 +308,13 @@ export class Node {
 
   /** What /metrics shows. */
   metricsText(): Promise<string> {
-    const { clientBytes, nodes, connections, sockets, socketsMax, redisUp, waiting, waitingSeconds } =
+    const { clientBytes, nodes, connections, sockets, socketsMax, storeUp, waiting, waitingSeconds } =
       this.metrics
     connections.set(this.#boot?.engine.clientCount ?? 0)
     sockets.set(this.#descriptors?.open ?? 0)
     socketsMax.set(this.#descriptors?.max ?? Infinity)
     nodes.set(this.#boot?.plane.nodes.length ?? 0)
-    redisUp.set(this.#bridge?.isStoring === true ? 1 : 0)
+    storeUp.set(this.#bridge?.isStoring === true ? 1 : 0)
     const { seconds, ...counts } = this.#bridge?.waiting ?? {
       publishers: 0,
       connects: 0,
@@ -343,7 +336,7 @@ export class Node {
   #onDamaged({ key, problem }: { readonly key: string; readonly problem: string }): void {
     this.metrics.damaged.inc()
     this.#damage = { what: `${key}: ${problem}`, at: performance.now() }
-    this.#log.warn({ key, problem }, 'damaged data in Redis')
+    this.#log.warn({ key, problem }, 'damaged data in the store')
   }
 
   /** Where clients can connect, with real port numbers. */
@@ -365,16 +358,14 @@ export class Node {
             () => 'ok',
             (error: unknown) => problemOf(error as BridgeError),
           )
-    const store =
-      this.config.redis !== undefined ? 'redis' : this.config.stateFile === undefined ? 'memory' : 'file'
     const node = this.#state === 'serving' ? 'ok' : this.#state
     // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []
     return {
-      ready: stores === 'ok' && node === 'ok' && !named.some(({ kind }) => isRedis(kind) || kind === 'disk'),
+      ready: stores === 'ok' && node === 'ok' && !named.some(({ kind }) => isOfStore(kind)),
       checks: {
-        [store]: stores,
+        [this.#store.label]: stores,
         node,
         ...(data === undefined ? {} : { data }),
         ...(named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') }),
@@ -444,12 +435,12 @@ function oncePerCause(report: (cause: string) => void): (error: Error) => void {
 }
 
 /** Runs `start` with the bridge's errors as the operator's. */
-async function asOperator<T>(config: Config, start: () => Promise<T>): Promise<T> {
+async function asOperator<T>(config: Config, store: Store, start: () => Promise<T>): Promise<T> {
   try {
     return await start()
   } catch (error) {
     if (error instanceof OperatorError) throw atSource(config, error)
     if (!(error instanceof BridgeError)) throw error
-    throw operatorErrorOf(config, error)
+    throw operatorErrorOf(config, store, error)
   }
 }

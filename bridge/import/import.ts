@@ -51,7 +51,8 @@ interface StockPersistence {
   streamWill(): AsyncIterable<StockPacket>
 }
 
-export interface ImportOptions extends Omit<DataPlaneOptions, 'name'> {
+/** What is asked of an import, whatever it moves into. */
+export interface ImportRequest {
   /** The Redis of the old installation, and what its keys begin with. */
   readonly from: string
   readonly fromPrefix: string
@@ -62,7 +63,10 @@ export interface ImportOptions extends Omit<DataPlaneOptions, 'name'> {
   readonly onProgress: (counts: Readonly<ImportCounts>) => void
   /** The old installation's Redis broke off (why), or is there again. It is waited for. */
   readonly onSource: (problem: Error | undefined) => void
+  readonly onError: (error: Error) => void
 }
+
+export type ImportOptions = Omit<DataPlaneOptions, 'name' | 'onError'> & ImportRequest
 
 export interface ImportCounts {
   /** Found in the old installation, and of these moved now; the others were there already. */

@@ -1,12 +1,15 @@
 // A bridge to nobody: one node without Redis. What it keeps is in this process, and in one file when the
 // operator names one.
-import { Clock } from '../pace/clock.ts'
-import type { Bridge } from '../index.ts'
+import type { Bridge } from '../bridge.ts'
 import { Reports } from '../diagnostics.ts'
 import { filterMatches } from '../matching/topic.ts'
+import type { ValuesOf } from '../option.ts'
+import { Clock } from '../pace/clock.ts'
 import { Waits } from '../pace/waits.ts'
+import type { StoreKind } from '../store.ts'
 import { FileLog, type Fsync } from './log.ts'
 import { MemoryCluster, type MemoryOptions } from './memory-cluster.ts'
+import { memoryOptions } from './options.ts'
 import { State } from './state.ts'
 import { Store } from './store.ts'
 
@@ -82,4 +85,25 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
       await store.close()
     },
   }
+}
+
+export const memoryStore: StoreKind<ValuesOf<typeof memoryOptions>> = {
+  options: memoryOptions,
+  isNamed: () => true, // where no other is
+  unused: {
+    problem: 'is for a node without Redis',
+    hint: 'Leave it out, or --redis: a cluster keeps all in Redis',
+  },
+  of: ({ id, stateFile, ...options }) => ({
+    label: stateFile === undefined ? 'memory' : 'file',
+    notice: `no Redis is named: one node, which keeps sessions and messages in ${stateFile ?? 'memory: they are gone when it stops'}`,
+    open: ({ onWarning, reports }) =>
+      createMemoryBridge({ ...options, name: id, file: stateFile, onWarning, reports }),
+    ping: () => Promise.resolve(),
+    preflight: () => Promise.resolve([]),
+    advice: () => Promise.resolve([]),
+    adviceOnNodes: () => Promise.resolve([]),
+    explain: ({ remedy }) => ({ reason: 'file', option: 'stateFile', hint: remedy }),
+    importer: undefined,
+  }),
 }

@@ -19,6 +19,8 @@ export type Waiter = 'connect' | 'write' | 'probe'
 export interface WaitReport {
   /** The node that waits. */
   readonly name: string
+  /** What is waited for, as an operator calls it: Redis, or the disk. */
+  readonly store: string
   readonly code: BridgeErrorCode
   readonly kind: BridgeError['kind']
   readonly reason: string
@@ -115,7 +117,7 @@ export class Waits {
     if (who === 'connect') this.#connects++
     return {
       because: (error) => {
-        this.reports.tell('redisError', { name: this.reports.name, code: error.code, reason: error.message })
+        this.reports.tell('storeError', { name: this.reports.name, code: error.code, reason: error.message })
         open.error = error
       },
       end: () => {
@@ -137,7 +139,7 @@ export class Waits {
    * than why.
    */
   connectionFailed(error: BridgeError): void {
-    this.reports.tell('redisError', { name: this.reports.name, code: error.code, reason: error.message })
+    this.reports.tell('storeError', { name: this.reports.name, code: error.code, reason: error.message })
     if (this.#connectionError === undefined || !isBrokenOff(error)) this.#connectionError = error
   }
 
@@ -273,6 +275,7 @@ export class Waits {
   ): WaitReport {
     return {
       name: this.reports.name,
+      store: error.kind === 'disk' ? 'the disk' : 'Redis',
       code,
       kind: error.kind,
       reason: error.message,

@@ -1,13 +1,11 @@
 // `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: do the
-// certificates hold today, are the addresses free, is Redis what a node needs, is nobody of this name alive?
+// certificates hold today, are the addresses free, is the store what a node needs, is nobody of this name alive?
 // `--offline` only validates. All that is wrong is said, a line each, and what should be otherwise though a
 // node works with it, as a node says it at its start.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { adviceOnNodes, adviceOnRedis, preflight } from '../../bridge/index.ts'
-import { operatorErrorOf } from '../bridge-errors.ts'
 import { portOf } from '../config/checks.ts'
-import { atSource, loadConfig, redisOptionsOf, showConfig, type Config } from '../config/config.ts'
+import { atSource, loadConfig, operatorErrorOf, showConfig, storeOf, type Config } from '../config/config.ts'
 import { OperatorError } from '../errors.ts'
 import { bind } from '../listeners/listener.ts'
 import { validityProblem } from '../config/tls-files.ts'
@@ -24,17 +22,18 @@ export async function check(argv: readonly string[]): Promise<void> {
   process.stdout.write(showConfig(config))
   const found = certificateProblems(config)
   if (offline !== true) {
-    const ofRedis = await redisProblems(config)
-    found.push(...(await addressProblems(config)), ...ofRedis)
-    if (ofRedis.length === 0)
-      for (const line of await advice(config)) process.stderr.write(`aedes-cluster: warning: ${line}\n`)
+    const store = storeOf(config)
+    // what a node would meet there, in the order in which it would
+    const ofStore = await store.preflight()
+    found.push(
+      ...(await addressProblems(config)),
+      ...ofStore.map((error) => operatorErrorOf(config, store, error)),
+    )
+    if (ofStore.length === 0)
+      for (const line of [...(await store.advice()), ...(await store.adviceOnNodes())])
+        process.stderr.write(`aedes-cluster: warning: ${line}\n`)
   }
   OperatorError.throwAll(found.map((problem) => atSource(config, problem)))
-}
-
-async function advice(config: Config): Promise<string[]> {
-  const options = redisOptionsOf(config)
-  return options === undefined ? [] : [...(await adviceOnRedis(options)), ...(await adviceOnNodes(options))]
 }
 
 /** A node starts with a certificate of yesterday; its clients refuse it. */
@@ -69,11 +68,4 @@ async function addressProblems({ listen, admin }: Config): Promise<OperatorError
     )
   }
   return problems
-}
-
-/** What a node would meet there, in the order in which it would. */
-async function redisProblems(config: Config): Promise<OperatorError[]> {
-  const options = redisOptionsOf(config)
-  const errors = options === undefined ? [] : await preflight(options)
-  return errors.map((error) => operatorErrorOf(config, error))
 }

@@ -72,7 +72,7 @@ async function ready(child: ChildProcess, data: string): Promise<void> {
   if (readyLine.test(output)) return
   const reason = output.trim().split('\n').at(-1) ?? ''
   throw new OperatorError(`Redis did not start in this folder (${reason})`, {
-    reason: 'redis',
+    reason: 'store',
     field: '--data',
     value: data,
     hint: 'Choose another data folder, or mend the append-only file with redis-check-aof',
@@ -83,7 +83,7 @@ async function ready(child: ChildProcess, data: string): Promise<void> {
  * Starts the server on the append-only file under `data` (made when missing); resolves when it accepts
  * connections.
  * @param interrupted ends the start, which takes as long as Redis reads its data: then there is none
- * @throws OperatorError reasons `redisMissing`, `usage`, `redis`
+ * @throws OperatorError reasons `programMissing`, `usage`, `redis`
  */
 export async function startEmbeddedRedis(
   data: string,

@@ -5,14 +5,23 @@ import type { IPublishPacket } from 'mqtt-packet'
 import {
   BridgeError,
   diagnostics,
-  importInstallation,
-  ping,
-  redisAddressProblem,
-  withoutRedisPassword,
+  importSource,
+  importTargets,
   type ImportCounts,
+  type Option,
+  type Store,
   type WaitReport,
 } from '../../bridge/index.ts'
-import { redisOptionsOf, loadConfig, sourceOf } from '../config/config.ts'
+import {
+  flagOf,
+  loadConfig,
+  operatorErrorOf,
+  options,
+  storeOf,
+  valueOf,
+  type Config,
+} from '../config/config.ts'
+import { usage } from '../config/sources.ts'
 import { messageOfPacket } from '../aedes/packets.ts'
 import { OperatorError } from '../errors.ts'
 import { waitedText, waitingText } from '../observe/cluster-events.ts'
@@ -21,14 +30,13 @@ import { parseArguments, type FlagShape } from './arguments.ts'
 
 /** The flags of `import`, as the help shows them. */
 export const importFlags: Record<string, FlagShape & { readonly shape: string; readonly about: string }> = {
-  from: { shape: 'url', about: 'the Redis of the old installation' },
-  fromPrefix: {
-    shape: 'text',
-    about: 'what its keys begin with, when they do (keyPrefix of its ioredis connection)',
-  },
-  redis: { shape: 'url', about: 'the Redis of the cluster' },
-  redisPasswordFile: { shape: 'file', about: 'file that holds its password' },
-  prefix: { shape: 'name', about: 'prefix of the cluster' },
+  ...importSource.options,
+  ...Object.fromEntries(
+    Object.entries(importTargets).map(([name, about]) => [
+      name,
+      { shape: options[name as keyof typeof importTargets].shape, about },
+    ]),
+  ),
   queueMessagesMax: {
     shape: 'count',
     about: 'as on the nodes: of longer queues the oldest messages are dropped',
@@ -49,93 +57,104 @@ const line = (counts: Readonly<ImportCounts>, dryRun: boolean): string =>
     .map((kind) => `${kind} ${dryRun ? counts[kind].found : `${counts[kind].moved}/${counts[kind].found}`}`)
     .join(' · ')
 
-/** What is wrong with `--from`; its value may hold a password anywhere. */
-function fromProblems(from: unknown): OperatorError[] {
-  const hint = 'Name the Redis of the old installation: --from redis://127.0.0.1:6379'
-  if (typeof from !== 'string')
-    return [new OperatorError('is missing', { reason: 'usage', field: '--from', value: undefined, hint })]
-  const problem = /^(rediss?|unix):/.test(from) ? redisAddressProblem(from) : 'is not a Redis address'
-  const value = /^https?:\/\/[\w.-]+\/?$/.test(from) ? from : '***' // a host alone holds no password
-  return problem === undefined
-    ? []
-    : [
-        new OperatorError(problem, {
-          reason: 'usage',
+/** The value of an option that says where the old installation stands; what is wrong is among the problems then. */
+function sourceValue(
+  name: keyof typeof importSource.options,
+  value: unknown,
+  problems: OperatorError[],
+): string {
+  const option: Option = importSource.options[name]
+  const field = flagOf(name)
+  if (problems.some(({ details }) => details.field === field)) return '' // said already
+  if (value === undefined && !option.schema.safeParse(undefined).success)
+    problems.push(usage(field, undefined, 'is missing', option.hint))
+  else {
+    const given = value === undefined ? undefined : { value, source: field }
+    return valueOf(option, given, problems) as string
+  }
+  return ''
+}
+
+const targetMissing = [
+  'is missing',
+  { reason: 'usage', field: '--redis', value: undefined, hint: importSource.targetHint },
+] as const
+
+/** @throws OperatorError for each of the two that does not answer */
+async function refuseWhoIsAway(config: Config, store: Store, from: string): Promise<void> {
+  const asked = async (
+    ping: Promise<unknown>,
+    told: (error: BridgeError) => OperatorError,
+  ): Promise<void> => {
+    try {
+      await ping
+    } catch (error) {
+      if (!(error instanceof BridgeError)) throw error
+      away.push(told(error))
+    }
+  }
+  const away: OperatorError[] = []
+  const { printed } = importSource.options.from
+  await Promise.all([
+    asked(
+      importSource.ping(from),
+      (error) =>
+        new OperatorError(error.message, {
+          reason: 'store',
           field: '--from',
-          value,
-          hint: `${hint}, rediss:// or unix:///path`,
+          value: printed(from),
+          hint: importSource.awayHint,
+          cause: error,
         }),
-      ]
+    ),
+    asked(store.ping(), (error) => operatorErrorOf(config, store, error)),
+  ])
+  OperatorError.throwAll(away)
 }
 
 /**
  * @throws OperatorError when an option is wrong, a Redis cannot be reached, or it is ended before it is done
  */
 export async function importCommand(argv: readonly string[], interrupt: Interrupt): Promise<void> {
-  const {
-    values: { from, fromPrefix, dryRun, ...flags },
-    problems,
-  } = parseArguments(argv, importFlags)
-  const config = loadConfig(flags, process.env, [
-    ...problems,
-    ...(problems.some(({ details }) => details.field === '--from') ? [] : fromProblems(from)),
-  ])
-  if (typeof from !== 'string') return // said already
-  const options = redisOptionsOf(config)
-  if (options === undefined)
-    throw new OperatorError('is missing', {
-      reason: 'usage',
-      field: '--redis',
-      value: undefined,
-      hint: 'Name the Redis of the cluster: --redis redis://127.0.0.1:6379',
-    })
-  const target = options.redis
-  const away = await Promise.all(
-    (
-      [
-        ['--from', from],
-        ['--redis', target],
-      ] as const
-    ).map(([field, url]) =>
-      ping(url, config.redisTimeoutMs).then(
-        () => undefined,
-        (error: unknown) =>
-          new OperatorError((error as Error).message, {
-            reason: 'redis',
-            field: field === '--redis' ? sourceOf(config, 'redis') : field,
-            value: withoutRedisPassword(url),
-            hint: 'Start Redis and check address, password and network',
-            cause: error,
-          }),
-      ),
-    ),
-  )
-  OperatorError.throwAll(away.filter((error) => error !== undefined))
+  const { values, problems } = parseArguments(argv, importFlags)
+  const { dryRun, from, fromPrefix, ...flags } = values
+  const found = [...problems]
+  const source = {
+    from: sourceValue('from', from, found),
+    fromPrefix: sourceValue('fromPrefix', fromPrefix, found),
+  }
+  const config = loadConfig(flags, process.env, found)
+  const store = storeOf(config)
+  const { importer } = store
+  if (importer === undefined) throw new OperatorError(...targetMissing)
+  await refuseWhoIsAway(config, store, source.from)
   const show = progress(dryRun === true)
   const ended = new AbortController()
   void interrupt.first.then(() => ended.abort())
   const unwatch = tellWaits(show.say)
-  const counts = await importInstallation(
-    {
-      ...options,
-      from,
-      fromPrefix: typeof fromPrefix === 'string' ? fromPrefix : '',
-      dryRun: dryRun === true,
-      messageOf: (packet) => messageOfPacket(packet as unknown as IPublishPacket),
-      onError: () => undefined, // whoever waits because of it says so
-      onSource: sourceTeller(show.say),
-      onProgress: show,
-    },
-    ended.signal,
-  )
+  const counts = await importer
+    .run(
+      {
+        ...source,
+        dryRun: dryRun === true,
+        messageOf: (packet) => messageOfPacket(packet as unknown as IPublishPacket),
+        onError: () => undefined, // whoever waits because of it says so
+        onSource: sourceTeller(show.say),
+        onProgress: show,
+      },
+      ended.signal,
+    )
     .catch((error: unknown) => {
-      throw operatorErrorOf(
-        error as Error,
-        ended.signal.aborted,
-        config.prefix,
-        config.leaseMs,
-        withoutRedisPassword(target),
-      )
+      if (!(error instanceof BridgeError)) throw error
+      throw ended.signal.aborted
+        ? new OperatorError('was ended before it was done', {
+            reason: 'interrupted',
+            field: 'import',
+            value: undefined,
+            hint: importSource.again,
+            cause: error,
+          })
+        : operatorErrorOf(config, importer, error)
     })
     .finally(unwatch)
   show.done()
@@ -172,48 +191,6 @@ function sourceTeller(say: (line: string) => void): (problem: Error | undefined)
         : `--from: the Redis of the old installation is waited for: ${problem.message}. Start it, or end this with Ctrl-C and run it again later`,
     )
   }
-}
-
-function operatorErrorOf(
-  error: Error,
-  interrupted: boolean,
-  prefix: string,
-  leaseMs: number,
-  target: string,
-): Error {
-  if (!(error instanceof BridgeError)) return error
-  const again = 'Run it again: what was moved is not moved twice'
-  if (interrupted)
-    return new OperatorError('was ended before it was done', {
-      reason: 'interrupted',
-      field: 'import',
-      value: undefined,
-      hint: again,
-      cause: error,
-    })
-  if (error.code === 'ERR_BRIDGE_DUPLICATE_NODE')
-    return new OperatorError('another import runs, or one was killed a moment ago', {
-      reason: 'duplicate',
-      field: '--prefix',
-      value: prefix,
-      hint: `Wait ${leaseMs / 1_000} seconds and run it again`,
-      cause: error,
-    })
-  if (error.code === 'ERR_BRIDGE_FORMAT')
-    return new OperatorError(error.message, {
-      reason: 'format',
-      field: '--prefix',
-      value: prefix,
-      hint: 'Run the version of aedes-cluster that wrote them, or import under another --prefix',
-      cause: error,
-    })
-  return new OperatorError(error.message, {
-    reason: 'redis',
-    field: '--redis',
-    value: target,
-    hint: again,
-    cause: error,
-  })
 }
 
 /** One line that is written over on a terminal; otherwise a line every second. */

@@ -26,14 +26,14 @@ const policyFile = '/usr/sbin/policy-rc.d'
 
 /**
  * Installs Debian packages by apt.
- * @throws OperatorError (reason `redisMissing`) with the command to run where apt or the right to use it is
+ * @throws OperatorError (reason `programMissing`) with the command to run where apt or the right to use it is
  * missing
  */
 export function installPackages(packages: readonly string[]): void {
   const list = packages.join(' ')
   if (process.getuid?.() !== 0 || findProgram('apt-get') === undefined) {
     throw new OperatorError(`is not installed: ${list}`, {
-      reason: 'redisMissing',
+      reason: 'programMissing',
       field: 'PATH',
       value: undefined,
       hint: `Debian, Ubuntu: sudo apt-get install -y ${list} · macOS: brew install ${list.replace('redis-server', 'redis')} · Docker: docker run -p 6379:6379 redis:7 --appendonly yes, then aedes-cluster node --redis redis://127.0.0.1:6379`,
@@ -50,7 +50,7 @@ export function installPackages(packages: readonly string[]): void {
     })
   } catch (error) {
     throw new OperatorError(`apt-get could not install ${list}`, {
-      reason: 'redisMissing',
+      reason: 'programMissing',
       field: 'PATH',
       value: undefined,
       hint: `Look at its messages above, then run: apt-get install -y ${list}`,

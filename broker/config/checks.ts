@@ -1,6 +1,7 @@
 // What no option shows alone: addresses that take one another's port, and the files that options name, which
 // must be what they are for.
-import type { Config, OptionName } from './config.ts'
+import { storeKindOf, storeKinds, type Option } from '../../bridge/index.ts'
+import { options, type Config, type OptionName } from './options.ts'
 import { readText, usage } from './sources.ts'
 import { OperatorError } from '../errors.ts'
 import { tlsProblems } from './tls-files.ts'
@@ -53,32 +54,27 @@ export function addressProblems(config: Partial<Config>, at: PlaceOf): OperatorE
   return problems
 }
 
-/** What says how Redis is used has no meaning without one, and the other way round. */
-export function storeProblems(
-  { redis, stateFile, redisPasswordFile, durabilityReplicas = 0 }: Partial<Config>,
-  at: PlaceOf,
-): OperatorError[] {
-  const without = (name: OptionName): OperatorError =>
-    usage(
-      at(name),
-      undefined,
-      'is about Redis, and no Redis is named',
-      'Name it with --redis, or leave this out',
-    )
-  return [
-    ...(redis !== undefined && stateFile !== undefined
-      ? [
+/** What says how a store is used has no meaning with another one. */
+export function storeProblems(config: Partial<Config>, at: PlaceOf): OperatorError[] {
+  const used = storeKindOf(config)
+  return storeKinds
+    .filter((kind) => kind !== used)
+    .flatMap(({ options, unused: { problem, hint } }) =>
+      Object.entries(options)
+        .filter(([, { needsStore }]) => needsStore === true)
+        .filter(([name, { schema }]) => {
+          const value = config[name as OptionName]
+          return value !== undefined && value !== schema.safeParse(undefined).data
+        })
+        .map(([name, { secret }]) =>
           usage(
-            at('stateFile'),
-            stateFile,
-            'is for a node without Redis',
-            'Leave it out, or --redis: a cluster keeps all in Redis',
+            at(name as OptionName),
+            secret === undefined ? config[name as OptionName] : undefined,
+            problem,
+            hint,
           ),
-        ]
-      : []),
-    ...(redis === undefined && redisPasswordFile !== undefined ? [without('redisPasswordFile')] : []),
-    ...(redis === undefined && durabilityReplicas > 0 ? [without('durabilityReplicas')] : []),
-  ]
+        ),
+    )
 }
 
 /** The text of a key may stand where the name of its file belongs. */
@@ -88,29 +84,25 @@ const looksLikeFile = (text: string): boolean =>
 /** What the files that options name must be for a node to start. */
 export function fileProblems(config: Partial<Config>, at: PlaceOf): OperatorError[] {
   const problems: OperatorError[] = []
-  const texts = new Map<OptionName, string>()
-  for (const name of ['tlsCert', 'tlsKey', 'tlsCa', 'redisPasswordFile'] as const) {
-    const file = config[name]
-    if (file === undefined) continue
+  const texts = new Map<string, string>()
+  for (const [name, { file, secret, contentProblem }] of Object.entries<Option>(options)) {
+    const path = config[name as OptionName]
+    if (file !== true || typeof path !== 'string') continue
     try {
-      texts.set(
-        name,
-        readText(file, at(name), name === 'redisPasswordFile' || (name === 'tlsKey' && !looksLikeFile(file))),
+      const text = readText(
+        path,
+        at(name as OptionName),
+        secret === true || (secret === 'unless-path' && !looksLikeFile(path)),
       )
+      texts.set(name, text)
+      const wrong = contentProblem?.(text)
+      if (wrong !== undefined)
+        problems.push(usage(at(name as OptionName), undefined, wrong.problem, wrong.hint))
     } catch (error) {
       if (!(error instanceof OperatorError)) throw error
       problems.push(error)
     }
   }
-  if (texts.get('redisPasswordFile')?.split('\n')[0]!.trim() === '')
-    problems.push(
-      usage(
-        at('redisPasswordFile'),
-        undefined,
-        'names a file whose first line is empty',
-        'Write the password into its first line',
-      ),
-    )
   for (const { option, problem, hint } of tlsProblems(Object.fromEntries(texts)))
     problems.push(usage(at(option), config[option], problem, hint))
   return problems

@@ -7,7 +7,7 @@ export const limits = {
   /** Time from a connection to its CONNECT packet. */
   connectTimeoutMs: 10_000,
   /**
-   * What a CONNECT waits for its session while Redis is away; then it is told to come again. Less than
+   * What a CONNECT waits for its session while the store is away; then it is told to come again. Less than
    * clients wait for CONNACK.
    */
   claimTimeoutMs: 10_000,
@@ -53,17 +53,13 @@ export const limits = {
   shutdownMs: 5_000,
   /** Clients told to go elsewhere per 10 ms during a graceful stop, so that they do not all knock at once. */
   disconnectsPerTurn: 100,
-  /** A Redis that has not answered within this time counts as away. */
-  redisTimeoutMs: 2_000,
-  /** A node whose lease was not renewed for so long may be declared dead by the others. */
-  leaseMs: 15_000,
   /** Messages that wait in the queue of a session; beyond it the oldest goes, and is counted. */
   queueMessagesMax: 100_000,
   /** The same in bytes: that many small messages fit in, and some large ones. */
   queueBytesMax: 64 * 1024 * 1024,
   /**
    * Memory that the topics of all Retained Messages may take on each node: about two million of three levels.
-   * Without Redis: the messages, too.
+   * A store in memory: the messages, too.
    */
   retainedBytesMax: 1024 * 1024 * 1024,
   /** Sessions in the cluster; one more that outlives its connection is refused with 0x97. */

@@ -39,7 +39,7 @@ export async function withinDeadline(
       isLate = true
       giveUp()
       claiming.then(release, () => undefined) // it was told already
-      reject(new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `no session within ${ms} ms`))
+      reject(new BridgeError('ERR_BRIDGE_LATE', `no session within ${ms} ms`))
     }, ms)
   })
   try {

@@ -1,7 +1,7 @@
-// What a cluster's log says, and what is counted of it: who joined, left and was fenced, what Redis lost, who
+// What a cluster's log says, and what is counted of it: who joined, left and was fenced, what the store lost, who
 // waits for what and since when. It hears the channels of the bridge for one node. Each cause is one line
 // when it begins, with what to do about it, and one when it is over. State: none.
-import { isRedis, type BridgeError, type Reports, type WaitReport } from '../../bridge/index.ts'
+import { isOfStore, type BridgeError, type Reports, type WaitReport } from '../../bridge/index.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -24,18 +24,16 @@ function counts({ publishers, connects, writes }: WaitReport): string {
     : all.map(([what, count]) => `${count} ${what}${count === 1 ? '' : 's'}`).join(', ')
 }
 
-const storeOf = ({ kind }: WaitReport): string => (kind === 'disk' ? 'the disk' : 'Redis')
-
 /** One sentence about who waits, and for what. */
 export const waitingText = (report: WaitReport): string =>
   sentences(
-    `${storeOf(report)}: ${report.reason.replace(/\.?\s*$/, '')}: ${counts(report)} waiting for ${report.seconds} s`,
+    `${report.store}: ${report.reason.replace(/\.?\s*$/, '')}: ${counts(report)} waiting for ${report.seconds} s`,
     report.remedy,
   )
 
 /** One sentence about who had waited. */
 export const waitedText = (report: WaitReport): string =>
-  `${isRedis(report.kind) || report.kind === 'disk' ? `${storeOf(report)} is back` : 'it is over'} after ${report.seconds} s; ${counts(report)} had waited`
+  `${isOfStore(report.kind) ? `${report.store} is back` : 'it is over'} after ${report.seconds} s; ${counts(report)} had waited`
 
 /** Where a node id has its name: the rest tells its boots apart. */
 const nameOf = (nodeId: string): string => nodeId.slice(0, nodeId.lastIndexOf('@'))
@@ -54,7 +52,7 @@ export function observe(reports: Reports, log: Log, metrics: Metrics): () => voi
   hear<WaitReport>('waited', (report) =>
     log.warn({ ...report, name: undefined, reports: undefined }, waitedText(report)),
   )
-  hear<{ code: string }>('redisError', ({ code }) => metrics.redisErrors.inc({ code }))
+  hear<{ code: string }>('storeError', ({ code }) => metrics.storeErrors.inc({ code }))
   hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.info({ nodeId }, 'a node joined'))
   hear<{ nodeId: string; by: string }>('nodeLeft', ({ nodeId, by }) => {
     if (by === nodeId) log.info({ nodeId }, 'a node left')
@@ -63,7 +61,7 @@ export function observe(reports: Reports, log: Log, metrics: Metrics): () => voi
     else log.warn({ nodeId, by }, 'a node was declared dead: its lease was over')
   })
   hear<{ nodeId: string }>('amnesia', ({ nodeId }) =>
-    log.warn({ nodeId }, 'Redis lost data: registering again and writing down what is connected here'),
+    log.warn({ nodeId }, 'the store lost data: registering again and writing down what is connected here'),
   )
   return () => {
     for (const end of ends) end()

@@ -1,6 +1,6 @@
 // The metrics of one node, in Prometheus' text format at /metrics. The table in broker/README.md is checked
 // against them. Counters live in this process and start at 0 with it.
-import { bridgeErrors, isRedis } from '../../bridge/index.ts'
+import { bridgeErrors, isOfStore } from '../../bridge/index.ts'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import { turnedAwayCauses } from '../listeners/door.ts'
 import { heldCauses, refusalCauses } from '../access/refusals.ts'
@@ -50,7 +50,7 @@ export class Metrics {
   })
   readonly dropped = new Counter({
     name: 'aedes_cluster_messages_dropped_total',
-    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, client-bytes, events (of $SYS, while Redis is away)',
+    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, client-bytes, events (of $SYS, while the store is away)',
     labelNames: ['cause', 'qos'],
     registers: [this.registry],
   })
@@ -78,7 +78,7 @@ export class Metrics {
   })
   readonly garbage = new Counter({
     name: 'aedes_cluster_garbage_total',
-    help: 'entries in Redis that were not ours or not whole, skipped',
+    help: 'entries in the store that were not ours or not whole, skipped',
     labelNames: ['where'],
     registers: [this.registry],
   })
@@ -96,7 +96,7 @@ export class Metrics {
   })
   readonly damaged = new Counter({
     name: 'aedes_cluster_damaged_total',
-    help: 'keys in Redis that were damaged, each at most once a minute; mended as far as they could be',
+    help: 'keys in the store that were damaged, each at most once a minute; mended as far as they could be',
     registers: [this.registry],
   })
   readonly sealed = new Counter({
@@ -130,20 +130,20 @@ export class Metrics {
     help: 'log lines that were left out since nobody read standard error, or it could not be written',
     registers: [this.registry],
   })
-  readonly redisUp = new Gauge({
-    name: 'aedes_cluster_redis_up',
-    help: '1 while Redis stores: a write is tried every second',
+  readonly storeUp = new Gauge({
+    name: 'aedes_cluster_store_up',
+    help: '1 while the store takes writes: one is tried every second',
     registers: [this.registry],
   })
-  readonly redisErrors = new Counter({
-    name: 'aedes_cluster_redis_errors_total',
-    help: 'what Redis refused or did not answer, by code (bridge/README.md); it was tried again',
+  readonly storeErrors = new Counter({
+    name: 'aedes_cluster_store_errors_total',
+    help: 'what the store refused or did not answer, by code (bridge/README.md); it was tried again',
     labelNames: ['code'],
     registers: [this.registry],
   })
   readonly waiting = new Gauge({
     name: 'aedes_cluster_waiting',
-    help: 'who waits for Redis now: publishers (clients), connects, writes',
+    help: 'who waits for the store now: publishers (clients), connects, writes',
     labelNames: ['who'],
     registers: [this.registry],
   })
@@ -174,7 +174,7 @@ export class Metrics {
     for (const where of ['inbox', 'delivery']) this.failed.inc({ where }, 0)
     for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
     for (const [code, { kind }] of Object.entries(bridgeErrors))
-      if (isRedis(kind) || kind === 'damaged' || kind === 'disk') this.redisErrors.inc({ code }, 0)
+      if (isOfStore(kind) || kind === 'damaged') this.storeErrors.inc({ code }, 0)
     for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event
     for (const cause of heldCauses) this.heldBack.inc({ cause }, 0)
     for (const cause of turnedAwayCauses) this.turnedAway.inc({ cause }, 0)

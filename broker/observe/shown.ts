@@ -1,7 +1,7 @@
 // What may be shown of a text that somebody gave us: in an error line, in a log, in the title of the process.
 // A secret may stand in any of them, since people put one in the wrong place: as user information of a URL,
 // as the text of a key instead of its file.
-import { withoutRedisPassword } from '../../bridge/index.ts'
+import { shownAddress } from '../../bridge/index.ts'
 
 const charactersMax = 100
 
@@ -49,7 +49,8 @@ export function shown(value: unknown): string {
   // the text of a key or certificate where the name of its file belongs
   if (text.includes('-----BEGIN')) return '***'
   if (text.length > charactersMax) return `(${text.length} characters)`
-  if (/^\s*(redis|unix)\S*:/i.test(text)) return inOneLine(withoutRedisPassword(text))
+  const address = shownAddress(text)
+  if (address !== undefined) return inOneLine(address)
   return inOneLine(withoutUserInformation(text).replace(/[?#].+/s, (query) => `${query[0]!}…`)) // ?password=…
 }
 

@@ -23,7 +23,7 @@ test('/readyz tells the truth about Redis: gone, silent and back', async () => {
   await cluster.redis.stop('SIGKILL')
   await expect.poll(() => ready(node), { timeout: 20_000 }).toBe(503)
   expect((await node.admin('/livez')).status).toBe(200)
-  expect((await node.admin('/metrics')).body).toMatch(/^aedes_cluster_redis_up 0$/m)
+  expect((await node.admin('/metrics')).body).toMatch(/^aedes_cluster_store_up 0$/m)
   await cluster.redis.start()
   await expect.poll(() => ready(node), { timeout: 20_000 }).toBe(200)
   expect(client.mqtt.connected).toBe(true)

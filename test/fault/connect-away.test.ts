@@ -96,7 +96,7 @@ test('Redis takes no writes: as many CONNECTs as may wait are tried again and ag
     .toMatch(/^aedes_cluster_waiting\{who="connects"\} 3$/m)
   const refused = async (): Promise<number> =>
     Number(
-      /^aedes_cluster_redis_errors_total\{code="ERR_BRIDGE_REDIS_NOREPLICAS"\} (\d+)$/m.exec(
+      /^aedes_cluster_store_errors_total\{code="ERR_BRIDGE_REDIS_NOREPLICAS"\} (\d+)$/m.exec(
         (await node.admin('/metrics')).body,
       )?.[1],
     )

@@ -107,7 +107,7 @@ test.concurrent.for(causes)('$code, $says', async (cause, { expect }) => {
   const stored = await node.connect('stored', { clean: false })
   await stored.subscribe('t', { qos: 1 })
   const publishers = await Promise.all(['p1', 'p2', 'p3'].map((clientId) => node.connect(clientId)))
-  expect(await metric(node, 'aedes_cluster_redis_up')).toBe(1)
+  expect(await metric(node, 'aedes_cluster_store_up')).toBe(1)
 
   await cause.happen(admin, cluster, expect)
   let acknowledged = 0
@@ -130,7 +130,7 @@ test.concurrent.for(causes)('$code, $says', async (cause, { expect }) => {
   expect(body).toMatch(/3 publishers/)
   expect(await metric(node, 'aedes_cluster_waiting{who="publishers"}')).toBe(3)
   expect(await metric(node, 'aedes_cluster_waiting_seconds')).toBeGreaterThan(1)
-  expect(await metric(node, `aedes_cluster_redis_errors_total{code="ERR_BRIDGE_${code}"}`)).toBeGreaterThan(0)
+  expect(await metric(node, `aedes_cluster_store_errors_total{code="ERR_BRIDGE_${code}"}`)).toBeGreaterThan(0)
   expect(acknowledged).toBe(0)
 
   await cause.mend(admin, cluster)

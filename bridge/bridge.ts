@@ -1,0 +1,30 @@
+// What a node holds of its store while it runs: boots that join the cluster, what is told under $SYS, and whether it
+// stores.
+import type { Cluster } from './cluster.ts'
+import type { Receiver } from './options.ts'
+import type { Waiting, WaitReport } from './pace/waits.ts'
+
+/** What is told under $SYS on all nodes; what may be missed once. */
+export interface SystemEvents {
+  on(filter: string, listener: (topic: string, payload: Buffer) => void): void
+  emit(topic: string, payload: Buffer): void
+}
+
+export interface Bridge {
+  /** The control plane. */
+  readonly emitter: SystemEvents
+  /**
+   * Joins the cluster with the data plane of a new boot; again after it was fenced. Waits for the store until
+   * `ended`.
+   */
+  join(receiver: Receiver, ended?: AbortSignal): Promise<Cluster>
+  /** Tries to store something, within a deadline. @throws BridgeError why the store does not */
+  probe(): Promise<void>
+  /** Whether the store took what was tried last, at most a second ago. */
+  readonly isStoring: boolean
+  /** Who waits now. */
+  readonly waiting: Waiting
+  /** What is waited for by now for longer than two seconds. */
+  readonly named: readonly WaitReport[]
+  close(): Promise<void>
+}

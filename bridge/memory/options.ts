@@ -1,0 +1,25 @@
+// What may be configured about a node without Redis. No state.
+import { z } from 'zod'
+import type { Option } from '../option.ts'
+
+export const memoryOptions = {
+  stateFile: {
+    schema: z
+      .string()
+      .regex(/^(?!.*:\/)[^@\n]+$/, 'is an address or a text, not the name of a file')
+      .optional(),
+    shape: 'file',
+    secret: true,
+    needsStore: true,
+    hint: 'Name a file in a folder that this node may write to',
+    about:
+      'file in which a node without Redis keeps sessions, their queues and Retained Messages over a restart; made when it is not there',
+  },
+  fsync: {
+    schema: z.enum(['always', 'everysec', 'never'], 'is not a way to write a file').default('always'),
+    shape: 'always|everysec|never',
+    hint: 'Use always, everysec or never',
+    about:
+      'when that file is on disk: before anything is acknowledged, within a second, or when the operating system likes; only a crash of the machine tells them apart',
+  },
+} as const satisfies Record<string, Option>

@@ -1,0 +1,161 @@
+// Redis as the store of a cluster: what is configured of it, the data plane and the control plane over it, and what its
+// errors mean to an operator. The data plane carries the messages and keeps the sessions. The control plane
+// (mqemitter-redis) carries what may be missed once: $SYS.
+import type { Bridge } from '../bridge.ts'
+import { Emitter } from '../control/emitter.ts'
+import { DataPlane } from '../data-plane.ts'
+import { endNode, toBridgeError, type BridgeError } from '../errors.ts'
+import { explainImport } from '../import/options.ts'
+import type { ValuesOf } from '../option.ts'
+import type { DataPlaneOptions } from '../options.ts'
+import { Waits } from '../pace/waits.ts'
+import type { Explained, StoreEvents, StoreKind } from '../store.ts'
+import { withoutRedisPassword, withRedisPassword } from './address.ts'
+import { adviceOnNodes, adviceOnRedis } from './advice.ts'
+import { Keys } from './keys.ts'
+import { redisOptions } from './options.ts'
+import { preflight, refuseOld } from './preflight.ts'
+import { Probe } from './probe.ts'
+import { ping } from './stock-redis.ts'
+
+type RedisOptions = ValuesOf<typeof redisOptions>
+
+/** What a data plane is told, and how many CONNECTs may wait. */
+type Settings = Omit<DataPlaneOptions, 'onError' | 'waits' | 'reports'> & {
+  readonly claimsWaitingMax: number
+}
+
+/** @throws BridgeError why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
+async function createBridge(settings: Settings, { onError, reports }: StoreEvents): Promise<Bridge> {
+  const waits = new Waits(reports, settings.claimsWaitingMax)
+  const options = { ...settings, waits, reports, onError: reportOf(onError) }
+  try {
+    refuseOld(await ping(options.redis, options.redisTimeoutMs))
+  } catch (error) {
+    waits.close()
+    throw error
+  }
+  const emitter = new Emitter(options.redis, options.prefix, options.onError, reports)
+  const probe = new Probe(
+    { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, reports },
+    new Keys(options.prefix),
+    options.durabilityReplicas,
+    waits,
+  )
+  return {
+    emitter,
+    join: (receiver, ended) => DataPlane.start(options, receiver, ended),
+    probe: () => probe.try(),
+    get isStoring() {
+      return probe.problem === undefined
+    },
+    get waiting() {
+      return waits.waiting
+    },
+    get named() {
+      return waits.named
+    },
+    close: async () => {
+      probe.close()
+      waits.close()
+      await new Promise<void>((resolve) => emitter.close(() => resolve()))
+    },
+  }
+}
+
+/** What goes wrong beside what anybody waits for; a bug among it ends the node. */
+const reportOf =
+  (onError: (error: Error) => void) =>
+  (reason: Error): void => {
+    const error = toBridgeError(reason)
+    if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+    else onError(error)
+  }
+
+const start =
+  'Start Redis 7 or later (or `aedes-cluster up`, which brings its own) and check address, password, TLS (rediss:// or redis://) and network'
+
+/** What the answer of a server says about how its address should begin. */
+const kinds: readonly (readonly [pattern: RegExp, hint: string])[] = [
+  [/cluster support disabled/, 'It is one Redis and no Redis Cluster: name it as redis://host:port'],
+  [
+    /unknown command .?sentinel/i,
+    'It is no Sentinel: name Redis itself as redis://host:port, or the port of its Sentinels (26379)',
+  ],
+  [
+    /^Redis does not answer \(MOVED |\bMOVED \d/,
+    'It belongs to a Redis Cluster: name it as redis+cluster://host:port,host:port',
+  ],
+  [
+    /DB index is out of range/,
+    'It has fewer databases: choose another number behind the address, or raise databases in redis.conf',
+  ],
+  [/Protocol error, got/, 'It is no Redis: check the port'],
+]
+
+function explain({ code, message, remedy }: BridgeError): Explained {
+  const kind = kinds.find(([pattern]) => pattern.test(message))
+  if (kind !== undefined) return { reason: 'store', option: 'redis', hint: kind[1] }
+  switch (code) {
+    case 'ERR_BRIDGE_DUPLICATE_NODE':
+      return {
+        reason: 'duplicate',
+        option: 'id',
+        hint: 'Give each node its own --id; a node that was killed on another machine may come back under its name when its lease is over',
+      }
+    case 'ERR_BRIDGE_FORMAT':
+      return { reason: 'format', option: 'prefix', hint: remedy }
+    case 'ERR_BRIDGE_REPLICAS':
+      return { reason: 'store', option: 'durabilityReplicas', hint: remedy }
+    case 'ERR_BRIDGE_REDIS_UNREACHABLE':
+      return { reason: 'store', option: 'redis', hint: start }
+    case 'ERR_BRIDGE_REDIS_REFUSED':
+      return {
+        reason: 'store',
+        option: 'redis',
+        hint: message.includes('NOAUTH')
+          ? 'Write the password into a file and name it with --redis-password-file'
+          : remedy,
+      }
+    default:
+      return { reason: 'store', option: 'redis', hint: remedy === '' ? start : remedy }
+  }
+}
+
+export const redisStore: StoreKind<RedisOptions> = {
+  options: redisOptions,
+  isNamed: ({ redis }) => redis !== undefined,
+  unused: {
+    problem: 'is about Redis, and no Redis is named',
+    hint: 'Name it with --redis, or leave this out',
+  },
+  shownAddress: (text) => (/^\s*(redis|unix)\S*:/i.test(text) ? withoutRedisPassword(text) : undefined),
+  of: (given, shared, textOf) => {
+    const { id, redis = '', redisPasswordFile, ...options } = given
+    const settings: Settings = {
+      ...options,
+      name: id,
+      redis:
+        redisPasswordFile === undefined
+          ? redis
+          : withRedisPassword(redis, textOf('redisPasswordFile').split('\n')[0]!.trim()),
+      settings: shared,
+    }
+    return {
+      label: 'redis',
+      notice: undefined,
+      open: (events) => createBridge(settings, events),
+      ping: () => ping(settings.redis, settings.redisTimeoutMs),
+      preflight: () => preflight(settings),
+      advice: () => adviceOnRedis(settings),
+      adviceOnNodes: () => adviceOnNodes(settings),
+      explain,
+      importer: {
+        // a node that imports nothing has no use for the package that reads an old installation
+        run: async (request, ended) =>
+          (await import('../import/import.ts')).importInstallation({ ...settings, ...request }, ended),
+        explain: (error) => explainImport(error, settings.leaseMs),
+      },
+    }
+  },
+}

@@ -1,0 +1,90 @@
+// What a node needs of what it keeps its sessions and messages in, whatever that is: its options, what is wrong with it
+// and what to do, and the bridge over it. A store is a folder of bridge/ that gives a `StoreKind`, and stands in
+// stores.ts; a node knows no store by its name. No state.
+import type { Bridge } from './bridge.ts'
+import type { Reports } from './diagnostics.ts'
+import type { BridgeError } from './errors.ts'
+import type { ImportCounts, ImportRequest } from './import/import.ts'
+import type { Option, OptionProblem } from './option.ts'
+
+/** What a node tells every store, by the names of its own options. */
+export interface StoreSettings {
+  /** Name of the node, unique in the cluster. */
+  readonly id: string
+  /** CONNECTs that may wait for the store; one beyond that is refused at once. */
+  readonly claimsWaitingMax: number
+  /** Messages that the queue of a session holds; beyond it the oldest goes. */
+  readonly queueMessagesMax: number
+  /** The same in bytes. */
+  readonly queueBytesMax: number
+  /** Sessions in the cluster: a new one that outlives its connection is refused beyond it. */
+  readonly sessionsMax: number
+  /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
+  readonly retainedBytesMax: number
+}
+
+/** Settings that must be the same on every node, by the name of their option. */
+export type SharedSettings = Readonly<Record<string, number | string>>
+
+export interface StoreEvents {
+  /** The channels of the node that opens it. */
+  readonly reports: Reports
+  /** Hears of lost connections and failed commands; the bridge itself goes on. */
+  readonly onError: (error: Error) => void
+  /** Hears what an operator should know, and need not do anything about at once. */
+  readonly onWarning: (text: string) => void
+}
+
+/** What an error is to an operator: which kind it is of, which option it is about, what to do. */
+export interface Explained {
+  /** `store`: it cannot be reached, or refuses us. */
+  readonly reason: 'store' | 'duplicate' | 'format' | 'file'
+  readonly option: string
+  /** Instead of the error's own message. */
+  readonly problem?: string
+  readonly hint: string
+}
+
+/** The store of one configuration. */
+export interface Store {
+  /** What /readyz calls it. */
+  readonly label: string
+  /** What is to be known of it when a node starts with it; undefined: nothing. */
+  readonly notice: string | undefined
+  /** @throws BridgeError when it cannot be used at all */
+  open(events: StoreEvents): Promise<Bridge>
+  /** Whether it answers. @throws BridgeError */
+  ping(): Promise<unknown>
+  /** All that would keep a node from starting, or from storing; writes nothing. */
+  preflight(): Promise<BridgeError[]>
+  /** A line about each thing that should be otherwise in the store: what it is and what to do. */
+  advice(): Promise<string[]>
+  /** The same of settings that differ from those of the other nodes. */
+  adviceOnNodes(): Promise<string[]>
+  explain(error: BridgeError): Explained
+  /** Moves an old installation into it; undefined: it takes none. */
+  readonly importer: Importer | undefined
+}
+
+export interface Importer {
+  /** @throws BridgeError */
+  run(request: ImportRequest, ended: AbortSignal): Promise<ImportCounts>
+  explain(error: BridgeError): Explained
+}
+
+/** A way to store. */
+export interface StoreKind<Options extends object> {
+  readonly options: Readonly<Record<string, Option>>
+  /** Whether a configuration names it. */
+  isNamed(options: Partial<Options>): boolean
+  /** What is wrong with an option of it that `needsStore`, where another one is used. */
+  readonly unused: Omit<OptionProblem, 'option'>
+  /** An address of it as it may be shown; undefined: the text is none. */
+  shownAddress?(text: string): string | undefined
+  /** @param textOf the text of the file that an option names */
+  of(
+    options: Options & StoreSettings,
+    shared: SharedSettings,
+    textOf: (option: keyof Options & string) => string,
+  ): Store
+}

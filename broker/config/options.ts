@@ -1,0 +1,299 @@
+// The options of a node, one table: types, defaults, validation, flags, environment names, the help text, the table in
+// broker/README.md and the commented deploy/config/node.yaml come from it. What a store needs stands with the store
+// (bridge/stores.ts). State: none.
+import { hostname } from 'node:os'
+import { z } from 'zod'
+import { name, positiveMs, storeOptions, whole, type Option } from '../../bridge/index.ts'
+import { limits } from './limits.ts'
+
+const listenUrl = z.string().superRefine((text, context) => {
+  const problem = urlProblem(text, ['mqtt:', 'mqtts:', 'ws:', 'wss:'])
+  if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+})
+
+const adminUrl = z.string().superRefine((text, context) => {
+  const problem = text === 'off' ? undefined : urlProblem(text, ['http:'])
+  if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+})
+
+const hostName = z.string().regex(/^[A-Za-z0-9._-]{1,253}$/, 'is not a host name')
+
+const originUrl = z.string().superRefine((text, context) => {
+  const problem =
+    urlProblem(text, ['http:', 'https:']) ??
+    (new URL(text).origin === text.toLowerCase() ? undefined : 'is more than an origin')
+  if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+})
+
+/**
+ * Every option of a node: key in the file, `--kebab-case` as flag, `AEDES_CLUSTER_SNAKE_CASE` in the
+ * environment.
+ */
+export const options = {
+  id: {
+    schema: name.default(
+      hostname()
+        .replaceAll(/[^A-Za-z0-9._-]/g, '-')
+        .slice(0, 64) || 'node',
+    ),
+    about: 'name of this node, unique in the cluster (default: the host name)',
+    shape: 'name',
+    hint: 'Use 1 to 64 letters, digits, dots, dashes or underscores, e.g. --id a',
+  },
+  listen: {
+    schema: z.array(listenUrl).min(1).default(['mqtt://127.0.0.1:1883']),
+    about:
+      'where MQTT clients connect; repeats; mqtt://, mqtts://, ws://, wss:// (comma-separated in the environment)',
+    shape: 'url',
+    list: true,
+    hint: 'Write scheme://host:port, e.g. --listen mqtt://127.0.0.1:1883 --listen ws://127.0.0.1:8083/mqtt',
+  },
+  ...storeOptions,
+  admin: {
+    schema: adminUrl.default('http://127.0.0.1:18083'),
+    about: 'where /livez, /readyz and /metrics answer; `off` for nowhere',
+    shape: 'url',
+    hint: 'Write http://host:port, e.g. --admin http://127.0.0.1:18083, or --admin off',
+  },
+  adminHosts: {
+    schema: z.array(hostName).optional(),
+    about:
+      'names by which the admin endpoint is asked, besides IP addresses, localhost and the name of this machine; repeats',
+    shape: 'name',
+    list: true,
+    hint: 'Write a host name without a port, e.g. --admin-hosts broker-a.example',
+  },
+  wsOrigins: {
+    schema: z.array(originUrl).optional(),
+    about:
+      'origins of the web pages that may connect by WebSocket; repeats; without it pages of every origin may',
+    shape: 'url',
+    list: true,
+    hint: 'Write scheme://host[:port] as browsers send it, e.g. --ws-origins https://app.example',
+  },
+  sysEvents: {
+    schema: z.enum(['off', 'on'], 'is not on or off').default('off'),
+    about:
+      'whether $SYS/ tells everybody that may subscribe who comes and goes and what they subscribe to; the same on every node',
+    shape: 'off|on',
+    hint: 'Use on or off',
+    shared: true,
+  },
+  tlsCert: {
+    schema: z.string().optional(),
+    about: 'certificate chain for mqtts:// and wss://',
+    shape: 'file',
+    hint: 'Name a readable PEM file',
+    file: true,
+  },
+  tlsKey: {
+    schema: z.string().optional(),
+    about: 'private key for mqtts:// and wss://',
+    shape: 'file',
+    secret: 'unless-path',
+    hint: 'Name a readable PEM file',
+    file: true,
+  },
+  tlsCa: {
+    schema: z.string().optional(),
+    about: 'certificate authority for client certificates; with it, clients must show one',
+    shape: 'file',
+    hint: 'Name a readable PEM file',
+    file: true,
+  },
+  logLevel: {
+    schema: z.enum(['debug', 'info', 'warn', 'error', 'silent'], 'is not a level').default('info'),
+    about: 'how much is logged (on standard error: JSON lines, text at a terminal)',
+    shape: 'level',
+    hint: 'Use debug, info, warn, error or silent',
+  },
+  packetBytesMax: {
+    schema: whole(1024, 268_435_455).default(limits.packetBytesMax),
+    about: 'largest MQTT packet accepted, in bytes; the same on every node',
+    shape: 'bytes',
+    hint: 'Use a number from 1024 to 268435455',
+    shared: true,
+  },
+  connectTimeoutMs: {
+    schema: positiveMs.default(limits.connectTimeoutMs),
+    about: 'time a new connection has to send its CONNECT',
+    shape: 'ms',
+    hint: 'Use a number of milliseconds, from 1 to 86400000',
+  },
+  claimTimeoutMs: {
+    schema: positiveMs.default(limits.claimTimeoutMs),
+    about:
+      'time that a CONNECT waits for its session while the store is away; then the client is told to come again (0x88, or 3)',
+    shape: 'ms',
+    hint: 'Use a number of milliseconds, from 1 to 86400000',
+  },
+  claimsWaitingMax: {
+    schema: whole(1, 10_000_000).default(limits.claimsWaitingMax),
+    about: 'CONNECTs that may wait for the store; beyond it they are refused at once (0x88, or 3)',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  drainTimeoutMs: {
+    schema: positiveMs.default(limits.drainTimeoutMs),
+    about: 'time after which a client that reads nothing is disconnected',
+    shape: 'ms',
+    hint: 'Use a number of milliseconds, from 1 to 86400000',
+  },
+  shutdownMs: {
+    schema: positiveMs.default(limits.shutdownMs),
+    about: 'time a graceful stop may take',
+    shape: 'ms',
+    hint: 'Use a number of milliseconds, from 1 to 86400000',
+  },
+  queueMessagesMax: {
+    schema: whole(1, 1_000_000_000).default(limits.queueMessagesMax),
+    about:
+      'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+    shared: true,
+  },
+  queueBytesMax: {
+    schema: whole(1, 2 ** 40).default(limits.queueBytesMax),
+    about: 'bytes that wait for such a session; beyond it the oldest message goes; the same on every node',
+    shape: 'bytes',
+    hint: 'Use a whole number, 1 or more',
+    shared: true,
+  },
+  retainedBytesMax: {
+    schema: whole(1_024, 2 ** 40).default(limits.retainedBytesMax),
+    about:
+      'memory that the topics of all Retained Messages may take on each node, in bytes (a store in memory: the messages, too); no new topic is retained beyond it',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1024 or more',
+  },
+  sessionsMax: {
+    schema: whole(1, 2 ** 32).default(limits.sessionsMax),
+    about:
+      'sessions in the cluster; a new one that outlives its connection is refused beyond it; the same on every node',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+    shared: true,
+  },
+  sessionExpirySecondsMax: {
+    schema: whole(1, 0xfffffffe).default(limits.sessionExpirySecondsMax),
+    about:
+      'longest time that a session outlives its connection, in seconds; who asks for more gets this; the same on every node',
+    shape: 's',
+    hint: 'Use a number of seconds, from 1 to 4294967294',
+    shared: true,
+  },
+  clientIdBytesMax: {
+    schema: whole(23, 65_535).default(limits.clientIdBytesMax),
+    about: 'longest Client Identifier, in bytes',
+    shape: 'bytes',
+    hint: 'Use a number from 23 to 65535',
+  },
+  connectBytesMax: {
+    schema: whole(1_024, 268_435_455).default(limits.connectBytesMax),
+    about: 'largest CONNECT packet accepted, in bytes',
+    shape: 'bytes',
+    hint: 'Use a number from 1024 to 268435455',
+  },
+  connectionsMax: {
+    schema: whole(1, 10_000_000).default(limits.connectionsMax),
+    about: 'connections of this node; one more is refused',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  connectingMax: {
+    schema: whole(1, 10_000_000).default(limits.connectingMax),
+    about: 'connections that have not sent their CONNECT; one more, and the oldest of them goes',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  subscribeFiltersMax: {
+    schema: whole(1, 100_000_000).default(limits.subscribeFiltersMax),
+    about: 'filters of one SUBSCRIBE; those behind them are refused',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  subscriptionsMax: {
+    schema: whole(1, 100_000_000).default(limits.subscriptionsMax),
+    about: 'subscriptions of one client; one more is refused',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  subscriptionBytesMax: {
+    schema: whole(1_024, 2 ** 40).default(limits.subscriptionBytesMax),
+    about:
+      'memory that the subscriptions of one client may cost, in bytes (about 800 for a short one, 240 more for each level of one with wildcards); one more is refused',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1024 or more',
+  },
+  routingBytesMax: {
+    schema: whole(1_024, 2 ** 40).default(limits.routingBytesMax),
+    about:
+      'memory that all subscriptions of the cluster may cost this node, in bytes; it takes no more of them beyond it',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1024 or more',
+  },
+  topicBytesMax: {
+    schema: whole(1, 65_535).default(limits.topicBytesMax),
+    about: 'longest filter and topic, in bytes',
+    shape: 'bytes',
+    hint: 'Use a number from 1 to 65535',
+  },
+  topicLevelsMax: {
+    schema: whole(1, limits.topicLevelsMax).default(limits.topicLevelsMax),
+    about: 'levels that a filter or topic may have',
+    shape: 'count',
+    hint: 'Use a number from 1 to 100',
+  },
+  refusedPublish: {
+    schema: z.enum(['drop', 'close']).default('drop'),
+    shape: 'drop|close',
+    hint: 'Use drop or close',
+    about:
+      'what becomes of a PUBLISH of MQTT 3.1.1 that is refused (below $SYS/): it is acknowledged and dropped, or its connection is closed',
+  },
+  receiveMaximum: {
+    schema: whole(1, 65_535).default(limits.receiveMaximum),
+    about:
+      'publishes of one client that are not acknowledged; a client of MQTT 5 that sends more is disconnected',
+    shape: 'count',
+    hint: 'Use a number from 1 to 65535',
+  },
+  controlPacketsMax: {
+    schema: whole(1, 65_535).default(limits.controlPacketsMax),
+    about:
+      'SUBSCRIBE and UNSUBSCRIBE packets of one client that wait for one another; beyond it the client is read no further until they are done',
+    shape: 'count',
+    hint: 'Use a number from 1 to 65535',
+  },
+  replayBytesMax: {
+    schema: whole(16_384, 2 ** 40).default(limits.replayBytesMax),
+    about:
+      'bytes of Retained Messages that are read for the SUBSCRIBEs of one client and not sent yet; the rest waits until it has read them',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 16384 or more',
+  },
+  clientBytesMax: {
+    schema: whole(16_777_216, 2 ** 50).default(limits.clientBytesMax),
+    about:
+      'memory that this node holds for all its clients together, in bytes: publishers wait and QoS 0 is dropped beyond it',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 16777216 or more',
+  },
+} as const satisfies Record<string, Option>
+
+export type OptionName = keyof typeof options
+export type Config = { readonly [K in OptionName]: z.infer<(typeof options)[K]['schema']> }
+
+function urlProblem(text: string, schemes: readonly string[]): string | undefined {
+  if (!URL.canParse(text)) return 'is not a URL'
+  const { protocol, hostname, username, password, pathname, search, hash } = new URL(text)
+  if (!schemes.includes(protocol))
+    return `has another scheme than ${schemes.map((scheme) => scheme + '//').join(', ')}`
+  if (hostname === '') return 'has no host'
+  if (username !== '' || password !== '') return 'has a user or password, which nobody would be asked for'
+  if (search !== '' || hash !== '') return 'has something behind its path'
+  return protocol.startsWith('ws') || pathname === '' || pathname === '/'
+    ? undefined
+    : 'has a path, which only ws:// and wss:// have'
+}
