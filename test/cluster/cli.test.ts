@@ -160,13 +160,13 @@ const wrong: [name: string, argv: () => string[] | Promise<string[]>, code: numb
     'a file beside Redis',
     () => ['node', '--redis', 'redis://127.0.0.1:1', '--state-file', 'x'],
     2,
-    /--state-file=x: is for a node without Redis\. Leave it out/,
+    /--state-file: is for a node without Redis\. Leave it out/,
   ],
   [
     'replicas without Redis',
     () => ['node', '--durability-replicas', '1'],
     2,
-    /--durability-replicas: is about Redis, and no Redis is named\. Name it with --redis/,
+    /--durability-replicas=1: is about Redis, and no Redis is named\. Name it with --redis/,
   ],
   [
     'a file in no folder',
