@@ -298,9 +298,7 @@ test('a wrong or missing --from is one line and an exit code', async () => {
   })
   expect(await run('--from', 'http://x')).toMatchObject({
     code: 2,
-    stderr: expect.stringMatching(
-      /^aedes-cluster: --from=\*\*\*: is not a Redis address\. .*\n$/,
-    ) as string,
+    stderr: expect.stringMatching(/^aedes-cluster: --from=\*\*\*: is not a Redis address\. .*\n$/) as string,
   })
   await using target = await startRedis()
   expect(await run('--from', 'redis://127.0.0.1:1', '--redis', target.url)).toMatchObject({
