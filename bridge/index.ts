@@ -23,6 +23,7 @@ export type { SessionHolder, SessionReply, SessionWrites } from './sessions/sess
 export type { InFlightEntry, Session, SessionRequest, UnderWay } from './sessions/session.ts'
 export type { StoredSubscription } from './sessions/subscriptions.ts'
 export { RouteKind } from './routes/routing-table.ts'
+export { isBacklogged, whenWorkedOff, workOff } from './pace/backlog.ts'
 export { later, nextTurn, othersWait, Slice, turnIsOver, worked } from './pace/turns.ts'
 export type { Waiting, WaitReport } from './pace/waits.ts'
 export { filterBytes, filterMatches, hasWildcard, isValidFilter, isValidTopic } from './matching/topic.ts'

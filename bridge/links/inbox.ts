@@ -19,6 +19,8 @@ import {
   type Redis,
 } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
+import { isBacklogged, workedOff } from '../pace/backlog.ts'
+import { atMost } from '../pace/together.ts'
 import { Slice } from '../pace/turns.ts'
 
 /** Bytes in an inbox above which it takes nothing until its reader has progressed. */
@@ -410,9 +412,10 @@ export class InboxReader {
       }
       const reader = new EntryReader(body, this.#clock, events.onMessage, { ...events, onLater })
       while (body.length > 0 && reader.next()) {
-        if (!slice.isOver) continue
-        // what is wrong is met behind the entry, too
-        if (performance.now() - this.#trimmed > progressMs) await this.#trim().catch(() => undefined)
+        if (!slice.isOver && !isBacklogged()) continue
+        const turn = workedOff()
+        do await this.#noteProgress()
+        while (!(await atMost(progressMs, turn)))
         await slice.next()
         if (this.#closed) return
       }
@@ -422,6 +425,11 @@ export class InboxReader {
       this.#handled += body.length
       this.#last = id.toString()
     }
+  }
+
+  /** What is wrong is met behind the entry, too. */
+  async #noteProgress(): Promise<void> {
+    if (performance.now() - this.#trimmed > progressMs) await this.#trim().catch(() => undefined)
   }
 
   /**

@@ -202,22 +202,29 @@ export class FilterTrie<Entry> {
     if (exact !== undefined) found.push(exact)
     if (this.#wildcardCount === 0) return found
     const names = topic.split('/')
-    const stack: { level: Level<Entry>; at: number }[] = [{ level: this.#wildcards, at: 0 }]
     const hidden = topic.startsWith('$') // [MQTT-4.7.2-1]: not for filters that begin with a wildcard
+    // level by level: 2^16 filters may match, and an object for each step would cost more than the step
+    let levels = [this.#wildcards]
     let steps = 0
-    for (let step = stack.pop(); step !== undefined; step = stack.pop()) {
-      steps++
-      const { level, at } = step
-      if (level.below !== undefined && !(hidden && at === 0)) found.push(level.below)
-      if (at === names.length) {
-        if (level.here !== undefined) found.push(level.here)
-        continue
+    for (let at = 0; levels.length > 0; at++) {
+      steps += levels.length
+      const isEnd = at === names.length
+      const name = names[at]
+      const hides = hidden && at === 0
+      const next: Level<Entry>[] = []
+      for (const level of levels) {
+        if (level.below !== undefined && !hides) found.push(level.below)
+        if (isEnd) {
+          if (level.here !== undefined) found.push(level.here)
+          continue
+        }
+        if (level.next === undefined) continue
+        const same = nextOf(level, name!)
+        if (same !== undefined) next.push(same)
+        const any = hides ? undefined : nextOf(level, '+')
+        if (any !== undefined) next.push(any)
       }
-      if (level.next === undefined) continue
-      const same = nextOf(level, names[at]!)
-      if (same !== undefined) stack.push({ level: same, at: at + 1 })
-      const any = hidden && at === 0 ? undefined : nextOf(level, '+')
-      if (any !== undefined) stack.push({ level: any, at: at + 1 })
+      levels = next
     }
     worked(steps)
     return found

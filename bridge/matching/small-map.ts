@@ -17,6 +17,10 @@ export class SmallMap<Key, Value> {
     return this.#key === key ? this.#value : undefined
   }
 
+  has(key: Key): boolean {
+    return this.get(key) !== undefined
+  }
+
   set(key: Key, value: Value): void {
     if (this.#all !== undefined) this.#all.set(key, value)
     else if (this.#key === undefined || this.#key === key) {

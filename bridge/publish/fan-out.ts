@@ -9,6 +9,7 @@ import type { Receiver } from '../options.ts'
 import type { Queues } from './queues.ts'
 import type { Retained } from '../retained/retained.ts'
 import type { RoutingTable, Targets } from '../routes/routing-table.ts'
+import { isBacklogged, workedOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
 
 /** A batch that live subscribers have: by which table, and what to wait for until it is stored for them. */
@@ -79,7 +80,8 @@ export class FanOut {
     const handed: Handed = { table, version, targets: [], stored: new Set() }
     const slice = new Slice()
     for (const message of batch) {
-      if (slice.isOver) {
+      if (slice.isOver || isBacklogged()) {
+        await workedOff()
         await slice.next()
         if (table !== this.#table() || table.version !== version) break
       }
@@ -122,6 +124,7 @@ export class FanOut {
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
       const message = batch[i]!
+      if (isBacklogged()) await workedOff()
       if (slice.isOver) await slice.next()
       const known = targets[i]
       if (message.qos === 0 && known === undefined && !isLeftOut(message)) this.qos0(message)

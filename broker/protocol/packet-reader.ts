@@ -6,7 +6,7 @@
 // packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`; while paused or behind the
 // caller stops reading from the socket, sooner or later.
 import { ReasonCode } from './reason-codes.ts'
-import { later, othersWait, Slice, turnIsOver } from '../../bridge/index.ts'
+import { isBacklogged, later, othersWait, Slice, turnIsOver, whenWorkedOff } from '../../bridge/index.ts'
 import {
   checkAcknowledgement,
   checkAuth,
@@ -198,13 +198,15 @@ export class PacketReader {
 
   /**
    * The clock is asked between packets that came together only: of most connections one packet comes at a
-   * time.
+   * time. A PUBLISH waits for what the ones before it left to be delivered, over all connections.
    */
   #readSlice(isItsTurn: boolean): void {
     let slice: Slice | undefined
     while (this.#hasPacket) {
       if (this.#isSliced && (slice === undefined ? this.#mustWait(isItsTurn) : slice.isOver))
-        return this.#goOnLater()
+        return this.#goOnLater(later)
+      if (this.#isSliced && isBacklogged() && this.#buffer![this.#at]! >> 4 === PacketType.publish)
+        return this.#goOnLater(whenWorkedOff)
       slice ??= new Slice()
       if (this.#parts.length > 0) this.#join()
       if (!this.#readPacket(this.#buffer!)) this.#keepRest()
@@ -220,10 +222,10 @@ export class PacketReader {
     return this.#level === 0 ? !isItsTurn && (othersWait() || turnIsOver()) : turnIsOver()
   }
 
-  #goOnLater(): void {
+  #goOnLater(when: (goOn: () => void) => void): void {
     this.#behind = true
     this.#handler.onBehind()
-    later(() => {
+    when(() => {
       this.#behind = false
       this.#drain(true)
       if (!this.#behind) this.#handler.onCaughtUp()

@@ -45,25 +45,34 @@ export interface Match<Subscriber> {
   readonly queued: Queued
 }
 
+/** One pass, since one publish may match tens of thousands of them. */
 function merge<Subscriber>(subscriber: Subscriber, all: readonly Subscription[]): Match<Subscriber> {
-  const ways = new Set(all.map(({ queued }) => queued))
-  const identifiers = all.flatMap(({ identifier }) => identifier ?? [])
-  const since = all.flatMap(({ since }) => since ?? [])
-  return {
-    subscriber,
-    // of any number: arguments of a call are bounded
-    qos: all.reduce<0 | 1 | 2>((highest, { qos }) => (qos > highest ? qos : highest), 0),
-    retainAsPublished: all.some(({ retainAsPublished }) => retainAsPublished),
-    identifiers: identifiers.length === 0 ? undefined : identifiers,
-    noLocal: all.some(({ noLocal }) => noLocal),
-    since: since.length === 0 ? undefined : since,
-    queued: ways.has('yes') ? 'yes' : ways.has('no') ? 'no' : 'soon',
+  let qos: 0 | 1 | 2 = 0
+  let [retainAsPublished, noLocal, isLive, isQueued] = [false, false, false, false]
+  let identifiers: number[] | undefined
+  let since: Moment[] | undefined
+  for (const subscription of all) {
+    if (subscription.qos > qos) qos = subscription.qos
+    retainAsPublished ||= subscription.retainAsPublished
+    noLocal ||= subscription.noLocal
+    isLive ||= subscription.queued === 'no'
+    isQueued ||= subscription.queued === 'yes'
+    if (subscription.identifier !== undefined) (identifiers ??= []).push(subscription.identifier)
+    if (subscription.since !== undefined) (since ??= []).push(subscription.since)
   }
+  const queued = isQueued ? 'yes' : isLive ? 'no' : 'soon'
+  return { subscriber, qos, retainAsPublished, identifiers, noLocal, since, queued }
 }
 
 function mergeAll<Subscriber extends object>(
   filters: readonly Filter<Subscriber>[],
 ): readonly Match<Subscriber>[] {
+  const matches: Match<Subscriber>[] = []
+  // of one filter nothing is to be merged: it may have a hundred thousand subscribers
+  if (filters.length === 1) {
+    filters[0]!.subscriptions.forEach((options, subscriber) => matches.push(merge(subscriber, [options])))
+    return matches
+  }
   const bySubscriber = new Map<Subscriber, Subscription[]>()
   for (const { subscriptions } of filters) {
     subscriptions.forEach((options, subscriber) => {
@@ -72,7 +81,8 @@ function mergeAll<Subscriber extends object>(
       else known.push(options)
     })
   }
-  return [...bySubscriber].map(([subscriber, all]) => merge(subscriber, all))
+  for (const [subscriber, all] of bySubscriber) matches.push(merge(subscriber, all))
+  return matches
 }
 
 /** Memory: an object and a place for each, and their identifiers. */
@@ -91,6 +101,13 @@ export class LocalTable<Subscriber extends object> {
     bytesOfMatches,
   )
 
+  #removals = 0
+
+  /** Grows with every subscription that goes. */
+  get removals(): number {
+    return this.#removals
+  }
+
   /** Adds or replaces a subscription. */
   add(filter: string, subscriber: Subscriber, subscription: Subscription): void {
     let entry = this.#filters.get(filter)
@@ -106,6 +123,7 @@ export class LocalTable<Subscriber extends object> {
     const entry = this.#filters.get(filter)
     if (entry === undefined || !entry.subscriptions.delete(subscriber)) return
     entry.version++
+    this.#removals++
     if (entry.subscriptions.size === 0) this.#filters.delete(filter)
   }
 
@@ -116,6 +134,11 @@ export class LocalTable<Subscriber extends object> {
   /** The deliveries for a topic. Cached: O(matching filters) when nothing changed. */
   match(topic: string): readonly Match<Subscriber>[] {
     return this.#matches.match(topic)
+  }
+
+  /** Whether a subscription of the subscriber matches. O(matching filters). */
+  isMatched(topic: string, subscriber: Subscriber): boolean {
+    return this.#filters.match(topic).some(({ subscriptions }) => subscriptions.has(subscriber))
   }
 
   /** The subscriptions of one subscriber that match. */

@@ -4,6 +4,7 @@ import { expect, test } from 'vitest'
 import { RouteKind, type Cluster, type Message, type Session } from '../../bridge/index.ts'
 import type { Connection } from '../../broker/connection/connection.ts'
 import type { Match, SubscriptionOptions } from '../../broker/routing/local-table.ts'
+import { workedOff } from '../../bridge/pace/backlog.ts'
 import { loadConfig } from '../../broker/config/config.ts'
 import { Router } from '../../broker/routing/router.ts'
 import { messageOf } from '../bridge/planes.ts'
@@ -206,4 +207,25 @@ test('who subscribes to one filter again and again has ten replays of it at once
   expect(asked).toBe(11)
   answer()
   await expect.poll(() => asked).toBe(12)
+})
+
+test('a message for very many subscribers goes in slices; each has its messages in order, and who unsubscribes meanwhile gets nothing more', async () => {
+  const router = routerOn({ addRoute: () => Promise.resolve(), removeRoute: nothing })
+  const got = Array.from({ length: 200 }, (): string[] => [])
+  const subscribers = got.map((payloads) => ({
+    clientId: undefined,
+    deliver: ({ payload }: Message) => {
+      payloads.push(payload.toString())
+      for (const end = performance.now() + 0.1; performance.now() < end;);
+    },
+  }))
+  await Promise.all(subscribers.map((subscriber) => router.addSubscriber(subscriber, 't', 0)))
+  router.deliver({ ...messageOf('t'), payload: Buffer.from('1') })
+  router.deliver({ ...messageOf('t'), payload: Buffer.from('2') })
+  expect(got[0]).toEqual(['1'])
+  expect(got[199]).toEqual([]) // 20 ms are several slices
+  router.removeSubscriber(subscribers[199]!, 't')
+  await workedOff()
+  expect(new Set(got.slice(0, 199).map((payloads) => payloads.join()))).toEqual(new Set(['1,2']))
+  expect(got[199]).toEqual([])
 })

@@ -1,7 +1,11 @@
 // Work in slices: between two parts the clock is looked at, of small ones not each time, and behind a large
 // one always.
 import { expect, test } from 'vitest'
-import { Slice, worked } from '../../bridge/pace/turns.ts'
+import { isBacklogged, whenWorkedOff, workedOff, workOff } from '../../bridge/pace/backlog.ts'
+import { nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
+import { limits } from '../../broker/config/limits.ts'
+import { PacketReader, type PacketHandler } from '../../broker/protocol/packet-reader.ts'
+import { frame, str } from '../support/wire.ts'
 
 const stand = (ms: number): void => {
   for (const end = performance.now() + ms; performance.now() < end;);
@@ -16,4 +20,57 @@ test('a part that is large behind many that were small ends the slice', async ()
     worked(1_000)
     expect(slice.isOver, `round ${round}`).toBe(true)
   }
+})
+
+/** Work of so many parts that take longer than a slice each. */
+function long(parts: number, done: (part: number) => void): void {
+  let part = 0
+  workOff((slice) => {
+    for (; part < parts; part++) {
+      if (slice.isOver) return false
+      stand(5)
+      worked(1_000)
+      done(part)
+    }
+    return true
+  })
+}
+
+test('what is more than a slice is worked off in later turns, nothing of its kind overtakes it, and who waits goes on in turn', async () => {
+  const order: string[] = []
+  long(3, (part) => order.push(`first ${part}`))
+  expect(order).toEqual(['first 0'])
+  workOff(() => order.push('second') > 0)
+  whenWorkedOff(() => {
+    order.push('third')
+    long(2, (part) => order.push(`third ${part}`))
+  })
+  const all = workedOff()
+  await nextTurn()
+  expect(order.length).toBeLessThan(4) // others had a turn in between
+  await all
+  expect(order).toEqual(['first 0', 'first 1', 'first 2', 'second', 'third', 'third 0', 'third 1'])
+  expect(isBacklogged()).toBe(false)
+})
+
+test('a PUBLISH waits for what the ones before it left to be done; a PINGREQ does not', async () => {
+  const read: string[] = []
+  const handler = {
+    onOther: (type: number) => read.push(type === 12 ? 'PINGREQ' : 'CONNECT'),
+    onPublish: () => read.push('PUBLISH'),
+    onBehind: () => read.push('behind'),
+    onCaughtUp: () => read.push('caught up'),
+  } as unknown as PacketHandler
+  const limitsOfReader = { ...limits, topicAliasMax: 0 }
+  const reader = new PacketReader(handler, limitsOfReader)
+  reader.feed(frame(0x10, str('MQTT'), 4, 2, 0, 0, str('c')))
+  while (read.at(-1) !== 'CONNECT' && read.at(-1) !== 'caught up') await nextTurn() // the turn may be over
+  read.length = 0
+  long(3, () => undefined)
+  const [ping, publish] = [Buffer.from([0xc0, 0]), frame(0x30, str('t'))]
+  reader.feed(Buffer.concat([ping, publish, ping]))
+  while (!read.includes('PINGREQ')) await nextTurn()
+  expect(read.slice(read.indexOf('PINGREQ'))).toEqual(['PINGREQ', 'behind'])
+  await workedOff()
+  expect(read.slice(read.indexOf('PUBLISH'))).toEqual(['PUBLISH', 'PINGREQ', 'caught up'])
 })
