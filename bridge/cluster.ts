@@ -112,8 +112,10 @@ export interface ClusterSessions {
   farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void>
   /** Tells another node, which waits for the session, that what its client sent before takes a moment yet. */
   leaves(session: Session): Promise<void>
-  /** The connection is gone. */
+  /** The connection is gone. Resolves when another one of its client may come, and publish behind its will. */
   release(session: Session): Promise<void>
+  /** Resolves when the wills that it is publishing are stored. */
+  settled(): Promise<void>
   /**
    * Resolves when the subscription is stored and every PUBLISH from now on finds it.
    * @throws BridgeError ERR_BRIDGE_MOVED

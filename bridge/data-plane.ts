@@ -185,6 +185,7 @@ export class DataPlane implements Cluster {
     })
     this.#unwatch = options.waits?.watchPublishes(() => ({
       publishers: receiver.publishers,
+      wills: this.sessions.willsUnderWay,
       since: this.#batches.since,
     }))
   }

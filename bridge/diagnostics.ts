@@ -35,6 +35,11 @@ export const channelTable = {
     message: '{ topic }',
     meaning: 'a will that was to be retained: nodes have no room for its topic, and it is published without',
   },
+  willsLeft: {
+    message: '{ }',
+    meaning:
+      'as many wills as may wait to be stored, which is while Redis is full: one that is due stays there for now',
+  },
   damaged: {
     message: '{ key, problem }',
     meaning:
@@ -50,11 +55,11 @@ export const channelTable = {
     meaning: 'the store refused something or is away; it is tried again',
   },
   waiting: {
-    message: '{ name, store, code, kind, reason, remedy, seconds, publishers, connects, writes }',
+    message: '{ name, store, code, kind, reason, remedy, seconds, publishers, connects, writes, wills }',
     meaning: 'somebody has waited for more than two seconds; once per cause',
   },
   waited: {
-    message: '{ name, store, code, kind, reason, remedy, seconds, publishers, connects, writes }',
+    message: '{ name, store, code, kind, reason, remedy, seconds, publishers, connects, writes, wills }',
     meaning: 'what `waiting` told is over; at most so many waited at once',
   },
   rebuilt: { message: '{ position }', meaning: 'the tables were rebuilt from the snapshot' },

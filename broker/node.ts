@@ -72,6 +72,16 @@ export class Node {
       this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count),
     )
     this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
+    this.#hear('willsLeft', () => {
+      this.metrics.willsLeft.inc()
+      this.#log.onceAMinute(
+        'warn',
+        'wills-left',
+        '',
+        {},
+        'as many wills as may wait to be stored: further ones stay in the store until it has room, and are published then',
+      )
+    })
     this.#hear('inboxSealed', () => this.metrics.sealed.inc())
     this.#hear<{ key: string; problem: string }>('damaged', (damage) => this.#onDamaged(damage))
     this.#hear<{ where: string }>('garbage', ({ where }) => this.metrics.garbage.inc({ where }))
@@ -319,6 +329,7 @@ export class Node {
       publishers: 0,
       connects: 0,
       writes: 0,
+      wills: 0,
       seconds: 0,
     }
     for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)

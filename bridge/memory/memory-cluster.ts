@@ -76,7 +76,11 @@ export class MemoryCluster implements Cluster {
       onMoved: (session) => receiver.moved(session),
       expireRetained: (topic) => this.#clear(topic),
     })
-    this.#unwatch = waits.watchPublishes(() => ({ publishers: receiver.publishers, since: this.#since }))
+    this.#unwatch = waits.watchPublishes(() => ({
+      publishers: receiver.publishers,
+      wills: 0,
+      since: this.#since,
+    }))
   }
 
   /** What was kept over a restart: its receiver may be called from now on. */

@@ -252,6 +252,11 @@ export class MemorySessions implements ClusterSessions {
     /* there is no other node */
   }
 
+  /** They are stored with the state. */
+  settled(): Promise<void> {
+    return Promise.resolve()
+  }
+
   async release(session: Session): Promise<void> {
     if (this.#connected.get(session.sid) === session) this.#connected.delete(session.sid)
     if (this.of(session) === undefined) return

@@ -29,12 +29,14 @@ export interface WaitReport {
   readonly publishers: number
   readonly connects: number
   readonly writes: number
+  readonly wills: number
 }
 
 export interface Waiting {
   readonly publishers: number
   readonly connects: number
   readonly writes: number
+  readonly wills: number
   /** Since when the oldest waits; 0 when nobody does. */
   readonly seconds: number
 }
@@ -43,6 +45,8 @@ export interface Waiting {
 export interface PublishWaits {
   /** Clients that have one or more. */
   readonly publishers: number
+  /** Wills that are due. */
+  readonly wills: number
   /** Since when the oldest waits (performance.now()); undefined: none does. */
   readonly since: number | undefined
 }
@@ -67,17 +71,19 @@ interface Cause {
   publishers: number
   connects: number
   writes: number
+  wills: number
 }
 
 const isOfRedis = (code: BridgeErrorCode): boolean => isRedis(bridgeErrors[code].kind)
 
 function widen(
   cause: Cause,
-  { publishers, connects, writes }: Pick<Cause, 'publishers' | 'connects' | 'writes'>,
+  { publishers, connects, writes, wills }: Pick<Cause, 'publishers' | 'connects' | 'writes' | 'wills'>,
 ): void {
   cause.publishers = Math.max(cause.publishers, publishers)
   cause.connects = Math.max(cause.connects, connects)
   cause.writes = Math.max(cause.writes, writes)
+  cause.wills = Math.max(cause.wills, wills)
 }
 
 export class Waits {
@@ -157,8 +163,8 @@ export class Waits {
   /** How many wait now, and for how long. */
   get waiting(): Waiting {
     const now = performance.now()
-    const { publishers, connects, writes, since } = this.#count()
-    return { publishers, connects, writes, seconds: since === undefined ? 0 : (now - since) / 1_000 }
+    const { publishers, connects, writes, wills, since } = this.#count()
+    return { publishers, connects, writes, wills, seconds: since === undefined ? 0 : (now - since) / 1_000 }
   }
 
   /** What is waited for by now for longer than two seconds. */
@@ -180,10 +186,12 @@ export class Waits {
     publishers: number
     connects: number
     writes: number
+    wills: number
     since: number | undefined
     unexplained: number | undefined
   } {
     let publishers = 0
+    let wills = 0
     let since: number | undefined
     let unexplained: number | undefined
     const earlier = (one: number | undefined, other: number | undefined): number | undefined =>
@@ -193,6 +201,7 @@ export class Waits {
       // on its way, as all of them are
       if (waits.since === undefined || performance.now() - waits.since < lookMs) continue
       publishers += waits.publishers
+      wills += waits.wills
       unexplained = earlier(unexplained, waits.since)
     }
     let writes = 0
@@ -201,7 +210,14 @@ export class Waits {
       since = earlier(since, open.since)
       if (open.error === undefined) unexplained = earlier(unexplained, open.since)
     }
-    return { publishers, connects: this.#connects, writes, since: earlier(since, unexplained), unexplained }
+    return {
+      publishers,
+      connects: this.#connects,
+      writes,
+      wills,
+      since: earlier(since, unexplained),
+      unexplained,
+    }
   }
 
   /** Tells what has changed; several times a second by itself. */
@@ -214,7 +230,7 @@ export class Waits {
       if (cause === undefined)
         this.#causes.set(
           code,
-          (cause = { since, error, named: false, publishers: 0, connects: 0, writes: 0 }),
+          (cause = { since, error, named: false, publishers: 0, connects: 0, writes: 0, wills: 0 }),
         )
       cause.error = error
       widen(cause, counted)
@@ -270,7 +286,7 @@ export class Waits {
 
   #report(
     code: BridgeErrorCode,
-    { since, error, publishers, connects, writes }: Cause,
+    { since, error, publishers, connects, writes, wills }: Cause,
     now: number,
   ): WaitReport {
     return {
@@ -284,6 +300,7 @@ export class Waits {
       publishers,
       connects,
       writes,
+      wills,
     }
   }
 }

@@ -66,7 +66,8 @@ export class Batches<Message, Handed> {
   }
 
   /**
-   * Messages that were taken and are in no batch yet. The bound on it is the publishers' in-flight windows.
+   * Messages that were taken and are in no batch yet. Their bound: the publishers' in-flight
+   * windows, and that of wills (sessions/wills.ts).
    */
   get waiting(): number {
     return this.#waiting.length

@@ -5,12 +5,11 @@
 // matched for an old session cannot reach a new one.
 import type { Clock } from '../pace/clock.ts'
 import type { ClusterSessions } from '../cluster.ts'
-import { packMessage, unpackMessage, type Change } from '../messages/codec.ts'
+import { packMessage, type Change } from '../messages/codec.ts'
 import { nameDamage } from '../redis/damage.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { Handovers } from './handover.ts'
 import { freshSid, isSid, partitionOf, partitions, shardOf, type Keys } from '../redis/keys.ts'
-import { expiryFrom, type Message } from '../messages/message.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { OwedReplays } from './owed-replays.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -20,10 +19,10 @@ import type { SessionEvents } from './session-events.ts'
 import { decodeInFlight, decodeIncoming, decodeSubscriptions, numberOf, pairs } from './stored.ts'
 import { encodeSubscription, journaled, Subscriptions, type StoredSubscription } from './subscriptions.ts'
 import { Sweep } from './sweep.ts'
+import { Wills } from './wills.ts'
 import { together } from '../pace/together.ts'
 
 const sweepMs = 1_000
-const willHoldMs = 10_000
 /** When Redis has answered no claim for so long, those that it owes an answer count as waiting. */
 const silentMs = 250
 /**
@@ -78,6 +77,7 @@ export class Sessions implements ClusterSessions {
   readonly #handovers: Handovers
   #sweeping: NodeJS.Timeout | undefined
   readonly #sweep: Sweep
+  readonly #wills: Wills
   #claims = 0
   /** Claims that Redis owes an answer, and since when it has given none. */
   #unanswered = 0
@@ -104,8 +104,8 @@ export class Sessions implements ClusterSessions {
     this.#clock = clock
     this.#events = events
     this.subscriptions = new Subscriptions(redis, keys, events)
-    this.#sweep = new Sweep(redis, keys, clock, {
-      will: (partition, will) => this.#will(partition, will),
+    this.#wills = new Wills(redis, keys, clock, this.#forgetMs, (message) => events.publishWill(message))
+    this.#sweep = new Sweep(redis, keys, clock, this.#wills, {
       expire: (sid, vanished) => this.#expire(sid, vanished),
       expireRetained: (topic) => events.expireRetained(topic),
       onVanished: (sids) => events.onVanished(sids),
@@ -365,9 +365,7 @@ export class Sessions implements ClusterSessions {
     ])
     for (const will of due)
       await new Promise<void>((taken) => {
-        this.#will(partitionOf(sid), will, taken)
-          .catch(() => undefined)
-          .finally(taken)
+        this.#wills.publish(partitionOf(sid), will, taken).catch(() => undefined)
       })
     return session
   }
@@ -422,6 +420,16 @@ export class Sessions implements ClusterSessions {
     )
   }
 
+  /** Wills that are taken and not stored. */
+  get willsUnderWay(): number {
+    return this.#wills.underWay
+  }
+
+  /** Resolves when they are. */
+  settled(): Promise<void> {
+    return this.#wills.settled()
+  }
+
   /** The connection is gone. */
   async release(session: Session): Promise<void> {
     if (this.#connected.get(session.sid) === session) this.#connected.delete(session.sid)
@@ -435,9 +443,13 @@ export class Sessions implements ClusterSessions {
       const [released, willDue, subscriptions] = await this.#release(sid, owner, expirySeconds)
       if (released !== 1) return
       await this.#ended(sid, subscriptions)
-      // When this fails, or who wants the session does not come, the sweep comes to it within a second or so.
+      // Its client may be waiting to come back, and what it publishes then comes behind its will; that the will
+      // is stored it need not wait for. When this fails, or who wants the session does not come, the sweep comes
+      // to it within a second or so.
       if (willDue.toString() === '1' && session?.isWanted !== true)
-        await this.#will(partitionOf(sid), `w:${sid}:${epochOf(owner)}`).catch(() => undefined)
+        await new Promise<void>((taken) => {
+          this.#wills.publish(partitionOf(sid), `w:${sid}:${epochOf(owner)}`, taken).catch(() => undefined)
+        })
     } finally {
       this.#releasing.delete(name)
     }
@@ -530,44 +542,6 @@ export class Sessions implements ClusterSessions {
    */
   sweep(): Promise<void> {
     return this.#sweep.all()
-  }
-
-  /** @param taken what is published from then on comes behind it */
-  async #will(partition: number, member: string, taken?: () => void): Promise<void> {
-    const keys = [this.#keys.partition(partition, 'due'), this.#keys.partition(partition, 'wills')]
-    const bytes = (await runScript(this.#redis, 'will-take', keys, [member, willHoldMs])) as Buffer | null
-    if (bytes === null) return
-    const message = unpackMessage(bytes, this.#clock)
-    // who takes it next may understand it
-    if (message === 'later') return void reportsOf(this.#redis).tell('later', { where: 'will', id: member })
-    if (message === undefined) reportsOf(this.#redis).tell('garbage', { where: 'will', bytes: bytes.length })
-    else {
-      const published = this.#events.publishWill(await this.#toPublish(partition, member, message))
-      taken?.()
-      await published
-    }
-    await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
-  }
-
-  /**
-   * A will as it is published. Its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). Its
-   * identity keeps a will that is published twice, because who took it died, from being queued twice. For No
-   * Local it is of the session that its client has now.
-   */
-  async #toPublish(partition: number, member: string, message: Message): Promise<Message> {
-    const [, sid = '', epoch] = member.split(':')
-    const { publisher, expirySeconds } = message
-    const current =
-      publisher === undefined
-        ? null
-        : await retrying(this.#redis, () =>
-            this.#redis.hget(this.#keys.partition(partition, 'clients'), publisher),
-          )
-    return {
-      ...message,
-      origin: { sid: current ?? sid, n: Number(epoch), name: `w${sid}` },
-      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
-    }
   }
 
   /** Whether its will is due now. */

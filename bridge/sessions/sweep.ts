@@ -8,6 +8,7 @@ import { toBridgeError } from '../errors.ts'
 import { isSid, partitions, shardOf, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
+import type { Wills } from './wills.ts'
 import { atMost, together } from '../pace/together.ts'
 
 /** When a due entry of a later version is looked at again. */
@@ -23,16 +24,8 @@ const passesMax = 20
 const patienceMs = 500
 /** The same of a partition: of one whose server answers it sees the end, as long as not very much is due. */
 const partitionMs = 2_000
-/**
- * Wills that a sweep began to publish and that are not stored: with so many, Redis is full, and the others
- * stay where they are.
- */
-const willsMax = 1_000
-
 /** What is done of what is due. */
 export interface Due {
-  /** Resolves when the will is stored. */
-  will(partition: number, member: string): Promise<void>
   /**
    * Ends a session; true when its will is due by that. What it had subscribed to may be unknown: then its sid
    * is added to `vanished`.
@@ -46,20 +39,21 @@ export class Sweep {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #clock: Clock
+  readonly #wills: Wills
   readonly #due: Due
   /**
-   * What sweeps are still busy with: partitions, those of them whose publishers are being forgotten, wills as
-   * they are due. And what failed of it since the last sweep.
+   * What sweeps are still busy with: partitions, those of them whose publishers are being forgotten. And what
+   * failed of it since the last sweep.
    */
   readonly #swept = new Set<number>()
   readonly #forgetting = new Set<number>()
-  readonly #willsUnderWay = new Set<string>()
   readonly #failures: Error[] = []
 
-  constructor(redis: Redis, keys: Keys, clock: Clock, due: Due) {
+  constructor(redis: Redis, keys: Keys, clock: Clock, wills: Wills, due: Due) {
     this.#redis = redis
     this.#keys = keys
     this.#clock = clock
+    this.#wills = wills
     this.#due = due
   }
 
@@ -95,7 +89,7 @@ export class Sweep {
    * be more.
    */
   async #sweepPass(partition: number, left: Set<string>): Promise<boolean> {
-    if (this.#willsUnderWay.size >= willsMax) left.add('w')
+    if (this.#wills.isFull) left.add('w')
     const due = (
       (await runScript(
         this.#redis,
@@ -138,19 +132,15 @@ export class Sweep {
    * later sweep.
    */
   async #sendWills(partition: number, members: readonly string[]): Promise<boolean> {
-    const fresh = members
-      .filter((member) => !this.#willsUnderWay.has(member))
-      .slice(0, willsMax - this.#willsUnderWay.size)
-    const sent = fresh.map((member) => {
-      this.#willsUnderWay.add(member)
-      return this.#due
-        .will(partition, member)
-        .catch((error: unknown) => {
-          this.#failures.push(toBridgeError(error))
-        })
-        .finally(() => this.#willsUnderWay.delete(member))
+    let all = true
+    const sent = members.map(async (member) => {
+      const done = await this.#wills.publish(partition, member).catch((error: unknown) => {
+        this.#failures.push(toBridgeError(error))
+        return true
+      })
+      all &&= done
     })
-    return (await atMost(patienceMs, Promise.all(sent))) && fresh.length === members.length
+    return (await atMost(patienceMs, Promise.all(sent))) && all
   }
 
   /**

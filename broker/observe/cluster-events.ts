@@ -15,8 +15,8 @@ const sentences = (...parts: readonly string[]): string =>
     .join(' ')
 
 /** How many of what, "3 publishers, 1 connect". */
-function counts({ publishers, connects, writes }: WaitReport): string {
-  const all = Object.entries({ publisher: publishers, connect: connects, write: writes }).filter(
+function counts({ publishers, connects, writes, wills }: WaitReport): string {
+  const all = Object.entries({ publisher: publishers, connect: connects, write: writes, will: wills }).filter(
     ([, count]) => count > 0,
   )
   return all.length === 0

@@ -94,6 +94,11 @@ export class Metrics {
     labelNames: ['where'],
     registers: [this.registry],
   })
+  readonly willsLeft = new Counter({
+    name: 'aedes_cluster_wills_left_total',
+    help: 'how often a will that was due stayed in the store for now, since as many as may waited to be stored: while it is full',
+    registers: [this.registry],
+  })
   readonly damaged = new Counter({
     name: 'aedes_cluster_damaged_total',
     help: 'keys in the store that were damaged, each at most once a minute; mended as far as they could be',
@@ -143,7 +148,7 @@ export class Metrics {
   })
   readonly waiting = new Gauge({
     name: 'aedes_cluster_waiting',
-    help: 'who waits for the store now: publishers (clients), connects, writes',
+    help: 'who waits for the store now: publishers (clients), connects, writes, wills',
     labelNames: ['who'],
     registers: [this.registry],
   })
@@ -172,7 +177,7 @@ export class Metrics {
       if (where !== 'channel') this.later.inc({ where }, 0)
     }
     for (const where of ['inbox', 'delivery']) this.failed.inc({ where }, 0)
-    for (const who of ['publishers', 'connects', 'writes']) this.waiting.set({ who }, 0)
+    for (const who of ['publishers', 'connects', 'writes', 'wills']) this.waiting.set({ who }, 0)
     for (const [code, { kind }] of Object.entries(bridgeErrors))
       if (isOfStore(kind) || kind === 'damaged') this.storeErrors.inc({ code }, 0)
     for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event

@@ -545,9 +545,10 @@ export class Router implements EngineHost, Receiver {
     return releasing
   }
 
-  /** Resolves when every session that was released is written down. */
+  /** Resolves when every session that was released is written down, and its will stored. */
   async settled(): Promise<void> {
     await Promise.all(this.#releasing)
+    await this.#plane.sessions.settled()
   }
 
   ring(sid: string): void {

@@ -34,6 +34,7 @@ export async function startPlane(
     url?: string
     replicas?: number
     waits?: Waits
+    queueMessagesMax?: number
     wanted?: (session: Session) => void
   } = {},
 ): Promise<Plane> {
@@ -56,7 +57,7 @@ export async function startPlane(
       leaseMs: options.leaseMs ?? 15_000,
       durabilityReplicas: options.replicas ?? 0,
       waits: options.waits,
-      queueMessagesMax: 1_000,
+      queueMessagesMax: options.queueMessagesMax ?? 1_000,
       queueBytesMax: 67_108_864,
       sessionsMax: 1_000_000,
       retainedBytesMax: 1_000_000_000,

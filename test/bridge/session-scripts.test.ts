@@ -611,14 +611,14 @@ test('will-done: nobody takes the will again, its identity is forgotten later; n
   for (let twice = 0; twice < 2; twice++) await run('will-done', wills, ['w:3s:1', forgetMs])
   expect(await redis.hgetall(keys.partition(3, 'wills'))).toEqual({ '3s:2': 'v' })
   expect((await redis.zrange(keys.partition(3, 'due'), 0, -1)).sort()).toEqual(['f:w3s', 'w:3s:2'])
-  expect(text(await run('will-take', wills, ['w:3s:2', 60_000]))).toBe('v')
+  expect(text(await run('will-take', wills, ['w:3s:2', 60_000, 0]))).toBe('v')
   expect(await redis.zrange(keys.partition(3, 'due'), 0, -1)).toEqual(['w:3s:2'])
 })
 
 test('will-take: once, and again when who took it did not publish it', async () => {
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w' })
   const take = async (holdMs: number): Promise<unknown> =>
-    text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, holdMs]))
+    text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, holdMs, 0]))
   expect(await take(0)).toBeNull()
   await release('3s', owner, { farewell: false })
   expect(await take(60_000)).toBe('w')
@@ -631,11 +631,21 @@ test('will-take: once, and again when who took it did not publish it', async () 
   expect(await redis.exists(keys.partition(3, 'due'))).toBe(0)
 })
 
+test('will-take: a will that its caller has no room for stays as it is, taken before or not', async () => {
+  await redis.hset(keys.partition(3, 'wills'), '3s:1', 'large', 'taken:3other:1', 'large')
+  await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1', 1, 'w:3other:1')
+  const take = async (member: string, room: number): Promise<unknown> =>
+    text(await run('will-take', of('due', 'wills'), [member, 60_000, room]))
+  expect([await take('w:3s:1', 4), await take('w:3other:1', 4)]).toEqual([5, 5])
+  expect(await redis.zrangebyscore(keys.partition(3, 'due'), 1, 1)).toEqual(['w:3other:1', 'w:3s:1'])
+  expect([await take('w:3s:1', 5), await take('w:3other:1', 0)]).toEqual(['large', 'large'])
+})
+
 test('will-take: the next will of a session waits until the one before it is published, whoever dies over it', async () => {
   await redis.hset(keys.partition(3, 'wills'), '3s:1', 'first', '3s:2', 'second', '3other:1', 'other')
   await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1', 1, 'w:3s:2', 1, 'w:3other:1')
   const take = async (member: string): Promise<unknown> =>
-    text(await run('will-take', of('due', 'wills'), [member, 60_000]))
+    text(await run('will-take', of('due', 'wills'), [member, 60_000, 0]))
   expect([await take('w:3s:1'), await take('w:3s:2'), await take('w:3other:1')]).toEqual([
     'first',
     null,
@@ -657,7 +667,7 @@ test.each([
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', expiry: 1 })
   await release('3s', owner, { farewell: false })
   const take = async (): Promise<unknown> =>
-    text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000]))
+    text(await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000, 0]))
   expect(await take()).toBe('w')
   expect(await claim('b@1', '3s', '3x', { clean })).toMatchObject({ willDue: '0' })
   expect(await take()).toBeNull()
@@ -669,7 +679,7 @@ test.each([
 test('a will that was taken is not sent again by the end of its session', async () => {
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', expiry: 1 })
   await release('3s', owner, { farewell: false })
-  await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000])
+  await run('will-take', of('due', 'wills'), [`w:3s:${epoch}`, 60_000, 0])
   await redis.zadd(keys.partition(3, 'due'), 1, 'e:3s')
   expect(await expire('3s')).toEqual([1, '0', []])
   expect(await redis.zcount(keys.partition(3, 'due'), 0, Date.now() + 30_000)).toBe(0)

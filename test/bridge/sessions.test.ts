@@ -6,7 +6,7 @@ import type { Session } from '../../bridge/index.ts'
 import { partitions, shardOf } from '../../bridge/redis/keys.ts'
 import type { ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis } from '../support/redis.ts'
-import { keys, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
+import { keys, listen, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
 
 const claim = (
   { plane }: Plane,
@@ -332,6 +332,43 @@ test('when Redis is full what frees memory goes on behind wills that wait for ro
     .toBe(0)
   expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(150)
 })
+
+test.each([
+  ['1,010 of them', 1_010, 1, 1_000],
+  ['20 of 1 MB', 20, 1_000_000, 17],
+])(
+  'when Redis is full wills wait within a bound, the others stay in Redis, nobody waits for them, and all are sent when there is room: %s',
+  async (_name, count, bytes, max) => {
+    await using redis = await startRedis()
+    using admin = openClient(redis)
+    await using a = await startPlane(redis, 'a', { queueMessagesMax: count })
+    a.plane.sessions.close() // it sweeps when the test says so
+    using left = listen('willsLeft')
+    const subscriber = await claim(a, 'subscriber')
+    await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
+    const will = 'w'.repeat(bytes)
+    const all = await Promise.all(Array.from({ length: count }, (_, i) => claim(a, `c${i}`, { will })))
+    await admin.config('SET', 'maxmemory', '1')
+    await Promise.all(all.map((session) => a.plane.sessions.release(session)))
+    expect(a.plane.sessions.willsUnderWay).toBeGreaterThan(0)
+    expect(a.plane.sessions.willsUnderWay).toBeLessThanOrEqual(max)
+    expect(left.events.length).toBeGreaterThan(0)
+    expect(await claim(a, 'c0')).toMatchObject({ present: true }) // and so may its client
+    await admin.config('SET', 'maxmemory', '0')
+    const inRedis = async (): Promise<number> => {
+      const all = Array.from({ length: partitions }, (_, p) => admin.hlen(keys.partition(p, 'wills')))
+      return (await Promise.all(all)).reduce((sum, n) => sum + n)
+    }
+    await a.plane.sessions.settled()
+    await expect
+      .poll(async () => {
+        await a.plane.sessions.sweep()
+        return inRedis()
+      })
+      .toBe(0)
+    expect(await admin.llen(keys.session(subscriber.sid, 'queue'))).toBe(count)
+  },
+)
 
 test('partitions that fail keep no other one from being swept', async () => {
   await using redis = await startRedis()

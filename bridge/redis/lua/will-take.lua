@@ -3,11 +3,12 @@
 -- again. Who takes it and dies leaves it to the next, after a while; a later will of the session comes behind it, since queues
 -- would take the earlier one for a duplicate afterwards.
 -- KEYS   due wills
--- ARGV   member (w:sid:epoch), how long it is the caller's (ms)
--- REPLY  the will, or false: it is not due, or somebody has it or an earlier one of the session
+-- ARGV   member (w:sid:epoch), how long it is the caller's (ms), bytes that the caller has room for, 0: any will
+-- REPLY  the will; how large it is when there is no room: it stays as it is; or false: it is not due, or somebody has it or an
+--        earlier one of the session
 -- COST   O(log wills)
 local dueKey, willsKey = KEYS[1], KEYS[2]
-local member, holdMs = ARGV[1], tonumber(ARGV[2])
+local member, holdMs, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 redis.call('HLEN', willsKey) -- of a wrong type it fails before anything is written
 redis.call('ZCARD', dueKey)
@@ -19,6 +20,8 @@ local name = string.sub(member, 3)
 local takingField = 'taking:' .. string.match(name, '^[^:]*')
 local taking = redis.call('HGET', willsKey, takingField)
 if taking and taking ~= name and redis.call('HEXISTS', willsKey, 'taken:' .. taking) == 1 then return false end
+local size = math.max(redis.call('HSTRLEN', willsKey, name), redis.call('HSTRLEN', willsKey, 'taken:' .. name))
+if room > 0 and size > room then return size end
 local will = redis.call('HGET', willsKey, name)
 if will then
   redis.call('HDEL', willsKey, name)

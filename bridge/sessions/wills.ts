@@ -1,0 +1,131 @@
+// Wills that are due, as this node publishes them: taken, so that nobody else does and no return of the client
+// cancels them (will-take.lua), handed to the data plane, and done with when they are stored (will-done.lua).
+// State: {s<n>}:wills, {s<n>}:due; here those that are taken and not stored. Bound: `willsMax` of them, and
+// `bytesMax`. While Redis is full none is stored, and further ones stay where they have been since CONNECT: a
+// sweep comes to them again.
+import { unpackMessage } from '../messages/codec.ts'
+import { expiryFrom, type Message } from '../messages/message.ts'
+import type { Clock } from '../pace/clock.ts'
+import type { Keys } from '../redis/keys.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
+import { runScript } from '../redis/scripts.ts'
+
+export const willsMax = 1_000
+const bytesMax = 16 * 1024 * 1024
+/** How long a will is its taker's: then the taker has died, or it is published twice. */
+const holdMs = 10_000
+
+export class Wills {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #clock: Clock
+  readonly #forgetMs: number
+  readonly #publish: (message: Message) => Promise<void>
+  /** Member of {s<n>}:due → settles when it is done with. */
+  readonly #underWay = new Map<string, Promise<boolean>>()
+  #bytes = 0
+  /** Wills that are being taken: how large they are nobody knows yet. */
+  #takes = 0
+
+  /** @param publish resolves when it is stored */
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    clock: Clock,
+    forgetMs: number,
+    publish: (message: Message) => Promise<void>,
+  ) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#clock = clock
+    this.#forgetMs = forgetMs
+    this.#publish = publish
+  }
+
+  /** Taken and not stored. */
+  get underWay(): number {
+    return this.#underWay.size
+  }
+
+  /** No more are taken. */
+  get isFull(): boolean {
+    return this.#underWay.size >= willsMax || this.#bytes >= bytesMax
+  }
+
+  /** Resolves when those that are under way are stored. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#underWay.values())
+  }
+
+  /**
+   * Publishes a will that is due.
+   * @param taken what is published from then on comes behind it; also called when it is left
+   * @returns true when it is stored, or there is nothing to publish; false when it is left in Redis
+   */
+  publish(partition: number, member: string, taken: () => void = () => undefined): Promise<boolean> {
+    if (this.#underWay.has(member)) return (taken(), Promise.resolve(false))
+    if (this.isFull) return (taken(), Promise.resolve(this.#leave()))
+    const publishing = this.#take(partition, member, taken).finally(() => {
+      this.#underWay.delete(member)
+      taken()
+    })
+    this.#underWay.set(member, publishing)
+    return publishing
+  }
+
+  #leave(): false {
+    reportsOf(this.#redis).tell('willsLeft', {})
+    return false
+  }
+
+  async #take(partition: number, member: string, taken: () => void): Promise<boolean> {
+    const keys = [this.#keys.partition(partition, 'due'), this.#keys.partition(partition, 'wills')]
+    // Those that are taken together share the room. One alone may be of any size: what a client may send can be stored.
+    const room =
+      this.#underWay.size === 0 ? 0 : Math.max(1, Math.floor((bytesMax - this.#bytes) / (this.#takes + 1)))
+    this.#takes++
+    const bytes = (await runScript(this.#redis, 'will-take', keys, [member, holdMs, room]).finally(() => {
+      this.#takes--
+    })) as Buffer | number | null
+    if (bytes === null) return true
+    if (typeof bytes === 'number') return this.#leave()
+    this.#bytes += bytes.length
+    try {
+      const message = unpackMessage(bytes, this.#clock)
+      const reports = reportsOf(this.#redis)
+      // who takes it next may understand it
+      if (message === 'later') return (reports.tell('later', { where: 'will', id: member }), true)
+      if (message === undefined) reports.tell('garbage', { where: 'will', bytes: bytes.length })
+      else {
+        const published = this.#publish(await this.#toPublish(partition, member, message))
+        taken()
+        await published
+      }
+    } finally {
+      this.#bytes -= bytes.length
+    }
+    await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
+    return true
+  }
+
+  /**
+   * A will as it is published. Its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). Its
+   * identity keeps a will that is published twice, because who took it died, from being queued twice. For No
+   * Local it is of the session that its client has now.
+   */
+  async #toPublish(partition: number, member: string, message: Message): Promise<Message> {
+    const [, sid = '', epoch] = member.split(':')
+    const { publisher, expirySeconds } = message
+    const current =
+      publisher === undefined
+        ? null
+        : await retrying(this.#redis, () =>
+            this.#redis.hget(this.#keys.partition(partition, 'clients'), publisher),
+          )
+    return {
+      ...message,
+      origin: { sid: current ?? sid, n: Number(epoch), name: `w${sid}` },
+      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
+    }
+  }
+}
