@@ -137,6 +137,7 @@ describe('flags', () => {
     ['--rounds', '0'],
     ['--rounds', '1.5'],
     ['--systems', 'emqx'],
+    ['--nodes', '24'],
     ['--payload', 'x'],
     ['--fsync', 'no'],
   ])('%s %s is one line and exit code 2', async (...argv) => {

@@ -1,10 +1,12 @@
 // The flags of the benchmark: one table gives parsing, defaults and help. A flag that is not there, or a
 // value that makes no sense, is one line and exit code 2.
 import { patterns, quickPatterns } from './patterns.ts'
-import { systems, type Fsync } from './systems.ts'
+import { onNode, systems, type Fsync, type System } from './systems.ts'
 
 export interface Settings {
   readonly systems: readonly string[]
+  /** Beside those. */
+  readonly further: readonly System[]
   readonly patterns: readonly string[]
   readonly rounds: number
   readonly seconds: number
@@ -19,6 +21,7 @@ export class UsageError extends Error {}
 
 const flags: Record<string, string> = {
   '--systems a,b': `which systems (all installed): ${systems.map(({ name }) => name).join(', ')}`,
+  '--nodes NAME=PROGRAM,…': 'two nodes of ours as `ours@NAME`, run by another Node, besides',
   '--patterns a,b': 'which patterns (all); see below',
   '--rounds N': 'how often each is run, systems alternating (3)',
   '--seconds N': 'length of the measured window (3)',
@@ -87,6 +90,12 @@ const systemNames = systems.map(({ name }) => name)
 const patternNames = patterns.map(({ name }) => name)
 const parsers: Record<string, (value: string, flag: string) => unknown> = {
   systems: list(systemNames),
+  nodes: (value, flag) =>
+    value.split(',').map((one) => {
+      const [name, program] = one.split(/=(.*)/s)
+      if (program === undefined || program === '') throw new UsageError(`${flag} ${one}: is not NAME=PROGRAM`)
+      return onNode(name!, program)
+    }),
   patterns: list(patternNames),
   rounds: integer(1, 100),
   seconds: number(0.2, 600),
@@ -115,10 +124,11 @@ export function parseFlags(argv: readonly string[]): Settings | 'help' {
       throw new UsageError(`${flag}: is not a flag; see --help`)
     const value = inline ?? argv[++i]
     if (value === undefined) throw new UsageError(`${flag}: needs a value`)
-    given[name] = parsers[name]!(value, flag)
+    given[name === 'nodes' ? 'further' : name] = parsers[name]!(value, flag)
   }
   const usual = {
     systems: systemNames,
+    further: [],
     patterns: patternNames,
     rounds: 3,
     seconds: 3,

@@ -71,9 +71,12 @@ function progress(result: RunResult): void {
 }
 
 async function bench(settings: Settings, mosquitto: string | undefined): Promise<RunResult[]> {
-  const chosen = systems.filter(
-    ({ name }) => settings.systems.includes(name) && (name !== 'mosquitto' || mosquitto !== undefined),
-  )
+  const chosen = [
+    ...systems.filter(
+      ({ name }) => settings.systems.includes(name) && (name !== 'mosquitto' || mosquitto !== undefined),
+    ),
+    ...settings.further,
+  ]
   const results: RunResult[] = []
   for (let round = 1; round <= settings.rounds; round++) {
     for (const pattern of patterns.filter(({ name }) => settings.patterns.includes(name))) {

@@ -35,8 +35,8 @@ const startMs = 60_000
 const idOf = (index: number): string => String.fromCharCode(97 + index)
 
 /** A Node.js broker: it says over IPC where it listens. */
-async function startNode(name: string, argv: readonly string[]): Promise<Node> {
-  const child = new Child(name, process.execPath, argv, { ipc: true })
+async function startNode(name: string, argv: readonly string[], program = process.execPath): Promise<Node> {
+  const child = new Child(name, program, argv, { ipc: true })
   let port: number | undefined
   child.process.once('message', (message: { listen: string[] }) => {
     port = Number(new URL(message.listen[0]!).port)
@@ -44,23 +44,25 @@ async function startNode(name: string, argv: readonly string[]): Promise<Node> {
   return { child, port: await child.until(() => port, startMs) }
 }
 
+const flagsOf = (index: number): string[] => [
+  ...[mainPath, 'node', '--id', idOf(index), '--listen', 'mqtt://127.0.0.1:0'],
+  ...['--admin', 'off', '--log-level', 'warn'],
+]
 const startWith = (index: number, ...argv: string[]): Promise<Node> =>
-  startNode(`ours ${idOf(index)}`, [
-    mainPath,
-    'node',
-    '--id',
-    idOf(index),
-    '--listen',
-    'mqtt://127.0.0.1:0',
-    '--admin',
-    'off',
-    '--log-level',
-    'warn',
-    ...argv,
-  ])
+  startNode(`ours ${idOf(index)}`, [...flagsOf(index), ...argv])
 
-const startOurs = (index: number, redisPort: number): Promise<Node> =>
-  startWith(index, '--redis', `redis://127.0.0.1:${redisPort}`, '--prefix', prefix)
+const ofRedis = (port: number): string[] => ['--redis', `redis://127.0.0.1:${port}`, '--prefix', prefix]
+const startOurs = (index: number, redisPort: number): Promise<Node> => startWith(index, ...ofRedis(redisPort))
+
+/** Two nodes of ours that another Node runs. */
+export const onNode = (name: string, program: string): System => ({
+  name: `ours@${name}`,
+  about: `two nodes of aedes-cluster, run by ${program}`,
+  nodes: 2,
+  redis: true,
+  start: (index, redisPort) =>
+    startNode(`ours@${name} ${idOf(index)}`, [...flagsOf(index), ...ofRedis(redisPort)], program),
+})
 
 const accepts = (port: number): Promise<true | undefined> =>
   new Promise((resolve) => {
