@@ -10,6 +10,10 @@ export interface Option {
   readonly shape: string
   /** What to do about a wrong one. */
   readonly hint: string
+  /** Section and key in the file; without one it stands at the top. */
+  readonly at?: `${string}.${string}`
+  /** A listener may have one of its own. */
+  readonly ofListener?: true
   /** Takes several values: the flag repeats, a text has commas, the file a list. */
   readonly list?: true
   /** A text that may be a secret, or one in the wrong place: no error shows it; `unless-path`: it shows a path. */

@@ -16,7 +16,7 @@ import type { Duplex } from 'node:stream'
 import { isLoopback } from './admin/hosts.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
-import { atSource, operatorErrorOf, storeOf, type Config } from './config/config.ts'
+import { atSource, operatorErrorOf, storeOf, type Config, type ListenerConfig } from './config/config.ts'
 import { Router } from './routing/router.ts'
 import { adminEvents, doorEvents, sayLowLimit } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
@@ -267,10 +267,11 @@ export class Node {
   async #open(): Promise<void> {
     const places = (this.#descriptors = new Descriptors())
     const events = doorEvents(this.#log, this.metrics, places)
-    const onConnection: OnConnection = (connection, connectWithinMs, request) =>
-      this.#accept(connection, connectWithinMs, request)
-    for (const address of this.config.listen)
-      this.#listeners.push(await listen(address, { config: this.config, places, events, onConnection }))
+    for (const config of this.config.listeners) {
+      const onConnection: OnConnection = (connection, connectWithinMs, request) =>
+        this.#accept(connection, connectWithinMs, request, config)
+      this.#listeners.push(await listen({ config, places, events, onConnection }))
+    }
     this.#log.info(
       { listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes },
       'serving',
@@ -280,9 +281,14 @@ export class Node {
     this.#serve()
   }
 
-  #accept(connection: Duplex, connectWithinMs: number, request?: IncomingMessage): void {
+  #accept(
+    connection: Duplex,
+    connectWithinMs: number,
+    request?: IncomingMessage,
+    listener?: ListenerConfig,
+  ): void {
     if (this.#state === 'starting' || this.#state === 'serving')
-      this.#boot!.engine.handle(connection, connectWithinMs, request)
+      this.#boot!.engine.handle(connection, connectWithinMs, request, listener)
     else connection.destroy() // a handshake of TLS or WebSocket that began before
   }
 

@@ -4,6 +4,7 @@ import type { Option } from '../option.ts'
 
 export const memoryOptions = {
   stateFile: {
+    at: 'state.file',
     schema: z
       .string()
       .regex(/^(?!.*:\/)[^@\n]+$/, 'is an address or a text, not the name of a file')
@@ -16,6 +17,7 @@ export const memoryOptions = {
       'file in which a node without Redis keeps sessions, their queues and Retained Messages over a restart; made when it is not there',
   },
   fsync: {
+    at: 'state.fsync',
     schema: z.enum(['always', 'everysec', 'never'], 'is not a way to write a file').default('always'),
     shape: 'always|everysec|never',
     hint: 'Use always, everysec or never',

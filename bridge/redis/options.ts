@@ -10,6 +10,7 @@ export const redisUrl = z.string().superRefine((text, context) => {
 
 export const redisOptions = {
   redis: {
+    at: 'redis.url',
     schema: redisUrl.optional(),
     about:
       'the Redis that the nodes share (without it there is one node, which keeps all in memory or in --state-file): redis://, unix:///path, redis+sentinel://host:port,…/service, redis+cluster://host:port,…; rediss is the same over TLS',
@@ -19,6 +20,7 @@ export const redisOptions = {
     hint: 'Write redis://host:6379, unix:///run/redis.sock, redis+sentinel://host:26379/mymaster or redis+cluster://host:6379; start one with: aedes-cluster up',
   },
   redisPasswordFile: {
+    at: 'redis.passwordFile',
     schema: z.string().optional(),
     about: 'file that holds the Redis password',
     shape: 'file',
@@ -35,18 +37,21 @@ export const redisOptions = {
     hint: 'Name a readable file whose first line is the password: the file, not the password',
   },
   prefix: {
+    at: 'redis.prefix',
     schema: name.default('aedes'),
     about: 'what all our keys and channels in Redis begin with; one prefix is one cluster',
     shape: 'name',
     hint: 'Use 1 to 64 letters, digits, dots, dashes or underscores',
   },
   redisTimeoutMs: {
+    at: 'redis.timeoutMs',
     schema: positiveMs.default(2_000),
     about: 'time after which a silent Redis counts as away',
     shape: 'ms',
     hint: 'Use a number of milliseconds, from 1 to 86400000',
   },
   leaseMs: {
+    at: 'redis.leaseMs',
     schema: whole(3_000, dayMs).default(15_000),
     about:
       'time without a sign of life after which the others may declare this node dead; the same on every node',
@@ -55,6 +60,7 @@ export const redisOptions = {
     hint: 'Use a number of milliseconds, from 3000 to 86400000',
   },
   durabilityReplicas: {
+    at: 'redis.durabilityReplicas',
     schema: whole(0, 100).default(0),
     about:
       'replicas of Redis that must have a message before it is acknowledged (WAIT); with 0 a failover may lose what was acknowledged just before it; the same on every node',

@@ -1,25 +1,39 @@
 // Which connections a node takes: as many clients as it may have, and as many that have not sent their
-// CONNECT. State: the latter, and those that were turned away and are not closed yet. Bounds: connectionsMax,
-// connectingMax.
-import type { Config } from '../config/config.ts'
+// CONNECT; the same of each listener. State: the latter, and those that were turned away and are not closed yet. Bounds:
+// connectionsMax, connectingMax.
+import type { Config, ListenerConfig } from '../config/config.ts'
 import type { Connection } from '../connection/connection.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import type { RefusalCause } from './refusals.ts'
 
+type Bounds = Pick<Config, 'connectionsMax' | 'connectingMax'>
+
+/** Who came by one listener. */
+interface Crowd {
+  /** Those that have not sent their CONNECT, the oldest first. */
+  readonly connecting: Set<Connection>
+  clients: number
+}
+
 export class Admission {
-  readonly #limits: Pick<Config, 'connectionsMax' | 'connectingMax'>
+  readonly #bounds: Bounds
   readonly #refused: (cause: RefusalCause) => void
   /** Those that have not sent their CONNECT, the oldest first. */
   readonly #connecting = new Set<Connection>()
   /** They take nobody's place, however slow they are to go. */
   readonly #turnedAway = new Set<Connection>()
+  readonly #crowds = new Map<ListenerConfig, Crowd>()
 
-  constructor(
-    limits: Pick<Config, 'connectionsMax' | 'connectingMax'>,
-    refused: (cause: RefusalCause) => void,
-  ) {
-    this.#limits = limits
+  constructor(bounds: Bounds, refused: (cause: RefusalCause) => void) {
+    this.#bounds = bounds
     this.#refused = refused
+  }
+
+  #crowdOf({ listener }: Connection): Crowd | undefined {
+    if (listener === undefined) return undefined
+    let crowd = this.#crowds.get(listener)
+    if (crowd === undefined) this.#crowds.set(listener, (crowd = { connecting: new Set(), clients: 0 }))
+    return crowd
   }
 
   /**
@@ -27,9 +41,16 @@ export class Admission {
    * once.
    */
   came(connection: Connection): void {
+    const crowd = this.#crowdOf(connection)
     this.#connecting.add(connection)
-    if (this.#connecting.size <= this.#limits.connectingMax) return
-    const [oldest] = this.#connecting
+    crowd?.connecting.add(connection)
+    if (crowd !== undefined) this.#makeRoom(crowd.connecting, connection.listener!.connectingMax)
+    this.#makeRoom(this.#connecting, this.#bounds.connectingMax)
+  }
+
+  #makeRoom(connecting: ReadonlySet<Connection>, max: number): void {
+    if (connecting.size <= max) return
+    const [oldest] = connecting
     oldest!.endReason = 'more connections without CONNECT than there may be (connectingMax)'
     this.#turnAway(oldest!, 'connecting')
     oldest!.destroy()
@@ -40,8 +61,16 @@ export class Admission {
    * be, and it is told.
    */
   admit(connection: Connection, open: number): boolean {
+    const crowd = this.#crowdOf(connection)
     this.#connecting.delete(connection)
-    if (open - this.#connecting.size - this.#turnedAway.size <= this.#limits.connectionsMax) return true
+    crowd?.connecting.delete(connection)
+    const fits =
+      open - this.#connecting.size - this.#turnedAway.size <= this.#bounds.connectionsMax &&
+      (crowd === undefined || crowd.clients < connection.listener!.connectionsMax)
+    if (fits) {
+      if (crowd !== undefined) crowd.clients++
+      return true
+    }
     this.#turnAway(connection, 'connections')
     connection.refuse(ReasonCode.quotaExceeded)
     return false
@@ -49,13 +78,17 @@ export class Admission {
 
   #turnAway(connection: Connection, cause: RefusalCause): void {
     this.#connecting.delete(connection)
+    this.#crowdOf(connection)?.connecting.delete(connection)
     this.#turnedAway.add(connection)
     this.#refused(cause)
   }
 
   /** Nothing is left of it. */
   over(connection: Connection): void {
-    this.#connecting.delete(connection)
-    this.#turnedAway.delete(connection)
+    const crowd = this.#crowdOf(connection)
+    crowd?.connecting.delete(connection)
+    // in neither: it was admitted
+    if (!this.#connecting.delete(connection) && !this.#turnedAway.delete(connection) && crowd !== undefined)
+      crowd.clients--
   }
 }

@@ -16,7 +16,7 @@ import { Connects } from './connect.ts'
 import type { EngineHost } from './host.ts'
 import { parse } from './packets.ts'
 import { Subscribes } from './subscribe.ts'
-import type { Config } from '../config/config.ts'
+import type { Config, ListenerConfig } from '../config/config.ts'
 import { Connection } from '../connection/connection.ts'
 import type { ConnectionHost } from '../connection/host.ts'
 import { attach } from '../connection/stream.ts'
@@ -36,6 +36,8 @@ export class Engine {
   readonly #host: EngineHost
   readonly #bridge: Bridge
   readonly #connectionHost: ConnectionHost<Connection>
+  /** The same for the connections of a listener. */
+  readonly #hostsOf = new Map<ListenerConfig, ConnectionHost<Connection>>()
   #enqueue: Enqueue | undefined
   readonly #open = new Set<Connection>()
   readonly #admission: Admission
@@ -59,7 +61,11 @@ export class Engine {
       mq: this.#subscribes.mq(),
       persistence: this.#persistence(),
       drainTimeout: 0, // ours: delivery/outbox.ts
-      maximumPacketSize: config.packetBytesMax,
+      // a listener may take other packets: its reader says so, and CONNACK (packets.ts)
+      maximumPacketSize: Math.max(
+        config.packetBytesMax,
+        ...config.listeners.map(({ packetBytesMax }) => packetBytesMax),
+      ),
       maxClientsIdLength: 65_535, // [MQTT-3.1.3-5] lets a server take more than 23 bytes; devices use them
       topicAliasMaximum: limits.topicAliasMax,
       receiveMaximum: config.receiveMaximum,
@@ -123,10 +129,21 @@ export class Engine {
 
   // The two hooks
 
-  /** Serves one connection until it closes; its CONNECT must come within the time given. */
-  handle(stream: Duplex, connectWithinMs: number, request?: IncomingMessage): void {
+  /**
+   * Serves one connection until it closes; its CONNECT must come within the time given.
+   * @param listener whose bounds hold for it; the node's, when it came by none
+   */
+  handle(
+    stream: Duplex,
+    connectWithinMs: number,
+    request?: IncomingMessage,
+    listener?: ListenerConfig,
+  ): void {
     this.#aedes.connectTimeout = connectWithinMs
-    const connection = new Connection(stream, this.#connectionHost)
+    const connection = new Connection(
+      stream,
+      listener === undefined ? this.#connectionHost : this.#hostOf(listener),
+    )
     if (request !== undefined) connection.outbox.socket = request.socket
     const client = this.#aedes.handle(new AedesStream(stream, connection), request)
     this.#enqueue ??= (client._parser as EventEmitter).listeners('packet')[0] as Enqueue
@@ -192,8 +209,19 @@ export class Engine {
     client._nextBatch = nothing // Aedes has taken it along; what it calls otherwise is to read on
   }
 
+  #hostOf(listener: ListenerConfig): ConnectionHost<Connection> {
+    let host = this.#hostsOf.get(listener)
+    if (host === undefined) {
+      const { packetBytesMax, connectBytesMax } = listener
+      const readerLimits = { ...this.#connectionHost.readerLimits, packetBytesMax, connectBytesMax }
+      this.#hostsOf.set(listener, (host = { ...this.#connectionHost, listener, readerLimits }))
+    }
+    return host
+  }
+
   #hostOfConnections(): ConnectionHost<Connection> {
     return {
+      listener: undefined,
       config: this.#host.config,
       holdings: this.#host.holdings,
       readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },

@@ -8,7 +8,7 @@ import type { FilterRefusal } from '../routing/subscription-bounds.ts'
 /** What a node does for its engine. */
 export interface EngineHost extends Omit<
   ConnectionHost<Connection>,
-  'violated' | 'handle' | 'readerLimits' | 'broken' | 'over'
+  'violated' | 'handle' | 'listener' | 'readerLimits' | 'broken' | 'over'
 > {
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>

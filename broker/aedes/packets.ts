@@ -23,6 +23,8 @@ mqttPacket.writeToStream = Object.assign(
     if (packet.cmd === 'connack' && connection.session !== undefined)
       // [MQTT-3.2.2-2], also without subscriptions; reserved in 3.1
       packet.sessionPresent = connection.session.present && connection.level !== 3
+    if (packet.cmd === 'connack' && packet.properties?.maximumPacketSize !== undefined)
+      packet.properties.maximumPacketSize = connection.packetBytesMax // of its listener
     const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
     if (whole === undefined) return true
     if (packet.cmd === 'connack')

@@ -5,7 +5,15 @@
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { portOf } from '../config/checks.ts'
-import { atSource, loadConfig, operatorErrorOf, showConfig, storeOf, type Config } from '../config/config.ts'
+import {
+  atSource,
+  loadConfig,
+  operatorErrorOf,
+  showConfig,
+  sourceOf,
+  storeOf,
+  type Config,
+} from '../config/config.ts'
 import { OperatorError } from '../errors.ts'
 import { bind } from '../listeners/listener.ts'
 import { validityProblem } from '../config/tls-files.ts'
@@ -37,24 +45,21 @@ export async function check(argv: readonly string[]): Promise<void> {
 }
 
 /** A node starts with a certificate of yesterday; its clients refuse it. */
-function certificateProblems({ tlsCert }: Config): OperatorError[] {
-  const problem = tlsCert === undefined ? undefined : validityProblem(readFileSync(tlsCert, 'utf8'))
-  return problem === undefined
-    ? []
-    : [
-        new OperatorError(problem, {
-          reason: 'usage',
-          field: '--tls-cert',
-          value: tlsCert,
-          hint: 'Have it renewed, and start the nodes anew one after the other',
-        }),
-      ]
+function certificateProblems(config: Config): OperatorError[] {
+  const files = new Set([config.tlsCert, ...config.listeners.map(({ tlsCert }) => tlsCert)])
+  return [...files].flatMap((file) => {
+    const problem = file === undefined ? undefined : validityProblem(readFileSync(file, 'utf8'))
+    if (problem === undefined) return []
+    const hint = 'Have it renewed, and start the nodes anew one after the other'
+    const field = sourceOf(config, 'tlsCert', file)
+    return [new OperatorError(problem, { reason: 'usage', field, value: file, hint })]
+  })
 }
 
-async function addressProblems({ listen, admin }: Config): Promise<OperatorError[]> {
+async function addressProblems({ listeners, admin }: Config): Promise<OperatorError[]> {
   const problems: OperatorError[] = []
   for (const [field, address] of [
-    ...listen.map((one) => ['--listen', one] as const),
+    ...listeners.map(({ url }) => ['--listen', url] as const),
     ...(admin === 'off' ? [] : [['--admin', admin] as const]),
   ]) {
     const server = createServer()

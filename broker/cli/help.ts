@@ -36,8 +36,10 @@ const importText =
 ${Object.entries(importFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}${importAbout}`
-const sources = `Every option may stand in the file under its name (${flagOf('packetBytesMax')} as packetBytesMax) and in the environment
-(${environmentNameOf('packetBytesMax')}). Precedence: defaults < file < environment < flags.
+const sources = `Every option may stand in the file in its section (${flagOf('packetBytesMax')} as packetBytesMax of limits; broker/README.md
+has them all) or at the top by its name (packetBytesMax), and in the environment (${environmentNameOf('packetBytesMax')}).
+In the file, listeners is a list: each has its url and, for itself, tls, websocket and limits. Precedence: defaults < file <
+environment < flags.
 `
 
 const topics = new Map<string, () => string>(

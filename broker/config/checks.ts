@@ -1,13 +1,20 @@
 // What no option shows alone: addresses that take one another's port, and the files that options name, which
 // must be what they are for.
 import { storeKindOf, storeKinds, type Option } from '../../bridge/index.ts'
-import { options, type Config, type OptionName } from './options.ts'
+import { options, type Config, type ListenerConfig, type OptionName } from './options.ts'
 import { readText, usage } from './sources.ts'
 import { OperatorError } from '../errors.ts'
 import { tlsProblems } from './tls-files.ts'
 
-/** Where an option stands, as an error names it; of a list, the entry `value`. */
-export type PlaceOf = (name: OptionName, value?: string) => string
+/** Where an option stands, as an error names it. */
+export type PlaceOf = (name: OptionName) => string
+
+export interface PlacedListener {
+  readonly listener: ListenerConfig
+  /** Options that it has for itself, by their names. */
+  readonly own: ReadonlySet<string>
+  readonly at: (name: OptionName | 'url') => string
+}
 
 const defaultPorts: Readonly<Record<string, number>> = {
   'mqtt:': 1883,
@@ -21,16 +28,61 @@ const defaultPorts: Readonly<Record<string, number>> = {
 export const portOf = (url: URL): number =>
   url.port === '' ? (defaultPorts[url.protocol] ?? 0) : Number(url.port)
 
+const isSecure = (url: string): boolean => /^(mqtts|wss):/.test(url)
+const isWebSocket = (url: string): boolean => /^wss?:/.test(url)
+
+/** Listeners whose protocol and options do not fit. */
+export function transportProblems(
+  listeners: readonly PlacedListener[],
+  nameOf: (name: OptionName) => string,
+): OperatorError[] {
+  const problems: OperatorError[] = []
+  const told = new Set<string>()
+  for (const { listener, own, at } of listeners) {
+    const { url } = listener
+    const missing = isSecure(url)
+      ? (['tlsCert', 'tlsKey'] as const).filter((name) => listener[name] === undefined).map(nameOf)
+      : []
+    const needs = missing.join(' and ')
+    if (missing.length > 0 && (own.size > 0 || !told.has(needs)))
+      problems.push(usage(at('url'), url, `needs ${needs}`, `Add ${needs}, each with a PEM file`))
+    if (own.size === 0) told.add(needs) // that it holds for all is said once
+    for (const name of ['tlsCert', 'tlsKey', 'tlsCa'] as const)
+      if (own.has(name) && !isSecure(url))
+        problems.push(
+          usage(
+            at(name),
+            undefined,
+            `is for TLS, and ${url} has none`,
+            'Write mqtts:// or wss://, or leave it out',
+          ),
+        )
+    if (own.has('wsOrigins') && !isWebSocket(url))
+      problems.push(
+        usage(
+          at('wsOrigins'),
+          undefined,
+          `is for WebSocket, and ${url} is none`,
+          'Leave it out, or write ws:// or wss://',
+        ),
+      )
+  }
+  return problems
+}
+
 /** Addresses to listen on that would take one another's port. */
-export function addressProblems(config: Partial<Config>, at: PlaceOf): OperatorError[] {
-  const { listen = [], admin = 'off' } = config
+export function addressProblems(
+  { admin = 'off' }: Partial<Config>,
+  listeners: readonly PlacedListener[],
+  at: PlaceOf,
+): OperatorError[] {
   const all = [
-    ...listen.map((address) => ['listen', address] as const),
-    ...(admin === 'off' ? [] : [['admin', admin] as const]),
+    ...listeners.map(({ listener, at: place }) => [place('url'), listener.url] as const),
+    ...(admin === 'off' ? [] : [[at('admin'), admin] as const]),
   ]
   const isEvery = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
   const problems: OperatorError[] = []
-  all.forEach(([name, address], i) => {
+  all.forEach(([place, address], i) => {
     const url = new URL(address)
     const port = portOf(url)
     const same = all.slice(0, i).find(([, other]) => {
@@ -43,12 +95,7 @@ export function addressProblems(config: Partial<Config>, at: PlaceOf): OperatorE
     })
     if (same !== undefined)
       problems.push(
-        usage(
-          at(name, address),
-          address,
-          `has the port of ${same[1]}`,
-          'Give each address a port of its own',
-        ),
+        usage(place, address, `has the port of ${same[1]}`, 'Give each address a port of its own'),
       )
   })
   return problems
@@ -63,13 +110,13 @@ export function storeProblems(config: Partial<Config>, at: PlaceOf): OperatorErr
       Object.entries(options)
         .filter(([, { needsStore }]) => needsStore === true)
         .filter(([name, { schema }]) => {
-          const value = config[name as OptionName]
+          const value = config[name as keyof Config]
           return value !== undefined && value !== schema.safeParse(undefined).data
         })
         .map(([name, { secret }]) =>
           usage(
             at(name as OptionName),
-            secret === undefined ? config[name as OptionName] : undefined,
+            secret === undefined ? config[name as keyof Config] : undefined,
             problem,
             hint,
           ),
@@ -81,29 +128,54 @@ export function storeProblems(config: Partial<Config>, at: PlaceOf): OperatorErr
 const looksLikeFile = (text: string): boolean =>
   /^[.~]{0,2}\//.test(text) || /\.(pem|key|crt|cer|der)$/.test(text)
 
-/** What the files that options name must be for a node to start. */
-export function fileProblems(config: Partial<Config>, at: PlaceOf): OperatorError[] {
-  const problems: OperatorError[] = []
-  const texts = new Map<string, string>()
-  for (const [name, { file, secret, contentProblem }] of Object.entries<Option>(options)) {
-    const path = config[name as OptionName]
-    if (file !== true || typeof path !== 'string') continue
-    try {
-      const text = readText(
-        path,
-        at(name as OptionName),
-        secret === true || (secret === 'unless-path' && !looksLikeFile(path)),
-      )
-      texts.set(name, text)
-      const wrong = contentProblem?.(text)
-      if (wrong !== undefined)
-        problems.push(usage(at(name as OptionName), undefined, wrong.problem, wrong.hint))
-    } catch (error) {
-      if (!(error instanceof OperatorError)) throw error
-      problems.push(error)
-    }
+/** The text of a file, or undefined with what is wrong among the problems. */
+function textOf(
+  name: OptionName,
+  path: string,
+  place: string,
+  problems: OperatorError[],
+): string | undefined {
+  const { secret, contentProblem }: Option = options[name]
+  try {
+    const text = readText(path, place, secret === true || (secret === 'unless-path' && !looksLikeFile(path)))
+    const wrong = contentProblem?.(text)
+    if (wrong !== undefined) problems.push(usage(place, undefined, wrong.problem, wrong.hint))
+    return text
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error
+    problems.push(error)
+    return undefined
   }
+}
+
+const tlsNames = ['tlsCert', 'tlsKey', 'tlsCa'] as const
+type TlsFiles = Partial<Pick<Config, (typeof tlsNames)[number]>>
+
+/** The files of TLS of a listener, or of all that have none of their own. */
+function tlsFileProblems(files: TlsFiles, at: PlaceOf): OperatorError[] {
+  const problems: OperatorError[] = []
+  const texts = tlsNames.map((name) => {
+    const file = files[name]
+    return [name, file === undefined ? undefined : textOf(name, file, at(name), problems)] as const
+  })
   for (const { option, problem, hint } of tlsProblems(Object.fromEntries(texts)))
-    problems.push(usage(at(option), config[option], problem, hint))
+    problems.push(usage(at(option), files[option], problem, hint))
+  return problems
+}
+
+/** What the files that options name must be for a node to start. */
+export function fileProblems(
+  config: Partial<Config>,
+  listeners: readonly PlacedListener[],
+  at: PlaceOf,
+): OperatorError[] {
+  const problems = tlsFileProblems(config, at)
+  for (const { listener, own, at: place } of listeners)
+    if (tlsNames.some((name) => own.has(name))) problems.push(...tlsFileProblems(listener, place))
+  for (const [name, { file }] of Object.entries<Option>(options)) {
+    const path = config[name as keyof Config]
+    if (file === true && typeof path === 'string' && !tlsNames.some((tls) => tls === name))
+      textOf(name as OptionName, path, at(name as OptionName), problems)
+  }
   return problems
 }

@@ -1,4 +1,5 @@
-// From a file, the environment and flags to the configuration of a node, by the table in options.ts. Precedence:
+// From a file, the environment and flags to the configuration of a node, by the table in options.ts, in sections or by
+// the names of options (sections.ts). Precedence:
 // defaults < file < environment < flags. The result is frozen. Every source (config/sources.ts) gives texts, which the same rules judge; all that is
 // wrong is said at once, each by the place where it stands. No error shows a value that may be a secret.
 import { stringify } from 'yaml'
@@ -9,22 +10,29 @@ import {
   type Store,
   type StoreOptions,
 } from '../../bridge/index.ts'
-import { addressProblems, fileProblems, storeProblems, type PlaceOf } from './checks.ts'
-import type { Given } from './file.ts'
 import {
-  flagOf,
-  fromEnvironment,
-  fromFile,
-  fromFlags,
-  listOf,
-  readText,
-  usage,
-  type Layer,
-} from './sources.ts'
+  addressProblems,
+  fileProblems,
+  storeProblems,
+  transportProblems,
+  type PlacedListener,
+  type PlaceOf,
+} from './checks.ts'
+import { readYaml } from './file.ts'
+import { listenUrl, options, type Config, type ListenerConfig, type OptionName } from './options.ts'
+import { inSections, layerOf, merged, type ListenerGiven } from './sections.ts'
+import { flagOf, fromEnvironment, listOf, readText, usage, type Given, type Layer } from './sources.ts'
+import { treeOf, type Mapping } from './tree.ts'
 import { OperatorError } from '../errors.ts'
-import { options, type Config, type OptionName } from './options.ts'
 
-export { options, type Config, type OptionName } from './options.ts'
+export {
+  options,
+  type Config,
+  type ListenerConfig,
+  type ListenerOptions,
+  type NodeOptions,
+  type OptionName,
+} from './options.ts'
 export { environmentNameOf, flagOf, nearest, unknownOption } from './sources.ts'
 
 const table = new Map<string, Option>(Object.entries(options))
@@ -69,14 +77,22 @@ const origins = new WeakMap<object, Layer>()
 
 /**
  * Where an option stands, as an error names it: `--listen`, `AEDES_CLUSTER_LISTEN`, `/etc/node.yaml:3:9
- * listen`.
+ * limits.leaseMs`.
  * @param value of a list, the entry that is meant
  */
 export function sourceOf(config: Config, name: OptionName, value?: string): string {
-  const given = origins.get(config)?.get(name)
-  if (given === undefined) return flagOf(name)
-  const index = Array.isArray(given.value) ? given.value.indexOf(value) : -1
-  return given.sources?.[index] ?? given.source
+  return placeOf(origins.get(config) ?? new Map(), name, flagOf, value)
+}
+
+function placeOf(given: Layer, name: OptionName, nameOf: (name: string) => string, value?: string): string {
+  const listeners =
+    name === 'listen' ? (given.get('listeners')?.value as ListenerGiven[] | undefined) : undefined
+  const urls = listeners?.map((listener) => listener.given.get('url'))
+  const found = urls?.find((url) => url?.value === value) ?? given.get(name)
+  if (found === undefined) return nameOf(name)
+  const list = table.get(name)?.list === true ? listOf(found) : found
+  const index = Array.isArray(list.value) ? list.value.indexOf(value) : -1
+  return list.sources?.[index] ?? list.source
 }
 
 /** A `--flag` that an error names, as the operator wrote it. */
@@ -91,72 +107,114 @@ export function atSource(config: Config, error: OperatorError): OperatorError {
   )
 }
 
+const urlOption: Option = {
+  schema: listenUrl,
+  about: 'where MQTT clients connect',
+  shape: 'url',
+  hint: 'Write url: scheme://host:port, e.g. url: mqtt://127.0.0.1:1883',
+}
+const ofListener = [...table].filter(([, one]) => one.ofListener === true)
+
+/** The listeners of a configuration, each with where its options stand. */
+function listenersOf(
+  given: Layer,
+  values: Readonly<Record<string, unknown>>,
+  nameOf: (name: string) => string,
+  problems: OperatorError[],
+): PlacedListener[] {
+  const inherited = Object.fromEntries(ofListener.map(([name]) => [name, values[name]]))
+  const list = given.get('listeners')
+  if (list === undefined) {
+    const urls = (valueOf(options.listen, given.get('listen'), problems) ?? []) as readonly string[]
+    return urls.map((url) => ({
+      listener: { url, ...inherited } as unknown as ListenerConfig,
+      own: new Set(),
+      at: (name) => placeOf(given, name === 'url' ? 'listen' : name, nameOf, url),
+    }))
+  }
+  const listeners = list.value as readonly ListenerGiven[]
+  if (listeners.length === 0)
+    problems.push(usage(list.source, undefined, 'names no listener', 'Write one at least, or leave it out'))
+  return listeners.flatMap(({ source, given: own }) => {
+    const url = own.has('url') ? valueOf(urlOption, own.get('url'), problems) : undefined
+    if (!own.has('url')) problems.push(usage(source, undefined, 'has no url', urlOption.hint))
+    const listener: Record<string, unknown> = { url, ...inherited }
+    for (const [name, option] of ofListener)
+      if (own.has(name)) listener[name] = valueOf(option, own.get(name), problems)
+    if (url === undefined) return []
+    return {
+      listener: listener as unknown as ListenerConfig,
+      own: new Set(own.keys()),
+      at: (name) => own.get(name)?.source ?? (name === 'url' ? source : placeOf(given, name, nameOf)),
+    } satisfies PlacedListener
+  })
+}
+
 function checked(given: Layer, problems: OperatorError[], nameOf: (name: string) => string): Config {
   const config: Record<string, unknown> = {}
   for (const [name, option] of table) {
+    if (name === 'listen') continue
     const value = valueOf(option, given.get(name), problems)
     if (value !== undefined || problems.length === 0) config[name] = value
   }
+  const listeners = listenersOf(given, config, nameOf, problems)
+  config.listeners = Object.freeze(listeners.map(({ listener }) => Object.freeze(listener)))
   const valid = config as Partial<Config>
-  const at: PlaceOf = (name, value) => {
-    const found = given.get(name)
-    const list = found === undefined ? undefined : listOf(found)
-    return list?.sources?.[(list.value as unknown[]).indexOf(value)] ?? list?.source ?? nameOf(name)
-  }
-  const needsTls = valid.listen?.find((url) => url.startsWith('mqtts:') || url.startsWith('wss:'))
-  const missing =
-    needsTls === undefined ? [] : ['tlsCert', 'tlsKey'].filter((name) => !given.has(name)).map(nameOf)
-  if (missing.length > 0)
-    problems.push(
-      usage(
-        at('listen', needsTls),
-        needsTls,
-        `needs ${missing.join(' and ')}`,
-        `Add ${missing.join(' and ')}, each with a PEM file`,
-      ),
-    )
-  problems.push(...addressProblems(valid, at), ...fileProblems(valid, at), ...storeProblems(valid, at))
-  OperatorError.throwAll(problems)
-  const frozen = Object.freeze(config as Config)
-  origins.set(
-    frozen,
-    new Map([...given].map(([name, one]) => [name, table.get(name)?.list === true ? listOf(one) : one])),
+  const at: PlaceOf = (name) => placeOf(given, name, nameOf)
+  problems.push(
+    ...transportProblems(listeners, given.has('listeners') ? (name) => table.get(name)!.at! : nameOf),
+    ...addressProblems(valid, listeners, at),
+    ...fileProblems(valid, listeners, at),
+    ...storeProblems(valid, at),
   )
+  OperatorError.throwAll(problems)
+  const frozen = Object.freeze(config as unknown as Config)
+  origins.set(frozen, given)
   return frozen
 }
 
 /**
  * The effective configuration of a node.
- * @param flags what the command line says, by option name; `config` there names the file
+ * @param given what the command line says, by option name, `config` there names the file; or a program, in sections or
+ * not
  * @param found what is wrong with the command line already
- * @param nameOf how the one who gave `flags` writes an option
+ * @param nameOf how the one who gave it writes an option
  * @throws OperatorError (reason `usage`) for all that is wrong: where it stands, the value unless it may be a
  * secret, what to do
  */
 export function loadConfig(
-  flags: Readonly<Record<string, unknown>>,
+  given: Readonly<Record<string, unknown>>,
   environment: NodeJS.ProcessEnv,
   found: readonly OperatorError[] = [],
   nameOf = flagOf,
 ): Config {
-  const { config: file, ...given } = flags
+  const { config: file, ...flags } = given
   const problems = [...found]
   const source = file === undefined ? 'AEDES_CLUSTER_CONFIG' : nameOf('config')
   const path = file ?? environment.AEDES_CLUSTER_CONFIG
   if (path === '')
     problems.push(usage(source, undefined, 'has no value', 'Name a YAML file, or leave it out'))
-  const names = [...table.keys()]
   const layers: Layer[] = [
-    fromEnvironment(environment, names, problems),
-    fromFlags(given, nameOf, names, problems),
+    typeof path === 'string' && path !== '' ? fromFile(path, source, problems) : new Map(),
+    fromEnvironment(environment, [...table.keys()], problems),
+    layerOf(treeOf(flags, nameOf) as Mapping, problems),
   ]
-  if (typeof path === 'string' && path !== '') layers.unshift(fromFile(path, source, names, problems))
-  return checked(new Map(layers.flatMap((layer) => [...layer])), problems, nameOf)
+  return checked(merged(layers), problems, nameOf)
+}
+
+function fromFile(path: string, source: string, problems: OperatorError[]): Layer {
+  try {
+    return layerOf(readYaml(path, readText(path, source), problems), problems)
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error
+    problems.push(error)
+    return new Map()
+  }
 }
 
 /** The store that a configuration names. @throws OperatorError when a file of it cannot be read */
 export function storeOf(config: Config): Store {
-  const shared = [...table].filter(([, { shared }]) => shared === true).map(([name]) => name as OptionName)
+  const shared = [...table].filter(([, { shared }]) => shared === true).map(([name]) => name as keyof Config)
   return storeOfOptions(
     config,
     Object.fromEntries(shared.map((name) => [name, config[name] as number | string])),
@@ -174,7 +232,7 @@ export function operatorErrorOf(
   return new OperatorError(problem, {
     reason,
     field: sourceOf(config, option as OptionName),
-    value: printed(option, config[option as OptionName]),
+    value: printed(option, config[option as keyof Config]),
     hint,
     cause: error,
   })
@@ -186,10 +244,25 @@ function printed(name: string, value: unknown): unknown {
   return print === undefined || typeof value !== 'string' ? value : print(value)
 }
 
-/** The configuration as YAML, secrets hidden: what `aedes-cluster check` prints. */
+/** The configuration as YAML, in sections, secrets hidden: what `aedes-cluster check` prints. */
 export function showConfig(config: Config): string {
-  const shown = Object.entries(config)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => [name, printed(name, value)])
-  return stringify(Object.fromEntries(shown))
+  const { id, listeners, ...others } = config
+  const shownOf = (values: object): Record<string, unknown> =>
+    inSections(
+      Object.fromEntries(
+        Object.entries(values)
+          .filter(([, value]) => value !== undefined)
+          .map(([name, value]) => [name, printed(name, value)]),
+      ),
+    )
+  /** Of a listener what it has for itself. */
+  const own = ({ url, ...values }: ListenerConfig): object => ({
+    url,
+    ...shownOf(
+      Object.fromEntries(
+        Object.entries(values).filter(([name, value]) => value !== config[name as keyof typeof values]),
+      ),
+    ),
+  })
+  return stringify({ id, listeners: listeners.map(own), ...shownOf(others) })
 }

@@ -3,10 +3,10 @@
 // (bridge/stores.ts). State: none.
 import { hostname } from 'node:os'
 import { z } from 'zod'
-import { name, positiveMs, storeOptions, whole, type Option } from '../../bridge/index.ts'
+import { name, positiveMs, storeOptions, whole, type Option, type ValuesOf } from '../../bridge/index.ts'
 import { limits } from './limits.ts'
 
-const listenUrl = z.string().superRefine((text, context) => {
+export const listenUrl = z.string().superRefine((text, context) => {
   const problem = urlProblem(text, ['mqtt:', 'mqtts:', 'ws:', 'wss:'])
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
 })
@@ -50,12 +50,14 @@ export const options = {
   },
   ...storeOptions,
   admin: {
+    at: 'admin.url',
     schema: adminUrl.default('http://127.0.0.1:18083'),
     about: 'where /livez, /readyz and /metrics answer; `off` for nowhere',
     shape: 'url',
     hint: 'Write http://host:port, e.g. --admin http://127.0.0.1:18083, or --admin off',
   },
   adminHosts: {
+    at: 'admin.hosts',
     schema: z.array(hostName).optional(),
     about:
       'names by which the admin endpoint is asked, besides IP addresses, localhost and the name of this machine; repeats',
@@ -64,6 +66,8 @@ export const options = {
     hint: 'Write a host name without a port, e.g. --admin-hosts broker-a.example',
   },
   wsOrigins: {
+    at: 'websocket.origins',
+    ofListener: true,
     schema: z.array(originUrl).optional(),
     about:
       'origins of the web pages that may connect by WebSocket; repeats; without it pages of every origin may',
@@ -80,6 +84,8 @@ export const options = {
     shared: true,
   },
   tlsCert: {
+    at: 'tls.cert',
+    ofListener: true,
     schema: z.string().optional(),
     about: 'certificate chain for mqtts:// and wss://',
     shape: 'file',
@@ -87,6 +93,8 @@ export const options = {
     file: true,
   },
   tlsKey: {
+    at: 'tls.key',
+    ofListener: true,
     schema: z.string().optional(),
     about: 'private key for mqtts:// and wss://',
     shape: 'file',
@@ -95,6 +103,8 @@ export const options = {
     file: true,
   },
   tlsCa: {
+    at: 'tls.ca',
+    ofListener: true,
     schema: z.string().optional(),
     about: 'certificate authority for client certificates; with it, clients must show one',
     shape: 'file',
@@ -102,12 +112,15 @@ export const options = {
     file: true,
   },
   logLevel: {
+    at: 'log.level',
     schema: z.enum(['debug', 'info', 'warn', 'error', 'silent'], 'is not a level').default('info'),
     about: 'how much is logged (on standard error: JSON lines, text at a terminal)',
     shape: 'level',
     hint: 'Use debug, info, warn, error or silent',
   },
   packetBytesMax: {
+    at: 'limits.packetBytesMax',
+    ofListener: true,
     schema: whole(1024, 268_435_455).default(limits.packetBytesMax),
     about: 'largest MQTT packet accepted, in bytes; the same on every node',
     shape: 'bytes',
@@ -115,12 +128,15 @@ export const options = {
     shared: true,
   },
   connectTimeoutMs: {
+    at: 'limits.connectTimeoutMs',
+    ofListener: true,
     schema: positiveMs.default(limits.connectTimeoutMs),
     about: 'time a new connection has to send its CONNECT',
     shape: 'ms',
     hint: 'Use a number of milliseconds, from 1 to 86400000',
   },
   claimTimeoutMs: {
+    at: 'limits.claimTimeoutMs',
     schema: positiveMs.default(limits.claimTimeoutMs),
     about:
       'time that a CONNECT waits for its session while the store is away; then the client is told to come again (0x88, or 3)',
@@ -128,24 +144,28 @@ export const options = {
     hint: 'Use a number of milliseconds, from 1 to 86400000',
   },
   claimsWaitingMax: {
+    at: 'limits.claimsWaitingMax',
     schema: whole(1, 10_000_000).default(limits.claimsWaitingMax),
     about: 'CONNECTs that may wait for the store; beyond it they are refused at once (0x88, or 3)',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
   drainTimeoutMs: {
+    at: 'limits.drainTimeoutMs',
     schema: positiveMs.default(limits.drainTimeoutMs),
     about: 'time after which a client that reads nothing is disconnected',
     shape: 'ms',
     hint: 'Use a number of milliseconds, from 1 to 86400000',
   },
   shutdownMs: {
+    at: 'limits.shutdownMs',
     schema: positiveMs.default(limits.shutdownMs),
     about: 'time a graceful stop may take',
     shape: 'ms',
     hint: 'Use a number of milliseconds, from 1 to 86400000',
   },
   queueMessagesMax: {
+    at: 'limits.queueMessagesMax',
     schema: whole(1, 1_000_000_000).default(limits.queueMessagesMax),
     about:
       'messages that wait for a session that is not connected; beyond it the oldest goes; the same on every node',
@@ -154,6 +174,7 @@ export const options = {
     shared: true,
   },
   queueBytesMax: {
+    at: 'limits.queueBytesMax',
     schema: whole(1, 2 ** 40).default(limits.queueBytesMax),
     about: 'bytes that wait for such a session; beyond it the oldest message goes; the same on every node',
     shape: 'bytes',
@@ -161,6 +182,7 @@ export const options = {
     shared: true,
   },
   retainedBytesMax: {
+    at: 'limits.retainedBytesMax',
     schema: whole(1_024, 2 ** 40).default(limits.retainedBytesMax),
     about:
       'memory that the topics of all Retained Messages may take on each node, in bytes (a store in memory: the messages, too); no new topic is retained beyond it',
@@ -168,6 +190,7 @@ export const options = {
     hint: 'Use a number of bytes, 1024 or more',
   },
   sessionsMax: {
+    at: 'limits.sessionsMax',
     schema: whole(1, 2 ** 32).default(limits.sessionsMax),
     about:
       'sessions in the cluster; a new one that outlives its connection is refused beyond it; the same on every node',
@@ -176,6 +199,7 @@ export const options = {
     shared: true,
   },
   sessionExpirySecondsMax: {
+    at: 'limits.sessionExpirySecondsMax',
     schema: whole(1, 0xfffffffe).default(limits.sessionExpirySecondsMax),
     about:
       'longest time that a session outlives its connection, in seconds; who asks for more gets this; the same on every node',
@@ -184,42 +208,52 @@ export const options = {
     shared: true,
   },
   clientIdBytesMax: {
+    at: 'limits.clientIdBytesMax',
     schema: whole(23, 65_535).default(limits.clientIdBytesMax),
     about: 'longest Client Identifier, in bytes',
     shape: 'bytes',
     hint: 'Use a number from 23 to 65535',
   },
   connectBytesMax: {
+    at: 'limits.connectBytesMax',
+    ofListener: true,
     schema: whole(1_024, 268_435_455).default(limits.connectBytesMax),
     about: 'largest CONNECT packet accepted, in bytes',
     shape: 'bytes',
     hint: 'Use a number from 1024 to 268435455',
   },
   connectionsMax: {
+    at: 'limits.connectionsMax',
+    ofListener: true,
     schema: whole(1, 10_000_000).default(limits.connectionsMax),
     about: 'connections of this node; one more is refused',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
   connectingMax: {
+    at: 'limits.connectingMax',
+    ofListener: true,
     schema: whole(1, 10_000_000).default(limits.connectingMax),
     about: 'connections that have not sent their CONNECT; one more, and the oldest of them goes',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
   subscribeFiltersMax: {
+    at: 'limits.subscribeFiltersMax',
     schema: whole(1, 100_000_000).default(limits.subscribeFiltersMax),
     about: 'filters of one SUBSCRIBE; those behind them are refused',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
   subscriptionsMax: {
+    at: 'limits.subscriptionsMax',
     schema: whole(1, 100_000_000).default(limits.subscriptionsMax),
     about: 'subscriptions of one client; one more is refused',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
   subscriptionBytesMax: {
+    at: 'limits.subscriptionBytesMax',
     schema: whole(1_024, 2 ** 40).default(limits.subscriptionBytesMax),
     about:
       'memory that the subscriptions of one client may cost, in bytes (about 800 for a short one, 240 more for each level of one with wildcards); one more is refused',
@@ -227,6 +261,7 @@ export const options = {
     hint: 'Use a number of bytes, 1024 or more',
   },
   routingBytesMax: {
+    at: 'limits.routingBytesMax',
     schema: whole(1_024, 2 ** 40).default(limits.routingBytesMax),
     about:
       'memory that all subscriptions of the cluster may cost this node, in bytes; it takes no more of them beyond it',
@@ -234,12 +269,14 @@ export const options = {
     hint: 'Use a number of bytes, 1024 or more',
   },
   topicBytesMax: {
+    at: 'limits.topicBytesMax',
     schema: whole(1, 65_535).default(limits.topicBytesMax),
     about: 'longest filter and topic, in bytes',
     shape: 'bytes',
     hint: 'Use a number from 1 to 65535',
   },
   topicLevelsMax: {
+    at: 'limits.topicLevelsMax',
     schema: whole(1, limits.topicLevelsMax).default(limits.topicLevelsMax),
     about: 'levels that a filter or topic may have',
     shape: 'count',
@@ -253,6 +290,7 @@ export const options = {
       'what becomes of a PUBLISH of MQTT 3.1.1 that is refused (below $SYS/): it is acknowledged and dropped, or its connection is closed',
   },
   receiveMaximum: {
+    at: 'limits.receiveMaximum',
     schema: whole(1, 65_535).default(limits.receiveMaximum),
     about:
       'publishes of one client that are not acknowledged; a client of MQTT 5 that sends more is disconnected',
@@ -260,6 +298,7 @@ export const options = {
     hint: 'Use a number from 1 to 65535',
   },
   controlPacketsMax: {
+    at: 'limits.controlPacketsMax',
     schema: whole(1, 65_535).default(limits.controlPacketsMax),
     about:
       'SUBSCRIBE and UNSUBSCRIBE packets of one client that wait for one another; beyond it the client is read no further until they are done',
@@ -267,6 +306,7 @@ export const options = {
     hint: 'Use a number from 1 to 65535',
   },
   replayBytesMax: {
+    at: 'limits.replayBytesMax',
     schema: whole(16_384, 2 ** 40).default(limits.replayBytesMax),
     about:
       'bytes of Retained Messages that are read for the SUBSCRIBEs of one client and not sent yet; the rest waits until it has read them',
@@ -274,6 +314,7 @@ export const options = {
     hint: 'Use a number of bytes, 16384 or more',
   },
   clientBytesMax: {
+    at: 'limits.clientBytesMax',
     schema: whole(16_777_216, 2 ** 50).default(limits.clientBytesMax),
     about:
       'memory that this node holds for all its clients together, in bytes: publishers wait and QoS 0 is dropped beyond it',
@@ -283,7 +324,37 @@ export const options = {
 } as const satisfies Record<string, Option>
 
 export type OptionName = keyof typeof options
-export type Config = { readonly [K in OptionName]: z.infer<(typeof options)[K]['schema']> }
+type Values = ValuesOf<typeof options>
+
+type OfListener = {
+  [K in OptionName]: (typeof options)[K] extends { readonly ofListener: true } ? K : never
+}[OptionName]
+
+/** One listener: its address, and the options that hold for it. */
+export type ListenerConfig = { readonly url: string } & Pick<Values, OfListener>
+
+/** What a node runs by: every option by its name, and its listeners. */
+export type Config = Omit<Values, 'listen'> & { readonly listeners: readonly ListenerConfig[] }
+
+type SectionName<Names extends OptionName = OptionName> = {
+  [K in Names]: (typeof options)[K] extends { readonly at: `${infer Section}.${string}` } ? Section : never
+}[Names]
+type SectionOf<Section extends string, Names extends OptionName = OptionName> = {
+  readonly [
+    K in Names as (typeof options)[K] extends { readonly at: `${Section}.${infer Key}` } ? Key : never
+  ]?: Values[K] | undefined
+}
+
+/** A listener as it is given: its url, and sections that hold for it alone. */
+export type ListenerOptions = { readonly url: string } & {
+  readonly [Section in SectionName<OfListener>]?: SectionOf<Section, OfListener>
+}
+
+/** What `createNode` takes: options in sections, as in a file, or by their own names, as flags have them. */
+export type NodeOptions = { readonly [K in Exclude<OptionName, SectionName>]?: Values[K] | undefined } & {
+  readonly [Section in SectionName]?:
+    SectionOf<Section> | (Section extends OptionName ? Values[Section] : never) | undefined
+} & { readonly listeners?: readonly (string | ListenerOptions)[] | undefined }
 
 function urlProblem(text: string, schemes: readonly string[]): string | undefined {
   if (!URL.canParse(text)) return 'is not a URL'

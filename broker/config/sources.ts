@@ -1,9 +1,18 @@
-// Where the values of options come from: a file, the environment, flags; how a name is written in each; and
-// what is said of one that does not exist. Judges no value: config.ts does.
+// Where the values of options come from: the environment and the rest; how a name is written in each; and what is said
+// of one that does not exist. Judges no value: config.ts does.
 import { readFileSync } from 'node:fs'
-import { readYaml, type Given } from './file.ts'
 import { OperatorError } from '../errors.ts'
 
+export interface Given {
+  /** As it was given; what was given several times, or as a list, is a list. */
+  readonly value: unknown
+  /** Where, as an error names it. */
+  readonly source: string
+  /** Where each entry of a list stands. */
+  readonly sources?: readonly string[]
+}
+
+/** What one source gives, by the names of options. */
 export type Layer = ReadonlyMap<string, Given>
 
 export const flagOf = (name: string): string =>
@@ -84,31 +93,6 @@ export function readText(file: string, field: string, secret = false): string {
   }
 }
 
-export function fromFile(
-  path: string,
-  source: string,
-  names: readonly string[],
-  problems: OperatorError[],
-): Layer {
-  try {
-    // In a mapping of a mapping: tls: { cert: … } is tlsCert.
-    const unknown = (key: string, place: string, value: string | undefined): OperatorError =>
-      unknownOption(
-        key.replaceAll(/\.(\w)/g, (_, letter: string) => letter.toUpperCase()),
-        value,
-        names,
-        place,
-      )
-    const read = readYaml(path, readText(path, source), (key) => names.includes(key), unknown)
-    problems.push(...read.problems)
-    return read.given
-  } catch (error) {
-    if (!(error instanceof OperatorError)) throw error
-    problems.push(error)
-    return new Map()
-  }
-}
-
 /**
  * What Kubernetes puts into the environment of every container for a service whose name begins with
  * `aedes-cluster`.
@@ -136,22 +120,6 @@ export function fromEnvironment(
     ) {
       problems.push(unknownOption(/^\w{1,80}$/.test(variable) ? variable : 'AEDES_CLUSTER_…', value, known))
     }
-  }
-  return layer
-}
-
-/** @param nameOf how the one who gave them writes an option: as a flag, or by its name */
-export function fromFlags(
-  flags: Readonly<Record<string, unknown>>,
-  nameOf: (name: string) => string,
-  names: readonly string[],
-  problems: OperatorError[],
-): Layer {
-  const layer = new Map<string, Given>()
-  for (const [name, value] of Object.entries(flags)) {
-    if (value === undefined) continue
-    if (names.includes(name)) layer.set(name, { value, source: nameOf(name) })
-    else problems.push(unknownOption(nameOf(name), undefined, names.map(nameOf)))
   }
   return layer
 }

@@ -72,6 +72,15 @@ export class Connection implements Holder {
   /** The client's session, once this node owns it. */
   session: Session | undefined
 
+  get listener(): ConnectionHost<Connection>['listener'] {
+    return this.#host.listener
+  }
+
+  /** Largest packet that it may send, bytes; CONNACK says so. */
+  get packetBytesMax(): number {
+    return this.#host.readerLimits.packetBytesMax
+  }
+
   constructor(stream: Duplex, host: ConnectionHost<Connection>) {
     this.stream = stream
     this.#host = host

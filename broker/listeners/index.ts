@@ -8,7 +8,7 @@ export type { DoorEvents } from './door.ts'
 export type { Listener, OnConnection } from './listener.ts'
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export function listen(address: string, options: ListenerOptions): Promise<Listener> {
-  const url = new URL(address)
+export function listen(options: ListenerOptions): Promise<Listener> {
+  const url = new URL(options.config.url)
   return url.protocol.startsWith('ws') ? listenWebSocket(url, options) : listenTcp(url, options)
 }

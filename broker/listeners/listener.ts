@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { AddressInfo, Server } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { Config } from '../config/config.ts'
+import type { ListenerConfig } from '../config/config.ts'
 import { OperatorError } from '../errors.ts'
 import type { DoorEvents, DoorOptions } from './door.ts'
 
@@ -16,10 +16,7 @@ import type { DoorEvents, DoorOptions } from './door.ts'
 export type OnConnection = (connection: Duplex, connectWithinMs: number, request?: IncomingMessage) => void
 
 export interface ListenerOptions {
-  readonly config: Pick<
-    Config,
-    'tlsCert' | 'tlsKey' | 'tlsCa' | 'connectTimeoutMs' | 'connectingMax' | 'wsOrigins'
-  >
+  readonly config: ListenerConfig
   readonly places: DoorOptions['places']
   readonly events: DoorEvents
   readonly onConnection: OnConnection

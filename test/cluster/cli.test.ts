@@ -326,11 +326,9 @@ test('check prints the effective configuration: defaults < file < environment < 
   expect(ended.code).toBe(0)
   expect(parse(ended.stdout)).toMatchObject({
     id: 'from-flag',
-    prefix: 'from-env',
-    shutdownMs: 1,
-    redisTimeoutMs: 2_000,
-    redis: 'redis://u:***@h:1',
-    listen: ['mqtt://127.0.0.1:1', 'ws://127.0.0.1:2/mqtt'],
+    limits: { shutdownMs: 1 },
+    redis: { url: 'redis://u:***@h:1', prefix: 'from-env', timeoutMs: 2_000 },
+    listeners: [{ url: 'mqtt://127.0.0.1:1' }, { url: 'ws://127.0.0.1:2/mqtt' }],
   })
 })
 

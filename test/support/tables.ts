@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { channelTable } from '../../bridge/diagnostics.ts'
 import { bridgeErrors } from '../../bridge/errors.ts'
+import type { Option } from '../../bridge/option.ts'
 import { keyTable } from '../../bridge/redis/keys.ts'
 import { scriptTable } from '../../bridge/redis/scripts.ts'
 import { upOptions } from '../../broker/cli/up.ts'
@@ -38,8 +39,8 @@ export async function tables(): Promise<Record<string, { file: string; text: str
       file: 'broker/README.md',
       text: table(
         ['file', 'flag', 'environment', 'default', 'meaning'],
-        Object.entries(options).map(([name, { schema, about, shape }]) => [
-          `\`${name}\``,
+        Object.entries<Option>(options).map(([name, { schema, about, shape, at, ofListener }]) => [
+          `\`${at ?? name}\`${ofListener === true ? ' *' : ''}`,
           `\`${flagOf(name)} ${shape}\``,
           `\`${environmentNameOf(name)}\``,
           defaultOf(name, schema),

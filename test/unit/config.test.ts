@@ -6,10 +6,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { createNode } from '../../broker/index.ts'
+import { stringify } from 'yaml'
+import { createNode, type NodeOptions } from '../../broker/index.ts'
 import { parseArguments } from '../../broker/cli/arguments.ts'
 import { nodeFlags } from '../../broker/cli/node.ts'
-import { environmentNameOf, flagOf, loadConfig, options, sourceOf } from '../../broker/config/config.ts'
+import {
+  environmentNameOf,
+  flagOf,
+  loadConfig,
+  options,
+  showConfig,
+  sourceOf,
+} from '../../broker/config/config.ts'
+import type { Option } from '../../bridge/index.ts'
 import { OperatorError } from '../../broker/errors.ts'
 import { stackOf } from '../../broker/observe/shown.ts'
 import { tlsProblems } from '../../broker/config/tls-files.ts'
@@ -80,6 +89,18 @@ describe('no error shows a secret', () => {
     `-----BEGIN PRIVATE KEY-----\n${secret}\n-----END PRIVATE KEY-----`,
     `{"password":"${secret}"}@:@`,
   ]
+  /** In its section, of the node and of a listener. */
+  const inSection = (name: string, text: string): (() => unknown)[] => {
+    const { at, ofListener }: Option = options[name as keyof typeof options]
+    const [section, key] = at?.split('.') ?? []
+    if (section === undefined) return []
+    const value = `${section}: { ${key}: ${JSON.stringify(text)} }`
+    return [
+      byFile(`${value}\n`),
+      byFile(`${section}:\n  x${key}: ${JSON.stringify(text)}\n`),
+      ...(ofListener === true ? [byFile(`listeners: [{ url: "ws://127.0.0.1:1", ${value} }]\n`)] : []),
+    ]
+  }
   test.each(Object.keys(options))('%s, as a flag, in the environment, in a file and in code', (name) => {
     for (const text of texts) {
       for (const load of [
@@ -88,6 +109,7 @@ describe('no error shows a secret', () => {
         byEnvironment({ [environmentNameOf(name)]: text }),
         byFile(`${name}: ${JSON.stringify(text)}\n`),
         byFile(`${name}: [${JSON.stringify(text)}, {}]\n`),
+        ...(texts.indexOf(text) < 3 ? inSection(name, text) : []),
         () => loadConfig({ [name]: text }, {}, [], (one) => one),
         () => loadConfig({ [name]: [text] }, {}, [], (one) => one),
       ]) {
@@ -254,17 +276,75 @@ const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
     [/^--constructor: is not an option/, /^--to-string: is not an option/, /: is not an option/],
   ],
   [
-    'nested keys',
-    byFile('tls:\n  cert: x\n  key: y\n'),
+    'keys of sections',
+    byFile(
+      [
+        'tls:\n  certt: x\n  packetBytesMax: 1',
+        'redis:\n  host: h\n  leaseMs: 1',
+        'limits:\n  packetByteMax: 1\n  leaseMs: 5\n  connectTimeoutMs: 0',
+        'log: loud\naccess:\n  user: u',
+        'admin:\n  url: ftp://h\n  hosts: [a, "b c"]\n',
+      ].join('\n'),
+    ),
     [
-      /:2:3 tls\.cert: is not an option\. Did you mean tlsCert\?/,
-      /:3:3 tls\.key: is not an option\. Did you mean tlsKey\?/,
+      /:2:3 tls\.certt: is not an option\. Did you mean tls\.cert\?/,
+      /:3:3 tls\.packetBytesMax: is not an option\. Did you mean limits\.packetBytesMax\?/,
+      /:5:3 redis\.host: is not an option\. The section redis has url, passwordFile, prefix, timeoutMs,/,
+      /:6:12 redis\.leaseMs=1: is less than 3000/,
+      /:8:3 limits\.packetByteMax: is not an option\. Did you mean limits\.packetBytesMax\?/,
+      /:9:3 limits\.leaseMs: is not an option\. Did you mean redis\.leaseMs\?/,
+      /:10:21 limits\.connectTimeoutMs=0: is less than 1\. Use a number of milliseconds/,
+      /:11:6 log: is a section\. Write its options below it/,
+      /:12:1 access: is not an option/,
+      /:15:8 admin\.url=ftp:\/\/h: has another scheme/,
+      /:16:14 admin\.hosts=b c: is not a host name/,
     ],
   ],
   [
+    'keys of listeners',
+    byFile(
+      [
+        'listeners:',
+        '  - url: mqtt://127.0.0.1:1',
+        '    tls: { cert: /nowhere.pem }',
+        '    limits: { packetBytesMax: 1, sessionsMax: 5, connectTimoutMs: 1 }',
+        '  - { url: "mqtts://127.0.0.1:1", websocket: { origins: [https://a.example] } }',
+        '  - { uri: "ws://h" }',
+        '  - [mqtt://127.0.0.1:3]',
+        '  - http://127.0.0.1:4',
+        'listen: mqtt://127.0.0.1:5',
+      ].join('\n'),
+    ),
+    [
+      /:3:18 listeners\[0\]\.tls\.cert: is for TLS, and mqtt:\/\/127\.0\.0\.1:1 has none\. Write mqtts:/,
+      /:3:18 listeners\[0\]\.tls\.cert=\/nowhere\.pem: cannot be read \(ENOENT\)/,
+      /:4:31 listeners\[0\]\.limits\.packetBytesMax=1: is less than 1024/,
+      /:4:34 listeners\[0\]\.limits\.sessionsMax: holds for the whole node\. Write it in the section limits at the top/,
+      /:4:50 listeners\[0\]\.limits\.connectTimoutMs: is not an option\. Did you mean limits\.connectTimeoutMs\?/,
+      /:5:12 listeners\[1\]\.url=mqtts:\/\/127\.0\.0\.1:1: needs tls\.cert and tls\.key\. Add/,
+      /:5:12 listeners\[1\]\.url=mqtts:\/\/127\.0\.0\.1:1: has the port of mqtt:/,
+      /:5:57 listeners\[1\]\.websocket\.origins: is for WebSocket, and mqtts:\/\/127\.0\.0\.1:1 is none/,
+      /:6:5 listeners\[2\]: has no url\. Write url/,
+      /:6:7 listeners\[2\]\.uri: is not an option of a listener\. Did you mean url\?/,
+      /:7:5 listeners\[3\]: must be a mapping/,
+      /:8:5 listeners=http:\/\/127\.0\.0\.1:4: has another scheme/,
+      /:9:9 listen: stands beside `listeners`/,
+    ],
+  ],
+  [
+    'an option in its section and at the top, a section twice, no list of listeners',
+    byFile('leaseMs: 5000\nredis: { leaseMs: 6000 }\nlog:\nlog: { level: info }\nlisteners: mqtt://h\n'),
+    [
+      /:2:19 redis\.leaseMs: says the same as \S+:1:10 leaseMs\. Remove one/,
+      /:4:1 log: stands in line 3 already/,
+      /:5:1 listeners: is not a list/,
+    ],
+  ],
+  ['no listener', byFile('listeners: []'), [/:1:12 listeners: names no listener/]],
+  [
     'a mapping for a value',
-    byFile('redis: {}\nid: [a]\n'),
-    [/:1:8 redis: must be a value, not a mapping/, /:2:6 id: must be one value/],
+    byFile('redis: { url: {} }\nid: [a]\n'),
+    [/:1:15 redis\.url: must be a value, not a mapping/, /:2:6 id: must be one value/],
   ],
   [
     'more digits than a number has',
@@ -367,7 +447,7 @@ test('what looks like a number or a truth value in YAML is the text that it look
   expect(config).toMatchObject({
     id: '007',
     prefix: 'on',
-    listen: ['mqtt://127.0.0.1:1', 'ws://127.0.0.1:2/mqtt'],
+    listeners: [{ url: 'mqtt://127.0.0.1:1' }, { url: 'ws://127.0.0.1:2/mqtt' }],
     admin: 'off',
     leaseMs: 5_000,
   })
@@ -397,9 +477,61 @@ test('what Kubernetes puts into the environment for a service called aedes-clust
   expect(linesOf(byEnvironment({ AEDES_CLUSTER_PORT: '1884' }))).toHaveLength(1)
 })
 
+test('sections and the names of options are one configuration, in a file and in code', () => {
+  const flat = loadConfig(
+    {
+      id: 'a',
+      listen: ['mqtt://127.0.0.1:1', 'ws://127.0.0.1:2'],
+      redis: 'redis://:p@h',
+      leaseMs: 5_000,
+      adminHosts: ['x.example'],
+      admin: 'off',
+      packetBytesMax: 2_048,
+    },
+    {},
+  )
+  const sections = {
+    id: 'a',
+    listeners: ['mqtt://127.0.0.1:1', { url: 'ws://127.0.0.1:2' }],
+    redis: { url: 'redis://:p@h', leaseMs: 5_000 },
+    admin: { url: 'off', hosts: ['x.example'] },
+    limits: { packetBytesMax: 2_048 },
+  } satisfies NodeOptions
+  expect(loadConfig(sections, {})).toEqual(flat)
+  expect(byFile(stringify(sections))()).toEqual(flat)
+  const shown = showConfig(flat)
+  expect(shown).not.toContain('redis://:p@h')
+  expect(byFile(shown.replace('redis://:***@h', 'redis://:p@h'))()).toEqual(flat)
+})
+
+test('a listener has what stands with it, and for the rest what holds for all; who says where to listen says all of it', () => {
+  const text = [
+    'limits: { packetBytesMax: 4096, connectionsMax: 7 }',
+    'websocket: { origins: [https://a.example] }',
+    'listeners:',
+    '  - url: mqtt://127.0.0.1:1',
+    '  - url: ws://127.0.0.1:2/mqtt',
+    '    websocket: { origins: [https://b.example] }',
+    '    limits: { packetBytesMax: 2048 }',
+  ].join('\n')
+  const config = loadConfig({ config: file(text) }, {})
+  expect(config.listeners).toMatchObject([
+    { url: 'mqtt://127.0.0.1:1', packetBytesMax: 4_096, connectionsMax: 7 },
+    { packetBytesMax: 2_048, connectionsMax: 7, wsOrigins: ['https://b.example'] },
+  ])
+  expect(sourceOf(config, 'listen', 'ws://127.0.0.1:2/mqtt')).toMatch(/node\.yaml:5:10 listeners\[1\]\.url$/)
+  const byFlag = loadConfig({ config: file(text), listen: 'mqtt://127.0.0.1:9' }, {})
+  expect(byFlag.listeners).toMatchObject([{ url: 'mqtt://127.0.0.1:9', packetBytesMax: 4_096 }])
+})
+
 test('an error of createNode names options as code does', async () => {
+  await expect(
+    createNode({ limits: { packetBytesMax: 1 }, listeners: [{ url: 'x', limitz: {} }] } as never),
+  ).rejects.toThrow(
+    /^listeners\[0\]\.limitz: is not an option of a listener. Did you mean limits\?[^]*^limits\.packetBytesMax=1: is less[^]*^listeners\[0\]\.url=x: is not a URL/m,
+  )
   await expect(createNode({ listen: ['x'], leaseMs: 1, lisen: [] } as never)).rejects.toThrow(
-    /^lisen: is not an option. Did you mean listen\?[^]*^listen=x: is not a URL[^]*^leaseMs=1: is less than 3000/m,
+    /^lisen: is not an option. Did you mean listen\?[^]*^leaseMs=1: is less than 3000[^]*^listen=x: is not a URL/m,
   )
 })
 
