@@ -229,7 +229,7 @@ export class Node {
       { boot: plane.nodeId },
       'declared dead by the other nodes: closing all connections and starting again',
     )
-    engine.cutAll()
+    await engine.cutAll()
     await Promise.all([engine.close(), plane.close()])
     const boot = await this.#rejoin()
     // stopped meanwhile, with the boot before
@@ -391,7 +391,7 @@ export class Node {
   }
 
   /**
-   * Stops gracefully: not ready → listeners closed → clients told to go, rate-limited → closed, within
+   * Stops gracefully: not ready → listeners closed → clients told to go, in slices → closed, within
    * `shutdownMs` → left, within a second more. Ends a start that is under way. Safe to call twice.
    */
   async stop(): Promise<void> {

@@ -8,9 +8,39 @@ const sliceMs = 4
 /** How much of such work a turn of the event loop takes. */
 const turnMs = 12
 
+/** What of a turn is kept for the ends of connections, whatever those that go on have waiting. */
+const endsMs = 4
+
+class Queue {
+  #waiting: (() => void)[] = []
+  #first = 0
+
+  get isEmpty(): boolean {
+    return this.#waiting.length === this.#first
+  }
+
+  push(work: () => void): void {
+    this.#waiting.push(work)
+  }
+
+  /** What was there when it began, until the time is over: what comes meanwhile has had its slice. */
+  work(until: number): void {
+    const end = this.#waiting.length
+    resolved = false
+    try {
+      while (this.#first < end && !resolved && performance.now() <= until) this.#waiting[this.#first++]!()
+    } finally {
+      if (this.#first > 1_024 || this.#first === this.#waiting.length) {
+        this.#waiting = this.#waiting.slice(this.#first)
+        this.#first = 0
+      }
+    }
+  }
+}
+
 let turnBegan = 0
-let waiting: (() => void)[] = []
-let first = 0
+const others = new Queue()
+const ends = new Queue()
 let scheduled = false
 /** What was resolved runs behind the loop that resolved it: how long it takes cannot be seen there. */
 let resolved = false
@@ -76,15 +106,34 @@ export class Slice {
 
 /** Whether anything waits for a later turn: what must not overtake it waits, too. */
 export function othersWait(): boolean {
-  return waiting.length > first
+  return !others.isEmpty
 }
 
 /** Calls `work` in a later turn, in the order of the calls. */
 export function later(work: () => void): void {
-  waiting.push(work)
+  others.push(work)
+  schedule()
+}
+
+function schedule(): void {
   if (scheduled) return
   scheduled = true
   setImmediate(pump)
+}
+
+/**
+ * What the end of a connection takes, at once or in a later turn, in the order of the calls. It is little; of
+ * thousands that end at once it is more than a turn has, and nobody who goes on waits behind it.
+ */
+export function atEnd(work: () => void): void {
+  if (ends.isEmpty && !turnIsOver()) return work()
+  ends.push(work)
+  schedule()
+}
+
+/** The same of what is waited for: what it does before its first `await` has its turn. */
+export function atEndAsync<Result>(work: () => Promise<Result>): Promise<Result> {
+  return new Promise((resolve) => atEnd(() => resolve(work())))
 }
 
 /** Resolves in a later turn. */
@@ -97,19 +146,13 @@ export function nextTurn(): Promise<void> {
   )
 }
 
-/** What was there when it began, until the turn is over: what comes meanwhile has had its slice. */
 function pump(): void {
   const began = performance.now()
-  const end = waiting.length
-  resolved = false
   try {
-    while (first < end && !resolved && performance.now() - began <= turnMs) waiting[first++]!()
+    others.work(began + turnMs)
+    ends.work(Math.max(began + turnMs, performance.now() + endsMs))
   } finally {
-    if (first > 1_024 || first === waiting.length) {
-      waiting = waiting.slice(first)
-      first = 0
-    }
-    scheduled = waiting.length > 0
+    scheduled = !others.isEmpty || !ends.isEmpty
     if (scheduled) setImmediate(pump)
   }
 }

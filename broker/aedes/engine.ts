@@ -289,24 +289,27 @@ export class Engine {
   // The end
 
   /**
-   * Tells every client to go (MQTT 5: DISCONNECT 0x8B), a bounded number per 10 ms; resolves when all were
-   * told.
+   * Tells every client to go (MQTT 5: DISCONNECT 0x8B), in slices, so that those who are told read it at once
+   * and not all of them knock elsewhere at the same moment; resolves when all were told.
    */
   async disconnectAll(reasonCode: number = ReasonCode.serverShuttingDown): Promise<void> {
     const clients = Object.values(this.#aedes.clients)
     for (const { conn } of clients) conn.connection.endReason ||= stops
-    for (let i = 0; i < clients.length; i += limits.disconnectsPerTurn) {
-      for (const client of clients.slice(i, i + limits.disconnectsPerTurn)) client.disconnect({ reasonCode })
-      await new Promise((resolve) => setTimeout(resolve, 10))
+    const slice = new Slice()
+    for (const client of clients) {
+      if (slice.isOver) await slice.next()
+      client.disconnect({ reasonCode })
     }
   }
 
   /**
-   * Cuts every connection at once, without a word: this boot was declared dead, and nothing of it may be
-   * acknowledged.
+   * Cuts every connection, without a word, in slices: this boot was declared dead, and acknowledges nothing
+   * that would have to be stored.
    */
-  cutAll(reason = 'this node was declared dead'): void {
+  async cutAll(reason = 'this node was declared dead'): Promise<void> {
+    const slice = new Slice()
     for (const connection of this.#open) {
+      if (slice.isOver) await slice.next()
       connection.endReason ||= reason
       connection.destroy()
     }
@@ -319,8 +322,9 @@ export class Engine {
 
   async #close(): Promise<void> {
     clearInterval(this.#excusing)
+    await this.cutAll(stops)
     await new Promise<void>((resolve) => this.#aedes.close(resolve))
-    this.cutAll(stops)
+    await this.cutAll(stops) // who came meanwhile
     if (this.#open.size > 0)
       await new Promise<void>((resolve) => {
         this.#whenEmpty = resolve

@@ -51,8 +51,6 @@ export const limits = {
   sessionExpirySecondsMax: 90 * 24 * 3_600,
   /** How long a graceful stop may take before connections are cut. */
   shutdownMs: 5_000,
-  /** Clients told to go elsewhere per 10 ms during a graceful stop, so that they do not all knock at once. */
-  disconnectsPerTurn: 100,
   /** Messages that wait in the queue of a session; beyond it the oldest goes, and is counted. */
   queueMessagesMax: 100_000,
   /** The same in bytes: that many small messages fit in, and some large ones. */

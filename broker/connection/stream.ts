@@ -1,7 +1,7 @@
 // The byte stream of a connection, whatever it comes over: its chunks, errors and end are told to the connection,
 // by listeners that all connections share. State: none but the streams' own.
 import type { Duplex } from 'node:stream'
-import { later, othersWait, turnIsOver } from '../../bridge/index.ts'
+import { atEnd } from '../../bridge/index.ts'
 import type { Connection } from './connection.ts'
 
 /** Of a stream: the connection that it is. */
@@ -22,17 +22,9 @@ function onData(this: Stream, chunk: Buffer): void {
   guarded(this, (connection) => connection.feed(chunk))
 }
 
-/**
- * What the end of a connection takes is little; of thousands that end at once it is more than a turn has, and
- * goes on in later ones, in order.
- */
-function inTurns(work: () => void): void {
-  if (othersWait() || turnIsOver()) later(work)
-  else work()
-}
-
 function onEnd(this: Stream): void {
-  inTurns(() => guarded(this, (connection) => connection.ended()))
+  this[connectionOf]!.hasEnded = true // known at once, also when what it takes waits for its turn
+  atEnd(() => guarded(this, (connection) => connection.ended()))
 }
 
 function onError(this: Stream, error: Error): void {
@@ -40,7 +32,7 @@ function onError(this: Stream, error: Error): void {
 }
 
 function onClose(this: Stream): void {
-  inTurns(() => guarded(this, (connection) => connection.gone()))
+  atEnd(() => guarded(this, (connection) => connection.gone()))
 }
 
 /** From now on the connection hears of its stream. */

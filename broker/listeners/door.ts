@@ -23,7 +23,7 @@ export interface DoorOptions {
   readonly places: { take(): boolean; give(): void; exhausted(): void }
   /** Takes what was accepted; calls `handOver` when it is somebody's. */
   readonly serve: (socket: Socket) => void
-  /** HTTP answers clients that have ended their side. */
+  /** Clients that have ended their side get what they are owed. */
   readonly allowHalfOpen?: boolean
   /** When so many are not handed over, the oldest of them goes. */
   readonly connectionsMax?: number

@@ -13,6 +13,9 @@ export async function listenTcp(
       ? createTlsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs })
       : undefined
   const door = new Door({
+    // A client that has ended its side gets what is owed to it; and a socket that node ends by itself, at the
+    // moment that it reads the end, is work that cannot wait for its turn, of thousands that end at once.
+    allowHalfOpen: secure === undefined,
     deadlineMs: config.connectTimeoutMs,
     connectionsMax: config.connectingMax,
     places,

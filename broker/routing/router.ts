@@ -2,6 +2,7 @@
 // what the data plane hands in goes to the connections whose subscriptions match; sessions are claimed for
 // connections and released. State: the subscriptions and sessions of this node's connections; gone with it.
 import {
+  atEndAsync,
   BridgeError,
   isBacklogged,
   Moment,
@@ -538,7 +539,7 @@ export class Router implements EngineHost, Receiver {
 
   #release(session: Session, behind: Promise<void>): Promise<void> {
     const releasing = behind
-      .then(() => this.#plane.sessions.release(session))
+      .then(() => atEndAsync(() => this.#plane.sessions.release(session)))
       .catch((error: unknown) => this.#events.onError(error as Error))
       .finally(() => this.#releasing.delete(releasing))
     this.#releasing.add(releasing)

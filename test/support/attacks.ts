@@ -3,8 +3,10 @@
 // work.
 import { once } from 'node:events'
 import { connect as connectTcp } from 'node:net'
+import { Worker } from 'node:worker_threads'
 import { expect } from 'vitest'
-import type { TestCluster } from './cluster.ts'
+import { built, type TestCluster } from './cluster.ts'
+import type { PingerData, Pings } from './pinger.ts'
 import { frame, properties, str, u16, variable, WireClient } from './wire.ts'
 
 const repeat = (count: number, make: (n: number) => Buffer): Buffer =>
@@ -74,42 +76,30 @@ class Attacker {
   }
 }
 
-/** Pings one after the other until it is stopped. */
+/** Pings one after the other, in a thread of its own, until it is stopped (pinger.ts). */
 class Pinger {
-  readonly #client: WireClient
-  readonly #running: Promise<void>
-  #stopped = false
-  readonly #progress: () => number
-  answered = 0
-  /** Answered while the attacker had a part of what it is owed, and not all of it. */
-  midway = 0
-  longestMs = 0
+  readonly #worker: Worker
 
-  constructor(client: WireClient, progress: () => number) {
-    this.#client = client
-    this.#progress = progress
-    this.#running = this.#run()
+  private constructor(worker: Worker) {
+    this.#worker = worker
   }
 
-  async #run(): Promise<void> {
-    while (!this.#stopped) {
-      const sent = performance.now()
-      this.#client.send(pingreq)
-      await this.#client.next('pingresp')
-      this.longestMs = Math.max(this.longestMs, performance.now() - sent)
-      this.answered++
-      const part = this.#progress()
-      if (part > 0.1 && part < 0.9) this.midway++
-      await new Promise((resolve) => {
-        setTimeout(resolve, 2)
-      })
-    }
+  static async start(url: string, part: SharedArrayBuffer): Promise<Pinger> {
+    const connect = frame(0x10, str('MQTT'), 5, 2, u16(0), properties(5), str(`healthy-${Math.random()}`))
+    const worker = new Worker(built('test/support/pinger.js'), {
+      workerData: { url, connect, part } satisfies PingerData,
+      execArgv: [],
+    })
+    await once(worker, 'message')
+    return new Pinger(worker)
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true
-    await this.#running
-    this.#client.socket.destroy()
+  async stop(): Promise<Pings> {
+    const told = once(this.#worker, 'message') as Promise<[Pings]>
+    this.#worker.postMessage('stop')
+    const [pings] = await told
+    await this.#worker.terminate()
+    return pings
   }
 }
 
@@ -133,25 +123,25 @@ async function beside(
   work: () => Promise<void>,
   progress?: () => number,
 ): Promise<void> {
-  const pingers = await Promise.all(
-    nodes.map(
-      async ({ url }) =>
-        new Pinger(await WireClient.connect(url, `healthy-${Math.random()}`), progress ?? (() => 0)),
-    ),
-  )
+  const part = new SharedArrayBuffer(8)
+  const done = new Float64Array(part)
+  const pingers = await Promise.all(nodes.map(({ url }) => Pinger.start(url, part)))
+  const looking = setInterval(() => {
+    done[0] = progress?.() ?? 0
+  }, 2)
   const began = performance.now()
   await work()
   const took = performance.now() - began
-  await Promise.all(pingers.map((pinger) => pinger.stop()))
+  clearInterval(looking)
+  const pings = await Promise.all(pingers.map((pinger) => pinger.stop()))
   console.log(
-    `${about}: ${took.toFixed(0)} ms, ${pingers.map(({ answered, longestMs }) => `${answered} pings, the longest ${longestMs.toFixed(0)} ms`).join('; ')}`,
+    `${about}: ${took.toFixed(0)} ms, ${pings.map(({ answered, longestMs }) => `${answered} pings, the longest ${longestMs.toFixed(0)} ms`).join('; ')}`,
   )
-  for (const { answered } of pingers)
-    expect(answered, `${about}: pings answered`).toBeGreaterThan(answeredMin)
-  for (const { longestMs } of pingers)
+  for (const { answered } of pings) expect(answered, `${about}: pings answered`).toBeGreaterThan(answeredMin)
+  for (const { longestMs } of pings)
     expect(longestMs / took, `${about}: the share of the longest ping`).toBeLessThan(shareMax)
   if (progress !== undefined)
-    expect(pingers[0]!.midway, `${about}: pings answered in the middle of it`).toBeGreaterThan(midwayMin)
+    expect(pings[0]!.midway, `${about}: pings answered in the middle of it`).toBeGreaterThan(midwayMin)
 }
 
 /** Every combination of `+` and `a` on so many levels. */

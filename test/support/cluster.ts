@@ -8,7 +8,8 @@ import type { FaultPoint } from './inside.ts'
 import { startRedisCluster } from './redis-cluster.ts'
 import { startRedis, type TestRedis, type TestStore } from './redis.ts'
 
-const built = (path: string): string =>
+/** A file of the built dist/. */
+export const built = (path: string): string =>
   fileURLToPath(new URL((import.meta.url.endsWith('.ts') ? '../../dist/' : '../../') + path, import.meta.url))
 
 /** The built program: what `npm start` and the package run. */

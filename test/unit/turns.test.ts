@@ -2,7 +2,7 @@
 // one always.
 import { expect, test } from 'vitest'
 import { isBacklogged, whenWorkedOff, workedOff, workOff } from '../../bridge/pace/backlog.ts'
-import { nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
+import { atEnd, later, nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
 import { limits } from '../../broker/config/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/protocol/packet-reader.ts'
 import { frame, str } from '../support/wire.ts'
@@ -73,4 +73,24 @@ test('a PUBLISH waits for what the ones before it left to be done; a PINGREQ doe
   expect(read.slice(read.indexOf('PINGREQ'))).toEqual(['PINGREQ', 'behind'])
   await workedOff()
   expect(read.slice(read.indexOf('PUBLISH'))).toEqual(['PUBLISH', 'PINGREQ', 'caught up'])
+})
+
+test('who goes on does not wait behind connections that end together, and they do not wait for ever', async () => {
+  const order: string[] = []
+  await nextTurn()
+  for (let n = 0; n < 60; n++)
+    atEnd(() => {
+      stand(2)
+      order.push('end')
+    })
+  const begun = order.length
+  later(() => order.push('other'))
+  const busy = (): void => {
+    stand(20)
+    if (order.length < 61) later(busy)
+  }
+  later(busy)
+  while (order.length < 61) await new Promise(setImmediate)
+  expect(begun).toBeLessThan(20) // a turn has 12 ms
+  expect(order.indexOf('other')).toBe(begun)
 })
