@@ -50,6 +50,11 @@ export interface StoredSessionHost {
 const identifierMax = 65_535
 /** Messages moved by one call: bounds the time that the script takes. */
 const moveMax = 500
+/**
+ * Identifiers that a bell asks messages under, while nobody knows how many wait: a device gets one now and
+ * then, and each identifier costs (500 of them were four fifths of what a message cost).
+ */
+const expectedMin = 4
 /** Messages that a session keeps in flight for another node; beyond them nothing more is moved. */
 const leftForLaterMax = limits.inFlightMax
 /** Smaller messages are not counted one by one: as many as may be in flight are a few MiB. */
@@ -76,6 +81,8 @@ export class StoredSession implements SessionHolder {
   /** Deliveries under way on this connection: Receive Maximum is about them. */
   #open = 0
   #lastId = 0
+  /** Messages that the queue may hold, by what the last call found. */
+  #expected = expectedMin
   #order = 0
   #mayHaveQueued = true
   /**
@@ -400,7 +407,8 @@ export class StoredSession implements SessionHolder {
   #free(): number[] {
     const free: number[] = []
     if (this.#leftForLater >= leftForLaterMax) return free
-    const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size)
+    const wanted = this.#expected + this.#given.length
+    const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size, wanted)
     for (let id = this.#lastId; free.length < count;) {
       id = id === identifierMax ? 1 : id + 1
       if (!this.#inUse.has(id)) free.push(id)
@@ -420,6 +428,7 @@ export class StoredSession implements SessionHolder {
     for (const id of received) this.#host.pubrel(id)
     for (const id of released) settle(this.#forgotten, id, true)
     this.#order += given.length + messages.length
+    this.#expected = Math.max(expectedMin, left, 2 * messages.length)
     for (const [id, message] of given) {
       const { replayed, identifiers } = this.#giving.get(id)!
       this.#giving.delete(id)

@@ -1,6 +1,6 @@
 // The flags of the benchmark: one table gives parsing, defaults and help. A flag that is not there, or a
 // value that makes no sense, is one line and exit code 2.
-import { patterns, quickPatterns } from './patterns.ts'
+import { patterns, quickPatterns, shapeNames } from './patterns.ts'
 import { onNode, systems, type Fsync, type System } from './systems.ts'
 
 export interface Settings {
@@ -30,6 +30,7 @@ const flags: Record<string, string> = {
   '--fsync WHEN': "Redis' appendfsync: everysec or always (everysec)",
   '--out FOLDER': 'where bench.json and bench.md go (./bench-results)',
   '--quick': `1 round of 1 second of ${quickPatterns.join(', ')}`,
+  '--shapes': 'the shapes of fleets, by the names of the public suites: many connections, few messages each',
   '--help': 'this text',
 }
 
@@ -115,6 +116,10 @@ export function parseFlags(argv: readonly string[]): Settings | 'help' {
   for (let i = 0; i < argv.length; i++) {
     const [flag, inline] = argv[i]!.split(/=(.*)/s) as [string, string?]
     if (flag === '--help' || flag === '-h') return 'help'
+    if (flag === '--shapes') {
+      given['patterns'] ??= shapeNames
+      continue
+    }
     if (flag === '--quick') {
       quick = true
       continue

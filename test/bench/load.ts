@@ -17,6 +17,23 @@ import { World } from './world.ts'
 const aheadBytesMax = 512 * 1024
 const frameBytes = 40
 
+const connectsAtOnce = 20
+
+async function someAtOnce<T>(
+  all: readonly T[],
+  connect: (one: T, i: number) => Promise<unknown>,
+): Promise<void> {
+  let next = 0
+  await Promise.all(
+    Array.from({ length: connectsAtOnce }, async () => {
+      while (next < all.length) {
+        const i = next++
+        await connect(all[i]!, i)
+      }
+    }),
+  )
+}
+
 /** Connects the clients of a throughput pattern; subscribers first. */
 async function people(world: World, pattern: Throughput): Promise<void> {
   const {
@@ -32,7 +49,8 @@ async function people(world: World, pattern: Throughput): Promise<void> {
           32,
           Math.min(pattern.aheadMax, Math.floor(aheadBytesMax / (payloadBytes + frameBytes) / fanIn)),
         )
-  const topic = (i: number): string => `bench/${shape}/${i}`
+  const topic = (i: number): string =>
+    shape === 'fan-in' ? `bench/${shape}/${i % subscribers}/${i}` : `bench/${shape}/${i}`
   for (let i = 0; i < publishers; i++) {
     world.publishers.push(
       new Publisher(near!, {
@@ -46,14 +64,17 @@ async function people(world: World, pattern: Throughput): Promise<void> {
     )
   }
   for (let i = 0; i < subscribers; i++) {
-    const from = shape === 'pair' ? [world.publishers[i]!] : world.publishers
+    const from =
+      shape === 'pair'
+        ? [world.publishers[i]!]
+        : world.publishers.filter((_, p) => shape === 'fan-out' || p % subscribers === i)
     world.subscribers.push(new Subscriber((pattern.across ? far : near)!, from, world.came))
   }
-  for (const [i, subscriber] of world.subscribers.entries()) {
+  await someAtOnce(world.subscribers, async (subscriber, i) => {
     await subscriber.connect(`subscriber-${i}`, !persistent)
-    await subscriber.subscribe([shape === 'fan-in' ? `bench/${shape}/+` : topic(i % publishers)], qos)
-  }
-  await Promise.all(world.publishers.map((publisher, i) => publisher.connect(`publisher-${i}`)))
+    await subscriber.subscribe([shape === 'fan-in' ? `bench/${shape}/${i}/+` : topic(i % publishers)], qos)
+  })
+  await someAtOnce(world.publishers, (publisher, i) => publisher.connect(`publisher-${i}`))
   world.watch(...world.publishers, ...world.subscribers)
 }
 

@@ -190,7 +190,10 @@ const both = [false, true] as const
 /** Of `aheadMax`: a publisher knows nothing of its subscribers. */
 export const unheld = 2 ** 31
 const where = (across: boolean): string => (across ? 'across' : 'same')
-const shapes: Record<Shape, { publishers: number; subscribers: number; aheadMax: number; about: string }> = {
+const shapeTable: Record<
+  Shape,
+  { publishers: number; subscribers: number; aheadMax: number; about: string }
+> = {
   pair: { publishers: 4, subscribers: 4, aheadMax: 2_000, about: '4 publishers, each to its own subscriber' },
   'fan-in': { publishers: 8, subscribers: 1, aheadMax: 500, about: '8 publishers to 1 subscriber' },
   'fan-out': { publishers: 1, subscribers: 50, aheadMax: 500, about: '1 publisher to 50 subscribers' },
@@ -203,7 +206,7 @@ function throughput(
   across: boolean,
   more: Partial<Throughput> = {},
 ): Throughput {
-  const { about, ...counts } = shapes[shape]
+  const { about, ...counts } = shapeTable[shape]
   return {
     kind: 'throughput',
     name,
@@ -219,7 +222,70 @@ function throughput(
   }
 }
 
+/**
+ * A fleet: many connections, few messages each. Named as the public suites name them; where one is larger
+ * than two cores carry, what it is divided by stands in `about`.
+ */
+function fleet(name: string, about: string, more: Partial<Throughput>): Throughput[] {
+  return both.map((across) =>
+    throughput(`${name}${across ? '-across' : ''}`, more.shape ?? 'pair', more.qos ?? 1, across, {
+      aheadMax: unheld,
+      ...more,
+      about: `${about}${across ? ', subscribers at another node' : ''}`,
+    }),
+  )
+}
+
+const pairs = (count: number, rate: number, more: Partial<Throughput> = {}): Partial<Throughput> => ({
+  publishers: count,
+  subscribers: count,
+  rate,
+  ...more,
+})
+
+/** What `--shapes` runs. */
+const shapePatterns: readonly Pattern[] = [
+  ...fleet('p2p-1K-1K-1K-1K', 'QoS 1, 1,000 → 1,000, 1,000 msg/s', pairs(1_000, 1_000)),
+  ...fleet('p2p-1K-1K-10K', 'QoS 1, 1,000 → 1,000, 10,000 msg/s', pairs(1_000, 10_000)),
+  ...fleet(
+    'p2p-persistent-1K-1K-3K',
+    'QoS 1, persistent sessions, 1,000 → 1,000, 3,000 msg/s',
+    pairs(1_000, 3_000, { persistent: true }),
+  ),
+  ...fleet(
+    'p2p-persistent-1K-1K-5K',
+    'QoS 1, persistent sessions, 1,000 → 1,000, 5,000 msg/s',
+    pairs(1_000, 5_000, { persistent: true }),
+  ),
+  ...fleet('p2p-clean-1K-1K-5K', 'QoS 1, clean sessions, 1,000 → 1,000, 5,000 msg/s', pairs(1_000, 5_000)),
+  ...fleet('fanout-1-1K-1-1K', 'QoS 1, 1 → 1,000, 1 msg/s', {
+    shape: 'fan-out',
+    publishers: 1,
+    subscribers: 1_000,
+    rate: 1,
+  }),
+  ...fleet('fanout-persistent-1-1K-5', 'QoS 1, persistent sessions, 1 → 1,000, 5 msg/s', {
+    shape: 'fan-out',
+    publishers: 1,
+    subscribers: 1_000,
+    rate: 5,
+    persistent: true,
+  }),
+  ...fleet('fan-in-2K-2-10K', 'QoS 1, 2,000 → 2, 10,000 msg/s', {
+    shape: 'fan-in',
+    publishers: 2_000,
+    subscribers: 2,
+    rate: 10_000,
+  }),
+  ...fleet(
+    'tbmq-p2p-persistent-5K-5K-5K',
+    "TBMQ's persistent point-to-point divided by 100: 5,000 → 5,000, 5,000 msg/s, 62 bytes",
+    pairs(5_000, 5_000, { persistent: true }),
+  ),
+]
+
 export const patterns: readonly Pattern[] = [
+  ...shapePatterns,
   ...([0, 1] as const).flatMap((qos) =>
     (['pair', 'fan-in', 'fan-out'] as const).flatMap((shape) =>
       both.map((across) => throughput(`qos${qos}-${shape}-${where(across)}`, shape, qos, across)),
@@ -310,3 +376,5 @@ export const quickPatterns: readonly string[] = [
   'qos1-pair-across',
   'qos1-latency-across',
 ]
+
+export const shapeNames: readonly string[] = shapePatterns.map(({ name }) => name)

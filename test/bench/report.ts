@@ -1,7 +1,7 @@
 // The Markdown of a benchmark: a head that says what ran where, a table for each kind of pattern, and the
 // budgets.
 import type { Machine } from './proc.ts'
-import { patterns } from './patterns.ts'
+import { patterns, shapeNames } from './patterns.ts'
 import type { Figure, Spread, Summary } from './statistics.ts'
 import type { Verdict } from './budgets.ts'
 
@@ -83,6 +83,21 @@ interface Section {
 
 const isLatency = (name: string): boolean => name.startsWith('qos1-latency')
 const sections: readonly Section[] = [
+  {
+    title: 'Fleets: many connections, few messages each',
+    takes: (name) => shapeNames.includes(name),
+    about:
+      'At a fixed rate, whatever comes back. CPU is of all broker processes and Redis, for each delivered message; ms from the write of the PUBLISH to its arrival.',
+    columns: [
+      figure('msg/s', 'perSecond'),
+      ...cost,
+      figure('p50', 'p50'),
+      figure('p99', 'p99'),
+      figure('max', 'latencyMax'),
+      ['vs Mosquitto', ({ timesMosquitto }) => timesText(timesMosquitto)],
+      ...tail,
+    ],
+  },
   {
     title: 'Throughput at saturation',
     takes: (name) => name.startsWith('qos') && !isLatency(name),
