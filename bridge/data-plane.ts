@@ -13,7 +13,7 @@ import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
 import { InboxReader } from './links/inbox.ts'
 import { Journal, type Route } from './routes/journal.ts'
-import { Keys } from './redis/keys.ts'
+import type { Keys } from './redis/keys.ts'
 import { Links } from './links/links.ts'
 import { Membership } from './membership/membership.ts'
 import type { Message } from './messages/message.ts'
@@ -50,7 +50,7 @@ export class DataPlane implements Cluster {
   readonly #options: DataPlaneOptions
   readonly #receiver: Receiver
   readonly #reports: Reports
-  readonly #keys: Keys
+  readonly keys: Keys
   readonly #redis: Redis
   readonly #connections: Connections
   readonly #reader: InboxReader
@@ -95,11 +95,11 @@ export class DataPlane implements Cluster {
     this.#options = options
     this.#receiver = receiver
     this.#reports = options.reports ?? nobody
-    this.#keys = new Keys(options.prefix)
+    this.keys = membership.keys
     this.#redis = connections.redis
     this.#connections = connections
     this.#membership = membership
-    this.#journal = new Journal(connections, this.#keys, () => membership, {
+    this.#journal = new Journal(connections, this.keys, () => membership, {
       onChange: (nodeId, change) => this.#apply(nodeId, change),
       readMore: () => this.#readMore(),
       onSnapshot: (nodes, routes, table) => this.#replace(nodes, routes, table as RoutingTable),
@@ -108,24 +108,24 @@ export class DataPlane implements Cluster {
       onAmnesia: () => this.#heal(),
     })
     const { clock } = membership
-    this.#reader = new InboxReader(connections, this.#keys, membership.nodeId, clock, {
+    this.#reader = new InboxReader(connections, this.keys, membership.nodeId, clock, {
       onMessage: (message) => receiver.deliver(message),
       onBell: (sid) => receiver.ring(sid),
       onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),
       onAmnesia: () => this.#heal(),
     })
-    this.#links = new Links(this.#redis, this.#keys, membership.nodeId, clock, {
+    this.#links = new Links(this.#redis, this.keys, membership.nodeId, clock, {
       onFenced: () => this.#onFenced(),
       onOut: (nodeId) => this.#dropNode(nodeId),
     })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
-    this.#retained = new Retained(connections, this.#keys, membership, {
+    this.#retained = new Retained(connections, this.keys, membership, {
       barrier: () => this.#journal.barrier(),
       append: (changes) => this.#journal.append(changes),
       onFenced: () => this.#checkFence(),
     })
-    this.sessions = new Sessions(this.#redis, this.#keys, () => membership.nodeId, options, clock, {
+    this.sessions = new Sessions(this.#redis, this.keys, () => membership.nodeId, options, clock, {
       append: (changes) => this.#journal.append(changes),
       publishWill: (message) =>
         new Promise((resolve) =>
@@ -142,13 +142,13 @@ export class DataPlane implements Cluster {
       onWritten: (session) => receiver.ring(session.sid),
       onVanished: (sids) => this.#vanished(sids),
     })
-    this.#audit = new Audit(this.#redis, this.#keys, membership.nodeId, this.sessions, {
+    this.#audit = new Audit(this.#redis, this.keys, membership.nodeId, this.sessions, {
       isPlaced: () => membership.isPlaced(),
       onFenced: () => this.#checkFence(),
     })
     this.#queues = new Queues(
       this.#redis,
-      this.#keys,
+      this.keys,
       membership.nodeId,
       {
         queueMax: options.queueMessagesMax,
@@ -165,7 +165,7 @@ export class DataPlane implements Cluster {
         onDropped: (count) => this.#reports.tell('shed', { cause: 'full-queue', count }),
       },
     )
-    this.#sessionWriter = new SessionWriter(this.#redis, this.#keys, clock)
+    this.#sessionWriter = new SessionWriter(this.#redis, this.keys, clock)
     this.#fanOut = new FanOut(
       membership.nodeId,
       receiver,
@@ -211,7 +211,7 @@ export class DataPlane implements Cluster {
     })
     const membership = new Membership(
       connections.control,
-      new Keys(options.prefix),
+      options.prefix,
       options.name,
       options.leaseMs,
       options.settings,
@@ -389,7 +389,7 @@ export class DataPlane implements Cluster {
   async #readMore(): Promise<RoutingTable> {
     await this.#retained.load()
     const table = new RoutingTable()
-    for await (const changes of allSubscriptions(this.#redis, this.#keys)) {
+    for await (const changes of allSubscriptions(this.#redis, this.keys)) {
       for (const change of changes)
         if (change.type === 'session') table.setSession(change.sid, change.filter, change.options)
     }
@@ -452,7 +452,7 @@ export class DataPlane implements Cluster {
 
   #dropMissing(candidates: readonly string[]): void {
     this.#redis
-      .hkeys(this.#keys.bus('nodes'))
+      .hkeys(this.keys.bus('nodes'))
       .then(
         (nodes) =>
           candidates.filter((nodeId) => !nodes.includes(nodeId)).forEach((nodeId) => this.#dropNode(nodeId)),

@@ -11,7 +11,7 @@ import { DataPlane } from '../data-plane.ts'
 import { Reports } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { FilterTrie } from '../matching/filter-trie.ts'
-import { Keys, partitions, shardOf } from '../redis/keys.ts'
+import { Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
@@ -219,7 +219,7 @@ class Import {
     this.#source = source
     this.#stock = stockReader(source)
     this.#plane = plane
-    this.#keys = new Keys(options.prefix)
+    this.#keys = plane?.keys ?? new Keys(options.prefix)
   }
 
   async all(): Promise<void> {
@@ -288,13 +288,13 @@ class Import {
   }
 
   async #exists(plane: DataPlane, clientId: string): Promise<boolean> {
-    const key = this.#keys.partition(shardOf(clientId, partitions), 'clients')
+    const key = this.#keys.partition(this.#keys.shardOf(clientId), 'clients')
     return (await retrying(plane.connection, () => plane.connection.hexists(key, clientId))) === 1
   }
 
   /** A session that no client has: nobody finds it, and it expires unless it is given to its client. */
   async #begin({ connection }: DataPlane, clientId: string): Promise<string> {
-    const partition = shardOf(clientId, partitions)
+    const partition = this.#keys.shardOf(clientId)
     const sid = partition.toString(16) + randomBytes(9).toString('base64url')
     await retrying(connection, async () => {
       const [seconds] = await connection.time()
@@ -353,7 +353,7 @@ class Import {
     })
     if (stored.size > 0) await sessions.announce(sid, stored)
     const keys = (['clients', 'owners', 'due'] as const).map((noun) =>
-      this.#keys.partition(shardOf(clientId, partitions), noun),
+      this.#keys.partition(this.#keys.shardOf(clientId), noun),
     )
     return (
       (await retrying(connection, () => runScript(connection, 'session-adopt', keys, [clientId, sid]))) === 1

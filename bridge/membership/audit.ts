@@ -5,7 +5,7 @@
 // no client's of it is released again. State: {s<n>}:appended; here how far the audit is. Invariant: who was
 // declared dead gets no place again (ATTACKS 5).
 import { nameDamage } from '../redis/damage.ts'
-import { isSid, partitionOf, partitions, type Keys } from '../redis/keys.ts'
+import { isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import { onServerChange, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { epochOf, type Sessions } from '../sessions/sessions.ts'
@@ -55,7 +55,7 @@ export class Audit {
    */
   async join(): Promise<void> {
     await Promise.all(
-      Array.from({ length: partitions }, (_, p) =>
+      Array.from({ length: this.#keys.partitions }, (_, p) =>
         retrying(this.#redis, () => this.#redis.hsetnx(this.#keys.partition(p, 'appended'), this.#nodeId, 0)),
       ),
     )
@@ -68,7 +68,7 @@ export class Audit {
    */
   async takePlaces(): Promise<boolean> {
     const places = await Promise.all(
-      Array.from({ length: partitions }, (_, p) =>
+      Array.from({ length: this.#keys.partitions }, (_, p) =>
         retrying(this.#redis, () => this.#redis.hexists(this.#keys.partition(p, 'appended'), this.#nodeId)),
       ),
     )
@@ -131,7 +131,9 @@ export class Audit {
       this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', roundMax),
     )
     this.#stray =
-      next === '0' ? { partition: (partition + 1) % partitions, cursor: next } : { partition, cursor: next }
+      next === '0'
+        ? { partition: (partition + 1) % this.#keys.partitions, cursor: next }
+        : { partition, cursor: next }
     for (let i = 0; i < fields.length; i += 2) {
       const [sid, owner] = [fields[i]!, fields[i + 1]!]
       if (isSid(sid, partition) && owner.startsWith(`${this.#nodeId} `))
@@ -140,7 +142,7 @@ export class Audit {
   }
 
   async #someSessions(): Promise<void> {
-    const parts = Array.from({ length: partitions }, (): Session[] => [])
+    const parts = Array.from({ length: this.#keys.partitions }, (): Session[] => [])
     for (let count = 0; count < Math.min(roundMax, this.#sessions.size); count++) {
       let next = this.#walk.next()
       if (next.done === true) next = (this.#walk = this.#sessions.all[Symbol.iterator]()).next()

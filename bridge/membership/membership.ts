@@ -11,7 +11,8 @@ import { Clock } from '../pace/clock.ts'
 import { encodeJournalEntry, recordVersions } from '../messages/codec.ts'
 import { mendDamage, nameDamage } from '../redis/damage.ts'
 import { endNode, toBridgeError } from '../errors.ts'
-import type { Keys } from '../redis/keys.ts'
+import { Keys } from '../redis/keys.ts'
+import { formatOf, keysOf } from '../redis/layout.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript, type ScriptName } from '../redis/scripts.ts'
 import type { Wait } from '../pace/waits.ts'
@@ -62,12 +63,6 @@ const journalLength = 10_000
 const watchMs = 50
 /** How long a leaving node sees to its own estate; then the others do. */
 const leaveMs = 5_000
-/**
- * Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change
- * without this one.
- */
-export const format = 2
-
 function startOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[19] ?? ''
@@ -129,7 +124,8 @@ export function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
 
 export class Membership {
   readonly #redis: Redis
-  readonly #keys: Keys
+  /** As the data are laid out: known when it has joined. */
+  keys: Keys
   readonly #name: string
   readonly #leaseMs: number
   readonly #settings: SharedSettings
@@ -149,16 +145,16 @@ export class Membership {
   nodeId = ''
   generation: Buffer = Buffer.alloc(0)
 
-  constructor(redis: Redis, keys: Keys, name: string, leaseMs: number, settings: SharedSettings = {}) {
+  constructor(redis: Redis, prefix: string, name: string, leaseMs: number, settings: SharedSettings = {}) {
     this.#redis = redis
-    this.#keys = keys
+    this.keys = new Keys(prefix)
     this.#name = name
     this.#leaseMs = leaseMs
     this.#settings = settings
   }
 
   #bus(...nouns: Parameters<Keys['bus']>[0][]): string[] {
-    return nouns.map((noun) => this.#keys.bus(noun))
+    return nouns.map((noun) => this.keys.bus(noun))
   }
 
   /**
@@ -168,16 +164,17 @@ export class Membership {
    * @throws BridgeError ERR_BRIDGE_DUPLICATE_NODE when a boot of the same name is alive; ERR_BRIDGE_FORMAT
    */
   async join(): Promise<void> {
+    this.keys = await keysOf(this.#redis, this.keys.prefix)
     for (let seen: string | undefined; ;) {
       const before =
-        (await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('names'), this.#name))) ?? ''
-      const info = await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('nodes'), before))
+        (await retrying(this.#redis, () => this.#redis.hget(this.keys.bus('names'), this.#name))) ?? ''
+      const info = await retrying(this.#redis, () => this.#redis.hget(this.keys.bus('nodes'), before))
       const found = info === null ? 'elsewhere' : lookFor(info)
       try {
         return await this.#register(found === 'ended')
       } catch (reason) {
         if (toBridgeError(reason).code !== 'ERR_BRIDGE_DUPLICATE_NODE' || found === 'alive') throw reason
-        const lease = `${before} ${(await retrying(this.#redis, () => this.#redis.hget(this.#keys.bus('leases'), before))) ?? ''}`
+        const lease = `${before} ${(await retrying(this.#redis, () => this.#redis.hget(this.keys.bus('leases'), before))) ?? ''}`
         if (lease !== (seen ??= lease)) throw reason
         await new Promise((resolve) => setTimeout(resolve, watchMs))
       }
@@ -192,7 +189,7 @@ export class Membership {
       this.#leaseMs,
       replace ? '1' : '0',
       randomBytes(16),
-      format,
+      formatOf(this.keys),
       recordVersions.min,
       recordVersions.max,
     ]
@@ -219,7 +216,15 @@ export class Membership {
         this.#redis,
         'node-rejoin',
         this.#bus('generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'),
-        [this.nodeId, this.#name, this.#info, randomBytes(16), this.generation, format, this.records],
+        [
+          this.nodeId,
+          this.#name,
+          this.#info,
+          randomBytes(16),
+          this.generation,
+          formatOf(this.keys),
+          this.records,
+        ],
       ),
     )) as Buffer
   }
@@ -256,7 +261,15 @@ export class Membership {
       const [over, dead, , records, lost] = (await this.#timed(
         'node-renew',
         ['generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'],
-        [this.nodeId, this.#leaseMs, this.generation, this.#name, this.#info, format, recordVersions.max],
+        [
+          this.nodeId,
+          this.#leaseMs,
+          this.generation,
+          this.#name,
+          this.#info,
+          formatOf(this.keys),
+          recordVersions.max,
+        ],
         2,
       )) as [Buffer[], Buffer[], Buffer, number, Buffer[]]
       this.records = records
@@ -264,15 +277,15 @@ export class Membership {
       for (const noun of nouns)
         nameDamage(
           this.#redis,
-          this.#keys.bus(noun as 'nodes'),
+          this.keys.bus(noun as 'nodes'),
           'it lacked what is known of a live node, which was written down again',
         )
       for (const nodeId of over)
         if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
       this.#adopt(dead.map(String))
       const [sealed, inbox] = await Promise.all([
-        this.#redis.hexists(this.#keys.inbox(this.nodeId, 'state'), 'sealed'),
-        this.#redis.exists(this.#keys.inbox(this.nodeId, 'stream')),
+        this.#redis.hexists(this.keys.inbox(this.nodeId, 'state'), 'sealed'),
+        this.#redis.exists(this.keys.inbox(this.nodeId, 'stream')),
       ])
       if (sealed === 1)
         this.#events?.onFenced() // also told while nothing is read
@@ -314,7 +327,7 @@ export class Membership {
         'node-remove',
         [
           ...this.#bus('generation', 'nodes', 'leases', 'batches', 'dead', 'position', 'journal'),
-          this.#keys.routes(nodeId),
+          this.keys.routes(nodeId),
         ],
         [
           nodeId,
@@ -325,7 +338,7 @@ export class Membership {
         ],
       ),
     )
-    return (await retrying(this.#redis, () => this.#redis.hexists(this.#keys.bus('nodes'), nodeId))) === 0
+    return (await retrying(this.#redis, () => this.#redis.hexists(this.keys.bus('nodes'), nodeId))) === 0
   }
 
   /**
@@ -360,18 +373,18 @@ export class Membership {
    * sessions.
    */
   async #estate(nodeId: string): Promise<void> {
-    const nodes = await retrying(this.#redis, () => this.#redis.hkeys(this.#keys.bus('nodes')))
+    const nodes = await retrying(this.#redis, () => this.#redis.hkeys(this.keys.bus('nodes')))
     for (const target of nodes)
       await retrying(this.#redis, () =>
-        runScript(this.#redis, 'inbox-fence', [this.#keys.inbox(target, 'senders')], [nodeId]),
+        runScript(this.#redis, 'inbox-fence', [this.keys.inbox(target, 'senders')], [nodeId]),
       )
     await this.#events?.onDead(nodeId)
     await Promise.all(
       (['stream', 'senders', 'state'] as const).map((noun) =>
-        this.#redis.unlink(this.#keys.inbox(nodeId, noun)),
+        this.#redis.unlink(this.keys.inbox(nodeId, noun)),
       ),
     )
-    await this.#redis.srem(this.#keys.bus('dead'), nodeId)
+    await this.#redis.srem(this.keys.bus('dead'), nodeId)
     reportsOf(this.#redis).tell('nodeGone', { nodeId })
   }
 

@@ -6,7 +6,6 @@ import type { Clock } from '../pace/clock.ts'
 import type { Cluster, RetainedRead, Route } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
-import { partitions } from '../redis/keys.ts'
 import { isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
@@ -226,7 +225,7 @@ export class MemoryCluster implements Cluster {
   }
 
   async stamps(): Promise<Stamps> {
-    return this.stampsOf(new Float64Array(partitions).fill(this.#store.state.stamp))
+    return this.stampsOf(new Float64Array(1).fill(this.#store.state.stamp))
   }
 
   stampsOf(of: Float64Array): Stamps {

@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
 import { packMessage } from '../messages/codec.ts'
 import { BridgeError } from '../errors.ts'
-import { partitionOf, partitions, type Keys } from '../redis/keys.ts'
+import { partitionOf, type Keys } from '../redis/keys.ts'
 import { identityOf, type Message } from '../messages/message.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
@@ -257,7 +257,7 @@ export class Queues {
     events: QueueEvents,
   ) {
     this.#partitions = Array.from(
-      { length: partitions },
+      { length: keys.partitions },
       (_, p) => new Partition(redis, keys, p, nodeId, limits, clock, events),
     )
   }

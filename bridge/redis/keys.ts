@@ -13,7 +13,8 @@ export const keyTable = {
   format: {
     key: '{bus}:format',
     type: 'string',
-    meaning: 'version of the layout of these keys; a node that knows another refuses to join',
+    meaning:
+      'version of the layout of these keys, and how many partitions there are; a node that knows another refuses to join',
   },
   records: {
     key: '{bus}:records',
@@ -48,7 +49,7 @@ export const keyTable = {
     meaning: 'wills that `import` has published: broker id, space, Client Identifier',
   },
   probe: {
-    key: '{bus}:probe, {s<0..15>}:probe',
+    key: '{bus}:probe, {s<n>}:probe',
     type: 'string',
     meaning: 'written and removed at once, to see whether Redis stores',
   },
@@ -83,61 +84,61 @@ export const keyTable = {
     meaning: 'when the reader last made progress (µs), since when it is full, and whether it is sealed',
   },
   clients: {
-    key: '{s<0..15>}:clients',
+    key: '{s<n>}:clients',
     type: 'hash',
     meaning: 'Client Identifier → sid of its session; partitioned by Client Identifier',
   },
   owners: {
-    key: '{s<0..15>}:owners',
+    key: '{s<n>}:owners',
     type: 'hash',
     meaning:
       'sid → node id and epoch of its owner, empty when nobody is connected, `?` when it was found missing by a message for it',
   },
   due: {
-    key: '{s<0..15>}:due',
+    key: '{s<n>}:due',
     type: 'zset',
     meaning:
       'e:sid, w:sid:epoch, f:sid, r:topic → when the session expires, the will is published, the publisher is forgotten, the Retained Message expires (ms)',
   },
   wills: {
-    key: '{s<0..15>}:wills',
+    key: '{s<n>}:wills',
     type: 'hash',
     meaning:
       'sid:epoch → the will of that connection; behind `taken:` once somebody publishes it; `taking:sid` → which one of the session that is',
   },
   appended: {
-    key: '{s<0..15>}:appended',
+    key: '{s<n>}:appended',
     type: 'hash',
     meaning:
       'node id → number of its last batch for queues, and who numbered it; without a field a node is fenced in the partition',
   },
   published: {
-    key: '{s<0..15>}:published',
+    key: '{s<n>}:published',
     type: 'hash',
     meaning:
       'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here; behind `retained:` the highest that was stored',
   },
   session: {
-    key: '{s<0..15>}:session:<sid>',
+    key: '{s<n>}:session:<sid>',
     type: 'hash',
     meaning:
       'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `pending` one that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)',
   },
-  subscriptions: { key: '{s<0..15>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
-  queue: { key: '{s<0..15>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
+  subscriptions: { key: '{s<n>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
+  queue: { key: '{s<n>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
   inflight: {
-    key: '{s<0..15>}:inflight:<sid>',
+    key: '{s<n>}:inflight:<sid>',
     type: 'hash',
     meaning: 'Packet Identifier → order and message, without message once PUBREC came',
   },
   incoming: {
-    key: '{s<0..15>}:incoming:<sid>',
+    key: '{s<n>}:incoming:<sid>',
     type: 'hash',
     meaning:
       'Packet Identifier → n, and whether it was published: QoS 2 publishes between PUBLISH and PUBREL',
   },
   retained: {
-    key: '{s<0..15>}:retained',
+    key: '{s<n>}:retained',
     type: 'hash',
     meaning: 'topic → Retained Message, partitioned by topic',
   },
@@ -149,16 +150,28 @@ export const keyTable = {
 } as const
 
 /**
- * Partitions of sessions and Retained Messages; part of the layout. A sid begins with its partition as a
- * hexadecimal digit.
+ * Partitions of sessions and Retained Messages in a Redis Cluster, so that its masters share them. Where one
+ * server has all of it there is one: a call costs much more than what is in it, and one partition takes one
+ * call where sixteen take sixteen.
  */
-export const partitions = 16
+export const partitionsOfCluster = 16
 
 export class Keys {
   readonly prefix: string
+  /**
+   * How many partitions the data have, 1 to 16; part of the layout ({bus}:format). A sid begins with its
+   * partition as a hexadecimal digit.
+   */
+  readonly partitions: number
 
-  constructor(prefix: string) {
+  constructor(prefix: string, partitions = 1) {
     this.prefix = prefix
+    this.partitions = partitions
+  }
+
+  /** The partition of a Client Identifier or of a Topic Name. */
+  shardOf(text: string): number {
+    return shardOf(text, this.partitions)
   }
 
   bus(

@@ -2,7 +2,8 @@
 // `check` asks of Redis. Writes nothing but the key of the probe, which its script removes again.
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { Keys } from './keys.ts'
-import { format, lookFor } from '../membership/membership.ts'
+import { lookFor } from '../membership/membership.ts'
+import { formatOf, keysOf } from './layout.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { mastersOf, type Redis } from './redis.ts'
 import { runScript } from './scripts.ts'
@@ -69,8 +70,8 @@ async function replicas(redis: Redis, wanted: number): Promise<void> {
 
 /** That the data are of the layout that this version knows. */
 async function layout(redis: Redis, keys: Keys): Promise<void> {
-  const written = await redis.get(keys.bus('format'))
-  if (written !== null && written !== String(format))
+  const [written, format] = [await redis.get(keys.bus('format')), formatOf(await keysOf(redis, keys.prefix))]
+  if (written !== null && written !== format)
     throw new BridgeError(
       'ERR_BRIDGE_FORMAT',
       `the data are in format ${written}, this version knows format ${format}`,

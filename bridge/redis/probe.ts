@@ -3,7 +3,7 @@
 // asks; one at a time for all who ask. What it is refused with explains why others wait, and while it is
 // refused it stands among them, also when nobody else waits. State: this process.
 import { BridgeError, toBridgeError } from '../errors.ts'
-import { partitions, type Keys } from './keys.ts'
+import { partitionsOfCluster, type Keys } from './keys.ts'
 import { connect, isCluster, type Redis, type RedisAddress } from './redis.ts'
 import { runScript } from './scripts.ts'
 import type { Wait, Waits } from '../pace/waits.ts'
@@ -32,7 +32,7 @@ export class Probe {
     const partition = (p: number): string => keys.partition(p, 'probe')
     this.#keys = [
       keys.bus('probe'),
-      ...(isCluster(this.#redis) ? Array.from({ length: partitions }, (_, p) => partition(p)) : []),
+      ...(isCluster(this.#redis) ? Array.from({ length: partitionsOfCluster }, (_, p) => partition(p)) : []),
     ]
     this.#timeoutMs = address.timeoutMs
     this.#waits = waits

@@ -4,7 +4,7 @@
 // the subscription and comes live, for certain. What was stored before is found by the replay, or something
 // newer in its place. So one stamp compared tells for each message which of the two brings it, and the other
 // one leaves it out. State: this process.
-import { partitions, shardOf } from '../redis/keys.ts'
+import { partitionsOfCluster, shardOf } from '../redis/keys.ts'
 
 /** The counters of all partitions as they were read together, by partition. */
 export interface Stamps {
@@ -18,13 +18,20 @@ export interface Stamps {
  * at all.
  */
 export const isOfBefore = (stamps: Stamps | undefined, topic: string, stamp: number): boolean =>
-  stamps === undefined || stamps.era.isOver || stamp <= stamps.of[shardOf(topic, partitions)]!
+  stamps === undefined || stamps.era.isOver || stamp <= stamps.of[shardOf(topic, stamps.of.length)]!
+
+/**
+ * Of what was met by 16 partitions, that of one of fewer: their number divides 16, so each of the 16 lies in
+ * one of them.
+ */
+const metIn = (met: Float64Array, partition: number, partitions: number): number[] =>
+  [...met].filter((_, i) => i % partitions === partition)
 
 export class Moment {
   /** Undefined: not known yet, or forgotten. */
   #stamps: Stamps | undefined
   #isForgotten = false
-  /** What was met before the counters were known. */
+  /** What was met before the counters were known, and their number with them: by 16 partitions. */
   #met: Float64Array | undefined
 
   /** The counters, read behind the journal's entry of the subscription. */
@@ -35,7 +42,10 @@ export class Moment {
     this.#stamps =
       met === undefined
         ? stamps
-        : { of: stamps.of.map((stamp, i) => Math.max(stamp, met[i]!)), era: stamps.era }
+        : {
+            of: stamps.of.map((stamp, i) => Math.max(stamp, ...metIn(met, i, stamps.of.length))),
+            era: stamps.era,
+          }
   }
 
   /**
@@ -45,9 +55,12 @@ export class Moment {
    */
   includes(topic: string, stamp: number): boolean {
     if (this.#isForgotten || stamp === Infinity) return false
-    const shard = shardOf(topic, partitions)
-    if (this.#stamps !== undefined) return !this.#stamps.era.isOver && stamp <= this.#stamps.of[shard]!
-    this.#met ??= new Float64Array(partitions)
+    if (this.#stamps !== undefined) {
+      const { era, of } = this.#stamps
+      return !era.isOver && stamp <= of[shardOf(topic, of.length)]!
+    }
+    const shard = shardOf(topic, partitionsOfCluster)
+    this.#met ??= new Float64Array(partitionsOfCluster)
     this.#met[shard] = Math.max(this.#met[shard]!, stamp)
     return true
   }

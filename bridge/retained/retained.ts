@@ -12,7 +12,7 @@ import type { RetainedRead } from '../cluster.ts'
 import { packMessage, unpackMessage, type Change } from '../messages/codec.ts'
 import type { BridgeError } from '../errors.ts'
 import type { Reports } from '../diagnostics.ts'
-import { partitions, shardOf, type Keys } from '../redis/keys.ts'
+import type { Keys } from '../redis/keys.ts'
 import { identityOf, isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from './moment.ts'
 import { reportsOf, retrying, type Connections, type Redis } from '../redis/redis.ts'
@@ -178,7 +178,7 @@ export class Retained {
   }
 
   async #eachTopic(each: (topic: string) => void): Promise<void> {
-    for (let shard = 0; shard < partitions; shard++) {
+    for (let shard = 0; shard < this.#keys.partitions; shard++) {
       let cursor = '0'
       do {
         const [next, fields] = await retrying(this.#redis, () =>
@@ -207,7 +207,7 @@ export class Retained {
   async #readStamps(): Promise<Stamps> {
     const era = this.#era
     const read = await Promise.all(
-      Array.from({ length: partitions }, (_, shard) =>
+      Array.from({ length: this.#keys.partitions }, (_, shard) =>
         retrying(this.#control, () => this.#control.hget(this.#keys.partition(shard, 'retained'), '')),
       ),
     )
@@ -234,7 +234,7 @@ export class Retained {
     await this.#events.barrier()
     const shards = new Map<number, Stored[]>()
     for (const message of messages) {
-      const shard = shardOf(message.topic, partitions)
+      const shard = this.#keys.shardOf(message.topic)
       const records = shards.get(shard)
       const record: Stored = {
         message,
@@ -302,7 +302,7 @@ export class Retained {
   async expire(topic: string): Promise<void> {
     // By cluster time: the clock of this partition's server is another one, perhaps, or was set meanwhile.
     const value = await retrying(this.#redis, () =>
-      this.#redis.hgetBuffer(this.#keys.partition(shardOf(topic, partitions), 'retained'), topic),
+      this.#redis.hgetBuffer(this.#keys.partition(this.#keys.shardOf(topic), 'retained'), topic),
     )
     const message =
       value === null ? undefined : unpackMessage(value.subarray(stampBytes), this.#identity.clock)
@@ -311,7 +311,7 @@ export class Retained {
         ? -1
         : message.expiresAt - performance.now()
     const keys = (['due', 'retained'] as const).map((noun) =>
-      this.#keys.partition(shardOf(topic, partitions), noun),
+      this.#keys.partition(this.#keys.shardOf(topic), noun),
     )
     if ((await runScript(this.#redis, 'retained-expire', keys, [topic, left])) === 1)
       await this.#events.append([{ type: 'retained', topic, present: false }])
@@ -336,7 +336,7 @@ export class Retained {
   async read(topics: readonly string[], bytesMax: number): Promise<RetainedRead> {
     await this.#reading.take(bytesMax)
     try {
-      const shards = byShard(topics)
+      const shards = byShard(topics, this.#keys)
       const found = await Promise.all(
         [...shards].map(async ([shard, names]) => {
           const [next, ...values] = (await retrying(this.#redis, () =>
@@ -372,7 +372,7 @@ export class Retained {
   /** Which of these topics have a Retained Message now. */
   async existing(topics: readonly string[]): Promise<string[]> {
     const found = await Promise.all(
-      [...byShard(topics)].map(([shard, names]) =>
+      [...byShard(topics, this.#keys)].map(([shard, names]) =>
         Promise.all(
           names.map(async (topic) => {
             const there = await retrying(this.#redis, () =>
@@ -387,10 +387,10 @@ export class Retained {
   }
 }
 
-function byShard(topics: readonly string[]): Map<number, string[]> {
+function byShard(topics: readonly string[], keys: Keys): Map<number, string[]> {
   const shards = new Map<number, string[]>()
   for (const topic of topics) {
-    const shard = shardOf(topic, partitions)
+    const shard = keys.shardOf(topic)
     const names = shards.get(shard)
     if (names === undefined) shards.set(shard, [topic])
     else names.push(topic)

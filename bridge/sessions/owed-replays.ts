@@ -4,7 +4,7 @@
 // nothing of a replay is lost or sent twice: `replay <number>` says what is owed, `replay <number> <page>`
 // which values were handed over, `replays` that there are any. Bound: 9 bytes a value, until its replay ends.
 import type { Reports } from '../diagnostics.ts'
-import { partitions, shardOf } from '../redis/keys.ts'
+import { partitionsOfCluster, shardOf } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 
 /** A field of the session's hash as it is to be; empty: removed. */
@@ -12,12 +12,15 @@ export type Field = readonly [name: string, value: Buffer | string]
 
 const stampBytes = 8
 const doneBytes = 1 + stampBytes
-const headBytes = 1 + partitions * stampBytes
+/**
+ * Before the filter: whether it began its subscription, how many partitions there are, and their counters.
+ */
+const countsAt = 2
 
 /** Names one value: no two of a partition have one stamp. */
 function nameOf(topic: string, stamp: number): string {
   const name = Buffer.allocUnsafe(doneBytes)
-  name.writeUInt8(shardOf(topic, partitions))
+  name.writeUInt8(shardOf(topic, partitionsOfCluster))
   name.writeDoubleBE(stamp, 1)
   return name.toString('latin1')
 }
@@ -47,10 +50,11 @@ export class OwedReplay {
   }
 
   get head(): Field {
-    const bytes = Buffer.alloc(headBytes)
+    const bytes = Buffer.alloc(countsAt + this.stamps.length * stampBytes)
     bytes.writeUInt8(this.isFirst ? 1 : 0)
+    bytes.writeUInt8(this.stamps.length, 1)
     for (const [partition, stamp] of this.stamps.entries())
-      bytes.writeDoubleBE(stamp, 1 + partition * stampBytes)
+      bytes.writeDoubleBE(stamp, countsAt + partition * stampBytes)
     return [`replay ${this.number}`, Buffer.concat([bytes, Buffer.from(this.filter)])]
   }
 
@@ -92,7 +96,9 @@ export class OwedReplays {
     for (let i = 0; i + 1 < fields.length; i += 2) {
       const [name, value] = [fields[i]!.toString(), fields[i + 1]!]
       const [, number, page] = /^replay (\d{1,15})(?: (\d{1,15}))?$/.exec(name) ?? []
-      if (number === undefined || (page === undefined && value.length <= headBytes))
+      const headBytes = countsAt + (value[1] ?? 0) * stampBytes
+      const isDamaged = headBytes === countsAt || value.length <= headBytes
+      if (number === undefined || (page === undefined && isDamaged))
         reports.tell('garbage', { where: 'session', bytes: value.length })
       else if (page !== undefined) pages.push([Number(number), Number(page), value])
       else
@@ -100,8 +106,8 @@ export class OwedReplays {
           Number(number),
           value.toString('utf8', headBytes),
           value[0] === 1,
-          Float64Array.from({ length: partitions }, (_, partition) =>
-            value.readDoubleBE(1 + partition * stampBytes),
+          Float64Array.from({ length: value[1]! }, (_, partition) =>
+            value.readDoubleBE(countsAt + partition * stampBytes),
           ),
         )
     }

@@ -6,7 +6,7 @@ import type { Clock } from '../pace/clock.ts'
 import type { Reports } from '../diagnostics.ts'
 import { packMessage, unpackMessage, type Later } from '../messages/codec.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
-import { partitionOf, partitions, type Keys } from '../redis/keys.ts'
+import { partitionOf, type Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { Field } from './owed-replays.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -178,7 +178,7 @@ export class SessionWriter {
   readonly #partitions: readonly Partition[]
 
   constructor(redis: Redis, keys: Keys, clock: Clock) {
-    this.#partitions = Array.from({ length: partitions }, (_, p) => new Partition(redis, keys, p, clock))
+    this.#partitions = Array.from({ length: keys.partitions }, (_, p) => new Partition(redis, keys, p, clock))
   }
 
   /** The session has something to write, or its bell rang. */

@@ -1,5 +1,5 @@
 // Sessions: who owns which, what outlives a connection, and when it ends. All of a session lies in one of 16
-// partitions by hash of its Client Identifier, so that every transition is one script. State: {s<n>}:*; here
+// this.#keys.partitions by hash of its Client Identifier, so that every transition is one script. State: {s<n>}:*; here
 // the sessions whose clients are connected to this node. Invariants: every write of an owner names the owner
 // (node id and epoch) and is refused once there is another (P6); a sid is never used again, so what was
 // matched for an old session cannot reach a new one.
@@ -9,7 +9,7 @@ import { packMessage, type Change } from '../messages/codec.ts'
 import { nameDamage } from '../redis/damage.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { Handovers } from './handover.ts'
-import { freshSid, isSid, partitionOf, partitions, shardOf, type Keys } from '../redis/keys.ts'
+import { freshSid, isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { OwedReplays } from './owed-replays.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -100,7 +100,7 @@ export class Sessions implements ClusterSessions {
     this.#keys = keys
     this.#nodeId = nodeId
     this.#forgetMs = forgetLeases * leaseMs
-    this.#sessionsMax = Math.ceil(sessionsMax / partitions)
+    this.#sessionsMax = Math.ceil(sessionsMax / this.#keys.partitions)
     this.#clock = clock
     this.#events = events
     this.subscriptions = new Subscriptions(redis, keys, events)
@@ -159,7 +159,7 @@ export class Sessions implements ClusterSessions {
   ): Promise<Session> {
     // what was sent, and refused or not answered, may have been done, and waits whatever the bound
     this.#checkWaits(undefined, this.#silent)
-    const partition = shardOf(request.clientId, partitions)
+    const partition = this.#keys.shardOf(request.clientId)
     const claim = ++this.#claims // sent again it is known by this
     // a session that an attempt began whose reply was lost is not an earlier one
     const proposed = new Set<string>()
@@ -564,7 +564,7 @@ export class Sessions implements ClusterSessions {
    * nobody.
    */
   async estate(nodeId: string): Promise<void> {
-    for (let p = 0; p < partitions; p++) {
+    for (let p = 0; p < this.#keys.partitions; p++) {
       await retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'appended'), nodeId))
       let cursor = '0'
       do {

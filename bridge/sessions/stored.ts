@@ -5,7 +5,7 @@ import type { Clock } from '../pace/clock.ts'
 import { unpackMessage, type Change } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import { toBridgeError } from '../errors.ts'
-import { isSid, partitions, type Keys } from '../redis/keys.ts'
+import { isSid, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import type { InFlightEntry, Session } from './session.ts'
 import { decodeSubscription, journaled, type StoredSubscription } from './subscriptions.ts'
@@ -81,7 +81,7 @@ export function numberOf(text: Buffer): number {
 
 /** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
 export async function* allSubscriptions(redis: Redis, keys: Keys): AsyncGenerator<Change[]> {
-  for (let p = 0; p < partitions; p++) {
+  for (let p = 0; p < keys.partitions; p++) {
     let cursor = '0'
     do {
       const [next, fields] = await retrying(redis, () =>

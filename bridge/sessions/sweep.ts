@@ -5,7 +5,7 @@
 import type { Clock } from '../pace/clock.ts'
 import { nameDamage } from '../redis/damage.ts'
 import { toBridgeError } from '../errors.ts'
-import { isSid, partitions, shardOf, type Keys } from '../redis/keys.ts'
+import { isSid, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import type { Wills } from './wills.ts'
@@ -63,7 +63,7 @@ export class Sweep {
    * way.
    */
   async all(): Promise<void> {
-    for (let p = 0; p < partitions; p++) {
+    for (let p = 0; p < this.#keys.partitions; p++) {
       if (this.#swept.has(p)) continue
       this.#swept.add(p)
       await atMost(
@@ -108,7 +108,7 @@ export class Sweep {
       if (member.startsWith('w:') && isSid(name.split(':')[0]!, partition)) wills.push(member)
       else if (member.startsWith('e:') && isSid(name, partition))
         more = (await this.#due.expire(name, vanished)) || more
-      else if (member.startsWith('r:') && shardOf(name, partitions) === partition)
+      else if (member.startsWith('r:') && this.#keys.shardOf(name) === partition)
         await this.#due.expireRetained(name)
       else if (/^[a-z]:/.test(member) && !'werf'.includes(member[0]!)) later.push(member)
       else if (!member.startsWith('f:')) strange.push(member)
@@ -185,7 +185,7 @@ export class Sweep {
   async #forgetPublishers(partition: number, members: readonly string[]): Promise<void> {
     const sids = members.flatMap((member) => [member.slice(2), `retained:${member.slice(2)}`])
     await Promise.all(
-      Array.from({ length: partitions }, (_, p) =>
+      Array.from({ length: this.#keys.partitions }, (_, p) =>
         retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'published'), ...sids)),
       ),
     )

@@ -2,7 +2,7 @@
 // bridge/redis/keys.ts lays them out: through the broker it would take minutes. That a session of them works is
 // shown before the run counts.
 import { Redis } from 'ioredis'
-import { Keys, partitions, shardOf } from '../../bridge/redis/keys.ts'
+import { Keys } from '../../bridge/redis/keys.ts'
 import { SessionOption } from '../../bridge/sessions/session-options.ts'
 import { encodeSubscription } from '../../bridge/sessions/subscriptions.ts'
 import { orderNode } from './node-order.ts'
@@ -27,7 +27,7 @@ async function store(redisPort: number, { sessions, filtersEach }: ManySubscript
     for (let first = 0; first < sessions; first += sessionsAtOnce) {
       const pipeline = redis.pipeline()
       for (let i = first; i < Math.min(sessions, first + sessionsAtOnce); i++) {
-        const partition = shardOf(clientIdOf(i), partitions)
+        const partition = keys.shardOf(clientIdOf(i))
         const sid = partition.toString(16) + i.toString(36).padStart(12, '0')
         pipeline.hset(
           keys.session(sid, 'subscriptions'),

@@ -24,7 +24,7 @@ async function startJournal(
   const connections = { ...all, journal: connect({ ...address, url: readerUrl }, { blockMs: 1_000 }) }
   await Promise.all([whenReady(connections.redis), whenReady(connections.journal)])
   const keys = new Keys('test')
-  const membership = new Membership(connections.redis, keys, name, 15_000)
+  const membership = new Membership(connections.redis, 'test', name, 15_000)
   await membership.join()
   let table = new RoutingTable()
   let lost = 0

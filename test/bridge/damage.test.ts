@@ -5,7 +5,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { asideOf, keyTable, partitionOf, partitions, shardOf } from '../../bridge/redis/keys.ts'
+import { asideOf, keyTable, partitionOf } from '../../bridge/redis/keys.ts'
 import type { Session } from '../../bridge/index.ts'
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import { damages, type Damage } from '../support/damage.ts'
@@ -15,7 +15,7 @@ import { keys, listen, messageOf, openClient, publish, retainedOf, startPlane, t
 const leaseMs = 900
 const one = { options: 1, identifier: undefined }
 const inPartition = (partition: number, name: string): string =>
-  Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => shardOf(id, partitions) === partition)!
+  Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => keys.shardOf(id) === partition)!
 
 let redis: TestRedis
 let client: Redis & Disposable

@@ -38,7 +38,7 @@ onEmptyRedis((...both) => {
 async function bury(nodeId: string): Promise<void> {
   const connection = connect({ url: redis.url, timeoutMs: 2_000, onError: () => undefined })
   await whenReady(connection)
-  const judge = new Membership(connection, keys, 'judge', 15_000)
+  const judge = new Membership(connection, keys.prefix, 'judge', 15_000)
   await judge.join()
   await judge.bury(nodeId)
   await new Sessions(

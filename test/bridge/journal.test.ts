@@ -5,7 +5,7 @@
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { encodeJournalEntry, type Change } from '../../bridge/messages/codec.ts'
-import { partitions, shardOf } from '../../bridge/redis/keys.ts'
+
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import type { TestRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
@@ -121,7 +121,7 @@ describe('trimmed under its readers', () => {
         multi
           .hset(keys.bus('nodes'), ghost, '{}')
           .hset(
-            keys.partition(shardOf('kept/1', partitions), 'retained'),
+            keys.partition(keys.shardOf('kept/1'), 'retained'),
             'kept/1',
             valueOf(messageOf('kept/1', 'value')),
           )

@@ -2,7 +2,7 @@
 // script ran, and who called it does not know. On a real Redis behind a link that loses the one reply that
 // the test names.
 import { expect, onTestFinished, test } from 'vitest'
-import { partitionOf, partitions, shardOf } from '../../bridge/redis/keys.ts'
+import { partitionOf, shardOf } from '../../bridge/redis/keys.ts'
 import type { Session } from '../../bridge/index.ts'
 import { Reports } from '../../bridge/diagnostics.ts'
 import { Waits } from '../../bridge/pace/waits.ts'
@@ -50,7 +50,7 @@ test('a refusal that arrives when the node has its place again is no death: the 
   using admin = openClient(redis)
   await using link = await startLink(redis)
   await using a = await startPlane(redis, 'a', { url: link.url })
-  const appended = Array.from({ length: partitions }, (_, p) => keys.partition(p, 'appended'))
+  const appended = Array.from({ length: keys.partitions }, (_, p) => keys.partition(p, 'appended'))
   for (const key of appended) await admin.hdel(key, a.plane.nodeId)
   const refused = link.holdReply('FENCED')
   const claiming = claim(a, 'client')

@@ -173,7 +173,7 @@ describe('a lease', () => {
 
   test('the survivor dies between the fence and the rest of the estate: another one finishes it', async () => {
     await using a = await startPlane(redis, 'a', { leaseMs })
-    const dead = new Membership(a.plane.connection, keys, 'dead', leaseMs)
+    const dead = new Membership(a.plane.connection, keys.prefix, 'dead', leaseMs)
     await dead.join()
     const { nodeId } = dead
     await runScript(

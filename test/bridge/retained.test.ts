@@ -7,7 +7,7 @@ import type { Redis } from 'ioredis'
 import { Clock } from '../../bridge/pace/clock.ts'
 import type { Message } from '../../bridge/messages/message.ts'
 import { encodeJournalEntry, unpackMessage } from '../../bridge/messages/codec.ts'
-import { partitions, shardOf } from '../../bridge/redis/keys.ts'
+
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import { seededRandom } from '../support/random.ts'
 import type { TestRedis } from '../support/redis.ts'
@@ -39,13 +39,13 @@ const retain = (plane: Plane, topic: string, payload: string, more = {}): Promis
 /** What Redis holds, of all shards. */
 async function stored(): Promise<string[]> {
   const all: string[] = []
-  for (let shard = 0; shard < partitions; shard++) {
+  for (let shard = 0; shard < keys.partitions; shard++) {
     const values = Object.entries(await client.hgetallBuffer(keys.partition(shard, 'retained'))).filter(
       ([topic]) => topic !== '',
     )
     for (const [, value] of values) {
       const { topic, payload } = unpackMessage(value.subarray(8), new Clock()) as Message // behind its stamp
-      expect(shardOf(topic, partitions)).toBe(shard)
+      expect(keys.shardOf(topic)).toBe(shard)
       all.push(`${topic}=${payload.toString()}`)
     }
   }
@@ -112,7 +112,7 @@ describe('store, tell, find', () => {
     await retain(a, 'x/old', 'one', { expiresAt: performance.now() - 1 })
     await retain(a, 'x/young', 'one', { expiresAt: performance.now() + 60_000 })
     await retain(a, 'x/bad', 'one')
-    await client.hset(keys.partition(shardOf('x/bad', partitions), 'retained'), 'x/bad', 'nonsense')
+    await client.hset(keys.partition(keys.shardOf('x/bad'), 'retained'), 'x/bad', 'nonsense')
     expect(await retainedOf(a, 'x/+')).toEqual(['x/young=one'])
     expect(garbage.events).toEqual([{ where: 'retained', bytes: 8 }])
   })
@@ -173,7 +173,7 @@ describe('the index has every topic with a value', () => {
   test('a node stored a value and died before it told: who stores the next one tells, though it knew of the topic', async () => {
     await using a = await startPlane(redis, 'a')
     await client.hset(
-      keys.partition(shardOf('x/1', partitions), 'retained'),
+      keys.partition(keys.shardOf('x/1'), 'retained'),
       'x/1',
       valueOf(messageOf('x/1', 'never acknowledged')),
     )
@@ -185,7 +185,7 @@ describe('the index has every topic with a value', () => {
   test('a node that died cleared a value without telling: who stores the next one tells, though it knew of the topic', async () => {
     await using a = await startPlane(redis, 'a')
     await retain(a, 'x/1', 'one')
-    await client.hdel(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1')
+    await client.hdel(keys.partition(keys.shardOf('x/1'), 'retained'), 'x/1')
     await using late = await startPlane(redis, 'late') // it was gone when this one read the values
     await retain(a, 'x/1', 'two')
     expect(await retainedOf(late, 'x/+')).toEqual(['x/1=two'])
@@ -195,7 +195,7 @@ describe('the index has every topic with a value', () => {
     await using link = await startLink(redis)
     await using a = await startPlane(redis, 'a', { url: link.url })
     await retain(a, 'x/1', 'one')
-    await client.hdel(keys.partition(shardOf('x/1', partitions), 'retained'), 'x/1')
+    await client.hdel(keys.partition(keys.shardOf('x/1'), 'retained'), 'x/1')
     await using late = await startPlane(redis, 'late')
     // a stamp, and that it was the first
     const lost = link.loseReply(`*2\r\n:${String(Date.now()).slice(0, 4)}`)

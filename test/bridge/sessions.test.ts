@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import type { Session } from '../../bridge/index.ts'
-import { partitions, shardOf } from '../../bridge/redis/keys.ts'
+
 import type { ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis } from '../support/redis.ts'
 import { keys, listen, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
@@ -27,7 +27,7 @@ const claim = (
 /** So many Client Identifiers whose sessions lie in one partition. */
 function neighbours(count: number): string[] {
   const names: string[] = []
-  for (let n = 0; names.length < count; n++) if (shardOf(`c${n}`, partitions) === 3) names.push(`c${n}`)
+  for (let n = 0; names.length < count; n++) if (keys.shardOf(`c${n}`) === 3) names.push(`c${n}`)
   return names
 }
 
@@ -92,7 +92,7 @@ test('a client that returns publishes QoS 2 under numbers that no partition has 
     )
   const applied = async ({ sid }: Session): Promise<(string | null)[]> => [
     await admin.hget(keys.partition(3, 'published'), sid),
-    await admin.hget(keys.partition(shardOf('t', partitions), 'published'), `retained:${sid}`),
+    await admin.hget(keys.partition(keys.shardOf('t'), 'published'), `retained:${sid}`),
   ]
   const first = await claim(a, 'publisher')
   for (let i = 0; i < 3; i++) await publishNext(first)
@@ -165,7 +165,7 @@ test('an owner on another node is asked first: who gives the session up, in its 
   const first = await claim(a, 'client', { will: 'first' })
   const second = await claim(b, 'client') // nobody answers
   expect([second.sid, second.present, asked, first.isTaken]).toEqual([first.sid, true, [first.sid], true])
-  const wills = await admin.hkeys(keys.partition(shardOf('client', partitions), 'wills'))
+  const wills = await admin.hkeys(keys.partition(keys.shardOf('client'), 'wills'))
   // the earlier one is being published, or was
   expect(wills.filter((name) => !name.startsWith('tak'))).toEqual([])
   await b.plane.sessions.release(second)

@@ -6,7 +6,7 @@ import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Clock } from '../../bridge/pace/clock.ts'
 import { packMessage } from '../../bridge/messages/codec.ts'
-import { Keys, partitions, shardOf } from '../../bridge/redis/keys.ts'
+import { Keys } from '../../bridge/redis/keys.ts'
 import { messageOf, openClient } from '../bridge/planes.ts'
 import { startCluster, TestNode, type TestCluster } from '../support/cluster.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
@@ -67,7 +67,7 @@ async function take(from: WireClient, count: number): Promise<string[]> {
 }
 
 const sidOf = async (clientId: string): Promise<string> =>
-  (await client.hget(keys.partition(shardOf(clientId, partitions), 'clients'), clientId))!
+  (await client.hget(keys.partition(keys.shardOf(clientId), 'clients'), clientId))!
 
 /** An offline session subscribed to its own name, with what is published meanwhile. */
 async function asleep(clientId: string, ...payloads: string[]): Promise<string> {
@@ -151,7 +151,7 @@ test('in flight: the session goes on beside it, and its identifier is given to n
 test('retained: the others are sent, and it stays', async () => {
   await cluster.node(0).publish('retained/known', 'known', { qos: 1, retain: true })
   await cluster.node(0).publish('retained/later', 'for the index', { qos: 1, retain: true })
-  const shard = keys.partition(shardOf('retained/later', partitions), 'retained')
+  const shard = keys.partition(keys.shardOf('retained/later'), 'retained')
   for (const record of laters) {
     const later = Buffer.concat([Buffer.alloc(8), record]) // its stamp: older than any SUBSCRIBE
     await client.hset(shard, 'retained/later', later)
@@ -171,7 +171,7 @@ test('a will: it is kept for who understands it, and others are published', asyn
     will: { topic: 'will', payload: Buffer.from('later'), qos: 1, retain: false },
   })
   const sid = await sidOf('will')
-  const wills = keys.partition(shardOf('will', partitions), 'wills')
+  const wills = keys.partition(keys.shardOf('will'), 'wills')
   const [name] = (await client.hkeys(wills)).filter((field) => field.startsWith(sid))
   await client.hset(wills, name!, laterMessage)
   await drop(doomed)
@@ -190,7 +190,7 @@ test('a subscription, and what is due: they stay as they are, whatever becomes o
   const stored = keys.session(sid, 'subscriptions')
   const later = { 'later/bit': '129', 'later/qos': '3', 'later/fields': '1 7 x=y' }
   await client.hset(stored, later)
-  const due = keys.partition(shardOf('subscribed', partitions), 'due')
+  const due = keys.partition(keys.shardOf('subscribed'), 'due')
   await client.zadd(due, 1, 'x:what is it')
   await using back = await wire(0, 'subscribed', lasting)
   await back.subscribe('another')

@@ -2,7 +2,7 @@
 // connected, publishes that were under way complete, and everything works again by itself.
 import { Redis } from 'ioredis'
 import { expect, test } from 'vitest'
-import { partitions, shardOf } from '../../bridge/redis/keys.ts'
+import { partitionsOfCluster, shardOf } from '../../bridge/redis/keys.ts'
 import type { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
@@ -125,7 +125,9 @@ test('a master of a Redis Cluster fails over behind its replica: whoever is conn
   await using cluster = await startCluster({ nodes: 2, redis })
   const [a, b] = [cluster.node(0), cluster.node(1)]
   const here = (name: string): string =>
-    Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => shardOf(id, partitions) === 0)!
+    Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find(
+      (id) => shardOf(id, partitionsOfCluster) === 0,
+    )!
   const lasting = { version: 5, clean: false, properties: { sessionExpiryInterval: 600 } } as const
   const connected = await b.connect(here('connected'), lasting)
   await connected.subscribe('all')

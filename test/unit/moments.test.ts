@@ -2,7 +2,7 @@
 // of them are held at once.
 import { expect, test } from 'vitest'
 import { Allowance } from '../../bridge/pace/allowance.ts'
-import { partitions } from '../../bridge/redis/keys.ts'
+import { partitionsOfCluster as partitions } from '../../bridge/redis/keys.ts'
 import { isOfBefore, Moment, type Stamps } from '../../bridge/retained/moment.ts'
 import { Replays, type Replayed } from '../../broker/routing/retained-replay.ts'
 import { messageOf } from '../bridge/planes.ts'

@@ -2,7 +2,7 @@
 // left, whatever else is there.
 import { nobody } from '../../bridge/diagnostics.ts'
 import { expect, test } from 'vitest'
-import { partitions } from '../../bridge/redis/keys.ts'
+import { partitionsOfCluster as partitions } from '../../bridge/redis/keys.ts'
 import { OwedReplays, type Field } from '../../bridge/sessions/owed-replays.ts'
 import { messageOf } from '../bridge/planes.ts'
 

@@ -11,7 +11,7 @@ local generationKey, namesKey, nodesKey, leasesKey, batchesKey, formatKey, recor
 local name, info, leaseMs, replace, newGeneration, format = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 
 local written = redis.call('GET', formatKey) or format
-if not string.match(written, '^%d%d?%d?$') then written = format end -- damaged: no version of ours
+if not string.match(written, '^%d%d?%d?/?%d*$') then written = format end -- damaged: no version of ours
 if written ~= format then return redis.error_reply('FORMAT the data are in format ' .. written .. ', this version knows format ' .. format) end
 local first, last = tonumber(ARGV[7]), tonumber(ARGV[8])
 local records = tonumber(redis.call('GET', recordsKey)) or last

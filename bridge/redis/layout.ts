@@ -1,0 +1,24 @@
+// How the data in Redis are laid out: the version of the keys, and how many partitions they have. Both are
+// fixed when the first node of a cluster writes its first key, and stand in {bus}:format.
+import { Keys, partitionsOfCluster } from './keys.ts'
+import { isCluster, retrying, type Redis } from './redis.ts'
+
+/**
+ * Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change
+ * without this one.
+ */
+export const layoutVersion = 3
+
+/** What {bus}:format says of such keys. */
+export const formatOf = ({ partitions }: Keys): string => `${layoutVersion}/${partitions}`
+
+/**
+ * The keys of a cluster: with as many partitions as its data have, or, where there are none yet, as suit this
+ * Redis. Data that were made on one server keep their one partition when they move to a Redis Cluster.
+ * @throws BridgeError ERR_BRIDGE_CLOSED
+ */
+export async function keysOf(redis: Redis, prefix: string): Promise<Keys> {
+  const format = await retrying(redis, () => redis.get(new Keys(prefix).bus('format')))
+  const written = Number(/^\d+\/(1|2|4|8|16)$/.exec(format ?? '')?.[1] ?? 0)
+  return new Keys(prefix, written > 0 ? written : isCluster(redis) ? partitionsOfCluster : 1)
+}
