@@ -10,6 +10,7 @@ import { BridgeError } from '../errors.ts'
 import { partitionOf, type Keys } from '../redis/keys.ts'
 import { identityOf, type Message } from '../messages/message.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
+import { pack, type Packable } from '../redis/pack.ts'
 import { runScript } from '../redis/scripts.ts'
 
 /**
@@ -110,6 +111,40 @@ class Batch {
   }
 }
 
+/** What lua/queue-append.lua takes. */
+export interface QueueAppend extends QueueLimits {
+  readonly nodeId: string
+  /** Its number and who numbers it. */
+  readonly batch: string
+  /** Body, publisher's sid and n of each. */
+  readonly messages: readonly Packable[]
+  /** sid → numbers of its messages, from 1 */
+  readonly sessions: ReadonlyMap<string, readonly number[]>
+}
+
+/** Resolves to how many a full queue dropped, and the owner of each session. */
+export const appendToQueues = (
+  redis: Redis,
+  keys: Keys,
+  partition: number,
+  { nodeId, batch, messages, sessions, queueMax, queueBytesMax, waitMs }: QueueAppend,
+): Promise<[number, ...(Buffer | null)[]]> =>
+  runScript(
+    redis,
+    'queue-append',
+    (['appended', 'owners', 'published', 'due'] as const).map((noun) => keys.partition(partition, noun)),
+    [
+      nodeId,
+      batch,
+      queueMax,
+      queueBytesMax,
+      waitMs,
+      keys.sessions(partition),
+      pack([messages, [...sessions].flat()]),
+    ],
+    { made: () => [...sessions.keys()].map((sid) => keys.session(sid, 'queue')) },
+  ) as Promise<[number, ...(Buffer | null)[]]>
+
 /** One partition: a call under way, the next batch grows meanwhile. */
 class Partition {
   readonly #redis: Redis
@@ -182,28 +217,13 @@ class Partition {
   }
 
   async #append({ variants, sessions }: Batch): Promise<void> {
-    const argv: (string | number | Buffer)[] = []
-    for (const { message, qos, isSecond } of variants) {
-      argv.push(
-        qos < message.qos
-          ? packMessage({ ...message, qos: 1 }, this.#clock)
-          : (message.packed ??= packMessage(message, this.#clock)),
-      )
-      if (isSecond) argv.push('=', 0)
-      else argv.push(...identityOf(message))
-    }
-    for (const [sid, indexes] of sessions) {
-      argv.push(sid, indexes.length)
-      for (const index of indexes) argv.push(index)
-    }
-    const keys = [
-      this.#keys.partition(this.#number, 'appended'),
-      this.#keys.partition(this.#number, 'owners'),
-      this.#keys.partition(this.#number, 'published'),
-      this.#keys.partition(this.#number, 'due'),
-      ...[...sessions.keys()].map((sid) => this.#keys.session(sid, 'queue')),
-    ]
-    const [dropped, ...owners] = await this.#call(keys, [variants.length, ...argv])
+    const messages = variants.flatMap(({ message, qos, isSecond }) => [
+      qos < message.qos
+        ? packMessage({ ...message, qos: 1 }, this.#clock)
+        : (message.packed ??= packMessage(message, this.#clock)),
+      ...(isSecond ? ['=', 0] : identityOf(message)),
+    ])
+    const [dropped, ...owners] = await this.#call(messages, sessions)
     if (dropped > 0) this.#events.onDropped(dropped)
     let i = 0
     for (const sid of sessions.keys()) {
@@ -216,21 +236,19 @@ class Partition {
 
   /** Until it is stored. The number is the same in each attempt, so that a second one changes nothing. */
   #call(
-    keys: readonly string[],
-    argv: readonly (string | number | Buffer)[],
+    messages: readonly Packable[],
+    sessions: ReadonlyMap<string, readonly number[]>,
   ): Promise<[number, ...(Buffer | null)[]]> {
     this.#last++
-    const { queueMax, queueBytesMax, waitMs } = this.#limits
     const append = async (): Promise<[number, ...(Buffer | null)[]]> => {
       if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-      return (await runScript(this.#redis, 'queue-append', keys, [
-        this.#nodeId,
-        `${this.#last}-${this.#writer}`,
-        queueMax,
-        queueBytesMax,
-        waitMs,
-        ...argv,
-      ])) as [number, ...(Buffer | null)[]]
+      return appendToQueues(this.#redis, this.#keys, this.#number, {
+        nodeId: this.#nodeId,
+        batch: `${this.#last}-${this.#writer}`,
+        messages,
+        sessions,
+        ...this.#limits,
+      })
     }
     return retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
   }

@@ -208,6 +208,11 @@ export class Keys {
     return `${this.prefix}:{s${partition}}:${noun}`
   }
 
+  /** What the keys of a partition's sessions begin with: behind it comes a noun, `:` and the sid. */
+  sessions(partition: number): string {
+    return `${this.prefix}:{s${partition}}:`
+  }
+
   /** What a session has. */
   session(sid: string, noun: 'session' | 'subscriptions' | 'queue' | 'inflight' | 'incoming'): string {
     return `${this.prefix}:{s${partitionOf(sid)}}:${noun}:${sid}`

@@ -42,13 +42,10 @@ export const scriptTable = {
   'session-adopt': { keys: 3, meaning: 'gives a session that was built apart to its client: `import`' },
   'session-subscribe': { keys: 3, alsoFull: true, meaning: "changes a session's subscriptions" },
   'session-serve': {
-    keys: '1 + 4 a session',
+    keys: 1,
     meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in',
   },
-  'queue-append': {
-    keys: '4 + 1 a session',
-    meaning: 'a numbered batch of messages for the queues of sessions',
-  },
+  'queue-append': { keys: 4, meaning: 'a numbered batch of messages for the queues of sessions' },
   'due-list': { keys: 1, meaning: 'what is due in a partition' },
   'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
   'will-done': { keys: 2, meaning: 'a will was published: forgets it' },
@@ -118,6 +115,12 @@ async function replicated(
   return script![1]
 }
 
+export interface ScriptOptions {
+  readonly whenFull?: boolean
+  /** Keys whose names the script makes: what may be damaged, besides those that it is given. */
+  readonly made?: () => readonly string[]
+}
+
 /**
  * Runs a script, `whenFull` also when Redis is full though it may store something; bulk replies are Buffers.
  * What it wrote is on as many replicas as the connection wants.
@@ -129,7 +132,7 @@ export async function runScript(
   name: ScriptName,
   keys: readonly string[],
   argv: readonly (string | number | Buffer)[],
-  whenFull = false,
+  { whenFull = false, made = () => [] }: ScriptOptions = {},
 ): Promise<unknown> {
   const { sha } = (whenFull ? scriptsForFull : scripts).get(name)!
   const { replicas = 0 } = redis
@@ -147,7 +150,7 @@ export async function runScript(
       await loadScripts(redis).catch((why: unknown) => {
         throw toBridgeError(why)
       })
-    if (known.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, error, keys)
+    if (known.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, error, [...keys, ...made()])
     throw known
   }
 }

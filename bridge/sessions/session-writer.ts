@@ -10,6 +10,7 @@ import { partitionOf, type Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { Field } from './owed-replays.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
+import { pack, type Packable } from '../redis/pack.ts'
 import { runScript } from '../redis/scripts.ts'
 import type { Session } from './session.ts'
 
@@ -71,12 +72,28 @@ function decode(bytes: Buffer, clock: Clock, sid: string, reports: Reports): Mes
 }
 
 /**
- * One by one: a client may release all its identifiers in one breath, and arguments of a call are bounded.
+ * Calls lua/session-serve.lua.
+ * @param sessions of each what the script takes
  */
-function pushList(argv: (string | number | Buffer)[], list: readonly (string | number | Buffer)[]): void {
-  argv.push(list.length)
-  for (const item of list) argv.push(item)
-}
+export const serveSessions = (
+  redis: Redis,
+  keys: Keys,
+  partition: number,
+  sessions: readonly Packable[],
+  sids: readonly string[],
+): Promise<(Buffer | [number, ...Buffer[]])[]> =>
+  runScript(
+    redis,
+    'session-serve',
+    [keys.partition(partition, 'owners')],
+    [keys.sessions(partition), pack(sessions)],
+    {
+      made: () =>
+        sids.flatMap((sid) =>
+          (['session', 'queue', 'inflight', 'incoming'] as const).map((noun) => keys.session(sid, noun)),
+        ),
+    },
+  ) as Promise<(Buffer | [number, ...Buffer[]])[]>
 
 class Partition {
   readonly #redis: Redis
@@ -121,27 +138,23 @@ class Partition {
   }
 
   async #serve(call: readonly { holder: SessionHolder; writes: SessionWrites }[]): Promise<void> {
-    const keys = [this.#keys.partition(this.#number, 'owners')]
-    const argv: (string | number | Buffer)[] = []
-    for (const {
-      holder: { session },
-      writes,
-    } of call) {
-      for (const noun of ['session', 'queue', 'inflight', 'incoming'] as const)
-        keys.push(this.#keys.session(session.sid, noun))
-      argv.push(session.sid, session.owner, session.n)
-      for (const list of [writes.acknowledged, writes.received, writes.incoming.flat(), writes.released])
-        pushList(argv, list)
-      argv.push(writes.order)
-      pushList(
-        argv,
+    const replies = await this.#call(
+      call.map(({ holder: { session }, writes }) => [
+        session.sid,
+        session.owner,
+        String(session.n),
+        writes.acknowledged,
+        writes.received,
+        writes.incoming.flat(),
+        writes.released,
+        writes.order,
         writes.given.flatMap(([messageId, message]) => [messageId, packMessage(message, this.#clock)]),
-      )
-      argv.push(writes.bytes)
-      pushList(argv, writes.free)
-      pushList(argv, writes.fields.flat())
-    }
-    const replies = await this.#call(keys, argv)
+        writes.bytes,
+        writes.free,
+        writes.fields.flat(),
+      ]),
+      call.map(({ holder }) => holder.session.sid),
+    )
     if (replies === undefined) return
     for (const [i, { holder, writes }] of call.entries()) {
       const reply = replies[i]!
@@ -158,12 +171,12 @@ class Partition {
 
   /** Until it is stored; the script changes nothing when it has run before. undefined: the bridge closes. */
   async #call(
-    keys: readonly string[],
-    argv: readonly (string | number | Buffer)[],
+    sessions: readonly Packable[],
+    sids: readonly string[],
   ): Promise<(Buffer | [number, ...Buffer[]])[] | undefined> {
     const serve = async (): Promise<(Buffer | [number, ...Buffer[]])[]> => {
       if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-      return (await runScript(this.#redis, 'session-serve', keys, argv)) as (Buffer | [number, ...Buffer[]])[]
+      return serveSessions(this.#redis, this.#keys, this.#number, sessions, sids)
     }
     try {
       return await retrying(this.#redis, serve)

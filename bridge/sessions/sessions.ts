@@ -219,7 +219,7 @@ export class Sessions implements ClusterSessions {
                   handover.isPatient ? '1' : '0',
                   came,
                 ],
-                whenFull,
+                { whenFull },
               ),
             )) as ClaimReply
             if (proposed.has(known)) reply[2] = 0

@@ -161,7 +161,7 @@ export class Subscriptions {
     for (;;) {
       try {
         await retrying(this.#redis, () =>
-          runScript(this.#redis, 'session-subscribe', keys, [sid, owner, ...argv], frees),
+          runScript(this.#redis, 'session-subscribe', keys, [sid, owner, ...argv], { whenFull: frees }),
         )
         return
       } catch (reason) {

@@ -104,7 +104,7 @@ async function lost(): Promise<string[]> {
 
 /** The key of each kind that is damaged: that of b, of the session's partition, of the session. */
 const keyOf = (pattern: string): string =>
-  `${keys.prefix}:${pattern.replace('<node id>', b.plane.nodeId).replace('<0..15>', '3').replace('<sid>', session.sid)}`
+  `${keys.prefix}:${pattern.replace('<node id>', b.plane.nodeId).replace('<n>', '3').replace('<sid>', session.sid)}`
 
 /** Each key has what it may have: in flight, coming in, retained, published. */
 async function fill(): Promise<void> {

@@ -241,7 +241,7 @@ describe('key-aside', () => {
   test('every kind of key has a type and another place, in its slot', () => {
     for (const [kind, { key, type }] of Object.entries(keyTable)) {
       if (kind === 'damaged' || kind === 'probe') continue
-      const one = `p:${key.replace('<node id>', 'a@1').replace('<sid>', '3s').replace('<0..15>', '3')}`
+      const one = `p:${key.replace('<node id>', 'a@1').replace('<sid>', '3s').replace('<n>', '3')}`
       expect([typeOfKey(one), /\{.*\}/.exec(asideOf(one))![0]], kind).toEqual([type, /\{.*\}/.exec(one)![0]])
       expect(typeOfKey(asideOf(one)), kind).toBeUndefined()
     }

@@ -6,14 +6,16 @@ import { Clock } from '../../bridge/pace/clock.ts'
 import { packMessage } from '../../bridge/messages/codec.ts'
 import { DataPlane } from '../../bridge/data-plane.ts'
 import { diagnostics, type ChannelName } from '../../bridge/diagnostics.ts'
-import { Keys } from '../../bridge/redis/keys.ts'
+import { Keys, partitionsOfCluster } from '../../bridge/redis/keys.ts'
+import { formatOf } from '../../bridge/redis/layout.ts'
 import type { Session } from '../../bridge/sessions/session.ts'
 import type { Message } from '../../bridge/messages/message.ts'
 import type { Waits } from '../../bridge/pace/waits.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
 export const prefix = 'test'
-export const keys = new Keys(prefix)
+/** Data as of a Redis Cluster, on one server: partitions fail one by one. */
+export const keys = new Keys(prefix, partitionsOfCluster)
 
 export interface Plane extends AsyncDisposable {
   readonly plane: DataPlane
@@ -48,6 +50,8 @@ export async function startPlane(
     close: () => (closing ??= self.plane.close()),
     [Symbol.asyncDispose]: () => self.close(),
   }
+  using client = openClient(redis)
+  await client.set(keys.bus('format'), formatOf(keys), 'NX')
   self.plane = await DataPlane.start(
     {
       name,

@@ -581,7 +581,7 @@ describe('what a script is', () => {
           new RegExp(
             `^${prefix}:${key
               .replace(/[{}]/g, '\\$&')
-              .replace(/<0\.\.15>/, '\\d+')
+              .replace(/<n>/, '\\d+')
               .replace('<tag>', 'bus')
               .replace('<noun and the rest>', '.*')
               .replace(/<node id>/, '[^{}:]+')}$`,

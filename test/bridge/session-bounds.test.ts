@@ -1,6 +1,7 @@
 // What the scripts of sessions and queues refuse or drop because there is too much of it, on a real Redis.
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { appendToQueues } from '../../bridge/publish/queues.ts'
 import { loadScripts, runScript } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient } from './planes.ts'
@@ -61,23 +62,15 @@ test('a queue holds so many bytes: the oldest goes for a large one, the last one
   const queue = keys.session('3s', 'queue')
   let batch = 0
   const put = (...bodies: string[]): Promise<unknown> =>
-    runScript(
-      redis,
-      'queue-append',
-      [...of('appended', 'owners', 'published', 'due'), queue],
-      [
-        'b@1',
-        ++batch,
-        100,
-        100_000,
-        forgetMs,
-        bodies.length,
-        ...bodies.flatMap((body) => [body, '', 0]),
-        '3s',
-        bodies.length,
-        ...bodies.map((_, i) => i + 1),
-      ],
-    )
+    appendToQueues(redis, keys, 3, {
+      nodeId: 'b@1',
+      batch: String(++batch),
+      messages: bodies.flatMap((body) => [body, '', 0]),
+      sessions: new Map([['3s', bodies.map((_, i) => i + 1)]]),
+      queueMax: 100,
+      queueBytesMax: 100_000,
+      waitMs: forgetMs,
+    })
   await put('small', 'x'.repeat(500), 'y'.repeat(900))
   for (const letter of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l'])
     await put(letter.repeat(10_000))

@@ -6,6 +6,8 @@ import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
 import { asideOf, keyTable } from '../../bridge/redis/keys.ts'
+import { appendToQueues } from '../../bridge/publish/queues.ts'
+import { serveSessions } from '../../bridge/sessions/session-writer.ts'
 import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
@@ -21,7 +23,7 @@ function run(
   whenFull = false,
 ): Promise<unknown> {
   calls.push({ name, keys: its })
-  return runScript(redis, name, its, argv, whenFull)
+  return runScript(redis, name, its, argv, { whenFull })
 }
 
 const text = (reply: unknown): unknown =>
@@ -100,41 +102,51 @@ const expire = async (sid: string): Promise<unknown> =>
   text(await run('session-expire', whole(sid), [sid, forgetMs]))
 const subscribe = (sid: string, owner: string, ...argv: string[]): Promise<unknown> =>
   run('session-subscribe', [...of('owners'), ...its(sid, 'session', 'subscriptions')], [sid, owner, ...argv])
-const serve = async (sid: string, owner: string, argv: readonly (string | number)[]): Promise<unknown> =>
-  text(
-    await run(
-      'session-serve',
-      [...of('owners'), ...its(sid, 'session', 'queue', 'inflight', 'incoming')],
-      [sid, owner, 0, ...argv, 0],
+/** What session-serve takes of a session, where a test says nothing. */
+const nothing = {
+  acknowledged: [] as number[],
+  received: [] as number[],
+  incoming: [] as (number | string)[],
+  released: [] as number[],
+  order: 0,
+  given: [] as (number | string)[],
+  bytes: 0,
+  free: [] as number[],
+}
+const serve = async (sid: string, owner: string, writes: Partial<typeof nothing>): Promise<unknown> => {
+  calls.push({ name: 'session-serve', keys: of('owners') })
+  const { acknowledged, received, incoming, released, order, given, bytes, free } = { ...nothing, ...writes }
+  return text(
+    await serveSessions(
+      redis,
+      keys,
+      3,
+      [[sid, owner, '0', acknowledged, received, incoming, released, order, given, bytes, free, []]],
+      [sid],
     ),
   )
+}
 const append = async (
   node: string,
   batch: number,
   messages: [string, string, number][],
   sessions: Record<string, number[]>,
-  max = 100,
-  bytesMax = 1_000_000,
-): Promise<unknown> =>
-  text(
-    await run(
-      'queue-append',
-      [
-        ...of('appended', 'owners', 'published', 'due'),
-        ...Object.keys(sessions).map((sid) => keys.session(sid, 'queue')),
-      ],
-      [
-        node,
-        batch,
-        max,
-        bytesMax,
-        forgetMs,
-        messages.length,
-        ...messages.flat(),
-        ...Object.entries(sessions).flatMap(([sid, indexes]) => [sid, indexes.length, ...indexes]),
-      ],
-    ),
+  queueMax = 100,
+  queueBytesMax = 1_000_000,
+): Promise<unknown> => {
+  calls.push({ name: 'queue-append', keys: of('appended', 'owners', 'published', 'due') })
+  return text(
+    await appendToQueues(redis, keys, 3, {
+      nodeId: node,
+      batch: String(batch),
+      messages: messages.flat(),
+      sessions: new Map(Object.entries(sessions)),
+      queueMax,
+      queueBytesMax,
+      waitMs: forgetMs,
+    }),
   )
+}
 const writeDown = (
   clientId: string,
   sid: string,
@@ -151,7 +163,6 @@ const writeDown = (
     [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, '', '', 0, 0, 0, 0, 0, ...subscriptions],
   )
 const forgetMs = 60_000
-const nothing = [0, 0, 0, 0, 0, 0, 0, 0]
 
 async function fails(code: BridgeErrorCode, what: Promise<unknown>): Promise<void> {
   const error: unknown = await what.then(
@@ -536,13 +547,9 @@ describe('queue-append and session-serve', () => {
     const { owner } = await claim('a@1', '', '3s')
     const ids = Array.from({ length: 9_000 }, (_, n) => n + 1)
     await redis.hset(keys.session('3s', 'inflight'), ...ids.flatMap((id) => [id, '0 m']))
-    expect(
-      await serve('3s', owner, [0, 0, 2 * ids.length, ...ids.flatMap((id) => [id, id]), 0, 0, 0, 0, 0]),
-    ).toEqual([[0]])
+    expect(await serve('3s', owner, { incoming: ids.flatMap((id) => [id, id]) })).toEqual([[0]])
     expect(await redis.hlen(keys.session('3s', 'incoming'))).toBe(9_000)
-    expect(await serve('3s', owner, [ids.length, ...ids, 0, 0, ids.length, ...ids, 0, 0, 0, 0])).toEqual([
-      [0],
-    ])
+    expect(await serve('3s', owner, { acknowledged: ids, released: ids })).toEqual([[0]])
     expect(await redis.exists(keys.session('3s', 'incoming'), keys.session('3s', 'inflight'))).toBe(0)
   })
 
@@ -558,15 +565,24 @@ describe('queue-append and session-serve', () => {
       ],
       { '3s': [1, 2, 3] },
     )
-    const move = [0, 0, 0, 0, 10, 0, 1_000, 2, 7, 8]
+    const move = { order: 10, bytes: 1_000, free: [7, 8] }
     for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, move)).toEqual([[1, 'm1', 'm2']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '10 m1', 8: '11 m2' })
-    expect(await serve('3s', owner, [1, 7, 1, 8, 2, 5, '1', 0, 12, 0, 1_000, 1, 9])).toEqual([[0, 'm3']])
+    expect(
+      await serve('3s', owner, {
+        acknowledged: [7],
+        received: [8],
+        incoming: [5, '1'],
+        order: 12,
+        bytes: 1_000,
+        free: [9],
+      }),
+    ).toEqual([[0, 'm3']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 8: '11', 9: '12 m3' })
     expect(await redis.hgetall(keys.session('3s', 'incoming'))).toEqual({ 5: '1' })
-    expect(await serve('3s', owner, [0, 0, 0, 1, 5, 0, 0, 0, 0])).toEqual([[0]])
+    expect(await serve('3s', owner, { released: [5] })).toEqual([[0]])
     expect(await redis.exists(keys.session('3s', 'incoming'))).toBe(0)
-    expect(await serve('3s', 'a@1 1', nothing)).toEqual(['NOTOWNER'])
+    expect(await serve('3s', 'a@1 1', {})).toEqual(['NOTOWNER'])
   })
 
   test('what begins without having been queued comes before what is moved; sent again it changes nothing', async () => {
@@ -574,7 +590,7 @@ describe('queue-append and session-serve', () => {
     await append('a@1', 1, [['m1', '', 0]], { '3s': [1] })
     for (let twice = 0; twice < 2; twice++)
       expect([
-        await serve('3s', owner, [0, 0, 0, 0, 10, 4, 7, 'kept 1', 8, 'kept 2', 1_000, 1, 9]),
+        await serve('3s', owner, { order: 10, given: [7, 'kept 1', 8, 'kept 2'], bytes: 1_000, free: [9] }),
         await redis.hgetall(keys.session('3s', 'inflight')),
       ]).toEqual([[[0, 'm1']], { 7: '10 kept 1', 8: '11 kept 2', 9: '12 m1' }])
   })
@@ -708,7 +724,7 @@ test('at maxmemory sessions that are there are claimed, served and released; que
   await redis.config('SET', 'maxmemory', '1')
   try {
     await fails('ERR_BRIDGE_REDIS_FULL', append('a@1', 2, [['m2', '', 0]], { '3s': [1] }))
-    expect(await serve('3s', owner, [0, 0, 0, 0, 0, 0, 1_000, 1, 1])).toEqual([[0, 'm1']])
+    expect(await serve('3s', owner, { bytes: 1_000, free: [1] })).toEqual([[0, 'm1']])
     await fails('ERR_BRIDGE_REDIS_FULL', claim('b@1', '', '3x'))
     await fails('ERR_BRIDGE_REDIS_FULL', subscribe('3s', owner, 'c', 'x', '1'))
     expect(await claim('b@1', '3s', '3x', { whenFull: true })).toMatchObject({
@@ -737,7 +753,7 @@ test.each(names)('%s: documented, and every key declared, in the key table and i
       new RegExp(
         `^${prefix}:${key
           .replace(/[{}]/g, '\\$&')
-          .replace(/<0\.\.15>/, '\\d+')
+          .replace(/<n>/, '\\d+')
           .replace('<tag>', 's\\d+')
           .replace('<noun and the rest>', '.*')
           .replace('<sid>', '[0-9a-f][\\w-]+')

@@ -2,17 +2,18 @@
 -- Appends a node's batch of messages to the queues of sessions of one partition. Batches are numbered, and the node's writer signs each
 -- number: sending one again is harmless. A QoS 2 message that was applied before is left out, whoever sends it again. A session that is not there
 -- may have ended, or Redis lost it and its owner is about to write it down again: its messages wait for that, for a while.
--- KEYS   appended owners published due, then the queue of each session
+-- KEYS   appended owners published due
 -- ARGV   nodeId, batch (number-writer), messages a queue holds, bytes that it holds (the last message may exceed them), how long
---        messages wait for a session that is not there (ms), count of messages, then of each: body, publisher's sid ("" unless QoS 2, "=": the message before for sessions of another QoS), n, then of
---        each session: sid, count, indexes of its messages from 1 …
+--        messages wait for a session that is not there (ms), what a session's keys begin with, and as MessagePack
+--        { { body, publisher's sid ("" unless QoS 2, "=": the message before for sessions of another QoS), n, body … },
+--        { sid, { indexes of its messages from 1 … }, sid … } }; keys are made of the sids, with the tag of `appended`
 -- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, "?" it was found missing before, false now … }
 -- FAILS  FENCED: the node was declared dead · ORDER batch after last
 -- COST   O(messages × sessions), and for large messages O(pieces of 8 KB that the queue lies in)
 local appendedKey, ownersKey, publishedKey, dueKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local nodeId, batch, max, bytesMax = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local waitMs, count = tonumber(ARGV[5]), tonumber(ARGV[6])
-local firstQueue = 5
+local waitMs, begin = tonumber(ARGV[5]), ARGV[6] .. 'queue:'
+local messages, sessions = unpack(cmsgpack.unpack(ARGV[7]))
 
 local stored = redis.call('HGET', appendedKey, nodeId)
 if not stored then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
@@ -23,8 +24,8 @@ if not again and number ~= last + 1 then return redis.error_reply('ORDER batch '
 -- Every key that is written is read first: of a wrong type it fails before anything is written, and a second attempt adds nothing.
 redis.call('HLEN', publishedKey)
 redis.call('ZCARD', dueKey)
-for k = firstQueue, #KEYS do
-  local queueKey = KEYS[k]
+for i = 1, #sessions, 2 do
+  local queueKey = begin .. sessions[i]
   redis.call('LLEN', queueKey)
 end
 local time = redis.call('TIME')
@@ -32,10 +33,9 @@ local now = time[1] * 1000000 + time[2]
 
 -- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (ATTACKS 13). Numbers follow the clock:
 -- one that is far ahead of it is damaged.
-local bodies, applied, at = {}, {}, 7
-for i = 1, count do
-  local body, publisher, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  at = at + 3
+local bodies, applied = {}, {}
+for i = 1, #messages / 3 do
+  local body, publisher, n = messages[3 * i - 2], messages[3 * i - 1], messages[3 * i]
   bodies[i] = body
   if publisher == '=' then
     if not bodies[i - 1] then bodies[i] = false end
@@ -49,12 +49,11 @@ end
 -- What is no larger than this is bounded by the number of messages.
 local smallMax = bytesMax / max
 local sids, lists, largest = {}, {}, {}
-for k = firstQueue, #KEYS do
-  local total = tonumber(ARGV[at + 1])
-  sids[#sids + 1] = ARGV[at]
+for s = 1, #sessions, 2 do
+  sids[#sids + 1] = sessions[s]
   local items, longest = {}, 0
-  for i = 1, total do
-    local body = bodies[tonumber(ARGV[at + 1 + i])]
+  for _, index in ipairs(sessions[s + 1]) do
+    local body = bodies[index]
     if body then
       items[#items + 1] = body
       longest = math.max(longest, #body)
@@ -62,7 +61,6 @@ for k = firstQueue, #KEYS do
   end
   lists[#lists + 1] = items
   largest[#largest + 1] = longest
-  at = at + 2 + total
 end
 local reply, dropped = {}, 0
 for i = 1, #sids, 1000 do -- Lua's unpack has a limit
@@ -75,7 +73,7 @@ if not again then
       redis.call('ZADD', dueKey, 'NX', now / 1000 + waitMs, 'e:' .. sids[i])
     end
     if #lists[i] > 0 then
-      local queueKey = KEYS[firstQueue - 1 + i]
+      local queueKey = begin .. sids[i]
       local over = redis.call('RPUSH', queueKey, unpack(lists[i])) - max
       if over > 0 then
         redis.call('LPOP', queueKey, over)

@@ -2,39 +2,25 @@
 -- What owners write about their sessions' messages, for many sessions at once: deliveries that are acknowledged, received or
 -- begin, and QoS 2 publishes that come in or are released. Sent again it changes nothing: an identifier that is in flight
 -- already was moved by the call whose reply was lost.
--- KEYS   owners, then of each session: session queue inflight incoming
--- ARGV   of each session: sid, owner, n, then seven lists, each with its count before it: acknowledged ids · received ids ·
---        incoming id, n, id, n … · released ids · id, message, id, message … that begin without having been queued · free ids to move
---        messages under · fields of session, values … ("" removes). Before the fifth the first order, before the sixth how many bytes may
---        come (the last message may exceed it)
+-- KEYS   owners
+-- ARGV   what a session's keys begin with, and of each session as MessagePack: { sid, owner, n, acknowledged ids, received ids,
+--        { incoming id, n, id, n … }, released ids, the first order of what comes next, { id, message, id, message … that begin
+--        without having been queued }, how many bytes may come (the last message may exceed it), free ids to move messages under,
+--        { field of session, value … ("" removes) } }; keys are made of the sid, with the tag of `owners`
 -- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "NOTOWNER"
 -- COST   O(ids + fields)
-local ownersKey = KEYS[1]
-local at, reply = 1, {}
-
-local function list()
-  local count, items = tonumber(ARGV[at]), {}
-  for i = 1, count do items[i] = ARGV[at + i] end
-  at = at + count + 1
-  return items
-end
+local ownersKey, begin = KEYS[1], ARGV[1]
+local reply = {}
 
 -- Lua's unpack has a limit, which a client reaches that releases thousands of identifiers in one breath.
 local function call(command, key, items)
   for i = 1, #items, 1000 do redis.call(command, key, unpack(items, i, math.min(i + 999, #items))) end
 end
 
-for s = 2, #KEYS, 4 do
-  local sessionKey, queueKey, inflightKey, incomingKey = KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]
-  local sid, owner, n = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  at = at + 3
-  local acknowledged, received, incoming, released = list(), list(), list(), list()
-  local order = tonumber(ARGV[at])
-  at = at + 1
-  local given = list()
-  local room = tonumber(ARGV[at])
-  at = at + 1
-  local free, fields = list(), list()
+for _, session in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local sid, owner, n, acknowledged, received, incoming, released, order, given, room, free, fields = unpack(session)
+  local sessionKey, queueKey = begin .. 'session:' .. sid, begin .. 'queue:' .. sid
+  local inflightKey, incomingKey = begin .. 'inflight:' .. sid, begin .. 'incoming:' .. sid
   if redis.call('HGET', ownersKey, sid) ~= owner then reply[#reply + 1] = 'NOTOWNER'
   else
     call('HDEL', inflightKey, acknowledged)
