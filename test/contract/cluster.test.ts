@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, test } from 'vitest'
 import { isOfBefore } from '../../bridge/retained/moment.ts'
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
+import { OwedReplay } from '../../bridge/sessions/owed-replays.ts'
 import { SessionOption } from '../../bridge/sessions/session-options.ts'
 import { messageOf } from '../bridge/planes.ts'
 import { endAll, implementations, type Member } from './clusters.ts'
@@ -281,10 +282,7 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     await using member = await open()
     const first = await member.connect('c')
     await first.write({
-      fields: [
-        ['replays', '1'],
-        ['replay 0', Buffer.concat([Buffer.alloc(129), Buffer.from('a/#')])],
-      ],
+      fields: [['replays', '1'], new OwedReplay(0, 'a/#', false, new Float64Array(1)).head],
       given: [[9, messageOf('a/1', 'kept')]],
     })
     const second = await member.connect('c')
