@@ -356,7 +356,7 @@ test.each([
     expect(await claim(a, 'c0')).toMatchObject({ present: true }) // and so may its client
     await admin.config('SET', 'maxmemory', '0')
     const inRedis = async (): Promise<number> => {
-      const all = Array.from({ length: partitions }, (_, p) => admin.hlen(keys.partition(p, 'wills')))
+      const all = Array.from({ length: keys.partitions }, (_, p) => admin.hlen(keys.partition(p, 'wills')))
       return (await Promise.all(all)).reduce((sum, n) => sum + n)
     }
     await a.plane.sessions.settled()
