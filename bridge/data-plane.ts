@@ -25,7 +25,7 @@ import { connectAll, type Connections, type Redis } from './redis/redis.ts'
 import { Retained } from './retained/retained.ts'
 import { RoutingTable } from './routes/routing-table.ts'
 import { loadScripts } from './redis/scripts.ts'
-import { withRoom } from './sessions/session-events.ts'
+import { authorizedWill, withRoom } from './sessions/session-events.ts'
 import { SessionWriter, type SessionHolder } from './sessions/session-writer.ts'
 import type { Session } from './sessions/session.ts'
 import { Sessions } from './sessions/sessions.ts'
@@ -127,6 +127,7 @@ export class DataPlane implements Cluster {
     })
     this.sessions = new Sessions(this.#redis, this.keys, () => membership.nodeId, options, clock, {
       append: (changes) => this.#journal.append(changes),
+      authorizeWill: (message) => authorizedWill(receiver, message),
       publishWill: (message) =>
         new Promise((resolve) =>
           this.publish(

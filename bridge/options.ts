@@ -33,7 +33,7 @@ export interface DataPlaneOptions {
   readonly waits?: Waits | undefined
 }
 
-/** What a node does with messages; all synchronous. */
+/** What a node does with messages; all synchronous, but for a decision about a will. */
 export interface Receiver {
   /** Clients whose publishes are not all acknowledged. */
   readonly publishers: number
@@ -44,6 +44,11 @@ export interface Receiver {
    * no longer.
    */
   hold(nodeId: string, topics: readonly string[], held: boolean): void
+  /**
+   * A will is to be published by this node: as it may be published now, or undefined when it may not. Without it
+   * every will may. Never rejects, and decides within 10 s: then another node may take the will.
+   */
+  authorizeWill?(message: Message): Message | undefined | Promise<Message | undefined>
   /** A session that is connected here has something in its queue. */
   ring(sid: string): void
   /** A session that is connected here has another owner: its connection must go. */

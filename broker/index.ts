@@ -1,18 +1,23 @@
-// For embedding a node in a program of your own: `const node = await createNode({ id: 'a', listen:
-// ['mqtt://127.0.0.1:1883'] })`.
-import { loadConfig, type NodeOptions } from './config/config.ts'
-import { Node } from './node.ts'
+// For embedding a node in a program of your own: `const node = await createNode({ id: 'a', redis: 'redis://…' })`,
+// with Aedes' hooks and events; and `Aedes`, for a program that was written for Aedes (broker/EMBEDDING.md).
+import type { NodeOptions } from './config/config.ts'
+import { EmbeddedNode } from './embedding/embedded-node.ts'
+import type { Hooks } from './embedding/hooks.ts'
 
 export { OperatorError } from './errors.ts'
-export { Node } from './node.ts'
+export { Aedes, type AedesOptions } from './embedding/aedes.ts'
+export { EmbeddedNode as Node, type NodeEvents } from './embedding/embedded-node.ts'
+export type { Client } from './embedding/client.ts'
+export type { AuthenticateError, Hooks } from './embedding/hooks.ts'
+export type { AedesPublishPacket, PublishPacket } from './embedding/packets.ts'
 export type { Config, ListenerConfig, ListenerOptions, NodeOptions } from './config/config.ts'
 export type { LocalMessage, PublishOptions } from './routing/local-messages.ts'
 
 /**
- * Starts one node and resolves when it serves clients. Options as in broker/README.md, in sections or by their names; the environment is not
- * read.
+ * Starts one node and resolves when it serves clients. Options as in broker/README.md, in sections or by
+ * their names; the environment is not read. Without `listen` or `listeners` it listens nowhere: the program hands in connections (`handle`).
  * @throws OperatorError naming the field, the value and what to do
  */
-export async function createNode(options: NodeOptions): Promise<Node> {
-  return Node.start(loadConfig(options, {}, [], (name) => name))
+export async function createNode(options: NodeOptions = {}, hooks: Hooks = {}): Promise<EmbeddedNode> {
+  return new EmbeddedNode(options, hooks).start()
 }

@@ -17,16 +17,20 @@ import { isLoopback } from './admin/hosts.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
 import { atSource, operatorErrorOf, storeOf, type Config, type ListenerConfig } from './config/config.ts'
-import { Router } from './routing/router.ts'
+import { Router, type RouterEvents } from './routing/router.ts'
 import { adminEvents, doorEvents, sayLowLimit } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './errors.ts'
+import type { Connection } from './connection/connection.ts'
+import { Gate } from './access/gate.ts'
+import { gateEvents } from './observe/gate-events.ts'
 import { Descriptors, listen, type Listener, type OnConnection } from './listeners/index.ts'
 import { LocalMessages, type LocalMessage, type PublishOptions } from './routing/local-messages.ts'
 import { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { observe, problemOf, waitingText } from './observe/cluster-events.ts'
 import { isTold } from './observe/system-topics.ts'
+import { brokersMessage } from './protocol/publish.ts'
 
 const rejoinMs = 500
 /** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
@@ -43,12 +47,22 @@ interface Boot {
   readonly router: Router
 }
 
+/** What a program that embeds the node makes of it. */
+export interface Embedding {
+  /** False: it hands in every connection itself. */
+  readonly listens: boolean
+  /** The gate, before anything passes it. */
+  attach(gate: Gate): void
+}
+
 export class Node {
   readonly config: Config
   readonly metrics = new Metrics()
+  readonly #listens: boolean
   readonly #log: Log
   readonly #local: LocalMessages
   readonly #store: Store
+  readonly gate: Gate
   #bridge: Bridge | undefined
   #boot: Boot | undefined
   #listeners: Listener[] = []
@@ -62,12 +76,14 @@ export class Node {
   readonly #unsubscribe: (() => void)[] = []
   readonly #reports: Reports
 
-  private constructor(config: Config) {
+  private constructor(config: Config, listens: boolean) {
     this.config = config
     this.#reports = new Reports(config.id)
     this.#store = storeOf(config)
+    this.#listens = listens
     this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
+    this.gate = new Gate(config.decisionTimeoutMs, gateEvents(this.#log, this.metrics))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
       this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count),
     )
@@ -121,10 +137,15 @@ export class Node {
    * cannot be listened on;
    *   nothing is left running
    */
-  static async start(config: Config): Promise<Node>
+  static async start(config: Config, interrupted?: undefined, embedding?: Embedding): Promise<Node>
   static async start(config: Config, interrupted: Promise<void>): Promise<Node | undefined>
-  static async start(config: Config, interrupted?: Promise<void>): Promise<Node | undefined> {
-    const node = new Node(config)
+  static async start(
+    config: Config,
+    interrupted?: Promise<void>,
+    embedding?: Embedding,
+  ): Promise<Node | undefined> {
+    const node = new Node(config, embedding?.listens ?? true)
+    embedding?.attach(node.gate)
     const starting = asOperator(config, node.#store, () => node.#start())
     try {
       await Promise.race(interrupted === undefined ? [starting] : [starting, interrupted])
@@ -156,7 +177,7 @@ export class Node {
     if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
     bridge.emitter.on('$SYS/#', (topic, payload) => {
-      if (told(topic)) this.#boot?.router.deliver(systemMessage(topic, payload))
+      if (told(topic)) this.#boot?.router.deliver(brokersMessage(topic, payload))
     })
     await this.#open()
   }
@@ -183,16 +204,30 @@ export class Node {
   }
 
   async #join(bridge: Bridge): Promise<Boot> {
-    const router = new Router(this.config, {
+    const { gate } = this
+    const clients = clientEvents(this.#log, this.metrics)
+    const events: RouterEvents = {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
       onRefusal: (cause) => this.metrics.refused.inc({ cause }),
       onFailed: (error) => this.#reports.tell('failed', { where: 'delivery', error }),
       onHeldBack: (cause) => this.metrics.heldBack.inc({ cause }),
-      ...clientEvents(this.#log, this.metrics),
+      onClient: (connection) => {
+        clients.onClient(connection)
+        gate.accepted?.(connection)
+      },
+      onClientError: (connection, error) => {
+        clients.onClientError(connection, error)
+        gate.failed?.(connection, error)
+      },
+      onEnd: (connection) => {
+        clients.onEnd(connection)
+        gate.ended?.(connection, connection.isConnected)
+      },
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),
-    })
+    }
+    const router = new Router(this.config, events, this.gate)
     const plane = await bridge.join(router, this.#ended.signal)
     const engine = new Engine(this.config.id, bridge, this.config, router)
     router.attach(plane, engine.connections)
@@ -267,7 +302,7 @@ export class Node {
   async #open(): Promise<void> {
     const places = (this.#descriptors = new Descriptors())
     const events = doorEvents(this.#log, this.metrics, places)
-    for (const config of this.config.listeners) {
+    for (const config of this.#listens ? this.config.listeners : []) {
       const onConnection: OnConnection = (connection, connectWithinMs, request) =>
         this.#accept(connection, connectWithinMs, request, config)
       this.#listeners.push(await listen({ config, places, events, onConnection }))
@@ -282,14 +317,14 @@ export class Node {
   }
 
   #accept(
-    connection: Duplex,
+    stream: Duplex,
     connectWithinMs: number,
     request?: IncomingMessage,
     listener?: ListenerConfig,
-  ): void {
+  ): Connection | undefined {
     if (this.#state === 'starting' || this.#state === 'serving')
-      this.#boot!.engine.handle(connection, connectWithinMs, request, listener)
-    else connection.destroy() // a handshake of TLS or WebSocket that began before
+      return this.#boot!.engine.handle(stream, connectWithinMs, request, listener)
+    return void stream.destroy() // a handshake of TLS or WebSocket that began before
   }
 
   /**
@@ -300,6 +335,10 @@ export class Node {
    */
   publish(topic: string, payload: Buffer | string, options?: PublishOptions): Promise<void> {
     return this.#local.publish(topic, payload, options)
+  }
+
+  publishMessage(message: Message): Promise<void> {
+    return this.#local.publishMessage(message)
   }
 
   /**
@@ -317,9 +356,18 @@ export class Node {
     return this.#local.subscribe(filter, handle, options)
   }
 
+  /** The same, for whole messages. */
+  subscribeMessages(filter: string, handle: (message: Message) => void): Promise<() => void> {
+    return this.#local.subscribeMessages(filter, handle, 2)
+  }
+
   /** Serves a connection that the program accepted itself: an HTTP upgrade, a socket of another kind. */
-  handle(connection: Duplex): void {
-    this.#accept(connection, this.config.connectTimeoutMs)
+  handle(stream: Duplex, request?: IncomingMessage): Connection | undefined {
+    return this.#accept(stream, this.config.connectTimeoutMs, request)
+  }
+
+  get connections(): Iterable<Connection> {
+    return this.#boot?.engine.connections ?? []
   }
 
   /** What /metrics shows. */
@@ -426,18 +474,6 @@ export class Node {
     await this.#log.close()
   }
 }
-
-const systemMessage = (topic: string, payload: Buffer): Message => ({
-  topic,
-  payload,
-  qos: 0,
-  retain: false,
-  properties: undefined,
-  expiresAt: 0,
-  publisher: undefined,
-  origin: undefined,
-  frames: undefined,
-})
 
 /**
  * Passes an error on when its message differs from the last: Redis away for an hour is one line, not

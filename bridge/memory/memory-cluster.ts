@@ -11,7 +11,7 @@ import type { Stamps } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
 import { OwnRoutes } from '../routes/own-routes.ts'
 import { RoutingTable } from '../routes/routing-table.ts'
-import { withRoom } from '../sessions/session-events.ts'
+import { authorizedWill, withRoom } from '../sessions/session-events.ts'
 import type { SessionHolder, SessionReply, SessionWrites } from '../sessions/session-writer.ts'
 import type { Session } from '../sessions/session.ts'
 import { TopicTrie } from '../matching/topic-trie.ts'
@@ -70,8 +70,11 @@ export class MemoryCluster implements Cluster {
     this.#store = store
     this.#clock = clock
     this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, waits, {
-      publishWill: (message) =>
-        this.#handOn(withRoom(message, (topic) => this.mayRetain(topic), this.#reports)),
+      publishWill: (message) => {
+        const answer = authorizedWill(receiver, message)
+        if (answer instanceof Promise) void answer.then((authorized) => this.#publishWill(authorized))
+        else this.#publishWill(answer)
+      },
       onMoved: (session) => receiver.moved(session),
       expireRetained: (topic) => this.#clear(topic),
     })
@@ -80,6 +83,10 @@ export class MemoryCluster implements Cluster {
       wills: 0,
       since: this.#since,
     }))
+  }
+
+  #publishWill(will: Message | undefined): void {
+    if (will !== undefined) this.#handOn(withRoom(will, (topic) => this.mayRetain(topic), this.#reports))
   }
 
   /** What was kept over a restart: its receiver may be called from now on. */

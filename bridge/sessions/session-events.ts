@@ -2,10 +2,13 @@
 import type { Change } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import type { Message } from '../messages/message.ts'
+import type { Receiver } from '../options.ts'
 import type { Session } from './session.ts'
 
 export interface SessionEvents {
   append(changes: readonly Change[]): Promise<void>
+  /** A will is to be published, as it may be; undefined: it may not. */
+  authorizeWill(message: Message): Message | undefined | Promise<Message | undefined>
   /**
    * A will is to be published; resolves when it is stored. `n` tells a second publishing of the same will.
    */
@@ -31,6 +34,13 @@ export interface SessionEvents {
    */
   onVanished(sids: ReadonlySet<string>): Promise<void>
 }
+
+/** What the node that publishes a will makes of it. */
+export const authorizedWill = (
+  receiver: Receiver,
+  message: Message,
+): Message | undefined | Promise<Message | undefined> =>
+  receiver.authorizeWill === undefined ? message : receiver.authorizeWill(message)
 
 /**
  * A will as there is room for it: a topic that is one too many is not retained, as that of a PUBLISH which

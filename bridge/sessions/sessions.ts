@@ -104,7 +104,7 @@ export class Sessions implements ClusterSessions {
     this.#clock = clock
     this.#events = events
     this.subscriptions = new Subscriptions(redis, keys, events)
-    this.#wills = new Wills(redis, keys, clock, this.#forgetMs, (message) => events.publishWill(message))
+    this.#wills = new Wills(redis, keys, clock, this.#forgetMs, events)
     this.#sweep = new Sweep(redis, keys, clock, this.#wills, {
       expire: (sid, vanished) => this.#expire(sid, vanished),
       expireRetained: (topic) => events.expireRetained(topic),

@@ -9,6 +9,7 @@ import type { Clock } from '../pace/clock.ts'
 import type { Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
+import type { SessionEvents } from './session-events.ts'
 
 export const willsMax = 1_000
 const bytesMax = 16 * 1024 * 1024
@@ -20,26 +21,25 @@ export class Wills {
   readonly #keys: Keys
   readonly #clock: Clock
   readonly #forgetMs: number
-  readonly #publish: (message: Message) => Promise<void>
+  readonly #events: Pick<SessionEvents, 'authorizeWill' | 'publishWill'>
   /** Member of {s<n>}:due → settles when it is done with. */
   readonly #underWay = new Map<string, Promise<boolean>>()
   #bytes = 0
   /** Wills that are being taken: how large they are nobody knows yet. */
   #takes = 0
 
-  /** @param publish resolves when it is stored */
   constructor(
     redis: Redis,
     keys: Keys,
     clock: Clock,
     forgetMs: number,
-    publish: (message: Message) => Promise<void>,
+    events: Pick<SessionEvents, 'authorizeWill' | 'publishWill'>,
   ) {
     this.#redis = redis
     this.#keys = keys
     this.#clock = clock
     this.#forgetMs = forgetMs
-    this.#publish = publish
+    this.#events = events
   }
 
   /** Taken and not stored. */
@@ -97,7 +97,8 @@ export class Wills {
       if (message === 'later') return (reports.tell('later', { where: 'will', id: member }), true)
       if (message === undefined) reports.tell('garbage', { where: 'will', bytes: bytes.length })
       else {
-        const published = this.#publish(await this.#toPublish(partition, member, message))
+        const authorized = await this.#events.authorizeWill(await this.#toPublish(partition, member, message))
+        const published = authorized === undefined ? undefined : this.#events.publishWill(authorized)
         taken()
         await published
       }

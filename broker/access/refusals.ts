@@ -1,4 +1,4 @@
-// What bounds refuse, by cause: each is a label of a metric, and has its answer on the wire. No state.
+// What bounds and guards refuse, by cause: each is a label of a metric, and has its answer on the wire. No state.
 
 export const refusalCauses = [
   'topic-levels',
@@ -18,6 +18,9 @@ export const refusalCauses = [
   'packet-bytes',
   'alias-bytes',
   'client-bytes', // what ends one
+  'denied',
+  'decision-late',
+  'decision-failed', // what a guard refuses (gate.ts)
 ] as const
 export type RefusalCause = (typeof refusalCauses)[number]
 

@@ -2,7 +2,7 @@
 // what we have no use for, the stream that it gets, and what it notes as its subscriptions. Each assumption
 // about Aedes' insides has a contract test in test/conformance/aedes-client.test.ts. State: what Aedes keeps
 // of a connection.
-import type { IPublishPacket } from 'mqtt-packet'
+import type { IConnectPacket, IDisconnectPacket, ISubscription, IPublishPacket } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -24,6 +24,11 @@ export interface AedesInsides extends EventEmitter {
   /** Read when a client is made. */
   connectTimeout: number
   publish(packet: IPublishPacket, client: AedesClient | Done | null, done?: Done): void
+  preConnect(
+    client: AedesClient,
+    packet: IConnectPacket,
+    done: (error: Error | null, ok: boolean) => void,
+  ): void
   authenticate(
     client: AedesClient,
     username: string | undefined,
@@ -69,7 +74,12 @@ export interface AedesClient extends EventEmitter {
   _topicAliases: unknown
   _pendingDrains: readonly unknown[]
   waitForDrain: (done: unknown) => void
-  disconnect(options: { reasonCode: number }, done?: () => void): void
+  disconnect(
+    options: { readonly reasonCode?: number; readonly properties?: IDisconnectPacket['properties'] },
+    done?: () => void,
+  ): void
+  subscribe(packet: { subscriptions: ISubscription[] }, done: (error?: Error) => void): void
+  unsubscribe(packet: { unsubscriptions: string[] }, done: (error?: Error) => void): void
   close(done?: () => void): void
 }
 

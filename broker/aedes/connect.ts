@@ -1,14 +1,19 @@
 // A CONNECT between Aedes' `authenticate` and CONNACK: who had the Client Identifier makes way, the node becomes the
 // owner of the client's session, and what the session is subscribed to is registered. State: Client Identifier →
 // the connection here whose CONNECT came last.
+import type { IConnectPacket } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'
 import { SessionOption, Slice, type SessionRequest } from '../../bridge/index.ts'
 import type { AedesClient, AedesSubscription } from './client.ts'
 import type { EngineHost } from './host.ts'
+import { Refusal, type Answer } from '../access/gate.ts'
 import { optionsOf } from './subscribe.ts'
 import { limits } from '../config/limits.ts'
 import type { Connection } from '../connection/connection.ts'
 import { isReserved } from '../protocol/control-packets.ts'
+
+type Done = (error: Error | null, ok: boolean) => void
+type Will = NonNullable<SessionRequest['will']>
 
 export class Connects {
   readonly #host: EngineHost
@@ -23,23 +28,72 @@ export class Connects {
     if (this.#latest.get(connection.clientId) === connection) this.#latest.delete(connection.clientId)
   }
 
-  /** CONNECT: the session first, then what it is subscribed to; Aedes goes on with what it is told. */
-  claim(client: AedesClient, done: (error: Error | null, ok: boolean) => void): void {
+  /** CONNECT has come: the gate is asked before Aedes looks at it. */
+  preConnect(client: AedesClient, packet: IConnectPacket, done: Done): void {
     const { connection } = client.conn
+    const { connect } = this.#host.gate
+    if (connect === undefined) done(null, true)
+    else this.#goOn(connection, connect(packet, connection), done, () => done(null, true))
+  }
+
+  /** The client is who it says, then the node claims its session; Aedes goes on with what it is told. */
+  authenticate(
+    client: AedesClient,
+    username: string | undefined,
+    password: Buffer | undefined,
+    done: Done,
+  ): void {
+    const { connection } = client.conn
+    const { authenticate } = this.#host.gate
     // An identifier that we made is one that its client may come again with.
     if (client._assignedClientId !== undefined && client.id!.length > this.#host.config.clientIdBytesMax)
       client.id = client._assignedClientId = randomBytes(16).toString('base64url')
+    if (authenticate === undefined) this.#claim(client, done)
+    else {
+      const answer = authenticate(username, password, connection)
+      this.#goOn(connection, answer, done, () => this.#claim(client, done))
+    }
+  }
+
+  /** Behind a decision: by then the client may be gone. */
+  #goOn(connection: Connection, answer: Answer<Refusal | undefined>, done: Done, goOn: () => void): void {
+    const decided = (refusal: Refusal | undefined): void => {
+      if (connection.isClosed || connection.client.closed) return
+      if (refusal === undefined) goOn()
+      else this.#refuse(connection, refusal, done)
+    }
+    if (answer instanceof Promise) void answer.then((refusal) => connection.guarded(() => decided(refusal)))
+    else decided(answer)
+  }
+
+  #refuse(connection: Connection, { reasonCode, reason, error }: Refusal, done: Done): void {
+    if (error !== undefined && 'serverReference' in error) return done(error, false) // Aedes names the other server
+    connection.endReason ||= reason
+    this.#host.onClientError(connection, error ?? new Error(reason))
+    connection.refuse(reasonCode)
+  }
+
+  /** The session first, then what it is subscribed to. */
+  #claim(client: AedesClient, done: Done): void {
+    const { connection } = client.conn
     const earlier = this.#latest.get(client.id!)
+    // The later of two CONNECTs stays, also where its decision came first; who is not let in throws nobody out.
+    if (earlier !== undefined && earlier.inbound.cameAt > connection.inbound.cameAt)
+      return connection.takenOver()
     this.#latest.set(client.id!, connection)
     const claimed = async (): Promise<void> => {
       if (earlier !== undefined) await this.#makeWay(earlier)
+      const will = this.#willOf(client)
+      const decided = will === undefined ? undefined : await this.#decideWill(connection, will)
+      if (decided instanceof Refusal)
+        return this.#refuse(connection, new Refusal(decided.reasonCode, `its will: ${decided.reason}`), done)
       if (connection.isClosed) return // a later one came
       const never = client.sessionExpiryInterval! >= 0xffffffff
       await this.#host.claim(connection, {
         clientId: client.id!,
         cleanStart: client._cleanStart,
         expirySeconds: never ? -1 : client.sessionExpiryInterval!,
-        will: this.#willOf(client),
+        will: decided,
         cameAt: connection.inbound.cameAt,
       })
       client.clean = !connection.lasting
@@ -50,6 +104,19 @@ export class Connects {
       () => done(null, true),
       (error: unknown) => done(error as Error, false),
     )
+  }
+
+  /**
+   * A will that its client may not publish is not taken; the gate is asked again when it is published. 3.1.1 has no
+   * words to refuse it, as with PUBLISH.
+   */
+  async #decideWill(connection: Connection, will: Will): Promise<Will | Refusal | undefined> {
+    const { publish } = this.#host.gate
+    if (publish === undefined) return will
+    const message = await publish(will.message, 'will', connection)
+    if (!(message instanceof Refusal)) return will
+    if (connection.level === 5 || this.#host.config.refusedPublish === 'close') return message
+    return (this.#host.dropped('refused', will.message.qos), undefined)
   }
 
   /**
@@ -79,40 +146,57 @@ export class Connects {
   async #restore(connection: Connection): Promise<void> {
     const { client, session } = connection
     let some: Promise<void>[] = []
+    const denied: string[] = []
     const slice = new Slice()
-    for (const [filter, { options: bits, identifier: si }] of session?.subscriptions ?? []) {
-      const subscription: AedesSubscription = {
-        qos: (bits & SessionOption.qos) as 0 | 1 | 2,
-        nl: (bits & SessionOption.noLocal) !== 0,
-        rap: (bits & SessionOption.retainAsPublished) !== 0,
-        rh: 0,
-        si,
-        func: connection,
-      }
-      Object.defineProperty(client.subscriptions, filter, {
-        value: subscription,
-        writable: true,
-        enumerable: true,
-        configurable: true,
-      }) // not as SUBSCRIBE, which the trap hears of
+    for (const [filter, stored] of session?.subscriptions ?? []) {
       if (slice.isOver) await slice.next()
       if (client.closed) return // and unsubscribed from what it had by then
-      if (
-        some.push(this.#host.subscribe(connection, filter, optionsOf(subscription), false)) <
-        limits.restoredPerTurn
-      )
-        continue
+      if (some.push(this.#restoreOne(connection, filter, stored, denied)) < limits.restoredPerTurn) continue
       await Promise.all(some)
       some = []
     }
     await Promise.all(some)
+    if (denied.length > 0) await this.#host.forget(connection, denied)
+  }
+
+  /** The gate is asked again: rules may be others by now, and what is queued from now on is by this subscription. */
+  async #restoreOne(
+    connection: Connection,
+    filter: string,
+    { options: bits, identifier: si }: { readonly options: number; readonly identifier: number | undefined },
+    denied: string[],
+  ): Promise<void> {
+    const { client } = connection
+    const subscription: AedesSubscription = {
+      qos: (bits & SessionOption.qos) as 0 | 1 | 2,
+      nl: (bits & SessionOption.noLocal) !== 0,
+      rap: (bits & SessionOption.retainAsPublished) !== 0,
+      rh: 0,
+      si,
+      func: connection,
+    }
+    const { subscribe } = this.#host.gate
+    if (subscribe !== undefined) {
+      const { noLocal, qos, retainAsPublished } = optionsOf(subscription)
+      const asked = { filter, qos, noLocal, retainAsPublished, retainHandling: 0 } as const
+      const decided = await subscribe(asked, connection)
+      if (decided instanceof Refusal) return void denied.push(filter)
+      if (client.closed) return
+    }
+    Object.defineProperty(client.subscriptions, filter, {
+      value: subscription,
+      writable: true,
+      enumerable: true,
+      configurable: true,
+    }) // not as SUBSCRIBE, which the trap hears of
+    await this.#host.subscribe(connection, filter, optionsOf(subscription), false)
   }
 
   /**
    * From the bytes of its CONNECT. One that 3.1.1 has no words to refuse is not published, like a PUBLISH:
    * bridges of Mosquitto have such a will.
    */
-  #willOf(client: AedesClient): SessionRequest['will'] {
+  #willOf(client: AedesClient): Will | undefined {
     const { will } = client.conn.connection
     if (will === undefined) return undefined
     const { delaySeconds, expirySeconds, ...message } = will

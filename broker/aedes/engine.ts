@@ -11,6 +11,7 @@ import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
 import { Slice, type Bridge } from '../../bridge/index.ts'
 import { Admission } from '../access/admission.ts'
+import { Refusal } from '../access/gate.ts'
 import { AedesStream, nothing, strip, type AedesClient, type AedesInsides, type Done } from './client.ts'
 import { Connects } from './connect.ts'
 import type { EngineHost } from './host.ts'
@@ -24,6 +25,7 @@ import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { isTold } from '../observe/system-topics.ts'
 import { PacketType } from '../protocol/control-packets.ts'
+import { brokersMessage } from '../protocol/publish.ts'
 import { withoutUserProperties } from '../protocol/user-properties.ts'
 
 /** Aedes' listener of a parser's `packet`. */
@@ -77,7 +79,9 @@ export class Engine {
     // Keyed by what comes over the wire: no prototype, so that a client named `__proto__` is just a client.
     this.#aedes.clients = Object.create(null) as Record<string, AedesClient>
     this.#aedes.brokers = Object.create(null) as Record<string, unknown>
-    this.#aedes.authenticate = (client, _username, _password, done) => this.#connects.claim(client, done)
+    this.#aedes.preConnect = (client, packet, done) => this.#connects.preConnect(client, packet, done)
+    this.#aedes.authenticate = (client, username, password, done) =>
+      this.#connects.authenticate(client, username, password, done)
     const register = this.#aedes.registerClient.bind(this.#aedes)
     this.#aedes.registerClient = (client) => {
       // Aedes goes on with a CONNECT whose client is closed by now, and would throw out whoever came behind
@@ -95,6 +99,9 @@ export class Engine {
       this.#publish(packet, typeof client === 'function' ? client : done)
     for (const event of ['clientError', 'connectionError'])
       this.#aedes.on(event, ({ conn }: AedesClient, error: Error) => this.#failed(conn.connection, error))
+    this.#aedes.on('keepaliveTimeout', ({ conn }: AedesClient) =>
+      host.gate.keepAliveExpired?.(conn.connection),
+    )
     this.#aedes.on('error', (error: Error) => host.onError(error))
     this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) =>
       this.#subscribes.answered(subscriptions, client),
@@ -138,12 +145,13 @@ export class Engine {
     connectWithinMs: number,
     request?: IncomingMessage,
     listener?: ListenerConfig,
-  ): void {
+  ): Connection {
     this.#aedes.connectTimeout = connectWithinMs
     const connection = new Connection(
       stream,
       listener === undefined ? this.#connectionHost : this.#hostOf(listener),
     )
+    connection.request = request
     if (request !== undefined) connection.outbox.socket = request.socket
     const client = this.#aedes.handle(new AedesStream(stream, connection), request)
     this.#enqueue ??= (client._parser as EventEmitter).listeners('packet')[0] as Enqueue
@@ -153,6 +161,7 @@ export class Engine {
     connection.client = client
     attach(stream, connection)
     this.#admission.came(connection)
+    return connection
   }
 
   /**
@@ -224,6 +233,7 @@ export class Engine {
       listener: undefined,
       config: this.#host.config,
       holdings: this.#host.holdings,
+      gate: this.#host.gate,
       readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
       refused: (cause) => this.#host.refused(cause),
       heldBack: (cause) => this.#host.heldBack(cause),
@@ -282,8 +292,15 @@ export class Engine {
    */
   #publish(packet: IPublishPacket, done: Done | undefined): void {
     if (this.#isAnnounced(packet.topic) && this.#host.isWanted(packet.topic))
-      this.#bridge.emitter.emit(packet.topic, Buffer.from(packet.payload))
+      void this.#announce(packet.topic, Buffer.from(packet.payload))
     if (done !== undefined) setImmediate(done)
+  }
+
+  async #announce(topic: string, payload: Buffer): Promise<void> {
+    const { gate } = this.#host
+    const message = brokersMessage(topic, payload)
+    const decided = gate.publish === undefined ? message : await gate.publish(message, 'broker', undefined)
+    if (!(decided instanceof Refusal)) this.#bridge.emitter.emit(decided.topic, decided.payload)
   }
 
   // The end

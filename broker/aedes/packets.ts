@@ -6,6 +6,8 @@ import type { EventEmitter } from 'node:events'
 import type { Message } from '../../bridge/index.ts'
 import { AedesStream } from './client.ts'
 import { hex } from '../protocol/reason-codes.ts'
+import { PacketType } from '../protocol/control-packets.ts'
+import { variableLength, writeVariable } from '../protocol/properties.ts'
 import { joinParts } from '../protocol/parts.ts'
 import { messageOf } from '../protocol/publish.ts'
 
@@ -29,15 +31,19 @@ mqttPacket.writeToStream = Object.assign(
     if (whole === undefined) return true
     if (packet.cmd === 'connack')
       connection.outbox.packetBytesMax = connection.client.maximumPacketSize ?? Infinity
+    const { gate } = connection
     const sent =
       connection.outbox.push(mqttPacket.generate(whole, options)) ||
       connection.outbox.push(mqttPacket.generate(shortened(whole), options))
     if (!sent && packet.cmd === 'connack') connection.destroy() // it would wait for ever
-    if (packet.cmd === 'suback' || packet.cmd === 'unsuback') connection.inbound.answered()
+    if (whole.cmd === 'suback' || whole.cmd === 'unsuback')
+      connection.inbound.answered(whole.granted as number[])
     // Aedes cuts the connection next
+    if (packet.cmd === 'disconnect') connection.disconnectCode = packet.reasonCode
     if (packet.cmd === 'disconnect') connection.toldWhy(`told to go with ${hex(packet.reasonCode ?? 0)}`)
     if (packet.cmd !== 'connack') return true
     connection.connackWritten = true
+    gate.connackSent?.(packet, connection)
     const refused = (packet.reasonCode ?? packet.returnCode) !== 0
     if (refused) connection.toldWhy(`refused with ${hex(packet.reasonCode ?? packet.returnCode ?? 0)}`)
     return refused // false: Aedes waits, see `accepted`
@@ -94,6 +100,24 @@ export function parse(frame: Buffer, version: number): Packet {
   parser.packet = undefined
   parsers.set(version, parser)
   return packet
+}
+
+/** The properties of a message as mqtt-packet has them; undefined: it has none. */
+export function propertiesOf({
+  properties = Buffer.alloc(0),
+  expirySeconds,
+}: Message): IPublishPacket['properties'] {
+  if (properties.length === 0 && expirySeconds === undefined) return undefined
+  const length = 4 + variableLength(properties.length) + properties.length // a topic of a byte comes first
+  const frame = Buffer.alloc(1 + variableLength(length - 1) + length - 1)
+  frame[0] = PacketType.publish << 4
+  let at = writeVariable(frame, length - 1, 1)
+  frame[at + 1] = 1
+  frame[at + 2] = 0x74
+  at = writeVariable(frame, properties.length, at + 3)
+  properties.copy(frame, at)
+  const { properties: parsed } = parse(frame, 5) as IPublishPacket
+  return { ...parsed, ...(expirySeconds === undefined ? {} : { messageExpiryInterval: expirySeconds }) }
 }
 
 /** Writes a packet as Aedes would. */

@@ -1,15 +1,37 @@
 // A SUBSCRIBE or UNSUBSCRIBE on its way through Aedes: handed to it a filter at a time, in slices; what our bounds
 // refuse is answered before it; what Aedes registers and takes out comes back through its `mq` and goes on to the
 // router. State: the subscription that Aedes noted and registers next, in the same turn.
-import type { Packet } from 'mqtt-packet'
-import { Slice } from '../../bridge/index.ts'
+import type { ISubscribePacket, Packet } from 'mqtt-packet'
+import { isValidFilter, Slice } from '../../bridge/index.ts'
 import { Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './client.ts'
 import type { EngineHost } from './host.ts'
 import { writePacket } from './packets.ts'
 import { Connection } from '../connection/connection.ts'
 import type { SubscriptionOptions } from '../routing/local-table.ts'
+import { Refusal, type Answer, type AskedSubscription } from '../access/gate.ts'
+import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
+import { PacketType } from '../protocol/control-packets.ts'
 import { Parts } from '../protocol/parts.ts'
+
+type SubscribePart = ISubscribePacket & Packet
+
+const tooLate = new Refusal(ReasonCode.implementationSpecificError, 'the decision before was too late', {
+  isLate: true,
+})
+
+const isSubscribe = (packet: Packet): packet is SubscribePart => packet.cmd === 'subscribe'
+
+function askedOf({ subscriptions: [subscription] }: SubscribePart): AskedSubscription {
+  const { topic, qos, nl, rap, rh } = subscription!
+  return {
+    filter: topic,
+    qos,
+    noLocal: nl === true,
+    retainAsPublished: rap === true,
+    retainHandling: (rh ?? 0) as 0 | 1 | 2,
+  }
+}
 
 export class Subscribes {
   readonly #host: EngineHost
@@ -39,40 +61,79 @@ export class Subscribes {
     const parts = new Parts(frame, client.version)
     const slice = new Slice()
     const { connection } = client.conn
+    const { gate } = this.#host
+    const { subscribe } = gate
+    /** Those that the gate decides, in their order. */
+    const asked: (readonly [SubscribePart, Answer<AskedSubscription | Refusal>])[] = []
     let filters = 0
+    let isLate = false
+    const decide = async (): Promise<void> => {
+      const [part, answer] = asked.shift()!
+      const decided = await answer
+      isLate ||= decided instanceof Refusal && decided.isLate
+      this.#decided(client, part, decided, ++filters)
+    }
+    const isHeard = gate.subscribed !== undefined || gate.unsubscribed !== undefined
+    if (isHeard) connection.answering = { isSubscribe: frame[0]! >> 4 === PacketType.subscribe, filters: [] }
     for (const part of parts) {
+      connection.answering?.filters.push(
+        isSubscribe(part) ? part.subscriptions[0]!.topic : part.unsubscriptions[0]!,
+      )
       if (parts.isFull) await parts.room()
       if (slice.isOver) await slice.next()
+      if (asked.length >= limits.decisionsMax) await decide()
       if (client.closed) return
-      if (part.cmd === 'subscribe' && connection.inbound.isBridge)
-        // nothing of its own comes back, and RETAIN as published
-        Object.assign(part.subscriptions[0]!, { nl: true, rap: true })
-      const refused =
-        part.cmd === 'subscribe'
-          ? this.#refusal(connection, part.subscriptions[0]!.topic, ++filters)
-          : undefined
-      if (refused === undefined) this.#passToAedes(client, part)
-      else
-        writePacket(
-          { cmd: 'suback', messageId: part.messageId!, granted: [refused] },
-          client.conn,
-          client.version,
-        )
+      if (!isSubscribe(part)) this.#passToAedes(client, part)
+      else {
+        if (connection.inbound.isBridge)
+          // nothing of its own comes back, and RETAIN as published
+          Object.assign(part.subscriptions[0]!, { nl: true, rap: true })
+        if (subscribe === undefined) this.#subscribe(client, part, ++filters)
+        // Of a guard that did not answer in time nobody waits for the next one: a packet has room for 60,000.
+        else asked.push([part, isLate ? tooLate : subscribe(askedOf(part), connection)])
+      }
     }
+    while (asked.length > 0 && !client.closed) await decide()
+  }
+
+  #decided(
+    client: AedesClient,
+    part: SubscribePart,
+    decided: AskedSubscription | Refusal,
+    count: number,
+  ): void {
+    if (client.closed) return
+    if (decided instanceof Refusal) return this.#refuse(client, part, decided.reasonCode)
+    const { filter, qos, noLocal, retainAsPublished, retainHandling } = decided
+    if (!isValidFilter(filter)) return this.#refuse(client, part, ReasonCode.topicFilterInvalid)
+    const subscription = { topic: filter, qos, nl: noLocal, rap: retainAsPublished, rh: retainHandling }
+    Object.assign(part.subscriptions[0]!, subscription)
+    this.#subscribe(client, part, count)
+  }
+
+  #subscribe(client: AedesClient, part: SubscribePart, count: number): void {
+    const refused = this.#refusal(client.conn.connection, part.subscriptions[0]!.topic, count)
+    if (refused === undefined) this.#passToAedes(client, part)
+    else this.#refuse(client, part, refused)
+  }
+
+  /** As Aedes would. */
+  #refuse(client: AedesClient, part: SubscribePart, reasonCode: number): void {
+    const granted = [client.version === 5 ? reasonCode : 0x80] // [MQTT-3.9.3-2]
+    writePacket({ cmd: 'suback', messageId: part.messageId!, granted }, client.conn, client.version)
   }
 
   /** What SUBACK says of a filter that the connection may not have; it is the `count`th of its packet. */
   #refusal(connection: Connection, filter: string, count: number): number | undefined {
     if (filter.startsWith('$share/'))
       // Aedes would for MQTT 5 only, when it has been counted
-      return connection.mqtt5 ? ReasonCode.sharedSubscriptionsNotSupported : 0x80
+      return ReasonCode.sharedSubscriptionsNotSupported
     const cause =
       count > this.#host.config.subscribeFiltersMax
         ? 'subscribe-filters'
         : this.#host.refusalOf(connection, filter)
     if (cause === undefined) return undefined
     this.#host.refused(cause)
-    if (!connection.mqtt5) return 0x80 // [MQTT-3.9.3-2]
     return cause.startsWith('topic-') ? ReasonCode.topicFilterInvalid : ReasonCode.quotaExceeded
   }
 

@@ -150,6 +150,14 @@ export const options = {
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
+  decisionTimeoutMs: {
+    at: 'limits.decisionTimeoutMs',
+    schema: positiveMs.default(limits.decisionTimeoutMs),
+    about:
+      'time that a hook of the program which embeds the node has for a decision; without one by then what it was asked about is refused',
+    shape: 'ms',
+    hint: 'Use a number of milliseconds, from 1 to 86400000',
+  },
   drainTimeoutMs: {
     at: 'limits.drainTimeoutMs',
     schema: positiveMs.default(limits.drainTimeoutMs),

@@ -4,10 +4,12 @@
 // ends its side or is gone altogether, what we have read of it by then is still done, in its order; only then
 // the session is released. The will is void as soon as a DISCONNECT that says so has been read, also while what
 // stands before it waits.
+import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { AedesClient, AedesSubscription } from '../aedes/client.ts'
 import type { Message, OwedReplay, Session } from '../../bridge/index.ts'
 import type { Asked, ConnectionHost } from './host.ts'
+import type { Gate } from '../access/gate.ts'
 import type { Holder } from './holdings.ts'
 import { Inbound } from './inbound.ts'
 import { closeBehind, linger } from './linger.ts'
@@ -30,10 +32,14 @@ export class Connection implements Holder {
   readonly outbound: Outbound
   /** Filters of the SUBSCRIBE that Aedes is working on → whether the connection did not have them before. */
   isNew: Map<string, boolean> | undefined
+  /** Of a WebSocket: the HTTP request that it began with. */
+  request: IncomingMessage | undefined
   /** Made for it by Aedes, and tied to it at once. */
   client!: AedesClient
   /** What Aedes notes of it, by filter. */
   subscriptions: Record<string, AedesSubscription> = noSubscriptions
+  /** Filters of the SUBSCRIBE or UNSUBSCRIBE under way, when somebody wants to hear of its answer. */
+  answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
   /** Known with CONNACK. */
   mqtt5 = false
   /** CONNACK accepted it. */
@@ -53,6 +59,8 @@ export class Connection implements Holder {
   replays: Replays | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
+  /** Of the DISCONNECT that we sent. */
+  disconnectCode: number | undefined
   /** Why it ended, for the log: what came first. */
   endReason = ''
   /** Settles when its session is released. */
@@ -86,6 +94,10 @@ export class Connection implements Holder {
     this.#host = host
     this.inbound = new Inbound(this, host)
     this.outbound = new Outbound(stream, this, host)
+  }
+
+  get gate(): Gate {
+    return this.#host.gate
   }
 
   get outbox(): Outbox {
@@ -287,8 +299,10 @@ export class Connection implements Holder {
   /** CONNACK with the reason code, where its protocol has one for it. */
   sayRefused(reasonCode: number): void {
     const refusal = refusingConnack(this.level, reasonCode)
-    if (refusal !== undefined) this.outbox.push(refusal)
-    if (refusal !== undefined) this.toldWhy(`refused with ${hex(reasonCode)}`)
+    if (refusal === undefined) return
+    this.outbox.push(refusal)
+    this.gate.connackSent?.({ cmd: 'connack', sessionPresent: false, reasonCode }, this)
+    this.toldWhy(`refused with ${hex(reasonCode)}`)
   }
 
   /** Closes the connection. A client that was told why gets a moment for reading it. */

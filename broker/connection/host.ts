@@ -4,6 +4,7 @@ import type { Config, ListenerConfig } from '../config/config.ts'
 import type { Holdings } from './holdings.ts'
 import type { Match } from '../routing/local-table.ts'
 import type { Ahead } from '../routing/retained-replay.ts'
+import type { Gate } from '../access/gate.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
 import type { ReaderLimits } from '../protocol/packet-reader.ts'
 import type { ProtocolViolation } from '../protocol/properties.ts'
@@ -23,6 +24,7 @@ export interface ConnectionHost<Connection> {
   readonly listener: ListenerConfig | undefined
   readonly readerLimits: ReaderLimits
   readonly holdings: Holdings
+  readonly gate: Gate
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
   /** Any packet that is not ours: Aedes has it. */
@@ -70,4 +72,5 @@ export interface ConnectionHost<Connection> {
   over(connection: Connection): void
 }
 
-export type DropCause = 'client-bytes' | 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'
+export type DropCause =
+  'denied' | 'client-bytes' | 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'

@@ -12,12 +12,15 @@ import { Publishing } from './publishing.ts'
 import { Requests } from './requests.ts'
 import type { StoredSession } from './stored-session.ts'
 import { limits } from '../config/limits.ts'
+import { Decisions } from '../access/decisions.ts'
+import { Refusal } from '../access/gate.ts'
 import type { HeldCause } from '../access/refusals.ts'
 import { hex, ReasonCode } from '../protocol/reason-codes.ts'
 import { isReserved, PacketType, readDisconnect, type Will } from '../protocol/control-packets.ts'
 import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
 import type { ProtocolViolation } from '../protocol/properties.ts'
 
+const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 
 export class Inbound implements PacketHandler {
@@ -34,6 +37,8 @@ export class Inbound implements PacketHandler {
   /** QoS 0 publishes that are not stored yet: retained ones, and those behind one. */
   #retaining = 0
   #held = false
+  /** Made when a PUBLISH comes that the gate decides. */
+  #decisions: Decisions | undefined
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
   isBehind = false
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
@@ -168,7 +173,10 @@ export class Inbound implements PacketHandler {
       this.#asked = true
       this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     }
-    if (type === PacketType.pingreq) return void this.#connection.outbound.outbox.push(pingresp)
+    if (type === PacketType.pingreq) {
+      this.#host.gate.pinged?.(this.#connection)
+      return void this.#connection.outbound.outbox.push(pingresp)
+    }
     if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe)
       return this.#host.handle(this.#connection, type, frame)
@@ -186,7 +194,15 @@ export class Inbound implements PacketHandler {
   }
 
   /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
-  answered(): void {
+  answered(granted: readonly number[]): void {
+    const { answering, gate } = this.#connection
+    this.#connection.answering = undefined
+    if (answering?.isSubscribe === false) gate.unsubscribed?.(answering.filters, this.#connection)
+    else if (answering !== undefined)
+      gate.subscribed?.(
+        answering.filters.map((filter, i) => ({ filter, granted: granted[i]! })),
+        this.#connection,
+      )
     this.#requests?.answered()
     queueMicrotask(() => this.#connection.guarded(() => this.#goOn()))
   }
@@ -202,42 +218,72 @@ export class Inbound implements PacketHandler {
     expirySeconds: number,
   ): void {
     this.#alive()
-    if (isReserved(topic)) return this.#refuse(qos, messageId, ReasonCode.notAuthorized)
-    if (retain && payload.length > 0 && !this.#host.mayRetain(topic)) {
-      this.#host.refused('retained')
-      if (this.#connection.mqtt5 && qos > 0) return this.#refuse(qos, messageId, ReasonCode.quotaExceeded)
-      retain = false // there is nothing to say it with: it goes to those who are subscribed
-    }
-    // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first
-    // [MQTT-4.6.0-6].
-    if (qos === 0 && !retain && this.#retaining === 0)
-      return this.#host.publish(
-        this.#message(topic, payload, 0, false, properties, expirySeconds),
-        this.#connection,
-        undefined,
-      )
-    if (qos === 0) this.#retaining++
-    if (
-      qos === 2 &&
-      !this.#incoming.begin(messageId, () =>
-        this.#connection.outbound.acknowledge(PacketType.pubrec, messageId, 0),
-      )
-    )
-      return
-    const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
-    if (qos > 0)
-      publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), this.#connection.mqtt5)
-    const stored = publishing.begin(payload.length + topic.length, qos)
-    if (publishing.isFull) this.#hold('publishes')
+    const { gate } = this.#host
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
+    if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId)
+    else if (isReserved(topic)) this.#refuse(qos, messageId, ReasonCode.notAuthorized)
+    else if (qos === 0 && !retain && this.#retaining === 0)
+      // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first
+      // [MQTT-4.6.0-6].
+      this.#host.publish(message, this.#connection, undefined)
+    else if (qos < 2 || this.#isNew(messageId)) this.#publish(message, qos, messageId, this.#begin(message))
+  }
+
+  /** A QoS 2 PUBLISH: whether it did not come before. */
+  #isNew(messageId: number): boolean {
+    return this.#incoming.begin(messageId, () =>
+      this.#connection.outbound.acknowledge(PacketType.pubrec, messageId, 0),
+    )
+  }
+
+  /** From now on it counts as one that is not stored. @returns ends that */
+  #begin({ topic, payload, qos }: Message): () => void {
+    const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
+    const { mqtt5 } = this.#connection
+    if (qos > 0) publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), mqtt5)
+    const ended = publishing.begin(payload.length + topic.length, qos)
+    if (publishing.isFull) this.#hold('publishes')
+    return ended
+  }
+
+  /**
+   * The gate decides. What comes behind it waits in its order; a PINGREQ does not. The connection may end meanwhile,
+   * and its session be taken over: what the client sent before is published all the same where it may be, since its
+   * session is released behind it, and the bridge refuses what comes of a session that was taken (`from`).
+   */
+  #ask(message: Message, messageId: number): void {
+    const { qos } = message
+    if (qos === 2 && !this.#isNew(messageId)) return
+    const ended = this.#begin(message)
+    const answer = isReserved(message.topic)
+      ? reserved
+      : (this.#host.gate.publish?.(message, 'client', this.#connection) ?? message)
+    this.#decisions ??= new Decisions()
+    this.#decisions.add(answer, (decided) =>
+      this.#connection.guarded(() => {
+        if (decided instanceof Refusal) this.#refuse(qos, messageId, decided.reasonCode, ended)
+        else this.#publish(decided, qos, messageId, ended)
+      }),
+    )
+  }
+
+  /** @param qos of the PUBLISH, by which it is acknowledged */
+  #publish(message: Message, qos: 0 | 1 | 2, messageId: number, ended: () => void): void {
+    if (message.retain && message.payload.length > 0 && !this.#host.mayRetain(message.topic)) {
+      this.#host.refused('retained')
+      if (this.#connection.mqtt5 && qos > 0)
+        return this.#refuse(qos, messageId, ReasonCode.quotaExceeded, ended)
+      message = { ...message, retain: false } // there is nothing to say it with: it goes to those who are subscribed
+    }
+    this.#publishing!.handOn(qos)
+    if (message.qos === 0 && !message.retain && this.#retaining === 0) {
+      this.#host.publish(message, this.#connection, undefined)
+      return this.#acknowledge(qos, messageId, ended)
+    }
+    if (qos === 0) this.#retaining++
     const done = (): void => {
-      stored()
-      if (this.#connection.isClosed) return // nobody is there to be told
       if (qos === 0) this.#retaining--
-      if (qos === 2) this.#incoming.markPublished(messageId)
-      if (qos > 0)
-        this.#connection.outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
-      this.#goOn()
+      this.#acknowledge(qos, messageId, ended)
     }
     if (qos < 2) this.#host.publish(message, this.#connection, done)
     else {
@@ -246,6 +292,15 @@ export class Inbound implements PacketHandler {
         written ? this.#host.publish({ ...message, origin: { sid, n } }, this.#connection, done) : done(),
       )
     }
+  }
+
+  /** It is stored. Behind it, in its order, may be what was refused: its own answer goes first. */
+  #acknowledge(qos: 0 | 1 | 2, messageId: number, ended: () => void): void {
+    const { isClosed, outbound } = this.#connection
+    if (qos === 2 && !isClosed) this.#incoming.markPublished(messageId)
+    if (qos > 0) outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
+    ended()
+    if (!isClosed) this.#goOn()
   }
 
   #message(
@@ -271,18 +326,31 @@ export class Inbound implements PacketHandler {
     }
   }
 
-  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
+  /** @param begun ends it, when it was counted among those that are not stored */
+  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number, begun?: () => void): void {
     this.#host.dropped('refused', qos)
-    if (qos === 0) return // there is nothing to say it with
+    if (qos === 0) {
+      // there is nothing to say it with
+      begun?.()
+      return this.#goOn()
+    }
     // 3.1.1 has no way to say it: bridges of Mosquitto begin with such a PUBLISH, and go on when it is
     // acknowledged [MQTT-3.3.5-2].
-    if (this.#connection.mqtt5 || this.#host.config.refusedPublish === 'drop')
-      this.#connection.outbound.acknowledge(
-        qos === 1 ? PacketType.puback : PacketType.pubrec,
-        messageId,
-        reasonCode,
-      )
-    else this.#connection.client.emit('error', new Error('not authorized to publish'))
+    const { mqtt5 } = this.#connection
+    if (!mqtt5 && this.#host.config.refusedPublish === 'close') {
+      begun?.()
+      return void this.#connection.client.emit('error', new Error('not authorized to publish'))
+    }
+    const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
+    const ended = begun ?? publishing.begin(0, qos)
+    publishing.refuse(qos, () => {
+      const { isClosed, outbound } = this.#connection
+      if (qos === 2 && !isClosed) this.#known?.refuse(messageId, !mqtt5)
+      outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
+      ended()
+      if (!isClosed) this.#goOn()
+    })
+    if (publishing.isFull) this.#hold('publishes')
   }
 
   onPuback(messageId: number): void {

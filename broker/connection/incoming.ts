@@ -63,6 +63,17 @@ export class Incoming {
     this.#stored?.recordPublished(messageId, known.n)
   }
 
+  /**
+   * It is not published, and PUBREC says so. Where PUBREC has no words for it (3.1.1) `isAcknowledged`: its client
+   * sends PUBREL, and until then it is known.
+   */
+  refuse(messageId: number, isAcknowledged: boolean): void {
+    const known = this.#publishes.get(messageId)
+    if (known === undefined) return
+    if (isAcknowledged) known.state = 'published'
+    else this.release(messageId, () => undefined) // the exchange is over [MQTT-4.3.3-4]
+  }
+
   /** PUBREL came; `done` when PUBCOMP may be sent, with false when there was nothing to release. */
   release(messageId: number, done: (known: boolean) => void): void {
     const known = this.#publishes.get(messageId)

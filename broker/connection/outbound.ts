@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { ConnectionHost } from './host.ts'
+import type { Sent } from '../access/gate.ts'
 import { Outbox, type OutboxHost } from './outbox.ts'
 import type { Match } from '../routing/local-table.ts'
 import { noWindow, Pending } from './pending.ts'
@@ -25,6 +26,8 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
   #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
   #room: Room | undefined
+  /** By Packet Identifier, when somebody wants to hear of acknowledgements. */
+  #sent: Map<number, Sent> | undefined
 
   constructor(stream: Duplex, connection: Connection, host: ConnectionHost<Connection>) {
     this.outbox = new Outbox(stream, outboxLimits, this)
@@ -78,6 +81,11 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
 
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
+    const { acknowledged } = this.#host.gate
+    if (acknowledged !== undefined) {
+      acknowledged(messageId, this.#sent?.get(messageId), this.#connection)
+      this.#sent?.delete(messageId)
+    }
     if (this.#stored !== undefined) return this.#stored.complete(messageId)
     this.#window.complete(messageId)
     this.#giveRoom()
@@ -120,6 +128,13 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
       if (!dup && this.#host.isReplayed(this.#connection, message)) return undefined
       this.#connection.replays?.delivered(message.topic, message.stamp)
     }
+    const { forward } = this.#host.gate
+    if (forward !== undefined) {
+      const { qos } = message
+      const forwarded = forward(message, this.#connection)
+      if (forwarded === undefined) return (this.#host.dropped('denied', qos), undefined)
+      message = forwarded
+    }
     // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be
     // doubled.
     const match = this.#host.matchOf(this.#connection, message)
@@ -139,6 +154,8 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     )
       return (this.#host.dropped('too-large', qos), undefined)
     this.outbox.pushPublish(frame, messageId, dup)
+    if (this.#host.gate.acknowledged !== undefined)
+      this.#remember(messageId, { topic: message.topic, payload: message.payload, qos })
     this.#countWaiting()
     return qos
   }
@@ -173,6 +190,12 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
     if (this.#connection.isClosed || !this.#connection.isConnected) return
     const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
+    const { forward } = this.#host.gate
+    if (forward !== undefined) {
+      const forwarded = forward(message, this.#connection)
+      if (forwarded === undefined) return this.#host.dropped('denied', qos)
+      message = forwarded
+    }
     if (isExpired(message)) return this.#host.dropped('expired', qos) // [MQTT-3.3.2-5]
     const frame = publishFrame(message, this.#connection.mqtt5, qos, retain, match.identifiers)
     if (
@@ -196,6 +219,8 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     }
     try {
       this.outbox.pushPublish(frame, messageId)
+      if (this.#host.gate.acknowledged !== undefined)
+        this.#remember(messageId, { topic: frame.topic, payload: frame.payload, qos })
       return true
     } catch (error) {
       this.#host.failed(error, qos)
@@ -206,6 +231,10 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
   /** Something was answered: a client may write far more than it reads. */
   checkAnswers(): void {
     if (this.outbox.bytes > this.#waitingBytesMax) this.#checkWaiting()
+  }
+
+  #remember(messageId: number, sent: Sent): void {
+    ;(this.#sent ??= new Map<number, Sent>()).set(messageId, sent)
   }
 
   /** However large the packets are that are accepted, there is room for one. */

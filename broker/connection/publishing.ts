@@ -18,6 +18,12 @@ export class Publishing {
   /** Those that came since the last SUBSCRIBE, UNSUBSCRIBE or DISCONNECT. */
   #latest: Publishes | undefined
   #whenNone: (() => void) | undefined
+  /** By QoS: how many were handed on or refused, and how many came to their end. */
+  readonly #decided = [0, 0, 0]
+  readonly #ended = [0, 0, 0]
+  /** Refused ones whose acknowledgement waits until so many of their QoS have ended. */
+  readonly #isAcknowledging = [false, false, false]
+  readonly #refused: { readonly behind: number; readonly acknowledge: () => void }[][] = [[], [], []]
 
   /** @param max how many may be left before it is full: Receive Maximum */
   constructor(max: number) {
@@ -25,7 +31,7 @@ export class Publishing {
   }
 
   /** One came; the caller calls what it gets back when it is stored, once. */
-  begin(bytes: number, qos: number): () => void {
+  begin(bytes: number, qos: 0 | 1 | 2): () => void {
     const publishes = (this.#latest ??= { left: 0 })
     publishes.left++
     this.count++
@@ -36,7 +42,35 @@ export class Publishing {
       this.count--
       this.#bytes -= bytes
       if (qos === 1) this.qos1--
+      this.#ended[qos]!++
+      this.#acknowledgeRefused(qos)
       if (this.count === 0) this.#whenNone?.()
+    }
+  }
+
+  /** One is handed on, to be stored. */
+  handOn(qos: 0 | 1 | 2): void {
+    this.#decided[qos]!++
+  }
+
+  /**
+   * One is not to be stored: `acknowledge` is called, at once or later, when those of its QoS that came before it
+   * have been acknowledged [MQTT-4.6.0-2] [MQTT-4.6.0-3]; it ends the publish.
+   */
+  refuse(qos: 1 | 2, acknowledge: () => void): void {
+    this.#refused[qos]!.push({ behind: this.#decided[qos]!++, acknowledge })
+    this.#acknowledgeRefused(qos)
+  }
+
+  /** Each ends its publish, which may let the next one go: that one is this loop's, too. */
+  #acknowledgeRefused(qos: 0 | 1 | 2): void {
+    const refused = this.#refused[qos]!
+    if (refused.length === 0 || this.#isAcknowledging[qos]) return
+    this.#isAcknowledging[qos] = true
+    try {
+      while (refused.length > 0 && this.#ended[qos]! >= refused[0]!.behind) refused.shift()!.acknowledge()
+    } finally {
+      this.#isAcknowledging[qos] = false
     }
   }
 

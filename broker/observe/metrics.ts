@@ -13,6 +13,7 @@ const dropCauses = [
   'expired',
   'failed',
   'refused',
+  'denied',
   'client-bytes',
   'events',
 ]
@@ -50,13 +51,13 @@ export class Metrics {
   })
   readonly dropped = new Counter({
     name: 'aedes_cluster_messages_dropped_total',
-    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, client-bytes, events (of $SYS, while the store is away)',
+    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, denied (a guard does not forward it to this client), client-bytes, events (of $SYS, while the store is away)',
     labelNames: ['cause', 'qos'],
     registers: [this.registry],
   })
   readonly refused = new Counter({
     name: 'aedes_cluster_refusals_total',
-    help: 'what a bound refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, sessions), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes)',
+    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, sessions), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
     labelNames: ['cause'],
     registers: [this.registry],
   })

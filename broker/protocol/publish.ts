@@ -60,6 +60,12 @@ export class Frame {
     return this.#payload
   }
 
+  get topic(): string {
+    let at = 1
+    while ((this.head[at++]! & 128) !== 0); // over the remaining length
+    return this.head.toString('utf8', at + 2)
+  }
+
   /**
    * Copies the payload, which may be a slice of something larger; for all that share the frame, and for the
    * variants that it leads to.
@@ -180,7 +186,10 @@ export function publishFrame(
 const returnCodes = new Map<number, number>([
   [ReasonCode.unsupportedProtocolVersion, 1],
   [ReasonCode.clientIdentifierNotValid, 2],
+  [ReasonCode.serverUnavailable, 3],
   [ReasonCode.quotaExceeded, 3],
+  [ReasonCode.badUserNameOrPassword, 4],
+  [ReasonCode.notAuthorized, 5],
   [ReasonCode.topicNameInvalid, 5],
 ])
 
@@ -214,6 +223,19 @@ export function writeAcknowledgement(
   if (reasoned) bytes[at + 4] = reasonCode
   return reasoned ? 5 : 4
 }
+
+/** A QoS 0 message of the broker itself, or of the program around it. */
+export const brokersMessage = (topic: string, payload: Buffer): Message => ({
+  topic,
+  payload,
+  qos: 0,
+  retain: false,
+  properties: undefined,
+  expiresAt: 0,
+  publisher: undefined,
+  origin: undefined,
+  frames: undefined,
+})
 
 /**
  * The message of a packet that another broker parsed and stored. Its Will Delay Interval stays behind.

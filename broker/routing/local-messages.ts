@@ -9,6 +9,8 @@ import type { Router } from './router.ts'
 import type { Match } from './local-table.ts'
 import type { Subscriber } from './subscriber.ts'
 import { isReserved } from '../protocol/control-packets.ts'
+import { Refusal } from '../access/gate.ts'
+import { brokersMessage } from '../protocol/publish.ts'
 
 /** A message as a handler gets it. */
 export interface LocalMessage {
@@ -29,16 +31,16 @@ class Handler implements Subscriber {
   readonly clientId = undefined
   readonly filter: string
   readonly qos: 0 | 1 | 2
-  readonly #handle: (message: LocalMessage) => void
+  readonly #handle: (message: Message, qos: 0 | 1 | 2) => void
 
-  constructor(filter: string, qos: 0 | 1 | 2, handle: (message: LocalMessage) => void) {
+  constructor(filter: string, qos: 0 | 1 | 2, handle: (message: Message, qos: 0 | 1 | 2) => void) {
     this.filter = filter
     this.qos = qos
     this.#handle = handle
   }
 
-  deliver({ topic, payload, qos, retain }: Message, match: Match<Subscriber>): void {
-    this.#handle({ topic, payload, qos: Math.min(qos, match.qos) as 0 | 1 | 2, retain })
+  deliver(message: Message, match: Match<Subscriber>): void {
+    this.#handle(message, Math.min(message.qos, match.qos) as 0 | 1 | 2)
   }
 }
 
@@ -85,24 +87,25 @@ export class LocalMessages {
     payload: Buffer | string,
     { qos = 0, retain = false }: PublishOptions = {},
   ): Promise<void> {
+    await this.publishMessage({ ...brokersMessage(topic, Buffer.from(payload as string)), qos, retain })
+  }
+
+  async publishMessage(message: Message): Promise<void> {
+    const { topic } = message
     if (!isValidTopic(topic) || isReserved(topic))
       throw new TypeError(
         `${JSON.stringify(topic.slice(0, 100))} is not a topic that may be published to: it is empty, has a wildcard, or is below $SYS/`,
       )
-    const message: Message = {
-      topic,
-      payload: Buffer.from(payload as string),
-      qos,
-      retain,
-      properties: undefined,
-      expiresAt: 0,
-      publisher: undefined,
-      origin: undefined,
-      frames: undefined,
-    }
     const node = this.#node
     this.#check(message, node)
-    if (qos === 0 && !retain) return node.publishHere(message, undefined)
+    const { publish: decide } = node.gate
+    const decided = decide === undefined ? message : await decide(message, 'program', undefined)
+    if (decided instanceof Refusal) throw new Error(`it may not be published: ${decided.reason}`)
+    await this.#publish(decided, this.#node)
+  }
+
+  async #publish(message: Message, node: Router): Promise<void> {
+    if (message.qos === 0 && !message.retain) return node.publishHere(message, undefined)
     await new Promise<void>((resolve, reject) => {
       this.#publishing.add(reject)
       node.publishHere(message, () => {
@@ -131,10 +134,23 @@ export class LocalMessages {
   }
 
   /** @returns ends it */
-  async subscribe(
+  subscribe(
     filter: string,
     handle: (message: LocalMessage) => void,
     { qos = 2 }: { readonly qos?: 0 | 1 | 2 } = {},
+  ): Promise<() => void> {
+    return this.subscribeMessages(
+      filter,
+      ({ topic, payload, retain }, qos) => handle({ topic, payload, qos, retain }),
+      qos,
+    )
+  }
+
+  /** @returns ends it */
+  async subscribeMessages(
+    filter: string,
+    handle: (message: Message, qos: 0 | 1 | 2) => void,
+    qos: 0 | 1 | 2,
   ): Promise<() => void> {
     if (!isValidFilter(filter) || filter.startsWith('$share/'))
       throw new TypeError(

@@ -31,6 +31,7 @@ import { Replays } from './retained-replay.ts'
 import type { Subscriber } from './subscriber.ts'
 import { SubscriptionBounds, type FilterRefusal } from './subscription-bounds.ts'
 import type { EngineHost } from '../aedes/host.ts'
+import { Gate, Refusal } from '../access/gate.ts'
 import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
@@ -56,6 +57,7 @@ export interface RouterEvents {
 export class Router implements EngineHost, Receiver {
   readonly config: Config
   readonly holdings: Holdings
+  readonly gate: Gate
   readonly #events: RouterEvents
   readonly #table = new LocalTable<Subscriber>()
   readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) =>
@@ -70,8 +72,9 @@ export class Router implements EngineHost, Receiver {
   #plane!: Cluster
   #connections: Iterable<Connection> = []
 
-  constructor(config: Config, events: RouterEvents) {
+  constructor(config: Config, events: RouterEvents, gate = new Gate()) {
     this.config = config
+    this.gate = gate
     this.#events = events
     this.holdings = new Holdings(config.clientBytesMax)
     this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
@@ -93,15 +96,17 @@ export class Router implements EngineHost, Receiver {
 
   publish(message: Message, from: Connection, done: (() => void) | undefined): void {
     this.#events.onPublish(message.qos)
-    if (done === undefined)
+    if (done === undefined) {
       this.#plane.publishQos0(message) // at once, whatever Redis does
-    else {
+      this.gate.published?.(message, 'client', from)
+    } else {
       const bytes = message.payload.length + message.topic.length + (message.properties?.length ?? 0)
       this.holdings.publish(bytes, (stored) =>
         this.#plane.publish(message, () =>
           this.#stored(message, from, () => {
             stored()
             done()
+            this.gate.published?.(message, 'client', from)
           }),
         ),
       )
@@ -260,13 +265,31 @@ export class Router implements EngineHost, Receiver {
   /** @param stored called when it is stored for everybody; undefined: it is not to be stored */
   publishHere(message: Message, stored: (() => void) | undefined): void {
     this.#events.onPublish(message.qos)
-    if (stored === undefined) return this.#plane.publishQos0(message)
+    if (stored === undefined) {
+      this.#plane.publishQos0(message)
+      this.gate.published?.(message, 'program', undefined)
+      return
+    }
     this.holdings.publish(message.payload.length + message.topic.length, (done) =>
       this.#plane.publish(message, () => {
         done()
         stored()
+        this.gate.published?.(message, 'program', undefined)
       }),
     )
+  }
+
+  authorizeWill(will: Message): Message | undefined | Promise<Message | undefined> {
+    const answer = this.gate.publish?.(will, 'will', undefined) ?? will
+    return answer instanceof Promise
+      ? answer.then((decided) => this.#onWillDecided(will, decided))
+      : this.#onWillDecided(will, answer)
+  }
+
+  #onWillDecided(will: Message, decided: Message | Refusal): Message | undefined {
+    if (decided instanceof Refusal) return (this.dropped('refused', will.qos), undefined)
+    this.gate.published?.(decided, 'will', undefined)
+    return decided
   }
 
   removeSubscriber(subscriber: Subscriber, filter: string): void {

@@ -49,6 +49,7 @@ async function bury(nodeId: string): Promise<void> {
     new Clock(),
     {
       append: () => Promise.resolve(),
+      authorizeWill: (message) => message,
       publishWill: () => Promise.resolve(),
       expireRetained: () => Promise.resolve(),
       stillOwned: () => Promise.resolve(false),

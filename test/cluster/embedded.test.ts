@@ -24,7 +24,7 @@ beforeAll(async () => {
   })
 })
 afterAll(async () => {
-  await node.stop()
+  await node.close()
   await cluster[Symbol.asyncDispose]()
 })
 
@@ -162,7 +162,7 @@ test('of two nodes in one process, also of one name, each counts its own', async
       'aedes_cluster_damaged_total 1',
     ])
   expect(await counted(node)).toEqual(before)
-  await other.stop()
+  await other.close()
 })
 
 test('a node that is stopped publishes nothing more', async () => {
@@ -172,7 +172,7 @@ test('a node that is stopped publishes nothing more', async () => {
     admin: 'off',
     logLevel: 'silent',
   })
-  await other.stop()
+  await other.close()
   await expect(other.publish('t', 'x', { qos: 1 })).rejects.toThrow('the node does not serve now')
 })
 
@@ -190,7 +190,7 @@ test('a stop whose time went by while the clients were told has left the cluster
   })
   const client = await TestClient.connect(short.endpoints[0]!, 'told')
   link.delayMs = 25
-  await short.stop()
+  await short.close()
   const connection = new Redis(cluster.redis.url)
   expect(
     (await connection.hkeys('test:{bus}:nodes')).filter((nodeId) => nodeId.startsWith('hurried')),

@@ -36,8 +36,8 @@ beforeAll(async () => {
   })
 })
 afterAll(async () => {
-  await node.stop()
-  await strict.stop()
+  await node.close()
+  await strict.close()
   await redis[Symbol.asyncDispose]()
   certificates[Symbol.dispose]()
 })
@@ -163,7 +163,7 @@ test('each listener has its own certificate, client authority, origins, packets,
     )
     .toBe('served')
   for (const each of [byTls, shown, large]) await each.disconnect()
-  await one.stop()
+  await one.close()
 })
 
 test('a node that is stopped, or that could not start, hears nothing any more of what is diagnosed in its process', async () => {
@@ -172,12 +172,12 @@ test('a node that is stopped, or that could not start, hears nothing any more of
       .filter(([, { hasSubscribers }]) => hasSubscribers)
       .map(([name]) => name)
   const options = { redis: redis.url, admin: 'off', logLevel: 'silent', prefix: 'diagnosed' } as const
-  await node.stop()
-  await strict.stop()
+  await node.close()
+  await strict.close()
   const before = heard()
   const first = await createNode({ ...options, id: 'first', listen: ['mqtt://127.0.0.1:0'] })
   expect(heard()).toEqual(expect.arrayContaining(['shed', 'garbage', 'inboxSealed']))
   await expect(createNode({ ...options, id: 'second', listen: first.endpoints })).rejects.toThrow('in use')
-  await first.stop()
+  await first.close()
   expect(heard()).toEqual(before)
 })

@@ -1,6 +1,7 @@
 // What a subscription's options and identifiers mean, on the publisher's own node and on another alike.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
+import { WireClient } from '../support/wire.ts'
 
 let cluster: TestCluster
 beforeAll(async () => {
@@ -115,4 +116,19 @@ test('clients cannot publish under $SYS, and stay connected under MQTT 5', async
   const client = await cluster.node(0).connect('sys', { version: 5 })
   await expect(client.publish('$SYS/a/new/clients', 'sys', { qos: 1 })).rejects.toThrow()
   expect(client.mqtt.connected).toBe(true)
+})
+
+test('a PUBLISH that is refused is answered in the order of the PUBLISHes [MQTT-4.6.0-2] [MQTT-4.6.0-3]', async () => {
+  const client = await WireClient.connect(cluster.node(0).url, 'refused')
+  for (const qos of [1, 2] as const) {
+    const topics = ['t/1', '$SYS/2', '$SYS/3', 't/4', '$SYS/5']
+    const base = { cmd: 'publish', payload: 'x', retain: false, dup: false, qos } as const
+    client.send(...topics.map((topic, i) => ({ ...base, topic, messageId: i + 1 })))
+    const answers: unknown[] = []
+    while (answers.length < topics.length) {
+      const { messageId, reasonCode } = await client.next(qos === 1 ? 'puback' : 'pubrec')
+      answers.push([messageId, reasonCode])
+    }
+    expect(answers).toEqual(topics.map((topic, i) => [i + 1, topic.startsWith('$') ? 0x87 : 0]))
+  }
 })

@@ -1,0 +1,286 @@
+// The one gate of a node. Every CONNECT, every PUBLISH (also wills, what the program publishes that embeds the node,
+// and $SYS), every SUBSCRIBE and every delivery to a client passes it. Guards stand here: hooks, rules, quotas.
+// A guard that may take time answers with a promise; what follows an answer keeps the client's order
+// (decisions.ts, requests.ts). Where no guard has a method the field of that name is undefined, and whoever would
+// ask goes on without a call. State: the guards, which outlive a boot that was declared dead. Bounds: a decision
+// has `decisionTimeoutMs`; one that does not come by then, or throws, is a refusal.
+import type { IConnackPacket, IConnectPacket } from 'mqtt-packet'
+import type { Message } from '../../bridge/index.ts'
+import type { Connection } from '../connection/connection.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+
+/** What a guard says no with. */
+export class Refusal {
+  /** In MQTT 5's words; 3.1.1 is told what it has a word for. */
+  readonly reasonCode: number
+  /** For the log. */
+  readonly reason: string
+  /** What the guard called back with, where somebody needs more of it. */
+  readonly error: Error | undefined
+  /** There was no decision in time. */
+  readonly isLate: boolean
+
+  constructor(
+    reasonCode: number,
+    reason: string,
+    { error, isLate = false }: { readonly error?: Error | undefined; readonly isLate?: boolean } = {},
+  ) {
+    this.reasonCode = reasonCode
+    this.reason = reason
+    this.error = error
+    this.isLate = isLate
+  }
+}
+
+/** At once, or later. */
+export type Answer<T> = T | Promise<T>
+
+/** Who publishes: a client, a client that is gone, the program that embeds the node, or the node itself ($SYS). */
+export type Source = 'client' | 'will' | 'program' | 'broker'
+
+/** One filter of a SUBSCRIBE. */
+export interface AskedSubscription {
+  readonly filter: string
+  readonly qos: 0 | 1 | 2
+  readonly noLocal: boolean
+  readonly retainAsPublished: boolean
+  readonly retainHandling: 0 | 1 | 2
+}
+
+/** Whoever stands at the gate. What a guard has no method for is let through by it. */
+export interface Guard {
+  /** CONNECT came; nothing is known of the client but what it says. */
+  connect?(packet: IConnectPacket, from: Connection): Answer<Refusal | undefined>
+  /** Whether the client is who it says; before its session is claimed. */
+  authenticate?(
+    username: string | undefined,
+    password: Buffer | undefined,
+    from: Connection,
+  ): Answer<Refusal | undefined>
+  /** The message as it is to be published. `from`: the connection, while there is one. */
+  publish?(message: Message, source: Source, from: Connection | undefined): Answer<Message | Refusal>
+  /** The subscription as it is granted. */
+  subscribe?(asked: AskedSubscription, from: Connection): Answer<AskedSubscription | Refusal>
+  /** The message as this client gets it; undefined: it does not. Asked at once for each delivery. */
+  forward?(message: Message, to: Connection): Message | undefined
+
+  // What happened, for who counts or traces
+
+  /** CONNACK accepted it and has left. */
+  accepted?(connection: Connection): void
+  /** Its Keep Alive ran out. */
+  keepAliveExpired?(connection: Connection): void
+  /** What is wrong with it ends it. */
+  failed?(connection: Connection, error: Error): void
+  /** Nothing of it is left. */
+  ended?(connection: Connection, wasClient: boolean): void
+  /** CONNACK left, whatever it says. */
+  connackSent?(packet: IConnackPacket, to: Connection): void
+  /** It is stored for everybody, or, with QoS 0, on its way. */
+  published?(message: Message, source: Source, from: Connection | undefined): void | Promise<void>
+  /** SUBACK left. */
+  subscribed?(subscriptions: readonly Granted[], by: Connection): void
+  /** UNSUBACK left. */
+  unsubscribed?(filters: readonly string[], by: Connection): void
+  /** PUBACK or PUBCOMP came; undefined: of what was not sent by this connection. */
+  acknowledged?(messageId: number, sent: Sent | undefined, by: Connection): void
+  pinged?(by: Connection): void
+}
+
+export type Step = keyof Guard
+const facts = [
+  'accepted',
+  'keepAliveExpired',
+  'failed',
+  'ended',
+  'connackSent',
+  'published',
+  'subscribed',
+  'unsubscribed',
+  'acknowledged',
+  'pinged',
+] as const
+type Fact = (typeof facts)[number]
+
+/** A filter as SUBACK answered it. */
+export interface Granted {
+  readonly filter: string
+  /** QoS, or a reason code from 0x80 on. */
+  readonly granted: number
+}
+
+/** A QoS ≥ 1 delivery that is in flight. */
+export interface Sent {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: 1 | 2
+}
+
+type Telling<Name extends Fact> = (...facts: Parameters<Required<Guard>[Name]>) => void
+
+export interface GateEvents {
+  /** A guard said no. */
+  onDenied(step: Step): void
+  /** A guard did not answer in time. */
+  onLate(step: Step): void
+  /** A guard threw. */
+  onFailed(step: Step, error: unknown): void
+}
+
+/** A guard that certainly has this method. */
+type With<Name extends Step> = Guard & Required<Pick<Guard, Name>>
+
+const silent: GateEvents = { onDenied: () => undefined, onLate: () => undefined, onFailed: () => undefined }
+
+export class Gate {
+  readonly #timeoutMs: number
+  readonly #events: GateEvents
+  connect: Required<Guard>['connect'] | undefined
+  authenticate: Required<Guard>['authenticate'] | undefined
+  publish: Required<Guard>['publish'] | undefined
+  subscribe: Required<Guard>['subscribe'] | undefined
+  forward: Required<Guard>['forward'] | undefined
+  accepted: Telling<'accepted'> | undefined
+  keepAliveExpired: Telling<'keepAliveExpired'> | undefined
+  failed: Telling<'failed'> | undefined
+  ended: Telling<'ended'> | undefined
+  connackSent: Telling<'connackSent'> | undefined
+  published: Telling<'published'> | undefined
+  subscribed: Telling<'subscribed'> | undefined
+  unsubscribed: Telling<'unsubscribed'> | undefined
+  acknowledged: Telling<'acknowledged'> | undefined
+  pinged: Telling<'pinged'> | undefined
+
+  /** @param timeoutMs what a guard has for a decision */
+  constructor(timeoutMs = Infinity, events = silent) {
+    this.#timeoutMs = timeoutMs
+    this.#events = events
+  }
+
+  /** From now on these are asked, one after the other; the first that says no has said it. */
+  setGuards(guards: readonly Guard[]): void {
+    const having = <Name extends Step>(name: Name): With<Name>[] | undefined => {
+      const some = guards.filter((guard): guard is With<Name> => guard[name] !== undefined)
+      return some.length === 0 ? undefined : some
+    }
+    const [connect, authenticate, publish] = [having('connect'), having('authenticate'), having('publish')]
+    const [subscribe, forward] = [having('subscribe'), having('forward')]
+    this.connect =
+      connect &&
+      ((packet, from) =>
+        this.#decide('connect', () => inTurn(connect, undefined, (guard) => guard.connect(packet, from))))
+    this.authenticate =
+      authenticate &&
+      ((username, password, from) =>
+        this.#decide('authenticate', () =>
+          inTurn(authenticate, undefined, (guard) => guard.authenticate(username, password, from)),
+        ))
+    this.publish =
+      publish &&
+      ((message, source, from) =>
+        this.#decide('publish', () =>
+          inTurn(publish, message, (guard, current) => guard.publish(current, source, from)),
+        ))
+    this.subscribe =
+      subscribe &&
+      ((asked, from) =>
+        this.#decide('subscribe', () =>
+          inTurn(subscribe, asked, (guard, current) => guard.subscribe(current, from)),
+        ))
+    this.forward = forward && ((message, to) => this.#forward(forward, message, to))
+    for (const name of facts) (this as Record<Fact, unknown>)[name] = this.#telling(name, having(name))
+  }
+
+  /** Tells all of them, whatever one of them throws. */
+  #telling(name: Fact, guards: readonly Guard[] | undefined): ((...facts: unknown[]) => void) | undefined {
+    if (guards === undefined) return undefined
+    const tell = (guard: Guard, facts: unknown[]): void => {
+      try {
+        const told = (guard[name] as (...facts: unknown[]) => unknown)(...facts)
+        if (told instanceof Promise) told.catch((error: unknown) => this.#events.onFailed(name, error))
+      } catch (error) {
+        this.#events.onFailed(name, error)
+      }
+    }
+    return (...facts) => {
+      for (const guard of guards) tell(guard, facts)
+    }
+  }
+
+  #decide<T>(step: Step, ask: () => Answer<T | Refusal>): Answer<T | Refusal> {
+    try {
+      const answer = ask()
+      if (answer instanceof Promise) return this.#inTime(step, answer)
+      if (answer instanceof Refusal) this.#events.onDenied(step)
+      return answer
+    } catch (error) {
+      return this.#failed(step, error)
+    }
+  }
+
+  /** Never rejects. What is decided behind the deadline is not heard any more. */
+  async #inTime<T>(step: Step, answer: Promise<T | Refusal>): Promise<T | Refusal> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<undefined>((resolve) => {
+      if (this.#timeoutMs !== Infinity) timer = setTimeout(resolve, this.#timeoutMs, undefined)
+    })
+    try {
+      const first = await Promise.race([answer.then((decided) => ({ decided })), late])
+      if (first === undefined) {
+        this.#events.onLate(step)
+        return new Refusal(codeOf(step), `no decision within ${this.#timeoutMs} ms`, { isLate: true })
+      }
+      if (first.decided instanceof Refusal) this.#events.onDenied(step)
+      return first.decided
+    } catch (error) {
+      return this.#failed(step, error)
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #failed(step: Step, error: unknown): Refusal {
+    this.#events.onFailed(step, error)
+    return new Refusal(codeOf(step), `its decision threw: ${String(error)}`)
+  }
+
+  #forward(guards: readonly With<'forward'>[], message: Message, to: Connection): Message | undefined {
+    let current: Message | undefined = message
+    for (const guard of guards) {
+      try {
+        current = guard.forward(current, to)
+      } catch (error) {
+        this.#events.onFailed('forward', error)
+        return undefined
+      }
+      if (current === undefined) return undefined
+    }
+    return current
+  }
+}
+
+/** Who could not decide says so: a client may come again. */
+const codeOf = (step: Step): number =>
+  step === 'connect' || step === 'authenticate'
+    ? ReasonCode.serverUnavailable
+    : ReasonCode.implementationSpecificError
+
+/** Asks one guard after the other, each about what the one before made of it; without a promise where none gives one. */
+function inTurn<T, Asked>(
+  guards: readonly Asked[],
+  first: T,
+  ask: (guard: Asked, current: T) => Answer<T | Refusal>,
+  from = 0,
+): Answer<T | Refusal> {
+  let current = first
+  for (let i = from; i < guards.length; i++) {
+    const answer = ask(guards[i]!, current)
+    if (answer instanceof Promise)
+      return answer.then((decided) =>
+        decided instanceof Refusal ? decided : inTurn(guards, decided, ask, i + 1),
+      )
+    if (answer instanceof Refusal) return answer
+    current = answer
+  }
+  return current
+}

@@ -1,0 +1,123 @@
+// A client as hooks and events of the program that embeds a node get it: with Aedes' names. One for each connection,
+// made when somebody asks for it, so that what a hook hangs on it is there for the next one. State: the connection's.
+import { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { IDisconnectPacket, ISubscription } from 'mqtt-packet'
+import { messageOfPacket } from '../aedes/packets.ts'
+import type { Connection } from '../connection/connection.ts'
+import { completed, type PublishPacket } from './packets.ts'
+
+type Done = (error?: Error) => void
+
+const clients = new WeakMap<Connection, Client>()
+
+/** The same one for a connection each time. */
+export function clientOf(connection: Connection): Client {
+  let client = clients.get(connection)
+  if (client === undefined) clients.set(connection, (client = new Client(connection)))
+  return client
+}
+
+export class Client extends EventEmitter {
+  readonly #connection: Connection
+  /** The stream that the client is connected by. */
+  readonly conn: Duplex
+  /** Of a WebSocket: the HTTP request that it began with. */
+  readonly req: IncomingMessage | undefined
+
+  constructor(connection: Connection) {
+    super()
+    this.#connection = connection
+    this.conn = connection.stream
+    this.req = connection.request
+  }
+
+  /** Client Identifier; empty before CONNECT is checked, in `preConnect`. */
+  get id(): string {
+    return this.#connection.clientId
+  }
+
+  /** Protocol level: 3, 4 or 5. */
+  get version(): number {
+    return this.#connection.level
+  }
+
+  /** Its session ends with its connection. */
+  get clean(): boolean {
+    return this.#connection.client.clean
+  }
+
+  get connecting(): boolean {
+    return !this.#connection.isConnected && !this.closed
+  }
+
+  get connected(): boolean {
+    return this.#connection.isClient
+  }
+
+  get closed(): boolean {
+    return this.#connection.isClosed || this.#connection.client.closed
+  }
+
+  /** Seconds; 0xFFFFFFFF: never. */
+  get sessionExpiryInterval(): number | undefined {
+    return this.#connection.client.sessionExpiryInterval
+  }
+
+  get maximumPacketSize(): number | undefined {
+    return this.#connection.client.maximumPacketSize
+  }
+
+  get receiveMaximum(): number {
+    return this.#connection.client.receiveMaximum
+  }
+
+  /** The reason code of the DISCONNECT that the node sent; null: it sent none. */
+  get disconnectReasonCode(): number | null {
+    return this.#connection.disconnectCode ?? null
+  }
+
+  /** Sends it a message, to it alone, at QoS 0, whatever it has subscribed to. */
+  publish(packet: PublishPacket, callback?: Done): void {
+    const message = messageOfPacket({ ...completed(packet), qos: 0 })
+    this.#connection.outbound.send(message, { qos: 0, identifiers: undefined }, message.retain)
+    if (callback !== undefined) setImmediate(callback)
+  }
+
+  /** Subscribes it, as if it had sent the SUBSCRIBE itself; no hook is asked. */
+  subscribe(
+    subscriptions:
+      ISubscription | readonly ISubscription[] | { readonly subscriptions: readonly ISubscription[] },
+    callback?: Done,
+  ): void {
+    const all = 'subscriptions' in subscriptions ? subscriptions.subscriptions : [subscriptions].flat()
+    this.#connection.client.subscribe({ subscriptions: all.map((one) => ({ ...one })) }, callback ?? ignore)
+  }
+
+  unsubscribe(
+    filters: string | readonly string[] | { readonly unsubscriptions: readonly string[] },
+    callback?: Done,
+  ): void {
+    const all =
+      typeof filters === 'object' && 'unsubscriptions' in filters ? filters.unsubscriptions : [filters].flat()
+    this.#connection.client.unsubscribe({ unsubscriptions: [...all] as string[] }, callback ?? ignore)
+  }
+
+  close(callback?: () => void): void {
+    this.#connection.client.close(callback)
+  }
+
+  /** MQTT 5: sends DISCONNECT first. */
+  disconnect(
+    options:
+      | { readonly reasonCode?: number; readonly properties?: IDisconnectPacket['properties'] }
+      | (() => void) = {},
+    callback?: () => void,
+  ): void {
+    const isCallback = typeof options === 'function'
+    this.#connection.client.disconnect(isCallback ? {} : options, isCallback ? options : callback)
+  }
+}
+
+const ignore = (): void => undefined

@@ -1,0 +1,77 @@
+// Messages as Aedes' hooks and events have them, and back. No state.
+import type { IPublishPacket } from 'mqtt-packet'
+import { isDeepStrictEqual } from 'node:util'
+import { isValidTopic, type Message } from '../../bridge/index.ts'
+import { messageOfPacket, propertiesOf } from '../aedes/packets.ts'
+import { isReserved } from '../protocol/control-packets.ts'
+
+/** A message as a hook or event gets it. */
+export type AedesPublishPacket = Omit<IPublishPacket, 'payload'> & {
+  payload: Buffer
+  /** Client Identifier of its publisher, where this node knows it. */
+  clientId?: string
+  brokerId: string
+  brokerCounter: number
+}
+
+/** What a program publishes. */
+export type PublishPacket = Partial<Omit<IPublishPacket, 'topic' | 'payload'>> & {
+  topic: string
+  payload?: Buffer | string
+}
+
+export const completed = (packet: PublishPacket): Omit<IPublishPacket, 'cmd'> => ({
+  dup: false,
+  qos: 0,
+  retain: false,
+  payload: '',
+  ...packet,
+})
+
+let counter = 0
+
+/** A copy of its own: what is done to it is done to nobody else. */
+export function packetOf(message: Message, brokerId: string): AedesPublishPacket {
+  const { topic, payload, qos, retain, publisher } = message
+  const properties = propertiesOf(message)
+  return {
+    cmd: 'publish',
+    topic,
+    payload,
+    qos,
+    retain,
+    dup: false,
+    brokerId,
+    brokerCounter: ++counter,
+    ...(publisher === undefined ? {} : { clientId: publisher }),
+    ...(properties === undefined ? {} : { properties }),
+  }
+}
+
+/**
+ * The message as a hook left its packet: itself, when nothing was changed. Its QoS stays, since the publisher is
+ * answered by it.
+ * @throws Error when the topic is none that may be published to
+ */
+export function changedBy(packet: PublishPacket, message: Message): Message {
+  const { topic, payload = '', retain = false, properties } = packet
+  const isSame = isDeepStrictEqual(properties, propertiesOf(message))
+  if (topic === message.topic && payload === message.payload && retain === message.retain && isSame)
+    return message
+  if (topic !== message.topic && (!isValidTopic(topic) || isReserved(topic)))
+    throw new Error(`a hook made ${JSON.stringify(topic.slice(0, 100))} of a topic, which is none`)
+  const changed = messageOfPacket({
+    ...completed(packet),
+    properties: (isSame ? undefined : properties) ?? {},
+  })
+  const { frames: _frames, packed: _packed, ...rest } = message
+  const { expiresAt, expirySeconds } = changed
+  return {
+    ...rest,
+    topic,
+    payload: changed.payload,
+    retain,
+    ...(isSame ? {} : { properties: changed.properties, expiresAt, expirySeconds }),
+    frames: undefined,
+  }
+}

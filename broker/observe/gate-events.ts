@@ -1,0 +1,31 @@
+// What log and metrics say of decisions at the gate (access/gate.ts): a line a minute for each cause.
+import type { GateEvents } from '../access/gate.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+
+export function gateEvents(log: Log, metrics: Metrics): GateEvents {
+  return {
+    onDenied: () => metrics.refused.inc({ cause: 'denied' }),
+    onLate: (step) => {
+      metrics.refused.inc({ cause: 'decision-late' })
+      log.onceAMinute(
+        'warn',
+        step,
+        'late',
+        { step },
+        'a hook did not decide in time (decisionTimeoutMs): what it was asked about is refused',
+      )
+    },
+    onFailed: (step, error) => {
+      metrics.refused.inc({ cause: 'decision-failed' })
+      const reason = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      log.onceAMinute(
+        'error',
+        step,
+        'failed',
+        { step, reason },
+        'a hook threw: what it was asked about is refused',
+      )
+    },
+  }
+}
