@@ -41,7 +41,7 @@ function put(value: Packable): void {
     at += value.copy(scratch, at)
   } else {
     head(value.length, 0x90, 16, 0xdc)
-    for (const item of value as readonly Packable[]) put(item)
+    for (const item of value) put(item)
   }
 }
 
