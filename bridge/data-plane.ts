@@ -29,6 +29,7 @@ import { authorizedWill, withRoom } from './sessions/session-events.ts'
 import { SessionWriter, type SessionHolder } from './sessions/session-writer.ts'
 import type { Session } from './sessions/session.ts'
 import { Sessions } from './sessions/sessions.ts'
+import { Slice } from './pace/turns.ts'
 import { SharedBarrier } from './routes/shared-barrier.ts'
 import { allSubscriptions } from './sessions/stored.ts'
 
@@ -347,6 +348,7 @@ export class DataPlane implements Cluster {
   #apply(nodeId: string, change: Change): void {
     switch (change.type) {
       case 'route':
+        if (change.kind !== 0) this.#links.returns(nodeId)
         this.#table.set(nodeId, change.filter, change.kind)
         break
       case 'anew':
@@ -354,7 +356,8 @@ export class DataPlane implements Cluster {
         break
       case 'joined':
         this.#nodes.add(nodeId)
-        this.#table.endReassertion(nodeId)
+        this.#links.returns(nodeId)
+        this.#table.endReassertion(nodeId).catch(this.#options.onError)
         this.#absent.heard(nodeId)
         this.#reports.tell('nodeJoined', { name: this.#options.name, nodeId })
         break
@@ -402,48 +405,63 @@ export class DataPlane implements Cluster {
    * that we knew stay until their nodes have asserted theirs, or for a lease (P10); a message for them waits
    * in its writer meanwhile.
    */
-  #replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): void {
+  async #replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): Promise<void> {
     const known = new Set(nodes)
+    const isHealing = this.#healing !== undefined
     const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.nodeId)
     for (const nodeId of known) this.#nodes.add(nodeId)
-    const asserted = new Set(routes.map(({ nodeId, filter }) => `${nodeId} ${filter}`)) // perhaps a part only
-    const kept = [...this.#table.entries()].filter(
-      ({ nodeId, filter }) =>
-        missing.includes(nodeId) ||
-        (this.#healing !== undefined && nodeId !== this.nodeId && !asserted.has(`${nodeId} ${filter}`)),
-    )
-    for (const { nodeId, filter, kind } of [...kept, ...routes]) table.set(nodeId, filter, kind)
+    const slice = new Slice()
+    for (const { nodeId, filter, kind } of routes) {
+      if (slice.isOver) await slice.next()
+      table.set(nodeId, filter, kind)
+    }
+    const kept = new Set<string>()
+    for (const { nodeId, filter, kind } of missing.length > 0 || isHealing ? this.#table.entries() : []) {
+      if (slice.isOver) await slice.next()
+      // of a node that is asserting its routes perhaps a part only is there
+      if (
+        !missing.includes(nodeId) &&
+        !(isHealing && nodeId !== this.nodeId && !table.hasRoute(nodeId, filter))
+      )
+        continue
+      table.set(nodeId, filter, kind)
+      kept.add(nodeId)
+    }
     this.#table = table
-    this.#assertLost(routes)
-    if (this.#healing !== undefined)
-      this.#absent.await([...new Set([...missing, ...kept.map(({ nodeId }) => nodeId)])])
-    if (missing.length === 0 && kept.length === 0) return
+    if (!isHealing) await this.#assertLost(routes, slice) // that asserts everything
+    if (isHealing) this.#absent.await([...new Set([...missing, ...kept])])
+    if (missing.length === 0 && kept.size === 0) return
     clearTimeout(this.#grace)
     this.#grace = setTimeout(
       () => {
         this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
       },
-      this.#healing === undefined ? 0 : this.#options.leaseMs * graceLeases,
+      isHealing ? this.#options.leaseMs * graceLeases : 0,
     )
     this.#grace.unref()
   }
 
   /** What the snapshot lacks of us, because a failover lost it, is told again. */
-  #assertLost(routes: readonly Route[]): void {
-    if (this.#healing !== undefined) return // that asserts everything
-    const own = new Map(
-      routes.filter(({ nodeId }) => nodeId === this.nodeId).map(({ filter, kind }) => [filter, kind]),
-    )
-    const lost: Change[] = [...this.#routes.all()]
-      .filter(({ filter, kind }) => own.get(filter) !== kind)
-      .map(routeChange)
-    for (const change of this.sessions.changes())
+  async #assertLost(routes: readonly Route[], slice: Slice): Promise<void> {
+    const own = new Map<string, number>()
+    for (const { nodeId, filter, kind } of routes) {
+      if (slice.isOver) await slice.next()
+      if (nodeId === this.nodeId) own.set(filter, kind)
+    }
+    const lost: Change[] = []
+    for (const route of this.#routes.all()) {
+      if (slice.isOver) await slice.next()
+      if (own.get(route.filter) !== route.kind) lost.push(routeChange(route))
+    }
+    for (const change of this.sessions.changes()) {
+      if (slice.isOver) await slice.next()
       if (
         change.type === 'session' &&
         change.options !== undefined &&
         !this.#table.hasSession(change.sid, change.filter)
       )
         lost.push(change)
+    }
     if (lost.length > 0)
       this.#asserted = Promise.all([
         this.#journal.append(lost),
@@ -463,9 +481,8 @@ export class DataPlane implements Cluster {
 
   #dropNode(nodeId: string): void {
     this.#nodes.delete(nodeId)
-    this.#table.removeNode(nodeId)
     this.#absent.heard(nodeId)
-    this.#links.drop(nodeId)
+    this.#links.drop(nodeId, this.#table.removeNode(nodeId)).catch(this.#options.onError)
   }
 
   // Messages

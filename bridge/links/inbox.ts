@@ -257,6 +257,10 @@ export class InboxWriter {
     return true
   }
 
+  get isOut(): boolean {
+    return this.#out
+  }
+
   /** The target is out: whatever waits for it has nobody to wait for. */
   out(): void {
     this.#out = true

@@ -36,13 +36,21 @@ export class Links {
     for (const writer of this.#writers.values()) writer.flush()
   }
 
-  /** The node is out: nobody waits for it any longer. */
-  drop(nodeId: string): void {
-    this.#writers.get(nodeId)?.out()
-    this.#writers.delete(nodeId)
+  /** The node is out: nobody waits for it any longer, nor for what still comes for it until `gone` settles. */
+  async drop(nodeId: string, gone: Promise<void>): Promise<void> {
+    const writer = this.to(nodeId)
+    writer.out()
+    await gone
+    if (this.#writers.get(nodeId) === writer) this.#writers.delete(nodeId)
+  }
+
+  /** The node has routes: if it was out, it is back. */
+  returns(nodeId: string): void {
+    if (this.#writers.get(nodeId)?.isOut === true) this.#writers.delete(nodeId)
   }
 
   close(): void {
-    for (const nodeId of [...this.#writers.keys()]) this.drop(nodeId)
+    for (const writer of this.#writers.values()) writer.out()
+    this.#writers.clear()
   }
 }

@@ -33,8 +33,11 @@ export interface JournalListener {
    * is applied again.
    */
   readMore(): Promise<unknown>
-  /** The snapshot: the live nodes, all routes, and what `readMore` returned, to replace what is there. */
-  onSnapshot(nodes: readonly string[], routes: readonly Route[], more: unknown): void
+  /**
+   * The snapshot: the live nodes, all routes, and what `readMore` returned, to replace what is there; has done
+   * so when it resolves. Meanwhile nothing changes.
+   */
+  onSnapshot(nodes: readonly string[], routes: readonly Route[], more: unknown): Promise<void>
   /** Redis lost the last entries: the tables are rebuilt, and what the others lost is not in them. */
   onLost(): void
   /**
@@ -341,9 +344,9 @@ export class Journal {
       for (const nodeId of nodes) await this.#readRoutes(nodeId, routes)
       return { position, last: entry, nodes, routes, more: await this.#listener.readMore() }
     })
+    await this.#listener.onSnapshot(nodes, routes, more)
     this.#cursor = position
     this.#last = last
-    this.#listener.onSnapshot(nodes, routes, more)
     this.#reach(position) // who began to wait between two rebuilds: no entry brings what the second one did
     reportsOf(this.#redis).tell('rebuilt', { position })
   }

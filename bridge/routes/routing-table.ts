@@ -104,18 +104,25 @@ export class RoutingTable {
     if (kind === 0) {
       filters.delete(filter)
       if (filters.size === 0) this.#filtersOf.delete(nodeId)
-      const route = this.#routes.get(filter)
-      if (route?.nodes === undefined) return
-      route.nodes.delete(nodeId)
-      if (route.nodes.size === 0) route.nodes = undefined
-      this.#changed(route)
-      return
+      return this.#removeRoute(nodeId, filter)
     }
     this.#filtersOf.set(nodeId, filters.set(filter, kind))
     const route = this.#route(filter)
     route.nodes ??= new SmallMap()
     route.nodes.set(nodeId, kind)
     this.#changed(route)
+  }
+
+  #removeRoute(nodeId: string, filter: string): void {
+    const route = this.#routes.get(filter)
+    if (route?.nodes === undefined) return
+    route.nodes.delete(nodeId)
+    if (route.nodes.size === 0) route.nodes = undefined
+    this.#changed(route)
+  }
+
+  hasRoute(nodeId: string, filter: string): boolean {
+    return this.#filtersOf.get(nodeId)?.has(filter) === true
   }
 
   #route(filter: string): Route {
@@ -193,26 +200,39 @@ export class RoutingTable {
   }
 
   /**
-   * A node begins to name all its routes, in several entries perhaps: those it had stay until `endAnew`,
+   * A node begins to name all its routes, in several entries perhaps: those it had stay until `endReassertion`,
    * since they may well come.
    */
   beginReassertion(nodeId: string): void {
     this.#reasserted.set(nodeId, new Set())
   }
 
-  /** It has named all of them: what it did not name goes. Without `beginAnew` nothing does. */
-  endReassertion(nodeId: string): void {
+  /** It has named all of them: what it did not name goes, in slices. Without `beginReassertion` nothing does. */
+  async endReassertion(nodeId: string): Promise<void> {
     const named = this.#reasserted.get(nodeId)
     if (named === undefined) return
-    this.#reasserted.delete(nodeId)
-    for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])])
+    const slice = new Slice()
+    for (const filter of this.#filtersOf.get(nodeId)?.keys() ?? []) {
+      if (slice.isOver) await slice.next()
+      if (this.#reasserted.get(nodeId) !== named) return // it begins once more, or is gone
       if (!named.has(filter)) this.set(nodeId, filter, 0)
+    }
+    this.#reasserted.delete(nodeId)
   }
 
-  /** Drops every route of a node that is gone. O(its routes). */
-  removeNode(nodeId: string): void {
+  /**
+   * Drops every route of a node that is gone, in slices: until it resolves, what is matched may name the node.
+   * What it names meanwhile, being back, stays. O(its routes).
+   */
+  async removeNode(nodeId: string): Promise<void> {
     this.#reasserted.delete(nodeId)
-    for (const filter of [...(this.#filtersOf.get(nodeId)?.keys() ?? [])]) this.set(nodeId, filter, 0)
+    const filters = this.#filtersOf.get(nodeId)
+    this.#filtersOf.delete(nodeId)
+    const slice = new Slice()
+    for (const filter of filters?.keys() ?? []) {
+      if (slice.isOver) await slice.next()
+      if (!this.hasRoute(nodeId, filter)) this.#removeRoute(nodeId, filter)
+    }
   }
 
   get nodes(): string[] {

@@ -33,7 +33,7 @@ async function startJournal(
       if (change.type === 'route') table.set(nodeId, change.filter, change.kind)
     },
     readMore: () => Promise.resolve(),
-    onSnapshot: (_nodes, routes) => {
+    onSnapshot: async (_nodes, routes) => {
       table = new RoutingTable()
       for (const { nodeId, filter, kind } of routes) table.set(nodeId, filter, kind)
     },

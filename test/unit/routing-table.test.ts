@@ -55,7 +55,7 @@ function randomRoutes(random: Random, count: number): Model {
   return model
 }
 
-test('targets are those of the naive model, after every step', () => {
+test('targets are those of the naive model, after every step', async () => {
   const random = seededRandom()
   const table = new RoutingTable()
   let model: Model = new Map()
@@ -64,10 +64,10 @@ test('targets are those of the naive model, after every step', () => {
     const action = random.below(40)
     if (action === 0) {
       model.delete(nodeId)
-      table.removeNode(nodeId)
+      await table.removeNode(nodeId)
     } else if (action === 1) {
       model = randomRoutes(random, random.below(20))
-      for (const nodeId of nodes) table.removeNode(nodeId)
+      for (const nodeId of nodes) await table.removeNode(nodeId)
       for (const { nodeId, filter, kind } of entriesOf(model)) table.set(nodeId, filter, kind)
     } else {
       set(model, nodeId, filter, kind)
@@ -126,4 +126,28 @@ test('the filters of sessions that ended are found among many of one level, in s
     's2 devices/2/#',
   ])
   expect(turns).toBeGreaterThan(0)
+})
+
+test('many routes of a node that is gone, or that names fewer than before, go in slices; what it names meanwhile stays', async () => {
+  const filter = (n: number): string => `devices/${n}/#`
+  const table = new RoutingTable()
+  const fill = (): void => {
+    for (let n = 0; n < 30_000; n++) table.set('a@1', filter(n), RouteKind.everything)
+  }
+  const here = (n: number): boolean => table.match(`devices/${n}`).everything.length > 0
+  fill()
+  const gone = table.removeNode('a@1')
+  expect([table.nodes, here(0), here(20_000), here(29_999)]).toEqual([[], false, true, true])
+  table.set('a@1', filter(0), RouteKind.everything)
+  table.set('a@1', filter(29_999), RouteKind.everything)
+  await gone
+  expect([here(0), here(20_000), here(29_999)]).toEqual([true, false, true])
+  fill()
+  table.beginReassertion('a@1')
+  table.set('a@1', filter(0), RouteKind.everything)
+  const named = table.endReassertion('a@1')
+  expect([here(1), here(28_000)]).toEqual([false, true])
+  table.set('a@1', filter(29_999), RouteKind.everything)
+  await named
+  expect([table.size, here(0), here(29_999)]).toEqual([2, true, true])
 })
