@@ -1,5 +1,5 @@
 // The command line's contract, which deployments rely on: what it prints, what it refuses and how it ends.
-import { spawn, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
@@ -13,6 +13,7 @@ import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster } from '../support/cluster.ts'
 import { readPids } from '../support/processes.ts'
 import { freePort, startRedis, type TestRedis } from '../support/redis.ts'
+import { spawned } from '../support/spawned.ts'
 
 interface Ended {
   code: number | null
@@ -21,7 +22,7 @@ interface Ended {
 }
 
 async function run(argv: readonly string[], env: Record<string, string> = {}): Promise<Ended> {
-  const child = spawn(process.execPath, [mainPath, ...argv], {
+  const child = spawned(process.execPath, [mainPath, ...argv], {
     env: { PATH: process.env.PATH, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -65,7 +66,7 @@ test('a signal ends `up` also while its Redis reads its data, and `check` while 
   mkdirSync(bin)
   writeFileSync(join(bin, 'redis-server'), '#!/bin/sh\necho begun >&2\nexec sleep 60\n', { mode: 0o755 })
   const start = (argv: readonly string[], path = ''): ChildProcess =>
-    spawn(process.execPath, [mainPath, ...argv], {
+    spawned(process.execPath, [mainPath, ...argv], {
       env: { PATH: path + process.env.PATH! },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -458,7 +459,7 @@ const upArgv = async (data: string): Promise<{ argv: string[]; port: number }> =
   }
 }
 
-async function untilServing(child: ReturnType<typeof spawn>): Promise<string> {
+async function untilServing(child: ChildProcess): Promise<string> {
   let output = ''
   for await (const chunk of child.stdout!.iterator({ destroyOnReturn: false })) {
     output += String(chunk)
@@ -477,7 +478,7 @@ function childrenOf(data: string): number[] {
 test('up: a local cluster with its own Redis; its data outlives it; Ctrl-C and kill -9 leave no process behind', async () => {
   const data = join(folder, 'data')
   const { argv, port } = await upArgv(data)
-  const first = spawn(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const first = spawned(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'inherit'] })
   expect(await untilServing(first)).toContain(`mqtt://127.0.0.1:${port + 1}`)
   const sensor = await TestClient.connect(`mqtt://127.0.0.1:${port}`, 'sensor', { clean: false })
   await sensor.publish('up/state', 'kept', { qos: 1, retain: true })
@@ -492,7 +493,7 @@ test('up: a local cluster with its own Redis; its data outlives it; Ctrl-C and k
   expect(await once(first, 'exit')).toEqual([0, null])
   expect(childrenOf(data)).toEqual([])
 
-  const again = spawn(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const again = spawned(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'inherit'] })
   await untilServing(again)
   const late = await TestClient.connect(`mqtt://127.0.0.1:${port + 1}`, 'late')
   await late.subscribe('up/#')
@@ -505,7 +506,7 @@ test('up: a local cluster with its own Redis; its data outlives it; Ctrl-C and k
 test('up starts a node again that was killed', async () => {
   const data = join(folder, 'again')
   const { argv, port } = await upArgv(data)
-  const child = spawn(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawned(process.execPath, [mainPath, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
   await untilServing(child)
   const node = readPids().find(
     ({ command }) => command.includes(data) && command.includes('aedes-cluster.js node --id a'),
@@ -522,7 +523,7 @@ test('up starts a node again that was killed', async () => {
 test('a node whose terminal goes drains as by SIGTERM; its password stands in no list of processes', async () => {
   await using locked = await startRedis('--requirepass', 'hunter2')
   const url = locked.url.replace('//', '//:hunter2@')
-  const child = spawn(
+  const child = spawned(
     process.execPath,
     [mainPath, 'node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', `--redis=${url}`],
     { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },

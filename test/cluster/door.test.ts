@@ -1,6 +1,5 @@
 // The doors of a node: who comes and is no client is answered or closed in time, costs nothing afterwards and
 // ends nothing.
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -11,6 +10,7 @@ import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
 import { ask, descriptorsOf, knock, timerOf, untilClosed, upgrade } from '../support/door.ts'
 import { startRedis } from '../support/redis.ts'
+import { spawned } from '../support/spawned.ts'
 import { u16, u32, WireClient } from '../support/wire.ts'
 
 let certificates: Certificates
@@ -368,7 +368,7 @@ test('no descriptor is left for clients: they are refused and counted, /readyz a
     '--connect-timeout-ms',
     '60000',
   ]
-  const few = spawn(
+  const few = spawned(
     '/bin/sh',
     ['-c', 'ulimit -n 120; exec "$0" "$@"', process.execPath, mainPath, 'node', ...argv],
     { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
@@ -377,19 +377,15 @@ test('no descriptor is left for clients: they are refused and counted, /readyz a
   few.stderr!.on('data', (chunk: Buffer) => {
     log += chunk.toString()
   })
-  try {
-    const [{ listen, admin }] = (await once(few, 'message')) as [{ listen: [string]; admin: string }]
-    expect(log).toContain('the limit of open files is low')
-    const sockets = await Promise.all(Array.from({ length: 300 }, () => knock(listen[0])))
-    const metrics = async (): Promise<string> => (await fetch(admin + '/metrics')).text()
-    await expect.poll(metrics).toMatch(/connections_turned_away_total\{cause="descriptors"\} 2\d\d$/m)
-    for (let n = 0; n < 30; n++) expect((await fetch(admin + '/readyz')).status).toBe(200)
-    expect(log).toContain('no file descriptor is left')
-    for (const socket of sockets) socket.destroy()
-    await expect.poll(metrics).toMatch(/^aedes_cluster_sockets 0$/m)
-    await using client = await WireClient.connect(listen[0], 'later')
-    expect(client.connack.reasonCode).toBe(0)
-  } finally {
-    few.kill('SIGKILL')
-  }
+  const [{ listen, admin }] = (await once(few, 'message')) as [{ listen: [string]; admin: string }]
+  expect(log).toContain('the limit of open files is low')
+  const sockets = await Promise.all(Array.from({ length: 300 }, () => knock(listen[0])))
+  const metrics = async (): Promise<string> => (await fetch(admin + '/metrics')).text()
+  await expect.poll(metrics).toMatch(/connections_turned_away_total\{cause="descriptors"\} 2\d\d$/m)
+  for (let n = 0; n < 30; n++) expect((await fetch(admin + '/readyz')).status).toBe(200)
+  expect(log).toContain('no file descriptor is left')
+  for (const socket of sockets) socket.destroy()
+  await expect.poll(metrics).toMatch(/^aedes_cluster_sockets 0$/m)
+  await using client = await WireClient.connect(listen[0], 'later')
+  expect(client.connack.reasonCode).toBe(0)
 })

@@ -6,7 +6,7 @@ import { Aedes } from 'aedes'
 import aedesPersistenceRedis from 'aedes-persistence-redis'
 import { Redis } from 'ioredis'
 import mqemitterRedis from 'mqemitter-redis'
-import { execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
@@ -16,6 +16,7 @@ import { startLink } from '../bridge/link.ts'
 import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster } from '../support/cluster.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
+import { spawned } from '../support/spawned.ts'
 
 /** What the package writes with; the parts that we use. */
 interface StockWriter {
@@ -177,7 +178,7 @@ test('an import that is killed is finished by the next one: every session whole,
   await using link = await startLink(old)
   // the last message of the last client does not come: it cannot be done
   const held = link.holdReply(`packet:old:${counter}`)
-  const killed = spawn(process.execPath, [mainPath, 'import', ...flags, '--from', link.url], {
+  const killed = spawned(process.execPath, [mainPath, 'import', ...flags, '--from', link.url], {
     stdio: 'ignore',
   })
   const ended = once(killed, 'exit')
@@ -312,7 +313,7 @@ test('an import says what it waits for, of either Redis, and when that is over; 
   await using target = await startRedis('--min-replicas-to-write', '1')
   using admin = open(target.url)
   const begin = (prefix: string): { said: () => string; ended: Promise<unknown[]>; end: () => void } => {
-    const child = spawn(
+    const child = spawned(
       process.execPath,
       [mainPath, 'import', '--from', old.url, '--redis', target.url, '--prefix', prefix],
       { stdio: ['ignore', 'ignore', 'pipe'] },

@@ -1,34 +1,30 @@
 // The log of a node process, with a reader that does not read and with clients that would fill it.
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, test } from 'vitest'
 import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster, TestNode } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'
+import { spawned } from '../support/spawned.ts'
 import { frame, WireClient } from '../support/wire.ts'
 
 test('standard error that is full from the start, and never read: the node starts, serves and ends', async () => {
   await using redis = await startRedis()
   const command = `yes >&2 & exec "$0" "${mainPath}" node --id a --redis "$1" --listen mqtt://127.0.0.1:0 --admin http://127.0.0.1:0 --log-level debug`
-  const node = spawn('/bin/sh', ['-c', command, process.execPath, redis.url], {
+  const node = spawned('/bin/sh', ['-c', command, process.execPath, redis.url], {
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   })
-  try {
-    const [{ listen, admin }] = (await once(node, 'message')) as [{ listen: [string]; admin: string }]
-    for (let n = 0; n < 20; n++) {
-      const garbage = await WireClient.connect(listen[0], 'x'.repeat(65_000) + `${n}`)
-      garbage.send(frame(0x00))
-      await garbage.untilClosed()
-    }
-    await using client = await TestClient.connect(listen[0], 'healthy')
-    await client.ping()
-    expect(await fetch(admin + '/readyz').then(({ status }) => status)).toBe(200)
-    const ended = once(node, 'exit')
-    node.kill('SIGTERM')
-    expect(await ended).toEqual([0, null])
-  } finally {
-    node.kill('SIGKILL')
+  const [{ listen, admin }] = (await once(node, 'message')) as [{ listen: [string]; admin: string }]
+  for (let n = 0; n < 20; n++) {
+    const garbage = await WireClient.connect(listen[0], 'x'.repeat(65_000) + `${n}`)
+    garbage.send(frame(0x00))
+    await garbage.untilClosed()
   }
+  await using client = await TestClient.connect(listen[0], 'healthy')
+  await client.ping()
+  expect(await fetch(admin + '/readyz').then(({ status }) => status)).toBe(200)
+  const ended = once(node, 'exit')
+  node.kill('SIGTERM')
+  expect(await ended).toEqual([0, null])
 })
 
 test('level debug: who came, and why each connection ended, with Client Identifier and address', async () => {

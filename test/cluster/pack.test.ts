@@ -1,17 +1,18 @@
 // What a user gets: the package as npm packs it, installed in an empty folder. It brings what it depends on
 // in the very versions that the tests ran with: npm must not choose anew, and our package.json's `overrides`
 // would not hold there. Then a cluster is started by npx, used and ended.
-import { execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { TestClient } from '../support/client.ts'
 import { readPids } from '../support/processes.ts'
 import { freePort } from '../support/redis.ts'
+import { spawned } from '../support/spawned.ts'
 
 const run = promisify(execFile)
 // What npm tells the commands it runs, `npm test` among them, is about this folder and would mislead an npm
@@ -123,7 +124,10 @@ test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing beh
   const data = join(folder, 'data')
   const processes = (): { pid: number; command: string }[] =>
     readPids().filter(({ command }) => command.includes(data))
-  const child = spawn(
+  onTestFinished(() => {
+    for (const { pid } of processes()) process.kill(pid, 'SIGKILL') // npx may be gone, and passes no SIGKILL on
+  })
+  const child = spawned(
     'npx',
     [
       '--no',
