@@ -536,7 +536,7 @@ export class DataPlane implements Cluster {
   }
 
   /**
-   * The sessions ended, their end was not journaled by who ended them: told by who notices (ATTACKS 9, 22).
+   * The sessions ended, their end was not journaled by who ended them: told by who notices (R6).
    */
   async #vanished(sids: ReadonlySet<string>): Promise<void> {
     const changes = (await this.#table.filtersOf(sids)).map(({ sid, filter }): Change => ({

@@ -438,7 +438,7 @@ export class InboxReader {
 
   /**
    * After a change of server: the entry at our place stays until a later one is there, so without it a
-   * failover lost it, and what comes may stand under smaller ids (ATTACKS 16). What is there is read again:
+   * failover lost it, and what comes may stand under smaller ids (R8). What is there is read again:
    * rather twice than not at all.
    */
   async #prove(): Promise<void> {

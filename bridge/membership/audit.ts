@@ -3,7 +3,7 @@
 // published: a master of a Redis Cluster may fail over behind its replica, and whoever lost something does
 // not say so. What is missing or went back is written down again, and what has this node as its owner and is
 // no client's of it is released again. State: {s<n>}:appended; here how far the audit is. Invariant: who was
-// declared dead gets no place again (ATTACKS 5).
+// declared dead gets no place again (R4).
 import { nameDamage } from '../redis/damage.ts'
 import { isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import { onServerChange, retrying, type Redis } from '../redis/redis.ts'

@@ -1,7 +1,7 @@
 // Which nodes there are: each boot of a node has an id of its own (name@epoch), a lease by Redis' clock that
 // it renews, and a place in {bus}:nodes without which nothing it sends is taken. State: {bus}:names, nodes,
 // leases, generation; here the identity. Invariant: only a node that was there for a whole lease may judge
-// another (ATTACKS 6), and the fence (the place in {bus}:nodes is taken) comes before anything else of the
+// another (R5), and the fence (the place in {bus}:nodes is taken) comes before anything else of the
 // estate.
 import { randomBytes } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'

@@ -10,7 +10,7 @@
 export interface BatchStages<Message, Handed> {
   /**
    * Stores what must be found by a SUBSCRIBE after the acknowledgement: retained messages. Before the barrier
-   * (ATTACKS 2).
+   * (R1).
    */
   store(batch: readonly Message[]): Promise<void> | undefined
   /** The routing table holds at least every route that was stored before the call. */

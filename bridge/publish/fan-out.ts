@@ -64,7 +64,7 @@ export class FanOut {
    * unsubscribed meanwhile is sorted out by the node that it is connected to. Queues wait for the barrier,
    * since nobody sorts them out, and so does a batch with a Retained Message: who subscribes while that is
    * being stored must get it live or stored, and would get it neither way if it was handed on before it was
-   * stored (ATTACKS 2).
+   * stored (R1).
    */
   async distribute(batch: readonly Message[]): Promise<Handed | undefined> {
     return batch.some(({ retain }) => retain) ? undefined : this.#distribute(batch)

@@ -1,6 +1,6 @@
 // Connections to Redis: one server, a master that Sentinels name, or a Redis Cluster. A data connection never
 // resends by itself and queues nothing while it is down: retries are ours, in order, and numbered so that
-// they are harmless (ATTACKS 4). A read that hangs on a half-open link is cut by ioredis' socketTimeout. An
+// they are harmless (R3). A read that hangs on a half-open link is cut by ioredis' socketTimeout. An
 // error is reported through `onError`, never thrown from an event.
 import { Cluster, Redis as Server, type ClusterOptions, type RedisOptions } from 'ioredis'
 import { mendDamage } from './damage.ts'

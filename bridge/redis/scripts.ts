@@ -1,6 +1,6 @@
 // The Lua scripts: loaded as they are from lua/*.lua, run by EVALSHA, their error replies mapped to
 // BridgeErrors. A NOSCRIPT is answered by loading and is retryable, so that whoever keeps an order sends
-// again in that order (ATTACKS 4). Every call is published before it is sent and when it was answered: a test
+// again in that order (R3). Every call is published before it is sent and when it was answered: a test
 // can stop the process between any two.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -92,7 +92,7 @@ const replicasMs = 500
 
 /**
  * A script and behind it WAIT, on the same connection: that is how Redis knows which writes are meant, and a
- * failover in between breaks the connection rather than to count the replicas of another master (ATTACKS 19).
+ * failover in between breaks the connection rather than to count the replicas of another master (R9).
  * Nothing else can pass on it meanwhile.
  */
 async function replicated(

@@ -1,7 +1,7 @@
 // Retained Messages: values in Redis, in hashes sharded by topic; the topics, told by the journal, in every
 // node's trie, so that a wildcard SUBSCRIBE walks the trie and reads only what it matches. State:
 // {s<n>}:retained; here the index. Invariants: a value is stored before the barrier of its PUBLISH is read,
-// and read behind the barrier of a SUBSCRIBE, so that one of the two sees the other (ATTACKS 2), and which of
+// and read behind the barrier of a SUBSCRIBE, so that one of the two sees the other (R1), and which of
 // them has to is told by its stamp (moment.ts); a topic is told before its value is stored, so that who finds
 // the stamp finds the topic, and again behind it when there was no value, since who reads the index anew may
 // have done that in between; it leaves an index only when its value is gone. Bound: bytes of values being

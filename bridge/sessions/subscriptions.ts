@@ -1,5 +1,5 @@
 // The stored subscriptions of sessions that are connected here: stored, journaled, noted as journaled, then
-// the caller sends SUBACK (ATTACKS 21). One change of a session is under way; what its client asks for
+// the caller sends SUBACK (R10). One change of a session is under way; what its client asks for
 // meanwhile goes together with the next. State: {s<n>}:subscriptions, `pending` in {s<n>}:session; here what
 // is under way. Invariant: while a change is stored and not journaled, `pending` names it, whatever replies
 // are lost: whoever claims the session then journals all of it again.

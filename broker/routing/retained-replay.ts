@@ -1,7 +1,7 @@
 // The Retained Messages that a client gets because of a SUBSCRIBE: read a page at a time as the client has
 // room, the first one before SUBACK, those that were stored before its subscription (bridge/retained/moment.ts). A
 // value that was read may be old when its turn comes: when a newer message of its topic went to the client
-// meanwhile it is left out, so that nobody ends with an older value than the one stored (ATTACKS 3). State:
+// meanwhile it is left out, so that nobody ends with an older value than the one stored (R2). State:
 // the pages on their way to one client. Bounds: topics of a page, bytes read and not handed over yet.
 import { Allowance, hasWildcard, isOfBefore, type Message, type Stamps } from '../../bridge/index.ts'
 import { limits } from '../config/limits.ts'

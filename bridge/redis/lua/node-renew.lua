@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Renews a node's lease by Redis' clock and tells which other leases are over. A lease whose renewals had a gap begins
--- anew: only who was there for a whole lease may judge others (ATTACKS 6). What Redis lost of the node's own place is written down
+-- anew: only who was there for a whole lease may judge others (R5). What Redis lost of the node's own place is written down
 -- again: who was declared dead lost all of it at once.
 -- KEYS   generation names nodes leases batches dead format records
 -- ARGV   nodeId, leaseMs, generation, name, info (JSON), format, the last version of records that the node reads

@@ -31,7 +31,7 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
--- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (ATTACKS 13). Numbers follow the clock:
+-- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (R7). Numbers follow the clock:
 -- one that is far ahead of it is damaged.
 local bodies, applied = {}, {}
 for i = 1, #messages / 3 do
