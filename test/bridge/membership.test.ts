@@ -2,12 +2,11 @@
 // renewing is declared dead by a survivor and its whole estate goes (place, lease, number, routes, inbox),
 // also when the survivor dies in the middle of it; who was dead and wakes up is fenced. A node that leaves is
 // gone at once and leaves no key behind.
-import { hostname } from 'node:os'
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { encodeJournalEntry } from '../../bridge/messages/codec.ts'
 import { BridgeError } from '../../bridge/errors.ts'
-import { Membership } from '../../bridge/membership/membership.ts'
+import { Membership, thisProcess } from '../../bridge/membership/membership.ts'
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import { runScript } from '../../bridge/redis/scripts.ts'
 import type { TestRedis } from '../support/redis.ts'
@@ -61,9 +60,13 @@ describe('joining', () => {
     }
   })
 
-  test.each(['renews its lease', 'does not'])(
-    'a boot of the name in another pid namespace, whose pid is nobody here, %s',
-    async (does) => {
+  test.each([
+    ['pid namespace', { pids: 'pid:[1]' }, 'renews its lease'],
+    ['machine of this host name', { machine: 'cloned' }, 'renews its lease'],
+    ['pid namespace', { pids: 'pid:[1]' }, 'does not'],
+  ])(
+    'a boot of the name in another %s, whose pid is nobody here: %j, %s',
+    async (_where, elsewhere, does) => {
       const lease = async (): Promise<unknown> => {
         const [seconds, micros] = (await client.time()).map(Number) as [number, number]
         return client.hset(keys.bus('leases'), 'a@5', `5:${seconds * 1e6 + micros}`)
@@ -72,15 +75,7 @@ describe('joining', () => {
       await client.hset(
         keys.bus('nodes'),
         'a@5',
-        JSON.stringify({
-          host: hostname(),
-          machine: 'cloned',
-          pids: 'pid:[1]',
-          pid: 1,
-          started: '1',
-          boot: 'x',
-          records: [1, 1],
-        }),
+        JSON.stringify({ ...thisProcess(), ...elsewhere, pid: 1, started: '1', boot: 'x' }),
       )
       await lease()
       const renewing = setInterval(() => {
