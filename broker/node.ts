@@ -85,7 +85,7 @@ export class Node {
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.gate = new Gate(config.decisionTimeoutMs, gateEvents(this.#log, this.metrics))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
-      this.metrics.dropped.inc({ cause, qos: cause === 'full-queue' ? 1 : 0 }, count),
+      this.metrics.dropped.inc({ cause, qos: cause.startsWith('full-') ? 1 : 0 }, count),
     )
     this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
     this.#hear('willsLeft', () => {

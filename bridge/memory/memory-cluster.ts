@@ -25,7 +25,10 @@ import type { Store } from './store.ts'
 export type MemoryOptions = Pick<
   DataPlaneOptions,
   'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'retainedBytesMax'
->
+> & {
+  /** Memory that the messages of all sessions take: beyond it those that wait longest, where most wait, go. */
+  readonly storedBytesMax: number
+}
 
 /** Retained Messages whose topics have them already, as a part of the bound. */
 const grownMax = 1.25
@@ -55,6 +58,8 @@ export class MemoryCluster implements Cluster {
   #since: number | undefined
   readonly #unwatch: () => void
   #ready = new Set<SessionHolder>()
+  /** Those that may have something to give, and had no room for it. */
+  readonly #withoutRoom = new Set<SessionHolder>()
   #serving = false
   #closed = false
 
@@ -77,6 +82,8 @@ export class MemoryCluster implements Cluster {
       },
       onMoved: (session) => receiver.moved(session),
       expireRetained: (topic) => this.#clear(topic),
+      isFull: () => this.#isFull,
+      onEnded: () => this.#giveRoom(),
     })
     this.#unwatch = waits.watchPublishes(() => ({
       publishers: receiver.publishers,
@@ -99,6 +106,7 @@ export class MemoryCluster implements Cluster {
       if (message !== undefined && message !== 'later') this.sessions.retain(topic, message.expiresAt)
     }
     await this.sessions.start()
+    while (this.#dropOldest()) if (slice.isOver) await slice.next() // the bound may have been higher
     return this
   }
 
@@ -191,6 +199,25 @@ export class MemoryCluster implements Cluster {
       }
       this.#receiver.ring(sid)
     }
+    this.#makeRoom()
+  }
+
+  /** What is in flight goes when it is acknowledged: beyond the bound there may be nothing else left. */
+  get #isFull(): boolean {
+    return this.#store.state.held.bytes > this.#options.storedBytesMax
+  }
+
+  #makeRoom(): void {
+    while (this.#dropOldest());
+  }
+
+  /** False: there is room, or nothing waits. */
+  #dropOldest(): boolean {
+    const fullest = this.#isFull ? this.#store.state.held.fullest() : undefined
+    if (fullest === undefined) return false
+    this.#store.change({ type: 'dropped', sid: fullest.sid, count: 1 })
+    this.#reports.tell('shed', { cause: 'full-store', count: 1 })
+    return true
   }
 
   hold(): void {
@@ -287,7 +314,9 @@ export class MemoryCluster implements Cluster {
       this.#ready = new Set()
       for (const holder of holders) {
         if (slice.isOver) await slice.next()
-        const writes = holder.takeWrites()
+        const isFull = this.#isFull
+        const writes = holder.takeWrites(!isFull)
+        if (isFull) this.#withoutRoom.add(holder)
         if (writes === undefined) continue
         const stored = this.sessions.of(holder.session)
         if (stored === undefined) holder.moved(writes)
@@ -296,10 +325,19 @@ export class MemoryCluster implements Cluster {
           replies.push(() => holder.written(writes, reply))
         }
       }
+      this.#makeRoom()
       await this.#store.settled()
       for (const reply of replies) reply()
+      this.#giveRoom()
     }
     this.#serving = false
+  }
+
+  /** Retained Messages for sessions wait until what others have in flight is acknowledged. */
+  #giveRoom(): void {
+    if (this.#withoutRoom.size === 0 || this.#isFull) return
+    for (const holder of this.#withoutRoom) this.schedule(holder)
+    this.#withoutRoom.clear()
   }
 
   #write({ sid, queue }: StoredState, { n }: Session, writes: SessionWrites): SessionReply {

@@ -1,6 +1,6 @@
 // What may be configured about a node without Redis. No state.
 import { z } from 'zod'
-import type { Option } from '../option.ts'
+import { whole, type Option } from '../option.ts'
 
 export const memoryOptions = {
   stateFile: {
@@ -23,5 +23,14 @@ export const memoryOptions = {
     hint: 'Use always, everysec or never',
     about:
       'when that file is on disk: before anything is acknowledged, within a second, or when the operating system likes; only a crash of the machine tells them apart',
+  },
+  storedBytesMax: {
+    at: 'state.bytesMax',
+    schema: whole(65_536, 2 ** 50).default(1024 * 1024 * 1024),
+    needsStore: true,
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 65536 or more',
+    about:
+      'without Redis: memory that what waits and what is in flight of all sessions may take, in bytes; beyond it the oldest message goes where most wait, and when all is in flight a new session is refused',
   },
 } as const satisfies Record<string, Option>

@@ -25,6 +25,10 @@ export interface MemorySessionEvents {
   onMoved(session: Session): void
   /** A Retained Message is due to expire. */
   expireRetained(topic: string): void
+  /** What is in flight, and wills, leave no room for more. */
+  isFull(): boolean
+  /** A session ended, and what it had is gone. */
+  onEnded(): void
 }
 
 /** How often a CONNECT that waits for the disk looks. */
@@ -132,8 +136,13 @@ export class MemorySessions implements ClusterSessions {
       throw new BridgeError('ERR_BRIDGE_CLOSED', `${clientId} left before its session was claimed`)
     const { state } = this.#store
     const known = state.of(clientId)
-    if (known === undefined && expirySeconds !== 0 && state.sessions.size >= this.#sessionsMax)
+    // who has one that ends with its connection has none yet that outlives it
+    const others = state.sessions.size - (known === undefined ? 0 : 1)
+    if (expirySeconds !== 0 && others >= this.#sessionsMax && (known?.expiry ?? 0) === 0)
       throw new BridgeError('ERR_BRIDGE_QUOTA', `${this.#sessionsMax} sessions`)
+    const isMore = request.will !== undefined || (expirySeconds !== 0 && (known?.expiry ?? 0) === 0)
+    if (isMore && this.#events.isFull())
+      throw new BridgeError('ERR_BRIDGE_QUOTA', 'no memory for what sessions have in flight (storedBytesMax)')
     const isResumed = known !== undefined && !this.#ends(known, request.cleanStart)
     const sid = isResumed ? known.sid : `0${randomBytes(9).toString('base64url')}`
     if (known !== undefined) this.#leave(known, sid)
@@ -300,6 +309,7 @@ export class MemorySessions implements ClusterSessions {
     this.#due.delete(dueWill(sid))
     this.#due.delete(dueEnd(sid))
     this.#store.change({ type: 'ended', sid })
+    this.#events.onEnded()
   }
 
   /**

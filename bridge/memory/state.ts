@@ -4,6 +4,7 @@
 // State: this process.
 import type { Field } from '../sessions/owed-replays.ts'
 import type { StoredSubscription } from '../sessions/subscriptions.ts'
+import { Held } from './held.ts'
 import { Queue } from './queue.ts'
 
 /** A will that is not published yet. */
@@ -112,6 +113,8 @@ export class State {
   retainedBytes = 0
   /** The last one that was given. */
   stamp = 0
+  /** Messages of sessions. */
+  readonly held = new Held()
 
   of(clientId: string): StoredState | undefined {
     return this.sessions.get(this.clients.get(clientId) ?? '')
@@ -126,7 +129,7 @@ export class State {
       case 'session':
         return this.#put(record.whole)
       case 'queued':
-        for (const sid of record.sids) this.sessions.get(sid)?.queue.push(record.body)
+        for (const sid of record.sids) this.#queue(sid, record.body)
         return
       default:
     }
@@ -134,7 +137,7 @@ export class State {
     if (session === undefined) return
     switch (record.type) {
       case 'farewell':
-        if (record.voidsWill) session.will = undefined
+        if (record.voidsWill) this.#setWill(session, undefined)
         session.expiry = record.expiry ?? session.expiry
         break
       case 'released':
@@ -142,7 +145,7 @@ export class State {
         session.releasedAt = record.at
         break
       case 'will-gone':
-        session.will = undefined
+        this.#setWill(session, undefined)
         break
       case 'ended':
         this.#end(session)
@@ -157,24 +160,50 @@ export class State {
         session.published = Math.max(session.published, record.n)
         break
       case 'dropped':
-        for (let i = 0; i < record.count; i++) session.queue.shift()
+        for (let i = 0; i < record.count; i++) this.held.drop(session.queue.shift())
+        this.held.resized(session)
         break
       case 'served':
-        serve(session, record)
+        serve(session, record, this.held)
+        this.held.resized(session)
     }
+  }
+
+  #queue(sid: string, body: Buffer): void {
+    const session = this.sessions.get(sid)
+    if (session === undefined) return
+    session.queue.push(body)
+    this.held.take(body)
+    this.held.resized(session)
+  }
+
+  #setWill(session: StoredState, will: StoredWill | undefined): void {
+    this.held.drop(session.will?.body)
+    this.held.take(will?.body)
+    session.will = will
   }
 
   #claim({ sid, clientId, epoch, expiry, will }: Extract<Record, { type: 'claimed' }>): void {
     const session = this.sessions.get(sid) ?? emptySession(sid, clientId)
-    this.#put(Object.assign(session, { epoch, expiry, will, isOwned: true }))
+    this.#setWill(session, will)
+    this.#note(Object.assign(session, { epoch, expiry, isOwned: true }))
   }
 
   #put(session: StoredState): void {
+    const before = this.sessions.get(session.sid)
+    if (before !== undefined) this.held.dropAll(before)
+    this.held.takeAll(session)
+    this.#note(session)
+  }
+
+  #note(session: StoredState): void {
     this.sessions.set(session.sid, session)
     this.clients.set(session.clientId, session.sid)
   }
 
-  #end({ sid, clientId }: StoredState): void {
+  #end(session: StoredState): void {
+    const { sid, clientId } = session
+    this.held.dropAll(session)
     this.sessions.delete(sid)
     if (this.clients.get(clientId) === sid) this.clients.delete(clientId)
   }
@@ -207,18 +236,27 @@ const emptySession = (sid: string, clientId: string): StoredState => ({
 function serve(
   session: StoredState,
   { n, acknowledged, received, incoming, released, order, given, moved, fields }: Served,
+  held: Held,
 ): void {
   const { inFlight, queue } = session
-  for (const id of acknowledged) inFlight.delete(id)
+  for (const id of acknowledged) {
+    held.drop(inFlight.get(id)?.body)
+    inFlight.delete(id)
+  }
   for (const id of received) {
     const delivery = inFlight.get(id)
-    if (delivery !== undefined) inFlight.set(id, { order: delivery.order, body: undefined })
+    if (delivery === undefined) continue
+    held.drop(delivery.body)
+    inFlight.set(id, { order: delivery.order, body: undefined })
   }
   for (const [id, entry] of incoming) session.incoming.set(id, entry)
   if (incoming.length > 0) session.n = n
   for (const id of released) session.incoming.delete(id)
   let next = order
-  for (const [id, body] of given) inFlight.set(id, { order: next++, body })
+  for (const [id, body] of given) {
+    held.take(body)
+    inFlight.set(id, { order: next++, body })
+  }
   for (const id of moved) inFlight.set(id, { order: next++, body: queue.shift() })
   for (const [name, value] of fields)
     if (value === '') session.fields.delete(name)

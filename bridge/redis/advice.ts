@@ -1,13 +1,13 @@
-// What an operator should know of a cluster that works, before it does not: how Redis is set up, what it lets
-// us do, and settings that differ from those of the other nodes. `check` asks it, and a node when it starts:
-// of Redis before it joins, since what is missing may keep it from that, of the others behind it, so that of
-// two that join at once one sees the other. A Redis that does not tell is not complained about: managed ones
+// What an operator should know of a cluster that works, before it does not: how Redis is set up, whether it
+// lets us hear of $SYS, and settings that differ from those of the other nodes. `check` asks it, and a node
+// when it starts: of Redis before it joins, of the others behind it, so that of two that join at once one sees
+// the other. Rights without which a node cannot work are no advice: rights.ts. A Redis that does not tell is not complained about: managed ones
 // forbid CONFIG, and some INFO. State: none.
 import { endNode, toBridgeError } from '../errors.ts'
 import { Keys } from './keys.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { isCluster, mastersOf, type Redis } from './redis.ts'
-import { runScript } from './scripts.ts'
+import { channelsOf, deniedTo } from './rights.ts'
 import { ask } from './stock-redis.ts'
 
 /** Settings that must be the same on every node, by the name of their option. */
@@ -77,28 +77,14 @@ function onServer(asCluster: boolean, info: ReadonlyMap<string, string>): string
 }
 
 async function onRights(redis: Redis, keys: Keys): Promise<string[]> {
-  const channels = `${keys.prefix}/$SYS*`
-  const rights = (): Promise<unknown> => runScript(redis, 'rights', [keys.bus('probe')], [channels])
-  const denied = (
-    (await rights().catch((error: unknown) => {
-      if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') return rights() // it is loaded by now
-      throw error
-    })) as Buffer[]
-  ).map(String)
-  const ofChannels = denied.filter((command) => /^P?(PUBLISH|SUBSCRIBE)$/.test(command))
-  const onKeys = denied.filter((command) => !ofChannels.includes(command))
+  const { onChannels } = await deniedTo(redis, keys)
+  if (onChannels.length === 0) return []
+  const [channels, commands] = [channelsOf(keys), onChannels.join(', ')]
+  const rights = onChannels.map((command) => `+${command.toLowerCase()}`).join(' ')
   return [
-    ...(onKeys.length === 0 ? [] : [denial(onKeys, `${keys.prefix}:*`, `~${keys.prefix}:*`)]),
-    ...(ofChannels.length === 0
-      ? []
-      : [
-          `${denial(ofChannels, channels, `'&${channels}'`)}. Without it a node hears nothing of $SYS from the others`,
-        ]),
+    `Redis does not let this user run ${commands} on ${channels}. Give it the rights: ACL SETUSER name '&${channels}' ${rights}. Without it a node hears nothing of $SYS from the others`,
   ]
 }
-
-const denial = (commands: readonly string[], where: string, rule: string): string =>
-  `Redis does not let this user run ${commands.join(', ')} on ${where}. Give it the rights: ACL SETUSER name ${rule} ${commands.map((command) => `+${command.toLowerCase()}`).join(' ')}`
 
 /**
  * Nodes with other settings. They work together, since fences and numbers do not rest on them, but not as

@@ -6,7 +6,8 @@ import { lookFor } from '../membership/membership.ts'
 import { formatOf, keysOf } from './layout.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { mastersOf, type Redis } from './redis.ts'
-import { runScript } from './scripts.ts'
+import { refuseDenied } from './rights.ts'
+import { runLoaded } from './scripts.ts'
 import { ask, ping } from './stock-redis.ts'
 
 export type PreflightOptions = Pick<
@@ -46,13 +47,10 @@ export async function preflight(options: PreflightOptions): Promise<BridgeError[
   }
 }
 
-/** That Redis stores what a script writes. */
+/** That Redis stores what a script writes, and lets us do the rest. */
 async function probe(redis: Redis, keys: Keys): Promise<void> {
-  const write = (): Promise<unknown> => runScript(redis, 'probe', [keys.bus('probe')], [])
-  await write().catch((error: unknown) => {
-    if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN') return write() // it is loaded by now
-    throw error
-  })
+  await refuseDenied(redis, keys)
+  await runLoaded(redis, 'probe', [keys.bus('probe')], [])
 }
 
 /** That each master has as many replicas as must have a message. */

@@ -1,18 +1,20 @@
-// Whether Redis stores: a write by the way that messages take (a script, and WAIT for replicas), on a
-// connection of its own, so that it stands behind nobody's megabyte. Tried every second, and whenever /readyz
+// Whether Redis stores, and lets this user do all that a node does: a write by the way that messages take (a
+// script, and WAIT for replicas), on a connection of its own, so that it stands behind nobody's megabyte. Tried every second, and whenever /readyz
 // asks; one at a time for all who ask. What it is refused with explains why others wait, and while it is
 // refused it stands among them, also when nobody else waits. State: this process.
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { partitionsOfCluster, type Keys } from './keys.ts'
 import { connect, isCluster, type Redis, type RedisAddress } from './redis.ts'
-import { runScript } from './scripts.ts'
+import { refuseDenied } from './rights.ts'
+import { runLoaded } from './scripts.ts'
 import type { Wait, Waits } from '../pace/waits.ts'
 
 const everyMs = 1_000
 
 export class Probe {
   readonly #redis: Redis
-  readonly #keys: readonly string[]
+  readonly #keys: Keys
+  readonly #places: readonly string[]
   readonly #timeoutMs: number
   readonly #waits: Waits
   #trying: Promise<void> | undefined
@@ -30,7 +32,8 @@ export class Probe {
     // Of a Redis Cluster each master must store: there is none without a partition, or what is there is none
     // of ours.
     const partition = (p: number): string => keys.partition(p, 'probe')
-    this.#keys = [
+    this.#keys = keys
+    this.#places = [
       keys.bus('probe'),
       ...(isCluster(this.#redis) ? Array.from({ length: partitionsOfCluster }, (_, p) => partition(p)) : []),
     ]
@@ -72,13 +75,12 @@ export class Probe {
           new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `not connected to Redis (${this.#redis.status})`)
         )
       const written = Promise.all(
-        this.#keys.map((key) =>
-          runScript(this.#redis, 'probe', [key], []).catch((error: unknown) => {
-            if (toBridgeError(error).code === 'ERR_BRIDGE_SCRIPT_UNKNOWN')
-              return runScript(this.#redis, 'probe', [key], []) // it is loaded by now
-            throw error
-          }),
-        ),
+        this.#places.map(async (key) => {
+          const stored = runLoaded(this.#redis, 'probe', [key], [])
+          stored.catch(() => undefined) // a right that is missing says more
+          await refuseDenied(this.#redis, this.#keys, key)
+          await stored
+        }),
       )
       written.catch(() => undefined) // the race may be over when it fails
       await Promise.race([written, late])

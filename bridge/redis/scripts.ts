@@ -154,3 +154,18 @@ export async function runScript(
     throw known
   }
 }
+
+/** `runScript` where nothing keeps an order: once more when Redis did not know the script. */
+export async function runLoaded(
+  redis: Redis,
+  name: ScriptName,
+  keys: readonly string[],
+  argv: readonly (string | number | Buffer)[],
+): Promise<unknown> {
+  try {
+    return await runScript(redis, name, keys, argv)
+  } catch (error) {
+    if (toBridgeError(error).code !== 'ERR_BRIDGE_SCRIPT_UNKNOWN') throw error
+    return runScript(redis, name, keys, argv)
+  }
+}

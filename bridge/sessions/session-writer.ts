@@ -54,8 +54,11 @@ export interface SessionReply {
 /** Whoever sends a session's messages to its client. */
 export interface SessionHolder {
   readonly session: Session
-  /** What to write now; undefined when there is nothing. The same until `written` is called. */
-  takeWrites(): SessionWrites | undefined
+  /**
+   * What to write now; undefined when there is nothing. The same until `written` is called.
+   * @param mayGive false: there is no room for `given`, which waits until it is asked again
+   */
+  takeWrites(mayGive?: boolean): SessionWrites | undefined
   written(writes: SessionWrites, reply: SessionReply): void
   /** The session has another owner, or is gone: nothing of `writes` is written. */
   moved(writes: SessionWrites): void

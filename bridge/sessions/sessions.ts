@@ -25,6 +25,10 @@ import { together } from '../pace/together.ts'
 const sweepMs = 1_000
 /** When Redis has answered no claim for so long, those that it owes an answer count as waiting. */
 const silentMs = 250
+/** How often claims that were not sent yet look whether Redis has gone. */
+const lookMs = 100
+/** Looks in which none was sent: then they are refused. */
+const idleLooksMax = 5
 /**
  * What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not
  * later.
@@ -54,6 +58,9 @@ const noSubscriptions = new Map<string, StoredSubscription>()
 const noIncoming: Session['incoming'] = new Map()
 const noneInFlight: readonly InFlightEntry[] = []
 
+const tooMany = (): BridgeError =>
+  new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'as many CONNECTs wait for Redis as may')
+
 export const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))
 
 export class Sessions implements ClusterSessions {
@@ -82,6 +89,16 @@ export class Sessions implements ClusterSessions {
   /** Claims that Redis owes an answer, and since when it has given none. */
   #unanswered = 0
   #silentSince = 0
+  /**
+   * Claims that are to be sent when Redis has answered others: so many may be unanswered as may wait, since
+   * one that was sent may have been done, and can be refused no more. Called with why they are refused.
+   */
+  readonly #unsent = new Set<(refusal?: BridgeError) => void>()
+  /** Those that were sent and wait for their first answer. */
+  #sentFirst = 0
+  #looking: NodeJS.Timeout | undefined
+  /** Since one of them was sent. */
+  #idleLooks = 0
   /**
    * When the last CONNECT came, µs of cluster time: of two at this node the later one has the later time,
    * whatever becomes of the estimate.
@@ -157,8 +174,9 @@ export class Sessions implements ClusterSessions {
     abandoned: () => boolean = () => false,
     givenUp?: Promise<void>,
   ): Promise<Session> {
-    // what was sent, and refused or not answered, may have been done, and waits whatever the bound
     this.#checkWaits(undefined, this.#silent)
+    const place = this.#place()
+    const answered = place instanceof Promise ? await place : place
     const partition = this.#keys.shardOf(request.clientId)
     const claim = ++this.#claims // sent again it is known by this
     // a session that an attempt began whose reply was lost is not an earlier one
@@ -256,18 +274,76 @@ export class Sessions implements ClusterSessions {
         givenUp,
         mend: (error) => {
           if (!waits && !unknown && error.retryable) this.#checkWaits(error)
-          waits ||= error.retryable // it is one of those that wait, and counted
+          waits ||= error.retryable // it is one of those that wait
+          setImmediate(answered) // then it is counted
           return false
         },
       },
-    ).finally(() => this.#claiming.delete(claim))
+    ).finally(() => {
+      this.#claiming.delete(claim)
+      answered()
+    })
+  }
+
+  /**
+   * A place among those that were sent and not answered, at once when there is one.
+   * @returns gives it back, however often it is called
+   * @throws BridgeError when Redis has gone before it answered as many as may wait
+   */
+  #place(): (() => void) | Promise<() => void> {
+    let isTaken = false
+    const take = (): void => {
+      isTaken = true
+      this.#sentFirst++
+    }
+    const give = (): void => {
+      if (isTaken) this.#sentFirst--
+      isTaken = false
+      this.#sendMore()
+    }
+    if (this.#unsent.size === 0 && this.#hasPlace) {
+      take()
+      return give
+    }
+    return new Promise((resolve, reject) => {
+      const go = (refusal?: BridgeError): void => {
+        this.#unsent.delete(go)
+        if (refusal !== undefined) return reject(refusal)
+        take()
+        resolve(give)
+      }
+      this.#unsent.add(go)
+      this.#looking ??= setInterval(() => this.#look(), lookMs)
+    })
+  }
+
+  get #hasPlace(): boolean {
+    return this.#redis.waits?.mayConnectBeside(this.#sentFirst) !== false
+  }
+
+  /** In the order in which they came. */
+  #sendMore(): void {
+    for (const go of this.#unsent) {
+      if (!this.#hasPlace) return
+      this.#idleLooks = 0
+      go()
+    }
+    clearInterval(this.#looking)
+    this.#looking = undefined
+  }
+
+  /**
+   * Redis is gone, says nothing, or refuses those that were sent, which are as many as may wait. A process
+   * that stands still looks once in that time, and does not take its Redis for the culprit.
+   */
+  #look(): void {
+    if (this.#redis.status !== 'ready' || ++this.#idleLooks > idleLooksMax)
+      for (const go of this.#unsent) go(tooMany())
+    this.#sendMore()
   }
 
   /** @throws BridgeError when no more claims may wait for Redis */
-  #checkWaits(
-    error = new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'as many CONNECTs wait for Redis as may'),
-    silent = 0,
-  ): void {
+  #checkWaits(error = tooMany(), silent = 0): void {
     if (this.#redis.waits?.mayConnectBeside(silent) === false) throw error
   }
 
@@ -534,6 +610,9 @@ export class Sessions implements ClusterSessions {
   close(): void {
     clearTimeout(this.#sweeping)
     this.#sweeping = undefined
+    const closing = new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+    for (const go of this.#unsent) go(closing)
+    this.#sendMore()
   }
 
   /**

@@ -1,6 +1,7 @@
 // Which connections a node takes: as many clients as it may have, and as many that have not sent their
-// CONNECT; the same of each listener. State: the latter, and those that were turned away and are not closed yet. Bounds:
-// connectionsMax, connectingMax.
+// CONNECT; the same of each listener. Who is connected here and connects anew takes its own place: its old
+// connection may be half-open, and nothing but the new CONNECT ends it. State: those without CONNECT, those that
+// were turned away and are not closed yet, those that are being replaced. Bounds: connectionsMax, connectingMax.
 import type { Config, ListenerConfig } from '../config/config.ts'
 import type { Connection } from '../connection/connection.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
@@ -13,6 +14,8 @@ interface Crowd {
   /** Those that have not sent their CONNECT, the oldest first. */
   readonly connecting: Set<Connection>
   clients: number
+  /** Those among them that are being replaced. */
+  replaced: number
 }
 
 export class Admission {
@@ -22,6 +25,10 @@ export class Admission {
   readonly #connecting = new Set<Connection>()
   /** They take nobody's place, however slow they are to go. */
   readonly #turnedAway = new Set<Connection>()
+  /** Connections whose client connected anew, and by which: they take no place beside that one. */
+  readonly #replaced = new Map<Connection, Connection>()
+  /** The same by the new one. */
+  readonly #replacing = new Map<Connection, Connection>()
   readonly #crowds = new Map<ListenerConfig, Crowd>()
 
   constructor(bounds: Bounds, refused: (cause: RefusalCause) => void) {
@@ -32,7 +39,8 @@ export class Admission {
   #crowdOf({ listener }: Connection): Crowd | undefined {
     if (listener === undefined) return undefined
     let crowd = this.#crowds.get(listener)
-    if (crowd === undefined) this.#crowds.set(listener, (crowd = { connecting: new Set(), clients: 0 }))
+    if (crowd === undefined)
+      this.#crowds.set(listener, (crowd = { connecting: new Set(), clients: 0, replaced: 0 }))
     return crowd
   }
 
@@ -57,16 +65,18 @@ export class Admission {
   }
 
   /**
-   * CONNECT came; `open` connections are there, of all kinds. False: there are as many clients as there may
-   * be, and it is told.
+   * CONNECT came; `open` connections are there, of all kinds, and `earlier` is the one that its client has
+   * here. False: there are as many clients as there may be, and it is told.
    */
-  admit(connection: Connection, open: number): boolean {
+  admit(connection: Connection, open: number, earlier: Connection | undefined): boolean {
     const crowd = this.#crowdOf(connection)
     this.#connecting.delete(connection)
     crowd?.connecting.delete(connection)
+    if (earlier !== undefined) this.#replace(earlier, connection)
+    const others = this.#connecting.size + this.#turnedAway.size + this.#replaced.size
     const fits =
-      open - this.#connecting.size - this.#turnedAway.size <= this.#bounds.connectionsMax &&
-      (crowd === undefined || crowd.clients < connection.listener!.connectionsMax)
+      open - others <= this.#bounds.connectionsMax &&
+      (crowd === undefined || crowd.clients - crowd.replaced < connection.listener!.connectionsMax)
     if (fits) {
       if (crowd !== undefined) crowd.clients++
       return true
@@ -90,5 +100,26 @@ export class Admission {
     // in neither: it was admitted
     if (!this.#connecting.delete(connection) && !this.#turnedAway.delete(connection) && crowd !== undefined)
       crowd.clients--
+    this.#unreplace(connection)
+    const earlier = this.#replacing.get(connection)
+    // it stays the client's connection: the new one was refused, or left before it had the session
+    if (earlier?.isClosed === false && this.#replaced.get(earlier) === connection) this.#unreplace(earlier)
+    this.#replacing.delete(connection)
+  }
+
+  #replace(earlier: Connection, connection: Connection): void {
+    const crowd = this.#crowdOf(earlier)
+    if (!this.#replaced.has(earlier) && crowd !== undefined) crowd.replaced++
+    this.#replaced.set(earlier, connection)
+    this.#replacing.set(connection, earlier)
+  }
+
+  #unreplace(earlier: Connection): void {
+    const by = this.#replaced.get(earlier)
+    if (by === undefined) return
+    const crowd = this.#crowdOf(earlier)
+    if (crowd !== undefined) crowd.replaced--
+    this.#replaced.delete(earlier)
+    if (this.#replacing.get(by) === earlier) this.#replacing.delete(by)
   }
 }

@@ -23,6 +23,11 @@ export class Connects {
     this.#host = host
   }
 
+  /** The connection here that has this Client Identifier, or is about to. */
+  latest(clientId: string): Connection | undefined {
+    return this.#latest.get(clientId)
+  }
+
   /** Nothing is left of it. */
   over(connection: Connection): void {
     if (this.#latest.get(connection.clientId) === connection) this.#latest.delete(connection.clientId)

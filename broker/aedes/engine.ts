@@ -199,14 +199,19 @@ export class Engine {
       return void this.#subscribes
         .handle(client, frame)
         .catch((error: unknown) => client.emit('error', error))
-    if (type === PacketType.connect && !this.#admission.admit(connection, this.#open.size)) return
     try {
-      if (type === PacketType.connect)
-        this.#passToAedes(client, parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0))
+      if (type === PacketType.connect) this.#connect(connection, frame)
       else this.#passToAedes(client, parse(frame, client.version))
     } catch (error) {
       client.emit('error', error)
     }
+  }
+
+  #connect(connection: Connection, frame: Buffer): void {
+    const packet = parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0)
+    const earlier = packet.cmd === 'connect' ? this.#connects.latest(packet.clientId) : undefined
+    if (this.#admission.admit(connection, this.#open.size, earlier))
+      this.#passToAedes(connection.client, packet)
   }
 
   #passToAedes(client: AedesClient, packet: Packet): void {

@@ -326,7 +326,7 @@ export class StoredSession implements SessionHolder {
     this.#host.schedule(this)
   }
 
-  takeWrites(): SessionWrites | undefined {
+  takeWrites(mayGive = true): SessionWrites | undefined {
     const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
     const ids =
       !this.#closed &&
@@ -335,7 +335,7 @@ export class StoredSession implements SessionHolder {
       this.#unsent.length === 0
         ? this.#free()
         : []
-    const given = this.#takeGiven(ids)
+    const given = mayGive ? this.#takeGiven(ids) : []
     const free = this.#mayHaveQueued ? ids.slice(given.length) : []
     if (free.length > 0) this.#mayHaveQueued = false
     const writes = {

@@ -9,6 +9,7 @@ const dropCauses = [
   'slow-subscriber',
   'slow-node',
   'full-queue',
+  'full-store',
   'too-large',
   'expired',
   'failed',
@@ -51,13 +52,13 @@ export class Metrics {
   })
   readonly dropped = new Counter({
     name: 'aedes_cluster_messages_dropped_total',
-    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, too-large, expired, failed, refused, denied (a guard does not forward it to this client), client-bytes, events (of $SYS, while the store is away)',
+    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, full-store (storedBytesMax), too-large, expired, failed, refused, denied (a guard does not forward it to this client), client-bytes, events (of $SYS, while the store is away)',
     labelNames: ['cause', 'qos'],
     registers: [this.registry],
   })
   readonly refused = new Counter({
     name: 'aedes_cluster_refusals_total',
-    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, sessions), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
+    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
     labelNames: ['cause'],
     registers: [this.registry],
   })

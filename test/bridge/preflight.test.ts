@@ -1,9 +1,11 @@
 // What `check` finds out about Redis without joining: each thing that would keep a node from starting or
 // storing, by its code.
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { BridgeError } from '../../bridge/errors.ts'
 import { adviceOnRedis } from '../../bridge/redis/advice.ts'
 import { preflight, type PreflightOptions } from '../../bridge/redis/preflight.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
@@ -20,18 +22,20 @@ afterAll(async () => {
   await redis[Symbol.asyncDispose]()
 })
 
+const problems = (options: Partial<PreflightOptions>): Promise<BridgeError[]> =>
+  preflight({
+    redis: redis.url,
+    prefix: 'p',
+    name: 'a',
+    redisTimeoutMs: 2_000,
+    leaseMs: 15_000,
+    durabilityReplicas: 0,
+    ...options,
+  })
 const codes = async (options: Partial<PreflightOptions> = {}): Promise<string[]> =>
-  (
-    await preflight({
-      redis: redis.url,
-      prefix: 'p',
-      name: 'a',
-      redisTimeoutMs: 2_000,
-      leaseMs: 15_000,
-      durabilityReplicas: 0,
-      ...options,
-    })
-  ).map(({ code }) => code)
+  (await problems(options)).map(({ code }) => code)
+const messages = async (options: Partial<PreflightOptions>): Promise<string[]> =>
+  (await problems(options)).map(({ message }) => message)
 
 test('a Redis that will do: nothing is wrong, and nothing is left in it', async () => {
   expect(await codes()).toEqual([])
@@ -68,6 +72,20 @@ test('a boot of the same name whose lease is not over; not one whose process has
   expect(await codes({ name: 'b' })).toEqual([])
   await of({ host: 'elsewhere', pid: 1, started: '', boot: 'x' }, now - 60_000_000)
   expect(await codes()).toEqual([])
+})
+
+test('each right that a node needs, when it is the only one that is missing', async () => {
+  const rights = readFileSync(new URL('../../bridge/redis/lua/rights.lua', import.meta.url), 'utf8')
+  const needed = [...rights.matchAll(/'([A-Z]{3,})'/g)]
+    .map(([, command]) => command!)
+    .filter((command) => !/LOAD|USAGE|STREAMS|PUBLISH|SUBSCRIBE/.test(command))
+  const address = `redis://almost:pw@127.0.0.1:${redis.port}`
+  for (const command of needed) {
+    await client.call('ACL', 'SETUSER', 'almost', 'reset', 'on', '>pw', '~*', '&*', '+@all', `-${command}`)
+    expect(await messages({ redis: address })).toEqual([
+      expect.stringContaining(`Redis does not let this user run ${command} on p:*`),
+    ])
+  }
 })
 
 test('a user that may not do what a node does, a wrong password, no Redis', async () => {

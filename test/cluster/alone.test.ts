@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { mainPath, TestNode } from '../support/cluster.ts'
+import { WireClient, type Version } from '../support/wire.ts'
 
 let folder: string
 beforeAll(() => {
@@ -56,6 +57,84 @@ test('with a file: killed and started again it has sessions, their queues and Re
   await using late = await node.connect('late')
   await late.subscribe('t/#')
   await late.receives([{ topic: 't/3', payload: '3', retain: true }])
+})
+
+const counted = async (node: TestNode, what: string): Promise<number> =>
+  Number(new RegExp(`^aedes_cluster_${what} (\\d+)$`, 'm').exec((await node.admin('/metrics')).body)?.[1])
+const asleep = async (node: TestNode, name: string, filter: string): Promise<void> => {
+  await using client = await node.connect(name, { clean: false })
+  await client.subscribe(filter, { qos: 1 })
+  await client.disconnect()
+}
+const kilobytes = (count: number): Buffer => Buffer.alloc(1_000 * count)
+
+test('what waits for all sessions has one bound: where most waits the oldest goes; what they share counts once', async () => {
+  await using node = new TestNode('bound', ['--stored-bytes-max', '4000000'])
+  await node.start()
+  const held = await node.heldBytes()
+  await asleep(node, 'small', 'small')
+  for (let n = 0; n < 30; n++) await asleep(node, `sharing-${n}`, 'shared/#')
+  await using publisher = await node.connect('publisher')
+  await publisher.publish('small', 'kept', { qos: 1 })
+  // 90 MB, were it each one's
+  for (let n = 0; n < 30; n++) await publisher.publish(`shared/${n}`, kilobytes(100), { qos: 1 })
+  expect(await counted(node, 'messages_dropped_total{cause="full-store",qos="1"}')).toBe(0)
+  await asleep(node, 'hog', 'hog/#')
+  for (let n = 0; n < 300; n++) await publisher.publish(`hog/${n}`, kilobytes(100), { qos: 1 })
+  expect((await node.heldBytes()) - held).toBeLessThan(16_000_000)
+  expect(await counted(node, 'messages_dropped_total{cause="full-store",qos="1"}')).toBeGreaterThan(250)
+  await using small = await node.connect('small', { clean: false })
+  await small.receives([{ topic: 'small', payload: 'kept' }])
+  await using hog = await node.connect('hog', { clean: false })
+  await hog.arrives(({ topic }) => topic === 'hog/299')
+})
+
+test('when all of it is in flight a new session is refused, 0x97 or 3, and the others go on', async () => {
+  await using node = new TestNode('flight', ['--stored-bytes-max', '1000000'])
+  await node.start()
+  const lasting = (version: Version) => ({
+    version,
+    clean: false,
+    ...(version === 5 && { properties: { sessionExpiryInterval: 100 } }),
+  })
+  await using publisher = await WireClient.connect(node.url, 'publisher')
+  await using keeper = await WireClient.connect(node.url, 'keeper', lasting(4))
+  await keeper.subscribe('t')
+  await using first = await WireClient.connect(node.url, 'first', lasting(4))
+  await using second = await WireClient.connect(node.url, 'second', lasting(5))
+  const publish = async (messageId: number, retain = false): Promise<void> => {
+    publisher.send({
+      cmd: 'publish',
+      topic: retain ? `r/${messageId}` : 't',
+      payload: kilobytes(20),
+      qos: 1,
+      messageId,
+      retain,
+      dup: false,
+    })
+    await publisher.next('puback')
+  }
+  const got: number[] = []
+  for (let id = 1; id <= 49; id++) {
+    await publish(id)
+    got.push((await keeper.next('publish')).messageId!)
+  }
+  for (let id = 50; id <= 52; id++) await publish(id, true)
+  await first.subscribe('r/#')
+  await expect.poll(() => first.packets.length).toBe(3) // the last that there is room for
+  await second.subscribe('r/#')
+  for (const version of [4, 5] as const) {
+    await using refused = await WireClient.connect(node.url, `new-${version}`, lasting(version))
+    expect(refused.connack).toMatchObject(version === 5 ? { reasonCode: 0x97 } : { returnCode: 3 })
+    await using clean = await WireClient.connect(node.url, `clean-${version}`, { version })
+    expect(clean.connack).toMatchObject(version === 5 ? { reasonCode: 0 } : { returnCode: 0 })
+  }
+  expect(await counted(node, 'refusals_total{cause="sessions"}')).toBe(2)
+  expect(await second.settled()).toEqual([]) // its Retained Messages wait for room
+  for (const messageId of got) keeper.send({ cmd: 'puback', messageId })
+  await expect.poll(() => second.packets.length).toBe(3)
+  await using now = await WireClient.connect(node.url, 'new-5', lasting(5))
+  expect(now.connack.reasonCode).toBe(0)
 })
 
 test('when its disk is full publishers wait, and some CONNECTs, log and /readyz say so, and all goes on when there is room', async () => {

@@ -16,6 +16,7 @@ import { startRedis, type TestRedis } from '../support/redis.ts'
 const sizes = {
   queueMessagesMax: 60,
   queueBytesMax: 1_000_000,
+  storedBytesMax: 1e9,
   sessionsMax: 320,
   retainedBytesMax: 100_000_000,
   claimsWaitingMax: 1_000,

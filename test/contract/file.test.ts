@@ -33,6 +33,7 @@ async function openFile(file: string, warnings: string[] = [], retainedBytesMax 
     name: 'm',
     queueMessagesMax: 100_000,
     queueBytesMax: 1e9,
+    storedBytesMax: 1e9,
     sessionsMax: 1_000,
     retainedBytesMax,
     claimsWaitingMax: 1_000,

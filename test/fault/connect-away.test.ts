@@ -82,6 +82,43 @@ test('Redis is silent: beyond the bound a CONNECT is answered at once; who waits
   expect(await waiting).toEqual([0, 0, 0])
 })
 
+test.each(['is silent', 'is gone'])(
+  'Redis %s: of a burst of CONNECTs as many wait as may, the others are answered before any deadline',
+  async (how) => {
+    await using cluster = await startCluster({
+      nodes: 1,
+      argv: ['--claim-timeout-ms', '60000', '--claims-waiting-max', '3', '--redis-timeout-ms', '60000'],
+    })
+    const node = cluster.node(0)
+    cluster.redis.pause()
+    const codes: (number | string)[] = []
+    const all = Array.from({ length: 20 }, async (_, i) => {
+      const code = await answered(node, `b${i}`, 5)
+      codes.push(code)
+    })
+    if (how === 'is gone') {
+      await expect
+        .poll(async () => (await node.admin('/metrics')).body)
+        .toMatch(/^aedes_cluster_sockets 20$/m)
+      await cluster.redis.stop('SIGKILL')
+    }
+    await expect.poll(() => codes.length).toBe(17)
+    expect(codes).toEqual(Array(17).fill(0x88))
+    if (how === 'is gone') await cluster.redis.start()
+    else cluster.redis.resume()
+    await Promise.all(all)
+    expect(codes.slice(17)).toEqual([0, 0, 0])
+  },
+)
+
+test('sessions of a crowd larger than the bound are resumed while Redis is there', async () => {
+  await using cluster = await startCluster({ nodes: 1, argv: ['--claims-waiting-max', '3'] })
+  const node = cluster.node(0)
+  const names = Array.from({ length: 60 }, (_, i) => `crowd-${i}`)
+  for (let round = 0; round < 2; round++)
+    expect(await Promise.all(names.map((name) => answered(node, name, 4, false)))).toEqual(names.map(() => 0))
+})
+
 test('Redis takes no writes: as many CONNECTs as may wait are tried again and again; beyond it one is answered at once', async () => {
   await using cluster = await startCluster({
     nodes: 1,
@@ -159,7 +196,8 @@ const hanging: [name: string, argv: string[], redis: string[], acl: string[], sa
   ['a read-only replica', [], ['--replicaof', '127.0.0.1 1'], [], /READONLY.*Name the master/],
   ['a user without EVALSHA', [], [], ['-evalsha'], /NOPERM.*ACL SETUSER/],
   ['a user without SCRIPT', [], [], ['-script'], /NOPERM.*ACL SETUSER/],
-  ['a user without XADD', [], [], ['-xadd'], /user executing the script.*ACL SETUSER/],
+  ['a user without XADD', [], [], ['-xadd'], /run XADD on .*ACL SETUSER/],
+  ['a user without XREAD', [], [], ['-xread'], /run XREAD on .*ACL SETUSER/],
 ]
 
 test.concurrent.for(hanging)(

@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { expect, test } from 'vitest'
 import type { HeldCause, RefusalCause } from '../../broker/access/refusals.ts'
+import { shardOf } from '../../bridge/redis/keys.ts'
 import { frame, properties, str, u16, WireClient, type Version } from '../support/wire.ts'
 import { situation, type Place } from '../support/situation.ts'
 
@@ -366,6 +367,16 @@ situation(
       await first!.closed
       expect((await place.wire('takes-its-place')).connack.reasonCode).toBe(0)
       for (const socket of lingering) socket.destroy()
+      const here = (await place.metrics()).match(/^aedes_cluster_connections (\d+)$/m)
+      expect(here?.[1]).toBe('40')
+      // who is connected here takes its own place: its old connection may be half-open
+      for (const version of versions) {
+        const again = await place.wire('one-of-many-1', { version })
+        expect(again.connack).toMatchObject(version === 5 ? { reasonCode: 0 } : { returnCode: 0 })
+        clients.push(again)
+      }
+      await clients[1]!.untilClosed()
+      expect((await place.wire('one-more-still')).connack.reasonCode).toBe(0x97)
       for (const client of clients) client.socket.destroy()
       await expect.poll(async () => (await place.wire('at-last')).connack.reasonCode).toBe(0)
     })
@@ -382,6 +393,32 @@ const lasting = (version: Version) => ({
 situation(
   'more sessions, and more for one of them, than a cluster holds',
   (place) => {
+    test.each(versions)(
+      'as many sessions as there may be, and one more, also of who is connected with one that ends with its connection (version %i)',
+      async (version) => {
+        const names = Array.from({ length: 100 }, (_, n) => `exact-${version}-${n}`)
+        const [first, second, passing] = names.filter((name) => shardOf(name, 16) === 3) // its part: one
+        const code = async (name: string, options = lasting(version)): Promise<number | undefined> => {
+          const { reasonCode, returnCode } = (await place.wire(name, options)).connack
+          return reasonCode ?? returnCode
+        }
+        const quota = version === 5 ? 0x97 : 3
+        expect(await code(first!)).toBe(0)
+        expect(await counted(place, 'sessions', () => code(second!))).toBe(quota)
+        expect(await code(passing!, { version, clean: true })).toBe(0)
+        expect(await counted(place, 'sessions', () => code(passing!))).toBe(quota)
+        expect(await code(first!)).toBe(0)
+        const end = async (name: string): Promise<void> => {
+          const last = await place.wireThere(name, { version }) // it takes the place of the lasting one
+          last.send({ cmd: 'disconnect' })
+          await last.untilClosed()
+        }
+        await end(first!)
+        await expect.poll(() => code(passing!)).toBe(0)
+        await end(passing!)
+      },
+    )
+
     test('a new session is refused, 0x97 or 3; who has one resumes it, and who needs none is served', async () => {
       const open: string[] = []
       for (let n = 0; n < 20; n++) {

@@ -63,8 +63,11 @@ export class TestRedis implements TestStore {
     return `redis://127.0.0.1:${this.port}`
   }
 
-  /** Starts the server on its port and data folder; resolves when it accepts connections. */
-  async start(): Promise<void> {
+  /**
+   * Starts the server on its port and data folder; resolves when it has read its data.
+   * @param more arguments for this start
+   */
+  async start(...more: readonly string[]): Promise<void> {
     const child = spawn(
       'redis-server',
       [
@@ -81,6 +84,7 @@ export class TestRedis implements TestStore {
         '--appendfsync',
         'always',
         ...this.#extra,
+        ...more,
       ],
       { stdio: ['ignore', 'pipe', 'inherit'] },
     )

@@ -36,15 +36,17 @@ if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(cur
 
 local stale = 'STALE ' .. string.format('%.0f', asked) .. ' ' .. current
 if current ~= known then return redis.error_reply(stale) end
-if known == '' and expiry ~= '0' and redis.call('HLEN', clientsKey) >= sessionsMax then
-  return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
-end
 -- Every key is read before one is written: of a wrong type it fails here.
 for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end
 redis.call('ZCARD', dueKey)
 redis.call('LLEN', queueKey)
 local client = redis.call('HGET', sessionKey, 'client')
 if client and client ~= clientId then known = '' end -- another client's session: it is not ours to touch
+-- Who has one that ends with its connection has none yet that outlives it.
+local others = redis.call('HLEN', clientsKey) - (known == '' and 0 or 1)
+if expiry ~= '0' and others >= sessionsMax and (known == '' or redis.call('HGET', sessionKey, 'expiry') == '0') then
+  return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
+end
 local epoch, before, willDue, ends, again = now, '', '0', false, false
 if known == '' and left then return redis.error_reply('NOTOWNER ' .. clientId .. ' has left') end
 
