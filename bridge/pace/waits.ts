@@ -67,6 +67,8 @@ interface Open {
 interface Cause {
   since: number
   error: BridgeError
+  /** As it was named. */
+  said?: BridgeError
   named: boolean
   publishers: number
   connects: number
@@ -236,6 +238,7 @@ export class Waits {
       widen(cause, counted)
       if (cause.named || now - since < namedMs) continue
       cause.named = true
+      cause.said = error
       this.reports.tell('waiting', this.#report(code, cause, now))
     }
     this.#end(present, now)
@@ -276,6 +279,7 @@ export class Waits {
       if (present.has(code) || (isOfRedis(code) && cause.named && !redisIsBack)) continue
       this.#causes.delete(code)
       if (!cause.named) continue
+      cause.error = cause.said ?? cause.error // of the last to wait each may have met something else
       if (!isOfRedis(code)) this.reports.tell('waited', this.#report(code, cause, now))
       else if (outage === undefined)
         outage = [code, cause] // the first one, as they stand in their order

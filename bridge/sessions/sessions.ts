@@ -27,7 +27,7 @@ const sweepMs = 1_000
 const silentMs = 250
 /** How often claims that were not sent yet look whether Redis has gone. */
 const lookMs = 100
-/** Looks in which none was sent: then they are refused. */
+/** Looks in which Redis answered no claim as it should: then they are refused. */
 const idleLooksMax = 5
 /**
  * What was applied of a publisher outlives it for so many leases: a batch of a node that is alive is not
@@ -97,7 +97,7 @@ export class Sessions implements ClusterSessions {
   /** Those that were sent and wait for their first answer. */
   #sentFirst = 0
   #looking: NodeJS.Timeout | undefined
-  /** Since one of them was sent. */
+  /** Since Redis answered one. */
   #idleLooks = 0
   /**
    * When the last CONNECT came, µs of cluster time: of two at this node the later one has the later time,
@@ -325,7 +325,6 @@ export class Sessions implements ClusterSessions {
   #sendMore(): void {
     for (const go of this.#unsent) {
       if (!this.#hasPlace) return
-      this.#idleLooks = 0
       go()
     }
     clearInterval(this.#looking)
@@ -350,7 +349,12 @@ export class Sessions implements ClusterSessions {
   async #answered<T>(claim: () => Promise<T>): Promise<T> {
     if (this.#unanswered++ === 0) this.#silentSince = performance.now()
     try {
-      return await claim()
+      const reply = await claim()
+      this.#idleLooks = 0
+      return reply
+    } catch (error) {
+      if (toBridgeError(error).kind === 'answer') this.#idleLooks = 0
+      throw error
     } finally {
       this.#unanswered--
       this.#silentSince = performance.now()
