@@ -66,7 +66,7 @@ const byFile = (text: string) => (): unknown => loadConfig({ config: file(text) 
 describe('no error shows a secret', () => {
   const secret = 'hunter2'
   /** How people write one where it does not belong, or not like that. */
-  const texts = [
+  const allTexts = [
     `redis//:${secret}@host:6379`,
     `redis:/:${secret}@host`,
     `:${secret}@host:6379`,
@@ -89,6 +89,7 @@ describe('no error shows a secret', () => {
     `-----BEGIN PRIVATE KEY-----\n${secret}\n-----END PRIVATE KEY-----`,
     `{"password":"${secret}"}@:@`,
   ]
+  const texts = process.env.TEST_BRIEF === undefined ? allTexts : allTexts.slice(0, 2)
   /** In its section, of the node and of a listener. */
   const inSection = (name: string, text: string): (() => unknown)[] => {
     const { at, ofListener }: Option = options[name as keyof typeof options]
