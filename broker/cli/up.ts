@@ -10,6 +10,7 @@ import { flagOf } from '../config/config.ts'
 import { OperatorError } from '../errors.ts'
 import { bind } from '../listeners/listener.ts'
 import { parseArguments } from './arguments.ts'
+import { startFlags } from './collector.ts'
 import { refuseDataInUse, startEmbeddedRedis, type EmbeddedRedis } from './embedded-redis.ts'
 import type { Interrupt } from './node.ts'
 
@@ -182,7 +183,7 @@ class NodeProcess {
    * @throws OperatorError when it ends before that; it said why itself
    */
   async start(): Promise<string[]> {
-    const child = spawn(process.execPath, this.#argv, {
+    const child = spawn(process.execPath, [...startFlags(), ...this.#argv], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       detached: true,
     })

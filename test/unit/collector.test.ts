@@ -4,6 +4,7 @@
 import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
+import { startFlags } from '../../broker/cli/collector.ts'
 
 const collector = fileURLToPath(new URL('../../dist/broker/cli/collector.js', import.meta.url))
 
@@ -30,4 +31,22 @@ test('V8 decides where to allocate by what survived, but not in a node', () => {
   expect(
     decisions(`import { tuneCollector } from ${JSON.stringify(collector)}; tuneCollector();${load}`),
   ).toBe(0)
+})
+
+test('the young generation of a node that `up` starts stays within 32 MiB on every Node', () => {
+  const longer = load
+    .replace('round < 60', 'round < 150')
+    .replace('kept.push(batch)', 'kept.push(batch); look()')
+  const program = `import { getHeapSpaceStatistics } from 'node:v8'
+    let most = 0
+    const look = () => {
+      const { space_size } = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space')
+      most = Math.max(most, space_size)
+    }
+    ${longer}
+    console.log(most)`
+  const most = execFileSync(process.execPath, [...startFlags(), '--input-type=module', '-e', program], {
+    encoding: 'utf8',
+  })
+  expect(Number(most)).toBeLessThanOrEqual(32 * 2 ** 20)
 })
