@@ -8,7 +8,10 @@ situation('messages of one publisher on two topics', ({ connect, connectThere })
     const subscriber = await connect(`order-subscriber-${qos}`)
     const publisher = await connectThere(`order-publisher-${qos}`)
     await subscriber.subscribe(`order/${qos}/+`, { qos })
-    for (let n = 0; n < 20; n++) await publisher.publish(`order/${qos}/${n % 2}`, String(n), { qos })
+    // all on their way at once: one by one nothing could overtake
+    await Promise.all(
+      Array.from({ length: 20 }, (_, n) => publisher.publish(`order/${qos}/${n % 2}`, String(n), { qos })),
+    )
     await subscriber.arrivals(20)
     const got = subscriber.packets.map(({ topic, payload }) => `${topic} ${payload.toString()}`)
     for (const topic of [0, 1]) {
