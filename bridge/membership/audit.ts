@@ -7,15 +7,18 @@
 import { nameDamage } from '../redis/damage.ts'
 import { isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import { onServerChange, retrying, type Redis } from '../redis/redis.ts'
+import { pack } from '../redis/pack.ts'
 import { runScript } from '../redis/scripts.ts'
 import { epochOf, type Sessions } from '../sessions/sessions.ts'
 import type { Session } from '../sessions/session.ts'
 
 /**
- * Sessions looked at in one round, and owners in Redis: bounds what it costs. After a change of server rounds
- * follow at once until all were looked at.
+ * Sessions looked at in one round, and owners in Redis: a sixteenth of those that are connected, so that it
+ * costs little beside what they do. After a change of server rounds follow at once until all were looked at.
  */
 const roundMax = 1_000
+const roundMin = 100
+const roundsForAll = 16
 
 export interface AuditEvents {
   /** Whether the cluster has not declared this boot dead. */
@@ -110,7 +113,7 @@ export class Audit {
     this.#serverChanged = false
     try {
       for (let left = this.#sessions.size; ; left -= roundMax) {
-        await this.#someSessions()
+        await this.#someSessions(all ? roundMax : this.#some)
         if (!all || left <= roundMax || this.#timer === undefined) break
       }
       do await this.#someOwners()
@@ -128,7 +131,7 @@ export class Audit {
   async #someOwners(): Promise<void> {
     const { partition, cursor } = this.#stray
     const [next, fields] = await retrying(this.#redis, () =>
-      this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', roundMax),
+      this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', this.#some),
     )
     this.#stray =
       next === '0'
@@ -141,9 +144,13 @@ export class Audit {
     }
   }
 
-  async #someSessions(): Promise<void> {
+  get #some(): number {
+    return Math.min(roundMax, Math.max(roundMin, Math.ceil(this.#sessions.size / roundsForAll)))
+  }
+
+  async #someSessions(max: number): Promise<void> {
     const parts = Array.from({ length: this.#keys.partitions }, (): Session[] => [])
-    for (let count = 0; count < Math.min(roundMax, this.#sessions.size); count++) {
+    for (let count = 0; count < Math.min(max, this.#sessions.size); count++) {
       let next = this.#walk.next()
       if (next.done === true) next = (this.#walk = this.#sessions.all[Symbol.iterator]()).next()
       if (next.done !== true) parts[partitionOf(next.value.sid)]!.push(next.value)
@@ -154,29 +161,32 @@ export class Audit {
   async #look(partition: number, sessions: readonly Session[]): Promise<void> {
     const { subscriptions } = this.#sessions
     const settled = sessions.map((session) => subscriptions.settledAt(session))
-    const keys = [
-      ...(['appended', 'owners', 'clients', 'wills'] as const).map((noun) =>
-        this.#keys.partition(partition, noun),
-      ),
-      ...sessions.flatMap(({ sid }) => [
-        this.#keys.session(sid, 'session'),
-        this.#keys.session(sid, 'subscriptions'),
-      ]),
-    ]
-    const argv = sessions.flatMap(({ sid, owner, claim, request, subscriptions, changed, later }) => [
+    const keys = (['appended', 'owners', 'clients', 'wills'] as const).map((noun) =>
+      this.#keys.partition(partition, noun),
+    )
+    const known = sessions.map(({ sid, owner, claim, request, subscriptions, changed, later }) => [
       request.clientId,
       sid,
       owner,
-      epochOf(owner),
-      claim,
+      String(epochOf(owner)),
+      String(claim),
       request.will === undefined ? 0 : 1,
       subscriptions.size + later.length,
       changed,
     ])
-    const [placed, whole, ...wrong] = (await runScript(this.#redis, 'session-check', keys, [
-      this.#nodeId,
-      ...argv,
-    ])) as number[]
+    const [placed, whole, ...wrong] = (await runScript(
+      this.#redis,
+      'session-check',
+      keys,
+      [this.#nodeId, this.#keys.sessions(partition), pack(known)],
+      {
+        made: () =>
+          sessions.flatMap(({ sid }) => [
+            this.#keys.session(sid, 'session'),
+            this.#keys.session(sid, 'subscriptions'),
+          ]),
+      },
+    )) as number[]
     if (placed === 0) return this.#events.onFenced()
     if (whole === 0 && sessions.length > 0) return this.#writeDown(partition, this.#sessions.in([partition]))
     // One that left or changed its subscriptions meanwhile is looked at again with the next round.

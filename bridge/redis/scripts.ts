@@ -34,10 +34,7 @@ export const scriptTable = {
   },
   'session-release': { keys: 9, meaning: 'the connection is gone: expiry and will fall due' },
   'session-expire': { keys: 9, meaning: 'ends a session whose expiry has passed' },
-  'session-check': {
-    keys: '4 + 2 a session',
-    meaning: 'whether Redis still has what it must have of a node in a partition',
-  },
+  'session-check': { keys: 4, meaning: 'whether Redis still has what it must have of a node in a partition' },
   'session-assert': { keys: 9, meaning: 'writes a connected session down again after Redis lost its data' },
   'session-adopt': { keys: 3, meaning: 'gives a session that was built apart to its client: `import`' },
   'session-subscribe': { keys: 3, alsoFull: true, meaning: "changes a session's subscriptions" },

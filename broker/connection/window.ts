@@ -9,8 +9,7 @@ export interface Delivery {
   /** What it holds of memory while it waits. */
   readonly bytes: number
   /**
-   * Called when it has to wait: from now on it may not pin the chunk or reply that it is a slice of (ATTACKS
-   * 25).
+   * Called when it has to wait: from now on it may not pin the chunk or reply that it is a slice of.
    */
   copyPayload(): void
 }

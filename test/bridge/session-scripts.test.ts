@@ -8,6 +8,7 @@ import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
 import { asideOf, keyTable } from '../../bridge/redis/keys.ts'
 import { appendToQueues } from '../../bridge/publish/queues.ts'
 import { serveSessions } from '../../bridge/sessions/session-writer.ts'
+import { pack } from '../../bridge/redis/pack.ts'
 import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
@@ -19,7 +20,7 @@ const calls: { name: ScriptName; keys: readonly string[] }[] = []
 function run(
   name: ScriptName,
   its: readonly string[],
-  argv: readonly (string | number)[],
+  argv: readonly (string | number | Buffer)[],
   whenFull = false,
 ): Promise<unknown> {
   calls.push({ name, keys: its })
@@ -295,11 +296,11 @@ test('session-check: what is missing of a node and its sessions', async () => {
   const { owner, epoch } = await claim('a@1', '', '3s', { will: 'w', number: 5 })
   await subscribe('3s', owner, 'c1', 'x', '1')
   const check = (): Promise<unknown> =>
-    run(
-      'session-check',
-      [...of('appended', 'owners', 'clients', 'wills'), ...its('3s', 'session', 'subscriptions')],
-      ['a@1', 'client', '3s', owner, epoch, 5, 1, 1, changed],
-    )
+    run('session-check', of('appended', 'owners', 'clients', 'wills'), [
+      'a@1',
+      keys.sessions(3),
+      pack([['client', '3s', owner, epoch, '5', 1, 1, changed]]),
+    ])
   let changed = 'another'
   expect(await check()).toEqual([1, 1, 1])
   changed = 'c1'
