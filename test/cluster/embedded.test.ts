@@ -148,8 +148,8 @@ test('of two nodes in one process, also of one name, each counts its own', async
   })
   await other.publish('fails', 'x', { qos: 1 })
   const connection = new Redis(cluster.redis.url)
-  await connection.hset('other:{s3}:wills', '3x:1', 'no will of ours')
-  await connection.zadd('other:{s3}:due', 1, 'w:3x:1', 2, 'z:of a later version', 3, 'strange')
+  await connection.hset('other:{s0}:wills', '0x:1', 'no will of ours')
+  await connection.zadd('other:{s0}:due', 1, 'w:0x:1', 2, 'z:of a later version', 3, 'strange')
   connection.disconnect()
   await expect
     .poll(() => counted(other), { timeout: 5_000 })

@@ -505,6 +505,20 @@ test('sections and the names of options are one configuration, in a file and in 
   expect(byFile(shown.replace('redis://:***@h', 'redis://:p@h'))()).toEqual(flat)
 })
 
+test('the compiler knows sections and their keys', () => {
+  const options: NodeOptions[] = [
+    // @ts-expect-error a slip of the finger
+    { limits: { packetByteMax: 1 } },
+    // @ts-expect-error another type
+    { redis: { leaseMs: '5 s' } },
+    // @ts-expect-error of the whole node
+    { listeners: [{ url: 'mqtt://127.0.0.1:1', limits: { sessionsMax: 1 } }] },
+    // @ts-expect-error of a listener, and it has no url
+    { listeners: [{ tls: { cert: 'x' } }] },
+  ]
+  for (const one of options) expect(linesOf(() => loadConfig(one, {}))).not.toEqual([])
+})
+
 test('a listener has what stands with it, and for the rest what holds for all; who says where to listen says all of it', () => {
   const text = [
     'limits: { packetBytesMax: 4096, connectionsMax: 7 }',
