@@ -1,5 +1,5 @@
-// What a node holds of its store while it runs: boots that join the cluster, what is told under $SYS, and whether it
-// stores.
+// What a node holds of its store while it runs: boots that join the cluster, what is told under $SYS, and
+// whether it stores.
 import type { Cluster } from './cluster.ts'
 import type { Receiver } from './options.ts'
 import type { Waiting, WaitReport } from './pace/waits.ts'

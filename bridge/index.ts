@@ -1,5 +1,5 @@
-// What bridges the nodes to one another, as one door: a node imports this file and nothing else of bridge/. stores.ts
-// lists what it may store in.
+// What bridges the nodes to one another, as one door: a node imports this file and nothing else of
+// bridge/. stores.ts lists what it may store in.
 export type { Bridge } from './bridge.ts'
 export type { Cluster, ClusterSessions, RetainedRead, Route } from './cluster.ts'
 export type { Receiver } from './options.ts'

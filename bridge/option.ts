@@ -1,5 +1,5 @@
-// What may be configured, as whoever needs it says it: a store its own options, a node (broker/config/) the rest.
-// No state. Knows neither files nor flags: those are broker/config/'s.
+// What may be configured, as whoever needs it says it: a store its own options, a node (broker/config/)
+// the rest. No state. Knows neither files nor flags: those are broker/config/'s.
 import { z } from 'zod'
 
 export interface Option {
@@ -16,7 +16,10 @@ export interface Option {
   readonly ofListener?: true
   /** Takes several values: the flag repeats, a text has commas, the file a list. */
   readonly list?: true
-  /** A text that may be a secret, or one in the wrong place: no error shows it; `unless-path`: it shows a path. */
+  /**
+   * A text that may be a secret, or one in the wrong place: no error shows it; `unless-path`: it shows a
+   * path.
+   */
   readonly secret?: true | 'unless-path'
   /** Names a file that must be readable. */
   readonly file?: true

@@ -1,6 +1,6 @@
-// Redis as the store of a cluster: what is configured of it, the data plane and the control plane over it, and what its
-// errors mean to an operator. The data plane carries the messages and keeps the sessions. The control plane
-// (mqemitter-redis) carries what may be missed once: $SYS.
+// Redis as the store of a cluster: what is configured of it, the data plane and the control plane over it,
+// and what its errors mean to an operator. The data plane carries the messages and keeps the sessions. The
+// control plane (mqemitter-redis) carries what may be missed once: $SYS.
 import type { Bridge } from '../bridge.ts'
 import { Emitter } from '../control/emitter.ts'
 import { DataPlane } from '../data-plane.ts'

@@ -1,7 +1,8 @@
 // Which connections a node takes: as many clients as it may have, and as many that have not sent their
 // CONNECT; the same of each listener. Who is connected here and connects anew takes its own place: its old
-// connection may be half-open, and nothing but the new CONNECT ends it. State: those without CONNECT, those that
-// were turned away and are not closed yet, those that are being replaced. Bounds: connectionsMax, connectingMax.
+// connection may be half-open, and nothing but the new CONNECT ends it. State: those without CONNECT,
+// those that were turned away and are not closed yet, those that are being replaced. Bounds:
+// connectionsMax, connectingMax.
 import type { Config, ListenerConfig } from '../config/config.ts'
 import type { Connection } from '../connection/connection.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'

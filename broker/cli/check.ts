@@ -1,7 +1,7 @@
 // `aedes-cluster check`: prints the effective configuration as YAML, secrets hidden, and tries it: do the
-// certificates hold today, are the addresses free, is the store what a node needs, is nobody of this name alive?
-// `--offline` only validates. All that is wrong is said, a line each, and what should be otherwise though a
-// node works with it, as a node says it at its start.
+// certificates hold today, are the addresses free, is the store what a node needs, is nobody of this name
+// alive? `--offline` only validates. All that is wrong is said, a line each, and what should be otherwise
+// though a node works with it, as a node says it at its start.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { portOf } from '../config/checks.ts'

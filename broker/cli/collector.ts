@@ -1,7 +1,7 @@
-// How V8 collects the garbage of a node: some of its habits do not suit a broker. Two go before its code is compiled, by
-// flags that are set at run time, since whoever starts `node` need not know them; they pay on Node 20, 22 and 24. One is
-// for who starts the process. BENCHMARKS.md says what each costs ("What each Node costs"). A V8 that does not know a
-// flag says so and goes on.
+// How V8 collects the garbage of a node: some of its habits do not suit a broker. Two go before its code
+// is compiled, by flags that are set at run time, since whoever starts `node` need not know them; they pay
+// on Node 20, 22 and 24. One is for who starts the process. BENCHMARKS.md says what each costs ("What each
+// Node costs"). A V8 that does not know a flag says so and goes on.
 import { setFlagsFromString } from 'node:v8'
 
 const flags = [
@@ -21,8 +21,9 @@ export function tuneCollector(): void {
 }
 
 /**
- * What V8 heeds only when a process starts: arguments for Node. From 24 on its young generation may grow to 128 MiB, 32
- * before: a busy node then takes 30 MB more, and is no faster for it. So many MiB for each half of it are enough.
+ * What V8 heeds only when a process starts: arguments for Node. From 24 on its young generation may grow
+ * to 128 MiB, 32 before: a busy node then takes 30 MB more, and is no faster for it. So many MiB for each
+ * half of it are enough.
  */
 export const startFlags = (version = process.versions.node): readonly string[] =>
   Number.parseInt(version, 10) >= 24 ? ['--max-semi-space-size=8'] : []

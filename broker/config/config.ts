@@ -1,7 +1,8 @@
-// From a file, the environment and flags to the configuration of a node, by the table in options.ts, in sections or by
-// the names of options (sections.ts). Precedence:
-// defaults < file < environment < flags. The result is frozen. Every source (config/sources.ts) gives texts, which the same rules judge; all that is
-// wrong is said at once, each by the place where it stands. No error shows a value that may be a secret.
+// From a file, the environment and flags to the configuration of a node, by the table in options.ts, in
+// sections or by the names of options (sections.ts). Precedence: defaults < file < environment < flags.
+// The result is frozen. Every source (config/sources.ts) gives texts, which the same rules judge; all that
+// is wrong is said at once, each by the place where it stands. No error shows a value that may be a
+// secret.
 import { stringify } from 'yaml'
 import {
   storeOf as storeOfOptions,
@@ -78,17 +79,16 @@ const origins = new WeakMap<object, Layer>()
 /**
  * Where an option stands, as an error names it: `--listen`, `AEDES_CLUSTER_LISTEN`, `/etc/node.yaml:3:9
  * limits.leaseMs`.
- * @param value of a list, the entry that is meant
+ * @param value of a list, the entry that is meant; of what listeners have for themselves, the one of which
  */
 export function sourceOf(config: Config, name: OptionName, value?: string): string {
   return placeOf(origins.get(config) ?? new Map(), name, flagOf, value)
 }
 
 function placeOf(given: Layer, name: OptionName, nameOf: (name: string) => string, value?: string): string {
-  const listeners =
-    name === 'listen' ? (given.get('listeners')?.value as ListenerGiven[] | undefined) : undefined
-  const urls = listeners?.map((listener) => listener.given.get('url'))
-  const found = urls?.find((url) => url?.value === value) ?? given.get(name)
+  const listeners = (given.get('listeners')?.value ?? []) as readonly ListenerGiven[]
+  const own = listeners.map((listener) => listener.given.get(name === 'listen' ? 'url' : name))
+  const found = own.find((one) => one !== undefined && one.value === value) ?? given.get(name)
   if (found === undefined) return nameOf(name)
   const list = table.get(name)?.list === true ? listOf(found) : found
   const index = Array.isArray(list.value) ? list.value.indexOf(value) : -1
@@ -175,8 +175,8 @@ function checked(given: Layer, problems: OperatorError[], nameOf: (name: string)
 
 /**
  * The effective configuration of a node.
- * @param given what the command line says, by option name, `config` there names the file; or a program, in sections or
- * not
+ * @param given what the command line says, by option name (`config` there names the file), or a program, in
+ * sections or not
  * @param found what is wrong with the command line already
  * @param nameOf how the one who gave it writes an option
  * @throws OperatorError (reason `usage`) for all that is wrong: where it stands, the value unless it may be a

@@ -1,7 +1,7 @@
-// A configuration file: YAML. Reads it into texts, each with its place (file:line:column), and says all that is wrong
-// at once. Values stay texts, as a flag or an environment variable has them: `id: 1` and `prefix: on` are what they
-// look like. Nothing of the file goes into an error but its keys: YAML's own errors show the text that they stumble
-// over, which may be a secret.
+// A configuration file: YAML. Reads it into texts, each with its place (file:line:column), and says all
+// that is wrong at once. Values stay texts, as a flag or an environment variable has them: `id: 1` and
+// `prefix: on` are what they look like. Nothing of the file goes into an error but its keys: YAML's own
+// errors show the text that they stumble over, which may be a secret.
 import {
   isAlias,
   isMap,
@@ -34,7 +34,9 @@ const meanings: Readonly<Record<string, string>> = {
   BLOCK_AS_IMPLICIT_KEY: 'a mapping where one value belongs: is there a second colon in the line?',
 }
 
-/** What the YAML `text` of the file `path` gives; what is wrong with it as YAML is among the problems then. */
+/**
+ * What the YAML `text` of the file `path` gives; what is wrong with it as YAML is among the problems then.
+ */
 export function readYaml(path: string, text: string, problems: OperatorError[]): Mapping {
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false })

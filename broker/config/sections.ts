@@ -1,6 +1,7 @@
-// From sections to options: `limits: { packetBytesMax: … }` is packetBytesMax, `redis: { url: … }` is redis. An option may
-// stand at the top under its own name, too, as a flag has it. `listeners` is a list: each has its url and, for itself
-// alone, any option that the table marks `ofListener`, in the sections that it has for all. No state. Judges no value.
+// From sections to options: `limits: { packetBytesMax: … }` is packetBytesMax, `redis: { url: … }` is
+// redis. An option may stand at the top under its own name, too, as a flag has it. `listeners` is a list:
+// each has its url and, for itself alone, any option that the table marks `ofListener`, in the sections
+// that it has for all. No state. Judges no value.
 import type { Option } from '../../bridge/index.ts'
 import type { OperatorError } from '../errors.ts'
 import { options } from './options.ts'
@@ -29,7 +30,10 @@ const listenerSections = sectionsOf(ofListener)
 
 const isNothing = (tree: Tree): boolean => tree.kind === 'value' && (tree.value === '' || tree.value === null)
 
-/** The error for a key in a section that has none of this name: with the one that was meant, or with those it has. */
+/**
+ * The error for a key in a section that has none of this name: with the one that was meant, or with those
+ * it has.
+ */
 function unknownKey(
   section: string,
   key: string,

@@ -1,5 +1,5 @@
-// Where the values of options come from: the environment and the rest; how a name is written in each; and what is said
-// of one that does not exist. Judges no value: config.ts does.
+// Where the values of options come from: the environment and the rest; how a name is written in each; and
+// what is said of one that does not exist. Judges no value: config.ts does.
 import { readFileSync } from 'node:fs'
 import { OperatorError } from '../errors.ts'
 

@@ -1,5 +1,5 @@
-// What a file or a program gives, before anybody knows what it means: values, lists and mappings, each with its place.
-// sections.ts reads options out of it. No state.
+// What a file or a program gives, before anybody knows what it means: values, lists and mappings, each
+// with its place. sections.ts reads options out of it. No state.
 
 export interface Value {
   readonly kind: 'value'

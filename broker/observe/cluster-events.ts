@@ -1,6 +1,6 @@
-// What a cluster's log says, and what is counted of it: who joined, left and was fenced, what the store lost, who
-// waits for what and since when. It hears the channels of the bridge for one node. Each cause is one line
-// when it begins, with what to do about it, and one when it is over. State: none.
+// What a cluster's log says, and what is counted of it: who joined, left and was fenced, what the store
+// lost, who waits for what and since when. It hears the channels of the bridge for one node. Each cause is
+// one line when it begins, with what to do about it, and one when it is over. State: none.
 import { isOfStore, type BridgeError, type Reports, type WaitReport } from '../../bridge/index.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'

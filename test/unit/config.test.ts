@@ -576,6 +576,18 @@ describe('the files of TLS', () => {
   const garbageKey = (): string =>
     file('-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', 'garbage.key')
 
+  test('of a listener stand with it', () => {
+    const { cert, key } = other.server
+    const tls = `tls: { cert: ${good.server.cert}, key: ${good.server.key} }\n`
+    const text = `${tls}listeners:\n  - { url: "mqtts://127.0.0.1:1", tls: { cert: ${cert}, key: ${key} } }\n`
+    const config = loadConfig({ config: file(text) }, {})
+    expect(sourceOf(config, 'tlsCert', cert)).toMatch(/node\.yaml:3:\d+ listeners\[0\]\.tls\.cert$/)
+    expect(sourceOf(config, 'tlsCert', good.server.cert)).toMatch(/node\.yaml:1:\d+ tls\.cert$/)
+    expect(linesOf(byFile(text.replace(`, key: ${key}`, '')))).toEqual([
+      expect.stringMatching(/:1:\d+ tls\.key=\S+: does not fit the certificate of tlsCert/),
+    ])
+  })
+
   test('that are right are taken', () => {
     expect(linesOf(flags(good.server.cert, good.server.key, good.ca))).toEqual([])
   })
