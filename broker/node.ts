@@ -438,9 +438,15 @@ export class Node {
     }
   }
 
+  /** The store has been away for a while, nobody knows for how much longer: a stop does not wait for it. */
+  get #isWithoutStore(): boolean {
+    return this.#bridge?.named.some(({ kind }) => isOfStore(kind)) === true
+  }
+
   /**
    * Stops gracefully: not ready → listeners closed → clients told to go, in slices → closed, within
-   * `shutdownMs` → left, within a second more. Ends a start that is under way. Safe to call twice.
+   * `shutdownMs` → left, within a second more. Without its store it ends as soon as the clients are told: what
+   * waited was not acknowledged. Ends a start that is under way. Safe to call twice.
    */
   async stop(): Promise<void> {
     if (this.#state === 'stopping' || this.#state === 'stopped') return
@@ -457,13 +463,11 @@ export class Node {
         boot.engine
           .disconnectAll()
           .then(() => boot.engine.close())
-          .then(() => boot.router.settled()),
+          .then(() => (this.#isWithoutStore ? undefined : boot.router.settled())),
       ])
       // Whoever is late: the others would wait for the end of our lease, and so would wills.
-      const late = Promise.all([
-        deadline,
-        new Promise<void>((resolve) => setTimeout(resolve, leaveMs).unref()),
-      ])
+      const leave = new Promise<void>((resolve) => setTimeout(resolve, leaveMs).unref())
+      const late = this.#isWithoutStore ? leave : Promise.all([deadline, leave])
       await Promise.race([late, boot.plane.close()])
     }
     await Promise.race([deadline, this.#bridge?.close()])

@@ -109,6 +109,11 @@ export class Waits {
     this.#timer = setInterval(() => this.look(), lookMs).unref()
   }
 
+  /** CONNECTs that wait. */
+  get connects(): number {
+    return this.#connects
+  }
+
   /** Whether one more CONNECT may wait. */
   get mayConnect(): boolean {
     return this.mayConnectBeside(0)

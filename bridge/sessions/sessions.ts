@@ -23,8 +23,6 @@ import { Wills } from './wills.ts'
 import { together } from '../pace/together.ts'
 
 const sweepMs = 1_000
-/** When Redis has answered no claim for so long, those that it owes an answer count as waiting. */
-const silentMs = 250
 /** How often claims that were not sent yet look whether Redis has gone. */
 const lookMs = 100
 /** Looks in which Redis answered no claim as it should: then they are refused. */
@@ -86,9 +84,6 @@ export class Sessions implements ClusterSessions {
   readonly #sweep: Sweep
   readonly #wills: Wills
   #claims = 0
-  /** Claims that Redis owes an answer, and since when it has given none. */
-  #unanswered = 0
-  #silentSince = 0
   /**
    * Claims that are to be sent when Redis has answered others: so many may be unanswered as may wait, since
    * one that was sent may have been done, and can be refused no more. Called with why they are refused.
@@ -97,7 +92,8 @@ export class Sessions implements ClusterSessions {
   /** Those that were sent and wait for their first answer. */
   #sentFirst = 0
   #looking: NodeJS.Timeout | undefined
-  /** Since Redis answered one. */
+  /** When Redis answered one, or the first of those that it owes an answer was sent; looks since then. */
+  #answeredAt = 0
   #idleLooks = 0
   /**
    * When the last CONNECT came, µs of cluster time: of two at this node the later one has the later time,
@@ -174,7 +170,6 @@ export class Sessions implements ClusterSessions {
     abandoned: () => boolean = () => false,
     givenUp?: Promise<void>,
   ): Promise<Session> {
-    this.#checkWaits(undefined, this.#silent)
     const place = this.#place()
     const answered = place instanceof Promise ? await place : place
     const partition = this.#keys.shardOf(request.clientId)
@@ -294,7 +289,7 @@ export class Sessions implements ClusterSessions {
     let isTaken = false
     const take = (): void => {
       isTaken = true
-      this.#sentFirst++
+      if (this.#sentFirst++ === 0 && (this.#redis.waits?.connects ?? 0) === 0) this.#noteAnswer()
     }
     const give = (): void => {
       if (isTaken) this.#sentFirst--
@@ -305,6 +300,8 @@ export class Sessions implements ClusterSessions {
       take()
       return give
     }
+    if (this.#redis.status !== 'ready' || performance.now() - this.#answeredAt > idleLooksMax * lookMs)
+      throw tooMany()
     return new Promise((resolve, reject) => {
       const go = (refusal?: BridgeError): void => {
         this.#unsent.delete(go)
@@ -342,31 +339,25 @@ export class Sessions implements ClusterSessions {
   }
 
   /** @throws BridgeError when no more claims may wait for Redis */
-  #checkWaits(error = tooMany(), silent = 0): void {
-    if (this.#redis.waits?.mayConnectBeside(silent) === false) throw error
+  #checkWaits(error: BridgeError): void {
+    if (this.#redis.waits?.mayConnect === false) throw error
   }
 
+  /** An answer that refuses nothing but this very claim is one, too. */
   async #answered<T>(claim: () => Promise<T>): Promise<T> {
-    if (this.#unanswered++ === 0) this.#silentSince = performance.now()
     try {
       const reply = await claim()
-      this.#idleLooks = 0
+      this.#noteAnswer()
       return reply
     } catch (error) {
-      if (toBridgeError(error).kind === 'answer') this.#idleLooks = 0
+      if (toBridgeError(error).kind === 'answer') this.#noteAnswer()
       throw error
-    } finally {
-      this.#unanswered--
-      this.#silentSince = performance.now()
     }
   }
 
-  /**
-   * Claims that wait for a Redis that says nothing: of a crowd that it answers as fast as it can there are
-   * none.
-   */
-  get #silent(): number {
-    return performance.now() - this.#silentSince > silentMs ? this.#unanswered : 0
+  #noteAnswer(): void {
+    this.#idleLooks = 0
+    this.#answeredAt = performance.now()
   }
 
   async #toSession(

@@ -192,9 +192,12 @@ const needed = [
 test('each right of a node that serves: taken away it is named at once, in log and metrics, too, and when it is given back', async ({
   expect,
 }) => {
-  await using cluster = await startCluster({ nodes: 1 })
+  await using cluster = await startCluster({ nodes: 1, argv: ['--shutdown-ms', '70000'] })
   const node = cluster.node(0)
   using admin = openClient(cluster.redis)
+  const stored = await node.connect('stored', { clean: false })
+  await stored.subscribe('t', { qos: 1 })
+  const publisher = await node.connect('publisher')
   const ready = (): Promise<string> => node.admin('/readyz').then(({ status, body }) => `${status} ${body}`)
   expect(needed).toContain('XREAD')
   for (const command of needed) {
@@ -209,7 +212,8 @@ test('each right of a node that serves: taken away it is named at once, in log a
   expect(await metric(node, 'aedes_cluster_store_up')).toBe(0)
   await admin.call('ACL', 'SETUSER', 'default', '+xread')
   await expect.poll(() => said(/Redis is back after/)).toBeGreaterThan(0)
-  await admin.call('ACL', 'SETUSER', 'default', '-xread')
-  await expect.poll(ready).toMatch(/^503 /)
-  expect(await node.stop()).toBe(0)
+  await admin.call('ACL', 'SETUSER', 'default', '-rpush')
+  publisher.mqtt.publish('t', 'never stored', { qos: 1 })
+  await expect.poll(ready).toMatch(/^503 .*: 1 publisher, .*waiting for/)
+  expect(await node.stop(), 'at once: a minute it does not wait').toBe(0)
 })
