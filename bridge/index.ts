@@ -24,6 +24,16 @@ export type { InFlightEntry, Session, SessionRequest, UnderWay } from './session
 export type { StoredSubscription } from './sessions/subscriptions.ts'
 export { RouteKind } from './routes/routing-table.ts'
 export { isBacklogged, whenWorkedOff, workOff } from './pace/backlog.ts'
-export { atEnd, atEndAsync, later, nextTurn, othersWait, Slice, turnIsOver, worked } from './pace/turns.ts'
+export {
+  atEnd,
+  atEndAsync,
+  later,
+  laterOn,
+  nextTurn,
+  othersWait,
+  Slice,
+  turnIsOver,
+  worked,
+} from './pace/turns.ts'
 export type { Waiting, WaitReport } from './pace/waits.ts'
 export { filterBytes, filterMatches, hasWildcard, isValidFilter, isValidTopic } from './matching/topic.ts'

@@ -40,6 +40,7 @@ class Queue {
 
 let turnBegan = 0
 const others = new Queue()
+const heavy = new Queue()
 const ends = new Queue()
 let scheduled = false
 /** What was resolved runs behind the loop that resolved it: how long it takes cannot be seen there. */
@@ -85,6 +86,11 @@ export class Slice {
   #stride = 1
   #left = 1
   #steps = steps
+  readonly #ms: number
+
+  constructor(ms = sliceMs) {
+    this.#ms = ms
+  }
 
   get isOver(): boolean {
     if (--this.#left > 0 && steps - this.#steps < largeSteps) return false
@@ -93,7 +99,7 @@ export class Slice {
     this.#stride = now - this.#looked > smallMs ? 1 : Math.min(this.#stride * 2, strideMax)
     this.#left = this.#stride
     this.#looked = now
-    return now - this.#began > sliceMs
+    return now - this.#began > this.#ms
   }
 
   /** Goes on in a later turn, with a new slice. */
@@ -119,6 +125,12 @@ function schedule(): void {
   if (scheduled) return
   scheduled = true
   setImmediate(pump)
+}
+
+/** The same for who had a slice, and has more: behind whoever has little, but some of it in each turn. */
+export function laterOn(work: () => void): void {
+  heavy.push(work)
+  schedule()
 }
 
 /**
@@ -150,9 +162,10 @@ function pump(): void {
   const began = performance.now()
   try {
     others.work(began + turnMs)
+    heavy.work(Math.max(began + turnMs, performance.now() + sliceMs))
     ends.work(Math.max(began + turnMs, performance.now() + endsMs))
   } finally {
-    scheduled = !others.isEmpty || !ends.isEmpty
+    scheduled = !others.isEmpty || !heavy.isEmpty || !ends.isEmpty
     if (scheduled) setImmediate(pump)
   }
 }

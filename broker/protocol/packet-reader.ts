@@ -6,7 +6,15 @@
 // packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`; while paused or behind the
 // caller stops reading from the socket, sooner or later.
 import { ReasonCode } from './reason-codes.ts'
-import { isBacklogged, later, othersWait, Slice, turnIsOver, whenWorkedOff } from '../../bridge/index.ts'
+import {
+  isBacklogged,
+  later,
+  laterOn,
+  othersWait,
+  Slice,
+  turnIsOver,
+  whenWorkedOff,
+} from '../../bridge/index.ts'
 import {
   checkAcknowledgement,
   checkAuth,
@@ -63,6 +71,10 @@ export interface ReaderLimits extends NameLimits {
 }
 
 const smallBytes = 4_096
+/** Who had a whole slice stands behind those who have little, for so long. */
+const heavyMs = 1_000
+/** What one has who waited for a turn, and may have little. */
+const shortSliceMs = 1
 /** The topics of all aliases of a connection: a hundred of ordinary length, not a hundred of 64 KiB. */
 const aliasBytesMax = 256 * 1024
 /** `MQIsdp`, of MQTT 3.1. */
@@ -88,6 +100,8 @@ export class PacketReader {
   #draining = false
   /** Waits for a later turn. */
   #behind = false
+  /** When a slice was not enough, last. */
+  #overAt = -heavyMs
   #closed = false
   #aliases: Map<number, string> | undefined
   #aliasBytes = 0
@@ -203,11 +217,13 @@ export class PacketReader {
   #readSlice(isItsTurn: boolean): void {
     let slice: Slice | undefined
     while (this.#hasPacket) {
-      if (this.#isSliced && (slice === undefined ? this.#mustWait(isItsTurn) : slice.isOver))
-        return this.#goOnLater(later)
+      if (this.#isSliced && (slice === undefined ? !isItsTurn && this.#mustWait() : slice.isOver)) {
+        if (slice !== undefined) this.#overAt = performance.now()
+        return this.#goOnLater(this.#isHeavy ? laterOn : later)
+      }
       if (this.#isSliced && isBacklogged() && this.#buffer![this.#at]! >> 4 === PacketType.publish)
         return this.#goOnLater(whenWorkedOff)
-      slice ??= new Slice()
+      slice ??= new Slice(isItsTurn && !this.#isHeavy ? shortSliceMs : undefined)
       if (this.#parts.length > 0) this.#join()
       if (!this.#readPacket(this.#buffer!)) this.#keepRest()
       else if (this.#at === this.#buffer?.length) this.#take()
@@ -218,8 +234,13 @@ export class PacketReader {
    * CONNECTs are read in the order in which they come, over all connections: of two of one client the later
    * one wins.
    */
-  #mustWait(isItsTurn: boolean): boolean {
-    return this.#level === 0 ? !isItsTurn && (othersWait() || turnIsOver()) : turnIsOver()
+  #mustWait(): boolean {
+    return (this.#level === 0 && othersWait()) || turnIsOver()
+  }
+
+  /** Of two hundred who send without end nobody waits but they themselves. */
+  get #isHeavy(): boolean {
+    return performance.now() - this.#overAt < heavyMs
   }
 
   #goOnLater(when: (goOn: () => void) => void): void {

@@ -2,7 +2,7 @@
 // one always.
 import { expect, test } from 'vitest'
 import { isBacklogged, whenWorkedOff, workedOff, workOff } from '../../bridge/pace/backlog.ts'
-import { atEnd, later, nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
+import { atEnd, later, laterOn, nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
 import { limits } from '../../broker/config/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/protocol/packet-reader.ts'
 import { frame, str } from '../support/wire.ts'
@@ -93,4 +93,20 @@ test('who goes on does not wait behind connections that end together, and they d
   while (order.length < 61) await new Promise(setImmediate)
   expect(begun).toBeLessThan(20) // a turn has 12 ms
   expect(order.indexOf('other')).toBe(begun)
+})
+
+test('who has little does not wait behind two hundred who have had a slice and send on, nor do these wait for ever', async () => {
+  const order: string[] = []
+  await nextTurn()
+  let left = 60
+  const heavy = (): void => {
+    stand(4)
+    order.push('heavy')
+    if (--left >= 30) laterOn(heavy)
+  }
+  for (let n = 0; n < 30; n++) laterOn(heavy)
+  later(() => order.push('light'))
+  while (left > 0) await nextTurn()
+  expect(order.indexOf('light')).toBe(0)
+  expect(order).toHaveLength(61)
 })
