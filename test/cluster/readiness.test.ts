@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest'
 import { TestClient } from '../support/client.ts'
 import { startCluster, type TestNode } from '../support/cluster.ts'
+import { WireClient } from '../support/wire.ts'
 
 const ready = async (node: TestNode): Promise<number> => (await node.admin('/readyz')).status
 
@@ -37,6 +38,11 @@ test('/metrics counts connections and publishes; anything else is 404', async ()
   const node = cluster.node(0)
   const client = await node.connect('counted')
   await client.publish('x', 'y', { qos: 1 })
+  await using stranger = await WireClient.open(node.url) // no client: neither without CONNECT nor refused
+  await using refused = await WireClient.open(node.url)
+  refused.send(Buffer.from([0x10, 1, 0]))
+  await refused.untilClosed()
+  expect(stranger.isClosed).toBe(false)
   await expect
     .poll(async () => (await node.admin('/metrics')).body)
     .toMatch(/^aedes_cluster_publishes_received_total\{qos="1"\} 1$/m)
