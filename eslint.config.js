@@ -23,6 +23,9 @@ export default tseslint.config(
       'max-lines-per-function': ['error', { max: 110, skipBlankLines: true, skipComments: true }],
     },
   },
-  { files: ['eslint.config.js', 'deploy/*.mjs'], ...tseslint.configs.disableTypeChecked },
+  {
+    files: ['eslint.config.js', 'deploy/*.mjs', 'broker/examples/*.mjs'],
+    ...tseslint.configs.disableTypeChecked,
+  },
   { files: ['test/**'], rules: { 'max-lines-per-function': 'off' } },
 )

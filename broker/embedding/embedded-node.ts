@@ -222,7 +222,10 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   }
 
   #setGuards(added?: string): void {
-    this.#gate?.setGuards([guardOf(this.#hooks, this, this.id), this.#listening(added)])
+    this.#gate?.setGuards([
+      guardOf(this.#hooks, this, this.id, (client, error) => this.emit('clientError', client, error)),
+      this.#listening(added),
+    ])
   }
 
   /** Events that nobody listens for are not made. */

@@ -96,8 +96,17 @@ function answerOf<T>(ask: (answer: (decided: T) => void) => Returned): Answer<T>
   })
 }
 
-/** @param brokerId stands in packets, as Aedes has it; @param self what hooks are called on */
-export function guardOf(hooks: Hooks, self: unknown, brokerId: string): Guard {
+/**
+ * @param self what hooks are called on
+ * @param brokerId stands in packets, as Aedes has it
+ * @param onRefused a PUBLISH of a client was refused, which is no end of its connection
+ */
+export function guardOf(
+  hooks: Hooks,
+  self: unknown,
+  brokerId: string,
+  onRefused: (client: Client, error: Error) => void,
+): Guard {
   const { preConnect, authenticate, authorizePublish, authorizeSubscribe, authorizeForward, published } =
     hooks
   const connectRefusal = (error: AuthenticateError | null, isAllowed: boolean): Refusal | undefined => {
@@ -131,8 +140,11 @@ export function guardOf(hooks: Hooks, self: unknown, brokerId: string): Guard {
         if (source === 'program' || source === 'broker') return message
         const packet = packetOf(message, brokerId)
         const client = from === undefined ? null : clientOf(from)
-        const decided = (error?: Error | null): Message | Refusal =>
-          error === undefined || error === null ? changedBy(packet, message) : denied(error)
+        const decided = (error?: Error | null): Message | Refusal => {
+          if (error === undefined || error === null) return changedBy(packet, message)
+          if (client !== null && source === 'client') onRefused(client, error)
+          return denied(error)
+        }
         const answer = answerOf<Error | null | undefined>((called) =>
           authorizePublish.call(self, client, packet, called),
         )

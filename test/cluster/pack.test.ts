@@ -3,7 +3,7 @@
 // would not hold there. Then a cluster is started by npx, used and ended.
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -117,6 +117,44 @@ test('npx runs it; the configuration file that it brings is valid', async () => 
     { cwd: folder, env },
   )
   expect(stdout).toContain('prefix: aedes')
+})
+
+test('a TypeScript program that embeds a node compiles, strict, by the types that it brings', async () => {
+  writeFileSync(
+    join(folder, 'program.mts'),
+    `import { Aedes, createNode, type Client, type Hooks, type Node } from 'aedes-cluster'
+const hooks: Hooks = {
+  authenticate: (client, username, password, callback) =>
+    callback(null, username === 'a' && password?.toString() === 'b' && client.id !== ''),
+  authorizePublish: async (client, packet, callback) => callback(client === null ? null : new Error(packet.topic)),
+  authorizeSubscribe: (_client, subscription, callback) => callback(null, { ...subscription, qos: 0 }),
+  authorizeForward: (client, packet) => (client.id === 'x' ? null : packet),
+}
+export const node: Node = await createNode({ listeners: ['mqtt://127.0.0.1:0'], limits: { packetBytesMax: 1024 } }, hooks)
+node.on('clientReady', (client: Client) => client.disconnect({ reasonCode: 0x8b }))
+node.on('publish', (packet, client) => console.log(packet.payload.length, client?.id))
+// @ts-expect-error there is no such event
+node.on('nothing', () => undefined)
+const end: () => void = await node.subscribe('a/+', ({ payload }) => payload.toString())
+end()
+const aedes = await Aedes.createBroker({ id: 'a', connectTimeout: 1 })
+aedes.publish({ cmd: 'publish', topic: 't', payload: 'x', qos: 0, retain: false, dup: false }, () => undefined)
+`,
+  )
+  const tsc = join(root, 'node_modules/typescript/bin/tsc')
+  const flags = [
+    '--noEmit',
+    '--strict',
+    '--target',
+    'es2022',
+    '--module',
+    'nodenext',
+    '--exactOptionalPropertyTypes',
+  ]
+  const types = ['--typeRoots', join(root, 'node_modules/@types'), '--types', 'node', '--skipLibCheck']
+  await run(process.execPath, [tsc, ...flags, ...types, 'program.mts'], { cwd: folder, env }).catch(
+    ({ stdout }: { stdout: string }) => expect(stdout).toBe(''),
+  )
 })
 
 test('`npx aedes-cluster up` is one broker over two nodes and leaves nothing behind', async () => {
