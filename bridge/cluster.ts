@@ -5,7 +5,7 @@ import type { Message } from './messages/message.ts'
 import type { Stamps } from './retained/moment.ts'
 import type { SessionHolder } from './sessions/session-writer.ts'
 import type { Session, SessionRequest } from './sessions/session.ts'
-import type { StoredSubscription } from './sessions/subscriptions.ts'
+import type { StoredSubscription } from './sessions/stored-subscription.ts'
 
 /** What a node has live subscribers for. */
 export interface Route {

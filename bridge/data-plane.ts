@@ -246,7 +246,7 @@ export class DataPlane implements Cluster {
       onAmnesia: () => {
         if (this.#isStarted) this.#heal().catch(this.#options.onError)
       }, // it is told again with the next renewal
-      onDead: (nodeId) => this.sessions.estate(nodeId),
+      onDead: (nodeId) => this.sessions.releases.estate(nodeId),
     })
     await this.#reader.create() // before anybody can have a route to us
     await this.#audit.join()
@@ -373,13 +373,13 @@ export class DataPlane implements Cluster {
         this.#table.setSession(change.sid, change.filter, change.options)
         break
       case 'taken':
-        this.sessions.taken(change.sid, change.owner)
+        this.sessions.here.taken(change.sid, change.owner)
         break
       case 'wanted':
-        this.sessions.wanted(change.sid, change.owner)
+        this.sessions.here.wanted(change.sid, change.owner)
         break
       case 'missing':
-        this.sessions.missing(change.sid).catch(this.#options.onError)
+        this.sessions.recovery.missing(change.sid).catch(this.#options.onError)
         break
       case 'lost':
         if (nodeId !== this.nodeId) this.#retained.loadMissing().catch(this.#options.onError)
@@ -453,7 +453,7 @@ export class DataPlane implements Cluster {
       if (slice.isOver) await slice.next()
       if (own.get(route.filter) !== route.kind) lost.push(routeChange(route))
     }
-    for (const change of this.sessions.changes()) {
+    for (const change of this.sessions.here.changes()) {
       if (slice.isOver) await slice.next()
       if (
         change.type === 'session' &&
@@ -465,7 +465,7 @@ export class DataPlane implements Cluster {
     if (lost.length > 0)
       this.#asserted = Promise.all([
         this.#journal.append(lost),
-        this.sessions.assertAll().then((stale) => this.#journal.append(stale)),
+        this.sessions.recovery.assertAll().then((stale) => this.#journal.append(stale)),
       ]).catch(this.#options.onError)
   }
 
@@ -532,7 +532,7 @@ export class DataPlane implements Cluster {
    */
   async stillOwned(session: Session): Promise<boolean> {
     await this.#journal.barrier() // heals when Redis lost its data
-    return (await this.sessions.isOwned(session)) || this.sessions.reclaim(session)
+    return (await this.sessions.recovery.isOwned(session)) || this.sessions.recovery.reclaim(session)
   }
 
   /**
@@ -568,15 +568,15 @@ export class DataPlane implements Cluster {
         await this.#membership.rejoin()
         await this.#reader.create()
         await this.#audit.join()
-        const stale = await this.sessions.assertAll()
+        const stale = await this.sessions.recovery.assertAll()
         await this.#journal.assertAll([
           ...[...this.#routes.all()].map(routeChange),
           ...stale,
-          ...this.sessions.changes(),
+          ...this.sessions.here.changes(),
           { type: 'joined' },
         ]) // the last word: all of it is told
         await this.#journal.rebuild()
-        for (const { sid } of this.sessions.all) this.#receiver.ring(sid)
+        for (const { sid } of this.sessions.here) this.#receiver.ring(sid)
         return
       } catch (reason) {
         const error = toBridgeError(reason)

@@ -21,7 +21,7 @@ export { OwedReplays, type Field, type OwedReplay } from './sessions/owed-replay
 export { SessionOption } from './sessions/session-options.ts'
 export type { SessionHolder, SessionReply, SessionWrites } from './sessions/session-writer.ts'
 export type { InFlightEntry, Session, SessionRequest, UnderWay } from './sessions/session.ts'
-export type { StoredSubscription } from './sessions/subscriptions.ts'
+export type { StoredSubscription } from './sessions/stored-subscription.ts'
 export { RouteKind } from './routes/routing-table.ts'
 export { isBacklogged, whenWorkedOff, workOff } from './pace/backlog.ts'
 export {

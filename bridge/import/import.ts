@@ -17,7 +17,7 @@ import type { DataPlaneOptions } from '../options.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { SessionOption } from '../sessions/session-options.ts'
-import { encodeSubscription, type StoredSubscription } from '../sessions/subscriptions.ts'
+import { encodeSubscription, type StoredSubscription } from '../sessions/stored-subscription.ts'
 import { connectStock } from '../redis/stock-redis.ts'
 import { Waits } from '../pace/waits.ts'
 

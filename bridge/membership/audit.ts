@@ -9,8 +9,8 @@ import { isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import { onServerChange, retrying, type Redis } from '../redis/redis.ts'
 import { pack } from '../redis/pack.ts'
 import { runScript } from '../redis/scripts.ts'
-import { epochOf, type Sessions } from '../sessions/sessions.ts'
-import type { Session } from '../sessions/session.ts'
+import { epochOf, type Session } from '../sessions/session.ts'
+import type { Sessions } from '../sessions/sessions.ts'
 
 /**
  * Sessions looked at in one round, and owners in Redis: a sixteenth of those that are connected, so that it
@@ -46,7 +46,7 @@ export class Audit {
     this.#nodeId = nodeId
     this.#sessions = sessions
     this.#events = events
-    this.#walk = sessions.all[Symbol.iterator]()
+    this.#walk = sessions.here[Symbol.iterator]()
     onServerChange(redis, () => {
       this.#serverChanged = true
     })
@@ -86,7 +86,7 @@ export class Audit {
         this.#keys.partition(partition, 'appended'),
         'it lacked a live node, which wrote down again what it knows',
       )
-    await this.#sessions.assertSome(this.#sessions.in(lost))
+    await this.#sessions.recovery.assertSome(this.#sessions.here.in(lost))
     return true
   }
 
@@ -112,7 +112,7 @@ export class Audit {
     const all = this.#serverChanged
     this.#serverChanged = false
     try {
-      for (let left = this.#sessions.size; ; left -= roundMax) {
+      for (let left = this.#sessions.here.size; ; left -= roundMax) {
         await this.#someSessions(all ? roundMax : this.#some)
         if (!all || left <= roundMax || this.#timer === undefined) break
       }
@@ -140,19 +140,19 @@ export class Audit {
     for (let i = 0; i < fields.length; i += 2) {
       const [sid, owner] = [fields[i]!, fields[i + 1]!]
       if (isSid(sid, partition) && owner.startsWith(`${this.#nodeId} `))
-        await this.#sessions.releaseStray(sid, owner)
+        await this.#sessions.releases.releaseStray(sid, owner)
     }
   }
 
   get #some(): number {
-    return Math.min(roundMax, Math.max(roundMin, Math.ceil(this.#sessions.size / roundsForAll)))
+    return Math.min(roundMax, Math.max(roundMin, Math.ceil(this.#sessions.here.size / roundsForAll)))
   }
 
   async #someSessions(max: number): Promise<void> {
     const parts = Array.from({ length: this.#keys.partitions }, (): Session[] => [])
-    for (let count = 0; count < Math.min(max, this.#sessions.size); count++) {
+    for (let count = 0; count < Math.min(max, this.#sessions.here.size); count++) {
       let next = this.#walk.next()
-      if (next.done === true) next = (this.#walk = this.#sessions.all[Symbol.iterator]()).next()
+      if (next.done === true) next = (this.#walk = this.#sessions.here[Symbol.iterator]()).next()
       if (next.done !== true) parts[partitionOf(next.value.sid)]!.push(next.value)
     }
     await Promise.all(parts.map((sessions, p) => this.#look(p, sessions)))
@@ -188,7 +188,8 @@ export class Audit {
       },
     )) as number[]
     if (placed === 0) return this.#events.onFenced()
-    if (whole === 0 && sessions.length > 0) return this.#writeDown(partition, this.#sessions.in([partition]))
+    if (whole === 0 && sessions.length > 0)
+      return this.#writeDown(partition, this.#sessions.here.in([partition]))
     // One that left or changed its subscriptions meanwhile is looked at again with the next round.
     const lost = wrong
       .map((i) => i - 1)
@@ -207,6 +208,6 @@ export class Audit {
       this.#keys.partition(partition, 'owners'),
       `Redis lacked something of ${own.length} connected sessions; their node wrote them down again`,
     )
-    await this.#sessions.assertSome(own)
+    await this.#sessions.recovery.assertSome(own)
   }
 }

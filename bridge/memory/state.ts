@@ -3,7 +3,7 @@
 // record about a session that is not there changes nothing. Bodies are messages as codec.ts packs them.
 // State: this process.
 import type { Field } from '../sessions/owed-replays.ts'
-import type { StoredSubscription } from '../sessions/subscriptions.ts'
+import type { StoredSubscription } from '../sessions/stored-subscription.ts'
 import { Held } from './held.ts'
 import { Queue } from './queue.ts'
 

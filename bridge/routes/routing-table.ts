@@ -22,7 +22,7 @@ interface Route {
   readonly filter: string
   /** nodeId → bits of RouteKind */
   nodes: SmallMap<string, number> | undefined
-  /** sid → options (bridge/sessions/sessions.ts): the only one, or all of several. */
+  /** sid → options (bridge/sessions/stored-subscription.ts): the only one, or all of several. */
   sid: string | undefined
   options: number
   sessions: Map<string, number> | undefined

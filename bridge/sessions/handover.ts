@@ -2,7 +2,7 @@
 // is taken from it. What the client had sent there before (a DISCONNECT, a SUBSCRIBE, an acknowledgement) is
 // read and done first, and the session released in order. The owner need not answer: it may be frozen, or
 // dead and not found out. So a claim waits for its answer no longer than `waitMs`, or `leaveMs` when the
-// answer is that it takes a moment, then takes the session; that is safe because of the fence (sessions.ts),
+// answer is that it takes a moment, then takes the session; that is safe because of the fence (claims.ts),
 // not because of the answer. State: which nodes did not answer lately.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Change } from '../messages/codec.ts'

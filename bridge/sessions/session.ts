@@ -1,9 +1,9 @@
-// A session as its owner knows it: what its client asked for, and what the claim found. bridge/sessions/sessions.ts
-// makes it.
+// A session as its owner knows it: what its client asked for, and what the claim found.
+// bridge/sessions/claims.ts makes it.
 import type { Later } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 import type { Field, OwedReplays } from './owed-replays.ts'
-import type { StoredSubscription } from './subscriptions.ts'
+import type { StoredSubscription } from './stored-subscription.ts'
 
 export interface InFlightEntry {
   readonly messageId: number
@@ -77,3 +77,6 @@ export interface Session {
   /** Another connection of its client has it. */
   isTaken: boolean
 }
+
+/** Which claim of its session made it the owner: of two owners the one with the greater epoch is later. */
+export const epochOf = (owner: string): number => Number(owner.slice(owner.indexOf(' ') + 1))

@@ -8,7 +8,7 @@ import { toBridgeError } from '../errors.ts'
 import { isSid, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import type { InFlightEntry, Session } from './session.ts'
-import { decodeSubscription, journaled, type StoredSubscription } from './subscriptions.ts'
+import { decodeSubscription, journaled, type StoredSubscription } from './stored-subscription.ts'
 import { isValidFilter } from '../matching/topic.ts'
 
 const identifierMax = 65_535

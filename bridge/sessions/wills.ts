@@ -1,8 +1,8 @@
-// Wills that are due, as this node publishes them: taken, so that nobody else does and no return of the client
-// cancels them (will-take.lua), handed to the data plane, and done with when they are stored (will-done.lua).
-// State: {s<n>}:wills, {s<n>}:due; here those that are taken and not stored. Bound: `willsMax` of them, and
-// `bytesMax`. While Redis is full none is stored, and further ones stay where they have been since CONNECT: a
-// sweep comes to them again.
+// Wills that are due, as this node publishes them: taken, so that nobody else does and no return of the
+// client cancels them (will-take.lua), handed to the data plane, and done with when they are stored (will-
+// done.lua). State: {s<n>}:wills, {s<n>}:due; here those that are taken and not stored. Bound: `willsMax`
+// of them, and `bytesMax`. While Redis is full none is stored, and further ones stay where they have been
+// since CONNECT: a sweep comes to them again.
 import { unpackMessage } from '../messages/codec.ts'
 import { expiryFrom, type Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'

@@ -93,7 +93,7 @@ export class Engine {
       // Aedes would take out whoever has the name by now
       if (this.#aedes.clients[client.id!] === client) unregister(client)
     }
-    // Wills and expiries are the session's (bridge/sessions/sessions.ts).
+    // Wills and expiries are the session's (bridge/sessions/).
     this.#aedes.publishWill = this.#aedes.scheduleWill = this.#aedes.scheduleSessionExpiry = () => undefined
     this.#aedes.publish = (packet, client, done) =>
       this.#publish(packet, typeof client === 'function' ? client : done)

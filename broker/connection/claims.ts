@@ -1,7 +1,7 @@
 // CONNECTs that wait for their session because Redis is away: each has a deadline, after which its client is
 // told to come again (0x88, in 3.1.1 return code 3), rather than that it is not authorized, or nothing. What
 // a claim that is given up may still get, because the reply of Redis was lost, is handed back. How many may
-// wait is the bridge's (bridge/sessions/sessions.ts), which knows what they wait for. State: none.
+// wait is the bridge's (bridge/sessions/claim-queue.ts), which knows what they wait for. State: none.
 import { BridgeError, type Session } from '../../bridge/index.ts'
 
 /** What Aedes takes as the answer to CONNECT: 0x88 for MQTT 5, return code 3 for 3.1.1 [MQTT-3.1.4-2]. */

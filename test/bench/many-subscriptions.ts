@@ -4,7 +4,7 @@
 import { Redis } from 'ioredis'
 import { Keys } from '../../bridge/redis/keys.ts'
 import { SessionOption } from '../../bridge/sessions/session-options.ts'
-import { encodeSubscription } from '../../bridge/sessions/subscriptions.ts'
+import { encodeSubscription } from '../../bridge/sessions/stored-subscription.ts'
 import { orderNode } from './node-order.ts'
 import type { LoadAnswer, ManySubscriptions } from './patterns.ts'
 import { Publisher, Subscriber } from './peers.ts'

@@ -59,7 +59,7 @@ async function bury(nodeId: string): Promise<void> {
       onVanished: () => Promise.resolve(),
       onFenced: async () => undefined,
     },
-  ).estate(nodeId)
+  ).releases.estate(nodeId)
   await judge.close()
   connection.disconnect()
 }

@@ -193,7 +193,7 @@ test('a CONNECT that waited for Redis and was given up takes the session from no
   const elsewhere = await claim(b, 'client', { will: 'it was thrown out' })
   link.thaw()
   expect(await claiming).toBe('ERR_BRIDGE_CLOSED')
-  expect(await b.plane.sessions.isOwned(elsewhere)).toBe(true)
+  expect(await b.plane.sessions.recovery.isOwned(elsewhere)).toBe(true)
 })
 
 test('a Redis that stands still owes so many claims an answer, and one more is refused; a crowd that it answers is none of them', async () => {

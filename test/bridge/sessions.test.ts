@@ -119,7 +119,7 @@ test('after Redis lost its data a session that never published QoS 2 is no publi
   }
   const publishing = sessions[1]!
   publishing.n++
-  await a.plane.sessions.assertAll()
+  await a.plane.sessions.recovery.assertAll()
   const stored = await Promise.all(sessions.map(({ sid }) => admin.hget(keys.session(sid, 'session'), 'n')))
   expect(stored).toEqual(['0', String(publishing.n)])
 })
@@ -212,12 +212,12 @@ test('many sessions at once: they end, send their wills, are written down again 
   const subscriber = await claim(a, 'subscriber')
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
   const all = await Promise.all(neighbours(250).map((clientId) => claim(a, clientId, { will: clientId })))
-  expect((await callsOf('session-assert', () => a.plane.sessions.assertAll())).atOnce).toBeGreaterThanOrEqual(
-    100,
-  )
-  for (const { sid } of all) a.plane.sessions.taken(sid, 'b@1 Infinity')
+  expect(
+    (await callsOf('session-assert', () => a.plane.sessions.recovery.assertAll())).atOnce,
+  ).toBeGreaterThanOrEqual(100)
+  for (const { sid } of all) a.plane.sessions.here.taken(sid, 'b@1 Infinity')
   await admin.hset(keys.partition(3, 'owners'), Object.fromEntries(all.map(({ sid }) => [sid, `b@1 ${sid}`])))
-  expect(await callsOf('session-release', () => a.plane.sessions.estate('b@1'))).toEqual({
+  expect(await callsOf('session-release', () => a.plane.sessions.releases.estate('b@1'))).toEqual({
     all: 250,
     atOnce: 200,
   })
@@ -286,12 +286,12 @@ test('when Redis is full what frees memory goes on behind wills that wait for ro
   const subscriber = await claim(a, 'subscriber')
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
   const all = await Promise.all(neighbours(150).map((clientId) => claim(a, clientId, { will: clientId })))
-  for (const { sid } of all) a.plane.sessions.taken(sid, 'b@1 Infinity')
+  for (const { sid } of all) a.plane.sessions.here.taken(sid, 'b@1 Infinity')
   await admin.hset(
     keys.partition(3, 'owners'),
     Object.fromEntries(all.map(({ sid, owner }) => [sid, `b@1 ${owner.split(' ')[1]!}`])),
   )
-  await a.plane.sessions.estate('b@1')
+  await a.plane.sessions.releases.estate('b@1')
   const gone = await Promise.all(
     neighbours(170)
       .slice(150)

@@ -1,0 +1,308 @@
+// Claims: this node becomes the owner of a client's session, for a CONNECT. Of a claim that Redis did not
+// answer it is found out whether it was done before anything else becomes of it. State: {s<n>}:clients,
+// owners and what the session has; here which claims are under way.
+import { packMessage, type Change } from '../messages/codec.ts'
+import { BridgeError, toBridgeError } from '../errors.ts'
+import type { Clock } from '../pace/clock.ts'
+import { freshSid, isSid, partitionOf, type Keys } from '../redis/keys.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
+import { runScript } from '../redis/scripts.ts'
+import { ClaimQueue } from './claim-queue.ts'
+import type { ConnectedSessions } from './connected.ts'
+import { Handovers } from './handover.ts'
+import { OwedReplays } from './owed-replays.ts'
+import type { SessionContext } from './session-context.ts'
+import type { SessionEvents } from './session-events.ts'
+import { allKeysOf } from './session-keys.ts'
+import type { InFlightEntry, Session, SessionRequest } from './session.ts'
+import { decodeInFlight, decodeIncoming, decodeSubscriptions, numberOf } from './stored.ts'
+import { journaled, type StoredSubscription } from './stored-subscription.ts'
+import type { Subscriptions } from './subscriptions.ts'
+import type { Wills } from './wills.ts'
+
+/**
+ * sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays,
+ * changed: as session-claim.lua says.
+ */
+type ClaimReply = [
+  Buffer,
+  Buffer,
+  number,
+  Buffer,
+  Buffer,
+  Buffer[],
+  Buffer[],
+  Buffer[],
+  Buffer,
+  Buffer,
+  Buffer[],
+  Buffer,
+]
+
+/** Most sessions that come have nothing: what they share must not be written to. */
+const noSubscriptions = new Map<string, StoredSubscription>()
+const noIncoming: Session['incoming'] = new Map()
+const noneInFlight: readonly InFlightEntry[] = []
+
+export class Claims {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #nodeId: () => string
+  readonly #clock: Clock
+  readonly #forgetMs: number
+  readonly #connected: ConnectedSessions
+  readonly #events: SessionEvents
+  readonly #subscriptions: Subscriptions
+  readonly #wills: Wills
+  /** In each partition. */
+  readonly #sessionsMax: number
+  readonly #queue: ClaimQueue
+  readonly #handovers: Handovers
+  #claims = 0
+  /** Claims under way: Redis may have their sessions as ours, and they are not connected here yet. */
+  readonly #claiming = new Set<number>()
+  /**
+   * When the last CONNECT came, µs of cluster time: of two at this node the later one has the later time,
+   * whatever becomes of the estimate.
+   */
+  #cameLast = 0
+
+  /** @param sessionsMax in the cluster */
+  constructor(
+    { redis, keys, nodeId, clock, forgetMs, connected, events }: SessionContext,
+    subscriptions: Subscriptions,
+    wills: Wills,
+    sessionsMax: number,
+  ) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#nodeId = nodeId
+    this.#clock = clock
+    this.#forgetMs = forgetMs
+    this.#connected = connected
+    this.#events = events
+    this.#subscriptions = subscriptions
+    this.#wills = wills
+    this.#sessionsMax = Math.ceil(sessionsMax / keys.partitions)
+    this.#queue = new ClaimQueue(redis)
+    this.#handovers = new Handovers((changes) => events.append(changes))
+  }
+
+  isUnderWay(claim: number): boolean {
+    return this.#claiming.has(claim)
+  }
+
+  /** Those that were not sent are refused. */
+  close(): void {
+    this.#queue.close(new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing'))
+  }
+
+  /**
+   * Makes this node the owner of the client's session. When it resolves no earlier connection of the client
+   * can touch the session, and nothing that one hands in from now on is acknowledged: the takeover stands in
+   * the journal, which every PUBLISH of QoS ≥ 1 catches up with before it is acknowledged. Of two claims the
+   * one whose CONNECT came later has the session, on whatever node and however often either has to ask again:
+   * by Redis' clock, which each node knows to about half a round trip (clock.ts). Redis says with STALE when
+   * that was. An owner on another node is asked for it first (handover.ts).
+   * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown
+   * out there
+   * @param givenUp settles when nobody waits for it any more
+   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED
+   * when it has left, ERR_BRIDGE_MOVED
+   *   when it has connected anew meanwhile; why Redis cannot, when as many as may wait for it
+   */
+  async claim(
+    request: SessionRequest,
+    abandoned: () => boolean = () => false,
+    givenUp?: Promise<void>,
+  ): Promise<Session> {
+    const place = this.#queue.enter()
+    const answered = place instanceof Promise ? await place : place
+    const partition = this.#keys.shardOf(request.clientId)
+    const claim = ++this.#claims // sent again it is known by this
+    // a session that an attempt began whose reply was lost is not an earlier one
+    const proposed = new Set<string>()
+    // sessions that an attempt whose reply was lost may have taken from somebody
+    const before = new Set<string>()
+    let known = '' // most clients are new; of another the refusal tells the session
+    // a client that has a session comes to take what fills Redis; a new session waits for room, until the
+    // deadline of CONNECT
+    let whenFull = false
+    let asked = ''
+    const came = (this.#cameLast = Math.max(
+      this.#cameLast + 1,
+      Math.round(this.#clock.toCluster(request.cameAt ?? performance.now()) * 1_000),
+    ))
+    this.#claiming.add(claim)
+    const handover = this.#handovers.begin()
+    let waits = false
+    // an attempt whose reply was lost may have made us the owner: that must be found out, and undone by the
+    // caller
+    let unknown = false
+    return retrying(
+      this.#redis,
+      async () => {
+        for (;;) {
+          if (!unknown && abandoned())
+            throw new BridgeError(
+              'ERR_BRIDGE_CLOSED',
+              `${request.clientId} left before its session was claimed`,
+            )
+          const fresh = freshSid(partition)
+          proposed.add(fresh)
+          const sent = this.#redis.status === 'ready' // otherwise it is refused here
+          try {
+            const reply = (await this.#queue.send(() =>
+              runScript(
+                this.#redis,
+                'session-claim',
+                [
+                  ...allKeysOf(this.#keys, known === '' ? fresh : known),
+                  this.#keys.session(fresh, 'session'),
+                  this.#keys.partition(partition, 'appended'),
+                ],
+                [
+                  request.clientId,
+                  known,
+                  fresh,
+                  this.#nodeId(),
+                  request.cleanStart ? '1' : '0',
+                  request.expirySeconds,
+                  request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
+                  request.will?.delaySeconds ?? 0,
+                  this.#forgetMs,
+                  claim,
+                  this.#sessionsMax,
+                  asked,
+                  abandoned() ? '1' : '0',
+                  handover.isPatient ? '1' : '0',
+                  came,
+                ],
+                { whenFull },
+              ),
+            )) as ClaimReply
+            if (proposed.has(known)) reply[2] = 0
+            return await this.#toSession(request, claim, known, reply, before, handover.wills)
+          } catch (reason) {
+            const error = toBridgeError(reason)
+            if (error.code === 'ERR_BRIDGE_FENCED') {
+              await this.#events.onFenced()
+              await new Promise((resolve) => setTimeout(resolve, 20))
+              continue
+            }
+            if (error.code === 'ERR_BRIDGE_REDIS_FULL') {
+              // nothing was run
+              if (known === '')
+                known =
+                  (await this.#redis.hget(this.#keys.partition(partition, 'clients'), request.clientId)) ?? ''
+              if (whenFull || !isSid(known, partition)) throw error
+              whenFull = true
+              continue
+            }
+            if (error.retryable && error.code !== 'ERR_BRIDGE_STALE') unknown ||= sent
+            if (error.retryable && error.code !== 'ERR_BRIDGE_STALE' && known !== '') before.add(known)
+            if (error.code !== 'ERR_BRIDGE_STALE') throw error
+            const [, first = '', sid = '', leaves, owner] =
+              /^STALE (\d+) (\S*)(?: ([01]) (.*))?$/.exec(error.message) ?? []
+            asked = first
+            known = sid
+            if (owner !== undefined) await handover.met(sid, owner, leaves === '1')
+          }
+        }
+      },
+      {
+        who: 'connect',
+        givenUp,
+        mend: (error) => {
+          if (!waits && !unknown && error.retryable) this.#queue.stay(error)
+          waits ||= error.retryable // it is one of those that wait
+          setImmediate(answered) // then it is counted
+          return false
+        },
+      },
+    ).finally(() => {
+      this.#claiming.delete(claim)
+      answered()
+    })
+  }
+
+  async #toSession(
+    request: SessionRequest,
+    claim: number,
+    known: string,
+    reply: ClaimReply,
+    uncertain: ReadonlySet<string>,
+    wills: readonly string[],
+  ): Promise<Session> {
+    const [
+      sidBytes,
+      epoch,
+      present,
+      before,
+      willDue,
+      subscriptions,
+      inFlight,
+      incoming,
+      n,
+      pending,
+      replays,
+      changed,
+    ] = reply
+    const sid = sidBytes.toString()
+    const owner = `${this.#nodeId()} ${epoch.toString()}`
+    const reports = reportsOf(this.#redis)
+    const later: string[] = []
+    const stored =
+      subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions, reports, later)
+    if (later.length > 0) reportsOf(this.#redis).tell('later', { where: 'subscriptions', id: sid })
+    const changes: Change[] = []
+    if (sid !== known)
+      for (const filter of [...stored.keys(), ...later]) changes.push(journaled(known, filter, undefined))
+    else if (pending.length > 0)
+      for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
+    const previous = before.toString()
+    if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `))
+      changes.push({ type: 'taken', sid: known, owner })
+    for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
+    const numbers = sid === known ? Math.max(numberOf(n), Number(epoch)) : 0
+    const session: Session = {
+      sid,
+      owner,
+      claim,
+      request,
+      present: present === 1,
+      subscriptions: sid === known ? stored : noSubscriptions,
+      inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock, reports),
+      incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming, reports),
+      replays: replays.length === 0 ? undefined : OwedReplays.of(replays, reports),
+      changed: sid === known ? changed.toString() : '',
+      later: sid === known ? later : [],
+      n: numbers,
+      unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers,
+      underWay: undefined,
+      isWanted: false,
+      isTaken: false,
+    }
+    const old = this.#connected.get(known)
+    if (old !== undefined && old.request.clientId === request.clientId) {
+      // the name of another client's session is damaged
+      // also when it was ended: its claim may still be being journaled, and finds out by this
+      this.#connected.move(old)
+    }
+    this.#connected.add(session)
+    if (changes.length > 0) await this.#events.append(changes)
+    if (sid === known && pending.length > 0)
+      await this.#subscriptions.noteJournaled(session, pending.toString())
+    // Its own will before what it publishes now, which may be about the same thing; that it is stored we need
+    // not wait for.
+    const due = new Set([
+      ...wills,
+      ...(willDue.toString() === '0' ? [] : [`w:${known}:${willDue.toString()}`]),
+    ])
+    for (const will of due)
+      await new Promise<void>((taken) => {
+        this.#wills.publish(partitionOf(sid), will, taken).catch(() => undefined)
+      })
+    return session
+  }
+}
