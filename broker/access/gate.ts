@@ -19,16 +19,23 @@ export class Refusal {
   readonly error: Error | undefined
   /** There was no decision in time. */
   readonly isLate: boolean
+  /** There was none at all, in time or not: nobody said no. */
+  readonly isUndecided: boolean
 
   constructor(
     reasonCode: number,
     reason: string,
-    { error, isLate = false }: { readonly error?: Error | undefined; readonly isLate?: boolean } = {},
+    {
+      error,
+      isLate = false,
+      isUndecided = isLate,
+    }: { readonly error?: Error | undefined; readonly isLate?: boolean; readonly isUndecided?: boolean } = {},
   ) {
     this.reasonCode = reasonCode
     this.reason = reason
     this.error = error
     this.isLate = isLate
+    this.isUndecided = isUndecided
   }
 }
 
@@ -241,7 +248,7 @@ export class Gate {
 
   #failed(step: Step, error: unknown): Refusal {
     this.#events.onFailed(step, error)
-    return new Refusal(codeOf(step), `its decision threw: ${String(error)}`)
+    return new Refusal(codeOf(step), `its decision threw: ${String(error)}`, { isUndecided: true })
   }
 
   #forward(guards: readonly With<'forward'>[], message: Message, to: Connection): Message | undefined {

@@ -11,6 +11,7 @@ import { optionsOf } from './subscribe.ts'
 import { limits } from '../config/limits.ts'
 import type { Connection } from '../connection/connection.ts'
 import { isReserved } from '../protocol/control-packets.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
 
 type Done = (error: Error | null, ok: boolean) => void
 type Will = NonNullable<SessionRequest['will']>
@@ -102,7 +103,10 @@ export class Connects {
         cameAt: connection.inbound.cameAt,
       })
       client.clean = !connection.lasting
-      await this.#restore(connection)
+      const undecided = await this.#restore(connection)
+      if (undecided === undefined) return
+      const reason = `what its session is subscribed to: ${undecided.reason}`
+      this.#refuse(connection, new Refusal(ReasonCode.serverUnavailable, reason), done)
     }
     // Aedes looks whether the client is still there.
     claimed().then(
@@ -147,30 +151,36 @@ export class Connects {
   /**
    * Registers what the session is subscribed to, some at a time. Aedes would collect the filters in an
    * object, and die of one that is called `__proto__`; nothing of what it does with them otherwise is needed.
+   * @returns why the gate did not decide about one
    */
-  async #restore(connection: Connection): Promise<void> {
+  async #restore(connection: Connection): Promise<Refusal | undefined> {
     const { client, session } = connection
-    let some: Promise<void>[] = []
+    let some: Promise<Refusal | undefined>[] = []
     const denied: string[] = []
     const slice = new Slice()
     for (const [filter, stored] of session?.subscriptions ?? []) {
       if (slice.isOver) await slice.next()
-      if (client.closed) return // and unsubscribed from what it had by then
+      if (client.closed) return undefined // and unsubscribed from what it had by then
       if (some.push(this.#restoreOne(connection, filter, stored, denied)) < limits.restoredPerTurn) continue
-      await Promise.all(some)
+      const undecided = (await Promise.all(some)).find((refusal) => refusal !== undefined)
+      if (undecided !== undefined) return undecided
       some = []
     }
-    await Promise.all(some)
-    if (denied.length > 0) await this.#host.forget(connection, denied)
+    const undecided = (await Promise.all(some)).find((refusal) => refusal !== undefined)
+    if (undecided === undefined && denied.length > 0) await this.#host.forget(connection, denied)
+    return undecided
   }
 
-  /** The gate is asked again: rules may be others by now, and what is queued from now on is by this subscription. */
+  /**
+   * The gate is asked again: rules may be others by now, and what is queued from now on is by this subscription. Who
+   * cannot decide takes nothing out of a session: its client, told that the session is there, would not subscribe anew.
+   */
   async #restoreOne(
     connection: Connection,
     filter: string,
     { options: bits, identifier: si }: { readonly options: number; readonly identifier: number | undefined },
     denied: string[],
-  ): Promise<void> {
+  ): Promise<Refusal | undefined> {
     const { client } = connection
     const subscription: AedesSubscription = {
       qos: (bits & SessionOption.qos) as 0 | 1 | 2,
@@ -185,8 +195,12 @@ export class Connects {
       const { noLocal, qos, retainAsPublished } = optionsOf(subscription)
       const asked = { filter, qos, noLocal, retainAsPublished, retainHandling: 0 } as const
       const decided = await subscribe(asked, connection)
-      if (decided instanceof Refusal) return void denied.push(filter)
-      if (client.closed) return
+      if (client.closed) return undefined
+      if (decided instanceof Refusal) {
+        if (decided.isUndecided) return decided
+        denied.push(filter)
+        return undefined
+      }
     }
     Object.defineProperty(client.subscriptions, filter, {
       value: subscription,
@@ -195,6 +209,7 @@ export class Connects {
       configurable: true,
     }) // not as SUBSCRIBE, which the trap hears of
     await this.#host.subscribe(connection, filter, optionsOf(subscription), false)
+    return undefined
   }
 
   /**

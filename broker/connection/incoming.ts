@@ -46,7 +46,9 @@ export class Incoming {
    * another's.
    */
   record(messageId: number, publish: (n: number, written: boolean) => void): void {
-    const known = this.#publishes.get(messageId)!
+    const known = this.#publishes.get(messageId)
+    // released before its PUBREC, while the gate decided: its client keeps no count of it any more
+    if (known === undefined) return publish(0, true)
     if (this.#stored === undefined || known.n > 0) return publish(known.n, true)
     // Numbers follow the clock: one that was set ahead in Redis, by which publishes pass for duplicates, is
     // soon overtaken.

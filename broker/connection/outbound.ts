@@ -128,6 +128,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
       if (!dup && this.#host.isReplayed(this.#connection, message)) return undefined
       this.#connection.replays?.delivered(message.topic, message.stamp)
     }
+    const match = this.#host.matchOf(this.#connection, message) // of what was published, whatever is made of it
     const { forward } = this.#host.gate
     if (forward !== undefined) {
       const { qos } = message
@@ -137,7 +138,6 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     }
     // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be
     // doubled.
-    const match = this.#host.matchOf(this.#connection, message)
     const qos = message.qos === 2 ? 2 : 1
     if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
     const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)

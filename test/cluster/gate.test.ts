@@ -237,6 +237,26 @@ test('a hook may change what is published and how it is forwarded, for one clien
   ])
 })
 
+test.each([0, 60])(
+  'what is forwarded under another topic, of a session of %i s: by the subscription to what was published',
+  async (sessionExpiryInterval) => {
+    const { node, url } = await serve({
+      authorizeForward: (_client, packet) => ({ ...packet, topic: 'other' }),
+    })
+    const client = await WireClient.connect(url, 'client', { properties: { sessionExpiryInterval } })
+    client.send({
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [{ topic: 't', qos: 1, rap: true }],
+      properties: { subscriptionIdentifier: 7 },
+    })
+    await client.next('suback')
+    await node.publish('t', 'x', { qos: 1, retain: true })
+    const { topic, retain, properties } = await client.next('publish')
+    expect([topic, retain, properties?.subscriptionIdentifier]).toEqual(['other', true, 7])
+  },
+)
+
 test.each([0, 1, 2] as const)(
   'what is not forwarded to a client, QoS %i, leaves no hole: live, queued, retained; the others get it',
   async (qos) => {
@@ -424,5 +444,63 @@ test.each<[Version, Partial<Config>, string[]]>([
     first.socket.destroy()
     await expect.poll(() => metric(node, 'denied')).toBe(2)
     expect(heard).toEqual(['t second'])
+  },
+)
+
+test('a PUBREL that comes before the decision about its PUBLISH: the session is released all the same', async () => {
+  const { hooks, called, asked } = byHand()
+  const { node, url } = await serve(hooks)
+  const heard: string[] = []
+  await node.subscribe('#', ({ topic }) => heard.push(topic))
+  const client = await WireClient.connect(url, 'client', {
+    properties: { sessionExpiryInterval: 60 },
+    will: { topic: 'will', payload: Buffer.from('x'), qos: 1, retain: false },
+  })
+  client.send(publish(1, 'later/1', 2))
+  await asked('later/1')
+  client.send({ cmd: 'pubrel', messageId: 1 })
+  expect(shown([await client.any()])).toEqual(['pubcomp 1 0'])
+  called.get('later/1')!()
+  expect(shown([await client.any()])).toEqual(['pubrec 1 0'])
+  client.socket.destroy()
+  await expect.poll(() => heard).toEqual(['later/1', 'will'])
+})
+
+test.each<[string, Partial<Config>, () => void]>([
+  ['does not answer in time', { decisionTimeoutMs: 50 }, () => undefined],
+  [
+    'throws',
+    {},
+    () => {
+      throw new Error('nobody can say')
+    },
+  ],
+])(
+  'a session comes back while the hook %s: it is not let in, and keeps what it is subscribed to',
+  async (_how, options, fails) => {
+    let isAway = false
+    const { node, url } = await serve(
+      {
+        authorizeSubscribe: (_client, subscription, callback) => {
+          if (isAway) fails()
+          else callback(null, subscription)
+        },
+      },
+      options,
+    )
+    const properties = { sessionExpiryInterval: 60 }
+    const client = await WireClient.connect(url, 'client', { properties })
+    await client.subscribe('a', { qos: 1 })
+    client.send({ cmd: 'disconnect' })
+    await client.untilClosed()
+    isAway = true
+    const refused = await WireClient.connect(url, 'client', { clean: false, properties })
+    expect(refused.connack.reasonCode).toBe(0x88)
+    await refused.untilClosed()
+    await node.publish('a', 'x', { qos: 1 })
+    isAway = false
+    const again = await WireClient.connect(url, 'client', { clean: false, properties })
+    expect(again.connack.sessionPresent).toBe(true)
+    expect(shown([await again.any()])).toEqual(['publish 1 a'])
   },
 )
