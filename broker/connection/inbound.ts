@@ -13,7 +13,7 @@ import { Requests } from './requests.ts'
 import type { StoredSession } from './stored-session.ts'
 import { limits } from '../config/limits.ts'
 import { Decisions } from '../access/decisions.ts'
-import { Refusal } from '../access/gate.ts'
+import { Refusal, type Gate } from '../access/gate.ts'
 import type { HeldCause } from '../access/refusals.ts'
 import { hex, ReasonCode } from '../protocol/reason-codes.ts'
 import { isReserved, PacketType, readDisconnect, type Will } from '../protocol/control-packets.ts'
@@ -26,6 +26,7 @@ const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 export class Inbound implements PacketHandler {
   readonly #connection: Connection
   readonly #host: ConnectionHost<Connection>
+  readonly #gate: Gate
   readonly #reader: PacketReader
   #origin: Message['origin']
   /** Its CONNECT was in order, and is Aedes' to answer. */
@@ -51,6 +52,7 @@ export class Inbound implements PacketHandler {
   constructor(connection: Connection, host: ConnectionHost<Connection>) {
     this.#connection = connection
     this.#host = host
+    this.#gate = host.gate
     this.#reader = new PacketReader(this, host.readerLimits)
   }
 
@@ -174,7 +176,7 @@ export class Inbound implements PacketHandler {
       this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     }
     if (type === PacketType.pingreq) {
-      this.#host.gate.pinged?.(this.#connection)
+      this.#gate.pinged?.(this.#connection)
       return void this.#connection.outbound.outbox.push(pingresp)
     }
     if (type === PacketType.disconnect) return this.#disconnect(frame)
@@ -218,7 +220,7 @@ export class Inbound implements PacketHandler {
     expirySeconds: number,
   ): void {
     this.#alive()
-    const { gate } = this.#host
+    const gate = this.#gate
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId)
     else if (isReserved(topic)) this.#refuse(qos, messageId, ReasonCode.notAuthorized)
@@ -257,7 +259,7 @@ export class Inbound implements PacketHandler {
     const ended = this.#begin(message)
     const answer = isReserved(message.topic)
       ? reserved
-      : (this.#host.gate.publish?.(message, 'client', this.#connection) ?? message)
+      : (this.#gate.publish?.(message, 'client', this.#connection) ?? message)
     this.#decisions ??= new Decisions()
     this.#decisions.add(answer, (decided) =>
       this.#connection.guarded(() => {

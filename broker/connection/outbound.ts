@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream'
 import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import type { ConnectionHost } from './host.ts'
-import type { Sent } from '../access/gate.ts'
+import type { Gate, Sent } from '../access/gate.ts'
 import { Outbox, type OutboxHost } from './outbox.ts'
 import type { Match } from '../routing/local-table.ts'
 import { noWindow, Pending } from './pending.ts'
@@ -23,6 +23,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
   readonly outbox: Outbox
   readonly #connection: Connection
   readonly #host: ConnectionHost<Connection>
+  readonly #gate: Gate
   #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
   #room: Room | undefined
@@ -33,6 +34,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     this.outbox = new Outbox(stream, outboxLimits, this)
     this.#connection = connection
     this.#host = host
+    this.#gate = host.gate
   }
 
   /** CONNACK is written: from now on messages are delivered. `session`: it has a queue. */
@@ -81,7 +83,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
 
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
-    const { acknowledged } = this.#host.gate
+    const { acknowledged } = this.#gate
     if (acknowledged !== undefined) {
       acknowledged(messageId, this.#sent?.get(messageId), this.#connection)
       this.#sent?.delete(messageId)
@@ -129,7 +131,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
       this.#connection.replays?.delivered(message.topic, message.stamp)
     }
     const match = this.#host.matchOf(this.#connection, message) // of what was published, whatever is made of it
-    const { forward } = this.#host.gate
+    const { forward } = this.#gate
     if (forward !== undefined) {
       const { qos } = message
       const forwarded = forward(message, this.#connection)
@@ -154,7 +156,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     )
       return (this.#host.dropped('too-large', qos), undefined)
     this.outbox.pushPublish(frame, messageId, dup)
-    if (this.#host.gate.acknowledged !== undefined)
+    if (this.#gate.acknowledged !== undefined)
       this.#remember(messageId, { topic: message.topic, payload: message.payload, qos })
     this.#countWaiting()
     return qos
@@ -190,7 +192,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
     if (this.#connection.isClosed || !this.#connection.isConnected) return
     const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
-    const { forward } = this.#host.gate
+    const { forward } = this.#gate
     if (forward !== undefined) {
       const forwarded = forward(message, this.#connection)
       if (forwarded === undefined) return this.#host.dropped('denied', qos)
@@ -219,7 +221,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     }
     try {
       this.outbox.pushPublish(frame, messageId)
-      if (this.#host.gate.acknowledged !== undefined)
+      if (this.#gate.acknowledged !== undefined)
         this.#remember(messageId, { topic: frame.topic, payload: frame.payload, qos })
       return true
     } catch (error) {

@@ -9,6 +9,11 @@ export interface Publishes {
   left: number
 }
 
+interface Refused {
+  readonly behind: number
+  readonly acknowledge: () => void
+}
+
 export class Publishing {
   readonly #max: number
   count = 0
@@ -21,9 +26,9 @@ export class Publishing {
   /** By QoS: how many were handed on or refused, and how many came to their end. */
   readonly #decided = [0, 0, 0]
   readonly #ended = [0, 0, 0]
-  /** Refused ones whose acknowledgement waits until so many of their QoS have ended. */
   readonly #isAcknowledging = [false, false, false]
-  readonly #refused: { readonly behind: number; readonly acknowledge: () => void }[][] = [[], [], []]
+  /** By QoS: those whose acknowledgement waits until so many have ended; made with the first. */
+  #refused: readonly Refused[][] | undefined
 
   /** @param max how many may be left before it is full: Receive Maximum */
   constructor(max: number) {
@@ -43,7 +48,7 @@ export class Publishing {
       this.#bytes -= bytes
       if (qos === 1) this.qos1--
       this.#ended[qos]!++
-      this.#acknowledgeRefused(qos)
+      if (this.#refused !== undefined) this.#acknowledgeRefused(qos, this.#refused[qos]!)
       if (this.count === 0) this.#whenNone?.()
     }
   }
@@ -58,13 +63,13 @@ export class Publishing {
    * have been acknowledged [MQTT-4.6.0-2] [MQTT-4.6.0-3]; it ends the publish.
    */
   refuse(qos: 1 | 2, acknowledge: () => void): void {
-    this.#refused[qos]!.push({ behind: this.#decided[qos]!++, acknowledge })
-    this.#acknowledgeRefused(qos)
+    const refused = (this.#refused ??= [[], [], []])[qos]!
+    refused.push({ behind: this.#decided[qos]!++, acknowledge })
+    this.#acknowledgeRefused(qos, refused)
   }
 
   /** Each ends its publish, which may let the next one go: that one is this loop's, too. */
-  #acknowledgeRefused(qos: 0 | 1 | 2): void {
-    const refused = this.#refused[qos]!
+  #acknowledgeRefused(qos: 0 | 1 | 2, refused: Refused[]): void {
     if (refused.length === 0 || this.#isAcknowledging[qos]) return
     this.#isAcknowledging[qos] = true
     try {
