@@ -61,6 +61,8 @@ export class MemoryCluster implements Cluster {
   /** Those that may have something to give, and had no room for it. */
   readonly #withoutRoom = new Set<SessionHolder>()
   #serving = false
+  /** Wills that somebody decides about. */
+  readonly #deciding = new Set<Promise<void>>()
   #closed = false
 
   /**
@@ -77,9 +79,10 @@ export class MemoryCluster implements Cluster {
     this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, waits, {
       publishWill: (message) => {
         const answer = authorizedWill(receiver, message)
-        if (answer instanceof Promise) void answer.then((authorized) => this.#publishWill(authorized))
+        if (answer instanceof Promise) this.#publishDecided(answer)
         else this.#publishWill(answer)
       },
+      willsDecided: () => Promise.all(this.#deciding),
       onMoved: (session) => receiver.moved(session),
       expireRetained: (topic) => this.#clear(topic),
       isFull: () => this.#isFull,
@@ -92,7 +95,16 @@ export class MemoryCluster implements Cluster {
     }))
   }
 
+  #publishDecided(answer: Promise<Message | undefined>): void {
+    const deciding = answer
+      .then((authorized) => this.#publishWill(authorized))
+      .finally(() => this.#deciding.delete(deciding))
+    this.#deciding.add(deciding)
+  }
+
+  /** Its decision may come behind a stop that had no more time for it: nothing can be stored by then. */
   #publishWill(will: Message | undefined): void {
+    if (this.#closed) return
     if (will !== undefined) this.#handOn(withRoom(will, (topic) => this.mayRetain(topic), this.#reports))
   }
 

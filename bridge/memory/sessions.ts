@@ -21,6 +21,8 @@ import type { Store } from './store.ts'
 export interface MemorySessionEvents {
   /** A will is to be published, at once. */
   publishWill(message: Message): void
+  /** Resolves when those that wait for a decision are published or refused. */
+  willsDecided(): Promise<unknown>
   /** A connection whose session another one of its client has claimed. */
   onMoved(session: Session): void
   /** A Retained Message is due to expire. */
@@ -261,9 +263,9 @@ export class MemorySessions implements ClusterSessions {
     /* there is no other node */
   }
 
-  /** They are stored with the state. */
-  settled(): Promise<void> {
-    return Promise.resolve()
+  async settled(): Promise<void> {
+    await this.#events.willsDecided()
+    await this.#store.settled()
   }
 
   async release(session: Session): Promise<void> {

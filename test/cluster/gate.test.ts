@@ -1,6 +1,9 @@
 // The gate of a node (broker/access/gate.ts) from outside: a program's hooks decide, at once, later or never, and
 // what clients see of it on the wire.
 import type { Packet } from 'mqtt-packet'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { createNode, type Config, type Hooks, type Node } from '../../broker/index.ts'
 import { WireClient, type Version } from '../support/wire.ts'
@@ -504,3 +507,45 @@ test.each<[string, Partial<Config>, () => void]>([
     expect(shown([await again.any()])).toEqual(['publish 1 a'])
   },
 )
+
+test('a node without Redis stops while a will waits for its decision: it is stored when that comes in time, and left when not', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'gate-'))
+  const options = { stateFile: join(folder, 'state'), shutdownMs: 300 }
+  const properties = { sessionExpiryInterval: 60 }
+  const { hooks, called, asked } = byHand()
+  let { node, url } = await serve(hooks, options)
+  const subscriber = await WireClient.connect(url, 'subscriber', { properties })
+  await subscriber.subscribe('#', { qos: 1 })
+  subscriber.send({ cmd: 'disconnect' })
+  await subscriber.untilClosed()
+  const stopWith = async (topic: string): Promise<Called> => {
+    const client = await WireClient.open(url)
+    const will = { topic, payload: Buffer.from('x'), qos: 1 as const, retain: false }
+    client.send({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: 5,
+      clean: true,
+      clientId: topic,
+      will,
+    })
+    await asked(topic)
+    called.get(topic)!() // it may have such a will
+    called.delete(topic)
+    await client.next('connack')
+    client.socket.destroy()
+    await asked(topic)
+    return called.get(topic)!
+  }
+  const inTime = await stopWith('later/1')
+  const stopped = node.close()
+  inTime()
+  await stopped
+  ;({ node, url } = await serve(hooks, options))
+  const again = await WireClient.connect(url, 'subscriber', { clean: false, properties })
+  expect(shown([await again.any()])).toEqual(['publish 1 later/1'])
+  const late = await stopWith('later/2')
+  await node.close()
+  late() // nothing is written to a file that is closed
+  await rm(folder, { recursive: true })
+})
