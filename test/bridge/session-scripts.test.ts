@@ -566,7 +566,9 @@ describe('queue-append and session-serve', () => {
       ],
       { '3s': [1, 2, 3] },
     )
-    const move = { order: 10, bytes: 1_000, free: [7, 8] }
+    const few = { order: 10, bytes: 1, free: [7, 8] }
+    for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, few)).toEqual([[2, 'm1']])
+    const move = { ...few, bytes: 1_000 }
     for (let twice = 0; twice < 2; twice++) expect(await serve('3s', owner, move)).toEqual([[1, 'm1', 'm2']])
     expect(await redis.hgetall(keys.session('3s', 'inflight'))).toEqual({ 7: '10 m1', 8: '11 m2' })
     expect(

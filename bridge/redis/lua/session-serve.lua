@@ -42,14 +42,11 @@ for _, session in ipairs(cmsgpack.unpack(ARGV[2])) do
     for i, id in ipairs(free) do
       if room <= 0 then break end
       local entry = redis.call('HGET', inflightKey, id)
-      if entry then moved[#moved + 1] = string.match(entry, '^%d+ (.*)$') or ''
-      else
-        local body = redis.call('LPOP', queueKey)
-        if not body then break end
-        room = room - #body
-        redis.call('HSET', inflightKey, id, (order + i - 1) .. ' ' .. body)
-        moved[#moved + 1] = body
-      end
+      local body = entry and (string.match(entry, '^%d+ (.*)$') or '') or redis.call('LPOP', queueKey)
+      if not body then break end
+      room = room - #body
+      if not entry then redis.call('HSET', inflightKey, id, (order + i - 1) .. ' ' .. body) end
+      moved[#moved + 1] = body
     end
     moved[1] = redis.call('LLEN', queueKey)
     reply[#reply + 1] = moved
