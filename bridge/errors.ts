@@ -213,13 +213,40 @@ export const isRedis = (kind: ErrorClass['kind']): boolean => kind === 'redis' |
 
 export type BridgeErrorCode = keyof typeof bridgeErrors
 
+/** What an error says besides its code. */
+export interface ErrorDetails {
+  /** ERR_BRIDGE_ORDER: the number of the last batch that the store has; 0: of none. */
+  readonly lastBatch?: number
+  /** ERR_BRIDGE_STALE: what the claim is to be sent again with. */
+  readonly claim?: StaleClaim
+  /** ERR_BRIDGE_MOVED: the session that the client has by now. */
+  readonly otherSid?: string
+  /** There is no connection, and it says no more than that. */
+  readonly isBrokenOff?: boolean
+}
+
+export interface StaleClaim {
+  /** When the claim came first, µs of Redis' clock. */
+  readonly asked: string
+  /** The session that the client has; empty: none. */
+  readonly sid: string
+  /** Who owns it and is to be asked first; undefined: nobody. `leaves`: it is about to release the session. */
+  readonly owner: { readonly name: string; readonly leaves: boolean } | undefined
+}
+
 export class BridgeError extends Error {
   override readonly name = 'BridgeError'
   readonly code: BridgeErrorCode
+  readonly details: ErrorDetails
 
-  constructor(code: BridgeErrorCode, message: string, options?: ErrorOptions) {
+  constructor(
+    code: BridgeErrorCode,
+    message: string,
+    { details = {}, ...options }: ErrorOptions & { readonly details?: ErrorDetails } = {},
+  ) {
     super(message, options)
     this.code = code
+    this.details = details
   }
 
   get retryable(): boolean {
@@ -321,14 +348,32 @@ const brokenOff = 'the connection to Redis broke off'
 export function toBridgeError(error: unknown): BridgeError {
   if (error instanceof BridgeError) return error
   if (!(error instanceof Error)) return new BridgeError('ERR_BRIDGE_BUG', String(error))
-  return new BridgeError(codeOf(error), inItsOwnWords.test(error.message) ? brokenOff : error.message, {
-    cause: error,
-  })
+  const code = codeOf(error)
+  if (inItsOwnWords.test(error.message))
+    return new BridgeError(code, brokenOff, { cause: error, details: { isBrokenOff: true } })
+  return new BridgeError(code, error.message, { cause: error, details: detailsOf(code, error.message) })
 }
 
-/** It says no more than that there is no connection. */
-export const isBrokenOff = ({ message }: BridgeError): boolean =>
-  message === brokenOff || message.startsWith('not connected')
+/** What the error reply of a script says behind its word, as FAILS in lua/*.lua has it. */
+function detailsOf(code: BridgeErrorCode, message: string): ErrorDetails {
+  switch (code) {
+    case 'ERR_BRIDGE_ORDER':
+      return { lastBatch: Number(/ after (\d+)$/.exec(message)?.[1] ?? 0) }
+    case 'ERR_BRIDGE_STALE': {
+      const [, asked = '', sid = '', leaves, name] =
+        /^STALE (\d+) (\S*)(?: ([01]) (.*))?$/.exec(message) ?? []
+      return {
+        claim: { asked, sid, owner: name === undefined ? undefined : { name, leaves: leaves === '1' } },
+      }
+    }
+    case 'ERR_BRIDGE_MOVED': {
+      const sid = / has another session (\S+)$/.exec(message)?.[1]
+      return sid === undefined ? {} : { otherSid: sid }
+    }
+    default:
+      return {}
+  }
+}
 
 /**
  * A bug ends the node, whoever awaits what it was found in: the others take over, rather than it being tried

@@ -1,9 +1,11 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
-import type { SharedSettings } from './redis/advice.ts'
 import type { Reports } from './diagnostics.ts'
 import type { Message } from './messages/message.ts'
 import type { Session } from './sessions/session.ts'
 import type { Waits } from './pace/waits.ts'
+
+/** Settings that must be the same on every node, by the name of their option. */
+export type SharedSettings = Readonly<Record<string, number | string>>
 
 export interface DataPlaneOptions {
   readonly name: string

@@ -6,6 +6,7 @@ import type { Reports } from './diagnostics.ts'
 import type { BridgeError } from './errors.ts'
 import type { ImportCounts, ImportRequest } from './import/import.ts'
 import type { Option, OptionProblem } from './option.ts'
+import type { SharedSettings } from './options.ts'
 
 /** What a node tells every store, by the names of its own options. */
 export interface StoreSettings {
@@ -22,9 +23,6 @@ export interface StoreSettings {
   /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
   readonly retainedBytesMax: number
 }
-
-/** Settings that must be the same on every node, by the name of their option. */
-export type SharedSettings = Readonly<Record<string, number | string>>
 
 export interface StoreEvents {
   /** The channels of the node that opens it. */

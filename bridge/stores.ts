@@ -4,7 +4,8 @@ import { memoryOptions } from './memory/options.ts'
 import type { ValuesOf } from './option.ts'
 import { redisStore } from './redis/index.ts'
 import { redisOptions } from './redis/options.ts'
-import type { SharedSettings, Store, StoreKind, StoreSettings } from './store.ts'
+import type { SharedSettings } from './options.ts'
+import type { Store, StoreKind, StoreSettings } from './store.ts'
 
 export const storeOptions = { ...redisOptions, ...memoryOptions }
 

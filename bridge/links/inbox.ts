@@ -249,11 +249,11 @@ export class InboxWriter {
    * being buried (the journal says so soon) or Redis lost its data and the node will make its inbox again.
    * Neither may be taken for "stored".
    */
-  #mend({ code, message }: BridgeError): boolean {
+  #mend({ code, details }: BridgeError): boolean {
     this.#full = code === 'ERR_BRIDGE_INBOX_FULL'
     if (code !== 'ERR_BRIDGE_ORDER') return false
     // its inbox was made anew, or a failover lost a batch
-    this.#number = Number(/after (\d+)/.exec(message)?.[1] ?? 0) + 1
+    this.#number = (details.lastBatch ?? 0) + 1
     return true
   }
 

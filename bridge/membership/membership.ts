@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
-import type { SharedSettings } from '../redis/advice.ts'
+import type { SharedSettings } from '../options.ts'
 import { Clock } from '../pace/clock.ts'
 import { encodeJournalEntry, recordVersions } from '../messages/codec.ts'
 import { mendDamage, nameDamage } from '../redis/damage.ts'
@@ -122,6 +122,46 @@ export function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
   }
 }
 
+/** REPLY in redis/lua/node-join.lua. */
+interface JoinReply {
+  readonly nodeId: string
+  readonly generation: Buffer
+  /** The boot of this name before, whose place was taken; empty: there was none. */
+  readonly before: string
+  /** Redis' clock, ms. */
+  readonly time: number
+  readonly records: number
+}
+
+function decodeJoin(reply: unknown): JoinReply {
+  const [nodeId, generation, before, time, records] = reply as [Buffer, Buffer, Buffer, Buffer, number]
+  return { nodeId: nodeId.toString(), generation, before: before.toString(), time: Number(time), records }
+}
+
+/** REPLY in redis/lua/node-renew.lua. */
+interface RenewReply {
+  /** Node ids whose lease is over. */
+  readonly over: readonly string[]
+  /** Node ids whose estate is not done. */
+  readonly dead: readonly string[]
+  /** Redis' clock, ms. */
+  readonly time: number
+  readonly records: number
+  /** Nouns of keys in which something was written down again. */
+  readonly lost: readonly string[]
+}
+
+function decodeRenew(reply: unknown): RenewReply {
+  const [over, dead, time, records, lost] = reply as [Buffer[], Buffer[], Buffer, number, Buffer[]]
+  return {
+    over: over.map(String),
+    dead: dead.map(String),
+    time: Number(time),
+    records,
+    lost: lost.map(String),
+  }
+}
+
 export class Membership {
   readonly #redis: Redis
   /** As the data are laid out: known when it has joined. */
@@ -193,20 +233,19 @@ export class Membership {
       recordVersions.min,
       recordVersions.max,
     ]
-    const reply = (await retrying(this.#redis, () =>
+    const { nodeId, generation, before, records } = await retrying(this.#redis, () =>
       this.#timed(
         'node-join',
         ['generation', 'names', 'nodes', 'leases', 'batches', 'format', 'records'],
         argv,
-        3,
+        decodeJoin,
       ),
-    )) as [Buffer, Buffer, Buffer, Buffer, number]
-    this.records = reply[4]
-    this.nodeId = reply[0].toString()
-    this.generation = reply[1]
-    const old = reply[2].toString()
+    )
+    this.records = records
+    this.nodeId = nodeId
+    this.generation = generation
     // its lease is over or its process has ended: the script has judged
-    if (old !== '') await this.#remove(old, 0)
+    if (before !== '') await this.#remove(before, 0)
   }
 
   /** After Redis lost its data: the same boot registers again. @throws BridgeError ERR_BRIDGE_FENCED */
@@ -229,17 +268,19 @@ export class Membership {
     )) as Buffer
   }
 
-  /** Runs a script whose reply has Redis' clock at `place`: a sample of cluster time. */
-  async #timed(
+  /** Runs a script whose reply has Redis' clock: a sample of cluster time. */
+  async #timed<Reply extends { readonly time: number }>(
     name: ScriptName,
     nouns: Parameters<Keys['bus']>[0][],
     argv: readonly (string | number | Buffer)[],
-    place: number,
-  ): Promise<unknown> {
+    decode: (reply: unknown) => Reply,
+  ): Promise<Reply> {
     const sent = performance.now()
-    const reply = (await runScript(this.#redis, name, this.#bus(...nouns), argv)) as Buffer[]
-    this.clock.sample(sent, performance.now(), Number(reply[place]))
-    return reply
+    const reply = await runScript(this.#redis, name, this.#bus(...nouns), argv)
+    const received = performance.now()
+    const decoded = decode(reply)
+    this.clock.sample(sent, received, decoded.time)
+    return decoded
   }
 
   /** Begins to renew the lease. */
@@ -258,7 +299,7 @@ export class Membership {
 
   async #renew(): Promise<void> {
     try {
-      const [over, dead, , records, lost] = (await this.#timed(
+      const { over, dead, records, lost } = await this.#timed(
         'node-renew',
         ['generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'],
         [
@@ -270,19 +311,17 @@ export class Membership {
           formatOf(this.keys),
           recordVersions.max,
         ],
-        2,
-      )) as [Buffer[], Buffer[], Buffer, number, Buffer[]]
+        decodeRenew,
+      )
       this.records = records
-      const nouns = lost.map(String)
-      for (const noun of nouns)
+      for (const noun of lost)
         nameDamage(
           this.#redis,
           this.keys.bus(noun as 'nodes'),
           'it lacked what is known of a live node, which was written down again',
         )
-      for (const nodeId of over)
-        if (await this.#remove(nodeId.toString(), this.#leaseMs)) this.#bury(nodeId.toString())
-      this.#adopt(dead.map(String))
+      for (const nodeId of over) if (await this.#remove(nodeId, this.#leaseMs)) this.#bury(nodeId)
+      this.#adopt(dead)
       const [sealed, inbox] = await Promise.all([
         this.#redis.hexists(this.keys.inbox(this.nodeId, 'state'), 'sealed'),
         this.#redis.exists(this.keys.inbox(this.nodeId, 'stream')),
@@ -290,7 +329,7 @@ export class Membership {
       if (sealed === 1)
         this.#events?.onFenced() // also told while nothing is read
       // nobody reaches us: an idle reader does not notice, and senders wait
-      else if (inbox === 0 || nouns.includes('nodes')) this.#events?.onAmnesia()
+      else if (inbox === 0 || lost.includes('nodes')) this.#events?.onAmnesia()
       this.#wait?.end()
       this.#wait = undefined
     } catch (reason) {

@@ -1,7 +1,7 @@
 // What the messages of all sessions take in the memory of a node without Redis: those that wait, those in
 // flight and wills, each body once however many sessions share it. And whose queues hold most: beyond the
 // bound they lose their oldest. State: counters beside those of state.ts, which changes both. O(1) a message.
-import type { StoredState } from './state.ts'
+import type { StoredState } from './stored-state.ts'
 
 /** What a body takes besides its bytes, and what each place takes in which it stands; roughly. */
 const bodyBytes = 192

@@ -17,7 +17,8 @@ import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { FileLock } from './lock.ts'
 import { Queue } from './queue.ts'
-import { State, type Record, type StoredState } from './state.ts'
+import { State, type Record } from './state.ts'
+import type { StoredState } from './stored-state.ts'
 
 /**
  * `always`: what is acknowledged is on disk. `everysec`: it is with the operating system, and on disk within

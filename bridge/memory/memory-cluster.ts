@@ -19,7 +19,7 @@ import { TopicWalks } from '../retained/topic-walks.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { MemorySessions } from './sessions.ts'
-import type { StoredState } from './state.ts'
+import type { StoredState } from './stored-state.ts'
 import type { Store } from './store.ts'
 
 export type MemoryOptions = Pick<

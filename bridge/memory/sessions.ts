@@ -15,7 +15,7 @@ import type { StoredSubscription } from '../sessions/stored-subscription.ts'
 import type { Waits } from '../pace/waits.ts'
 import { Slice } from '../pace/turns.ts'
 import { Due } from './due.ts'
-import type { StoredState } from './state.ts'
+import type { StoredState } from './stored-state.ts'
 import type { Store } from './store.ts'
 
 export interface MemorySessionEvents {

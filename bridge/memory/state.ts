@@ -6,44 +6,7 @@ import type { Field } from '../sessions/owed-replays.ts'
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
 import { Held } from './held.ts'
 import { Queue } from './queue.ts'
-
-/** A will that is not published yet. */
-export interface StoredWill {
-  readonly body: Buffer
-  /** s */
-  readonly delay: number
-}
-
-export interface StoredDelivery {
-  readonly order: number
-  /** undefined: PUBREC came, only PUBREL is owed. */
-  readonly body: Buffer | undefined
-}
-
-/** What outlives a connection. */
-export interface StoredState {
-  readonly sid: string
-  readonly clientId: string
-  /** Of its owner; grows with every claim. */
-  epoch: number
-  /** A client is connected to it. */
-  isOwned: boolean
-  /** s; -1: never; 0: it ends with the connection. */
-  expiry: number
-  will: StoredWill | undefined
-  /** When its client went (wall clock, ms). */
-  releasedAt: number
-  readonly subscriptions: Map<string, StoredSubscription>
-  readonly queue: Queue
-  readonly inFlight: Map<number, StoredDelivery>
-  /** QoS 2 publishes of the client between PUBLISH and PUBREL: Packet Identifier → n, and " published". */
-  readonly incoming: Map<number, string>
-  /** Number of its last QoS 2 publish, and of the last one that is stored for everybody. */
-  n: number
-  published: number
-  /** Replays that it is owed (owed-replays.ts). */
-  readonly fields: Map<string, Buffer | string>
-}
+import type { StoredState, StoredWill } from './stored-state.ts'
 
 export interface RetainedValue {
   readonly stamp: number

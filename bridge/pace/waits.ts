@@ -3,7 +3,7 @@
 // waits longer than two seconds is named on a channel, once per cause, and named again when it is over (P13).
 // State: this process; a look every 250 ms, O(waits).
 import type { Reports } from '../diagnostics.ts'
-import { bridgeErrors, BridgeError, isBrokenOff, isRedis, type BridgeErrorCode } from '../errors.ts'
+import { bridgeErrors, BridgeError, isRedis, type BridgeErrorCode } from '../errors.ts'
 
 /** Waits that take so long are named. */
 const namedMs = 2_000
@@ -153,7 +153,8 @@ export class Waits {
    */
   connectionFailed(error: BridgeError): void {
     this.reports.tell('storeError', { name: this.reports.name, code: error.code, reason: error.message })
-    if (this.#connectionError === undefined || !isBrokenOff(error)) this.#connectionError = error
+    if (this.#connectionError === undefined || error.details.isBrokenOff !== true)
+      this.#connectionError = error
   }
 
   /** A connection is there; it was made for the asking, or something was `stored` by it. */

@@ -257,7 +257,7 @@ class Partition {
     if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
     else if (error.code === 'ERR_BRIDGE_ORDER')
       // registered anew, or a failover lost a batch
-      this.#last = Number(/after (\d+)/.exec(error.message)?.[1] ?? 0) + 1
+      this.#last = (error.details.lastBatch ?? 0) + 1
     else return false
     return true
   }

@@ -10,9 +10,6 @@ import { isCluster, mastersOf, type Redis } from './redis.ts'
 import { channelsOf, deniedTo } from './rights.ts'
 import { ask } from './stock-redis.ts'
 
-/** Settings that must be the same on every node, by the name of their option. */
-export type SharedSettings = Readonly<Record<string, number | string>>
-
 export type AdviceOptions = Pick<
   DataPlaneOptions,
   'redis' | 'prefix' | 'name' | 'redisTimeoutMs' | 'settings'

@@ -72,7 +72,9 @@ export class Probe {
       if (this.#redis.status !== 'ready')
         throw (
           this.#waits.connectionError ??
-          new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `not connected to Redis (${this.#redis.status})`)
+          new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `not connected to Redis (${this.#redis.status})`, {
+            details: { isBrokenOff: true },
+          })
         )
       const written = Promise.all(
         this.#places.map(async (key) => {

@@ -174,7 +174,7 @@ export class Journal {
           // otherwise it was healed while this waited
           if (generation.equals(this.#identity().generation)) await this.#listener.onAmnesia()
         } else if (error.code === 'ERR_BRIDGE_ORDER') {
-          this.#batch = Number(/after (\d+)/.exec(error.message)?.[1] ?? 0) // Redis lost a batch, or all
+          this.#batch = error.details.lastBatch ?? 0 // Redis lost a batch, or all
           if (!healing && this.#hasLost(this.#batch)) this.#rebuildLost().catch(() => undefined) // closed
         } else throw error
       }

@@ -11,6 +11,7 @@ import { ClaimQueue } from './claim-queue.ts'
 import type { ConnectedSessions } from './connected.ts'
 import { Handovers } from './handover.ts'
 import { OwedReplays } from './owed-replays.ts'
+import { decodeClaim, type ClaimReply } from './replies.ts'
 import type { SessionContext } from './session-context.ts'
 import type { SessionEvents } from './session-events.ts'
 import { allKeysOf } from './session-keys.ts'
@@ -20,29 +21,27 @@ import { journaled, type StoredSubscription } from './stored-subscription.ts'
 import type { Subscriptions } from './subscriptions.ts'
 import type { Wills } from './wills.ts'
 
-/**
- * sid, epoch, present, owner before, will due, subscriptions, in flight, incoming, n, pending, replays,
- * changed: as session-claim.lua says.
- */
-type ClaimReply = [
-  Buffer,
-  Buffer,
-  number,
-  Buffer,
-  Buffer,
-  Buffer[],
-  Buffer[],
-  Buffer[],
-  Buffer,
-  Buffer,
-  Buffer[],
-  Buffer,
-]
-
 /** Most sessions that come have nothing: what they share must not be written to. */
 const noSubscriptions = new Map<string, StoredSubscription>()
 const noIncoming: Session['incoming'] = new Map()
 const noneInFlight: readonly InFlightEntry[] = []
+
+/** One attempt of a claim. */
+interface Attempt {
+  readonly claim: number
+  /** The session that the client is known to have; empty: none. */
+  readonly known: string
+  /** The sid of the session that may be begun. */
+  readonly fresh: string
+  /** When the claim came first, as Redis said; empty: it has not. */
+  readonly asked: string
+  readonly came: number
+  readonly hasLeft: boolean
+  /** Spares an owner on another node, which is to be asked first. */
+  readonly isPatient: boolean
+  /** Also when Redis is full. */
+  readonly whenFull: boolean
+}
 
 export class Claims {
   readonly #redis: Redis
@@ -152,37 +151,26 @@ export class Claims {
           proposed.add(fresh)
           const sent = this.#redis.status === 'ready' // otherwise it is refused here
           try {
-            const reply = (await this.#queue.send(() =>
-              runScript(
-                this.#redis,
-                'session-claim',
-                [
-                  ...allKeysOf(this.#keys, known === '' ? fresh : known),
-                  this.#keys.session(fresh, 'session'),
-                  this.#keys.partition(partition, 'appended'),
-                ],
-                [
-                  request.clientId,
-                  known,
-                  fresh,
-                  this.#nodeId(),
-                  request.cleanStart ? '1' : '0',
-                  request.expirySeconds,
-                  request.will === undefined ? '' : packMessage(request.will.message, this.#clock),
-                  request.will?.delaySeconds ?? 0,
-                  this.#forgetMs,
-                  claim,
-                  this.#sessionsMax,
-                  asked,
-                  abandoned() ? '1' : '0',
-                  handover.isPatient ? '1' : '0',
-                  came,
-                ],
-                { whenFull },
-              ),
-            )) as ClaimReply
-            if (proposed.has(known)) reply[2] = 0
-            return await this.#toSession(request, claim, known, reply, before, handover.wills)
+            const reply = await this.#send(request, {
+              claim,
+              known,
+              fresh,
+              asked,
+              came,
+              hasLeft: abandoned(),
+              isPatient: handover.isPatient,
+              whenFull,
+            })
+            const claimed = decodeClaim(reply)
+            const isPresent = claimed.isPresent && !proposed.has(known)
+            return await this.#toSession(
+              request,
+              claim,
+              known,
+              { ...claimed, isPresent },
+              before,
+              handover.wills,
+            )
           } catch (reason) {
             const error = toBridgeError(reason)
             if (error.code === 'ERR_BRIDGE_FENCED') {
@@ -199,14 +187,15 @@ export class Claims {
               whenFull = true
               continue
             }
-            if (error.retryable && error.code !== 'ERR_BRIDGE_STALE') unknown ||= sent
-            if (error.retryable && error.code !== 'ERR_BRIDGE_STALE' && known !== '') before.add(known)
-            if (error.code !== 'ERR_BRIDGE_STALE') throw error
-            const [, first = '', sid = '', leaves, owner] =
-              /^STALE (\d+) (\S*)(?: ([01]) (.*))?$/.exec(error.message) ?? []
-            asked = first
-            known = sid
-            if (owner !== undefined) await handover.met(sid, owner, leaves === '1')
+            const { claim: stale } = error.details
+            if (stale === undefined) {
+              if (error.retryable) unknown ||= sent
+              if (error.retryable && known !== '') before.add(known)
+              throw error
+            }
+            asked = stale.asked
+            known = stale.sid
+            if (stale.owner !== undefined) await handover.met(stale.sid, stale.owner.name, stale.owner.leaves)
           }
         }
       },
@@ -226,6 +215,37 @@ export class Claims {
     })
   }
 
+  /** Runs session-claim.lua. */
+  #send(
+    { clientId, cleanStart, expirySeconds, will }: SessionRequest,
+    { claim, known, fresh, asked, came, hasLeft, isPatient, whenFull }: Attempt,
+  ): Promise<unknown> {
+    const partition = partitionOf(fresh)
+    const keys = [
+      ...allKeysOf(this.#keys, known === '' ? fresh : known),
+      this.#keys.session(fresh, 'session'),
+      this.#keys.partition(partition, 'appended'),
+    ]
+    const argv = [
+      clientId,
+      known,
+      fresh,
+      this.#nodeId(),
+      cleanStart ? '1' : '0',
+      expirySeconds,
+      will === undefined ? '' : packMessage(will.message, this.#clock),
+      will?.delaySeconds ?? 0,
+      this.#forgetMs,
+      claim,
+      this.#sessionsMax,
+      asked,
+      hasLeft ? '1' : '0',
+      isPatient ? '1' : '0',
+      came,
+    ]
+    return this.#queue.send(() => runScript(this.#redis, 'session-claim', keys, argv, { whenFull }))
+  }
+
   async #toSession(
     request: SessionRequest,
     claim: number,
@@ -234,22 +254,8 @@ export class Claims {
     uncertain: ReadonlySet<string>,
     wills: readonly string[],
   ): Promise<Session> {
-    const [
-      sidBytes,
-      epoch,
-      present,
-      before,
-      willDue,
-      subscriptions,
-      inFlight,
-      incoming,
-      n,
-      pending,
-      replays,
-      changed,
-    ] = reply
-    const sid = sidBytes.toString()
-    const owner = `${this.#nodeId()} ${epoch.toString()}`
+    const { sid, subscriptions, inFlight, incoming, n, pending, replays } = reply
+    const owner = `${this.#nodeId()} ${reply.epoch}`
     const reports = reportsOf(this.#redis)
     const later: string[] = []
     const stored =
@@ -260,22 +266,22 @@ export class Claims {
       for (const filter of [...stored.keys(), ...later]) changes.push(journaled(known, filter, undefined))
     else if (pending.length > 0)
       for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
-    const previous = before.toString()
-    if (previous !== '' && !previous.startsWith(`${this.#nodeId()} `))
+    const { previousOwner } = reply
+    if (previousOwner !== '' && !previousOwner.startsWith(`${this.#nodeId()} `))
       changes.push({ type: 'taken', sid: known, owner })
     for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
-    const numbers = sid === known ? Math.max(numberOf(n), Number(epoch)) : 0
+    const numbers = sid === known ? Math.max(numberOf(n), Number(reply.epoch)) : 0
     const session: Session = {
       sid,
       owner,
       claim,
       request,
-      present: present === 1,
+      present: reply.isPresent,
       subscriptions: sid === known ? stored : noSubscriptions,
       inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock, reports),
       incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming, reports),
       replays: replays.length === 0 ? undefined : OwedReplays.of(replays, reports),
-      changed: sid === known ? changed.toString() : '',
+      changed: sid === known ? reply.changed : '',
       later: sid === known ? later : [],
       n: numbers,
       unpublishedN: sid === known && numberOf(n) > 0 ? undefined : numbers,
@@ -291,14 +297,10 @@ export class Claims {
     }
     this.#connected.add(session)
     if (changes.length > 0) await this.#events.append(changes)
-    if (sid === known && pending.length > 0)
-      await this.#subscriptions.noteJournaled(session, pending.toString())
+    if (sid === known && pending.length > 0) await this.#subscriptions.noteJournaled(session, pending)
     // Its own will before what it publishes now, which may be about the same thing; that it is stored we need
     // not wait for.
-    const due = new Set([
-      ...wills,
-      ...(willDue.toString() === '0' ? [] : [`w:${known}:${willDue.toString()}`]),
-    ])
+    const due = new Set([...wills, ...(reply.willDue === undefined ? [] : [`w:${known}:${reply.willDue}`])])
     for (const will of due)
       await new Promise<void>((taken) => {
         this.#wills.publish(partitionOf(sid), will, taken).catch(() => undefined)

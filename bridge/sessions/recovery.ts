@@ -113,7 +113,7 @@ export class SessionRecovery {
         // the audit finds it, too, and writes all of it down
         if (error.code === 'ERR_BRIDGE_FENCED') return undefined
         if (error.code !== 'ERR_BRIDGE_MOVED') throw error
-        const [, other = ''] = / has another session (\S+)$/.exec(error.message) ?? []
+        const { otherSid: other = '' } = error.details
         const epoch =
           isSid(other, partitionOf(session.sid)) && other !== earlier?.[0]
             ? await this.#epochOf(other)

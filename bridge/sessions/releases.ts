@@ -12,6 +12,7 @@ import type { SessionContext } from './session-context.ts'
 import type { SessionEvents } from './session-events.ts'
 import { allKeysOf, keysOf } from './session-keys.ts'
 import { epochOf, type Session } from './session.ts'
+import { decodeEnd, type EndReply } from './replies.ts'
 import { pairs } from './stored.ts'
 import { journaled } from './stored-subscription.ts'
 import type { Wills } from './wills.ts'
@@ -118,8 +119,8 @@ export class Releases {
           i % 2 === 0 && fields[i + 1]!.startsWith(`${nodeId} `) ? [[sid, fields[i + 1]!] as const] : [],
         )
         await together(sids, async ([sid, owner]) => {
-          const [released, , subscriptions] = await this.#release(sid, owner)
-          if (released === 1) await this.#ended(sid, subscriptions) // wills are swept within a second
+          const { isDone, subscriptions } = await this.#release(sid, owner)
+          if (isDone) await this.#ended(sid, subscriptions) // wills are swept within a second
         })
       } while (cursor !== '0')
     }
@@ -127,28 +128,25 @@ export class Releases {
 
   /** Whether its will is due now. */
   async expire(sid: string, vanished: Set<string>): Promise<boolean> {
-    const [ended, willDue, subscriptions] = (await runScript(
-      this.#redis,
-      'session-expire',
-      allKeysOf(this.#keys, sid),
-      [sid, this.#forgetMs],
-    )) as [number, Buffer, Buffer[]]
-    if (ended > 0) await this.#ended(sid, subscriptions)
-    if (ended === 2) vanished.add(sid)
-    return willDue.toString() === '1'
+    const ended = decodeEnd(
+      await runScript(this.#redis, 'session-expire', allKeysOf(this.#keys, sid), [sid, this.#forgetMs]),
+    )
+    if (ended.isDone) await this.#ended(sid, ended.subscriptions)
+    if (ended.isVanished) vanished.add(sid)
+    return ended.isWillDue
   }
 
   async #releaseOwned(sid: string, owner: string, expirySeconds?: number, session?: Session): Promise<void> {
     const name = `${sid} ${owner}`
     this.#releasing.add(name)
     try {
-      const [released, willDue, subscriptions] = await this.#release(sid, owner, expirySeconds)
-      if (released !== 1) return
-      await this.#ended(sid, subscriptions)
+      const released = await this.#release(sid, owner, expirySeconds)
+      if (!released.isDone) return
+      await this.#ended(sid, released.subscriptions)
       // Its client may be waiting to come back, and what it publishes then comes behind its will; that the will
       // is stored it need not wait for. When this fails, or who wants the session does not come, the sweep comes
       // to it within a second or so.
-      if (willDue.toString() === '1' && session?.isWanted !== true)
+      if (released.isWillDue && session?.isWanted !== true)
         await new Promise<void>((taken) => {
           this.#wills.publish(partitionOf(sid), `w:${sid}:${epochOf(owner)}`, taken).catch(() => undefined)
         })
@@ -157,15 +155,17 @@ export class Releases {
     }
   }
 
-  #release(sid: string, owner: string, expirySeconds?: number): Promise<[number, Buffer, Buffer[]]> {
-    return retrying(this.#redis, () =>
-      runScript(this.#redis, 'session-release', allKeysOf(this.#keys, sid), [
-        sid,
-        owner,
-        this.#forgetMs,
-        expirySeconds ?? '',
-      ]),
-    ) as Promise<[number, Buffer, Buffer[]]>
+  async #release(sid: string, owner: string, expirySeconds?: number): Promise<EndReply> {
+    return decodeEnd(
+      await retrying(this.#redis, () =>
+        runScript(this.#redis, 'session-release', allKeysOf(this.#keys, sid), [
+          sid,
+          owner,
+          this.#forgetMs,
+          expirySeconds ?? '',
+        ]),
+      ),
+    )
   }
 
   async #ended(sid: string, subscriptions: readonly Buffer[]): Promise<void> {

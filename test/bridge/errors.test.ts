@@ -230,3 +230,20 @@ test('who waits for a connection costs it no listener each, and hears that it is
     new Set(['ERR_BRIDGE_CLOSED']),
   )
 })
+
+test('what the refusal of a script says besides its word is a field', () => {
+  const detailsOf = (message: string): unknown =>
+    toBridgeError(Object.assign(new Error(message), { name: 'ReplyError' })).details
+  expect(detailsOf('ORDER batch 9-ab after 7')).toEqual({ lastBatch: 7 })
+  expect(detailsOf('ORDER 9-ab after 0')).toEqual({ lastBatch: 0 })
+  const asked = '1700000000000000'
+  expect(detailsOf(`STALE ${asked} `)).toEqual({ claim: { asked, sid: '', owner: undefined } })
+  expect(detailsOf(`STALE ${asked} 3x-y_`)).toEqual({ claim: { asked, sid: '3x-y_', owner: undefined } })
+  expect(detailsOf(`STALE ${asked} 3x-y_ 1 a@2 17`)).toEqual({
+    claim: { asked, sid: '3x-y_', owner: { name: 'a@2 17', leaves: true } },
+  })
+  expect(detailsOf('NOTOWNER a client has another session 3x-y_')).toEqual({ otherSid: '3x-y_' })
+  expect(detailsOf('NOTOWNER a has another connection')).toEqual({})
+  const lost = toBridgeError(new Error('Connection is closed.'))
+  expect([lost.details, lost.cause]).toEqual([{ isBrokenOff: true }, expect.any(Error)])
+})
