@@ -30,7 +30,7 @@ import { SessionWriter, type SessionHolder } from './sessions/session-writer.ts'
 import type { Session } from './sessions/session.ts'
 import { Sessions } from './sessions/sessions.ts'
 import { Slice } from './pace/turns.ts'
-import { SharedBarrier } from './routes/shared-barrier.ts'
+import { SingleFlight } from './pace/single-flight.ts'
 import { allSubscriptions } from './sessions/stored.ts'
 
 const blockMs = 1_000
@@ -59,7 +59,7 @@ export class DataPlane implements Cluster {
   readonly #journal: Journal
   #table = new RoutingTable()
   readonly #routes: OwnRoutes
-  readonly #replays = new SharedBarrier(() => this.#journal.barrier())
+  readonly #replays = new SingleFlight(() => this.#journal.barrier())
   readonly #retained: Retained
   readonly sessions: Sessions
   readonly #audit: Audit
@@ -77,7 +77,7 @@ export class DataPlane implements Cluster {
     },
   })
   readonly #nodes = new Set<string>()
-  #healing: Promise<void> | undefined
+  readonly #healing = new SingleFlight(() => this.#rejoin())
   isFenced = false // its receiver was told, who may not have been there yet
   #isStarted = false
   #closed = false
@@ -312,7 +312,7 @@ export class DataPlane implements Cluster {
 
   /** Whether `filter` may match a Retained Message, as of now or later: behind a barrier. */
   async hasRetained(filter: string): Promise<boolean> {
-    await this.#replays.pass()
+    await this.#replays.next()
     return this.#retained.hasTopic(filter)
   }
 
@@ -321,7 +321,7 @@ export class DataPlane implements Cluster {
    * barrier.
    */
   async topics(filter: string): Promise<AsyncIterator<string>> {
-    await this.#replays.pass()
+    await this.#replays.next()
     return this.#retained.topics(filter)
   }
 
@@ -407,7 +407,7 @@ export class DataPlane implements Cluster {
    */
   async #replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): Promise<void> {
     const known = new Set(nodes)
-    const isHealing = this.#healing !== undefined
+    const isHealing = this.#healing.isUnderWay
     const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.nodeId)
     for (const nodeId of known) this.#nodes.add(nodeId)
     const slice = new Slice()
@@ -555,10 +555,7 @@ export class DataPlane implements Cluster {
    * it.
    */
   #heal(): Promise<void> {
-    this.#healing ??= this.#rejoin().finally(() => {
-      this.#healing = undefined
-    })
-    return this.#healing
+    return this.#healing.current()
   }
 
   async #rejoin(): Promise<void> {
@@ -613,7 +610,7 @@ export class DataPlane implements Cluster {
    */
   async #checkFence(): Promise<void> {
     const { generation } = this.#membership
-    if (this.#healing !== undefined) return this.#healing // it registers us there, too
+    if (this.#healing.isUnderWay) return this.#healing.current() // it registers us there, too
     await this.#journal.barrier()
     // the refusal is older than that
     if (!generation.equals(this.#membership.generation) || (await this.#audit.takePlaces())) return

@@ -2,6 +2,7 @@
 // heard of may be dead, and its sessions look into their queues when they are claimed; or it has just joined,
 // and nobody else would ring. State: the bells for nodes that this one has not heard of, until it has caught
 // up with the journal.
+import { SingleFlight } from '../pace/single-flight.ts'
 
 export interface BellEvents {
   isKnown(nodeId: string): boolean
@@ -14,7 +15,7 @@ export class Bells {
   readonly #events: BellEvents
   /** sid → owner */
   #unheard = new Map<string, string>()
-  #asking = false
+  readonly #asking = new SingleFlight(() => this.#ask())
 
   constructor(events: BellEvents) {
     this.#events = events
@@ -23,17 +24,13 @@ export class Bells {
   ring(nodeId: string, sid: string): void {
     if (this.#events.isKnown(nodeId)) return this.#events.ring(nodeId, sid)
     this.#unheard.set(sid, nodeId)
-    if (!this.#asking) void this.#ask()
+    void this.#asking.next()
   }
 
   async #ask(): Promise<void> {
-    this.#asking = true
-    while (this.#unheard.size > 0) {
-      const unheard = this.#unheard // what comes from now on may have joined behind what is being asked for
-      this.#unheard = new Map()
-      await this.#events.catchUp().catch(() => undefined) // the boot is over
-      for (const [sid, nodeId] of unheard) if (this.#events.isKnown(nodeId)) this.#events.ring(nodeId, sid)
-    }
-    this.#asking = false
+    const unheard = this.#unheard // what comes from now on may have joined behind what is being asked for
+    this.#unheard = new Map()
+    await this.#events.catchUp().catch(() => undefined) // the boot is over
+    for (const [sid, nodeId] of unheard) if (this.#events.isKnown(nodeId)) this.#events.ring(nodeId, sid)
   }
 }

@@ -4,6 +4,7 @@
 // refused it stands among them, also when nobody else waits. State: this process.
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { partitionsOfCluster, type Keys } from './keys.ts'
+import { SingleFlight } from '../pace/single-flight.ts'
 import { connect, isCluster, type Redis, type RedisAddress } from './redis.ts'
 import { refuseDenied } from './rights.ts'
 import { runLoaded } from './scripts.ts'
@@ -17,7 +18,7 @@ export class Probe {
   readonly #places: readonly string[]
   readonly #timeoutMs: number
   readonly #waits: Waits
-  #trying: Promise<void> | undefined
+  readonly #tries = new SingleFlight(() => this.#try())
   #timer: NodeJS.Timeout | undefined
   #wait: Wait | undefined
   #problem: BridgeError | undefined
@@ -49,9 +50,7 @@ export class Probe {
 
   /** @throws BridgeError why Redis does not store, after the deadline at the latest */
   try(): Promise<void> {
-    return (this.#trying ??= this.#try().finally(() => {
-      this.#trying = undefined
-    }))
+    return this.#tries.current()
   }
 
   async #try(): Promise<void> {

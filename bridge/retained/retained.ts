@@ -17,7 +17,7 @@ import { identityOf, isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from './moment.ts'
 import { reportsOf, retrying, type Connections, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
-import { SharedBarrier } from '../routes/shared-barrier.ts'
+import { SingleFlight } from '../pace/single-flight.ts'
 import { TopicTrie } from '../matching/topic-trie.ts'
 import { TopicWalks } from './topic-walks.ts'
 
@@ -77,13 +77,13 @@ export class Retained {
   readonly #fresh = new WeakSet<Message>()
   /** Topics told to be cleared since they were last looked at. */
   readonly #cleared = new Set<string>()
-  #looking = false
-  readonly #untold = new SharedBarrier(() =>
+  readonly #looks = new SingleFlight(() => this.#look())
+  readonly #untold = new SingleFlight(() =>
     this.#eachTopic((topic) => {
       if (this.#index.get(topic) === undefined) this.#index.set(topic, 'loaded')
     }),
   )
-  readonly #counters = new SharedBarrier(() => this.#readStamps())
+  readonly #counters = new SingleFlight(() => this.#readStamps())
   readonly #reading = new Allowance(readingBytesMax)
   #era = { isOver: false }
   /** Heals when Redis lost its data; otherwise it rejects. */
@@ -122,9 +122,7 @@ export class Retained {
     this.#index.set(topic, present ? 'told' : 'cleared')
     if (present) return
     this.#cleared.add(topic)
-    this.#look().catch(() => {
-      this.#looking = false
-    }) // closed
+    this.#looks.next().catch(() => undefined) // closed
   }
 
   /**
@@ -133,8 +131,6 @@ export class Retained {
    * before that was journaled).
    */
   async #look(): Promise<void> {
-    if (this.#looking) return
-    this.#looking = true
     while (this.#cleared.size > 0) {
       const topics = [...this.#cleared].slice(0, lookMax)
       for (const topic of topics) this.#cleared.delete(topic)
@@ -146,7 +142,6 @@ export class Retained {
         else this.#index.set(topic, 'loaded')
       }
     }
-    this.#looking = false
   }
 
   /**
@@ -165,7 +160,7 @@ export class Retained {
    * value.
    */
   loadMissing(): Promise<void> {
-    return (this.#missing = this.#untold.pass())
+    return (this.#missing = this.#untold.next())
   }
 
   /**
@@ -196,7 +191,7 @@ export class Retained {
    * its moment (moment.ts).
    */
   stamps(): Promise<Stamps> {
-    return this.#counters.pass()
+    return this.#counters.next()
   }
 
   /** Counters that an earlier connection of a session read: they are compared with what stands here now. */
