@@ -20,5 +20,22 @@ export const formatOf = ({ partitions }: Keys): string => `${layoutVersion}/${pa
 export async function keysOf(redis: Redis, prefix: string): Promise<Keys> {
   const format = await retrying(redis, () => redis.get(new Keys(prefix).bus('format')))
   const written = Number(/^\d+\/(1|2|4|8|16)$/.exec(format ?? '')?.[1] ?? 0)
-  return new Keys(prefix, written > 0 ? written : isCluster(redis) ? partitionsOfCluster : 1)
+  return new Keys(
+    prefix,
+    written > 0
+      ? written
+      : ((await partitionsOf(redis, prefix)) ?? (isCluster(redis) ? partitionsOfCluster : 1)),
+  )
+}
+
+/** By the places that nodes have in the partitions, where the format was lost or damaged; undefined: there are none. */
+async function partitionsOf(redis: Redis, prefix: string): Promise<number | undefined> {
+  const all = new Keys(prefix, partitionsOfCluster)
+  const there = await Promise.all(
+    Array.from({ length: partitionsOfCluster }, (_, p) =>
+      retrying(redis, () => redis.exists(all.partition(p, 'appended'))),
+    ),
+  )
+  const last = there.lastIndexOf(1)
+  return last < 0 ? undefined : last === 0 ? 1 : partitionsOfCluster
 }

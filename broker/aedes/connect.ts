@@ -19,6 +19,8 @@ type Will = NonNullable<SessionRequest['will']>
 export class Connects {
   readonly #host: EngineHost
   readonly #latest = new Map<string, Connection>()
+  /** Whom a connection replaces when it is accepted. */
+  readonly #replaced = new WeakMap<Connection, Connection>()
 
   constructor(host: EngineHost) {
     this.#host = host
@@ -31,7 +33,11 @@ export class Connects {
 
   /** Nothing is left of it. */
   over(connection: Connection): void {
-    if (this.#latest.get(connection.clientId) === connection) this.#latest.delete(connection.clientId)
+    if (this.#latest.get(connection.clientId) !== connection) return
+    // It was refused, and the one before is still served.
+    const earlier = this.#replaced.get(connection)
+    if (earlier !== undefined && !earlier.isClosed) this.#latest.set(connection.clientId, earlier)
+    else this.#latest.delete(connection.clientId)
   }
 
   /** CONNECT has come: the gate is asked before Aedes looks at it. */
@@ -87,6 +93,7 @@ export class Connects {
     if (earlier !== undefined && earlier.inbound.cameAt > connection.inbound.cameAt)
       return connection.takenOver()
     this.#latest.set(client.id!, connection)
+    if (earlier !== undefined) this.#replaced.set(connection, earlier)
     const claimed = async (): Promise<void> => {
       if (earlier !== undefined) await this.#makeWay(earlier)
       const will = this.#willOf(client)

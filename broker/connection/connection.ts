@@ -269,6 +269,9 @@ export class Connection implements Holder {
     this.endReason ||= 'taken over by another connection of its Client Identifier'
     if (this.connackWritten && this.client.version === 5)
       this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
+    // What was not accepted has no will [MQTT-3.1.2-8]: said ahead of the claim of who takes its place, which would
+    // publish it, and not when the end of this one has its turn.
+    if (!this.connackWritten && this.session !== undefined) this.#host.farewell(this, true, undefined)
     if (this.connackWritten) this.toldWhy()
     else this.#end()
     this.client.close()

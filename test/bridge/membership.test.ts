@@ -199,6 +199,18 @@ describe('a lease', () => {
   })
 })
 
+test('whose format was lost or damaged, the data go on with the partitions that they have', async () => {
+  await using a = await startPlane(redis, 'a')
+  await a.plane.addRoute('t', everything)
+  for (const format of ['', '\u0000']) {
+    await client.set(keys.bus('format'), format)
+    const joining = new Membership(a.plane.connection, keys.prefix, 'b', leaseMs)
+    await joining.join() // one server, and sixteen partitions
+    expect(joining.keys.partitions).toBe(16)
+    await joining.leave(1_000)
+  }
+})
+
 test('a cluster that was left by all keeps nothing of its nodes', async () => {
   for (let round = 0; round < 3; round++) {
     const planes = await Promise.all(['a', 'b', 'c'].map((name) => startPlane(redis, name)))
