@@ -3,17 +3,10 @@
 // (test/contract/cluster.test.ts).
 import type { Message } from './messages/message.ts'
 import type { Stamps } from './retained/moment.ts'
+import type { Route } from './routes/routing-table.ts'
 import type { SessionHolder } from './sessions/session-writer.ts'
 import type { Session, SessionRequest } from './sessions/session.ts'
 import type { StoredSubscription } from './sessions/stored-subscription.ts'
-
-/** What a node has live subscribers for. */
-export interface Route {
-  readonly nodeId: string
-  readonly filter: string
-  /** Bits of RouteKind. */
-  readonly kind: number
-}
 
 /** Of some topics the Retained Messages, as far as they fit. */
 export interface RetainedRead {

@@ -1,7 +1,7 @@
 // What bridges the nodes to one another, as one door: a node imports this file and nothing else of
 // bridge/. stores.ts lists what it may store in.
 export type { Bridge } from './bridge.ts'
-export type { Cluster, ClusterSessions, RetainedRead, Route } from './cluster.ts'
+export type { Cluster, ClusterSessions, RetainedRead } from './cluster.ts'
 export type { Receiver } from './options.ts'
 export { Allowance } from './pace/allowance.ts'
 export type { Later } from './messages/codec.ts'
@@ -23,7 +23,7 @@ export { SessionOption } from './sessions/session-options.ts'
 export type { SessionHolder, SessionReply, SessionWrites } from './sessions/session-writer.ts'
 export type { InFlightEntry, Session, SessionRequest, UnderWay } from './sessions/session.ts'
 export type { StoredSubscription } from './sessions/stored-subscription.ts'
-export { RouteKind } from './routes/routing-table.ts'
+export { RouteKind, type Route } from './routes/routing-table.ts'
 export { isBacklogged, whenWorkedOff, workOff } from './pace/backlog.ts'
 export {
   atEnd,

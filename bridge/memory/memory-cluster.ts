@@ -3,14 +3,14 @@
 // stored for everybody: at once, or when the file that keeps the state has it. State: store.ts. Bounds: those
 // of the data plane (limits of queues, sessions, Retained Messages).
 import type { Clock } from '../pace/clock.ts'
-import type { Cluster, RetainedRead, Route } from '../cluster.ts'
+import type { Cluster, RetainedRead } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import { isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
 import { OwnRoutes } from '../routes/own-routes.ts'
-import { RoutingTable } from '../routes/routing-table.ts'
+import { RoutingTable, type Route } from '../routes/routing-table.ts'
 import { authorizedWill, withRoom } from '../sessions/session-events.ts'
 import type { SessionHolder, SessionReply, SessionWrites } from '../sessions/session-writer.ts'
 import type { Session } from '../sessions/session.ts'

@@ -15,15 +15,9 @@ import {
   type Connections,
   type Redis,
 } from '../redis/redis.ts'
-import { RouteKind } from './routing-table.ts'
+import { RouteKind, type Route } from './routing-table.ts'
 import { runScript } from '../redis/scripts.ts'
 import { Slice } from '../pace/turns.ts'
-
-export interface Route {
-  readonly nodeId: string
-  readonly filter: string
-  readonly kind: number
-}
 
 /** What the journal says, in its order. Setting something twice must change nothing. */
 export interface JournalListener {

@@ -18,7 +18,15 @@ export const RouteKind = {
   qos0: 2,
 } as const
 
-interface Route {
+/** What a node has live subscribers for. */
+export interface Route {
+  readonly nodeId: string
+  readonly filter: string
+  /** Bits of RouteKind. */
+  readonly kind: number
+}
+
+interface FilterRoutes {
   readonly filter: string
   /** nodeId → bits of RouteKind */
   nodes: SmallMap<string, number> | undefined
@@ -54,7 +62,7 @@ export interface Targets {
 const sessionBytes = 64
 const noTarget = { qos: 0, ownQos: 0 }
 
-function targetsOf(routes: readonly Route[]): Targets {
+function targetsOf(routes: readonly FilterRoutes[]): Targets {
   const kinds = new Map<string, number>()
   const targets = new Map<string, SessionTarget>()
   const session = (sid: string, options: number): void => {
@@ -82,14 +90,14 @@ const bytesOfTargets = ({ everything, qos0, sessions }: Targets): number =>
   120 + 8 * (everything.length + qos0.length) + 48 * sessions.length
 
 export class RoutingTable {
-  readonly #routes = new FilterTrie<Route>()
+  readonly #routes = new FilterTrie<FilterRoutes>()
   readonly #filtersOf = new Map<string, Map<string, number>>()
   /** Nodes that are asserting their routes anew → the filters that they have named so far. */
   readonly #reasserted = new Map<string, Set<string>>()
   #sessionCount = 0
   #filterBytes = 0
   #version = 0
-  readonly #targets = new MatchCache<Route, Targets>(this.#routes, targetsOf, bytesOfTargets)
+  readonly #targets = new MatchCache<FilterRoutes, Targets>(this.#routes, targetsOf, bytesOfTargets)
 
   /** Grows with every change: while it is the same, what was matched is. */
   get version(): number {
@@ -125,7 +133,7 @@ export class RoutingTable {
     return this.#filtersOf.get(nodeId)?.has(filter) === true
   }
 
-  #route(filter: string): Route {
+  #route(filter: string): FilterRoutes {
     let route = this.#routes.get(filter)
     if (route === undefined) {
       route = { filter, nodes: undefined, sid: undefined, options: 0, sessions: undefined, version: 0 }
@@ -135,7 +143,7 @@ export class RoutingTable {
     return route
   }
 
-  #changed(route: Route): void {
+  #changed(route: FilterRoutes): void {
     this.#version++
     route.version++
     if (route.nodes !== undefined || route.sid !== undefined || route.sessions !== undefined) return
