@@ -19,13 +19,14 @@ export const formatOf = ({ partitions }: Keys): string => `${layoutVersion}/${pa
  */
 export async function keysOf(redis: Redis, prefix: string): Promise<Keys> {
   const format = await retrying(redis, () => redis.get(new Keys(prefix).bus('format')))
-  const written = Number(/^\d+\/(1|2|4|8|16)$/.exec(format ?? '')?.[1] ?? 0)
-  return new Keys(
-    prefix,
-    written > 0
-      ? written
-      : ((await partitionsOf(redis, prefix)) ?? (isCluster(redis) ? partitionsOfCluster : 1)),
-  )
+  const partitions = partitionsIn(format ?? '') ?? (await partitionsOf(redis, prefix))
+  return new Keys(prefix, partitions ?? (isCluster(redis) ? partitionsOfCluster : 1))
+}
+
+/** Undefined: it is not of this version, or damaged. */
+export function partitionsIn(format: string): number | undefined {
+  const [, version, partitions] = /^(\d+)\/(1|2|4|8|16)$/.exec(format) ?? []
+  return Number(version) === layoutVersion ? Number(partitions) : undefined
 }
 
 /** By the places that nodes have in the partitions, where the format was lost or damaged; undefined: there are none. */

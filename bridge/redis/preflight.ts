@@ -3,7 +3,7 @@
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { Keys } from './keys.ts'
 import { lookFor } from '../membership/membership.ts'
-import { formatOf, keysOf } from './layout.ts'
+import { formatOf, partitionsIn } from './layout.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { mastersOf, type Redis } from './redis.ts'
 import { refuseDenied } from './rights.ts'
@@ -68,11 +68,11 @@ async function replicas(redis: Redis, wanted: number): Promise<void> {
 
 /** That the data are of the layout that this version knows. */
 async function layout(redis: Redis, keys: Keys): Promise<void> {
-  const [written, format] = [await redis.get(keys.bus('format')), formatOf(await keysOf(redis, keys.prefix))]
-  if (written !== null && written !== format)
+  const written = await redis.get(keys.bus('format'))
+  if (written !== null && partitionsIn(written) === undefined)
     throw new BridgeError(
       'ERR_BRIDGE_FORMAT',
-      `the data are in format ${written}, this version knows format ${format}`,
+      `the data are in format ${written}, this version knows format ${formatOf(keys)}`,
     )
 }
 

@@ -35,48 +35,6 @@ test('PUBLISH and DISCONNECT in one write, CONNECT at another node at once: the 
   expect(watcher.takeAll()).toEqual([])
 })
 
-test('who is thrown out before its CONNACK has no will, though Redis has it by then [MQTT-3.1.2-8]', async () => {
-  await using cluster = await startCluster({ nodes: 1 })
-  const { url } = cluster.node(0)
-  const watcher = await cluster.node(0).connect('watcher')
-  await watcher.subscribe('will')
-  const other = await WireClient.connect(url, 'other', { version: 4 })
-  const lasting = { version: 4, clean: false } as const
-  const first = await WireClient.connect(url, 'restored', lasting)
-  const filters = Array.from({ length: 4_000 }, (_, n) => ({ topic: `filter/${n}`, qos: 1 as const }))
-  first.send({ cmd: 'subscribe', messageId: 1, subscriptions: filters })
-  await first.next('suback')
-  first.send({ cmd: 'disconnect' })
-  await first.closed
-  const connect = {
-    cmd: 'connect',
-    protocolId: 'MQTT',
-    protocolVersion: 4,
-    clean: false,
-    clientId: 'restored',
-    keepalive: 0,
-  } as const
-  const unheard: string[] = []
-  for (let round = 0; round < 12; round++) {
-    const [earlier, later] = [await WireClient.open(url, 4), await WireClient.open(url, 4)]
-    const payload = Buffer.from(String(round))
-    earlier.send({ ...connect, will: { topic: 'will', payload, qos: 1, retain: false } })
-    for (let ping = 0; ping < 1 + (round >> 1); ping++) {
-      other.send({ cmd: 'pingreq' }) // its session is claimed, and what it is subscribed to being restored
-      await other.next('pingresp')
-    }
-    later.send(connect)
-    await later.next('connack')
-    await earlier.closed
-    if (earlier.packets.length === 0) unheard.push(String(round))
-    later.send({ cmd: 'disconnect' })
-    await later.closed
-  }
-  await watcher.settle()
-  expect(unheard.length).toBeGreaterThan(0)
-  expect(watcher.takeAll().filter((payload) => unheard.includes(payload))).toEqual([])
-})
-
 test('of 60 CONNECTs the last one stays', async () => {
   await using redis = await startRedis()
   await using link = await startSlowLink(redis.port, 10)
