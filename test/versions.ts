@@ -16,7 +16,9 @@ const [ownMajor] = versions.node.split('.')
 
 /** What costs seconds and asks nothing of Node that the rest does not. */
 const left = new Set(
-  ['codec', 'delivery', 'match-cache', 'own-routes', 'routing-table', 'tries', 'wire'].map((name) => `${name}.test.ts`),
+  ['codec', 'delivery', 'match-cache', 'own-routes', 'routing-table', 'tries', 'wire'].map(
+    (name) => `${name}.test.ts`,
+  ),
 )
 const files = [
   ...readdirSync('test/unit')
