@@ -116,7 +116,8 @@ export class Audit {
         await this.#someSessions(all ? roundMax : this.#some)
         if (!all || left <= roundMax || this.#timer === undefined) break
       }
-      do await this.#someOwners()
+      if (all) this.#stray = { partition: 0, cursor: '0' } // what was walked by now was another server's
+      do await this.#someOwners(all ? roundMax : this.#some)
       while (all && this.#timer !== undefined && (this.#stray.partition > 0 || this.#stray.cursor !== '0'))
     } catch (error) {
       this.#serverChanged ||= all
@@ -128,10 +129,10 @@ export class Audit {
    * Owners as a partition has them. One that is ours and that we do not know was released, which a failover
    * lost.
    */
-  async #someOwners(): Promise<void> {
+  async #someOwners(max: number): Promise<void> {
     const { partition, cursor } = this.#stray
     const [next, fields] = await retrying(this.#redis, () =>
-      this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', this.#some),
+      this.#redis.hscan(this.#keys.partition(partition, 'owners'), cursor, 'COUNT', max),
     )
     this.#stray =
       next === '0'

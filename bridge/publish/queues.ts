@@ -15,7 +15,7 @@ import { runScript } from '../redis/scripts.ts'
 
 /**
  * Messages, their bytes and sessions of one call: bounds the time that the script takes, and what is copied
- * for 16 partitions at once.
+ * for all partitions at once, 16 on a Redis Cluster.
  */
 const messagesMax = 1_000
 const bytesMax = 1024 * 1024

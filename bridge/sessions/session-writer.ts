@@ -66,6 +66,13 @@ export interface SessionHolder {
 
 /** Sessions of one call: bounds the time that the script takes. */
 const sessionsMax = 100
+/** Bytes of messages that begin without having been queued, of one call; the last session may exceed it. */
+const bytesMax = 1024 * 1024
+
+interface Call {
+  readonly holder: SessionHolder
+  readonly writes: SessionWrites
+}
 
 function decode(bytes: Buffer, clock: Clock, sid: string, reports: Reports): Message | Later | undefined {
   const message = unpackMessage(bytes, clock)
@@ -103,7 +110,8 @@ class Partition {
   readonly #keys: Keys
   readonly #number: number
   readonly #clock: Clock
-  #ready = new Set<SessionHolder>()
+  /** Who was scheduled first is first. */
+  readonly #ready = new Set<SessionHolder>()
   #running = false
   #scheduled = false
   closed = false
@@ -129,18 +137,22 @@ class Partition {
     if (this.#running) return
     this.#running = true
     while (this.#ready.size > 0 && !this.closed) {
-      const all = [...this.#ready]
-      this.#ready = new Set(all.slice(sessionsMax))
-      const call = all.slice(0, sessionsMax).flatMap((holder) => {
+      const call: Call[] = []
+      let bytes = 0
+      for (const holder of this.#ready) {
+        this.#ready.delete(holder)
         const writes = holder.takeWrites()
-        return writes === undefined ? [] : [{ holder, writes }]
-      })
+        if (writes === undefined) continue
+        call.push({ holder, writes })
+        for (const [, { payload }] of writes.given) bytes += payload.length
+        if (call.length === sessionsMax || bytes >= bytesMax) break
+      }
       if (call.length > 0) await this.#serve(call)
     }
     this.#running = false
   }
 
-  async #serve(call: readonly { holder: SessionHolder; writes: SessionWrites }[]): Promise<void> {
+  async #serve(call: readonly Call[]): Promise<void> {
     const replies = await this.#call(
       call.map(({ holder: { session }, writes }) => [
         session.sid,

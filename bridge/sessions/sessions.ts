@@ -1,9 +1,9 @@
 // The sessions of the cluster, as a node has to do with them: what each job is stands in a file of its own
 // (claims, releases, recovery, subscriptions, wills, sweep); here they are put together. All of a session
-// lies in one of 16 partitions by hash of its Client Identifier, so that every transition is one script.
-// State: {s<n>}:*. Invariants: every write of an owner names the owner (node id and epoch) and is refused
-// once there is another (P6); a sid is never used again, so what was matched for an old session cannot
-// reach a new one.
+// lies in one partition (of 16 on a Redis Cluster) by hash of its Client Identifier, so that every transition
+// is one script. State: {s<n>}:*. Invariants: every write of an owner names the owner (node id and epoch) and
+// is refused once there is another (P6); a sid is never used again, so what was matched for an old session
+// cannot reach a new one.
 import type { ClusterSessions } from '../cluster.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import type { Clock } from '../pace/clock.ts'
