@@ -297,6 +297,22 @@ export const options = {
     about:
       'what becomes of a PUBLISH of MQTT 3.1.1 that is refused (below $SYS/): it is acknowledged and dropped, or its connection is closed',
   },
+  unusualCharacters: {
+    at: 'mqtt.unusualCharacters',
+    schema: z.enum(['pass', 'refuse']).default('pass'),
+    shape: 'pass|refuse',
+    hint: 'Use pass or refuse',
+    about:
+      'control characters (U+0001 to U+001F, U+007F to U+009F) and non-characters in topics, filters and Client Identifiers: they are like any others, or a packet that has some is malformed (0x81)',
+  },
+  payloadFormat: {
+    at: 'mqtt.payloadFormat',
+    schema: z.enum(['pass', 'check']).default('pass'),
+    shape: 'pass|check',
+    hint: 'Use pass or check',
+    about:
+      'Payload Format Indicator 1: passed on as it came, or a message whose payload is not UTF-8 is refused (0x99; QoS 0: dropped and counted)',
+  },
   receiveMaximum: {
     at: 'limits.receiveMaximum',
     schema: whole(1, 65_535).default(limits.receiveMaximum),

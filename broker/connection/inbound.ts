@@ -18,7 +18,7 @@ import type { HeldCause } from '../access/refusals.ts'
 import { hex, ReasonCode } from '../protocol/reason-codes.ts'
 import { isReserved, PacketType, readDisconnect, type Will } from '../protocol/control-packets.ts'
 import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
-import type { ProtocolViolation } from '../protocol/properties.ts'
+import { protocolError, type ProtocolViolation } from '../protocol/properties.ts'
 
 const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
@@ -218,9 +218,11 @@ export class Inbound implements PacketHandler {
     messageId: number,
     properties: Buffer | undefined,
     expirySeconds: number,
+    isMistyped: boolean,
   ): void {
     this.#alive()
     const gate = this.#gate
+    if (isMistyped) return this.#refuseNew(qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
     const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
     if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId)
     else if (isReserved(topic)) this.#refuse(qos, messageId, ReasonCode.notAuthorized)
@@ -229,6 +231,16 @@ export class Inbound implements PacketHandler {
       // [MQTT-4.6.0-6].
       this.#host.publish(message, this.#connection, undefined)
     else if (qos < 2 || this.#isNew(messageId)) this.#publish(message, qos, messageId, this.#begin(message))
+  }
+
+  /** Refuses one that stands before everything else; what comes before it is answered first. */
+  #refuseNew(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
+    if (this.#decisions?.isEmpty === false) {
+      const ended = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum)).begin(0, qos)
+      this.#decisions.add(undefined, () =>
+        this.#connection.guarded(() => this.#refuse(qos, messageId, reasonCode, ended)),
+      )
+    } else this.#refuse(qos, messageId, reasonCode)
   }
 
   /** A QoS 2 PUBLISH: whether it did not come before. */
@@ -356,19 +368,27 @@ export class Inbound implements PacketHandler {
   }
 
   onPuback(messageId: number): void {
-    this.#alive()
+    this.#answers(PacketType.puback, messageId)
     this.#connection.outbound.complete(messageId)
   }
 
-  onPubrec(messageId: number, reasonCode: number): void {
+  /** @throws ProtocolViolation when it is no answer to what was sent under the identifier */
+  #answers(type: 4 | 5 | 7, messageId: number): void {
     this.#alive()
+    if (!this.#connection.outbound.mayAnswer(type, messageId))
+      throw protocolError(`a packet of type ${type} where the QoS of what was sent asks for another`)
+  }
+
+  onPubrec(messageId: number, reasonCode: number): void {
+    this.#answers(PacketType.pubrec, messageId)
     if (reasonCode >= 0x80)
       this.#connection.outbound.complete(messageId) // [MQTT-4.3.3-8]
     else this.#connection.outbound.received(messageId)
   }
 
   onPubcomp(messageId: number): void {
-    this.onPuback(messageId)
+    this.#answers(PacketType.pubcomp, messageId)
+    this.#connection.outbound.complete(messageId)
   }
 
   onPubrel(messageId: number): void {

@@ -27,6 +27,8 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
   #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
   #room: Room | undefined
+  /** QoS 2 deliveries of this connection that are in flight, by Packet Identifier: whether PUBREC came. */
+  #twice: Map<number, boolean> | undefined
   /** By Packet Identifier, when somebody wants to hear of acknowledgements. */
   #sent: Map<number, Sent> | undefined
 
@@ -81,9 +83,23 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
 
   // Answers of the client
 
+  /**
+   * PUBACK answers QoS 1, PUBREC QoS 2, PUBCOMP what PUBREC came for [MQTT-3.3.4-1] [MQTT-4.3.3-4]. True, too: nothing
+   * was sent under the identifier on this connection, which is no error (4.3).
+   */
+  mayAnswer(type: 4 | 5 | 7, messageId: number): boolean {
+    const state = this.#stored === undefined ? undefined : this.#stored.stateOf(messageId)
+    if (state === 'received') return type !== PacketType.puback
+    if (state !== 'sent' && (this.#stored !== undefined || !this.#window.has(messageId))) return true
+    const isReceived = this.#twice?.get(messageId)
+    if (isReceived === undefined) return type === PacketType.puback
+    return type === PacketType.pubrec || (type === PacketType.pubcomp && isReceived)
+  }
+
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
     const { acknowledged } = this.#gate
+    this.#twice?.delete(messageId)
     if (acknowledged !== undefined) {
       acknowledged(messageId, this.#sent?.get(messageId), this.#connection)
       this.#sent?.delete(messageId)
@@ -95,11 +111,12 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
 
   /** PUBREC. */
   received(messageId: number): void {
+    if (this.#twice?.has(messageId) === true) this.#twice.set(messageId, true)
     if (this.#stored === undefined)
       this.acknowledge(
         PacketType.pubrel,
         messageId,
-        this.#window.received(messageId) ? 0 : ReasonCode.packetIdentifierNotFound,
+        this.#window.has(messageId) ? 0 : ReasonCode.packetIdentifierNotFound,
       )
     else if (!this.#stored.received(messageId))
       this.acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
@@ -156,6 +173,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     )
       return (this.#host.dropped('too-large', qos), undefined)
     this.outbox.pushPublish(frame, messageId, dup)
+    this.#note(messageId, qos)
     if (this.#gate.acknowledged !== undefined)
       this.#remember(messageId, { topic: message.topic, payload: message.payload, qos })
     this.#countWaiting()
@@ -221,6 +239,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     }
     try {
       this.outbox.pushPublish(frame, messageId)
+      this.#note(messageId, qos)
       if (this.#gate.acknowledged !== undefined)
         this.#remember(messageId, { topic: frame.topic, payload: frame.payload, qos })
       return true
@@ -233,6 +252,11 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
   /** Something was answered: a client may write far more than it reads. */
   checkAnswers(): void {
     if (this.outbox.bytes > this.#waitingBytesMax) this.#checkWaiting()
+  }
+
+  #note(messageId: number, qos: 1 | 2): void {
+    if (qos === 2) (this.#twice ??= new Map<number, boolean>()).set(messageId, false)
+    else this.#twice?.delete(messageId)
   }
 
   #remember(messageId: number, sent: Sent): void {

@@ -199,6 +199,11 @@ export class StoredSession implements SessionHolder {
     this.#host.schedule(this)
   }
 
+  /** What is in flight under an identifier; `owed`: not on this connection. */
+  stateOf(messageId: number): 'owed' | 'sent' | 'received' | 'done' | 'kept' | undefined {
+    return this.#inUse.get(messageId)
+  }
+
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
     this.#done(messageId)

@@ -65,11 +65,8 @@ export class Window<Item extends Delivery> {
     return true
   }
 
-  /**
-   * PUBREC: from now on only PUBREL may be sent under the identifier [MQTT-4.3.3-5]. False: it was not in
-   * flight.
-   */
-  received(messageId: number): boolean {
+  /** Something is in flight under the identifier: behind PUBREC only PUBREL may be sent [MQTT-4.3.3-5]. */
+  has(messageId: number): boolean {
     return this.#inFlight.has(messageId)
   }
 

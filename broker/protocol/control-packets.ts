@@ -1,11 +1,13 @@
 // Validates, on the raw bytes, the packets that Aedes will see: CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ,
 // DISCONNECT, AUTH. Aedes 2.0.0-beta.1 and mqtt-packet check MQTT 5 input hardly at all; one CONNECT with a
 // doubled property would end the process. Nothing of Aedes sees a packet that has not passed here. No state.
+import { isUtf8 } from 'node:buffer'
 import { isValidFilter } from '../../bridge/index.ts'
 import { ReasonCode } from './reason-codes.ts'
 import {
   allowedProperties,
   checkUtf8,
+  hasUnusual,
   malformed,
   propertyIds,
   protocolError,
@@ -33,8 +35,12 @@ export const PacketType = {
   auth: 15,
 } as const
 
-/** How long names may be that come over the wire. */
+/** How long names may be that come over the wire, and what of. */
 export interface NameLimits {
+  /** Whether a payload that says so is looked at for being UTF-8. */
+  readonly payloadFormat: 'pass' | 'check'
+  /** Control characters and non-characters in Topic Names, Topic Filters and Client Identifiers (1.5.4). */
+  readonly unusualCharacters: 'pass' | 'refuse'
   readonly clientIdBytesMax: number
   readonly topicBytesMax: number
   readonly topicLevelsMax: number
@@ -130,6 +136,7 @@ export function checkConnect(bytes: Buffer, body: number, end: number, limits: N
     ) // [MQTT-3.1.3-8]
   }
   const idEnd = skipString(bytes, at, end)
+  checkCharacters(bytes, at + 2, idEnd, limits)
   if (level === 3 && idEnd === at + 2)
     // one that is assigned came with 3.1.1
     throw new ProtocolViolation(ReasonCode.clientIdentifierNotValid, 'an empty Client Identifier of MQTT 3.1')
@@ -160,6 +167,7 @@ function willAt(
     properties,
     expirySeconds,
     delaySeconds,
+    isText,
     at: topicAt,
   } = level === 5 ? messageProperties(bytes, at, end, allowedProperties.will, limits) : noProperties(at)
   const topicEnd = skipString(bytes, topicAt, end)
@@ -169,6 +177,8 @@ function willAt(
     throw new ProtocolViolation(ReasonCode.topicNameInvalid, 'a will on a topic of the broker') // 3.2.2.2
   const next = skipBinary(bytes, topicEnd, end)
   const payload = Buffer.from(bytes.subarray(topicEnd + 2, next))
+  if (isText && limits.payloadFormat === 'check' && !isUtf8(payload))
+    throw new ProtocolViolation(ReasonCode.payloadFormatInvalid, 'a will that is not UTF-8, as it says') // 3.1.3.2.3
   return {
     at: next,
     will: {
@@ -199,6 +209,8 @@ export interface MessageProperties {
   /** 0: none. */
   readonly topicAlias: number
   readonly delaySeconds: number
+  /** Payload Format Indicator 1: the payload is UTF-8. */
+  readonly isText: boolean
   /** Behind them. */
   readonly at: number
 }
@@ -208,6 +220,7 @@ const noProperties = (at: number): MessageProperties => ({
   expirySeconds: -1,
   topicAlias: 0,
   delaySeconds: 0,
+  isText: false,
   at,
 })
 
@@ -220,6 +233,7 @@ export function messageProperties(
   limits: NameLimits,
 ): MessageProperties {
   let [expirySeconds, topicAlias, delaySeconds] = [-1, 0, 0]
+  let isText = false
   const kept: Buffer[] = []
   let [from, to] = [0, 0] // what is kept lies side by side mostly: thousands of User Properties are one piece
   const at = scanProperties(bytes, offset, end, allowed, (id, start, value, next) => {
@@ -228,6 +242,7 @@ export function messageProperties(
     else if (id === propertyIds.willDelayInterval) delaySeconds = bytes.readUInt32BE(value)
     else {
       if (id === propertyIds.responseTopic) checkTopicName(bytes, value + 2, next, limits) // [MQTT-3.3.2-14]
+      if (id === propertyIds.payloadFormatIndicator) isText = bytes[value] === 1
       if (start !== to) {
         if (to > 0) kept.push(bytes.subarray(from, to))
         from = start
@@ -241,6 +256,7 @@ export function messageProperties(
     expirySeconds,
     topicAlias,
     delaySeconds,
+    isText,
     at,
   }
 }
@@ -250,19 +266,16 @@ export function messageProperties(
  * or has more levels
  *   than a filter may have: each costs every node memory, and one name has room for 65,535
  */
-export function checkTopicName(
-  bytes: Buffer,
-  start: number,
-  end: number,
-  { topicLevelsMax, topicBytesMax }: NameLimits,
-): void {
+export function checkTopicName(bytes: Buffer, start: number, end: number, limits: NameLimits): void {
   if (start === end) throw protocolError('an empty Topic Name')
-  if (end - start > topicBytesMax)
+  if (end - start > limits.topicBytesMax)
     throw new ProtocolViolation(
       ReasonCode.topicNameInvalid,
       `a Topic Name of ${end - start} bytes`,
       'topic-bytes',
     )
+  checkCharacters(bytes, start, end, limits)
+  const { topicLevelsMax } = limits
   let levels = 1
   for (let i = start; i < end; i++) {
     if (bytes[i] === 0x2f) levels++
@@ -277,6 +290,15 @@ export function checkTopicName(
     )
 }
 
+/**
+ * U+0001..U+001F, U+007F..U+009F and code points that are no characters: the standard lets a receiver take a packet
+ * that has some for malformed (1.5.4), and so does the operator.
+ */
+function checkCharacters(bytes: Buffer, start: number, end: number, { unusualCharacters }: NameLimits): void {
+  if (unusualCharacters === 'refuse' && hasUnusual(bytes, start, end))
+    throw malformed('a control character or non-character in a name')
+}
+
 function messageIdAt(bytes: Buffer, body: number, end: number): number {
   if (body + 2 > end) throw malformed('truncated packet identifier')
   const messageId = bytes.readUInt16BE(body)
@@ -284,8 +306,14 @@ function messageIdAt(bytes: Buffer, body: number, end: number): number {
   return messageId
 }
 
-function filterAt(bytes: Buffer, at: number, end: number): { filter: string; next: number } {
+function filterAt(
+  bytes: Buffer,
+  at: number,
+  end: number,
+  limits: NameLimits,
+): { filter: string; next: number } {
   const next = skipString(bytes, at, end)
+  checkCharacters(bytes, at + 2, next, limits)
   const filter = bytes.toString('utf8', at + 2, next)
   // [MQTT-4.7.1-1..3]
   if (!isValidFilter(filter)) throw new ProtocolViolation(0x8f, 'a Topic Filter that is not valid')
@@ -293,13 +321,19 @@ function filterAt(bytes: Buffer, at: number, end: number): { filter: string; nex
 }
 
 /** @throws ProtocolViolation */
-export function checkSubscribe(bytes: Buffer, body: number, end: number, level: number): void {
+export function checkSubscribe(
+  bytes: Buffer,
+  body: number,
+  end: number,
+  level: number,
+  limits: NameLimits,
+): void {
   messageIdAt(bytes, body, end)
   let at = body + 2
   if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.subscribe)
   if (at === end) throw protocolError('SUBSCRIBE without a filter') // [MQTT-3.8.3-2]
   while (at < end) {
-    const { filter, next } = filterAt(bytes, at, end)
+    const { filter, next } = filterAt(bytes, at, end, limits)
     if (next >= end) throw malformed('SUBSCRIBE without options')
     const options = bytes[next]!
     at = next + 1
@@ -313,17 +347,26 @@ export function checkSubscribe(bytes: Buffer, body: number, end: number, level: 
 }
 
 /** @throws ProtocolViolation */
-export function checkUnsubscribe(bytes: Buffer, body: number, end: number, level: number): void {
+export function checkUnsubscribe(
+  bytes: Buffer,
+  body: number,
+  end: number,
+  level: number,
+  limits: NameLimits,
+): void {
   messageIdAt(bytes, body, end)
   let at = body + 2
   if (level === 5) at = scanProperties(bytes, at, end, allowedProperties.unsubscribe)
   if (at === end) throw protocolError('UNSUBSCRIBE without a filter') // [MQTT-3.10.3-2]
-  while (at < end) at = filterAt(bytes, at, end).next
+  while (at < end) at = filterAt(bytes, at, end, limits).next
 }
 
+/** What a client may say with a packet [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]. */
 const disconnectCodes = new Set([
   0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
 ])
+const acceptanceCodes = new Set([0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+const releaseCodes = new Set([0x00, 0x92])
 
 /**
  * @param mayKeep whether CONNECT asked for a session that outlives the connection
@@ -341,7 +384,8 @@ export function checkDisconnect(
     return
   }
   if (body === end) return
-  if (!disconnectCodes.has(bytes[body]!)) throw protocolError('a reason code that DISCONNECT does not have')
+  // [MQTT-3.14.2-1]
+  if (!disconnectCodes.has(bytes[body]!)) throw malformed('a reason code that DISCONNECT does not have')
   if (body + 1 === end) return
   const stop = scanProperties(bytes, body + 1, end, allowedProperties.disconnect, (id, _start, value) => {
     if (id === propertyIds.sessionExpiryInterval && !mayKeep && bytes.readUInt32BE(value) > 0)
@@ -381,11 +425,19 @@ export function checkAuth(bytes: Buffer, body: number, end: number, level: numbe
  * Checks the body of PUBACK, PUBREC, PUBREL or PUBCOMP; returns its reason code (0 when it stands for
  * success).
  */
-export function checkAcknowledgement(bytes: Buffer, body: number, end: number, level: number): number {
+export function checkAcknowledgement(
+  type: number,
+  bytes: Buffer,
+  body: number,
+  end: number,
+  level: number,
+): number {
   if (end - body > 2 && level < 5) throw malformed('bytes behind the end of an acknowledgement')
   if (end - body === 2) return 0
   if (end - body > 3 && scanProperties(bytes, body + 3, end, allowedProperties.acknowledgement) !== end)
     throw malformed('bytes behind the end of an acknowledgement')
+  const codes = type === PacketType.puback || type === PacketType.pubrec ? acceptanceCodes : releaseCodes
+  if (!codes.has(bytes[body + 2]!)) throw malformed('a reason code that the packet does not have')
   return bytes[body + 2]!
 }
 

@@ -5,6 +5,7 @@
 // more is reported. What takes longer than a slice goes on in a later turn of the event loop, whatever its
 // packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`; while paused or behind the
 // caller stops reading from the socket, sooner or later.
+import { isUtf8 } from 'node:buffer'
 import { ReasonCode } from './reason-codes.ts'
 import {
   isBacklogged,
@@ -36,7 +37,8 @@ import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolati
 
 export interface PacketHandler {
   /**
-   * `payload` and `properties` are slices of what came in; `expirySeconds` -1 = no Message Expiry Interval.
+   * `payload` and `properties` are slices of what came in; `expirySeconds` -1 = no Message Expiry Interval;
+   * `isMistyped`: it says that its payload is UTF-8, which it is not.
    */
   onPublish(
     topic: string,
@@ -47,6 +49,7 @@ export interface PacketHandler {
     messageId: number,
     properties: Buffer | undefined,
     expirySeconds: number,
+    isMistyped: boolean,
   ): void
   onPuback(messageId: number): void
   onPubrec(messageId: number, reasonCode: number): void
@@ -355,24 +358,27 @@ export class PacketReader {
     }
     let properties: Buffer | undefined
     let expiry = -1
+    let isText = false
     if (this.#level === 5) {
       if (at < end && bytes[at] === 0) at++
       else {
         const found = messageProperties(bytes, at, end, allowedProperties.publish, this.#limits)
-        ;({ properties, expirySeconds: expiry, at } = found)
+        ;({ properties, expirySeconds: expiry, isText, at } = found)
         if (found.topicAlias !== 0) topic = this.#aliased(found.topicAlias, topic)
       }
       if (topic === '') throw protocolError('neither a Topic Name nor a Topic Alias')
     }
+    const payload = bytes.subarray(at, end)
     this.#handler.onPublish(
       topic,
-      bytes.subarray(at, end),
+      payload,
       qos as 0 | 1 | 2,
       (flags & 1) === 1,
       (flags & 8) !== 0,
       messageId,
       properties,
       expiry,
+      isText && this.#limits.payloadFormat === 'check' && !isUtf8(payload),
     )
   }
 
@@ -424,24 +430,25 @@ export class PacketReader {
         this.#connect = checkConnect(bytes, body, end, this.#limits)
         break
       case PacketType.puback:
-        checkAcknowledgement(bytes, body, end, this.#level)
+        messageIdAt(bytes, body, end)
+        checkAcknowledgement(type, bytes, body, end, this.#level)
         return this.#handler.onPuback(messageIdAt(bytes, body, end))
       case PacketType.pubrec:
         return this.#handler.onPubrec(
           messageIdAt(bytes, body, end),
-          checkAcknowledgement(bytes, body, end, this.#level),
+          checkAcknowledgement(type, bytes, body, end, this.#level),
         )
       case PacketType.pubrel:
-        checkAcknowledgement(bytes, body, end, this.#level)
+        checkAcknowledgement(type, bytes, body, end, this.#level)
         return this.#handler.onPubrel(messageIdAt(bytes, body, end))
       case PacketType.pubcomp:
-        checkAcknowledgement(bytes, body, end, this.#level)
+        checkAcknowledgement(type, bytes, body, end, this.#level)
         return this.#handler.onPubcomp(messageIdAt(bytes, body, end))
       case PacketType.subscribe:
-        checkSubscribe(bytes, body, end, this.#level)
+        checkSubscribe(bytes, body, end, this.#level, this.#limits)
         break
       case PacketType.unsubscribe:
-        checkUnsubscribe(bytes, body, end, this.#level)
+        checkUnsubscribe(bytes, body, end, this.#level, this.#limits)
         break
       case PacketType.pingreq:
         if (body !== end) throw malformed('PINGREQ has a body')

@@ -143,6 +143,26 @@ export function checkUtf8(bytes: Buffer, start: number, end: number): void {
     throw malformed('a string is not UTF-8')
 }
 
+/** Whether UTF-8 that is well-formed has control characters, or code points that are no characters (1.5.4). */
+export function hasUnusual(bytes: Buffer, start: number, end: number): boolean {
+  for (let i = start; i < end;) {
+    const first = bytes[i]!
+    if (first < 0x20 || first === 0x7f) return true
+    if (first < 0x80) i++
+    else {
+      const more = first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3
+      const [next, last] = [bytes[i + 1]!, bytes[i + more]!]
+      if (first === 0xc2 && next < 0xa0) return true // U+0080..U+009F
+      if (first === 0xef && next === 0xb7 && last >= 0x90 && last < 0xb0) return true // U+FDD0..U+FDEF
+      // U+FFFE, U+FFFF and the same of every plane
+      const isEnd = last >= 0xbe && bytes[i + more - 1] === 0xbf
+      if (isEnd && ((more === 2 && first === 0xef) || (more === 3 && (next & 0x0f) === 0x0f))) return true
+      i += more + 1
+    }
+  }
+  return false
+}
+
 /** Table 3-7 of the Unicode Standard. */
 function isShortUtf8(bytes: Buffer, start: number, end: number): boolean {
   for (let i = start; i < end;) {

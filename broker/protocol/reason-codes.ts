@@ -1,7 +1,10 @@
-// MQTT 5 reason codes that this broker sends, by the standard's names (section 2.4).
+// MQTT 5 reason codes that this broker sends or expects, by the standard's names (section 2.4).
 
 export const ReasonCode = {
   success: 0x00,
+  noMatchingSubscribers: 0x10,
+  continueAuthentication: 0x18,
+  reAuthenticate: 0x19,
   malformedPacket: 0x81,
   protocolError: 0x82,
   implementationSpecificError: 0x83,
@@ -10,7 +13,10 @@ export const ReasonCode = {
   badUserNameOrPassword: 0x86,
   notAuthorized: 0x87,
   serverUnavailable: 0x88,
+  serverBusy: 0x89,
   serverShuttingDown: 0x8b,
+  badAuthenticationMethod: 0x8c,
+  keepAliveTimeout: 0x8d,
   sessionTakenOver: 0x8e,
   topicFilterInvalid: 0x8f,
   topicNameInvalid: 0x90,
@@ -19,6 +25,9 @@ export const ReasonCode = {
   topicAliasInvalid: 0x94,
   packetTooLarge: 0x95,
   quotaExceeded: 0x97,
+  payloadFormatInvalid: 0x99,
+  useAnotherServer: 0x9c,
+  serverMoved: 0x9d,
   sharedSubscriptionsNotSupported: 0x9e,
 } as const
 

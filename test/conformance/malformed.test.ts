@@ -329,12 +329,28 @@ const otherRows: readonly Row[] = [
   { name: 'PUBACK with a reason code', bytes: () => frame(0x40, u16(1), 0), codes: malformed, only: 4 },
   { name: 'DISCONNECT with a body', bytes: () => frame(0xe0, 0), codes: malformed, only: 4 },
   { name: 'DISCONNECT with flags [MQTT-3.14.1-1]', bytes: () => frame(0xe1), codes: malformed },
-  {
-    name: 'DISCONNECT with a reason code of the server',
-    bytes: () => frame(0xe0, 0x8b),
-    codes: either,
+  // of the server, of another packet, of nothing
+  ...[0x8b, 0x8e, 0x18, 0x01, 0xff].map((code): Row => ({
+    name: `[MQTT-3.14.2-1] DISCONNECT with reason code ${code}, which no client says`,
+    bytes: () => frame(0xe0, code),
+    codes: malformed,
     only: 5,
-  },
+  })),
+  ...(
+    [
+      ['MQTT-3.4.2-1', 'PUBACK', 0x40, [0x01, 0x92, 0x93, 0xff]],
+      ['MQTT-3.5.2-1', 'PUBREC', 0x50, [0x01, 0x18, 0x92, 0x9e]],
+      ['MQTT-3.6.2-1', 'PUBREL', 0x62, [0x10, 0x80, 0x97, 0xff]],
+      ['MQTT-3.7.2-1', 'PUBCOMP', 0x70, [0x10, 0x91, 0x99, 0x04]],
+    ] as const
+  ).flatMap(([id, packet, first, codes]) =>
+    codes.map((code): Row => ({
+      name: `[${id}] ${packet} with reason code ${code}, which it does not have`,
+      bytes: () => frame(first, u16(1), code),
+      codes: malformed,
+      only: 5,
+    })),
+  ),
   {
     name: 'DISCONNECT with a Session Expiry Interval where CONNECT had none (3.14.2.2.2)',
     bytes: () => frame(0xe0, 0, 5, 0x11, u32(60)),
@@ -493,4 +509,46 @@ test.each(connectRows)('before CONNACK: $name', async ({ name, bytes, version = 
     else expect(returnCode).toBeGreaterThan(0)
   }
   await expectServed(name)
+})
+
+describe.each([4, 5] as const)('MQTT version %i: the answer to a delivery', (version) => {
+  describe.each([true, false])('of a session that ends with its connection: %s', (clean) => {
+    const session = {
+      version,
+      clean,
+      ...(version === 5 && !clean && { properties: { sessionExpiryInterval: 60 } }),
+    }
+    test.each([
+      ['[MQTT-4.3.2-3] PUBREC for QoS 1', 1, [0x50]],
+      ['[MQTT-4.3.2-3] PUBCOMP for QoS 1', 1, [0x70]],
+      ['[MQTT-4.3.3-3] PUBACK for QoS 2', 2, [0x40]],
+      ['[MQTT-4.3.3-3] PUBCOMP for QoS 2 without PUBREC', 2, [0x70]],
+      ['[MQTT-4.3.3-4] PUBACK for QoS 2 behind PUBREC', 2, [0x50, 0x40]],
+    ] as const)('%s is a protocol error [MQTT-4.13.1-1]', async (name, qos, answers) => {
+      await using client = await WireClient.connect(cluster.node(0).url, `${version} ${name}`, session)
+      await client.subscribe('answers', { qos })
+      client.send({
+        cmd: 'publish',
+        topic: 'answers',
+        payload: 'p',
+        qos,
+        messageId: 77,
+        retain: false,
+        dup: false,
+      })
+      let messageId: number | undefined
+      while (messageId === undefined) {
+        const packet = await client.any()
+        if (packet.cmd === 'publish') ({ messageId } = packet)
+      }
+      for (const first of answers) {
+        client.send(frame(first, u16(messageId)))
+        if (first === 0x50 && qos === 2)
+          for (let packet = await client.any(); packet.cmd !== 'pubrel';) packet = await client.any()
+      }
+      const last = (await client.untilClosed()).filter(({ cmd }) => cmd !== 'puback' && cmd !== 'pubrec')
+      expect(last).toMatchObject(version === 5 ? [{ cmd: 'disconnect', reasonCode: 0x82 }] : [])
+      await expectServed(name)
+    })
+  })
 })

@@ -129,9 +129,9 @@ describe('window', () => {
     window.push(new Item(0, 2))
     window.push(new Item(1, 2))
     const { messageId } = sent[0]!
-    expect([window.complete(messageId + 1), window.received(messageId + 1)]).toEqual([false, false])
-    expect(window.received(messageId)).toBe(true)
-    expect(window.received(messageId)).toBe(true) // PUBREC came again: PUBREL goes again
+    expect([window.complete(messageId + 1), window.has(messageId + 1)]).toEqual([false, false])
+    expect(window.has(messageId)).toBe(true)
+    expect(window.has(messageId)).toBe(true) // PUBREC came again: PUBREL goes again
     expect(sent).toHaveLength(1)
     window.complete(messageId)
     expect(sent).toHaveLength(2)

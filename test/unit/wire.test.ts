@@ -154,7 +154,17 @@ class Recorder implements PacketHandler {
   }
   readonly got: unknown[] = []
   violation: ProtocolViolation | undefined
-  readonly reader = new PacketReader(this, { ...limits, packetBytesMax: 100_000, topicAliasMax: 10 }, false)
+  readonly reader = new PacketReader(
+    this,
+    {
+      ...limits,
+      packetBytesMax: 100_000,
+      topicAliasMax: 10,
+      payloadFormat: 'pass',
+      unusualCharacters: 'pass',
+    },
+    false,
+  )
   onPublish(
     topic: string,
     payload: Buffer,
