@@ -196,6 +196,13 @@ export const bridgeErrors = {
     meaning: 'a CONNECT did not get its session within claimTimeoutMs: its client is told to come again',
     remedy: '',
   },
+  ERR_BRIDGE_CROWD: {
+    kind: 'answer',
+    retryable: true,
+    meaning:
+      'as many CONNECTs wait for their sessions as may, and none of them moves: one more is told to come again',
+    remedy: '',
+  },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
   ERR_BRIDGE_BUG: {
     kind: 'bug',

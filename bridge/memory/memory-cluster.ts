@@ -181,7 +181,8 @@ export class MemoryCluster implements Cluster {
       this.#store.change({ type: 'published', sid: origin.sid, n: origin.n })
     }
     if (message.retain) this.#retain(message)
-    const { sessions } = this.#table.match(topic)
+    const { everything, sessions } = this.#table.match(topic)
+    if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
     const granted: string[][] = [[], [], []]
     if (qos > 0)
       for (const { sid, qos: highest, ownQos } of sessions)

@@ -45,6 +45,8 @@ export interface Message {
    * replay finds; undefined: too, and says nothing of others.
    */
   stamp?: number | undefined
+  /** Set when it is stored: nobody in the cluster was subscribed to it. */
+  isUnmatched?: boolean
   /** Encoded frames of this message, by variant; filled by who encodes (broker/protocol/publish.ts). */
   frames: unknown
   /** Its bytes as `packMessage` makes them, once somebody needed them. */

@@ -134,6 +134,7 @@ export class FanOut {
         known === undefined || table !== before || table.version !== version
           ? table.match(message.topic)
           : known
+      if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
       if (known === undefined) this.#live(message, everything, stored)
       else if (everything !== known.everything)
         this.#toNodes(

@@ -11,7 +11,7 @@ const lookMs = 100
 const idleLooksMax = 5
 
 const tooMany = (): BridgeError =>
-  new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'as many CONNECTs wait for Redis as may')
+  new BridgeError('ERR_BRIDGE_CROWD', 'as many CONNECTs wait for Redis as may')
 
 export class ClaimQueue {
   readonly #redis: Redis

@@ -55,6 +55,8 @@ export interface AedesClient extends EventEmitter {
   /** Seconds; 0xFFFFFFFF: never. */
   readonly sessionExpiryInterval: number | undefined
   readonly _cleanStart: boolean
+  /** Keep Alive that CONNACK tells, in seconds. */
+  _serverKeepAlive: number | undefined
   readonly closed: boolean
   readonly conn: AedesStream
   connecting: boolean

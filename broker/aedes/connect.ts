@@ -44,6 +44,12 @@ export class Connects {
   preConnect(client: AedesClient, packet: IConnectPacket, done: Done): void {
     const { connection } = client.conn
     const { connect } = this.#host.gate
+    const { keepAliveSecondsMax } = this.#host.config
+    // [MQTT-3.2.2-21]; 3.1.1 cannot be told, and is served by its own
+    if (keepAliveSecondsMax !== undefined && packet.protocolVersion === 5) {
+      const { keepalive = 0 } = packet
+      if (keepalive === 0 || keepalive > keepAliveSecondsMax) client._serverKeepAlive = keepAliveSecondsMax
+    }
     if (connect === undefined) done(null, true)
     else this.#goOn(connection, connect(packet, connection), done, () => done(null, true))
   }

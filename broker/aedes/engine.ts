@@ -73,6 +73,12 @@ export class Engine {
       receiveMaximum: config.receiveMaximum,
       // told in CONNACK where it is less than was asked for (3.2.2.3.2)
       sessionExpiryIntervalLimit: config.sessionExpirySecondsMax,
+      ...(config.responseInformation === undefined
+        ? {}
+        : {
+            responseInformation: ({ id }: { readonly id: string }) =>
+              config.responseInformation?.replaceAll('%c', () => encodeURIComponent(id)),
+          }),
     }) as unknown as AedesInsides
     // ours: delivery/subscription-bounds.ts; UNSUBSCRIBE is answered whatever it names [MQTT-3.10.4-5]
     this.#aedes.maxTopicLevels = Infinity
@@ -99,9 +105,14 @@ export class Engine {
       this.#publish(packet, typeof client === 'function' ? client : done)
     for (const event of ['clientError', 'connectionError'])
       this.#aedes.on(event, ({ conn }: AedesClient, error: Error) => this.#failed(conn.connection, error))
-    this.#aedes.on('keepaliveTimeout', ({ conn }: AedesClient) =>
-      host.gate.keepAliveExpired?.(conn.connection),
-    )
+    // It ends the connection next [MQTT-3.1.2-22].
+    this.#aedes.on('keepaliveTimeout', ({ conn: { connection } }: AedesClient) => {
+      host.gate.keepAliveExpired?.(connection)
+      connection.disconnect(
+        ReasonCode.keepAliveTimeout,
+        'nothing came for one and a half times the Keep Alive',
+      )
+    })
     this.#aedes.on('error', (error: Error) => host.onError(error))
     this.#aedes.on('subscribe', (subscriptions: { topic: string }[], client: AedesClient) =>
       this.#subscribes.answered(subscriptions, client),
@@ -263,7 +274,7 @@ export class Engine {
       violated: (connection, violation) => {
         this.#failed(connection, violation)
         if (violation.bound !== undefined) this.#host.refused(violation.bound)
-        connection.client.disconnect({ reasonCode: violation.reasonCode })
+        connection.disconnect(violation.reasonCode, violation.message)
       },
     }
   }
@@ -311,16 +322,24 @@ export class Engine {
   // The end
 
   /**
-   * Tells every client to go (MQTT 5: DISCONNECT 0x8B), in slices, so that those who are told read it at once
+   * Tells every client to go (MQTT 5: DISCONNECT 0x8B, or where else to: 0x9C, 0x9D), in slices, so that those who are told read it at once
    * and not all of them knock elsewhere at the same moment; resolves when all were told.
    */
-  async disconnectAll(reasonCode: number = ReasonCode.serverShuttingDown): Promise<void> {
+  async disconnectAll(): Promise<void> {
+    const { serverReference, serverMoved } = this.#host.config
+    const goodbye =
+      serverReference === undefined
+        ? { reasonCode: ReasonCode.serverShuttingDown }
+        : {
+            reasonCode: serverMoved === 'on' ? ReasonCode.serverMoved : ReasonCode.useAnotherServer,
+            properties: { serverReference }, // 4.11
+          }
     const clients = Object.values(this.#aedes.clients)
     for (const { conn } of clients) conn.connection.endReason ||= stops
     const slice = new Slice()
     for (const client of clients) {
       if (slice.isOver) await slice.next()
-      client.disconnect({ reasonCode })
+      client.disconnect(goodbye)
     }
   }
 

@@ -1,11 +1,12 @@
 // mqtt-packet, as Aedes uses it: whole frames → packets for Aedes, and what Aedes writes → the connection's
 // outbox, by a hook in mqtt-packet's writeToStream. With engine.ts the only file that knows mqtt-packet. State:
 // the parsers.
-import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
+import mqttPacket, { type IPublishPacket, type ISubackPacket, type Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { Message } from '../../bridge/index.ts'
 import { AedesStream } from './client.ts'
-import { hex } from '../protocol/reason-codes.ts'
+import type { Connection } from '../connection/connection.ts'
+import { hex, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { variableLength, writeVariable } from '../protocol/properties.ts'
 import { joinParts } from '../protocol/parts.ts'
@@ -29,6 +30,7 @@ mqttPacket.writeToStream = Object.assign(
       packet.properties.maximumPacketSize = connection.packetBytesMax // of its listener
     const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
     if (whole === undefined) return true
+    if (whole.cmd === 'suback') giveReason(whole, connection)
     if (packet.cmd === 'connack')
       connection.outbox.packetBytesMax = connection.client.maximumPacketSize ?? Infinity
     const { gate } = connection
@@ -51,11 +53,23 @@ mqttPacket.writeToStream = Object.assign(
   { cacheNumbers: writeToStream.cacheNumbers },
 )
 
+/** Why the first of the filters was refused that were, for who wants to hear it [MQTT-3.1.2-29]. */
+function giveReason(packet: ISubackPacket, { level, inbound }: Connection): void {
+  const refused = (packet.granted as number[]).find((granted) => granted >= 0x80)
+  const reasonString = refused === undefined ? undefined : reasonOf(refused)
+  if (reasonString !== undefined && level === 5 && inbound.wishes?.problemInformation === true)
+    packet.properties = { reasonString }
+}
+
 /**
  * Without the properties that its client can do without, when it takes only smaller packets [MQTT-3.1.2-24]
- * [MQTT-3.2.2-19] [MQTT-3.2.2-20].
+ * [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.9.2-1] [MQTT-3.14.2-3].
  */
 function shortened(packet: Packet): Packet {
+  if (packet.cmd === 'suback' || packet.cmd === 'disconnect') {
+    const { properties: _properties, ...rest } = packet
+    return rest
+  }
   if (packet.cmd !== 'connack' || packet.properties === undefined) return packet
   const { assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval } = packet.properties
   const needed = Object.entries({ assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval }).filter(

@@ -146,7 +146,7 @@ export const options = {
   claimsWaitingMax: {
     at: 'limits.claimsWaitingMax',
     schema: whole(1, 10_000_000).default(limits.claimsWaitingMax),
-    about: 'CONNECTs that may wait for the store; beyond it they are refused at once (0x88, or 3)',
+    about: 'CONNECTs that may wait for the store; beyond it they are refused at once (0x89, or 3)',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
@@ -312,6 +312,37 @@ export const options = {
     hint: 'Use pass or check',
     about:
       'Payload Format Indicator 1: passed on as it came, or a message whose payload is not UTF-8 is refused (0x99; QoS 0: dropped and counted)',
+  },
+  keepAliveSecondsMax: {
+    at: 'mqtt.keepAliveSecondsMax',
+    schema: whole(1, 65_535).optional(),
+    shape: 's',
+    hint: 'Use a number of seconds, from 1 to 65535',
+    about:
+      'longest Keep Alive of a client of MQTT 5: who asks for more, or for none, is told this one (Server Keep Alive); 3.1.1 cannot be told',
+  },
+  responseInformation: {
+    at: 'mqtt.responseInformation',
+    schema: z.string().min(1).max(1_024).optional(),
+    shape: 'text',
+    hint: 'Write a topic, e.g. answers/%c/',
+    about:
+      'what a client of MQTT 5 that asks for Response Information gets, the beginning of a topic for answers to it; %c is its Client Identifier, percent-encoded',
+  },
+  serverReference: {
+    at: 'mqtt.serverReference',
+    schema: z.string().min(1).max(1_024).optional(),
+    shape: 'host:port',
+    hint: 'Write host:port, several with a blank between them, e.g. "b.example:1883 c.example:1883"',
+    about:
+      'where else clients of MQTT 5 are told to go when this node stops (DISCONNECT 0x9C with Server Reference); without it 0x8B',
+  },
+  serverMoved: {
+    at: 'mqtt.serverMoved',
+    schema: z.enum(['off', 'on'], 'is not on or off').default('off'),
+    shape: 'off|on',
+    hint: 'Use on or off',
+    about: 'with serverReference: that they are to go there for good (0x9D in place of 0x9C)',
   },
   receiveMaximum: {
     at: 'limits.receiveMaximum',

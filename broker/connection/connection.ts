@@ -19,7 +19,7 @@ import type { Match } from '../routing/local-table.ts'
 import type { Replayed, Replays } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
 import type { StoredSession } from './stored-session.ts'
-import { hex, ReasonCode } from '../protocol/reason-codes.ts'
+import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType, type Will } from '../protocol/control-packets.ts'
 import { refusingConnack } from '../protocol/publish.ts'
 
@@ -162,7 +162,11 @@ export class Connection implements Holder {
 
   endForRoom(): void {
     this.#host.refused('client-bytes')
-    if (this.connackWritten) this.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
+    if (this.connackWritten)
+      this.disconnect(
+        ReasonCode.quotaExceeded,
+        'this node has no more memory for what you send or do not read',
+      )
     else this.destroy()
   }
 
@@ -277,6 +281,11 @@ export class Connection implements Holder {
     this.client.close()
   }
 
+  /** Tells the client to go, and why. */
+  disconnect(reasonCode: number, reason: string): void {
+    this.client.disconnect({ reasonCode, properties: { reasonString: reason } })
+  }
+
   /** Nothing goes in or out any more, but what is written by now. */
   #end(): void {
     this.isClosed = true
@@ -295,13 +304,13 @@ export class Connection implements Holder {
 
   /** A valid CONNECT is refused. */
   refuse(reasonCode: number): void {
-    this.sayRefused(reasonCode)
+    this.sayRefused(reasonCode, reasonOf(reasonCode))
     this.client.close()
   }
 
   /** CONNACK with the reason code, where its protocol has one for it. */
-  sayRefused(reasonCode: number): void {
-    const refusal = refusingConnack(this.level, reasonCode)
+  sayRefused(reasonCode: number, reason?: string): void {
+    const refusal = refusingConnack(this.level, reasonCode, this.inbound.wishes?.maximumPacketSize, reason)
     if (refusal === undefined) return
     this.outbox.push(refusal)
     this.gate.connackSent?.({ cmd: 'connack', sessionPresent: false, reasonCode }, this)

@@ -15,8 +15,14 @@ import { limits } from '../config/limits.ts'
 import { Decisions } from '../access/decisions.ts'
 import { Refusal, type Gate } from '../access/gate.ts'
 import type { HeldCause } from '../access/refusals.ts'
-import { hex, ReasonCode } from '../protocol/reason-codes.ts'
-import { isReserved, PacketType, readDisconnect, type Will } from '../protocol/control-packets.ts'
+import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
+import {
+  isReserved,
+  PacketType,
+  readDisconnect,
+  type Will,
+  type Wishes,
+} from '../protocol/control-packets.ts'
 import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
 import { protocolError, type ProtocolViolation } from '../protocol/properties.ts'
 
@@ -78,6 +84,11 @@ export class Inbound implements PacketHandler {
   /** The will of its CONNECT. */
   get will(): Will | undefined {
     return this.#reader.will
+  }
+
+  /** What the properties of CONNECT ask for; undefined: they are not known. */
+  get wishes(): Wishes | undefined {
+    return this.#reader.wishes
   }
 
   /** It is another broker's bridge, and says so in CONNECT. */
@@ -292,27 +303,30 @@ export class Inbound implements PacketHandler {
     this.#publishing!.handOn(qos)
     if (message.qos === 0 && !message.retain && this.#retaining === 0) {
       this.#host.publish(message, this.#connection, undefined)
-      return this.#acknowledge(qos, messageId, ended)
+      return this.#acknowledge(qos, messageId, 0, ended)
     }
     if (qos === 0) this.#retaining++
-    const done = (): void => {
-      if (qos === 0) this.#retaining--
-      this.#acknowledge(qos, messageId, ended)
-    }
-    if (qos < 2) this.#host.publish(message, this.#connection, done)
+    const publish = (sent: Message): void =>
+      this.#host.publish(sent, this.#connection, () => {
+        if (qos === 0) this.#retaining--
+        const reasonCode = sent.isUnmatched === true ? ReasonCode.noMatchingSubscribers : 0
+        this.#acknowledge(qos, messageId, reasonCode, ended)
+      })
+    if (qos < 2) publish(message)
     else {
       const sid = this.#connection.session?.sid ?? ''
       this.#incoming.record(messageId, (n, written) =>
-        written ? this.#host.publish({ ...message, origin: { sid, n } }, this.#connection, done) : done(),
+        written ? publish({ ...message, origin: { sid, n } }) : this.#acknowledge(qos, messageId, 0, ended),
       )
     }
   }
 
   /** It is stored. Behind it, in its order, may be what was refused: its own answer goes first. */
-  #acknowledge(qos: 0 | 1 | 2, messageId: number, ended: () => void): void {
+  #acknowledge(qos: 0 | 1 | 2, messageId: number, reasonCode: number, ended: () => void): void {
     const { isClosed, outbound } = this.#connection
     if (qos === 2 && !isClosed) this.#incoming.markPublished(messageId)
-    if (qos > 0) outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, 0)
+    if (qos > 0)
+      outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
     ended()
     if (!isClosed) this.#goOn()
   }
@@ -360,7 +374,12 @@ export class Inbound implements PacketHandler {
     publishing.refuse(qos, () => {
       const { isClosed, outbound } = this.#connection
       if (qos === 2 && !isClosed) this.#known?.refuse(messageId, !mqtt5)
-      outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
+      outbound.acknowledge(
+        qos === 1 ? PacketType.puback : PacketType.pubrec,
+        messageId,
+        reasonCode,
+        reasonOf(reasonCode),
+      )
       ended()
       if (!isClosed) this.#goOn()
     })
@@ -404,7 +423,7 @@ export class Inbound implements PacketHandler {
   }
 
   onViolation(violation: ProtocolViolation): void {
-    if (!this.#asked) this.#connection.sayRefused(violation.reasonCode)
+    if (!this.#asked) this.#connection.sayRefused(violation.reasonCode, violation.message)
     this.#host.violated(this.#connection, violation)
   }
 

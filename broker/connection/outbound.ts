@@ -278,7 +278,10 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     if (this.#connection.client.closed) return // told to go already
     if (waiting > this.#waitingBytesMax) {
       this.#host.dropped('slow-subscriber', 1)
-      this.#connection.client.disconnect({ reasonCode: ReasonCode.quotaExceeded })
+      this.#connection.disconnect(
+        ReasonCode.quotaExceeded,
+        'more waits for you than there may be: read faster',
+      )
     } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow)
       this.#host.slow(this.#connection, topic)
   }
@@ -307,8 +310,11 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
       this.#room?.give()
   }
 
-  acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number): void {
+  /** @param reason a Reason String, for who wants to hear it [MQTT-3.1.2-29] */
+  acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number, reason?: string): void {
     if (this.#connection.isClosed) return
-    this.outbox.pushAcknowledgement(type, messageId, this.#connection.mqtt5, reasonCode)
+    const { mqtt5, inbound } = this.#connection
+    const told = mqtt5 && inbound.wishes?.problemInformation === true ? reason : undefined
+    this.outbox.pushAcknowledgement(type, messageId, mqtt5, reasonCode, told)
   }
 }

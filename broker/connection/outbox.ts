@@ -5,7 +5,7 @@
 // `onDrain`.
 import type { Duplex } from 'node:stream'
 import { secondsLeft, Slice } from '../../bridge/index.ts'
-import { writeAcknowledgement, type Frame } from '../protocol/publish.ts'
+import { withReason, writeAcknowledgement, type Frame } from '../protocol/publish.ts'
 
 const initialBytes = 1_024
 const flushBytes = 65_536
@@ -138,10 +138,24 @@ export class Outbox {
   }
 
   /** Takes a PUBACK, PUBREC, PUBREL or PUBCOMP. */
-  pushAcknowledgement(type: 4 | 5 | 6 | 7, messageId: number, mqtt5: boolean, reasonCode: number): void {
+  pushAcknowledgement(
+    type: 4 | 5 | 6 | 7,
+    messageId: number,
+    mqtt5: boolean,
+    reasonCode: number,
+    reason?: string,
+  ): void {
+    if (reason !== undefined && this.#pushReasoned(type, messageId, reasonCode, reason)) return
     if (this.#closed || (mqtt5 && reasonCode !== 0 ? 5 : 4) > this.packetBytesMax) return
     this.#room(5)
     this.#used += writeAcknowledgement(this.#buffer!, this.#used, type, messageId, mqtt5, reasonCode)
+  }
+
+  /** With a Reason String; false: the client takes no packet of that size. */
+  #pushReasoned(type: number, messageId: number, reasonCode: number, reason: string): boolean {
+    const frame = Buffer.from([type << 4, 4, messageId >> 8, messageId & 255, reasonCode, 0])
+    const reasoned = withReason(frame, reason, this.packetBytesMax)
+    return reasoned !== frame && this.push(reasoned)
   }
 
   /** Takes a PUBLISH; a QoS ≥ 1 one under its Packet Identifier. */

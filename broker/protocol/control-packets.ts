@@ -97,14 +97,34 @@ export interface Will {
   readonly delaySeconds: number
 }
 
-export interface Connect {
-  /** It asks for a session that outlives the connection. */
-  readonly keeps: boolean
-  readonly will: Will | undefined
+/** What properties of CONNECT ask of us (MQTT 5 section 3.1.2.11); as it is without them. */
+export interface Wishes {
+  maximumPacketSize: number
+  /** Aliases that it takes. */
+  topicAliasMaximum: number
+  /** Reason Strings may stand in other packets than CONNACK and DISCONNECT, too [MQTT-3.1.2-29]. */
+  problemInformation: boolean
 }
 
-/** @throws ProtocolViolation */
-export function checkConnect(bytes: Buffer, body: number, end: number, limits: NameLimits): Connect {
+export interface Connect {
+  /** It asks for a session that outlives the connection. */
+  keeps: boolean
+  will: Will | undefined
+  /** Known as soon as its properties are in order, also when what stands behind them is not. */
+  wishes: Wishes | undefined
+}
+
+/**
+ * @param connect is filled
+ * @throws ProtocolViolation
+ */
+export function checkConnect(
+  bytes: Buffer,
+  body: number,
+  end: number,
+  limits: NameLimits,
+  connect: Connect,
+): void {
   const level = connectLevel(bytes, body, end)
   const hasName31 = bytes.readUInt16BE(body) === 6 // MQIsdp
   if (level < 3 || level > 5 || hasName31 !== (level === 3))
@@ -122,12 +142,17 @@ export function checkConnect(bytes: Buffer, body: number, end: number, limits: N
     throw malformed('will flags that contradict each other') // [MQTT-3.1.2-11..15]
   if (level < 5 && (flags & 0x80) === 0 && (flags & 0x40) !== 0)
     throw malformed('a password without a user name') // 3.1.1 [MQTT-3.1.2-22]
-  let keeps = level < 5 && (flags & 2) === 0
+  connect.keeps = level < 5 && (flags & 2) === 0
+  const wishes: Wishes = { maximumPacketSize: Infinity, topicAliasMaximum: 0, problemInformation: true }
   if (level === 5) {
     at = scanProperties(bytes, at, end, allowedProperties.connect, (id, _start, value) => {
-      if (id === propertyIds.sessionExpiryInterval) keeps = bytes.readUInt32BE(value) > 0
+      if (id === propertyIds.sessionExpiryInterval) connect.keeps = bytes.readUInt32BE(value) > 0
+      else if (id === propertyIds.maximumPacketSize) wishes.maximumPacketSize = bytes.readUInt32BE(value)
+      else if (id === propertyIds.topicAliasMaximum) wishes.topicAliasMaximum = bytes.readUInt16BE(value)
+      else if (id === propertyIds.requestProblemInformation) wishes.problemInformation = bytes[value] === 1
     })
   }
+  connect.wishes = wishes
   if (at + 2 <= end && bytes.readUInt16BE(at) > limits.clientIdBytesMax) {
     throw new ProtocolViolation(
       ReasonCode.clientIdentifierNotValid,
@@ -141,13 +166,14 @@ export function checkConnect(bytes: Buffer, body: number, end: number, limits: N
     // one that is assigned came with 3.1.1
     throw new ProtocolViolation(ReasonCode.clientIdentifierNotValid, 'an empty Client Identifier of MQTT 3.1')
   at = idEnd
-  let will: Will | undefined
-  if (hasWill)
-    ({ will, at } = willAt(bytes, at, end, level, willQos as 0 | 1 | 2, (flags & 0x20) !== 0, limits))
+  if (hasWill) {
+    const found = willAt(bytes, at, end, level, willQos as 0 | 1 | 2, (flags & 0x20) !== 0, limits)
+    connect.will = found.will
+    at = found.at
+  }
   if ((flags & 0x80) !== 0) at = skipString(bytes, at, end)
   if ((flags & 0x40) !== 0) at = skipBinary(bytes, at, end)
   if (at !== end) throw malformed('bytes behind the end of CONNECT')
-  return { keeps, will }
 }
 
 /**

@@ -32,6 +32,7 @@ import {
   type Connect,
   type NameLimits,
   type Will,
+  type Wishes,
 } from './control-packets.ts'
 import { allowedProperties, checkUtf8, malformed, protocolError, ProtocolViolation } from './properties.ts'
 
@@ -90,7 +91,7 @@ export class PacketReader {
   readonly #limits: ReaderLimits
   readonly #isSliced: boolean
   #level = 0
-  #connect: Connect = { keeps: false, will: undefined }
+  readonly #connect: Connect = { keeps: false, will: undefined, wishes: undefined }
   #buffer: Buffer | undefined
   #at = 0
   #parts = noParts
@@ -133,6 +134,11 @@ export class PacketReader {
   /** The will of CONNECT. */
   get will(): Will | undefined {
     return this.#connect.will
+  }
+
+  /** What the properties of CONNECT ask for; undefined: they have not come, or are not in order. */
+  get wishes(): Wishes | undefined {
+    return this.#connect.wishes
   }
 
   /** Pieces that they lie in. */
@@ -427,7 +433,7 @@ export class PacketReader {
       case PacketType.connect:
         if (!isFirst) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
         this.isBridge = isBridge(bytes, body)
-        this.#connect = checkConnect(bytes, body, end, this.#limits)
+        checkConnect(bytes, body, end, this.#limits, this.#connect)
         break
       case PacketType.puback:
         messageIdAt(bytes, body, end)

@@ -187,6 +187,7 @@ const returnCodes = new Map<number, number>([
   [ReasonCode.unsupportedProtocolVersion, 1],
   [ReasonCode.clientIdentifierNotValid, 2],
   [ReasonCode.serverUnavailable, 3],
+  [ReasonCode.serverBusy, 3],
   [ReasonCode.quotaExceeded, 3],
   [ReasonCode.badUserNameOrPassword, 4],
   [ReasonCode.notAuthorized, 5],
@@ -197,10 +198,36 @@ const returnCodes = new Map<number, number>([
  * A CONNACK that refuses, of a CONNECT that is not in order; under 3.1.1 only where it has a code for it
  * [MQTT-3.1.4-1].
  */
-export function refusingConnack(level: number, reasonCode: number): Buffer | undefined {
-  if (level >= 5) return Buffer.from([0x20, 3, 0, reasonCode, 0])
+export function refusingConnack(
+  level: number,
+  reasonCode: number,
+  packetBytesMax = 0,
+  reason = '',
+): Buffer | undefined {
+  if (level >= 5) return withReason(Buffer.from([0x20, 3, 0, reasonCode, 0]), reason, packetBytesMax)
   const returnCode = returnCodes.get(reasonCode)
   return level > 0 && returnCode !== undefined ? Buffer.from([0x20, 2, 0, returnCode]) : undefined
+}
+
+/**
+ * With a Reason String, where the client takes a packet of that size [MQTT-3.2.2-19] [MQTT-3.4.2-2] [MQTT-3.5.2-2]
+ * [MQTT-3.14.2-3].
+ * @param frame a short packet of MQTT 5 that ends with an empty property section
+ */
+export function withReason(frame: Buffer, reason: string, packetBytesMax: number): Buffer {
+  const text = Buffer.from(reason)
+  const properties = 3 + text.length
+  const length = frame.length - 3 + variableLength(properties) + properties
+  if (text.length === 0 || 1 + variableLength(length) + length > packetBytesMax) return frame
+  const bytes = Buffer.alloc(1 + variableLength(length) + length)
+  bytes[0] = frame[0]!
+  let at = writeVariable(bytes, length, 1)
+  at += frame.copy(bytes, at, 2, frame.length - 1)
+  at = writeVariable(bytes, properties, at)
+  bytes[at] = propertyIds.reasonString
+  bytes.writeUInt16BE(text.length, at + 1)
+  text.copy(bytes, at + 3)
+  return bytes
 }
 
 /**

@@ -33,6 +33,23 @@ export const ReasonCode = {
 
 export type ReasonCode = (typeof ReasonCode)[keyof typeof ReasonCode]
 
+/**
+ * Reason Strings, in our words, for who reads a device's log; nothing that a hook or the store said is among them.
+ * Those of violations are with the violation.
+ */
+const reasons = new Map<number, string>([
+  [ReasonCode.implementationSpecificError, 'nobody decided about it in time'],
+  [ReasonCode.notAuthorized, 'not authorized'],
+  [ReasonCode.serverUnavailable, 'not available now: come again'],
+  [ReasonCode.serverBusy, 'too many connect at once: come again'],
+  [ReasonCode.topicFilterInvalid, 'a filter of more levels or bytes than there may be'],
+  [ReasonCode.quotaExceeded, 'more than there may be'],
+  [ReasonCode.payloadFormatInvalid, 'its payload is not UTF-8, as it says'],
+  [ReasonCode.sharedSubscriptionsNotSupported, 'no shared subscriptions'],
+])
+
+export const reasonOf = (reasonCode: number): string | undefined => reasons.get(reasonCode)
+
 /** As the standard writes it: 0x8B. */
 export const hex = (reasonCode: number): string =>
   `0x${reasonCode.toString(16).toUpperCase().padStart(2, '0')}`

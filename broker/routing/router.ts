@@ -527,6 +527,9 @@ export class Router implements EngineHost, Receiver {
     if (code === 'ERR_BRIDGE_QUOTA') {
       this.refused('sessions')
       connection.refuse(ReasonCode.quotaExceeded)
+    } else if (code === 'ERR_BRIDGE_CROWD') {
+      this.refused('claims')
+      connection.refuse(ReasonCode.serverBusy)
     } else if (error.cause instanceof BridgeError && error.cause.retryable) this.refused('claims')
     throw error
   }

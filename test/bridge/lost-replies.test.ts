@@ -221,7 +221,7 @@ test('a Redis that stands still owes so many claims an answer, and one more is r
       { timeout: 1_500, interval: 20 },
     )
     .toMatchObject({
-      code: 'ERR_BRIDGE_REDIS_UNREACHABLE',
+      code: 'ERR_BRIDGE_CROWD',
       message: expect.stringContaining('as many CONNECTs wait') as string,
     })
   link.thaw()

@@ -181,7 +181,7 @@ test.each([
   expect(await metric(node, 'decision-failed')).toBe(2)
   node.authorizePublish = (_client, _packet, callback) => callback(null)
   client.send(publish(3, 'x'))
-  expect(shown([await client.any()])).toEqual(['puback 3 0'])
+  expect(shown([await client.any()])).toEqual(['puback 3 16'])
   node.authenticate = hook
   expect((await WireClient.connect(url, 'other')).connack).toMatchObject({ reasonCode: 0x88 })
 })

@@ -162,3 +162,183 @@ describe('payloadFormat', () => {
     })
   })
 })
+
+describe('keepAliveSecondsMax', () => {
+  test('[MQTT-3.2.2-21] who asks for none or for more is told this one; [MQTT-3.2.2-22] who asks for less keeps its own', async () => {
+    const { url } = await serve({ keepAliveSecondsMax: 60 })
+    for (const [keepalive, told] of [
+      [0, 60],
+      [61, 60],
+      [65_535, 60],
+      [60, undefined],
+      [1, undefined],
+    ] as const) {
+      await using client = await WireClient.connect(url, 'keeps', { keepalive })
+      expect(client.connack.properties?.serverKeepAlive).toBe(told)
+    }
+    await using old = await WireClient.connect(url, 'keeps', { keepalive: 0, version: 4 })
+    expect(await old.settled()).toEqual([])
+  })
+
+  test('[MQTT-3.1.2-22] whose Keep Alive ran out, its own or ours, is told 0x8D and why', async () => {
+    const { url } = await serve({ keepAliveSecondsMax: 1 })
+    await using client = await WireClient.connect(url, 'silent', { keepalive: 0 })
+    await using old = await WireClient.connect(url, 'silent too', { keepalive: 1, version: 4 })
+    expect(await client.untilClosed()).toMatchObject([
+      { cmd: 'disconnect', reasonCode: 0x8d, properties: { reasonString: expect.any(String) as string } },
+    ])
+    expect(await old.untilClosed()).toEqual([])
+  })
+})
+
+describe('responseInformation', () => {
+  test('[MQTT-3.1.2-28] is told to who asks for it, of its own, and to nobody else', async () => {
+    const { url } = await serve({ responseInformation: 'answers/%c/' })
+    for (const [id, properties, told] of [
+      ['asks', { requestResponseInformation: true }, 'answers/asks/'],
+      ['a/+ #$&', { requestResponseInformation: true }, 'answers/a%2F%2B%20%23%24%26/'],
+      ['asks', { requestResponseInformation: false }, undefined],
+      ['asks', {}, undefined],
+    ] as const) {
+      await using client = await WireClient.connect(url, id, { properties })
+      expect(client.connack.properties?.responseInformation).toBe(told)
+    }
+    const { url: without } = await serve({})
+    await using client = await WireClient.connect(without, 'asks', {
+      properties: { requestResponseInformation: true },
+    })
+    expect(client.connack.properties?.responseInformation).toBeUndefined()
+  })
+})
+
+describe('serverReference', () => {
+  test.each([
+    [{ serverReference: 'b.example:1883 c.example' }, 0x9c],
+    [{ serverReference: 'b.example:1883 c.example', serverMoved: 'on' }, 0x9d],
+    [{}, 0x8b],
+  ] as const)('a node with %j that stops says 0x%x', async (options, reasonCode) => {
+    const { node, url } = await serve(options)
+    await using client = await WireClient.connect(url, 'moves')
+    await using small = await WireClient.connect(url, 'moves, small', {
+      properties: { maximumPacketSize: 20 },
+    })
+    await using old = await WireClient.connect(url, 'moves, old', { version: 4 })
+    const closing = node.close()
+    const { serverReference } = options as { serverReference?: string }
+    expect(await client.untilClosed()).toMatchObject([
+      { cmd: 'disconnect', reasonCode, ...(serverReference && { properties: { serverReference } }) },
+    ])
+    expect(await small.untilClosed()).toMatchObject([{ cmd: 'disconnect', reasonCode }])
+    expect(await old.untilClosed()).toEqual([])
+    await closing
+  })
+})
+
+describe('Reason Strings', () => {
+  const refused = (topic = '$SYS/x'): Buffer[] => [
+    publish(5, topic),
+    frame(0x82, u16(2), properties(5), str(`a${'/'.repeat(100)}`), 0),
+    frame(0x62, u16(9)),
+  ]
+  const reasons = (packets: readonly Packet[]): unknown[] =>
+    packets.map(({ cmd, properties }: Packet & { properties?: { reasonString?: string } }) => [
+      cmd,
+      properties?.reasonString,
+    ])
+
+  test('[MQTT-3.1.2-29] stand in PUBACK and SUBACK for who wants them, and else only in CONNACK and DISCONNECT', async () => {
+    const { url } = await serve({})
+    for (const [wanted, text] of [
+      [true, expect.any(String)],
+      [undefined, expect.any(String)],
+      [false, undefined],
+    ] as const) {
+      await using client = await WireClient.connect(url, 'reasons', {
+        properties: wanted === undefined ? {} : { requestProblemInformation: wanted },
+      })
+      client.send(...refused())
+      expect(reasons(await client.settled())).toEqual([
+        ['puback', text],
+        ['suback', text],
+        ['pubcomp', undefined],
+      ])
+      client.send(frame(0x36, u16(0)))
+      expect(reasons(await client.untilClosed())).toEqual([['disconnect', expect.any(String)]])
+    }
+  })
+
+  test('[MQTT-3.4.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3] are left out where the packet would be larger than the client takes', async () => {
+    const { url } = await serve({})
+    await using client = await WireClient.connect(url, 'reasons', { properties: { maximumPacketSize: 15 } })
+    client.send(...refused())
+    const packets = await client.settled()
+    expect(reasons(packets)).toEqual([
+      ['puback', undefined],
+      ['suback', undefined],
+      ['pubcomp', undefined],
+    ])
+    client.send(frame(0x36, u16(0)))
+    expect(await client.untilClosed()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x81 }])
+  })
+
+  test('[MQTT-3.2.2-19] CONNACK says why a CONNECT is refused, where the client takes that', async () => {
+    const { url } = await serve({})
+    const longId = 'x'.repeat(2_000)
+    for (const [maximumPacketSize, text] of [
+      [undefined, expect.any(String)],
+      [20, undefined],
+    ] as const) {
+      await using client = await WireClient.open(url)
+      client.send({
+        cmd: 'connect',
+        protocolId: 'MQTT',
+        protocolVersion: 5,
+        clean: true,
+        clientId: longId,
+        keepalive: 0,
+        ...(maximumPacketSize && { properties: { maximumPacketSize } }),
+      })
+      const came = await client.untilClosed()
+      expect(came).toMatchObject([{ cmd: 'connack', reasonCode: 0x85 }])
+      expect(reasons(came)).toEqual([['connack', text]])
+    }
+  })
+})
+
+describe('PUBACK and PUBREC', () => {
+  test('0x10 when nobody is subscribed, 0 when somebody is, away or with another filter', async () => {
+    const { url } = await serve({})
+    await using client = await WireClient.connect(url, 'asks')
+    const answer = async (topic: string, qos: 1 | 2): Promise<number | undefined> => {
+      client.send(frame(0x30 | (qos << 1), str(topic), u16(1), properties(5), 1))
+      const packet = await client.any()
+      if (qos === 2) {
+        client.send(frame(0x62, u16(1)))
+        await client.next('pubcomp')
+      }
+      return (packet as { reasonCode?: number }).reasonCode ?? 0
+    }
+    for (const qos of [1, 2] as const) {
+      expect(await answer('nobody/here', qos)).toBe(0x10)
+      const away = await WireClient.connect(url, 'away', {
+        clean: false,
+        properties: { sessionExpiryInterval: 60 },
+      })
+      await away.subscribe('nobody/+')
+      expect(await answer('nobody/here', qos)).toBe(0)
+      away.socket.destroy()
+      await away.closed
+      expect(await answer('nobody/here', qos)).toBe(0)
+      const gone = await WireClient.connect(url, 'away')
+      gone.send({ cmd: 'disconnect' })
+      await gone.untilClosed()
+      await expect.poll(() => answer('nobody/here', qos)).toBe(0x10)
+      const live = await WireClient.connect(url, 'live')
+      await live.subscribe('#', { qos: 0 })
+      expect(await answer('nobody/here', qos)).toBe(0)
+      live.socket.destroy()
+      await live.closed
+      await expect.poll(() => answer('nobody/here', qos)).toBe(0x10)
+    }
+  })
+})

@@ -61,7 +61,7 @@ test('Redis away: beyond the bound a CONNECT is answered at once; who waits with
   const beyond = await Promise.all(
     Array.from({ length: 30 }, (_, i) => answered(node, `b${i}`, i % 2 === 0 ? 4 : 5)),
   )
-  expect(beyond).toEqual(Array.from({ length: 30 }, (_, i) => (i % 2 === 0 ? 3 : 0x88)))
+  expect(beyond).toEqual(Array.from({ length: 30 }, (_, i) => (i % 2 === 0 ? 3 : 0x89)))
   await cluster.redis.start()
   expect(await waiting).toEqual([0, 0, 0])
 })
@@ -77,7 +77,7 @@ test('Redis is silent: beyond the bound a CONNECT is answered at once; who waits
   await expect
     .poll(async () => (await node.admin('/metrics')).body)
     .toMatch(/^aedes_cluster_waiting\{who="connects"\} 3$/m)
-  expect(await Promise.all([answered(node, 'b0', 4), answered(node, 'b1', 5)])).toEqual([3, 0x88])
+  expect(await Promise.all([answered(node, 'b0', 4), answered(node, 'b1', 5)])).toEqual([3, 0x89])
   cluster.redis.resume()
   expect(await waiting).toEqual([0, 0, 0])
 })
@@ -103,7 +103,7 @@ test.each(['is silent', 'is gone'])(
       await cluster.redis.stop('SIGKILL')
     }
     await expect.poll(() => codes.length).toBe(17)
-    expect(codes).toEqual(Array(17).fill(0x88))
+    expect(codes).toEqual(Array(17).fill(0x89))
     if (how === 'is gone') await cluster.redis.start()
     else cluster.redis.resume()
     await Promise.all(all)
@@ -140,7 +140,7 @@ test('Redis takes no writes: as many CONNECTs as may wait are tried again and ag
   const before = await refused()
   await expect.poll(refused).toBeGreaterThan(before + 12)
   expect((await node.admin('/metrics')).body).toMatch(/^aedes_cluster_waiting\{who="connects"\} 3$/m)
-  expect(await Promise.all([answered(node, 'b0', 4), answered(node, 'b1', 5)])).toEqual([3, 0x88])
+  expect(await Promise.all([answered(node, 'b0', 4), answered(node, 'b1', 5)])).toEqual([3, 0x89])
   await admin.config('SET', 'min-replicas-to-write', '0')
   expect(await waiting).toEqual([0, 0, 0])
 })
