@@ -38,6 +38,14 @@ export interface Cluster {
    */
   addRoute(filter: string, kind: number): Promise<void>
   removeRoute(filter: string, kind: number): void
+  /** Whether all nodes know Shared Subscriptions: while one of an earlier version is there nobody may have one. */
+  readonly hasGroups: boolean
+  /**
+   * A member of a group is connected here: resolves when every PUBLISH from now on may come to it, on every node.
+   * @param group `$share/{ShareName}/{filter}`
+   */
+  addMember(group: string): Promise<void>
+  removeMember(group: string): void
   /** Whether anybody in the cluster has a live subscription that matches. */
   isWanted(topic: string): boolean
 

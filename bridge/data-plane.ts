@@ -7,7 +7,9 @@ import { Batches } from './publish/batches.ts'
 import { Bells } from './publish/bells.ts'
 import type { Clock } from './pace/clock.ts'
 import type { Cluster, RetainedRead } from './cluster.ts'
-import type { Change } from './messages/codec.ts'
+import { Picks } from './groups/picks.ts'
+import { GroupRules } from './groups/strategies.ts'
+import { recordsOfGroups, type Change } from './messages/codec.ts'
 import { nobody, type Reports } from './diagnostics.ts'
 import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
@@ -23,7 +25,7 @@ import { OwnRoutes, type RouteChange } from './routes/own-routes.ts'
 import { Queues } from './publish/queues.ts'
 import { connectAll, type Connections, type Redis } from './redis/redis.ts'
 import { Retained } from './retained/retained.ts'
-import { RoutingTable, type Route } from './routes/routing-table.ts'
+import { RouteKind, RoutingTable, type Route } from './routes/routing-table.ts'
 import { loadScripts } from './redis/scripts.ts'
 import { authorizedWill, withRoom } from './sessions/session-events.ts'
 import { SessionWriter, type SessionHolder } from './sessions/session-writer.ts'
@@ -111,6 +113,7 @@ export class DataPlane implements Cluster {
     const { clock } = membership
     this.#reader = new InboxReader(connections, this.keys, membership.nodeId, clock, {
       onMessage: (message) => receiver.deliver(message),
+      onShared: (message, share) => this.#fanOut.shared(message, share),
       onBell: (sid) => receiver.ring(sid),
       onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),
@@ -175,6 +178,7 @@ export class DataPlane implements Cluster {
       this.#links,
       this.#queues,
       this.#retained,
+      new Picks(new GroupRules(options.groupStrategies)),
     )
     this.#batches = new Batches({
       store: async (batch) => {
@@ -277,7 +281,21 @@ export class DataPlane implements Cluster {
   }
 
   isWanted(topic: string): boolean {
-    return this.#table.match(topic).qos0.length > 0
+    return this.#table.match(topic).qos0.length > 0 || this.#table.groups.match(topic).length > 0
+  }
+
+  get hasGroups(): boolean {
+    return this.#membership.records >= recordsOfGroups
+  }
+
+  /** Groups are matched by the table of the cluster alone, which is behind the journal by a moment. */
+  async addMember(group: string): Promise<void> {
+    await this.#routes.add(group, RouteKind.everything)
+    await this.#replays.next()
+  }
+
+  removeMember(group: string): void {
+    this.#routes.remove(group, RouteKind.everything)
   }
 
   /** Cluster time. */

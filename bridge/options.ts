@@ -21,6 +21,8 @@ export interface DataPlaneOptions {
   readonly queueBytesMax: number
   /** Sessions in the cluster: a new one that outlives its connection is refused beyond it. */
   readonly sessionsMax: number
+  /** Which groups distribute their messages how (groups/strategies.ts). */
+  readonly groupStrategies?: string
   /**
    * Settings that must be the same on every node, by the name of their option: written beside the node, for
    * the next one to compare.
@@ -41,6 +43,8 @@ export interface Receiver {
   readonly publishers: number
   /** A message for this node's own subscribers: published here or on another node. */
   deliver(message: Message): void
+  /** The same for one member of a group (Shared Subscription). False: none is connected here any more. */
+  deliverShared(message: Message, group: string): boolean
   /**
    * Another node has subscribers that are behind: publishers on these topics are to be held back for it, or
    * no longer.

@@ -20,6 +20,8 @@ export interface StoreSettings {
   readonly queueBytesMax: number
   /** Sessions in the cluster: a new one that outlives its connection is refused beyond it. */
   readonly sessionsMax: number
+  /** Which groups distribute their messages how. */
+  readonly groupStrategies: string
   /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
   readonly retainedBytesMax: number
 }

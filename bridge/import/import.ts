@@ -169,6 +169,7 @@ export async function importInstallation(options: ImportOptions, ended: AbortSig
           {
             publishers: 0,
             deliver: () => undefined,
+            deliverShared: () => false,
             hold: () => undefined,
             ring: () => undefined,
             moved: () => undefined,

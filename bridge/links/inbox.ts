@@ -5,7 +5,7 @@
 // ≥ 1 waits, and a reader that stands still is sealed out).
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
-import { EntryReader, MessagePacker, type OtherRecords } from '../messages/codec.ts'
+import { EntryReader, MessagePacker, type OtherRecords, type Share } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
@@ -104,10 +104,10 @@ export class InboxWriter {
   }
 
   /** Takes a QoS 0 message, or sheds it because the link is full. */
-  pushQos0(message: Message): void {
+  pushQos0(message: Message, share?: Share): void {
     if (this.#out || this.#full || this.#queuedBytes + this.#packer.length > waitingBytesMax)
       reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: 1 })
-    else this.#add(message)
+    else this.#add(message, share)
   }
 
   /**
@@ -134,10 +134,10 @@ export class InboxWriter {
    * Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is
    * nobody to store it for.
    */
-  push(message: Message): Promise<void> {
+  push(message: Message, share?: Share): Promise<void> {
     if (this.#out) return Promise.resolve()
     const settled = this.#settled() // before adding, which may close the entry
-    this.#add(message)
+    this.#add(message, share)
     return settled
   }
 
@@ -152,7 +152,9 @@ export class InboxWriter {
     return this.#open.settled
   }
 
-  #add(message: Message): void {
+  /** @param share it is for a member of a group */
+  #add(message: Message, share: Share | undefined): void {
+    if (share !== undefined) this.#packer.addShared(share)
     this.#packer.add(message)
     if (message.qos === 0) this.#qos0++
     if (this.#packer.length >= entryBytesMax) this.#seal()
@@ -276,6 +278,8 @@ export class InboxWriter {
 export interface InboxReaderEvents {
   /** A message for this node. */
   onMessage(message: Message): void
+  /** A message for a member of a group. */
+  onShared(message: Message, share: Share): void
   /** A session of this node has something in its queue. */
   onBell(sid: string): void
   /** Another node wants publishers on these topics held back, or no longer. */
@@ -304,6 +308,7 @@ function guarded(
     }
   return {
     onMessage: guard((message) => events.onMessage(message)),
+    onShared: guard((message, share) => events.onShared(message, share)),
     onBell: guard((sid) => events.onBell(sid)),
     onHold: guard((nodeId, topics, held) => events.onHold(nodeId, topics, held)),
   }

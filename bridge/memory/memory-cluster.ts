@@ -10,7 +10,7 @@ import { isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
 import { OwnRoutes } from '../routes/own-routes.ts'
-import { RoutingTable, type Route } from '../routes/routing-table.ts'
+import { RouteKind, RoutingTable, type Route } from '../routes/routing-table.ts'
 import { authorizedWill, withRoom } from '../sessions/session-events.ts'
 import type { SessionHolder, SessionReply, SessionWrites } from '../sessions/session-writer.ts'
 import type { Session } from '../sessions/session.ts'
@@ -24,7 +24,7 @@ import type { Store } from './store.ts'
 
 export type MemoryOptions = Pick<
   DataPlaneOptions,
-  'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'retainedBytesMax'
+  'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'groupStrategies' | 'retainedBytesMax'
 > & {
   /** Memory that the messages of all sessions take: beyond it those that wait longest, where most wait, go. */
   readonly storedBytesMax: number
@@ -145,13 +145,29 @@ export class MemoryCluster implements Cluster {
   }
 
   isWanted(topic: string): boolean {
-    return this.#table.match(topic).qos0.length > 0
+    return this.#table.match(topic).qos0.length > 0 || this.#table.groups.match(topic).length > 0
+  }
+
+  readonly hasGroups = true
+
+  addMember(group: string): Promise<void> {
+    return this.#routes.add(group, RouteKind.everything)
+  }
+
+  removeMember(group: string): void {
+    this.#routes.remove(group, RouteKind.everything)
   }
 
   // Messages
 
   publishQos0(message: Message): void {
+    this.#deliver(message)
+  }
+
+  #deliver(message: Message): void {
     this.#receiver.deliver(message)
+    for (const { name } of this.#table.groups.match(message.topic))
+      this.#receiver.deliverShared(message, name)
   }
 
   publish(message: Message, done: () => void): void {
@@ -190,7 +206,7 @@ export class MemoryCluster implements Cluster {
     for (const at of [1, 2] as const)
       if (granted[at]!.length > 0)
         this.#queue(packMessage({ ...message, qos: at }, this.#clock), granted[at]!)
-    this.#receiver.deliver(message)
+    this.#deliver(message)
   }
 
   #queue(body: Buffer, sids: readonly string[]): void {

@@ -13,7 +13,10 @@ import { laterOption } from '../sessions/session-options.ts'
  * What this version reads, from the first to the last, and writes: what all nodes of a cluster read
  * (bridge/membership/membership.ts).
  */
-export const recordVersions = { min: 1, max: 1 } as const
+export const recordVersions = { min: 1, max: 2 } as const
+/** From this one on records know Shared Subscriptions. */
+export const recordsOfGroups = 2
+/** Of the frame: the same in both. */
 const version = 1
 /** A version beyond it is no version but other bytes. */
 const versionMax = 15
@@ -200,12 +203,14 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefi
 
 /**
  * Records of an entry: a message; a doorbell for sessions, their sids separated by spaces; topics whose
- * publishers the sender wants held back, or no longer.
+ * publishers the sender wants held back, or no longer; for which group the message behind it is, and how often it was
+ * handed on.
  */
 const messageRecord = 0x01 | mustUnderstand
 const bellRecord = 0x02 | mustUnderstand
 const holdRecord = 0x03 | mustUnderstand
 const goRecord = 0x04 | mustUnderstand
+const sharedRecord = 0x05 | mustUnderstand
 
 /** Of a message, beside its QoS in the lowest two bits: what it says, and which of its parts are there. */
 const flagRetain = 0x04
@@ -315,6 +320,11 @@ export class MessagePacker {
     this.#addRecord(held ? holdRecord : goRecord, Buffer.from([nodeId, ...topics].join('\0')))
   }
 
+  /** The message that is added next is for one member of a group. */
+  addShared({ name, hops }: Share): void {
+    this.#addRecord(sharedRecord, Buffer.from(String.fromCharCode(48 + hops) + name))
+  }
+
   #addRecord(kind: number, text: Buffer): void {
     const bytes = this.#room(5 + text.length)
     bytes[this.#length] = kind
@@ -350,8 +360,16 @@ function topicAt(bytes: Buffer, start: number, end: number): string {
   return lastTopic
 }
 
+/** For one member of which group a message is. */
+export interface Share {
+  readonly name: string
+  /** Nodes that it has been to, and that had no member any more. */
+  readonly hops: number
+}
+
 /** What an entry holds besides messages. */
 export interface OtherRecords {
+  onShared(message: Message, share: Share): void
   onBell(sid: string): void
   onHold(nodeId: string, topics: readonly string[], held: boolean): void
   /** A record that must be understood, and is not. */
@@ -369,6 +387,8 @@ export class EntryReader {
   readonly #other: OtherRecords
   readonly #isLater: boolean
   #at = 1
+  /** Of the message that comes next. */
+  #share: Share | undefined
   /**
    * False: the entry is not whole or not ours. Bad records of a frame that is whole are passed by alone, all
    * others were handed on.
@@ -408,10 +428,15 @@ export class EntryReader {
     if (this.#isLater) this.#other.onLater()
     else if (kind === messageRecord) {
       const message = messageAt(bytes, start, end, this.#clock)
+      const share = this.#share
+      this.#share = undefined
       if (message === undefined) return false
       if (message === 'later') this.#other.onLater()
+      else if (share !== undefined) this.#other.onShared(message, share)
       else this.#each(message)
-    } else if (kind === bellRecord)
+    } else if (kind === sharedRecord)
+      this.#share = { hops: bytes[start]! - 48, name: bytes.toString('utf8', start + 1, end) }
+    else if (kind === bellRecord)
       for (const sid of bytes.toString('latin1', start, end).split(' ')) this.#other.onBell(sid)
     else if (kind === holdRecord || kind === goRecord) {
       const [nodeId, ...topics] = bytes.toString('utf8', start, end).split('\0')
@@ -552,6 +577,7 @@ export function unpackMessage(bytes: Buffer, clock: Clock): Message | Later | un
       found ??= message
     },
     {
+      onShared: nothing,
       onBell: nothing,
       onHold: nothing,
       onLater: () => {

@@ -3,7 +3,10 @@
 // handed on twice: ahead of its barrier to whom the table has by then, behind it to whom the barrier brought
 // (bridge/publish/batches.ts keeps the order). Nobody gets what a client handed in whose session is taken: it is not
 // acknowledged here, and comes again, or came, elsewhere.
+import type { Group } from '../groups/group-table.ts'
+import { hopsMax, type Picks } from '../groups/picks.ts'
 import type { Links } from '../links/links.ts'
+import type { Share } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 import type { Receiver } from '../options.ts'
 import type { Queues } from './queues.ts'
@@ -17,6 +20,8 @@ export interface Handed {
   readonly table: RoutingTable
   readonly version: number
   readonly targets: Targets[]
+  /** The groups of each message, of which a member has it. */
+  readonly groups: (readonly Group[])[]
   readonly stored: Set<Promise<unknown>>
 }
 
@@ -34,6 +39,7 @@ export class FanOut {
   readonly #links: Links
   readonly #queues: Queues
   readonly #retained: Retained
+  readonly #picks: Picks
 
   constructor(
     nodeId: string,
@@ -42,6 +48,7 @@ export class FanOut {
     links: Links,
     queues: Queues,
     retained: Retained,
+    picks: Picks,
   ) {
     this.#nodeId = nodeId
     this.#receiver = receiver
@@ -49,6 +56,7 @@ export class FanOut {
     this.#links = links
     this.#queues = queues
     this.#retained = retained
+    this.#picks = picks
   }
 
   /** QoS 0: at once, and once. */
@@ -57,6 +65,37 @@ export class FanOut {
     for (const nodeId of this.#table().match(message.topic).qos0) {
       if (nodeId !== this.#nodeId) this.#links.to(nodeId).pushQos0(message)
     }
+    for (const { name } of this.#table().groups.match(message.topic))
+      void this.#share(message, { name, hops: 0 })
+  }
+
+  /** Another node had picked this one for a member of a group. */
+  shared(message: Message, share: Share): void {
+    void this.#share(message, share, this.#nodeId)
+  }
+
+  /**
+   * To a member of a group, which is connected here or elsewhere. A node that has none any more hands it on, by its own
+   * table: who was picked may have left when the message comes.
+   * @param nodeId picked already
+   * @returns settles when it is stored for its node; undefined: nothing has to be waited for
+   */
+  #share(message: Message, { name, hops }: Share, nodeId?: string): Promise<void> | undefined {
+    let picked = nodeId ?? this.#pick(message, name)
+    if (picked === this.#nodeId) {
+      if (this.#receiver.deliverShared(message, name) || hops >= hopsMax) return undefined
+      picked = this.#pick(message, name, this.#nodeId)
+      hops++
+    }
+    if (picked === undefined) return undefined
+    const link = this.#links.to(picked)
+    if (message.qos === 0) return void link.pushQos0(message, { name, hops })
+    return link.push(message, { name, hops })
+  }
+
+  #pick(message: Message, name: string, without?: string): string | undefined {
+    const group = this.#table().groups.get(name)
+    return group === undefined ? undefined : this.#picks.nodeFor(group, message, this.#nodeId, without)
   }
 
   /**
@@ -77,7 +116,7 @@ export class FanOut {
   async #distribute(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
     const { version } = table
-    const handed: Handed = { table, version, targets: [], stored: new Set() }
+    const handed: Handed = { table, version, targets: [], groups: [], stored: new Set() }
     const slice = new Slice()
     for (const message of batch) {
       if (slice.isOver || isBacklogged()) {
@@ -86,9 +125,14 @@ export class FanOut {
         if (table !== this.#table() || table.version !== version) break
       }
       const targets = table.match(message.topic)
+      const groups = message.qos === 0 ? [] : table.groups.match(message.topic)
       handed.targets.push(targets)
+      handed.groups.push(groups)
       if (message.qos === 0) this.qos0(message)
-      else if (message.from?.isTaken !== true) this.#live(message, targets.everything, handed.stored)
+      else if (message.from?.isTaken !== true) {
+        this.#live(message, targets.everything, handed.stored)
+        this.#toGroups(message, groups, handed.stored)
+      }
     }
     this.#links.flush()
     return handed
@@ -97,6 +141,13 @@ export class FanOut {
   #live(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
     this.#receiver.deliver(message)
     this.#toNodes(message, nodeIds, stored)
+  }
+
+  #toGroups(message: Message, groups: readonly Group[], stored: Set<Promise<unknown>>): void {
+    for (const { name } of groups) {
+      const link = this.#share(message, { name, hops: 0 })
+      if (link !== undefined) stored.add(link)
+    }
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
@@ -117,9 +168,16 @@ export class FanOut {
     const {
       version,
       targets,
+      groups,
       stored,
       table: before,
-    } = ahead ?? { version: 0, targets: [], stored: new Set<Promise<unknown>>(), table: undefined }
+    } = ahead ?? {
+      version: 0,
+      targets: [],
+      groups: [],
+      stored: new Set<Promise<unknown>>(),
+      table: undefined,
+    }
     if (told !== undefined) stored.add(told)
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
@@ -142,6 +200,14 @@ export class FanOut {
           everything.filter((nodeId) => !known.everything.includes(nodeId)),
           stored,
         )
+      const had = groups[i]
+      this.#toGroups(
+        message,
+        table.groups
+          .match(message.topic)
+          .filter(({ name }) => had?.some((group) => group.name === name) !== true),
+        stored,
+      )
       for (const { sid, qos, ownQos } of sessions) {
         const granted = message.origin?.sid === sid ? ownQos : qos
         if (granted > 0) stored.add(this.#queues.push(message, sid, granted))

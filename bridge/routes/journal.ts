@@ -15,6 +15,8 @@ import {
   type Connections,
   type Redis,
 } from '../redis/redis.ts'
+import { membersMax } from '../groups/group-table.ts'
+import { isShared } from '../groups/shared-filter.ts'
 import { RouteKind, type Route } from './routing-table.ts'
 import { runScript } from '../redis/scripts.ts'
 import { Slice } from '../pace/turns.ts'
@@ -351,7 +353,7 @@ export class Journal {
       const [next, fields] = await this.#redis.hscan(this.#keys.routes(nodeId), cursor, 'COUNT', 1_000)
       cursor = next
       for (let i = 0; i < fields.length; i += 2)
-        into.push({ nodeId, filter: fields[i]!, kind: kindOf(fields[i + 1]!) })
+        into.push({ nodeId, filter: fields[i]!, kind: kindOf(fields[i]!, fields[i + 1]!) })
     } while (cursor !== '0')
   }
 
@@ -477,9 +479,13 @@ export class Journal {
   }
 }
 
-/** Bits of RouteKind. What is damaged counts as all of them: what comes too much finds no subscription. */
-function kindOf(text: string): number {
+/**
+ * Bits of RouteKind. What is damaged counts as all of them: what comes too much finds no subscription. A group counts
+ * members: a damaged number as one.
+ */
+function kindOf(filter: string, text: string): number {
   const kind = Number(text)
+  if (isShared(filter)) return Number.isInteger(kind) && kind > 0 && kind <= membersMax ? kind : 1
   return kind === RouteKind.everything || kind === RouteKind.qos0
     ? kind
     : RouteKind.everything | RouteKind.qos0

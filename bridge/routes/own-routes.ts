@@ -3,11 +3,13 @@
 // so that every PUBLISH whose barrier is read from then on finds this node (P2). Removing needs no waiting:
 // what still comes finds no subscription here. State: this process; after a reset of the journal all of it is
 // asserted anew.
+import { membersMax } from '../groups/group-table.ts'
+import { isShared } from '../groups/shared-filter.ts'
 import { RouteKind } from './routing-table.ts'
 
 export interface RouteChange {
   readonly filter: string
-  /** Bits of RouteKind; 0 removes the route. */
+  /** Bits of RouteKind, or members of a group that are connected here; 0 removes the route. */
   readonly kind: number
 }
 
@@ -42,7 +44,7 @@ export class OwnRoutes {
     else wanted.qos0++
     // A removal of this filter that is under way is overtaken by nothing: changes of one filter are appended
     // in order.
-    if (kindOf(wanted) === wanted.journaled) return wanted.stored
+    if (kindOf(filter, wanted) === wanted.journaled) return wanted.stored
     return this.#writeSoon(filter)
   }
 
@@ -53,13 +55,13 @@ export class OwnRoutes {
     if (kind === RouteKind.everything) wanted.everything--
     else wanted.qos0--
     // the bridge reports what became of the append
-    if (kindOf(wanted) !== wanted.journaled) this.#writeSoon(filter).catch(() => undefined)
+    if (kindOf(filter, wanted) !== wanted.journaled) this.#writeSoon(filter).catch(() => undefined)
   }
 
   /** All routes as they are wanted now: what a new snapshot of this node must hold. */
   *all(): Iterable<RouteChange> {
     for (const [filter, wanted] of this.#wanted) {
-      const kind = kindOf(wanted)
+      const kind = kindOf(filter, wanted)
       if (kind !== 0) yield { filter, kind }
     }
   }
@@ -87,7 +89,7 @@ export class OwnRoutes {
     for (const filter of this.#dirty) {
       const wanted = this.#wanted.get(filter)
       if (wanted === undefined) continue
-      const kind = kindOf(wanted)
+      const kind = kindOf(filter, wanted)
       if (kind !== wanted.journaled) {
         changes.push({ filter, kind })
         wanted.journaled = kind
@@ -110,5 +112,7 @@ export class OwnRoutes {
   }
 }
 
-const kindOf = ({ everything, qos0 }: Subscriptions): number =>
-  (everything > 0 ? RouteKind.everything : 0) | (qos0 > 0 ? RouteKind.qos0 : 0)
+const kindOf = (filter: string, { everything, qos0 }: Subscriptions): number =>
+  isShared(filter)
+    ? Math.min(everything, membersMax)
+    : (everything > 0 ? RouteKind.everything : 0) | (qos0 > 0 ? RouteKind.qos0 : 0)

@@ -3,6 +3,8 @@
 // subscribers of a filter (which of its clients they are is that node's business,
 // broker/routing/local-table.ts), or that a session has a queue for it. A filter with one session and no
 // node, the common case of a million devices, costs one small object.
+import { GroupTable } from '../groups/group-table.ts'
+import { isShared } from '../groups/shared-filter.ts'
 import { FilterTrie } from '../matching/filter-trie.ts'
 import { MatchCache } from '../matching/match-cache.ts'
 import { SessionOption } from '../sessions/session-options.ts'
@@ -22,7 +24,7 @@ export const RouteKind = {
 export interface Route {
   readonly nodeId: string
   readonly filter: string
-  /** Bits of RouteKind. */
+  /** Bits of RouteKind; of a Shared Subscription how many members of it are connected to the node. */
   readonly kind: number
 }
 
@@ -90,6 +92,7 @@ const bytesOfTargets = ({ everything, qos0, sessions }: Targets): number =>
   120 + 8 * (everything.length + qos0.length) + 48 * sessions.length
 
 export class RoutingTable {
+  readonly groups = new GroupTable()
   readonly #routes = new FilterTrie<FilterRoutes>()
   readonly #filtersOf = new Map<string, Map<string, number>>()
   /** Nodes that are asserting their routes anew → the filters that they have named so far. */
@@ -115,13 +118,20 @@ export class RoutingTable {
       return this.#removeRoute(nodeId, filter)
     }
     this.#filtersOf.set(nodeId, filters.set(filter, kind))
+    if (isShared(filter)) return this.#setMembers(nodeId, filter, kind)
     const route = this.#route(filter)
     route.nodes ??= new SmallMap()
     route.nodes.set(nodeId, kind)
     this.#changed(route)
   }
 
+  #setMembers(nodeId: string, filter: string, members: number): void {
+    this.groups.setMembers(filter, nodeId, members)
+    this.#version++
+  }
+
   #removeRoute(nodeId: string, filter: string): void {
+    if (isShared(filter)) return this.#setMembers(nodeId, filter, 0)
     const route = this.#routes.get(filter)
     if (route?.nodes === undefined) return
     route.nodes.delete(nodeId)
@@ -254,7 +264,7 @@ export class RoutingTable {
 
   /** Memory that the routes take, roughly. */
   get bytes(): number {
-    return this.#filterBytes + this.#sessionCount * sessionBytes
+    return this.#filterBytes + this.groups.bytes + this.#sessionCount * sessionBytes
   }
 
   /** Routes of nodes. */

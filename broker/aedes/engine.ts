@@ -254,6 +254,7 @@ export class Engine {
       refused: (cause) => this.#host.refused(cause),
       heldBack: (cause) => this.#host.heldBack(cause),
       mayRetain: (topic) => this.#host.mayRetain(topic),
+      mayShare: () => this.#host.hasGroups,
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
       failed: (error, qos) => this.#host.failed(error, qos),

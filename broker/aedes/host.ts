@@ -8,8 +8,10 @@ import type { FilterRefusal } from '../routing/subscription-bounds.ts'
 /** What a node does for its engine. */
 export interface EngineHost extends Omit<
   ConnectionHost<Connection>,
-  'violated' | 'handle' | 'listener' | 'readerLimits' | 'broken' | 'over'
+  'violated' | 'handle' | 'listener' | 'readerLimits' | 'broken' | 'over' | 'mayShare'
 > {
+  /** Whether clients may have Shared Subscriptions. */
+  readonly hasGroups: boolean
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */
   claim(connection: Connection, request: SessionRequest): Promise<void>
   /** Takes filters out of the connection's session; before UNSUBACK. */
@@ -24,6 +26,8 @@ export interface EngineHost extends Omit<
     options: SubscriptionOptions,
     replays: boolean,
   ): Promise<void>
+  /** The same for a Shared Subscription: resolves to what SUBACK says. */
+  share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number>
   unsubscribe(connection: Connection, filter: string): void
   /** Why the connection may not subscribe to a filter; undefined: it may. */
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined

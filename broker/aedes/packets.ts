@@ -28,6 +28,9 @@ mqttPacket.writeToStream = Object.assign(
       packet.sessionPresent = connection.session.present && connection.level !== 3
     if (packet.cmd === 'connack' && packet.properties?.maximumPacketSize !== undefined)
       packet.properties.maximumPacketSize = connection.packetBytesMax // of its listener
+    // Aedes has none
+    if (packet.cmd === 'connack' && packet.properties?.sharedSubscriptionAvailable === false)
+      packet.properties.sharedSubscriptionAvailable = connection.mayShare
     const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
     if (whole === undefined) return true
     if (whole.cmd === 'suback') giveReason(whole, connection)

@@ -2,7 +2,7 @@
 // refuse is answered before it; what Aedes registers and takes out comes back through its `mq` and goes on to the
 // router. State: the subscription that Aedes noted and registers next, in the same turn.
 import type { ISubscribePacket, Packet } from 'mqtt-packet'
-import { isValidFilter, Slice } from '../../bridge/index.ts'
+import { isShared, isValidFilter, sharedFilterOf, Slice } from '../../bridge/index.ts'
 import { Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './client.ts'
 import type { EngineHost } from './host.ts'
 import { writePacket } from './packets.ts'
@@ -113,21 +113,42 @@ export class Subscribes {
 
   #subscribe(client: AedesClient, part: SubscribePart, count: number): void {
     const refused = this.#refusal(client.conn.connection, part.subscriptions[0]!.topic, count)
-    if (refused === undefined) this.#passToAedes(client, part)
-    else this.#refuse(client, part, refused)
+    if (refused !== undefined) this.#refuse(client, part, refused)
+    else if (isShared(part.subscriptions[0]!.topic)) this.#share(client, part)
+    else this.#passToAedes(client, part)
+  }
+
+  /** Aedes refuses a Shared Subscription: it only notes it, for UNSUBSCRIBE and the end of the connection. */
+  #share(client: AedesClient, part: SubscribePart): void {
+    const { connection } = client.conn
+    const { topic: name, qos, rap } = part.subscriptions[0]!
+    const identifier = part.properties?.subscriptionIdentifier
+    connection.subscriptions[name] = { qos, rap: rap === true, si: identifier, func: connection }
+    this.#host
+      .share(connection, name, { qos, noLocal: false, retainAsPublished: rap === true, identifier })
+      .then(
+        (granted) => {
+          if (granted >= 0x80) {
+            delete connection.subscriptions[name]
+            this.#refuse(client, part, granted)
+          } else if (!client.closed) this.#answer(client, part, granted)
+        },
+        (error: unknown) => client.emit('error', error),
+      )
   }
 
   /** As Aedes would. */
   #refuse(client: AedesClient, part: SubscribePart, reasonCode: number): void {
-    const granted = [client.version === 5 ? reasonCode : 0x80] // [MQTT-3.9.3-2]
-    writePacket({ cmd: 'suback', messageId: part.messageId!, granted }, client.conn, client.version)
+    this.#answer(client, part, client.version === 5 ? reasonCode : 0x80) // [MQTT-3.9.3-2]
+  }
+
+  #answer(client: AedesClient, { messageId }: SubscribePart, granted: number): void {
+    writePacket({ cmd: 'suback', messageId: messageId!, granted: [granted] }, client.conn, client.version)
   }
 
   /** What SUBACK says of a filter that the connection may not have; it is the `count`th of its packet. */
   #refusal(connection: Connection, filter: string, count: number): number | undefined {
-    if (filter.startsWith('$share/'))
-      // Aedes would for MQTT 5 only, when it has been counted
-      return ReasonCode.sharedSubscriptionsNotSupported
+    if (isShared(filter) && sharedFilterOf(filter) === undefined) return ReasonCode.topicFilterInvalid // [MQTT-4.8.2-1]
     const cause =
       count > this.#host.config.subscribeFiltersMax
         ? 'subscribe-filters'

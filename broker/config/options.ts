@@ -3,7 +3,16 @@
 // stands with the store (bridge/stores.ts). State: none.
 import { hostname } from 'node:os'
 import { z } from 'zod'
-import { name, positiveMs, storeOptions, whole, type Option, type ValuesOf } from '../../bridge/index.ts'
+import {
+  GroupRules,
+  name,
+  positiveMs,
+  storeOptions,
+  strategies,
+  whole,
+  type Option,
+  type ValuesOf,
+} from '../../bridge/index.ts'
 import { limits } from './limits.ts'
 
 export const listenUrl = z.string().superRefine((text, context) => {
@@ -375,6 +384,23 @@ export const options = {
       'memory that this node holds for all its clients together, in bytes: publishers wait and QoS 0 is dropped beyond it',
     shape: 'bytes',
     hint: 'Use a number of bytes, 16777216 or more',
+  },
+  groupStrategies: {
+    at: 'groups.strategies',
+    schema: z
+      .string()
+      .default('#=demand')
+      .superRefine((text, context) => {
+        try {
+          new GroupRules(text)
+        } catch (error) {
+          context.addIssue({ code: 'custom', message: (error as Error).message })
+        }
+      }),
+    about: `which member of a group (Shared Subscription) gets a message, by filters of group/filter: jobs/#=hash-topic; +/orders/#=round-robin+ordered; the first that matches; ${Object.keys(strategies).join(', ')}; +ordered: one message of a topic in flight at a time; the same on every node`,
+    shape: 'rules',
+    shared: true,
+    hint: `Write pattern=strategy, separated by ;, with one of ${Object.keys(strategies).join(', ')}`,
   },
 } as const satisfies Record<string, Option>
 

@@ -96,6 +96,16 @@ export class Connection implements Holder {
     this.outbound = new Outbound(stream, this, host)
   }
 
+  /** Whether it may have Shared Subscriptions. */
+  get mayShare(): boolean {
+    return this.#host.mayShare()
+  }
+
+  /** Messages of groups that it can take at once; less than 1: as many wait for it. */
+  get groupRoom(): number {
+    return this.outbound.groupRoom
+  }
+
   get gate(): Gate {
     return this.#host.gate
   }

@@ -27,6 +27,8 @@ export interface ConnectionHost<Connection> {
   readonly gate: Gate
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
+  /** Whether it may have Shared Subscriptions: CONNACK says so. */
+  mayShare(): boolean
   /** Any packet that is not ours: Aedes has it. */
   handle(connection: Connection, type: number, frame: Buffer): void
   /** Counts a message that this connection does not get. */

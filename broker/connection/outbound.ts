@@ -292,6 +292,11 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     this.#giveRoom()
   }
 
+  /** Of its window. */
+  get groupRoom(): number {
+    return this.outbox.slow ? Math.min(0, this.#window.room) : this.#window.room
+  }
+
   /** Resolves when there is room for more: at once, or when what waits in outbox and window has drained. */
   roomForMore(): Promise<void> {
     if (

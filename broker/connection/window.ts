@@ -41,6 +41,11 @@ export class Window<Item extends Delivery> {
     return this.#waitingBytes
   }
 
+  /** Deliveries that would be sent at once; less than 0: so many wait. */
+  get room(): number {
+    return this.#max - this.#inFlight.size - (this.#waiting.length - this.#first)
+  }
+
   get inFlight(): number {
     return this.#inFlight.size
   }

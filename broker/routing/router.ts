@@ -4,7 +4,9 @@
 import {
   atEndAsync,
   BridgeError,
+  GroupRules,
   isBacklogged,
+  isShared,
   Moment,
   RouteKind,
   SessionOption,
@@ -24,6 +26,7 @@ import type { Connection } from '../connection/connection.ts'
 import type { Config } from '../config/config.ts'
 import type { Asked, DropCause } from '../connection/host.ts'
 import { withinDeadline } from '../connection/claims.ts'
+import { LocalGroups } from '../groups/local-groups.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './local-table.ts'
 import { Pressure } from './pressure.ts'
 import { Holdings } from '../connection/holdings.ts'
@@ -60,6 +63,7 @@ export class Router implements EngineHost, Receiver {
   readonly gate: Gate
   readonly #events: RouterEvents
   readonly #table = new LocalTable<Subscriber>()
+  readonly #groups: LocalGroups<Connection>
   readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) =>
     this.#plane.hold(topic, held),
   )
@@ -77,6 +81,7 @@ export class Router implements EngineHost, Receiver {
     this.gate = gate
     this.#events = events
     this.holdings = new Holdings(config.clientBytesMax)
+    this.#groups = new LocalGroups(new GroupRules(config.groupStrategies))
     this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
   }
 
@@ -179,6 +184,46 @@ export class Router implements EngineHost, Receiver {
     connection.asked.set(filter, { stamps, owed, ahead })
   }
 
+  /**
+   * SUBSCRIBE of a Shared Subscription: resolves to what SUBACK says, when every PUBLISH from now on may come to it. No
+   * Retained Messages (MQTT 5 section 4.8.2).
+   */
+  async share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number> {
+    if (!this.hasGroups || connection.lasting) return ReasonCode.sharedSubscriptionsNotSupported
+    if (this.#groups.set(name, connection, options)) {
+      this.#bounds.added(connection, name)
+      await this.#plane.addMember(name)
+    }
+    return options.qos
+  }
+
+  get hasGroups(): boolean {
+    return this.#plane.hasGroups
+  }
+
+  #unshare(connection: Connection, name: string): void {
+    if (!this.#groups.delete(name, connection)) return
+    this.#bounds.removed(connection, name)
+    this.#plane.removeMember(name)
+  }
+
+  deliverShared(message: Message, name: string): boolean {
+    const member = this.#groups.pick(name, message)
+    if (member === undefined) return false
+    const { subscriber, options } = member
+    const { qos, retainAsPublished, identifier } = options
+    this.#give(message, {
+      subscriber,
+      qos,
+      retainAsPublished,
+      identifiers: identifier === undefined ? undefined : [identifier],
+      noLocal: false, // [MQTT-3.8.3-4]
+      since: undefined,
+      queued: 'no',
+    })
+    return true
+  }
+
   #replaysOf(connection: Connection): Replays {
     return (connection.replays ??= new Replays(this.#plane, this.config.replayBytesMax))
   }
@@ -243,7 +288,8 @@ export class Router implements EngineHost, Receiver {
   }
 
   unsubscribe(connection: Connection, filter: string): void {
-    this.removeSubscriber(connection, filter)
+    if (isShared(filter)) this.#unshare(connection, filter)
+    else this.removeSubscriber(connection, filter)
   }
 
   // From within the process
@@ -301,9 +347,10 @@ export class Router implements EngineHost, Receiver {
   }
 
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined {
-    return this.#table.get(filter, connection) === undefined
-      ? this.#bounds.refusal(connection, filter)
-      : undefined
+    const known = isShared(filter)
+      ? this.#groups.get(filter, connection)
+      : this.#table.get(filter, connection)
+    return known === undefined ? this.#bounds.refusal(connection, filter) : undefined
   }
 
   /** The filters are gone for good, not only because the connection ends. */

@@ -146,6 +146,7 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
     onMessage: ({ payload }) => {
       received.push(payload.toString())
     },
+    onShared: () => undefined,
     onBell: () => undefined,
     onHold: () => undefined,
     onFenced: () => undefined,

@@ -76,6 +76,7 @@ export async function startPlane(
       hold: (nodeId, topics, held) => {
         self.holds.push({ nodeId, topics, held })
       },
+      deliverShared: () => false,
       ring: () => undefined,
       moved: () => undefined,
       wanted: (session) => options.wanted?.(session),

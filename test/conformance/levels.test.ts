@@ -97,9 +97,9 @@ describe('MQTT 3.1', () => {
 })
 
 describe('MQTT 3.1.1', () => {
-  test('a Shared Subscription is refused, and the filter beside it granted', async () => {
+  test('a Shared Subscription without a share name is refused, and the filter beside it granted', async () => {
     await using client = await WireClient.connect(url(), 'shares', { version: 4 })
-    client.send(frame(0x82, u16(1), str('$share/g/x'), 1, str('x'), 1))
+    client.send(frame(0x82, u16(1), str('$share//x'), 1, str('x'), 1))
     expect((await client.next('suback')).granted).toEqual([0x80, 1])
   })
 

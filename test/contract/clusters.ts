@@ -38,6 +38,9 @@ export class Member implements Receiver, AsyncDisposable {
   deliver(message: Message): void {
     this.delivered.push(message)
   }
+  deliverShared(): boolean {
+    return false
+  }
   hold(): void {
     /* by other nodes */
   }

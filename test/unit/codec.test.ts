@@ -100,6 +100,7 @@ function unpackAll(entry: Buffer): { whole: boolean; messages: string[]; later?:
   const messages: string[] = []
   let later = 0
   const whole = unpackMessages(entry, clock, (message) => messages.push(print(message)), {
+    onShared: () => undefined,
     onBell: () => undefined,
     onHold: () => undefined,
     onLater: () => {
@@ -188,6 +189,7 @@ describe('messages', () => {
       if (random.below(2) === 0 && entry.length > 0) entry[0] = 1
       const messages: Message[] = []
       const whole = unpackMessages(entry, clock, (message) => messages.push(message), {
+        onShared: () => undefined,
         onBell: () => undefined,
         onHold: () => undefined,
         onLater: () => undefined,

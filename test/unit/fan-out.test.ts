@@ -2,6 +2,8 @@
 // order around that a node sees (P3). The parts around FanOut are told what it does with them, and nothing
 // else.
 import { expect, test } from 'vitest'
+import { Picks } from '../../bridge/groups/picks.ts'
+import { GroupRules } from '../../bridge/groups/strategies.ts'
 import { FanOut } from '../../bridge/publish/fan-out.ts'
 import type { Links } from '../../bridge/links/links.ts'
 import type { Message } from '../../bridge/messages/message.ts'
@@ -53,6 +55,7 @@ test('a route that comes between two slices gets what it gets in order', async (
     links,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
+    new Picks(new GroupRules()),
   )
   const batch = ['1', '2', '3'].map(messageOf)
   const handing = fanOut.distribute(batch)
@@ -81,6 +84,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     links,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
+    new Picks(new GroupRules()),
   )
   const taken = { qos: 0, retain: true, from: { isTaken: true } } as const
   const batch = [

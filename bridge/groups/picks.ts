@@ -1,0 +1,51 @@
+// Which node gets a message of a group without a backlog: one of those whose members are connected, by how many it has.
+// Which of its members gets it is the node's to say (broker/groups/local-groups.ts). State: the turn of each group, in the
+// table.
+import { shardOf } from '../redis/keys.ts'
+import type { Message } from '../messages/message.ts'
+import type { Group } from './group-table.ts'
+import type { GroupRules } from './strategies.ts'
+
+/** The nodes that a message has been to, so that it goes round no more than that. */
+export const hopsMax = 3
+
+export class Picks {
+  readonly #rules: GroupRules
+
+  constructor(rules: GroupRules) {
+    this.#rules = rules
+  }
+
+  /**
+   * @param own this node
+   * @param without a node that proved to have no member any more
+   * @returns undefined: there is none
+   */
+  nodeFor(group: Group, message: Message, own: string, without?: string): string | undefined {
+    const left = group.members - (without === undefined ? 0 : (group.nodes.get(without) ?? 0))
+    if (left <= 0) return undefined
+    const { strategy } = this.#rules.of(group.name)
+    if (strategy === 'local-first' && own !== without && group.nodes.has(own)) return own
+    if (strategy === 'sticky') return nodeAt(group, 0, without)
+    if (strategy === 'random') return nodeAt(group, Math.floor(Math.random() * left), without)
+    const hashed = hashedOf(strategy, message)
+    if (hashed !== undefined) return nodeAt(group, shardOf(hashed, left), without)
+    group.turn = (group.turn + 1) % left
+    return nodeAt(group, group.turn, without)
+  }
+}
+
+/** What a strategy hashes of a message; undefined: it hashes nothing. */
+export function hashedOf(strategy: string, { topic, publisher }: Message): string | undefined {
+  return strategy === 'hash-topic' ? topic : strategy === 'hash-client' ? (publisher ?? '') : undefined
+}
+
+function nodeAt({ nodes }: Group, member: number, without: string | undefined): string | undefined {
+  let before = 0
+  for (const [nodeId, members] of nodes) {
+    if (nodeId === without) continue
+    before += members
+    if (member < before) return nodeId
+  }
+  return undefined
+}

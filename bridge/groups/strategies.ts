@@ -1,0 +1,58 @@
+// Which member of a group gets a message: strategies, and the rules that say which group has which. No state.
+import { filterMatches } from '../matching/topic.ts'
+
+/** Of each strategy who gets the next message. A member that can take nothing is passed by, unless it is said. */
+export const strategies = {
+  demand: 'whose window is freest',
+  'round-robin': 'the one behind the last one',
+  random: 'anyone',
+  sticky: 'the same one, for as long as it can',
+  'hash-client': 'the same one for all messages of a publisher, by its Client Identifier; it is waited for',
+  'hash-topic': 'the same one for all messages of a topic; it is waited for',
+  'local-first': "one on the publisher's node, if any can",
+} as const
+
+export type Strategy = keyof typeof strategies
+
+export interface GroupRule {
+  readonly strategy: Strategy
+  /** One message of a topic in flight at a time, so that its order survives a member. */
+  readonly ordered: boolean
+}
+
+const defaultRule: GroupRule = { strategy: 'demand', ordered: false }
+
+interface Rule extends GroupRule {
+  /** As a filter, of `{ShareName}/{filter}`. */
+  readonly pattern: string
+}
+
+/** Rules as an operator writes them: `{pattern}={strategy}`, `{pattern}={strategy}+ordered`, separated by `;`. */
+export class GroupRules {
+  readonly #rules: readonly Rule[]
+
+  /** @throws RangeError what is wrong with the text */
+  constructor(text = '') {
+    this.#rules = text
+      .split(';')
+      .map((rule) => rule.trim())
+      .filter((rule) => rule !== '')
+      .map(ruleOf)
+  }
+
+  /** Of the first rule whose pattern matches. */
+  of(group: string): GroupRule {
+    const name = group.slice(group.indexOf('/') + 1)
+    return this.#rules.find(({ pattern }) => filterMatches(pattern, name)) ?? defaultRule
+  }
+}
+
+function ruleOf(text: string): Rule {
+  const at = text.lastIndexOf('=')
+  const [pattern, how] = [text.slice(0, Math.max(at, 0)).trim(), text.slice(at + 1).trim()]
+  const ordered = how.endsWith('+ordered') || how === 'ordered'
+  const strategy = how === 'ordered' ? 'demand' : how.replace(/\+ordered$/, '')
+  if (pattern === '') throw new RangeError('has a rule without a pattern')
+  if (!Object.hasOwn(strategies, strategy)) throw new RangeError('names a strategy that is none')
+  return { pattern, strategy: strategy as Strategy, ordered }
+}
