@@ -445,7 +445,7 @@ export class Node {
 
   /**
    * Stops gracefully: not ready → listeners closed → clients told to go, in slices → closed, within
-   * `shutdownMs` → left, within a second more. Without its store it ends as soon as the clients are told: what
+   * `shutdownMs` → left, within a second more → the store closed, within another. Without its store it ends as soon as the clients are told: what
    * waited was not acknowledged. Ends a start that is under way. Safe to call twice.
    */
   async stop(): Promise<void> {
@@ -454,7 +454,7 @@ export class Node {
     this.#state = 'stopping'
     this.#ended.abort()
     this.#local.detach()
-    const deadline = new Promise<void>((resolve) => setTimeout(resolve, this.config.shutdownMs).unref())
+    const deadline = after(this.config.shutdownMs)
     for (const listener of this.#listeners) listener.close()
     const boot = this.#boot
     if (boot !== undefined) {
@@ -466,11 +466,12 @@ export class Node {
           .then(() => (this.#isWithoutStore ? undefined : boot.router.settled())),
       ])
       // Whoever is late: the others would wait for the end of our lease, and so would wills.
-      const leave = new Promise<void>((resolve) => setTimeout(resolve, leaveMs).unref())
+      const leave = after(leaveMs)
       const late = this.#isWithoutStore ? leave : Promise.all([deadline, leave])
       await Promise.race([late, boot.plane.close()])
     }
-    await Promise.race([deadline, this.#bridge?.close()])
+    // Whatever time that took: the file of a node without Redis is another one's only when it is closed.
+    await Promise.race([after(leaveMs), this.#bridge?.close()])
     await this.#admin?.close()
     for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe()
     this.#state = 'stopped'
@@ -478,6 +479,8 @@ export class Node {
     await this.#log.close()
   }
 }
+
+const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref())
 
 /**
  * Passes an error on when its message differs from the last: Redis away for an hour is one line, not

@@ -17,6 +17,7 @@ export class FileLock {
   readonly #path: string
   readonly #text: string
   readonly #timer: NodeJS.Timeout
+  #isReleased = false
 
   private constructor(path: string, text: string) {
     this.#path = path
@@ -47,6 +48,7 @@ export class FileLock {
     const text = await readFile(this.#path, 'utf8').catch((error: NodeJS.ErrnoException) =>
       error.code === 'ENOENT' ? '' : this.#text,
     ) // it is there and cannot be read, as when no descriptor is free: the next look tells whose it is
+    if (this.#isReleased) return
     if (text !== this.#text)
       return endNode(new Error(`another process took ${this.#path}: two nodes would write to one file`))
     // as when no descriptor is free: in a second it is tried again, and others wait for three
@@ -54,6 +56,7 @@ export class FileLock {
   }
 
   async release(): Promise<void> {
+    this.#isReleased = true
     clearInterval(this.#timer)
     await unlink(this.#path).catch(() => undefined)
   }

@@ -10,6 +10,7 @@
 // publishers wait until their records are written.
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { deserialize, serialize } from 'node:v8'
 import { crc32 } from 'node:zlib'
 import { BridgeError, endNode } from '../errors.ts'
@@ -84,6 +85,11 @@ function readRecord(record: Written, bodies: Bodies): Record {
         ...record,
         will: record.will === undefined ? undefined : { ...record.will, body: copy(record.will.body) },
       }
+    case 'will':
+      return {
+        ...record,
+        will: record.will === undefined ? undefined : { ...record.will, body: copy(record.will.body) },
+      }
     case 'queued':
       return { ...record, body: copy(record.body) }
     case 'retained':
@@ -149,6 +155,7 @@ async function writeAll(file: FileHandle, bytes: Buffer, at: number): Promise<vo
 /** Of what a file is written anew from, roughly. */
 function bytesOf(record: Record): number {
   if (record.type === 'retained') return record.body?.length ?? 0
+  if (record.type === 'will') return record.will?.body.length ?? 0
   if (record.type !== 'session') return 0
   const { queue, inFlight, subscriptions } = record.whole
   return queue.bytes + 256 * inFlight.size + 64 * subscriptions.size
@@ -184,6 +191,13 @@ export class FileLog implements Log {
   #compacting: Promise<void> | undefined
   #compactFrom = 0
   #closed = false
+  /** It is being closed: a disk that is full is not waited for any longer. */
+  readonly #ending = new AbortController()
+  /** What was to be written is not, for want of room, and nothing is behind it. */
+  #giveUpWriting!: () => void
+  readonly #givenUp = new Promise<void>((resolve) => {
+    this.#giveUpWriting = resolve
+  })
   /** Why it cannot be written now. */
   problem: BridgeError | undefined
   /** Since when a write has been under way. */
@@ -362,7 +376,12 @@ export class FileLog implements Log {
             continue
           }
           wait?.because((this.problem = new BridgeError('ERR_BRIDGE_DISK_FULL', message)))
-          await new Promise((resolve) => setTimeout(resolve, retryMs))
+          const { signal } = this.#ending
+          if (signal.aborted) {
+            this.#giveUpWriting()
+            return await new Promise<never>(() => undefined) // nobody was told that it is stored
+          }
+          await sleep(retryMs, undefined, { signal }).catch(() => undefined)
         }
       }
     } catch (error) {
@@ -439,6 +458,10 @@ export class FileLog implements Log {
       const value = this.#state.retained.get(topic)
       if (value !== undefined) yield { type: 'retained', topic, ...value }
     }
+    for (const id of [...this.#state.wills.keys()]) {
+      const will = this.#state.wills.get(id)
+      if (will !== undefined) yield { type: 'will', id, will }
+    }
     for (const sid of [...this.#state.sessions.keys()]) {
       const whole = this.#state.sessions.get(sid)
       if (whole !== undefined) yield { type: 'session', whole }
@@ -462,10 +485,12 @@ export class FileLog implements Log {
 
   /** A file that is being written anew is given up: the next start finds the old one. */
   async close(): Promise<void> {
-    await this.settled()
+    this.#ending.abort()
+    const written = this.settled().then(() => true)
+    const isWritten = await Promise.race([written, this.#givenUp.then(() => false)])
     this.#closed = true
     clearInterval(this.#timer)
-    await this.#compacting
+    if (isWritten) await this.#compacting
     await this.#file.datasync().catch(() => undefined)
     await this.#file.close()
     await this.#lock.release()

@@ -21,6 +21,7 @@ import type { Waits } from '../pace/waits.ts'
 import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './stored-state.ts'
 import type { Store } from './store.ts'
+import { DueWills } from './wills.ts'
 
 export type MemoryOptions = Pick<
   DataPlaneOptions,
@@ -61,8 +62,7 @@ export class MemoryCluster implements Cluster {
   /** Those that may have something to give, and had no room for it. */
   readonly #withoutRoom = new Set<SessionHolder>()
   #serving = false
-  /** Wills that somebody decides about. */
-  readonly #deciding = new Set<Promise<void>>()
+  readonly #wills: DueWills
   #closed = false
 
   /**
@@ -76,36 +76,31 @@ export class MemoryCluster implements Cluster {
     this.#receiver = receiver
     this.#store = store
     this.#clock = clock
-    this.sessions = new MemorySessions(store, this.#table, this.nodeId, options.sessionsMax, clock, waits, {
-      publishWill: (message) => {
-        const answer = authorizedWill(receiver, message)
-        if (answer instanceof Promise) this.#publishDecided(answer)
-        else this.#publishWill(answer)
-      },
-      willsDecided: () => Promise.all(this.#deciding),
-      onMoved: (session) => receiver.moved(session),
-      expireRetained: (topic) => this.#clear(topic),
-      isFull: () => this.#isFull,
-      onEnded: () => this.#giveRoom(),
+    this.#wills = new DueWills(store, clock, waits.reports, {
+      authorizeWill: (message) => authorizedWill(receiver, message),
+      publishWill: (will) => this.#handOn(withRoom(will, (topic) => this.mayRetain(topic), this.#reports)),
     })
+    const { sessionsMax } = options
+    this.sessions = new MemorySessions(
+      store,
+      this.#table,
+      this.nodeId,
+      sessionsMax,
+      clock,
+      waits,
+      this.#wills,
+      {
+        onMoved: (session) => receiver.moved(session),
+        expireRetained: (topic) => this.#clear(topic),
+        isFull: () => this.#isFull,
+        onEnded: () => this.#giveRoom(),
+      },
+    )
     this.#unwatch = waits.watchPublishes(() => ({
       publishers: receiver.publishers,
       wills: 0,
       since: this.#since,
     }))
-  }
-
-  #publishDecided(answer: Promise<Message | undefined>): void {
-    const deciding = answer
-      .then((authorized) => this.#publishWill(authorized))
-      .finally(() => this.#deciding.delete(deciding))
-    this.#deciding.add(deciding)
-  }
-
-  /** Its decision may come behind a stop that had no more time for it: nothing can be stored by then. */
-  #publishWill(will: Message | undefined): void {
-    if (this.#closed) return
-    if (will !== undefined) this.#handOn(withRoom(will, (topic) => this.mayRetain(topic), this.#reports))
   }
 
   /** What was kept over a restart: its receiver may be called from now on. */
@@ -398,6 +393,7 @@ export class MemoryCluster implements Cluster {
     this.#closed = true
     this.#unwatch()
     this.sessions.close()
+    this.#wills.close()
     await this.#store.settled()
   }
 }

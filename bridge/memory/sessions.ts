@@ -6,7 +6,6 @@ import type { Clock } from '../pace/clock.ts'
 import type { ClusterSessions } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import { BridgeError } from '../errors.ts'
-import { expiryFrom, type Message } from '../messages/message.ts'
 import { OwedReplays } from '../sessions/owed-replays.ts'
 import type { RoutingTable } from '../routes/routing-table.ts'
 import { SessionOption } from '../sessions/session-options.ts'
@@ -17,12 +16,9 @@ import { Slice } from '../pace/turns.ts'
 import { Due } from './due.ts'
 import type { StoredState } from './stored-state.ts'
 import type { Store } from './store.ts'
+import type { DueWills } from './wills.ts'
 
 export interface MemorySessionEvents {
-  /** A will is to be published, at once. */
-  publishWill(message: Message): void
-  /** Resolves when those that wait for a decision are published or refused. */
-  willsDecided(): Promise<unknown>
   /** A connection whose session another one of its client has claimed. */
   onMoved(session: Session): void
   /** A Retained Message is due to expire. */
@@ -48,6 +44,7 @@ export class MemorySessions implements ClusterSessions {
   readonly #sessionsMax: number
   readonly #clock: Clock
   readonly #waits: Waits
+  readonly #wills: DueWills
   readonly #events: MemorySessionEvents
   readonly #connected = new Map<string, Session>()
   readonly #due = new Due((name) => this.#onDue(name))
@@ -63,6 +60,7 @@ export class MemorySessions implements ClusterSessions {
     sessionsMax: number,
     clock: Clock,
     waits: Waits,
+    wills: DueWills,
     events: MemorySessionEvents,
   ) {
     this.#store = store
@@ -71,6 +69,7 @@ export class MemorySessions implements ClusterSessions {
     this.#sessionsMax = sessionsMax
     this.#clock = clock
     this.#waits = waits
+    this.#wills = wills
     this.#events = events
   }
 
@@ -83,6 +82,7 @@ export class MemorySessions implements ClusterSessions {
         this.#route(sid, filter, subscription)
       }
     }
+    this.#wills.start()
     for (const session of all) {
       // a will goes to all of them
       if (slice.isOver) await slice.next()
@@ -264,7 +264,7 @@ export class MemorySessions implements ClusterSessions {
   }
 
   async settled(): Promise<void> {
-    await this.#events.willsDecided()
+    await this.#wills.settled()
     await this.#store.settled()
   }
 
@@ -294,15 +294,7 @@ export class MemorySessions implements ClusterSessions {
     if (body === undefined) return
     this.#due.delete(dueWill(stored.sid))
     this.#store.change({ type: 'will-gone', sid: stored.sid })
-    const message = unpackMessage(body, this.#clock)
-    if (message === undefined || message === 'later')
-      return void this.#waits.reports.tell('garbage', { where: 'will', bytes: body.length })
-    const { expirySeconds } = message // it begins to run (MQTT 5 section 3.1.3.2.4)
-    this.#events.publishWill({
-      ...message,
-      origin: { sid, n: 0 },
-      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
-    })
+    this.#wills.publish({ body, sid })
   }
 
   #end(stored: StoredState): void {

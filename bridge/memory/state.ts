@@ -6,7 +6,7 @@ import type { Field } from '../sessions/owed-replays.ts'
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
 import { Held } from './held.ts'
 import { Queue } from './queue.ts'
-import type { StoredState, StoredWill } from './stored-state.ts'
+import type { DueWill, StoredState, StoredWill } from './stored-state.ts'
 
 export interface RetainedValue {
   readonly stamp: number
@@ -31,6 +31,7 @@ export type Record =
     }
   | { readonly type: 'released'; readonly sid: string; readonly at: number }
   | { readonly type: 'will-gone'; readonly sid: string }
+  | { readonly type: 'will'; readonly id: number; readonly will: DueWill | undefined }
   | { readonly type: 'ended'; readonly sid: string }
   | {
       readonly type: 'subscribed'
@@ -72,6 +73,8 @@ export class State {
   /** Client Identifier → sid */
   readonly clients = new Map<string, string>()
   readonly retained = new Map<string, RetainedValue>()
+  /** Wills that are due and not decided yet, by number. */
+  readonly wills = new Map<number, DueWill>()
   /** Of what is retained. */
   retainedBytes = 0
   /** The last one that was given. */
@@ -91,6 +94,8 @@ export class State {
         return this.#retain(record)
       case 'session':
         return this.#put(record.whole)
+      case 'will':
+        return this.#setDueWill(record)
       case 'queued':
         for (const sid of record.sids) this.#queue(sid, record.body)
         return
@@ -144,6 +149,13 @@ export class State {
     this.held.drop(session.will?.body)
     this.held.take(will?.body)
     session.will = will
+  }
+
+  #setDueWill({ id, will }: Extract<Record, { type: 'will' }>): void {
+    this.held.drop(this.wills.get(id)?.body)
+    this.held.take(will?.body)
+    if (will === undefined) this.wills.delete(id)
+    else this.wills.set(id, will)
   }
 
   #claim({ sid, clientId, epoch, expiry, will }: Extract<Record, { type: 'claimed' }>): void {

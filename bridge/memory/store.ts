@@ -7,13 +7,16 @@ import type { Record, State } from './state.ts'
 export class Store {
   readonly state: State
   readonly #log: Log | undefined
+  #closed = false
 
   constructor(state: State, log: Log | undefined) {
     this.state = state
     this.#log = log
   }
 
+  /** What comes behind the end is told to nobody: the file is closed, and another node may have it. */
   change(record: Record): void {
+    if (this.#closed) return
     this.state.apply(record)
     this.#log?.append(record)
   }
@@ -32,6 +35,7 @@ export class Store {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     await this.#log?.close()
   }
 }

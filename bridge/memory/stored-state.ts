@@ -9,6 +9,13 @@ export interface StoredWill {
   readonly delay: number
 }
 
+/** A will that is due and not decided yet: its session may have ended since, or have another will. */
+export interface DueWill {
+  readonly body: Buffer
+  /** Of the session that its client has by now: No Local is about that. */
+  readonly sid: string
+}
+
 export interface StoredDelivery {
   readonly order: number
   /** undefined: PUBREC came, only PUBREL is owed. */

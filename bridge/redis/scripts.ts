@@ -45,6 +45,7 @@ export const scriptTable = {
   'queue-append': { keys: 4, meaning: 'a numbered batch of messages for the queues of sessions' },
   'due-list': { keys: 1, meaning: 'what is due in a partition' },
   'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
+  'will-hold': { keys: 1, meaning: "wills that were taken stay the taker's for longer" },
   'will-done': { keys: 2, meaning: 'a will was published: forgets it' },
 } as const
 

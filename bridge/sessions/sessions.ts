@@ -52,7 +52,7 @@ export class Sessions implements ClusterSessions {
     this.here = new ConnectedSessions(events)
     const context = { redis, keys, nodeId, clock, forgetMs, connected: this.here, events }
     this.subscriptions = new Subscriptions(redis, keys, events)
-    this.#wills = new Wills(redis, keys, clock, forgetMs, events)
+    this.#wills = new Wills(redis, keys, clock, forgetMs, leaseMs, events)
     this.#claims = new Claims(context, this.subscriptions, this.#wills, sessionsMax)
     this.releases = new Releases(context, this.#wills, (claim) => this.#claims.isUnderWay(claim))
     this.recovery = new SessionRecovery(context)
@@ -125,6 +125,7 @@ export class Sessions implements ClusterSessions {
     clearTimeout(this.#sweeping)
     this.#sweeping = undefined
     this.#claims.close()
+    this.#wills.close()
   }
 
   /**

@@ -2,28 +2,34 @@
 // client cancels them (will-take.lua), handed to the data plane, and done with when they are stored (will-
 // done.lua). State: {s<n>}:wills, {s<n>}:due; here those that are taken and not stored. Bound: `willsMax`
 // of them, and `bytesMax`. While Redis is full none is stored, and further ones stay where they have been
-// since CONNECT: a sweep comes to them again.
+// since CONNECT: a sweep comes to them again. A will is its taker's for a lease, and for as
+// long as it is under way, since the gate and a full Redis take their time. Who does not hold it anew has died or
+// stands still, and the next one publishes it.
 import { unpackMessage } from '../messages/codec.ts'
 import { expiryFrom, type Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
-import type { Keys } from '../redis/keys.ts'
+import { partitionOf, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import type { SessionEvents } from './session-events.ts'
 
 export const willsMax = 1_000
 const bytesMax = 16 * 1024 * 1024
-/** How long a will is its taker's: then the taker has died, or it is published twice. */
-const holdMs = 10_000
+/** How often a will that is under way is held anew while its hold lasts. */
+const holdsPerLease = 3
 
 export class Wills {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #clock: Clock
   readonly #forgetMs: number
+  readonly #holdMs: number
   readonly #events: Pick<SessionEvents, 'authorizeWill' | 'publishWill'>
   /** Member of {s<n>}:due → settles when it is done with. */
   readonly #underWay = new Map<string, Promise<boolean>>()
+  /** Those of them that Redis gave us. */
+  readonly #taken = new Set<string>()
+  #holding: NodeJS.Timeout | undefined
   #bytes = 0
   /** Wills that are being taken: how large they are nobody knows yet. */
   #takes = 0
@@ -33,12 +39,14 @@ export class Wills {
     keys: Keys,
     clock: Clock,
     forgetMs: number,
+    leaseMs: number,
     events: Pick<SessionEvents, 'authorizeWill' | 'publishWill'>,
   ) {
     this.#redis = redis
     this.#keys = keys
     this.#clock = clock
     this.#forgetMs = forgetMs
+    this.#holdMs = leaseMs
     this.#events = events
   }
 
@@ -84,12 +92,16 @@ export class Wills {
     const room =
       this.#underWay.size === 0 ? 0 : Math.max(1, Math.floor((bytesMax - this.#bytes) / (this.#takes + 1)))
     this.#takes++
-    const bytes = (await runScript(this.#redis, 'will-take', keys, [member, holdMs, room]).finally(() => {
-      this.#takes--
-    })) as Buffer | number | null
+    const bytes = (await runScript(this.#redis, 'will-take', keys, [member, this.#holdMs, room]).finally(
+      () => {
+        this.#takes--
+      },
+    )) as Buffer | number | null
     if (bytes === null) return true
     if (typeof bytes === 'number') return this.#leave()
     this.#bytes += bytes.length
+    this.#taken.add(member)
+    this.#hold()
     try {
       const message = unpackMessage(bytes, this.#clock)
       const reports = reportsOf(this.#redis)
@@ -104,9 +116,41 @@ export class Wills {
       }
     } finally {
       this.#bytes -= bytes.length
+      this.#taken.delete(member)
     }
     await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
     return true
+  }
+
+  #hold(): void {
+    this.#holding ??= setTimeout(() => {
+      this.#holding = undefined
+      this.#holdAnew()
+      if (this.#taken.size > 0) this.#hold()
+    }, this.#holdMs / holdsPerLease).unref()
+  }
+
+  /** While Redis is away nobody else can take them either. */
+  #holdAnew(): void {
+    const members = new Map<number, string[]>()
+    for (const member of this.#taken) {
+      const partition = partitionOf(member.slice(2))
+      const known = members.get(partition)
+      if (known === undefined) members.set(partition, [member])
+      else known.push(member)
+    }
+    for (const [partition, some] of members)
+      runScript(
+        this.#redis,
+        'will-hold',
+        [this.#keys.partition(partition, 'due')],
+        [this.#holdMs, ...some],
+      ).catch(() => undefined)
+  }
+
+  close(): void {
+    clearTimeout(this.#holding)
+    this.#taken.clear()
   }
 
   /**

@@ -15,7 +15,7 @@ export const limits = {
   claimsWaitingMax: 1_000,
   /** How long a client that reads nothing may hold its connection while data waits for it. */
   drainTimeoutMs: 60_000,
-  /** What a guard at the gate has for a decision; less than who takes a will to publish it has (10 s). */
+  /** What a guard at the gate has for a decision. */
   decisionTimeoutMs: 5_000,
   /** Filters of one SUBSCRIBE that a guard decides at once. */
   decisionsMax: 100,

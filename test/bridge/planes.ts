@@ -38,6 +38,7 @@ export async function startPlane(
     waits?: Waits
     queueMessagesMax?: number
     wanted?: (session: Session) => void
+    authorizeWill?: (will: Message) => Promise<Message>
   } = {},
 ): Promise<Plane> {
   let closing: Promise<void> | undefined
@@ -80,6 +81,7 @@ export async function startPlane(
       ring: () => undefined,
       moved: () => undefined,
       wanted: (session) => options.wanted?.(session),
+      authorizeWill: (will) => options.authorizeWill?.(will) ?? will,
       onFenced: () => {
         self.fenced = true
       },

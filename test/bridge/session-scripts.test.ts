@@ -650,6 +650,17 @@ test('will-take: once, and again when who took it did not publish it', async () 
   expect(await redis.exists(keys.partition(3, 'due'))).toBe(0)
 })
 
+test('will-hold: what was taken is held for longer, never for less; what is done with does not come back', async () => {
+  const due = keys.partition(3, 'due')
+  await redis.zadd(due, 1, 'w:3s:1', 9e15, 'w:3s:2')
+  const before = Date.now()
+  for (let twice = 0; twice < 2; twice++)
+    await run('will-hold', of('due'), [60_000, 'w:3s:1', 'w:3s:2', 'w:3gone:1'])
+  expect(Number(await redis.zscore(due, 'w:3s:1'))).toBeGreaterThanOrEqual(before + 60_000)
+  expect(await redis.zrange(due, 0, -1)).toEqual(['w:3s:1', 'w:3s:2'])
+  expect(Number(await redis.zscore(due, 'w:3s:2'))).toBe(9e15)
+})
+
 test('will-take: a will that its caller has no room for stays as it is, taken before or not', async () => {
   await redis.hset(keys.partition(3, 'wills'), '3s:1', 'large', 'taken:3other:1', 'large')
   await redis.zadd(keys.partition(3, 'due'), 1, 'w:3s:1', 1, 'w:3other:1')

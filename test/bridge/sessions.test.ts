@@ -2,11 +2,10 @@
 // process.
 import { expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
-import type { Session } from '../../bridge/index.ts'
-
+import { RouteKind, type Session } from '../../bridge/index.ts'
 import type { ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis } from '../support/redis.ts'
-import { keys, listen, messageOf, openClient, publish, startPlane, type Plane } from './planes.ts'
+import { keys, listen, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
 
 const claim = (
   { plane }: Plane,
@@ -185,6 +184,41 @@ test('an owner on another node is asked first: who gives the session up, in its 
     false,
     false,
   ])
+})
+
+test('a will is held for as long as it is decided: nobody else publishes it meanwhile', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  let decide: (() => void) | undefined
+  const leaseMs = 1_500
+  await using a = await startPlane(redis, 'a', {
+    leaseMs,
+    authorizeWill: (will) => new Promise((resolve) => (decide = () => resolve(will))),
+  })
+  await using b = await startPlane(redis, 'b', { leaseMs })
+  for (const { plane } of [a, b]) {
+    plane.sessions.close() // they sweep when the test says so
+    await plane.addRoute('t', RouteKind.everything)
+  }
+  await untilEqual([a, b])
+  const session = await claim(a, 'client', { will: 'once', expirySeconds: 0 })
+  const released = a.plane.sessions.release(session)
+  const due = keys.partition(keys.shardOf('client'), 'due')
+  const heldUntil = async (): Promise<number> => {
+    const [, score] = await admin.zrange(due, 0, 0, 'WITHSCORES')
+    return Number(score)
+  }
+  await expect.poll(() => decide).toBeDefined()
+  const [first, now] = [await heldUntil(), Date.now()]
+  expect(first - now).toBeLessThanOrEqual(leaseMs)
+  while ((await heldUntil()) < first + leaseMs) await b.plane.sessions.sweep() // the first hold would have ended
+  decide!()
+  await released
+  await a.plane.sessions.settled()
+  expect(await admin.zrange(due, 0, -1)).toEqual([expect.stringMatching(/^f:/)])
+  await publish(a, messageOf('t', 'behind'))
+  await expect.poll(() => b.payloads).toEqual(['once', 'behind'])
+  expect(a.payloads).toEqual(['once', 'behind'])
 })
 
 test('a return waits for nothing but its own will, which comes before what it publishes', async () => {

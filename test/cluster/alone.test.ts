@@ -1,7 +1,7 @@
 // A node without Redis: it says what it keeps, and where; what was acknowledged is there when it was killed
 // and starts again; no second node takes its file.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -138,7 +138,14 @@ test('when all of it is in flight a new session is refused, 0x97 or 3, and the o
 })
 
 test('when its disk is full publishers wait, and some CONNECTs, log and /readyz say so, and all goes on when there is room', async () => {
-  await using node = new TestNode('full', ['--state-file', join(folder, 'full'), '--claims-waiting-max', '2'])
+  await using node = new TestNode('full', [
+    '--state-file',
+    join(folder, 'full'),
+    '--claims-waiting-max',
+    '2',
+    '--shutdown-ms',
+    '300',
+  ])
   await node.start()
   const limit = (bytes: number | 'unlimited'): unknown =>
     execFileSync('prlimit', ['--pid', String(node.pid), `--fsize=${bytes}:unlimited`])
@@ -169,4 +176,15 @@ test('when its disk is full publishers wait, and some CONNECTs, log and /readyz 
   await using late = await node.connect('late')
   await late.subscribe('t/#')
   await late.arrivals(30)
+  // a stop does not wait for room, and leaves the file to the next one
+  limit(200_000)
+  const never = late.publish('t/never', 'x', { qos: 1, retain: true })
+  never.catch(() => undefined)
+  await expect.poll(async () => (await readiness(node)) as { ready: boolean }).toMatchObject({ ready: false })
+  await node.stop()
+  expect(readdirSync(folder).filter((name) => name.startsWith('full.'))).toEqual([])
+  await node.start()
+  await using again = await node.connect('again')
+  await again.subscribe('t/#')
+  await again.arrivals(30)
 })

@@ -1,7 +1,7 @@
 // The gate of a node (broker/access/gate.ts) from outside: a program's hooks decide, at once, later or never, and
 // what clients see of it on the wire.
 import type { Packet } from 'mqtt-packet'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { copyFile, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
@@ -508,44 +508,58 @@ test.each<[string, Partial<Config>, () => void]>([
   },
 )
 
-test('a node without Redis stops while a will waits for its decision: it is stored when that comes in time, and left when not', async () => {
+/** A client with a will; resolves when its connection has broken and the hook is asked about the will. */
+async function dies(
+  url: string,
+  topic: string,
+  { called, asked }: ReturnType<typeof byHand>,
+): Promise<Called> {
+  const client = await WireClient.open(url)
+  const will = { topic, payload: Buffer.from('x'), qos: 1 as const, retain: false }
+  client.send({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 5, clean: true, clientId: topic, will })
+  await asked(topic)
+  called.get(topic)!() // it may have such a will
+  called.delete(topic)
+  await client.next('connack')
+  client.socket.destroy()
+  await asked(topic)
+  const decide = called.get(topic)!
+  called.delete(topic)
+  return decide
+}
+
+test('a node without Redis ends while a will waits for its decision: the next start asks again, and it is published once', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'gate-'))
-  const options = { stateFile: join(folder, 'state'), shutdownMs: 300 }
+  const stateFile = join(folder, 'state')
+  const options = { stateFile, shutdownMs: 300 }
   const properties = { sessionExpiryInterval: 60 }
-  const { hooks, called, asked } = byHand()
-  let { node, url } = await serve(hooks, options)
+  const hand = byHand()
+  let { node, url } = await serve(hand.hooks, options)
   const subscriber = await WireClient.connect(url, 'subscriber', { properties })
   await subscriber.subscribe('#', { qos: 1 })
   subscriber.send({ cmd: 'disconnect' })
   await subscriber.untilClosed()
-  const stopWith = async (topic: string): Promise<Called> => {
-    const client = await WireClient.open(url)
-    const will = { topic, payload: Buffer.from('x'), qos: 1 as const, retain: false }
-    client.send({
-      cmd: 'connect',
-      protocolId: 'MQTT',
-      protocolVersion: 5,
-      clean: true,
-      clientId: topic,
-      will,
-    })
-    await asked(topic)
-    called.get(topic)!() // it may have such a will
-    called.delete(topic)
-    await client.next('connack')
-    client.socket.destroy()
-    await asked(topic)
-    return called.get(topic)!
-  }
-  const inTime = await stopWith('later/1')
+  const inTime = await dies(url, 'later/1', hand)
   const stopped = node.close()
   inTime()
   await stopped
-  ;({ node, url } = await serve(hooks, options))
-  const again = await WireClient.connect(url, 'subscriber', { clean: false, properties })
-  expect(shown([await again.any()])).toEqual(['publish 1 later/1'])
-  const late = await stopWith('later/2')
+  ;({ node, url } = await serve(hand.hooks, options))
+  const late = await dies(url, 'later/2', hand)
+  await copyFile(stateFile, join(folder, 'killed')) // what a process that is killed now leaves behind
   await node.close()
   late() // nothing is written to a file that is closed
+  for (const file of [stateFile, join(folder, 'killed')]) {
+    ;({ node, url } = await serve(hand.hooks, { ...options, stateFile: file }))
+    await hand.asked('later/2')
+    hand.called.get('later/2')!()
+    hand.called.delete('later/2')
+    const again = await WireClient.connect(url, 'subscriber', { clean: false, properties })
+    expect(shown([await again.any(), await again.any()])).toEqual(['publish 1 later/1', 'publish 2 later/2'])
+    expect(await again.settled()).toEqual([])
+    await node.close()
+    ;({ node, url } = await serve(hand.hooks, { ...options, stateFile: file }))
+    expect(hand.called.size).toBe(0) // decided once
+    await node.close()
+  }
   await rm(folder, { recursive: true })
 })

@@ -26,6 +26,7 @@ const sizes = {
 export class Member implements Receiver, AsyncDisposable {
   cluster!: Cluster
   readonly publishers = 0
+  authorizeWill = (will: Message): Message | Promise<Message> => will
   readonly delivered: Message[] = []
   readonly thrownOut: Session[] = []
   readonly #clients = new Map<string, Client>()

@@ -104,6 +104,37 @@ test('a restart keeps everything, whether the node stopped or was killed; its cl
   await again[Symbol.asyncDispose]()
 })
 
+test('of many wills that are due at once a thousand are decided at a time; what waits is kept, and all of them are in the end', async () => {
+  const file = fresh()
+  const member = await openFile(file)
+  const decide: (() => void)[] = []
+  let asked = 0
+  member.authorizeWill = (will) => {
+    asked++
+    return new Promise((resolve) => decide.push(() => resolve(will)))
+  }
+  const clients = await Promise.all(
+    Array.from({ length: 1_100 }, (_, n) => {
+      const message = messageOf(`wills/${n}`, String(n), { isWill: true })
+      return member.connect(`dying-${n}`, { expirySeconds: 0, will: { message, delaySeconds: 0 } })
+    }),
+  )
+  await Promise.all(clients.map((client) => client.release()))
+  expect(asked).toBe(1_000)
+  await using other = await openFile(killed(file))
+  await expect.poll(() => other.payloads.length).toBe(1_100) // its gate decides at once
+  let most = 0
+  while (member.payloads.length < 1_100) {
+    most = Math.max(most, decide.length)
+    decide.shift()?.()
+    await new Promise(setImmediate)
+  }
+  expect([most, asked, new Set(member.payloads).size]).toEqual([1_000, 1_100, 1_100])
+  await member[Symbol.asyncDispose]()
+  await using again = await openFile(file)
+  expect(again.payloads).toEqual([])
+})
+
 test('a torn end is cut off with a warning, wherever it was torn: what was acknowledged before is there', async () => {
   const file = fresh()
   const member = await openFile(file)

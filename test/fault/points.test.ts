@@ -21,10 +21,13 @@ const nowhere: FaultPoint = { script: '', when: 'before' }
  */
 type Where = 'any' | 'start' | 'sweeper'
 const where: Record<
-  Exclude<ScriptName, 'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside'>,
+  Exclude<
+    ScriptName,
+    'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside' | 'will-hold'
+  >,
   Where
 > = {
-  // those: import.test.ts, below, damage.test.ts; `probe` and `rights` change nothing
+  // those: import.test.ts, below, damage.test.ts, bridge/sessions.test.ts; `probe` and `rights` change nothing
   'node-join': 'start',
   'inbox-create': 'start',
   'node-remove': 'start',
