@@ -85,8 +85,11 @@ export interface Cluster {
 
   /** A write of an owner was refused: whether the session is its own after all. */
   stillOwned(session: Session): Promise<boolean>
-  /** A session's holder has something to write, or should look into its queue. */
-  schedule(holder: SessionHolder): void
+  /**
+   * A session's holder has something to write, or should look into its queue. `mayWait`: nobody waits for it,
+   * so it may be written a few milliseconds later, with what comes meanwhile.
+   */
+  schedule(holder: SessionHolder, mayWait?: boolean): void
 
   /** Leaves the cluster. */
   close(): Promise<void>

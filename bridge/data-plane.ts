@@ -526,8 +526,8 @@ export class DataPlane implements Cluster {
   // Sessions
 
   /** A session's holder has something to write, or should look into its queue. */
-  schedule(holder: SessionHolder): void {
-    this.#sessionWriter.touch(holder)
+  schedule(holder: SessionHolder, mayWait = false): void {
+    this.#sessionWriter.touch(holder, mayWait)
   }
 
   /**

@@ -4,6 +4,7 @@
 // way. Invariant: what `push` resolved for is stored once, whatever happened to connections meanwhile. Bound:
 // the publishers' in-flight windows.
 import { randomBytes } from 'node:crypto'
+import { CallPace } from '../pace/call-pace.ts'
 import type { Clock } from '../pace/clock.ts'
 import { packMessage } from '../messages/codec.ts'
 import { BridgeError } from '../errors.ts'
@@ -145,7 +146,7 @@ export const appendToQueues = (
     { made: () => [...sessions.keys()].map((sid) => keys.session(sid, 'queue')) },
   ) as Promise<[number, ...(Buffer | null)[]]>
 
-/** One partition: a call under way, the next batch grows meanwhile. */
+/** One partition: a call under way, the next batch grows meanwhile, under load for a moment longer. */
 class Partition {
   readonly #redis: Redis
   readonly #keys: Keys
@@ -158,8 +159,7 @@ class Partition {
   #last = 0
   /** Signs the numbers: those of another writer, or damaged ones, are not taken for ours. */
   readonly #writer = randomBytes(6).toString('hex')
-  #running = false
-  #scheduled = false
+  readonly #pace = new CallPace(() => this.#run())
   closed = false
 
   constructor(
@@ -182,38 +182,25 @@ class Partition {
 
   push(message: Message, sid: string, granted: number): Promise<void> {
     let batch = this.#batches.at(-1)
-    // The first one may be under way.
-    if (
-      batch === undefined ||
-      (this.#running && this.#batches.length === 1) ||
-      (batch.isFull && !batch.mustTake(message))
-    ) {
+    if (batch === undefined || (batch.isFull && !batch.mustTake(message)))
       this.#batches.push((batch = new Batch()))
-    }
     batch.add(message, sid, granted)
-    if (!this.#running && !this.#scheduled) {
-      this.#scheduled = true
-      setImmediate(() => {
-        this.#scheduled = false
-        void this.#run()
-      })
-    }
+    if (batch.isFull) this.#pace.needNow()
+    else this.#pace.need()
     return batch.settled
   }
 
   async #run(): Promise<void> {
-    if (this.#running) return
-    this.#running = true
-    for (let batch = this.#batches[0]; batch !== undefined; batch = this.#batches[0]) {
-      try {
-        await this.#append(batch)
-        batch.settle()
-      } catch (error) {
-        batch.fail(error as Error) // nothing of it may be acknowledged; the node stops or starts again
-      }
-      this.#batches.shift()
+    const batch = this.#batches.shift() // what comes from now on is in the next one
+    if (batch === undefined) return
+    try {
+      await this.#append(batch)
+      batch.settle()
+    } catch (error) {
+      batch.fail(error as Error) // nothing of it may be acknowledged; the node stops or starts again
     }
-    this.#running = false
+    if (this.#batches.length > 1) this.#pace.needNow()
+    else if (this.#batches.length > 0) this.#pace.need()
   }
 
   async #append({ variants, sessions }: Batch): Promise<void> {

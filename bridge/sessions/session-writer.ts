@@ -2,6 +2,7 @@
 // ones to send next. Many sessions share one call per partition; one is under way, meanwhile the next one
 // gathers (what a session wants is asked for when the call is made). State: {s<n>}:queue, inflight, incoming;
 // here which sessions have something to say.
+import { CallPace } from '../pace/call-pace.ts'
 import type { Clock } from '../pace/clock.ts'
 import type { Reports } from '../diagnostics.ts'
 import { packMessage, unpackMessage, type Later } from '../messages/codec.ts'
@@ -66,6 +67,8 @@ export interface SessionHolder {
 
 /** Sessions of one call: bounds the time that the script takes. */
 const sessionsMax = 100
+/** How long what nobody waits for waits for company: acknowledgements, which come again if the node dies. */
+const patienceMs = 5
 /** Bytes of messages that begin without having been queued, of one call; the last session may exceed it. */
 const bytesMax = 1024 * 1024
 
@@ -112,8 +115,7 @@ class Partition {
   readonly #clock: Clock
   /** Who was scheduled first is first. */
   readonly #ready = new Set<SessionHolder>()
-  #running = false
-  #scheduled = false
+  readonly #pace = new CallPace(() => this.#run())
   closed = false
 
   constructor(redis: Redis, keys: Keys, number: number, clock: Clock) {
@@ -123,33 +125,25 @@ class Partition {
     this.#clock = clock
   }
 
-  schedule(holder: SessionHolder): void {
+  schedule(holder: SessionHolder, mayWait: boolean): void {
     this.#ready.add(holder)
-    if (this.#running || this.#scheduled) return
-    this.#scheduled = true
-    setImmediate(() => {
-      this.#scheduled = false
-      void this.#run()
-    })
+    this.#pace.need(mayWait ? patienceMs : 0)
   }
 
   async #run(): Promise<void> {
-    if (this.#running) return
-    this.#running = true
-    while (this.#ready.size > 0 && !this.closed) {
-      const call: Call[] = []
-      let bytes = 0
-      for (const holder of this.#ready) {
-        this.#ready.delete(holder)
-        const writes = holder.takeWrites()
-        if (writes === undefined) continue
-        call.push({ holder, writes })
-        for (const [, { payload }] of writes.given) bytes += payload.length
-        if (call.length === sessionsMax || bytes >= bytesMax) break
-      }
-      if (call.length > 0) await this.#serve(call)
+    if (this.closed) return
+    const call: Call[] = []
+    let bytes = 0
+    for (const holder of this.#ready) {
+      this.#ready.delete(holder)
+      const writes = holder.takeWrites()
+      if (writes === undefined) continue
+      call.push({ holder, writes })
+      for (const [, { payload }] of writes.given) bytes += payload.length
+      if (call.length === sessionsMax || bytes >= bytesMax) break
     }
-    this.#running = false
+    if (this.#ready.size > 0) this.#pace.needNow()
+    if (call.length > 0) await this.#serve(call)
   }
 
   async #serve(call: readonly Call[]): Promise<void> {
@@ -209,9 +203,12 @@ export class SessionWriter {
     this.#partitions = Array.from({ length: keys.partitions }, (_, p) => new Partition(redis, keys, p, clock))
   }
 
-  /** The session has something to write, or its bell rang. */
-  touch(holder: SessionHolder): void {
-    this.#partitions[partitionOf(holder.session.sid)]!.schedule(holder)
+  /**
+   * The session has something to write, or its bell rang. `mayWait`: it is written with what comes meanwhile,
+   * since nobody waits for it.
+   */
+  touch(holder: SessionHolder, mayWait = false): void {
+    this.#partitions[partitionOf(holder.session.sid)]!.schedule(holder, mayWait)
   }
 
   close(): void {

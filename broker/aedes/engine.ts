@@ -261,7 +261,7 @@ export class Engine {
       slow: (connection, topic) => this.#host.slow(connection, topic),
       drained: (connection) => this.#host.drained(connection),
       handle: (connection, type, frame) => this.#handle(connection, type, frame),
-      schedule: (holder) => this.#host.schedule(holder),
+      schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),

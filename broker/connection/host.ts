@@ -47,7 +47,7 @@ export interface ConnectionHost<Connection> {
   /** It has caught up, or is gone. */
   drained(connection: Connection): void
   /** A session that outlives its connection has something to write. */
-  schedule(holder: SessionHolder): void
+  schedule(holder: SessionHolder, mayWait?: boolean): void
   /** A write for the session was refused: it is another's, or Redis lost its data. */
   moved(connection: Connection): void
   /** With what a stored message is delivered, by the subscriptions that the session has now. */

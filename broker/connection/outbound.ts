@@ -50,7 +50,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
       pubrel: (messageId) => this.acknowledge(PacketType.pubrel, messageId, 0),
       failed: (error) => this.#host.failed(error, 1),
       room: () => (this.outbox.slow ? 0 : limits.outboxLowBytes),
-      schedule: (holder) => this.#host.schedule(holder),
+      schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       moved: () => this.#host.moved(this.#connection),
     }))
   }

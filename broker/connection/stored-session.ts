@@ -42,8 +42,8 @@ export interface StoredSessionHost {
    * Bytes that may be written to the client now; 0: it is behind, and `ring` is called when it has caught up.
    */
   room(): number
-  /** There is something to write. */
-  schedule(holder: SessionHolder): void
+  /** There is something to write; `mayWait`: nobody waits for it. */
+  schedule(holder: SessionHolder, mayWait?: boolean): void
   moved(): void
 }
 
@@ -281,7 +281,12 @@ export class StoredSession implements SessionHolder {
     this.#inUse.set(messageId, 'done')
     if (state !== 'owed') this.#open--
     this.#acknowledged.push(messageId)
-    this.#host.schedule(this)
+    this.#host.schedule(this, this.#mayWait)
+  }
+
+  /** Nothing waits for the room in the window that an acknowledgement makes once it is written. */
+  get #mayWait(): boolean {
+    return !this.#mayHaveQueued && this.#given.length === 0 && !this.#closed
   }
 
   /**
@@ -459,7 +464,7 @@ export class StoredSession implements SessionHolder {
     }
     if (left > 0) this.#mayHaveQueued = true
     if (this.#mayHaveQueued || this.#acknowledged.length > 0 || this.#given.length > 0)
-      this.#host.schedule(this)
+      this.#host.schedule(this, this.#mayWait)
   }
 
   /** What was not written is written when the session proves to be ours after all. */

@@ -629,8 +629,8 @@ export class Router implements EngineHost, Receiver {
     this.#bySid.get(sid)?.ring()
   }
 
-  schedule(holder: SessionHolder): void {
-    this.#plane.schedule(holder)
+  schedule(holder: SessionHolder, mayWait = false): void {
+    this.#plane.schedule(holder, mayWait)
   }
 
   /** A write of a session was refused. */

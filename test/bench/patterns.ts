@@ -248,6 +248,11 @@ const shapePatterns: readonly Pattern[] = [
   ...fleet('p2p-1K-1K-1K-1K', 'QoS 1, 1,000 → 1,000, 1,000 msg/s', pairs(1_000, 1_000)),
   ...fleet('p2p-1K-1K-10K', 'QoS 1, 1,000 → 1,000, 10,000 msg/s', pairs(1_000, 10_000)),
   ...fleet(
+    'p2p-persistent-1K-1K-1K',
+    'QoS 1, persistent sessions, 1,000 → 1,000, 1,000 msg/s',
+    pairs(1_000, 1_000, { persistent: true }),
+  ),
+  ...fleet(
     'p2p-persistent-1K-1K-3K',
     'QoS 1, persistent sessions, 1,000 → 1,000, 3,000 msg/s',
     pairs(1_000, 3_000, { persistent: true }),
