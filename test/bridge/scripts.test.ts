@@ -531,21 +531,22 @@ test('probe: leaves nothing behind, twice, and fails where nothing can be stored
   expect(await run('probe', bus('probe'), [])).toBe(1)
   expect(await redis.keys('*probe')).toEqual([])
   await redis.config('SET', 'maxmemory', '1')
-  await fails('ERR_BRIDGE_REDIS_FULL', run('probe', bus('probe'), [])).finally(() =>
-    redis.config('SET', 'maxmemory', '0'),
-  )
+  try {
+    await fails('ERR_BRIDGE_REDIS_FULL', run('probe', bus('probe'), []))
+  } finally {
+    await redis.config('SET', 'maxmemory', '0')
+  }
 })
 
 test('rights: which commands the user is refused', async () => {
   expect(await run('rights', bus('probe'), ['p/$SYS*'])).toEqual([])
   await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')
-  expect(
-    (
-      (await run('rights', bus('probe'), ['p/$SYS*']).finally(() =>
-        redis.call('ACL', 'SETUSER', 'default', '+@all'),
-      )) as Buffer[]
-    ).map(String),
-  ).toEqual(['XADD', 'TIME'])
+  try {
+    const refused = (await run('rights', bus('probe'), ['p/$SYS*'])) as Buffer[]
+    expect(refused.map(String)).toEqual(['XADD', 'TIME'])
+  } finally {
+    await redis.call('ACL', 'SETUSER', 'default', '+@all')
+  }
 })
 
 describe('what a script is', () => {

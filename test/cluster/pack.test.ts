@@ -30,6 +30,7 @@ beforeAll(async () => {
   const packed = mkdtempSync(join(tmpdir(), 'aedes-cluster-pack-'))
   folder = join(packed, 'empty')
   mkdirSync(folder)
+  writeFileSync(join(folder, 'package.json'), '{}') // npm looks for one above it otherwise
   await run('npm', ['pack', '--ignore-scripts', '--pack-destination', packed], { cwd: root, env })
   const tarball = readdirSync(packed).find((name) => name.endsWith('.tgz'))!
   installed = await run('npm', ['install', `../${tarball}`, '--prefer-offline', '--no-audit', '--no-fund'], {
@@ -141,7 +142,7 @@ const aedes = await Aedes.createBroker({ id: 'a', connectTimeout: 1 })
 aedes.publish({ cmd: 'publish', topic: 't', payload: 'x', qos: 0, retain: false, dup: false }, () => undefined)
 `,
   )
-  const tsc = join(root, 'node_modules/typescript/bin/tsc')
+  const tsc = join(root, 'node_modules/.bin/tsc')
   const flags = [
     '--noEmit',
     '--strict',
