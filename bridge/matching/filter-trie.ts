@@ -3,8 +3,10 @@
 // remembered, in a cache bounded in topics and in memory that is invalidated exactly: when a filter comes or
 // goes, the remembered topics that it matches are forgotten. A remembered array stays the same array while
 // the set of its filters does; entries may change inside. What others make of an array is charged to its
-// topic (match-cache.ts), and goes with it.
-import { hasWildcard } from './topic.ts'
+// topic (match-cache.ts), and goes with it. Half a million filters may match one topic: they are looked for in
+// slices (`matching`). What comes or goes meanwhile is found or not; then nothing is remembered.
+import { atOnce, type Making, type Pace } from './making.ts'
+import { filterMatches, hasWildcard } from './topic.ts'
 import { TopicTrie } from './topic-trie.ts'
 import { worked } from '../pace/turns.ts'
 
@@ -16,6 +18,9 @@ interface Level<Entry> {
   here: Entry | undefined
   below: Entry | undefined
 }
+
+/** Levels looked at before the clock is. */
+const levelsAtOnce = 64
 
 /** Memory for each remembered topic, on average; and of one of its levels. */
 const cachedBytes = 2_000
@@ -61,6 +66,71 @@ function removeNext<Entry>(level: Level<Entry>, next: Level<Entry>): void {
   if (level.next === next || (level.next instanceof Map && level.next.size === 0)) level.next = undefined
 }
 
+/**
+ * Looks for the filters that match a topic. Level by level: 2^16 filters may match, and an object for each step would
+ * cost more than the step.
+ */
+class Walk<Entry> {
+  readonly topic: string
+  readonly found: Entry[] = []
+  /** A filter that matches came or went meanwhile. */
+  isStale = false
+  readonly #names: readonly string[]
+  readonly #isHidden: boolean
+  #at = 0
+  #levels: Level<Entry>[]
+  #next: Level<Entry>[] = []
+  #i = 0
+
+  /** @param root of the filters with wildcards; undefined: there are none */
+  constructor(topic: string, exact: Entry | undefined, root: Level<Entry> | undefined) {
+    this.topic = topic
+    if (exact !== undefined) this.found.push(exact)
+    this.#levels = root === undefined ? [] : [root]
+    this.#names = root === undefined ? [] : topic.split('/')
+    this.#isHidden = topic.startsWith('$') // [MQTT-4.7.2-1]: not for filters that begin with a wildcard
+  }
+
+  /** False: there is more to be looked at. */
+  goOn(slice: Pace): boolean {
+    while (this.#levels.length > 0) {
+      const end = Math.min(this.#levels.length, this.#i + levelsAtOnce)
+      worked(end - this.#i)
+      this.#look(end)
+      if (this.#i === this.#levels.length) {
+        this.#levels = this.#next
+        this.#next = []
+        this.#i = 0
+        this.#at++
+      }
+      if (slice.isOver && this.#levels.length > 0) return false
+    }
+    return true
+  }
+
+  #look(end: number): void {
+    const { found } = this
+    const [levels, next] = [this.#levels, this.#next]
+    const isEnd = this.#at === this.#names.length
+    const name = this.#names[this.#at]
+    const hides = this.#isHidden && this.#at === 0
+    for (let i = this.#i; i < end; i++) {
+      const level = levels[i]!
+      if (level.below !== undefined && !hides) found.push(level.below)
+      if (isEnd) {
+        if (level.here !== undefined) found.push(level.here)
+        continue
+      }
+      if (level.next === undefined) continue
+      const same = nextOf(level, name!)
+      if (same !== undefined) next.push(same)
+      const any = hides ? undefined : nextOf(level, '+')
+      if (any !== undefined) next.push(any)
+    }
+    this.#i = end
+  }
+}
+
 export class FilterTrie<Entry> {
   readonly #exact = new Map<string, Entry>()
   readonly #wildcards = newLevel<Entry>('')
@@ -69,6 +139,8 @@ export class FilterTrie<Entry> {
   readonly #cache = new Map<string, Remembered<Entry>>()
   readonly #cachedTopics = new TopicTrie<true>()
   #cachedCost = 0
+  /** Those that were more than a slice, and are not done. */
+  readonly #walks = new Set<Walk<Entry>>()
 
   /** @param cacheMax topics whose matches are remembered; a matter of speed only */
   constructor(cacheMax = 10_000) {
@@ -164,17 +236,37 @@ export class FilterTrie<Entry> {
 
   /** The entries of all filters that match `topic`, in no particular order; the array must not be changed. */
   match(topic: string): readonly Entry[] {
-    const cached = this.#cache.get(topic)
-    if (cached !== undefined) return cached.entries
-    const entries = this.#walk(topic)
-    if (this.#cacheMax > 0) {
-      const cost = costOf(topic, entries.length)
-      if (this.#cache.size >= this.#cacheMax) this.#evict()
-      this.#makeRoom(cost)
-      this.#cache.set(topic, { entries, cost })
-      this.#cachedTopics.set(topic, true)
-      this.#cachedCost += cost
+    return this.known(topic) ?? this.matching(topic).goOn(atOnce)!
+  }
+
+  /** The same, if it is remembered. */
+  known(topic: string): readonly Entry[] | undefined {
+    return this.#cache.get(topic)?.entries
+  }
+
+  /** The same in slices, as of the first one. */
+  matching(topic: string): Making<readonly Entry[]> {
+    let walk: Walk<Entry> | undefined
+    return {
+      goOn: (slice) => {
+        const wildcards = this.#wildcardCount > 0 ? this.#wildcards : undefined
+        walk ??= new Walk(topic, this.#exact.get(topic), wildcards)
+        if (!walk.goOn(slice)) return void this.#walks.add(walk)
+        this.#walks.delete(walk)
+        return walk.isStale ? walk.found : this.#remember(topic, walk.found)
+      },
     }
+  }
+
+  #remember(topic: string, entries: readonly Entry[]): readonly Entry[] {
+    const known = this.known(topic) // of who asked meanwhile
+    if (this.#cacheMax === 0 || known !== undefined) return known ?? entries
+    const cost = costOf(topic, entries.length)
+    if (this.#cache.size >= this.#cacheMax) this.#evict()
+    this.#makeRoom(cost)
+    this.#cache.set(topic, { entries, cost })
+    this.#cachedTopics.set(topic, true)
+    this.#cachedCost += cost
     return entries
   }
 
@@ -196,40 +288,6 @@ export class FilterTrie<Entry> {
     while (this.#cache.size > 0 && this.#cachedCost + bytes > this.#cacheMax * cachedBytes) this.#evict()
   }
 
-  #walk(topic: string): Entry[] {
-    const found: Entry[] = []
-    const exact = this.#exact.get(topic)
-    if (exact !== undefined) found.push(exact)
-    if (this.#wildcardCount === 0) return found
-    const names = topic.split('/')
-    const hidden = topic.startsWith('$') // [MQTT-4.7.2-1]: not for filters that begin with a wildcard
-    // level by level: 2^16 filters may match, and an object for each step would cost more than the step
-    let levels = [this.#wildcards]
-    let steps = 0
-    for (let at = 0; levels.length > 0; at++) {
-      steps += levels.length
-      const isEnd = at === names.length
-      const name = names[at]
-      const hides = hidden && at === 0
-      const next: Level<Entry>[] = []
-      for (const level of levels) {
-        if (level.below !== undefined && !hides) found.push(level.below)
-        if (isEnd) {
-          if (level.here !== undefined) found.push(level.here)
-          continue
-        }
-        if (level.next === undefined) continue
-        const same = nextOf(level, name!)
-        if (same !== undefined) next.push(same)
-        const any = hides ? undefined : nextOf(level, '+')
-        if (any !== undefined) next.push(any)
-      }
-      levels = next
-    }
-    worked(steps)
-    return found
-  }
-
   /** The oldest quarter goes: rare, and cheaper than keeping an order of use. */
   #evict(): void {
     let left = Math.ceil(this.#cache.size / 4)
@@ -248,6 +306,7 @@ export class FilterTrie<Entry> {
   }
 
   #forget(filter: string): void {
+    for (const walk of this.#walks) if (filterMatches(filter, walk.topic)) walk.isStale = true
     if (this.#cache.size === 0) return
     if (!hasWildcard(filter)) this.#forgetTopic(filter)
     else for (const [topic] of [...this.#cachedTopics.match(filter)]) this.#forgetTopic(topic)

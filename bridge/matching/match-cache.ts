@@ -1,9 +1,11 @@
 // What a table makes of the entries that match a topic (who gets it, merged) is remembered as long as it is
 // right. What is small is remembered with its topic, in the memory that the table's trie has for topics. What
 // is large is shared by all topics that the same filters match: ten thousand subscribers of `f/#` are merged
-// once, not once for each topic. State: this process. Bound: the trie's `cachedCost`, and `sharedBytesMax`;
-// beyond them what is oldest is forgotten. Correctness rests on neither.
+// once, not once for each topic. It is made in slices, since half a million entries may match. State: this
+// process. Bound: the trie's `cachedCost`, and `sharedBytesMax`; beyond them what is oldest is forgotten.
+// Correctness rests on neither.
 import type { FilterTrie } from './filter-trie.ts'
+import { atOnce, type Making, type Pace } from './making.ts'
 import { worked } from '../pace/turns.ts'
 
 /** An entry of a trie; its version grows when what is made of it changes. */
@@ -11,20 +13,57 @@ interface Versioned {
   readonly version: number
 }
 
+/** Makes a value of entries, one after the other. */
+export interface Maker<Entry, Value> {
+  readonly value: Value
+  /** Takes in an entry, as far as there is time; false: the rest of it at the next call. */
+  take(entry: Entry, slice: Pace): boolean
+}
+
 interface Made<Value> {
   readonly version: number
   readonly value: Value
   readonly bytes: number
+  /** The table's version when it was found to be right, last. */
+  at: number
 }
 
 /** From so many bytes on it is shared, if so many filters match at most. */
 const largeBytes = 4_096
 const sharedFiltersMax = 16
 const sharedBytesMax = 16 * 1024 * 1024
+/** So many versions are summed up in some microseconds. */
+const summedAtOnce = 1_000
+/** Entries between two looks at the clock. */
+const entriesAtOnce = 64
 
-export class MatchCache<Entry extends Versioned, Value> {
+/** Versions only grow: an equal sum means no change. */
+class Sum implements Making<number> {
+  readonly #entries: readonly Versioned[]
+  #sum = 0
+  #i = 0
+
+  constructor(entries: readonly Versioned[]) {
+    this.#entries = entries
+  }
+
+  goOn(slice: Pace): number | undefined {
+    const entries = this.#entries
+    while (this.#i < entries.length) {
+      const end = Math.min(entries.length, this.#i + summedAtOnce)
+      for (; this.#i < end; this.#i++) this.#sum += entries[this.#i]!.version
+      if (this.#i === entries.length) break
+      worked(summedAtOnce)
+      if (slice.isOver) return undefined
+    }
+    return this.#sum
+  }
+}
+
+export class MatchCache<Entry extends Versioned, Value extends object> {
   readonly #trie: FilterTrie<Entry>
-  readonly #make: (entries: readonly Entry[]) => Value
+  readonly #tableVersion: () => number
+  readonly #makerOf: (entries: readonly Entry[]) => Maker<Entry, Value>
   readonly #bytesOf: (value: Value) => number
   /**
    * By the array that the trie returned for a topic (the same while no filter of it comes or goes): what was
@@ -36,39 +75,101 @@ export class MatchCache<Entry extends Versioned, Value> {
   readonly #numbers = new WeakMap<Entry, number>()
   #lastNumber = 0
 
-  /** @param bytesOf memory that a value takes, roughly */
+  /**
+   * @param tableVersion grows with every change of any entry: while it is the same, so is what was made
+   * @param bytesOf memory that a value takes, roughly
+   */
   constructor(
     trie: FilterTrie<Entry>,
-    make: (entries: readonly Entry[]) => Value,
+    tableVersion: () => number,
+    makerOf: (entries: readonly Entry[]) => Maker<Entry, Value>,
     bytesOf: (value: Value) => number,
   ) {
     this.#trie = trie
-    this.#make = make
+    this.#tableVersion = tableVersion
+    this.#makerOf = makerOf
     this.#bytesOf = bytesOf
   }
 
-  /**
-   * What is made of the entries that match `topic`; must not be changed. O(matching filters) when nothing
-   * changed.
-   */
+  /** What is made of the entries that match `topic`; must not be changed. */
   match(topic: string): Value {
-    const entries = this.#trie.match(topic)
-    let version = 0
-    // versions only grow: an equal sum means no change
-    for (let i = 0; i < entries.length; i++) version += entries[i]!.version
-    const known = this.#byTopic.get(entries)
-    const made = typeof known === 'string' ? this.#shared.get(known) : known
-    return made?.version === version ? made.value : this.#remember(topic, entries, version)
+    return this.known(topic) ?? this.making(topic).goOn(atOnce)!
   }
 
-  #remember(topic: string, entries: readonly Entry[], version: number): Value {
-    const place = entries.length <= sharedFiltersMax ? this.#placeOf(entries) : undefined
-    let made = place === undefined ? undefined : this.#shared.get(place)
-    if (made?.version !== version) {
-      const value = this.#make(entries)
-      worked(entries.length)
-      made = { version, value, bytes: this.#bytesOf(value) }
+  /** The same, if it is remembered and nothing changed. */
+  known(topic: string): Value | undefined {
+    const entries = this.#trie.known(topic)
+    if (entries === undefined) return undefined
+    const made = this.#madeOf(entries)
+    if (made === undefined || made.at === this.#tableVersion()) return made?.value
+    if (entries.length > summedAtOnce || made.version !== new Sum(entries).goOn(atOnce)) return undefined
+    made.at = this.#tableVersion()
+    return made.value
+  }
+
+  #madeOf(entries: readonly Entry[]): Made<Value> | undefined {
+    const known = this.#byTopic.get(entries)
+    return typeof known === 'string' ? this.#shared.get(known) : known
+  }
+
+  /**
+   * The same in slices. An entry that is there from the beginning to the end is in it; what comes, goes or changes
+   * meanwhile is in it or not, and then it is not remembered.
+   */
+  making(topic: string): Making<Value> {
+    let matching: Making<readonly Entry[]> | undefined
+    let entries: readonly Entry[] | undefined
+    let making: Making<Value> | undefined
+    return {
+      goOn: (slice) => {
+        if (matching === undefined) entries ??= this.#trie.known(topic)
+        entries ??= (matching ??= this.#trie.matching(topic)).goOn(slice)
+        if (entries === undefined) return undefined
+        making ??= this.#makingOf(topic, entries)
+        return making.goOn(slice)
+      },
     }
+  }
+
+  #makingOf(topic: string, entries: readonly Entry[]): Making<Value> {
+    const began = this.#tableVersion()
+    const [before, behind] = [new Sum(entries), new Sum(entries)]
+    let version: number | undefined
+    let maker: Maker<Entry, Value> | undefined
+    let i = 0
+    const place = entries.length <= sharedFiltersMax ? this.#placeOf(entries) : undefined
+    const remember = (made: Made<Value>): Value => {
+      made.at = began === this.#tableVersion() ? began : -1
+      return this.#remember(topic, entries, place, made)
+    }
+    return {
+      goOn: (slice) => {
+        version ??= before.goOn(slice)
+        if (version === undefined) return undefined
+        if (maker === undefined) {
+          const known = this.#madeOf(entries) ?? (place === undefined ? undefined : this.#shared.get(place))
+          if (known?.version === version) return remember(known)
+          maker = this.#makerOf(entries)
+        }
+        for (; i < entries.length; i++) {
+          if (i % entriesAtOnce === entriesAtOnce - 1) {
+            worked(entriesAtOnce)
+            if (slice.isOver) return undefined
+          }
+          if (!maker.take(entries[i]!, slice)) return undefined
+        }
+        const { value } = maker
+        if (began !== this.#tableVersion()) {
+          const now = behind.goOn(slice)
+          if (now === undefined) return undefined
+          if (now !== version) return value
+        }
+        return remember({ version, value, bytes: this.#bytesOf(value), at: -1 })
+      },
+    }
+  }
+
+  #remember(topic: string, entries: readonly Entry[], place: string | undefined, made: Made<Value>): Value {
     const isShared = place !== undefined && made.bytes >= largeBytes
     if (isShared) this.#share(place, made)
     this.#byTopic.set(entries, isShared ? place : made)

@@ -43,6 +43,12 @@ export class SmallMap<Key, Value> {
     return true
   }
 
+  /** In the order in which they came; what comes or goes while they are being walked is given or not. */
+  entries(): Iterator<readonly [Key, Value]> {
+    if (this.#all !== undefined) return this.#all.entries()
+    return (this.#key === undefined ? [] : [[this.#key, this.#value!] as const]).values()
+  }
+
   /** In the order in which they came. */
   forEach(visit: (value: Value, key: Key) => void): void {
     if (this.#all !== undefined) this.#all.forEach(visit)

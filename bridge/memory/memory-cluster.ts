@@ -10,12 +10,13 @@ import { isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
 import { OwnRoutes } from '../routes/own-routes.ts'
-import { RouteKind, RoutingTable, type Route } from '../routes/routing-table.ts'
+import { RouteKind, RoutingTable, type Route, type Targets } from '../routes/routing-table.ts'
 import { authorizedWill, withRoom } from '../sessions/session-events.ts'
 import type { SessionHolder, SessionReply, SessionWrites } from '../sessions/session-writer.ts'
 import type { Session } from '../sessions/session.ts'
 import { TopicTrie } from '../matching/topic-trie.ts'
 import { TopicWalks } from '../retained/topic-walks.ts'
+import { isBacklogged, workOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { MemorySessions } from './sessions.ts'
@@ -78,7 +79,8 @@ export class MemoryCluster implements Cluster {
     this.#clock = clock
     this.#wills = new DueWills(store, clock, waits.reports, {
       authorizeWill: (message) => authorizedWill(receiver, message),
-      publishWill: (will) => this.#handOn(withRoom(will, (topic) => this.mayRetain(topic), this.#reports)),
+      publishWill: (will) =>
+        this.#publishWill(withRoom(will, (topic) => this.mayRetain(topic), this.#reports)),
     })
     const { sessionsMax } = options
     this.sessions = new MemorySessions(
@@ -167,9 +169,31 @@ export class MemoryCluster implements Cluster {
 
   publish(message: Message, done: () => void): void {
     if (this.#closed) return
-    this.#handOn(message)
-    this.#done.push(done)
-    if (this.#done.length === 1) setImmediate(() => void this.#finish())
+    this.#match(message, () => {
+      this.#done.push(done)
+      if (this.#done.length === 1) setImmediate(() => void this.#finish())
+    })
+  }
+
+  /** In one go: it has been taken out of what is kept. */
+  #publishWill(will: Message): void {
+    this.#handOn(will, this.#table.match(will.topic))
+  }
+
+  /** In slices where very much matches: what comes behind it waits (bridge/pace/backlog.ts). */
+  #match(message: Message, handedOn: () => void): void {
+    const known = isBacklogged() ? undefined : this.#table.known(message.topic)
+    const handOn = (targets: Targets): void => {
+      this.#handOn(message, targets)
+      handedOn()
+    }
+    if (known !== undefined) return handOn(known)
+    const making = this.#table.making(message.topic)
+    workOff((slice) => {
+      const targets = making.goOn(slice)
+      if (targets !== undefined && !this.#closed) handOn(targets)
+      return targets !== undefined
+    })
   }
 
   /** In order, also when a later turn has less to wait for: the file is written in order. */
@@ -184,15 +208,14 @@ export class MemoryCluster implements Cluster {
   }
 
   /** A QoS 2 message that was stored before is left out, whoever sends it again. */
-  #handOn(message: Message): void {
-    const { origin, topic, qos } = message
+  #handOn(message: Message, { everything, sessions }: Targets): void {
+    const { origin, qos } = message
     if (origin !== undefined && origin.n > 0) {
       const publisher = this.#store.state.sessions.get(origin.sid)
       if (publisher !== undefined && origin.n <= publisher.published) return
       this.#store.change({ type: 'published', sid: origin.sid, n: origin.n })
     }
     if (message.retain) this.#retain(message)
-    const { everything, sessions } = this.#table.match(topic)
     if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
     const granted: string[][] = [[], [], []]
     if (qos > 0)

@@ -12,7 +12,8 @@ import type { Receiver } from '../options.ts'
 import type { Queues } from './queues.ts'
 import type { Retained } from '../retained/retained.ts'
 import type { RoutingTable, Targets } from '../routes/routing-table.ts'
-import { isBacklogged, workedOff } from '../pace/backlog.ts'
+import { made } from '../matching/making.ts'
+import { isBacklogged, workedOff, workOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
 
 /** A batch that live subscribers have: by which table, and what to wait for until it is stored for them. */
@@ -31,6 +32,9 @@ export interface Handed {
  */
 const isLeftOut = ({ retain, stamp, from }: Message): boolean =>
   retain && stamp === undefined && from?.isTaken === true
+
+/** Its client's session is another's by now. */
+const isTaken = ({ from }: Message): boolean => from?.isTaken === true
 
 export class FanOut {
   readonly #nodeId: string
@@ -59,14 +63,32 @@ export class FanOut {
     this.#picks = picks
   }
 
-  /** QoS 0: at once, and once. */
+  /** QoS 0: at once, and once; in slices where very much matches (bridge/pace/backlog.ts). */
   qos0(message: Message): void {
+    const { topic } = message
+    const known = isBacklogged() ? undefined : this.#table().known(topic)
     this.#receiver.deliver(message)
-    for (const nodeId of this.#table().match(message.topic).qos0) {
-      if (nodeId !== this.#nodeId) this.#links.to(nodeId).pushQos0(message)
-    }
+    if (known !== undefined) return this.#qos0ToNodes(message, known)
+    const making = this.#table().making(topic)
+    workOff((slice) => {
+      const targets = making.goOn(slice)
+      if (targets !== undefined) this.#qos0ToNodes(message, targets)
+      return targets !== undefined
+    })
+  }
+
+  #qos0ToNodes(message: Message, { qos0 }: Targets): void {
+    for (const nodeId of qos0) if (nodeId !== this.#nodeId) this.#links.to(nodeId).pushQos0(message)
     for (const { name } of this.#table().groups.match(message.topic))
       void this.#share(message, { name, hops: 0 })
+  }
+
+  /** Who gets it now: almost always at once. */
+  #targetsOf(topic: string, table: RoutingTable, slice: Slice): Targets | Promise<Targets> {
+    const known = table.known(topic)
+    if (known !== undefined) return known
+    const making = table.making(topic)
+    return making.goOn(slice) ?? made(making, slice)
   }
 
   /** Another node had picked this one for a member of a group. */
@@ -124,12 +146,16 @@ export class FanOut {
         await slice.next()
         if (table !== this.#table() || table.version !== version) break
       }
-      const targets = table.match(message.topic)
+      let targets = this.#targetsOf(message.topic, table, slice)
+      if (targets instanceof Promise) {
+        targets = await targets
+        if (table !== this.#table() || table.version !== version) break
+      }
       const groups = message.qos === 0 ? [] : table.groups.match(message.topic)
       handed.targets.push(targets)
       handed.groups.push(groups)
       if (message.qos === 0) this.qos0(message)
-      else if (message.from?.isTaken !== true) {
+      else if (!isTaken(message)) {
         this.#live(message, targets.everything, handed.stored)
         this.#toGroups(message, groups, handed.stored)
       }
@@ -167,7 +193,7 @@ export class FanOut {
     const told = this.#retained.journalTopics(batch) // before they are handed on: it may change what a stamp says
     const {
       version,
-      targets,
+      targets: handed,
       groups,
       stored,
       table: before,
@@ -184,14 +210,17 @@ export class FanOut {
       const message = batch[i]!
       if (isBacklogged()) await workedOff()
       if (slice.isOver) await slice.next()
-      const known = targets[i]
+      const known = handed[i]
       if (message.qos === 0 && known === undefined && !isLeftOut(message)) this.qos0(message)
-      if (message.qos === 0 || message.from?.isTaken === true) continue
+      if (message.qos === 0 || isTaken(message)) continue
       const table = this.#table()
-      const { everything, sessions } =
-        known === undefined || table !== before || table.version !== version
-          ? table.match(message.topic)
-          : known
+      const isKnown = known !== undefined && table === before && table.version === version
+      let targets = isKnown ? known : this.#targetsOf(message.topic, table, slice)
+      if (targets instanceof Promise) {
+        targets = await targets
+        if (isTaken(message)) continue
+      }
+      const { everything, sessions } = targets
       if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
       if (known === undefined) this.#live(message, everything, stored)
       else if (everything !== known.everything)

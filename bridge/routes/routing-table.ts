@@ -6,11 +6,12 @@
 import { GroupTable } from '../groups/group-table.ts'
 import { isShared } from '../groups/shared-filter.ts'
 import { FilterTrie } from '../matching/filter-trie.ts'
-import { MatchCache } from '../matching/match-cache.ts'
+import { MatchCache, type Maker } from '../matching/match-cache.ts'
+import type { Making, Pace } from '../matching/making.ts'
 import { SessionOption } from '../sessions/session-options.ts'
 import { SmallMap } from '../matching/small-map.ts'
 import { filterBytes } from '../matching/topic.ts'
-import { Slice } from '../pace/turns.ts'
+import { Slice, worked } from '../pace/turns.ts'
 
 /** What a node wants of a filter's messages; bits, 0 = nothing (the route is removed). */
 export const RouteKind = {
@@ -62,28 +63,60 @@ export interface Targets {
 
 /** Memory of a session's place in a route that it shares, at most. */
 const sessionBytes = 64
-const noTarget = { qos: 0, ownQos: 0 }
+/** Sessions of one route that are taken in without a look at the clock. */
+const sessionsAtOnce = 64
 
-function targetsOf(routes: readonly FilterRoutes[]): Targets {
-  const kinds = new Map<string, number>()
-  const targets = new Map<string, SessionTarget>()
-  const session = (sid: string, options: number): void => {
+interface MutableTarget extends SessionTarget {
+  qos: number
+  ownQos: number
+}
+
+/** The targets of some routes. */
+class Merging implements Maker<FilterRoutes, Targets> {
+  readonly value = { everything: [] as string[], qos0: [] as string[], sessions: [] as MutableTarget[] }
+  readonly #kinds = new Map<string, number>()
+  readonly #targets = new Map<string, MutableTarget>()
+  /** Sessions of the route that is being taken in. */
+  #rest: Iterator<readonly [string, number]> | undefined
+  readonly #node = (kind: number, nodeId: string): void => {
+    const before = this.#kinds.get(nodeId)
+    if (before === undefined) this.value.qos0.push(nodeId)
+    if ((kind & RouteKind.everything) > ((before ?? 0) & RouteKind.everything))
+      this.value.everything.push(nodeId)
+    this.#kinds.set(nodeId, (before ?? 0) | kind)
+  }
+
+  take({ nodes, sid, options, sessions }: FilterRoutes, slice: Pace): boolean {
+    if (this.#rest === undefined) {
+      nodes?.forEach(this.#node)
+      if (sid !== undefined) this.#session(sid, options)
+      if (sessions === undefined) return true
+      this.#rest = sessions.entries()
+    }
+    for (let n = 1; ; n++) {
+      const next = this.#rest.next()
+      if (next.done === true) break
+      this.#session(next.value[0], next.value[1])
+      if (n % sessionsAtOnce !== 0) continue
+      worked(sessionsAtOnce)
+      if (slice.isOver) return false
+    }
+    this.#rest = undefined
+    return true
+  }
+
+  #session(sid: string, options: number): void {
     const granted = options & SessionOption.qos
-    const { qos, ownQos } = targets.get(sid) ?? noTarget
-    const own = (options & SessionOption.noLocal) === 0 ? Math.max(ownQos, granted) : ownQos
-    targets.set(sid, { sid, qos: Math.max(qos, granted), ownQos: own })
-  }
-  for (const { nodes, sid, options, sessions } of routes) {
-    nodes?.forEach((kind, nodeId) => kinds.set(nodeId, (kinds.get(nodeId) ?? 0) | kind))
-    if (sid !== undefined) session(sid, options)
-    if (sessions !== undefined) for (const [sid, options] of sessions) session(sid, options)
-  }
-  return {
-    everything: [...kinds]
-      .filter(([, kind]) => (kind & RouteKind.everything) !== 0)
-      .map(([nodeId]) => nodeId),
-    qos0: [...kinds.keys()],
-    sessions: [...targets.values()],
+    const own = (options & SessionOption.noLocal) === 0 ? granted : 0
+    const target = this.#targets.get(sid)
+    if (target === undefined) {
+      const made = { sid, qos: granted, ownQos: own }
+      this.#targets.set(sid, made)
+      this.value.sessions.push(made)
+      return
+    }
+    target.qos = Math.max(target.qos, granted)
+    target.ownQos = Math.max(target.ownQos, own)
   }
 }
 
@@ -100,7 +133,12 @@ export class RoutingTable {
   #sessionCount = 0
   #filterBytes = 0
   #version = 0
-  readonly #targets = new MatchCache<FilterRoutes, Targets>(this.#routes, targetsOf, bytesOfTargets)
+  readonly #targets = new MatchCache<FilterRoutes, Targets>(
+    this.#routes,
+    () => this.#version,
+    () => new Merging(),
+    bytesOfTargets,
+  )
 
   /** Grows with every change: while it is the same, what was matched is. */
   get version(): number {
@@ -274,9 +312,19 @@ export class RoutingTable {
     return size
   }
 
-  /** The nodes for a topic. Cached: O(matching filters) when nothing changed. */
+  /** Who a topic's messages go to. */
   match(topic: string): Targets {
     return this.#targets.match(topic)
+  }
+
+  /** The same, if it is remembered. */
+  known(topic: string): Targets | undefined {
+    return this.#targets.known(topic)
+  }
+
+  /** The same in slices: half a million routes may match, or one with a hundred thousand sessions. */
+  making(topic: string): Making<Targets> {
+    return this.#targets.making(topic)
   }
 
   /** Every route, for comparing the tables of nodes. */

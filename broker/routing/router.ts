@@ -27,6 +27,7 @@ import type { Config } from '../config/config.ts'
 import type { Asked, DropCause } from '../connection/host.ts'
 import { withinDeadline } from '../connection/claims.ts'
 import { LocalGroups } from '../groups/local-groups.ts'
+import { Delivery, ownOrAll } from './delivery.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './local-table.ts'
 import { Pressure } from './pressure.ts'
 import { Holdings } from '../connection/holdings.ts'
@@ -212,12 +213,13 @@ export class Router implements EngineHost, Receiver {
     if (member === undefined) return false
     const { subscriber, options } = member
     const { qos, retainAsPublished, identifier } = options
-    this.#give(message, {
+    this.#give(message, subscriber, {
       subscriber,
       qos,
       retainAsPublished,
       identifiers: identifier === undefined ? undefined : [identifier],
       noLocal: false, // [MQTT-3.8.3-4]
+      own: undefined,
       since: undefined,
       queued: 'no',
     })
@@ -483,49 +485,30 @@ export class Router implements EngineHost, Receiver {
   // From the data plane
 
   /**
-   * In slices when there are many subscribers: what comes behind it waits (bridge/pace/backlog.ts), so that
-   * each subscriber gets its messages in their order.
+   * In slices when there are many subscribers, or many filters of few: what comes behind it waits
+   * (bridge/pace/backlog.ts).
    */
   deliver(message: Message): void {
-    const matches = this.#table.match(message.topic)
-    worked(matches.length)
-    if (matches.length > atOnceMax || isBacklogged()) return this.#deliverInSlices(message, matches)
-    for (let i = 0; i < matches.length; i++) this.#give(message, matches[i]!)
-  }
-
-  /** Who unsubscribed meanwhile has had its UNSUBACK, and gets nothing more [MQTT-3.10.4-1]. */
-  #deliverInSlices(message: Message, matches: readonly Match<Subscriber>[]): void {
-    const { topic } = message
-    const { removals } = this.#table
-    let i = 0
-    workOff((slice) => {
-      for (; i < matches.length; i++) {
-        if (slice.isOver) return false
-        const match = matches[i]!
-        if (removals === this.#table.removals || this.#table.isMatched(topic, match.subscriber))
-          this.#give(message, match)
-      }
-      return true
-    })
-  }
-
-  #give(message: Message, match: Match<Subscriber>): void {
     const { topic, stamp } = message
-    const { subscriber } = match
-    const isOwn = match.noLocal && message.publisher === subscriber.clientId
+    const matches = stamp !== undefined || isBacklogged() ? undefined : this.#table.known(topic)
+    if (matches === undefined || matches.length > atOnceMax) return this.#deliverInSlices(message)
+    worked(matches.length)
+    for (let i = 0; i < matches.length; i++) {
+      const match = ownOrAll(message, matches[i]!)
+      if (match !== undefined) this.#give(message, match.subscriber, match)
+    }
+  }
+
+  #deliverInSlices(message: Message): void {
+    const delivery = new Delivery(this.#table, message, (subscriber, match) =>
+      this.#give(message, subscriber, match),
+    )
+    workOff((slice) => delivery.goOn(slice))
+  }
+
+  #give(message: Message, subscriber: Subscriber, match: Match<Subscriber>): void {
     try {
-      if (
-        !isOwn &&
-        (stamp === undefined || match.since?.some((moment) => moment.includes(topic, stamp)) !== true)
-      )
-        return subscriber.deliver(message, match)
-      const some = this.#table.matchOf(
-        topic,
-        subscriber,
-        ({ noLocal, since }) =>
-          !(isOwn && noLocal) && (stamp === undefined || since?.includes(topic, stamp) !== true),
-      )
-      if (some !== undefined) subscriber.deliver(message, some)
+      subscriber.deliver(message, match)
     } catch (error) {
       this.failed(error, Math.min(message.qos, match.qos)) // the others get theirs, and the node goes on
     }

@@ -402,10 +402,11 @@ describe('local table', () => {
           [
             matches.find((match) => match.subscriber === one),
             table.matchOf(topic, one, ({ noLocal }) => !noLocal),
+            matches.find((match) => match.subscriber === one)?.own,
           ].map((match) => match && shown(match)),
         )
         const wanted = subscribers.map((one) =>
-          [naive(topic, one, false), naive(topic, one, true)].map((all) =>
+          [naive(topic, one, false), naive(topic, one, true), naive(topic, one, true)].map((all) =>
             all.length === 0 ? undefined : merged(all),
           ),
         )

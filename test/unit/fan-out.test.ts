@@ -4,6 +4,7 @@
 import { expect, test } from 'vitest'
 import { Picks } from '../../bridge/groups/picks.ts'
 import { GroupRules } from '../../bridge/groups/strategies.ts'
+import { workedOff } from '../../bridge/pace/backlog.ts'
 import { FanOut } from '../../bridge/publish/fan-out.ts'
 import type { Links } from '../../bridge/links/links.ts'
 import type { Message } from '../../bridge/messages/message.ts'
@@ -96,4 +97,43 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     await fanOut.write(batch, await fanOut.distribute(batch))
   ).stored
   expect(delivered).toEqual(['stored', 'not retained'])
+})
+
+test('a message that thirty thousand routes match is matched in slices, at QoS 0 and in a batch; what comes behind it stays behind', async () => {
+  const table = new RoutingTable()
+  const filters = Array.from({ length: 2 ** 15 }, (_, n) =>
+    Array.from({ length: 15 }, (_, bit) => (((n >> bit) & 1) === 1 ? '+' : 'a')).join('/'),
+  )
+  for (const filter of filters) table.set('there', filter, RouteKind.everything)
+  const sent: string[] = []
+  const push = ({ payload }: Message): Promise<void> => (sent.push(payload.toString()), Promise.resolve())
+  const links = { to: () => ({ push, pushQos0: push }), flush: () => undefined } as unknown as Links
+  const fanOut = new FanOut(
+    'here',
+    { deliver: () => undefined } as unknown as Receiver,
+    () => table,
+    links,
+    {} as Queues,
+    { journalTopics: () => undefined } as unknown as Retained,
+    new Picks(new GroupRules()),
+  )
+  const topic = filters[0]!
+  fanOut.qos0({ ...messageOf('1'), topic, qos: 0 })
+  fanOut.qos0({ ...messageOf('2'), topic: 't', qos: 0 })
+  expect(sent).toEqual([])
+  table.set('there', 't', RouteKind.everything)
+  await workedOff()
+  expect(sent).toEqual(['1', '2'])
+  let isDone = false
+  const batch = [
+    { ...messageOf('3'), topic: filters[0]!.replace('a', 'b') },
+    { ...messageOf('4'), topic: 't' },
+  ]
+  const handing = fanOut.distribute(batch).finally(() => (isDone = true))
+  await Promise.resolve()
+  expect(isDone).toBe(false)
+  await (
+    await fanOut.write(batch, await handing)
+  ).stored
+  expect(sent).toEqual(['1', '2', '3', '4'])
 })

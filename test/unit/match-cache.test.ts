@@ -88,3 +88,46 @@ test('topics that the same filters match share what was made of them', () => {
   for (let n = 0; n < 1_000; n++) table.add('f/#', {}, subscription)
   expect(table.match('f/1')).toBe(table.match('f/2'))
 })
+
+test('in slices: who is subscribed all the while is in it once, who never is is not, and nothing old is remembered', () => {
+  const random = seededRandom()
+  const hurried = { isOver: true }
+  const filters = ['f/#', 'f/+', 'f/1', '+/1']
+  let turns = 0
+  for (let round = 0; round < 30; round++) {
+    const table = new LocalTable<object>()
+    const model = new Map<object, Set<string>>(Array.from({ length: 300 }, () => [{}, new Set()]))
+    const subscribers = [...model.keys()]
+    const change = (): void => {
+      const [subscriber, filter] = [random.pick(subscribers), random.pick(filters)]
+      if (model.get(subscriber)!.delete(filter)) table.remove(filter, subscriber)
+      else {
+        model.get(subscriber)!.add(filter)
+        table.add(filter, subscriber, subscription)
+      }
+    }
+    for (let n = 0; n < 400; n++) change()
+    const subscribed = (): object[] => subscribers.filter((one) => model.get(one)!.size > 0)
+    const [always, ever] = [new Set(subscribed()), new Set(subscribed())]
+    const making = table.making('f/1')
+    let made = making.goOn(hurried)
+    for (; made === undefined; made = making.goOn(hurried), turns++) {
+      if (random.below(3) === 0) change()
+      for (const one of always) if (model.get(one)!.size === 0) always.delete(one)
+      for (const one of subscribed()) ever.add(one)
+    }
+    const found = made.map(({ subscriber }) => subscriber)
+    const at = `seed ${random.seed} round ${round}`
+    expect(new Set(found).size, at).toBe(found.length)
+    expect(
+      [...always].filter((one) => !found.includes(one)),
+      at,
+    ).toEqual([])
+    expect(
+      found.filter((one) => !ever.has(one)),
+      at,
+    ).toEqual([])
+    expect(new Set(table.match('f/1').map(({ subscriber }) => subscriber)), at).toEqual(new Set(subscribed()))
+  }
+  expect(turns).toBeGreaterThan(100)
+})

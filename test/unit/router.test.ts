@@ -229,3 +229,29 @@ test('a message for very many subscribers goes in slices; each has its messages 
   expect(new Set(got.slice(0, 199).map((payloads) => payloads.join()))).toEqual(new Set(['1,2']))
   expect(got[199]).toEqual([])
 })
+
+/** All combinations of `+` and `a` on so many levels. */
+const deep = (levels: number): string[] =>
+  Array.from({ length: 2 ** levels }, (_, n) =>
+    Array.from({ length: levels }, (_, bit) => (((n >> bit) & 1) === 1 ? '+' : 'a')).join('/'),
+  )
+
+test('a message that eight thousand filters match is matched in slices; who unsubscribes meanwhile gets nothing, who has one left gets it', async () => {
+  const router = routerOn({ addRoute: () => Promise.resolve(), removeRoute: nothing })
+  const got: string[] = []
+  const subscribers = ['first', 'second', 'third'].map((clientId) => ({
+    clientId,
+    deliver: ({ payload }: Message) => got.push(`${clientId} ${payload.toString()}`),
+  }))
+  const filters = deep(13)
+  for (const subscriber of subscribers)
+    await Promise.all(filters.map((filter) => router.addSubscriber(subscriber, filter, 0)))
+  const topic = filters[0]!
+  router.deliver({ ...messageOf(topic), payload: Buffer.from('1') })
+  router.deliver({ ...messageOf(topic), payload: Buffer.from('2') })
+  expect(got).toEqual([])
+  for (const filter of filters) router.removeSubscriber(subscribers[0]!, filter)
+  for (const filter of filters.slice(1)) router.removeSubscriber(subscribers[1]!, filter)
+  await workedOff()
+  expect(got).toEqual(['second 1', 'third 1', 'second 2', 'third 2'])
+})

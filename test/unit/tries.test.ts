@@ -60,7 +60,47 @@ function checkFilterTrie(random: Random, cacheMax: number | undefined): void {
   for (let i = 0; i < 100; i++) expect(trie.match(randomTopic(random))).toEqual([])
 }
 
+/** For whom each look at the clock is one too late. */
+const hurried = { isOver: true }
+
 describe('filter trie', () => {
+  test('in slices: what is there all the while is found, what never is there is not, and nothing old is remembered', () => {
+    const random = seededRandom()
+    let changes = 0
+    for (let round = 0; round < 300; round++) {
+      const trie = new FilterTrie<string>()
+      const model = new Set<string>()
+      const change = (): void => {
+        const filter = model.size > 200 ? random.pick([...model]) : randomFilter(random)
+        if (model.has(filter)) trie.delete(filter)
+        else trie.add(filter, filter)
+        if (!model.delete(filter)) model.add(filter)
+      }
+      while (model.size < 100) change()
+      const topic = randomTopic(random)
+      const matches = (filter: string): boolean => filterMatches(filter, topic)
+      const [always, ever] = [new Set(model), new Set(model)]
+      const making = trie.matching(topic)
+      let found = making.goOn(hurried)
+      for (; found === undefined; found = making.goOn(hurried)) {
+        for (let n = random.below(3); n > 0; n--, changes++) change()
+        for (const filter of always) if (!model.has(filter)) always.delete(filter)
+        for (const filter of model) ever.add(filter)
+      }
+      const at = `seed ${random.seed} round ${round} topic '${topic}'`
+      expect(
+        [...always].filter(matches).filter((filter) => !found.includes(filter)),
+        at,
+      ).toEqual([])
+      expect(
+        found.filter((filter) => !ever.has(filter) || !matches(filter)),
+        at,
+      ).toEqual([])
+      expect(sorted(trie.match(topic)), at).toEqual(sorted([...model].filter(matches)))
+    }
+    expect(changes).toBeGreaterThan(100)
+  })
+
   test.each([undefined, 0, 1, 7])(
     'finds what the plain rule finds, with a cache of %s topics',
     (cacheMax) => {
