@@ -71,6 +71,9 @@ export const limits = {
    * what waits to be read.
    */
   clientBytesMax: 512 * 1024 * 1024,
+  /** Topic Aliases that we use towards a client, however many it takes, and the longest topic that gets one. */
+  topicAliasesMax: 64,
+  aliasedTopicMax: 512,
   /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum. */
   topicAliasMax: 100,
   /**

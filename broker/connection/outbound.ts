@@ -13,11 +13,12 @@ import { noWindow, Pending } from './pending.ts'
 import type { Replayed } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
 import { StoredSession } from './stored-session.ts'
+import { TopicAliases } from './topic-aliases.ts'
 import { Window, type WindowHost } from './window.ts'
 import { limits, outboxLimits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
-import { publishFrame } from '../protocol/publish.ts'
+import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish.ts'
 
 export class Outbound implements OutboxHost, WindowHost<Pending> {
   readonly outbox: Outbox
@@ -27,6 +28,8 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
   #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
   #room: Room | undefined
+  /** Of a client that takes some. */
+  #aliases: TopicAliases | undefined
   /** QoS 2 deliveries of this connection that are in flight, by Packet Identifier: whether PUBREC came. */
   #twice: Map<number, boolean> | undefined
   /** By Packet Identifier, when somebody wants to hear of acknowledgements. */
@@ -43,6 +46,8 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
   start(session: Session | undefined): StoredSession | undefined {
     const receiveMaximum = Math.min(this.#connection.client.receiveMaximum, limits.inFlightMax)
     this.#window = new Window(receiveMaximum, this)
+    const { topicAliasMaximum = 0 } = this.#connection.inbound.wishes ?? {}
+    if (topicAliasMaximum > 0) this.#aliases = new TopicAliases(topicAliasMaximum)
     if (session === undefined) return undefined
     return (this.#stored = new StoredSession(session, receiveMaximum, {
       write: (message, messageId, dup, identifiers) =>
@@ -172,7 +177,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
       frame.length > this.#connection.client.maximumPacketSize
     )
       return (this.#host.dropped('too-large', qos), undefined)
-    this.outbox.pushPublish(frame, messageId, dup)
+    this.#push(frame, message.topic, messageId, dup)
     this.#note(messageId, qos)
     if (this.#gate.acknowledged !== undefined)
       this.#remember(messageId, { topic: message.topic, payload: message.payload, qos })
@@ -226,10 +231,17 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     if (qos === 0) {
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
       if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
-      this.outbox.pushPublish(frame)
+      this.#push(frame, message.topic)
     } else this.#window.push(new Pending(frame, qos, message.expiresAt))
     this.#countWaiting()
     if (qos > 0) this.#checkWaiting(message.topic)
+  }
+
+  #push(frame: Frame, topic?: string, messageId = 0, dup = false): void {
+    const aliases = this.#aliases
+    if (aliases === undefined) return this.outbox.pushPublish(frame, messageId, dup)
+    const mayGive = frame.length + aliasBytesMax <= this.outbox.packetBytesMax
+    this.outbox.pushPublish(frame, messageId, dup, aliases.of(topic ?? frame.topic, mayGive))
   }
 
   put({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
@@ -238,7 +250,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
       return false
     }
     try {
-      this.outbox.pushPublish(frame, messageId)
+      this.#push(frame, undefined, messageId)
       this.#note(messageId, qos)
       if (this.#gate.acknowledged !== undefined)
         this.#remember(messageId, { topic: frame.topic, payload: frame.payload, qos })

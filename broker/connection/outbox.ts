@@ -5,7 +5,7 @@
 // `onDrain`.
 import type { Duplex } from 'node:stream'
 import { secondsLeft, Slice } from '../../bridge/index.ts'
-import { withReason, writeAcknowledgement, type Frame } from '../protocol/publish.ts'
+import { aliasBytesMax, aliased, withReason, writeAcknowledgement, type Frame } from '../protocol/publish.ts'
 
 const initialBytes = 1_024
 const flushBytes = 65_536
@@ -158,13 +158,17 @@ export class Outbox {
     return reasoned !== frame && this.push(reasoned)
   }
 
-  /** Takes a PUBLISH; a QoS ≥ 1 one under its Packet Identifier. */
-  pushPublish(frame: Frame, messageId = 0, dup = false): void {
+  /**
+   * Takes a PUBLISH; a QoS ≥ 1 one under its Packet Identifier.
+   * @param alias Topic Alias in place of the topic; negative: beside it (topic-aliases.ts)
+   */
+  pushPublish(frame: Frame, messageId = 0, dup = false, alias = 0): void {
     if (this.#closed) return
     const isShared = frame.payload.length >= sharedBytes
     if (isShared) frame.copyPayload()
-    const { head, properties, payload, length, expiresAt, expiryOffset } = frame
-    this.#room(isShared ? length - payload.length : length)
+    const { payload, length, expiresAt, expiryOffset } = frame
+    const { head, properties } = alias === 0 ? frame : aliased(frame, alias)
+    this.#room((isShared ? length - payload.length : length) + (alias === 0 ? 0 : aliasBytesMax))
     const buffer = this.#buffer!
     const start = this.#used
     buffer.set(head, start)
@@ -177,11 +181,16 @@ export class Outbox {
     buffer.set(properties, at)
     // It may have waited since it was encoded: less is left than stands there, never more.
     if (expiresAt !== 0)
-      buffer.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at + expiryOffset)
+      this.#expire(frame, at + expiryOffset + (properties.length - frame.properties.length))
     at += properties.length
     if (!isShared) buffer.set(payload, at)
     this.#used = isShared ? at : at + payload.length
     if (isShared) this.#share(payload)
+  }
+
+  /** Message Expiry Interval stands behind a Topic Alias, at the place given. */
+  #expire({ expiresAt, expiryOffset, properties }: Frame, at: number): void {
+    this.#buffer!.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at)
   }
 
   #share(payload: Buffer): void {

@@ -8,6 +8,7 @@ import { ReasonCode } from './reason-codes.ts'
 import {
   allowedProperties,
   propertyIds,
+  readVariable,
   scanProperties,
   variableLength,
   writeVariable,
@@ -15,6 +16,7 @@ import {
 
 const none = Buffer.alloc(0)
 const noProperties = Buffer.from([0])
+const emptyTopic = Buffer.from([0, 0])
 
 /** A PUBLISH without its Packet Identifier. */
 export class Frame {
@@ -180,6 +182,33 @@ export function publishFrame(
   const frame = encode(message, mqtt5, qos, retain, undefined, variant, known)
   message.frames = frame
   return frame
+}
+
+/** What a Topic Alias may add to a frame: itself, and longer lengths. */
+export const aliasBytesMax = 5
+
+/**
+ * Head and properties of a frame with a Topic Alias, which stands first among the properties.
+ * @param alias negative: the topic is there, too
+ */
+export function aliased(
+  { head, properties, payload }: Frame,
+  alias: number,
+): { readonly head: Buffer; readonly properties: Buffer } {
+  let topicAt = 1
+  while ((head[topicAt++]! & 128) !== 0); // over the remaining length
+  const topic = alias < 0 ? head.subarray(topicAt) : emptyTopic
+  const { value, next } = readVariable(properties, 0, properties.length)
+  const section = Buffer.allocUnsafe(variableLength(value + 3) + value + 3)
+  let at = writeVariable(section, value + 3, 0)
+  section[at] = propertyIds.topicAlias
+  at = section.writeUInt16BE(Math.abs(alias), at + 1)
+  properties.copy(section, at, next)
+  const remaining = topic.length + ((head[0]! & 6) === 0 ? 0 : 2) + section.length + payload.length
+  const start = Buffer.allocUnsafe(1 + variableLength(remaining) + topic.length)
+  start[0] = head[0]!
+  topic.copy(start, writeVariable(start, remaining, 1))
+  return { head: start, properties: section }
 }
 
 /** CONNACK's return codes of 3.1.1 for reason codes of MQTT 5. */
