@@ -54,6 +54,20 @@ export interface AskedSubscription {
   readonly retainHandling: 0 | 1 | 2
 }
 
+/** A step of enhanced authentication (MQTT 5 section 4.12). */
+export interface AuthenticationStep {
+  readonly method: string
+  readonly data: Buffer | undefined
+  /** CONNECT, what answers our AUTH, or the first of a re-authentication. */
+  readonly stage: 'connect' | 'continue' | 'again'
+}
+
+/** `data` goes to the client: by AUTH, or by the CONNACK that accepts it. */
+export interface AuthenticationAnswer {
+  readonly isDone: boolean
+  readonly data: Buffer | undefined
+}
+
 /** Whoever stands at the gate. What a guard has no method for is let through by it. */
 export interface Guard {
   /** CONNECT came; nothing is known of the client but what it says. */
@@ -64,6 +78,10 @@ export interface Guard {
     password: Buffer | undefined,
     from: Connection,
   ): Answer<Refusal | undefined>
+  /**
+   * The next step of an exchange by AUTH; undefined: not its method. Who is accepted by it is not asked for a password.
+   */
+  exchange?(step: AuthenticationStep, from: Connection): Answer<AuthenticationAnswer | Refusal | undefined>
   /** The message as it is to be published. `from`: the connection, while there is one. */
   publish?(message: Message, source: Source, from: Connection | undefined): Answer<Message | Refusal>
   /** The subscription as it is granted. */
@@ -144,6 +162,7 @@ export class Gate {
   readonly #events: GateEvents
   connect: Required<Guard>['connect'] | undefined
   authenticate: Required<Guard>['authenticate'] | undefined
+  exchange: Required<Guard>['exchange'] | undefined
   publish: Required<Guard>['publish'] | undefined
   subscribe: Required<Guard>['subscribe'] | undefined
   forward: Required<Guard>['forward'] | undefined
@@ -171,7 +190,7 @@ export class Gate {
       return some.length === 0 ? undefined : some
     }
     const [connect, authenticate, publish] = [having('connect'), having('authenticate'), having('publish')]
-    const [subscribe, forward] = [having('subscribe'), having('forward')]
+    const [subscribe, forward, exchange] = [having('subscribe'), having('forward'), having('exchange')]
     this.connect =
       connect &&
       ((packet, from) =>
@@ -182,6 +201,10 @@ export class Gate {
         this.#decide('authenticate', () =>
           inTurn(authenticate, undefined, (guard) => guard.authenticate(username, password, from)),
         ))
+    this.exchange =
+      exchange &&
+      ((step, from) =>
+        this.#decide('exchange', () => firstOf(exchange, (guard) => guard.exchange(step, from))))
     this.publish =
       publish &&
       ((message, source, from) =>
@@ -268,9 +291,24 @@ export class Gate {
 
 /** Who could not decide says so: a client may come again. */
 const codeOf = (step: Step): number =>
-  step === 'connect' || step === 'authenticate'
+  step === 'connect' || step === 'authenticate' || step === 'exchange'
     ? ReasonCode.serverUnavailable
     : ReasonCode.implementationSpecificError
+
+/** Asks one guard after the other until one has something to say. */
+function firstOf<T, Asked>(
+  guards: readonly Asked[],
+  ask: (guard: Asked) => Answer<T | undefined>,
+  from = 0,
+): Answer<T | undefined> {
+  for (let i = from; i < guards.length; i++) {
+    const answer = ask(guards[i]!)
+    if (answer instanceof Promise)
+      return answer.then((decided) => (decided === undefined ? firstOf(guards, ask, i + 1) : decided))
+    if (answer !== undefined) return answer
+  }
+  return undefined
+}
 
 /** Asks one guard after the other, each about what the one before made of it; without a promise where none gives one. */
 function inTurn<T, Asked>(

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { SessionOption, Slice, type SessionRequest } from '../../bridge/index.ts'
 import type { AedesClient, AedesSubscription } from './client.ts'
 import type { EngineHost } from './host.ts'
+import { Authentication } from '../connection/authentication.ts'
 import { Refusal, type Answer } from '../access/gate.ts'
 import { optionsOf } from './subscribe.ts'
 import { limits } from '../config/limits.ts'
@@ -50,8 +51,28 @@ export class Connects {
       const { keepalive = 0 } = packet
       if (keepalive === 0 || keepalive > keepAliveSecondsMax) client._serverKeepAlive = keepAliveSecondsMax
     }
-    if (connect === undefined) done(null, true)
-    else this.#goOn(connection, connect(packet, connection), done, () => done(null, true))
+    const goOn = (): void => this.#exchange(connection, packet, done)
+    if (connect === undefined) goOn()
+    else this.#goOn(connection, connect(packet, connection), done, goOn)
+  }
+
+  /**
+   * Aedes has no Authentication Methods: it is handed a CONNECT without one, when the client has proved who it is. It
+   * refuses the others with 0x8C.
+   */
+  #exchange(connection: Connection, packet: IConnectPacket, done: Done): void {
+    const { properties } = packet
+    const { authenticationMethod: method, authenticationData } = properties ?? {}
+    if (properties === undefined || method === undefined || this.#host.gate.exchange === undefined)
+      return done(null, true)
+    connection.authentication = new Authentication(connection, method, this.#host.config.connectTimeoutMs)
+    connection.authentication.begin(authenticationData, (refusal) => {
+      if (connection.isClosed || connection.client.closed) return
+      if (refusal !== undefined) return this.#refuse(connection, refusal, done)
+      delete properties.authenticationMethod
+      delete properties.authenticationData
+      done(null, true)
+    })
   }
 
   /** The client is who it says, then the node claims its session; Aedes goes on with what it is told. */
@@ -66,7 +87,8 @@ export class Connects {
     // An identifier that we made is one that its client may come again with.
     if (client._assignedClientId !== undefined && client.id!.length > this.#host.config.clientIdBytesMax)
       client.id = client._assignedClientId = randomBytes(16).toString('base64url')
-    if (authenticate === undefined) this.#claim(client, done)
+    // who was accepted by an exchange is not asked for a password
+    if (authenticate === undefined || connection.authentication !== undefined) this.#claim(client, done)
     else {
       const answer = authenticate(username, password, connection)
       this.#goOn(connection, answer, done, () => this.#claim(client, done))

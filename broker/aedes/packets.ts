@@ -31,6 +31,13 @@ mqttPacket.writeToStream = Object.assign(
     // Aedes has none
     if (packet.cmd === 'connack' && packet.properties?.sharedSubscriptionAvailable === false)
       packet.properties.sharedSubscriptionAvailable = connection.mayShare
+    const { authentication } = connection
+    if (packet.cmd === 'connack' && packet.reasonCode === 0 && authentication !== undefined)
+      packet.properties = {
+        ...packet.properties,
+        authenticationMethod: authentication.method, // [MQTT-4.12.0-5]
+        ...(authentication.data && { authenticationData: authentication.data }),
+      }
     const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
     if (whole === undefined) return true
     if (whole.cmd === 'suback') giveReason(whole, connection)
@@ -75,9 +82,14 @@ function shortened(packet: Packet): Packet {
   }
   if (packet.cmd !== 'connack' || packet.properties === undefined) return packet
   const { assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval } = packet.properties
-  const needed = Object.entries({ assignedClientIdentifier, serverKeepAlive, sessionExpiryInterval }).filter(
-    ([, value]) => value !== undefined,
-  )
+  const { authenticationMethod, authenticationData } = packet.properties
+  const needed = Object.entries({
+    assignedClientIdentifier,
+    serverKeepAlive,
+    sessionExpiryInterval,
+    authenticationMethod,
+    authenticationData,
+  }).filter(([, value]) => value !== undefined)
   return { ...packet, properties: Object.fromEntries(needed) }
 }
 

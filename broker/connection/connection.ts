@@ -10,6 +10,7 @@ import type { AedesClient, AedesSubscription } from '../aedes/client.ts'
 import type { Message, OwedReplay, Session } from '../../bridge/index.ts'
 import type { Asked, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
+import type { Authentication } from './authentication.ts'
 import type { Holder } from './holdings.ts'
 import { Inbound } from './inbound.ts'
 import { closeBehind, linger } from './linger.ts'
@@ -40,6 +41,8 @@ export class Connection implements Holder {
   subscriptions: Record<string, AedesSubscription> = noSubscriptions
   /** Filters of the SUBSCRIBE or UNSUBSCRIBE under way, when somebody wants to hear of its answer. */
   answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
+  /** Of a client whose CONNECT names an Authentication Method. */
+  authentication: Authentication | undefined
   /** Known with CONNACK. */
   mqtt5 = false
   /** CONNACK accepted it. */
@@ -342,6 +345,7 @@ export class Connection implements Holder {
 
   closed(): void {
     this.#end()
+    this.authentication?.close()
     this.#host.holdings.forget(this)
     if (this.session !== undefined) this.#released = this.#host.releaseSession(this)
     this.outbound.closed()

@@ -126,7 +126,16 @@ export class Inbound implements PacketHandler {
     this.#origin = { sid: stored.session.sid, n: 0 }
   }
 
+  /** AUTH of the client is read, before CONNACK, or no more. */
+  authenticate(isItsTurn: boolean): void {
+    this.#reader.isAuthenticating = true
+    if (!isItsTurn) this.#reader.pause()
+    // not within the call that reads: what it says may be decided at once
+    else setImmediate(() => this.#connection.guarded(() => this.resume()))
+  }
+
   resume(): void {
+    if (this.#connection.isConnected) this.#reader.isAuthenticating = false
     this.#reader.resume()
     if (this.#held) this.#readAhead()
     this.readOn()
@@ -191,6 +200,7 @@ export class Inbound implements PacketHandler {
       return void this.#connection.outbound.outbox.push(pingresp)
     }
     if (type === PacketType.disconnect) return this.#disconnect(frame)
+    if (type === PacketType.auth) return this.#connection.authentication?.came(frame)
     if (type !== PacketType.subscribe && type !== PacketType.unsubscribe)
       return this.#host.handle(this.#connection, type, frame)
     this.#request(type, frame)
@@ -423,7 +433,8 @@ export class Inbound implements PacketHandler {
   }
 
   onViolation(violation: ProtocolViolation): void {
-    if (!this.#asked) this.#connection.sayRefused(violation.reasonCode, violation.message)
+    if (!this.#asked || this.#reader.isAuthenticating)
+      this.#connection.sayRefused(violation.reasonCode, violation.message)
     this.#host.violated(this.#connection, violation)
   }
 

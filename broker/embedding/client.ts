@@ -25,6 +25,8 @@ export class Client extends EventEmitter {
   readonly conn: Duplex
   /** Of a WebSocket: the HTTP request that it began with. */
   readonly req: IncomingMessage | undefined
+  /** Who it proved to be (`scramSha256`); a program may write it, too. */
+  user: string | undefined
 
   constructor(connection: Connection) {
     super()

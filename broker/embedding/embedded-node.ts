@@ -46,6 +46,7 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   /** Aedes' hooks: each may be set at any time. */
   declare preConnect: Hooks['preConnect']
   declare authenticate: Hooks['authenticate']
+  declare enhancedAuthenticate: Hooks['enhancedAuthenticate']
   declare authorizePublish: Hooks['authorizePublish']
   declare authorizeSubscribe: Hooks['authorizeSubscribe']
   declare authorizeForward: Hooks['authorizeForward']

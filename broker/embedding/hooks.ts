@@ -1,7 +1,7 @@
 // Aedes' hooks, with Aedes' signatures, as a guard at the gate (access/gate.ts): they call back, at once or later,
 // or return a promise that rejects. A hook that is not there is not asked, and costs nothing. No state.
 import type { IConnectPacket, ISubscription } from 'mqtt-packet'
-import { Refusal, type Answer, type Guard } from '../access/gate.ts'
+import { Refusal, type Answer, type AuthenticationAnswer, type Guard } from '../access/gate.ts'
 import type { Message } from '../../bridge/index.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { clientOf, type Client } from './client.ts'
@@ -27,6 +27,25 @@ export interface Hooks {
         username: string | undefined,
         password: Buffer | undefined,
         callback: (error: AuthenticateError | null, success?: boolean | null) => void,
+      ) => Returned)
+    | undefined
+  /**
+   * A step of enhanced authentication (MQTT 5 section 4.12): `connect` with CONNECT, `continue` with what answers the
+   * data that the step before called back, `again` when the client authenticates anew. Calls back with an error, or
+   * with what its client gets, `done` when that is all, or with neither: this method is not there (0x8C).
+   */
+  enhancedAuthenticate?:
+    | ((
+        client: Client,
+        step: {
+          readonly method: string
+          readonly data: Buffer | undefined
+          readonly stage: 'connect' | 'continue' | 'again'
+        },
+        callback: (
+          error: AuthenticateError | null,
+          answer?: { readonly done: boolean; readonly data?: Buffer | undefined },
+        ) => void,
       ) => Returned)
     | undefined
   /** May change the packet: topic, payload, retain, properties. `client`: null for the will of one that is gone. */
@@ -60,6 +79,7 @@ export interface Hooks {
 export const hookNames = [
   'preConnect',
   'authenticate',
+  'enhancedAuthenticate',
   'authorizePublish',
   'authorizeSubscribe',
   'authorizeForward',
@@ -107,8 +127,8 @@ export function guardOf(
   brokerId: string,
   onRefused: (client: Client, error: Error) => void,
 ): Guard {
-  const { preConnect, authenticate, authorizePublish, authorizeSubscribe, authorizeForward, published } =
-    hooks
+  const { preConnect, authenticate, enhancedAuthenticate } = hooks
+  const { authorizePublish, authorizeSubscribe, authorizeForward, published } = hooks
   const connectRefusal = (error: AuthenticateError | null, isAllowed: boolean): Refusal | undefined => {
     if (error === null && isAllowed) return undefined
     const { returnCode = 5, reasonCode = reasonCodes.get(returnCode) ?? ReasonCode.notAuthorized } =
@@ -132,6 +152,15 @@ export function guardOf(
           authenticate.call(self, clientOf(from), username, password, (error, isAllowed) =>
             answer(connectRefusal(error, isAllowed === true)),
           ),
+        ),
+    }),
+    ...(enhancedAuthenticate && {
+      exchange: (step, from) =>
+        answerOf<AuthenticationAnswer | Refusal | undefined>((answer) =>
+          enhancedAuthenticate.call(self, clientOf(from), step, (error, given) => {
+            if (error !== null) answer(connectRefusal(error, false))
+            else answer(given && { isDone: given.done, data: given.data })
+          }),
         ),
     }),
     ...(authorizePublish && {

@@ -104,6 +104,7 @@ export interface Wishes {
   topicAliasMaximum: number
   /** Reason Strings may stand in other packets than CONNACK and DISCONNECT, too [MQTT-3.1.2-29]. */
   problemInformation: boolean
+  authenticationMethod: string | undefined
 }
 
 export interface Connect {
@@ -143,14 +144,25 @@ export function checkConnect(
   if (level < 5 && (flags & 0x80) === 0 && (flags & 0x40) !== 0)
     throw malformed('a password without a user name') // 3.1.1 [MQTT-3.1.2-22]
   connect.keeps = level < 5 && (flags & 2) === 0
-  const wishes: Wishes = { maximumPacketSize: Infinity, topicAliasMaximum: 0, problemInformation: true }
+  const wishes: Wishes = {
+    maximumPacketSize: Infinity,
+    topicAliasMaximum: 0,
+    problemInformation: true,
+    authenticationMethod: undefined,
+  }
+  let hasData = false
   if (level === 5) {
-    at = scanProperties(bytes, at, end, allowedProperties.connect, (id, _start, value) => {
+    at = scanProperties(bytes, at, end, allowedProperties.connect, (id, _start, value, next) => {
       if (id === propertyIds.sessionExpiryInterval) connect.keeps = bytes.readUInt32BE(value) > 0
       else if (id === propertyIds.maximumPacketSize) wishes.maximumPacketSize = bytes.readUInt32BE(value)
       else if (id === propertyIds.topicAliasMaximum) wishes.topicAliasMaximum = bytes.readUInt16BE(value)
       else if (id === propertyIds.requestProblemInformation) wishes.problemInformation = bytes[value] === 1
+      else if (id === propertyIds.authenticationMethod)
+        wishes.authenticationMethod = bytes.toString('utf8', value + 2, next)
+      else if (id === propertyIds.authenticationData) hasData = true
     })
+    if (hasData && wishes.authenticationMethod === undefined)
+      throw protocolError('Authentication Data without a method') // 3.1.2.11.10
   }
   connect.wishes = wishes
   if (at + 2 <= end && bytes.readUInt16BE(at) > limits.clientIdBytesMax) {
@@ -436,15 +448,6 @@ export function readDisconnect(
     })
   }
   return { reasonCode: frame[body]!, expirySeconds: expirySeconds === 0xffffffff ? -1 : expirySeconds }
-}
-
-/** No client may send one: there are no methods yet. @throws ProtocolViolation */
-export function checkAuth(bytes: Buffer, body: number, end: number, level: number): void {
-  if (level < 5) throw protocolError('AUTH is not of this protocol level')
-  if (body + 1 < end && scanProperties(bytes, body + 1, end, allowedProperties.auth) !== end)
-    throw malformed('bytes behind the end of AUTH')
-  // 4.12: a CONNECT with one is refused
-  throw protocolError('AUTH without an Authentication Method in CONNECT')
 }
 
 /**

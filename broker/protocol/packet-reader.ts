@@ -6,6 +6,7 @@
 // packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`; while paused or behind the
 // caller stops reading from the socket, sooner or later.
 import { isUtf8 } from 'node:buffer'
+import { checkAuth } from './auth.ts'
 import { ReasonCode } from './reason-codes.ts'
 import {
   isBacklogged,
@@ -18,7 +19,6 @@ import {
 } from '../../bridge/index.ts'
 import {
   checkAcknowledgement,
-  checkAuth,
   checkConnect,
   checkDisconnect,
   checkSubscribe,
@@ -100,6 +100,8 @@ export class PacketReader {
   #need = 2
   /** CONNECT says that it is another broker's bridge. */
   isBridge = false
+  /** Between CONNECT and CONNACK, while an exchange of AUTH is under way. */
+  isAuthenticating = false
   #paused = false
   #draining = false
   /** Waits for a later turn. */
@@ -329,6 +331,8 @@ export class PacketReader {
     this.#at = end
     const first = bytes[start]!
     const type = first >> 4
+    if (this.isAuthenticating && type !== PacketType.auth && type !== PacketType.disconnect)
+      throw protocolError('neither AUTH nor DISCONNECT before CONNACK') // [MQTT-3.1.2-30]
     if (type === PacketType.publish && this.#level !== 0) this.#publish(bytes, first & 15, body, end)
     else this.#other(bytes, type, first & 15, start, body, end)
     return true
@@ -463,7 +467,7 @@ export class PacketReader {
         checkDisconnect(bytes, body, end, this.#level, this.#connect.keeps)
         break
       case PacketType.auth:
-        checkAuth(bytes, body, end, this.#level)
+        checkAuth(bytes, body, end, this.#level, this.#connect.wishes?.authenticationMethod)
         break
       default:
         throw protocolError(`a packet of type ${type} from a client`)
