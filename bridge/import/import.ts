@@ -389,7 +389,10 @@ class Import {
   async #wills(): Promise<void> {
     for await (const page of pages(this.#source, (stock) => stock.streamWill())) {
       this.counts.wills.found += page.length
-      if (this.#plane !== undefined) for (const packet of page) await this.#will(this.#plane, packet)
+      const plane = this.#plane
+      if (plane !== undefined)
+        for (let i = 0; i < page.length; i += clientsAtOnce)
+          await Promise.all(page.slice(i, i + clientsAtOnce).map((packet) => this.#will(plane, packet)))
       this.#options.onProgress(this.counts)
     }
   }
