@@ -21,7 +21,7 @@ export { shownAddress, storeKindOf, storeKinds, storeOf, storeOptions, type Stor
 export type { SharedSettings } from './options.ts'
 export type { Store, StoreSettings } from './store.ts'
 export { shardOf as hashIndex } from './redis/keys.ts'
-export { expiryFrom, isExpired, secondsLeft, type Message } from './messages/message.ts'
+export { isExpired, Message, secondsLeft, type MessageFields, type Publisher } from './messages/message.ts'
 export { isOfBefore, Moment, type Stamps } from './retained/moment.ts'
 export { OwedReplays, type Field, type OwedReplay } from './sessions/owed-replays.ts'
 export { SessionOption } from './sessions/session-options.ts'

@@ -8,7 +8,7 @@ import {
   type Bridge,
   type ChannelName,
   type Cluster,
-  type Message,
+  Message,
   type Store,
 } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
@@ -30,7 +30,6 @@ import { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { observe, problemOf, waitingText } from './observe/cluster-events.ts'
 import { isTold } from './observe/system-topics.ts'
-import { brokersMessage } from './protocol/publish.ts'
 
 const rejoinMs = 500
 /** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
@@ -177,7 +176,7 @@ export class Node {
     if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
     bridge.emitter.on('$SYS/#', (topic, payload) => {
-      if (told(topic)) this.#boot?.router.deliver(brokersMessage(topic, payload))
+      if (told(topic)) this.#boot?.router.deliver(Message.ofBroker(topic, payload))
     })
     await this.#open()
   }

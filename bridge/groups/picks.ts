@@ -36,8 +36,8 @@ export class Picks {
 }
 
 /** What a strategy hashes of a message; undefined: it hashes nothing. */
-export function hashedOf(strategy: string, { topic, publisher }: Message): string | undefined {
-  return strategy === 'hash-topic' ? topic : strategy === 'hash-client' ? (publisher ?? '') : undefined
+export function hashedOf(strategy: string, { topic, by }: Message): string | undefined {
+  return strategy === 'hash-topic' ? topic : strategy === 'hash-client' ? (by?.clientId ?? '') : undefined
 }
 
 function nodeAt({ nodes }: Group, member: number, without: string | undefined): string | undefined {

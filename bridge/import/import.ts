@@ -281,11 +281,12 @@ class Import {
 
   #message(packet: StockPacket): Message {
     const { messageExpiry } = packet
-    return {
-      ...this.#options.messageOf(packet),
-      expiresAt: messageExpiry === undefined ? 0 : this.#plane?.clock.toLocal(messageExpiry) || -1,
-      expirySeconds: undefined,
-    }
+    return this.#options
+      .messageOf(packet)
+      .with({
+        expiresAt: messageExpiry === undefined ? 0 : this.#plane?.clock.toLocal(messageExpiry) || -1,
+        expirySeconds: undefined,
+      })
   }
 
   async #exists(plane: DataPlane, clientId: string): Promise<boolean> {
@@ -365,7 +366,7 @@ class Import {
     let batch: Message[] = []
     for await (const packet of this.#stock.createRetainedStream('#')) {
       this.counts.retained.found++
-      batch.push({ ...this.#message(packet), retain: true })
+      batch.push(this.#message(packet).with({ retain: true }))
       if (batch.length < retainedAtOnce) continue
       await this.#importRetained(batch)
       batch = []

@@ -6,7 +6,7 @@ import type { Clock } from '../pace/clock.ts'
 import type { Cluster, RetainedRead } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
-import { isExpired, type Message } from '../messages/message.ts'
+import { identityOf, isExpired, type Message } from '../messages/message.ts'
 import type { Stamps } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
 import { OwnRoutes } from '../routes/own-routes.ts'
@@ -209,21 +209,22 @@ export class MemoryCluster implements Cluster {
 
   /** A QoS 2 message that was stored before is left out, whoever sends it again. */
   #handOn(message: Message, { everything, sessions }: Targets): void {
-    const { origin, qos } = message
-    if (origin !== undefined && origin.n > 0) {
-      const publisher = this.#store.state.sessions.get(origin.sid)
-      if (publisher !== undefined && origin.n <= publisher.published) return
-      this.#store.change({ type: 'published', sid: origin.sid, n: origin.n })
+    const { qos } = message
+    const [publisher, n] = identityOf(message)
+    if (n > 0) {
+      const known = this.#store.state.sessions.get(publisher)
+      if (known !== undefined && n <= known.published) return
+      this.#store.change({ type: 'published', sid: publisher, n })
     }
     if (message.retain) this.#retain(message)
     if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
     const granted: string[][] = [[], [], []]
     if (qos > 0)
       for (const { sid, qos: highest, ownQos } of sessions)
-        granted[Math.min(qos, origin?.sid === sid ? ownQos : highest)]!.push(sid)
+        granted[Math.min(qos, message.by?.sid === sid ? ownQos : highest)]!.push(sid)
     for (const at of [1, 2] as const)
       if (granted[at]!.length > 0)
-        this.#queue(packMessage({ ...message, qos: at }, this.#clock), granted[at]!)
+        this.#queue(packMessage(message.with({ qos: at }), this.#clock), granted[at]!)
     this.#deliver(message)
   }
 
@@ -282,7 +283,7 @@ export class MemoryCluster implements Cluster {
         type: 'retained',
         topic,
         stamp: this.#store.state.stamp + 1,
-        body: packMessage({ ...message, replay: true }, this.#clock),
+        body: packMessage(message.with({ replay: true }), this.#clock),
       })
       this.#retained.set(topic, true)
       this.sessions.retain(topic, message.expiresAt)
@@ -331,7 +332,7 @@ export class MemoryCluster implements Cluster {
       room -= value.body.length
       const message = unpackMessage(value.body, this.#clock)
       if (message !== undefined && message !== 'later' && !isExpired(message))
-        messages.push({ ...message, stamp: value.stamp })
+        messages.push(message.with({ stamp: value.stamp }))
     }
     return { messages, unread: [], nextBytes: 0 }
   }

@@ -4,9 +4,9 @@
 // frame of the file: so it is published once. Bound: `willsMax` decisions at once, the others wait for their turn;
 // what they hold counts among what sessions hold (held.ts). State: store.ts; here the order of those that wait.
 import type { Clock } from '../pace/clock.ts'
-import { unpackMessage } from '../messages/codec.ts'
+import { unpackMessage, type Later } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
-import { expiryFrom, type Message } from '../messages/message.ts'
+import type { Message } from '../messages/message.ts'
 import { Slice } from '../pace/turns.ts'
 import type { DueWill } from './stored-state.ts'
 import type { Store } from './store.ts'
@@ -50,25 +50,22 @@ export class DueWills {
 
   /** Publishes a will that is in no session any more, now or when that is decided. */
   publish(will: DueWill): void {
-    const answer = this.#deciding.size < willsMax && !this.#closed ? this.#ask(will) : 'later'
-    if (!(answer instanceof Promise) && answer !== 'later') return this.#publish(answer)
+    const isItsTurn = this.#deciding.size < willsMax && !this.#closed
+    const answer = isItsTurn ? this.#ask(will) : undefined
+    if (isItsTurn && answer !== 'later' && !(answer instanceof Promise)) return this.#publish(answer)
     const id = ++this.#last
     this.#store.change({ type: 'will', id, will })
-    if (answer === 'later') this.#waiting.add(id)
-    else this.#decide(id, answer)
+    if (!isItsTurn) this.#waiting.add(id)
+    else if (answer instanceof Promise) this.#decide(id, answer)
   }
 
-  /** Its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). */
-  #ask({ body, sid }: DueWill): Message | undefined | Promise<Message | undefined> {
+  /** `later`: it is of a later version, and stays for who understands it. */
+  #ask({ body, sid }: DueWill): Message | undefined | Promise<Message | undefined> | Later {
     const message = unpackMessage(body, this.#clock)
-    if (message === undefined || message === 'later')
+    if (message === 'later') return (this.#reports.tell('later', { where: 'will', id: sid }), message)
+    if (message === undefined)
       return void this.#reports.tell('garbage', { where: 'will', bytes: body.length })
-    const { expirySeconds } = message
-    return this.#events.authorizeWill({
-      ...message,
-      origin: { sid, n: 0 },
-      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
-    })
+    return this.#events.authorizeWill(message.willPublished({ clientId: message.by?.clientId, sid }))
   }
 
   #decide(id: number, answer: Promise<Message | undefined>): void {
@@ -110,7 +107,7 @@ export class DueWills {
       const will = this.#store.state.wills.get(id)!
       const answer = this.#ask(will)
       if (answer instanceof Promise) this.#decide(id, answer)
-      else this.#decided(id, answer)
+      else if (answer !== 'later') this.#decided(id, answer)
     }
   }
 

@@ -6,7 +6,7 @@
 // is not whole or not ours. Moments of expiry are written in cluster time (bridge/pace/clock.ts). No state.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
-import { secondsLeft, type Message } from './message.ts'
+import { Message, secondsLeft } from './message.ts'
 import { laterOption } from '../sessions/session-options.ts'
 
 /**
@@ -269,7 +269,7 @@ export class MessagePacker {
   add(message: Message): void {
     const { topic, payload, properties, expiresAt } = message
     const expires = expiresAt !== 0 || message.expirySeconds !== undefined
-    const publisher = message.isWill === true ? message.publisher : undefined
+    const publisher = message.isWill ? message.by?.clientId : undefined
     const bytes = this.#room(
       5 +
         1 +
@@ -291,13 +291,13 @@ export class MessagePacker {
       (properties === undefined ? 0 : flagProperties) |
       (expires ? flagExpiry : 0) |
       (publisher === undefined ? 0 : flagWill) |
-      (message.replay === true ? flagReplay : 0)
+      (message.replay ? flagReplay : 0)
     let at = start + 6
     if (expires) {
       at = bytes.writeDoubleBE(expiresAt === 0 ? 0 : this.#clock.toCluster(expiresAt), at)
       at = bytes.writeUInt32BE(message.expirySeconds ?? secondsLeft(expiresAt), at)
     }
-    if (message.retain && message.replay !== true) at = bytes.writeDoubleBE(message.stamp ?? 0, at)
+    if (message.retain && !message.replay) at = bytes.writeDoubleBE(message.stamp ?? 0, at)
     if (publisher !== undefined) at = writeText(bytes, publisher, at)
     at = writeText(bytes, topic, at)
     if (properties !== undefined) {
@@ -532,7 +532,7 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
     if (fieldsEnd > end || needsLater(bytes, at + 4, fieldsEnd)) return 'later'
     at = fieldsEnd
   }
-  return {
+  return Message.of({
     topic,
     payload: bytes.subarray(at, end),
     qos: qos as 0 | 1 | 2,
@@ -540,13 +540,11 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
     properties,
     expiresAt: expiry?.expiresAt ?? 0,
     expirySeconds: expiry?.expirySeconds,
-    publisher,
-    isWill: publisher === undefined ? undefined : true,
-    origin: undefined,
+    isWill: publisher !== undefined,
     replay: (flags & flagReplay) !== 0,
     stamp: stamp === 0 ? undefined : stamp,
-    frames: undefined,
-  }
+    by: publisher === undefined ? undefined : { clientId: publisher },
+  })
 }
 
 /** One message as bytes of its own, no larger than needed. */
@@ -555,7 +553,7 @@ export function packMessage(message: Message, clock: Clock): Buffer {
     clock,
     72 +
       Buffer.byteLength(message.topic) * 3 +
-      (message.publisher?.length ?? 0) * 3 +
+      (message.by?.clientId?.length ?? 0) * 3 +
       (message.properties?.length ?? 0) +
       message.payload.length,
   )

@@ -1,8 +1,29 @@
-// An application message on its way: what a publisher handed in and every subscriber is owed, without what
-// belongs to one delivery (DUP, Packet Identifier, granted QoS). The same shape in every node;
-// bridge/messages/codec.ts writes it for the journey.
+// An application message, and the only place that makes one. It is three things, kept apart:
+// - its value, what the publisher said: the same on every node; codec.ts writes it for the journey and the store;
+// - `by`, who published it, as only the node knows that it came to;
+// - what is cached of it: bytes that were made of its value, for all that need the same.
+// A message never changes, but for its stamp: who needs another value makes another message with `with`, which has
+// nothing cached. What belongs to one delivery (DUP, Packet Identifier, granted QoS) is not the message's. No state.
 
-export interface Message {
+/** Who published a message, as its own node knows. */
+export interface Publisher {
+  /** Client Identifier, for No Local. */
+  readonly clientId: string | undefined
+  /** Its session, where that has a queue: for No Local there. */
+  readonly sid?: string | undefined
+  /** Of a QoS 2 message or a will: with its session, what a second publishing is told by. 0: nothing needs to. */
+  readonly number?: number
+  /** Whose numbers these are, when not its session's: those of a will. */
+  readonly numberedBy?: string
+  /**
+   * The session of the connection that it came by. Once that is taken, its client publishes elsewhere, and what this
+   * node still has of it comes too late.
+   */
+  readonly session?: { readonly isTaken: boolean } | undefined
+}
+
+/** What a message is made of. */
+export interface MessageFields {
   readonly topic: string
   readonly payload: Buffer
   /** As published; a delivery has the lower of this and the granted one [MQTT-3.8.4-8]. */
@@ -19,53 +40,189 @@ export interface Message {
    */
   readonly expiresAt: number
   /** Its Message Expiry Interval as the publisher gave it, s: it is never sent with more. */
-  readonly expirySeconds?: number | undefined
-  /**
-   * Client Identifier of the publisher, for No Local; undefined for messages of other nodes, unless they are
-   * wills, and of the broker.
-   */
-  readonly publisher: string | undefined
-  /**
-   * The publisher's session: for No Local of sessions with queues, and, with n > 0, the identity of a QoS 2
-   * message or a will, whose numbers are not those of its session: `name` stands for it. On its own node
-   * only.
-   */
-  readonly origin: { readonly sid: string; readonly n: number; readonly name?: string } | undefined
-  /** A will: its publisher goes with it to all nodes, since its client may be connected to any by now. */
-  readonly isWill?: boolean | undefined
-  /**
-   * The session of the connection that handed it in. Once that is taken, its client publishes elsewhere, and
-   * what this node still has of it comes too late.
-   */
-  readonly from?: { readonly isTaken: boolean } | undefined
+  readonly expirySeconds: number | undefined
+  /** A will: its publisher's Client Identifier goes with it, since its client may be connected anywhere by now. */
+  readonly isWill: boolean
   /** A Retained Message because of a SUBSCRIBE: delivered with RETAIN 1 [MQTT-3.3.1-8]. */
-  readonly replay?: boolean
+  readonly replay: boolean
   /**
    * With `retain`, once it is stored: under which stamp (moment.ts). Infinity: it comes live whatever a
    * replay finds; undefined: too, and says nothing of others.
    */
-  stamp?: number | undefined
-  /** Set when it is stored: nobody in the cluster was subscribed to it. */
-  isUnmatched?: boolean
-  /** Encoded frames of this message, by variant; filled by who encodes (broker/protocol/publish.ts). */
-  frames: unknown
-  /** Its bytes as `packMessage` makes them, once somebody needed them. */
-  packed?: Buffer | undefined
+  readonly stamp: number | undefined
+  /** Undefined: another node knows, or it is the broker's own. */
+  readonly by: Publisher | undefined
 }
 
-/**
- * What tells a second publishing of a message: its publisher's session and a number; ['', 0] when nothing
- * needs to.
- */
-export function identityOf({ origin }: Message): readonly [sid: string, n: number] {
-  return origin === undefined || origin.n === 0 ? ['', 0] : [origin.name ?? origin.sid, origin.n]
+export class Message implements MessageFields {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: 0 | 1 | 2
+  readonly retain: boolean
+  readonly properties: Buffer | undefined
+  readonly expiresAt: number
+  readonly expirySeconds: number | undefined
+  readonly isWill: boolean
+  readonly replay: boolean
+  stamp: number | undefined
+  readonly by: Publisher | undefined
+  /** Set when it is stored: nobody in the cluster was subscribed to it. */
+  isUnmatched = false
+  /** Cached: its PUBLISH packets, by variant. Who encodes them fills it (broker/protocol/publish.ts). */
+  frames: unknown = undefined
+  /** Cached: its bytes as codec.ts makes them, once somebody needed them. */
+  packed: Buffer | undefined = undefined
+
+  /** By position and in one order, so that all messages have one hidden class. */
+  private constructor(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    properties: Buffer | undefined,
+    expiresAt: number,
+    expirySeconds: number | undefined,
+    by: Publisher | undefined,
+    isWill: boolean,
+    replay: boolean,
+    stamp: number | undefined,
+  ) {
+    this.topic = topic
+    this.payload = payload
+    this.qos = qos
+    this.retain = retain
+    this.properties = properties
+    this.expiresAt = expiresAt
+    this.expirySeconds = expirySeconds
+    this.isWill = isWill
+    this.replay = replay
+    this.stamp = stamp
+    this.by = by
+  }
+
+  /** A client's PUBLISH. @param expirySeconds runs from now on; -1: it has no Message Expiry Interval */
+  static published(
+    topic: string,
+    payload: Buffer,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    properties: Buffer | undefined,
+    expirySeconds: number,
+    by: Publisher | undefined,
+  ): Message {
+    const expiresAt = expirySeconds < 0 ? 0 : expiryFrom(expirySeconds)
+    const interval = expirySeconds < 0 ? undefined : expirySeconds
+    return new Message(
+      topic,
+      payload,
+      qos,
+      retain,
+      properties,
+      expiresAt,
+      interval,
+      by,
+      false,
+      false,
+      undefined,
+    )
+  }
+
+  /** A will, as CONNECT names it. @param expirySeconds runs once it is published; -1: none */
+  static will(
+    {
+      topic,
+      payload,
+      qos,
+      retain,
+      properties,
+      expirySeconds,
+    }: Pick<MessageFields, 'topic' | 'payload' | 'qos' | 'retain' | 'properties'> & {
+      readonly expirySeconds: number
+    },
+    clientId: string,
+  ): Message {
+    const expires = expirySeconds < 0 ? undefined : expirySeconds
+    return new Message(
+      topic,
+      payload,
+      qos,
+      retain,
+      properties,
+      0,
+      expires,
+      { clientId },
+      true,
+      false,
+      undefined,
+    )
+  }
+
+  /** Of the broker itself ($SYS), or of the program around it. */
+  static ofBroker(topic: string, payload: Buffer, qos: 0 | 1 | 2 = 0, retain = false): Message {
+    return new Message(
+      topic,
+      payload,
+      qos,
+      retain,
+      undefined,
+      0,
+      undefined,
+      undefined,
+      false,
+      false,
+      undefined,
+    )
+  }
+
+  /** Another broker's, or another node's: what is not given is not there. */
+  static of(
+    fields: Pick<MessageFields, 'topic' | 'payload' | 'qos' | 'retain'> & Partial<MessageFields>,
+  ): Message {
+    const { topic, payload, qos, retain, properties, expiresAt = 0, expirySeconds, by } = fields
+    const { isWill = false, replay = false, stamp } = fields
+    return new Message(
+      topic,
+      payload,
+      qos,
+      retain,
+      properties,
+      expiresAt,
+      expirySeconds,
+      by,
+      isWill,
+      replay,
+      stamp,
+    )
+  }
+
+  /** Another message, which is this one but for what is given. */
+  with(changes: Partial<MessageFields>): Message {
+    return Object.assign(Message.of(this), changes)
+  }
+
+  /** A will as it is published: its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). */
+  willPublished(by: Publisher): Message {
+    const { expirySeconds } = this
+    return this.with({ by, expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds) })
+  }
 }
+
+const noIdentity = ['', 0] as const
+
+/** What tells a second publishing of a message: who numbers it, and its number; ['', 0] when nothing needs to. */
+export function identityOf({ by }: Message): readonly [sid: string, n: number] {
+  if (by?.number === undefined || by.number === 0) return noIdentity
+  return [by.numberedBy ?? by.sid ?? '', by.number]
+}
+
+/** Its client's session was taken before it was stored: what comes of it here comes too late. */
+export const isTooLate = ({ by }: Message): boolean => by?.session?.isTaken === true
 
 /** Four bytes hold it. */
 export const expirySecondsMax = 0xffffffff
 
 /** When a message expires whose interval begins to run now. */
-export const expiryFrom = (expirySeconds: number): number => performance.now() + expirySeconds * 1_000
+const expiryFrom = (expirySeconds: number): number => performance.now() + expirySeconds * 1_000
 
 /** Its Message Expiry Interval has passed [MQTT-3.3.2-5]. */
 export const isExpired = ({ expiresAt }: Pick<Message, 'expiresAt'>): boolean =>

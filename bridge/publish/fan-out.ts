@@ -7,7 +7,7 @@ import type { Group } from '../groups/group-table.ts'
 import { hopsMax, type Picks } from '../groups/picks.ts'
 import type { Links } from '../links/links.ts'
 import type { Share } from '../messages/codec.ts'
-import type { Message } from '../messages/message.ts'
+import { isTooLate, type Message } from '../messages/message.ts'
 import type { Receiver } from '../options.ts'
 import type { Queues } from './queues.ts'
 import type { Retained } from '../retained/retained.ts'
@@ -30,11 +30,8 @@ export interface Handed {
  * Retained, of a client that had moved on before it was stored: it was not, so that nobody is told of it live
  * either.
  */
-const isLeftOut = ({ retain, stamp, from }: Message): boolean =>
-  retain && stamp === undefined && from?.isTaken === true
-
-/** Its client's session is another's by now. */
-const isTaken = ({ from }: Message): boolean => from?.isTaken === true
+const isLeftOut = (message: Message): boolean =>
+  message.retain && message.stamp === undefined && isTooLate(message)
 
 export class FanOut {
   readonly #nodeId: string
@@ -155,7 +152,7 @@ export class FanOut {
       handed.targets.push(targets)
       handed.groups.push(groups)
       if (message.qos === 0) this.qos0(message)
-      else if (!isTaken(message)) {
+      else if (!isTooLate(message)) {
         this.#live(message, targets.everything, handed.stored)
         this.#toGroups(message, groups, handed.stored)
       }
@@ -212,13 +209,13 @@ export class FanOut {
       if (slice.isOver) await slice.next()
       const known = handed[i]
       if (message.qos === 0 && known === undefined && !isLeftOut(message)) this.qos0(message)
-      if (message.qos === 0 || isTaken(message)) continue
+      if (message.qos === 0 || isTooLate(message)) continue
       const table = this.#table()
       const isKnown = known !== undefined && table === before && table.version === version
       let targets = isKnown ? known : this.#targetsOf(message.topic, table, slice)
       if (targets instanceof Promise) {
         targets = await targets
-        if (isTaken(message)) continue
+        if (isTooLate(message)) continue
       }
       const { everything, sessions } = targets
       if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
@@ -238,7 +235,7 @@ export class FanOut {
         stored,
       )
       for (const { sid, qos, ownQos } of sessions) {
-        const granted = message.origin?.sid === sid ? ownQos : qos
+        const granted = message.by?.sid === sid ? ownQos : qos
         if (granted > 0) stored.add(this.#queues.push(message, sid, granted))
       }
     }

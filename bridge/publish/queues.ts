@@ -206,7 +206,7 @@ class Partition {
   async #append({ variants, sessions }: Batch): Promise<void> {
     const messages = variants.flatMap(({ message, qos, isSecond }) => [
       qos < message.qos
-        ? packMessage({ ...message, qos: 1 }, this.#clock)
+        ? packMessage(message.with({ qos: 1 }), this.#clock)
         : (message.packed ??= packMessage(message, this.#clock)),
       ...(isSecond ? ['=', 0] : identityOf(message)),
     ])

@@ -13,7 +13,7 @@ import { packMessage, unpackMessage, type Change } from '../messages/codec.ts'
 import type { BridgeError } from '../errors.ts'
 import type { Reports } from '../diagnostics.ts'
 import type { Keys } from '../redis/keys.ts'
-import { identityOf, isExpired, type Message } from '../messages/message.ts'
+import { identityOf, isExpired, isTooLate, type Message } from '../messages/message.ts'
 import type { Stamps } from './moment.ts'
 import { reportsOf, retrying, type Connections, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
@@ -29,13 +29,13 @@ const stampBytes = 8
 
 /** What stands in Redis behind the stamp: nothing when the payload is empty, which clears [MQTT-3.3.1-6]. */
 const encode = (message: Message, clock: Clock): Buffer =>
-  message.payload.length === 0 ? Buffer.alloc(0) : packMessage({ ...message, replay: true }, clock)
+  message.payload.length === 0 ? Buffer.alloc(0) : packMessage(message.with({ replay: true }), clock)
 
 function decode(topic: string, bytes: Buffer, clock: Clock, reports: Reports): Message | undefined {
   const message = bytes.length < stampBytes ? undefined : unpackMessage(bytes.subarray(stampBytes), clock)
   // it stays for who understands it
   if (message === 'later') return (reports.tell('later', { where: 'retained', id: topic }), undefined)
-  if (message !== undefined) return { ...message, stamp: bytes.readDoubleBE(0) }
+  if (message !== undefined) return message.with({ stamp: bytes.readDoubleBE(0) })
   reports.tell('garbage', { where: 'retained', bytes: bytes.length })
   return undefined
 }
@@ -255,7 +255,7 @@ export class Retained {
         // A client that moved on may have set a newer value elsewhere: what this node still had of it comes
         // too late. Behind the barrier this node knows; a node that stands still between the two for a whole
         // lease has no place in the partition.
-        const live = records.filter(({ message }) => message.from?.isTaken !== true)
+        const live = records.filter(({ message }) => !isTooLate(message))
         if (live.length === 0) return
         const reply = (await runScript(this.#redis, 'retained-store', keys, [
           this.#identity.nodeId,

@@ -49,5 +49,5 @@ export const authorizedWill = (
 export function withRoom(will: Message, mayRetain: (topic: string) => boolean, reports: Reports): Message {
   if (!will.retain || will.payload.length === 0 || mayRetain(will.topic)) return will
   reports.tell('unretained', { topic: will.topic })
-  return { ...will, retain: false }
+  return will.with({ retain: false })
 }

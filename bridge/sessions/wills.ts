@@ -6,7 +6,7 @@
 // long as it is under way, since the gate and a full Redis take their time. Who does not hold it anew has died or
 // stands still, and the next one publishes it.
 import { unpackMessage } from '../messages/codec.ts'
-import { expiryFrom, type Message } from '../messages/message.ts'
+import type { Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
 import { partitionOf, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -154,23 +154,24 @@ export class Wills {
   }
 
   /**
-   * A will as it is published. Its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). Its
+   * A will as it is published. Its
    * identity keeps a will that is published twice, because who took it died, from being queued twice. For No
    * Local it is of the session that its client has now.
    */
   async #toPublish(partition: number, member: string, message: Message): Promise<Message> {
     const [, sid = '', epoch] = member.split(':')
-    const { publisher, expirySeconds } = message
+    const clientId = message.by?.clientId
     const current =
-      publisher === undefined
+      clientId === undefined
         ? null
         : await retrying(this.#redis, () =>
-            this.#redis.hget(this.#keys.partition(partition, 'clients'), publisher),
+            this.#redis.hget(this.#keys.partition(partition, 'clients'), clientId),
           )
-    return {
-      ...message,
-      origin: { sid: current ?? sid, n: Number(epoch), name: `w${sid}` },
-      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
-    }
+    return message.willPublished({
+      clientId,
+      sid: current ?? sid,
+      number: Number(epoch),
+      numberedBy: `w${sid}`,
+    })
   }
 }

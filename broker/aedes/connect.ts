@@ -3,7 +3,7 @@
 // the connection here whose CONNECT came last.
 import type { IConnectPacket } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'
-import { SessionOption, Slice, type SessionRequest } from '../../bridge/index.ts'
+import { Message, SessionOption, Slice, type SessionRequest } from '../../bridge/index.ts'
 import type { AedesClient, AedesSubscription } from './client.ts'
 import type { EngineHost } from './host.ts'
 import { Authentication } from '../connection/authentication.ts'
@@ -254,19 +254,7 @@ export class Connects {
   #willOf(client: AedesClient): Will | undefined {
     const { will } = client.conn.connection
     if (will === undefined) return undefined
-    const { delaySeconds, expirySeconds, ...message } = will
-    if (isReserved(message.topic)) return (this.#host.dropped('refused', message.qos), undefined)
-    const expires = { expiresAt: 0, expirySeconds: expirySeconds < 0 ? undefined : expirySeconds }
-    return {
-      delaySeconds,
-      message: {
-        ...message,
-        ...expires,
-        publisher: client.id!,
-        isWill: true,
-        origin: undefined,
-        frames: undefined,
-      },
-    }
+    if (isReserved(will.topic)) return (this.#host.dropped('refused', will.qos), undefined)
+    return { delaySeconds: will.delaySeconds, message: Message.will(will, client.id!) }
   }
 }

@@ -9,7 +9,7 @@ import type { IPublishPacket, Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
-import { Slice, type Bridge } from '../../bridge/index.ts'
+import { Message, Slice, type Bridge } from '../../bridge/index.ts'
 import { Admission } from '../access/admission.ts'
 import { Refusal } from '../access/gate.ts'
 import { AedesStream, nothing, strip, type AedesClient, type AedesInsides, type Done } from './client.ts'
@@ -25,7 +25,6 @@ import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { isTold } from '../observe/system-topics.ts'
 import { PacketType } from '../protocol/control-packets.ts'
-import { brokersMessage } from '../protocol/publish.ts'
 import { withoutUserProperties } from '../protocol/user-properties.ts'
 
 /** Aedes' listener of a parser's `packet`. */
@@ -315,7 +314,7 @@ export class Engine {
 
   async #announce(topic: string, payload: Buffer): Promise<void> {
     const { gate } = this.#host
-    const message = brokersMessage(topic, payload)
+    const message = Message.ofBroker(topic, payload)
     const decided = gate.publish === undefined ? message : await gate.publish(message, 'broker', undefined)
     if (!(decided instanceof Refusal)) this.#bridge.emitter.emit(decided.topic, decided.payload)
   }

@@ -3,7 +3,7 @@
 // them, everything else is the engine's. State: this connection's reader, and what of its publishes is not stored
 // yet. Bounds: publishes that are not acknowledged (count and bytes), requests that wait: beyond them we stop
 // reading, and keep the client's keep alive fresh meanwhile.
-import { expiryFrom, type Message } from '../../bridge/index.ts'
+import { Message, type Publisher } from '../../bridge/index.ts'
 import type { Connection } from './connection.ts'
 import { Goodbye } from './goodbye.ts'
 import type { ConnectionHost } from './host.ts'
@@ -27,6 +27,7 @@ import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
 import { protocolError, type ProtocolViolation } from '../protocol/properties.ts'
 
 const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
+const nobody: Publisher = { clientId: undefined }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 
 export class Inbound implements PacketHandler {
@@ -34,7 +35,8 @@ export class Inbound implements PacketHandler {
   readonly #host: ConnectionHost<Connection>
   readonly #gate: Gate
   readonly #reader: PacketReader
-  #origin: Message['origin']
+  /** As its messages say it, once CONNACK is written. */
+  #publisher = nobody
   /** Its CONNECT was in order, and is Aedes' to answer. */
   #asked = false
   /** Made when the reader waits, or DISCONNECT comes. */
@@ -121,9 +123,9 @@ export class Inbound implements PacketHandler {
 
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   start(stored: StoredSession | undefined): void {
-    if (stored === undefined) return
-    this.#known = new Incoming(stored)
-    this.#origin = { sid: stored.session.sid, n: 0 }
+    const { client, session } = this.#connection
+    this.#publisher = { clientId: client.id ?? undefined, sid: stored?.session.sid, session }
+    if (stored !== undefined) this.#known = new Incoming(stored)
   }
 
   /** AUTH of the client is read, before CONNACK, or no more. */
@@ -244,7 +246,7 @@ export class Inbound implements PacketHandler {
     this.#alive()
     const gate = this.#gate
     if (isMistyped) return this.#refuseNew(qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
-    const message = this.#message(topic, payload, qos, retain, properties, expirySeconds)
+    const message = Message.published(topic, payload, qos, retain, properties, expirySeconds, this.#publisher)
     if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId)
     else if (isReserved(topic)) this.#refuse(qos, messageId, ReasonCode.notAuthorized)
     else if (qos === 0 && !retain && this.#retaining === 0)
@@ -284,7 +286,7 @@ export class Inbound implements PacketHandler {
   /**
    * The gate decides. What comes behind it waits in its order; a PINGREQ does not. The connection may end meanwhile,
    * and its session be taken over: what the client sent before is published all the same where it may be, since its
-   * session is released behind it, and the bridge refuses what comes of a session that was taken (`from`).
+   * session is released behind it, and the bridge refuses what comes of a session that was taken (`isTooLate`).
    */
   #ask(message: Message, messageId: number): void {
     const { qos } = message
@@ -308,7 +310,7 @@ export class Inbound implements PacketHandler {
       this.#host.refused('retained')
       if (this.#connection.mqtt5 && qos > 0)
         return this.#refuse(qos, messageId, ReasonCode.quotaExceeded, ended)
-      message = { ...message, retain: false } // there is nothing to say it with: it goes to those who are subscribed
+      message = message.with({ retain: false }) // there is nothing to say it with: it goes to those who are subscribed
     }
     this.#publishing!.handOn(qos)
     if (message.qos === 0 && !message.retain && this.#retaining === 0) {
@@ -319,14 +321,16 @@ export class Inbound implements PacketHandler {
     const publish = (sent: Message): void =>
       this.#host.publish(sent, this.#connection, () => {
         if (qos === 0) this.#retaining--
-        const reasonCode = sent.isUnmatched === true ? ReasonCode.noMatchingSubscribers : 0
+        const reasonCode = sent.isUnmatched ? ReasonCode.noMatchingSubscribers : 0
         this.#acknowledge(qos, messageId, reasonCode, ended)
       })
     if (qos < 2) publish(message)
     else {
-      const sid = this.#connection.session?.sid ?? ''
-      this.#incoming.record(messageId, (n, written) =>
-        written ? publish({ ...message, origin: { sid, n } }) : this.#acknowledge(qos, messageId, 0, ended),
+      const by = { ...this.#publisher, sid: this.#connection.session?.sid }
+      this.#incoming.record(messageId, (number, written) =>
+        written
+          ? publish(message.with({ by: { ...by, number } }))
+          : this.#acknowledge(qos, messageId, 0, ended),
       )
     }
   }
@@ -339,29 +343,6 @@ export class Inbound implements PacketHandler {
       outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
     ended()
     if (!isClosed) this.#goOn()
-  }
-
-  #message(
-    topic: string,
-    payload: Buffer,
-    qos: 0 | 1 | 2,
-    retain: boolean,
-    properties: Buffer | undefined,
-    expirySeconds: number,
-  ): Message {
-    return {
-      topic,
-      payload,
-      qos,
-      retain,
-      properties,
-      publisher: this.#connection.client.id ?? undefined,
-      expiresAt: expirySeconds < 0 ? 0 : expiryFrom(expirySeconds),
-      expirySeconds: expirySeconds < 0 ? undefined : expirySeconds,
-      origin: this.#origin,
-      from: this.#connection.session,
-      frames: undefined,
-    }
   }
 
   /** @param begun ends it, when it was counted among those that are not stored */

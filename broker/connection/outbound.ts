@@ -148,7 +148,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     dup: boolean,
     identifiers?: readonly number[],
   ): 1 | 2 | undefined {
-    if (message.stamp !== undefined && message.replay !== true) {
+    if (message.stamp !== undefined && !message.replay) {
       if (!dup && this.#host.isReplayed(this.#connection, message)) return undefined
       this.#connection.replays?.delivered(message.topic, message.stamp)
     }
@@ -164,7 +164,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
     // doubled.
     const qos = message.qos === 2 ? 2 : 1
     if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
-    const retain = message.replay === true || (message.retain && match?.retainAsPublished === true)
+    const retain = message.replay || (message.retain && match?.retainAsPublished === true)
     const frame = publishFrame(
       message,
       this.#connection.mqtt5,

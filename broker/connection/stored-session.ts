@@ -246,12 +246,7 @@ export class StoredSession implements SessionHolder {
       const { message } = replayed
       this.#given.push({
         replayed,
-        message: {
-          ...message,
-          qos: Math.min(message.qos, granted) as 1 | 2,
-          replay: true,
-          frames: undefined,
-        },
+        message: message.with({ qos: Math.min(message.qos, granted) as 1 | 2, replay: true }),
         identifiers,
         owed,
       })

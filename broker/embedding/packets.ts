@@ -32,7 +32,7 @@ let counter = 0
 
 /** A copy of its own: what is done to it is done to nobody else. */
 export function packetOf(message: Message, brokerId: string): AedesPublishPacket {
-  const { topic, payload, qos, retain, publisher } = message
+  const { topic, payload, qos, retain, by } = message
   const properties = propertiesOf(message)
   return {
     cmd: 'publish',
@@ -43,7 +43,7 @@ export function packetOf(message: Message, brokerId: string): AedesPublishPacket
     dup: false,
     brokerId,
     brokerCounter: ++counter,
-    ...(publisher === undefined ? {} : { clientId: publisher }),
+    ...(by?.clientId === undefined ? {} : { clientId: by.clientId }),
     ...(properties === undefined ? {} : { properties }),
   }
 }
@@ -64,14 +64,11 @@ export function changedBy(packet: PublishPacket, message: Message): Message {
     ...completed(packet),
     properties: (isSame ? undefined : properties) ?? {},
   })
-  const { frames: _frames, packed: _packed, ...rest } = message
   const { expiresAt, expirySeconds } = changed
-  return {
-    ...rest,
+  return message.with({
     topic,
     payload: changed.payload,
     retain,
     ...(isSame ? {} : { properties: changed.properties, expiresAt, expirySeconds }),
-    frames: undefined,
-  }
+  })
 }

@@ -3,7 +3,7 @@
 // State: the frames that hang on the message while it is delivered, and the last head: who publishes one
 // thing mostly publishes more of it.
 import type { IPublishPacket } from 'mqtt-packet'
-import { expiryFrom, secondsLeft, type Message } from '../../bridge/index.ts'
+import { Message, secondsLeft } from '../../bridge/index.ts'
 import { ReasonCode } from './reason-codes.ts'
 import {
   allowedProperties,
@@ -280,19 +280,6 @@ export function writeAcknowledgement(
   return reasoned ? 5 : 4
 }
 
-/** A QoS 0 message of the broker itself, or of the program around it. */
-export const brokersMessage = (topic: string, payload: Buffer): Message => ({
-  topic,
-  payload,
-  qos: 0,
-  retain: false,
-  properties: undefined,
-  expiresAt: 0,
-  publisher: undefined,
-  origin: undefined,
-  frames: undefined,
-})
-
 /**
  * The message of a packet that another broker parsed and stored. Its Will Delay Interval stays behind.
  * @param generate mqtt-packet's encoder, for the properties
@@ -328,17 +315,6 @@ export function messageOf(
     )
     properties = Buffer.concat(kept)
   }
-  return {
-    topic,
-    payload,
-    qos,
-    retain,
-    properties,
-    publisher: undefined,
-    origin: undefined,
-    frames: undefined,
-    ...(typeof messageExpiryInterval === 'number'
-      ? { expiresAt: expiryFrom(messageExpiryInterval), expirySeconds: messageExpiryInterval }
-      : { expiresAt: 0 }),
-  }
+  const expirySeconds = typeof messageExpiryInterval === 'number' ? messageExpiryInterval : -1
+  return Message.published(topic, payload, qos, retain, properties, expirySeconds, undefined)
 }

@@ -10,8 +10,8 @@ import type { Subscriber } from './subscriber.ts'
 type Anew = Making<{ readonly match: Match<Subscriber> | undefined }>
 
 /** By which match a subscriber gets a message; undefined: it is its own, and all that match are No Local. */
-export const ownOrAll = ({ publisher }: Message, match: Match<Subscriber>): Match<Subscriber> | undefined =>
-  match.noLocal && publisher === match.subscriber.clientId ? match.own : match
+export const ownOrAll = ({ by }: Message, match: Match<Subscriber>): Match<Subscriber> | undefined =>
+  match.noLocal && by?.clientId === match.subscriber.clientId ? match.own : match
 
 /** Some subscription that matches may be younger than the message, which the replay brings then. */
 const isYounger = ({ topic, stamp }: Message, { since }: Match<Subscriber>): boolean =>
@@ -72,7 +72,7 @@ export class Delivery {
         this.#deliver(subscriber, some)
         return true
       }
-      const isOwn = message.publisher === subscriber.clientId
+      const isOwn = message.by?.clientId === subscriber.clientId
       const { topic, stamp } = message
       this.#anew = this.#table.makingOf(
         topic,

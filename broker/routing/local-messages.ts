@@ -2,15 +2,13 @@
 // client without a session: it hears what is published anywhere in the cluster from the moment its
 // `subscribe` resolves, for as long as the node lives. State: the handlers, which outlive a boot that was
 // declared dead; publishes that are not stored yet, which do not.
-import type { Message } from '../../bridge/index.ts'
-import { isValidFilter, isValidTopic } from '../../bridge/index.ts'
+import { isValidFilter, isValidTopic, Message } from '../../bridge/index.ts'
 import type { Config } from '../config/config.ts'
 import type { Router } from './router.ts'
 import type { Match } from './local-table.ts'
 import type { Subscriber } from './subscriber.ts'
 import { isReserved } from '../protocol/control-packets.ts'
 import { Refusal } from '../access/gate.ts'
-import { brokersMessage } from '../protocol/publish.ts'
 
 /** A message as a handler gets it. */
 export interface LocalMessage {
@@ -87,7 +85,7 @@ export class LocalMessages {
     payload: Buffer | string,
     { qos = 0, retain = false }: PublishOptions = {},
   ): Promise<void> {
-    await this.publishMessage({ ...brokersMessage(topic, Buffer.from(payload as string)), qos, retain })
+    await this.publishMessage(Message.ofBroker(topic, Buffer.from(payload as string), qos, retain))
   }
 
   async publishMessage(message: Message): Promise<void> {

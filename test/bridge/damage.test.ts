@@ -110,7 +110,11 @@ const keyOf = (pattern: string): string =>
 async function fill(): Promise<void> {
   await publish(
     a,
-    messageOf('kept', 'value', { retain: true, qos: 2, origin: { sid: '3publisher', n: ++count } }),
+    messageOf('kept', 'value', {
+      retain: true,
+      qos: 2,
+      by: { clientId: undefined, sid: '3publisher', number: ++count },
+    }),
   )
   // What nobody reads before the session moves on may still be damaged by the test before.
   const [inFlight, incoming, imported] = [

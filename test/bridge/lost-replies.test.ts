@@ -117,7 +117,10 @@ test('the end of a session whose reply was lost leaves nothing of its publisher,
     .then(() => a.plane.sessions.release(publisher))
   await lost
   await released
-  await publish(a, messageOf('t', 'late', { qos: 2, origin: { sid: publisher.sid, n: 1 } }))
+  await publish(
+    a,
+    messageOf('t', 'late', { qos: 2, by: { clientId: undefined, sid: publisher.sid, number: 1 } }),
+  )
   const published = keys.partition(partitionOf(subscriber.sid), 'published')
   expect(await admin.hkeys(published)).toEqual([publisher.sid])
   await expect

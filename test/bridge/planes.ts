@@ -9,7 +9,7 @@ import { diagnostics, type ChannelName } from '../../bridge/diagnostics.ts'
 import { Keys, partitionsOfCluster } from '../../bridge/redis/keys.ts'
 import { formatOf } from '../../bridge/redis/layout.ts'
 import type { Session } from '../../bridge/sessions/session.ts'
-import type { Message } from '../../bridge/messages/message.ts'
+import { Message, type MessageFields } from '../../bridge/messages/message.ts'
 import type { Waits } from '../../bridge/pace/waits.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
@@ -138,21 +138,9 @@ export function listen<Event = Record<string, unknown>>(name: ChannelName): Hear
 export function messageOf(
   topic: string,
   payload: string | Buffer = '',
-  more: Partial<Message> = {},
+  more: Partial<MessageFields> = {},
 ): Message {
-  return {
-    topic,
-    payload: Buffer.from(payload as string),
-    qos: 1,
-    retain: false,
-    properties: undefined,
-    expiresAt: 0,
-    publisher: undefined,
-    origin: undefined,
-    replay: false,
-    frames: undefined,
-    ...more,
-  }
+  return Message.of({ topic, payload: Buffer.from(payload as string), qos: 1, retain: false, ...more })
 }
 
 /** Resolves when the message is stored: what a PUBACK would say. */
@@ -207,7 +195,7 @@ export async function retainedOf(plane: Plane, filter: string): Promise<string[]
 
 /** A Retained Message as it stands in Redis, stored long ago. */
 export const valueOf = (message: Message): Buffer =>
-  Buffer.concat([Buffer.alloc(8), packMessage({ ...message, retain: true, replay: true }, new Clock())])
+  Buffer.concat([Buffer.alloc(8), packMessage(message.with({ retain: true, replay: true }), new Clock())])
 
 /** Kills all connections but that of `client`, as a switch that lost its table would. */
 export async function killConnections(client: Redis): Promise<void> {

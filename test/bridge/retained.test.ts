@@ -81,12 +81,7 @@ describe('store, tell, find', () => {
     })
     await publish(a, message)
     expect(await retainedBy(a, 't')).toEqual([
-      {
-        ...message,
-        expiresAt: expect.closeTo(message.expiresAt, -3) as number,
-        replay: true,
-        stamp: message.stamp,
-      },
+      message.with({ expiresAt: expect.closeTo(message.expiresAt, -3) as number, replay: true }),
     ])
     expect(message.stamp).toBeGreaterThan(0)
   })
@@ -273,15 +268,18 @@ test('a client that moved on has set a newer value: what its old node still had 
   const claim = ({ plane }: Plane): Promise<Session> =>
     plane.sessions.claim({ clientId: 'client', cleanStart: false, expirySeconds: 600, will: undefined })
   const old = await claim(a)
-  await retain(a, 'x/1', 'first', { from: old })
+  await retain(a, 'x/1', 'first', { by: { clientId: undefined, session: old } })
   link.freeze()
   let acknowledged = false
-  a.plane.publish(messageOf('x/1', 'second', { retain: true, from: old }), () => {
-    acknowledged = true
-  })
+  a.plane.publish(
+    messageOf('x/1', 'second', { retain: true, by: { clientId: undefined, session: old } }),
+    () => {
+      acknowledged = true
+    },
+  )
   const session = await claim(b)
-  await retain(b, 'x/1', 'second', { from: session })
-  await retain(b, 'x/1', 'third', { from: session })
+  await retain(b, 'x/1', 'second', { by: { clientId: undefined, session: session } })
+  await retain(b, 'x/1', 'third', { by: { clientId: undefined, session: session } })
   link.thaw()
   await expect.poll(() => old.isTaken).toBe(true)
   await retain(a, 'x/2', 'by another client') // behind it

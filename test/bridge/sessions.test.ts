@@ -52,7 +52,10 @@ test.each([
     const all = await subscribers(a, sessions)
     await Promise.all(
       Array.from({ length: messages }, (_, i) =>
-        publish(a, messageOf('t', String(i), { qos: 2, origin: { sid: 'publisher', n: i + 1 } })),
+        publish(
+          a,
+          messageOf('t', String(i), { qos: 2, by: { clientId: undefined, sid: 'publisher', number: i + 1 } }),
+        ),
       ),
     )
     const lengths = await Promise.all(all.map(({ sid }) => admin.llen(keys.session(sid, 'queue'))))
@@ -86,7 +89,7 @@ test('a client that returns publishes QoS 2 under numbers that no partition has 
       messageOf('t', String(++session.n), {
         qos: 2,
         retain: true,
-        origin: { sid: session.sid, n: session.n },
+        by: { clientId: undefined, sid: session.sid, number: session.n },
       }),
     )
   const applied = async ({ sid }: Session): Promise<(string | null)[]> => [

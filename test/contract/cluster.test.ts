@@ -16,7 +16,7 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     payload: string,
     delaySeconds = 0,
   ): { message: ReturnType<typeof messageOf>; delaySeconds: number } => ({
-    message: messageOf('wills', payload, { publisher: 'c', isWill: true }),
+    message: messageOf('wills', payload, { by: { clientId: 'c' }, isWill: true }),
     delaySeconds,
   })
 
@@ -154,9 +154,9 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     const publisher = await member.connect('p')
     const subscriber = await member.connect('c')
     await subscriber.subscribe('t', 2)
-    const origin = { sid: publisher.session.sid, n: publisher.session.n + 1 }
-    for (const payload of ['first', 'again']) await stored(member, 't', payload, { qos: 2, origin })
-    await stored(member, 't', 'next', { qos: 2, origin: { ...origin, n: origin.n + 1 } })
+    const by = { clientId: undefined, sid: publisher.session.sid, number: publisher.session.n + 1 }
+    for (const payload of ['first', 'again']) await stored(member, 't', payload, { qos: 2, by })
+    await stored(member, 't', 'next', { qos: 2, by: { ...by, number: by.number + 1 } })
     await subscriber.has(2)
     await subscriber.write({})
     expect(subscriber.payloads).toEqual(['first', 'next'])
@@ -166,7 +166,7 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     await using member = await open()
     const client = await member.connect('c')
     await client.subscribe('t', 1 | SessionOption.noLocal)
-    await stored(member, 't', 'own', { origin: { sid: client.session.sid, n: 0 } })
+    await stored(member, 't', 'own', { by: { clientId: undefined, sid: client.session.sid } })
     await stored(member, 't', 'of another')
     await client.has(1)
     expect(client.payloads).toEqual(['of another'])

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createMemoryBridge } from '../../bridge/memory/index.ts'
-import { messageOf } from '../bridge/planes.ts'
+import { listen, messageOf } from '../bridge/planes.ts'
 import { Member } from './clusters.ts'
 
 let folder: string
@@ -66,7 +66,10 @@ async function fill(member: Member): Promise<void> {
   await member.publish(messageOf('r', 'kept', { retain: true }))
   await member.connect('gone', { expirySeconds: 0 })
   await member.connect('dying', {
-    will: { message: messageOf('t/will', 'will', { publisher: 'dying', isWill: true }), delaySeconds: 0 },
+    will: {
+      message: messageOf('t/will', 'will', { by: { clientId: 'dying' }, isWill: true }),
+      delaySeconds: 0,
+    },
   })
 }
 
@@ -133,6 +136,22 @@ test('of many wills that are due at once a thousand are decided at a time; what 
   await member[Symbol.asyncDispose]()
   await using again = await openFile(file)
   expect(again.payloads).toEqual([])
+})
+
+test('a will that a later version wrote is not published, is said, and stays, also over a restart', async () => {
+  using heard = listen('later')
+  const file = fresh()
+  const later = messageOf('t/will', 'will', { by: { clientId: 'c' }, isWill: true, qos: 3 as never })
+  {
+    await using member = await openFile(file)
+    const client = await member.connect('c', { will: { message: later, delaySeconds: 0 } })
+    await client.release()
+    expect(heard.events).toEqual([{ where: 'will', id: client.session.sid }])
+    expect(member.delivered).toEqual([])
+  }
+  await using again = await openFile(file)
+  await expect.poll(() => heard.events.length).toBe(2)
+  expect(again.delivered).toEqual([])
 })
 
 test('a torn end is cut off with a warning, wherever it was torn: what was acknowledged before is there', async () => {

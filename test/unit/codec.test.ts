@@ -13,7 +13,7 @@ import {
   unpackMessages,
   type Change,
 } from '../../bridge/messages/codec.ts'
-import { isExpired, secondsLeft, type Message } from '../../bridge/messages/message.ts'
+import { isExpired, Message, secondsLeft } from '../../bridge/messages/message.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 
 /** Without a sample: cluster time is this process' own. */
@@ -28,7 +28,7 @@ const text = (random: Random, lengthMax: number): string =>
 
 function randomMessage(random: Random): Message {
   const payload = random.pick([0, 1, 17, 17, 300, 300, 300, 9_000])
-  return {
+  return Message.of({
     topic: text(random, random.pick([1, 5, 40])),
     payload: bytes(random, random.below(payload + 1)),
     qos: random.pick([0, 1, 2] as const),
@@ -40,10 +40,7 @@ function randomMessage(random: Random): Message {
           expiresAt: performance.now() + random.below(1_000_000_000),
           expirySeconds: random.pick([1_000_000, 0xffffffff]),
         }),
-    publisher: undefined,
-    origin: undefined,
-    frames: undefined,
-  }
+  })
 }
 
 function randomChange(random: Random): Change {
@@ -131,13 +128,13 @@ describe('messages', () => {
   test('the longest topic there is', () => {
     const topic = '漢'.repeat(21_845) // 65,535 bytes
     expect(
-      (unpackMessage(packMessage({ ...randomMessage(seededRandom()), topic }, clock), clock) as Message)
+      (unpackMessage(packMessage(randomMessage(seededRandom()).with({ topic }), clock), clock) as Message)
         .topic,
     ).toBe(topic)
   })
 
   test('version 1 is these bytes: another node may be of an older release', () => {
-    const message: Message = {
+    const message = Message.of({
       topic: 'a/b',
       payload: Buffer.from('hi'),
       qos: 1,
@@ -145,11 +142,9 @@ describe('messages', () => {
       properties: Buffer.from([1, 1]),
       expiresAt: 2,
       expirySeconds: 7,
-      publisher: 'x',
-      origin: undefined,
       stamp: 1,
-      frames: undefined,
-    }
+      by: { clientId: 'x', sid: 's', number: 3 },
+    })
     expect(packMessage(message, clock).toString('hex')).toBe(
       '01' +
         '81' +
@@ -162,24 +157,19 @@ describe('messages', () => {
         '000000020101' +
         '6869',
     )
-    expect(unpackMessage(packMessage(message, clock), clock)).toEqual({
-      ...message,
-      publisher: undefined,
-      replay: false,
-    })
-    const will = {
-      ...message,
+    expect(unpackMessage(packMessage(message, clock), clock)).toEqual(message.with({ by: undefined }))
+    const will = message.with({
       qos: 0,
       retain: false,
       properties: undefined,
       expiresAt: 0,
       isWill: true,
       stamp: undefined,
-    } as const
+    })
     expect(packMessage(will, clock).toString('hex')).toBe(
       '01' + '81' + '00000017' + '30' + '0000000000000000' + '00000007' + '000178' + '0003612f62' + '6869',
     )
-    expect(unpackMessage(packMessage(will, clock), clock)).toEqual({ ...will, replay: false })
+    expect(unpackMessage(packMessage(will, clock), clock)).toEqual(will.with({ by: { clientId: 'x' } }))
   })
 
   test('random bytes never throw and are seldom a message', () => {
@@ -252,17 +242,7 @@ describe('messages', () => {
     const good = '81' + '00000005' + '00' + '000161' + '62'
     const field = (kind: string): string =>
       '81' + '0000000f' + '80' + '000161' + '00000006' + kind + '00000001' + 'ff' + '62'
-    const message = print({
-      topic: 'a',
-      payload: Buffer.from('b'),
-      qos: 0,
-      retain: false,
-      properties: undefined,
-      expiresAt: 0,
-      publisher: undefined,
-      origin: undefined,
-      frames: undefined,
-    })
+    const message = print(Message.of({ topic: 'a', payload: Buffer.from('b'), qos: 0, retain: false }))
 
     test.each([
       [
@@ -314,12 +294,12 @@ describe('messages', () => {
   })
 
   test('an expiry is never later than its whole interval from now, whatever the clock of the sender said', () => {
-    const message = { ...randomMessage(seededRandom()), expirySeconds: 5 }
+    const message = randomMessage(seededRandom()).with({ expirySeconds: 5 })
     for (const expiresAt of [performance.now() + 3_600_000, Number.MAX_VALUE]) {
-      const got = unpackMessage(packMessage({ ...message, expiresAt }, clock), clock) as Message
+      const got = unpackMessage(packMessage(message.with({ expiresAt }), clock), clock) as Message
       expect(secondsLeft(got.expiresAt, got.expirySeconds)).toBe(5)
     }
-    const past = unpackMessage(packMessage({ ...message, expiresAt: -1 }, clock), clock) as Message
+    const past = unpackMessage(packMessage(message.with({ expiresAt: -1 }), clock), clock) as Message
     expect([isExpired(past), secondsLeft(past.expiresAt, past.expirySeconds)]).toEqual([true, 1])
     expect(secondsLeft(performance.now() + 1e15)).toBe(0xffffffff)
     expect(secondsLeft(performance.now() + 1e15, 0xffffffff)).toBe(0xffffffff)

@@ -5,7 +5,7 @@
 import { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, test, vi } from 'vitest'
-import type { Message } from '../../bridge/index.ts'
+import { Message } from '../../bridge/index.ts'
 import { filterMatches } from '../../bridge/matching/topic.ts'
 import { LocalTable, type Match, type Subscription } from '../../broker/routing/local-table.ts'
 import { Outbox } from '../../broker/connection/outbox.ts'
@@ -176,23 +176,7 @@ class Sink extends Duplex {
 
 const limits = { highBytes: 10_000, lowBytes: 2_000 }
 const frameOf = (payload: Buffer, qos: 0 | 1 | 2): Frame =>
-  publishFrame(
-    {
-      topic: 't',
-      payload,
-      qos,
-      retain: false,
-      properties: undefined,
-      expiresAt: 0,
-      publisher: undefined,
-      origin: undefined,
-      frames: undefined,
-    } satisfies Message,
-    false,
-    qos,
-    false,
-    undefined,
-  )
+  publishFrame(Message.of({ topic: 't', payload, qos, retain: false }), false, qos, false, undefined)
 
 describe('outbox', () => {
   test('what comes in a turn leaves in one write, in order', async () => {

@@ -7,23 +7,21 @@ import { GroupRules } from '../../bridge/groups/strategies.ts'
 import { workedOff } from '../../bridge/pace/backlog.ts'
 import { FanOut } from '../../bridge/publish/fan-out.ts'
 import type { Links } from '../../bridge/links/links.ts'
-import type { Message } from '../../bridge/messages/message.ts'
+import { Message } from '../../bridge/messages/message.ts'
 import type { Receiver } from '../../bridge/options.ts'
 import type { Queues } from '../../bridge/publish/queues.ts'
 import type { Retained } from '../../bridge/retained/retained.ts'
 import { RouteKind, RoutingTable } from '../../bridge/routes/routing-table.ts'
 
-const messageOf = (payload: string): Message => ({
-  topic: 't',
-  payload: Buffer.from(payload),
-  qos: 1,
-  retain: false,
-  properties: undefined,
-  expiresAt: 0,
-  publisher: undefined,
-  origin: undefined,
-  frames: undefined,
-})
+const messageOf = (payload: string): Message =>
+  Message.of({
+    topic: 't',
+    payload: Buffer.from(payload),
+    qos: 1,
+    retain: false,
+    properties: undefined,
+    expiresAt: 0,
+  })
 
 /** Longer than a slice, for as long as the clock says so. */
 function busy(): void {
@@ -87,11 +85,11 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
   )
-  const taken = { qos: 0, retain: true, from: { isTaken: true } } as const
+  const taken = { qos: 0, retain: true, by: { clientId: undefined, session: { isTaken: true } } } as const
   const batch = [
-    { ...messageOf('late'), ...taken },
-    { ...messageOf('stored'), ...taken, stamp: 5 },
-    { ...messageOf('not retained'), ...taken, retain: false },
+    messageOf('late').with(taken),
+    messageOf('stored').with({ ...taken, stamp: 5 }),
+    messageOf('not retained').with({ ...taken, retain: false }),
   ]
   await (
     await fanOut.write(batch, await fanOut.distribute(batch))
@@ -118,16 +116,16 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
     new Picks(new GroupRules()),
   )
   const topic = filters[0]!
-  fanOut.qos0({ ...messageOf('1'), topic, qos: 0 })
-  fanOut.qos0({ ...messageOf('2'), topic: 't', qos: 0 })
+  fanOut.qos0(messageOf('1').with({ topic, qos: 0 }))
+  fanOut.qos0(messageOf('2').with({ topic: 't', qos: 0 }))
   expect(sent).toEqual([])
   table.set('there', 't', RouteKind.everything)
   await workedOff()
   expect(sent).toEqual(['1', '2'])
   let isDone = false
   const batch = [
-    { ...messageOf('3'), topic: filters[0]!.replace('a', 'b') },
-    { ...messageOf('4'), topic: 't' },
+    messageOf('3').with({ topic: filters[0]!.replace('a', 'b') }),
+    messageOf('4').with({ topic: 't' }),
   ]
   const handing = fanOut.distribute(batch).finally(() => (isDone = true))
   await Promise.resolve()

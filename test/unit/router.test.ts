@@ -220,8 +220,8 @@ test('a message for very many subscribers goes in slices; each has its messages 
     },
   }))
   await Promise.all(subscribers.map((subscriber) => router.addSubscriber(subscriber, 't', 0)))
-  router.deliver({ ...messageOf('t'), payload: Buffer.from('1') })
-  router.deliver({ ...messageOf('t'), payload: Buffer.from('2') })
+  router.deliver(messageOf('t', '1'))
+  router.deliver(messageOf('t', '2'))
   expect(got[0]).not.toContain('2')
   expect(got[199]).toEqual([]) // 20 ms are several slices
   router.removeSubscriber(subscribers[199]!, 't')
@@ -247,8 +247,8 @@ test('a message that eight thousand filters match is matched in slices; who unsu
   for (const subscriber of subscribers)
     await Promise.all(filters.map((filter) => router.addSubscriber(subscriber, filter, 0)))
   const topic = filters[0]!
-  router.deliver({ ...messageOf(topic), payload: Buffer.from('1') })
-  router.deliver({ ...messageOf(topic), payload: Buffer.from('2') })
+  router.deliver(messageOf(topic, '1'))
+  router.deliver(messageOf(topic, '2'))
   expect(got).toEqual([])
   for (const filter of filters) router.removeSubscriber(subscribers[0]!, filter)
   for (const filter of filters.slice(1)) router.removeSubscriber(subscribers[1]!, filter)

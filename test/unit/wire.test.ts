@@ -5,7 +5,7 @@
 import { isUtf8 } from 'node:buffer'
 import { describe, expect, test } from 'vitest'
 import mqttPacket, { type IConnectPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
-import type { Message } from '../../bridge/index.ts'
+import { Message } from '../../bridge/index.ts'
 import { limits } from '../../broker/config/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/protocol/packet-reader.ts'
 import {
@@ -447,17 +447,14 @@ describe('what we encode', () => {
         const { topic, payload, properties = {} } = randomPublish(random, 5)
         const { messageExpiryInterval: _, ...rest } = properties
         const hex = Object.keys(rest).length === 0 ? undefined : propertyBytes(rest)
-        const message: Message = {
+        const message = Message.of({
           topic,
           payload: payload as Buffer,
           qos: 2,
           retain: true,
           properties: hex === undefined ? undefined : Buffer.from(hex, 'hex'),
           expiresAt: random.below(2) * (performance.now() + 90_500),
-          publisher: undefined,
-          origin: undefined,
-          frames: undefined,
-        }
+        })
         for (const qos of [0, 1, 2] as const) {
           const identifiers =
             random.below(2) === 0
@@ -498,17 +495,14 @@ describe('what we encode', () => {
   )
 
   test('a frame is encoded once per variant, and those with Subscription Identifiers are not shared', () => {
-    const message: Message = {
+    const message = Message.of({
       topic: 't',
       payload: Buffer.from('p'),
       qos: 1,
       retain: false,
       properties: undefined,
       expiresAt: 0,
-      publisher: undefined,
-      origin: undefined,
-      frames: undefined,
-    }
+    })
     expect(publishFrame(message, true, 1, false, undefined)).toBe(
       publishFrame(message, true, 1, false, undefined),
     )
@@ -522,17 +516,14 @@ describe('what we encode', () => {
 
   test('own() copies what is a slice of something larger', () => {
     const chunk = Buffer.from('....payload....')
-    const message: Message = {
+    const message = Message.of({
       topic: 't',
       payload: chunk.subarray(4, 11),
       qos: 1,
       retain: false,
       properties: undefined,
       expiresAt: 0,
-      publisher: undefined,
-      origin: undefined,
-      frames: undefined,
-    }
+    })
     const frame = publishFrame(message, false, 1, false, undefined)
     frame.copyPayload()
     chunk.fill('x')
@@ -544,17 +535,14 @@ describe('what we encode', () => {
       frame !== undefined && (frame.payload.buffer === chunk.buffer || pinned(frame.next, chunk))
     for (const identifiers of [undefined, [7]]) {
       const chunk = Buffer.alloc(1_000_000)
-      const message: Message = {
+      const message = Message.of({
         topic: 't',
         payload: chunk.subarray(4, 11),
         qos: 1,
         retain: false,
         properties: undefined,
         expiresAt: 0,
-        publisher: undefined,
-        origin: undefined,
-        frames: undefined,
-      }
+      })
       publishFrame(message, false, 1, false, undefined)
       publishFrame(message, true, 0, false, undefined)
       const frame = publishFrame(message, true, 1, false, identifiers)
