@@ -27,6 +27,8 @@ const adminUrl = z.string().superRefine((text, context) => {
 
 const hostName = z.string().regex(/^[A-Za-z0-9._-]{1,253}$/, 'is not a host name')
 
+/** host:port, a blank between two (MQTT 5 section 4.11). */
+const servers = /^(?:\[[\da-f:]+\]|[\w.-]+)(?::\d{1,5})?(?: (?:\[[\da-f:]+\]|[\w.-]+)(?::\d{1,5})?)*$/i
 const originUrl = z.string().superRefine((text, context) => {
   const problem =
     urlProblem(text, ['http:', 'https:']) ??
@@ -332,15 +334,19 @@ export const options = {
   },
   responseInformation: {
     at: 'mqtt.responseInformation',
-    schema: z.string().min(1).max(1_024).optional(),
+    schema: z
+      .string()
+      .max(1_024)
+      .regex(/^[\w.~%/-]+$/)
+      .optional(),
     shape: 'text',
-    hint: 'Write a topic, e.g. answers/%c/',
+    hint: 'Write a topic of letters, digits and . _ ~ - /, e.g. answers/%c/',
     about:
       'what a client of MQTT 5 that asks for Response Information gets, the beginning of a topic for answers to it; %c is its Client Identifier, percent-encoded',
   },
   serverReference: {
     at: 'mqtt.serverReference',
-    schema: z.string().min(1).max(1_024).optional(),
+    schema: z.string().max(1_024).regex(servers).optional(),
     shape: 'host:port',
     hint: 'Write host:port, several with a blank between them, e.g. "b.example:1883 c.example:1883"',
     about:
