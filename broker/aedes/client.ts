@@ -7,6 +7,7 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Connection } from '../connection/connection.ts'
+import type { EngineClient } from '../connection/engine-client.ts'
 
 export type Listener = (packet: unknown, done: () => void) => void
 
@@ -95,21 +96,85 @@ export interface AedesSubscription {
   readonly si?: number | undefined
 }
 
+const noSubscriptions = Object.freeze(Object.create(null) as Record<string, AedesSubscription>)
+
+/** What the engine does with packets of a connection. */
+export interface PacketHandlers {
+  onConnect(connection: Connection, client: AedesClient, frame: Buffer): void
+  /** SUBSCRIBE or UNSUBSCRIBE. */
+  onSubscribe(client: AedesClient, frame: Buffer): void
+}
+
 /**
- * What Aedes gets as the stream of a connection. It hears nothing from it: bytes, errors and the end come
+ * The joint of a connection and Aedes: to the connection the engine's client, to Aedes the stream that it is served by. Aedes
+ * hears nothing from the stream: bytes, errors and the end come
  * through engine.ts, which tells Aedes what it must know, so that none of the dozen listeners which Aedes and
  * stream.finished() hang on every connection costs anything. What Aedes does to it is destroy it.
  */
-export class AedesStream {
+export class AedesStream implements EngineClient {
   readonly connection: Connection
   readonly #stream: Duplex
+  readonly #handlers: PacketHandlers
   /** Set by Aedes. */
-  client: unknown = undefined
+  client!: AedesClient
+  /** What Aedes notes as its subscriptions, by filter. */
+  subscriptions: Record<string, AedesSubscription> = noSubscriptions
+  /** Filters of the SUBSCRIBE that Aedes is working on → whether the connection did not have them before. */
+  isNew: Map<string, boolean> | undefined
 
-  constructor(stream: Duplex, connection: Connection) {
+  constructor(stream: Duplex, connection: Connection, handlers: PacketHandlers) {
     this.#stream = stream
     this.connection = connection
+    this.#handlers = handlers
   }
+
+  // What the connection has of it
+
+  connect(frame: Buffer): void {
+    this.#handlers.onConnect(this.connection, this.client, frame)
+  }
+
+  subscribe(frame: Buffer): void {
+    this.#handlers.onSubscribe(this.client, frame)
+  }
+
+  unsubscribe(frame: Buffer): void {
+    this.#handlers.onSubscribe(this.client, frame)
+  }
+
+  heard(): void {
+    if (this.client._keepaliveInterval > 0) this.client._keepaliveTimer?.refresh()
+  }
+
+  fail(error: Error): void {
+    this.client.emit('error', error)
+  }
+
+  disconnect(reasonCode: number, reason: string): void {
+    this.client.disconnect({ reasonCode, properties: { reasonString: reason } })
+  }
+
+  close(): void {
+    this.client.close()
+  }
+
+  get clientId(): string {
+    return this.client.id ?? ''
+  }
+
+  get receiveMaximum(): number {
+    return this.client.receiveMaximum
+  }
+
+  get maximumPacketSize(): number | undefined {
+    return this.client.maximumPacketSize
+  }
+
+  get isClosed(): boolean {
+    return this.client.closed
+  }
+
+  // What Aedes has of it
 
   get destroyed(): boolean {
     return this.#stream.destroyed
@@ -185,18 +250,18 @@ export function strip(client: AedesClient): void {
  * registers next.
  */
 export class Trap implements ProxyHandler<Record<string, AedesSubscription>> {
-  readonly #connection: Connection
+  readonly #stream: AedesStream
   readonly #note: (noted: Noted) => void
 
-  constructor(connection: Connection, note: (noted: Noted) => void) {
-    this.#connection = connection
+  constructor(stream: AedesStream, note: (noted: Noted) => void) {
+    this.#stream = stream
     this.#note = note
   }
 
   set(target: Record<string, AedesSubscription>, filter: string, subscription: AedesSubscription): true {
-    const connection = this.#connection
-    connection.isNew ??= new Map()
-    connection.isNew.set(filter, target[filter] === undefined)
+    const { connection } = this.#stream
+    this.#stream.isNew ??= new Map()
+    this.#stream.isNew.set(filter, target[filter] === undefined)
     target[filter] = subscription
     this.#note({ connection, filter, subscription, listener: subscription.func as Listener })
     subscription.func = connection // instead of a closure; what Aedes unregisters later is this
@@ -208,9 +273,12 @@ export class Trap implements ProxyHandler<Record<string, AedesSubscription>> {
    * does it in slices.
    */
   ownKeys(target: Record<string, AedesSubscription>): (string | symbol)[] {
-    return this.#connection.client.closed ? [] : Reflect.ownKeys(target)
+    return this.#stream.isClosed ? [] : Reflect.ownKeys(target)
   }
 }
+
+/** Aedes' client of a connection: for those parts of broker/ that hand on Aedes' own words (embedding/). */
+export const aedesClientOf = ({ client }: Connection): AedesClient => (client as AedesStream).client
 
 /** A subscription that Aedes noted and registers next, in the same turn. */
 export interface Noted {

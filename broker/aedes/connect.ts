@@ -67,7 +67,7 @@ export class Connects {
       return done(null, true)
     connection.authentication = new Authentication(connection, method, this.#host.config.connectTimeoutMs)
     connection.authentication.begin(authenticationData, (refusal) => {
-      if (connection.isClosed || connection.client.closed) return
+      if (connection.isClosed || connection.client.isClosed) return
       if (refusal !== undefined) return this.#refuse(connection, refusal, done)
       delete properties.authenticationMethod
       delete properties.authenticationData
@@ -98,7 +98,7 @@ export class Connects {
   /** Behind a decision: by then the client may be gone. */
   #goOn(connection: Connection, answer: Answer<Refusal | undefined>, done: Done, goOn: () => void): void {
     const decided = (refusal: Refusal | undefined): void => {
-      if (connection.isClosed || connection.client.closed) return
+      if (connection.isClosed || connection.client.isClosed) return
       if (refusal === undefined) goOn()
       else this.#refuse(connection, refusal, done)
     }
@@ -138,7 +138,7 @@ export class Connects {
         cameAt: connection.inbound.cameAt,
       })
       client.clean = !connection.lasting
-      const undecided = await this.#restore(connection)
+      const undecided = await this.#restore(client)
       if (undecided === undefined) return
       const reason = `what its session is subscribed to: ${undecided.reason}`
       this.#refuse(connection, new Refusal(ReasonCode.serverUnavailable, reason), done)
@@ -188,15 +188,15 @@ export class Connects {
    * object, and die of one that is called `__proto__`; nothing of what it does with them otherwise is needed.
    * @returns why the gate did not decide about one
    */
-  async #restore(connection: Connection): Promise<Refusal | undefined> {
-    const { client, session } = connection
+  async #restore(client: AedesClient): Promise<Refusal | undefined> {
+    const { connection } = client.conn
     let some: Promise<Refusal | undefined>[] = []
     const denied: string[] = []
     const slice = new Slice()
-    for (const [filter, stored] of session?.subscriptions ?? []) {
+    for (const [filter, stored] of connection.session?.subscriptions ?? []) {
       if (slice.isOver) await slice.next()
       if (client.closed) return undefined // and unsubscribed from what it had by then
-      if (some.push(this.#restoreOne(connection, filter, stored, denied)) < limits.restoredPerTurn) continue
+      if (some.push(this.#restoreOne(client, filter, stored, denied)) < limits.restoredPerTurn) continue
       const undecided = (await Promise.all(some)).find((refusal) => refusal !== undefined)
       if (undecided !== undefined) return undecided
       some = []
@@ -211,12 +211,12 @@ export class Connects {
    * cannot decide takes nothing out of a session: its client, told that the session is there, would not subscribe anew.
    */
   async #restoreOne(
-    connection: Connection,
+    client: AedesClient,
     filter: string,
     { options: bits, identifier: si }: { readonly options: number; readonly identifier: number | undefined },
     denied: string[],
   ): Promise<Refusal | undefined> {
-    const { client } = connection
+    const { connection } = client.conn
     const subscription: AedesSubscription = {
       qos: (bits & SessionOption.qos) as 0 | 1 | 2,
       nl: (bits & SessionOption.noLocal) !== 0,

@@ -12,7 +12,15 @@ import { Readable, type Duplex } from 'node:stream'
 import { Message, Slice, type Bridge } from '../../bridge/index.ts'
 import { Admission } from '../access/admission.ts'
 import { Refusal } from '../access/gate.ts'
-import { AedesStream, nothing, strip, type AedesClient, type AedesInsides, type Done } from './client.ts'
+import {
+  AedesStream,
+  nothing,
+  strip,
+  type AedesClient,
+  type AedesInsides,
+  type Done,
+  type PacketHandlers,
+} from './client.ts'
 import { Connects } from './connect.ts'
 import type { EngineHost } from './host.ts'
 import { parse } from './packets.ts'
@@ -24,7 +32,6 @@ import { attach } from '../connection/stream.ts'
 import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { isTold } from '../observe/system-topics.ts'
-import { PacketType } from '../protocol/control-packets.ts'
 import { withoutUserProperties } from '../protocol/user-properties.ts'
 
 /** Aedes' listener of a parser's `packet`. */
@@ -39,6 +46,11 @@ export class Engine {
   readonly #connectionHost: ConnectionHost<Connection>
   /** The same for the connections of a listener. */
   readonly #hostsOf = new Map<ListenerConfig, ConnectionHost<Connection>>()
+  readonly #handlers: PacketHandlers = {
+    onConnect: (connection, client, frame) => this.#connect(connection, client, frame),
+    onSubscribe: (client, frame) =>
+      void this.#subscribes.handle(client, frame).catch((error: unknown) => client.emit('error', error)),
+  }
   #enqueue: Enqueue | undefined
   readonly #open = new Set<Connection>()
   readonly #admission: Admission
@@ -126,8 +138,8 @@ export class Engine {
   #look(drainTimeoutMs: number): void {
     for (const connection of this.#open) {
       connection.inbound.excuse()
-      if (connection.outbox.isStuck(drainTimeoutMs) && !connection.client.closed)
-        connection.client.emit('error', new Error(`reads nothing for ${drainTimeoutMs} ms`))
+      if (connection.outbox.isStuck(drainTimeoutMs) && !connection.client.isClosed)
+        connection.client.fail(new Error(`reads nothing for ${drainTimeoutMs} ms`))
     }
   }
 
@@ -163,12 +175,12 @@ export class Engine {
     )
     connection.request = request
     if (request !== undefined) connection.outbox.socket = request.socket
-    const client = this.#aedes.handle(new AedesStream(stream, connection), request)
+    const joint = (connection.client = new AedesStream(stream, connection, this.#handlers))
+    const client = this.#aedes.handle(joint, request)
     this.#enqueue ??= (client._parser as EventEmitter).listeners('packet')[0] as Enqueue
     strip(client)
-    this.#subscribes.watch(client, connection)
+    this.#subscribes.watch(joint)
     this.#open.add(connection)
-    connection.client = client
     attach(stream, connection)
     this.#admission.came(connection)
     return connection
@@ -180,7 +192,7 @@ export class Engine {
    */
   async #unsubscribe(connection: Connection): Promise<void> {
     const slice = new Slice()
-    for (const filter in connection.subscriptions) {
+    for (const filter in (connection.client as AedesStream).subscriptions) {
       if (slice.isOver) await slice.next()
       this.#host.unsubscribe(connection, filter)
     }
@@ -202,26 +214,15 @@ export class Engine {
     this.#connects.over(connection)
   }
 
-  /** Everything that is not PUBLISH or an acknowledgement goes on to Aedes, whatever it makes of it. */
-  #handle(connection: Connection, type: number, frame: Buffer): void {
-    const { client } = connection
-    if (type === PacketType.subscribe || type === PacketType.unsubscribe)
-      return void this.#subscribes
-        .handle(client, frame)
-        .catch((error: unknown) => client.emit('error', error))
+  /** CONNECT goes on to Aedes, whatever it makes of it: it asks `connect.ts`, and answers by `packets.ts`. */
+  #connect(connection: Connection, client: AedesClient, frame: Buffer): void {
     try {
-      if (type === PacketType.connect) this.#connect(connection, frame)
-      else this.#passToAedes(client, parse(frame, client.version))
+      const packet = parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0)
+      const earlier = packet.cmd === 'connect' ? this.#connects.latest(packet.clientId) : undefined
+      if (this.#admission.admit(connection, this.#open.size, earlier)) this.#passToAedes(client, packet)
     } catch (error) {
       client.emit('error', error)
     }
-  }
-
-  #connect(connection: Connection, frame: Buffer): void {
-    const packet = parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0)
-    const earlier = packet.cmd === 'connect' ? this.#connects.latest(packet.clientId) : undefined
-    if (this.#admission.admit(connection, this.#open.size, earlier))
-      this.#passToAedes(connection.client, packet)
   }
 
   #passToAedes(client: AedesClient, packet: Packet): void {
@@ -259,7 +260,6 @@ export class Engine {
       failed: (error, qos) => this.#host.failed(error, qos),
       slow: (connection, topic) => this.#host.slow(connection, topic),
       drained: (connection) => this.#host.drained(connection),
-      handle: (connection, type, frame) => this.#handle(connection, type, frame),
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),

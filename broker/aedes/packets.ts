@@ -1,12 +1,17 @@
 // mqtt-packet, as Aedes uses it: whole frames → packets for Aedes, and what Aedes writes → the connection's
 // outbox, by a hook in mqtt-packet's writeToStream. With engine.ts the only file that knows mqtt-packet. State:
 // the parsers.
-import mqttPacket, { type IPublishPacket, type ISubackPacket, type Packet } from 'mqtt-packet'
+import mqttPacket, {
+  type IConnackPacket,
+  type IPublishPacket,
+  type ISubackPacket,
+  type Packet,
+} from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { Message } from '../../bridge/index.ts'
 import { AedesStream } from './client.ts'
 import type { Connection } from '../connection/connection.ts'
-import { hex, reasonOf } from '../protocol/reason-codes.ts'
+import { reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { variableLength, writeVariable } from '../protocol/properties.ts'
 import { joinParts } from '../protocol/parts.ts'
@@ -23,45 +28,42 @@ mqttPacket.writeToStream = Object.assign(
     const { connection } = stream as unknown as AedesStream
     // taken over while Aedes was still at it: a CONNACK would be the second one of the client
     if (connection.isClosed) return true
-    if (packet.cmd === 'connack' && connection.session !== undefined)
-      // [MQTT-3.2.2-2], also without subscriptions; reserved in 3.1
-      packet.sessionPresent = connection.session.present && connection.level !== 3
-    if (packet.cmd === 'connack' && packet.properties?.maximumPacketSize !== undefined)
-      packet.properties.maximumPacketSize = connection.packetBytesMax // of its listener
-    // Aedes has none
-    if (packet.cmd === 'connack' && packet.properties?.sharedSubscriptionAvailable === false)
-      packet.properties.sharedSubscriptionAvailable = connection.mayShare
-    const { authentication } = connection
-    if (packet.cmd === 'connack' && packet.reasonCode === 0 && authentication !== undefined)
-      packet.properties = {
-        ...packet.properties,
-        authenticationMethod: authentication.method, // [MQTT-4.12.0-5]
-        ...(authentication.data && { authenticationData: authentication.data }),
-      }
-    const whole = packet.cmd === 'suback' || packet.cmd === 'unsuback' ? joinParts(packet) : packet
-    if (whole === undefined) return true
-    if (whole.cmd === 'suback') giveReason(whole, connection)
-    if (packet.cmd === 'connack')
-      connection.outbox.packetBytesMax = connection.client.maximumPacketSize ?? Infinity
-    const { gate } = connection
-    const sent =
-      connection.outbox.push(mqttPacket.generate(whole, options)) ||
-      connection.outbox.push(mqttPacket.generate(shortened(whole), options))
-    if (!sent && packet.cmd === 'connack') connection.destroy() // it would wait for ever
-    if (whole.cmd === 'suback' || whole.cmd === 'unsuback')
-      connection.inbound.answered(whole.granted as number[])
-    // Aedes cuts the connection next
-    if (packet.cmd === 'disconnect') connection.disconnectCode = packet.reasonCode
-    if (packet.cmd === 'disconnect') connection.toldWhy(`told to go with ${hex(packet.reasonCode ?? 0)}`)
-    if (packet.cmd !== 'connack') return true
-    connection.connackWritten = true
-    gate.connackSent?.(packet, connection)
-    const refused = (packet.reasonCode ?? packet.returnCode) !== 0
-    if (refused) connection.toldWhy(`refused with ${hex(packet.reasonCode ?? packet.returnCode ?? 0)}`)
-    return refused // false: Aedes waits, see `accepted`
+    const frameOf = (one: Packet): Buffer => mqttPacket.generate(one, options)
+    if (packet.cmd === 'connack') {
+      complete(packet, connection)
+      // false: Aedes waits, see `accepted`
+      return !connection.onConnack(packet, frameOf(packet), () => frameOf(shortened(packet)))
+    }
+    if (packet.cmd === 'suback' || packet.cmd === 'unsuback') {
+      const whole = joinParts(packet)
+      if (whole === undefined) return true
+      if (whole.cmd === 'suback') giveReason(whole, connection)
+      connection.onSuback(whole.granted as number[], frameOf(whole), () => frameOf(shortened(whole)))
+    } else if (packet.cmd === 'disconnect')
+      connection.onDisconnect(packet.reasonCode ?? 0, frameOf(packet), () => frameOf(shortened(packet)))
+    else connection.outbox.push(frameOf(packet))
+    return true
   },
   { cacheNumbers: writeToStream.cacheNumbers },
 )
+
+/** What Aedes does not know of the answer. */
+function complete(packet: IConnackPacket, connection: Connection): void {
+  const { session, authentication, level } = connection
+  // [MQTT-3.2.2-2], also without subscriptions; reserved in 3.1
+  if (session !== undefined) packet.sessionPresent = session.present && level !== 3
+  // of its listener
+  if (packet.properties?.maximumPacketSize !== undefined)
+    packet.properties.maximumPacketSize = connection.packetBytesMax
+  if (packet.properties?.sharedSubscriptionAvailable === false)
+    packet.properties.sharedSubscriptionAvailable = connection.mayShare
+  if (packet.reasonCode === 0 && authentication !== undefined)
+    packet.properties = {
+      ...packet.properties,
+      authenticationMethod: authentication.method, // [MQTT-4.12.0-5]
+      ...(authentication.data && { authenticationData: authentication.data }),
+    }
+}
 
 /** Why the first of the filters was refused that were, for who wants to hear it [MQTT-3.1.2-29]. */
 function giveReason(packet: ISubackPacket, { level, inbound }: Connection): void {

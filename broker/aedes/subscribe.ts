@@ -3,7 +3,14 @@
 // router. State: the subscription that Aedes noted and registers next, in the same turn.
 import type { ISubscribePacket, Packet } from 'mqtt-packet'
 import { isShared, isValidFilter, sharedFilterOf, Slice } from '../../bridge/index.ts'
-import { Trap, type AedesClient, type AedesSubscription, type Listener, type Noted } from './client.ts'
+import {
+  Trap,
+  type AedesClient,
+  type AedesStream,
+  type AedesSubscription,
+  type Listener,
+  type Noted,
+} from './client.ts'
 import type { EngineHost } from './host.ts'
 import { writePacket } from './packets.ts'
 import { Connection } from '../connection/connection.ts'
@@ -48,9 +55,9 @@ export class Subscribes {
   }
 
   /** What Aedes notes as the connection's subscriptions is ours to see. */
-  watch(client: AedesClient, connection: Connection): void {
-    connection.subscriptions = Object.create(null) as Record<string, AedesSubscription>
-    client.subscriptions = new Proxy(connection.subscriptions, new Trap(connection, this.#note))
+  watch(stream: AedesStream): void {
+    stream.subscriptions = Object.create(null) as Record<string, AedesSubscription>
+    stream.client.subscriptions = new Proxy(stream.subscriptions, new Trap(stream, this.#note))
   }
 
   /**
@@ -123,13 +130,13 @@ export class Subscribes {
     const { connection } = client.conn
     const { topic: name, qos, rap } = part.subscriptions[0]!
     const identifier = part.properties?.subscriptionIdentifier
-    connection.subscriptions[name] = { qos, rap: rap === true, si: identifier, func: connection }
+    client.conn.subscriptions[name] = { qos, rap: rap === true, si: identifier, func: connection }
     this.#host
       .share(connection, name, { qos, noLocal: false, retainAsPublished: rap === true, identifier })
       .then(
         (granted) => {
           if (granted >= 0x80) {
-            delete connection.subscriptions[name]
+            delete client.conn.subscriptions[name]
             this.#refuse(client, part, granted)
           } else if (!client.closed) this.#answer(client, part, granted)
         },
@@ -171,11 +178,11 @@ export class Subscribes {
             noted.connection,
             noted.filter,
             optionsOf(noted.subscription),
-            wantsReplay(noted.connection, noted.filter, noted.subscription),
+            wantsReplay(noted.connection.client as AedesStream, noted.filter, noted.subscription),
           )
           .then(
             () => done?.(),
-            (error: unknown) => noted.connection.client.emit('error', error),
+            (error: unknown) => noted.connection.client.fail(error as Error),
           )
     }
     const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
@@ -189,19 +196,19 @@ export class Subscribes {
 
   /** Emitted by Aedes behind the SUBACK. */
   answered(subscriptions: readonly { topic: string }[], client: AedesClient): void {
-    const { connection } = client.conn
+    const { conn: stream } = client
     for (const { topic: filter } of subscriptions) {
       const subscription = client.subscriptions[filter]
-      if (subscription !== undefined && wantsReplay(connection, filter, subscription))
-        this.#host.replay(connection, filter)
-      connection.isNew?.delete(filter)
+      if (subscription !== undefined && wantsReplay(stream, filter, subscription))
+        this.#host.replay(stream.connection, filter)
+      stream.isNew?.delete(filter)
     }
-    if (connection.isNew?.size === 0) connection.isNew = undefined
+    if (stream.isNew?.size === 0) stream.isNew = undefined
   }
 }
 
 /** [MQTT-3.3.1-9..11] */
-const wantsReplay = ({ isNew }: Connection, filter: string, { rh }: AedesSubscription): boolean =>
+const wantsReplay = ({ isNew }: AedesStream, filter: string, { rh }: AedesSubscription): boolean =>
   rh !== 2 && (rh !== 1 || isNew?.get(filter) === true)
 
 export const optionsOf = ({ qos, nl, rap, si }: AedesSubscription): SubscriptionOptions => ({

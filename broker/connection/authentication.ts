@@ -70,7 +70,7 @@ export class Authentication {
   }
 
   #decided(answer: AuthenticationAnswer | Refusal | undefined): void {
-    if (this.#state !== 'deciding' || this.#connection.isClosed || this.#connection.client.closed) return
+    if (this.#state !== 'deciding' || this.#connection.isClosed || this.#connection.client.isClosed) return
     if (answer === undefined)
       // [MQTT-4.12.0-1]
       return this.#refused(new Refusal(ReasonCode.badAuthenticationMethod, `no method ${this.method}`))

@@ -1,13 +1,14 @@
 // One client connection as we serve it: what comes (inbound.ts), what goes (outbound.ts), and its life between
-// the first byte and the release of its session. Aedes' client stands beside it for everything else. State: how
+// the first byte and the release of its session. The engine stands behind it for CONNECT, SUBSCRIBE, UNSUBSCRIBE and Keep Alive (engine-client.ts). State: how
 // far its life is. The end of a connection comes behind what came before it: when its client says good-bye,
 // ends its side or is gone altogether, what we have read of it by then is still done, in its order; only then
 // the session is released. The will is void as soon as a DISCONNECT that says so has been read, also while what
 // stands before it waits.
+import type { IConnackPacket } from 'mqtt-packet'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { AedesClient, AedesSubscription } from '../aedes/client.ts'
 import type { Message, OwedReplay, Session } from '../../bridge/index.ts'
+import type { EngineClient } from './engine-client.ts'
 import type { Asked, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
 import type { Authentication } from './authentication.ts'
@@ -24,21 +25,15 @@ import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType, type Will } from '../protocol/control-packets.ts'
 import { refusingConnack } from '../protocol/publish.ts'
 
-const noSubscriptions = Object.freeze(Object.create(null) as Record<string, AedesSubscription>)
-
 export class Connection implements Holder {
   readonly stream: Duplex
   readonly #host: ConnectionHost<Connection>
   readonly inbound: Inbound
   readonly outbound: Outbound
-  /** Filters of the SUBSCRIBE that Aedes is working on → whether the connection did not have them before. */
-  isNew: Map<string, boolean> | undefined
   /** Of a WebSocket: the HTTP request that it began with. */
   request: IncomingMessage | undefined
-  /** Made for it by Aedes, and tied to it at once. */
-  client!: AedesClient
-  /** What Aedes notes of it, by filter. */
-  subscriptions: Record<string, AedesSubscription> = noSubscriptions
+  /** Made by the engine, and tied to it at once. */
+  client!: EngineClient
   /** Filters of the SUBSCRIBE or UNSUBSCRIBE under way, when somebody wants to hear of its answer. */
   answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
   /** Of a client whose CONNECT names an Authentication Method. */
@@ -127,7 +122,7 @@ export class Connection implements Holder {
   }
 
   get clientId(): string {
-    return this.client.id ?? ''
+    return this.client.clientId
   }
 
   /** Of a session that has a queue. */
@@ -145,11 +140,40 @@ export class Connection implements Holder {
     return this.isConnected && !this.isClosed
   }
 
+  // What the engine answers
+
+  /**
+   * CONNACK. @param shortened without what its client can do without, when it takes only smaller packets
+   * [MQTT-3.1.2-24]. @returns whether it accepts: then the engine calls `connected` when it is ready
+   */
+  onConnack(packet: IConnackPacket, frame: Buffer, shortened: () => Buffer): boolean {
+    this.outbox.packetBytesMax = this.client.maximumPacketSize ?? Infinity
+    if (!this.outbox.push(frame) && !this.outbox.push(shortened())) this.destroy() // it would wait for ever
+    this.connackWritten = true
+    this.gate.connackSent?.(packet, this)
+    const code = packet.reasonCode ?? packet.returnCode ?? 0
+    if (code !== 0) this.toldWhy(`refused with ${hex(code)}`)
+    return code === 0
+  }
+
+  /** SUBACK or UNSUBACK. @param shortened without its properties */
+  onSuback(granted: readonly number[], frame: Buffer, shortened: () => Buffer): void {
+    if (!this.outbox.push(frame)) this.outbox.push(shortened())
+    this.inbound.answered(granted)
+  }
+
+  /** DISCONNECT; the engine closes the connection next. */
+  onDisconnect(reasonCode: number, frame: Buffer, shortened: () => Buffer): void {
+    if (!this.outbox.push(frame)) this.outbox.push(shortened())
+    this.disconnectCode = reasonCode
+    this.toldWhy(`told to go with ${hex(reasonCode)}`)
+  }
+
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   connected(): void {
     this.isConnected = true
     this.#host.onClient(this)
-    this.mqtt5 = this.client.version === 5
+    this.mqtt5 = this.level === 5
     const session = this.lasting ? this.session : undefined
     const stored = this.outbound.start(session)
     this.inbound.start(stored)
@@ -260,17 +284,17 @@ export class Connection implements Holder {
     this.outbox.close()
     const rest = this.stream.read() as Buffer | null // what the stream had read when it was closed
     if (rest !== null && !this.isClosed) this.feed(rest)
-    if (this.client.closed) this.#host.over(this)
+    if (this.client.isClosed) this.#host.over(this)
     else this.ended()
   }
 
   failed(error: Error): void {
-    if (!this.client.closed) this.#host.broken(this, error)
+    if (!this.client.isClosed) this.#host.broken(this, error)
   }
 
   /** Ends it, if its client has ended its side and what came before is done. */
   finish(): void {
-    if (this.hasEnded && !this.client.closed && this.inbound.isDone) this.client.close()
+    if (this.hasEnded && !this.client.isClosed && this.inbound.isDone) this.client.close()
   }
 
   /** The client said good-bye: its socket closes when what it sent is done and its session is released. */
@@ -284,7 +308,7 @@ export class Connection implements Holder {
   takenOver(): void {
     if (this.isClosed) return
     this.endReason ||= 'taken over by another connection of its Client Identifier'
-    if (this.connackWritten && this.client.version === 5)
+    if (this.connackWritten && this.level === 5)
       this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))
     // What was not accepted has no will [MQTT-3.1.2-8]: said ahead of the claim of who takes its place, which would
     // publish it, and not when the end of this one has its turn.
@@ -296,7 +320,7 @@ export class Connection implements Holder {
 
   /** Tells the client to go, and why. */
   disconnect(reasonCode: number, reason: string): void {
-    this.client.disconnect({ reasonCode, properties: { reasonString: reason } })
+    this.client.disconnect(reasonCode, reason)
   }
 
   /** Nothing goes in or out any more, but what is written by now. */

@@ -29,8 +29,6 @@ export interface ConnectionHost<Connection> {
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
   /** Whether it may have Shared Subscriptions: CONNACK says so. */
   mayShare(): boolean
-  /** Any packet that is not ours: Aedes has it. */
-  handle(connection: Connection, type: number, frame: Buffer): void
   /** Counts a message that this connection does not get. */
   dropped(cause: DropCause, qos: number): void
   /** A bug: delivering one message threw. That message is passed by, and the bug named. */

@@ -113,10 +113,10 @@ export class Inbound implements PacketHandler {
   }
 
   get #goodbye(): Goodbye | undefined {
-    const { session, client } = this.#connection
+    const { session } = this.#connection
     return session === undefined
       ? undefined
-      : (this.#saysGoodbye ??= new Goodbye(session, client.version, (voidsWill, expirySeconds) =>
+      : (this.#saysGoodbye ??= new Goodbye(session, this.#connection.level, (voidsWill, expirySeconds) =>
           this.#host.farewell(this.#connection, voidsWill, expirySeconds),
         ))
   }
@@ -124,7 +124,7 @@ export class Inbound implements PacketHandler {
   /** CONNACK is written: packets that came behind CONNECT are read now. */
   start(stored: StoredSession | undefined): void {
     const { client, session } = this.#connection
-    this.#publisher = { clientId: client.id ?? undefined, sid: stored?.session.sid, session }
+    this.#publisher = { clientId: client.clientId, sid: stored?.session.sid, session }
     if (stored !== undefined) this.#known = new Incoming(stored)
   }
 
@@ -185,14 +185,14 @@ export class Inbound implements PacketHandler {
   #disconnect(frame: Buffer): void {
     this.#reader.close()
     this.#goodbye?.take(frame)
-    const { reasonCode } = readDisconnect(frame, this.#connection.client.version)
+    const { reasonCode } = readDisconnect(frame, this.#connection.level)
     this.#connection.endReason ||= `DISCONNECT ${hex(reasonCode)}`
     if (this.#requests === undefined) this.#connection.leave()
     else this.#request(PacketType.disconnect, frame)
   }
 
   onOther(type: number, frame: Buffer): void {
-    this.#alive()
+    this.#connection.client.heard()
     if (type === PacketType.connect) {
       this.#asked = true
       this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
@@ -203,8 +203,7 @@ export class Inbound implements PacketHandler {
     }
     if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type === PacketType.auth) return this.#connection.authentication?.came(frame)
-    if (type !== PacketType.subscribe && type !== PacketType.unsubscribe)
-      return this.#host.handle(this.#connection, type, frame)
+    if (type === PacketType.connect) return this.#connection.client.connect(frame)
     this.#request(type, frame)
     // the request may have ended it
     if ((this.#requests?.waiting ?? 0) >= this.#host.config.controlPacketsMax) this.#hold('requests')
@@ -213,7 +212,8 @@ export class Inbound implements PacketHandler {
   #request(type: number, frame: Buffer): void {
     this.#requests ??= new Requests((type, frame) => {
       if (type === PacketType.disconnect) this.#connection.leave()
-      else this.#host.handle(this.#connection, type, frame)
+      else if (type === PacketType.subscribe) this.#connection.client.subscribe(frame)
+      else this.#connection.client.unsubscribe(frame)
     }, this.#host.config.controlPacketsMax)
     this.#requests.take(type, frame, this.#publishing?.takeLatest())
   }
@@ -243,7 +243,7 @@ export class Inbound implements PacketHandler {
     expirySeconds: number,
     isMistyped: boolean,
   ): void {
-    this.#alive()
+    this.#connection.client.heard()
     const gate = this.#gate
     if (isMistyped) return this.#refuseNew(qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
     const message = Message.published(topic, payload, qos, retain, properties, expirySeconds, this.#publisher)
@@ -358,7 +358,7 @@ export class Inbound implements PacketHandler {
     const { mqtt5 } = this.#connection
     if (!mqtt5 && this.#host.config.refusedPublish === 'close') {
       begun?.()
-      return void this.#connection.client.emit('error', new Error('not authorized to publish'))
+      return void this.#connection.client.fail(new Error('not authorized to publish'))
     }
     const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
     const ended = begun ?? publishing.begin(0, qos)
@@ -384,7 +384,7 @@ export class Inbound implements PacketHandler {
 
   /** @throws ProtocolViolation when it is no answer to what was sent under the identifier */
   #answers(type: 4 | 5 | 7, messageId: number): void {
-    this.#alive()
+    this.#connection.client.heard()
     if (!this.#connection.outbound.mayAnswer(type, messageId))
       throw protocolError(`a packet of type ${type} where the QoS of what was sent asks for another`)
   }
@@ -402,7 +402,7 @@ export class Inbound implements PacketHandler {
   }
 
   onPubrel(messageId: number): void {
-    this.#alive()
+    this.#connection.client.heard()
     this.#incoming.release(messageId, (known) => {
       if (!this.#connection.isClosed)
         this.#connection.outbound.acknowledge(
@@ -455,15 +455,8 @@ export class Inbound implements PacketHandler {
     this.#connection.finish()
   }
 
-  /**
-   * A packet came: keep alive starts anew [MQTT-3.1.2-22]. Called too, now and then, while we do not read.
-   */
-  #alive(): void {
-    if (this.#connection.client._keepaliveInterval > 0) this.#connection.client._keepaliveTimer?.refresh()
-  }
-
   /** While we hold it back the client cannot be blamed for its silence. */
   excuse(): void {
-    if (this.#held || this.#connection.hasEnded) this.#alive()
+    if (this.#held || this.#connection.hasEnded) this.#connection.client.heard()
   }
 }

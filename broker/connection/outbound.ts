@@ -287,7 +287,7 @@ export class Outbound implements OutboxHost, WindowHost<Pending> {
 
   #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
-    if (this.#connection.client.closed) return // told to go already
+    if (this.#connection.client.isClosed) return // told to go already
     if (waiting > this.#waitingBytesMax) {
       this.#host.dropped('slow-subscriber', 1)
       this.#connection.disconnect(

@@ -4,6 +4,7 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { IDisconnectPacket, ISubscription } from 'mqtt-packet'
+import { aedesClientOf, type AedesClient } from '../aedes/client.ts'
 import { messageOfPacket } from '../aedes/packets.ts'
 import type { Connection } from '../connection/connection.ts'
 import { completed, type PublishPacket } from './packets.ts'
@@ -35,6 +36,10 @@ export class Client extends EventEmitter {
     this.req = connection.request
   }
 
+  get #client(): AedesClient {
+    return aedesClientOf(this.#connection)
+  }
+
   /** Client Identifier; empty before CONNECT is checked, in `preConnect`. */
   get id(): string {
     return this.#connection.clientId
@@ -47,7 +52,7 @@ export class Client extends EventEmitter {
 
   /** Its session ends with its connection. */
   get clean(): boolean {
-    return this.#connection.client.clean
+    return this.#client.clean
   }
 
   get connecting(): boolean {
@@ -59,20 +64,20 @@ export class Client extends EventEmitter {
   }
 
   get closed(): boolean {
-    return this.#connection.isClosed || this.#connection.client.closed
+    return this.#connection.isClosed || this.#connection.client.isClosed
   }
 
   /** Seconds; 0xFFFFFFFF: never. */
   get sessionExpiryInterval(): number | undefined {
-    return this.#connection.client.sessionExpiryInterval
+    return this.#client.sessionExpiryInterval
   }
 
   get maximumPacketSize(): number | undefined {
-    return this.#connection.client.maximumPacketSize
+    return this.#client.maximumPacketSize
   }
 
   get receiveMaximum(): number {
-    return this.#connection.client.receiveMaximum
+    return this.#client.receiveMaximum
   }
 
   /** The reason code of the DISCONNECT that the node sent; null: it sent none. */
@@ -94,7 +99,7 @@ export class Client extends EventEmitter {
     callback?: Done,
   ): void {
     const all = 'subscriptions' in subscriptions ? subscriptions.subscriptions : [subscriptions].flat()
-    this.#connection.client.subscribe({ subscriptions: all.map((one) => ({ ...one })) }, callback ?? ignore)
+    this.#client.subscribe({ subscriptions: all.map((one) => ({ ...one })) }, callback ?? ignore)
   }
 
   unsubscribe(
@@ -103,11 +108,11 @@ export class Client extends EventEmitter {
   ): void {
     const all =
       typeof filters === 'object' && 'unsubscriptions' in filters ? filters.unsubscriptions : [filters].flat()
-    this.#connection.client.unsubscribe({ unsubscriptions: [...all] as string[] }, callback ?? ignore)
+    this.#client.unsubscribe({ unsubscriptions: [...all] as string[] }, callback ?? ignore)
   }
 
   close(callback?: () => void): void {
-    this.#connection.client.close(callback)
+    this.#client.close(callback)
   }
 
   /** MQTT 5: sends DISCONNECT first. */
@@ -118,7 +123,7 @@ export class Client extends EventEmitter {
     callback?: () => void,
   ): void {
     const isCallback = typeof options === 'function'
-    this.#connection.client.disconnect(isCallback ? {} : options, isCallback ? options : callback)
+    this.#client.disconnect(isCallback ? {} : options, isCallback ? options : callback)
   }
 }
 

@@ -60,12 +60,15 @@ function handle() {
   const onConnected = vi.fn()
   const connection = {
     connected: onConnected,
-    isNew: undefined,
     destroy: () => {
       line.destroy()
     },
   } as unknown as Connection
-  const client = (connection.client = aedes.handle(new AedesStream(line, connection)))
+  const joint = (connection.client = new AedesStream(line, connection, {
+    onConnect: vi.fn(),
+    onSubscribe: vi.fn(),
+  }))
+  const client = aedes.handle(joint)
   const listeners = (client._parser as EventEmitter).listeners('packet') as Enqueue[]
   strip(client)
   const send = (packet: object): void => {
@@ -175,7 +178,7 @@ test('a subscription is noted and registered in one turn with the same function;
   let noted: Noted | undefined
   client.subscriptions = new Proxy(
     Object.create(null) as Record<string, AedesSubscription>,
-    new Trap(connection, (what) => {
+    new Trap(client.conn, (what) => {
       noted = what
     }),
   )
@@ -209,9 +212,9 @@ test('a subscription is noted and registered in one turn with the same function;
 })
 
 test('a client that is closed says so before its filters are looked at: Aedes takes none out, however many they are', async () => {
-  const { client, connection, send } = await connected()
+  const { client, send } = await connected()
   const target = Object.create(null) as Record<string, AedesSubscription>
-  client.subscriptions = new Proxy(target, new Trap(connection, () => undefined))
+  client.subscriptions = new Proxy(target, new Trap(client.conn, () => undefined))
   send(subscribe('a/b'))
   await vi.waitFor(() => expect(written).toContain('suback'))
   expect(Object.keys(client.subscriptions)).toEqual(['a/b'])
