@@ -52,7 +52,7 @@ export interface Receiver {
   hold(nodeId: string, topics: readonly string[], held: boolean): void
   /**
    * A will is to be published by this node: as it may be published now, or undefined when it may not. Without it
-   * every will may. Never rejects, and decides within 10 s: then another node may take the will.
+   * every will may. Never rejects.
    */
   authorizeWill?(message: Message): Message | undefined | Promise<Message | undefined>
   /** A session that is connected here has something in its queue. */

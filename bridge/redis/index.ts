@@ -44,7 +44,11 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
   )
   return {
     emitter,
-    join: (receiver, ended) => DataPlane.start(options, receiver, ended),
+    join: async (receiver, ended) => {
+      const plane = await DataPlane.start(options, receiver, ended)
+      probe.joined(plane.keys)
+      return plane
+    },
     probe: () => probe.try(),
     get isStoring() {
       return probe.problem === undefined

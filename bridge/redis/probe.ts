@@ -14,8 +14,8 @@ const everyMs = 1_000
 
 export class Probe {
   readonly #redis: Redis
-  readonly #keys: Keys
-  readonly #places: readonly string[]
+  #keys: Keys
+  #places: readonly string[]
   readonly #timeoutMs: number
   readonly #waits: Waits
   readonly #tries = new SingleFlight(() => this.#try())
@@ -30,17 +30,26 @@ export class Probe {
       { ...address, waits },
       { blockMs: replicas > 0 ? everyMs : 0, replicas, readyCheck: false },
     )
-    // Of a Redis Cluster each master must store: there is none without a partition, or what is there is none
-    // of ours.
-    const partition = (p: number): string => keys.partition(p, 'probe')
     this.#keys = keys
-    this.#places = [
-      keys.bus('probe'),
-      ...(isCluster(this.#redis) ? Array.from({ length: partitionsOfCluster }, (_, p) => partition(p)) : []),
-    ]
+    this.#places = this.#placesOf(keys, partitionsOfCluster) // what the data have is known when it has joined
     this.#timeoutMs = address.timeoutMs
     this.#waits = waits
     this.#again()
+  }
+
+  /**
+   * Of a Redis Cluster each master must store that has a partition of the data: data that were made on one server
+   * have one, wherever they are.
+   */
+  #placesOf(keys: Keys, partitions: number): readonly string[] {
+    const count = isCluster(this.#redis) ? partitions : 0
+    return [keys.bus('probe'), ...Array.from({ length: count }, (_, p) => keys.partition(p, 'probe'))]
+  }
+
+  /** The node has joined, and knows how its data are laid out. */
+  joined(keys: Keys): void {
+    this.#keys = keys
+    this.#places = this.#placesOf(keys, keys.partitions)
   }
 
   /** What it was refused with the last time; undefined: Redis stores. */

@@ -2,7 +2,8 @@
 // CONNECT; the same of each listener. Who is connected here and connects anew takes its own place: its old
 // connection may be half-open, and nothing but the new CONNECT ends it. State: those without CONNECT,
 // those that were turned away and are not closed yet, those that are being replaced. Bounds:
-// connectionsMax, connectingMax.
+// connectionsMax, connectingMax. Nobody has proved yet who a CONNECT says it is, so that no more than
+// connectingMax at once take a place that is not free.
 import type { Config, ListenerConfig } from '../config/config.ts'
 import type { Connection } from '../connection/connection.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
@@ -74,10 +75,10 @@ export class Admission {
     this.#connecting.delete(connection)
     crowd?.connecting.delete(connection)
     if (earlier !== undefined) this.#replace(earlier, connection)
-    const others = this.#connecting.size + this.#turnedAway.size + this.#replaced.size
+    const replaced = Math.min(this.#replaced.size, this.#bounds.connectingMax)
+    const others = this.#connecting.size + this.#turnedAway.size + replaced
     const fits =
-      open - others <= this.#bounds.connectionsMax &&
-      (crowd === undefined || crowd.clients - crowd.replaced < connection.listener!.connectionsMax)
+      open - others <= this.#bounds.connectionsMax && (crowd === undefined || hasRoom(crowd, connection))
     if (fits) {
       if (crowd !== undefined) crowd.clients++
       return true
@@ -124,3 +125,6 @@ export class Admission {
     if (this.#replacing.get(by) === earlier) this.#replacing.delete(by)
   }
 }
+
+const hasRoom = ({ clients, replaced }: Crowd, { listener }: Connection): boolean =>
+  clients - Math.min(replaced, listener!.connectingMax) < listener!.connectionsMax

@@ -3,7 +3,7 @@
 // the connection here whose CONNECT came last.
 import type { IConnectPacket } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'
-import { Message, SessionOption, Slice, type SessionRequest } from '../../bridge/index.ts'
+import { isValidFilter, Message, SessionOption, Slice, type SessionRequest } from '../../bridge/index.ts'
 import type { AedesClient, AedesSubscription } from './client.ts'
 import type { EngineHost } from './host.ts'
 import { Authentication } from '../connection/authentication.ts'
@@ -16,6 +16,13 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 
 type Done = (error: Error | null, ok: boolean) => void
 type Will = NonNullable<SessionRequest['will']>
+
+/** What the gate grants a session that comes back otherwise than it had it. */
+interface Regranted {
+  readonly denied: string[]
+  /** By the filter that takes the place of one among `denied`. */
+  readonly others: Map<string, AedesSubscription>
+}
 
 export class Connects {
   readonly #host: EngineHost
@@ -191,19 +198,34 @@ export class Connects {
   async #restore(client: AedesClient): Promise<Refusal | undefined> {
     const { connection } = client.conn
     let some: Promise<Refusal | undefined>[] = []
-    const denied: string[] = []
+    const changes: Regranted = { denied: [], others: new Map() }
     const slice = new Slice()
     for (const [filter, stored] of connection.session?.subscriptions ?? []) {
       if (slice.isOver) await slice.next()
       if (client.closed) return undefined // and unsubscribed from what it had by then
-      if (some.push(this.#restoreOne(client, filter, stored, denied)) < limits.restoredPerTurn) continue
+      if (some.push(this.#restoreOne(client, filter, stored, changes)) < limits.restoredPerTurn) continue
       const undecided = (await Promise.all(some)).find((refusal) => refusal !== undefined)
       if (undecided !== undefined) return undecided
       some = []
     }
     const undecided = (await Promise.all(some)).find((refusal) => refusal !== undefined)
-    if (undecided === undefined && denied.length > 0) await this.#host.forget(connection, denied)
+    if (undecided === undefined) await this.#regrant(client, changes)
     return undecided
+  }
+
+  /** Behind all that were asked about: what is granted instead is not asked about again. */
+  async #regrant(client: AedesClient, { denied, others }: Regranted): Promise<void> {
+    const { connection } = client.conn
+    const slice = new Slice()
+    for (const [filter, subscription] of others) {
+      if (slice.isOver) await slice.next()
+      if (client.closed) return
+      const hasIt = client.subscriptions[filter] !== undefined // and may have it
+      if (hasIt || this.#host.refusalOf(connection, filter) !== undefined) continue
+      await this.#register(client, filter, subscription)
+    }
+    const gone = denied.filter((filter) => client.subscriptions[filter] === undefined)
+    if (gone.length > 0) await this.#host.forget(connection, gone)
   }
 
   /**
@@ -214,10 +236,10 @@ export class Connects {
     client: AedesClient,
     filter: string,
     { options: bits, identifier: si }: { readonly options: number; readonly identifier: number | undefined },
-    denied: string[],
+    { denied, others }: Regranted,
   ): Promise<Refusal | undefined> {
     const { connection } = client.conn
-    const subscription: AedesSubscription = {
+    let subscription: AedesSubscription = {
       qos: (bits & SessionOption.qos) as 0 | 1 | 2,
       nl: (bits & SessionOption.noLocal) !== 0,
       rap: (bits & SessionOption.retainAsPublished) !== 0,
@@ -236,15 +258,31 @@ export class Connects {
         denied.push(filter)
         return undefined
       }
+      subscription = {
+        ...subscription,
+        qos: decided.qos,
+        nl: decided.noLocal,
+        rap: decided.retainAsPublished,
+      }
+      if (decided.filter !== filter) {
+        denied.push(filter)
+        if (isValidFilter(decided.filter) && !decided.filter.startsWith('$share/'))
+          others.set(decided.filter, subscription)
+        return undefined
+      }
     }
+    await this.#register(client, filter, subscription)
+    return undefined
+  }
+
+  async #register(client: AedesClient, filter: string, subscription: AedesSubscription): Promise<void> {
     Object.defineProperty(client.subscriptions, filter, {
       value: subscription,
       writable: true,
       enumerable: true,
       configurable: true,
     }) // not as SUBSCRIBE, which the trap hears of
-    await this.#host.subscribe(connection, filter, optionsOf(subscription), false)
-    return undefined
+    await this.#host.subscribe(client.conn.connection, filter, optionsOf(subscription), false)
   }
 
   /**

@@ -379,6 +379,7 @@ export class Connection implements Holder {
   /** A bug of ours is this connection's end, not everybody's: whoever calls, in whichever turn. */
   onBug(error: unknown): void {
     this.failed(error as Error)
+    this.inbound.giveUp()
     this.stream.destroy()
   }
 

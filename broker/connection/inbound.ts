@@ -163,6 +163,11 @@ export class Inbound implements PacketHandler {
     await this.#publishing?.none()
   }
 
+  /** Handling something of it failed: what it published may never come to its end, and nothing waits for that. */
+  giveUp(): void {
+    this.#publishing?.giveUp()
+  }
+
   /** A DISCONNECT was found, also among what is not read yet. */
   get saidGoodbye(): boolean {
     return this.#saysGoodbye?.isSaid === true
@@ -328,9 +333,11 @@ export class Inbound implements PacketHandler {
     else {
       const by = { ...this.#publisher, sid: this.#connection.session?.sid }
       this.#incoming.record(messageId, (number, written) =>
-        written
-          ? publish(message.with({ by: { ...by, number } }))
-          : this.#acknowledge(qos, messageId, 0, ended),
+        this.#connection.guarded(() =>
+          written
+            ? publish(message.with({ by: { ...by, number } }))
+            : this.#acknowledge(qos, messageId, 0, ended),
+        ),
       )
     }
   }

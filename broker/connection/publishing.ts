@@ -23,6 +23,7 @@ export class Publishing {
   /** Those that came since the last SUBSCRIBE, UNSUBSCRIBE or DISCONNECT. */
   #latest: Publishes | undefined
   #whenNone: (() => void) | undefined
+  #isGivenUp = false
   /** By QoS: how many were handed on or refused, and how many came to their end. */
   readonly #decided = [0, 0, 0]
   readonly #ended = [0, 0, 0]
@@ -111,9 +112,15 @@ export class Publishing {
 
   /** Resolves when nothing is left; once, and when nothing more comes. */
   async none(): Promise<void> {
-    if (this.count > 0)
+    if (this.count > 0 && !this.#isGivenUp)
       await new Promise<void>((resolve) => {
         this.#whenNone = resolve
       })
+  }
+
+  /** Nobody waits any longer. */
+  giveUp(): void {
+    this.#isGivenUp = true
+    this.#whenNone?.()
   }
 }

@@ -174,7 +174,11 @@ export class StoredSession implements SessionHolder {
 
   #send(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): void {
     try {
-      if (this.#host.write(message, messageId, dup, identifiers) === undefined) this.#done(messageId)
+      if (this.#host.write(message, messageId, dup, identifiers) !== undefined) return
+      // What was sent before its receiver may have: until PUBCOMP it takes what comes under the identifier for that
+      // [MQTT-4.3.3-10], and PUBREL ends the exchange, whichever it is.
+      if (dup && message.qos === 2) this.received(messageId)
+      else this.#done(messageId)
     } catch (error) {
       this.#open--
       this.#uncount(messageId)

@@ -106,10 +106,15 @@ export class LocalMessages {
     if (message.qos === 0 && !message.retain) return node.publishHere(message, undefined)
     await new Promise<void>((resolve, reject) => {
       this.#publishing.add(reject)
-      node.publishHere(message, () => {
+      const over = (end: () => void): void => {
         this.#publishing.delete(reject)
-        resolve()
-      })
+        end()
+      }
+      node.publishHere(
+        message,
+        () => over(resolve),
+        (error) => over(() => reject(error)),
+      )
     })
   }
 

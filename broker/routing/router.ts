@@ -107,16 +107,31 @@ export class Router implements EngineHost, Receiver {
       this.gate.published?.(message, 'client', from)
     } else {
       const bytes = message.payload.length + message.topic.length + (message.properties?.length ?? 0)
-      this.holdings.publish(bytes, (stored) =>
-        this.#plane.publish(message, () =>
-          this.#stored(message, from, () => {
-            stored()
-            done()
-            this.gate.published?.(message, 'client', from)
-          }),
-        ),
-      )
+      const onStored = (stored: () => void): void =>
+        this.#stored(message, from, () => {
+          stored()
+          done()
+          this.gate.published?.(message, 'client', from)
+        })
+      this.#publish(message, bytes, onStored, (error) => from.onBug(error))
     }
+  }
+
+  /** A bug is its publisher's end, also in the turn of another one, whose message made room for this one. */
+  #publish(
+    message: Message,
+    bytes: number,
+    onStored: (stored: () => void) => void,
+    onBug: (error: Error) => void,
+  ): void {
+    this.holdings.publish(bytes, (stored) => {
+      try {
+        this.#plane.publish(message, () => onStored(stored))
+      } catch (error) {
+        stored()
+        onBug(error as Error)
+      }
+    })
   }
 
   /**
@@ -310,21 +325,27 @@ export class Router implements EngineHost, Receiver {
     })
   }
 
-  /** @param stored called when it is stored for everybody; undefined: it is not to be stored */
-  publishHere(message: Message, stored: (() => void) | undefined): void {
+  /**
+   * @param stored called when it is stored for everybody; undefined: it is not to be stored
+   * @param onBug called when it never will be
+   */
+  publishHere(
+    message: Message,
+    stored: (() => void) | undefined,
+    onBug: (error: Error) => void = () => undefined,
+  ): void {
     this.#events.onPublish(message.qos)
     if (stored === undefined) {
       this.#plane.publishQos0(message)
       this.gate.published?.(message, 'program', undefined)
       return
     }
-    this.holdings.publish(message.payload.length + message.topic.length, (done) =>
-      this.#plane.publish(message, () => {
-        done()
-        stored()
-        this.gate.published?.(message, 'program', undefined)
-      }),
-    )
+    const onStored = (done: () => void): void => {
+      done()
+      stored()
+      this.gate.published?.(message, 'program', undefined)
+    }
+    this.#publish(message, message.payload.length + message.topic.length, onStored, onBug)
   }
 
   authorizeWill(will: Message): Message | undefined | Promise<Message | undefined> {

@@ -588,15 +588,18 @@ describe('queue-append and session-serve', () => {
     expect(await serve('3s', 'a@1 1', {})).toEqual(['NOTOWNER'])
   })
 
-  test('what begins without having been queued comes before what is moved; sent again it changes nothing', async () => {
-    const { owner } = await claim('a@1', '', '3s')
-    await append('a@1', 1, [['m1', '', 0]], { '3s': [1] })
-    for (let twice = 0; twice < 2; twice++)
-      expect([
-        await serve('3s', owner, { order: 10, given: [7, 'kept 1', 8, 'kept 2'], bytes: 1_000, free: [9] }),
-        await redis.hgetall(keys.session('3s', 'inflight')),
-      ]).toEqual([[[0, 'm1']], { 7: '10 kept 1', 8: '11 kept 2', 9: '12 m1' }])
-  })
+  test.each([10, 2e14])(
+    'what begins without having been queued comes before what is moved; sent again it changes nothing: from %i on',
+    async (order) => {
+      const { owner } = await claim('a@1', '', '3s')
+      await append('a@1', 1, [['m1', '', 0]], { '3s': [1] })
+      for (let twice = 0; twice < 2; twice++)
+        expect([
+          await serve('3s', owner, { order, given: [7, 'kept 1', 8, 'kept 2'], bytes: 1_000, free: [9] }),
+          await redis.hgetall(keys.session('3s', 'inflight')),
+        ]).toEqual([[[0, 'm1']], { 7: `${order} kept 1`, 8: `${order + 1} kept 2`, 9: `${order + 2} m1` }])
+    },
+  )
 })
 
 test('whoever published QoS 2 is forgotten a while after its session ended, however it ended', async () => {

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { createNode, type Config, type Hooks, type Node } from '../../broker/index.ts'
+import { MemoryCluster } from '../../bridge/memory/memory-cluster.ts'
 import { WireClient, type Version } from '../support/wire.ts'
 
 const nodes: Node[] = []
@@ -306,6 +307,35 @@ test.each([0, 1, 2] as const)(
   },
 )
 
+test.each<[string, boolean, object]>([
+  ['the hook says no to it', true, {}],
+  ['it is larger than its client takes now', false, { maximumPacketSize: 60 }],
+])(
+  'a QoS 2 message is in flight, its client comes back and %s: PUBREL ends it, and what comes next is no duplicate',
+  async (_why, isDenied, more) => {
+    let may = true
+    const { node, url } = await serve({
+      authorizeForward: (_client, packet) => (may || packet.topic === 'next' ? packet : null),
+    })
+    const properties = { sessionExpiryInterval: 60, receiveMaximum: 1 }
+    const client = await WireClient.connect(url, 'client', { properties })
+    await client.subscribe('#', { qos: 2 })
+    await node.publish('first', Buffer.alloc(100), { qos: 2 })
+    expect(shown([await client.any()])).toEqual(['publish 1 first'])
+    client.socket.destroy() // its PUBREC is lost
+    await expect.poll(() => node.connectedClients).toBe(0)
+    await node.publish('next', 'x', { qos: 2 })
+    may = !isDenied
+    const again = await WireClient.connect(url, 'client', {
+      clean: false,
+      properties: { ...properties, ...more },
+    })
+    expect(shown([await again.any()])).toEqual(['pubrel 1 0'])
+    again.send({ cmd: 'pubcomp', messageId: 1 })
+    expect(shown([await again.any()])).toEqual(['publish 2 next'])
+  },
+)
+
 test('a SUBSCRIBE is decided filter by filter, at once or later, and answered in its order; a hook may grant less', async () => {
   const later: (() => void)[] = []
   const { node, url } = await serve({
@@ -350,6 +380,56 @@ test('a session that comes back is asked about again: what it may not have any m
   expect(again.connack.sessionPresent).toBe(true)
   for (const topic of ['open', 'closed']) await node.publish(topic, 'x', { qos: 1 })
   expect(shown(await again.settled())).toEqual(['publish 1 open'])
+})
+
+test('a session that comes back has what is granted to it now: a lower QoS, another filter in the place of one', async () => {
+  let isLess = false
+  let asked: string[] = []
+  const { node, url } = await serve({
+    authorizeSubscribe: (_client, subscription, callback) => {
+      const { topic } = subscription
+      asked.push(topic)
+      if (!isLess) return callback(null, subscription)
+      if (topic === 'lower/#') callback(null, { ...subscription, qos: 0 })
+      else if (topic === 'own') callback(null, { ...subscription, nl: true })
+      else if (topic === 'all/#') callback(null, { ...subscription, topic: 'all/open' })
+      else if (topic === 'bad') callback(null, { ...subscription, topic: 'a/#/b' })
+      else callback(null, { ...subscription, topic: `${topic}/more` }) // and is not asked about that again
+    },
+  })
+  const properties = { sessionExpiryInterval: 60 }
+  const filters = ['lower/#', 'own', 'all/#', 'bad', '__proto__']
+  const come = async (): Promise<WireClient> => {
+    asked = []
+    const client = await WireClient.connect(url, 'client', { clean: false, properties })
+    expect(client.connack.sessionPresent).toBe(true)
+    return client
+  }
+  const leave = async (client: WireClient): Promise<void> => {
+    client.send({ cmd: 'disconnect' })
+    await client.untilClosed()
+  }
+  const client = await WireClient.connect(url, 'client', { properties })
+  for (const filter of filters) await client.subscribe(filter, { qos: 2 })
+  await leave(client)
+  isLess = true
+  const again = await come()
+  expect(asked.sort()).toEqual([...filters].sort())
+  const topics = ['lower/1', 'all/closed', 'all/open', 'bad', '__proto__', '__proto__/more']
+  const tell = async (): Promise<void> => {
+    for (const topic of topics) await node.publish(topic, 'x', { qos: 1 })
+  }
+  await tell()
+  again.send(publish(0, 'own', 0))
+  const now = ['publish 1 all/open', 'publish 2 __proto__/more', 'publish lower/1']
+  expect(shown(await again.settled()).sort()).toEqual(now)
+  for (const messageId of [1, 2]) again.send({ cmd: 'puback', messageId })
+  await leave(again)
+  await tell() // what is granted is the session's, also while nobody is connected to it
+  isLess = false
+  const later = await come()
+  expect(asked.sort()).toEqual(['__proto__/more', 'all/open', 'lower/#', 'own'])
+  expect(shown(await later.settled())).toEqual(['publish 1 all/open', 'publish 2 __proto__/more'])
 })
 
 test('who may connect is asked before the session is touched, and the answer says why not', async () => {
@@ -467,6 +547,88 @@ test('a PUBREL that comes before the decision about its PUBLISH: the session is 
   expect(shown([await client.any()])).toEqual(['pubrec 1 0'])
   client.socket.destroy()
   await expect.poll(() => heard).toEqual(['later/1', 'will'])
+})
+
+test.each([
+  ['QoS 1', 1, 'bug'],
+  ['QoS 2', 2, 'bug'],
+  ['QoS 1, decided later', 1, 'later/bug'],
+] as const)(
+  'a bug of ours behind a PUBLISH, %s: its connection ends, its session is released, and its client comes back',
+  async (_how, qos, topic) => {
+    const { hooks, called, asked } = byHand()
+    const { node, url } = await serve(hooks)
+    const heard: string[] = []
+    await node.subscribe('will', ({ topic }) => heard.push(topic))
+    const works = Object.getOwnPropertyDescriptor(MemoryCluster.prototype, 'publish')!
+    MemoryCluster.prototype.publish = function (message, done) {
+      if (message.topic === topic) throw new TypeError('a bug of ours')
+      ;(works.value as typeof this.publish).call(this, message, done)
+    }
+    try {
+      const properties = { sessionExpiryInterval: 60 }
+      const client = await WireClient.connect(url, 'client', {
+        properties,
+        will: { topic: 'will', payload: Buffer.from('x'), qos: 1, retain: false },
+      })
+      client.send(publish(1, topic, qos))
+      if (topic === 'later/bug') {
+        await asked(topic)
+        called.get(topic)!()
+      }
+      expect(await client.untilClosed()).toEqual([])
+      await expect.poll(() => heard).toEqual(['will'])
+      await expect(node.publish(topic, 'x', { qos: 1 })).rejects.toThrow('a bug of ours')
+      const again = await WireClient.connect(url, 'client', { clean: false, properties })
+      again.send(publish(2, 'other'))
+      expect((await again.next('puback')).messageId).toBe(2)
+    } finally {
+      Object.defineProperty(MemoryCluster.prototype, 'publish', works)
+    }
+  },
+)
+
+test('a full node: who takes the place of a client takes no more than one that is not proved, until it is let in', async () => {
+  const waiting: ((error: null, success: boolean) => void)[] = []
+  let isOpen = true
+  const { node, url } = await serve(
+    {
+      authenticate: (_client, _name, _password, callback) => {
+        if (isOpen) callback(null, true)
+        else waiting.push(callback)
+      },
+    },
+    { connectionsMax: 4, connectingMax: 2 },
+  )
+  const clients: WireClient[] = []
+  for (let n = 0; n < 4; n++) clients.push(await WireClient.connect(url, `client-${n}`))
+  isOpen = false
+  const come = async (n: number): Promise<WireClient> => {
+    const client = await WireClient.open(url)
+    client.send({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: 5,
+      clean: true,
+      clientId: `client-${n}`,
+      keepalive: 0,
+    })
+    return client
+  }
+  const strangers = [await come(0), await come(1)]
+  await expect.poll(() => waiting.length).toBe(2)
+  const before = await metric(node, 'connections')
+  expect(await (await come(2)).untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode: 0x97 }])
+  expect(await metric(node, 'connections')).toBe(before + 1)
+  waiting[0]!(null, true) // it is let in: what was two is one
+  expect(await strangers[0]!.next('connack')).toMatchObject({ reasonCode: 0 })
+  await clients[0]!.untilClosed()
+  const third = await come(2)
+  await expect.poll(() => waiting.length).toBe(3)
+  for (const answer of waiting.slice(1)) answer(null, false) // who is not let in throws nobody out
+  for (const stranger of [strangers[1]!, third])
+    expect(await stranger.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode: 0x87 }])
+  for (const n of [1, 2, 3]) expect(await clients[n]!.settled()).toEqual([])
 })
 
 test.each<[string, Partial<Config>, () => void]>([

@@ -35,7 +35,7 @@ for _, session in ipairs(cmsgpack.unpack(ARGV[2])) do
       if fields[i + 1] == '' then redis.call('HDEL', sessionKey, fields[i]) else redis.call('HSET', sessionKey, fields[i], fields[i + 1]) end
     end
     for i = 1, #given, 2 do
-      redis.call('HSETNX', inflightKey, given[i], order .. ' ' .. given[i + 1])
+      redis.call('HSETNX', inflightKey, given[i], string.format('%.0f ', order) .. given[i + 1])
       order = order + 1
     end
     local moved = { 0 }
@@ -45,7 +45,7 @@ for _, session in ipairs(cmsgpack.unpack(ARGV[2])) do
       local body = entry and (string.match(entry, '^%d+ (.*)$') or '') or redis.call('LPOP', queueKey)
       if not body then break end
       room = room - #body
-      if not entry then redis.call('HSET', inflightKey, id, (order + i - 1) .. ' ' .. body) end
+      if not entry then redis.call('HSET', inflightKey, id, string.format('%.0f ', order + i - 1) .. body) end
       moved[#moved + 1] = body
     end
     moved[1] = redis.call('LLEN', queueKey)
