@@ -235,7 +235,7 @@ test('a client that pings by WebSocket and does not read fills nothing', async (
   socket.destroy()
 })
 
-describe('frames of WebSocket are no packets [MQTT-6.0.0-2]', () => {
+describe('[MQTT-6.0.0-2] frames of WebSocket are no packets', () => {
   const mask = Buffer.from('a1b2c3d4', 'hex')
   /** A frame that announces so many bytes, and some of its payload: as if it began at byte `from` of it. */
   const head = (first: number, bytes: number): Buffer =>

@@ -75,7 +75,7 @@ test('with a certificate authority only clients that show a certificate of it co
   }
 })
 
-test('WebSocket: only the path of the listener, and no text frames [MQTT-6.0.0-1]', async () => {
+test('[MQTT-6.0.0-1] WebSocket: only the path of the listener, and no text frames', async () => {
   const url = node.endpoints[2]!
   await expect(TestClient.connect(url.replace('/mqtt', '/other'), 'lost')).rejects.toThrow()
   const socket = new WebSocket(url, 'mqtt')

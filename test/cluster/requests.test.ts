@@ -123,7 +123,7 @@ describe.each([
   })
 })
 
-test('who returns with a smaller Receive Maximum gets no more at once of what was in flight, then the rest, then what is new [MQTT-3.3.4-9]', async () => {
+test('[MQTT-3.3.4-9] who returns with a smaller Receive Maximum gets no more at once of what was in flight, then the rest, then what is new', async () => {
   const first = await WireClient.connect(cluster.node(0).url, 'shrinks', kept)
   await first.subscribe('shrink', { qos: 2 })
   for (let n = 0; n < 5; n++) await cluster.node(1).publish('shrink', String(n), { qos: n === 3 ? 2 : 1 })

@@ -18,7 +18,7 @@ describe.each([
   const connect = (id: string) => cluster.node(node).connect(`${where}-${id}`, { version: 5 })
   const publisher = () => cluster.node(0).connect(`${where}-publisher-${Math.random()}`, { version: 5 })
 
-  test('overlapping subscriptions: one copy at the highest QoS, with every Subscription Identifier [MQTT-3.3.4-4]', async () => {
+  test('[MQTT-3.3.4-4] overlapping subscriptions: one copy at the highest QoS, with every Subscription Identifier', async () => {
     const client = await connect('overlap')
     await client.subscribe(`${where}/o/#`, { qos: 0, properties: { subscriptionIdentifier: 7 } })
     await client.subscribe(`${where}/o/+`, { qos: 1, properties: { subscriptionIdentifier: 300 } })
@@ -28,7 +28,7 @@ describe.each([
     expect([client.packets[0]!.properties?.subscriptionIdentifier].flat().sort()).toEqual([300, 7])
   })
 
-  test('QoS is the lower of the two [MQTT-3.8.4-8]', async () => {
+  test('[MQTT-3.8.4-8] QoS is the lower of the two', async () => {
     const client = await connect('qos')
     const from = await publisher()
     for (const granted of [0, 1, 2] as const) {
@@ -42,7 +42,7 @@ describe.each([
     }
   })
 
-  test('Retain As Published keeps the flag, without it the flag is cleared [MQTT-3.3.1-12] [MQTT-3.3.1-13]', async () => {
+  test('[MQTT-3.3.1-12] [MQTT-3.3.1-13] Retain As Published keeps the flag, without it the flag is cleared', async () => {
     const [keeps, clears] = [await connect('rap'), await connect('no-rap')]
     await keeps.subscribe(`${where}/rap`, { rap: true })
     await clears.subscribe(`${where}/rap`)
@@ -51,7 +51,7 @@ describe.each([
     await clears.receives([{ topic: `${where}/rap`, payload: 'flag', retain: false }])
   })
 
-  test('Retain Handling 0, 1 and 2 [MQTT-3.3.1-9..11]', async () => {
+  test('[MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] Retain Handling 0, 1 and 2', async () => {
     await (await publisher()).publish(`${where}/rh`, 'kept', { retain: true })
     const client = await connect('rh')
     const kept = { topic: `${where}/rh`, payload: 'kept', retain: true }
@@ -66,7 +66,7 @@ describe.each([
     await client.receives([kept])
   })
 
-  test('properties of a PUBLISH reach MQTT 5 subscribers unchanged [MQTT-3.3.2-17] [MQTT-3.3.2-20]', async () => {
+  test('[MQTT-3.3.2-17] [MQTT-3.3.2-20] properties of a PUBLISH reach MQTT 5 subscribers unchanged', async () => {
     const client = await connect('properties')
     await client.subscribe(`${where}/properties`)
     const properties = {
@@ -81,7 +81,7 @@ describe.each([
     expect(client.packets[0]!.properties).toMatchObject(properties)
   })
 
-  test('wildcards do not match topics that begin with $; such a filter does [MQTT-4.7.2-1]', async () => {
+  test('[MQTT-4.7.2-1] wildcards do not match topics that begin with $; such a filter does', async () => {
     const client = await connect('dollar')
     await client.subscribe(['#', '+/dollar'], { qos: 1, rh: 2 })
     const from = await publisher()
@@ -91,7 +91,7 @@ describe.each([
     await client.receives([{ topic: `$${where}/dollar`, payload: 'seen' }])
   })
 
-  test('empty levels are levels [MQTT-4.7.1-3]', async () => {
+  test('[MQTT-4.7.1-2] empty levels are levels', async () => {
     const client = await connect('empty')
     await client.subscribe([`${where}/+/`, `+/${where}`, `${where}e/#`], { qos: 1 })
     const from = await publisher()
@@ -104,7 +104,7 @@ describe.each([
   })
 })
 
-test("No Local: nothing of one's own, all of others [MQTT-3.8.3-3]", async () => {
+test("[MQTT-3.8.3-3] No Local: nothing of one's own, all of others", async () => {
   const client = await cluster.node(0).connect('no-local', { version: 5 })
   await client.subscribe('nl/#', { nl: true, qos: 1 })
   await client.publish('nl/x', 'own')
@@ -118,7 +118,7 @@ test('clients cannot publish under $SYS, and stay connected under MQTT 5', async
   expect(client.mqtt.connected).toBe(true)
 })
 
-test('a PUBLISH that is refused is answered in the order of the PUBLISHes [MQTT-4.6.0-2] [MQTT-4.6.0-3]', async () => {
+test('[MQTT-4.6.0-2] [MQTT-4.6.0-3] a PUBLISH that is refused is answered in the order of the PUBLISHes', async () => {
   const client = await WireClient.connect(cluster.node(0).url, 'refused')
   for (const qos of [1, 2] as const) {
     const topics = ['t/1', '$SYS/2', '$SYS/3', 't/4', '$SYS/5']

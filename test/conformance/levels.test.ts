@@ -23,7 +23,7 @@ async function answer(...sent: Buffer[]): Promise<string> {
   return came.toString('hex')
 }
 
-describe('a protocol level that is not known is answered, then closed [MQTT-3.1.2-2]', () => {
+describe('[MQTT-3.1.2-2] a protocol level that is not known is answered, then closed', () => {
   const connect = (name: string, level: number): Buffer =>
     frame(0x10, str(name), level, 2, u16(0), str('level'))
   test.each([
@@ -146,7 +146,7 @@ describe('MQTT 3.1.1', () => {
   })
 })
 
-describe("an MQTT 5 client's Maximum Packet Size holds for every packet to it [MQTT-3.1.2-24]", () => {
+describe("[MQTT-3.1.2-24] an MQTT 5 client's Maximum Packet Size holds for every packet to it", () => {
   /**
    * Sizes of the packets that come until there is one of `last` bytes, a PINGRESP for example, or the
    * connection closes.

@@ -237,6 +237,7 @@ describe('serverReference', () => {
 describe('Reason Strings', () => {
   const refused = (topic = '$SYS/x'): Buffer[] => [
     publish(5, topic),
+    frame(0x34, str(topic), u16(3), properties(5)),
     frame(0x82, u16(2), properties(5), str(`a${'/'.repeat(100)}`), 0),
     frame(0x62, u16(9)),
   ]
@@ -246,7 +247,7 @@ describe('Reason Strings', () => {
       properties?.reasonString,
     ])
 
-  test('[MQTT-3.1.2-29] stand in PUBACK and SUBACK for who wants them, and else only in CONNACK and DISCONNECT', async () => {
+  test('[MQTT-3.1.2-29] stand in PUBACK, PUBREC and SUBACK for who wants them, and else only in CONNACK and DISCONNECT', async () => {
     const { url } = await serve({})
     for (const [wanted, text] of [
       [true, expect.any(String)],
@@ -259,6 +260,7 @@ describe('Reason Strings', () => {
       client.send(...refused())
       expect(reasons(await client.settled())).toEqual([
         ['puback', text],
+        ['pubrec', text],
         ['suback', text],
         ['pubcomp', undefined],
       ])
@@ -267,13 +269,14 @@ describe('Reason Strings', () => {
     }
   })
 
-  test('[MQTT-3.4.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3] are left out where the packet would be larger than the client takes', async () => {
+  test('[MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3] are left out where the packet would be larger than the client takes', async () => {
     const { url } = await serve({})
     await using client = await WireClient.connect(url, 'reasons', { properties: { maximumPacketSize: 15 } })
     client.send(...refused())
     const packets = await client.settled()
     expect(reasons(packets)).toEqual([
       ['puback', undefined],
+      ['pubrec', undefined],
       ['suback', undefined],
       ['pubcomp', undefined],
     ])

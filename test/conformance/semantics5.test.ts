@@ -42,7 +42,7 @@ describe.each([
     const connect = (what: string, more: object = {}) =>
       wire(node, name(what), { ...options, properties: { ...(options as Options)?.properties, ...more } })
 
-    test('no more than Receive Maximum in flight, the rest in order as they are acknowledged [MQTT-3.3.4-9]', async () => {
+    test('[MQTT-3.3.4-9] no more than Receive Maximum in flight, the rest in order as they are acknowledged', async () => {
       await using client = await connect('window', { receiveMaximum: 2 })
       await client.subscribe(name('window'))
       const from = await publisher()
@@ -58,7 +58,7 @@ describe.each([
       expect(await client.settled()).toEqual([])
     })
 
-    test('Receive Maximum counts QoS 2 until PUBCOMP, and not QoS 0 [MQTT-3.3.4-9]', async () => {
+    test('[MQTT-3.3.4-9] Receive Maximum counts QoS 2 until PUBCOMP, and not QoS 0', async () => {
       await using client = await connect('window2', { receiveMaximum: 1 })
       await client.subscribe(name('window2'), { qos: 2 })
       const from = await publisher()
@@ -76,7 +76,7 @@ describe.each([
       expect(String((await client.next('publish')).payload)).toBe('second')
     })
 
-    test('Receive Maximum counts live messages and Retained Messages together [MQTT-3.3.4-9]', async () => {
+    test('[MQTT-3.3.4-9] Receive Maximum counts live messages and Retained Messages together', async () => {
       const from = await publisher()
       for (const n of ['1', '2']) await from.publish(name(`mixed/${n}`), 'kept', { retain: true })
       await using client = await connect('mixed', { receiveMaximum: 1 })
@@ -87,7 +87,7 @@ describe.each([
       expect(await client.settled()).toEqual([])
     })
 
-    test('a packet larger than the client takes is not sent to it, and others are [MQTT-3.1.2-24] [MQTT-3.1.2-25]', async () => {
+    test('[MQTT-3.1.2-24] [MQTT-3.1.2-25] a packet larger than the client takes is not sent to it, and others are', async () => {
       await using client = await connect('large', { maximumPacketSize: 200 })
       await client.subscribe(name('large'))
       const from = await publisher()
@@ -104,7 +104,7 @@ describe.each([
       expect(await client.settled()).toEqual([])
     })
 
-    test('Message Expiry Interval is passed on, less the time that passed [MQTT-3.3.2-6]', async () => {
+    test('[MQTT-3.3.2-6] Message Expiry Interval is passed on, less the time that passed', async () => {
       await using client = await connect('expiry', { receiveMaximum: 1 })
       await client.subscribe(name('expiry'))
       const from = await publisher()
@@ -127,7 +127,7 @@ describe.each([
       expect(await client.settled()).toEqual([]) // the third expired while it waited [MQTT-3.3.2-5]
     })
 
-    test('No Local: own QoS 1 messages do not come back, those of others do [MQTT-3.8.3-3]', async () => {
+    test('[MQTT-3.8.3-3] No Local: own QoS 1 messages do not come back, those of others do', async () => {
       await using client = await connect('nl')
       await client.subscribe(name('nl'), { nl: true })
       client.send({
@@ -145,14 +145,14 @@ describe.each([
       expect(await client.settled()).toEqual([])
     })
 
-    test('Retain As Published keeps RETAIN at QoS 1 [MQTT-3.3.1-13]', async () => {
+    test('[MQTT-3.3.1-13] Retain As Published keeps RETAIN at QoS 1', async () => {
       await using client = await connect('rap')
       await client.subscribe(name('rap'), { rap: true })
       await (await publisher()).publish(name('rap'), 'p', { retain: true })
       expect(await client.next('publish')).toMatchObject({ retain: true })
     })
 
-    test('all properties of a message arrive, User Properties in their order [MQTT-3.3.2-17] [MQTT-3.3.2-18]', async () => {
+    test('[MQTT-3.3.2-17] [MQTT-3.3.2-18] all properties of a message arrive, User Properties in their order', async () => {
       await using client = await connect('props')
       await client.subscribe(name('props'))
       const user = ['b', 'a', 'b'].map((key, n) =>
@@ -177,7 +177,7 @@ describe.each([
     })
   })
 
-  test('Topic Aliases are the business of one connection: subscribers see topics [MQTT-3.3.2-10]', async () => {
+  test('[MQTT-3.3.2-7] [MQTT-3.3.2-12] Topic Aliases are the business of one connection: subscribers see topics', async () => {
     await using client = await wire(node, `${where}-alias`)
     await client.subscribe(`${where}/alias/+`, { qos: 0 })
     await using from = await wire(0, `${where}-alias-from`)
@@ -210,7 +210,7 @@ describe.each([
     expect(await other.next('disconnect')).toMatchObject({ reasonCode: 0x82 })
   })
 
-  test('a will comes with its properties, without Will Delay Interval [MQTT-3.1.2-8]', async () => {
+  test('[MQTT-3.1.2-8] a will comes with its properties, without Will Delay Interval', async () => {
     await using client = await wire(node, `${where}-witness`)
     await client.subscribe(`${where}/will`)
     const willProperties = {
@@ -235,7 +235,7 @@ describe.each([
     expect(packet.properties?.messageExpiryInterval).toBeGreaterThanOrEqual(49)
   })
 
-  test('a will is not sent after DISCONNECT 0x00, and is after 0x04 [MQTT-3.1.2-10] [MQTT-3.14.4-3]', async () => {
+  test('[MQTT-3.1.2-10] [MQTT-3.14.4-3] a will is not sent after DISCONNECT 0x00, and is after 0x04', async () => {
     await using client = await wire(node, `${where}-witness`)
     await client.subscribe(`${where}/parting`)
     for (const [payload, reasonCode] of [
@@ -253,7 +253,7 @@ describe.each([
     expect(await client.settled()).toEqual([])
   })
 
-  test('an unacknowledged QoS 1 message comes again with DUP [MQTT-3.3.1-1]', async () => {
+  test('[MQTT-3.3.1-1] an unacknowledged QoS 1 message comes again with DUP', async () => {
     const first = await wire(0, `${where}-again`, session)
     await first.subscribe(`${where}/again`)
     await (await publisher()).publish(`${where}/again`, 'p')
@@ -304,7 +304,7 @@ describe.each([
     }
   }
 
-  test('what comes again comes in order, under the Packet Identifiers that it had [MQTT-4.4.0-1] [MQTT-4.6.0-1]', async () => {
+  test('[MQTT-4.4.0-1] [MQTT-4.6.0-1] what comes again comes in order, under the Packet Identifiers that it had', async () => {
     const { second, open } = await resumed('same')
     const again = [await second.any(), await second.any(), await second.any()]
     const idsOf = (wanted: string): unknown[] =>
@@ -313,7 +313,7 @@ describe.each([
     second.socket.destroy()
   })
 
-  test('the identifier of a PUBREL that came again is not used for another message before PUBCOMP [MQTT-2.2.1-4]', async () => {
+  test('[MQTT-2.2.1-4] the identifier of a PUBREL that came again is not used for another message before PUBCOMP', async () => {
     const { second, open, publish } = await resumed('fresh')
     for (const payload of ['4', '5', '6']) await publish(payload)
     const publishes: unknown[] = []
@@ -326,7 +326,7 @@ describe.each([
     second.socket.destroy()
   })
 
-  test('a QoS 2 message that is sent again on a new connection of its session is not published again [MQTT-4.3.3-10] [MQTT-4.1.0-1]', async () => {
+  test('[MQTT-4.3.3-10] [MQTT-4.1.0-1] a QoS 2 message that is sent again on a new connection of its session is not published again', async () => {
     await using client = await wire(1 - node, `${where}-once-witness`)
     await client.subscribe(`${where}/once`, { qos: 0 })
     const publish = {
@@ -354,7 +354,7 @@ describe.each([
     expect(await client.settled()).toEqual([])
   })
 
-  test('a message that expired while its session was away is not delivered [MQTT-3.3.2-5]', async () => {
+  test('[MQTT-3.3.2-5] a message that expired while its session was away is not delivered', async () => {
     const away = await wire(0, `${where}-away`, session)
     await away.subscribe(`${where}/away`)
     away.socket.destroy()
@@ -371,7 +371,7 @@ describe.each([
 })
 
 describe('CONNACK', () => {
-  test('an empty Client Identifier is assigned one, each its own, and it can be used [MQTT-3.1.3-6] [MQTT-3.2.2-16]', async () => {
+  test('[MQTT-3.1.3-6] [MQTT-3.2.2-16] an empty Client Identifier is assigned one, each its own, and it can be used', async () => {
     await using one = await wire(0, '')
     await using two = await wire(1, '')
     const names = [one, two].map(({ connack }) => connack.properties?.assignedClientIdentifier)
@@ -384,7 +384,7 @@ describe('CONNACK', () => {
     expect(await one.next('disconnect')).toMatchObject({ reasonCode: 0x8e })
   })
 
-  test('sessionPresent: 0 for a new session, 1 for one resumed on another node, 0 again after Clean Start [MQTT-3.2.2-2] [MQTT-3.2.2-3]', async () => {
+  test('[MQTT-3.2.2-2] [MQTT-3.2.2-3] sessionPresent: 0 for a new session, 1 for one resumed on another node, 0 again after Clean Start', async () => {
     const connect = async (node: number, options: Options): Promise<boolean> => {
       await using client = await wire(node, 'present', options)
       await client.subscribe('present')
@@ -398,7 +398,7 @@ describe('CONNACK', () => {
     expect(await connect(0, session)).toBe(false)
   })
 
-  test('sessionPresent is 1 for a session without subscriptions too [MQTT-3.2.2-2]', async () => {
+  test('[MQTT-3.2.2-2] sessionPresent is 1 for a session without subscriptions too', async () => {
     const first = await wire(0, 'bare', session)
     first.socket.destroy()
     await first.closed

@@ -73,7 +73,7 @@ describe.each([4, 5] as const)('MQTT version %i', (version) => {
     },
   )
 
-  test('the same filter twice in one SUBSCRIBE: one code per filter in SUBACK [MQTT-3.9.3-1]', async () => {
+  test('[MQTT-3.9.3-1] the same filter twice in one SUBSCRIBE: one code per filter in SUBACK', async () => {
     await using client = await WireClient.connect(url(), 'twice', { version })
     client.send(frame(0x82, u16(6), properties(version), str('twice'), 0, str('twice'), 1))
     expect((await client.next('suback')).granted).toHaveLength(2)
@@ -99,7 +99,7 @@ describe.each([4, 5] as const)('MQTT version %i', (version) => {
     ])
   })
 
-  test('the codes in SUBACK are in the order of the filters, also of those that look like numbers [MQTT-3.9.3-1]', async () => {
+  test('[MQTT-3.9.3-1] the codes in SUBACK are in the order of the filters, also of those that look like numbers', async () => {
     await using client = await WireClient.connect(url(), 'in-order', { version })
     client.send(frame(0x82, u16(6), properties(version), str('letters'), 2, str('7'), 0, str('3'), 1))
     expect((await client.next('suback')).granted).toEqual([2, 0, 1])

@@ -186,7 +186,7 @@ situation(
       expect(await client.untilClosed()).toMatchObject([{ cmd: 'disconnect', reasonCode: code }])
     })
 
-    test('a Client Identifier that is too long: 0x85, or 2 for 3.1.1 [MQTT-3.1.3-8]', async () => {
+    test('[MQTT-3.1.3-8] a Client Identifier that is too long: 0x85, or 2 for 3.1.1', async () => {
       const name = 'c'.repeat(31)
       expect(
         (await counted(place, 'client-id', () => place.wire(name, { version: 5 }))).connack.reasonCode,

@@ -184,7 +184,7 @@ situation('the end of a connection', (place) => {
     },
   )
 
-  test('what stands behind DISCONNECT is not taken [MQTT-3.14.4-1]', async () => {
+  test('[MQTT-3.14.4-1] what stands behind DISCONNECT is not taken', async () => {
     const watcher = await connectThere('watches behind')
     await watcher.subscribe('behind/#')
     const client = await wire('behind', kept)

@@ -91,7 +91,7 @@ situation(
     })
 
     test.each(['$share//x', '$share/g', '$share/g/', '$share/+/x', '$share/#'])(
-      '%s is refused, and the filter beside it granted [MQTT-4.8.2-1] [MQTT-4.8.2-2]',
+      '[MQTT-4.8.2-1] [MQTT-4.8.2-2] %s is refused, and the filter beside it granted',
       async (filter) => {
         for (const [version, code] of [
           [5, 0x8f],
@@ -113,7 +113,7 @@ situation(
       await member.receives([{ topic: 'kept', payload: 'live', retain: true }])
     })
 
-    test('No Local is a protocol error [MQTT-3.8.3-4]', async () => {
+    test('[MQTT-3.8.3-4] No Local is a protocol error', async () => {
       const client = await place.wire('no-local')
       client.send(frame(0x82, u16(1), properties(5), str('$share/g/x'), 5))
       expect(await client.next('disconnect')).toMatchObject({ reasonCode: 0x82 })

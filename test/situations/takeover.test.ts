@@ -41,7 +41,7 @@ situation('CONNECTs of one Client Identifier', (place) => {
     }
   })
 
-  test('a storm of 120: the last one stays; of the others those have a will that were accepted [MQTT-3.1.2-8]', async () => {
+  test('[MQTT-3.1.2-8] a storm of 120: the last one stays; of the others those have a will that were accepted', async () => {
     const watcher = await place.connectThere('watches storms')
     await watcher.subscribe('storms')
     const all = await Promise.all(

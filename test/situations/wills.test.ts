@@ -86,7 +86,7 @@ situation('wills', (place) => {
     expect((await awake.next('publish')).properties?.messageExpiryInterval).toBeGreaterThanOrEqual(1)
   })
 
-  test('User Properties come as they were given: their order, and the same name twice [MQTT-3.3.2-18]', async () => {
+  test('[MQTT-3.3.2-18] User Properties come as they were given: their order, and the same name twice', async () => {
     const pairs = [
       ['b', '1'],
       ['a', '2'],
@@ -118,7 +118,7 @@ situation('wills', (place) => {
     ['a Content Type twice', connect('refused', 'a', 0x03, str('t'), 0x03, str('t'))],
   ] as const
   const refusedByUs = [
-    ['a wildcard in its Response Topic [MQTT-3.3.2-14]', connect('refused', 'a', 0x08, str('r/#'))],
+    ['[MQTT-3.3.2-14] a wildcard in its Response Topic', connect('refused', 'a', 0x08, str('r/#'))],
     ['an empty Response Topic', connect('refused', 'a', 0x08, str(''))],
     ['a Payload Format Indicator of 2', connect('refused', 'a', 0x01, 2)],
     ['a Topic Alias', connect('refused', 'a', 0x23, u16(1))],
@@ -149,7 +149,7 @@ situation('wills', (place) => {
   ] as const
   // Mosquitto 2 publishes at 0x04 alone; the standard withholds at 0x00 alone (3.1.2.5).
   test.each(codes.filter(([code = 0]) => place.isOurs || code < 0x80))(
-    'DISCONNECT with reason code %s: published %s [MQTT-3.14.4-3]',
+    '[MQTT-3.14.4-3] DISCONNECT with reason code %s: published %s',
     async (reasonCode, isPublished) => {
       const topic = `disconnect/${String(reasonCode)}`
       const watcher = await wireThere(`${topic} watcher`)
@@ -164,7 +164,7 @@ situation('wills', (place) => {
     },
   )
 
-  test('No Local: a client does not get its own will, now or later [MQTT-3.8.3-3]', async () => {
+  test('[MQTT-3.8.3-3] No Local: a client does not get its own will, now or later', async () => {
     const watcher = await wireThere('local watcher')
     await watcher.subscribe('local/#')
     const own = await wire('local', { ...lasting, ...will('local/will') })

@@ -11,6 +11,7 @@ import { upOptions } from '../../broker/cli/up.ts'
 import { environmentNameOf, flagOf, options } from '../../broker/config/config.ts'
 import { exitCodes } from '../../broker/errors.ts'
 import { Metrics } from '../../broker/observe/metrics.ts'
+import { mqtt311, mqtt5, type Statement } from '../conformance/statements.ts'
 
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows]
@@ -32,9 +33,36 @@ async function metricRows(): Promise<string[][]> {
     .map(({ name, type, help }) => [`\`${name}\``, String(type), help])
 }
 
+function statementRow(standard: string, statements: readonly Statement[]): string[] {
+  const hold = statements.filter(({ state }) => state === 'holds')
+  const departing = statements.flatMap(({ id, says, state }) =>
+    typeof state === 'object' && 'departs' in state ? [`${id}: ${says}. ${state.departs}`] : [],
+  )
+  return [
+    standard,
+    String(statements.length),
+    String(hold.length),
+    String(statements.length - hold.length - departing.length),
+    departing.join('; ') || 'none',
+  ]
+}
+
 /** Every table by its name: the file it stands in and its text. */
 export async function tables(): Promise<Record<string, { file: string; text: string }>> {
   return {
+    statements: {
+      file: 'README.md',
+      text: table(
+        [
+          'standard',
+          'statements',
+          'hold, each with a test',
+          'of clients, or of servers that lack something',
+          'depart',
+        ],
+        [statementRow('MQTT 5.0', mqtt5), statementRow('MQTT 3.1.1', mqtt311)],
+      ),
+    },
     options: {
       file: 'broker/README.md',
       text: table(

@@ -89,6 +89,14 @@ export class WireClient {
     return packet as Extract<Packet, { cmd: Cmd }>
   }
 
+  /** Takes the first `cmd`, and leaves what came before it. */
+  async first<Cmd extends Packet['cmd']>(cmd: Cmd): Promise<Extract<Packet, { cmd: Cmd }>> {
+    const problem = await this.#until(() => this.packets.some((packet) => packet.cmd === cmd))
+    const at = this.packets.findIndex((packet) => packet.cmd === cmd)
+    if (at < 0) throw new Error(`${problem} where ${String(cmd)} should come`)
+    return this.packets.splice(at, 1)[0] as Extract<Packet, { cmd: Cmd }>
+  }
+
   /** Takes the next packet, whatever it is. */
   async any(wanted = 'a packet'): Promise<Packet> {
     const problem = await this.#until(() => this.packets.length > 0)

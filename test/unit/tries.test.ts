@@ -108,7 +108,7 @@ describe('filter trie', () => {
     },
   )
 
-  test('wildcards at the first level do not match `$` topics [MQTT-4.7.2-1]', () => {
+  test('[MQTT-4.7.2-1] wildcards at the first level do not match `$` topics', () => {
     const trie = new FilterTrie<string>()
     for (const filter of ['#', '+/a', '+/#', '$SYS/#', '$SYS/+', '$SYS/a']) trie.add(filter, filter)
     expect(sorted(trie.match('$SYS/a'))).toEqual(['$SYS/#', '$SYS/+', '$SYS/a'])
