@@ -115,6 +115,13 @@ export class TestNode {
     return (await told)[0].memory
   }
 
+  /** Processor time of the longest turn of its event loop since this was asked before, ms. */
+  async longestTurnMs(): Promise<number> {
+    const told = once(this.#process!, 'message') as Promise<[{ longestMs: number }]>
+    this.#process!.send('longest', () => undefined)
+    return (await told)[0].longestMs
+  }
+
   async connect(clientId: string, options: ConnectOptions & { ws?: boolean } = {}): Promise<TestClient> {
     const { ws = false, ...rest } = options
     const client = await TestClient.connect(ws ? this.wsUrl : this.url, clientId, rest)

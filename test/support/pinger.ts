@@ -1,6 +1,7 @@
 // A healthy client in a thread of its own: whatever the test itself is busy with, a ping takes as long as its
 // node does. Started by attacks.ts, from the built dist/, and stopped by a message.
 import { once } from 'node:events'
+import { openSync, readSync } from 'node:fs'
 import { connect } from 'node:net'
 import { parentPort, workerData } from 'node:worker_threads'
 
@@ -10,10 +11,14 @@ export interface Pings {
   /** Answered while the attacker had a part of what it is owed, and not all of it. */
   readonly midway: number
   readonly longestMs: number
+  /** The most processor time that its node took while a ping waited, whatever else the machine did. */
+  readonly longestCpuMs: number
 }
 
 export interface PingerData {
   readonly url: string
+  /** Of its node. */
+  readonly pid: number
   /** CONNECT, whole. */
   readonly connect: Uint8Array
   /** One number: the part of the attacker's work that is done. */
@@ -22,7 +27,14 @@ export interface PingerData {
 
 const pingreq = Buffer.from([0xc0, 0])
 
-async function run({ url, connect: packet, part }: PingerData): Promise<void> {
+/** What the thread that runs the event loop of a process had of a processor so far, ms (Linux). */
+function clockOf(pid: number): () => number {
+  const file = openSync(`/proc/${pid}/task/${pid}/schedstat`, 'r')
+  const text = Buffer.alloc(64)
+  return () => Number.parseInt(text.toString('latin1', 0, readSync(file, text, 0, text.length, 0)), 10) / 1e6
+}
+
+async function run({ url, pid, connect: packet, part }: PingerData): Promise<void> {
   const [done] = [new Float64Array(part)]
   const socket = connect(Number(new URL(url).port), '127.0.0.1').setNoDelay()
   socket.write(packet)
@@ -32,11 +44,13 @@ async function run({ url, connect: packet, part }: PingerData): Promise<void> {
   parentPort!.once('message', () => {
     stopped = true
   })
-  let [answered, midway, longestMs] = [0, 0, 0]
+  const used = clockOf(pid)
+  let [answered, midway, longestMs, longestCpuMs] = [0, 0, 0, 0]
   while (!stopped) {
-    const sent = performance.now()
+    const [sent, before] = [performance.now(), used()]
     socket.write(pingreq)
     await once(socket, 'data')
+    longestCpuMs = Math.max(longestCpuMs, used() - before)
     longestMs = Math.max(longestMs, performance.now() - sent)
     answered++
     if (done[0]! > 0.1 && done[0]! < 0.9) midway++
@@ -45,7 +59,7 @@ async function run({ url, connect: packet, part }: PingerData): Promise<void> {
     })
   }
   socket.destroy()
-  parentPort!.postMessage({ answered, midway, longestMs } satisfies Pings)
+  parentPort!.postMessage({ answered, midway, longestMs, longestCpuMs } satisfies Pings)
 }
 
 await run(workerData as PingerData)
