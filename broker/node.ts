@@ -34,6 +34,11 @@ import { isTold } from './observe/system-topics.ts'
 const rejoinMs = 500
 /** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
 const leaveMs = 1_000
+/** While a node stops: what the store has for an answer, and when it is asked again. */
+const storeAnswersMs = 1_000
+const askAgainMs = 250
+/** What leaving a store has that does not answer. */
+const awayMs = 200
 /** How often a node that is about to serve tries whether Redis stores. */
 const probeAgainMs = 20
 /** How long /readyz tells of damaged data. */
@@ -437,9 +442,24 @@ export class Node {
     }
   }
 
-  /** The store has been away for a while, nobody knows for how much longer: a stop does not wait for it. */
-  get #isWithoutStore(): boolean {
-    return this.#bridge?.named.some(({ kind }) => isOfStore(kind)) === true
+  /**
+   * Resolves when the store does not answer, or refuses to store, while the node stops: nobody knows for how long, and
+   * a stop does not wait for it.
+   */
+  async #storeGone(): Promise<void> {
+    const bridge = this.#bridge
+    while (bridge !== undefined && this.#state === 'stopping') {
+      if (bridge.named.some(({ kind }) => isOfStore(kind))) return
+      const stores = await Promise.race([
+        bridge.probe().then(
+          () => true,
+          () => false,
+        ),
+        after(storeAnswersMs),
+      ])
+      if (stores !== true) return
+      await after(askAgainMs)
+    }
   }
 
   /**
@@ -456,18 +476,19 @@ export class Node {
     const deadline = after(this.config.shutdownMs)
     for (const listener of this.#listeners) listener.close()
     const boot = this.#boot
+    const gone = this.#storeGone()
+    const away = gone.then(() => after(awayMs))
     if (boot !== undefined) {
       await Promise.race([
         deadline,
         boot.engine
           .disconnectAll()
           .then(() => boot.engine.close())
-          .then(() => (this.#isWithoutStore ? undefined : boot.router.settled())),
+          .then(() => Promise.race([gone, boot.router.settled()])),
       ])
       // Whoever is late: the others would wait for the end of our lease, and so would wills.
-      const leave = after(leaveMs)
-      const late = this.#isWithoutStore ? leave : Promise.all([deadline, leave])
-      await Promise.race([late, boot.plane.close()])
+      const late = Promise.all([deadline, after(leaveMs)])
+      await Promise.race([late, away, boot.plane.close()])
     }
     // Whatever time that took: the file of a node without Redis is another one's only when it is closed.
     await Promise.race([after(leaveMs), this.#bridge?.close()])

@@ -83,6 +83,22 @@ test('Redis stopped (kill -9) for ten seconds and started again', async () => {
   await meanwhile.receives([{ topic: 'traffic/meanwhile', payload: 'served' }])
 })
 
+test.each(['is killed', 'falls silent'] as const)(
+  'Redis %s, and the node is told to stop in the same moment: it does not wait for it',
+  async (what) => {
+    await using cluster = await startCluster({ nodes: 1, argv: ['--shutdown-ms', '70000'] })
+    const node = cluster.node(0)
+    const stored = await node.connect('stored', { clean: false })
+    await stored.subscribe('t', { qos: 1 })
+    const publisher = await node.connect('publisher')
+    if (what === 'is killed') await cluster.redis.stop('SIGKILL')
+    else cluster.redis.pause()
+    publisher.mqtt.publish('t', 'never stored', { qos: 1 })
+    expect(await node.stop()).toBe(0)
+    cluster.redis.resume()
+  },
+)
+
 test('every connection to Redis killed, again and again', async () => {
   await using cluster = await startCluster({ nodes: 2 })
   const all = await traffic(cluster)
