@@ -20,7 +20,7 @@ export interface Settings {
 export class UsageError extends Error {}
 
 const flags: Record<string, string> = {
-  '--systems a,b': `which systems (all installed): ${systems.map(({ name }) => name).join(', ')}`,
+  '--systems a,b': `which systems (all installed that need not be named): ${systems.map(({ name }) => name).join(', ')}`,
   '--nodes NAME=PROGRAM,…': 'two nodes of ours as `ours@NAME`, run by another Node, besides',
   '--patterns a,b': 'which patterns (all); see below',
   '--rounds N': 'how often each is run, systems alternating (3)',
@@ -132,7 +132,7 @@ export function parseFlags(argv: readonly string[]): Settings | 'help' {
     given[name === 'nodes' ? 'further' : name] = parsers[name]!(value, flag)
   }
   const usual = {
-    systems: systemNames,
+    systems: systems.filter(({ byName }) => byName === undefined).map(({ name }) => name),
     further: [],
     patterns: patternNames,
     rounds: 3,

@@ -2,14 +2,16 @@
 // LoadAnswer and is ended. Here the patterns become clients: who connects where, when the window opens, how
 // it is wound up. The kinds of patterns that need more than that have files of their own.
 import { failover } from './failover.ts'
+import { connects } from './connects.ts'
 import { manyRetained } from './many-retained.ts'
 import { manySubscriptions } from './many-subscriptions.ts'
 import { pace, quantilesOf } from './open-loop.ts'
 import { overload } from './overload.ts'
 import type { IdleConnections, LoadAnswer, LoadOrder, Mixed, Throughput, Window } from './patterns.ts'
 import { unheld } from './patterns.ts'
-import { Peer, Publisher, Subscriber } from './peers.ts'
+import { Peer, Publisher, someAtOnce, Subscriber } from './peers.ts'
 import { rssBytes } from './proc.ts'
+import { storm } from './storm.ts'
 import { stampBytes } from './wire.ts'
 import { World } from './world.ts'
 
@@ -17,29 +19,15 @@ import { World } from './world.ts'
 const aheadBytesMax = 512 * 1024
 const frameBytes = 40
 
-const connectsAtOnce = 20
-
-async function someAtOnce<T>(
-  all: readonly T[],
-  connect: (one: T, i: number) => Promise<unknown>,
-): Promise<void> {
-  let next = 0
-  await Promise.all(
-    Array.from({ length: connectsAtOnce }, async () => {
-      while (next < all.length) {
-        const i = next++
-        await connect(all[i]!, i)
-      }
-    }),
-  )
-}
-
 /** Connects the clients of a throughput pattern; subscribers first. */
 async function people(world: World, pattern: Throughput): Promise<void> {
-  const {
-    ports: [near, far],
-    payloadBytes,
-  } = world.order
+  const { ports, payloadBytes } = world.order
+  const [near, far] = ports
+  /** Among more than two nodes both kinds are everywhere, no pair at one node. */
+  const portOf = (i: number, isSubscriber: boolean): number =>
+    ports.length > 2
+      ? ports[(isSubscriber ? i + 1 : i) % ports.length]!
+      : (isSubscriber && pattern.across ? far : near)!
   const { shape, qos, publishers, subscribers, persistent } = pattern
   const fanIn = shape === 'fan-in' ? publishers : 1
   const aheadMax =
@@ -53,7 +41,7 @@ async function people(world: World, pattern: Throughput): Promise<void> {
     shape === 'fan-in' ? `bench/${shape}/${i % subscribers}/${i}` : `bench/${shape}/${i}`
   for (let i = 0; i < publishers; i++) {
     world.publishers.push(
-      new Publisher(near!, {
+      new Publisher(portOf(i, false), {
         index: i,
         topic: topic(i),
         qos,
@@ -68,7 +56,7 @@ async function people(world: World, pattern: Throughput): Promise<void> {
       shape === 'pair'
         ? [world.publishers[i]!]
         : world.publishers.filter((_, p) => shape === 'fan-out' || p % subscribers === i)
-    world.subscribers.push(new Subscriber((pattern.across ? far : near)!, from, world.came))
+    world.subscribers.push(new Subscriber(portOf(i, true), from, world.came))
   }
   await someAtOnce(world.subscribers, async (subscriber, i) => {
     await subscriber.connect(`subscriber-${i}`, !persistent)
@@ -254,6 +242,10 @@ function drive(world: World): Promise<LoadAnswer> {
       return mixed(world, pattern)
     case 'idle-connections':
       return idleConnections(world, pattern)
+    case 'connects':
+      return connects(world, pattern)
+    case 'storm':
+      return storm(world, pattern)
     case 'overload':
       return overload(world, pattern)
     case 'failover':

@@ -15,6 +15,8 @@ interface Base {
    * part.
    */
   readonly nodes?: number
+  /** Bytes of payload, where the shape says so. */
+  readonly payloadBytes?: number
   /** The only systems that take part. */
   readonly systems?: readonly string[]
 }
@@ -51,6 +53,25 @@ export interface IdleConnections extends Base {
   readonly warm: number
 }
 
+export interface Connects extends Base {
+  readonly kind: 'connects'
+  readonly clean: boolean
+  /** Clients that connect and subscribe to one filter each. */
+  readonly count: number
+  /** Of them a second, over all nodes in turn (open loop). */
+  readonly rate: number
+  /** Connected before the measured ones, so that code and heap are warm. */
+  readonly warm: number
+}
+
+export interface Storm extends Base {
+  readonly kind: 'storm'
+  /** Persistent sessions whose node is killed; half of them have a message waiting when they come back. */
+  readonly sessions: number
+  /** Messages per second of a pair that is at the nodes that stay. */
+  readonly rate: number
+}
+
 export interface Overload extends Base {
   readonly kind: 'overload'
   /** Messages per second of the healthy pair. */
@@ -83,7 +104,15 @@ export interface ManyRetained extends Base {
 }
 
 export type Pattern =
-  Throughput | Mixed | IdleConnections | Overload | Failover | ManySubscriptions | ManyRetained
+  | Throughput
+  | Mixed
+  | IdleConnections
+  | Connects
+  | Storm
+  | Overload
+  | Failover
+  | ManySubscriptions
+  | ManyRetained
 
 /** What the load process is told. */
 export interface LoadOrder {
@@ -169,6 +198,13 @@ export interface LoadAnswer {
     readonly p99: number
     readonly max: number
     readonly sessionsGone: number
+  }
+  /** Seconds from the kill until all were connected again, and until all had what waited for them; p99 of others, ms. */
+  readonly storm?: {
+    readonly connectedSeconds: number
+    readonly drainedSeconds: number
+    readonly p99Before: number
+    readonly p99During: number
   }
   /** A node that starts among so many things, and what each takes of its memory. */
   readonly start?: { readonly seconds: number; readonly bytesEach: number }
@@ -285,8 +321,36 @@ const shapePatterns: readonly Pattern[] = [
   ...fleet(
     'tbmq-p2p-persistent-5K-5K-5K',
     "TBMQ's persistent point-to-point divided by 100: 5,000 → 5,000, 5,000 msg/s, 62 bytes",
-    pairs(5_000, 5_000, { persistent: true }),
+    pairs(5_000, 5_000, { persistent: true, payloadBytes: 62 }),
   ),
+  ...[false, true].map((persistent) =>
+    throughput(`bifromq-3K-3K-qos1-p256-1mps-3n${persistent ? '-persistent' : ''}`, 'pair', 1, true, {
+      aheadMax: unheld,
+      ...pairs(3_000, 3_000, { persistent, payloadBytes: 256 }),
+      nodes: 3,
+      about: `BifroMQ's 15k_15k_qos1_p256_1mps divided by 5, on three nodes: ${persistent ? 'persistent sessions, ' : ''}3,000 → 3,000, 3,000 msg/s, 256 bytes`,
+    }),
+  ),
+  ...[true, false].map((clean): Connects => ({
+    kind: 'connects',
+    name: `conn-tcp-${clean ? 'clean' : 'persistent'}-2K-200`,
+    about: `the public conn-tcp-10K-100 divided by 5, at twice the rate: 2,000 clients, 200 a second, CONNECT and SUBSCRIBE, ${clean ? 'clean' : 'persistent'} sessions`,
+    across: false,
+    clean,
+    count: 2_000,
+    rate: 200,
+    warm: 500,
+  })),
+  ...[5_000, 20_000].map((sessions): Storm => ({
+    kind: 'storm',
+    name: `storm-${sessions / 1_000}K`,
+    about: `kill -9 of one of three nodes: its ${sessions.toLocaleString('en-US')} persistent sessions come back at once at the other two, half of them with a message waiting`,
+    across: true,
+    nodes: 3,
+    systems: ['ours'],
+    sessions,
+    rate: 200,
+  })),
 ]
 
 export const patterns: readonly Pattern[] = [

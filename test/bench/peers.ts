@@ -13,6 +13,23 @@ import {
   type FrameSink,
 } from './wire.ts'
 
+/** Connects all of them, so many at once. */
+export async function someAtOnce<T>(
+  all: readonly T[],
+  connect: (one: T, i: number) => Promise<unknown>,
+  atOnce = 20,
+): Promise<void> {
+  let next = 0
+  await Promise.all(
+    Array.from({ length: atOnce }, async () => {
+      while (next < all.length) {
+        const i = next++
+        await connect(all[i]!, i)
+      }
+    }),
+  )
+}
+
 /** Unacknowledged PUBLISHes of a QoS 1 publisher. */
 const unacknowledgedMax = 150
 const framesPerWrite = 256
@@ -44,7 +61,9 @@ class Sequences {
 
 /** One connection: CONNECT and SUBSCRIBE are awaited, everything else is for the subclass. */
 export class Peer implements FrameSink {
-  readonly socket: Socket
+  readonly #port: number
+  readonly #readBytes: number
+  #socket: Socket | undefined
   #control: ((type: number, body: Buffer) => void) | undefined
   /** As CONNACK said it. */
   sessionPresent = false
@@ -52,13 +71,23 @@ export class Peer implements FrameSink {
   onLost: () => void = () => undefined
 
   constructor(port: number, readBytes = 65_536) {
+    this.#port = port
+    this.#readBytes = readBytes
+  }
+
+  /** There is none before it connects: a node waits a few seconds for CONNECT. */
+  get socket(): Socket {
+    return (this.#socket ??= this.#open())
+  }
+
+  #open(): Socket {
     const scanner = new FrameScanner(this)
-    this.socket = connect({
-      port,
+    return connect({
+      port: this.#port,
       host: '127.0.0.1',
       noDelay: true,
       onread: {
-        buffer: Buffer.allocUnsafe(readBytes),
+        buffer: Buffer.allocUnsafe(this.#readBytes),
         callback: (length, buffer) => {
           this.onChunk()
           scanner.scan(buffer as Buffer, length)
@@ -67,8 +96,8 @@ export class Peer implements FrameSink {
         },
       },
     })
-    this.socket.on('error', () => undefined) // 'close' follows
-    this.socket.once('close', () => this.onLost())
+      .on('error', () => undefined) // 'close' follows
+      .once('close', () => this.onLost())
   }
 
   async connect(clientId: string, clean = true): Promise<this> {
@@ -119,7 +148,7 @@ export class Peer implements FrameSink {
 
   end(): void {
     this.onLost = () => undefined
-    this.socket.destroy()
+    this.#socket?.destroy()
   }
 }
 
@@ -213,6 +242,7 @@ export class Subscriber extends Peer {
   #tracks: (Track | undefined)[] = []
   readonly #pubacks = new Pubacks()
   readonly #came: () => void
+  readonly #bytes: number | undefined
   delivered = 0
   duplicates = 0
   misordered = 0
@@ -223,8 +253,9 @@ export class Subscriber extends Peer {
   #now = 0
 
   /** @param came called after every chunk that brought messages */
-  constructor(port: number, publishers: readonly Publisher[], came: () => void) {
-    super(port)
+  constructor(port: number, publishers: readonly Publisher[], came: () => void, readBytes?: number) {
+    super(port, readBytes)
+    this.#bytes = readBytes
     this.#came = came
     for (const publisher of publishers)
       this.#tracks[publisher.options.index] = { publisher, came: new Sequences(), next: 0 }
@@ -232,7 +263,7 @@ export class Subscriber extends Peer {
 
   /** The same subscriber with another connection: what came before counts on. */
   again(port: number): Subscriber {
-    const next = new Subscriber(port, [], this.#came)
+    const next = new Subscriber(port, [], this.#came, this.#bytes)
     next.#tracks = this.#tracks
     for (const count of ['delivered', 'duplicates', 'misordered', 'wrongQos'] as const)
       next[count] = this[count]

@@ -85,7 +85,7 @@ const isLatency = (name: string): boolean => name.startsWith('qos1-latency')
 const sections: readonly Section[] = [
   {
     title: 'Fleets: many connections, few messages each',
-    takes: (name) => shapeNames.includes(name),
+    takes: (name) => shapeNames.includes(name) && !name.startsWith('storm'),
     about:
       'At a fixed rate, whatever comes back. CPU is of all broker processes and Redis, for each delivered message; ms from the write of the PUBLISH to its arrival.',
     columns: [
@@ -96,6 +96,23 @@ const sections: readonly Section[] = [
       figure('max', 'latencyMax'),
       ['vs Mosquitto', ({ timesMosquitto }) => timesText(timesMosquitto)],
       ...tail,
+    ],
+  },
+  {
+    title: 'A storm',
+    takes: (name) => name.startsWith('storm'),
+    about:
+      'Seconds from the moment that all come back (kill -9 of their node) until the last has its CONNACK, and until the last has what waited for it; ms from CONNECT to CONNACK; p99 in ms of a QoS 1 pair of others, before and during.',
+    columns: [
+      figure('connected s', 'stormConnected'),
+      figure('drained s', 'stormDrained'),
+      figure('CONNACK p50', 'resumeP50'),
+      figure('p99', 'resumeP99'),
+      figure('others p99 before', 'stormP99Before'),
+      figure('during', 'stormP99During'),
+      figure('sessions gone', 'sessionsGone'),
+      ['lost', lossText],
+      troubles,
     ],
   },
   {

@@ -24,8 +24,8 @@ export interface RunResult extends Partial<Omit<LoadAnswer, 'status' | 'detail'>
 }
 
 const loadPath = fileURLToPath(new URL('./load.js', import.meta.url))
-/** Beyond its windows: connecting, 10,000 filters twice, settling. */
-const patienceMs = 90_000
+/** Beyond its windows: connecting 20,000 clients twice, settling. */
+const patienceMs = 180_000
 /** Time for a dying broker's exit to be seen after its connections were. */
 const autopsyMs = 500
 
@@ -87,7 +87,7 @@ async function attempt(
     )
     const answer = await load(running, {
       pattern,
-      payloadBytes,
+      payloadBytes: pattern.payloadBytes ?? payloadBytes,
       warmMs,
       windowMs,
       ports: running.nodes.map(({ port }) => port),

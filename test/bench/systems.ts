@@ -16,6 +16,10 @@ export interface System {
   readonly about: string
   readonly nodes: 1 | 2
   readonly redis: boolean
+  /** Redis' appendfsync, when it is not a matter of the run. */
+  readonly fsync?: Fsync
+  /** Takes part only when it is named. */
+  readonly byName?: true
   /** Node `index`; resolves when it serves. */
   start(index: number, redisPort: number, folder: string): Promise<Node>
 }
@@ -101,6 +105,15 @@ async function startMosquitto(_index: number, _redisPort: number, folder: string
 
 export const systems: readonly System[] = [
   { name: 'ours', about: 'two nodes of aedes-cluster', nodes: 2, redis: true, start: startOurs },
+  {
+    name: 'ours-always',
+    about: "the same, with Redis' appendfsync always; only when it is named",
+    nodes: 2,
+    redis: true,
+    fsync: 'always',
+    byName: true,
+    start: startOurs,
+  },
   { name: 'ours-1', about: 'one node of aedes-cluster', nodes: 1, redis: true, start: startOurs },
   {
     name: 'ours-memory',
@@ -193,7 +206,7 @@ export class Running implements AsyncDisposable {
     mkdirSync(folder, { recursive: true })
     const running = new Running(system, folder)
     try {
-      if (system.redis) running.redis = await startRedis(folder, fsync)
+      if (system.redis) running.redis = await startRedis(folder, system.fsync ?? fsync)
       for (let i = 0; i < nodes; i++) await running.startNode(i)
       return running
     } catch (error) {

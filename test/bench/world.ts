@@ -17,6 +17,17 @@ interface Sample {
   readonly cpu: Cpu
 }
 
+export const windowBetween = (first: Sample, last: Sample): Window => ({
+  seconds: (last.time - first.time) / 1000,
+  delivered: last.delivered - first.delivered,
+  cpu: {
+    broker: last.cpu.broker - first.cpu.broker,
+    redis: last.cpu.redis - first.cpu.redis,
+    load: last.cpu.load - first.cpu.load,
+    machine: last.cpu.machine - first.cpu.machine,
+  },
+})
+
 type Counts = Pick<
   LoadAnswer,
   'sent' | 'acknowledged' | 'due' | 'lost' | 'duplicates' | 'misordered' | 'wrongQos'
@@ -125,16 +136,7 @@ export class World {
     if (first === undefined || last === undefined || last.time - first.time < sampleMs) return undefined
     const middle = this.#samples.findLast(({ time }) => time <= (first.time + last.time) / 2)
     this.stuck ||= middle?.delivered === last.delivered
-    return {
-      seconds: (last.time - first.time) / 1000,
-      delivered: last.delivered - first.delivered,
-      cpu: {
-        broker: last.cpu.broker - first.cpu.broker,
-        redis: last.cpu.redis - first.cpu.redis,
-        load: last.cpu.load - first.cpu.load,
-        machine: last.cpu.machine - first.cpu.machine,
-      },
-    }
+    return windowBetween(first, last)
   }
 
   /**
