@@ -56,7 +56,7 @@ export interface Embedding {
   /** False: it hands in every connection itself. */
   readonly listens: boolean
   /** The gate, before anything passes it. */
-  attach(gate: Gate): void
+  attach(gate: Gate<Connection>): void
 }
 
 export class Node {
@@ -66,7 +66,7 @@ export class Node {
   readonly #log: Log
   readonly #local: LocalMessages
   readonly #store: Store
-  readonly gate: Gate
+  readonly gate: Gate<Connection>
   #bridge: Bridge | undefined
   #boot: Boot | undefined
   #listeners: Listener[] = []
@@ -87,7 +87,7 @@ export class Node {
     this.#listens = listens
     this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
-    this.gate = new Gate(config.decisionTimeoutMs, gateEvents(this.#log, this.metrics))
+    this.gate = new Gate<Connection>(config.decisionTimeoutMs, gateEvents(this.#log, this.metrics))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
       this.metrics.dropped.inc({ cause, qos: cause.startsWith('full-') ? 1 : 0 }, count),
     )

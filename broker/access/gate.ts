@@ -6,7 +6,6 @@
 // has `decisionTimeoutMs`; one that does not come by then, or throws, is a refusal.
 import type { IConnackPacket, IConnectPacket } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
-import type { Connection } from '../connection/connection.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 
 /** What a guard says no with. */
@@ -69,50 +68,50 @@ export interface AuthenticationAnswer {
 }
 
 /** Whoever stands at the gate. What a guard has no method for is let through by it. */
-export interface Guard {
+export interface Guard<Client> {
   /** CONNECT came; nothing is known of the client but what it says. */
-  connect?(packet: IConnectPacket, from: Connection): Answer<Refusal | undefined>
+  connect?(packet: IConnectPacket, from: Client): Answer<Refusal | undefined>
   /** Whether the client is who it says; before its session is claimed. */
   authenticate?(
     username: string | undefined,
     password: Buffer | undefined,
-    from: Connection,
+    from: Client,
   ): Answer<Refusal | undefined>
   /**
    * The next step of an exchange by AUTH; undefined: not its method. Who is accepted by it is not asked for a password.
    */
-  exchange?(step: AuthenticationStep, from: Connection): Answer<AuthenticationAnswer | Refusal | undefined>
+  exchange?(step: AuthenticationStep, from: Client): Answer<AuthenticationAnswer | Refusal | undefined>
   /** The message as it is to be published. `from`: the connection, while there is one. */
-  publish?(message: Message, source: Source, from: Connection | undefined): Answer<Message | Refusal>
+  publish?(message: Message, source: Source, from: Client | undefined): Answer<Message | Refusal>
   /** The subscription as it is granted. */
-  subscribe?(asked: AskedSubscription, from: Connection): Answer<AskedSubscription | Refusal>
+  subscribe?(asked: AskedSubscription, from: Client): Answer<AskedSubscription | Refusal>
   /** The message as this client gets it; undefined: it does not. Asked at once for each delivery. */
-  forward?(message: Message, to: Connection): Message | undefined
+  forward?(message: Message, to: Client): Message | undefined
 
   // What happened, for who counts or traces
 
   /** CONNACK accepted it and has left. */
-  accepted?(connection: Connection): void
+  accepted?(connection: Client): void
   /** Its Keep Alive ran out. */
-  keepAliveExpired?(connection: Connection): void
+  keepAliveExpired?(connection: Client): void
   /** What is wrong with it ends it. */
-  failed?(connection: Connection, error: Error): void
+  failed?(connection: Client, error: Error): void
   /** Nothing of it is left. */
-  ended?(connection: Connection, wasClient: boolean): void
+  ended?(connection: Client, wasClient: boolean): void
   /** CONNACK left, whatever it says. */
-  connackSent?(packet: IConnackPacket, to: Connection): void
+  connackSent?(packet: IConnackPacket, to: Client): void
   /** It is stored for everybody, or, with QoS 0, on its way. */
-  published?(message: Message, source: Source, from: Connection | undefined): void | Promise<void>
+  published?(message: Message, source: Source, from: Client | undefined): void | Promise<void>
   /** SUBACK left. */
-  subscribed?(subscriptions: readonly Granted[], by: Connection): void
+  subscribed?(subscriptions: readonly Granted[], by: Client): void
   /** UNSUBACK left. */
-  unsubscribed?(filters: readonly string[], by: Connection): void
+  unsubscribed?(filters: readonly string[], by: Client): void
   /** PUBACK or PUBCOMP came; undefined: of what was not sent by this connection. */
-  acknowledged?(messageId: number, sent: Sent | undefined, by: Connection): void
-  pinged?(by: Connection): void
+  acknowledged?(messageId: number, sent: Sent | undefined, by: Client): void
+  pinged?(by: Client): void
 }
 
-export type Step = keyof Guard
+export type Step = keyof Guard<never>
 const facts = [
   'accepted',
   'keepAliveExpired',
@@ -141,7 +140,7 @@ export interface Sent {
   readonly qos: 1 | 2
 }
 
-type Telling<Name extends Fact> = (...facts: Parameters<Required<Guard>[Name]>) => void
+type Telling<Client, Name extends Fact> = (...facts: Parameters<Required<Guard<Client>>[Name]>) => void
 
 export interface GateEvents {
   /** A guard said no. */
@@ -153,29 +152,30 @@ export interface GateEvents {
 }
 
 /** A guard that certainly has this method. */
-type With<Name extends Step> = Guard & Required<Pick<Guard, Name>>
+type With<Client, Name extends Step> = Guard<Client> & Required<Pick<Guard<Client>, Name>>
 
 const silent: GateEvents = { onDenied: () => undefined, onLate: () => undefined, onFailed: () => undefined }
 
-export class Gate {
+/** @typeParam Client what a guard gets of whom it decides about: a connection */
+export class Gate<Client> {
   readonly #timeoutMs: number
   readonly #events: GateEvents
-  connect: Required<Guard>['connect'] | undefined
-  authenticate: Required<Guard>['authenticate'] | undefined
-  exchange: Required<Guard>['exchange'] | undefined
-  publish: Required<Guard>['publish'] | undefined
-  subscribe: Required<Guard>['subscribe'] | undefined
-  forward: Required<Guard>['forward'] | undefined
-  accepted: Telling<'accepted'> | undefined
-  keepAliveExpired: Telling<'keepAliveExpired'> | undefined
-  failed: Telling<'failed'> | undefined
-  ended: Telling<'ended'> | undefined
-  connackSent: Telling<'connackSent'> | undefined
-  published: Telling<'published'> | undefined
-  subscribed: Telling<'subscribed'> | undefined
-  unsubscribed: Telling<'unsubscribed'> | undefined
-  acknowledged: Telling<'acknowledged'> | undefined
-  pinged: Telling<'pinged'> | undefined
+  connect: Required<Guard<Client>>['connect'] | undefined
+  authenticate: Required<Guard<Client>>['authenticate'] | undefined
+  exchange: Required<Guard<Client>>['exchange'] | undefined
+  publish: Required<Guard<Client>>['publish'] | undefined
+  subscribe: Required<Guard<Client>>['subscribe'] | undefined
+  forward: Required<Guard<Client>>['forward'] | undefined
+  accepted: Telling<Client, 'accepted'> | undefined
+  keepAliveExpired: Telling<Client, 'keepAliveExpired'> | undefined
+  failed: Telling<Client, 'failed'> | undefined
+  ended: Telling<Client, 'ended'> | undefined
+  connackSent: Telling<Client, 'connackSent'> | undefined
+  published: Telling<Client, 'published'> | undefined
+  subscribed: Telling<Client, 'subscribed'> | undefined
+  unsubscribed: Telling<Client, 'unsubscribed'> | undefined
+  acknowledged: Telling<Client, 'acknowledged'> | undefined
+  pinged: Telling<Client, 'pinged'> | undefined
 
   /** @param timeoutMs what a guard has for a decision */
   constructor(timeoutMs = Infinity, events = silent) {
@@ -184,9 +184,9 @@ export class Gate {
   }
 
   /** From now on these are asked, one after the other; the first that says no has said it. */
-  setGuards(guards: readonly Guard[]): void {
-    const having = <Name extends Step>(name: Name): With<Name>[] | undefined => {
-      const some = guards.filter((guard): guard is With<Name> => guard[name] !== undefined)
+  setGuards(guards: readonly Guard<Client>[]): void {
+    const having = <Name extends Step>(name: Name): With<Client, Name>[] | undefined => {
+      const some = guards.filter((guard): guard is With<Client, Name> => guard[name] !== undefined)
       return some.length === 0 ? undefined : some
     }
     const [connect, authenticate, publish] = [having('connect'), having('authenticate'), having('publish')]
@@ -222,9 +222,12 @@ export class Gate {
   }
 
   /** Tells all of them, whatever one of them throws. */
-  #telling(name: Fact, guards: readonly Guard[] | undefined): ((...facts: unknown[]) => void) | undefined {
+  #telling(
+    name: Fact,
+    guards: readonly Guard<Client>[] | undefined,
+  ): ((...facts: unknown[]) => void) | undefined {
     if (guards === undefined) return undefined
-    const tell = (guard: Guard, facts: unknown[]): void => {
+    const tell = (guard: Guard<Client>, facts: unknown[]): void => {
       try {
         const told = (guard[name] as (...facts: unknown[]) => unknown)(...facts)
         if (told instanceof Promise) told.catch((error: unknown) => this.#events.onFailed(name, error))
@@ -274,7 +277,7 @@ export class Gate {
     return new Refusal(codeOf(step), `its decision threw: ${String(error)}`, { isUndecided: true })
   }
 
-  #forward(guards: readonly With<'forward'>[], message: Message, to: Connection): Message | undefined {
+  #forward(guards: readonly With<Client, 'forward'>[], message: Message, to: Client): Message | undefined {
     let current: Message | undefined = message
     for (const guard of guards) {
       try {

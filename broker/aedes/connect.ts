@@ -72,7 +72,12 @@ export class Connects {
     const { authenticationMethod: method, authenticationData } = properties ?? {}
     if (properties === undefined || method === undefined || this.#host.gate.exchange === undefined)
       return done(null, true)
-    connection.authentication = new Authentication(connection, method, this.#host.config.connectTimeoutMs)
+    connection.authentication = new Authentication(
+      connection,
+      this.#host.gate,
+      method,
+      this.#host.config.connectTimeoutMs,
+    )
     connection.authentication.begin(authenticationData, (refusal) => {
       if (connection.isClosed || connection.client.isClosed) return
       if (refusal !== undefined) return this.#refuse(connection, refusal, done)

@@ -15,7 +15,7 @@ import {
   type Config,
 } from '../config/config.ts'
 import { OperatorError } from '../errors.ts'
-import { bind } from '../listeners/listener.ts'
+import { bind } from '../listeners/bind.ts'
 import { validityProblem } from '../config/tls-files.ts'
 import { parseArguments } from './arguments.ts'
 import { nodeFlags } from './node.ts'

@@ -1,8 +1,8 @@
 // Enhanced authentication of one connection (MQTT 5 section 4.12): the exchange between CONNECT and CONNACK, and any
 // that its client begins later. The gate decides each step. Before CONNACK nothing but AUTH and DISCONNECT is read;
 // later the rest goes on meanwhile. State: this connection's exchange. Bound: an exchange has `timeoutMs`, all of it.
-import type { Connection } from './connection.ts'
-import { Refusal, type AuthenticationAnswer, type AuthenticationStep } from '../access/gate.ts'
+import type { Whole } from './whole.ts'
+import { Refusal, type AuthenticationAnswer, type AuthenticationStep, type Gate } from '../access/gate.ts'
 import { authFrame, readAuth } from '../protocol/auth.ts'
 import { protocolError } from '../protocol/properties.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
@@ -10,9 +10,10 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 /** What becomes of a CONNECT: CONNACK carries `data`. */
 type Done = (refusal: Refusal | undefined) => void
 
-export class Authentication {
+export class Authentication<Connection extends Whole = Whole> {
   readonly method: string
   readonly #connection: Connection
+  readonly #gate: Gate<Connection>
   readonly #timeoutMs: number
   /** The client's turn, or ours. */
   #state: 'none' | 'deciding' | 'waiting' = 'none'
@@ -22,8 +23,9 @@ export class Authentication {
   /** Of the last step, for CONNACK. */
   data: Buffer | undefined
 
-  constructor(connection: Connection, method: string, timeoutMs: number) {
+  constructor(connection: Connection, gate: Gate<Connection>, method: string, timeoutMs: number) {
     this.#connection = connection
+    this.#gate = gate
     this.method = method
     this.#timeoutMs = timeoutMs
   }
@@ -63,7 +65,7 @@ export class Authentication {
   #ask(stage: AuthenticationStep['stage'], data: Buffer | undefined): void {
     this.#state = 'deciding'
     if (stage === 'continue' && this.#done !== undefined) this.#connection.inbound.authenticate(false)
-    const answer = this.#connection.gate.exchange!({ method: this.method, data, stage }, this.#connection)
+    const answer = this.#gate.exchange!({ method: this.method, data, stage }, this.#connection)
     if (answer instanceof Promise)
       void answer.then((decided) => this.#connection.guarded(() => this.#decided(decided)))
     else this.#decided(answer)

@@ -12,7 +12,6 @@ import type { EngineClient } from './engine-client.ts'
 import type { Asked, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
 import type { Authentication } from './authentication.ts'
-import type { Holder } from './holdings.ts'
 import { Inbound } from './inbound.ts'
 import { closeBehind, linger } from './linger.ts'
 import type { Outbox } from './outbox.ts'
@@ -21,15 +20,16 @@ import type { Match } from '../routing/local-table.ts'
 import type { Replayed, Replays } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
 import type { StoredSession } from './stored-session.ts'
+import type { Whole } from './whole.ts'
 import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType, type Will } from '../protocol/control-packets.ts'
 import { refusingConnack } from '../protocol/publish.ts'
 
-export class Connection implements Holder {
+export class Connection implements Whole {
   readonly stream: Duplex
   readonly #host: ConnectionHost<Connection>
-  readonly inbound: Inbound
-  readonly outbound: Outbound
+  readonly inbound: Inbound<Connection>
+  readonly outbound: Outbound<Connection>
   /** Of a WebSocket: the HTTP request that it began with. */
   request: IncomingMessage | undefined
   /** Made by the engine, and tied to it at once. */
@@ -37,7 +37,7 @@ export class Connection implements Holder {
   /** Filters of the SUBSCRIBE or UNSUBSCRIBE under way, when somebody wants to hear of its answer. */
   answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
   /** Of a client whose CONNECT names an Authentication Method. */
-  authentication: Authentication | undefined
+  authentication: Authentication<Connection> | undefined
   /** Known with CONNACK. */
   mqtt5 = false
   /** CONNACK accepted it. */
@@ -90,8 +90,8 @@ export class Connection implements Holder {
   constructor(stream: Duplex, host: ConnectionHost<Connection>) {
     this.stream = stream
     this.#host = host
-    this.inbound = new Inbound(this, host)
-    this.outbound = new Outbound(stream, this, host)
+    this.inbound = new Inbound<Connection>(this, host)
+    this.outbound = new Outbound<Connection>(stream, this, host)
   }
 
   /** Whether it may have Shared Subscriptions. */
@@ -104,7 +104,7 @@ export class Connection implements Holder {
     return this.outbound.groupRoom
   }
 
-  get gate(): Gate {
+  get gate(): Gate<Connection> {
     return this.#host.gate
   }
 

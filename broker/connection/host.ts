@@ -24,7 +24,7 @@ export interface ConnectionHost<Connection> {
   readonly listener: ListenerConfig | undefined
   readonly readerLimits: ReaderLimits
   readonly holdings: Holdings
-  readonly gate: Gate
+  readonly gate: Gate<Connection>
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void
   /** Whether it may have Shared Subscriptions: CONNACK says so. */

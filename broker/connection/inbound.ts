@@ -4,9 +4,9 @@
 // yet. Bounds: publishes that are not acknowledged (count and bytes), requests that wait: beyond them we stop
 // reading, and keep the client's keep alive fresh meanwhile.
 import { Message, type Publisher } from '../../bridge/index.ts'
-import type { Connection } from './connection.ts'
 import { Goodbye } from './goodbye.ts'
 import type { ConnectionHost } from './host.ts'
+import type { Whole } from './whole.ts'
 import { Incoming } from './incoming.ts'
 import { Publishing } from './publishing.ts'
 import { Requests } from './requests.ts'
@@ -30,10 +30,10 @@ const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
 const nobody: Publisher = { clientId: undefined }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 
-export class Inbound implements PacketHandler {
+export class Inbound<Connection extends Whole> implements PacketHandler {
   readonly #connection: Connection
   readonly #host: ConnectionHost<Connection>
-  readonly #gate: Gate
+  readonly #gate: Gate<Connection>
   readonly #reader: PacketReader
   /** As its messages say it, once CONNACK is written. */
   #publisher = nobody
@@ -204,7 +204,7 @@ export class Inbound implements PacketHandler {
     }
     if (type === PacketType.pingreq) {
       this.#gate.pinged?.(this.#connection)
-      return void this.#connection.outbound.outbox.push(pingresp)
+      return void this.#connection.outbox.push(pingresp)
     }
     if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type === PacketType.auth) return this.#connection.authentication?.came(frame)
@@ -225,7 +225,8 @@ export class Inbound implements PacketHandler {
 
   /** SUBACK or UNSUBACK was written; the next may begin when Aedes is done with this one. */
   answered(granted: readonly number[]): void {
-    const { answering, gate } = this.#connection
+    const { answering } = this.#connection
+    const gate = this.#gate
     this.#connection.answering = undefined
     if (answering?.isSubscribe === false) gate.unsubscribed?.(answering.filters, this.#connection)
     else if (answering !== undefined)

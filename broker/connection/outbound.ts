@@ -4,8 +4,8 @@
 // with its connection), QoS 0 while it is slow (dropped and counted).
 import type { Duplex } from 'node:stream'
 import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
-import type { Connection } from './connection.ts'
 import type { ConnectionHost } from './host.ts'
+import type { Whole } from './whole.ts'
 import type { Gate, Sent } from '../access/gate.ts'
 import { Outbox, type OutboxHost } from './outbox.ts'
 import type { Match } from '../routing/local-table.ts'
@@ -20,11 +20,11 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish.ts'
 
-export class Outbound implements OutboxHost, WindowHost<Pending> {
+export class Outbound<Connection extends Whole> implements OutboxHost, WindowHost<Pending> {
   readonly outbox: Outbox
   readonly #connection: Connection
   readonly #host: ConnectionHost<Connection>
-  readonly #gate: Gate
+  readonly #gate: Gate<Connection>
   #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
   #room: Room | undefined

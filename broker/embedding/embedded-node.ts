@@ -12,6 +12,7 @@ import type {
   ISubscription,
 } from 'mqtt-packet'
 import type { Gate, Guard } from '../access/gate.ts'
+import type { Connection } from '../connection/connection.ts'
 import type { RoutesOfNode } from '../admin/server.ts'
 import { loadConfig, type Config, type NodeOptions } from '../config/config.ts'
 import { Node } from '../node.ts'
@@ -54,7 +55,7 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   readonly config: Config
   readonly #listens: boolean
   readonly #hooks: Hooks
-  #gate: Gate | undefined
+  #gate: Gate<Connection> | undefined
   #node: Node | undefined
   #closing: Promise<void> | undefined
   /** Of Aedes' form: ends each. */
@@ -230,7 +231,7 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   }
 
   /** Events that nobody listens for are not made. */
-  #listening(added: string | undefined): Guard {
+  #listening(added: string | undefined): Guard<Connection> {
     const isHeard = (...names: (keyof NodeEvents)[]): boolean =>
       names.some((name) => name === added || this.listenerCount(name) > 0)
     return {

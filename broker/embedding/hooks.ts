@@ -2,6 +2,7 @@
 // or return a promise that rejects. A hook that is not there is not asked, and costs nothing. No state.
 import type { IConnectPacket, ISubscription } from 'mqtt-packet'
 import { Refusal, type Answer, type AuthenticationAnswer, type Guard } from '../access/gate.ts'
+import type { Connection } from '../connection/connection.ts'
 import type { Message } from '../../bridge/index.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { clientOf, type Client } from './client.ts'
@@ -126,7 +127,7 @@ export function guardOf(
   self: unknown,
   brokerId: string,
   onRefused: (client: Client, error: Error) => void,
-): Guard {
+): Guard<Connection> {
   const { preConnect, authenticate, enhancedAuthenticate } = hooks
   const { authorizePublish, authorizeSubscribe, authorizeForward, published } = hooks
   const connectRefusal = (error: AuthenticateError | null, isAllowed: boolean): Refusal | undefined => {

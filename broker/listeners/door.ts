@@ -4,7 +4,7 @@
 // descriptors of the process; with `connectionsMax` their number.
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { bind } from './listener.ts'
+import { bind } from './bind.ts'
 
 /** Why a connection does not become a client's. */
 export type TurnedAwayCause = (typeof turnedAwayCauses)[number]

@@ -61,7 +61,7 @@ export interface RouterEvents {
 export class Router implements EngineHost, Receiver {
   readonly config: Config
   readonly holdings: Holdings
-  readonly gate: Gate
+  readonly gate: Gate<Connection>
   readonly #events: RouterEvents
   readonly #table = new LocalTable<Subscriber>()
   readonly #groups: LocalGroups<Connection>
@@ -77,7 +77,7 @@ export class Router implements EngineHost, Receiver {
   #plane!: Cluster
   #connections: Iterable<Connection> = []
 
-  constructor(config: Config, events: RouterEvents, gate = new Gate()) {
+  constructor(config: Config, events: RouterEvents, gate = new Gate<Connection>()) {
     this.config = config
     this.gate = gate
     this.#events = events

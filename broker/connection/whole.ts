@@ -1,0 +1,38 @@
+// What the parts of a connection (inbound.ts, outbound.ts, authentication.ts) need of it and of one another: so none of
+// them imports the whole, which imports them. connection.ts is it. No state.
+import type { Duplex } from 'node:stream'
+import type { Session } from '../../bridge/index.ts'
+import type { EngineClient } from './engine-client.ts'
+import type { Holder } from './holdings.ts'
+import type { Outbox } from './outbox.ts'
+import type { Wishes } from '../protocol/control-packets.ts'
+
+export interface Whole extends Holder {
+  readonly stream: Duplex
+  readonly client: EngineClient
+  readonly session: Session | undefined
+  readonly level: number
+  readonly mqtt5: boolean
+  readonly isConnected: boolean
+  readonly isClosed: boolean
+  readonly hasEnded: boolean
+  endReason: string
+  answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
+  readonly authentication: { came(frame: Buffer): void } | undefined
+  readonly replays: { delivered(topic: string, stamp: number): void } | undefined
+  readonly outbox: Outbox
+  readonly inbound: { readonly wishes: Wishes | undefined; authenticate(isItsTurn: boolean): void }
+  readonly outbound: {
+    acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number, reason?: string): void
+    mayAnswer(type: 4 | 5 | 7, messageId: number): boolean
+    complete(messageId: number): void
+    received(messageId: number): void
+    checkAnswers(): void
+  }
+  guarded(work: () => void): void
+  onBug(error: unknown): void
+  finish(): void
+  leave(): void
+  disconnect(reasonCode: number, reason: string): void
+  sayRefused(reasonCode: number, reason?: string): void
+}
