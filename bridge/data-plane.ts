@@ -281,7 +281,8 @@ export class DataPlane implements Cluster {
   }
 
   isWanted(topic: string): boolean {
-    return this.#table.match(topic).qos0.length > 0 || this.#table.groups.match(topic).length > 0
+    const { qos0, groups } = this.#table.match(topic)
+    return qos0.length + groups.length > 0
   }
 
   get hasGroups(): boolean {

@@ -2,7 +2,10 @@
 // connected, how many, and whether the group has a backlog. Beside the ordinary routes (routes/routing-table.ts), which
 // has it follow the journal. State: this process.
 import { FilterTrie } from '../matching/filter-trie.ts'
+import type { Making, Pace } from '../matching/making.ts'
+import { MatchCache, type Maker } from '../matching/match-cache.ts'
 import { filterBytes } from '../matching/topic.ts'
+import { worked } from '../pace/turns.ts'
 import { sharedFilterOf } from './shared-filter.ts'
 
 export interface Group {
@@ -21,11 +24,46 @@ export interface Group {
 export const membersMax = 255
 
 /** The groups of one filter. */
-type Groups = Map<string, Group>
+interface Groups {
+  readonly byName: Map<string, Group>
+  version: number
+}
+
+/** Of some filters all groups. */
+class AllGroups implements Maker<Groups, readonly Group[]> {
+  readonly value: Group[] = []
+  #rest: Iterator<Group> | undefined
+
+  take({ byName }: Groups, slice: Pace): boolean {
+    this.#rest ??= byName.values()
+    for (let n = 1; ; n++) {
+      const next = this.#rest.next()
+      if (next.done === true) break
+      this.value.push(next.value)
+      if (n % groupsAtOnce !== 0) continue
+      worked(groupsAtOnce)
+      if (slice.isOver) return false
+    }
+    this.#rest = undefined
+    return true
+  }
+}
+
+/** Groups that are taken in without a look at the clock. */
+const groupsAtOnce = 64
+/** Memory of a place in what is remembered. */
+const placeBytes = 8
 
 export class GroupTable {
   readonly #byName = new Map<string, Group>()
   readonly #filters = new FilterTrie<Groups>()
+  #version = 0
+  readonly #matches = new MatchCache<Groups, readonly Group[]>(
+    this.#filters,
+    () => this.#version,
+    () => new AllGroups(),
+    ({ length }) => length * placeBytes,
+  )
   bytes = 0
 
   get size(): number {
@@ -59,9 +97,11 @@ export class GroupTable {
     if (filter === undefined) return undefined // damaged
     const group: Group = { name, filter, nodes: new Map(), members: 0, turn: 0 }
     this.#byName.set(name, group)
-    const groups = this.#filters.get(filter)
-    if (groups === undefined) this.#filters.add(filter, new Map([[name, group]]))
-    else groups.set(name, group)
+    let groups = this.#filters.get(filter)
+    if (groups === undefined) this.#filters.add(filter, (groups = { byName: new Map(), version: 0 }))
+    groups.byName.set(name, group)
+    groups.version++
+    this.#version++
     this.bytes += filterBytes(name)
     return group
   }
@@ -70,17 +110,25 @@ export class GroupTable {
     if (nodes.size > 0) return
     this.#byName.delete(name)
     const groups = this.#filters.get(filter)
-    groups?.delete(name)
-    if (groups?.size === 0) this.#filters.delete(filter)
+    if (groups !== undefined) {
+      groups.byName.delete(name)
+      groups.version++
+      this.#version++
+      if (groups.byName.size === 0) this.#filters.delete(filter)
+    }
     this.bytes -= filterBytes(name)
   }
 
-  /** The groups that a topic's messages go to, each message to one member of each. O(groups that match). */
-  match(topic: string): readonly Group[] {
-    if (this.#byName.size === 0) return none
-    const found = this.#filters.match(topic)
-    return found.length === 0 ? none : found.flatMap((groups) => [...groups.values()])
+  /** The groups that a topic's messages go to, each message to one member of each; if they are remembered. */
+  known(topic: string): readonly Group[] | undefined {
+    return this.#byName.size === 0 ? none : this.#matches.known(topic)
+  }
+
+  /** The same in slices. */
+  making(topic: string): Making<readonly Group[]> {
+    return this.#byName.size === 0 ? { goOn: () => none } : this.#matches.making(topic)
   }
 }
 
-const none: readonly Group[] = []
+/** No groups. */
+export const none: readonly Group[] = []

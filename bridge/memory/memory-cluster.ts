@@ -3,6 +3,7 @@
 // stored for everybody: at once, or when the file that keeps the state has it. State: store.ts. Bounds: those
 // of the data plane (limits of queues, sessions, Retained Messages).
 import type { Clock } from '../pace/clock.ts'
+import type { Group } from '../groups/group-table.ts'
 import type { Cluster, RetainedRead } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
@@ -142,7 +143,8 @@ export class MemoryCluster implements Cluster {
   }
 
   isWanted(topic: string): boolean {
-    return this.#table.match(topic).qos0.length > 0 || this.#table.groups.match(topic).length > 0
+    const { qos0, groups } = this.#table.match(topic)
+    return qos0.length + groups.length > 0
   }
 
   readonly hasGroups = true
@@ -158,18 +160,27 @@ export class MemoryCluster implements Cluster {
   // Messages
 
   publishQos0(message: Message): void {
-    this.#deliver(message)
+    if (this.#table.groups.size === 0) this.#receiver.deliver(message)
+    else this.#match(message, ({ groups }) => this.#deliver(message, groups))
   }
 
-  #deliver(message: Message): void {
+  #deliver(message: Message, groups: readonly Group[]): void {
     this.#receiver.deliver(message)
-    for (const { name } of this.#table.groups.match(message.topic))
-      this.#receiver.deliverShared(message, name)
+    if (groups.length === 0) return
+    const left = groups.values()
+    workOff((slice) => {
+      for (let next = left.next(); next.done !== true; next = left.next()) {
+        this.#receiver.deliverShared(message, next.value.name)
+        if (slice.isOver) return false
+      }
+      return true
+    })
   }
 
   publish(message: Message, done: () => void): void {
     if (this.#closed) return
-    this.#match(message, () => {
+    this.#match(message, (targets) => {
+      this.#handOn(message, targets)
       this.#done.push(done)
       if (this.#done.length === 1) setImmediate(() => void this.#finish())
     })
@@ -181,12 +192,8 @@ export class MemoryCluster implements Cluster {
   }
 
   /** In slices where very much matches: what comes behind it waits (bridge/pace/backlog.ts). */
-  #match(message: Message, handedOn: () => void): void {
+  #match(message: Message, handOn: (targets: Targets) => void): void {
     const known = isBacklogged() ? undefined : this.#table.known(message.topic)
-    const handOn = (targets: Targets): void => {
-      this.#handOn(message, targets)
-      handedOn()
-    }
     if (known !== undefined) return handOn(known)
     const making = this.#table.making(message.topic)
     workOff((slice) => {
@@ -208,7 +215,7 @@ export class MemoryCluster implements Cluster {
   }
 
   /** A QoS 2 message that was stored before is left out, whoever sends it again. */
-  #handOn(message: Message, { everything, sessions }: Targets): void {
+  #handOn(message: Message, { everything, sessions, groups }: Targets): void {
     const { qos } = message
     const [publisher, n] = identityOf(message)
     if (n > 0) {
@@ -217,7 +224,7 @@ export class MemoryCluster implements Cluster {
       this.#store.change({ type: 'published', sid: publisher, n })
     }
     if (message.retain) this.#retain(message)
-    if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
+    if (everything.length + sessions.length + groups.length === 0) message.isUnmatched = true
     const granted: string[][] = [[], [], []]
     if (qos > 0)
       for (const { sid, qos: highest, ownQos } of sessions)
@@ -225,7 +232,7 @@ export class MemoryCluster implements Cluster {
     for (const at of [1, 2] as const)
       if (granted[at]!.length > 0)
         this.#queue(packMessage(message.with({ qos: at }), this.#clock), granted[at]!)
-    this.#deliver(message)
+    this.#deliver(message, groups)
   }
 
   #queue(body: Buffer, sids: readonly string[]): void {

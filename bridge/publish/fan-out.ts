@@ -21,8 +21,6 @@ export interface Handed {
   readonly table: RoutingTable
   readonly version: number
   readonly targets: Targets[]
-  /** The groups of each message, of which a member has it. */
-  readonly groups: (readonly Group[])[]
   readonly stored: Set<Promise<unknown>>
 }
 
@@ -32,6 +30,16 @@ export interface Handed {
  */
 const isLeftOut = (message: Message): boolean =>
   message.retain && message.stamp === undefined && isTooLate(message)
+
+/** Those that did not have it. */
+function without(groups: readonly Group[], had: readonly Group[] = []): readonly Group[] {
+  if (groups.length === 0 || had.length === 0) return groups
+  const names = new Set(had.map(({ name }) => name))
+  return groups.filter(({ name }) => !names.has(name))
+}
+
+/** Groups of one message that are served in one go. */
+const groupsAtOnce = 100
 
 export class FanOut {
   readonly #nodeId: string
@@ -65,19 +73,26 @@ export class FanOut {
     const { topic } = message
     const known = isBacklogged() ? undefined : this.#table().known(topic)
     this.#receiver.deliver(message)
-    if (known !== undefined) return this.#qos0ToNodes(message, known)
+    if (known !== undefined && known.groups.length === 0) return this.#qos0ToNodes(message, known)
     const making = this.#table().making(topic)
+    let groups: Iterator<Group> | undefined
     workOff((slice) => {
-      const targets = making.goOn(slice)
-      if (targets !== undefined) this.#qos0ToNodes(message, targets)
-      return targets !== undefined
+      if (groups === undefined) {
+        const targets = known ?? making.goOn(slice)
+        if (targets === undefined) return false
+        this.#qos0ToNodes(message, targets)
+        groups = targets.groups.values()
+      }
+      for (let next = groups.next(); next.done !== true; next = groups.next()) {
+        void this.#share(message, { name: next.value.name, hops: 0 })
+        if (slice.isOver) return false
+      }
+      return true
     })
   }
 
   #qos0ToNodes(message: Message, { qos0 }: Targets): void {
     for (const nodeId of qos0) if (nodeId !== this.#nodeId) this.#links.to(nodeId).pushQos0(message)
-    for (const { name } of this.#table().groups.match(message.topic))
-      void this.#share(message, { name, hops: 0 })
   }
 
   /** Who gets it now: almost always at once. */
@@ -135,7 +150,7 @@ export class FanOut {
   async #distribute(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
     const { version } = table
-    const handed: Handed = { table, version, targets: [], groups: [], stored: new Set() }
+    const handed: Handed = { table, version, targets: [], stored: new Set() }
     const slice = new Slice()
     for (const message of batch) {
       if (slice.isOver || isBacklogged()) {
@@ -148,13 +163,14 @@ export class FanOut {
         targets = await targets
         if (table !== this.#table() || table.version !== version) break
       }
-      const groups = message.qos === 0 ? [] : table.groups.match(message.topic)
       handed.targets.push(targets)
-      handed.groups.push(groups)
       if (message.qos === 0) this.qos0(message)
       else if (!isTooLate(message)) {
         this.#live(message, targets.everything, handed.stored)
-        this.#toGroups(message, groups, handed.stored)
+        const toGroups = this.#toGroups(message, targets.groups, handed.stored, slice)
+        if (toGroups === undefined) continue
+        await toGroups
+        if (table !== this.#table() || table.version !== version) break
       }
     }
     this.#links.flush()
@@ -166,11 +182,33 @@ export class FanOut {
     this.#toNodes(message, nodeIds, stored)
   }
 
-  #toGroups(message: Message, groups: readonly Group[], stored: Set<Promise<unknown>>): void {
+  /** In slices: half a million may match. Undefined: it is done. */
+  #toGroups(
+    message: Message,
+    groups: readonly Group[],
+    stored: Set<Promise<unknown>>,
+    slice: Slice,
+  ): Promise<void> | undefined {
+    if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, stored, slice)
+    for (const { name } of groups) this.#toGroup(message, name, stored)
+    return undefined
+  }
+
+  async #toManyGroups(
+    message: Message,
+    groups: readonly Group[],
+    stored: Set<Promise<unknown>>,
+    slice: Slice,
+  ): Promise<void> {
     for (const { name } of groups) {
-      const link = this.#share(message, { name, hops: 0 })
-      if (link !== undefined) stored.add(link)
+      if (slice.isOver) await slice.next()
+      this.#toGroup(message, name, stored)
     }
+  }
+
+  #toGroup(message: Message, name: string, stored: Set<Promise<unknown>>): void {
+    const link = this.#share(message, { name, hops: 0 })
+    if (link !== undefined) stored.add(link)
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
@@ -191,16 +229,9 @@ export class FanOut {
     const {
       version,
       targets: handed,
-      groups,
       stored,
       table: before,
-    } = ahead ?? {
-      version: 0,
-      targets: [],
-      groups: [],
-      stored: new Set<Promise<unknown>>(),
-      table: undefined,
-    }
+    } = ahead ?? { version: 0, targets: [], stored: new Set<Promise<unknown>>(), table: undefined }
     if (told !== undefined) stored.add(told)
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
@@ -218,7 +249,7 @@ export class FanOut {
         if (isTooLate(message)) continue
       }
       const { everything, sessions } = targets
-      if (everything.length === 0 && sessions.length === 0) message.isUnmatched = true
+      if (everything.length + sessions.length + targets.groups.length === 0) message.isUnmatched = true
       if (known === undefined) this.#live(message, everything, stored)
       else if (everything !== known.everything)
         this.#toNodes(
@@ -226,14 +257,8 @@ export class FanOut {
           everything.filter((nodeId) => !known.everything.includes(nodeId)),
           stored,
         )
-      const had = groups[i]
-      this.#toGroups(
-        message,
-        table.groups
-          .match(message.topic)
-          .filter(({ name }) => had?.some((group) => group.name === name) !== true),
-        stored,
-      )
+      const toGroups = this.#toGroups(message, without(targets.groups, known?.groups), stored, slice)
+      if (toGroups !== undefined) await toGroups
       for (const { sid, qos, ownQos } of sessions) {
         const granted = message.by?.sid === sid ? ownQos : qos
         if (granted > 0) stored.add(this.#queues.push(message, sid, granted))

@@ -3,11 +3,11 @@
 // subscribers of a filter (which of its clients they are is that node's business,
 // broker/routing/local-table.ts), or that a session has a queue for it. A filter with one session and no
 // node, the common case of a million devices, costs one small object.
-import { GroupTable } from '../groups/group-table.ts'
+import { GroupTable, none, type Group } from '../groups/group-table.ts'
 import { isShared } from '../groups/shared-filter.ts'
 import { FilterTrie } from '../matching/filter-trie.ts'
 import { MatchCache, type Maker } from '../matching/match-cache.ts'
-import type { Making, Pace } from '../matching/making.ts'
+import { atOnce, type Making, type Pace } from '../matching/making.ts'
 import { SessionOption } from '../sessions/session-options.ts'
 import { SmallMap } from '../matching/small-map.ts'
 import { filterBytes } from '../matching/topic.ts'
@@ -59,6 +59,8 @@ export interface Targets {
   readonly everything: readonly string[]
   readonly qos0: readonly string[]
   readonly sessions: readonly SessionTarget[]
+  /** Of each of them one member. */
+  readonly groups: readonly Group[]
 }
 
 /** Memory of a session's place in a route that it shares, at most. */
@@ -73,7 +75,12 @@ interface MutableTarget extends SessionTarget {
 
 /** The targets of some routes. */
 class Merging implements Maker<FilterRoutes, Targets> {
-  readonly value = { everything: [] as string[], qos0: [] as string[], sessions: [] as MutableTarget[] }
+  readonly value = {
+    everything: [] as string[],
+    qos0: [] as string[],
+    sessions: [] as MutableTarget[],
+    groups: none,
+  }
   readonly #kinds = new Map<string, number>()
   readonly #targets = new Map<string, MutableTarget>()
   /** Sessions of the route that is being taken in. */
@@ -314,17 +321,27 @@ export class RoutingTable {
 
   /** Who a topic's messages go to. */
   match(topic: string): Targets {
-    return this.#targets.match(topic)
+    return this.known(topic) ?? this.making(topic).goOn(atOnce)!
   }
 
   /** The same, if it is remembered. */
   known(topic: string): Targets | undefined {
-    return this.#targets.known(topic)
+    const [targets, groups] = [this.#targets.known(topic), this.groups.known(topic)]
+    if (targets === undefined || groups === undefined) return undefined
+    return groups.length === 0 ? targets : { ...targets, groups }
   }
 
   /** The same in slices: half a million routes may match, or one with a hundred thousand sessions. */
   making(topic: string): Making<Targets> {
-    return this.#targets.making(topic)
+    const [makingTargets, makingGroups] = [this.#targets.making(topic), this.groups.making(topic)]
+    let targets: Targets | undefined
+    return {
+      goOn: (slice) => {
+        targets ??= makingTargets.goOn(slice)
+        const groups = targets === undefined ? undefined : makingGroups.goOn(slice)
+        return groups === undefined || groups.length === 0 ? groups && targets : { ...targets!, groups }
+      },
+    }
   }
 
   /** Every route, for comparing the tables of nodes. */

@@ -135,3 +135,42 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
   ).stored
   expect(sent).toEqual(['1', '2', '3', '4'])
 })
+
+test('a message that three thousand groups match goes to a member of each, once, in slices', async () => {
+  const table = new RoutingTable()
+  for (let n = 0; n < 3_000; n++) table.set('here', `$share/${n}/t`, 1)
+  const got: string[] = []
+  const receiver = {
+    deliver: () => undefined,
+    deliverShared: ({ payload }: Message, name: string) => {
+      for (const began = performance.now(); performance.now() - began < 0.02;);
+      return got.push(`${payload.toString()} ${name}`) > 0
+    },
+  } as unknown as Receiver
+  const fanOut = new FanOut(
+    'here',
+    receiver,
+    () => table,
+    { flush: () => undefined } as unknown as Links,
+    {} as Queues,
+    { journalTopics: () => undefined } as unknown as Retained,
+    new Picks(new GroupRules()),
+  )
+  const each = (payload: string): string[] =>
+    Array.from({ length: 3_000 }, (_, n) => `${payload} $share/${n}/t`)
+  fanOut.qos0(messageOf('1').with({ qos: 0 }))
+  expect(got.length).toBeLessThan(3_000)
+  await workedOff()
+  expect(got).toEqual(each('1'))
+  let isDone = false
+  const batch = [messageOf('2')]
+  const handing = fanOut.distribute(batch).finally(() => (isDone = true))
+  await Promise.resolve()
+  expect(isDone).toBe(false)
+  const handed = await handing
+  table.set('here', '$share/late/t', 1)
+  await (
+    await fanOut.write(batch, handed)
+  ).stored
+  expect(got.slice(3_000)).toEqual([...each('2'), '2 $share/late/t'])
+})
