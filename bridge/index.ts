@@ -29,6 +29,7 @@ export type { SessionHolder, SessionReply, SessionWrites } from './sessions/sess
 export type { InFlightEntry, Session, SessionRequest, UnderWay } from './sessions/session.ts'
 export type { StoredSubscription } from './sessions/stored-subscription.ts'
 export { RouteKind, type Route } from './routes/routing-table.ts'
+export { retryPause } from './pace/retry.ts'
 export { isBacklogged, whenWorkedOff, workOff } from './pace/backlog.ts'
 export {
   atEnd,

@@ -9,6 +9,7 @@ import {
   type ChannelName,
   type Cluster,
   Message,
+  retryPause,
   type Store,
 } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
@@ -31,7 +32,6 @@ import { Metrics } from './observe/metrics.ts'
 import { observe, problemOf, waitingText } from './observe/cluster-events.ts'
 import { isTold } from './observe/system-topics.ts'
 
-const rejoinMs = 500
 /** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
 const leaveMs = 1_000
 /** While a node stops: what the store has for an answer, and when it is asked again. */
@@ -39,8 +39,6 @@ const storeAnswersMs = 1_000
 const askAgainMs = 250
 /** What leaving a store has that does not answer. */
 const awayMs = 200
-/** How often a node that is about to serve tries whether Redis stores. */
-const probeAgainMs = 20
 /** How long /readyz tells of damaged data. */
 const damageToldMs = 60_000
 
@@ -195,7 +193,7 @@ export class Node {
    * it first needs them.
    */
   async #untilStoring(bridge: Bridge): Promise<void> {
-    while (this.#state === 'starting') {
+    for (let tries = 0; this.#state === 'starting'; tries++) {
       if (
         await bridge.probe().then(
           () => true,
@@ -203,7 +201,7 @@ export class Node {
         )
       )
         return // what refuses it is named by then
-      await new Promise((resolve) => setTimeout(resolve, probeAgainMs))
+      await retryPause(tries)
     }
   }
 
@@ -283,13 +281,13 @@ export class Node {
    * live on for a while.
    */
   async #rejoin(): Promise<Boot> {
-    for (;;) {
+    for (let tries = 0; ; tries++) {
       try {
         return await this.#join(this.#bridge!)
       } catch (error) {
         if (!(error instanceof BridgeError) || this.#state !== 'fenced') throw error
         this.#log.onceAMinute('warn', 'rejoin', error.code, { error: error.message }, 'cannot join again yet')
-        await new Promise((resolve) => setTimeout(resolve, rejoinMs))
+        await retryPause(tries)
       }
     }
   }

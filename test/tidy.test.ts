@@ -88,6 +88,29 @@ describe('who may import what', () => {
     for (const file of edges.keys()) walk(file, [])
   })
 
+  test('what two scripts do stands once: no five lines of one are in another', () => {
+    const seen = new Map<string, string>()
+    const folder = 'bridge/redis/lua'
+    for (const file of readdirSync(folder)) {
+      const lines = readFileSync(join(folder, file), 'utf8')
+        .split('\n')
+        .map((line) => line.trim())
+        .filter((line) => line !== '' && line !== 'end' && !line.startsWith('--') && !line.startsWith('#!'))
+      for (let i = 0; i + 5 <= lines.length; i++) {
+        const some = lines.slice(i, i + 5).join('\n')
+        expect(seen.get(some) ?? file, some).toBe(file)
+        seen.set(some, file)
+      }
+    }
+  })
+
+  test('one policy for trying again: nobody else counts its own pauses', () => {
+    const own = sources.filter((file) =>
+      /retryStrategy: \(\w|\* 2 \*\* (tries|attempt)/i.test(readFileSync(file, 'utf8')),
+    )
+    expect(own).toEqual(['bridge/pace/retry.ts'])
+  })
+
   test('a node knows no store by its name: which files of broker/ say Redis outside their comments, and why', () => {
     const reasons = {
       'broker/cli/embedded-redis.ts': 'the Redis that `up` brings',

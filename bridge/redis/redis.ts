@@ -7,6 +7,7 @@ import { mendDamage } from './damage.ts'
 import { BridgeError, endNode, toBridgeError } from '../errors.ts'
 import { parseRedisAddress, type RedisTarget } from './address.ts'
 import { nobody, type Reports } from '../diagnostics.ts'
+import { retryMs, retryPause } from '../pace/retry.ts'
 import type { Wait, Waiter, Waits } from '../pace/waits.ts'
 
 export type Redis = (Server | Cluster) & {
@@ -151,7 +152,6 @@ export function connect(
   { url, timeoutMs, onError, waits, reports }: RedisAddress,
   { blockMs = 0, replicas = 0, readyCheck = true } = {},
 ): Redis {
-  const retry = (attempt: number): number => Math.min(20 * attempt, 250)
   const redis = open(
     url,
     {
@@ -160,8 +160,8 @@ export function connect(
       maxRetriesPerRequest: 0,
       socketTimeout: blockMs + timeoutMs,
       connectTimeout: timeoutMs,
-      retryStrategy: retry,
-      sentinelRetryStrategy: retry,
+      retryStrategy: retryMs,
+      sentinelRetryStrategy: retryMs,
       noDelay: true,
       keepAlive: 10_000,
       maxLoadingRetryTime: loadingMs,
@@ -170,7 +170,7 @@ export function connect(
       // that is its end: for ever.
       disableClientInfo: !readyCheck,
     },
-    { enableOfflineQueue: false, clusterRetryStrategy: retry },
+    { enableOfflineQueue: false, clusterRetryStrategy: retryMs },
     StrictCluster,
   )
   if (redis instanceof Cluster) redis.on('+node', writeOncePerTurn)
@@ -255,10 +255,6 @@ export function lookAgain(redis: Redis): void {
   if (redis instanceof StrictCluster) redis.lookAgain()
 }
 
-/** After a refusal the pauses grow to this; a Redis that is away is asked at once when it is back. */
-const pauseMs = 20
-const pauseMsMax = 320
-
 export interface Retry {
   readonly who?: Waiter
   /** What the caller does about an answer; true: try again. */
@@ -307,7 +303,7 @@ export async function retrying<T>(
 
 /**
  * Resolves when trying again may help: the connection is there; and Redis may have answered, but not as we
- * like: full, or a NOSCRIPT just mended.
+ * like: full, or a NOSCRIPT just mended. A Redis that was away is asked at once when it is back.
  */
 async function retryTime(
   redis: Redis,
@@ -317,7 +313,5 @@ async function retryTime(
 ): Promise<void> {
   await (awake === undefined ? whenReady(redis) : Promise.race([whenReady(redis), awake]))
   const refused = kind === 'operator' || kind === 'damaged'
-  await new Promise((resolve) =>
-    setTimeout(resolve, refused ? Math.min(pauseMs * 2 ** tries, pauseMsMax) : pauseMs),
-  )
+  await retryPause(refused ? tries : 0)
 }

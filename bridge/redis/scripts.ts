@@ -1,4 +1,4 @@
-// The Lua scripts: loaded as they are from lua/*.lua, run by EVALSHA, their error replies mapped to
+// The Lua scripts: loaded from lua/*.lua, where one may include what another has, too; run by EVALSHA, their error replies mapped to
 // BridgeErrors. A NOSCRIPT is answered by loading and is retryable, so that whoever keeps an order sends
 // again in that order (R3). Every call is published before it is sent and when it was answered: a test
 // can stop the process between any two.
@@ -51,9 +51,15 @@ export const scriptTable = {
 
 export type ScriptName = keyof typeof scriptTable
 
+const textOf = (file: string): string => readFileSync(new URL(`./lua/${file}.lua`, import.meta.url), 'utf8')
+
+/** What Redis gets. `-- @include name` is the text of name.part.lua: what two scripts do, they do in the same words. */
+export const scriptText = (name: ScriptName): string =>
+  textOf(name).replaceAll(/^-- @include (\S+)\n/gm, (_, part: string) => textOf(`${part}.part`))
+
 const scripts = new Map(
   (Object.keys(scriptTable) as ScriptName[]).map((name) => {
-    const source = readFileSync(new URL(`./lua/${name}.lua`, import.meta.url))
+    const source = Buffer.from(scriptText(name))
     return [name, { source, sha: createHash('sha1').update(source).digest('hex') }]
   }),
 )

@@ -3,6 +3,7 @@
 // them and end the process).
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { open, type Redis } from './redis.ts'
+import { retryMs } from '../pace/retry.ts'
 
 /**
  * A connection to `url`, as redis/address.ts has it; keys of its commands get `keyPrefix`. Its QUIT never
@@ -10,11 +11,10 @@ import { open, type Redis } from './redis.ts'
  * was meant to be.
  */
 export function connectStock(url: string, keyPrefix: string, onError: (error: Error) => void): Redis {
-  const retry = (attempt: number): number => Math.min(50 * attempt, 500)
   const redis = open(
     url,
-    { keyPrefix, maxRetriesPerRequest: null, retryStrategy: retry },
-    { keyPrefix, clusterRetryStrategy: retry },
+    { keyPrefix, maxRetriesPerRequest: null, retryStrategy: retryMs },
+    { keyPrefix, clusterRetryStrategy: retryMs },
   ).on('error', onError)
   const quit = redis.quit.bind(redis)
   return Object.assign(redis, { quit: () => quit().catch(() => 'OK' as const) })

@@ -5,6 +5,7 @@ import { packMessage, type Change } from '../messages/codec.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Clock } from '../pace/clock.ts'
 import { freshSid, isSid, partitionOf, type Keys } from '../redis/keys.ts'
+import { retryPause } from '../pace/retry.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { ClaimQueue } from './claim-queue.ts'
@@ -175,7 +176,7 @@ export class Claims {
             const error = toBridgeError(reason)
             if (error.code === 'ERR_BRIDGE_FENCED') {
               await this.#events.onFenced()
-              await new Promise((resolve) => setTimeout(resolve, 20))
+              await retryPause()
               continue
             }
             if (error.code === 'ERR_BRIDGE_REDIS_FULL') {

@@ -2,12 +2,17 @@
 // it becomes, called twice, called by the loser. At maxmemory what frees, renews and fences goes on, and what
 // stores messages is refused. The keys that a script gets are those of the key table, in one slot, and it
 // touches no others.
-import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
 import { asideOf, keyTable } from '../../bridge/redis/keys.ts'
-import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/redis/scripts.ts'
+import {
+  loadScripts,
+  runScript,
+  scriptTable,
+  scriptText,
+  type ScriptName,
+} from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
 
@@ -553,8 +558,7 @@ describe('what a script is', () => {
   const names = (Object.keys(scriptTable) as ScriptName[]).filter(
     (name) => typeof scriptTable[name].keys === 'number' && !/^(session|queue|will|due)-/.test(name),
   ) // those: session-scripts.test.ts
-  const source = (name: ScriptName): string =>
-    readFileSync(new URL(`../../bridge/redis/lua/${name}.lua`, import.meta.url), 'utf8')
+  const source = scriptText
 
   test.each(names)('%s: documented, every key declared and in the key table', (name) => {
     const code = source(name)

@@ -1,7 +1,6 @@
 // The Lua scripts of sessions and queues on a real Redis, one by one: the documented reply, each documented
 // failure, called twice, called by the loser, at maxmemory; and that every key they touch is declared, in the
 // key table and in one slot.
-import { readFileSync } from 'node:fs'
 import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
@@ -9,7 +8,13 @@ import { asideOf, keyTable } from '../../bridge/redis/keys.ts'
 import { appendToQueues } from '../../bridge/publish/queues.ts'
 import { serveSessions } from '../../bridge/sessions/session-writer.ts'
 import { pack } from '../../bridge/redis/pack.ts'
-import { loadScripts, runScript, scriptTable, type ScriptName } from '../../bridge/redis/scripts.ts'
+import {
+  loadScripts,
+  runScript,
+  scriptTable,
+  scriptText,
+  type ScriptName,
+} from '../../bridge/redis/scripts.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient, prefix } from './planes.ts'
 
@@ -757,7 +762,7 @@ const names = (Object.keys(scriptTable) as ScriptName[]).filter((name) =>
   /^(session|queue|will|due)-/.test(name),
 )
 test.each(names)('%s: documented, and every key declared, in the key table and in one slot', (name) => {
-  const source = readFileSync(new URL(`../../bridge/redis/lua/${name}.lua`, import.meta.url), 'utf8')
+  const source = scriptText(name)
   expect(source).toMatch(/^#!lua.*\n-- [A-Z]/)
   for (const part of ['KEYS', 'ARGV', 'REPLY', 'COST'])
     expect(source, part).toMatch(new RegExp(`^-- ${part} `, 'm'))

@@ -14,26 +14,13 @@ if redis.call('GET', generationKey) ~= generation then return redis.error_reply(
 local stored = redis.call('HGET', batchesKey, nodeId)
 -- Who is declared dead loses both: one alone was lost, and the next renewal writes it down again.
 if not stored and redis.call('HEXISTS', nodesKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
-local position = tonumber(redis.call('GET', positionKey) or '0') or 0
-if stored == batch then return position end
+if stored == batch then return tonumber(redis.call('GET', positionKey) or '0') or 0 end
 local number, last = tonumber(string.match(batch, '^%d+')), tonumber(string.match(stored or '', '^%d+')) or 0
 if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
 if number ~= last + 1 then return redis.error_reply('ORDER batch ' .. batch .. ' after ' .. string.format('%.0f', last)) end
 
--- The entry before anything else, under a number that nobody has had, whatever became of the position: what fails fails before
--- anything is written. Each entry carries the bytes of all before it, so that the journal is bounded in bytes.
-redis.call('HLEN', routesKey)
-local top = redis.call('XREVRANGE', journalKey, '+', '-', 'COUNT', 1)[1]
-local total = #entry
-if top then
-  local id = tonumber(string.match(top[1], '^%d+'))
-  if id > position or position > 9e15 then position = id end
-  total = total + (tonumber(top[2][4]) or 0)
-end
-if position > 9e15 then position = 0 end
-position = position + 1
-redis.call('XADD', journalKey, 'MAXLEN', '~', length, string.format('%.0f-0', position), 'e', entry, 't', string.format('%.0f', total))
-redis.call('SET', positionKey, string.format('%.0f', position))
+redis.call('HLEN', routesKey) -- of a wrong type it fails before anything is written
+-- @include journal-entry
 redis.call('HSET', batchesKey, nodeId, batch)
 if anew == '1' then redis.call('UNLINK', routesKey) end
 for i = 8, #ARGV, 2 do

@@ -17,20 +17,8 @@ if leaseMs > 0 then
   local renewed = tonumber(string.match(lease or '', ':(%d+)$')) or 0
   if time[1] * 1000000 + time[2] - renewed <= leaseMs * 1000 then return 0 end
 end
--- Of a wrong type any of them fails before anything is written; the entry stands under a number that nobody has had.
-redis.call('SCARD', deadKey)
-local position = tonumber(redis.call('GET', positionKey) or '0') or 0
-local top = redis.call('XREVRANGE', journalKey, '+', '-', 'COUNT', 1)[1]
-local total = #entry
-if top then
-  local id = tonumber(string.match(top[1], '^%d+'))
-  if id > position or position > 9e15 then position = id end
-  total = total + (tonumber(top[2][4]) or 0)
-end
-if position > 9e15 then position = 0 end
-position = position + 1
-redis.call('XADD', journalKey, 'MAXLEN', '~', length, string.format('%.0f-0', position), 'e', entry, 't', string.format('%.0f', total))
-redis.call('SET', positionKey, string.format('%.0f', position))
+redis.call('SCARD', deadKey) -- of a wrong type it fails before anything is written
+-- @include journal-entry
 redis.call('HDEL', nodesKey, dead)
 redis.call('HDEL', leasesKey, dead)
 redis.call('HDEL', batchesKey, dead)
