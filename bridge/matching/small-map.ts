@@ -43,7 +43,10 @@ export class SmallMap<Key, Value> {
     return true
   }
 
-  /** In the order in which they came; what comes or goes while they are being walked is given or not. */
+  /**
+   * In the order in which they came; what comes or goes while they are being walked is given or not, and
+   * what goes and comes again perhaps twice.
+   */
   entries(): Iterator<readonly [Key, Value]> {
     if (this.#all !== undefined) return this.#all.entries()
     return (this.#key === undefined ? [] : [[this.#key, this.#value!] as const]).values()

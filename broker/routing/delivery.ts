@@ -27,6 +27,8 @@ export class Delivery {
   #anew: Anew | undefined
   /** Who has lost a subscription since it was interrupted. */
   #removed: Set<Subscriber> | undefined
+  /** Those of them that were looked at anew: who subscribed again meanwhile may be among the matches twice. */
+  #again: Set<Subscriber> | undefined
   #unwatch: (() => void) | undefined
 
   constructor(
@@ -68,7 +70,10 @@ export class Delivery {
     const some = ownOrAll(message, match)
     if (some === undefined) return true
     if (this.#anew === undefined) {
-      if (this.#removed?.has(subscriber) !== true && !isYounger(message, some)) {
+      const isRemoved = this.#removed?.has(subscriber) === true
+      if (isRemoved && this.#again?.has(subscriber) === true) return true
+      if (isRemoved) (this.#again ??= new Set()).add(subscriber)
+      else if (!isYounger(message, some)) {
         this.#deliver(subscriber, some)
         return true
       }

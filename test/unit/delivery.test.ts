@@ -7,7 +7,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, test, vi } from 'vitest'
 import { Message } from '../../bridge/index.ts'
 import { filterMatches } from '../../bridge/matching/topic.ts'
+import { Delivery as SlicedDelivery } from '../../broker/routing/delivery.ts'
 import { LocalTable, type Match, type Subscription } from '../../broker/routing/local-table.ts'
+import type { Subscriber } from '../../broker/routing/subscriber.ts'
 import { Outbox } from '../../broker/connection/outbox.ts'
 import { Pressure } from '../../broker/routing/pressure.ts'
 import { Window, type Delivery } from '../../broker/connection/window.ts'
@@ -422,6 +424,33 @@ describe('local table', () => {
     expect(table.match('a/b')).toEqual([])
     table.add('a/+', subscriber, options(2)) // gone and back: no old match comes up again
     expect(table.match('a/b')).toMatchObject([{ qos: 2 }])
+  })
+})
+
+describe('delivery in slices', () => {
+  test('who unsubscribes and subscribes again while its filter is looked at gets the message once', () => {
+    const table = new LocalTable<Subscriber>()
+    const subscribers = Array.from({ length: 200 }, () => ({}) as Subscriber)
+    const options: Subscription = {
+      qos: 2,
+      noLocal: false,
+      retainAsPublished: false,
+      identifier: undefined,
+      queued: 'no',
+      since: undefined,
+    }
+    for (const subscriber of subscribers) table.add('t', subscriber, options)
+    const got = new Map<Subscriber, number>()
+    const message = Message.of({ topic: 't', payload: Buffer.alloc(0), qos: 2, retain: false })
+    const delivery = new SlicedDelivery(table, message, (subscriber) => {
+      got.set(subscriber, (got.get(subscriber) ?? 0) + 1)
+    })
+    const over = { isOver: true }
+    expect(delivery.goOn(over)).toBe(false) // some of them are taken in
+    table.remove('t', subscribers[0]!)
+    table.add('t', subscribers[0]!, options)
+    while (!delivery.goOn({ isOver: false }));
+    expect([...got.values()]).toEqual(subscribers.map(() => 1))
   })
 })
 
