@@ -7,6 +7,8 @@ import type { SubscriptionOptions } from '../routing/local-table.ts'
 export interface GroupSubscriber {
   /** Messages that it can take at once; less than 1: as many wait for it beyond its window. */
   readonly groupRoom: number
+  /** It acknowledges nothing more, though its socket may be open for a while. */
+  readonly isEnding: boolean
 }
 
 interface Member<Subscriber> {
@@ -62,38 +64,44 @@ export class LocalGroups<Subscriber extends GroupSubscriber> {
   pick(name: string, message: Message): Member<Subscriber> | undefined {
     const group = this.#groups.get(name)
     if (group === undefined) return undefined
-    const { members } = group
+    const members = served(group.members)
+    if (members.length === 0) return undefined
     const { strategy } = this.#rules.of(name)
     const hashed = hashedOf(strategy, message)
     if (hashed !== undefined) return members[hashIndex(hashed, members.length)]
     if (strategy === 'sticky') group.turn = 0
     else if (strategy === 'random') group.turn = Math.floor(Math.random() * members.length)
     else group.turn = (group.turn + 1) % members.length
-    return strategy === 'demand' || strategy === 'local-first' ? freest(group) : nextWithRoom(group)
+    const pick = strategy === 'demand' || strategy === 'local-first' ? freest : nextWithRoom
+    group.turn = pick(members, group.turn)
+    return members[group.turn]
   }
+}
+
+/** Those that are not over: one that was told to go stays a member until its socket is closed. */
+function served<Subscriber extends GroupSubscriber>(
+  members: readonly Member<Subscriber>[],
+): readonly Member<Subscriber>[] {
+  const isOver = ({ subscriber }: Member<Subscriber>): boolean => subscriber.isEnding
+  return members.some(isOver) ? members.filter((member) => !isOver(member)) : members
 }
 
 /** The next one that can take it; when none can, the next one: it waits there. */
-function nextWithRoom<Subscriber extends GroupSubscriber>(group: LocalGroup<Subscriber>): Member<Subscriber> {
-  const { members, turn } = group
+function nextWithRoom(members: readonly Member<GroupSubscriber>[], turn: number): number {
   for (let i = 0; i < members.length; i++) {
     const at = (turn + i) % members.length
-    if (members[at]!.subscriber.groupRoom < 1) continue
-    group.turn = at
-    return members[at]!
+    if (members[at]!.subscriber.groupRoom >= 1) return at
   }
-  return members[turn]!
+  return turn
 }
 
 /** Of those that are alike the next one. */
-function freest<Subscriber extends GroupSubscriber>(group: LocalGroup<Subscriber>): Member<Subscriber> {
-  const { members, turn } = group
+function freest(members: readonly Member<GroupSubscriber>[], turn: number): number {
   let [best, room] = [turn, members[turn]!.subscriber.groupRoom]
   for (let i = 1; i < members.length; i++) {
     const at = (turn + i) % members.length
     const { groupRoom } = members[at]!.subscriber
     if (groupRoom > room) [best, room] = [at, groupRoom]
   }
-  group.turn = best
-  return members[best]!
+  return best
 }

@@ -80,6 +80,18 @@ situation('groups', (place) => {
     await publishAll(publisher, 'leaving', 1)
     expect(sorted(await shared([members[0]!], 20))).toEqual(numbered(20))
   })
+
+  test('a member that is told to go, and has not closed its socket yet, gets nothing more: the others do', async () => {
+    const told = await place.wireThere('told')
+    await told.subscribe('$share/g/told')
+    const other = await place.connectThere('told-other')
+    await other.subscribe('$share/g/told')
+    const publisher = await place.connect('told-publisher')
+    told.socket.pause() // it does not see that the node ends its side
+    await place.connectThere('told')
+    await publishAll(publisher, 'told', 1)
+    expect(sorted(await shared([other], 20))).toEqual(numbered(20))
+  })
 })
 
 situation(
