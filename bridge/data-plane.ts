@@ -179,6 +179,7 @@ export class DataPlane implements Cluster {
       this.#queues,
       this.#retained,
       new Picks(new GroupRules(options.groupStrategies)),
+      () => this.#barrier(),
     )
     this.#batches = new Batches({
       store: async (batch) => {

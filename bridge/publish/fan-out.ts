@@ -22,6 +22,8 @@ export interface Handed {
   readonly version: number
   readonly targets: Targets[]
   readonly stored: Set<Promise<unknown>>
+  /** Of a message its groups of which no member has it: those that the table names have left. */
+  readonly missed: Map<Message, Group[]>
 }
 
 /**
@@ -32,9 +34,14 @@ const isLeftOut = (message: Message): boolean =>
   message.retain && message.stamp === undefined && isTooLate(message)
 
 /** Those that did not have it. */
-function without(groups: readonly Group[], had: readonly Group[] = []): readonly Group[] {
+function without(
+  groups: readonly Group[],
+  had: readonly Group[] = [],
+  missed: readonly Group[] = [],
+): readonly Group[] {
   if (groups.length === 0 || had.length === 0) return groups
   const names = new Set(had.map(({ name }) => name))
+  for (const { name } of missed) names.delete(name)
   return groups.filter(({ name }) => !names.has(name))
 }
 
@@ -49,7 +56,9 @@ export class FanOut {
   readonly #queues: Queues
   readonly #retained: Retained
   readonly #picks: Picks
+  readonly #catchUp: () => Promise<void>
 
+  /** @param catchUp the barrier */
   constructor(
     nodeId: string,
     receiver: Receiver,
@@ -58,6 +67,7 @@ export class FanOut {
     queues: Queues,
     retained: Retained,
     picks: Picks,
+    catchUp: () => Promise<void>,
   ) {
     this.#nodeId = nodeId
     this.#receiver = receiver
@@ -66,6 +76,7 @@ export class FanOut {
     this.#queues = queues
     this.#retained = retained
     this.#picks = picks
+    this.#catchUp = catchUp
   }
 
   /** QoS 0: at once, and once; in slices where very much matches (bridge/pace/backlog.ts). */
@@ -103,25 +114,31 @@ export class FanOut {
     return making.goOn(slice) ?? made(making, slice)
   }
 
-  /** Another node had picked this one for a member of a group. */
-  shared(message: Message, share: Share): void {
-    void this.#share(message, share, this.#nodeId)
+  /**
+   * Another node had picked this one for a member of a group. Who was picked may have left when the message comes: it is
+   * handed on, behind a barrier, since a member that came before it was published may not be in the table yet (P2).
+   */
+  shared(message: Message, { name, hops }: Share): void {
+    if (this.#receiver.deliverShared(message, name) || hops >= hopsMax) return
+    const share = { name, hops: hops + 1 }
+    if (message.qos === 0) return void this.#share(message, share)
+    void this.#catchUp().then(
+      () => void this.#share(message, share),
+      () => undefined, // this boot is over: what it was handed is lost with it
+    )
   }
 
   /**
-   * To a member of a group, which is connected here or elsewhere. A node that has none any more hands it on, by its own
-   * table: who was picked may have left when the message comes.
-   * @param nodeId picked already
-   * @returns settles when it is stored for its node; undefined: nothing has to be waited for
+   * To a member of a group, which is connected here or elsewhere.
+   * @returns false: the table knows none; settles when it is stored for its node; undefined: nothing has to be waited for
    */
-  #share(message: Message, { name, hops }: Share, nodeId?: string): Promise<void> | undefined {
-    let picked = nodeId ?? this.#pick(message, name)
+  #share(message: Message, { name, hops }: Share): Promise<void> | false | undefined {
+    let picked = this.#pick(message, name)
     if (picked === this.#nodeId) {
-      if (this.#receiver.deliverShared(message, name) || hops >= hopsMax) return undefined
+      if (this.#receiver.deliverShared(message, name)) return undefined
       picked = this.#pick(message, name, this.#nodeId)
-      hops++
     }
-    if (picked === undefined) return undefined
+    if (picked === undefined) return false
     const link = this.#links.to(picked)
     if (message.qos === 0) return void link.pushQos0(message, { name, hops })
     return link.push(message, { name, hops })
@@ -150,7 +167,7 @@ export class FanOut {
   async #distribute(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
     const { version } = table
-    const handed: Handed = { table, version, targets: [], stored: new Set() }
+    const handed: Handed = { table, version, targets: [], stored: new Set(), missed: new Map() }
     const slice = new Slice()
     for (const message of batch) {
       if (slice.isOver || isBacklogged()) {
@@ -167,7 +184,7 @@ export class FanOut {
       if (message.qos === 0) this.qos0(message)
       else if (!isTooLate(message)) {
         this.#live(message, targets.everything, handed.stored)
-        const toGroups = this.#toGroups(message, targets.groups, handed.stored, slice)
+        const toGroups = this.#toGroups(message, targets.groups, handed, slice)
         if (toGroups === undefined) continue
         await toGroups
         if (table !== this.#table() || table.version !== version) break
@@ -186,29 +203,33 @@ export class FanOut {
   #toGroups(
     message: Message,
     groups: readonly Group[],
-    stored: Set<Promise<unknown>>,
+    handed: Pick<Handed, 'stored' | 'missed'>,
     slice: Slice,
   ): Promise<void> | undefined {
-    if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, stored, slice)
-    for (const { name } of groups) this.#toGroup(message, name, stored)
+    if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, handed, slice)
+    for (const group of groups) this.#toGroup(message, group, handed)
     return undefined
   }
 
   async #toManyGroups(
     message: Message,
     groups: readonly Group[],
-    stored: Set<Promise<unknown>>,
+    handed: Pick<Handed, 'stored' | 'missed'>,
     slice: Slice,
   ): Promise<void> {
-    for (const { name } of groups) {
+    for (const group of groups) {
       if (slice.isOver) await slice.next()
-      this.#toGroup(message, name, stored)
+      this.#toGroup(message, group, handed)
     }
   }
 
-  #toGroup(message: Message, name: string, stored: Set<Promise<unknown>>): void {
-    const link = this.#share(message, { name, hops: 0 })
-    if (link !== undefined) stored.add(link)
+  #toGroup(message: Message, group: Group, { stored, missed }: Pick<Handed, 'stored' | 'missed'>): void {
+    const shared = this.#share(message, { name: group.name, hops: 0 })
+    if (shared instanceof Promise) stored.add(shared)
+    if (shared !== false) return
+    const groups = missed.get(message)
+    if (groups === undefined) missed.set(message, [group])
+    else groups.push(group)
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
@@ -230,8 +251,15 @@ export class FanOut {
       version,
       targets: handed,
       stored,
+      missed,
       table: before,
-    } = ahead ?? { version: 0, targets: [], stored: new Set<Promise<unknown>>(), table: undefined }
+    } = ahead ?? {
+      version: 0,
+      targets: [],
+      stored: new Set<Promise<unknown>>(),
+      missed: new Map<Message, Group[]>(),
+      table: undefined,
+    }
     if (told !== undefined) stored.add(told)
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
@@ -257,8 +285,10 @@ export class FanOut {
           everything.filter((nodeId) => !known.everything.includes(nodeId)),
           stored,
         )
-      const toGroups = this.#toGroups(message, without(targets.groups, known?.groups), stored, slice)
+      const groups = without(targets.groups, known?.groups, missed.get(message))
+      const toGroups = this.#toGroups(message, groups, { stored, missed: new Map() }, slice)
       if (toGroups !== undefined) await toGroups
+      if (toGroups !== undefined && isTooLate(message)) continue
       for (const { sid, qos, ownQos } of sessions) {
         const granted = message.by?.sid === sid ? ownQos : qos
         if (granted > 0) stored.add(this.#queues.push(message, sid, granted))

@@ -336,6 +336,12 @@ describe('PUBACK and PUBREC', () => {
       gone.send({ cmd: 'disconnect' })
       await gone.untilClosed()
       await expect.poll(() => answer('nobody/here', qos)).toBe(0x10)
+      const shared = await WireClient.connect(url, 'shared')
+      await shared.subscribe('$share/g/nobody/+')
+      expect(await answer('nobody/here', qos)).toBe(0)
+      shared.socket.destroy()
+      await shared.closed
+      await expect.poll(() => answer('nobody/here', qos)).toBe(0x10)
       const live = await WireClient.connect(url, 'live')
       await live.subscribe('#', { qos: 0 })
       expect(await answer('nobody/here', qos)).toBe(0)

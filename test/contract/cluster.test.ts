@@ -34,6 +34,17 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     await expect.poll(() => member.cluster.isWanted('a/x')).toBe(false)
   })
 
+  test('what only a group takes is not without subscribers', async () => {
+    await using member = await open()
+    const [before, behind] = [messageOf('a', 'before'), messageOf('a', 'behind')]
+    const publish = (message: typeof before): Promise<void> =>
+      new Promise((done) => member.cluster.publish(message, done))
+    await publish(before)
+    await member.cluster.addMember('$share/g/+')
+    await publish(behind)
+    expect([before.isUnmatched, behind.isUnmatched]).toEqual([true, false])
+  })
+
   test('a session that nobody is connected to queues what it is subscribed to, at the lower QoS, in order, and no more', async () => {
     await using member = await open()
     const first = await member.connect('c')

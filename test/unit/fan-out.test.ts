@@ -55,6 +55,7 @@ test('a route that comes between two slices gets what it gets in order', async (
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    () => Promise.resolve(),
   )
   const batch = ['1', '2', '3'].map(messageOf)
   const handing = fanOut.distribute(batch)
@@ -84,6 +85,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    () => Promise.resolve(),
   )
   const taken = { qos: 0, retain: true, by: { clientId: undefined, session: { isTaken: true } } } as const
   const batch = [
@@ -114,6 +116,7 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    () => Promise.resolve(),
   )
   const topic = filters[0]!
   fanOut.qos0(messageOf('1').with({ topic, qos: 0 }))
@@ -155,6 +158,7 @@ test('a message that three thousand groups match goes to a member of each, once,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    () => Promise.resolve(),
   )
   const each = (payload: string): string[] =>
     Array.from({ length: 3_000 }, (_, n) => `${payload} $share/${n}/t`)
@@ -173,4 +177,61 @@ test('a message that three thousand groups match goes to a member of each, once,
     await fanOut.write(batch, handed)
   ).stored
   expect(got.slice(3_000)).toEqual([...each('2'), '2 $share/late/t'])
+})
+
+/** The node's last member has left, which the table does not say; one came elsewhere, which only the barrier brings. */
+test('a group whose member here has left by now: the member that the barrier brings gets the message, once', async () => {
+  const table = new RoutingTable()
+  table.set('here', '$share/g/t', 1)
+  const sent: string[] = []
+  const links = {
+    to: (nodeId: string) => ({
+      push: ({ payload }: Message) => (sent.push(`${nodeId} ${payload.toString()}`), Promise.resolve()),
+    }),
+    flush: () => undefined,
+  } as unknown as Links
+  const fanOut = new FanOut(
+    'here',
+    { deliver: () => undefined, deliverShared: () => false } as unknown as Receiver,
+    () => table,
+    links,
+    {} as Queues,
+    { journalTopics: () => undefined } as unknown as Retained,
+    new Picks(new GroupRules()),
+    () => {
+      table.set('there', '$share/g/t', 1)
+      return Promise.resolve()
+    },
+  )
+  const batch = [messageOf('1')]
+  const handed = await fanOut.distribute(batch)
+  expect(sent).toEqual([])
+  table.set('here', '$share/g/t', 0)
+  table.set('there', '$share/g/t', 1)
+  await (
+    await fanOut.write(batch, handed)
+  ).stored
+  expect(sent).toEqual(['there 1'])
+})
+
+test('a message for a member that has left goes to one that this node learns of by a barrier', async () => {
+  const table = new RoutingTable()
+  table.set('here', '$share/g/t', 1)
+  const sent: string[] = []
+  const push = ({ payload }: Message): Promise<void> => (sent.push(payload.toString()), Promise.resolve())
+  const fanOut = new FanOut(
+    'here',
+    { deliverShared: () => false } as unknown as Receiver,
+    () => table,
+    { to: () => ({ push, pushQos0: push }) } as unknown as Links,
+    {} as Queues,
+    {} as Retained,
+    new Picks(new GroupRules()),
+    () => {
+      table.set('there', '$share/g/t', 1)
+      return Promise.resolve()
+    },
+  )
+  fanOut.shared(messageOf('1'), { name: '$share/g/t', hops: 0 })
+  await expect.poll(() => sent).toEqual(['1'])
 })
