@@ -34,6 +34,7 @@ import { Sessions } from './sessions/sessions.ts'
 import { Slice } from './pace/turns.ts'
 import { SingleFlight } from './pace/single-flight.ts'
 import { allSubscriptions } from './sessions/stored.ts'
+import { journaled } from './sessions/stored-subscription.ts'
 
 const blockMs = 1_000
 /** What a start that is ended has for leaving in order; its lease tells otherwise. */
@@ -413,10 +414,13 @@ export class DataPlane implements Cluster {
   async #readMore(): Promise<RoutingTable> {
     await this.#retained.load()
     const table = new RoutingTable()
-    for await (const changes of allSubscriptions(this.#redis, this.keys)) {
-      for (const change of changes)
-        if (change.type === 'session') table.setSession(change.sid, change.filter, change.options)
-    }
+    const slice = new Slice()
+    for await (const [sid, subscriptions] of allSubscriptions(this.#redis, this.keys, slice))
+      for (const [filter, { options }] of subscriptions) {
+        if (slice.isOver) await slice.next()
+        const change = journaled(sid, filter, options)
+        if (change.type === 'session') table.setSession(sid, filter, change.options)
+      }
     return table
   }
 
@@ -578,6 +582,14 @@ export class DataPlane implements Cluster {
     return this.#healing.current()
   }
 
+  /** All that this node has to tell the others, each thing as it is when it is asked for. */
+  *#everything(stale: readonly Change[]): Iterable<Change> {
+    for (const route of this.#routes.all()) yield routeChange(route)
+    yield* stale
+    yield* this.sessions.here.changes()
+    yield { type: 'joined' } // the last word
+  }
+
   async #rejoin(): Promise<void> {
     for (;;) {
       this.#reports.tell('amnesia', { nodeId: this.nodeId })
@@ -586,12 +598,7 @@ export class DataPlane implements Cluster {
         await this.#reader.create()
         await this.#audit.join()
         const stale = await this.sessions.recovery.assertAll()
-        await this.#journal.assertAll([
-          ...[...this.#routes.all()].map(routeChange),
-          ...stale,
-          ...this.sessions.here.changes(),
-          { type: 'joined' },
-        ]) // the last word: all of it is told
+        await this.#journal.assertAll(this.#everything(stale))
         await this.#journal.rebuild()
         for (const { sid } of this.sessions.here) this.#receiver.ring(sid)
         return

@@ -201,6 +201,7 @@ export class MemorySessions implements ClusterSessions {
       request,
       present,
       subscriptions,
+      reading: undefined,
       inFlight: [...inFlight]
         .map(([messageId, { order, body }]) => this.#delivery(messageId, order, body))
         .sort((a, b) => a.order - b.order),

@@ -138,18 +138,26 @@ export class Journal {
     return appended
   }
 
-  async #append(changes: readonly Change[], anew: boolean, healing = false): Promise<void> {
-    for (let i = 0, end = 0; i < changes.length || (anew && i === 0); i = Math.max(end, 1)) {
-      for (
-        let bytes = 0;
-        end < changes.length && end - i < changesMax && (end === i || bytes < changesBytesMax);
-        end++
-      )
-        bytes += bytesOf(changes[end]!)
-      const part = changes.slice(i, end)
-      const first = anew && i === 0
-      const routes = part.flatMap((change) => (change.type === 'route' ? [change.filter, change.kind] : []))
-      await this.#write(first ? [{ type: 'anew' }, ...part] : part, routes, first, healing)
+  /** Each change is asked for when its entry is made: what goes meanwhile is not told again behind its end. */
+  async #append(changes: Iterable<Change>, anew: boolean, healing = false): Promise<void> {
+    const left = changes[Symbol.iterator]()
+    let isFirst = anew
+    for (let isDone = false; !isDone;) {
+      const part: Change[] = isFirst ? [{ type: 'anew' }] : []
+      const routes: (string | number)[] = []
+      for (let bytes = 0; part.length < changesMax && bytes < changesBytesMax;) {
+        const next = left.next()
+        if (next.done === true) {
+          isDone = true
+          break
+        }
+        const change = next.value
+        bytes += bytesOf(change)
+        part.push(change)
+        if (change.type === 'route') routes.push(change.filter, change.kind)
+      }
+      if (part.length > 0) await this.#write(part, routes, isFirst, healing)
+      isFirst = false
     }
   }
 
@@ -234,8 +242,8 @@ export class Journal {
    * Within onAmnesia, when the node is registered anew: its snapshot begins again, with all routes.
    * @throws BridgeError ERR_BRIDGE_AMNESIA when Redis lost its data once more
    */
-  assertAll(routes: readonly Change[]): Promise<void> {
-    return this.#append(routes, true, true)
+  assertAll(changes: Iterable<Change>): Promise<void> {
+    return this.#append(changes, true, true)
   }
 
   /**

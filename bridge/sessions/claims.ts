@@ -4,6 +4,7 @@
 import { packMessage, type Change } from '../messages/codec.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Clock } from '../pace/clock.ts'
+import { Slice } from '../pace/turns.ts'
 import { freshSid, isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import { retryPause } from '../pace/retry.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -17,7 +18,7 @@ import type { SessionContext } from './session-context.ts'
 import type { SessionEvents } from './session-events.ts'
 import { allKeysOf } from './session-keys.ts'
 import type { InFlightEntry, Session, SessionRequest } from './session.ts'
-import { decodeInFlight, decodeIncoming, decodeSubscriptions, numberOf } from './stored.ts'
+import { decodeInFlight, decodeIncoming, readSubscriptions, numberOf } from './stored.ts'
 import { journaled, type StoredSubscription } from './stored-subscription.ts'
 import type { Subscriptions } from './subscriptions.ts'
 import type { Wills } from './wills.ts'
@@ -259,18 +260,7 @@ export class Claims {
     const owner = `${this.#nodeId()} ${reply.epoch}`
     const reports = reportsOf(this.#redis)
     const later: string[] = []
-    const stored =
-      subscriptions.length === 0 ? noSubscriptions : decodeSubscriptions(subscriptions, reports, later)
-    if (later.length > 0) reportsOf(this.#redis).tell('later', { where: 'subscriptions', id: sid })
-    const changes: Change[] = []
-    if (sid !== known)
-      for (const filter of [...stored.keys(), ...later]) changes.push(journaled(known, filter, undefined))
-    else if (pending.length > 0)
-      for (const [filter, { options }] of stored) changes.push(journaled(sid, filter, options))
-    const { previousOwner } = reply
-    if (previousOwner !== '' && !previousOwner.startsWith(`${this.#nodeId()} `))
-      changes.push({ type: 'taken', sid: known, owner })
-    for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
+    const stored = subscriptions.length === 0 ? noSubscriptions : new Map<string, StoredSubscription>()
     const numbers = sid === known ? Math.max(numberOf(n), Number(reply.epoch)) : 0
     const session: Session = {
       sid,
@@ -279,6 +269,7 @@ export class Claims {
       request,
       present: reply.isPresent,
       subscriptions: sid === known ? stored : noSubscriptions,
+      reading: undefined,
       inFlight: inFlight.length === 0 ? noneInFlight : decodeInFlight(sid, inFlight, this.#clock, reports),
       incoming: incoming.length === 0 ? noIncoming : decodeIncoming(incoming, reports),
       replays: replays.length === 0 ? undefined : OwedReplays.of(replays, reports),
@@ -296,7 +287,31 @@ export class Claims {
       // also when it was ended: its claim may still be being journaled, and finds out by this
       this.#connected.move(old)
     }
-    this.#connected.add(session)
+    this.#connected.add(session) // in the order of the replies, and heard of when another node takes it
+    const slice = new Slice()
+    if (subscriptions.length > 0) {
+      session.reading = readSubscriptions(subscriptions, reports, stored, later, slice)
+      await session.reading
+      session.reading = undefined
+    }
+    if (later.length > 0) reports.tell('later', { where: 'subscriptions', id: sid })
+    const changes: Change[] = []
+    const { previousOwner } = reply
+    if (previousOwner !== '' && !previousOwner.startsWith(`${this.#nodeId()} `))
+      changes.push({ type: 'taken', sid: known, owner })
+    for (const sid of uncertain) changes.push({ type: 'taken', sid, owner })
+    const told = (filter: string, options: number | undefined): number =>
+      changes.push(journaled(known, filter, options))
+    if (sid !== known)
+      for (const filter of [...stored.keys(), ...later]) {
+        if (slice.isOver) await slice.next()
+        told(filter, undefined)
+      }
+    else if (pending.length > 0)
+      for (const [filter, { options }] of stored) {
+        if (slice.isOver) await slice.next()
+        told(filter, options)
+      }
     if (changes.length > 0) await this.#events.append(changes)
     if (sid === known && pending.length > 0) await this.#subscriptions.noteJournaled(session, pending)
     // Its own will before what it publishes now, which may be about the same thing; that it is stored we need

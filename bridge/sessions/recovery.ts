@@ -135,10 +135,11 @@ export class SessionRecovery {
     )
   }
 
-  #writeDown(
+  async #writeDown(
     session: Session,
     [earlier, earlierEpoch]: readonly [sid: string, epoch: number] = ['', 0],
   ): Promise<unknown> {
+    await session.reading
     const { request, sid, owner, claim, subscriptions, changed, later } = session
     const at = keysOf(this.#keys, sid)
     const underWay = session.underWay?.() ?? { inFlight: [], incoming: [], fields: [] }

@@ -2,11 +2,13 @@
 // goes, its node dies, its Session Expiry Interval passes. Invariant: only the owner that the caller names
 // is released; whoever finds that it was not has nothing to do. State: {s<n>}:owners, due, wills and what
 // the session has; here which releases are under way.
+import type { Change } from '../messages/codec.ts'
 import { nameDamage } from '../redis/damage.ts'
 import { partitionOf, type Keys } from '../redis/keys.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { together } from '../pace/together.ts'
+import { Slice } from '../pace/turns.ts'
 import type { ConnectedSessions } from './connected.ts'
 import type { SessionContext } from './session-context.ts'
 import type { SessionEvents } from './session-events.ts'
@@ -169,7 +171,12 @@ export class Releases {
   }
 
   async #ended(sid: string, subscriptions: readonly Buffer[]): Promise<void> {
-    const changes = [...pairs(subscriptions)].map(([filter]) => journaled(sid, filter.toString(), undefined))
+    const changes: Change[] = []
+    const slice = new Slice()
+    for (const [filter] of pairs(subscriptions)) {
+      if (slice.isOver) await slice.next()
+      changes.push(journaled(sid, filter.toString(), undefined))
+    }
     if (changes.length > 0) await this.#events.append(changes)
   }
 }

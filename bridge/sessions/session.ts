@@ -46,6 +46,8 @@ export interface Session {
   readonly present: boolean
   /** Changed by bridge/sessions/subscriptions.ts alone; sessions without any share one. */
   subscriptions: Map<string, StoredSubscription>
+  /** Settles when those that an earlier connection left are among them; undefined: they are. */
+  reading: Promise<void> | undefined
   /**
    * Filters of its subscriptions that a later version wrote and this one does not understand: they stay in
    * Redis.

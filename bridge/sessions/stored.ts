@@ -2,14 +2,15 @@
 // throws: what is damaged is left out, and counted as garbage. And the subscriptions of all sessions, for the
 // snapshot. No state.
 import type { Clock } from '../pace/clock.ts'
-import { unpackMessage, type Change } from '../messages/codec.ts'
+import { unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import { toBridgeError } from '../errors.ts'
 import { isSid, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import type { InFlightEntry, Session } from './session.ts'
-import { decodeSubscription, journaled, type StoredSubscription } from './stored-subscription.ts'
+import { decodeSubscription, type StoredSubscription } from './stored-subscription.ts'
 import { isValidFilter } from '../matching/topic.ts'
+import { Slice } from '../pace/turns.ts'
 
 const identifierMax = 65_535
 
@@ -32,23 +33,24 @@ export function decodeIncoming(list: readonly Buffer[], reports: Reports): Sessi
 }
 
 /**
- * What stands in {s<n>}:subscriptions, without what is damaged, and without what a later version wrote: its
- * filters go to `later`.
+ * Reads what stands in {s<n>}:subscriptions into `stored`, without what is damaged, and without what a later version
+ * wrote: its filters go to `later`. In slices: they may be a hundred thousand.
  */
-export function decodeSubscriptions(
+export async function readSubscriptions(
   list: readonly (Buffer | string)[],
   reports: Reports,
+  stored: Map<string, StoredSubscription>,
   later: string[] = [],
-): Map<string, StoredSubscription> {
-  const stored = new Map<string, StoredSubscription>()
+  slice = new Slice(),
+): Promise<void> {
   for (let i = 0; i + 1 < list.length; i += 2) {
+    if (slice.isOver) await slice.next()
     const [filter, text] = [list[i]!.toString(), list[i + 1]!.toString()]
     const subscription = isValidFilter(filter) ? decodeSubscription(text) : undefined
     if (subscription === undefined) reports.tell('garbage', { where: 'subscriptions', bytes: text.length })
     else if (subscription === 'later') later.push(filter)
     else stored.set(filter, subscription)
   }
-  return stored
 }
 
 export function decodeInFlight(
@@ -79,27 +81,33 @@ export function numberOf(text: Buffer): number {
   return Number.isSafeInteger(number) && number > 0 && number < 9e15 ? number : 0
 }
 
-/** Every stored subscription of the cluster, some at a time: the snapshot of the routing table. O(all). */
-export async function* allSubscriptions(redis: Redis, keys: Keys): AsyncGenerator<Change[]> {
+/** Sessions whose subscriptions are read at once. */
+const sessionsAtOnce = 100
+
+/** The stored subscriptions of all sessions, in slices: the snapshot of the routing table. O(all). */
+export async function* allSubscriptions(
+  redis: Redis,
+  keys: Keys,
+  slice: Slice,
+): AsyncGenerator<readonly [sid: string, subscriptions: ReadonlyMap<string, StoredSubscription>]> {
   for (let p = 0; p < keys.partitions; p++) {
     let cursor = '0'
     do {
       const [next, fields] = await retrying(redis, () =>
-        redis.hscan(keys.partition(p, 'owners'), cursor, 'COUNT', 500),
+        redis.hscan(keys.partition(p, 'owners'), cursor, 'COUNT', sessionsAtOnce),
       )
       cursor = next
       const sids = fields.filter((sid, i) => i % 2 === 0 && isSid(sid, p))
-      const changes: Change[] = []
       const pipeline = redis.pipeline()
       // as a list: `hgetall` makes an object of each, which costs more than all the rest
       for (const sid of sids) pipeline.call('HGETALL', keys.session(sid, 'subscriptions'))
       const replies = (await pipeline.exec()) ?? []
       for (const [i, [error, reply]] of replies.entries()) {
         if (error !== null) throw toBridgeError(error)
-        for (const [filter, { options }] of decodeSubscriptions(reply as string[], reportsOf(redis)))
-          changes.push(journaled(sids[i]!, filter, options))
+        const stored = new Map<string, StoredSubscription>()
+        await readSubscriptions(reply as string[], reportsOf(redis), stored, [], slice)
+        yield [sids[i]!, stored]
       }
-      yield changes
     } while (cursor !== '0')
   }
 }
