@@ -1,6 +1,7 @@
 // The data plane of one boot of a node: routes in, messages out and in. Composes membership, journal, routing
 // table, batches, inboxes and Retained Messages; each keeps its own invariant, this file their order. When
-// the boot is fenced the whole data plane is thrown away and a new one is made (bridge/index.ts).
+// the boot is fenced the whole data plane is thrown away, and the node asks its bridge for a new one
+// (bridge/redis/index.ts).
 import { AbsentNodes } from './routes/absent-nodes.ts'
 import { Audit } from './membership/audit.ts'
 import { Batches } from './publish/batches.ts'
@@ -632,7 +633,7 @@ export class DataPlane implements Cluster {
   }
 
   /**
-   * A partition has no place for us: Redis lost data, all of it or this partition's, which heals it, or we
+   * A partition has no entry of us: Redis lost data, all of it or this partition's, which heals it, or we
    * were declared dead.
    */
   async #checkFence(): Promise<void> {

@@ -3,7 +3,9 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { tableIn, tables, writeTable } from './support/tables.ts'
+import { keyTable } from '../bridge/redis/keys.ts'
+import { scriptTable } from '../bridge/redis/scripts.ts'
+import { headOf, nounOf, plainWrites, scriptSource, tableIn, tables, writeTable } from './support/tables.ts'
 
 const sources = ['broker', 'bridge']
   .flatMap((folder) =>
@@ -135,6 +137,57 @@ describe('who may import what', () => {
   })
 })
 
+/** Commands that change the key that comes first; RENAME and UNLINK change all that they name. */
+const writing =
+  /\bcall\('(SET|DEL|UNLINK|RENAME|EXPIRE|HSET|HSETNX|HDEL|SADD|SREM|ZADD|ZREM|RPUSH|LPOP|XADD|XTRIM)', ?([^()]*)/g
+
+/** The nouns of the keys that the code of a script writes: each stands in a variable `<noun>Key`. */
+function writtenIn(code: string): string[] {
+  const written = new Set<string>()
+  for (const { 1: command, 2: args, index } of code.matchAll(writing)) {
+    const all = [...args!.matchAll(/\b(\w+)Key\b/g)].map(([, noun]) => noun!)
+    for (const noun of /UNLINK|RENAME/.test(command!) ? all : all.slice(0, 1))
+      if (noun !== 'each') written.add(noun)
+      // a loop over keys: those of the list that it goes through
+      else
+        for (const [, each] of code
+          .slice(code.lastIndexOf('ipairs({', index), code.lastIndexOf('}) do', index))
+          .matchAll(/\b(\w+)Key\b/g))
+          written.add(each!)
+  }
+  if (written.delete('newSession')) written.add('session')
+  return [...written].sort()
+}
+
+describe('the head of a script says which keys it reads and writes', () => {
+  const nouns = ['any', ...Object.values(keyTable).map(({ key }) => nounOf(key))]
+
+  test.each(Object.keys(scriptTable) as (keyof typeof scriptTable)[])('%s', (name) => {
+    const { keys, made, writes } = headOf(name)
+    expect(keys, 'KEYS').toHaveLength(scriptTable[name].keys)
+    for (const noun of [...keys, ...made, ...writes]) expect(nouns, 'a noun of keyTable').toContain(noun)
+    for (const noun of writes) expect([...keys, ...made], 'WRITES: given in KEYS or MADE').toContain(noun)
+    const code = scriptSource(name).replaceAll(/--.*$/gm, '')
+    expect(writtenIn(code), 'WRITES: what its commands change').toEqual([...writes].sort())
+    const inCode = new Set(
+      [...code.matchAll(/\b(\w+)Key\b/g)].map(([, noun]) => (noun === 'newSession' ? 'session' : noun!)),
+    )
+    inCode.delete('each')
+    expect([...new Set([...keys, ...made])].sort(), 'KEYS and MADE').toEqual([...inCode].sort())
+  })
+
+  test('what is written by a command alone is listed in test/support/tables.ts', () => {
+    const plainly = sources.filter(
+      (file) =>
+        /^bridge\/(?!redis\/|memory\/)/.test(file) &&
+        /\.(?:hset|hsetnx|hdel|zadd|zrem|sadd|srem|rpush|unlink|xadd)\(\s*(?:this\.#?keys\b|key\b)/.test(
+          readFileSync(file, 'utf8'),
+        ),
+    )
+    expect(plainly.sort()).toEqual(Object.keys(plainWrites).sort())
+  })
+})
+
 describe('documents equal the code', () => {
   test.each(['broker', 'bridge'])(
     'the map in %s/README.md names what is there, and every folder',
@@ -145,6 +198,11 @@ describe('documents equal the code', () => {
       expect(named.filter((name) => !existsSync(join(folder, name)))).toEqual([])
       const there = readdirSync(folder, { withFileTypes: true })
       for (const entry of there) if (entry.isDirectory()) expect(named).toContain(`${entry.name}/`)
+      const unnamed = sources
+        .filter((file) => file.startsWith(`${folder}/`))
+        .map((file) => file.slice(folder.length + 1))
+        .filter((file) => !named.includes(file) && !named.some((name) => named.includes(`${dirname(file)}/`) && name === `${dirname(file)}/`))
+      expect(unnamed, 'files that the map leaves out').toEqual([])
     },
   )
 
@@ -181,6 +239,35 @@ describe('documents equal the code', () => {
     const first = /```sh\n([^`]*)```/.exec(readFileSync('README.md', 'utf8'))?.[1] ?? ''
     expect(first).toMatch(/^npm ci && npm start\b.*\nnpm ci && npm test\b/)
     expect(Object.keys(scripts)).toEqual(expect.arrayContaining(['start', 'test']))
+  })
+
+  test('files and members that a comment or a page names are there', () => {
+    const tracked = execFileSync('git', ['ls-files'], { encoding: 'utf8' }).trim().split('\n')
+    const gone: string[] = []
+    for (const file of tracked.filter((name) => /\.(?:ts|mjs|lua|md|ya?ml)$/.test(name))) {
+      const text = readFileSync(file, 'utf8')
+      const spoken = file.endsWith('.md')
+        ? text
+        : [...text.matchAll(/^\s*(?:\/?\*|\/\/|--|#) .*$| (?:\/\/|--|#) .*$|\/\*\*.*$/gm)].join('\n')
+      for (const [, name] of spoken.matchAll(
+        /(?<![\w@:./])(?:\.\.?\/)*([a-z][\w-]*(?:[./][\w-]+)*\.(?:ts|mjs|lua|md))\b(?!\()/g,
+      ))
+        if (!tracked.some((other) => other === name || other.endsWith(`/${name}`)))
+          gone.push(`${file} names ${name}, which no file is called`)
+      for (const [, type, member] of spoken.matchAll(/`([A-Z]\w+)\.(#?[a-z]\w+)(?:\(\))?`/g)) {
+        const homes = sources.filter((source) =>
+          new RegExp(`^(?:export )?(?:class|interface|type) ${type!}\\b`, 'm').test(
+            readFileSync(source, 'utf8'),
+          ),
+        )
+        if (
+          homes.length > 0 &&
+          !homes.some((home) => new RegExp(`(?<![\\w.#])${member!}\\b`).test(readFileSync(home, 'utf8')))
+        )
+          gone.push(`${file} names ${type!}.${member!}, which is not in ${homes.join(', ')}`)
+      }
+    }
+    expect(gone).toEqual([])
   })
 
   test('every file begins with what it owns', () => {

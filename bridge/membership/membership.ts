@@ -1,7 +1,7 @@
 // Which nodes there are: each boot of a node has an id of its own (name@epoch), a lease by Redis' clock that
-// it renews, and a place in {bus}:nodes without which nothing it sends is taken. State: {bus}:names, nodes,
-// leases, generation; here the identity. Invariant: only a node that was there for a whole lease may judge
-// another (R5), and the fence (the place in {bus}:nodes is taken) comes before anything else of the
+// it renews, and an entry in {bus}:nodes without which the scripts refuse it. State: {bus}:names, nodes,
+// leases, generation; here the identity. Invariants: only a node that was there for a whole lease may judge
+// another (R5); the fence (its entry in {bus}:nodes is deleted) comes before anything else of the
 // estate.
 import { randomBytes } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
@@ -126,7 +126,7 @@ export function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
 interface JoinReply {
   readonly nodeId: string
   readonly generation: Buffer
-  /** The boot of this name before, whose place was taken; empty: there was none. */
+  /** The boot of this name before, which was removed; empty: there was none. */
   readonly before: string
   /** Redis' clock, ms. */
   readonly time: number
@@ -348,7 +348,7 @@ export class Membership {
   }
 
   /**
-   * Whether this boot has not been declared dead: that takes its place and its number at once, losing data
+   * Whether this boot has not been declared dead: that deletes its entry and its number at once, losing data
    * does not.
    */
   async isPlaced(): Promise<boolean> {
@@ -358,7 +358,7 @@ export class Membership {
     return places.includes(1)
   }
 
-  /** Takes a node's place in the cluster, which is the fence, and its routes. False: it renewed after all. */
+  /** Deletes a node's entries in the cluster, which is the fence, and its routes. False: it renewed after all. */
   async #remove(nodeId: string, leaseMs: number): Promise<boolean> {
     await retrying(this.#redis, () =>
       runScript(
@@ -381,7 +381,7 @@ export class Membership {
   }
 
   /**
-   * Estates that nobody finished: who took the place of the dead node may have died, too. Doing one twice is
+   * Estates that nobody finished: who removed the dead node may have died, too. Doing one twice is
    * harmless.
    */
   #adopt(dead: readonly string[]): void {
@@ -408,7 +408,7 @@ export class Membership {
   }
 
   /**
-   * The estate of a node whose place is taken: what it may still send to any inbox, its own inbox, its
+   * The estate of a node that was removed: what it may still send to any inbox, its own inbox, its
    * sessions.
    */
   async #estate(nodeId: string): Promise<void> {

@@ -1,11 +1,12 @@
-// The way of a QoS ≥ 1 PUBLISH out of this node, in batches. A batch is closed, then the journal's position
-// is read once and the routing table brought to it (the barrier), then the whole batch is matched and
-// written. While the position is being read the batch is handed on by the table as it is: that is almost
-// always right, and what the barrier brings is added to it before the next batch is matched. The next batch
-// is closed when the one before has passed its barrier, and its barrier is read while that one is being
-// written: so batches are matched and written in order (P3), with little load a message leaves at once, and
-// under load they grow. A message is done when it is stored for everyone who was subscribed (P1, P2). State:
-// this process. A message in it was not acknowledged, so a dying node owes nobody anything.
+// The way of a QoS ≥ 1 PUBLISH out of this node, in batches:
+// 1. The batch is closed: later messages join the next one.
+// 2. The journal's position is read once, and the routing table is brought to it: the barrier. Meanwhile the batch is
+//    handed on to the live subscribers that the table has.
+// 3. The batch is matched again; subscribers that the barrier brought get it, too.
+// 4. Queues and inboxes are written. A message is done when it is stored for everyone who was subscribed (P1, P2).
+// The next batch is closed when this one has passed its barrier, and its barrier is read while this one is being
+// written. So batches are matched and written in order (P3), with little load a message leaves at once, and under
+// load they grow. State: this process. A message in it was not acknowledged, so a dying node owes nobody anything.
 
 export interface BatchStages<Message, Handed> {
   /**

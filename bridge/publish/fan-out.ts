@@ -1,8 +1,8 @@
 // Who gets a message that was published here: this node's own subscribers, the inboxes of nodes with live
 // subscribers, the queues of sessions. State: none; the table is the routing table of the moment. A batch is
 // handed on twice: ahead of its barrier to whom the table has by then, behind it to whom the barrier brought
-// (bridge/publish/batches.ts keeps the order). Nobody gets what a client handed in whose session is taken: it is not
-// acknowledged here, and comes again, or came, elsewhere.
+// (bridge/publish/batches.ts keeps the order). What a client published whose session was taken over meanwhile is not
+// delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
 import type { Group } from '../groups/group-table.ts'
 import { hopsMax, type Picks } from '../groups/picks.ts'
 import type { Links } from '../links/links.ts'

@@ -31,7 +31,7 @@ export interface QueueEvents {
    * owner to write it down again.
    */
   onMissing(sid: string): void
-  /** The numbers of this node are gone, or it has no place: Redis lost data, or we were declared dead. */
+  /** The numbers of this node are gone, or it has no entry: Redis lost data, or we were declared dead. */
   onFenced(): Promise<void>
   /** Messages that a full queue dropped. */
   onDropped(count: number): void

@@ -3,7 +3,10 @@
 // Client text never stands in a key.
 import { randomFillSync } from 'node:crypto'
 
-/** The keys by noun: type, owner and meaning; the table in bridge/README.md is checked against it. */
+/**
+ * The keys by noun: type and meaning. The table in bridge/README.md is checked against it; which scripts write a key
+ * is read from the heads of redis/lua/*.lua.
+ */
 export const keyTable = {
   generation: {
     key: '{bus}:generation',
@@ -41,7 +44,7 @@ export const keyTable = {
   dead: {
     key: '{bus}:dead',
     type: 'set',
-    meaning: 'node ids whose place is taken and whose estate is not done',
+    meaning: 'node ids that were declared dead and whose estate is not done',
   },
   imported: {
     key: '{bus}:imported',

@@ -1,11 +1,12 @@
-// Retained Messages: values in Redis, in hashes sharded by topic; the topics, told by the journal, in every
+// Retained Messages: values in Redis, in one hash per partition, by topic; the topics, told by the journal, in every
 // node's trie, so that a wildcard SUBSCRIBE walks the trie and reads only what it matches. State:
-// {s<n>}:retained; here the index. Invariants: a value is stored before the barrier of its PUBLISH is read,
-// and read behind the barrier of a SUBSCRIBE, so that one of the two sees the other (R1), and which of
-// them has to is told by its stamp (moment.ts); a topic is told before its value is stored, so that who finds
-// the stamp finds the topic, and again behind it when there was no value, since who reads the index anew may
-// have done that in between; it leaves an index only when its value is gone. Bound: bytes of values being
-// read.
+// {s<n>}:retained; here the index. Invariants:
+// - A value is stored before the barrier of its PUBLISH is read, and read after the barrier of a SUBSCRIBE. So one of
+//   the two sees the other (R1), and the stamp says which (moment.ts).
+// - A topic is told before its value is stored: a node that knows the stamp knows the topic.
+// - It is told again afterwards when there was no value: a node may have read the index anew in between.
+// - A topic leaves an index only when its value is gone.
+// Bound: bytes of values being read.
 import { Allowance } from '../pace/allowance.ts'
 import type { Clock } from '../pace/clock.ts'
 import type { RetainedRead } from '../cluster.ts'
@@ -58,7 +59,7 @@ interface Stored {
 export interface RetainedEvents {
   barrier(): Promise<void>
   append(changes: readonly Change[]): Promise<void>
-  /** A partition has no place for us: resolves when it has again, rejects when we were declared dead. */
+  /** A partition has no entry of us: resolves when it has again, rejects when we were declared dead. */
   onFenced(): Promise<void>
 }
 
@@ -254,7 +255,7 @@ export class Retained {
         isAgain = true
         // A client that moved on may have set a newer value elsewhere: what this node still had of it comes
         // too late. Behind the barrier this node knows; a node that stands still between the two for a whole
-        // lease has no place in the partition.
+        // lease has no entry in the partition.
         const live = records.filter(({ message }) => !isTooLate(message))
         if (live.length === 0) return
         const reply = (await runScript(this.#redis, 'retained-store', keys, [

@@ -98,7 +98,7 @@ export class SessionRecovery {
 
   /**
    * What the journal must say of it besides; undefined: somebody else has it by now, or the partition has no
-   * place for us.
+   * entry of us.
    */
   async #assert(session: Session): Promise<Change[] | undefined> {
     let earlier: readonly [sid: string, epoch: number] | undefined

@@ -1,7 +1,7 @@
-// What is due in the partitions, wills, ends of sessions and of Retained Messages, publishers to be
-// forgotten: looked for by one node of the cluster, done by whom it is about. Invariant: nothing that cannot
-// be done now keeps what can be done from it: what frees memory goes on while wills wait for room, and a
-// partition whose server is away stands by itself. State: {s<n>}:due; here what is under way.
+// What is due in the partitions: wills, ends of sessions and of Retained Messages, publishers to be
+// forgotten. One node of the cluster looks for due entries and handles them. Invariant: an entry that cannot be
+// handled now never blocks the others: what frees memory goes on while wills wait for room, and a
+// partition whose server is away stops alone. State: {s<n>}:due; here what is under way.
 import type { Clock } from '../pace/clock.ts'
 import { nameDamage } from '../redis/damage.ts'
 import { toBridgeError } from '../errors.ts'

@@ -106,9 +106,9 @@ export interface PacketHandlers {
 }
 
 /**
- * The joint of a connection and Aedes: to the connection the engine's client, to Aedes the stream that it is served by. Aedes
- * hears nothing from the stream: bytes, errors and the end come
- * through engine.ts, which tells Aedes what it must know, so that none of the dozen listeners which Aedes and
+ * The joint of a connection and Aedes: to the connection the engine's client, to Aedes the stream that it is served by.
+ * Aedes hears nothing from the stream: bytes, errors and the end come through broker/connection/stream.ts to the
+ * connection, and this class tells Aedes what it must know, so that none of the dozen listeners which Aedes and
  * stream.finished() hang on every connection costs anything. What Aedes does to it is destroy it.
  */
 export class AedesStream implements EngineClient {

@@ -1,5 +1,6 @@
-// A CONNECT between Aedes' `authenticate` and CONNACK: who had the Client Identifier makes way, the node becomes the
-// owner of the client's session, and what the session is subscribed to is registered. State: Client Identifier →
+// A CONNECT from Aedes' `preConnect` to CONNACK: the gate decides, AUTH packets are exchanged, the earlier connection
+// of the Client Identifier makes way, the node becomes the owner of the client's session, and the session's
+// subscriptions are registered. State: Client Identifier →
 // the connection here whose CONNECT came last.
 import type { IConnectPacket } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'

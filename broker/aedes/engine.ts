@@ -1,8 +1,8 @@
 // The connections of this node, and Aedes beside each of them. Aedes keeps CONNECT (connect.ts), SUBSCRIBE and
 // UNSUBSCRIBE (subscribe.ts), keep alive and the end of a connection; PUBLISH and its acknowledgements are ours
-// (broker/connection/). Two hooks do it: inbound, the bytes of a connection come to our reader and only other
-// packets go on to Aedes; outbound, mqtt-packet's writeToStream hands what Aedes writes to the connection's outbox
-// (packets.ts). Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts or
+// (broker/connection/). Inbound, the bytes of a connection come to our reader, and only those packets go on to Aedes
+// (`#passToAedes`). Outbound, a hook in mqtt-packet's writeToStream hands what Aedes writes to the connection's outbox
+// (packets.ts), and AedesStream hears when Aedes has accepted a CONNECT (client.ts). Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts or
 // aedes-client.test.ts, so that an upgrade fails loudly and here. State: the connections of this process.
 import { Aedes } from 'aedes'
 import type { IPublishPacket, Packet } from 'mqtt-packet'
@@ -73,7 +73,7 @@ export class Engine {
       id: name,
       mq: this.#subscribes.mq(),
       persistence: this.#persistence(),
-      drainTimeout: 0, // ours: delivery/outbox.ts
+      drainTimeout: 0, // ours: broker/connection/outbox.ts
       // a listener may take other packets: its reader says so, and CONNACK (packets.ts)
       maximumPacketSize: Math.max(
         config.packetBytesMax,
@@ -91,7 +91,7 @@ export class Engine {
               config.responseInformation?.replaceAll('%c', () => encodeURIComponent(id)),
           }),
     }) as unknown as AedesInsides
-    // ours: delivery/subscription-bounds.ts; UNSUBSCRIBE is answered whatever it names [MQTT-3.10.4-5]
+    // ours: broker/routing/subscription-bounds.ts; UNSUBSCRIBE is answered whatever it names [MQTT-3.10.4-5]
     this.#aedes.maxTopicLevels = Infinity
     // Keyed by what comes over the wire: no prototype, so that a client named `__proto__` is just a client.
     this.#aedes.clients = Object.create(null) as Record<string, AedesClient>

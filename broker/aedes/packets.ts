@@ -1,6 +1,6 @@
 // mqtt-packet, as Aedes uses it: whole frames → packets for Aedes, and what Aedes writes → the connection's
-// outbox, by a hook in mqtt-packet's writeToStream. With engine.ts the only file that knows mqtt-packet. State:
-// the parsers.
+// outbox, by a hook in mqtt-packet's writeToStream: CONNACK, and the SUBACK that the parts of a SUBSCRIBE are joined
+// to (broker/protocol/parts.ts). The only file that runs mqtt-packet; others know its types. State: the parsers.
 import mqttPacket, {
   type IConnackPacket,
   type IPublishPacket,

@@ -1,4 +1,4 @@
-// Every ceiling of a node in one table: what an operator may change is an option in config.ts with its
+// Every ceiling of a node in one table: what an operator may change is an option in options.ts with its
 // default here.
 
 export const limits = {

@@ -1,6 +1,6 @@
-// The options of a node, one table: types, defaults, validation, flags, environment names, the help text,
-// the table in broker/README.md and the commented deploy/config/node.yaml come from it. What a store needs
-// stands with the store (bridge/stores.ts). State: none.
+// The options of a node, one table: types, defaults, validation, flags, environment names, the help text and
+// the table in broker/README.md come from it. deploy/config/node.yaml is written by hand, and a test compares the
+// two. What a store needs stands with the store (bridge/stores.ts). State: none.
 import { hostname } from 'node:os'
 import { z } from 'zod'
 import {

@@ -1,6 +1,6 @@
 // A client's DISCONNECT: told to Redis as soon as it has come, also while what stands before it waits to be
 // read. State: whether it was told, and where we are in what waits. Only what a connection reads ahead is
-// looked through (connection.ts bounds it).
+// looked through (inbound.ts bounds it).
 import type { Session } from '../../bridge/index.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType, readDisconnect } from '../protocol/control-packets.ts'

@@ -1,9 +1,9 @@
 // What a node holds for its clients as a whole, in bytes: packets that are not whole, publishes that are not
 // stored, what waits to be read. Each connection has bounds of its own; this is the one for all of them.
-// Beyond it publishers wait, in their order, large packets are not read on, QoS 0 is dropped for who has
-// anything waiting, and when it stays so for `patienceMs`, those who hold most are ended: of what they do not
-// read, and of packets that they do not go on with. Who waits because of us (Redis is away, or others fill
-// the node) is not to blame. Publishes under way take at most half of it. State: what each connection held
+// Beyond it publishers wait, in their order; large packets are not read on; QoS 0 is dropped for clients that have
+// anything waiting. When it stays so for `patienceMs`, the node ends the clients with the most unread bytes or the
+// most bytes of unfinished packets. A client that waits because of us (Redis is away, or others fill the node) is
+// not ended. Publishes under way take at most half of the bound. State: what each connection held
 // when it was counted last. O(those that hold something) 20 times a second.
 import { limits } from '../config/limits.ts'
 

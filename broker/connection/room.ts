@@ -1,5 +1,5 @@
-// Who waits until a connection has room for more. State: they. Bound: the caller's, one for each of its
-// replays (router.ts).
+// Who waits until a connection has room for more. State: the waiting callers. Bound: the caller's, one for each of
+// its replays (router.ts).
 export class Room {
   #waiting: (() => void)[] | undefined
 

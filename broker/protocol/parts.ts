@@ -1,9 +1,10 @@
-// One SUBSCRIBE or UNSUBSCRIBE with many filters as many with one. Aedes would collect the filters of one
+// One SUBSCRIBE or UNSUBSCRIBE with many filters as many with one, and their SUBACK or UNSUBACK: Aedes answers each
+// part, `Parts.answer` joins the answers. Aedes would collect the filters of one
 // packet in an object, which loses their order and their number, and dies of one that is called `__proto__`;
 // and a packet of 1 MiB, with 260,000 of them, would keep the event loop for seconds (P12). The parts are
 // read from the bytes one by one, only so many are under way at once, and their codes come back together, in
 // the order of the filters [MQTT-3.9.3-1]. State: the answer that is not complete. Bound: parts under way of
-// one packet; a connection has one such packet under way (delivery/requests.ts).
+// one packet; a connection has one such packet under way (broker/connection/requests.ts).
 import type { ISubackPacket, ISubscribePacket, IUnsubackPacket, IUnsubscribePacket } from 'mqtt-packet'
 import { PacketType } from './control-packets.ts'
 import { allowedProperties, propertyIds, readVariable, scanProperties } from './properties.ts'

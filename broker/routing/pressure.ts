@@ -1,9 +1,9 @@
-// How subscribers that are behind hold publishers back. A subscriber that is given QoS ≥ 1 messages while it
-// is behind has their topics held, on every node, until it has drained, but for `holdMs` at most; after that
-// its own bounds are its own affair until it has drained once. Who publishes on a held topic gets its
-// acknowledgement when nobody holds it any more; all others go on, and nobody waits longer than that at a
-// time, however many fall behind one after the other. State: this node. Bounds: topics held by one
-// subscriber, topics held by other nodes, one timer for each holder.
+// How slow subscribers hold publishers back. A subscriber that gets QoS ≥ 1 messages while it is behind holds
+// their topics, on every node, until it has drained, for `holdMs` at most. After that it holds nothing until it has
+// drained once; its own bounds apply. A publisher on a held topic gets its acknowledgement when nobody holds the topic
+// any more. All others go on, and no publisher waits longer than `holdMs` at a time, however many subscribers fall
+// behind one after the other. State: this node. Bounds: topics held by one subscriber, topics held by other nodes,
+// one timer for each holder.
 
 /**
  * What is not held is bounded elsewhere: by the acknowledgements that wait, and by what may wait for a
@@ -53,10 +53,10 @@ export class Pressure<Subscriber extends object> {
   /** Node and topic → until when at most: the node may be gone. */
   readonly #others = new Map<string, NodeJS.Timeout>()
 
-  /** @param tell what the other nodes must know: a topic is held for subscribers here, or no longer */
-  constructor(holdMs: number, tell: (topic: string, held: boolean) => void) {
+  /** @param announce tells the other nodes: a topic is held for subscribers here, or no longer */
+  constructor(holdMs: number, announce: (topic: string, held: boolean) => void) {
     this.#holdMs = holdMs
-    this.#announce = tell
+    this.#announce = announce
   }
 
   /** What who published on `topic` waits for; undefined when nobody is behind with it. */

@@ -1,5 +1,5 @@
-// The tables in the READMEs, made from the code. `test/tidy.test.ts` compares them; UPDATE_TABLES=1 npm test
-// writes them.
+// The tables in the READMEs, made from the code. `test/tidy.test.ts` compares them;
+// UPDATE_TABLES=1 npx vitest run test/tidy.test.ts writes them.
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { channelTable } from '../../bridge/diagnostics.ts'
@@ -45,6 +45,50 @@ function statementRow(standard: string, statements: readonly Statement[]): strin
     String(statements.length - hold.length - departing.length),
     departing.join('; ') || 'none',
   ]
+}
+
+/** The keys of a script by noun, as its head names them. */
+export interface ScriptHead {
+  /** Given by the caller, in order. */
+  readonly keys: readonly string[]
+  /** Names that the script makes from its arguments. */
+  readonly made: readonly string[]
+  readonly writes: readonly string[]
+}
+
+export const scriptSource = (name: string): string => readFileSync(`bridge/redis/lua/${name}.lua`, 'utf8')
+
+export function headOf(name: string): ScriptHead {
+  const source = scriptSource(name)
+  const list = (part: string): string[] => {
+    const words = new RegExp(`^-- ${part} +(.*)$`, 'm').exec(source)?.[1]?.split(' ') ?? []
+    return words.map((word) => word.replace(/\(.*\)$/, '')).filter((word) => word !== 'none')
+  }
+  return { keys: list('KEYS'), made: list('MADE'), writes: list('WRITES') }
+}
+
+/** What a script reads and does not write. */
+const onlyRead = ({ keys, made, writes }: ScriptHead): string[] =>
+  [...new Set([...keys, ...made])].filter((noun) => !writes.includes(noun))
+
+/** The noun at the end of a key of the key table. */
+export const nounOf = (key: string): string => /\}:([a-z]+)/.exec(key)![1]!
+
+/** Keys that are written by a command alone, without a script, and by which file. */
+export const plainWrites: Readonly<Record<string, readonly string[]>> = {
+  'bridge/import/import.ts': ['due', 'owners', 'session', 'subscriptions', 'inflight', 'imported'],
+  'bridge/membership/audit.ts': ['appended'],
+  'bridge/membership/membership.ts': ['stream', 'senders', 'state', 'dead'],
+  'bridge/sessions/releases.ts': ['appended'],
+  'bridge/sessions/sweep.ts': ['due', 'published'],
+}
+
+function writersOf(noun: string): string {
+  const scripts = Object.keys(scriptTable).filter((name) => headOf(name).writes.includes(noun))
+  const files = Object.keys(plainWrites).filter((file) => plainWrites[file]!.includes(noun))
+  return [...scripts, ...files.map((file) => file.replace('bridge/', ''))]
+    .map((name) => `\`${name}\``)
+    .join(' ')
 }
 
 /** Every table by its name: the file it stands in and its text. */
@@ -109,18 +153,24 @@ export async function tables(): Promise<Record<string, { file: string; text: str
     keys: {
       file: 'bridge/README.md',
       text: table(
-        ['key, behind `<prefix>:`', 'type', 'meaning'],
-        Object.values(keyTable).map(({ key, type, meaning }) => [`\`${key}\``, type, meaning]),
+        ['key, after `<prefix>:`', 'type', 'meaning', 'written by'],
+        Object.values(keyTable).map(({ key, type, meaning }) => [
+          `\`${key}\``,
+          type,
+          meaning,
+          writersOf(nounOf(key)),
+        ]),
       ),
     },
     scripts: {
       file: 'bridge/README.md',
       text: table(
-        ['script', 'keys', 'meaning'],
-        Object.entries(scriptTable).map(([name, { keys, meaning }]) => [
+        ['script', 'meaning', 'only reads', 'writes'],
+        Object.entries(scriptTable).map(([name, { meaning }]) => [
           `\`lua/${name}.lua\``,
-          String(keys),
           meaning,
+          onlyRead(headOf(name)).join(' '),
+          headOf(name).writes.join(' '),
         ]),
       ),
     },

@@ -1,6 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- What is due in a partition, by its own clock.
 -- KEYS   due
+-- WRITES none
 -- ARGV   how many at most, kinds to leave out: the letters that they begin with, "" for none
 -- REPLY  { member … }, the longest due first; behind ten thousand that are left out none is looked for
 -- COST   O(log due + members looked at)

@@ -2,6 +2,7 @@
 -- Appends a sender's batch to the inbox of another node. Batches of a sender are numbered, and its writer signs each number: sending
 -- one again is harmless, and the number of another writer, or a damaged one, never makes a batch pass for stored.
 -- KEYS   stream senders state
+-- WRITES stream senders state
 -- ARGV   sender's node id, batch (number-writer), body (empty: asks whether there is room), high-water mark (bytes), stallMs
 -- REPLY  bytes in the inbox
 -- FAILS  FENCED: the sender was declared dead · FULL: above the mark, try again · SEALED: above it for stallMs, and the reader

@@ -2,6 +2,7 @@
 -- Makes the inbox of one boot of a node; only its owner calls this. Called twice it changes nothing. Also when Redis is full: what
 -- is read frees what fills it.
 -- KEYS   stream state
+-- WRITES stream state
 -- ARGV   (none)
 -- REPLY  { the id of the last entry: the reader begins behind it, 1 when the inbox was made }
 -- COST   O(1)

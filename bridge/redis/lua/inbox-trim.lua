@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Frees what the reader handled and notes its progress.
 -- KEYS   stream state
+-- WRITES stream state
 -- ARGV   the id of the last entry that was handled, bytes handled since the inbox was made
 -- REPLY  1
 -- FAILS  FENCED: the inbox was sealed meanwhile, its owner is out · AMNESIA: there is no inbox

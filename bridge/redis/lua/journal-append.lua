@@ -2,6 +2,7 @@
 -- Appends one entry of changes to the journal and to the snapshot of the node that makes them. Also when Redis is full: without
 -- takeovers and what is cleared nobody could come and take what fills it.
 -- KEYS   generation nodes batches position journal routes(node)
+-- WRITES batches position journal routes
 -- ARGV   nodeId, batch (number-writer), generation, entries the journal holds, bytes it holds, entry, "1" to begin the snapshot anew,
 --        then filter, kind, filter, kind …
 -- REPLY  the journal's position, which covers the entry (also when the batch was appended before)

@@ -2,6 +2,7 @@
 -- The end of the journal. Where position and journal disagree, which no script leaves behind, both go on at a number above either:
 -- every node finds an entry that does not follow its cursor and rebuilds its tables from the snapshot.
 -- KEYS   position journal
+-- WRITES position journal
 -- ARGV   an entry that changes nothing
 -- REPLY  { position, the entry that stands there or "", what was wrong or "" }
 -- COST   O(1)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Registers a boot of a node: a new node id, a fresh lease, and the generation of the data set when there is none.
 -- KEYS   generation names nodes leases batches format records
+-- WRITES generation names nodes leases batches format records
 -- ARGV   name, info (JSON, different for each boot), leaseMs, replace ("1": the last boot of this name is known to be dead), newGeneration, format,
 --        the first and the last version of records that the node reads
 -- REPLY  { nodeId, generation, the node id of the last boot or "", this clock (ms), the version in which records are written }

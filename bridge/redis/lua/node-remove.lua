@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Declares a node dead: takes its place in the cluster (that is the fence), its routes, and tells all others.
+-- Declares a node dead: deletes its entries (that is the fence) and its routes, and tells all others.
 -- KEYS   generation nodes leases batches dead position journal routes(dead)
+-- WRITES nodes leases batches dead position journal routes
 -- ARGV   dead node id, leaseMs ("0": it left by itself or its process is known to be dead), generation, journal entry, entries the journal holds
 -- REPLY  1 removed, 0 it was gone already or its lease is alive
 -- FAILS  AMNESIA

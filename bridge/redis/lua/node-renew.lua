@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Renews a node's lease by Redis' clock and tells which other leases are over. A lease whose renewals had a gap begins
--- anew: only who was there for a whole lease may judge others (R5). What Redis lost of the node's own place is written down
+-- anew: only who was there for a whole lease may judge others (R5). What Redis lost of the node's own entries is written down
 -- again: who was declared dead lost all of it at once.
 -- KEYS   generation names nodes leases batches dead format records
+-- WRITES names nodes leases batches dead format records
 -- ARGV   nodeId, leaseMs, generation, name, info (JSON), format, the last version of records that the node reads
 -- REPLY  { node ids whose lease is over … }, empty while the caller may not judge; { node ids whose estate is not done }; this clock (ms);
 --        the version in which records are written: raised when all nodes read a later one;

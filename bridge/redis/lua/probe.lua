@@ -1,6 +1,7 @@
 #!lua
 -- Whether Redis stores: writes a key and removes it, by the way that messages take. Called twice it does the same.
 -- KEYS   probe
+-- WRITES probe
 -- ARGV   none
 -- REPLY  1
 -- FAILS  with whatever keeps Redis from storing: OOM, READONLY, MISCONF, NOREPLICAS, NOPERM …

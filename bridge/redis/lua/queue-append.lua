@@ -3,6 +3,8 @@
 -- number: sending one again is harmless. A QoS 2 message that was applied before is left out, whoever sends it again. A session that is not there
 -- may have ended, or Redis lost it and its owner is about to write it down again: its messages wait for that, for a while.
 -- KEYS   appended owners published due
+-- MADE   queue
+-- WRITES appended owners published due queue
 -- ARGV   nodeId, batch (number-writer), messages a queue holds, bytes that it holds (the last message may exceed them), how long
 --        messages wait for a session that is not there (ms), what a session's keys begin with, and as MessagePack
 --        { { body, publisher's sid ("" unless QoS 2, "=": the message before for sessions of another QoS), n, body … },

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Clears a Retained Message whose Message Expiry Interval has passed [MQTT-3.3.2-5]. Called twice it changes nothing.
--- KEYS   due retained, of one partition
+-- KEYS   due retained
+-- WRITES due retained
 -- ARGV   topic, how long it has left by cluster time all the same (ms from now, below 0: nothing)
 -- REPLY  1 cleared, 0 it is not due (another one stands there by now), or not any more
 -- COST   O(log due)

@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Reads Retained Messages of one partition, in the order of the topics, as far as they fit.
--- KEYS   retained, of one partition
+-- KEYS   retained
+-- WRITES none
 -- ARGV   how many bytes may come, then topics
 -- REPLY  { bytes of the value that did not fit any more (0: all did), value or false, value or false … }
 -- COST   O(topics)

@@ -3,7 +3,8 @@
 -- Redis' clock moves on, so that it does not come back to an old number when its hash was lost. The counter stands in the hash itself,
 -- under the empty name, which no topic has. A QoS 2 message or a will that was stored before is left out, whoever sends it again: a newer
 -- one may stand there by now.
--- KEYS   appended retained published due, of one partition
+-- KEYS   appended retained published due
+-- WRITES retained published due
 -- ARGV   nodeId, then of each message: topic, record (empty: clears [MQTT-3.3.1-6]), publisher's sid ("" unless QoS 2 or a will), n,
 --        when it expires (ms from now, -1: never)
 -- REPLY  { of each message its stamp (0: left out, and another one stands there), and 1 when its topic had no value before, otherwise 0 }

@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Which of our commands this user of Redis may not run under our prefix: asked at start, so that it is known before it is needed.
 -- KEYS   probe
+-- WRITES none
 -- ARGV   channels: the pattern of ours
 -- REPLY  the commands that are refused
 -- COST   O(1)

@@ -1,6 +1,7 @@
 #!lua
 -- Gives a session that was built apart to its client, whole, unless the client has one already; then it ends with the next sweep.
 -- KEYS   clients owners due
+-- WRITES clients due
 -- ARGV   clientId, sid
 -- REPLY  1 the client's session is this one, 0 the client has another or this one has ended
 -- COST   O(log due)

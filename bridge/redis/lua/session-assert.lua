@@ -2,13 +2,14 @@
 -- After Redis lost it, or part of it, or went back to what it was: a session that is connected is written down again, as its owner knows
 -- it. Also when Redis is full: it is nothing new, and without it the client would hear nothing any more. Of two owners the later one has it.
 -- KEYS   clients owners due wills session subscriptions inflight incoming appended
+-- WRITES clients owners due wills session subscriptions inflight incoming
 -- ARGV   clientId, sid, owner, epoch, claim, expiry (s, -1: never), will ("" for none), will delay (s), n, the last change of its subscriptions,
 --        an earlier session of the client that may stand there again ("" for none) and its epoch, then lists, each with its count before it: filters whose
 --        subscriptions stay as they are · in flight id, entry, … · incoming id, n, … · field of session, value, …, which are set where
 --        nothing stands; then filter, options …: all others
 -- REPLY  { filters that were stored and are none of its … }
 -- FAILS  NOTOWNER: the client has another session by now, whose sid stands last, or the session a later owner · FENCED: the node was
---        declared dead, or the partition lost its place
+--        declared dead, or the partition lost its entry
 -- COST   O(subscriptions + in flight)
 local clientsKey, ownersKey, dueKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey, appendedKey =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -16,7 +17,7 @@ local clientId, sid, owner, epoch, claim, will = ARGV[1], ARGV[2], ARGV[3], ARGV
 local changed, earlier, earlierEpoch = ARGV[10], ARGV[11], ARGV[12]
 
 local ownNode = string.match(owner, '^(%S+) %d+$')
-if redis.call('HEXISTS', appendedKey, ownNode) == 0 then return redis.error_reply('FENCED ' .. ownNode .. ' has no place here') end
+if redis.call('HEXISTS', appendedKey, ownNode) == 0 then return redis.error_reply('FENCED ' .. ownNode .. ' has no entry here') end
 local current = redis.call('HGET', clientsKey, clientId)
 local known = redis.call('HGET', ownersKey, sid)
 local stored = redis.call('HMGET', sessionKey, 'client', 'claim', 'epoch')

@@ -1,7 +1,8 @@
 #!lua
 -- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins a new one. When Redis is
 -- full only for a client that has a session: it takes what fills Redis (scripts.ts).
--- KEYS   clients owners due wills, then of the known session: session subscriptions queue inflight incoming, then session(new) appended
+-- KEYS   clients owners due wills session subscriptions queue inflight incoming session(new) appended
+-- WRITES clients owners due wills session subscriptions queue inflight incoming
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
 --        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
 --        sessions that the partition holds, when it was first asked for ("" : as follows below), "1" when its client has left: only what an

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Ends a session whose Session Expiry Interval has passed [MQTT-3.1.2-23].
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming
+-- WRITES clients owners due session subscriptions queue inflight incoming
 -- ARGV   sid, when the publisher is forgotten (ms from now)
 -- REPLY  { 1 ended, 2 it ended without having been written down again, or 0 it is not due or has an owner, "1" when a will became due,
 --          its subscriptions }

@@ -3,6 +3,7 @@
 -- taken the will to publish it; and the session may be to live shorter or longer than CONNECT said. Who waits for the session
 -- is told that what came before the end takes a moment yet.
 -- KEYS   owners due wills session
+-- WRITES due wills session
 -- ARGV   sid, owner (node id, space, epoch), "1" when the will is void, expiry (s, -1: never, "": as it was), "1" when somebody waits
 -- REPLY  1
 -- COST   O(log due)

@@ -2,6 +2,7 @@
 -- The connection of a session is gone: nobody owns it any more; its expiry and its will fall due. A session that does not
 -- outlive its connection ends at once.
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming
+-- WRITES clients owners due session subscriptions queue inflight incoming
 -- ARGV   sid, owner (node id, space, epoch), when the publisher is forgotten if the session ends (ms from now), expiry as its
 --        owner knows it (s, -1: never, "": it does not)
 -- REPLY  { 1 released or 0 it was not the caller's, "1" when a will became due, subscriptions of an ended session }

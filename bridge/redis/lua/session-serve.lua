@@ -3,6 +3,8 @@
 -- begin, and QoS 2 publishes that come in or are released. Sent again it changes nothing: an identifier that is in flight
 -- already was moved by the call whose reply was lost.
 -- KEYS   owners
+-- MADE   session queue inflight incoming
+-- WRITES session queue inflight incoming
 -- ARGV   what a session's keys begin with, and of each session as MessagePack: { sid, owner, n, acknowledged ids, received ids,
 --        { incoming id, n, id, n … }, released ids, the first order of what comes next, { id, message, id, message … that begin
 --        without having been queued }, how many bytes may come (the last message may exceed it), free ids to move messages under,

@@ -2,6 +2,7 @@
 -- Changes a session's subscriptions, or notes that the change is journaled. One change of a session is under way at a time. When Redis is
 -- full nothing is added (scripts.ts).
 -- KEYS   owners session subscriptions
+-- WRITES session subscriptions
 -- ARGV   sid, owner, change (a name of its own), then filter, options ("" removes), filter, options …; no filters: it was journaled
 -- REPLY  1
 -- FAILS  NOTOWNER: the session is not the caller's any more

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Wills that were taken stay the taker's for a while longer: the gate decides about them, or there is no room for them.
 -- KEYS   due
+-- WRITES due
 -- ARGV   how long they are the caller's from now on (ms), member (w:sid:epoch) …
 -- REPLY  1
 -- COST   O(members * log due)

@@ -3,6 +3,7 @@
 -- again. Who takes it and dies leaves it to the next, after a while; a later will of the session comes behind it, since queues
 -- would take the earlier one for a duplicate afterwards.
 -- KEYS   due wills
+-- WRITES due wills
 -- ARGV   member (w:sid:epoch), how long it is the caller's (ms), bytes that the caller has room for, 0: any will
 -- REPLY  the will; how large it is when there is no room: it stays as it is; or false: it is not due, or somebody has it or an
 --        earlier one of the session
