@@ -9,6 +9,7 @@ const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywh
 const onMemory = [
   ...['service', 'semantics'].map((name) => `test/cluster/${name}.test.ts`),
   ...['semantics5', 'malformed', 'tolerated', 'levels'].map((name) => `test/conformance/${name}.test.ts`),
+  'test/situations/bounds.test.ts',
 ]
 
 /**

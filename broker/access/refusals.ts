@@ -17,6 +17,7 @@ export const refusalCauses = [
   'receive-maximum',
   'packet-bytes',
   'alias-bytes',
+  'topic-alias',
   'client-bytes', // what ends one
   'denied',
   'decision-late',

@@ -80,7 +80,7 @@ export class Engine {
         ...config.listeners.map(({ packetBytesMax }) => packetBytesMax),
       ),
       maxClientsIdLength: 65_535, // [MQTT-3.1.3-5] lets a server take more than 23 bytes; devices use them
-      topicAliasMaximum: limits.topicAliasMax,
+      topicAliasMaximum: config.topicAliasMax,
       receiveMaximum: config.receiveMaximum,
       // told in CONNACK where it is less than was asked for (3.2.2.3.2)
       sessionExpiryIntervalLimit: config.sessionExpirySecondsMax,
@@ -245,12 +245,14 @@ export class Engine {
   }
 
   #hostOfConnections(): ConnectionHost<Connection> {
+    const { slowBytesMax } = this.#host.config
     return {
       listener: undefined,
       config: this.#host.config,
       holdings: this.#host.holdings,
       gate: this.#host.gate,
-      readerLimits: { ...this.#host.config, topicAliasMax: limits.topicAliasMax },
+      readerLimits: this.#host.config,
+      outboxLimits: { highBytes: slowBytesMax, lowBytes: slowBytesMax / 4 },
       refused: (cause) => this.#host.refused(cause),
       heldBack: (cause) => this.#host.heldBack(cause),
       mayRetain: (topic) => this.#host.mayRetain(topic),

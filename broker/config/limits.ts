@@ -1,5 +1,5 @@
-// Every ceiling of a node in one table: what an operator may change is an option in options.ts with its
-// default here.
+// Every ceiling of a node in one table: each is an option (options.ts) with its default here, or says why it is
+// none. What a client sees of each, and what is counted, stands in refusals.ts and broker/README.md.
 
 export const limits = {
   /** Largest MQTT packet accepted, bytes on the wire; advertised as Maximum Packet Size. */
@@ -17,7 +17,7 @@ export const limits = {
   drainTimeoutMs: 60_000,
   /** What a guard at the gate has for a decision. */
   decisionTimeoutMs: 5_000,
-  /** Filters of one SUBSCRIBE that a guard decides at once. */
+  /** Filters of one SUBSCRIBE that a guard decides at once. No option: the others wait, and none is refused. */
   decisionsMax: 100,
   /** Levels of a filter, Aedes' hard ceiling, and of a Topic Name: each costs every node memory. */
   topicLevelsMax: 100,
@@ -71,10 +71,13 @@ export const limits = {
    * what waits to be read.
    */
   clientBytesMax: 512 * 1024 * 1024,
-  /** Topic Aliases that we use towards a client, however many it takes, and the longest topic that gets one. */
+  /**
+   * Topic Aliases that we use towards a client, however many it takes, and the longest topic that gets one. No
+   * option: beyond them a topic is sent as it is.
+   */
   topicAliasesMax: 64,
   aliasedTopicMax: 512,
-  /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum. */
+  /** Topic Aliases a client may use towards us; advertised as Topic Alias Maximum, beyond it 0x94. */
   topicAliasMax: 100,
   /**
    * Advertised as Receive Maximum: QoS ≥ 1 publishes of one connection that are not acknowledged. At so many
@@ -84,7 +87,7 @@ export const limits = {
   receiveMaximum: 1_000,
   /**
    * QoS 2 publishes that are not released, of a connection that was told no Receive Maximum (3.1.1), as many
-   * times as of one that was.
+   * times as of one that was. No option: it follows receiveMaximum.
    */
   unannouncedFactor: 10,
   /**
@@ -102,7 +105,10 @@ export const limits = {
    * rest waits for room.
    */
   replayBytesMax: 1024 * 1024,
-  /** Subscriptions of a session registered at once when its client returns. */
+  /**
+   * Subscriptions of a session registered at once when its client returns. No option: the others wait, and none is
+   * refused.
+   */
   restoredPerTurn: 200,
   /** QoS ≥ 1 deliveries in flight to one connection, whatever Receive Maximum it names. */
   inFlightMax: 1_000,
@@ -112,22 +118,22 @@ export const limits = {
    */
   inFlightBytesMax: 16 * 1024 * 1024,
   /**
-   * Bytes waiting for a connection above which it is slow (QoS 0 is dropped), and at which it is drained
-   * again.
+   * Bytes waiting for a connection above which it is slow (QoS 0 is dropped, publishers wait); at a quarter of it
+   * the connection has drained.
    */
-  outboxHighBytes: 1024 * 1024,
-  outboxLowBytes: 256 * 1024,
-  /** Bytes waiting for a connection at which it is ended. */
+  slowBytesMax: 1024 * 1024,
+  /** Bytes waiting for a connection, besides a packet of the largest size, at which it is ended with 0x97. */
   waitingBytesMax: 16 * 1024 * 1024,
   /** How long a slow subscriber may hold back who publishes to it before they go on without it. */
   slowHoldMs: 1_000,
   /**
    * What a connection whose client has ended its side has for doing what was sent before, when the same
-   * client connects anew.
+   * client connects anew. No option: it is less than clients wait for CONNACK, and its client has gone.
    */
   leaveMs: 2_000,
-  /** What a client has for reading why its connection ends, whether it ends its side or not. */
+  /**
+   * What a client has for reading why its connection ends, whether it ends its side or not. No option: a round trip
+   * to anywhere.
+   */
   lingerMs: 500,
 } as const
-
-export const outboxLimits = { highBytes: limits.outboxHighBytes, lowBytes: limits.outboxLowBytes }

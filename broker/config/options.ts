@@ -367,6 +367,59 @@ export const options = {
     shape: 'count',
     hint: 'Use a number from 1 to 65535',
   },
+  publishingBytesMax: {
+    at: 'limits.publishingBytesMax',
+    schema: whole(1_024, 2 ** 30).default(limits.publishingBytesMax),
+    about:
+      'bytes of publishes of one client that are not stored; beyond it the client is read no further until they are',
+    shape: 'bytes',
+    hint: 'Use a number from 1024 to 1073741824',
+  },
+  topicAliasMax: {
+    at: 'limits.topicAliasMax',
+    schema: whole(0, 65_535).default(limits.topicAliasMax),
+    about: 'Topic Aliases that a client may use; CONNACK tells it, and one that uses more is disconnected',
+    shape: 'count',
+    hint: 'Use a number from 0 to 65535',
+  },
+  inFlightMax: {
+    at: 'limits.inFlightMax',
+    schema: whole(1, 65_535).default(limits.inFlightMax),
+    about:
+      'messages of QoS 1 and 2 in flight to one client, whatever Receive Maximum it names; further ones wait',
+    shape: 'count',
+    hint: 'Use a number from 1 to 65535',
+  },
+  inFlightBytesMax: {
+    at: 'limits.inFlightBytesMax',
+    schema: whole(1_024, 2 ** 40).default(limits.inFlightBytesMax),
+    about: 'bytes in flight to one session that outlives its connection; further messages wait in its queue',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1024 or more',
+  },
+  slowBytesMax: {
+    at: 'limits.slowBytesMax',
+    schema: whole(1_024, 2 ** 30).default(limits.slowBytesMax),
+    about:
+      'bytes that wait for one client; beyond it QoS 0 to it is dropped, and who publishes to it waits for `slowHoldMs`',
+    shape: 'bytes',
+    hint: 'Use a number from 1024 to 1073741824',
+  },
+  waitingBytesMax: {
+    at: 'limits.waitingBytesMax',
+    schema: whole(1_024, 2 ** 40).default(limits.waitingBytesMax),
+    about:
+      'bytes that wait for one client, besides a packet of the largest size; beyond it the client is disconnected',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1024 or more',
+  },
+  slowHoldMs: {
+    at: 'limits.slowHoldMs',
+    schema: positiveMs.default(limits.slowHoldMs),
+    about: 'time for which a client that does not read holds back who publishes to it; then they go on',
+    shape: 'ms',
+    hint: 'Use a number of milliseconds, from 1 to 86400000',
+  },
   controlPacketsMax: {
     at: 'limits.controlPacketsMax',
     schema: whole(1, 65_535).default(limits.controlPacketsMax),

@@ -5,7 +5,6 @@
 // most bytes of unfinished packets. A client that waits because of us (Redis is away, or others fill the node) is
 // not ended. Publishes under way take at most half of the bound. State: what each connection held
 // when it was counted last. O(those that hold something) 20 times a second.
-import { limits } from '../config/limits.ts'
 
 export interface Holder {
   /** Bytes of packets that are not whole or not read. */
@@ -21,6 +20,7 @@ export interface Holder {
 /** Who holds less is not ended. */
 const endBytesMin = 65_536
 const recountMs = 50
+const patienceMs = 1_000
 interface Held {
   bytes: number
   /** At which look something of its client came last. */
@@ -62,7 +62,7 @@ export class Holdings {
   /** Since which look there is no room. */
   #fullSince: number | undefined
 
-  constructor(max: number, patienceMs: number = limits.slowHoldMs) {
+  constructor(max: number) {
     this.#max = max
     this.#patience = patienceMs / recountMs
   }

@@ -1,6 +1,7 @@
 // What a connection needs of the node around it: broker/aedes/engine.ts and broker/routing/router.ts give it. No state.
 import type { Message, OwedReplay, OwedReplays, SessionHolder, Stamps } from '../../bridge/index.ts'
 import type { Config, ListenerConfig } from '../config/config.ts'
+import type { OutboxLimits } from './outbox.ts'
 import type { Holdings } from './holdings.ts'
 import type { Match } from '../routing/local-table.ts'
 import type { Ahead } from '../routing/retained-replay.ts'
@@ -23,6 +24,7 @@ export interface ConnectionHost<Connection> {
   /** By which it came; undefined: the program handed it in. */
   readonly listener: ListenerConfig | undefined
   readonly readerLimits: ReaderLimits
+  readonly outboxLimits: OutboxLimits
   readonly holdings: Holdings
   readonly gate: Gate<Connection>
   /** Takes a message of this connection; `done` when it may be acknowledged. */

@@ -11,7 +11,6 @@ import { Incoming } from './incoming.ts'
 import { Publishing } from './publishing.ts'
 import { Requests } from './requests.ts'
 import type { StoredSession } from './stored-session.ts'
-import { limits } from '../config/limits.ts'
 import { Decisions } from '../access/decisions.ts'
 import { Refusal, type Gate } from '../access/gate.ts'
 import type { HeldCause } from '../access/refusals.ts'
@@ -108,7 +107,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
    * may close unread.
    */
   #readAhead(chunk?: Buffer): void {
-    if (this.#reader.heldBytes > limits.publishingBytesMax) this.#connection.stream.pause()
+    if (this.#reader.heldBytes > this.#host.config.publishingBytesMax) this.#connection.stream.pause()
     this.#goodbye?.look(chunk, () => this.#reader.held())
   }
 
@@ -146,7 +145,8 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   /** From the socket, unless enough waits to be read. */
   readOn(): void {
     if (this.isBehind || this.#host.holdings.isWaiting(this.#connection)) return
-    if (!this.#waits || this.#reader.heldBytes <= limits.publishingBytesMax) this.#connection.stream.resume()
+    if (!this.#waits || this.#reader.heldBytes <= this.#host.config.publishingBytesMax)
+      this.#connection.stream.resume()
   }
 
   get #incoming(): Incoming {
@@ -215,11 +215,16 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   }
 
   #request(type: number, frame: Buffer): void {
-    this.#requests ??= new Requests((type, frame) => {
-      if (type === PacketType.disconnect) this.#connection.leave()
-      else if (type === PacketType.subscribe) this.#connection.client.subscribe(frame)
-      else this.#connection.client.unsubscribe(frame)
-    }, this.#host.config.controlPacketsMax)
+    const { controlPacketsMax, publishingBytesMax } = this.#host.config
+    this.#requests ??= new Requests(
+      (type, frame) => {
+        if (type === PacketType.disconnect) this.#connection.leave()
+        else if (type === PacketType.subscribe) this.#connection.client.subscribe(frame)
+        else this.#connection.client.unsubscribe(frame)
+      },
+      controlPacketsMax,
+      publishingBytesMax,
+    )
     this.#requests.take(type, frame, this.#publishing?.takeLatest())
   }
 
@@ -265,7 +270,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   /** Refuses one that stands before everything else; what comes before it is answered first. */
   #refuseNew(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     if (this.#decisions?.isEmpty === false) {
-      const ended = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum)).begin(0, qos)
+      const ended = (this.#publishing ??= new Publishing(this.#host.config)).begin(0, qos)
       this.#decisions.add(undefined, () =>
         this.#connection.guarded(() => this.#refuse(qos, messageId, reasonCode, ended)),
       )
@@ -281,7 +286,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
 
   /** From now on it counts as one that is not stored. @returns ends that */
   #begin({ topic, payload, qos }: Message): () => void {
-    const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
+    const publishing = (this.#publishing ??= new Publishing(this.#host.config))
     const { mqtt5 } = this.#connection
     if (qos > 0) publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), mqtt5)
     const ended = publishing.begin(payload.length + topic.length, qos)
@@ -368,7 +373,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
       begun?.()
       return void this.#connection.client.fail(new Error('not authorized to publish'))
     }
-    const publishing = (this.#publishing ??= new Publishing(this.#host.config.receiveMaximum))
+    const publishing = (this.#publishing ??= new Publishing(this.#host.config))
     const ended = begun ?? publishing.begin(0, qos)
     publishing.refuse(qos, () => {
       const { isClosed, outbound } = this.#connection

@@ -15,7 +15,6 @@ import { Room } from './room.ts'
 import { StoredSession } from './stored-session.ts'
 import { TopicAliases } from './topic-aliases.ts'
 import { Window, type WindowHost } from './window.ts'
-import { limits, outboxLimits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish.ts'
@@ -36,7 +35,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   #sent: Map<number, Sent> | undefined
 
   constructor(stream: Duplex, connection: Connection, host: ConnectionHost<Connection>) {
-    this.outbox = new Outbox(stream, outboxLimits, this)
+    this.outbox = new Outbox(stream, host.outboxLimits, this)
     this.#connection = connection
     this.#host = host
     this.#gate = host.gate
@@ -44,7 +43,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
 
   /** CONNACK is written: from now on messages are delivered. `session`: it has a queue. */
   start(session: Session | undefined): StoredSession | undefined {
-    const receiveMaximum = Math.min(this.#connection.client.receiveMaximum, limits.inFlightMax)
+    const receiveMaximum = Math.min(this.#connection.client.receiveMaximum, this.#host.config.inFlightMax)
     this.#window = new Window(receiveMaximum, this)
     const { topicAliasMaximum = 0 } = this.#connection.inbound.wishes ?? {}
     if (topicAliasMaximum > 0) this.#aliases = new TopicAliases(topicAliasMaximum)
@@ -54,7 +53,8 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
         this.#writeStored(message, messageId, dup, identifiers),
       pubrel: (messageId) => this.acknowledge(PacketType.pubrel, messageId, 0),
       failed: (error) => this.#host.failed(error, 1),
-      room: () => (this.outbox.slow ? 0 : limits.outboxLowBytes),
+      room: () => (this.outbox.slow ? 0 : this.#host.outboxLimits.lowBytes),
+      inFlightBytesMax: this.#host.config.inFlightBytesMax,
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       moved: () => this.#host.moved(this.#connection),
     }))
@@ -277,7 +277,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
 
   /** However large the packets are that are accepted, there is room for one. */
   get #waitingBytesMax(): number {
-    return limits.waitingBytesMax + this.#host.readerLimits.packetBytesMax
+    return this.#host.config.waitingBytesMax + this.#host.readerLimits.packetBytesMax
   }
 
   /** What waits for this connection, bytes. */
@@ -294,7 +294,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
         ReasonCode.quotaExceeded,
         'more waits for you than there may be: read faster',
       )
-    } else if (topic !== undefined && waiting > limits.outboxHighBytes && this.outbox.slow)
+    } else if (topic !== undefined && waiting > this.#host.outboxLimits.highBytes && this.outbox.slow)
       this.#host.slow(this.#connection, topic)
   }
 
@@ -313,7 +313,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   roomForMore(): Promise<void> {
     if (
       this.#connection.isClosed ||
-      (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxHighBytes)
+      (!this.outbox.slow && this.#window.waitingBytes <= this.#host.outboxLimits.highBytes)
     )
       return Promise.resolve()
     return (this.#room ??= new Room()).wait()
@@ -322,7 +322,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   #giveRoom(): void {
     if (
       this.#connection.isClosed ||
-      (!this.outbox.slow && this.#window.waitingBytes <= limits.outboxLowBytes)
+      (!this.outbox.slow && this.#window.waitingBytes <= this.#host.outboxLimits.lowBytes)
     )
       this.#room?.give()
   }

@@ -1,5 +1,6 @@
 // What one client has published and is not stored yet: how much it is, and how much of it came before which
 // request. State: this connection. Bound: `isFull`; the caller then stops reading.
+import type { Config } from '../config/config.ts'
 import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { ProtocolViolation } from '../protocol/properties.ts'
@@ -9,13 +10,15 @@ export interface Publishes {
   left: number
 }
 
+export type PublishingLimits = Pick<Config, 'receiveMaximum' | 'publishingBytesMax'>
+
 interface Refused {
   readonly behind: number
   readonly acknowledge: () => void
 }
 
 export class Publishing {
-  readonly #max: number
+  readonly #limits: PublishingLimits
   count = 0
   /** Those of QoS 1. */
   qos1 = 0
@@ -31,9 +34,9 @@ export class Publishing {
   /** By QoS: those whose acknowledgement waits until so many have ended; made with the first. */
   #refused: readonly Refused[][] | undefined
 
-  /** @param max how many may be left before it is full: Receive Maximum */
-  constructor(max: number) {
-    this.#max = max
+  /** @param limits how many, and how many bytes, may be left before it is full */
+  constructor(limits: PublishingLimits) {
+    this.#limits = limits
   }
 
   /** One came; the caller calls what it gets back when it is stored, once. */
@@ -81,11 +84,13 @@ export class Publishing {
   }
 
   get isFull(): boolean {
-    return this.count >= this.#max || this.#bytes >= limits.publishingBytesMax
+    const { receiveMaximum, publishingBytesMax } = this.#limits
+    return this.count >= receiveMaximum || this.#bytes >= publishingBytesMax
   }
 
   get hasRoom(): boolean {
-    return this.count <= this.#max / 2 && this.#bytes <= limits.publishingBytesMax / 2
+    const { receiveMaximum, publishingBytesMax } = this.#limits
+    return this.count <= receiveMaximum / 2 && this.#bytes <= publishingBytesMax / 2
   }
 
   /**
@@ -95,7 +100,8 @@ export class Publishing {
    */
   checkReceiveMaximum(more: number, wasTold: boolean): void {
     const open = this.qos1 + more
-    if (open <= (wasTold ? this.#max : this.#max * limits.unannouncedFactor)) return
+    const { receiveMaximum } = this.#limits
+    if (open <= (wasTold ? receiveMaximum : receiveMaximum * limits.unannouncedFactor)) return
     throw new ProtocolViolation(
       ReasonCode.receiveMaximumExceeded,
       `${open} publishes that are not acknowledged`,

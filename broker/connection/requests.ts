@@ -2,7 +2,6 @@
 // first. Each waits until the publishes before it are stored and the request before it is answered: of two at
 // once Aedes would answer the second by what the first one is about to change. State: this connection. Bound:
 // the caller stops reading when too many wait.
-import { limits } from '../config/limits.ts'
 import type { Publishes } from './publishing.ts'
 
 interface Request {
@@ -19,10 +18,10 @@ export class Requests {
   #waiting: Request[] = []
   #underWay = false
 
-  /** @param max how many may wait */
-  constructor(handle: (type: number, frame: Buffer) => void, max: number) {
+  /** @param max how many may wait, and `bytesMax` how many bytes of them */
+  constructor(handle: (type: number, frame: Buffer) => void, max: number, bytesMax: number) {
     this.#handle = handle
-    this.#largeBytes = limits.publishingBytesMax / max
+    this.#largeBytes = bytesMax / max
   }
 
   /** How many wait; a large one counts as several: they are bounded in bytes, too. */

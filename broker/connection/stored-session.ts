@@ -33,6 +33,8 @@ interface Given {
 
 /** What a stored session needs of its connection. */
 export interface StoredSessionHost {
+  /** Bytes in flight beyond which nothing more is taken out of the queue. */
+  readonly inFlightBytesMax: number
   /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
   write(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): 1 | 2 | undefined
   pubrel(messageId: number): void
@@ -336,7 +338,7 @@ export class StoredSession implements SessionHolder {
   }
 
   takeWrites(mayGive = true): SessionWrites | undefined {
-    const bytes = Math.min(this.#host.room(), limits.inFlightBytesMax - this.#largeBytes)
+    const bytes = Math.min(this.#host.room(), this.#host.inFlightBytesMax - this.#largeBytes)
     const ids =
       !this.#closed &&
       (this.#mayHaveQueued || this.#given.length > 0) &&

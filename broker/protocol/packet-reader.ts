@@ -409,7 +409,11 @@ export class PacketReader {
   #aliased(alias: number, topic: string): string {
     if (alias > this.#limits.topicAliasMax)
       // [MQTT-3.3.2-9]
-      throw new ProtocolViolation(ReasonCode.topicAliasInvalid, 'a Topic Alias above the maximum')
+      throw new ProtocolViolation(
+        ReasonCode.topicAliasInvalid,
+        'a Topic Alias above the maximum',
+        'topic-alias',
+      )
     this.#aliases ??= new Map()
     if (topic !== '') {
       this.#aliasBytes += topic.length - (this.#aliases.get(alias)?.length ?? 0)

@@ -65,9 +65,7 @@ export class Router implements EngineHost, Receiver {
   readonly #events: RouterEvents
   readonly #table = new LocalTable<Subscriber>()
   readonly #groups: LocalGroups<Connection>
-  readonly #pressure = new Pressure<Connection>(limits.slowHoldMs, (topic, held) =>
-    this.#plane.hold(topic, held),
-  )
+  readonly #pressure: Pressure<Connection>
   readonly #bounds: SubscriptionBounds<Subscriber>
   readonly #bySid = new Map<string, Connection>()
   readonly #releasing = new Set<Promise<void>>()
@@ -82,6 +80,7 @@ export class Router implements EngineHost, Receiver {
     this.gate = gate
     this.#events = events
     this.holdings = new Holdings(config.clientBytesMax)
+    this.#pressure = new Pressure(config.slowHoldMs, (topic, held) => this.#plane.hold(topic, held))
     this.#groups = new LocalGroups(new GroupRules(config.groupStrategies))
     this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
   }

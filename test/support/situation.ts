@@ -125,7 +125,8 @@ export function situation(
   define: (place: Place) => void,
   { ours, argv = [], mosquitto = [] }: SituationOptions = {},
 ): void {
-  const names = ['one node', 'two nodes', ...(ours === undefined ? ['Mosquitto'] : [])] as Place['name'][]
+  const others = ['two nodes', ...(ours === undefined ? ['Mosquitto'] : [])]
+  const names = ['one node', ...(process.env.TEST_STORE === 'memory' ? [] : others)] as Place['name'][]
   describe.each(names)(`${about}: %s`, (name) => {
     let broker: Broker
     const clients: AsyncDisposable[] = []

@@ -1,7 +1,7 @@
 // What is said of a configuration that is wrong: all of it at once, a line each, by the place where it
 // stands; and never a secret. loadConfig is what `node`, `check`, `import` and createNode ask;
 // test/cluster/cli.test.ts runs some of it as a process.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
@@ -21,6 +21,7 @@ import {
 import type { Option } from '../../bridge/index.ts'
 import { OperatorError } from '../../broker/errors.ts'
 import { stackOf } from '../../broker/observe/shown.ts'
+import { limits } from '../../broker/config/limits.ts'
 import { tlsProblems } from '../../broker/config/tls-files.ts'
 import { makeCertificates, type Certificates } from '../support/certificates.ts'
 
@@ -644,4 +645,19 @@ describe('the files of TLS', () => {
       { option: 'tlsCert', problem: expect.stringContaining('ERR_SSL_EE_KEY_TOO_SMALL') as string },
     ])
   })
+})
+
+test('each ceiling in limits.ts is an option with its default, or says why it is none', () => {
+  const source = readFileSync(new URL('../../broker/config/limits.ts', import.meta.url), 'utf8')
+  const described = new Map<string, string>()
+  let comment = ''
+  for (const [, text, name] of source.matchAll(/\/\*\*([\s\S]*?)\*\/|^ {2}(\w+):/gm)) {
+    if (text !== undefined) comment = text
+    else described.set(name!, comment.replaceAll(/\s*\*?\s+/g, ' '))
+  }
+  expect([...described.keys()]).toEqual(Object.keys(limits))
+  const defaults = loadConfig({}, {})
+  for (const [name, value] of Object.entries(limits))
+    if (name in options) expect((defaults as Record<string, unknown>)[name], name).toBe(value)
+    else expect(described.get(name), name).toMatch(/No option: /)
 })

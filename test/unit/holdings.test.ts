@@ -34,3 +34,29 @@ test('less room than a chunk, and nothing under way that would make more: the on
   await expect.poll(() => large.goesOn || other.goesOn).toBe(true)
   holdings.close()
 })
+
+test('clientBytesMax, exactly: publishes under way have half of it, and beyond all of it QoS 0 is dropped', () => {
+  const max = 100_000
+  const holdings = new Holdings(max)
+  const under: string[] = []
+  /** A publish costs four times its bytes and 256 more. */
+  const publish = (name: string, cost: number): Promise<() => void> =>
+    new Promise((resolve) =>
+      holdings.publish(cost / 4 - 256, (stored) => {
+        under.push(name)
+        resolve(stored)
+      }),
+    )
+  void publish('first', 20_000).then((stored) => stored())
+  void publish('exactly half', max / 2 - 20_000)
+  void publish('one more', 4 * 256)
+  expect(under).toEqual(['first', 'exactly half'])
+  expect(holdings.bytes).toBe(max / 2 + 256)
+  const reader = new Reader(max - holdings.bytes)
+  holdings.count(reader)
+  expect([holdings.bytes, holdings.isFull]).toEqual([max, false])
+  reader.comingBytes++
+  holdings.count(reader)
+  expect([holdings.bytes, holdings.isFull]).toEqual([max + 1, true])
+  holdings.close()
+})

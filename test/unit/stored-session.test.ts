@@ -36,6 +36,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
         failed.push(error)
       },
       room: () => room,
+      inFlightBytesMax: limits.inFlightBytesMax,
       schedule: () => {
         touched = true
       },
