@@ -36,7 +36,6 @@ import type { Subscriber } from './subscriber.ts'
 import { SubscriptionBounds, type FilterRefusal } from './subscription-bounds.ts'
 import type { EngineHost } from '../aedes/host.ts'
 import { Gate, Refusal } from '../access/gate.ts'
-import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
 
