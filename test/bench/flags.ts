@@ -1,7 +1,7 @@
 // The flags of the benchmark: one table gives parsing, defaults and help. A flag that is not there, or a
 // value that makes no sense, is one line and exit code 2.
 import { patterns, quickPatterns, shapeNames } from './patterns.ts'
-import { onNode, systems, type Fsync, type System } from './systems.ts'
+import { ofBuild, onNode, systems, type Fsync, type System } from './systems.ts'
 
 export interface Settings {
   readonly systems: readonly string[]
@@ -22,6 +22,8 @@ export class UsageError extends Error {}
 const flags: Record<string, string> = {
   '--systems a,b': `which systems (all installed that need not be named): ${systems.map(({ name }) => name).join(', ')}`,
   '--nodes NAME=PROGRAM,…': 'two nodes of ours as `ours@NAME`, run by another Node, besides',
+  '--builds NAME=FILE,…':
+    'two nodes of another build as `ours@NAME`, by its aedes-cluster.js, besides: before and after',
   '--patterns a,b': 'which patterns (all); see below',
   '--rounds N': 'how often each is run, systems alternating (3)',
   '--seconds N': 'length of the measured window (3)',
@@ -87,16 +89,21 @@ const list =
     return known.filter((name) => names.includes(name))
   }
 
+const named =
+  (make: (name: string, file: string) => System, what: string) =>
+  (value: string, flag: string): System[] =>
+    value.split(',').map((one) => {
+      const [name, file] = one.split(/=(.*)/s)
+      if (file === undefined || file === '') throw new UsageError(`${flag} ${one}: is not NAME=${what}`)
+      return make(name!, file)
+    })
+
 const systemNames = systems.map(({ name }) => name)
 const patternNames = patterns.map(({ name }) => name)
 const parsers: Record<string, (value: string, flag: string) => unknown> = {
   systems: list(systemNames),
-  nodes: (value, flag) =>
-    value.split(',').map((one) => {
-      const [name, program] = one.split(/=(.*)/s)
-      if (program === undefined || program === '') throw new UsageError(`${flag} ${one}: is not NAME=PROGRAM`)
-      return onNode(name!, program)
-    }),
+  nodes: named(onNode, 'PROGRAM'),
+  builds: named(ofBuild, 'FILE'),
   patterns: list(patternNames),
   rounds: integer(1, 100),
   seconds: number(0.2, 600),
@@ -129,7 +136,10 @@ export function parseFlags(argv: readonly string[]): Settings | 'help' {
       throw new UsageError(`${flag}: is not a flag; see --help`)
     const value = inline ?? argv[++i]
     if (value === undefined) throw new UsageError(`${flag}: needs a value`)
-    given[name === 'nodes' ? 'further' : name] = parsers[name]!(value, flag)
+    const parsed = parsers[name]!(value, flag)
+    if (name === 'nodes' || name === 'builds')
+      given['further'] = [...((given['further'] as System[] | undefined) ?? []), ...(parsed as System[])]
+    else given[name] = parsed
   }
   const usual = {
     systems: systems.filter(({ byName }) => byName === undefined).map(({ name }) => name),

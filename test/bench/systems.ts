@@ -58,6 +58,16 @@ const startWith = (index: number, ...argv: string[]): Promise<Node> =>
 const ofRedis = (port: number): string[] => ['--redis', `redis://127.0.0.1:${port}`, '--prefix', prefix]
 const startOurs = (index: number, redisPort: number): Promise<Node> => startWith(index, ...ofRedis(redisPort))
 
+/** Two nodes of another build of ours: `file` is its dist/aedes-cluster.js. */
+export const ofBuild = (name: string, file: string): System => ({
+  name: `ours@${name}`,
+  about: `two nodes of aedes-cluster, from ${file}`,
+  nodes: 2,
+  redis: true,
+  start: (index, redisPort) =>
+    startNode(`ours@${name} ${idOf(index)}`, [file, ...flagsOf(index).slice(1), ...ofRedis(redisPort)]),
+})
+
 /** Two nodes of ours that another Node runs. */
 export const onNode = (name: string, program: string): System => ({
   name: `ours@${name}`,
