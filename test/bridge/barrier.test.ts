@@ -117,3 +117,19 @@ test('who begins to wait between two rebuilds waits no longer than for the secon
   }
   await Promise.all([a.close(), b.close()])
 }, 10_000)
+
+test('a route that goes while its node tells all that it has anew is not told again behind its end', async () => {
+  await using redis = await startRedis()
+  const a = await startJournal(redis, 'a')
+  const b = await startJournal(redis, 'b')
+  const wanted = new Set(Array.from({ length: 5_000 }, (_, n) => `many/${n}`))
+  function* routes(): Iterable<Change> {
+    for (const filter of wanted) yield { type: 'route', filter, kind: 1 }
+  }
+  const told = a.journal.assertAll(routes())
+  wanted.delete('many/4999')
+  await Promise.all([a.journal.append([{ type: 'route', filter: 'many/4999', kind: 0 }]), told])
+  await b.journal.barrier()
+  expect(['many/4998', 'many/4999'].map((topic) => b.table.match(topic).everything.length)).toEqual([1, 0])
+  await Promise.all([a.close(), b.close()])
+})
