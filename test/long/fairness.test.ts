@@ -1,5 +1,6 @@
-// The attacks of test/fault/fairness.test.ts with about what a socket carries in ten seconds; prints how long
-// a healthy client's pings took (budget of P12: 200 ms on a machine that has time for it).
+// The attacks of test/fault/fairness.test.ts with about what a socket carries in ten seconds, and larger ones. A
+// ping of a healthy client waits for less than 200 ms of its node's work (P12), whatever else the machine does;
+// prints how long it took by the clock, too.
 import { afterAll, beforeAll, test } from 'vitest'
 import { attacks, largeAttacks } from '../support/attacks.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'

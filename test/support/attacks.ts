@@ -289,6 +289,52 @@ export const attacks = {
 
 /** Too short, or too large, for the suite. */
 export const largeAttacks = {
+  /** At size 4. */
+  async 'one message that 65,536 filters of four clients match'(
+    cluster: TestCluster,
+    size: number,
+  ): Promise<void> {
+    const filters = deep(14 + Math.log2(size)).map((filter) => `${filter}/+`)
+    const attackers: Attacker[] = []
+    for (let at = 0; at < filters.length; at += 8_192) {
+      if (at % 16_384 === 0) attackers.push(await Attacker.connect(cluster.node(0).url))
+      await attackers.at(-1)!.send(subscribe(filters.slice(at, at + 8_192)), 8_192 + 6)
+    }
+    const topics = Array.from({ length: 10 }, (_, n) => filters[0]!.replace('+', String(n)))
+    const packets = Buffer.concat(topics.map((topic) => publish(topic)))
+    await beside('one message', cluster, () => attackers[0]!.send(packets, packets.length))
+    for (const { client } of attackers) client.socket.destroy()
+  },
+
+  async 'groups that all match'(cluster: TestCluster, size: number): Promise<void> {
+    const attacker = await Attacker.connect(cluster.node(0).url)
+    const groups = deep(12).map((filter) => `$share/g/${filter}`)
+    await attacker.send(subscribe(groups), groups.length + 6)
+    const messages = 5 * size
+    await beside(
+      'groups',
+      cluster,
+      () =>
+        attacker.send(
+          repeat(messages, (n) => publish(`a/${'a/'.repeat(11)}${10_000 + n}`)),
+          messages * groups.length * 5,
+        ),
+      attacker.progress,
+    )
+    attacker.client.socket.destroy()
+  },
+
+  async 'PINGREQ without end on two hundred connections'(cluster: TestCluster, size: number): Promise<void> {
+    const attackers = await Promise.all(
+      Array.from({ length: 200 }, () => Attacker.connect(cluster.node(0).url)),
+    )
+    const bytes = 30_000 * size
+    await beside('pings of many', cluster, async () => {
+      await Promise.all(attackers.map((attacker) => attacker.send(Buffer.alloc(bytes, pingreq), bytes)))
+    })
+    for (const { client } of attackers) client.socket.destroy()
+  },
+
   async 'WebSocket frames of one byte'(cluster: TestCluster, size: number): Promise<void> {
     const attacker = await Attacker.upgrade(cluster.node(0).wsUrl)
     const connect = frame(0x10, str('MQTT'), 5, 2, u16(0), properties(5), str(`frames-${Math.random()}`))
