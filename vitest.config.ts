@@ -7,9 +7,16 @@ const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywh
 
 /** What holds of a node without Redis. */
 const onMemory = [
-  ...['service', 'semantics'].map((name) => `test/cluster/${name}.test.ts`),
+  ...['service', 'semantics', 'replay'].map((name) => `test/cluster/${name}.test.ts`),
+  ...['resumed-session', 'order-on-two-topics'].map((name) => `test/situations/${name}.test.ts`),
   ...['semantics5', 'malformed', 'tolerated', 'levels'].map((name) => `test/conformance/${name}.test.ts`),
   'test/situations/bounds.test.ts',
+]
+
+/** And what of it takes longer. */
+const onMemoryLong = [
+  ...['order', 'subscribed-everywhere', 'void-will'].map((name) => `test/cluster/${name}.test.ts`),
+  'test/situations/*.test.ts',
 ]
 
 /**
@@ -37,6 +44,10 @@ export default defineConfig({
         test: { name: 'redis-cluster', include: onBoth, env: { TEST_STORE: 'redis-cluster' } },
       },
       { extends: true, test: { name: 'memory', include: onMemory, env: { TEST_STORE: 'memory' } } },
+      {
+        extends: true,
+        test: { name: 'long-memory', include: onMemoryLong, env: { TEST_STORE: 'memory' }, maxWorkers: 1 },
+      },
       {
         extends: true,
         test: { name: 'long', include: ['test/long/*.test.ts'], maxWorkers: 1, isolate: true },

@@ -120,7 +120,7 @@ describe('while many are being sent', () => {
 
   // What a SUBSCRIBE of a lasting session found is the session's [MQTT-3.1.2-23..24]: the rest comes with the
   // next connection, wherever that is.
-  test.each([{ qos: 1 }, { qos: 2 }] as const)(
+  test.skipIf(process.env.TEST_STORE === 'memory').each([{ qos: 1 }, { qos: 2 }] as const)(
     'the connection ends, or its node, and the next one at another node gets the rest, each value once: QoS $qos',
     { timeout: 120_000 },
     async ({ qos }) => {
