@@ -1,6 +1,7 @@
 // What a node needs of its cluster, whatever keeps it: Redis (data-plane.ts) or this process alone (memory/).
 // A node knows this and nothing behind it. What each promise means is a test that every implementation passes
 // (test/contract/cluster.test.ts).
+import type { GroupHolder } from './groups/group-holder.ts'
 import type { Message } from './messages/message.ts'
 import type { Stamps } from './retained/moment.ts'
 import type { Route } from './routes/routing-table.ts'
@@ -46,6 +47,8 @@ export interface Cluster {
    */
   addMember(group: string): Promise<void>
   removeMember(group: string): void
+  /** Undefined: no group has a backlog. */
+  readonly groups: ClusterGroups | undefined
   /** Whether anybody in the cluster has a live subscription that matches. */
   isWanted(topic: string): boolean
 
@@ -93,6 +96,26 @@ export interface Cluster {
 
   /** Leaves the cluster. */
   close(): Promise<void>
+}
+
+/** Groups as their members' node has to do with them; a session that outlives its connection makes a backlog. */
+export interface ClusterGroups {
+  /**
+   * A member is connected here: resolves when what is published from now on may come to it.
+   * @throws BridgeError ERR_BRIDGE_QUOTA when the group is full, ERR_BRIDGE_MOVED
+   */
+  join(holder: GroupHolder): Promise<void>
+  /**
+   * Its connection is over, or it unsubscribed (`isLeft`): resolves when what it did not acknowledge goes to others, and a
+   * group that has no member any more is forgotten.
+   */
+  leave(holder: GroupHolder, isLeft: boolean): Promise<void>
+  /** It has something to write. */
+  schedule(holder: GroupHolder): void
+  /** Puts a message into the backlogs of groups that have one; resolves when it is stored. */
+  push(message: Message, names: readonly string[]): Promise<void>
+  /** Backlogs as this node saw them last. */
+  readonly counts: ReadonlyMap<string, { readonly messages: number; readonly bytes: number }>
 }
 
 export interface ClusterSessions {

@@ -9,6 +9,8 @@ import { Bells } from './publish/bells.ts'
 import type { Clock } from './pace/clock.ts'
 import type { Cluster, RetainedRead } from './cluster.ts'
 import { Picks } from './groups/picks.ts'
+import { Groups } from './groups/groups.ts'
+import { isShared } from './groups/shared-filter.ts'
 import { GroupRules } from './groups/strategies.ts'
 import { recordsOfGroups, type Change } from './messages/codec.ts'
 import { nobody, type Reports } from './diagnostics.ts'
@@ -68,6 +70,9 @@ export class DataPlane implements Cluster {
   readonly sessions: Sessions
   readonly #audit: Audit
   readonly #queues: Queues
+  readonly groups: Groups
+  #suspects: ReadonlySet<string> = new Set()
+  #auditing: NodeJS.Timeout | undefined
   readonly #sessionWriter: SessionWriter
   readonly #fanOut: FanOut
   readonly #batches: Batches<Message, Handed>
@@ -116,6 +121,8 @@ export class DataPlane implements Cluster {
     this.#reader = new InboxReader(connections, this.keys, membership.nodeId, clock, {
       onMessage: (message) => receiver.deliver(message),
       onShared: (message, share) => this.#fanOut.shared(message, share),
+      onGiven: (message, given) => this.groups.onGiven(message, given),
+      onLook: (name) => this.groups.look(name),
       onBell: (sid) => receiver.ring(sid),
       onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),
@@ -132,7 +139,7 @@ export class DataPlane implements Cluster {
       onFenced: () => this.#checkFence(),
     })
     this.sessions = new Sessions(this.#redis, this.keys, () => membership.nodeId, options, clock, {
-      append: (changes) => this.#journal.append(changes),
+      append: (changes) => this.#appendOfSessions(changes),
       authorizeWill: (message) => authorizedWill(receiver, message),
       publishWill: (message) =>
         new Promise((resolve) =>
@@ -172,6 +179,7 @@ export class DataPlane implements Cluster {
         onDropped: (count) => this.#reports.tell('shed', { cause: 'full-queue', count }),
       },
     )
+    this.groups = this.#groupsOf(membership, options)
     this.#sessionWriter = new SessionWriter(this.#redis, this.keys, clock)
     this.#fanOut = new FanOut(
       membership.nodeId,
@@ -180,7 +188,8 @@ export class DataPlane implements Cluster {
       this.#links,
       this.#queues,
       this.#retained,
-      new Picks(new GroupRules(options.groupStrategies)),
+      new Picks(this.groups.rules),
+      this.groups,
       () => this.#barrier(),
     )
     this.#batches = new Batches({
@@ -197,6 +206,24 @@ export class DataPlane implements Cluster {
       wills: this.sessions.willsUnderWay,
       since: this.#batches.since,
     }))
+  }
+
+  #groupsOf(
+    { nodeId, clock }: Membership,
+    { queueMessagesMax, queueBytesMax, leaseMs, groupStrategies }: DataPlaneOptions,
+  ): Groups {
+    const rules = new GroupRules(groupStrategies)
+    const waitMs = missingLeases * leaseMs
+    const queueLimits = { queueMax: queueMessagesMax, queueBytesMax, waitMs }
+    return new Groups(this.#redis, this.keys, nodeId, queueLimits, clock, rules, {
+      append: (changes) => this.#journal.append(changes),
+      barrier: () => this.#replays.next(),
+      gidOf: (name) => this.#table.groups.get(name)?.gid,
+      nodesOf: (name) => this.#table.groups.get(name)?.nodes.keys() ?? [],
+      giveTo: (nodeId, message, given) => this.#links.to(nodeId).give(message, given),
+      tellToLook: (nodeId, name) => this.#links.to(nodeId).look(name),
+      onFenced: () => this.#checkFence(),
+    })
   }
 
   /**
@@ -253,7 +280,10 @@ export class DataPlane implements Cluster {
       onAmnesia: () => {
         if (this.#isStarted) this.#heal().catch(this.#options.onError)
       }, // it is told again with the next renewal
-      onDead: (nodeId) => this.sessions.releases.estate(nodeId),
+      onDead: async (nodeId) => {
+        await this.sessions.releases.estate(nodeId)
+        await this.groups.estate(nodeId)
+      },
     })
     await this.#reader.create() // before anybody can have a route to us
     await this.#audit.join()
@@ -261,6 +291,7 @@ export class DataPlane implements Cluster {
     await this.#journal.append([{ type: 'joined' }])
     this.#reader.start()
     this.#isStarted = true
+    this.#auditGroups()
     this.sessions.start(() => [...this.#nodes].sort()[0] === this.nodeId, this.#options.onError)
     this.#audit.start(Math.min(auditMsMax, this.#options.leaseMs / auditsPerLease), this.#options.onError)
   }
@@ -387,12 +418,14 @@ export class DataPlane implements Cluster {
         this.#reports.tell('nodeLeft', { name: this.#options.name, nodeId: change.nodeId, by: nodeId })
         if (change.nodeId === this.nodeId) return this.#onFenced()
         this.#dropNode(change.nodeId)
+        this.groups.lookAll() // it may have given something, and told nobody
         break
       case 'retained':
         this.#retained.apply(change.topic, change.present)
         break
       case 'session':
         this.#table.setSession(change.sid, change.filter, change.options)
+        if (isShared(change.filter) && change.options !== undefined) this.groups.onBacklog(change.filter)
         break
       case 'taken':
         this.sessions.here.taken(change.sid, change.owner)
@@ -420,8 +453,9 @@ export class DataPlane implements Cluster {
       for (const [filter, { options }] of subscriptions) {
         if (slice.isOver) await slice.next()
         const change = journaled(sid, filter, options)
-        if (change.type === 'session') table.setSession(sid, filter, change.options)
+        if (change.type === 'session' && !isShared(filter)) table.setSession(sid, filter, change.options)
       }
+    for await (const [name, gid] of this.groups.all()) table.setSession(gid, name, 1)
     return table
   }
 
@@ -454,6 +488,7 @@ export class DataPlane implements Cluster {
     }
     this.#table = table
     if (!isHealing) await this.#assertLost(routes, slice) // that asserts everything
+    if (this.#isStarted) this.groups.lookAll()
     if (isHealing) this.#absent.await([...new Set([...missing, ...kept])])
     if (missing.length === 0 && kept.size === 0) return
     clearTimeout(this.#grace)
@@ -523,6 +558,39 @@ export class DataPlane implements Cluster {
    */
   publish(message: Message, done: () => void): void {
     this.#batches.push(message, done)
+  }
+
+  /**
+   * A session's subscription to a group is no route: who publishes knows the group. What it had in a group that it left, or
+   * that it was a member of when it ended, goes to others.
+   */
+  async #appendOfSessions(changes: readonly Change[]): Promise<void> {
+    const shared = changes.filter((change) => change.type === 'session' && isShared(change.filter))
+    if (shared.length === 0) return this.#journal.append(changes)
+    const others = changes.filter((change) => !shared.includes(change))
+    await Promise.all([
+      others.length === 0 ? undefined : this.#journal.append(others),
+      ...shared.map((change) =>
+        change.type === 'session' && change.options === undefined
+          ? this.groups.left(change.filter, change.sid)
+          : undefined,
+      ),
+    ])
+  }
+
+  /** One node does it for all, once a lease. */
+  #auditGroups(): void {
+    this.#auditing = setTimeout(() => {
+      const isFirst = [...this.#nodes].sort()[0] === this.nodeId
+      void (isFirst ? this.groups.audit(this.#suspects) : Promise.resolve(new Set<string>()))
+        .then((suspects) => {
+          this.#suspects = suspects
+        }, this.#options.onError)
+        .finally(() => {
+          if (!this.#closed) this.#auditGroups()
+        })
+    }, this.#options.leaseMs)
+    this.#auditing.unref()
   }
 
   /** Tells the other nodes whether to hold back who publishes on `topic`: subscribers here are behind. */
@@ -602,6 +670,7 @@ export class DataPlane implements Cluster {
         await this.#journal.assertAll(this.#everything(stale))
         await this.#journal.rebuild()
         for (const { sid } of this.sessions.here) this.#receiver.ring(sid)
+        void this.groups.rejoinAll().catch(this.#options.onError)
         return
       } catch (reason) {
         const error = toBridgeError(reason)
@@ -658,6 +727,7 @@ export class DataPlane implements Cluster {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#grace)
+    clearTimeout(this.#auditing)
     this.#unwatch?.()
     for (const part of [
       this.sessions,
@@ -665,6 +735,7 @@ export class DataPlane implements Cluster {
       this.#absent,
       this.#batches,
       this.#queues,
+      this.groups,
       this.#sessionWriter,
     ])
       part.close()

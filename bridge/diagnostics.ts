@@ -31,6 +31,10 @@ export const channelTable = {
     message: '{ cause, count }',
     meaning: 'QoS 0 messages that a full link shed, and events of $SYS while Redis is away',
   },
+  redispatched: {
+    message: '{ count }',
+    meaning: 'messages of groups go to other members: whoever had them did not acknowledge them',
+  },
   unretained: {
     message: '{ topic }',
     meaning: 'a will that was to be retained: nodes have no room for its topic, and it is published without',

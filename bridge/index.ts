@@ -7,6 +7,13 @@ export { Allowance } from './pace/allowance.ts'
 export type { Later } from './messages/codec.ts'
 export { diagnostics, Reports, type ChannelName } from './diagnostics.ts'
 export { BridgeError, bridgeErrors, isOfStore, type BridgeErrorCode } from './errors.ts'
+export {
+  groupIds,
+  type Delivery,
+  type GroupHolder,
+  type GroupWrites,
+  type LeftDelivery,
+} from './groups/group-holder.ts'
 export { hashedOf } from './groups/picks.ts'
 export { isShared, sharedFilterOf } from './groups/shared-filter.ts'
 export { GroupRules, strategies, type Strategy } from './groups/strategies.ts'

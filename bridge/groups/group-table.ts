@@ -12,6 +12,8 @@ export interface Group {
   /** `$share/{ShareName}/{filter}` */
   readonly name: string
   readonly filter: string
+  /** What it is called in Redis, where it has a backlog; undefined: it has none. */
+  gid: string | undefined
   /** Node → members of the group that are connected to it; the nodes in their order. */
   readonly nodes: Map<string, number>
   /** All of them. */
@@ -85,6 +87,15 @@ export class GroupTable {
     this.#removeUnused(group)
   }
 
+  /** @param isThere false: the backlog is gone, unless the group has another one by now. */
+  setBacklog(name: string, gid: string, isThere: boolean): void {
+    const group = this.#byName.get(name) ?? (isThere ? this.#add(name) : undefined)
+    if (group === undefined) return
+    if (isThere) group.gid = gid
+    else if (group.gid === gid) group.gid = undefined
+    this.#removeUnused(group)
+  }
+
   /** In the order of their names, so that every node counts the members alike. */
   #insert({ nodes }: Group, nodeId: string, members: number): void {
     const all = [...nodes, [nodeId, members] as const].sort(([a], [b]) => (a < b ? -1 : 1))
@@ -95,7 +106,7 @@ export class GroupTable {
   #add(name: string): Group | undefined {
     const { filter } = sharedFilterOf(name) ?? {}
     if (filter === undefined) return undefined // damaged
-    const group: Group = { name, filter, nodes: new Map(), members: 0, turn: 0 }
+    const group: Group = { name, filter, gid: undefined, nodes: new Map(), members: 0, turn: 0 }
     this.#byName.set(name, group)
     let groups = this.#filters.get(filter)
     if (groups === undefined) this.#filters.add(filter, (groups = { byName: new Map(), version: 0 }))
@@ -106,8 +117,8 @@ export class GroupTable {
     return group
   }
 
-  #removeUnused({ name, filter, nodes }: Group): void {
-    if (nodes.size > 0) return
+  #removeUnused({ name, filter, nodes, gid }: Group): void {
+    if (nodes.size > 0 || gid !== undefined) return
     this.#byName.delete(name)
     const groups = this.#filters.get(filter)
     if (groups !== undefined) {

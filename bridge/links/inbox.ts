@@ -5,7 +5,7 @@
 // ≥ 1 waits, and a reader that stands still is sealed out).
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
-import { EntryReader, MessagePacker, type OtherRecords, type Share } from '../messages/codec.ts'
+import { EntryReader, MessagePacker, type Given, type OtherRecords, type Share } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
@@ -70,6 +70,8 @@ export class InboxWriter {
   readonly #packer: MessagePacker
   readonly #bells = new Set<string>()
   /** Topics whose publishers the target is to hold back, or no longer. */
+  /** Groups that the target is to look after. */
+  readonly #looks = new Set<string>()
   readonly #holds = new Map<string, boolean>()
   #open: { settled: Promise<void>; settle: () => void } | undefined
   /** QoS 0 messages in the entry that is being packed. */
@@ -130,6 +132,20 @@ export class InboxWriter {
     this.#schedule()
   }
 
+  /** The target looks what members of a group that are connected to it were given. Never shed. */
+  look(name: string): void {
+    if (this.#out) return
+    this.#looks.add(name)
+    this.#schedule()
+  }
+
+  /** Takes a message that was given to a member of a group there; it is shed with the link, and found by a look. */
+  give(message: Message, given: Given): void {
+    if (this.#out) return
+    this.#packer.addGiven(given)
+    this.#add(message, undefined)
+  }
+
   /**
    * Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is
    * nobody to store it for.
@@ -186,6 +202,8 @@ export class InboxWriter {
       if (topics.length > 0) this.#packer.addHold(this.#sender, topics, held)
     }
     this.#holds.clear()
+    for (const name of this.#looks) this.#packer.addLook(name)
+    this.#looks.clear()
     if (this.#packer.count === 0) return
     const settled = this.#settled()
     const { settle } = this.#open!
@@ -280,6 +298,10 @@ export interface InboxReaderEvents {
   onMessage(message: Message): void
   /** A message for a member of a group. */
   onShared(message: Message, share: Share): void
+  /** A message that was given to a member of a group here. */
+  onGiven(message: Message, given: Given): void
+  /** Members of a group here may have been given more than they know. */
+  onLook(name: string): void
   /** A session of this node has something in its queue. */
   onBell(sid: string): void
   /** Another node wants publishers on these topics held back, or no longer. */
@@ -309,6 +331,8 @@ function guarded(
   return {
     onMessage: guard((message) => events.onMessage(message)),
     onShared: guard((message, share) => events.onShared(message, share)),
+    onGiven: guard((message, given) => events.onGiven(message, given)),
+    onLook: guard((name) => events.onLook(name)),
     onBell: guard((sid) => events.onBell(sid)),
     onHold: guard((nodeId, topics, held) => events.onHold(nodeId, topics, held)),
   }

@@ -148,6 +148,7 @@ export class MemoryCluster implements Cluster {
   }
 
   readonly hasGroups = true
+  readonly groups = undefined
 
   addMember(group: string): Promise<void> {
     return this.#routes.add(group, RouteKind.everything)

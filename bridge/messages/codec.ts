@@ -211,6 +211,9 @@ const bellRecord = 0x02 | mustUnderstand
 const holdRecord = 0x03 | mustUnderstand
 const goRecord = 0x04 | mustUnderstand
 const sharedRecord = 0x05 | mustUnderstand
+/** Of the message behind it: which member of a group it was given to; and of groups: their members may have got more than they know. */
+const givenRecord = 0x06 | mustUnderstand
+const lookRecord = 0x07 | mustUnderstand
 
 /** Of a message, beside its QoS in the lowest two bits: what it says, and which of its parts are there. */
 const flagRetain = 0x04
@@ -325,6 +328,16 @@ export class MessagePacker {
     this.#addRecord(sharedRecord, Buffer.from(String.fromCharCode(48 + hops) + name))
   }
 
+  /** The message that is added next was given to a member of a group. */
+  addGiven({ gid, sid, id, seq, qos, owner }: Given): void {
+    this.#addRecord(givenRecord, Buffer.from([gid, sid, id, seq, qos, owner].join(' ')))
+  }
+
+  /** The target looks what members of a group that are connected to it were given. */
+  addLook(name: string): void {
+    this.#addRecord(lookRecord, Buffer.from(name))
+  }
+
   #addRecord(kind: number, text: Buffer): void {
     const bytes = this.#room(5 + text.length)
     bytes[this.#length] = kind
@@ -367,9 +380,32 @@ export interface Share {
   readonly hops: number
 }
 
+/** Which member of a group a message was given to. */
+export interface Given {
+  readonly gid: string
+  readonly sid: string
+  /** Packet Identifier. */
+  readonly id: number
+  /** Its number among the messages of the member. */
+  readonly seq: number
+  /** Granted. */
+  readonly qos: 0 | 1 | 2
+  /** Of the member's session. */
+  readonly owner: string
+}
+
+function givenOf(text: string): Given | undefined {
+  const [, gid, sid, id, seq, qos, owner] = /^(\S+) (\S+) (\d{1,5}) (\d{1,15}) ([012]) (.*)$/.exec(text) ?? []
+  return owner === undefined
+    ? undefined
+    : { gid: gid!, sid: sid!, id: Number(id), seq: Number(seq), qos: Number(qos) as 0 | 1 | 2, owner }
+}
+
 /** What an entry holds besides messages. */
 export interface OtherRecords {
   onShared(message: Message, share: Share): void
+  onGiven(message: Message, given: Given): void
+  onLook(name: string): void
   onBell(sid: string): void
   onHold(nodeId: string, topics: readonly string[], held: boolean): void
   /** A record that must be understood, and is not. */
@@ -389,6 +425,7 @@ export class EntryReader {
   #at = 1
   /** Of the message that comes next. */
   #share: Share | undefined
+  #given: Given | undefined
   /**
    * False: the entry is not whole or not ours. Bad records of a frame that is whole are passed by alone, all
    * others were handed on.
@@ -428,14 +465,17 @@ export class EntryReader {
     if (this.#isLater) this.#other.onLater()
     else if (kind === messageRecord) {
       const message = messageAt(bytes, start, end, this.#clock)
-      const share = this.#share
-      this.#share = undefined
+      const [share, given] = [this.#share, this.#given]
+      this.#share = this.#given = undefined
       if (message === undefined) return false
       if (message === 'later') this.#other.onLater()
       else if (share !== undefined) this.#other.onShared(message, share)
+      else if (given !== undefined) this.#other.onGiven(message, given)
       else this.#each(message)
     } else if (kind === sharedRecord)
       this.#share = { hops: bytes[start]! - 48, name: bytes.toString('utf8', start + 1, end) }
+    else if (kind === givenRecord) this.#given = givenOf(bytes.toString('utf8', start, end))
+    else if (kind === lookRecord) this.#other.onLook(bytes.toString('utf8', start, end))
     else if (kind === bellRecord)
       for (const sid of bytes.toString('latin1', start, end).split(' ')) this.#other.onBell(sid)
     else if (kind === holdRecord || kind === goRecord) {
@@ -576,6 +616,8 @@ export function unpackMessage(bytes: Buffer, clock: Clock): Message | Later | un
     },
     {
       onShared: nothing,
+      onGiven: nothing,
+      onLook: nothing,
       onBell: nothing,
       onHold: nothing,
       onLater: () => {

@@ -3,6 +3,7 @@
 // handed on twice: ahead of its barrier to whom the table has by then, behind it to whom the barrier brought
 // (bridge/publish/batches.ts keeps the order). What a client published whose session was taken over meanwhile is not
 // delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
+import type { Groups } from '../groups/groups.ts'
 import type { Group } from '../groups/group-table.ts'
 import { hopsMax, type Picks } from '../groups/picks.ts'
 import type { Links } from '../links/links.ts'
@@ -22,8 +23,14 @@ export interface Handed {
   readonly version: number
   readonly targets: Targets[]
   readonly stored: Set<Promise<unknown>>
-  /** Of a message its groups of which no member has it: those that the table names have left. */
+  /** Of a message its groups of which no member has it: those that the table names have left, or the group has a backlog. */
   readonly missed: Map<Message, Group[]>
+}
+
+/** Where a message for groups goes. */
+interface ToGroups extends Pick<Handed, 'stored' | 'missed'> {
+  /** Of those that have a backlog the names: all of a message are pushed together. Undefined: they wait for the barrier, like queues. */
+  readonly backlogs: string[] | undefined
 }
 
 /**
@@ -56,6 +63,7 @@ export class FanOut {
   readonly #queues: Queues
   readonly #retained: Retained
   readonly #picks: Picks
+  readonly #groups: Pick<Groups, 'push'>
   readonly #catchUp: () => Promise<void>
 
   /** @param catchUp the barrier */
@@ -67,6 +75,7 @@ export class FanOut {
     queues: Queues,
     retained: Retained,
     picks: Picks,
+    groups: Pick<Groups, 'push'>,
     catchUp: () => Promise<void>,
   ) {
     this.#nodeId = nodeId
@@ -76,6 +85,7 @@ export class FanOut {
     this.#queues = queues
     this.#retained = retained
     this.#picks = picks
+    this.#groups = groups
     this.#catchUp = catchUp
   }
 
@@ -184,7 +194,7 @@ export class FanOut {
       if (message.qos === 0) this.qos0(message)
       else if (!isTooLate(message)) {
         this.#live(message, targets.everything, handed.stored)
-        const toGroups = this.#toGroups(message, targets.groups, handed, slice)
+        const toGroups = this.#toGroups(message, targets.groups, { ...handed, backlogs: undefined }, slice)
         if (toGroups === undefined) continue
         await toGroups
         if (table !== this.#table() || table.version !== version) break
@@ -203,28 +213,30 @@ export class FanOut {
   #toGroups(
     message: Message,
     groups: readonly Group[],
-    handed: Pick<Handed, 'stored' | 'missed'>,
+    to: ToGroups,
     slice: Slice,
   ): Promise<void> | undefined {
-    if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, handed, slice)
-    for (const group of groups) this.#toGroup(message, group, handed)
+    if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, to, slice)
+    for (const group of groups) this.#toGroup(message, group, to)
+    this.#toBacklogs(message, to)
     return undefined
   }
 
-  async #toManyGroups(
-    message: Message,
-    groups: readonly Group[],
-    handed: Pick<Handed, 'stored' | 'missed'>,
-    slice: Slice,
-  ): Promise<void> {
+  async #toManyGroups(message: Message, groups: readonly Group[], to: ToGroups, slice: Slice): Promise<void> {
     for (const group of groups) {
       if (slice.isOver) await slice.next()
-      this.#toGroup(message, group, handed)
+      this.#toGroup(message, group, to)
     }
+    this.#toBacklogs(message, to)
   }
 
-  #toGroup(message: Message, group: Group, { stored, missed }: Pick<Handed, 'stored' | 'missed'>): void {
-    const shared = this.#share(message, { name: group.name, hops: 0 })
+  #toBacklogs(message: Message, { stored, backlogs = [] }: ToGroups): void {
+    if (backlogs.length > 0) stored.add(this.#groups.push(message, backlogs))
+  }
+
+  #toGroup(message: Message, group: Group, { stored, missed, backlogs }: ToGroups): void {
+    if (group.gid !== undefined && backlogs !== undefined) return void backlogs.push(group.name)
+    const shared = group.gid === undefined && this.#share(message, { name: group.name, hops: 0 })
     if (shared instanceof Promise) stored.add(shared)
     if (shared !== false) return
     const groups = missed.get(message)
@@ -286,7 +298,7 @@ export class FanOut {
           stored,
         )
       const groups = without(targets.groups, known?.groups, missed.get(message))
-      const toGroups = this.#toGroups(message, groups, { stored, missed: new Map() }, slice)
+      const toGroups = this.#toGroups(message, groups, { stored, missed: new Map(), backlogs: [] }, slice)
       if (toGroups !== undefined) await toGroups
       if (toGroups !== undefined && isTooLate(message)) continue
       for (const { sid, qos, ownQos } of sessions) {

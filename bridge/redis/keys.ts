@@ -140,6 +140,39 @@ export const keyTable = {
     meaning:
       'Packet Identifier → n, and whether it was published: QoS 2 publishes between PUBLISH and PUBREL',
   },
+  groups: {
+    key: '{s<n>}:groups',
+    type: 'hash',
+    meaning: 'group with a backlog → its gid, and 1 when all nodes were told; partitioned by its name',
+  },
+  calls: {
+    key: '{s<n>}:calls',
+    type: 'hash',
+    meaning: 'node id → number of its last call about groups, and who numbered it',
+  },
+  group: {
+    key: '{s<n>}:group:<gid>',
+    type: 'hash',
+    meaning:
+      'strategy, ordered, the order of its last message, whose turn it was, who is stuck to, bytes of its backlog',
+  },
+  members: {
+    key: '{s<n>}:members:<gid>',
+    type: 'hash',
+    meaning:
+      'sid → QoS, whether it outlives its connection, 0 away, 1 connected or 2 leaving, its identifiers (first, how many), how many it takes, has, where it looks for a free one, the number of its next message, owner',
+  },
+  backlog: {
+    key: '{s<n>}:backlog:<gid>',
+    type: 'list',
+    meaning: 'messages that no member has: order, QoS, hashes, message',
+  },
+  given: {
+    key: '{s<n>}:given:<gid>',
+    type: 'hash',
+    meaning:
+      'sid and Packet Identifier → number, s or r (PUBREC came), granted QoS, message; of an ordered group `topic …` → which one of it is in flight',
+  },
   retained: {
     key: '{s<n>}:retained',
     type: 'hash',
@@ -206,7 +239,17 @@ export class Keys {
   /** What a partition has one of. */
   partition(
     partition: number,
-    noun: 'clients' | 'owners' | 'due' | 'wills' | 'appended' | 'published' | 'retained' | 'probe',
+    noun:
+      | 'clients'
+      | 'owners'
+      | 'due'
+      | 'wills'
+      | 'appended'
+      | 'published'
+      | 'retained'
+      | 'groups'
+      | 'calls'
+      | 'probe',
   ): string {
     return `${this.prefix}:{s${partition}}:${noun}`
   }
@@ -214,6 +257,11 @@ export class Keys {
   /** What the keys of a partition's sessions begin with: behind it comes a noun, `:` and the sid. */
   sessions(partition: number): string {
     return `${this.prefix}:{s${partition}}:`
+  }
+
+  /** What a group with a backlog has. */
+  group(gid: string, noun: 'group' | 'members' | 'backlog' | 'given'): string {
+    return `${this.prefix}:{s${partitionOf(gid)}}:${noun}:${gid}`
   }
 
   /** What a session has. */

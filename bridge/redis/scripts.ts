@@ -43,6 +43,12 @@ export const scriptTable = {
     meaning: 'what owners write about messages of many sessions: acknowledge, receive, move, take in',
   },
   'queue-append': { keys: 4, meaning: 'a numbered batch of messages for the queues of sessions' },
+  'group-serve': {
+    keys: 4,
+    alsoFull: true,
+    meaning:
+      'what a node does with groups: members come, go and acknowledge, messages come and are given to members',
+  },
   'due-list': { keys: 1, meaning: 'what is due in a partition' },
   'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
   'will-hold': { keys: 1, meaning: "wills that were taken stay the taker's for longer" },

@@ -211,6 +211,11 @@ export class RoutingTable {
    * nothing.
    */
   setSession(sid: string, filter: string, options: number | undefined): void {
+    if (isShared(filter)) {
+      this.groups.setBacklog(filter, sid, options !== undefined)
+      this.#version++
+      return
+    }
     if (options === undefined) return this.#removeSession(sid, filter)
     const route = this.#route(filter)
     if (route.sessions !== undefined) {
@@ -242,6 +247,7 @@ export class RoutingTable {
   }
 
   hasSession(sid: string, filter: string): boolean {
+    if (isShared(filter)) return this.groups.get(filter)?.gid === sid
     const route = this.#routes.get(filter)
     return route?.sid === sid || route?.sessions?.has(sid) === true
   }

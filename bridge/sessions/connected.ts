@@ -1,5 +1,6 @@
 // The sessions whose clients are connected to this node, as it knows them. State: this process. Invariant: a
 // session that another owner has taken is here no more, and its connection has been told.
+import { isShared } from '../groups/shared-filter.ts'
 import type { Change } from '../messages/codec.ts'
 import { partitionOf } from '../redis/keys.ts'
 import type { SessionEvents } from './session-events.ts'
@@ -71,6 +72,7 @@ export class ConnectedSessions {
   /** What the journal must say of all sessions that are connected here: after Redis lost its data. */
   *changes(): Iterable<Change> {
     for (const { sid, subscriptions } of this.#sessions.values())
-      for (const [filter, { options }] of subscriptions) yield journaled(sid, filter, options)
+      for (const [filter, { options }] of subscriptions)
+        if (!isShared(filter)) yield journaled(sid, filter, options)
   }
 }

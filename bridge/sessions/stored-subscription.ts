@@ -6,18 +6,26 @@ export interface StoredSubscription {
   readonly options: number
   /** Subscription Identifier; undefined when it has none. */
   readonly identifier: number | undefined
+  /** Of a Shared Subscription: the first Packet Identifier of its messages (groups/group-holder.ts). */
+  readonly base?: number | undefined
 }
 
-export const encodeSubscription = ({ options, identifier }: StoredSubscription): string =>
-  identifier === undefined ? String(options) : `${options} ${identifier}`
+export function encodeSubscription({ options, identifier, base }: StoredSubscription): string {
+  if (base !== undefined) return `${options} ${identifier ?? 0} ${base}`
+  return identifier === undefined ? String(options) : `${options} ${identifier}`
+}
 
 /** undefined: damaged; `later`: with more than this version knows of. */
 export function decodeSubscription(text: string): StoredSubscription | Later | undefined {
-  const [, options, identifier, more] = /^(\d{1,9})(?: (\d+))?( .*)?$/.exec(text) ?? []
+  const [, options, identifier, base, more] = /^(\d{1,9})(?: (\d+)(?: (\d{5}))?)?( .*)?$/.exec(text) ?? []
   if (options === undefined) return undefined
   if (more !== undefined || Number(options) >= laterOption || (Number(options) & SessionOption.qos) === 3)
     return 'later'
-  return { options: Number(options), identifier: identifier === undefined ? undefined : Number(identifier) }
+  return {
+    options: Number(options),
+    identifier: identifier === undefined || identifier === '0' ? undefined : Number(identifier),
+    ...(base !== undefined && { base: Number(base) }),
+  }
 }
 
 /** What the journal must say of a stored subscription: only one with QoS ≥ 1 has a queue behind it. */

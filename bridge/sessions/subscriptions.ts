@@ -48,7 +48,8 @@ export class Subscriptions {
     if (
       known !== undefined &&
       known.options === subscription.options &&
-      known.identifier === subscription.identifier
+      known.identifier === subscription.identifier &&
+      known.base === subscription.base
     )
       return this.#changes.get(session)?.last
     if (session.subscriptions.size === 0) session.subscriptions = new Map() // the empty one is shared

@@ -183,7 +183,9 @@ export class Sweep {
    * fenced).
    */
   async #forgetPublishers(partition: number, members: readonly string[]): Promise<void> {
-    const sids = members.flatMap((member) => [member.slice(2), `retained:${member.slice(2)}`])
+    const sids = members.flatMap((member) =>
+      ['', 'retained:', 'group:'].map((kind) => kind + member.slice(2)),
+    )
     await Promise.all(
       Array.from({ length: this.#keys.partitions }, (_, p) =>
         retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'published'), ...sids)),

@@ -4,7 +4,14 @@
 // the connection here whose CONNECT came last.
 import type { IConnectPacket } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'
-import { isValidFilter, Message, SessionOption, Slice, type SessionRequest } from '../../bridge/index.ts'
+import {
+  isShared,
+  isValidFilter,
+  Message,
+  SessionOption,
+  Slice,
+  type SessionRequest,
+} from '../../bridge/index.ts'
 import type { AedesClient, AedesSubscription } from './client.ts'
 import type { EngineHost } from './host.ts'
 import { Authentication } from '../connection/authentication.ts'
@@ -282,6 +289,11 @@ export class Connects {
   }
 
   async #register(client: AedesClient, filter: string, subscription: AedesSubscription): Promise<void> {
+    if (isShared(filter)) {
+      client.conn.subscriptions[filter] = subscription
+      await this.#host.share(client.conn.connection, filter, optionsOf(subscription))
+      return
+    }
     Object.defineProperty(client.subscriptions, filter, {
       value: subscription,
       writable: true,

@@ -193,7 +193,7 @@ export class Engine {
     const slice = new Slice()
     for (const filter in (connection.client as AedesStream).subscriptions) {
       if (slice.isOver) await slice.next()
-      this.#host.unsubscribe(connection, filter)
+      void this.#host.unsubscribe(connection, filter)
     }
   }
 
@@ -262,6 +262,7 @@ export class Engine {
       slow: (connection, topic) => this.#host.slow(connection, topic),
       drained: (connection) => this.#host.drained(connection),
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
+      scheduleMember: (holder) => this.#host.scheduleMember(holder),
       moved: (connection) => this.#host.moved(connection),
       matchOf: (connection, message) => this.#host.matchOf(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),

@@ -28,7 +28,8 @@ export interface EngineHost extends Omit<
   ): Promise<void>
   /** The same for a Shared Subscription: resolves to what SUBACK says. */
   share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number>
-  unsubscribe(connection: Connection, filter: string): void
+  /** Undefined: nothing has to be waited for before UNSUBACK. */
+  unsubscribe(connection: Connection, filter: string): Promise<void> | undefined
   /** Why the connection may not subscribe to a filter; undefined: it may. */
   refusalOf(connection: Connection, filter: string): FilterRefusal | undefined
   /** SUBACK is on its way: Retained Messages may follow. */

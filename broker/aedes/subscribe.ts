@@ -188,8 +188,13 @@ export class Subscribes {
     const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
       // A new subscription to the same filter takes the place of the old one: it is noted by now, and
       // registered next.
-      if (whose instanceof Connection && this.#noted?.filter !== filter) this.#host.unsubscribe(whose, filter)
-      if (done !== undefined) setImmediate(done)
+      const left =
+        whose instanceof Connection && this.#noted?.filter !== filter
+          ? this.#host.unsubscribe(whose, filter)
+          : undefined
+      if (left === undefined) {
+        if (done !== undefined) setImmediate(done)
+      } else left.then(done, (error: unknown) => this.#host.onError(error as Error))
     }
     return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
   }

@@ -178,6 +178,7 @@ export class Connection implements Whole {
     const stored = this.outbound.start(session)
     this.inbound.start(stored)
     stored?.start()
+    this.outbound.knownGroups?.pump()
     if (session?.replays !== undefined) this.#host.goOn(this, session.replays)
     this.inbound.resume()
     this.finish()
@@ -244,7 +245,7 @@ export class Connection implements Whole {
    */
   async settled(): Promise<void> {
     await this.inbound.published()
-    await Promise.all([this.outbound.stored?.settled(), this.farewell])
+    await Promise.all([this.outbound.stored?.settled(), this.outbound.knownGroups?.settled(), this.farewell])
   }
 
   // The end

@@ -1,5 +1,12 @@
 // What a connection needs of the node around it: broker/aedes/engine.ts and broker/routing/router.ts give it. No state.
-import type { Message, OwedReplay, OwedReplays, SessionHolder, Stamps } from '../../bridge/index.ts'
+import type {
+  GroupHolder,
+  Message,
+  OwedReplay,
+  OwedReplays,
+  SessionHolder,
+  Stamps,
+} from '../../bridge/index.ts'
 import type { Config, ListenerConfig } from '../config/config.ts'
 import type { OutboxLimits } from './outbox.ts'
 import type { Holdings } from './holdings.ts'
@@ -48,6 +55,8 @@ export interface ConnectionHost<Connection> {
   drained(connection: Connection): void
   /** A session that outlives its connection has something to write. */
   schedule(holder: SessionHolder, mayWait?: boolean): void
+  /** A member of a group has something to write. */
+  scheduleMember(holder: GroupHolder): void
   /** A write for the session was refused: it is another's, or Redis lost its data. */
   moved(connection: Connection): void
   /** With what a stored message is delivered, by the subscriptions that the session has now. */

@@ -2,7 +2,10 @@
 // each has a place of its own in a small table that begins anew at its end. State: the table, twice as large
 // at least as what is in it; none while it never held anything, as with most connections of a million.
 
-export const identifierMax = 65_535
+import { groupIds } from '../../bridge/index.ts'
+
+/** Those behind it are for messages of groups (bridge/groups/group-holder.ts). */
+export const identifierMax = groupIds.first - 1
 const initialPlaces = 32
 const noPlaces = new Uint16Array(1)
 

@@ -6,6 +6,8 @@ import type { Duplex } from 'node:stream'
 import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
 import type { ConnectionHost } from './host.ts'
 import type { Whole } from './whole.ts'
+import type { GroupMember } from '../groups/group-member.ts'
+import { Memberships } from '../groups/memberships.ts'
 import type { Gate, Sent } from '../access/gate.ts'
 import { Outbox, type OutboxHost } from './outbox.ts'
 import type { Match } from '../routing/local-table.ts'
@@ -26,6 +28,9 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   readonly #gate: Gate<Connection>
   #window: Window<Pending> = noWindow
   #stored: StoredSession | undefined
+  #receiveMaximum = 0
+  /** Made with the first Shared Subscription. */
+  #groups: Memberships | undefined
   #room: Room | undefined
   /** Of a client that takes some. */
   #aliases: TopicAliases | undefined
@@ -44,9 +49,11 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   /** CONNACK is written: from now on messages are delivered. `session`: it has a queue. */
   start(session: Session | undefined): StoredSession | undefined {
     const receiveMaximum = Math.min(this.#connection.client.receiveMaximum, this.#host.config.inFlightMax)
+    this.#receiveMaximum = receiveMaximum
     this.#window = new Window(receiveMaximum, this)
     const { topicAliasMaximum = 0 } = this.#connection.inbound.wishes ?? {}
     if (topicAliasMaximum > 0) this.#aliases = new TopicAliases(topicAliasMaximum)
+    this.#window.elsewhere = () => this.#groups?.open ?? 0
     if (session === undefined) return undefined
     return (this.#stored = new StoredSession(session, receiveMaximum, {
       write: (message, messageId, dup, identifiers) =>
@@ -55,6 +62,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
       failed: (error) => this.#host.failed(error, 1),
       room: () => (this.outbox.slow ? 0 : this.#host.outboxLimits.lowBytes),
       inFlightBytesMax: this.#host.config.inFlightBytesMax,
+      openElsewhere: () => this.#groups?.open ?? 0,
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       moved: () => this.#host.moved(this.#connection),
     }))
@@ -65,9 +73,60 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
     return this.#stored
   }
 
+  /** Groups that it is a member of. */
+  get groups(): Memberships {
+    return (this.#groups ??= new Memberships({
+      room: () =>
+        this.outbox.slow ? 0 : this.#receiveMaximum - (this.#stored?.open ?? this.#window.inFlight),
+      isSlow: () => this.outbox.slow,
+      isReady: () => this.#connection.isConnected && !this.#connection.isClosed,
+      write: (message, id, qos, dup, member) => this.#writeShared(message, id, qos, dup, member),
+      pubrel: (id) => this.acknowledge(PacketType.pubrel, id, 0),
+      failed: (error) => this.#host.failed(error, 1),
+      schedule: (holder) => this.#host.scheduleMember(holder),
+      over: () => {
+        this.#window.pump()
+        this.#stored?.ring()
+      },
+    }))
+  }
+
+  /** Those that it has by now; undefined: it never had one. */
+  get knownGroups(): Memberships | undefined {
+    return this.#groups
+  }
+
+  /** A delivery of a group. undefined: the client cannot take it, or it expired. */
+  #writeShared(
+    message: Message,
+    id: number,
+    qos: 0 | 1 | 2,
+    dup: boolean,
+    { options }: GroupMember,
+  ): 0 | 1 | 2 | undefined {
+    const { forward } = this.#gate
+    if (forward !== undefined) {
+      const forwarded = forward(message, this.#connection)
+      if (forwarded === undefined) return (this.#host.dropped('denied', qos), undefined)
+      message = forwarded
+    }
+    if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
+    const identifiers = options.identifier === undefined ? undefined : [options.identifier]
+    const retain = message.retain && options.retainAsPublished
+    const frame = publishFrame(message, this.#connection.mqtt5, qos, retain, identifiers)
+    if (frame.length > (this.#connection.client.maximumPacketSize ?? Infinity))
+      return (this.#host.dropped('too-large', qos), undefined)
+    this.#push(frame, message.topic, qos === 0 ? 0 : id, dup)
+    if (qos > 0 && this.#gate.acknowledged !== undefined)
+      this.#remember(id, { topic: message.topic, payload: message.payload, qos: qos as 1 | 2 })
+    this.#countWaiting()
+    return qos
+  }
+
   /** Nothing goes out any more, but what is written by now. */
   end(): void {
     this.#stored?.close()
+    this.#groups?.close()
     this.outbox.close()
   }
 
@@ -93,6 +152,8 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
    * was sent under the identifier on this connection, which is no error (4.3).
    */
   mayAnswer(type: 4 | 5 | 7, messageId: number): boolean {
+    const ofGroup = this.#groups?.mayAnswer(type, messageId)
+    if (ofGroup !== undefined) return ofGroup
     const state = this.#stored === undefined ? undefined : this.#stored.stateOf(messageId)
     if (state === 'received') return type !== PacketType.puback
     if (state !== 'sent' && (this.#stored !== undefined || !this.#window.has(messageId))) return true
@@ -109,13 +170,21 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
       acknowledged(messageId, this.#sent?.get(messageId), this.#connection)
       this.#sent?.delete(messageId)
     }
-    if (this.#stored !== undefined) return this.#stored.complete(messageId)
-    this.#window.complete(messageId)
-    this.#giveRoom()
+    if (this.#groups?.complete(messageId) === true) return
+    if (this.#stored !== undefined) this.#stored.complete(messageId)
+    else {
+      this.#window.complete(messageId)
+      this.#giveRoom()
+    }
+    this.#groups?.pump()
   }
 
   /** PUBREC. */
   received(messageId: number): void {
+    const ofGroup = this.#groups?.received(messageId)
+    if (ofGroup === true) return
+    if (ofGroup === false)
+      return this.acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
     if (this.#twice?.has(messageId) === true) this.#twice.set(messageId, true)
     if (this.#stored === undefined)
       this.acknowledge(
@@ -301,6 +370,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   onDrain(): void {
     this.#host.drained(this.#connection)
     this.#stored?.ring()
+    this.#groups?.roomChanged()
     this.#giveRoom()
   }
 

@@ -21,6 +21,7 @@ import {
   type UnderWay,
 } from '../../bridge/index.ts'
 import { limits } from '../config/limits.ts'
+import { identifierMax } from './identifiers.ts'
 import type { Replayed } from '../routing/retained-replay.ts'
 
 /** A Retained Message as this session is granted it. */
@@ -44,12 +45,13 @@ export interface StoredSessionHost {
    * Bytes that may be written to the client now; 0: it is behind, and `ring` is called when it has caught up.
    */
   room(): number
+  /** Deliveries of groups that are under way on the connection: Receive Maximum is about them, too. */
+  openElsewhere?(): number
   /** There is something to write; `mayWait`: nobody waits for it. */
   schedule(holder: SessionHolder, mayWait?: boolean): void
   moved(): void
 }
 
-const identifierMax = 65_535
 /** Messages moved by one call: bounds the time that the script takes. */
 const moveMax = 500
 /**
@@ -68,7 +70,7 @@ const bytesOf = ({ topic, payload, properties }: Message): number =>
 export class StoredSession implements SessionHolder {
   readonly session: Session
   readonly #host: StoredSessionHost
-  readonly #max: number
+  readonly #receiveMaximum: number
   /**
    * Identifiers in use; `owed`: in flight, and not sent again yet; `done`: acknowledged, and not yet written
    * down; `kept`: not for us to send.
@@ -116,7 +118,7 @@ export class StoredSession implements SessionHolder {
 
   constructor(session: Session, receiveMaximum: number, host: StoredSessionHost) {
     this.session = session
-    this.#max = receiveMaximum
+    this.#receiveMaximum = receiveMaximum
     this.#host = host
     for (const [messageId, { n, published }] of session.incoming)
       this.#incomingEntries.set(messageId, published ? `${n} published` : String(n))
@@ -196,6 +198,15 @@ export class StoredSession implements SessionHolder {
   #leaveForLater(messageId: number): void {
     this.#inUse.set(messageId, 'kept')
     this.#leftForLater++
+  }
+
+  get #max(): number {
+    return this.#receiveMaximum - (this.#host.openElsewhere?.() ?? 0)
+  }
+
+  /** Deliveries under way. */
+  get open(): number {
+    return this.#open
   }
 
   /** The bell: there may be something in the queue. */

@@ -20,6 +20,7 @@ export interface WindowHost<Item> {
 }
 
 const noneWaiting: never[] = []
+const none = (): number => 0
 
 export class Window<Item extends Delivery> {
   readonly #max: number
@@ -30,6 +31,8 @@ export class Window<Item extends Delivery> {
   #first = 0
   #waitingBytes = 0
   #lastId = identifierMax
+  /** Deliveries of groups that are in flight on the connection: they count, too. */
+  elsewhere: () => number = none
 
   constructor(receiveMaximum: number, host: WindowHost<Item>) {
     this.#host = host
@@ -43,7 +46,7 @@ export class Window<Item extends Delivery> {
 
   /** Deliveries that would be sent at once; less than 0: so many wait. */
   get room(): number {
-    return this.#max - this.#inFlight.size - (this.#waiting.length - this.#first)
+    return this.#max - this.elsewhere() - this.#inFlight.size - (this.#waiting.length - this.#first)
   }
 
   get inFlight(): number {
@@ -52,7 +55,8 @@ export class Window<Item extends Delivery> {
 
   /** Sends now when there is room and nothing waits, otherwise in turn. */
   push(delivery: Item): void {
-    if (this.#inFlight.size < this.#max && this.#first === this.#waiting.length) this.#send(delivery)
+    if (this.#inFlight.size + this.elsewhere() < this.#max && this.#first === this.#waiting.length)
+      this.#send(delivery)
     else {
       delivery.copyPayload()
       if (this.#waiting === noneWaiting) this.#waiting = []
@@ -77,7 +81,7 @@ export class Window<Item extends Delivery> {
 
   /** Sends what waits while there is room. */
   pump(): void {
-    while (this.#first < this.#waiting.length && this.#inFlight.size < this.#max) {
+    while (this.#first < this.#waiting.length && this.#inFlight.size + this.elsewhere() < this.#max) {
       const delivery = this.#waiting[this.#first]!
       this.#first++
       this.#waitingBytes -= delivery.bytes

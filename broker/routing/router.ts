@@ -11,6 +11,7 @@ import {
   RouteKind,
   SessionOption,
   type Cluster,
+  type GroupHolder,
   type Message,
   type OwedReplay,
   type OwedReplays,
@@ -199,32 +200,75 @@ export class Router implements EngineHost, Receiver {
   }
 
   /**
-   * SUBSCRIBE of a Shared Subscription: resolves to what SUBACK says, when every PUBLISH from now on may come to it. No
-   * Retained Messages (MQTT 5 section 4.8.2).
+   * SUBSCRIBE of a Shared Subscription, or its session that resumes: resolves to what SUBACK says, when every PUBLISH from now
+   * on may come to it. No Retained Messages (MQTT 5 section 4.8.2). The session first, then the group: who dies in between
+   * leaves a subscription that joins its group with the next connection.
    */
   async share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number> {
-    if (!this.hasGroups || connection.lasting) return ReasonCode.sharedSubscriptionsNotSupported
-    if (this.#groups.set(name, connection, options)) {
-      this.#bounds.added(connection, name)
-      await this.#plane.addMember(name)
+    const { session, lasting } = connection
+    const { groups } = this.#plane
+    if (!this.hasGroups || session === undefined || (lasting && groups === undefined))
+      return ReasonCode.sharedSubscriptionsNotSupported
+    const memberships = connection.outbound.groups
+    const known = memberships.get(name) ?? memberships.revive(name, options)
+    const base = session.subscriptions.get(name)?.base ?? known?.base ?? memberships.freeBase(session)
+    if (base === undefined) return ReasonCode.quotaExceeded
+    if (known !== undefined) known.options = options
+    const member = known ?? memberships.add(name, session, lasting, base, options)
+    const isNew = this.#groups.set(name, connection, options)
+    if (isNew) this.#bounds.added(connection, name)
+    try {
+      await Promise.all([
+        isNew ? this.#plane.addMember(name) : undefined,
+        lasting ? this.#plane.sessions.subscribe(session, name, { ...storedOf(options), base }) : undefined,
+      ])
+      await groups?.join(member)
+    } catch (error) {
+      if (!(error instanceof BridgeError) || error.code !== 'ERR_BRIDGE_QUOTA') throw error
+      await this.#unshare(connection, name)
+      if (lasting) await this.#plane.sessions.unsubscribe(session, [name])
+      return ReasonCode.quotaExceeded
     }
+    // it left, or unsubscribed, meanwhile
+    if (connection.isClosed || memberships.get(name) !== member) await groups?.leave(member, false)
     return options.qos
+  }
+
+  scheduleMember(holder: GroupHolder): void {
+    this.#plane.groups?.schedule(holder)
+  }
+
+  /** Its connection is over: what it had of groups and did not acknowledge goes to others, before its session is nobody's. */
+  async #leaveGroups(connection: Connection): Promise<void> {
+    const { groups } = this.#plane
+    if (groups === undefined) return
+    const members = [...(connection.outbound.knownGroups?.all() ?? [])]
+    await Promise.all(members.map((member) => groups.leave(member, false)))
   }
 
   get hasGroups(): boolean {
     return this.#plane.hasGroups
   }
 
-  #unshare(connection: Connection, name: string): void {
-    if (!this.#groups.delete(name, connection)) return
+  #unshare(connection: Connection, name: string): Promise<void> | undefined {
+    if (!this.#groups.delete(name, connection)) return undefined
     this.#bounds.removed(connection, name)
     this.#plane.removeMember(name)
+    const member = connection.isClosed ? undefined : connection.outbound.groups.leave(name)
+    return member === undefined ? undefined : this.#plane.groups?.leave(member, true)
   }
 
   deliverShared(message: Message, name: string): boolean {
     const member = this.#groups.pick(name, message)
     if (member === undefined) return false
     const { subscriber, options } = member
+    // Who published it did not know that the group has a backlog.
+    if (message.qos > 0 && options.qos > 0 && subscriber.lasting) {
+      this.#plane.groups
+        ?.push(message, [name])
+        .catch((error: unknown) => this.#events.onError(error as Error))
+      return true
+    }
     const { qos, retainAsPublished, identifier } = options
     this.#give(message, subscriber, {
       subscriber,
@@ -302,9 +346,10 @@ export class Router implements EngineHost, Receiver {
     }
   }
 
-  unsubscribe(connection: Connection, filter: string): void {
-    if (isShared(filter)) this.#unshare(connection, filter)
-    else this.removeSubscriber(connection, filter)
+  unsubscribe(connection: Connection, filter: string): Promise<void> | undefined {
+    if (isShared(filter)) return this.#unshare(connection, filter)
+    this.removeSubscriber(connection, filter)
+    return undefined
   }
 
   // From within the process
@@ -608,7 +653,9 @@ export class Router implements EngineHost, Receiver {
     // What was not accepted has no will [MQTT-3.1.2-8].
     return this.#release(
       session,
-      connection.isRefused ? this.#plane.sessions.farewell(session, true, undefined) : connection.settled(),
+      connection.isRefused
+        ? this.#plane.sessions.farewell(session, true, undefined)
+        : connection.settled().then(() => this.#leaveGroups(connection)),
     )
   }
 

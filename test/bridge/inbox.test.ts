@@ -147,6 +147,8 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
       received.push(payload.toString())
     },
     onShared: () => undefined,
+    onGiven: () => undefined,
+    onLook: () => undefined,
     onBell: () => undefined,
     onHold: () => undefined,
     onFenced: () => undefined,

@@ -240,11 +240,36 @@ test('in the journal: who cannot follow leaves and joins again behind it; what m
 })
 
 test('a node that cannot read what is written is not let in, and says so', async () => {
-  expect(JSON.parse((await client.hvals(keys.bus('nodes')))[0]!)).toMatchObject({ records: [1, 1] })
+  expect(JSON.parse((await client.hvals(keys.bus('nodes')))[0]!)).toMatchObject({ records: [1, 2] })
   const later = new Keys('later').bus('records') // of a cluster that was upgraded and is stopped
-  await client.set(later, 2)
+  await client.set(later, 3)
   await using node = new TestNode('late', ['--redis', redis.url, '--prefix', 'later'])
-  await expect(node.start()).rejects.toThrow(/records are written in version 2, this version reads 1 to 1/)
+  await expect(node.start()).rejects.toThrow(/records are written in version 3, this version reads 1 to 2/)
   await client.set(later, 1)
   await node.start()
+})
+
+test('Shared Subscriptions are refused while a node is there that knows none', async () => {
+  const old = new Keys('old')
+  await client.set(old.bus('records'), 1)
+  await client.hset(old.bus('nodes'), 'old@1', '{"records":[1,1]}')
+  const now = `${Date.now()}000`
+  await client.hset(old.bus('leases'), 'old@1', `${now}:${now}`)
+  await using node = new TestNode('new', ['--redis', redis.url, '--prefix', 'old'])
+  await node.start()
+  const asked = async (id: string): Promise<unknown> => {
+    const member = await WireClient.connect(node.url, id)
+    const packet = {
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [{ topic: '$share/g/x', qos: 1 }],
+    } as const
+    member.send(packet as unknown as Parameters<typeof member.send>[0])
+    return [member.connack?.properties?.sharedSubscriptionAvailable, (await member.next('suback')).granted]
+  }
+  expect(await asked('early')).toEqual([false, [0x9e]])
+  await client.hdel(old.bus('nodes'), 'old@1')
+  await client.hdel(old.bus('leases'), 'old@1')
+  await expect.poll(() => client.get(old.bus('records'))).toBe('2')
+  await expect.poll(() => asked('late')).toEqual([true, [1]])
 })

@@ -47,6 +47,7 @@ const where: Record<
   'session-subscribe': 'any',
   'session-serve': 'any',
   'session-check': 'any',
+  'group-serve': 'any',
   'session-expire': 'sweeper',
   'due-list': 'sweeper',
   'will-take': 'any',

@@ -21,12 +21,28 @@ export async function orphans(url: string, prefix: string): Promise<string[]> {
     const found: string[] = []
     const nodes = new Set(await redis.hkeys(`${prefix}:{bus}:nodes`))
     const sids = new Set<string>()
+    const gids = new Set<string>()
+    // the subscriptions of members, by session
+    const wanted = new Map<string, Set<string>>()
     // publishers whose session has ended, until nothing of them can be under way
     const forgotten = new Set<string>()
     for (let p = 0; p < 16; p++) {
       const owners = await redis.hgetall(`${prefix}:{s${p}}:owners`)
       for (const member of await redis.zrange(`${prefix}:{s${p}}:due`, 0, -1))
         if (member.startsWith('f:')) forgotten.add(member.slice(2))
+      for (const [name, entry] of Object.entries(await redis.hgetall(`${prefix}:{s${p}}:groups`))) {
+        const gid = entry.split(' ')[0]!
+        gids.add(gid)
+        const members = await redis.hgetall(`${prefix}:{s${p}}:members:${gid}`)
+        if (Object.keys(members).length === 0) found.push(`group ${name} has no member`)
+        for (const [sid, record] of Object.entries(members)) {
+          const [, lasting, state, owner = ''] = /^\d ([01]) ([012]) (?:\d+ ){6}(.*)$/.exec(record) ?? []
+          if (lasting === undefined) found.push(`group ${name} has a damaged member ${sid}`)
+          if (lasting === '1') wanted.set(sid, (wanted.get(sid) ?? new Set()).add(name))
+          if (state !== '0' && !nodes.has(owner.split(' ')[0]!))
+            found.push(`group ${name} has a member at ${owner}, which is not alive`)
+        }
+      }
       const clients = new Set(Object.values(await redis.hgetall(`${prefix}:{s${p}}:clients`)))
       for (const [sid, owner] of Object.entries(owners)) {
         sids.add(sid)
@@ -38,8 +54,24 @@ export async function orphans(url: string, prefix: string): Promise<string[]> {
       for (const sid of clients)
         if (owners[sid] === undefined) found.push(`a client has session ${sid}, which does not exist`)
     }
+    for (const [sid, names] of wanted) {
+      const has = new Set(
+        await redis.hkeys(`${prefix}:{s${Number.parseInt(sid[0]!, 16)}}:subscriptions:${sid}`),
+      )
+      for (const name of names)
+        if (!has.has(name)) found.push(`group ${name} has a member ${sid}, which is none`)
+    }
     for (const key of await allKeys(redis, `${prefix}:*`))
-      found.push(...(await orphan(redis, key.slice(prefix.length + 1), key, nodes, sids, forgotten)))
+      found.push(
+        ...(await orphan(
+          redis,
+          key.slice(prefix.length + 1),
+          key,
+          nodes,
+          new Set([...sids, ...gids]),
+          forgotten,
+        )),
+      )
     return [...new Set(found)]
   } finally {
     redis.disconnect()
@@ -71,12 +103,13 @@ async function orphan(
   if (id !== undefined) return sids.has(id) ? [] : [`${key}: no such session`]
   switch (noun) {
     case 'appended':
+    case 'calls':
       return (await redis.hkeys(key))
         .filter((node) => !nodes.has(node))
         .map((node) => `${key}: ${node} is not alive`)
     case 'published':
       return (await redis.hkeys(key))
-        .map((field) => field.replace('retained:', ''))
+        .map((field) => field.replace(/^(retained|group):/, ''))
         .filter((sid) => !sids.has(sid) && !forgotten.has(sid))
         .map((sid) => `${key}: no session ${sid}`)
     case 'wills':

@@ -98,6 +98,8 @@ function unpackAll(entry: Buffer): { whole: boolean; messages: string[]; later?:
   let later = 0
   const whole = unpackMessages(entry, clock, (message) => messages.push(print(message)), {
     onShared: () => undefined,
+    onGiven: () => undefined,
+    onLook: () => undefined,
     onBell: () => undefined,
     onHold: () => undefined,
     onLater: () => {
@@ -180,6 +182,8 @@ describe('messages', () => {
       const messages: Message[] = []
       const whole = unpackMessages(entry, clock, (message) => messages.push(message), {
         onShared: () => undefined,
+        onGiven: () => undefined,
+        onLook: () => undefined,
         onBell: () => undefined,
         onHold: () => undefined,
         onLater: () => undefined,

@@ -55,6 +55,7 @@ test('a route that comes between two slices gets what it gets in order', async (
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    { push: () => Promise.resolve() },
     () => Promise.resolve(),
   )
   const batch = ['1', '2', '3'].map(messageOf)
@@ -85,6 +86,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    { push: () => Promise.resolve() },
     () => Promise.resolve(),
   )
   const taken = { qos: 0, retain: true, by: { clientId: undefined, session: { isTaken: true } } } as const
@@ -116,6 +118,7 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    { push: () => Promise.resolve() },
     () => Promise.resolve(),
   )
   const topic = filters[0]!
@@ -158,6 +161,7 @@ test('a message that three thousand groups match goes to a member of each, once,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    { push: () => Promise.resolve() },
     () => Promise.resolve(),
   )
   const each = (payload: string): string[] =>
@@ -198,6 +202,7 @@ test('a group whose member here has left by now: the member that the barrier bri
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
     new Picks(new GroupRules()),
+    { push: () => Promise.resolve() },
     () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()
@@ -227,6 +232,7 @@ test('a message for a member that has left goes to one that this node learns of 
     {} as Queues,
     {} as Retained,
     new Picks(new GroupRules()),
+    { push: () => Promise.resolve() },
     () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()

@@ -168,21 +168,30 @@ export class Publisher extends LedgerClient {
 export class Subscriber extends LedgerClient {
   readonly received: string[] = []
   readonly #filter: string
+  readonly #qos: 1 | 2
   /** QoS 2 identifiers between PUBLISH and PUBREL. */
   readonly #known = new Set<number>()
   subscribed = false
 
-  constructor(clientId: string, filter: string, urls: readonly string[], random: Random) {
+  constructor(clientId: string, filter: string, urls: readonly string[], random: Random, qos: 1 | 2 = 2) {
     super(clientId, urls, random)
     this.#filter = filter
+    this.#qos = qos
   }
 
   protected onConnected(sessionPresent: boolean): void {
     if (this.subscribed && !sessionPresent && !this.clean)
       this.problems.push(`${this.clientId} lost its session at connect ${this.connects}`)
     if (!sessionPresent) this.#known.clear()
-    if (!sessionPresent || !this.subscribed)
-      this.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] })
+    if (!sessionPresent || !this.subscribed) this.subscribe()
+  }
+
+  protected subscribe(): void {
+    this.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: this.#qos }] })
+  }
+
+  protected unsubscribe(): void {
+    this.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: [this.#filter] })
   }
 
   protected onPacket(packet: Packet): void {
@@ -212,4 +221,28 @@ export class Subscriber extends LedgerClient {
  */
 export class Watcher extends Subscriber {
   protected override readonly clean = true
+}
+
+/** A member of a group that leaves it and comes back. */
+export class RestlessMember extends Subscriber {
+  readonly #timer = setInterval(() => this.#toggle(), 700)
+  #isIn = true
+
+  #toggle(): void {
+    if (!this.connected || !this.subscribed) return
+    this.#isIn = !this.#isIn
+    if (this.#isIn) this.subscribe()
+    else this.unsubscribe()
+  }
+
+  protected override onConnected(sessionPresent: boolean): void {
+    super.onConnected(sessionPresent)
+    this.#isIn = true
+    this.subscribe()
+  }
+
+  override stop(): void {
+    clearInterval(this.#timer)
+    super.stop()
+  }
 }

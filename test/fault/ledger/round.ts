@@ -9,7 +9,7 @@ import { orphans } from '../../support/orphans.ts'
 import { seededRandom, type Random } from '../../support/random.ts'
 import { Replicated, startRedisCluster, startSentinel } from '../../support/redis-cluster.ts'
 import { startRedis, type TestStore } from '../../support/redis.ts'
-import { Publisher, Subscriber } from './clients.ts'
+import { Publisher, RestlessMember, Subscriber, Watcher } from './clients.ts'
 import { check, type Book } from './ledger.ts'
 import { startStock } from './stock.ts'
 
@@ -113,6 +113,31 @@ const filters: Record<string, string> = {
   hopper: 'ledger/#',
 }
 
+/** Groups by name → granted QoS. */
+const grants = new Map<string, 1 | 2>([
+  ['exact group', 2],
+  ['loose group', 1],
+])
+
+/**
+ * One whose members' sessions outlive their connections, so that QoS 2 comes once, and one of all kinds of members: what one
+ * of them has in flight at QoS 1 goes to another.
+ */
+function membersOf(urls: readonly string[], random: Random): [string, readonly Subscriber[]][] {
+  const [exact, loose] = ['$share/exact/ledger/#', '$share/loose/ledger/#']
+  return [
+    ['exact group', ['e0', 'e1', 'e2'].map((name) => new Subscriber(name, exact, urls, random))],
+    [
+      'loose group',
+      [
+        new Watcher('l0', loose, urls, random, 1),
+        new RestlessMember('l1', loose, urls, random, 1),
+        new Subscriber('l2', loose, urls, random, 1),
+      ],
+    ],
+  ]
+}
+
 /**
  * One fault, from its beginning to its end. Each is a verb on nodes or on Redis. The first one of a store
  * that can is a failover.
@@ -161,20 +186,27 @@ const afterwards = 200
 class Crowd {
   readonly publishers: readonly Publisher[]
   readonly subscribers: readonly Subscriber[]
+  /** Group → its members. */
+  readonly groups: ReadonlyMap<string, readonly Subscriber[]>
   readonly #patienceMs: number
   readonly problems: string[] = []
   #hopping: NodeJS.Timeout[] = []
 
-  constructor(urls: readonly string[], random: Random, patience: number) {
+  constructor(urls: readonly string[], random: Random, patience: number, withGroups: boolean) {
     this.publishers = [0, 1, 2].map((i) => new Publisher(`p${i}`, urls, random))
     this.subscribers = Object.entries(filters).map(
       ([name, filter]) => new Subscriber(name, filter, urls, random),
     )
+    this.groups = new Map(withGroups ? membersOf(urls, random) : [])
     this.#patienceMs = patience
   }
 
   get all(): readonly (Publisher | Subscriber)[] {
-    return [...this.publishers, ...this.subscribers]
+    return [...this.publishers, ...this.subscribers, ...this.members]
+  }
+
+  get members(): readonly Subscriber[] {
+    return [...this.groups.values()].flat()
   }
 
   get acknowledged(): number {
@@ -182,14 +214,19 @@ class Crowd {
   }
 
   async start(): Promise<void> {
-    for (const subscriber of this.subscribers) subscriber.start()
-    if (!(await until(this.#patienceMs, () => this.subscribers.every(({ subscribed }) => subscribed))))
+    const all = [...this.subscribers, ...this.members]
+    for (const subscriber of all) subscriber.start()
+    if (!(await until(this.#patienceMs, () => all.every(({ subscribed }) => subscribed))))
       this.problems.push('not everybody could subscribe')
     for (const publisher of this.publishers) publisher.start()
     const hop = (name: string) => (): void =>
       this.subscribers.find(({ clientId }) => clientId === name)!.hop()
     // the sleeper is mostly on its way
     this.#hopping = [setInterval(hop('hopper'), 1_700), setInterval(hop('sleeper'), 300)]
+    // of each group the last one stays, so that it goes on while the others are on their way
+    for (const members of this.groups.values())
+      for (const [i, member] of members.slice(0, -1).entries())
+        this.#hopping.push(setInterval(() => member.hop(), 900 + 400 * i))
   }
 
   /** Nobody begins anything; resolves to the book when all that is under way has come, or will not. */
@@ -203,12 +240,27 @@ class Crowd {
     const book = {
       sent: this.publishers.flatMap(({ sent }) => sent),
       acknowledged: new Set(this.publishers.flatMap(({ acknowledged }) => [...acknowledged])),
-      received: new Map(this.subscribers.map(({ clientId, received }) => [clientId, received])),
-      wants: (subscriber: string, topic: string) => wanted[subscriber]!.test(topic),
+      received: new Map([
+        ...this.subscribers.map(({ clientId, received }) => [clientId, received] as const),
+        ...[...this.groups].map(
+          ([name, members]) => [name, members.flatMap(({ received }) => received)] as const,
+        ),
+      ]),
+      wants: (subscriber: string, topic: string) => wanted[subscriber]?.test(topic) ?? true,
+      groups: grants,
     }
-    await until(this.#patienceMs, () => !check(book).some((problem) => problem.includes('never got')))
+    const received = (): Book => ({
+      ...book,
+      received: new Map([
+        ...book.received,
+        ...[...this.groups].map(
+          ([name, members]) => [name, members.flatMap(({ received }) => received)] as const,
+        ),
+      ]),
+    })
+    await until(this.#patienceMs, () => !check(received()).some((problem) => problem.includes('never got')))
     await pause(300) // what comes twice may come late
-    return book
+    return received()
   }
 
   stop(): void {
@@ -245,6 +297,7 @@ export async function runRound({
     cluster.nodes.map(({ url }) => url),
     random,
     patienceMs[system],
+    system === 'ours' && store !== 'file',
   )
   try {
     await crowd.start()

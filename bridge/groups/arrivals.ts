@@ -1,0 +1,48 @@
+// What one member of a group is given comes from all nodes, each by its own way: put into its order here, each once. State:
+// what came too early. Bound: what a member may have.
+import type { Delivery } from './group-holder.ts'
+
+export class Arrivals {
+  readonly #give: (delivery: Delivery) => void
+  readonly #early = new Map<number, Delivery>()
+  #next = 0
+
+  constructor(give: (delivery: Delivery) => void) {
+    this.#give = give
+  }
+
+  /** The member begins: what has a smaller number is no news to it. */
+  begin(next: number): void {
+    this.#next = next
+    this.#early.clear()
+  }
+
+  /** Whether something is missing between what came and what came before. */
+  get hasGap(): boolean {
+    return this.#early.size > 0
+  }
+
+  come(delivery: Delivery): void {
+    if (delivery.seq < this.#next) return
+    this.#early.set(delivery.seq, delivery)
+    for (let next = this.#early.get(this.#next); next !== undefined; next = this.#early.get(this.#next)) {
+      this.#early.delete(this.#next++)
+      this.#give(next)
+    }
+  }
+
+  /** All that the member has and knows not: nothing else comes below `next`. */
+  look(all: readonly Delivery[], next: number): void {
+    for (const delivery of all) if (delivery.seq >= this.#next) this.#early.set(delivery.seq, delivery)
+    const known = [...this.#early.values()].filter(({ seq }) => seq < next).sort((a, b) => a.seq - b.seq)
+    for (const delivery of known) {
+      this.#early.delete(delivery.seq)
+      this.#give(delivery)
+    }
+    this.#next = Math.max(this.#next, next)
+    const [first] = [...this.#early.values()].sort((a, b) => a.seq - b.seq)
+    if (first?.seq !== this.#next) return
+    this.#early.delete(first.seq)
+    this.come(first)
+  }
+}

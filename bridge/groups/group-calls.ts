@@ -1,0 +1,317 @@
+// The calls of this node about the groups of one partition (lua/group-serve.lua): one at a time, numbered; what comes meanwhile
+// goes with the next. State: what is on its way. Bound: the publishers' windows, and what members may have in flight.
+import { randomBytes } from 'node:crypto'
+import { BridgeError, toBridgeError } from '../errors.ts'
+import { packMessage } from '../messages/codec.ts'
+import { identityOf, type Message } from '../messages/message.ts'
+import type { Clock } from '../pace/clock.ts'
+import type { Keys } from '../redis/keys.ts'
+import { pack, type Packable } from '../redis/pack.ts'
+import { retrying, type Redis } from '../redis/redis.ts'
+import { runScript } from '../redis/scripts.ts'
+
+/** What one call takes: bounds the time of the script. */
+const operationsMax = 500
+const messagesMax = 500
+const bytesMax = 1024 * 1024
+/** Members of a group. */
+const membersMax = 1_000
+
+/** An operation of the script, and what becomes of its reply; called once. */
+export interface Operation {
+  readonly packed: readonly Packable[]
+  readonly done: (result: unknown) => void
+  readonly failed: (error: Error) => void
+}
+
+export interface Append {
+  readonly message: Message
+  /** Group → what its strategy hashes of the message. */
+  readonly groups: ReadonlyMap<string, number>
+  /** @param missing groups that are not there */
+  readonly done: (missing: readonly string[]) => void
+  readonly failed: (error: Error) => void
+}
+
+/** One message that a member was given; `message`: one of the call's own, or what waited. */
+export interface GivenMessage {
+  readonly name: string
+  readonly gid: string
+  readonly sid: string
+  readonly owner: string
+  readonly id: number
+  readonly seq: number
+  readonly qos: number
+  readonly message: Message | Buffer
+}
+
+export interface CallReply {
+  readonly names: readonly string[]
+  /** It came before: what was given then, and told to nobody, is to be looked for. */
+  readonly again: boolean
+  readonly dropped: number
+  readonly more: boolean
+  readonly given: readonly GivenMessage[]
+  readonly counts: readonly { readonly name: string; readonly messages: number; readonly bytes: number }[]
+  readonly givenBack: number
+  readonly ended: number
+}
+
+export interface CallEvents {
+  /** What members have to write, as operations; called when a call is made. */
+  takeWrites(max: number): Operation[]
+  onReply(reply: CallReply): void
+  onFenced(): Promise<void>
+  /** Keys of groups that the script may make. */
+  made(): readonly string[]
+}
+
+interface Call {
+  operations: readonly Operation[]
+  appends: readonly Append[]
+}
+
+type Reply = [number, number, number, unknown[], unknown[], unknown[], number, number]
+
+const nameOf = ({ packed }: Operation): string => packed[1] as string
+
+export class GroupCalls {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #partition: number
+  readonly #nodeId: string
+  readonly #limits: { readonly queueMax: number; readonly queueBytesMax: number }
+  readonly #clock: Clock
+  readonly #events: CallEvents
+  #operations: Operation[] = []
+  #appends: Append[] = []
+  #touched = new Set<string>()
+  #hasWrites = false
+  #last = 0
+  /** Signs the numbers: those of another writer, or damaged ones, are not taken for ours. */
+  readonly #writer = randomBytes(6).toString('hex')
+  #running = false
+  #scheduled = false
+  closed = false
+
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    partition: number,
+    nodeId: string,
+    limits: { readonly queueMax: number; readonly queueBytesMax: number },
+    clock: Clock,
+    events: CallEvents,
+  ) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#partition = partition
+    this.#nodeId = nodeId
+    this.#limits = limits
+    this.#clock = clock
+    this.#events = events
+  }
+
+  run(operation: Operation): void {
+    this.#operations.push(operation)
+    this.#schedule()
+  }
+
+  append(append: Append): void {
+    this.#appends.push(append)
+    this.#schedule()
+  }
+
+  /** What waits in a group is given to who has room. */
+  touch(name: string): void {
+    this.#touched.add(name)
+    this.#schedule()
+  }
+
+  /** Some member has something to write. */
+  write(): void {
+    this.#hasWrites = true
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#running || this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      void this.#run()
+    })
+  }
+
+  async #run(): Promise<void> {
+    if (this.#running) return
+    this.#running = true
+    for (let call = this.#next(); call !== undefined; call = this.#next()) {
+      try {
+        await this.#call(call)
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        for (const { failed } of [...call.operations, ...call.appends]) failed(error)
+      }
+    }
+    this.#running = false
+  }
+
+  #next(): Call | undefined {
+    const operations = this.#operations.splice(0, operationsMax)
+    if (this.#hasWrites && operations.length < operationsMax) {
+      const writes = this.#events.takeWrites(operationsMax - operations.length)
+      if (writes.length < operationsMax - operations.length) this.#hasWrites = false
+      operations.push(...writes)
+    }
+    for (const name of this.#touched)
+      operations.push({ packed: ['touch', name], done: nothing, failed: nothing })
+    this.#touched.clear()
+    let [count, bytes] = [0, 0]
+    for (const { message } of this.#appends) {
+      bytes += message.payload.length
+      if (++count === messagesMax || bytes >= bytesMax) break
+    }
+    const appends = this.#appends.splice(0, count)
+    return operations.length + appends.length === 0 ? undefined : { operations, appends }
+  }
+
+  /** Until it is stored. The number is the same in each attempt, so that a second one appends nothing. */
+  async #call(call: Call): Promise<void> {
+    this.#last++
+    await retrying(
+      this.#redis,
+      async () => {
+        if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+        try {
+          await this.#attempt(call)
+        } catch (reason) {
+          const isFull = toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_FULL'
+          if (!isFull || call.operations.length === 0 || call.appends.length === 0) throw reason
+          // Nothing was run. What frees memory need not wait for what takes it.
+          await this.#attempt({ operations: call.operations, appends: [] })
+          this.#last++
+          call.operations = []
+          throw reason
+        }
+      },
+      { mend: (error) => this.#mend(error) },
+    )
+  }
+
+  async #mend(error: BridgeError): Promise<boolean> {
+    if (error.code === 'ERR_BRIDGE_FENCED') await this.#events.onFenced()
+    else if (error.code === 'ERR_BRIDGE_ORDER') this.#last = (error.details.lastBatch ?? 0) + 1
+    else return false
+    return true
+  }
+
+  async #attempt({ operations, appends }: Call): Promise<void> {
+    const lists = new Map<string, number[]>()
+    for (const [i, { groups }] of appends.entries())
+      for (const [name, hash] of groups) {
+        const list = lists.get(name)
+        if (list === undefined) lists.set(name, [i + 1, hash])
+        else list.push(i + 1, hash)
+      }
+    const messages = appends.flatMap(({ message }): Packable[] => [
+      (message.packed ??= packMessage(message, this.#clock)),
+      ...identityOf(message),
+      message.qos,
+      hashOf(message.topic),
+    ])
+    const packed = [
+      ...operations.map((each) => each.packed),
+      ...[...lists].map((list) => ['append', ...list]),
+    ]
+    const reply = (await runScript(
+      this.#redis,
+      'group-serve',
+      (['groups', 'calls', 'appended', 'published'] as const).map((noun) =>
+        this.#keys.partition(this.#partition, noun),
+      ),
+      [
+        this.#nodeId,
+        `${this.#last}-${this.#writer}`,
+        this.#keys.sessions(this.#partition),
+        this.#limits.queueMax,
+        this.#limits.queueBytesMax,
+        Math.floor(Math.random() * 2 ** 31),
+        membersMax,
+        pack([messages, packed]),
+      ],
+      { whenFull: appends.length === 0, made: () => this.#events.made() },
+    )) as Reply
+    this.#onReply(reply, operations, appends, [...lists.keys()])
+  }
+
+  #onReply(
+    reply: Reply,
+    operations: readonly Operation[],
+    appends: readonly Append[],
+    names: readonly string[],
+  ): void {
+    const [again, dropped, more, results, given, counts, givenBack, ended] = reply
+    for (const [i, { done }] of operations.entries()) done(results[i])
+    const missing = new Set(names.filter((_, i) => typeof results[operations.length + i] !== 'number'))
+    this.#events.onReply({
+      names: [...new Set([...operations.map(nameOf), ...names])],
+      again: again === 1,
+      dropped,
+      more: more === 1,
+      given: givenOf(given, appends),
+      counts: countsOf(counts),
+      givenBack,
+      ended,
+    })
+    if (more === 1) for (const name of [...operations.map(nameOf), ...names]) this.#touched.add(name)
+    for (const { groups, done } of appends)
+      done(missing.size === 0 ? none : [...groups.keys()].filter((name) => missing.has(name)))
+  }
+}
+
+const none: readonly string[] = []
+const nothing = (): void => undefined
+
+/** FNV-1a: for what is in one order, collisions only make longer waits. */
+export function hashOf(text: string): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  return hash >>> 0
+}
+
+const givenFields = 8
+
+function givenOf(list: readonly unknown[], appends: readonly Append[]): GivenMessage[] {
+  const given: GivenMessage[] = []
+  for (let i = 0; i + givenFields <= list.length; i += givenFields) {
+    const [name, gid, sid, owner, id, seq, qos, what] = list.slice(i, i + givenFields) as [
+      Buffer,
+      Buffer,
+      Buffer,
+      Buffer,
+      number,
+      number,
+      number,
+      number | Buffer,
+    ]
+    given.push({
+      name: name.toString(),
+      gid: gid.toString(),
+      sid: sid.toString(),
+      owner: owner.toString(),
+      id,
+      seq,
+      qos,
+      message: typeof what === 'number' ? appends[what - 1]!.message : what,
+    })
+  }
+  return given
+}
+
+function countsOf(list: readonly unknown[]): CallReply['counts'] {
+  const counts: { name: string; messages: number; bytes: number }[] = []
+  for (let i = 0; i + 3 <= list.length; i += 3)
+    counts.push({ name: String(list[i]), messages: Number(list[i + 1]), bytes: Number(list[i + 2]) })
+  return counts
+}

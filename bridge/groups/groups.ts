@@ -1,0 +1,541 @@
+// Groups with a backlog (ARCHITECTURE.md, Groups): what is published for them, and their members that are connected here. Which
+// member gets a message is Redis' to say, in one script: there is no leader among the nodes that could die, and whoever appends or
+// acknowledges is told what was given to whom, and tells their nodes. State: {s<n>}:groups and what a group has; here the members.
+// Invariant: what a member is given reaches its holder once and in its order, whoever dies on the way: a gap, a call that came
+// twice and a node that died make its node look what Redis has given it.
+import { BridgeError } from '../errors.ts'
+import type { Given } from '../messages/codec.ts'
+import { unpackMessage, type Change, type Later } from '../messages/codec.ts'
+import type { Message } from '../messages/message.ts'
+import type { Clock } from '../pace/clock.ts'
+import { together } from '../pace/together.ts'
+import { freshSid, isSid, type Keys } from '../redis/keys.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
+import { Arrivals } from './arrivals.ts'
+import { GroupCalls, hashOf, type CallReply, type GivenMessage, type Operation } from './group-calls.ts'
+import { groupIds, type Delivery, type GroupHolder, type GroupWrites } from './group-holder.ts'
+import { hashedOf } from './picks.ts'
+import type { GroupRules } from './strategies.ts'
+
+/** What comes out of its order has so long for coming in order. */
+const gapMs = 50
+/** How often a message for a group that is not there looks again. */
+const missingMs = 20
+
+export interface GroupEvents {
+  append(changes: readonly Change[]): Promise<void>
+  /** Brings the table to the journal. */
+  barrier(): Promise<void>
+  /** What a group with a backlog is called, as this node knows it; undefined: it has none. */
+  gidOf(name: string): string | undefined
+  /** Nodes with members of it. */
+  nodesOf(name: string): Iterable<string>
+  giveTo(nodeId: string, message: Message, given: Given): void
+  tellToLook(nodeId: string, name: string): void
+  onFenced(): Promise<void>
+}
+
+export interface GroupLimits {
+  /** Messages and bytes that a backlog holds. */
+  readonly queueMax: number
+  readonly queueBytesMax: number
+  /** How long messages wait for a group that is not there. */
+  readonly waitMs: number
+}
+
+interface Member {
+  readonly holder: GroupHolder
+  readonly arrivals: Arrivals
+  /** Undefined: it has not joined, since its group has no backlog. */
+  gid: string | undefined
+  /** It unsubscribed, and goes on acknowledging what it has. */
+  isLeaving: boolean
+  /** Its SUBSCRIBE, or the word that its group has a backlog, is under way. */
+  joining: Promise<void> | undefined
+  gap: NodeJS.Timeout | undefined
+}
+
+/** Of the reply to `join`. */
+type Joined = [Buffer, number, number, number, ...(number | Buffer)[]]
+
+export interface GroupCount {
+  readonly messages: number
+  readonly bytes: number
+}
+
+export class Groups {
+  readonly #redis: Redis
+  readonly #keys: Keys
+  readonly #nodeId: string
+  readonly #limits: GroupLimits
+  readonly #clock: Clock
+  readonly rules: GroupRules
+  readonly #events: GroupEvents
+  readonly #calls: readonly GroupCalls[]
+  /** By group and sid. */
+  readonly #members = new Map<string, Map<string, Member>>()
+  /** Members with something to write, by partition. */
+  readonly #ready: readonly Set<Member>[]
+  /** Backlogs as the last call found them. */
+  readonly counts = new Map<string, GroupCount>()
+  #closed = false
+
+  constructor(
+    redis: Redis,
+    keys: Keys,
+    nodeId: string,
+    limits: GroupLimits,
+    clock: Clock,
+    rules: GroupRules,
+    events: GroupEvents,
+  ) {
+    this.#redis = redis
+    this.#keys = keys
+    this.#nodeId = nodeId
+    this.#limits = limits
+    this.#clock = clock
+    this.rules = rules
+    this.#events = events
+    this.#ready = Array.from({ length: keys.partitions }, () => new Set<Member>())
+    this.#calls = Array.from(
+      { length: keys.partitions },
+      (_, p) =>
+        new GroupCalls(redis, keys, p, nodeId, limits, clock, {
+          takeWrites: (max) => this.#takeWrites(p, max),
+          onReply: (reply) => this.#onReply(reply),
+          onFenced: () => events.onFenced(),
+          made: () => this.#made(p),
+        }),
+    )
+  }
+
+  #callsOf(name: string): GroupCalls {
+    return this.#calls[this.#keys.shardOf(name)]!
+  }
+
+  #made(partition: number): string[] {
+    return [...this.#members].flatMap(([name]) => {
+      const gid = this.#keys.shardOf(name) === partition ? this.#events.gidOf(name) : undefined
+      return gid === undefined
+        ? []
+        : (['group', 'members', 'backlog', 'given'] as const).map((noun) => this.#keys.group(gid, noun))
+    })
+  }
+
+  // Publishing
+
+  /** Appends a message to the backlogs of groups: resolves when it is stored for all of them. */
+  async push(message: Message, names: readonly string[]): Promise<void> {
+    const partitions = new Map<number, string[]>()
+    for (const name of names) {
+      const partition = this.#keys.shardOf(name)
+      const known = partitions.get(partition)
+      if (known === undefined) partitions.set(partition, [name])
+      else known.push(name)
+    }
+    // Those of one partition in one call: the number of a message, once noted there, says that all of them have it (R7).
+    await Promise.all([...partitions].map(([partition, some]) => this.#push(partition, message, some)))
+  }
+
+  async #push(partition: number, message: Message, names: readonly string[]): Promise<void> {
+    const groups = new Map(
+      names.map((name) => [name, hashOf(hashedOf(this.rules.of(name).strategy, message) ?? '')]),
+    )
+    const missing = await new Promise<readonly string[]>((done, failed) => {
+      this.#calls[partition]!.append({ message, groups, done, failed })
+    })
+    if (missing.length > 0) await this.#wait(partition, message, missing)
+  }
+
+  /**
+   * Groups that are not there: they were forgotten, and the journal says so by now or soon; or Redis lost them, and their
+   * members join again.
+   */
+  async #wait(partition: number, message: Message, names: readonly string[]): Promise<void> {
+    // Its number stands as that of one that came: another one is not told from it.
+    const again = message.with({ by: undefined })
+    for (const since = performance.now(); !this.#closed;) {
+      await this.#events.barrier()
+      const left = names.filter((name) => this.#events.gidOf(name) !== undefined)
+      if (left.length === 0) return
+      if (performance.now() - since > this.#limits.waitMs) return this.#forgetAll(left)
+      await new Promise((resolve) => setTimeout(resolve, missingMs))
+      const groups = new Map(
+        left.map((name) => [name, hashOf(hashedOf(this.rules.of(name).strategy, message) ?? '')]),
+      )
+      names = await new Promise<readonly string[]>((done, failed) => {
+        this.#calls[partition]!.append({ message: again, groups, done, failed })
+      })
+      if (names.length === 0) return
+    }
+    throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+  }
+
+  /** Nobody told that they are forgotten: who forgot them died. */
+  async #forgetAll(names: readonly string[]): Promise<void> {
+    await Promise.all(names.map((name) => this.#tellForgotten(name, this.#events.gidOf(name) ?? '')))
+  }
+
+  #tellForgotten(name: string, gid: string): Promise<void> {
+    this.counts.delete(name)
+    return this.#events.append([{ type: 'session', sid: gid, filter: name, options: undefined }])
+  }
+
+  // Members
+
+  /**
+   * A member is connected here. Resolves when it gets messages of its group: of one with a backlog when it stands there, and a
+   * session that outlives its connection makes one.
+   * @throws BridgeError ERR_BRIDGE_QUOTA when the group is full, ERR_BRIDGE_MOVED
+   */
+  async join(holder: GroupHolder): Promise<void> {
+    const { name, sid } = holder
+    const known = this.#members.get(name) ?? new Map<string, Member>()
+    this.#members.set(name, known)
+    const before = known.get(sid)
+    if (before?.holder === holder) {
+      // it subscribes again
+      before.isLeaving = false
+      if (before.gid !== undefined) await this.#look(before, false)
+      else if (this.#wantsBacklog(holder)) await this.#join(before)
+      return
+    }
+    const member: Member = {
+      holder,
+      arrivals:
+        before?.holder === holder ? before.arrivals : new Arrivals((delivery) => holder.give(delivery)),
+      gid: undefined,
+      isLeaving: false,
+      joining: undefined,
+      gap: undefined,
+    }
+    clearTimeout(before?.gap)
+    known.set(sid, member)
+    if (this.#wantsBacklog(holder)) await this.#join(member)
+  }
+
+  #wantsBacklog({ name, lasting, qos }: GroupHolder): boolean {
+    return (lasting && qos > 0) || this.#events.gidOf(name) !== undefined
+  }
+
+  /** The group has a backlog: members that have not joined do so. */
+  onBacklog(name: string): void {
+    for (const member of this.#members.get(name)?.values() ?? [])
+      if (member.gid === undefined) this.#join(member).catch(() => undefined) // it is the session's end, or ours
+  }
+
+  #join(member: Member): Promise<void> {
+    member.joining ??= this.#joinNow(member).finally(() => {
+      member.joining = undefined
+    })
+    return member.joining
+  }
+
+  async #joinNow(member: Member): Promise<void> {
+    const { holder } = member
+    const [gid, journaled] = await this.#look(member, false)
+    if (journaled === 1) return
+    await this.#events.append([{ type: 'session', sid: gid.toString(), filter: holder.name, options: 1 }])
+    await this.#look(member, true)
+  }
+
+  /** Joins, or joins again, which changes nothing: told is all that the member has. */
+  async #look(member: Member, journaled: boolean): Promise<Joined> {
+    const { holder, arrivals } = member
+    const { name, sid, owner, base, qos, lasting } = holder
+    const { strategy, ordered } = this.rules.of(name)
+    const reply = await this.#operate(name, [
+      'join',
+      name,
+      freshGid(this.#keys.shardOf(name)),
+      sid,
+      owner,
+      base,
+      groupIds.block,
+      qos,
+      lasting ? 1 : 0,
+      strategy,
+      ordered ? 1 : 0,
+      journaled ? 1 : 0,
+      member.gid === undefined ? 0 : -1,
+    ])
+    if (Buffer.isBuffer(reply)) {
+      const isFull = reply.toString() === 'FULL'
+      this.#drop(member)
+      if (!isFull) holder.lost()
+      throw new BridgeError(isFull ? 'ERR_BRIDGE_QUOTA' : 'ERR_BRIDGE_MOVED', `${name}: ${String(reply)}`)
+    }
+    const [gid, , next, , ...entries] = reply as Joined
+    const all = this.#entries(sid, entries)
+    if (member.gid === gid.toString()) arrivals.look(all, next)
+    else {
+      arrivals.begin(next)
+      member.gid = gid.toString()
+      holder.resume(all.sort((a, b) => a.seq - b.seq))
+      this.schedule(holder)
+    }
+    return reply as Joined
+  }
+
+  #entries(sid: string, list: readonly (number | Buffer)[]): (Delivery & { readonly isReceived: boolean })[] {
+    const found: (Delivery & { isReceived: boolean })[] = []
+    for (let i = 0; i + 2 <= list.length; i += 2) {
+      const [id, bytes] = [list[i] as number, list[i + 1] as Buffer]
+      const [, seq, state, qos] = /^(\d{1,15}) ([sr]) ([012]) /.exec(bytes.toString('latin1', 0, 22)) ?? []
+      if (qos === undefined) {
+        reportsOf(this.#redis).tell('garbage', { where: 'given', bytes: bytes.length })
+        continue
+      }
+      const head = seq!.length + 5
+      found.push({
+        id,
+        seq: Number(seq),
+        qos: Number(qos) as 0 | 1 | 2,
+        isReceived: state === 'r',
+        message: state === 'r' ? undefined : this.#messageOf(sid, bytes.subarray(head)),
+      })
+    }
+    return found
+  }
+
+  /** Of what waited: order, QoS, hashes, message. */
+  #messageOf(sid: string, item: Buffer): Message | Later | undefined {
+    let at = 0
+    for (let spaces = 0; spaces < 4; spaces++) at = item.indexOf(0x20, at) + 1
+    const message = unpackMessage(item.subarray(at), this.#clock)
+    if (message === undefined)
+      reportsOf(this.#redis).tell('garbage', { where: 'backlog', bytes: item.length })
+    if (message === 'later') reportsOf(this.#redis).tell('later', { where: 'queue', id: sid })
+    return message
+  }
+
+  /**
+   * The member's connection is over, or it unsubscribed. Resolves when what it had goes to others, and a group without
+   * members is forgotten.
+   */
+  async leave(holder: GroupHolder, isLeft: boolean): Promise<void> {
+    const member = this.#members.get(holder.name)?.get(holder.sid)
+    if (member?.holder !== holder) return
+    await member.joining?.catch(() => undefined)
+    member.isLeaving = true
+    if (!isLeft || member.gid === undefined) this.#drop(member)
+    if (member.gid === undefined) return
+    await this.#leave(holder.name, holder.sid, holder.owner, isLeft)
+    if (isLeft && member.isLeaving && !holder.isBusy) this.#drop(member)
+  }
+
+  /** A session ended, or its subscription did. */
+  async left(name: string, sid: string): Promise<void> {
+    if (this.#members.get(name)?.has(sid) === true) return // its connection says so
+    await this.#leave(name, sid, '', true)
+  }
+
+  async #leave(name: string, sid: string, owner: string, isLeft: boolean): Promise<void> {
+    const gid = String(await this.#operate(name, ['leave', name, sid, owner, isLeft ? 1 : 0]))
+    if (gid !== '') return this.#tellForgotten(name, gid)
+    // The reply that said it may have been lost, and the call have come twice.
+    const known = this.#events.gidOf(name)
+    if (known === undefined) return
+    const groups = this.#keys.partition(this.#keys.shardOf(name), 'groups')
+    const stored = await retrying(this.#redis, () => this.#redis.hget(groups, name))
+    if (stored === null) await this.#tellForgotten(name, known)
+  }
+
+  #drop(member: Member): void {
+    const { name, sid } = member.holder
+    clearTimeout(member.gap)
+    const known = this.#members.get(name)
+    if (known?.get(sid) !== member) return
+    known.delete(sid)
+    if (known.size === 0) this.#members.delete(name)
+    this.#ready[this.#keys.shardOf(name)]!.delete(member)
+  }
+
+  #operate(name: string, packed: Operation['packed']): Promise<unknown> {
+    return new Promise((done, failed) => this.#callsOf(name).run({ packed, done, failed }))
+  }
+
+  /** A member has something to write. */
+  schedule({ name, sid }: GroupHolder): void {
+    const member = this.#members.get(name)?.get(sid)
+    if (member === undefined) return
+    this.#ready[this.#keys.shardOf(name)]!.add(member)
+    this.#callsOf(name).write()
+  }
+
+  #takeWrites(partition: number, max: number): Operation[] {
+    const operations: Operation[] = []
+    for (const member of this.#ready[partition]!) {
+      if (operations.length === max) break
+      this.#ready[partition]!.delete(member)
+      const { holder } = member
+      const writes = member.gid === undefined ? undefined : holder.takeWrites()
+      if (writes === undefined) continue
+      const { limit, acknowledged, received, returned } = writes
+      operations.push({
+        packed: ['write', holder.name, holder.sid, holder.owner, limit, acknowledged, received, returned],
+        done: (result) => this.#onWritten(member, writes, result),
+        failed: () => holder.lost(),
+      })
+    }
+    return operations
+  }
+
+  #onWritten(member: Member, writes: GroupWrites, result: unknown): void {
+    member.holder.written(writes)
+    if (member.isLeaving && !member.holder.isBusy) this.#drop(member)
+    if (typeof result === 'number') return
+    // Redis lost it, or another connection has the session.
+    member.gid = undefined
+    if (!member.isLeaving && this.#members.get(member.holder.name)?.get(member.holder.sid) === member)
+      this.#join(member).catch(() => member.holder.lost())
+    else member.holder.lost()
+  }
+
+  // What is given
+
+  #onReply({ names, again, dropped, given, counts, givenBack, ended }: CallReply): void {
+    const reports = reportsOf(this.#redis)
+    if (dropped > 0) reports.tell('shed', { cause: 'full-queue', count: dropped })
+    if (givenBack > 0) reports.tell('redispatched', { count: givenBack })
+    if (ended > 0) reports.tell('shed', { cause: 'ended-session', count: ended })
+    for (const { name, messages, bytes } of counts) this.counts.set(name, { messages, bytes })
+    for (const one of given) this.#hand(one)
+    if (!again) return
+    for (const name of names) {
+      this.look(name)
+      for (const nodeId of this.#events.nodesOf(name))
+        if (nodeId !== this.#nodeId) this.#events.tellToLook(nodeId, name)
+    }
+  }
+
+  #hand({ name, gid, sid, owner, id, seq, qos, message: what }: GivenMessage): void {
+    const given: Given = { gid, sid, id, seq, qos: qos as 0 | 1 | 2, owner }
+    const nodeId = owner.slice(0, owner.indexOf(' '))
+    if (nodeId !== this.#nodeId) {
+      const message = Buffer.isBuffer(what) ? this.#messageOf(sid, what) : what
+      if (message === undefined || message === 'later') this.#events.tellToLook(nodeId, name)
+      else this.#events.giveTo(nodeId, message, given)
+    } else this.#come(name, given, Buffer.isBuffer(what) ? this.#messageOf(sid, what) : what)
+  }
+
+  /** A message that another node gave to a member here. */
+  onGiven(message: Message, given: Given): void {
+    for (const [name, members] of this.#members)
+      if (members.get(given.sid)?.gid === given.gid) return this.#come(name, given, message)
+  }
+
+  #come(name: string, { gid, sid, owner, id, seq, qos }: Given, message: Delivery['message']): void {
+    const member = this.#members.get(name)?.get(sid)
+    if (member?.gid !== gid || member.holder.owner !== owner) return // what was given is taken back with its connection
+    member.arrivals.come({ id, seq, qos, message })
+    if (member.arrivals.hasGap) member.gap ??= setTimeout(() => this.#lookForGap(member), gapMs).unref()
+  }
+
+  #lookForGap(member: Member): void {
+    member.gap = undefined
+    if (member.arrivals.hasGap) this.#lookAgain(member)
+  }
+
+  #lookAgain(member: Member): void {
+    if (member.gid !== undefined && !member.isLeaving) this.#look(member, false).catch(() => undefined) // the holder was told
+  }
+
+  /** What its members here were given may be more than they know. */
+  look(name: string): void {
+    for (const member of this.#members.get(name)?.values() ?? []) this.#lookAgain(member)
+  }
+
+  /** The same of all groups: a node died that may have given something and told nobody, or Redis lost something. */
+  lookAll(): void {
+    for (const name of this.#members.keys()) {
+      this.look(name)
+      if (this.#events.gidOf(name) !== undefined) this.onBacklog(name)
+    }
+  }
+
+  /** After Redis lost its data: all join again. */
+  async rejoinAll(): Promise<void> {
+    await together(
+      [...this.#members.values()].flatMap((members) => [...members.values()]),
+      async (member) => {
+        if (member.gid !== undefined) await this.#join(member).catch(() => undefined)
+      },
+    )
+  }
+
+  // Others
+
+  /** Group, gid of all groups with a backlog of which all nodes were told. O(all). */
+  async *all(): AsyncGenerator<readonly [name: string, gid: string]> {
+    for (let p = 0; p < this.#keys.partitions; p++)
+      for await (const [name, gid, isTold] of this.#inPartition(p)) if (isTold) yield [name, gid]
+  }
+
+  async *#inPartition(p: number): AsyncGenerator<readonly [name: string, gid: string, isTold: boolean]> {
+    let cursor = '0'
+    do {
+      const [next, fields] = await retrying(this.#redis, () =>
+        this.#redis.hscan(this.#keys.partition(p, 'groups'), cursor, 'COUNT', 500),
+      )
+      cursor = next
+      for (let i = 0; i + 1 < fields.length; i += 2) {
+        const [gid, told] = fields[i + 1]!.split(' ')
+        if (isGid(gid!, p)) yield [fields[i]!, gid!, told === '1']
+      }
+    } while (cursor !== '0')
+  }
+
+  /** The estate of a dead node: what its members had and did not acknowledge goes to others. */
+  async estate(nodeId: string): Promise<void> {
+    for (let p = 0; p < this.#keys.partitions; p++) {
+      await retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'calls'), nodeId))
+      for await (const [name, gid] of this.#inPartition(p)) {
+        const members = await retrying(this.#redis, () =>
+          this.#redis.hgetall(this.#keys.group(gid, 'members')),
+        )
+        await together(Object.entries(members), async ([sid, record]) => {
+          const owner = ownerIn(record)
+          if (owner.startsWith(`${nodeId} `)) await this.#leave(name, sid, owner, false)
+        })
+      }
+    }
+  }
+
+  /**
+   * Members whose sessions or subscriptions are gone, since who ended them died before it said so, are taken out. One node does it for all, now and then.
+   * @param suspects what the last audit found missing: only what is missing twice goes
+   */
+  async audit(suspects: ReadonlySet<string>): Promise<Set<string>> {
+    const missing = new Set<string>()
+    for (let p = 0; p < this.#keys.partitions; p++)
+      for await (const [name, gid] of this.#inPartition(p)) {
+        const members = await retrying(this.#redis, () =>
+          this.#redis.hgetall(this.#keys.group(gid, 'members')),
+        )
+        if (Object.keys(members).length === 0) await this.#leave(name, '', '', true)
+        await together(Object.entries(members), async ([sid, record]) => {
+          // one that ends with its connection goes with that, or with its node
+          if (!/^\d 1 /.test(record) || !/^[0-9a-f]/.test(sid)) return
+          const key = this.#keys.session(sid, 'subscriptions')
+          if ((await retrying(this.#redis, () => this.#redis.hexists(key, name))) === 1) return
+          if (suspects.has(`${gid} ${sid}`)) await this.#leave(name, sid, '', true)
+          else missing.add(`${gid} ${sid}`)
+        })
+      }
+    return missing
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const calls of this.#calls) calls.closed = true
+    for (const members of this.#members.values()) for (const { gap } of members.values()) clearTimeout(gap)
+  }
+}
+
+/** A gid that was never used before; no sid looks like one. */
+const freshGid = (partition: number): string => `${freshSid(partition)}g`
+const isGid = (text: string, partition: number): boolean => isSid(text, partition) && text.length === 14
+
+const ownerIn = (record: string): string =>
+  /^\d [01] [012] \d+ \d+ \d+ \d+ \d+ \d+ (.*)$/.exec(record)?.[1] ?? ''

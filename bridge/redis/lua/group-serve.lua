@@ -1,0 +1,430 @@
+#!lua
+-- What a node does with the groups of a partition: members come and go, acknowledge, messages come; then what waits is given to members
+-- that have room. Calls of a node are numbered, and its writer signs each number: sent again one appends nothing twice. Who acknowledges
+-- names the message by its Packet Identifier and by its number among those of the member, so that a call that is sent again
+-- acknowledges nothing that was given under the identifier since. What members had and did not acknowledge goes back in its order when
+-- their connection is over, but for QoS 2, which stays with their session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. When
+-- Redis is full only without messages: what frees it goes on (scripts.ts).
+-- KEYS   groups calls appended published
+-- ARGV   nodeId, call (number-writer), what a group's keys begin with, messages a backlog holds, bytes that it holds,
+--        a random number, members that a group may have, and as MessagePack
+--        { { body, publisher's sid ("" unless QoS 2), n, QoS, topic's hash … }, { operation … } }, each operation one of
+--        { "join", group, new gid, sid, owner, its first identifier, how many, granted QoS, 1 when it outlives its connection, strategy,
+--          1 when it is ordered, 1 when the group is journaled, how many messages it takes at once, -1: as before }
+--        { "leave", group, sid, owner ("": whoever it is), 1 when it is a member no more, 0 when its connection is over }
+--        { "write", group, sid, owner, how many messages it takes at once, { id, number … acknowledged }, { id, number … received },
+--          { id, number … that go back } }
+--        { "append", group, { index of a message from 1, what its strategy hashes … } }
+--        { "touch", group }
+--        keys are made of the gids, with the tag of `groups`
+-- REPLY  { 1 when the call came before, messages dropped from full backlogs, 1 when there may be more to give,
+--          { of each operation: join: { gid, 1 when it is journaled, the number of the next
+--            message, its first identifier, id, entry … }, leave: gid of the group
+--            that is forgotten or "", write and append: 1, otherwise "NOTOWNER", "FULL" or "MISSING" … },
+--          { group, gid, sid, owner, id, number, granted QoS, index of a message or what waited … }, { group, messages that wait, bytes … },
+--          messages given back, messages of QoS 2 that ended with their session }
+-- FAILS  FENCED: the node was declared dead · ORDER call after last
+-- COST   O(operations + messages + members of their groups)
+local groupsKey, callsKey, appendedKey, publishedKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local nodeId, call, begin, max, bytesMax, membersMax = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
+local messages, operations = unpack(cmsgpack.unpack(ARGV[8]))
+local givenMax, givenBytesMax, aheadMax = 500, 1048576, 100
+math.randomseed(tonumber(ARGV[6]))
+
+if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+local stored = redis.call('HGET', callsKey, nodeId) or '0'
+local number, last = tonumber(string.match(call, '^%d+')), tonumber(string.match(stored, '^%d+')) or 0
+if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
+local again = stored == call
+if not again and number ~= last + 1 then return redis.error_reply('ORDER call ' .. call .. ' after ' .. string.format('%.0f', last)) end
+
+local text = function(n) return string.format('%.0f', n) end
+local groups = {} -- name → what is known of it, in `order` of the operations
+local order = {}
+
+-- Of a group that is there; otherwise nil, unless `newGid` names one.
+local function groupOf(name, newGid)
+  local group = groups[name]
+  if group then return group end
+  local entry = redis.call('HGET', groupsKey, name)
+  local gid, journaled = string.match(entry or '', '^([%w_-]+) ([01])$')
+  if not gid then
+    if not newGid then return nil end
+    gid, journaled = newGid, '0'
+  end
+  group = { name = name, gid = gid, journaled = journaled == '1', isNew = entry ~= gid .. ' ' .. journaled, members = {}, changed = {}, fresh = {},
+    groupKey = begin .. 'group:' .. gid, membersKey = begin .. 'members:' .. gid, backlogKey = begin .. 'backlog:' .. gid, givenKey = begin .. 'given:' .. gid }
+  local fields = redis.call('HMGET', group.groupKey, 'strategy', 'ordered', 'order', 'turn', 'sticky', 'bytes')
+  group.strategy, group.ordered, group.order = fields[1] or 'demand', fields[2] == '1', tonumber(fields[3] or '0') or 0
+  group.turn, group.sticky, group.bytes = fields[4] or '', fields[5] or '', tonumber(fields[6] or '0') or 0
+  redis.call('HLEN', group.givenKey)
+  redis.call('LLEN', group.backlogKey)
+  local members = redis.call('HGETALL', group.membersKey)
+  for i = 1, #members, 2 do
+    local qos, lasting, state, base, window, limit, n, cursor, seq, owner =
+      string.match(members[i + 1], '^(%d) ([01]) ([012]) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+    if qos then
+      group.members[members[i]] = { sid = members[i], qos = tonumber(qos), lasting = lasting == '1', state = state, base = tonumber(base),
+        window = tonumber(window), limit = tonumber(limit), n = tonumber(n), cursor = tonumber(cursor), seq = tonumber(seq), owner = owner }
+    end
+  end
+  groups[name] = group
+  order[#order + 1] = group
+  return group
+end
+
+-- Every key is read before one is written: of a wrong type it fails here, and a second attempt does nothing twice.
+redis.call('HLEN', publishedKey)
+for _, operation in ipairs(operations) do groupOf(operation[2], operation[1] == 'join' and operation[3] or nil) end
+
+local givenBack, ended = 0, 0
+local orderOf = function(item) return tonumber(string.match(item, '^%d+')) or 0 end
+local topicOf = function(item) return string.match(item, '^%d+ %d %d+ (%d+) ') end
+
+local function put(group, items, isBack)
+  for i = 1, #items do group.bytes = group.bytes + #items[i] end
+  if isBack then
+    local reversed = {}
+    for i = #items, 1, -1 do reversed[#reversed + 1] = items[i] end
+    items = reversed
+  end
+  for i = 1, #items, 1000 do redis.call(isBack and 'LPUSH' or 'RPUSH', group.backlogKey, unpack(items, i, math.min(i + 999, #items))) end
+end
+
+local function pop(group)
+  local item = redis.call('LPOP', group.backlogKey)
+  if item then group.bytes = math.max(0, group.bytes - #item) end
+  return item
+end
+
+local function fieldsOf(member)
+  local fields = {}
+  for i = 0, member.window - 1 do fields[i + 1] = member.sid .. ' ' .. (member.base + i) end
+  return fields
+end
+
+-- Of an ordered group: a topic is locked by the field under which a message of it is in flight, and by its number there.
+local lockOf = function(item) return 'topic ' .. (topicOf(item) or '') end
+
+local function isLocked(group, lock)
+  local field, seq = string.match(redis.call('HGET', group.givenKey, lock) or '', '^(.*) (%d+)$')
+  return field and string.match(redis.call('HGET', group.givenKey, field) or '', '^%d+') == seq
+end
+
+local function unlock(group, item)
+  if group.ordered then redis.call('HDEL', group.givenKey, lockOf(item)) end
+end
+
+-- What a member has in flight goes back; QoS 2 stays when its session may still complete it, and ends with it otherwise.
+local function takeBack(group, member, stays)
+  local fields, items, gone = fieldsOf(member), {}, {}
+  for i, entry in ipairs(redis.call('HMGET', group.givenKey, unpack(fields))) do
+    local qos, item = string.match(entry or '', '^%d+ [sr] (%d) (.*)$')
+    if qos and (qos ~= '2' or not stays) then
+      gone[#gone + 1] = fields[i]
+      unlock(group, item)
+      if qos == '2' then ended = ended + 1 else items[#items + 1] = item end
+    end
+  end
+  if #gone > 0 then redis.call('HDEL', group.givenKey, unpack(gone)) end
+  member.n = member.n - #gone
+  return items
+end
+
+local function putBack(group, items)
+  if #items == 0 then return end
+  givenBack = givenBack + #items
+  -- What went back before it may be older or younger: each into its place.
+  table.sort(items, function(a, b) return orderOf(a) < orderOf(b) end)
+  local head, most = {}, orderOf(items[#items])
+  for item in function() return redis.call('LINDEX', group.backlogKey, 0) or nil end do
+    if orderOf(item) > most then break end
+    head[#head + 1] = pop(group)
+  end
+  for _, item in ipairs(head) do items[#items + 1] = item end
+  table.sort(items, function(a, b) return orderOf(a) < orderOf(b) end)
+  put(group, items, true)
+end
+
+local function forget(group)
+  redis.call('HDEL', groupsKey, group.name)
+  redis.call('UNLINK', group.groupKey, group.membersKey, group.backlogKey, group.givenKey)
+  groups[group.name] = nil
+  group.isForgotten = true
+end
+
+local results = {}
+
+local function join(operation)
+  local _, name, newGid, sid, owner, base, window, qos, lasting, strategy, ordered, journaled, limit = unpack(operation)
+  local group = groupOf(name, newGid)
+  local member = group.members[sid]
+  local epoch = tonumber(string.match(owner, '%d+$')) or 0
+  if member and member.owner ~= owner and (tonumber(string.match(member.owner, '%d+$')) or 0) > epoch then return 'NOTOWNER' end
+  group.strategy, group.ordered = strategy, ordered == 1
+  if not member then
+    local count = 0
+    for _ in pairs(group.members) do count = count + 1 end
+    if count >= membersMax then return 'FULL' end
+    member = { sid = sid, base = base, window = window, limit = 0, n = 0, cursor = 0, seq = 0 }
+    group.members[sid] = member
+  elseif member.owner ~= owner then putBack(group, takeBack(group, member, true)) end
+  if group.isNew or (journaled == 1 and not group.journaled) then
+    group.journaled = group.journaled or journaled == 1
+    group.isNew = false
+    redis.call('HSET', groupsKey, name, group.gid .. ' ' .. (group.journaled and '1' or '0'))
+  end
+  member.qos, member.lasting, member.state, member.owner = qos, lasting == 1, '1', owner
+  if limit >= 0 then member.limit = limit end
+  group.changed[sid] = member
+  local reply = { group.gid, group.journaled and 1 or 0, member.seq, member.base }
+  local fields = fieldsOf(member)
+  for i, entry in ipairs(redis.call('HMGET', group.givenKey, unpack(fields))) do
+    if entry then
+      reply[#reply + 1] = member.base + i - 1
+      reply[#reply + 1] = entry
+    end
+  end
+  return reply
+end
+
+-- A member that unsubscribed goes on acknowledging what it has, for as long as its connection lasts [MQTT-3.10.4-3].
+local function leave(operation)
+  local _, name, sid, owner, isLeft = unpack(operation)
+  local group = groupOf(name)
+  local member = group and group.members[sid]
+  if not group then return '' end
+  if not member or (owner ~= '' and member.owner ~= owner) then -- somebody else's by now
+  elseif isLeft == 1 and owner ~= '' and member.n > 0 then
+    member.state, member.lasting, member.limit = '2', false, 0
+    group.changed[sid] = member
+  else
+    local stays = isLeft == 0 and member.lasting and member.state ~= '2'
+    putBack(group, takeBack(group, member, stays))
+    if stays then
+      member.state, member.owner = '0', string.match(member.owner, '%d+$') or '0'
+      group.changed[sid] = member
+    else
+      group.members[sid], group.changed[sid] = nil, nil
+      redis.call('HDEL', group.membersKey, sid)
+    end
+  end
+  for _, other in pairs(group.members) do if other.state ~= '2' then return '' end end
+  forget(group)
+  return group.gid
+end
+
+local function write(operation)
+  local _, name, sid, owner, limit, acknowledged, received, returned = unpack(operation)
+  local group = groupOf(name)
+  local member = group and group.members[sid]
+  if not member or member.owner ~= owner then return 'NOTOWNER' end
+  for i = 1, #acknowledged, 2 do
+    local field = sid .. ' ' .. acknowledged[i]
+    local seq, item = string.match(redis.call('HGET', group.givenKey, field) or '', '^(%d+) [sr] %d (.*)$')
+    if tonumber(seq) == acknowledged[i + 1] then
+      redis.call('HDEL', group.givenKey, field)
+      unlock(group, item)
+      member.n = member.n - 1
+    end
+  end
+  for i = 1, #received, 2 do
+    local field = sid .. ' ' .. received[i]
+    local seq, qos, head = string.match(redis.call('HGET', group.givenKey, field) or '', '^(%d+) s (%d) (%d+ %d %d+ %d+ )')
+    if tonumber(seq) == received[i + 1] then redis.call('HSET', group.givenKey, field, seq .. ' r ' .. qos .. ' ' .. head) end
+  end
+  local items = {}
+  for i = 1, #returned, 2 do
+    local field = sid .. ' ' .. returned[i]
+    local seq, item = string.match(redis.call('HGET', group.givenKey, field) or '', '^(%d+) s %d (.*)$')
+    if tonumber(seq) == returned[i + 1] then
+      redis.call('HDEL', group.givenKey, field)
+      unlock(group, item)
+      member.n = member.n - 1
+      items[#items + 1] = item
+    end
+  end
+  putBack(group, items)
+  if member.state == '1' then member.limit = limit end
+  group.changed[sid] = member
+  if member.state == '2' and member.n <= 0 then
+    group.members[sid], group.changed[sid] = nil, nil
+    redis.call('HDEL', group.membersKey, sid)
+  end
+  return 1
+end
+
+-- Numbers of a publisher follow the clock: one that is far ahead of it is damaged (R7).
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local duplicate, applied = {}, {}
+for i = 1, #messages / 5 do
+  local publisher, n = messages[5 * i - 3], messages[5 * i - 2]
+  if publisher ~= '' and not again then
+    local field = 'group:' .. publisher
+    local highest = applied[field] or tonumber(redis.call('HGET', publishedKey, field) or '0') or 0
+    if highest > now + 3e13 and n <= now + 3e13 then highest = 0 end
+    if n <= highest then duplicate[i] = true else applied[field] = n end
+  end
+end
+
+local function append(operation)
+  local _, name, list = unpack(operation)
+  local group = groupOf(name)
+  if not group or group.isNew then return 'MISSING' end
+  if again then return 1 end
+  for i = 1, #list, 2 do
+    local index = list[i]
+    if not duplicate[index] then
+      group.order = group.order + 1
+      group.fresh[#group.fresh + 1] = { index = index,
+        item = text(group.order) .. ' ' .. messages[5 * index - 1] .. ' ' .. text(list[i + 1]) .. ' ' .. text(messages[5 * index]) .. ' ' .. messages[5 * index - 4] }
+    end
+  end
+  return 1
+end
+
+for _, operation in ipairs(operations) do
+  local kind = operation[1]
+  results[#results + 1] = kind == 'join' and join(operation) or kind == 'leave' and leave(operation) or kind == 'write' and write(operation)
+    or kind == 'append' and append(operation) or 1
+end
+
+local given, counts, dropped, more, givenCount, givenBytes = {}, {}, 0, 0, 0, 0
+
+local function room(member) return member.limit - member.n end
+
+local function freest(list, turn, node)
+  local best
+  for i = 1, #list do
+    local member = list[(turn + i - 1) % #list + 1]
+    if room(member) > 0 and (not node or string.sub(member.owner, 1, #node + 1) == node .. ' ') and (not best or room(member) > room(best)) then best = member end
+  end
+  return best
+end
+
+-- Who gets a message; nil: nobody has room, or whose turn it is has none.
+local function choose(group, list, item)
+  local strategy, turn = group.strategy, 0
+  for i, member in ipairs(list) do if member.sid <= group.turn then turn = i end end
+  if strategy == 'hash-client' or strategy == 'hash-topic' then
+    local member = list[tonumber(string.match(item, '^%d+ %d (%d+) ')) % #list + 1]
+    return room(member) > 0 and member or nil, member
+  end
+  if strategy == 'sticky' then
+    local member = group.members[group.sticky]
+    if member and member.state == '1' and room(member) > 0 then return member end
+    local other = freest(list, turn)
+    if other and not (member and member.state == '1') then group.sticky = other.sid end
+    return other
+  end
+  if strategy == 'random' then turn = math.random(#list) end
+  if strategy == 'round-robin' or strategy == 'random' then
+    for i = 1, #list do
+      local member = list[(turn + i - 1) % #list + 1]
+      if room(member) > 0 then return member end
+    end
+    return nil
+  end
+  return strategy == 'local-first' and freest(list, turn, nodeId) or freest(list, turn)
+end
+
+local function give(group, member, item, index)
+  local id
+  for i = 0, member.window - 1 do
+    local at = (member.cursor + i) % member.window
+    if redis.call('HEXISTS', group.givenKey, member.sid .. ' ' .. (member.base + at)) == 0 then
+      id, member.cursor = member.base + at, (at + 1) % member.window
+      break
+    end
+  end
+  if not id then -- the count was damaged
+    member.n = member.window
+    return false
+  end
+  local qos = math.min(tonumber(string.match(item, '^%d+ (%d) ')), member.qos)
+  redis.call('HSET', group.givenKey, member.sid .. ' ' .. id, text(member.seq) .. ' s ' .. qos .. ' ' .. item)
+  for _, part in ipairs({ group.name, group.gid, member.sid, member.owner, id, member.seq, qos, index or item }) do given[#given + 1] = part end
+  member.seq, member.n, group.turn = member.seq + 1, member.n + 1, member.sid
+  group.changed[member.sid] = member
+  givenCount, givenBytes = givenCount + 1, givenBytes + #item
+  return id
+end
+
+local function distribute(group)
+  local list = {}
+  for _, member in pairs(group.members) do if member.state == '1' and member.window > 0 then list[#list + 1] = member end end
+  table.sort(list, function(a, b) return a.sid < b.sid end)
+  local waits = redis.call('LLEN', group.backlogKey) > 0
+  if waits and #group.fresh > 0 then
+    local items = {}
+    for i, each in ipairs(group.fresh) do items[i] = each.item end
+    put(group, items)
+    group.fresh = {}
+  end
+  local isPicky = group.ordered or group.strategy == 'hash-client' or group.strategy == 'hash-topic'
+  local back, blocked, at = {}, {}, 0
+  while #list > 0 and #back < aheadMax do
+    if givenCount >= givenMax or givenBytes >= givenBytesMax then
+      more = 1
+      break
+    end
+    if not isPicky and not freest(list, 0) then break end
+    local item, index
+    if waits then item = pop(group)
+    else
+      at = at + 1
+      local each = group.fresh[at]
+      if each then item, index = each.item, each.index end
+    end
+    if not item then break end
+    local lock = group.ordered and lockOf(item)
+    local member, wanted
+    if not (lock and (blocked[lock] or isLocked(group, lock))) then
+      member, wanted = choose(group, list, item)
+      if member and wanted and blocked[wanted.sid] then member = nil end
+    end
+    local id = member and give(group, member, item, index)
+    if id then
+      if lock then redis.call('HSET', group.givenKey, lock, member.sid .. ' ' .. id .. ' ' .. text(member.seq - 1)) end
+    else
+      back[#back + 1] = item
+      if lock then blocked[lock] = true end
+      if wanted then blocked[wanted.sid] = true end
+      if not isPicky then break end
+    end
+  end
+  if waits then
+    if #back > 0 then put(group, back, true) end
+  else
+    for i = at + 1, #group.fresh do back[#back + 1] = group.fresh[i].item end
+    put(group, back)
+  end
+  local length = redis.call('LLEN', group.backlogKey)
+  while length > 1 and (length > max or group.bytes > bytesMax) do
+    pop(group)
+    length, dropped = length - 1, dropped + 1
+  end
+  if length == 0 then group.bytes = 0 end
+  for _, part in ipairs({ group.name, length, group.bytes }) do counts[#counts + 1] = part end
+end
+
+for _, group in ipairs(order) do
+  if not group.isForgotten and not group.isNew then
+    distribute(group)
+    local records = {}
+    for sid, m in pairs(group.changed) do
+      records[#records + 1] = sid
+      records[#records + 1] = m.qos .. ' ' .. (m.lasting and '1' or '0') .. ' ' .. m.state .. ' ' .. m.base .. ' ' .. m.window .. ' ' .. m.limit .. ' '
+        .. math.max(0, m.n) .. ' ' .. m.cursor .. ' ' .. text(m.seq) .. ' ' .. m.owner
+    end
+    for i = 1, #records, 1000 do redis.call('HSET', group.membersKey, unpack(records, i, math.min(i + 999, #records))) end
+    redis.call('HSET', group.groupKey, 'strategy', group.strategy, 'ordered', group.ordered and '1' or '0', 'order', text(group.order), 'turn', group.turn,
+      'sticky', group.sticky, 'bytes', text(group.bytes))
+  end
+end
+if not again then
+  for field, n in pairs(applied) do redis.call('HSET', publishedKey, field, text(n)) end
+  redis.call('HSET', callsKey, nodeId, call)
+end
+return { again and 1 or 0, dropped, more, results, given, counts, givenBack, ended }
