@@ -8,7 +8,6 @@ import { Batches } from './publish/batches.ts'
 import { Bells } from './publish/bells.ts'
 import type { Clock } from './pace/clock.ts'
 import type { Cluster, RetainedRead } from './cluster.ts'
-import { Picks } from './groups/picks.ts'
 import { Groups } from './groups/groups.ts'
 import { isShared } from './groups/shared-filter.ts'
 import { GroupRules } from './groups/strategies.ts'
@@ -188,7 +187,6 @@ export class DataPlane implements Cluster {
       this.#links,
       this.#queues,
       this.#retained,
-      new Picks(this.groups.rules),
       this.groups,
       () => this.#barrier(),
     )

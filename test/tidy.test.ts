@@ -201,7 +201,11 @@ describe('documents equal the code', () => {
       const unnamed = sources
         .filter((file) => file.startsWith(`${folder}/`))
         .map((file) => file.slice(folder.length + 1))
-        .filter((file) => !named.includes(file) && !named.some((name) => named.includes(`${dirname(file)}/`) && name === `${dirname(file)}/`))
+        .filter(
+          (file) =>
+            !named.includes(file) &&
+            !named.some((name) => named.includes(`${dirname(file)}/`) && name === `${dirname(file)}/`),
+        )
       expect(unnamed, 'files that the map leaves out').toEqual([])
     },
   )

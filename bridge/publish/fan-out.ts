@@ -5,7 +5,7 @@
 // delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
 import type { Groups } from '../groups/groups.ts'
 import type { Group } from '../groups/group-table.ts'
-import { hopsMax, type Picks } from '../groups/picks.ts'
+import { hopsMax, Picks } from '../groups/picks.ts'
 import type { Links } from '../links/links.ts'
 import type { Share } from '../messages/codec.ts'
 import { isTooLate, type Message } from '../messages/message.ts'
@@ -74,8 +74,7 @@ export class FanOut {
     links: Links,
     queues: Queues,
     retained: Retained,
-    picks: Picks,
-    groups: Pick<Groups, 'push'>,
+    groups: Pick<Groups, 'push' | 'rules'>,
     catchUp: () => Promise<void>,
   ) {
     this.#nodeId = nodeId
@@ -84,7 +83,7 @@ export class FanOut {
     this.#links = links
     this.#queues = queues
     this.#retained = retained
-    this.#picks = picks
+    this.#picks = new Picks(groups.rules)
     this.#groups = groups
     this.#catchUp = catchUp
   }

@@ -2,7 +2,6 @@
 // order around that a node sees (P3). The parts around FanOut are told what it does with them, and nothing
 // else.
 import { expect, test } from 'vitest'
-import { Picks } from '../../bridge/groups/picks.ts'
 import { GroupRules } from '../../bridge/groups/strategies.ts'
 import { workedOff } from '../../bridge/pace/backlog.ts'
 import { FanOut } from '../../bridge/publish/fan-out.ts'
@@ -54,8 +53,7 @@ test('a route that comes between two slices gets what it gets in order', async (
     links,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
-    new Picks(new GroupRules()),
-    { push: () => Promise.resolve() },
+    { push: () => Promise.resolve(), rules: new GroupRules() },
     () => Promise.resolve(),
   )
   const batch = ['1', '2', '3'].map(messageOf)
@@ -85,8 +83,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     links,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
-    new Picks(new GroupRules()),
-    { push: () => Promise.resolve() },
+    { push: () => Promise.resolve(), rules: new GroupRules() },
     () => Promise.resolve(),
   )
   const taken = { qos: 0, retain: true, by: { clientId: undefined, session: { isTaken: true } } } as const
@@ -117,8 +114,7 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
     links,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
-    new Picks(new GroupRules()),
-    { push: () => Promise.resolve() },
+    { push: () => Promise.resolve(), rules: new GroupRules() },
     () => Promise.resolve(),
   )
   const topic = filters[0]!
@@ -160,8 +156,7 @@ test('a message that three thousand groups match goes to a member of each, once,
     { flush: () => undefined } as unknown as Links,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
-    new Picks(new GroupRules()),
-    { push: () => Promise.resolve() },
+    { push: () => Promise.resolve(), rules: new GroupRules() },
     () => Promise.resolve(),
   )
   const each = (payload: string): string[] =>
@@ -201,8 +196,7 @@ test('a group whose member here has left by now: the member that the barrier bri
     links,
     {} as Queues,
     { journalTopics: () => undefined } as unknown as Retained,
-    new Picks(new GroupRules()),
-    { push: () => Promise.resolve() },
+    { push: () => Promise.resolve(), rules: new GroupRules() },
     () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()
@@ -231,8 +225,7 @@ test('a message for a member that has left goes to one that this node learns of 
     { to: () => ({ push, pushQos0: push }) } as unknown as Links,
     {} as Queues,
     {} as Retained,
-    new Picks(new GroupRules()),
-    { push: () => Promise.resolve() },
+    { push: () => Promise.resolve(), rules: new GroupRules() },
     () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()

@@ -6,6 +6,8 @@
 -- their connection is over, but for QoS 2, which stays with their session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. When
 -- Redis is full only without messages: what frees it goes on (scripts.ts).
 -- KEYS   groups calls appended published
+-- MADE   group members backlog given
+-- WRITES groups calls published group members backlog given
 -- ARGV   nodeId, call (number-writer), what a group's keys begin with, messages a backlog holds, bytes that it holds,
 --        a random number, members that a group may have, and as MessagePack
 --        { { body, publisher's sid ("" unless QoS 2), n, QoS, topic's hash … }, { operation … } }, each operation one of
