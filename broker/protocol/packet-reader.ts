@@ -317,6 +317,7 @@ export class PacketReader {
       end - start > Math.min(this.#limits.connectBytesMax, this.#limits.packetBytesMax)
     )
       return this.#refuseConnect(bytes, start, body, end)
+    if (this.isAuthenticating) this.#checkBeforeConnack(bytes[start]! >> 4, end - start)
     if (end - start > this.#limits.packetBytesMax)
       throw new ProtocolViolation(
         ReasonCode.packetTooLarge,
@@ -331,11 +332,17 @@ export class PacketReader {
     this.#at = end
     const first = bytes[start]!
     const type = first >> 4
-    if (this.isAuthenticating && type !== PacketType.auth && type !== PacketType.disconnect)
-      throw protocolError('neither AUTH nor DISCONNECT before CONNACK') // [MQTT-3.1.2-30]
     if (type === PacketType.publish && this.#level !== 0) this.#publish(bytes, first & 15, body, end)
     else this.#other(bytes, type, first & 15, start, body, end)
     return true
+  }
+
+  /** Nobody knows yet who it is: it makes us keep no more than by a CONNECT. */
+  #checkBeforeConnack(type: number, bytes: number): void {
+    if (type !== PacketType.auth && type !== PacketType.disconnect)
+      throw protocolError('neither AUTH nor DISCONNECT before CONNACK') // [MQTT-3.1.2-30]
+    if (bytes <= this.#limits.connectBytesMax) return
+    throw new ProtocolViolation(ReasonCode.packetTooLarge, `a packet of ${bytes} bytes`, 'packet-bytes')
   }
 
   /** How it is told depends on its level, which stands first; the rest is not waited for. */

@@ -101,8 +101,8 @@ test('[MQTT-4.12.0-1] [MQTT-4.12.0-4] [MQTT-3.1.4-2] an unknown method is refuse
 })
 
 describe('what a client may not do', () => {
-  const begin = async (): Promise<WireClient> => {
-    const { url } = await serve({ enhancedAuthenticate: counting })
+  const begin = async (options: Partial<Config> = {}): Promise<WireClient> => {
+    const { url } = await serve({ enhancedAuthenticate: counting }, options)
     const client = await WireClient.open(url)
     client.send(connect('count'))
     await client.next('auth')
@@ -123,6 +123,15 @@ describe('what a client may not do', () => {
   ])('before CONNACK: %s', async (_, bytes, reasonCode) => {
     await using client = await begin()
     client.send(bytes)
+    expect(await client.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode }])
+  })
+
+  test.each([
+    ['AUTH is no larger than a CONNECT may be', 0xf0, 0x95],
+    ['[MQTT-3.1.2-30] PUBLISH is not waited for', 0x30, 0x82],
+  ])('before CONNACK a stranger makes us keep little: %s', async (_, first, reasonCode) => {
+    await using client = await begin({ connectBytesMax: 4_096 })
+    client.send(Buffer.from([first, 0xff, 0xff, 3]), Buffer.alloc(8_192)) // of 65,535
     expect(await client.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode }])
   })
 
