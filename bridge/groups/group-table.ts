@@ -35,12 +35,19 @@ interface Groups {
 class AllGroups implements Maker<Groups, readonly Group[]> {
   readonly value: Group[] = []
   #rest: Iterator<Group> | undefined
+  /** Of a filter that takes more than a slice: one that goes and comes back meanwhile comes by twice. */
+  #names: Set<string> | undefined
 
   take({ byName }: Groups, slice: Pace): boolean {
-    this.#rest ??= byName.values()
+    if (this.#rest === undefined) {
+      this.#rest = byName.values()
+      this.#names = byName.size >= groupsAtOnce ? new Set() : undefined
+    }
     for (let n = 1; ; n++) {
       const next = this.#rest.next()
       if (next.done === true) break
+      if (this.#names?.has(next.value.name) === true) continue
+      this.#names?.add(next.value.name)
       this.value.push(next.value)
       if (n % groupsAtOnce !== 0) continue
       worked(groupsAtOnce)

@@ -131,3 +131,16 @@ test('in slices: who is subscribed all the while is in it once, who never is is 
   }
   expect(turns).toBeGreaterThan(100)
 })
+
+test('a group that goes and comes back while the groups of its filter are looked through is found once', () => {
+  const table = new RoutingTable()
+  const nameOf = (n: number): string => `$share/${n}/t`
+  for (let n = 0; n < 200; n++) table.set('node', nameOf(n), 1)
+  const making = table.making('t')
+  expect(making.goOn({ isOver: true })).toBeUndefined()
+  table.set('node', nameOf(0), 0)
+  table.set('node', nameOf(0), 1)
+  const names = making.goOn({ isOver: false })!.groups.map(({ name }) => name)
+  expect(names).toEqual(Array.from(new Set(names)))
+  expect(names).toHaveLength(200)
+})
