@@ -91,13 +91,13 @@ type Message = readonly [topic: string, payload: string, qos: 0 | 1 | 2]
 /** What came so far, each line with its payload. */
 interface Subscriber {
   readonly got: () => string[]
-  end(): Promise<void>
+  readonly end: () => Promise<void>
 }
 
 interface Kind {
   readonly name: string
-  subscribe(version: 4 | 5, id: string, filter: string): Promise<Subscriber>
-  publish(version: 4 | 5, id: string, messages: readonly Message[]): Promise<void>
+  readonly subscribe: (version: 4 | 5, id: string, filter: string) => Promise<Subscriber>
+  readonly publish: (version: 4 | 5, id: string, messages: readonly Message[]) => Promise<void>
 }
 
 const byProgram = (program: Program): Subscriber => ({ got: () => program.lines, end: () => program.end() })
