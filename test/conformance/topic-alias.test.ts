@@ -151,7 +151,7 @@ test.each([
       if (payload.length < 10) {
         const nth = Number(payload)
         expect(packet.properties?.userProperties !== undefined, payload).toBe(nth % 2 === 0)
-        expect(packet.properties?.messageExpiryInterval ?? 0, payload).toBe(nth % 4 < 2 ? 1_000 : 0)
+        expect((packet.properties?.messageExpiryInterval ?? 0) > 900, payload).toBe(nth % 4 < 2)
       }
       expect(n).toBeGreaterThanOrEqual(0)
     }
