@@ -59,7 +59,7 @@ export type ScriptName = keyof typeof scriptTable
 
 const textOf = (file: string): string => readFileSync(new URL(`./lua/${file}.lua`, import.meta.url), 'utf8')
 
-/** What Redis gets. `-- @include name` is the text of name.part.lua: what two scripts do, they do in the same words. */
+/** What Redis gets. `-- @include name` is the text of a part (name, then .part.lua): what two scripts do stands once. */
 export const scriptText = (name: ScriptName): string =>
   textOf(name).replaceAll(/^-- @include (\S+)\n/gm, (_, part: string) => textOf(`${part}.part`))
 

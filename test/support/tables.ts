@@ -1,12 +1,12 @@
 // The tables in the READMEs, made from the code. `test/tidy.test.ts` compares them;
 // UPDATE_TABLES=1 npx vitest run test/tidy.test.ts writes them.
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { z } from 'zod'
 import { channelTable } from '../../bridge/diagnostics.ts'
 import { bridgeErrors } from '../../bridge/errors.ts'
 import type { Option } from '../../bridge/option.ts'
 import { keyTable } from '../../bridge/redis/keys.ts'
-import { scriptTable } from '../../bridge/redis/scripts.ts'
+import { scriptTable, scriptText, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { upOptions } from '../../broker/cli/up.ts'
 import { environmentNameOf, flagOf, options } from '../../broker/config/config.ts'
 import { exitCodes } from '../../broker/errors.ts'
@@ -47,6 +47,71 @@ function statementRow(standard: string, statements: readonly Statement[]): strin
   ]
 }
 
+/** What each folder is about; the order is that of the maps. */
+export const folders: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  broker: {
+    cli: 'the commands: `node`, `up`, `check`, `import`, `help`',
+    config: 'from files, environment and flags to options',
+    listeners: 'where clients come in',
+    protocol: 'the bytes of MQTT',
+    aedes: 'the engine, and all that knows its insides',
+    connection: 'one client',
+    routing: 'who gets a message on this node',
+    groups: 'Shared Subscriptions',
+    access: 'who may do what',
+    embedding: 'a node in a program of your own ([EMBEDDING.md](EMBEDDING.md))',
+    examples: 'small programs that embed a node, each run by a test',
+    observe: 'what is told: log, metrics, $SYS',
+    admin: 'probes',
+  },
+  bridge: {
+    publish: 'the way of a PUBLISH out of a node',
+    routes: 'which node wants a filter',
+    groups: 'Shared Subscriptions',
+    links: 'node to node',
+    membership: 'which nodes there are, and what happens when one dies',
+    sessions: 'what outlives a connection',
+    retained: 'Retained Messages',
+    messages: 'what travels',
+    matching: 'filters and topics',
+    redis: 'Redis as a store; `redis/lua/` has the scripts',
+    memory: 'the store of a node without Redis',
+    pace: 'time, turns and bounds',
+    control: 'what may be missed once',
+    import: 'an installation of aedes-persistence-redis, moved over',
+  },
+}
+
+/** What a file owns: how its head begins, up to where its first thought ends. */
+function ownedBy(file: string): string {
+  const head = /^(?:#!.*\n)?((?:\/\/.*\n)+)/.exec(readFileSync(file, 'utf8'))?.[1] ?? ''
+  const text = head
+    .replaceAll(/^\/\/ ?/gm, '')
+    .replaceAll('\n', ' ')
+    .trim()
+  // A colon inside `code` ends nothing, and what is shorter says too little.
+  return /^(?:`[^`]*`|[^`])*?(?:(?<=^.{25,})[.:;](?= )|$)/.exec(text)![0].replace(/[.:;]$/, '')
+}
+
+function mapOf(root: string): string {
+  const files = readdirSync(root, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && /(?<!\.d)\.ts$/.test(entry.name))
+    .map((entry) => `${entry.parentPath}/${entry.name}`)
+    .sort()
+  const rows = (inside: (file: string) => boolean): string[][] =>
+    files.filter(inside).map((file) => [`\`${file.slice(root.length + 1)}\``, ownedBy(file)])
+  return table(
+    ['folder, file', 'what it owns'],
+    [
+      ...rows((file) => file.split('/').length === 2),
+      ...Object.entries(folders[root]!).flatMap(([folder, about]) => [
+        [`**\`${folder}/\`**`, `**${about}**`],
+        ...rows((file) => file.startsWith(`${root}/${folder}/`)),
+      ]),
+    ],
+  )
+}
+
 /** The keys of a script by noun, as its head names them. */
 export interface ScriptHead {
   /** Given by the caller, in order. */
@@ -56,10 +121,8 @@ export interface ScriptHead {
   readonly writes: readonly string[]
 }
 
-export const scriptSource = (name: string): string => readFileSync(`bridge/redis/lua/${name}.lua`, 'utf8')
-
-export function headOf(name: string): ScriptHead {
-  const source = scriptSource(name)
+export function headOf(name: ScriptName): ScriptHead {
+  const source = scriptText(name)
   const list = (part: string): string[] => {
     const words = new RegExp(`^-- ${part} +(.*)$`, 'm').exec(source)?.[1]?.split(' ') ?? []
     return words.map((word) => word.replace(/\(.*\)$/, '')).filter((word) => word !== 'none')
@@ -85,7 +148,9 @@ export const plainWrites: Readonly<Record<string, readonly string[]>> = {
 }
 
 function writersOf(noun: string): string {
-  const scripts = Object.keys(scriptTable).filter((name) => headOf(name).writes.includes(noun))
+  const scripts = (Object.keys(scriptTable) as ScriptName[]).filter((name) =>
+    headOf(name).writes.includes(noun),
+  )
   const files = Object.keys(plainWrites).filter((file) => plainWrites[file]!.includes(noun))
   return [...scripts, ...files.map((file) => file.replace('bridge/', ''))]
     .map((name) => `\`${name}\``)
@@ -95,6 +160,8 @@ function writersOf(noun: string): string {
 /** Every table by its name: the file it stands in and its text. */
 export async function tables(): Promise<Record<string, { file: string; text: string }>> {
   return {
+    broker: { file: 'broker/README.md', text: mapOf('broker') },
+    bridge: { file: 'bridge/README.md', text: mapOf('bridge') },
     statements: {
       file: 'README.md',
       text: table(
@@ -167,9 +234,9 @@ export async function tables(): Promise<Record<string, { file: string; text: str
       file: 'bridge/README.md',
       text: table(
         ['script', 'meaning', 'only reads', 'writes'],
-        Object.entries(scriptTable).map(([name, { meaning }]) => [
+        (Object.keys(scriptTable) as ScriptName[]).map((name) => [
           `\`lua/${name}.lua\``,
-          meaning,
+          scriptTable[name].meaning,
           onlyRead(headOf(name)).join(' '),
           headOf(name).writes.join(' '),
         ]),
