@@ -424,6 +424,7 @@ export class DataPlane implements Cluster {
       case 'session':
         this.#table.setSession(change.sid, change.filter, change.options)
         if (isShared(change.filter) && change.options !== undefined) this.groups.onBacklog(change.filter)
+        else if (isShared(change.filter)) this.groups.counts.delete(change.filter)
         break
       case 'taken':
         this.sessions.here.taken(change.sid, change.owner)

@@ -87,8 +87,12 @@ export class Node {
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.gate = new Gate<Connection>(config.decisionTimeoutMs, gateEvents(this.#log, this.metrics))
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
-      this.metrics.dropped.inc({ cause, qos: cause.startsWith('full-') ? 1 : 0 }, count),
+      this.metrics.dropped.inc(
+        { cause, qos: cause.startsWith('full-') ? 1 : cause === 'ended-session' ? 2 : 0 },
+        count,
+      ),
     )
+    this.#hear<{ count: number }>('redispatched', ({ count }) => this.metrics.redispatched.inc(count))
     this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
     this.#hear('willsLeft', () => {
       this.metrics.willsLeft.inc()
@@ -372,6 +376,17 @@ export class Node {
     return this.#boot?.engine.connections ?? []
   }
 
+  #countGroups(): void {
+    let [messages, bytes] = [0, 0]
+    for (const backlog of this.#boot?.plane.groups?.counts.values() ?? []) {
+      messages += backlog.messages
+      bytes += backlog.bytes
+    }
+    this.metrics.groupMembers.set(this.#boot?.router.groupMembers ?? 0)
+    this.metrics.groupMessages.set(messages)
+    this.metrics.groupBytes.set(bytes)
+  }
+
   /** What /metrics shows. */
   metricsText(): Promise<string> {
     const { clientBytes, nodes, connections, sockets, socketsMax, storeUp, waiting, waitingSeconds } =
@@ -391,6 +406,7 @@ export class Node {
     for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)
     waitingSeconds.set(seconds)
     clientBytes.set(this.#boot?.router.holdings.bytes ?? 0)
+    this.#countGroups()
     return this.metrics.text()
   }
 

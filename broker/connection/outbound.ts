@@ -79,6 +79,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
       room: () =>
         this.outbox.slow ? 0 : this.#receiveMaximum - (this.#stored?.open ?? this.#window.inFlight),
       isSlow: () => this.outbox.slow,
+      inFlightBytesMax: this.#host.config.inFlightBytesMax,
       isReady: () => this.#connection.isConnected && !this.#connection.isClosed,
       write: (message, id, qos, dup, member) => this.#writeShared(message, id, qos, dup, member),
       pubrel: (id) => this.acknowledge(PacketType.pubrel, id, 0),

@@ -11,7 +11,6 @@ import {
   type Message,
 } from '../../bridge/index.ts'
 import { PacketType } from '../protocol/control-packets.ts'
-import { limits } from '../config/limits.ts'
 import type { SubscriptionOptions } from '../routing/local-table.ts'
 
 interface InFlight {
@@ -33,6 +32,8 @@ export interface MemberHost {
   over(): void
   /** The client is behind. */
   isSlow(): boolean
+  /** Of all that is in flight of the member: beyond it nothing more is given. */
+  readonly bytesMax: number
 }
 
 const bytesOf = ({ topic, payload, properties }: Message): number =>
@@ -151,7 +152,7 @@ export class GroupMember implements GroupHolder {
       this.isLeaving ||
       this.#foreign.size > 0 ||
       this.#host.isSlow() ||
-      this.#bytes > limits.inFlightBytesMax
+      this.#bytes > this.#host.bytesMax
         ? 0
         : groupIds.block
     const count = this.#acknowledged.length + this.#received.length + this.#returned.length

@@ -11,6 +11,7 @@ export interface MembershipsHost {
   /** Messages that may be sent to the client now, besides those of groups that are in flight; 0: it is behind. */
   room(): number
   isSlow(): boolean
+  readonly inFlightBytesMax: number
   /** CONNACK is written, and it is not over. */
   isReady(): boolean
   /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
@@ -84,6 +85,7 @@ export class Memberships {
         this.pump()
       },
       isSlow: () => this.#host.isSlow(),
+      bytesMax: this.#host.inFlightBytesMax,
     })
     this.#members.set(name, member)
     return member

@@ -10,6 +10,7 @@ const dropCauses = [
   'slow-node',
   'full-queue',
   'full-store',
+  'ended-session',
   'too-large',
   'expired',
   'failed',
@@ -19,8 +20,10 @@ const dropCauses = [
   'events',
 ]
 const garbagePlaces = [
+  'backlog',
   'channel',
   'due',
+  'given',
   'inbox',
   'incoming',
   'inflight',
@@ -52,7 +55,7 @@ export class Metrics {
   })
   readonly dropped = new Counter({
     name: 'aedes_cluster_messages_dropped_total',
-    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, full-store (storedBytesMax), too-large, expired, failed, refused, denied (a guard does not forward it to this client), client-bytes, events (of $SYS, while the store is away)',
+    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, full-store (storedBytesMax), ended-session (of a group, at QoS 2: it was sent to a member whose session ended before it was completed), too-large, expired, failed, refused, denied (a guard does not forward it to this client), client-bytes, events (of $SYS, while the store is away)',
     labelNames: ['cause', 'qos'],
     registers: [this.registry],
   })
@@ -71,6 +74,26 @@ export class Metrics {
   readonly clientBytes = new Gauge({
     name: 'aedes_cluster_client_bytes',
     help: 'memory that this node holds for its clients, as it is bounded by clientBytesMax',
+    registers: [this.registry],
+  })
+  readonly groupMembers = new Gauge({
+    name: 'aedes_cluster_group_members',
+    help: 'members of groups (Shared Subscriptions) that are connected to this node',
+    registers: [this.registry],
+  })
+  readonly groupMessages = new Gauge({
+    name: 'aedes_cluster_group_backlog_messages',
+    help: 'messages that wait for a member of their group, of the groups that this node has to do with, as it saw them last',
+    registers: [this.registry],
+  })
+  readonly groupBytes = new Gauge({
+    name: 'aedes_cluster_group_backlog_bytes',
+    help: 'the same in bytes',
+    registers: [this.registry],
+  })
+  readonly redispatched = new Counter({
+    name: 'aedes_cluster_group_redispatches_total',
+    help: 'messages of groups that went to another member: the one that had them did not acknowledge them',
     registers: [this.registry],
   })
   readonly nodes = new Gauge({

@@ -246,6 +246,11 @@ export class Router implements EngineHost, Receiver {
     await Promise.all(members.map((member) => groups.leave(member, false)))
   }
 
+  /** Members of groups that are connected here. O(groups). */
+  get groupMembers(): number {
+    return this.#groups.size
+  }
+
   get hasGroups(): boolean {
     return this.#plane.hasGroups
   }

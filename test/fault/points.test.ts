@@ -11,7 +11,7 @@ import type { FaultPoint } from '../support/inside.ts'
 import { orphans } from '../support/orphans.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { Publisher, Subscriber, Watcher } from './ledger/clients.ts'
-import { check } from './ledger/ledger.ts'
+import { check, type Book } from './ledger/ledger.ts'
 
 const nowhere: FaultPoint = { script: '', when: 'before' }
 
@@ -60,7 +60,9 @@ const all = Object.entries(where).flatMap(([script, at]) =>
 /** The normal suite takes eight of them, others each time; test/long/points.test.ts takes all. */
 const some = 8
 function pointsOf(random: Random): typeof all {
-  if (process.env.TEST_POINTS === 'all') return all
+  const asked = process.env.TEST_POINTS // or the name of a script
+  if (asked === 'all') return all
+  if (asked !== undefined) return all.filter(({ script }) => script === asked)
   return all
     .map((point) => ({ point, order: random.below(1e9) }))
     .sort((a, b) => a.order - b.order)
@@ -174,15 +176,18 @@ test('a node is killed before and after every script, and every promise holds', 
   const clients = Object.entries(subscribers).map(
     ([name, filter]) => new Subscriber(name, filter, urls, random),
   )
+  const members = ['m0', 'm1'].map((name) => new Subscriber(name, '$share/g/ledger/#', urls, random))
   const watchers = urls.map((url, i) => new Watcher(`watcher-${i}`, 'ledger/+/0', [url], random))
-  for (const client of [...clients, ...watchers]) client.start()
-  await expect.poll(() => clients.filter(({ subscribed }) => !subscribed), patience).toEqual([])
+  for (const client of [...clients, ...members, ...watchers]) client.start()
+  await expect
+    .poll(() => [...clients, ...members].filter(({ subscribed }) => !subscribed), patience)
+    .toEqual([])
   for (const publisher of publishers) {
     publisher.paceMs = 200
     publisher.start()
   }
   const visitors = new Visitors(cluster, random)
-  const restless = setInterval(() => clients[2]!.hop(), 500)
+  const restless = setInterval(() => [clients[2]!, members[0]!].forEach((client) => client.hop()), 500)
   for (const point of points) {
     let late: NodeJS.Timeout | undefined
     const never = new Promise<never>((_, reject) => {
@@ -200,27 +205,29 @@ test('a node is killed before and after every script, and every promise holds', 
   for (const publisher of publishers) publisher.finish()
   await expect.poll(() => publishers.map(({ open }) => open), patience).toEqual([0, 0])
 
-  const book = {
+  const book = (): Book => ({
     sent: publishers.flatMap(({ sent }) => sent),
     acknowledged: new Set(publishers.flatMap(({ acknowledged }) => [...acknowledged])),
-    received: new Map(
-      clients
+    received: new Map<string, readonly string[]>([
+      ...clients
         .filter(({ clientId }) => clientId !== 'wills')
-        .map(({ clientId, received }) => [clientId, received]),
-    ),
+        .map(({ clientId, received }) => [clientId, received] as const),
+      ['group', members.flatMap(({ received }) => received)],
+    ]),
+    groups: new Map([['group', 2]]),
     wants: (subscriber: string, topic: string) => (subscriber === 'exact' ? topic === 'ledger/p0/1' : true),
-  }
+  })
   const wills = clients.at(-1)!.received
   await expect
-    .poll(() => check(book).filter((problem) => problem.includes('never got')), patience)
+    .poll(() => check(book()).filter((problem) => problem.includes('never got')), patience)
     .toEqual([])
   await expect.poll(() => visitors.connected.filter((name) => !wills.includes(name)), patience).toEqual([])
-  expect(check(book).slice(0, 20), `SEED=${random.seed}`).toEqual([])
+  expect(check(book()).slice(0, 20), `SEED=${random.seed}`).toEqual([])
   expect(
     wills.filter((name, i) => wills.indexOf(name) !== i),
     `wills published twice, SEED=${random.seed}`,
   ).toEqual([])
-  expect([...clients, ...publishers].flatMap(({ problems }) => problems)).toEqual([])
+  expect([...clients, ...members, ...publishers].flatMap(({ problems }) => problems)).toEqual([])
   await using reader = await cluster.node(0).connect('reader')
   await reader.subscribe('kept/#')
   await expect
@@ -230,9 +237,9 @@ test('a node is killed before and after every script, and every promise holds', 
     }, patience)
     .toEqual([])
   console.log(
-    `SEED=${random.seed}: ${points.length} points; ${book.acknowledged.size} acknowledged of ${book.sent.length}, ${visitors.connected.length} visitors, ${visitors.stored.length} retained`,
+    `SEED=${random.seed}: ${points.length} points; ${book().acknowledged.size} acknowledged of ${book().sent.length}, ${visitors.connected.length} visitors, ${visitors.stored.length} retained`,
   )
-  for (const client of [...clients, ...publishers, ...watchers]) client.stop()
+  for (const client of [...clients, ...members, ...publishers, ...watchers]) client.stop()
   await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
 }, 240_000)
 
