@@ -1183,6 +1183,25 @@ describe.each([1, 3])('nodes: %i', (size) => {
           }
         })
 
+        test('[MQTT-4.8.2-4] what a member has begun of QoS 2 waits for it when it is away, and goes to nobody else', async () => {
+          const [name, from, root] = [fresh('member'), await wire(fresh('from')), fresh('shared')]
+          const filter = `$share/${root}/${root}`
+          const first = await wire(name, there, lasting)
+          // a node without Redis has no members whose sessions outlive their connections
+          expect(await subscribe(first, [filter, 2])).toEqual([size === 1 ? 0x9e : 2])
+          if (size === 1) return
+          await publish(from, root, 'begun', { qos: 2 })
+          const { messageId } = await first.next('publish')
+          const second = await wire(fresh('member'), elsewhere, lasting)
+          await subscribe(second, [filter, 2])
+          await cut(first)
+          for (let n = 0; n < 3; n++) await publish(from, root, 'next', { qos: 2 })
+          for (let n = 0; n < 3; n++) expect(text(await take(second))).toBe('next')
+          const again = await wire(name, here, lasting)
+          expect(await take(again)).toMatchObject({ messageId, payload: Buffer.from('begun'), dup: true })
+          expect(await second.settled()).toEqual([])
+        })
+
         test('[MQTT-4.8.2-5] [MQTT-4.8.2-6] what a member refuses, or had of QoS 2 when its session ended, goes to nobody else', async () => {
           const [from, root] = [await wire(fresh('from')), fresh('shared')]
           const filter = `$share/${root}/${root}`
@@ -1277,6 +1296,33 @@ describe.each([1, 3])('nodes: %i', (size) => {
           expect(came).toHaveLength(8)
           expect([...reasoned].sort()).toEqual(['disconnect', 'puback', 'pubrec', 'suback'])
         })
+      })
+
+      test('[MQTT-3.4.2-1] [MQTT-3.5.2-1] 0x10 when nobody in the cluster is subscribed, 0 when somebody is, at another node, live or away', async () => {
+        const [from, topic] = [await wire(fresh('from')), fresh('matching')]
+        const code = async (qos: 1 | 2): Promise<number> => {
+          from.send(publishPacket(topic, 'p', { qos }))
+          const { reasonCode = 0 } = await from.first(qos === 1 ? 'puback' : 'pubrec')
+          if (qos === 1) return reasonCode
+          from.send({ cmd: 'pubrel', messageId: 1 })
+          await from.first('pubcomp')
+          return reasonCode
+        }
+        const both = async (): Promise<number[]> => [await code(1), await code(2)]
+        expect(await both()).toEqual([0x10, 0x10])
+        const live = await wire(fresh('live'), there)
+        await subscribe(live, [topic, 0])
+        expect(await both()).toEqual([0, 0])
+        const away = await wire(fresh('away'), elsewhere, lasting)
+        await subscribe(away, [topic, 2])
+        await cut(away)
+        await cut(live)
+        expect(await both()).toEqual([0, 0])
+        const member = await wire(fresh('member'), there)
+        const alone = fresh('alone')
+        await subscribe(member, [`$share/${alone}/${alone}`, 1])
+        from.send(publishPacket(alone, 'p'))
+        expect((await from.first('puback')).reasonCode ?? 0).toBe(0)
       })
 
       test('[MQTT-3.1.2-28] [MQTT-4.12.0-6] [MQTT-4.12.0-7] what nobody asked for is not there: Response Information, an Authentication Method; and AUTH is a protocol error', async () => {

@@ -261,7 +261,7 @@ export const mqtt5 = table(`
 4.8.2-1 = a shared filter has a ShareName
 4.8.2-2 = without / + and #, and a filter behind it
 4.8.2-3 = messages of a Shared Subscription come at the QoS granted to the member
-4.8.2-4 ≠ a QoS 2 message that a member has begun is completed with it when it comes back ≠ members are sessions that end with their connections
+4.8.2-4 = a QoS 2 message that a member has begun is completed with it when it comes back
 4.8.2-5 = and goes to no other member
 4.8.2-6 = a message that a member refuses goes to nobody else
 4.9.0-1 = the send quota begins at Receive Maximum
