@@ -139,7 +139,7 @@ export interface ClusterSessions {
   farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void>
   /** Tells another node, which waits for the session, that what its client sent before takes a moment yet. */
   leaves(session: Session): Promise<void>
-  /** The connection is gone. Resolves when another one of its client may come, and publish behind its will. */
+  /** The connection is gone. Resolves when another one of its client may come, and publish after its will. */
   release(session: Session): Promise<void>
   /** Resolves when the wills that it is publishing are stored. */
   settled(): Promise<void>

@@ -113,7 +113,7 @@ export class DataPlane implements Cluster {
       readMore: () => this.#readMore(),
       onSnapshot: (nodes, routes, table) => this.#replace(nodes, routes, table as RoutingTable),
       onLost: () => this.#onLost(),
-      onLater: () => this.#onFenced(), // it joins again behind the entry, by the snapshot, or is refused
+      onLater: () => this.#onFenced(), // it joins again after the entry, by the snapshot, or is refused
       onAmnesia: () => this.#heal(),
     })
     const { clock } = membership
@@ -361,14 +361,14 @@ export class DataPlane implements Cluster {
     return this.#retained.stampsOf(of)
   }
 
-  /** Whether `filter` may match a Retained Message, as of now or later: behind a barrier. */
+  /** Whether `filter` may match a Retained Message, as of now or later: after a barrier. */
   async hasRetained(filter: string): Promise<boolean> {
     await this.#replays.next()
     return this.#retained.hasTopic(filter)
   }
 
   /**
-   * The topics that `filter` matches and that may have a Retained Message, as of now or later: behind a
+   * The topics that `filter` matches and that may have a Retained Message, as of now or later: after a
    * barrier.
    */
   async topics(filter: string): Promise<AsyncIterator<string>> {
@@ -605,7 +605,7 @@ export class DataPlane implements Cluster {
   }
 
   /**
-   * Puts a message into the queue of a session, behind what is there, at the lower of its own and the granted
+   * Puts a message into the queue of a session, after what is there, at the lower of its own and the granted
    * QoS; resolves when it is stored.
    */
   enqueue(message: Message, sid: string, granted: number): Promise<void> {

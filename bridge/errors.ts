@@ -361,7 +361,7 @@ export function toBridgeError(error: unknown): BridgeError {
   return new BridgeError(code, error.message, { cause: error, details: detailsOf(code, error.message) })
 }
 
-/** What the error reply of a script says behind its word, as FAILS in lua/*.lua has it. */
+/** What the error reply of a script says after its word, as FAILS in lua/*.lua has it. */
 function detailsOf(code: BridgeErrorCode, message: string): ErrorDetails {
   switch (code) {
     case 'ERR_BRIDGE_ORDER':

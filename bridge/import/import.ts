@@ -323,7 +323,7 @@ class Import {
   }
 
   /**
-   * Its queue is there: from its subscriptions on, what is published comes behind. False: the client has
+   * Its queue is there: from its subscriptions on, what is published comes after. False: the client has
    * another session by now.
    */
   async #finish(

@@ -407,7 +407,7 @@ export class InboxReader {
   }
 
   /**
-   * The entries behind our place; none when nothing came for a while, or the inbox was made anew meanwhile.
+   * The entries after our place; none when nothing came for a while, or the inbox was made anew meanwhile.
    */
   async #next(): Promise<[Buffer, [Buffer, Buffer]][]> {
     try {
@@ -460,7 +460,7 @@ export class InboxReader {
     }
   }
 
-  /** What is wrong is met behind the entry, too. */
+  /** What is wrong is met after the entry, too. */
   async #noteProgress(): Promise<void> {
     if (performance.now() - this.#trimmed > progressMs) await this.#trim().catch(() => undefined)
   }

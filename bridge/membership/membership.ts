@@ -21,7 +21,7 @@ export interface MembershipEvents {
   onFenced(): void
   /** Redis holds another data set, or lost what others know this node by. */
   onAmnesia(): void
-  /** The rest of a dead node's estate, behind the fence; may be done again by another. */
+  /** The rest of a dead node's estate, after the fence; may be done again by another. */
   onDead(nodeId: string): Promise<void>
 }
 

@@ -1,7 +1,7 @@
 // The file that keeps the state of a node without Redis: records in the order in which they happened, many to
 // a frame, each frame with its length and a checksum, which tells its place as well. What was being written
 // when the process died is cut off when it starts again: nothing of it was acknowledged. When the machine
-// dies that holds as long as `fsync` is `always`. What is damaged and has a whole frame behind it is no such
+// dies that holds as long as `fsync` is `always`. What is damaged and has a whole frame after it is no such
 // end: then the file is refused. When it has grown to twice what it was, it is written anew beside itself,
 // some sessions at a time, while all that happens meanwhile goes into both; then it takes the place of the
 // old one. That works since a record about a session that is not there changes nothing, and one that holds a
@@ -419,7 +419,7 @@ export class FileLog implements Log {
   }
 
   /**
-   * Each step in its place among the records, behind what happened before it and ahead of what came later.
+   * Each step in its place among the records, after what happened before it and ahead of what came later.
    */
   async #compactTo(path: string, anew: Compaction): Promise<void> {
     const step = async (run: () => Promise<void>): Promise<void> => {
@@ -470,7 +470,7 @@ export class FileLog implements Log {
 
   async #replace(path: string, { file, size }: Compaction): Promise<void> {
     await file.datasync()
-    const folder = await open(dirname(path), 'r') // ahead of the renaming: behind it nothing may fail
+    const folder = await open(dirname(path), 'r') // ahead of the renaming: after it nothing may fail
     await rename(path, this.#path).catch(async (error: unknown) => {
       await folder.close()
       throw error
@@ -560,7 +560,7 @@ async function readFrame(file: FileHandle, at: number, size: number): Promise<Bu
 }
 
 /**
- * Whether a whole frame stands behind one that is damaged, wherever that ends: then it is no torn end, and
+ * Whether a whole frame stands after one that is damaged, wherever that ends: then it is no torn end, and
  * nobody may cut it off.
  */
 async function isWholeBehind(file: FileHandle, at: number, size: number): Promise<boolean> {

@@ -192,7 +192,7 @@ export class MemoryCluster implements Cluster {
     this.#handOn(will, this.#table.match(will.topic))
   }
 
-  /** In slices where very much matches: what comes behind it waits (bridge/pace/backlog.ts). */
+  /** In slices where very much matches: what comes after it waits (bridge/pace/backlog.ts). */
   #match(message: Message, handOn: (targets: Targets) => void): void {
     const known = isBacklogged() ? undefined : this.#table.known(message.topic)
     if (known !== undefined) return handOn(known)

@@ -14,7 +14,7 @@ export class Store {
     this.#log = log
   }
 
-  /** What comes behind the end is told to nobody: the file is closed, and another node may have it. */
+  /** What comes after the end is told to nobody: the file is closed, and another node may have it. */
   change(record: Record): void {
     if (this.#closed) return
     this.state.apply(record)

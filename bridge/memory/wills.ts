@@ -78,7 +78,7 @@ export class DueWills {
     this.#deciding.add(deciding)
   }
 
-  /** It may come behind a stop that had no more time for it: then the next start asks again. */
+  /** It may come after a stop that had no more time for it: then the next start asks again. */
   #decided(id: number, decided: Message | undefined): void {
     if (this.#closed) return
     this.#store.change({ type: 'will', id, will: undefined })

@@ -39,7 +39,7 @@ export type Change =
   | { readonly type: 'anew' }
   | { readonly type: 'retained'; readonly topic: string; readonly present: boolean }
   /**
-   * A session's subscription with a queue behind it; `options` as in SessionOption, or undefined when it is
+   * A subscription of a session that has a queue; `options` as in SessionOption, or undefined when it is
    * gone.
    */
   | {
@@ -203,7 +203,7 @@ export function decodeJournalEntry(bytes: Buffer): JournalEntry | Later | undefi
 
 /**
  * Records of an entry: a message; a doorbell for sessions, their sids separated by spaces; topics whose
- * publishers the sender wants held back, or no longer; for which group the message behind it is, and how often it was
+ * publishers the sender wants held back, or no longer; for which group the message after it is, and how often it was
  * handed on.
  */
 const messageRecord = 0x01 | mustUnderstand
@@ -211,7 +211,7 @@ const bellRecord = 0x02 | mustUnderstand
 const holdRecord = 0x03 | mustUnderstand
 const goRecord = 0x04 | mustUnderstand
 const sharedRecord = 0x05 | mustUnderstand
-/** Of the message behind it: which member of a group it was given to; and of groups: their members may have got more than they know. */
+/** Of the message after it: which member of a group it was given to; and of groups: their members may have got more than they know. */
 const givenRecord = 0x06 | mustUnderstand
 const lookRecord = 0x07 | mustUnderstand
 
@@ -239,7 +239,7 @@ function writeText(bytes: Buffer, text: string, at: number): number {
 const initialBytes = 4_096
 const noBytes = Buffer.alloc(0)
 
-/** Packs messages one behind the other into one growing buffer: an inbox entry, or one Retained Message. */
+/** Packs messages one after the other into one growing buffer: an inbox entry, or one Retained Message. */
 export class MessagePacker {
   readonly #clock: Clock
   #bytes: Buffer

@@ -39,13 +39,13 @@ function letOn(slice: Slice): void {
   }
 }
 
-/** Calls `begin` when nothing is left, behind those who waited before. */
+/** Calls `begin` when nothing is left, after those who waited before. */
 export function whenWorkedOff(begin: () => void): void {
   waiting.add(begin)
   if (works.length === 0) later(() => letOn(new Slice()))
 }
 
-/** Resolves when nothing is left, behind those who waited before. */
+/** Resolves when nothing is left, after those who waited before. */
 export function workedOff(): Promise<void> {
   return works.length === 0 ? Promise.resolve() : new Promise((resolve) => whenWorkedOff(resolve))
 }

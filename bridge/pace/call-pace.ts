@@ -9,7 +9,7 @@ const lingerMs = 2
 const busyMs = 2 * lingerMs
 /** How many calls the average is about. */
 const averageOf = 8
-/** A longer pause counts as much: behind it a few calls make no load. */
+/** A longer pause counts as much: after it a few calls make no load. */
 const pauseMs = 100
 
 export class CallPace {

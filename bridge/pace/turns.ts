@@ -1,5 +1,5 @@
 // Work in slices: whatever one client sends, all others are served meanwhile (P12). What takes longer than a
-// slice goes on in a later turn of the event loop, behind what others have waiting, and a turn takes no more
+// slice goes on in a later turn of the event loop, after what others have waiting, and a turn takes no more
 // of such work than `turnMs`. State: this process: when the work of this turn began, and what waits for a
 // turn. Bound: a connection waits at most once.
 
@@ -43,7 +43,7 @@ const others = new Queue()
 const heavy = new Queue()
 const ends = new Queue()
 let scheduled = false
-/** What was resolved runs behind the loop that resolved it: how long it takes cannot be seen there. */
+/** What was resolved runs after the loop that resolved it: how long it takes cannot be seen there. */
 let resolved = false
 
 function endTurn(): void {
@@ -66,7 +66,7 @@ export function turnIsOver(): boolean {
  */
 const strideMax = 8
 const smallMs = 0.1
-/** A piece of so many steps is not small: the clock is looked at behind it. */
+/** A piece of so many steps is not small: the clock is looked at after it. */
 const largeSteps = 100
 
 let steps = 0
@@ -127,7 +127,7 @@ function schedule(): void {
   setImmediate(pump)
 }
 
-/** The same for who had a slice, and has more: behind whoever has little, but some of it in each turn. */
+/** The same for who had a slice, and has more: after whoever has little, but some of it in each turn. */
 export function laterOn(work: () => void): void {
   heavy.push(work)
   schedule()

@@ -26,7 +26,7 @@ export interface BatchStages<Message, Handed> {
    */
   write(batch: readonly Message[], handed: Handed | undefined): Promise<{ readonly stored: Promise<unknown> }>
   /**
-   * A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor behind it, will be
+   * A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor after it, will be
    * done.
    */
   broken(error: unknown): void
@@ -114,7 +114,7 @@ export class Batches<Message, Handed> {
     })
   }
 
-  /** Rejects when a stage does: then nothing behind it is done either. */
+  /** Rejects when a stage does: then nothing after it is done either. */
   async #run(messages: readonly Message[], before: Promise<void>): Promise<void> {
     const stored = this.#stages.store(messages)
     stored?.catch(() => undefined) // looked at when the batch is handed on

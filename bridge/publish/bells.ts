@@ -28,7 +28,7 @@ export class Bells {
   }
 
   async #ask(): Promise<void> {
-    const unheard = this.#unheard // what comes from now on may have joined behind what is being asked for
+    const unheard = this.#unheard // what comes from now on may have joined after what is being asked for
     this.#unheard = new Map()
     await this.#events.catchUp().catch(() => undefined) // the boot is over
     for (const [sid, nodeId] of unheard) if (this.#events.isKnown(nodeId)) this.#events.ring(nodeId, sid)

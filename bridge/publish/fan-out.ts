@@ -1,6 +1,6 @@
 // Who gets a message that was published here: this node's own subscribers, the inboxes of nodes with live
 // subscribers, the queues of sessions. State: none; the table is the routing table of the moment. A batch is
-// handed on twice: ahead of its barrier to whom the table has by then, behind it to whom the barrier brought
+// handed on twice: ahead of its barrier to whom the table has by then, after it to whom the barrier brought
 // (bridge/publish/batches.ts keeps the order). What a client published whose session was taken over meanwhile is not
 // delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
 import type { Groups } from '../groups/groups.ts'
@@ -125,7 +125,7 @@ export class FanOut {
 
   /**
    * Another node had picked this one for a member of a group. Who was picked may have left when the message comes: it is
-   * handed on, behind a barrier, since a member that came before it was published may not be in the table yet (P2).
+   * handed on, after a barrier, since a member that came before it was published may not be in the table yet (P2).
    */
   shared(message: Message, { name, hops }: Share): void {
     if (this.#receiver.deliverShared(message, name) || hops >= hopsMax) return
@@ -171,7 +171,7 @@ export class FanOut {
 
   /**
    * In slices, and by one table: once that has changed, the rest waits for the barrier. Otherwise a node
-   * whose route came in between would get a later message ahead of the barrier and an earlier one behind it.
+   * whose route came in between would get a later message ahead of the barrier and an earlier one after it.
    */
   async #distribute(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()

@@ -44,10 +44,10 @@ export function parseRedisAddress(text: string): RedisTarget | string {
   if (hosts.some((host) => host === undefined)) return 'must name hosts as host:port'
   if (kind === 'server' && hosts.length !== 1)
     return 'names more than one host: write redis+cluster:// or redis+sentinel://'
-  if (kind === 'cluster' && path !== '') return 'must end behind the hosts: Redis Cluster has one database'
+  if (kind === 'cluster' && path !== '') return 'must end after the hosts: Redis Cluster has one database'
   const [first, db, ...rest] = path.split('/')
   if (kind === 'sentinel' && (first === '' || rest.length > 0 || !/^\d*$/.test(db ?? '')))
-    return 'must name the service behind the hosts: redis+sentinel://host:26379/mymaster'
+    return 'must name the service after the hosts: redis+sentinel://host:26379/mymaster'
   if (kind === 'server' && !/^\d*$/.test(path)) return 'must end with the number of a database, or nothing'
   return {
     kind,

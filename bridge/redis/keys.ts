@@ -107,7 +107,7 @@ export const keyTable = {
     key: '{s<n>}:wills',
     type: 'hash',
     meaning:
-      'sid:epoch → the will of that connection; behind `taken:` once somebody publishes it; `taking:sid` → which one of the session that is',
+      'sid:epoch → the will of that connection; with `taken:` before it once somebody publishes it; `taking:sid` → which one of the session that is',
   },
   appended: {
     key: '{s<n>}:appended',
@@ -119,7 +119,7 @@ export const keyTable = {
     key: '{s<n>}:published',
     type: 'hash',
     meaning:
-      'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here; behind `retained:` the highest that was stored',
+      'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here; with `retained:` before it the highest that was stored',
   },
   session: {
     key: '{s<n>}:session:<sid>',
@@ -254,7 +254,7 @@ export class Keys {
     return `${this.prefix}:{s${partition}}:${noun}`
   }
 
-  /** What the keys of a partition's sessions begin with: behind it comes a noun, `:` and the sid. */
+  /** What the keys of a partition's sessions begin with: after it comes a noun, `:` and the sid. */
   sessions(partition: number): string {
     return `${this.prefix}:{s${partition}}:`
   }

@@ -101,7 +101,7 @@ export async function loadScripts(redis: Redis): Promise<void> {
 const replicasMs = 500
 
 /**
- * A script and behind it WAIT, on the same connection: that is how Redis knows which writes are meant, and a
+ * A script and after it WAIT, on the same connection: that is how Redis knows which writes are meant, and a
  * failover in between breaks the connection rather than to count the replicas of another master (R9).
  * Nothing else can pass on it meanwhile.
  */

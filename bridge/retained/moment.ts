@@ -34,7 +34,7 @@ export class Moment {
   /** What was met before the counters were known, and their number with them: by 16 partitions. */
   #met: Float64Array | undefined
 
-  /** The counters, read behind the journal's entry of the subscription. */
+  /** The counters, read after the journal's entry of the subscription. */
   settle(stamps: Stamps): void {
     if (this.#isForgotten) return
     const met = this.#met
@@ -50,7 +50,7 @@ export class Moment {
 
   /**
    * Whether a message that comes live was stored before: then the replay brings it. What comes while the
-   * counters are being read is taken for that, and the moment moves behind it: it is stored, so every replay
+   * counters are being read is taken for that, and the moment moves after it: it is stored, so every replay
    * that is yet to read finds it. Of a stamp that says nothing (Infinity) it was not.
    */
   includes(topic: string, stamp: number): boolean {

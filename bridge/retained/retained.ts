@@ -28,7 +28,7 @@ const lookMax = 200
 const readingBytesMax = 8 * 1024 * 1024
 const stampBytes = 8
 
-/** What stands in Redis behind the stamp: nothing when the payload is empty, which clears [MQTT-3.3.1-6]. */
+/** What stands in Redis after the stamp: nothing when the payload is empty, which clears [MQTT-3.3.1-6]. */
 const encode = (message: Message, clock: Clock): Buffer =>
   message.payload.length === 0 ? Buffer.alloc(0) : packMessage(message.with({ replay: true }), clock)
 
@@ -127,7 +127,7 @@ export class Retained {
   }
 
   /**
-   * A cleared topic stays until its value proves to be gone: another node may have stored one behind the
+   * A cleared topic stays until its value proves to be gone: another node may have stored one after the
    * clearing, and not have told of it because it had not read of the clearing yet (in which case it stored it
    * before that was journaled).
    */
@@ -146,7 +146,7 @@ export class Retained {
   }
 
   /**
-   * Reads the index anew from the values. What changed meanwhile stands in the journal behind the position
+   * Reads the index anew from the values. What changed meanwhile stands in the journal after the position
    * noted before.
    */
   async load(): Promise<void> {
@@ -313,13 +313,13 @@ export class Retained {
       await this.#events.append([{ type: 'retained', topic, present: false }])
   }
 
-  /** The topics that `filter` matches and that may have a Retained Message. To be called behind a barrier. */
+  /** The topics that `filter` matches and that may have a Retained Message. To be called after a barrier. */
   async topics(filter: string): Promise<AsyncIterator<string>> {
     await this.#missing
     return this.#walks.topics(this.#index, filter)
   }
 
-  /** Whether `filter` matches a topic that may have a Retained Message. To be called behind a barrier. */
+  /** Whether `filter` matches a topic that may have a Retained Message. To be called after a barrier. */
   async hasTopic(filter: string): Promise<boolean> {
     await this.#missing
     return this.#walks.has(this.#index, filter)

@@ -25,7 +25,7 @@ import { Slice } from '../pace/turns.ts'
 export interface JournalListener {
   onChange(nodeId: string, change: Change): void
   /**
-   * More of the snapshot, read after the routes of all nodes; what the journal has from behind the position
+   * More of the snapshot, read after the routes of all nodes; what the journal has from after the position
    * is applied again.
    */
   readMore(): Promise<unknown>
@@ -138,7 +138,7 @@ export class Journal {
     return appended
   }
 
-  /** Each change is asked for when its entry is made: what goes meanwhile is not told again behind its end. */
+  /** Each change is asked for when its entry is made: what goes meanwhile is not told again after its end. */
   async #append(changes: Iterable<Change>, anew: boolean, healing = false): Promise<void> {
     const left = changes[Symbol.iterator]()
     let isFirst = anew
@@ -320,7 +320,7 @@ export class Journal {
 
   /**
    * The tables anew from the snapshot, as of this call or later. One at a time, and the tail applies nothing
-   * meanwhile: an entry applied while an older snapshot is still being read would be undone by it, behind the
+   * meanwhile: an entry applied while an older snapshot is still being read would be undone by it, after the
    * back of a barrier.
    */
   rebuild(): Promise<void> {
@@ -337,7 +337,7 @@ export class Journal {
   }
 
   /**
-   * Position noted, snapshot, cursor. What the snapshot has from behind the position is applied again by the
+   * Position noted, snapshot, cursor. What the snapshot has from after the position is applied again by the
    * tail.
    */
   async #rebuild(): Promise<void> {

@@ -207,7 +207,7 @@ export class RoutingTable {
   }
 
   /**
-   * A session's subscription with a queue behind it; undefined options: it is gone. Applying it again changes
+   * A subscription of a session that has a queue; undefined options: it is gone. Applying it again changes
    * nothing.
    */
   setSession(sid: string, filter: string, options: number | undefined): void {

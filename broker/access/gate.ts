@@ -251,7 +251,7 @@ export class Gate<Client> {
     }
   }
 
-  /** Never rejects. What is decided behind the deadline is not heard any more. */
+  /** Never rejects. What is decided after the deadline is not heard any more. */
   async #inTime<T>(step: Step, answer: Promise<T | Refusal>): Promise<T | Refusal> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<undefined>((resolve) => {

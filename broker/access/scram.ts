@@ -1,6 +1,6 @@
 // SCRAM-SHA-256 (RFC 5802, RFC 7677) from the server's side, as data of enhanced authentication: a challenge for who
 // says who it is, then the proof of both. The password is never sent, and what is stored of it is no password. A user
-// that is not there is told so at the end only, behind a challenge that is always the same for that name. No channel
+// that is not there is told so at the end only, after a challenge that is always the same for that name. No channel
 // binding. State: an exchange is an object.
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'

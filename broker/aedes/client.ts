@@ -17,7 +17,7 @@ export type Done = (error?: Error | null) => void
 export interface AedesInsides extends EventEmitter {
   clients: Record<string, AedesClient>
   brokers: Record<string, unknown>
-  /** Of a filter or topic; more is an error. Set behind the constructor, which takes 100 at most. */
+  /** Of a filter or topic; more is an error. Set after the constructor, which takes 100 at most. */
   maxTopicLevels: number
   handle(stream: AedesStream, request?: IncomingMessage): AedesClient
   listen(): Promise<void>

@@ -100,7 +100,7 @@ export class Engine {
       this.#connects.authenticate(client, username, password, done)
     const register = this.#aedes.registerClient.bind(this.#aedes)
     this.#aedes.registerClient = (client) => {
-      // Aedes goes on with a CONNECT whose client is closed by now, and would throw out whoever came behind
+      // Aedes goes on with a CONNECT whose client is closed by now, and would throw out whoever came after
       // it
       if (!client.closed) register(client)
     }

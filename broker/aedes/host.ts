@@ -18,7 +18,7 @@ export interface EngineHost extends Omit<
   forget(connection: Connection, filters: readonly string[]): Promise<void>
   /**
    * Resolves when every node can know of the subscription: then SUBACK is sent. `replays`: and Retained
-   * Messages behind it.
+   * Messages after it.
    */
   subscribe(
     connection: Connection,

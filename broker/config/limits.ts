@@ -37,7 +37,7 @@ export const limits = {
   connectionsMax: 200_000,
   /** Connections that have not sent their CONNECT: one more, and the oldest of them goes. */
   connectingMax: 5_000,
-  /** Filters of one SUBSCRIBE: those behind them are refused with 0x97. Their bytes are the packet's. */
+  /** Filters of one SUBSCRIBE: those after them are refused with 0x97. Their bytes are the packet's. */
   subscribeFiltersMax: 100_000,
   /** Subscriptions of one client: one more is refused with 0x97. */
   subscriptionsMax: 100_000,

@@ -260,7 +260,7 @@ export const options = {
   subscribeFiltersMax: {
     at: 'limits.subscribeFiltersMax',
     schema: whole(1, 100_000_000).default(limits.subscribeFiltersMax),
-    about: 'filters of one SUBSCRIBE; those behind them are refused',
+    about: 'filters of one SUBSCRIBE; those after them are refused',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },

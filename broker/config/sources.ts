@@ -49,7 +49,7 @@ const isSlip = (field: string, near: string | undefined): boolean =>
 
 /**
  * The error for an option that does not exist, with the nearest that does.
- * @param value is shown only behind a slip of the finger: `--redis-password=…` shows none
+ * @param value is shown only after a slip of the finger: `--redis-password=…` shows none
  * @param source where it stands, when that is more than its name
  */
 export function unknownOption(

@@ -24,7 +24,7 @@ function authAt(bytes: Buffer, body: number, end: number): Auth {
       if (id === propertyIds.authenticationMethod) method = bytes.toString('utf8', value + 2, next)
       else if (id === propertyIds.authenticationData) data = Buffer.from(bytes.subarray(value + 2, next))
     })
-    if (stop !== end) throw malformed('bytes behind the end of AUTH')
+    if (stop !== end) throw malformed('bytes after the end of AUTH')
   }
   return { reasonCode: body === end ? ReasonCode.success : bytes[body]!, method, data }
 }

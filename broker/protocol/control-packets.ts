@@ -111,7 +111,7 @@ export interface Connect {
   /** It asks for a session that outlives the connection. */
   keeps: boolean
   will: Will | undefined
-  /** Known as soon as its properties are in order, also when what stands behind them is not. */
+  /** Known as soon as its properties are in order, also when what stands after them is not. */
   wishes: Wishes | undefined
 }
 
@@ -185,7 +185,7 @@ export function checkConnect(
   }
   if ((flags & 0x80) !== 0) at = skipString(bytes, at, end)
   if ((flags & 0x40) !== 0) at = skipBinary(bytes, at, end)
-  if (at !== end) throw malformed('bytes behind the end of CONNECT')
+  if (at !== end) throw malformed('bytes after the end of CONNECT')
 }
 
 /**
@@ -429,7 +429,7 @@ export function checkDisconnect(
     if (id === propertyIds.sessionExpiryInterval && !mayKeep && bytes.readUInt32BE(value) > 0)
       throw protocolError('a Session Expiry Interval that CONNECT did not ask for') // 3.14.2.2.2
   })
-  if (stop !== end) throw malformed('bytes behind the end of DISCONNECT')
+  if (stop !== end) throw malformed('bytes after the end of DISCONNECT')
 }
 
 /**
@@ -461,10 +461,10 @@ export function checkAcknowledgement(
   end: number,
   level: number,
 ): number {
-  if (end - body > 2 && level < 5) throw malformed('bytes behind the end of an acknowledgement')
+  if (end - body > 2 && level < 5) throw malformed('bytes after the end of an acknowledgement')
   if (end - body === 2) return 0
   if (end - body > 3 && scanProperties(bytes, body + 3, end, allowedProperties.acknowledgement) !== end)
-    throw malformed('bytes behind the end of an acknowledgement')
+    throw malformed('bytes after the end of an acknowledgement')
   const codes = type === PacketType.puback || type === PacketType.pubrec ? acceptanceCodes : releaseCodes
   if (!codes.has(bytes[body + 2]!)) throw malformed('a reason code that the packet does not have')
   return bytes[body + 2]!

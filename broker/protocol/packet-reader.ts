@@ -3,7 +3,7 @@
 // incomplete, and the topic aliases of the connection. Invariants: nothing that violates the standard gets
 // past, whatever the bytes nothing is thrown to the caller, and after the first violation or `close` nothing
 // more is reported. What takes longer than a slice goes on in a later turn of the event loop, whatever its
-// packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`; while paused or behind the
+// packets are (P12). Bound: one incomplete packet of at most `packetBytesMax`; while paused or behind, the
 // caller stops reading from the socket, sooner or later.
 import { isUtf8 } from 'node:buffer'
 import { checkAuth } from './auth.ts'
@@ -75,7 +75,7 @@ export interface ReaderLimits extends NameLimits {
 }
 
 const smallBytes = 4_096
-/** Who had a whole slice stands behind those who have little, for so long. */
+/** Who had a whole slice stands after those who have little, for so long. */
 const heavyMs = 1_000
 /** What one has who waited for a turn, and may have little. */
 const shortSliceMs = 1

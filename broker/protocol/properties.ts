@@ -81,7 +81,7 @@ export const allowedProperties = {
 } as const
 
 /**
- * Where a Variable Byte Integer ends and what it says: `value` and the offset behind it, in one number each.
+ * Where a Variable Byte Integer ends and what it says: `value` and the offset after it, in one number each.
  */
 export function readVariable(bytes: Buffer, offset: number, end: number): { value: number; next: number } {
   let value = 0
@@ -103,7 +103,7 @@ export function variableLength(value: number): number {
   return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
 }
 
-/** Writes a Variable Byte Integer; returns the offset behind it. */
+/** Writes a Variable Byte Integer; returns the offset after it. */
 export function writeVariable(bytes: Buffer, value: number, offset: number): number {
   do {
     const rest = value >>> 7
@@ -113,7 +113,7 @@ export function writeVariable(bytes: Buffer, value: number, offset: number): num
   return offset
 }
 
-/** Checks a UTF-8 Encoded String at `offset` (MQTT 5 section 1.5.4); returns the offset behind it. */
+/** Checks a UTF-8 Encoded String at `offset` (MQTT 5 section 1.5.4); returns the offset after it. */
 export function skipString(bytes: Buffer, offset: number, end: number): number {
   if (offset + 2 > end) throw malformed('truncated string')
   const next = offset + 2 + ((bytes[offset]! << 8) | bytes[offset + 1]!)
@@ -231,7 +231,7 @@ function skipValue(kind: Kind, bytes: Buffer, offset: number, end: number): numb
 export type OnProperty = (id: number, start: number, value: number, end: number) => void
 
 /**
- * Validates the property section whose length stands at `offset`; returns the offset behind it.
+ * Validates the property section whose length stands at `offset`; returns the offset after it.
  * @throws ProtocolViolation for what is not allowed, doubled, truncated or out of range
  */
 export function scanProperties(

@@ -1,5 +1,5 @@
 // One message on its way to the subscribers of this node, in slices: half a million filters may match it, or a hundred
-// thousand subscribers get it. What comes behind it waits (bridge/pace/backlog.ts), so that each subscriber gets its
+// thousand subscribers get it. What comes after it waits (bridge/pace/backlog.ts), so that each subscriber gets its
 // messages in their order. Invariant: who is subscribed from the beginning to the end gets it once; who unsubscribes
 // meanwhile has had its UNSUBACK, and gets nothing more [MQTT-3.10.4-1]. State: how far it is.
 import type { Making, Message, Pace } from '../../bridge/index.ts'

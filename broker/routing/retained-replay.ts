@@ -11,7 +11,7 @@ import { limits } from '../config/limits.ts'
  * read of its own.
  */
 const replaysMax = 20
-/** Of one filter; who asks for more of it meanwhile gets one more behind them. */
+/** Of one filter; who asks for more of it meanwhile gets one more after them. */
 const replaysOfFilterMax = 10
 const topicsMax = 200
 const pageBytes = 512 * 1024
@@ -46,7 +46,7 @@ interface PageRead {
   readonly of: Allowance
   readonly bytes: number
   readonly messages: readonly Message[]
-  /** Topics that there was no room for, and those behind them. */
+  /** Topics that there was no room for, and those after them. */
   readonly left: readonly string[]
   /** How to go on. */
   readonly nextBytes: number
@@ -147,7 +147,7 @@ export class Replays {
   }
 
   /**
-   * Reads the first page, behind the moment and before SUBACK: who publishes a newer value because of the
+   * Reads the first page, after the moment and before SUBACK: who publishes a newer value because of the
    * SUBACK does not take the place of what was there. Undefined: there is no room for it now, and it is read
    * in its turn.
    */

@@ -176,7 +176,7 @@ export class Router implements EngineHost, Receiver {
         since,
       } as const
       await Promise.all([this.#serve(connection, filter, served), stored])
-      // It left or unsubscribed, or another SUBSCRIBE of this filter came behind this one: the last one has
+      // It left or unsubscribed, or another SUBSCRIBE of this filter came after this one: the last one has
       // its way.
       if (options.qos > 0 && this.#table.get(filter, connection) === served)
         await this.#serve(connection, filter, { ...served, queued: 'yes' })
@@ -484,7 +484,7 @@ export class Router implements EngineHost, Receiver {
     if (subscription !== undefined) {
       const { qos, identifier } = subscription
       const match = { qos, identifiers: identifier === undefined ? undefined : [identifier] }
-      // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published behind
+      // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published after
       // the UNSUBACK.
       const isWanted = (): boolean =>
         !connection.isClosed && this.#table.get(filter, connection) !== undefined
@@ -554,7 +554,7 @@ export class Router implements EngineHost, Receiver {
   // From the data plane
 
   /**
-   * In slices when there are many subscribers, or many filters of few: what comes behind it waits
+   * In slices when there are many subscribers, or many filters of few: what comes after it waits
    * (bridge/pace/backlog.ts).
    */
   deliver(message: Message): void {
@@ -708,7 +708,7 @@ export class Router implements EngineHost, Receiver {
   }
 
   /**
-   * What another node's CONNECT came behind is in the socket by now, if not read: one more turn of the event
+   * What another node's CONNECT came after is in the socket by now, if not read: one more turn of the event
    * loop reads it.
    */
   wanted(session: Session): void {

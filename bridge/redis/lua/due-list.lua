@@ -3,7 +3,7 @@
 -- KEYS   due
 -- WRITES none
 -- ARGV   how many at most, kinds to leave out: the letters that they begin with, "" for none
--- REPLY  { member … }, the longest due first; behind ten thousand that are left out none is looked for
+-- REPLY  { member … }, the longest due first; after ten thousand that are left out none is looked for
 -- COST   O(log due + members looked at)
 local dueKey, max, without = KEYS[1], tonumber(ARGV[1]), ARGV[2] or ''
 

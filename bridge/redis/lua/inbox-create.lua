@@ -4,7 +4,7 @@
 -- KEYS   stream state
 -- WRITES stream state
 -- ARGV   (none)
--- REPLY  { the id of the last entry: the reader begins behind it, 1 when the inbox was made }
+-- REPLY  { the id of the last entry: the reader begins after it, 1 when the inbox was made }
 -- COST   O(1)
 local streamKey, stateKey = KEYS[1], KEYS[2]
 local time = redis.call('TIME')

@@ -15,7 +15,7 @@ local number, rest = string.match(top and top[1] or '0-0', '^(%d+)-(%d+)$')
 local last = tonumber(number)
 if text == string.format('%.0f', last) and rest == '0' then return { position, top and top[2][2] or '', '' } end
 if last > 9e15 then
-  redis.call('UNLINK', journalKey) -- nothing can be appended behind it
+  redis.call('UNLINK', journalKey) -- nothing can be appended after it
   last = 0
 end
 if position > 9e15 or position < 0 then position = 0 end

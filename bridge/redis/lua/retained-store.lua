@@ -25,7 +25,7 @@ stamp = math.max(stamp, time[1] * 1000000 + time[2])
 local reply = {}
 for i = 2, #ARGV, 5 do
   local topic, record, publisher, n, left = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  local field = 'retained:' .. publisher -- queues have a number of their own: they get the message behind this
+  local field = 'retained:' .. publisher -- queues have a number of their own: they get the message after this
   local highest = publisher == '' and 0 or tonumber(redis.call('HGET', publishedKey, field) or '0') or 0
   if highest > ahead and n <= ahead then highest = 0 end
   if publisher == '' or n > highest then

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Takes a will that is due, to publish it: from then on no return of the client cancels it and no end of the session sends it
--- again. Who takes it and dies leaves it to the next, after a while; a later will of the session comes behind it, since queues
+-- again. Who takes it and dies leaves it to the next, after a while; a later will of the session comes after it, since queues
 -- would take the earlier one for a duplicate afterwards.
 -- KEYS   due wills
 -- WRITES due wills
