@@ -60,6 +60,8 @@ export interface GroupHolder {
   give(delivery: Delivery): void
   /** Its session has this from an earlier connection. */
   resume(left: readonly LeftDelivery[]): void
+  /** Its connection is over: resolves when all that it has to write is written. */
+  settled(): Promise<void>
   /** It is none any more, or another connection is: what it has to write is written nowhere. */
   lost(): void
 }

@@ -210,6 +210,7 @@ export class Groups {
       gap: undefined,
     }
     clearTimeout(before?.gap)
+    before?.holder.lost() // another connection has its session by now
     known.set(sid, member)
     if (this.#wantsBacklog(holder)) await this.#join(member)
   }
@@ -317,6 +318,12 @@ export class Groups {
     const member = this.#members.get(holder.name)?.get(holder.sid)
     if (member?.holder !== holder) return
     await member.joining?.catch(() => undefined)
+    // What is on its way to it from another node was not sent either, which only its holder can say of QoS 2.
+    if (!isLeft && member.gid !== undefined && holder.qos === 2) {
+      await holder.settled() // from now on it is given nothing
+      await this.#look(member, false).catch(() => undefined) // the holder was told
+      await holder.settled()
+    }
     member.isLeaving = true
     if (!isLeft || member.gid === undefined) this.#drop(member)
     if (member.gid === undefined) return

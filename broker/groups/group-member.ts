@@ -99,9 +99,9 @@ export class GroupMember implements GroupHolder {
   // From the group
 
   give({ id, seq, qos, message }: Delivery): void {
-    if (this.#isClosed || message === 'later') return
+    if (this.#isLost || message === 'later') return
     if (message === undefined) this.#acknowledged.push(id, seq)
-    else if (this.isLeaving) this.#returned.push(id, seq)
+    else if (this.isLeaving || this.#isClosed) this.#returned.push(id, seq)
     else {
       this.#set(id, { seq, message, qos, dup: false, state: 'waiting' })
       this.#host.waits()
@@ -132,11 +132,13 @@ export class GroupMember implements GroupHolder {
       this.#set(id, { seq, message, qos, dup: true, state: 'waiting' })
     }
     this.#host.waits()
+    this.#settle()
   }
 
   /** Another connection has its session, or the group is gone. */
   lost(): void {
     this.#isLost = true
+    this.#limit = 0
     this.#acknowledged = []
     this.#received = []
     this.#returned = []
@@ -255,10 +257,15 @@ export class GroupMember implements GroupHolder {
   /** UNSUBSCRIBE: what was not sent goes to others, what was sent is completed [MQTT-3.10.4-3]. */
   leave(): void {
     this.isLeaving = true
-    for (const [id, delivery] of this.#inFlight) {
-      if (delivery.state !== 'waiting' || delivery.dup) continue
+    this.#returnUnsent()
+  }
+
+  #returnUnsent(): void {
+    for (const [id, { state, dup, seq, message }] of this.#inFlight) {
+      if (state !== 'waiting' || dup) continue
       this.#inFlight.delete(id)
-      this.#returned.push(id, delivery.seq)
+      if (message !== undefined) this.#bytes -= bytesOf(message)
+      if (!this.#isLost) this.#returned.push(id, seq)
     }
     this.#host.schedule(this)
   }
@@ -269,12 +276,17 @@ export class GroupMember implements GroupHolder {
     this.isLeaving = false
   }
 
+  /** What was not sent goes to others, QoS 2 too: nobody else knows that it was not. */
   close(): void {
+    if (this.#isClosed) return
     this.#isClosed = true
-    this.#host.schedule(this)
+    this.#returnUnsent()
   }
 
-  /** Resolves when what the client said before the end of its connection is written down. */
+  /**
+   * Resolves when what the client said before the end of its connection is written down, what was not sent has gone back,
+   * and the member is given nothing more.
+   */
   settled(): Promise<void> {
     return new Promise((resolve) => {
       this.#whenSettled = resolve
@@ -284,7 +296,8 @@ export class GroupMember implements GroupHolder {
 
   #settle(): void {
     if (this.#whenSettled === undefined || this.#isWriting) return
-    if (this.#acknowledged.length + this.#received.length > 0) this.#host.schedule(this)
+    const toWrite = this.#acknowledged.length + this.#received.length + this.#returned.length
+    if (!this.#isLost && (toWrite > 0 || this.#limit !== 0)) this.#host.schedule(this)
     else this.#whenSettled()
   }
 }

@@ -113,6 +113,29 @@ test('QoS 2 that was sent stays with its member, and is completed there when it 
   await other.unsubscribe('$share/g/silent2')
 })
 
+test.each([false, true])(
+  'QoS 2 that was given to a member and not sent goes to another when its connection ends; clean: %s',
+  async (clean) => {
+    const group = `$share/unsent/unsent/${clean}`
+    const keeper = await connect(`unsent-keeper-${clean}`)
+    await keeper.subscribe(group, { qos: 2 })
+    await keeper.disconnect()
+    const narrow = await WireClient.connect(cluster.node(0).url, `unsent-narrow-${clean}`, {
+      clean,
+      properties: { receiveMaximum: 1, ...(!clean && { sessionExpiryInterval: 600 }) },
+    })
+    await narrow.subscribe(group, { qos: 2 })
+    await publishAll(`unsent/${clean}`, numbered(10), 2)
+    expect((await narrow.next('publish')).payload.toString()).toBe('0')
+    narrow.socket.destroy()
+    await narrow.closed
+    const other = await connect(`unsent-other-${clean}`, 1)
+    await other.subscribe(group, { qos: 2 })
+    expect(await allOf([other], 9)).toEqual(numbered(10).slice(1))
+    await other.unsubscribe(group)
+  },
+)
+
 test('ordered: one message of a topic in flight at a time, others go on', async () => {
   const silent = await WireClient.connect(cluster.node(0).url, 'one at a time', {
     clean: false,
