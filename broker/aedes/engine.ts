@@ -264,7 +264,7 @@ export class Engine {
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       scheduleMember: (holder) => this.#host.scheduleMember(holder),
       moved: (connection) => this.#host.moved(connection),
-      matchOf: (connection, message) => this.#host.matchOf(connection, message),
+      matching: (connection, message) => this.#host.matching(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
       goOn: (connection, replays) => this.#host.goOn(connection, replays),
       onClient: (connection) => this.#host.onClient(connection),

@@ -1,6 +1,7 @@
 // What a connection needs of the node around it: broker/aedes/engine.ts and broker/routing/router.ts give it. No state.
 import type {
   GroupHolder,
+  Making,
   Message,
   OwedReplay,
   OwedReplays,
@@ -10,7 +11,7 @@ import type {
 import type { Config, ListenerConfig } from '../config/config.ts'
 import type { OutboxLimits } from './outbox.ts'
 import type { Holdings } from './holdings.ts'
-import type { Match } from '../routing/local-table.ts'
+import type { StoredMatch } from './stored-session.ts'
 import type { Ahead } from '../routing/retained-replay.ts'
 import type { Gate } from '../access/gate.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
@@ -60,10 +61,7 @@ export interface ConnectionHost<Connection> {
   /** A write for the session was refused: it is another's, or Redis lost its data. */
   moved(connection: Connection): void
   /** With what a stored message is delivered, by the subscriptions that the session has now. */
-  matchOf(
-    connection: Connection,
-    message: Message,
-  ): Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
+  matching(connection: Connection, message: Message): Making<StoredMatch>
   /**
    * A message out of the session's queue was stored before all subscriptions that it is queued for: the
    * replay brings it.

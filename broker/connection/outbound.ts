@@ -14,7 +14,7 @@ import type { Match } from '../routing/local-table.ts'
 import { noWindow, Pending } from './pending.ts'
 import type { Replayed } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
-import { StoredSession } from './stored-session.ts'
+import { StoredSession, type StoredMatch, type ToSend } from './stored-session.ts'
 import { TopicAliases } from './topic-aliases.ts'
 import { Window, type WindowHost } from './window.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
@@ -56,8 +56,8 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
     this.#window.elsewhere = () => this.#groups?.open ?? 0
     if (session === undefined) return undefined
     return (this.#stored = new StoredSession(session, receiveMaximum, {
-      write: (message, messageId, dup, identifiers) =>
-        this.#writeStored(message, messageId, dup, identifiers),
+      matching: (message) => this.#host.matching(this.#connection, message),
+      write: (toSend, match) => this.#writeStored(toSend, match),
       pubrel: (messageId) => this.acknowledge(PacketType.pubrel, messageId, 0),
       failed: (error) => this.#host.failed(error, 1),
       room: () => (this.outbox.slow ? 0 : this.#host.outboxLimits.lowBytes),
@@ -213,16 +213,14 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
 
   /** A delivery out of the session's queue. undefined: the client cannot take it, or it expired. */
   #writeStored(
-    message: Message,
-    messageId: number,
-    dup: boolean,
-    identifiers?: readonly number[],
+    { message: stored, messageId, dup, identifiers }: ToSend,
+    { match }: StoredMatch, // of what was published, whatever is made of it
   ): 1 | 2 | undefined {
+    let message = stored
     if (message.stamp !== undefined && !message.replay) {
       if (!dup && this.#host.isReplayed(this.#connection, message)) return undefined
       this.#connection.replays?.delivered(message.topic, message.stamp)
     }
-    const match = this.#host.matchOf(this.#connection, message) // of what was published, whatever is made of it
     const { forward } = this.#gate
     if (forward !== undefined) {
       const { qos } = message

@@ -8,9 +8,12 @@
 // flight (Receive Maximum) and their bytes, since all of them come back at once with the next CONNECT;
 // messages kept.
 import {
+  later,
   OwedReplays,
+  Slice,
   type Field,
   type InFlightEntry,
+  type Making,
   type Message,
   type OwedReplay,
   type Session,
@@ -22,6 +25,7 @@ import {
 } from '../../bridge/index.ts'
 import { limits } from '../config/limits.ts'
 import { identifierMax } from './identifiers.ts'
+import type { Match } from '../routing/local-table.ts'
 import type { Replayed } from '../routing/retained-replay.ts'
 
 /** A Retained Message as this session is granted it. */
@@ -32,12 +36,28 @@ interface Given {
   readonly owed: OwedReplay | undefined
 }
 
+/** By which subscriptions a message is delivered; undefined: by none any more. */
+export interface StoredMatch {
+  readonly match: Pick<Match<object>, 'identifiers' | 'retainAsPublished'> | undefined
+}
+
+/** It is in flight, and is sent when it is known what it matches. */
+export interface ToSend {
+  readonly message: Message
+  readonly messageId: number
+  readonly dup: boolean
+  readonly identifiers: readonly number[] | undefined
+  readonly matching: Making<StoredMatch>
+}
+
 /** What a stored session needs of its connection. */
 export interface StoredSessionHost {
   /** Bytes in flight beyond which nothing more is taken out of the queue. */
   readonly inFlightBytesMax: number
+  /** By which subscriptions it is delivered now. */
+  matching(message: Message): Making<StoredMatch>
   /** Writes a PUBLISH; its QoS, or undefined when the client cannot take it and it counts as delivered. */
-  write(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): 1 | 2 | undefined
+  write(toSend: ToSend, match: StoredMatch): 1 | 2 | undefined
   pubrel(messageId: number): void
   /** Writing a message threw. */
   failed(error: unknown): void
@@ -82,6 +102,8 @@ export class StoredSession implements SessionHolder {
   #largeBytes = 0
   /** What an earlier connection left in flight and this one has not sent again. */
   #unsent: readonly InFlightEntry[] = []
+  /** Those whose turn has come, in their order: what the first one matches is being looked for. */
+  #toSend: ToSend[] = []
   /** Deliveries under way on this connection: Receive Maximum is about them. */
   #open = 0
   #lastId = 0
@@ -176,9 +198,28 @@ export class StoredSession implements SessionHolder {
     if (at > 0) this.#unsent = this.#unsent.slice(at)
   }
 
+  /** In its order, behind what waits to be sent. */
   #send(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): void {
+    const matching = this.#host.matching(message)
+    if (this.#toSend.push({ message, messageId, dup, identifiers, matching }) === 1) this.#sendOn()
+  }
+
+  /** At once, as a rule. In slices where one session has tens of thousands of filters that match. */
+  #sendOn(): void {
+    const slice = new Slice()
+    for (let next = this.#toSend[0]; next !== undefined; next = this.#toSend[0]) {
+      const match = next.matching.goOn(slice)
+      if (match === undefined) return later(() => this.#sendOn())
+      if (this.#inUse.get(next.messageId) === 'sent') this.#sendNow(next, match)
+      this.#toSend.shift()
+      if (slice.isOver && this.#toSend.length > 0) return later(() => this.#sendOn())
+    }
+  }
+
+  #sendNow(toSend: ToSend, match: StoredMatch): void {
+    const { message, messageId, dup } = toSend
     try {
-      if (this.#host.write(message, messageId, dup, identifiers) !== undefined) return
+      if (this.#host.write(toSend, match) !== undefined) return
       // What was sent before its receiver may have: until PUBCOMP it takes what comes under the identifier for that
       // [MQTT-4.3.3-10], and PUBREL ends the exchange, whichever it is.
       if (dup && message.qos === 2) this.received(messageId)
@@ -497,6 +538,7 @@ export class StoredSession implements SessionHolder {
   close(): void {
     this.#closed = true
     this.#unsent = []
+    this.#toSend = []
     this.#given = []
     this.#giving.clear()
     this.#checkGiven()

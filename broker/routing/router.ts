@@ -7,6 +7,7 @@ import {
   GroupRules,
   isBacklogged,
   isShared,
+  type Making,
   Moment,
   RouteKind,
   SessionOption,
@@ -24,6 +25,7 @@ import {
   type Stamps,
 } from '../../bridge/index.ts'
 import type { Connection } from '../connection/connection.ts'
+import type { StoredMatch } from '../connection/stored-session.ts'
 import type { Config } from '../config/config.ts'
 import type { Asked, DropCause } from '../connection/host.ts'
 import { withinDeadline } from '../connection/claims.ts'
@@ -726,8 +728,8 @@ export class Router implements EngineHost, Receiver {
     setImmediate(setImmediate, giveUp)
   }
 
-  matchOf(connection: Connection, { topic }: Message): Match<Subscriber> | undefined {
-    return this.#table.matchOf(topic, connection, () => true)
+  matching(connection: Connection, { topic }: Message): Making<StoredMatch> {
+    return this.#table.makingOf(topic, connection, () => true)
   }
 
   isReplayed(connection: Connection, { topic, stamp }: Message): boolean {

@@ -2,6 +2,7 @@
 // when the test says so: how much is in flight at once.
 import { describe, expect, test } from 'vitest'
 import type { InFlightEntry, Message, Session } from '../../bridge/index.ts'
+import { nextTurn } from '../../bridge/pace/turns.ts'
 import type { Replayed } from '../../broker/routing/retained-replay.ts'
 import { StoredSession } from '../../broker/connection/stored-session.ts'
 import { limits } from '../../broker/config/limits.ts'
@@ -25,7 +26,11 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
     { inFlight, incoming: new Map() } as unknown as Session,
     limits.inFlightMax,
     {
-      write: (message, messageId) => {
+      matching: ({ topic }) => {
+        let turns = topic === 'much' ? 3 : 0 // until it is known what it matches
+        return { goOn: () => (turns-- > 0 ? undefined : { match: undefined }) }
+      },
+      write: ({ message, messageId }) => {
         if (message.topic === 'poison') throw new RangeError('a bug')
         sent.push(messageId)
         payloads.push(message.payload.toString('latin1', 0, 10))
@@ -99,6 +104,18 @@ test('what an earlier connection left in flight counts: nothing is moved until s
   stored.complete(1)
   serve()
   expect(sent.at(-1)).toBe(17)
+})
+
+test('what one message matches takes several turns to find: what comes behind it waits, and what its client had by then is not sent', async () => {
+  const { stored, payloads, serve } = sessionOf(
+    ['1', '2', '3', '4'].map((text) => messageOf(text === '2' ? 'much' : 't', text)),
+  )
+  stored.start()
+  serve()
+  expect(payloads).toEqual(['1'])
+  stored.complete(3) // never sent
+  while (payloads.length < 3) await nextTurn()
+  expect(payloads).toEqual(['1', '2', '4'])
 })
 
 test('small messages fill the window', () => {
