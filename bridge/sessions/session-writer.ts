@@ -6,6 +6,7 @@ import { CallPace } from '../pace/call-pace.ts'
 import type { Clock } from '../pace/clock.ts'
 import type { Reports } from '../diagnostics.ts'
 import { packMessage, unpackMessage, type Later } from '../messages/codec.ts'
+import { Slice } from '../pace/turns.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { partitionOf, type Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
@@ -165,7 +166,9 @@ class Partition {
       call.map(({ holder }) => holder.session.sid),
     )
     if (replies === undefined) return
+    const slice = new Slice()
     for (const [i, { holder, writes }] of call.entries()) {
+      if (slice.isOver) await slice.next()
       const reply = replies[i]!
       if (Buffer.isBuffer(reply)) holder.moved(writes)
       else

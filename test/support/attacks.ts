@@ -306,6 +306,24 @@ export const largeAttacks = {
     for (const { client } of attackers) client.socket.destroy()
   },
 
+  async 'filters of a session with a queue that all match'(
+    cluster: TestCluster,
+    size: number,
+  ): Promise<void> {
+    const attacker = await Attacker.connect(cluster.node(0).url, lasting)
+    await attacker.send(subscribe(deep(12), 1), 4_096 + 6)
+    const messages = 200 * size // no more than may be in flight
+    const packet = (n: number): Buffer =>
+      frame(0x32, str(`a/${'a/'.repeat(11)}${10_000 + n}`), u16(n + 1), properties(5))
+    await beside(
+      'queue',
+      cluster,
+      () => attacker.send(repeat(messages, packet), messages * (packet(0).length + 4)),
+      attacker.progress,
+    )
+    attacker.client.socket.destroy()
+  },
+
   async 'groups that all match'(cluster: TestCluster, size: number): Promise<void> {
     const attacker = await Attacker.connect(cluster.node(0).url)
     const groups = deep(12).map((filter) => `$share/g/${filter}`)
