@@ -106,8 +106,8 @@ export interface ClusterGroups {
    */
   join(holder: GroupHolder): Promise<void>
   /**
-   * Its connection is over, or it unsubscribed (`isLeft`): resolves when what it did not acknowledge goes to others, and a
-   * group that has no member any more is forgotten.
+   * Its connection is over, or it unsubscribed (`isLeft`): resolves when what it did not acknowledge goes to
+   * others, and a group that has no member any more is forgotten.
    */
   leave(holder: GroupHolder, isLeft: boolean): Promise<void>
   /** It has something to write. */

@@ -560,8 +560,8 @@ export class DataPlane implements Cluster {
   }
 
   /**
-   * A session's subscription to a group is no route: who publishes knows the group. What it had in a group that it left, or
-   * that it was a member of when it ended, goes to others.
+   * A session's subscription to a group is no route: who publishes knows the group. What it had in a group
+   * that it left, or that it was a member of when it ended, goes to others.
    */
   async #appendOfSessions(changes: readonly Change[]): Promise<void> {
     const shared = changes.filter((change) => change.type === 'session' && isShared(change.filter))

@@ -17,7 +17,8 @@ export type { LocalMessage, PublishOptions } from './routing/local-messages.ts'
 
 /**
  * Starts one node and resolves when it serves clients. Options as in broker/README.md, in sections or by
- * their names; the environment is not read. Without `listen` or `listeners` it listens nowhere: the program hands in connections (`handle`).
+ * their names; the environment is not read. Without `listen` or `listeners` it listens nowhere: the program
+ * hands in connections (`handle`).
  * @throws OperatorError naming the field, the value and what to do
  */
 export async function createNode(options: NodeOptions = {}, hooks: Hooks = {}): Promise<EmbeddedNode> {

@@ -478,8 +478,9 @@ export class Node {
 
   /**
    * Stops gracefully: not ready → listeners closed → clients told to go, in slices → closed, within
-   * `shutdownMs` → left, within a second more → the store closed, within another. Without its store it ends as soon as the clients are told: what
-   * waited was not acknowledged. Ends a start that is under way. Safe to call twice.
+   * `shutdownMs` → left, within a second more → the store closed, within another. Without its store it ends
+   * as soon as the clients are told: what waited was not acknowledged. Ends a start that is under way. Safe
+   * to call twice.
    */
   async stop(): Promise<void> {
     if (this.#state === 'stopping' || this.#state === 'stopped') return

@@ -1,7 +1,7 @@
 // Beside `npm test`, in what time its tests leave (nice 19): the unit tests, the service across nodes and a
 // short round of the ledger once more on each other version of Node that is supported; vitest, its tests and
-// the nodes that they start all run on it. npm brings it, as the package that is Node for this system, into a folder below
-// node_modules, once; TEST_NODES=/path/node,… names programs instead, and TEST_NODES= none.
+// the nodes that they start all run on it. npm brings it, as the package that is Node for this system, into a
+// folder below node_modules, once; TEST_NODES=/path/node,… names programs instead, and TEST_NODES= none.
 import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

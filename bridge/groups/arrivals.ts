@@ -1,5 +1,5 @@
-// What one member of a group is given comes from all nodes, each by its own way: put into its order here, each once. State:
-// what came too early. Bound: what a member may have.
+// What one member of a group is given comes from all nodes, each by its own way: put into its order here,
+// each once. State: what came too early. Bound: what a member may have.
 import type { Delivery } from './group-holder.ts'
 
 export class Arrivals {

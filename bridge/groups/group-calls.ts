@@ -1,5 +1,6 @@
-// The calls of this node about the groups of one partition (lua/group-serve.lua): one at a time, numbered; what comes meanwhile
-// goes with the next. State: what is on its way. Bound: the publishers' windows, and what members may have in flight.
+// The calls of this node about the groups of one partition (lua/group-serve.lua): one at a time, numbered;
+// what comes meanwhile goes with the next. State: what is on its way. Bound: the publishers' windows, and
+// what members may have in flight.
 import { randomBytes } from 'node:crypto'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { packMessage } from '../messages/codec.ts'

@@ -3,8 +3,8 @@ import type { Later } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 
 /**
- * Identifiers of a member of a group: the last quarter of all is for groups, in blocks. What a session has of its own stays
- * below.
+ * Identifiers of a member of a group: the last quarter of all is for groups, in blocks. What a session has of
+ * its own stays below.
  */
 export const groupIds = { first: 49_152, block: 128 } as const
 

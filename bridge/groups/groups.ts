@@ -1,8 +1,9 @@
-// Groups with a backlog (ARCHITECTURE.md, Groups): what is published for them, and their members that are connected here. Which
-// member gets a message is Redis' to say, in one script: there is no leader among the nodes that could die, and whoever appends or
-// acknowledges is told what was given to whom, and tells their nodes. State: {s<n>}:groups and what a group has; here the members.
-// Invariant: what a member is given reaches its holder once and in its order, whoever dies on the way: a gap, a call that came
-// twice and a node that died make its node look what Redis has given it.
+// Groups with a backlog (ARCHITECTURE.md, Groups): what is published for them, and their members that are
+// connected here. Which member gets a message is Redis' to say, in one script: there is no leader among the
+// nodes that could die, and whoever appends or acknowledges is told what was given to whom, and tells their
+// nodes. State: {s<n>}:groups and what a group has; here the members. Invariant: what a member is given
+// reaches its holder once and in its order, whoever dies on the way: a gap, a call that came twice and a node
+// that died make its node look what Redis has given it.
 import { BridgeError } from '../errors.ts'
 import type { Given } from '../messages/codec.ts'
 import { unpackMessage, type Change, type Later } from '../messages/codec.ts'
@@ -133,7 +134,8 @@ export class Groups {
       if (known === undefined) partitions.set(partition, [name])
       else known.push(name)
     }
-    // Those of one partition in one call: the number of a message, once noted there, says that all of them have it (R7).
+    // Those of one partition in one call: the number of a message, once noted there, says that all of them
+    // have it (R7).
     await Promise.all([...partitions].map(([partition, some]) => this.#push(partition, message, some)))
   }
 
@@ -148,8 +150,8 @@ export class Groups {
   }
 
   /**
-   * Groups that are not there: they were forgotten, and the journal says so by now or soon; or Redis lost them, and their
-   * members join again.
+   * Groups that are not there: they were forgotten, and the journal says so by now or soon; or Redis lost
+   * them, and their members join again.
    */
   async #wait(partition: number, message: Message, names: readonly string[]): Promise<void> {
     // Its number stands as that of one that came: another one is not told from it.
@@ -184,8 +186,8 @@ export class Groups {
   // Members
 
   /**
-   * A member is connected here. Resolves when it gets messages of its group: of one with a backlog when it stands there, and a
-   * session that outlives its connection makes one.
+   * A member is connected here. Resolves when it gets messages of its group: of one with a backlog when it
+   * stands there, and a session that outlives its connection makes one.
    * @throws BridgeError ERR_BRIDGE_QUOTA when the group is full, ERR_BRIDGE_MOVED
    */
   async join(holder: GroupHolder): Promise<void> {
@@ -445,7 +447,8 @@ export class Groups {
   }
 
   #lookAgain(member: Member): void {
-    if (member.gid !== undefined && !member.isLeaving) this.#look(member, false).catch(() => undefined) // the holder was told
+    // the holder was told
+    if (member.gid !== undefined && !member.isLeaving) this.#look(member, false).catch(() => undefined)
   }
 
   /** What its members here were given may be more than they know. */
@@ -510,7 +513,8 @@ export class Groups {
   }
 
   /**
-   * Members whose sessions or subscriptions are gone, since who ended them died before it said so, are taken out. One node does it for all, now and then.
+   * Members whose sessions or subscriptions are gone, since who ended them died before it said so, are taken
+   * out. One node does it for all, now and then.
    * @param suspects what the last audit found missing: only what is missing twice goes
    */
   async audit(suspects: ReadonlySet<string>): Promise<Set<string>> {

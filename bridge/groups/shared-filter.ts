@@ -14,8 +14,8 @@ export interface SharedFilter {
 export const isShared = (filter: string): boolean => filter.startsWith(prefix)
 
 /**
- * The parts of a Shared Subscription; undefined: its share name is empty or holds a wildcard [MQTT-4.8.2-1], or no valid
- * filter follows it [MQTT-4.8.2-2].
+ * The parts of a Shared Subscription; undefined: its share name is empty or holds a wildcard [MQTT-4.8.2-1],
+ * or no valid filter follows it [MQTT-4.8.2-2].
  */
 export function sharedFilterOf(group: string): SharedFilter | undefined {
   const end = group.indexOf('/', prefix.length)

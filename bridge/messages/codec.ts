@@ -211,7 +211,10 @@ const bellRecord = 0x02 | mustUnderstand
 const holdRecord = 0x03 | mustUnderstand
 const goRecord = 0x04 | mustUnderstand
 const sharedRecord = 0x05 | mustUnderstand
-/** Of the message after it: which member of a group it was given to; and of groups: their members may have got more than they know. */
+/**
+ * Of the message after it: which member of a group it was given to; and of groups: their members may have got
+ * more than they know.
+ */
 const givenRecord = 0x06 | mustUnderstand
 const lookRecord = 0x07 | mustUnderstand
 

@@ -1,5 +1,5 @@
-// How long whoever tries again waits: the one policy for a store that refuses or is away, for a connection to it that broke
-// and for a node that cannot join. Twice as long each time, up to a bound. No state.
+// How long whoever tries again waits: the one policy for a store that refuses or is away, for a connection to
+// it that broke and for a node that cannot join. Twice as long each time, up to a bound. No state.
 
 const firstMs = 20
 const lastMs = 320

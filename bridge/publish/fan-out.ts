@@ -23,13 +23,19 @@ export interface Handed {
   readonly version: number
   readonly targets: Targets[]
   readonly stored: Set<Promise<unknown>>
-  /** Of a message its groups of which no member has it: those that the table names have left, or the group has a backlog. */
+  /**
+   * Of a message its groups of which no member has it: those that the table names have left, or the group has
+   * a backlog.
+   */
   readonly missed: Map<Message, Group[]>
 }
 
 /** Where a message for groups goes. */
 interface ToGroups extends Pick<Handed, 'stored' | 'missed'> {
-  /** Of those that have a backlog the names: all of a message are pushed together. Undefined: they wait for the barrier, like queues. */
+  /**
+   * Of those that have a backlog the names: all of a message are pushed together. Undefined: they wait for
+   * the barrier, like queues.
+   */
   readonly backlogs: string[] | undefined
 }
 
@@ -124,8 +130,9 @@ export class FanOut {
   }
 
   /**
-   * Another node had picked this one for a member of a group. Who was picked may have left when the message comes: it is
-   * handed on, after a barrier, since a member that came before it was published may not be in the table yet (P2).
+   * Another node had picked this one for a member of a group. Who was picked may have left when the message
+   * comes: it is handed on, after a barrier, since a member that came before it was published may not be in
+   * the table yet (P2).
    */
   shared(message: Message, { name, hops }: Share): void {
     if (this.#receiver.deliverShared(message, name) || hops >= hopsMax) return
@@ -139,7 +146,8 @@ export class FanOut {
 
   /**
    * To a member of a group, which is connected here or elsewhere.
-   * @returns false: the table knows none; settles when it is stored for its node; undefined: nothing has to be waited for
+   * @returns false: the table knows none; settles when it is stored for its node; undefined: nothing has to
+   * be waited for
    */
   #share(message: Message, { name, hops }: Share): Promise<void> | false | undefined {
     let picked = this.#pick(message, name)

@@ -15,7 +15,10 @@ function room(bytes: number): void {
   scratch = larger
 }
 
-/** A marker and after it the length: `fix` holds lengths below `fixMax` in itself, `wide` and the next one take 16 and 32 bits. */
+/**
+ * A marker and after it the length: `fix` holds lengths below `fixMax` in itself, `wide` and the next one
+ * take 16 and 32 bits.
+ */
 function head(length: number, fix: number, fixMax: number, wide: number): void {
   room(5)
   if (length < fixMax) scratch[at++] = fix | length

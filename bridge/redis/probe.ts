@@ -1,7 +1,8 @@
 // Whether Redis stores, and lets this user do all that a node does: a write by the way that messages take (a
-// script, and WAIT for replicas), on a connection of its own, so that it stands behind nobody's megabyte. Tried every second, and whenever /readyz
-// asks; one at a time for all who ask. What it is refused with explains why others wait, and while it is
-// refused it stands among them, also when nobody else waits. State: this process.
+// script, and WAIT for replicas), on a connection of its own, so that it stands behind nobody's megabyte.
+// Tried every second, and whenever /readyz asks; one at a time for all who ask. What it is refused with
+// explains why others wait, and while it is refused it stands among them, also when nobody else waits. State:
+// this process.
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { partitionsOfCluster, type Keys } from './keys.ts'
 import { SingleFlight } from '../pace/single-flight.ts'

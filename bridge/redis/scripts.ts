@@ -1,7 +1,7 @@
-// The Lua scripts: loaded from lua/*.lua, where one may include what another has, too; run by EVALSHA, their error replies mapped to
-// BridgeErrors. A NOSCRIPT is answered by loading and is retryable, so that whoever keeps an order sends
-// again in that order (R3). Every call is published before it is sent and when it was answered: a test
-// can stop the process between any two.
+// The Lua scripts: loaded from lua/*.lua, where one may include what another has, too; run by EVALSHA, their
+// error replies mapped to BridgeErrors. A NOSCRIPT is answered by loading and is retryable, so that whoever
+// keeps an order sends again in that order (R3). Every call is published before it is sent and when it was
+// answered: a test can stop the process between any two.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { diagnostics } from '../diagnostics.ts'
@@ -59,7 +59,10 @@ export type ScriptName = keyof typeof scriptTable
 
 const textOf = (file: string): string => readFileSync(new URL(`./lua/${file}.lua`, import.meta.url), 'utf8')
 
-/** What Redis gets. `-- @include name` is the text of a part (name, then .part.lua): what two scripts do stands once. */
+/**
+ * What Redis gets. `-- @include name` is the text of a part (name, then .part.lua): what two scripts do
+ * stands once.
+ */
 export const scriptText = (name: ScriptName): string =>
   textOf(name).replaceAll(/^-- @include (\S+)\n/gm, (_, part: string) => textOf(`${part}.part`))
 

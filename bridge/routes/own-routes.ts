@@ -94,7 +94,8 @@ export class OwnRoutes {
         changes.push({ filter, kind })
         wanted.journaled = kind
         written.push(wanted)
-      } else if (wanted.stored !== undefined) earlier.push(wanted.stored) // told by an earlier write, which may be under way
+        // told by an earlier write, which may be under way
+      } else if (wanted.stored !== undefined) earlier.push(wanted.stored)
       if (kind === 0) this.#wanted.delete(filter)
     }
     this.#dirty = new Set()

@@ -1,9 +1,9 @@
-// Replays of Retained Messages that a session is owed: a SUBSCRIBE began them, and they may take longer
-// than its connection. Whoever has the session next goes on where it ended. State: fields of
-// {s<n>}:session, written by its owner in the call that puts what is replayed in flight
-// (redis/lua/session-serve.lua), so that nothing of a replay is lost or sent twice: `replay <number>` says what is owed,
-// `replay <number> <page>` which values were handed over, `replays` that there are any. Bound: 9 bytes a
-// value, until its replay ends.
+// Replays of Retained Messages that a session is owed: a SUBSCRIBE began them, and they may take longer than
+// its connection. Whoever has the session next goes on where it ended. State: fields of {s<n>}:session,
+// written by its owner in the call that puts what is replayed in flight (redis/lua/session-serve.lua), so
+// that nothing of a replay is lost or sent twice: `replay <number>` says what is owed, `replay <number>
+// <page>` which values were handed over, `replays` that there are any. Bound: 9 bytes a value, until its
+// replay ends.
 import type { Reports } from '../diagnostics.ts'
 import { partitionsOfCluster, shardOf } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'

@@ -69,7 +69,10 @@ export class Subscriptions {
       )
   }
 
-  /** Changes of the session so far; undefined while one is under way, and Redis may have it or not, or they are read. */
+  /**
+   * Changes of the session so far; undefined while one is under way, and Redis may have it or not, or they
+   * are read.
+   */
   settledAt(session: Session): number | undefined {
     const queue = this.#changes.get(session)
     if (session.reading !== undefined) return undefined

@@ -313,7 +313,10 @@ function firstOf<T, Asked>(
   return undefined
 }
 
-/** Asks one guard after the other, each about what the one before made of it; without a promise where none gives one. */
+/**
+ * Asks one guard after the other, each about what the one before made of it; without a promise where none
+ * gives one.
+ */
 function inTurn<T, Asked>(
   guards: readonly Asked[],
   first: T,

@@ -1,8 +1,9 @@
-// The connections of this node, and Aedes beside each of them. Aedes keeps CONNECT (connect.ts), SUBSCRIBE and
-// UNSUBSCRIBE (subscribe.ts), keep alive and the end of a connection; PUBLISH and its acknowledgements are ours
-// (broker/connection/). Inbound, the bytes of a connection come to our reader, and only those packets go on to Aedes
-// (`#passToAedes`). Outbound, a hook in mqtt-packet's writeToStream hands what Aedes writes to the connection's outbox
-// (packets.ts), and AedesStream hears when Aedes has accepted a CONNECT (client.ts). Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts or
+// The connections of this node, and Aedes beside each of them. Aedes keeps CONNECT (connect.ts), SUBSCRIBE
+// and UNSUBSCRIBE (subscribe.ts), keep alive and the end of a connection; PUBLISH and its acknowledgements
+// are ours (broker/connection/). Inbound, the bytes of a connection come to our reader, and only those
+// packets go on to Aedes (`#passToAedes`). Outbound, a hook in mqtt-packet's writeToStream hands what Aedes
+// writes to the connection's outbox (packets.ts), and AedesStream hears when Aedes has accepted a CONNECT
+// (client.ts). Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts or
 // aedes-client.test.ts, so that an upgrade fails loudly and here. State: the connections of this process.
 import { Aedes } from 'aedes'
 import type { IPublishPacket, Packet } from 'mqtt-packet'
@@ -324,8 +325,9 @@ export class Engine {
   // The end
 
   /**
-   * Tells every client to go (MQTT 5: DISCONNECT 0x8B, or where else to: 0x9C, 0x9D), in slices, so that those who are told read it at once
-   * and not all of them knock elsewhere at the same moment; resolves when all were told.
+   * Tells every client to go (MQTT 5: DISCONNECT 0x8B, or where else to: 0x9C, 0x9D), in slices, so that
+   * those who are told read it at once and not all of them knock elsewhere at the same moment; resolves when
+   * all were told.
    */
   async disconnectAll(): Promise<void> {
     const { serverReference, serverMoved } = this.#host.config

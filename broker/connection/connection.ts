@@ -1,9 +1,9 @@
-// One client connection as we serve it: what comes (inbound.ts), what goes (outbound.ts), and its life between
-// the first byte and the release of its session. The engine stands behind it for CONNECT, SUBSCRIBE, UNSUBSCRIBE and Keep Alive (engine-client.ts). State: how
-// far its life is. The end of a connection comes behind what came before it: when its client says good-bye,
-// ends its side or is gone altogether, what we have read of it by then is still done, in its order; only then
-// the session is released. The will is void as soon as a DISCONNECT that says so has been read, also while what
-// stands before it waits.
+// One client connection as we serve it: what comes (inbound.ts), what goes (outbound.ts), and its life
+// between the first byte and the release of its session. The engine stands behind it for CONNECT, SUBSCRIBE,
+// UNSUBSCRIBE and Keep Alive (engine-client.ts). State: how far its life is. The end of a connection comes
+// behind what came before it: when its client says good-bye, ends its side or is gone altogether, what we
+// have read of it by then is still done, in its order; only then the session is released. The will is void as
+// soon as a DISCONNECT that says so has been read, also while what stands before it waits.
 import type { IConnackPacket } from 'mqtt-packet'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'

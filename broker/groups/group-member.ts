@@ -1,7 +1,8 @@
-// A client's membership in a group (Shared Subscription) while it is connected here: what the group gave it, under Packet
-// Identifiers of its own block, and what the client acknowledges. State: {s<n>}:members and given (bridge/groups/groups.ts); here
-// a mirror of what is in flight. Invariant: nothing is sent under an identifier that the client has not freed
-// [MQTT-2.2.1-3..4]. Bounds: the block, and bytes: beyond them the group gives it nothing more.
+// A client's membership in a group (Shared Subscription) while it is connected here: what the group gave it,
+// under Packet Identifiers of its own block, and what the client acknowledges. State: {s<n>}:members and
+// given (bridge/groups/groups.ts); here a mirror of what is in flight. Invariant: nothing is sent under an
+// identifier that the client has not freed [MQTT-2.2.1-3..4]. Bounds: the block, and bytes: beyond them the
+// group gives it nothing more.
 import {
   groupIds,
   type Delivery,

@@ -1,5 +1,5 @@
-// The groups that one connection is a member of: which identifiers belong to which, and what is sent next, as its window has
-// room. State: its members. Bound: as many groups as there are blocks of identifiers.
+// The groups that one connection is a member of: which identifiers belong to which, and what is sent next, as
+// its window has room. State: its members. Bound: as many groups as there are blocks of identifiers.
 import { groupIds, type GroupHolder, type Message, type Session } from '../../bridge/index.ts'
 import type { SubscriptionOptions } from '../routing/local-table.ts'
 import { GroupMember } from './group-member.ts'

@@ -202,9 +202,9 @@ export class Router implements EngineHost, Receiver {
   }
 
   /**
-   * SUBSCRIBE of a Shared Subscription, or its session that resumes: resolves to what SUBACK says, when every PUBLISH from now
-   * on may come to it. No Retained Messages (MQTT 5 section 4.8.2). The session first, then the group: who dies in between
-   * leaves a subscription that joins its group with the next connection.
+   * SUBSCRIBE of a Shared Subscription, or its session that resumes: resolves to what SUBACK says, when every
+   * PUBLISH from now on may come to it. No Retained Messages (MQTT 5 section 4.8.2). The session first, then
+   * the group: who dies in between leaves a subscription that joins its group with the next connection.
    */
   async share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number> {
     const { session, lasting } = connection
@@ -240,7 +240,10 @@ export class Router implements EngineHost, Receiver {
     this.#plane.groups?.schedule(holder)
   }
 
-  /** Its connection is over: what it had of groups and did not acknowledge goes to others, before its session is nobody's. */
+  /**
+   * Its connection is over: what it had of groups and did not acknowledge goes to others, before its session
+   * is nobody's.
+   */
   async #leaveGroups(connection: Connection): Promise<void> {
     const { groups } = this.#plane
     if (groups === undefined) return

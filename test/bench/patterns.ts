@@ -199,7 +199,10 @@ export interface LoadAnswer {
     readonly max: number
     readonly sessionsGone: number
   }
-  /** Seconds from the kill until all were connected again, and until all had what waited for them; p99 of others, ms. */
+  /**
+   * Seconds from the kill until all were connected again, and until all had what waited for them; p99 of
+   * others, ms.
+   */
   readonly storm?: {
     readonly connectedSeconds: number
     readonly drainedSeconds: number

@@ -1,4 +1,5 @@
-// lua/group-serve.lua on a real Redis: each operation, called twice, called by the loser; what is given back, and in which order.
+// lua/group-serve.lua on a real Redis: each operation, called twice, called by the loser; what is given back,
+// and in which order.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'

@@ -195,7 +195,8 @@ describe.each(['memory', 'Redis'])('%s', (store) => {
     ] as const) {
       const client = await WireClient.connect(url, `client-${last}`)
       await client.subscribe('t', { qos: 1 })
-      for (let n = 0; n < 8; n++) await node.publish('t', Buffer.alloc(247), { qos: 1 }) // of 256 bytes; one is in flight
+      // of 256 bytes; one is in flight
+      for (let n = 0; n < 8; n++) await node.publish('t', Buffer.alloc(247), { qos: 1 })
       await node.publish('t', Buffer.alloc(last), { qos: 1 })
       if (isEnded)
         expect(await client.untilClosed()).toMatchObject([

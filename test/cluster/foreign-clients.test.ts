@@ -1,5 +1,5 @@
-// Clients that nobody here wrote, over MQTT 3.1.1 and 5 and two nodes: MQTT.js, mosquitto_pub, _sub and _rr, Eclipse Paho
-// for C (paho_c_pub, paho_c_sub) and for Python. Whoever publishes reaches whoever subscribes.
+// Clients that nobody here wrote, over MQTT 3.1.1 and 5 and two nodes: MQTT.js, mosquitto_pub, _sub and _rr,
+// Eclipse Paho for C (paho_c_pub, paho_c_sub) and for Python. Whoever publishes reaches whoever subscribes.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'

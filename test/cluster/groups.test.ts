@@ -1,4 +1,5 @@
-// Groups whose members' sessions outlive their connections: a backlog of their own, and nothing lost while members come and go.
+// Groups whose members' sessions outlive their connections: a backlog of their own, and nothing lost while
+// members come and go.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { ConnectOptions, TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'

@@ -1,5 +1,6 @@
-// Enhanced authentication (MQTT 5 section 4.12): AUTH between CONNECT and CONNACK and later, as a program's hook decides
-// it, and SCRAM-SHA-256, whose client's side is written here from RFC 5802. Raw sockets against a node in this process.
+// Enhanced authentication (MQTT 5 section 4.12): AUTH between CONNECT and CONNACK and later, as a program's
+// hook decides it, and SCRAM-SHA-256, whose client's side is written here from RFC 5802. Raw sockets against
+// a node in this process.
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
 import type { IAuthPacket, IConnackPacket, IConnectPacket, Packet } from 'mqtt-packet'
 import { afterAll, describe, expect, test } from 'vitest'

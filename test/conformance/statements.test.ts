@@ -555,7 +555,10 @@ describe.each([1, 3])('nodes: %i', (size) => {
         await publish(to, topic, '', { retain: true })
       })
 
-      /** A session with a PUBLISH of QoS 1 and one of QoS 2 in flight, of whose second one PUBREC is sent where asked. */
+      /**
+       * A session with a PUBLISH of QoS 1 and one of QoS 2 in flight, of whose second one PUBREC is sent
+       * where asked.
+       */
       async function interrupted(pubrecs: boolean): Promise<{ name: string; sent: IPublishPacket[] }> {
         const [name, topic] = [fresh('interrupted'), fresh('interrupted')]
         const first = await wire(name, there, lasting)

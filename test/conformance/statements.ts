@@ -29,7 +29,10 @@ function table(rows: string): Statement[] {
     })
 }
 
-/** MQTT 5.0. A row: id, `=` holds, `client` or `whole` not ours, `≠` departs (and why, behind another `≠`), what it says. */
+/**
+ * MQTT 5.0. A row: id, `=` holds, `client` or `whole` not ours, `≠` departs (and why, behind another `≠`),
+ * what it says.
+ */
 export const mqtt5 = table(`
 1.5.4-1 = text that is not well-formed UTF-8, or encodes a surrogate, is malformed
 1.5.4-2 = U+0000 in a text is malformed

@@ -1,6 +1,6 @@
-// Redis is there and takes no writes, or not all that a node does. Publishers wait, unacknowledged; log, metrics and /readyz say why, what
-// to do and who waits, each cause once; when it is mended everything goes on, nothing is lost, and that is
-// said too (P13).
+// Redis is there and takes no writes, or not all that a node does. Publishers wait, unacknowledged; log,
+// metrics and /readyz say why, what to do and who waits, each cause once; when it is mended everything goes
+// on, nothing is lost, and that is said too (P13).
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'

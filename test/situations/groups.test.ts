@@ -1,4 +1,5 @@
-// Shared Subscriptions: each message to one member of the group, wherever its members are connected (MQTT 5 section 4.8.2).
+// Shared Subscriptions: each message to one member of the group, wherever its members are connected (MQTT 5
+// section 4.8.2).
 import { describe, expect, test } from 'vitest'
 import type { TestClient } from '../support/client.ts'
 import { situation, type Place } from '../support/situation.ts'

@@ -1,44 +1,49 @@
 #!lua
--- What a node does with the groups of a partition: members come and go, acknowledge, messages come; then what waits is given to members
--- that have room. Calls of a node are numbered, and its writer signs each number: sent again one appends nothing twice. Who acknowledges
--- names the message by its Packet Identifier and by its number among those of the member, so that a call that is sent again
--- acknowledges nothing that was given under the identifier since. What members had and did not acknowledge goes back in its order when
--- their connection is over, but for QoS 2, which stays with their session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. When
--- Redis is full only without messages: what frees it goes on (scripts.ts).
+-- What a node does with the groups of a partition: members come and go, acknowledge, messages come; then what
+-- waits is given to members that have room. Calls of a node are numbered, and its writer signs each number:
+-- sent again one appends nothing twice. Who acknowledges names the message by its Packet Identifier and by
+-- its number among those of the member, so that a call that is sent again acknowledges nothing that was given
+-- under the identifier since. What members had and did not acknowledge goes back in its order when their
+-- connection is over, but for QoS 2, which stays with their session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. When Redis
+-- is full only without messages: what frees it goes on (scripts.ts).
 -- KEYS   groups calls appended published
 -- MADE   group members backlog given
 -- WRITES groups calls published group members backlog given
--- ARGV   nodeId, call (number-writer), what a group's keys begin with, messages a backlog holds, bytes that it holds,
---        a random number, members that a group may have, and as MessagePack
---        { { body, publisher's sid ("" unless QoS 2), n, QoS, topic's hash … }, { operation … } }, each operation one of
---        { "join", group, new gid, sid, owner, its first identifier, how many, granted QoS, 1 when it outlives its connection, strategy,
---          1 when it is ordered, 1 when the group is journaled, how many messages it takes at once, -1: as before }
---        { "leave", group, sid, owner ("": whoever it is), 1 when it is a member no more, 0 when its connection is over }
---        { "write", group, sid, owner, how many messages it takes at once, { id, number … acknowledged }, { id, number … received },
---          { id, number … that go back } }
---        { "append", group, { index of a message from 1, what its strategy hashes … } }
---        { "touch", group }
---        keys are made of the gids, with the tag of `groups`
--- REPLY  { 1 when the call came before, messages dropped from full backlogs, 1 when there may be more to give,
---          { of each operation: join: { gid, 1 when it is journaled, the number of the next
---            message, its first identifier, id, entry … }, leave: gid of the group
---            that is forgotten or "", write and append: 1, otherwise "NOTOWNER", "FULL" or "MISSING" … },
---          { group, gid, sid, owner, id, number, granted QoS, index of a message or what waited … }, { group, messages that wait, bytes … },
---          messages given back, messages of QoS 2 that ended with their session }
+-- ARGV   nodeId, call (number-writer), what a group's keys begin with, messages a backlog holds, bytes that
+--        it holds, a random number, members that a group may have, and as MessagePack { { body, publisher's
+--        sid ("" unless QoS 2), n, QoS, topic's hash … }, { operation … } }, each operation one of { "join",
+--        group, new gid, sid, owner, its first identifier, how many, granted QoS, 1 when it outlives its
+--        connection, strategy, 1 when it is ordered, 1 when the group is journaled, how many messages it
+--        takes at once, -1: as before } { "leave", group, sid, owner ("": whoever it is), 1 when it is a
+--        member no more, 0 when its connection is over } { "write", group, sid, owner, how many messages it
+--        takes at once, { id, number … acknowledged }, { id, number … received }, { id, number … that go back
+--        } } { "append", group, { index of a message from 1, what its strategy hashes … } } { "touch", group
+--        } keys are made of the gids, with the tag of `groups`
+-- REPLY  { 1 when the call came before, messages dropped from full backlogs, 1 when there may be more to
+--        give, { of each operation: join: { gid, 1 when it is journaled, the number of the next message, its
+--        first identifier, id, entry … }, leave: gid of the group that is forgotten or "", write and append:
+--        1, otherwise "NOTOWNER", "FULL" or "MISSING" … }, { group, gid, sid, owner, id, number, granted QoS,
+--        index of a message or what waited … }, { group, messages that wait, bytes … }, messages given back,
+--        messages of QoS 2 that ended with their session }
 -- FAILS  FENCED: the node was declared dead · ORDER call after last
 -- COST   O(operations + messages + members of their groups)
 local groupsKey, callsKey, appendedKey, publishedKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local nodeId, call, begin, max, bytesMax, membersMax = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
+local nodeId, call, begin, max, bytesMax, membersMax =
+  ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local messages, operations = unpack(cmsgpack.unpack(ARGV[8]))
 local givenMax, givenBytesMax, aheadMax = 500, 1048576, 100
 math.randomseed(tonumber(ARGV[6]))
 
-if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+if redis.call('HEXISTS', appendedKey, nodeId) == 0 then
+  return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead')
+end
 local stored = redis.call('HGET', callsKey, nodeId) or '0'
 local number, last = tonumber(string.match(call, '^%d+')), tonumber(string.match(stored, '^%d+')) or 0
 if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
 local again = stored == call
-if not again and number ~= last + 1 then return redis.error_reply('ORDER call ' .. call .. ' after ' .. string.format('%.0f', last)) end
+if not again and number ~= last + 1 then
+  return redis.error_reply('ORDER call ' .. call .. ' after ' .. string.format('%.0f', last))
+end
 
 local text = function(n) return string.format('%.0f', n) end
 local groups = {} -- name → what is known of it, in `order` of the operations
@@ -90,7 +95,9 @@ local function put(group, items, isBack)
     for i = #items, 1, -1 do reversed[#reversed + 1] = items[i] end
     items = reversed
   end
-  for i = 1, #items, 1000 do redis.call(isBack and 'LPUSH' or 'RPUSH', group.backlogKey, unpack(items, i, math.min(i + 999, #items))) end
+  for i = 1, #items, 1000 do
+    redis.call(isBack and 'LPUSH' or 'RPUSH', group.backlogKey, unpack(items, i, math.min(i + 999, #items)))
+  end
 end
 
 local function pop(group)
@@ -105,7 +112,8 @@ local function fieldsOf(member)
   return fields
 end
 
--- Of an ordered group: a topic is locked by the field under which a message of it is in flight, and by its number there.
+-- Of an ordered group: a topic is locked by the field under which a message of it is in flight, and by its
+-- number there.
 local lockOf = function(item) return 'topic ' .. (topicOf(item) or '') end
 
 local function isLocked(group, lock)
@@ -117,7 +125,8 @@ local function unlock(group, item)
   if group.ordered then redis.call('HDEL', group.givenKey, lockOf(item)) end
 end
 
--- What a member has in flight goes back; QoS 2 stays when its session may still complete it, and ends with it otherwise.
+-- What a member has in flight goes back; QoS 2 stays when its session may still complete it, and ends with it
+-- otherwise.
 local function takeBack(group, member, stays)
   local fields, items, gone = fieldsOf(member), {}, {}
   for i, entry in ipairs(redis.call('HMGET', group.givenKey, unpack(fields))) do
@@ -162,7 +171,9 @@ local function join(operation)
   local group = groupOf(name, newGid)
   local member = group.members[sid]
   local epoch = tonumber(string.match(owner, '%d+$')) or 0
-  if member and member.owner ~= owner and (tonumber(string.match(member.owner, '%d+$')) or 0) > epoch then return 'NOTOWNER' end
+  if member and member.owner ~= owner and (tonumber(string.match(member.owner, '%d+$')) or 0) > epoch then
+    return 'NOTOWNER'
+  end
   group.strategy, group.ordered = strategy, ordered == 1
   if not member then
     local count = 0
@@ -233,7 +244,9 @@ local function write(operation)
   for i = 1, #received, 2 do
     local field = sid .. ' ' .. received[i]
     local seq, qos, head = string.match(redis.call('HGET', group.givenKey, field) or '', '^(%d+) s (%d) (%d+ %d %d+ %d+ )')
-    if tonumber(seq) == received[i + 1] then redis.call('HSET', group.givenKey, field, seq .. ' r ' .. qos .. ' ' .. head) end
+    if tonumber(seq) == received[i + 1] then
+      redis.call('HSET', group.givenKey, field, seq .. ' r ' .. qos .. ' ' .. head)
+    end
   end
   local items = {}
   for i = 1, #returned, 2 do
@@ -300,7 +313,9 @@ local function freest(list, turn, node)
   local best
   for i = 1, #list do
     local member = list[(turn + i - 1) % #list + 1]
-    if room(member) > 0 and (not node or string.sub(member.owner, 1, #node + 1) == node .. ' ') and (not best or room(member) > room(best)) then best = member end
+    if room(member) > 0 and (not node or string.sub(member.owner, 1, #node + 1) == node .. ' ') and (not best or room(member) > room(best)) then
+      best = member
+    end
   end
   return best
 end
@@ -346,7 +361,9 @@ local function give(group, member, item, index)
   end
   local qos = math.min(tonumber(string.match(item, '^%d+ (%d) ')), member.qos)
   redis.call('HSET', group.givenKey, member.sid .. ' ' .. id, text(member.seq) .. ' s ' .. qos .. ' ' .. item)
-  for _, part in ipairs({ group.name, group.gid, member.sid, member.owner, id, member.seq, qos, index or item }) do given[#given + 1] = part end
+  for _, part in ipairs({ group.name, group.gid, member.sid, member.owner, id, member.seq, qos, index or item }) do
+    given[#given + 1] = part
+  end
   member.seq, member.n, group.turn = member.seq + 1, member.n + 1, member.sid
   group.changed[member.sid] = member
   givenCount, givenBytes = givenCount + 1, givenBytes + #item
@@ -420,7 +437,9 @@ for _, group in ipairs(order) do
       records[#records + 1] = m.qos .. ' ' .. (m.lasting and '1' or '0') .. ' ' .. m.state .. ' ' .. m.base .. ' ' .. m.window .. ' ' .. m.limit .. ' '
         .. math.max(0, m.n) .. ' ' .. m.cursor .. ' ' .. text(m.seq) .. ' ' .. m.owner
     end
-    for i = 1, #records, 1000 do redis.call('HSET', group.membersKey, unpack(records, i, math.min(i + 999, #records))) end
+    for i = 1, #records, 1000 do
+      redis.call('HSET', group.membersKey, unpack(records, i, math.min(i + 999, #records)))
+    end
     redis.call('HSET', group.groupKey, 'strategy', group.strategy, 'ordered', group.ordered and '1' or '0', 'order', text(group.order), 'turn', group.turn,
       'sticky', group.sticky, 'bytes', text(group.bytes))
   end

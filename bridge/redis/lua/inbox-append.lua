@@ -1,12 +1,14 @@
 #!lua
--- Appends a sender's batch to the inbox of another node. Batches of a sender are numbered, and its writer signs each number: sending
--- one again is harmless, and the number of another writer, or a damaged one, never makes a batch pass for stored.
+-- Appends a sender's batch to the inbox of another node. Batches of a sender are numbered, and its writer
+-- signs each number: sending one again is harmless, and the number of another writer, or a damaged one, never
+-- makes a batch pass for stored.
 -- KEYS   stream senders state
 -- WRITES stream senders state
--- ARGV   sender's node id, batch (number-writer), body (empty: asks whether there is room), high-water mark (bytes), stallMs
+-- ARGV   sender's node id, batch (number-writer), body (empty: asks whether there is room), high-water mark
+--        (bytes), stallMs
 -- REPLY  bytes in the inbox
--- FAILS  FENCED: the sender was declared dead · FULL: above the mark, try again · SEALED: above it for stallMs, and the reader
---        made no progress meanwhile · GONE: no inbox · ORDER batch after last
+-- FAILS  FENCED: the sender was declared dead · FULL: above the mark, try again · SEALED: above it for
+--        stallMs, and the reader made no progress meanwhile · GONE: no inbox · ORDER batch after last
 -- COST   O(1)
 local streamKey, sendersKey, stateKey = KEYS[1], KEYS[2], KEYS[3]
 local sender, batch, body, mark, stallMs = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])

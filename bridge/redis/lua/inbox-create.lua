@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Makes the inbox of one boot of a node; only its owner calls this. Called twice it changes nothing. Also when Redis is full: what
--- is read frees what fills it.
+-- Makes the inbox of one boot of a node; only its owner calls this. Called twice it changes nothing. Also
+-- when Redis is full: what is read frees what fills it.
 -- KEYS   stream state
 -- WRITES stream state
 -- ARGV   (none)

@@ -12,7 +12,8 @@ if redis.call('HGET', stateKey, 'sealed') then return redis.error_reply('FENCED 
 -- The handled entry itself stays: it proves to the reader that this is the stream it read.
 redis.call('XTRIM', streamKey, 'MINID', ARGV[1])
 redis.call('HSET', stateKey, 'out', ARGV[2])
-if redis.call('XLEN', streamKey) == 1 then redis.call('HSET', stateKey, 'in', ARGV[2]) end -- nothing waits, whatever was counted
+-- nothing waits, whatever was counted
+if redis.call('XLEN', streamKey) == 1 then redis.call('HSET', stateKey, 'in', ARGV[2]) end
 local time = redis.call('TIME')
 redis.call('HSET', stateKey, 'progress', string.format('%.0f', time[1] * 1000000 + time[2]))
 return 1

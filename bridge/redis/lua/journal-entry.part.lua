@@ -1,6 +1,7 @@
--- Appends `entry` to the journal under a number that nobody has had, whatever became of the position: what fails fails before anything
--- is written. Each entry carries the bytes of all before it, so that the journal is bounded in bytes.
--- Takes journalKey, positionKey, entry, length; leaves `position`, of the entry, and `total`, bytes.
+-- Appends `entry` to the journal under a number that nobody has had, whatever became of the position: what
+-- fails fails before anything is written. Each entry carries the bytes of all before it, so that the journal
+-- is bounded in bytes. Takes journalKey, positionKey, entry, length; leaves `position`, of the entry, and
+-- `total`, bytes.
 local position = tonumber(redis.call('GET', positionKey) or '0') or 0
 local top = redis.call('XREVRANGE', journalKey, '+', '-', 'COUNT', 1)[1]
 local total = #entry

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- The end of the journal. Where position and journal disagree, which no script leaves behind, both go on at a number above either:
--- every node finds an entry that does not follow its cursor and rebuilds its tables from the snapshot.
+-- The end of the journal. Where position and journal disagree, which no script leaves behind, both go on at a
+-- number above either: every node finds an entry that does not follow its cursor and rebuilds its tables from
+-- the snapshot.
 -- KEYS   position journal
 -- WRITES position journal
 -- ARGV   an entry that changes nothing

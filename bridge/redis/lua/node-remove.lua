@@ -2,7 +2,8 @@
 -- Declares a node dead: deletes its entries (that is the fence) and its routes, and tells all others.
 -- KEYS   generation nodes leases batches dead position journal routes(dead)
 -- WRITES nodes leases batches dead position journal routes
--- ARGV   dead node id, leaseMs ("0": it left by itself or its process is known to be dead), generation, journal entry, entries the journal holds
+-- ARGV   dead node id, leaseMs ("0": it left by itself or its process is known to be dead), generation,
+--        journal entry, entries the journal holds
 -- REPLY  1 removed, 0 it was gone already or its lease is alive
 -- FAILS  AMNESIA
 -- COST   O(1), the routes are freed in the background

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Renews a node's lease by Redis' clock and tells which other leases are over. A lease whose renewals had a gap begins
--- anew: only who was there for a whole lease may judge others (R5). What Redis lost of the node's own entries is written down
--- again: who was declared dead lost all of it at once.
+-- Renews a node's lease by Redis' clock and tells which other leases are over. A lease whose renewals had a
+-- gap begins anew: only who was there for a whole lease may judge others (R5). What Redis lost of the node's
+-- own entries is written down again: who was declared dead lost all of it at once.
 -- KEYS   generation names nodes leases batches dead format records
 -- WRITES names nodes leases batches dead format records
 -- ARGV   nodeId, leaseMs, generation, name, info (JSON), format, the last version of records that the node reads
--- REPLY  { node ids whose lease is over … }, empty while the caller may not judge; { node ids whose estate is not done }; this clock (ms);
---        the version in which records are written: raised when all nodes read a later one;
---        { nouns of keys in which something was written down again … }
+-- REPLY  { node ids whose lease is over … }, empty while the caller may not judge; { node ids whose estate is
+--        not done }; this clock (ms); the version in which records are written: raised when all nodes read a
+--        later one; { nouns of keys in which something was written down again … }
 -- FAILS  AMNESIA: this is another data set · FENCED: the node was declared dead
 -- COST   O(nodes)
 local generationKey, namesKey, nodesKey, leasesKey, batchesKey, deadKey, formatKey, recordsKey =
@@ -63,7 +63,11 @@ for _, other in ipairs(redis.call('HKEYS', nodesKey)) do
 end
 local estates = {}
 for _, other in ipairs(dead) do
-  if redis.call('HEXISTS', nodesKey, other) == 1 then redis.call('SREM', deadKey, other) else estates[#estates + 1] = other end
+  if redis.call('HEXISTS', nodesKey, other) == 1 then
+    redis.call('SREM', deadKey, other)
+  else
+    estates[#estates + 1] = other
+  end
 end
 local records, common = tonumber(redis.call('GET', recordsKey) or '0') or 0, tonumber(ARGV[7])
 if records > common then -- no node that is there could have joined

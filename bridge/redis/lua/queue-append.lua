@@ -1,15 +1,18 @@
 #!lua
--- Appends a node's batch of messages to the queues of sessions of one partition. Batches are numbered, and the node's writer signs each
--- number: sending one again is harmless. A QoS 2 message that was applied before is left out, whoever sends it again. A session that is not there
--- may have ended, or Redis lost it and its owner is about to write it down again: its messages wait for that, for a while.
+-- Appends a node's batch of messages to the queues of sessions of one partition. Batches are numbered, and
+-- the node's writer signs each number: sending one again is harmless. A QoS 2 message that was applied before
+-- is left out, whoever sends it again. A session that is not there may have ended, or Redis lost it and its
+-- owner is about to write it down again: its messages wait for that, for a while.
 -- KEYS   appended owners published due
 -- MADE   queue
 -- WRITES appended owners published due queue
--- ARGV   nodeId, batch (number-writer), messages a queue holds, bytes that it holds (the last message may exceed them), how long
---        messages wait for a session that is not there (ms), what a session's keys begin with, and as MessagePack
---        { { body, publisher's sid ("" unless QoS 2, "=": the message before for sessions of another QoS), n, body … },
---        { sid, { indexes of its messages from 1 … }, sid … } }; keys are made of the sids, with the tag of `appended`
--- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, "?" it was found missing before, false now … }
+-- ARGV   nodeId, batch (number-writer), messages a queue holds, bytes that it holds (the last message may
+--        exceed them), how long messages wait for a session that is not there (ms), what a session's keys
+--        begin with, and as MessagePack { { body, publisher's sid ("" unless QoS 2, "=": the message before
+--        for sessions of another QoS), n, body … }, { sid, { indexes of its messages from 1 … }, sid … } };
+--        keys are made of the sids, with the tag of `appended`
+-- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, "?" it was found missing
+--        before, false now … }
 -- FAILS  FENCED: the node was declared dead · ORDER batch after last
 -- COST   O(messages × sessions), and for large messages O(pieces of 8 KB that the queue lies in)
 local appendedKey, ownersKey, publishedKey, dueKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -22,8 +25,11 @@ if not stored then return redis.error_reply('FENCED ' .. nodeId .. ' was declare
 local number, last = tonumber(string.match(batch, '^%d+')), tonumber(string.match(stored, '^%d+')) or 0
 if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
 local again = stored == batch
-if not again and number ~= last + 1 then return redis.error_reply('ORDER batch ' .. batch .. ' after ' .. string.format('%.0f', last)) end
--- Every key that is written is read first: of a wrong type it fails before anything is written, and a second attempt adds nothing.
+if not again and number ~= last + 1 then
+  return redis.error_reply('ORDER batch ' .. batch .. ' after ' .. string.format('%.0f', last))
+end
+-- Every key that is written is read first: of a wrong type it fails before anything is written, and a second
+-- attempt adds nothing.
 redis.call('HLEN', publishedKey)
 redis.call('ZCARD', dueKey)
 for i = 1, #sessions, 2 do
@@ -33,8 +39,8 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
--- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (R7). Numbers follow the clock:
--- one that is far ahead of it is damaged.
+-- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (R7). Numbers
+-- follow the clock: one that is far ahead of it is damaged.
 local bodies, applied = {}, {}
 for i = 1, #messages / 3 do
   local body, publisher, n = messages[3 * i - 2], messages[3 * i - 1], messages[3 * i]
@@ -66,7 +72,9 @@ for s = 1, #sessions, 2 do
 end
 local reply, dropped = {}, 0
 for i = 1, #sids, 1000 do -- Lua's unpack has a limit
-  for _, owner in ipairs(redis.call('HMGET', ownersKey, unpack(sids, i, math.min(i + 999, #sids)))) do reply[#reply + 1] = owner end
+  for _, owner in ipairs(redis.call('HMGET', ownersKey, unpack(sids, i, math.min(i + 999, #sids)))) do
+    reply[#reply + 1] = owner
+  end
 end
 if not again then
   for i, owner in ipairs(reply) do

@@ -1,5 +1,6 @@
 #!lua flags=no-writes
--- Which of our commands this user of Redis may not run under our prefix: asked at start, so that it is known before it is needed.
+-- Which of our commands this user of Redis may not run under our prefix: asked at start, so that it is known
+-- before it is needed.
 -- KEYS   probe
 -- WRITES none
 -- ARGV   channels: the pattern of ours
@@ -9,7 +10,8 @@ local probeKey = KEYS[1]
 local channels = ARGV[1]
 local denied = {}
 local function check(command, ...)
-  local known, allowed = pcall(redis.acl_check_cmd, command, ...) -- a Redis without the command, renamed away, is no matter of rights
+  -- a Redis without the command, renamed away, is no matter of rights
+  local known, allowed = pcall(redis.acl_check_cmd, command, ...)
   if known and not allowed then denied[#denied + 1] = command end
 end
 for _, command in ipairs({ 'GET', 'MGET', 'DEL', 'UNLINK', 'EXISTS', 'INCR', 'HGETALL', 'HKEYS', 'HVALS', 'LLEN', 'HLEN', 'XLEN',
@@ -18,7 +20,9 @@ for _, command in ipairs({ 'HGET', 'HSTRLEN', 'HMGET', 'HDEL', 'HEXISTS', 'HSCAN
   check(command, probeKey, '1')
 end
 check('RENAME', probeKey, probeKey)
-for _, command in ipairs({ 'HSET', 'HSETNX', 'HINCRBY', 'ZADD', 'ZRANGE', 'XRANGE', 'XREVRANGE', 'XTRIM' }) do check(command, probeKey, '1', '1') end
+for _, command in ipairs({ 'HSET', 'HSETNX', 'HINCRBY', 'ZADD', 'ZRANGE', 'XRANGE', 'XREVRANGE', 'XTRIM' }) do
+  check(command, probeKey, '1', '1')
+end
 check('XADD', probeKey, '*', 'a', 'b')
 check('XREAD', 'STREAMS', probeKey, '0')
 check('MEMORY', 'USAGE', probeKey)

@@ -1,5 +1,6 @@
 #!lua
--- Gives a session that was built apart to its client, whole, unless the client has one already; then it ends with the next sweep.
+-- Gives a session that was built apart to its client, whole, unless the client has one already; then it ends
+-- with the next sweep.
 -- KEYS   clients owners due
 -- WRITES clients due
 -- ARGV   clientId, sid

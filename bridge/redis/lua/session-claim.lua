@@ -1,35 +1,42 @@
 #!lua
--- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins a new one. When Redis is
--- full only for a client that has a session: it takes what fills Redis (scripts.ts).
+-- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins
+-- a new one. When Redis is full only for a client that has a session: it takes what fills Redis (scripts.ts).
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming session(new) appended
 -- WRITES clients owners due wills session subscriptions queue inflight incoming
--- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will ("" for none), will delay (s), when the
---        publisher of a session that ends is forgotten (ms from now), which claim of the node this is: the same when it is sent again,
---        sessions that the partition holds, when it was first asked for ("" : as follows below), "1" when its client has left: only what an
---        attempt before took is found out, "1" when an owner on another node is spared: it is to be asked first, when its CONNECT came by
---        the node's estimate of Redis' clock (µs)
--- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will became due, or "0",
---          subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …}, n, the change that is not journaled or "",
---          replays that are owed {field, value …}, the last change or "" }
---        of an ended session the subscriptions are those of the one that ended, to be forgotten
--- FAILS  STALE asked sid [leaves owner]: the client has another session than the caller knew, or one whose owner is spared; to be
---        sent again with both; leaves: "1" when the owner has said that it is about to release it · FENCED: the node was
---        declared dead · NOTOWNER: a claim that was asked for later has the session, or the client has left · QUOTA: there are as
---        many sessions as there may be, and this one would be a further one that outlives its connection
+-- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will
+--        ("" for none), will delay (s), when the publisher of a session that ends is forgotten (ms from now),
+--        which claim of the node this is: the same when it is sent again, sessions that the partition holds,
+--        when it was first asked for ("" : as follows below), "1" when its client has left: only what an
+--        attempt before took is found out, "1" when an owner on another node is spared: it is to be asked
+--        first, when its CONNECT came by the node's estimate of Redis' clock (µs)
+-- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will
+--        became due, or "0", subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …},
+--        n, the change that is not journaled or "", replays that are owed {field, value …}, the last change
+--        or "" } of an ended session the subscriptions are those of the one that ended, to be forgotten
+-- FAILS  STALE asked sid [leaves owner]: the client has another session than the caller knew, or one whose
+--        owner is spared; to be sent again with both; leaves: "1" when the owner has said that it is about to
+--        release it · FENCED: the node was declared dead · NOTOWNER: a claim that was asked for later has the
+--        session, or the client has left · QUOTA: there are as many sessions as there may be, and this one
+--        would be a further one that outlives its connection
 -- COST   O(subscriptions + in flight), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey =
+  KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local appendedKey = KEYS[11]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
 local believedUs = 1000000
-local forgetMs, claim, sessionsMax, left, spares = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
+local forgetMs, claim, sessionsMax, left, spares =
+  tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
 
-if redis.call('HEXISTS', appendedKey, nodeId) == 0 then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
+if redis.call('HEXISTS', appendedKey, nodeId) == 0 then
+  return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead')
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
--- An estimate is believed for a while. Of two CONNECTs that come to one node the later one is never the earlier one here: the node ends the
--- earlier one, who may have asked the owner for the session by then, and if the later one had to give way nobody would be left.
+-- An estimate is believed for a while. Of two CONNECTs that come to one node the later one is never the
+-- earlier one here: the node ends the earlier one, who may have asked the owner for the session by then, and
+-- if the later one had to give way nobody would be left.
 local asked = tonumber(ARGV[12]) or math.max(now - believedUs, math.min(tonumber(ARGV[15]) or now, now))
 local current = redis.call('HGET', clientsKey, clientId) or ''
 -- No session of this partition has such an identifier: damaged, as if there were none.
@@ -38,7 +45,9 @@ if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(cur
 local stale = 'STALE ' .. string.format('%.0f', asked) .. ' ' .. current
 if current ~= known then return redis.error_reply(stale) end
 -- Every key is read before one is written: of a wrong type it fails here.
-for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end
+for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do
+  redis.call('HLEN', eachKey)
+end
 redis.call('ZCARD', dueKey)
 redis.call('LLEN', queueKey)
 local client = redis.call('HGET', sessionKey, 'client')
@@ -60,8 +69,8 @@ if known ~= '' then
   local last = redis.call('HMGET', sessionKey, 'epoch', 'willDelay', 'expiry', 'claim', 'asked')
   -- The reply to this very claim was lost: its own session goes on, and its own will is no earlier one.
   again = string.sub(before, 1, #nodeId + 1) == nodeId .. ' ' and last[4] == claim
-  -- Of two CONNECTs the later one has the session, however often the earlier one had to ask again. A clock of Redis that was set
-  -- back tells nobody's order.
+  -- Of two CONNECTs the later one has the session, however often the earlier one had to ask again. A clock of
+  -- Redis that was set back tells nobody's order.
   local other = tonumber(last[5]) or 0
   if not again and (left or (before ~= '' and other > asked and other <= now)) then
     return redis.error_reply('NOTOWNER ' .. clientId .. ' has another connection')
@@ -75,10 +84,11 @@ if known ~= '' then
   local lastNumber = tonumber(lastEpoch) or 0
   if epoch <= lastNumber and lastNumber < 9e15 then epoch = lastNumber + 1 end
   local expires = redis.call('ZSCORE', dueKey, 'e:' .. known)
-  -- One that does not outlive its connection ends with it, also when we hear of the new connection first [MQTT-3.1.2-23].
+  -- One that does not outlive its connection ends with it, also when we hear of the new connection first
+  -- [MQTT-3.1.2-23].
   ends = ends or not again and (cleanStart or last[3] == '0' or (expires and tonumber(expires) <= now / 1000))
-  -- The will of the connection before: a return within its delay cancels it; a session that ends sends it [MQTT-3.1.3-9]. One that
-  -- was taken to be published stands under another name: nothing changes that.
+  -- The will of the connection before: a return within its delay cancels it; a session that ends sends it
+  -- [MQTT-3.1.3-9]. One that was taken to be published stands under another name: nothing changes that.
   local old = known .. ':' .. lastEpoch
   if again then redis.call('HDEL', willsKey, old)
   elseif redis.call('HEXISTS', willsKey, old) == 1 then
@@ -100,7 +110,9 @@ if known == '' or ends then
   sid, present = newSid, 0
   if known ~= '' then
     subscriptions = redis.call('HGETALL', subscriptionsKey)
-    if (redis.call('HGET', sessionKey, 'n') or '0') ~= '0' then redis.call('ZADD', dueKey, now / 1000 + forgetMs, 'f:' .. known) end
+    if (redis.call('HGET', sessionKey, 'n') or '0') ~= '0' then
+      redis.call('ZADD', dueKey, now / 1000 + forgetMs, 'f:' .. known)
+    end
     redis.call('HDEL', ownersKey, known)
     redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
   end

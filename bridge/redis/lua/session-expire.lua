@@ -3,8 +3,8 @@
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming
 -- WRITES clients owners due session subscriptions queue inflight incoming
 -- ARGV   sid, when the publisher is forgotten (ms from now)
--- REPLY  { 1 ended, 2 it ended without having been written down again, or 0 it is not due or has an owner, "1" when a will became due,
---          its subscriptions }
+-- REPLY  { 1 ended, 2 it ended without having been written down again, or 0 it is not due or has an owner,
+--        "1" when a will became due, its subscriptions }
 -- COST   O(subscriptions); freed in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -12,7 +12,10 @@ local sid = ARGV[1]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-for _, eachKey in ipairs({ willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end -- of a wrong type it fails before anything is written
+-- of a wrong type it fails before anything is written
+for _, eachKey in ipairs({ willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do
+  redis.call('HLEN', eachKey)
+end
 redis.call('LLEN', queueKey)
 redis.call('ZCARD', dueKey)
 redis.call('HLEN', clientsKey)

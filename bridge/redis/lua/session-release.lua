@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- The connection of a session is gone: nobody owns it any more; its expiry and its will fall due. A session that does not
--- outlive its connection ends at once.
+-- The connection of a session is gone: nobody owns it any more; its expiry and its will fall due. A session
+-- that does not outlive its connection ends at once.
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming
 -- WRITES clients owners due session subscriptions queue inflight incoming
--- ARGV   sid, owner (node id, space, epoch), when the publisher is forgotten if the session ends (ms from now), expiry as its
---        owner knows it (s, -1: never, "": it does not)
+-- ARGV   sid, owner (node id, space, epoch), when the publisher is forgotten if the session ends (ms from
+--        now), expiry as its owner knows it (s, -1: never, "": it does not)
 -- REPLY  { 1 released or 0 it was not the caller's, "1" when a will became due, subscriptions of an ended session }
 -- COST   O(1), O(subscriptions) when it ends; freed in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -12,7 +12,10 @@ local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey = KEYS[5]
 local sid, owner, forgetMs = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 if redis.call('HGET', ownersKey, sid) ~= owner then return { 0, '0', {} } end
-for _, eachKey in ipairs({ willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do redis.call('HLEN', eachKey) end -- of a wrong type it fails before anything is written
+-- of a wrong type it fails before anything is written
+for _, eachKey in ipairs({ willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do
+  redis.call('HLEN', eachKey)
+end
 redis.call('LLEN', queueKey)
 redis.call('ZCARD', dueKey)
 redis.call('HLEN', clientsKey)
@@ -31,7 +34,9 @@ if redis.call('HEXISTS', willsKey, will) == 1 then
 end
 if expiry == 0 then
   local subscriptions = redis.call('HGETALL', subscriptionsKey)
-  if session[1] and redis.call('HGET', clientsKey, session[1]) == sid then redis.call('HDEL', clientsKey, session[1]) end
+  if session[1] and redis.call('HGET', clientsKey, session[1]) == sid then
+    redis.call('HDEL', clientsKey, session[1])
+  end
   redis.call('HDEL', ownersKey, sid)
   if (session[5] or '0') ~= '0' then redis.call('ZADD', dueKey, now + forgetMs, 'f:' .. sid) end
   redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)

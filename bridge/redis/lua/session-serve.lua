@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
--- What owners write about their sessions' messages, for many sessions at once: deliveries that are acknowledged, received or
--- begin, and QoS 2 publishes that come in or are released. Sent again it changes nothing: an identifier that is in flight
--- already was moved by the call whose reply was lost.
+-- What owners write about their sessions' messages, for many sessions at once: deliveries that are
+-- acknowledged, received or begin, and QoS 2 publishes that come in or are released. Sent again it changes
+-- nothing: an identifier that is in flight already was moved by the call whose reply was lost.
 -- KEYS   owners
 -- MADE   session queue inflight incoming
 -- WRITES session queue inflight incoming
--- ARGV   what a session's keys begin with, and of each session as MessagePack: { sid, owner, n, acknowledged ids, received ids,
---        { incoming id, n, id, n … }, released ids, the first order of what comes next, { id, message, id, message … that begin
---        without having been queued }, how many bytes may come (the last message may exceed it), free ids to move messages under,
---        { field of session, value … ("" removes) } }; keys are made of the sid, with the tag of `owners`
+-- ARGV   what a session's keys begin with, and of each session as MessagePack: { sid, owner, n, acknowledged
+--        ids, received ids, { incoming id, n, id, n … }, released ids, the first order of what comes next, {
+--        id, message, id, message … that begin without having been queued }, how many bytes may come (the
+--        last message may exceed it), free ids to move messages under, { field of session, value … (""
+--        removes) } }; keys are made of the sid, with the tag of `owners`
 -- REPLY  of each session: { length of the queue, entry, entry … } in the order of the free ids, or "NOTOWNER"
 -- COST   O(ids + fields)
 local ownersKey, begin = KEYS[1], ARGV[1]
@@ -34,7 +35,11 @@ for _, session in ipairs(cmsgpack.unpack(ARGV[2])) do
     if #incoming > 0 then redis.call('HSET', sessionKey, 'n', n) end
     call('HDEL', incomingKey, released)
     for i = 1, #fields, 2 do
-      if fields[i + 1] == '' then redis.call('HDEL', sessionKey, fields[i]) else redis.call('HSET', sessionKey, fields[i], fields[i + 1]) end
+      if fields[i + 1] == '' then
+        redis.call('HDEL', sessionKey, fields[i])
+      else
+        redis.call('HSET', sessionKey, fields[i], fields[i + 1])
+      end
     end
     for i = 1, #given, 2 do
       redis.call('HSETNX', inflightKey, given[i], string.format('%.0f ', order) .. given[i + 1])

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- A will was published and stored: nobody publishes it again, and its identity is forgotten when no batch can bring it any more.
+-- A will was published and stored: nobody publishes it again, and its identity is forgotten when no batch can
+-- bring it any more.
 -- KEYS   due wills
 -- WRITES due wills
 -- ARGV   member (w:sid:epoch), when it is forgotten (ms from now)

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Takes a will that is due, to publish it: from then on no return of the client cancels it and no end of the session sends it
--- again. Who takes it and dies leaves it to the next, after a while; a later will of the session comes after it, since queues
--- would take the earlier one for a duplicate afterwards.
+-- Takes a will that is due, to publish it: from then on no return of the client cancels it and no end of the
+-- session sends it again. Who takes it and dies leaves it to the next, after a while; a later will of the
+-- session comes after it, since queues would take the earlier one for a duplicate afterwards.
 -- KEYS   due wills
 -- WRITES due wills
 -- ARGV   member (w:sid:epoch), how long it is the caller's (ms), bytes that the caller has room for, 0: any will
--- REPLY  the will; how large it is when there is no room: it stays as it is; or false: it is not due, or somebody has it or an
---        earlier one of the session
+-- REPLY  the will; how large it is when there is no room: it stays as it is; or false: it is not due, or
+--        somebody has it or an earlier one of the session
 -- COST   O(log wills)
 local dueKey, willsKey = KEYS[1], KEYS[2]
 local member, holdMs, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

@@ -19,8 +19,8 @@ export interface Book {
   /** Which topics a subscriber is owed. */
   readonly wants: (subscriber: string, topic: string) => boolean
   /**
-   * Those among the subscribers that are groups (Shared Subscriptions) → granted QoS: what all members of one got, one after
-   * the other. Each message comes to one member, and what it does not acknowledge to another.
+   * Those among the subscribers that are groups (Shared Subscriptions) → granted QoS: what all members of one
+   * got, one after the other. Each message comes to one member, and what it does not acknowledge to another.
    */
   readonly groups?: ReadonlyMap<string, 1 | 2>
 }

@@ -120,8 +120,8 @@ const grants = new Map<string, 1 | 2>([
 ])
 
 /**
- * One whose members' sessions outlive their connections, so that QoS 2 comes once, and one of all kinds of members: what one
- * of them has in flight at QoS 1 goes to another.
+ * One whose members' sessions outlive their connections, so that QoS 2 comes once, and one of all kinds of
+ * members: what one of them has in flight at QoS 1 goes to another.
  */
 function membersOf(urls: readonly string[], random: Random): [string, readonly Subscriber[]][] {
   const [exact, loose] = ['$share/exact/ledger/#', '$share/loose/ledger/#']
