@@ -146,7 +146,7 @@ export class Outbox {
     reason?: string,
   ): void {
     if (reason !== undefined && this.#pushReasoned(type, messageId, reasonCode, reason)) return
-    if (this.#closed || (mqtt5 && reasonCode !== 0 ? 5 : 4) > this.packetBytesMax) return
+    if (this.#closed) return // five bytes at most, as CONNACK: no client takes less
     this.#room(5)
     this.#used += writeAcknowledgement(this.#buffer!, this.#used, type, messageId, mqtt5, reasonCode)
   }

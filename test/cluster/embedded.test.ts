@@ -1,7 +1,7 @@
 // A node within a program: it publishes and subscribes as a client would, on any node of the cluster, and
 // serves connections that the program accepted itself.
 import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
+import { connect, createServer, type AddressInfo } from 'node:net'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createNode, type LocalMessage, type Node } from '../../broker/index.ts'
@@ -163,6 +163,42 @@ test('of two nodes in one process, also of one name, each counts its own', async
     ])
   expect(await counted(node)).toEqual(before)
   await other.close()
+})
+
+test('a node that stops is not ready, though its store is, and listens nowhere any more', async () => {
+  let decide: (() => void) | undefined
+  const other = await createNode(
+    {
+      id: 'leaving',
+      listen: ['mqtt://127.0.0.1:0', 'ws://127.0.0.1:0/mqtt'],
+      admin: 'http://127.0.0.1:0',
+      logLevel: 'silent',
+    },
+    { authorizePublish: (_client, _packet, callback) => void (decide = callback) },
+  )
+  const { endpoints, adminUrl } = other
+  const refused = (url: string): Promise<string> =>
+    new Promise((resolve) => {
+      const socket = connect(Number(new URL(url).port), '127.0.0.1')
+      socket
+        .on('connect', () => resolve('open'))
+        .on('error', (error: NodeJS.ErrnoException) => resolve(error.code!))
+      socket.on('connect', () => socket.destroy())
+    })
+  const client = await TestClient.connect(endpoints[0]!, 'publishes')
+  client.publish('t', 'x', { qos: 1 }).catch(() => undefined) // the node is told to stop meanwhile
+  await expect.poll(() => decide).toBeDefined()
+  const readyz = async (): Promise<unknown> => {
+    const answer = await fetch(`${adminUrl}/readyz`)
+    return [answer.status, await answer.json()]
+  }
+  expect(await readyz()).toEqual([200, { ready: true, checks: { memory: 'ok', node: 'ok' } }])
+  const closed = other.close()
+  expect(await readyz()).toEqual([503, { ready: false, checks: { memory: 'ok', node: 'stopping' } }])
+  expect(await Promise.all(endpoints.map(refused))).toEqual(['ECONNREFUSED', 'ECONNREFUSED'])
+  decide!()
+  await closed
+  await client[Symbol.asyncDispose]()
 })
 
 test('a node that is stopped publishes nothing more', async () => {
