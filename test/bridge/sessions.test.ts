@@ -224,6 +224,30 @@ test('a will is held for as long as it is decided: nobody else publishes it mean
   expect(a.payloads).toEqual(['once', 'behind'])
 })
 
+test('Retained Messages for many sessions: a call takes a mebibyte of them, and the session that fills it', async () => {
+  await using redis = await startRedis()
+  await using a = await startPlane(redis, 'a')
+  const sessions = await Promise.all(neighbours(10).map((clientId) => claim(a, clientId)))
+  const payload = Buffer.alloc(300_000)
+  const given = (session: Session): Promise<void> =>
+    new Promise((resolve) => {
+      let isAsked = false
+      a.plane.schedule({
+        session,
+        takeWrites: () => {
+          if (isAsked) return undefined
+          isAsked = true
+          const none = { acknowledged: [], received: [], incoming: [], released: [], fields: [], free: [] }
+          return { ...none, given: [[1, messageOf('t', payload)]], order: 0, bytes: 0 }
+        },
+        written: () => resolve(),
+        moved: () => undefined,
+      })
+    })
+  // four fill a call
+  expect((await callsOf('session-serve', () => Promise.all(sessions.map(given)))).all).toBe(3)
+})
+
 test('a return waits for nothing but its own will, which comes before what it publishes', async () => {
   await using redis = await startRedis()
   using admin = openClient(redis)

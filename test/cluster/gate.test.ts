@@ -530,6 +530,47 @@ test.each<[Version, Partial<Config>, string[]]>([
   },
 )
 
+test('who is thrown out before its CONNACK has no will: it was not accepted [MQTT-3.1.2-8]', async () => {
+  let isHeld = false
+  const held: (() => void)[] = []
+  const { node, url } = await serve({
+    authorizeSubscribe: (_client, subscription, callback) => {
+      if (isHeld) held.push(() => callback(null, subscription))
+      else callback(null, subscription)
+    },
+  })
+  const heard: string[] = []
+  await node.subscribe('#', ({ topic }) => heard.push(topic))
+  const properties = { sessionExpiryInterval: 60 }
+  const client = await WireClient.connect(url, 'client', { properties })
+  await client.subscribe('a', { qos: 1 })
+  client.send({ cmd: 'disconnect' })
+  await client.untilClosed()
+  isHeld = true
+  const connect = async (topic: string): Promise<WireClient> => {
+    const client = await WireClient.open(url)
+    client.send({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: 5,
+      clean: false,
+      clientId: 'client',
+      properties,
+      will: { topic, payload: Buffer.from('x'), qos: 1, retain: false },
+    })
+    return client
+  }
+  const first = await connect('will of the first')
+  await expect.poll(() => held.length).toBe(1) // its session is claimed
+  const second = await connect('will of the second')
+  expect(await first.untilClosed()).toEqual([])
+  await expect.poll(() => held.length).toBe(2)
+  for (const go of held) go()
+  expect(await second.next('connack')).toMatchObject({ reasonCode: 0 })
+  second.socket.destroy()
+  await expect.poll(() => heard).toEqual(['will of the second'])
+})
+
 test('a PUBREL that comes before the decision about its PUBLISH: the session is released all the same', async () => {
   const { hooks, called, asked } = byHand()
   const { node, url } = await serve(hooks)
