@@ -27,7 +27,7 @@ export { dayMs, name, positiveMs, whole, type Option, type OptionProblem, type V
 export { shownAddress, storeKindOf, storeKinds, storeOf, storeOptions, type StoreOptions } from './stores.ts'
 export type { SharedSettings } from './options.ts'
 export type { Store, StoreSettings } from './store.ts'
-export { shardOf as hashIndex } from './redis/keys.ts'
+export { hashIndex } from './redis/keys.ts'
 export { isExpired, Message, secondsLeft, type MessageFields, type Publisher } from './messages/message.ts'
 export { isOfBefore, Moment, type Stamps } from './retained/moment.ts'
 export { OwedReplays, type Field, type OwedReplay } from './sessions/owed-replays.ts'

@@ -111,12 +111,12 @@ export class Groups {
   }
 
   #callsOf(name: string): GroupCalls {
-    return this.#calls[this.#keys.shardOf(name)]!
+    return this.#calls[this.#keys.partitionFor(name)]!
   }
 
   #made(partition: number): string[] {
     return [...this.#members].flatMap(([name]) => {
-      const gid = this.#keys.shardOf(name) === partition ? this.#events.gidOf(name) : undefined
+      const gid = this.#keys.partitionFor(name) === partition ? this.#events.gidOf(name) : undefined
       return gid === undefined
         ? []
         : (['group', 'members', 'backlog', 'given'] as const).map((noun) => this.#keys.group(gid, noun))
@@ -129,7 +129,7 @@ export class Groups {
   async push(message: Message, names: readonly string[]): Promise<void> {
     const partitions = new Map<number, string[]>()
     for (const name of names) {
-      const partition = this.#keys.shardOf(name)
+      const partition = this.#keys.partitionFor(name)
       const known = partitions.get(partition)
       if (known === undefined) partitions.set(partition, [name])
       else known.push(name)
@@ -250,7 +250,7 @@ export class Groups {
     const reply = await this.#operate(name, [
       'join',
       name,
-      freshGid(this.#keys.shardOf(name)),
+      freshGid(this.#keys.partitionFor(name)),
       sid,
       owner,
       base,
@@ -345,7 +345,7 @@ export class Groups {
     // The reply that said it may have been lost, and the call have come twice.
     const known = this.#events.gidOf(name)
     if (known === undefined) return
-    const groups = this.#keys.partition(this.#keys.shardOf(name), 'groups')
+    const groups = this.#keys.partition(this.#keys.partitionFor(name), 'groups')
     const stored = await retrying(this.#redis, () => this.#redis.hget(groups, name))
     if (stored === null) await this.#tellForgotten(name, known)
   }
@@ -357,7 +357,7 @@ export class Groups {
     if (known?.get(sid) !== member) return
     known.delete(sid)
     if (known.size === 0) this.#members.delete(name)
-    this.#ready[this.#keys.shardOf(name)]!.delete(member)
+    this.#ready[this.#keys.partitionFor(name)]!.delete(member)
   }
 
   #operate(name: string, packed: Operation['packed']): Promise<unknown> {
@@ -368,7 +368,7 @@ export class Groups {
   schedule({ name, sid }: GroupHolder): void {
     const member = this.#members.get(name)?.get(sid)
     if (member === undefined) return
-    this.#ready[this.#keys.shardOf(name)]!.add(member)
+    this.#ready[this.#keys.partitionFor(name)]!.add(member)
     this.#callsOf(name).write()
   }
 

@@ -1,7 +1,7 @@
 // Which node gets a message of a group without a backlog: one of those whose members are connected, by how
 // many it has. Which of its members gets it is the node's to say (broker/groups/local-groups.ts). State: the
 // turn of each group, in the table.
-import { shardOf } from '../redis/keys.ts'
+import { hashIndex } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { Group } from './group-table.ts'
 import type { GroupRules } from './strategies.ts'
@@ -29,7 +29,7 @@ export class Picks {
     if (strategy === 'sticky') return nodeAt(group, 0, without)
     if (strategy === 'random') return nodeAt(group, Math.floor(Math.random() * left), without)
     const hashed = hashedOf(strategy, message)
-    if (hashed !== undefined) return nodeAt(group, shardOf(hashed, left), without)
+    if (hashed !== undefined) return nodeAt(group, hashIndex(hashed, left), without)
     group.turn = (group.turn + 1) % left
     return nodeAt(group, group.turn, without)
   }

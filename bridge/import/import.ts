@@ -290,13 +290,13 @@ class Import {
   }
 
   async #exists(plane: DataPlane, clientId: string): Promise<boolean> {
-    const key = this.#keys.partition(this.#keys.shardOf(clientId), 'clients')
+    const key = this.#keys.partition(this.#keys.partitionFor(clientId), 'clients')
     return (await retrying(plane.connection, () => plane.connection.hexists(key, clientId))) === 1
   }
 
   /** A session that no client has: nobody finds it, and it expires unless it is given to its client. */
   async #begin({ connection }: DataPlane, clientId: string): Promise<string> {
-    const partition = this.#keys.shardOf(clientId)
+    const partition = this.#keys.partitionFor(clientId)
     const sid = partition.toString(16) + randomBytes(9).toString('base64url')
     await retrying(connection, async () => {
       const [seconds] = await connection.time()
@@ -355,7 +355,7 @@ class Import {
     })
     if (stored.size > 0) await sessions.announce(sid, stored)
     const keys = (['clients', 'owners', 'due'] as const).map((noun) =>
-      this.#keys.partition(this.#keys.shardOf(clientId), noun),
+      this.#keys.partition(this.#keys.partitionFor(clientId), noun),
     )
     return (
       (await retrying(connection, () => runScript(connection, 'session-adopt', keys, [clientId, sid]))) === 1

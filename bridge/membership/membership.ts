@@ -320,7 +320,7 @@ export class Membership {
           this.keys.bus(noun as 'nodes'),
           'it lacked what is known of a live node, which was written down again',
         )
-      for (const nodeId of over) if (await this.#remove(nodeId, this.#leaseMs)) this.#bury(nodeId)
+      for (const nodeId of over) if (await this.#remove(nodeId, this.#leaseMs)) this.#beginEstate(nodeId)
       this.#adopt(dead)
       const [sealed, inbox] = await Promise.all([
         this.#redis.hexists(this.keys.inbox(this.nodeId, 'state'), 'sealed'),
@@ -389,17 +389,17 @@ export class Membership {
     for (const nodeId of dead) {
       const times = (this.#seenDead.get(nodeId) ?? 0) + 1
       this.#seenDead.set(nodeId, times)
-      if (times >= adoptRenewals || nodeId.startsWith(`${this.#name}@`)) this.#bury(nodeId)
+      if (times >= adoptRenewals || nodeId.startsWith(`${this.#name}@`)) this.#beginEstate(nodeId)
     }
   }
 
   /** Declares a node dead that is known to be, and does its estate. */
-  async bury(nodeId: string): Promise<void> {
+  async removeDead(nodeId: string): Promise<void> {
     await this.#remove(nodeId, 0)
     await this.#estate(nodeId)
   }
 
-  #bury(nodeId: string): void {
+  #beginEstate(nodeId: string): void {
     if (this.#burying.has(nodeId)) return
     const estate = this.#estate(nodeId)
       .catch(() => undefined)
@@ -451,7 +451,7 @@ export class Membership {
       timer = setTimeout(resolve, leaveMs)
     })
     // Redis went away meanwhile
-    await Promise.race([this.#renewing.then(() => this.bury(this.nodeId)).catch(() => undefined), late])
+    await Promise.race([this.#renewing.then(() => this.removeDead(this.nodeId)).catch(() => undefined), late])
     clearTimeout(timer)
   }
 }

@@ -5,7 +5,7 @@ import { Slice } from '../pace/turns.ts'
 const lookMs = 1_000
 const bucketOf = (at: number): number => Math.ceil(at / lookMs)
 
-export class Due {
+export class DueTimes {
   readonly #onDue: (name: string) => void
   readonly #times = new Map<string, number>()
   /** Second in which it is due → names. */

@@ -11,7 +11,7 @@ import { FileLog, type Fsync } from './log.ts'
 import { MemoryCluster, type MemoryOptions } from './memory-cluster.ts'
 import { memoryOptions } from './options.ts'
 import { State } from './state.ts'
-import { Store } from './store.ts'
+import { StateStore } from './store.ts'
 
 export interface MemoryBridgeOptions extends MemoryOptions {
   /** Keeps the state over a restart; undefined: nothing does. */
@@ -66,7 +66,7 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
     options.onWarning(
       `${opened.cut} bytes at the end of ${file} were cut off: they were being written when the process ended, and nobody was told that they are stored`,
     )
-  const store = new Store(opened?.state ?? new State(), opened?.log)
+  const store = new StateStore(opened?.state ?? new State(), opened?.log)
   return {
     emitter: new LocalEmitter(),
     join: (receiver) => new MemoryCluster(options, receiver, store, clock, waits).start(),

@@ -27,7 +27,7 @@ import type { StoredState } from './stored-state.ts'
  */
 export type Fsync = 'always' | 'everysec' | 'never'
 
-export interface Log {
+export interface RecordLog {
   readonly standstill: BridgeError | undefined
   append(record: Record): void
   settled(): Promise<void>
@@ -169,7 +169,7 @@ export interface Opened {
   readonly cut: number
 }
 
-export class FileLog implements Log {
+export class FileLog implements RecordLog {
   readonly #path: string
   readonly #fsync: Fsync
   readonly #state: State

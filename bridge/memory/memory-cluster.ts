@@ -22,7 +22,7 @@ import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './stored-state.ts'
-import type { Store } from './store.ts'
+import type { StateStore } from './store.ts'
 import { DueWills } from './wills.ts'
 
 export type MemoryOptions = Pick<
@@ -43,7 +43,7 @@ export class MemoryCluster implements Cluster {
   readonly #options: MemoryOptions
   readonly #receiver: Receiver
   readonly #reports: Reports
-  readonly #store: Store
+  readonly #store: StateStore
   readonly #clock: Clock
   readonly #table = new RoutingTable()
   readonly #routes = new OwnRoutes(async (changes) => {
@@ -71,7 +71,7 @@ export class MemoryCluster implements Cluster {
    * @param clock wall clock against performance.now(), as it was when the process began: what is stored says
    * in it when it expires
    */
-  constructor(options: MemoryOptions, receiver: Receiver, store: Store, clock: Clock, waits: Waits) {
+  constructor(options: MemoryOptions, receiver: Receiver, store: StateStore, clock: Clock, waits: Waits) {
     this.nodeId = `${options.name}@${Date.now()}`
     this.#options = options
     this.#reports = waits.reports

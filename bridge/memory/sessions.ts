@@ -13,9 +13,9 @@ import type { InFlightEntry, Session, SessionRequest } from '../sessions/session
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
 import type { Waits } from '../pace/waits.ts'
 import { Slice } from '../pace/turns.ts'
-import { Due } from './due.ts'
+import { DueTimes } from './due.ts'
 import type { StoredState } from './stored-state.ts'
-import type { Store } from './store.ts'
+import type { StateStore } from './store.ts'
 import type { DueWills } from './wills.ts'
 
 export interface MemorySessionEvents {
@@ -38,7 +38,7 @@ const dueEnd = (sid: string): string => `e:${sid}`
 const dueRetained = (topic: string): string => `r:${topic}`
 
 export class MemorySessions implements ClusterSessions {
-  readonly #store: Store
+  readonly #store: StateStore
   readonly #table: RoutingTable
   readonly #nodeId: string
   readonly #sessionsMax: number
@@ -47,14 +47,14 @@ export class MemorySessions implements ClusterSessions {
   readonly #wills: DueWills
   readonly #events: MemorySessionEvents
   readonly #connected = new Map<string, Session>()
-  readonly #due = new Due((name) => this.#onDue(name))
+  readonly #due = new DueTimes((name) => this.#onDue(name))
   /** Sessions that ended, and whose routes are being removed. */
   #ended: StoredState[] = []
   #claims = 0
   #lastEpoch = 0
 
   constructor(
-    store: Store,
+    store: StateStore,
     table: RoutingTable,
     nodeId: string,
     sessionsMax: number,

@@ -4,7 +4,7 @@
 // State: this process.
 import type { Field } from '../sessions/owed-replays.ts'
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
-import { Held } from './held.ts'
+import { StoredBytes } from './stored-bytes.ts'
 import { Queue } from './queue.ts'
 import type { DueWill, StoredState, StoredWill } from './stored-state.ts'
 
@@ -80,7 +80,7 @@ export class State {
   /** The last one that was given. */
   stamp = 0
   /** Messages of sessions. */
-  readonly held = new Held()
+  readonly held = new StoredBytes()
 
   of(clientId: string): StoredState | undefined {
     return this.sessions.get(this.clients.get(clientId) ?? '')
@@ -211,7 +211,7 @@ const emptySession = (sid: string, clientId: string): StoredState => ({
 function serve(
   session: StoredState,
   { n, acknowledged, received, incoming, released, order, given, moved, fields }: Served,
-  held: Held,
+  held: StoredBytes,
 ): void {
   const { inFlight, queue } = session
   for (const id of acknowledged) {

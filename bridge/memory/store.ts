@@ -1,15 +1,15 @@
 // The state of a node without Redis and the file that keeps it, when there is one: what changes the one is
 // written to the other.
 import type { BridgeError } from '../errors.ts'
-import type { Log } from './log.ts'
+import type { RecordLog } from './log.ts'
 import type { Record, State } from './state.ts'
 
-export class Store {
+export class StateStore {
   readonly state: State
-  readonly #log: Log | undefined
+  readonly #log: RecordLog | undefined
   #closed = false
 
-  constructor(state: State, log: Log | undefined) {
+  constructor(state: State, log: RecordLog | undefined) {
     this.state = state
     this.#log = log
   }

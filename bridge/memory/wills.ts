@@ -9,7 +9,7 @@ import type { Reports } from '../diagnostics.ts'
 import type { Message } from '../messages/message.ts'
 import { Slice } from '../pace/turns.ts'
 import type { DueWill } from './stored-state.ts'
-import type { Store } from './store.ts'
+import type { StateStore } from './store.ts'
 
 /** Decisions at once. */
 export const willsMax = 1_000
@@ -21,7 +21,7 @@ export interface WillEvents {
 }
 
 export class DueWills {
-  readonly #store: Store
+  readonly #store: StateStore
   readonly #clock: Clock
   readonly #reports: Reports
   readonly #events: WillEvents
@@ -32,7 +32,7 @@ export class DueWills {
   #last = 0
   #closed = false
 
-  constructor(store: Store, clock: Clock, reports: Reports, events: WillEvents) {
+  constructor(store: StateStore, clock: Clock, reports: Reports, events: WillEvents) {
     this.#store = store
     this.#clock = clock
     this.#reports = reports

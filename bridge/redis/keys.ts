@@ -206,8 +206,8 @@ export class Keys {
   }
 
   /** The partition of a Client Identifier or of a Topic Name. */
-  shardOf(text: string): number {
-    return shardOf(text, this.partitions)
+  partitionFor(text: string): number {
+    return hashIndex(text, this.partitions)
   }
 
   bus(
@@ -304,9 +304,9 @@ export const isSid = (text: string, partition: number): boolean =>
 /** The partition of a session. */
 export const partitionOf = (sid: string): number => Number.parseInt(sid.charAt(0), 16)
 
-/** FNV-1a over the UTF-16 units: stable, and part of the layout. */
-export function shardOf(text: string, shards: number): number {
+/** Which of `count` a text belongs to. FNV-1a over the UTF-16 units: stable, and part of the layout. */
+export function hashIndex(text: string, count: number): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  return (hash >>> 0) % shards
+  return (hash >>> 0) % count
 }

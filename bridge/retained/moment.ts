@@ -4,7 +4,7 @@
 // the subscription and comes live, for certain. What was stored before is found by the replay, or something
 // newer in its place. So one stamp compared tells for each message which of the two brings it, and the other
 // one leaves it out. State: this process.
-import { partitionsOfCluster, shardOf } from '../redis/keys.ts'
+import { partitionsOfCluster, hashIndex } from '../redis/keys.ts'
 
 /** The counters of all partitions as they were read together, by partition. */
 export interface Stamps {
@@ -18,7 +18,7 @@ export interface Stamps {
  * at all.
  */
 export const isOfBefore = (stamps: Stamps | undefined, topic: string, stamp: number): boolean =>
-  stamps === undefined || stamps.era.isOver || stamp <= stamps.of[shardOf(topic, stamps.of.length)]!
+  stamps === undefined || stamps.era.isOver || stamp <= stamps.of[hashIndex(topic, stamps.of.length)]!
 
 /**
  * Of what was met by 16 partitions, that of one of fewer: their number divides 16, so each of the 16 lies in
@@ -57,11 +57,11 @@ export class Moment {
     if (this.#isForgotten || stamp === Infinity) return false
     if (this.#stamps !== undefined) {
       const { era, of } = this.#stamps
-      return !era.isOver && stamp <= of[shardOf(topic, of.length)]!
+      return !era.isOver && stamp <= of[hashIndex(topic, of.length)]!
     }
-    const shard = shardOf(topic, partitionsOfCluster)
+    const partition = hashIndex(topic, partitionsOfCluster)
     this.#met ??= new Float64Array(partitionsOfCluster)
-    this.#met[shard] = Math.max(this.#met[shard]!, stamp)
+    this.#met[partition] = Math.max(this.#met[partition]!, stamp)
     return true
   }
 

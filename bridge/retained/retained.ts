@@ -174,11 +174,11 @@ export class Retained {
   }
 
   async #eachTopic(each: (topic: string) => void): Promise<void> {
-    for (let shard = 0; shard < this.#keys.partitions; shard++) {
+    for (let partition = 0; partition < this.#keys.partitions; partition++) {
       let cursor = '0'
       do {
         const [next, fields] = await retrying(this.#redis, () =>
-          this.#redis.hscan(this.#keys.partition(shard, 'retained'), cursor, 'COUNT', 1_000),
+          this.#redis.hscan(this.#keys.partition(partition, 'retained'), cursor, 'COUNT', 1_000),
         )
         cursor = next
         // the stamps stand there
@@ -203,15 +203,15 @@ export class Retained {
   async #readStamps(): Promise<Stamps> {
     const era = this.#era
     const read = await Promise.all(
-      Array.from({ length: this.#keys.partitions }, (_, shard) =>
-        retrying(this.#control, () => this.#control.hget(this.#keys.partition(shard, 'retained'), '')),
+      Array.from({ length: this.#keys.partitions }, (_, partition) =>
+        retrying(this.#control, () => this.#control.hget(this.#keys.partition(partition, 'retained'), '')),
       ),
     )
     return { of: Float64Array.from(read, (stamp) => Number(stamp ?? 0)), era }
   }
 
   /**
-   * Stores the values of a batch, each shard's in order, their topics told. Undefined when there is nothing
+   * Stores the values of a batch, each partition's in order, their topics told. Undefined when there is nothing
    * to store.
    */
   store(batch: readonly Message[]): Promise<void> | undefined {
@@ -228,23 +228,23 @@ export class Retained {
     const changes = [...untold].map((topic): Change => ({ type: 'retained', topic, present: true }))
     if (changes.length > 0) await retrying(this.#redis, () => this.#events.append(changes), this.#unlessDead)
     await this.#events.barrier()
-    const shards = new Map<number, Stored[]>()
+    const partitions = new Map<number, Stored[]>()
     for (const message of messages) {
-      const shard = this.#keys.shardOf(message.topic)
-      const records = shards.get(shard)
+      const partition = this.#keys.partitionFor(message.topic)
+      const records = partitions.get(partition)
       const record: Stored = {
         message,
         argv: [message.topic, encode(message, this.#identity.clock), ...identityOf(message)],
       }
-      if (records === undefined) shards.set(shard, [record])
+      if (records === undefined) partitions.set(partition, [record])
       else records.push(record)
     }
-    await Promise.all([...shards].map(([shard, records]) => this.#write(shard, records)))
+    await Promise.all([...partitions].map(([partition, records]) => this.#write(partition, records)))
   }
 
-  async #write(shard: number, records: readonly Stored[]): Promise<void> {
+  async #write(partition: number, records: readonly Stored[]): Promise<void> {
     const keys = (['appended', 'retained', 'published', 'due'] as const).map((noun) =>
-      this.#keys.partition(shard, noun),
+      this.#keys.partition(partition, noun),
     )
     let isAgain = false
     await retrying(
@@ -298,7 +298,7 @@ export class Retained {
   async expire(topic: string): Promise<void> {
     // By cluster time: the clock of this partition's server is another one, perhaps, or was set meanwhile.
     const value = await retrying(this.#redis, () =>
-      this.#redis.hgetBuffer(this.#keys.partition(this.#keys.shardOf(topic), 'retained'), topic),
+      this.#redis.hgetBuffer(this.#keys.partition(this.#keys.partitionFor(topic), 'retained'), topic),
     )
     const message =
       value === null ? undefined : unpackMessage(value.subarray(stampBytes), this.#identity.clock)
@@ -307,7 +307,7 @@ export class Retained {
         ? -1
         : message.expiresAt - performance.now()
     const keys = (['due', 'retained'] as const).map((noun) =>
-      this.#keys.partition(this.#keys.shardOf(topic), noun),
+      this.#keys.partition(this.#keys.partitionFor(topic), noun),
     )
     if ((await runScript(this.#redis, 'retained-expire', keys, [topic, left])) === 1)
       await this.#events.append([{ type: 'retained', topic, present: false }])
@@ -332,15 +332,15 @@ export class Retained {
   async read(topics: readonly string[], bytesMax: number): Promise<RetainedRead> {
     await this.#reading.take(bytesMax)
     try {
-      const shards = byShard(topics, this.#keys)
+      const partitions = byPartition(topics, this.#keys)
       const found = await Promise.all(
-        [...shards].map(async ([shard, names]) => {
+        [...partitions].map(async ([partition, names]) => {
           const [next, ...values] = (await retrying(this.#redis, () =>
             runScript(
               this.#redis,
               'retained-read',
-              [this.#keys.partition(shard, 'retained')],
-              [Math.floor(bytesMax / shards.size), ...names],
+              [this.#keys.partition(partition, 'retained')],
+              [Math.floor(bytesMax / partitions.size), ...names],
             ),
           )) as [number, ...(Buffer | null)[]]
           return { next, names, values, unread: names.slice(values.length) }
@@ -368,11 +368,11 @@ export class Retained {
   /** Which of these topics have a Retained Message now. */
   async existing(topics: readonly string[]): Promise<string[]> {
     const found = await Promise.all(
-      [...byShard(topics, this.#keys)].map(([shard, names]) =>
+      [...byPartition(topics, this.#keys)].map(([partition, names]) =>
         Promise.all(
           names.map(async (topic) => {
             const there = await retrying(this.#redis, () =>
-              this.#redis.hexists(this.#keys.partition(shard, 'retained'), topic),
+              this.#redis.hexists(this.#keys.partition(partition, 'retained'), topic),
             )
             return there === 1 ? topic : []
           }),
@@ -383,13 +383,13 @@ export class Retained {
   }
 }
 
-function byShard(topics: readonly string[], keys: Keys): Map<number, string[]> {
-  const shards = new Map<number, string[]>()
+function byPartition(topics: readonly string[], keys: Keys): Map<number, string[]> {
+  const partitions = new Map<number, string[]>()
   for (const topic of topics) {
-    const shard = keys.shardOf(topic)
-    const names = shards.get(shard)
-    if (names === undefined) shards.set(shard, [topic])
+    const partition = keys.partitionFor(topic)
+    const names = partitions.get(partition)
+    if (names === undefined) partitions.set(partition, [topic])
     else names.push(topic)
   }
-  return shards
+  return partitions
 }

@@ -119,7 +119,7 @@ export class Claims {
   ): Promise<Session> {
     const place = this.#queue.enter()
     const answered = place instanceof Promise ? await place : place
-    const partition = this.#keys.shardOf(request.clientId)
+    const partition = this.#keys.partitionFor(request.clientId)
     const claim = ++this.#claims // sent again it is known by this
     // a session that an attempt began whose reply was lost is not an earlier one
     const proposed = new Set<string>()

@@ -5,7 +5,7 @@
 // <page>` which values were handed over, `replays` that there are any. Bound: 9 bytes a value, until its
 // replay ends.
 import type { Reports } from '../diagnostics.ts'
-import { partitionsOfCluster, shardOf } from '../redis/keys.ts'
+import { partitionsOfCluster, hashIndex } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 
 /** A field of the session's hash as it is to be; empty: removed. */
@@ -21,7 +21,7 @@ const countsAt = 2
 /** Names one value: no two of a partition have one stamp. */
 function nameOf(topic: string, stamp: number): string {
   const name = Buffer.allocUnsafe(doneBytes)
-  name.writeUInt8(shardOf(topic, partitionsOfCluster))
+  name.writeUInt8(hashIndex(topic, partitionsOfCluster))
   name.writeDoubleBE(stamp, 1)
   return name.toString('latin1')
 }

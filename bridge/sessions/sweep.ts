@@ -108,7 +108,7 @@ export class Sweep {
       if (member.startsWith('w:') && isSid(name.split(':')[0]!, partition)) wills.push(member)
       else if (member.startsWith('e:') && isSid(name, partition))
         more = (await this.#due.expire(name, vanished)) || more
-      else if (member.startsWith('r:') && this.#keys.shardOf(name) === partition)
+      else if (member.startsWith('r:') && this.#keys.partitionFor(name) === partition)
         await this.#due.expireRetained(name)
       else if (/^[a-z]:/.test(member) && !'werf'.includes(member[0]!)) later.push(member)
       else if (!member.startsWith('f:')) strange.push(member)

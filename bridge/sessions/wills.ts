@@ -73,7 +73,7 @@ export class Wills {
   publish(partition: number, member: string, taken: () => void = () => undefined): Promise<boolean> {
     if (this.#underWay.has(member)) return (taken(), Promise.resolve(false))
     if (this.isFull) return (taken(), Promise.resolve(this.#leave()))
-    const publishing = this.#take(partition, member, taken).finally(() => {
+    const publishing = this.#takeAndPublish(partition, member, taken).finally(() => {
       this.#underWay.delete(member)
       taken()
     })
@@ -86,7 +86,7 @@ export class Wills {
     return false
   }
 
-  async #take(partition: number, member: string, taken: () => void): Promise<boolean> {
+  async #takeAndPublish(partition: number, member: string, taken: () => void): Promise<boolean> {
     const keys = [this.#keys.partition(partition, 'due'), this.#keys.partition(partition, 'wills')]
     // Those that are taken together share the room. One alone may be of any size: what a client may send can be stored.
     const room =

@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream'
 import type { Connection } from '../connection/connection.ts'
 import type { EngineClient } from '../connection/engine-client.ts'
 
-export type Listener = (packet: unknown, done: () => void) => void
+export type PacketListener = (packet: unknown, done: () => void) => void
 
 export type Done = (error?: Error | null) => void
 
@@ -89,7 +89,7 @@ export interface AedesClient extends EventEmitter {
 export interface AedesSubscription {
   readonly qos: 0 | 1 | 2
   /** The deliver function that Aedes made; in our place whose it is. */
-  func: Listener | Connection
+  func: PacketListener | Connection
   readonly nl?: boolean
   readonly rap?: boolean
   readonly rh?: 0 | 1 | 2
@@ -263,7 +263,7 @@ export class Trap implements ProxyHandler<Record<string, AedesSubscription>> {
     this.#stream.isNew ??= new Map()
     this.#stream.isNew.set(filter, target[filter] === undefined)
     target[filter] = subscription
-    this.#note({ connection, filter, subscription, listener: subscription.func as Listener })
+    this.#note({ connection, filter, subscription, listener: subscription.func as PacketListener })
     subscription.func = connection // instead of a closure; what Aedes unregisters later is this
     return true
   }
@@ -285,5 +285,5 @@ export interface Noted {
   readonly connection: Connection
   readonly filter: string
   readonly subscription: AedesSubscription
-  readonly listener: Listener
+  readonly listener: PacketListener
 }

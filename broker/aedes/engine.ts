@@ -49,7 +49,7 @@ export class Engine {
   readonly #handlers: PacketHandlers = {
     onConnect: (connection, client, frame) => this.#connect(connection, client, frame),
     onSubscribe: (client, frame) =>
-      void this.#subscribes.handle(client, frame).catch((error: unknown) => client.emit('error', error)),
+      void this.#subscribes.onPacket(client, frame).catch((error: unknown) => client.emit('error', error)),
   }
   #enqueue: Enqueue | undefined
   readonly #open = new Set<Connection>()

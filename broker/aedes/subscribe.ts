@@ -8,7 +8,7 @@ import {
   type AedesClient,
   type AedesStream,
   type AedesSubscription,
-  type Listener,
+  type PacketListener,
   type Noted,
 } from './client.ts'
 import type { EngineHost } from './host.ts'
@@ -64,7 +64,7 @@ export class Subscribes {
    * In slices, and no more at once than Redis is asked for in one go. Meanwhile nothing else of the
    * connection goes to Aedes but its end.
    */
-  async handle(client: AedesClient, frame: Buffer): Promise<void> {
+  async onPacket(client: AedesClient, frame: Buffer): Promise<void> {
     const parts = new Parts(frame, client.version)
     const slice = new Slice()
     const { connection } = client.conn
@@ -167,7 +167,7 @@ export class Subscribes {
 
   /** Aedes' `mq`: subscriptions of clients are the data plane's, its own ($SYS) the control plane's. */
   mq(): unknown {
-    const on = (_topic: string, listener: Listener, done?: () => void): void => {
+    const on = (_topic: string, listener: PacketListener, done?: () => void): void => {
       const noted = this.#noted
       this.#noted = undefined
       if (noted?.listener !== listener)
@@ -185,7 +185,7 @@ export class Subscribes {
             (error: unknown) => noted.connection.client.fail(error as Error),
           )
     }
-    const removeListener = (filter: string, whose: Listener | Connection, done?: () => void): void => {
+    const removeListener = (filter: string, whose: PacketListener | Connection, done?: () => void): void => {
       // A new subscription to the same filter takes the place of the old one: it is noted by now, and
       // registered next.
       const left =

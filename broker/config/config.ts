@@ -22,7 +22,7 @@ import {
 import { readYaml } from './file.ts'
 import { listenUrl, options, type Config, type ListenerConfig, type OptionName } from './options.ts'
 import { inSections, layerOf, merged, type ListenerGiven } from './sections.ts'
-import { flagOf, fromEnvironment, listOf, readText, usage, type Given, type Layer } from './sources.ts'
+import { flagOf, fromEnvironment, listOf, readText, usage, type GivenValue, type Layer } from './sources.ts'
 import { treeOf, type Mapping } from './tree.ts'
 import { OperatorError } from '../errors.ts'
 
@@ -39,7 +39,7 @@ export { environmentNameOf, flagOf, nearest, unknownOption } from './sources.ts'
 const table = new Map<string, Option>(Object.entries(options))
 
 /** The value of an option by its schema; undefined when it is wrong, which is among the problems then. */
-export function valueOf(option: Option, given: Given | undefined, problems: OperatorError[]): unknown {
+export function valueOf(option: Option, given: GivenValue | undefined, problems: OperatorError[]): unknown {
   if (given === undefined) return option.schema.safeParse(undefined).data
   const { value, source, sources } = option.list === true ? listOf(given) : given
   const before = problems.length

@@ -5,7 +5,7 @@
 import type { Option } from '../../bridge/index.ts'
 import type { OperatorError } from '../errors.ts'
 import { options } from './options.ts'
-import { nearest, unknownOption, usage, type Given, type Layer } from './sources.ts'
+import { nearest, unknownOption, usage, type GivenValue, type Layer } from './sources.ts'
 import { within, type Entry, type List, type Mapping, type Tree } from './tree.ts'
 
 /** What was given of one listener: `url`, and options by their names. */
@@ -59,7 +59,7 @@ function unknownKey(
 
 /** The options that a tree gives; what is none of them is among the problems then. */
 export function layerOf(root: Mapping, problems: OperatorError[]): Layer {
-  const layer = new Map<string, Given>()
+  const layer = new Map<string, GivenValue>()
   const set = setterOf(layer, problems)
   for (const { key, source, tree } of root.entries) {
     if (key === 'listeners') {
@@ -84,11 +84,11 @@ export function layerOf(root: Mapping, problems: OperatorError[]): Layer {
   return layer
 }
 
-type SetOption = (name: string, given: Given) => void
+type SetOption = (name: string, given: GivenValue) => void
 
 /** Sets an option once: it may stand in its section and at the top. */
 const setterOf =
-  (layer: Map<string, Given>, problems: OperatorError[]): SetOption =>
+  (layer: Map<string, GivenValue>, problems: OperatorError[]): SetOption =>
   (name, given) => {
     const before = layer.get(name)
     if (before === undefined) layer.set(name, given)
@@ -146,7 +146,7 @@ const entriesOf = (tree: Tree): readonly Entry[] | undefined =>
 
 function listenersOf({ items }: List, problems: OperatorError[]): ListenerGiven[] {
   return items.flatMap((item) => {
-    const given = new Map<string, Given>()
+    const given = new Map<string, GivenValue>()
     const set = setterOf(given, problems)
     const entries = entriesOf(item)
     if (entries === undefined) {
@@ -171,7 +171,7 @@ function listenersOf({ items }: List, problems: OperatorError[]): ListenerGiven[
 
 /** Layers one above the other; whoever says where to listen says all of it. */
 export function merged(layers: readonly Layer[]): Layer {
-  const all = new Map<string, Given>()
+  const all = new Map<string, GivenValue>()
   for (const layer of layers) {
     if (layer.has('listen')) all.delete('listeners')
     if (layer.has('listeners')) all.delete('listen')

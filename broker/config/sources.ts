@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { OperatorError } from '../errors.ts'
 
-export interface Given {
+export interface GivenValue {
   /** As it was given; what was given several times, or as a list, is a list. */
   readonly value: unknown
   /** Where, as an error names it. */
@@ -13,7 +13,7 @@ export interface Given {
 }
 
 /** What one source gives, by the names of options. */
-export type Layer = ReadonlyMap<string, Given>
+export type Layer = ReadonlyMap<string, GivenValue>
 
 export const flagOf = (name: string): string =>
   '--' + name.replaceAll(/[A-Z]/g, (letter) => '-' + letter.toLowerCase())
@@ -108,7 +108,7 @@ export function fromEnvironment(
 ): Layer {
   const names = new Map(options.map((name) => [environmentNameOf(name), name]))
   const known = [...names.keys(), 'AEDES_CLUSTER_CONFIG']
-  const layer = new Map<string, Given>()
+  const layer = new Map<string, GivenValue>()
   for (const [variable, value] of Object.entries(environment)) {
     if (value === undefined || !/^aedes/i.test(variable) || variable === 'AEDES_CLUSTER_CONFIG') continue
     const name = names.get(variable)
@@ -125,7 +125,7 @@ export function fromEnvironment(
 }
 
 /** One text of a list may hold several, with commas in between. */
-export function listOf({ value, source, sources }: Given): Given {
+export function listOf({ value, source, sources }: GivenValue): GivenValue {
   const entries = (Array.isArray(value) ? (value as unknown[]) : [value]).flatMap((entry, i) =>
     (typeof entry === 'string' ? entry.split(',').map((part) => part.trim()) : [entry]).map((part) => ({
       part,

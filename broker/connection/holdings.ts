@@ -21,7 +21,7 @@ export interface Holder {
 const endBytesMin = 65_536
 const recountMs = 50
 const patienceMs = 1_000
-interface Held {
+interface Counted {
   bytes: number
   /** At which look something of its client came last. */
   heard: number
@@ -44,7 +44,7 @@ export class Holdings {
   /** How many looks are patience: a process that stands still does not take its clients for the culprits. */
   readonly #patience: number
   #looks = 0
-  readonly #held = new Map<Holder, Held>()
+  readonly #held = new Map<Holder, Counted>()
   #heldBytes = 0
   /** Publishes under way, and those that wait. */
   #storingBytes = 0
@@ -107,7 +107,7 @@ export class Holdings {
     this.#watch()
   }
 
-  #drop(holder: Holder, { bytes }: Held): void {
+  #drop(holder: Holder, { bytes }: Counted): void {
     this.#heldBytes -= bytes
     this.#held.delete(holder)
   }

@@ -13,7 +13,7 @@ import type { DoorEvents, DoorOptions } from './door.ts'
  */
 export type OnConnection = (connection: Duplex, connectWithinMs: number, request?: IncomingMessage) => void
 
-export interface ListenerOptions {
+export interface ListenerContext {
   readonly config: ListenerConfig
   readonly places: DoorOptions['places']
   readonly events: DoorEvents

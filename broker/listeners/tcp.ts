@@ -1,12 +1,12 @@
 // mqtt:// and mqtts://: MQTT over TCP, plain or under TLS.
 import { createServer as createTlsServer } from 'node:tls'
 import { Door } from './door.ts'
-import { readTls, type Listener, type ListenerOptions } from './listener.ts'
+import { readTls, type Listener, type ListenerContext } from './listener.ts'
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
 export async function listenTcp(
   url: URL,
-  { config, places, events, onConnection }: ListenerOptions,
+  { config, places, events, onConnection }: ListenerContext,
 ): Promise<Listener> {
   const secure =
     url.protocol === 'mqtts:'

@@ -15,7 +15,7 @@ import { createWebSocketStream, WebSocketServer, type WebSocket } from 'ws'
 import { later, turnIsOver } from '../../bridge/index.ts'
 import { limits } from '../config/limits.ts'
 import { Door } from './door.ts'
-import { readTls, type Listener, type ListenerOptions } from './listener.ts'
+import { readTls, type Listener, type ListenerContext } from './listener.ts'
 import { readInPieces } from './pieces.ts'
 import { pathOf } from './request-path.ts'
 
@@ -40,7 +40,7 @@ function answer(socket: Duplex, status: number, text: string): void {
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
 export async function listenWebSocket(
   url: URL,
-  { config, places, events, onConnection }: ListenerOptions,
+  { config, places, events, onConnection }: ListenerContext,
 ): Promise<Listener> {
   const secure = url.protocol === 'wss:'
   const server = secure

@@ -17,7 +17,7 @@ export const ownOrAll = ({ by }: Message, match: Match<Subscriber>): Match<Subsc
 const isYounger = ({ topic, stamp }: Message, { since }: Match<Subscriber>): boolean =>
   stamp !== undefined && since?.some((moment) => moment.includes(topic, stamp)) === true
 
-export class Delivery {
+export class LocalDelivery {
   readonly #table: LocalTable<Subscriber>
   readonly #message: Message
   readonly #deliver: (subscriber: Subscriber, match: Match<Subscriber>) => void

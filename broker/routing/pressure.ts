@@ -12,7 +12,7 @@
 const topicsMax = 1_000
 const topicLengthMax = 1_024
 
-class Held {
+class HeldTopic {
   /** Subscribers here, and other nodes by name. */
   readonly holders = new Set<object | string>()
   clear!: Promise<void>
@@ -46,7 +46,7 @@ interface Slow {
 export class Pressure<Subscriber extends object> {
   readonly #holdMs: number
   readonly #announce: (topic: string, held: boolean) => void
-  readonly #held = new Map<string, Held>()
+  readonly #held = new Map<string, HeldTopic>()
   readonly #slow = new Map<Subscriber, Slow>()
   /** Had their time and are still behind. */
   readonly #givenUp = new WeakSet<Subscriber>()
@@ -108,7 +108,7 @@ export class Pressure<Subscriber extends object> {
 
   #hold(topic: string, holder: object | string): void {
     let held = this.#held.get(topic)
-    if (held === undefined) this.#held.set(topic, (held = new Held(this.#holdMs)))
+    if (held === undefined) this.#held.set(topic, (held = new HeldTopic(this.#holdMs)))
     held.holders.add(holder)
   }
 

@@ -95,7 +95,7 @@ export interface ReplayTarget {
   /** Resolves when there is room for more. */
   roomForMore(): Promise<void>
   /** Takes what is wanted of some; resolves when all of them had their turn. */
-  replay(page: readonly Replayed[]): Promise<void>
+  send(page: readonly Replayed[]): Promise<void>
 }
 
 /** The replays of one client. */
@@ -141,7 +141,7 @@ export class Replays {
   /** Sends it in its turn; resolves when it is over. */
   add(request: ReplayRequest, target: ReplayTarget): Promise<void> {
     const lane = this.#count++ % replaysMax
-    const replayed = (this.#lanes[lane] ?? Promise.resolve()).then(() => this.#replay(request, target))
+    const replayed = (this.#lanes[lane] ?? Promise.resolve()).then(() => this.#sendPages(request, target))
     this.#lanes[lane] = replayed.catch(() => undefined)
     return replayed
   }
@@ -200,7 +200,7 @@ export class Replays {
     if (this.#pages.delete(page)) of.give(bytes)
   }
 
-  async #replay(request: ReplayRequest, target: ReplayTarget): Promise<void> {
+  async #sendPages(request: ReplayRequest, target: ReplayTarget): Promise<void> {
     const { filter, stamps, ahead } = request
     if (!request.isWanted()) return ahead?.drop()
     const topics = ahead?.topics ?? (await this.#source.topics(filter))
@@ -222,7 +222,7 @@ export class Replays {
         const stored = messages.filter(
           (message) => isOfBefore(stamps, message.topic, message.stamp ?? 0) && !request.isDone(message),
         )
-        await target.replay(
+        await target.send(
           stored.map((message) => ({
             message,
             isWanted: () => request.isWanted() && page.isCurrent(message),

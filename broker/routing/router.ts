@@ -30,7 +30,7 @@ import type { Config } from '../config/config.ts'
 import type { Asked, DropCause } from '../connection/host.ts'
 import { withinDeadline } from '../connection/claims.ts'
 import { LocalGroups } from '../groups/local-groups.ts'
-import { Delivery, ownOrAll } from './delivery.ts'
+import { LocalDelivery, ownOrAll } from './delivery.ts'
 import { LocalTable, type Match, type Subscription, type SubscriptionOptions } from './local-table.ts'
 import { Pressure } from './pressure.ts'
 import { Holdings } from '../connection/holdings.ts'
@@ -449,7 +449,7 @@ export class Router implements EngineHost, Receiver {
       return
     }
     const replayed =
-      asked === undefined ? this.#askAgain(connection, filter) : this.#replay(connection, filter, asked)
+      asked === undefined ? this.#askAgain(connection, filter) : this.#startReplay(connection, filter, asked)
     void replayed
       .catch((error: unknown) => this.#events.onError(error as Error))
       .then(() => {
@@ -464,7 +464,7 @@ export class Router implements EngineHost, Receiver {
     const stamps = await this.#plane.stamps()
     const options = this.#table.get(filter, connection)
     if (options === undefined || !(await this.#plane.hasRetained(filter))) return
-    await this.#replay(connection, filter, {
+    await this.#startReplay(connection, filter, {
       stamps,
       owed: await this.#recordReplay(connection, filter, options, false, stamps),
     })
@@ -472,14 +472,17 @@ export class Router implements EngineHost, Receiver {
 
   goOn(connection: Connection, replays: OwedReplays): void {
     for (const owed of replays.all) {
-      this.#replay(connection, owed.filter, { stamps: this.#plane.stampsOf(owed.stamps), owed }, true).catch(
-        (error: unknown) => this.#events.onError(error as Error),
-      )
+      this.#startReplay(
+        connection,
+        owed.filter,
+        { stamps: this.#plane.stampsOf(owed.stamps), owed },
+        true,
+      ).catch((error: unknown) => this.#events.onError(error as Error))
     }
   }
 
   /** @param again an earlier connection began it, and had what is QoS 0 of it, or lost it */
-  async #replay(
+  async #startReplay(
     connection: Connection,
     filter: string,
     { stamps, owed, ahead }: Asked,
@@ -497,10 +500,7 @@ export class Router implements EngineHost, Receiver {
         again && (message.qos === 0 || owed?.isDone(message) === true)
       await this.#replaysOf(connection).add(
         { filter, stamps, ahead, isWanted, isDone },
-        {
-          roomForMore: () => connection.roomForMore(),
-          replay: (page) => connection.replay(page, match, owed),
-        },
+        { roomForMore: () => connection.roomForMore(), send: (page) => connection.replay(page, match, owed) },
       )
     }
     if (subscription === undefined) ahead?.drop()
@@ -574,7 +574,7 @@ export class Router implements EngineHost, Receiver {
   }
 
   #deliverInSlices(message: Message): void {
-    const delivery = new Delivery(this.#table, message, (subscriber, match) =>
+    const delivery = new LocalDelivery(this.#table, message, (subscriber, match) =>
       this.#give(message, subscriber, match),
     )
     workOff((slice) => delivery.goOn(slice))

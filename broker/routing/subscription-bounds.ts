@@ -20,7 +20,7 @@ export type FilterRefusal = Extract<
   'topic-levels' | 'topic-bytes' | 'subscriptions' | 'subscription-bytes' | 'routing-bytes'
 >
 
-interface Held {
+interface Subscribed {
   count: number
   bytes: number
   /** Filters that were let in and are not in the table yet. */
@@ -33,7 +33,7 @@ const costOf = (filter: string): number => 256 + 2 * filterBytes(filter)
 export class SubscriptionBounds<Subscriber extends object> {
   readonly #limits: SubscriptionLimits
   readonly #routingBytes: () => number
-  readonly #held = new WeakMap<Subscriber, Held>()
+  readonly #held = new WeakMap<Subscriber, Subscribed>()
   #bytes = 0
 
   /** @param routingBytes memory that the routes of the cluster take here */
@@ -42,7 +42,7 @@ export class SubscriptionBounds<Subscriber extends object> {
     this.#routingBytes = routingBytes
   }
 
-  #of(subscriber: Subscriber): Held {
+  #of(subscriber: Subscriber): Subscribed {
     let held = this.#held.get(subscriber)
     if (held === undefined) this.#held.set(subscriber, (held = { count: 0, bytes: 0, coming: new Set() }))
     return held
@@ -88,7 +88,7 @@ export class SubscriptionBounds<Subscriber extends object> {
     held.coming.clear()
   }
 
-  #count(held: Held, count: number, bytes: number): void {
+  #count(held: Subscribed, count: number, bytes: number): void {
     held.count += count
     held.bytes += bytes
     this.#bytes += bytes / 2 // the other half is the route, which the routing table counts

@@ -27,7 +27,7 @@ async function store(redisPort: number, { sessions, filtersEach }: ManySubscript
     for (let first = 0; first < sessions; first += sessionsAtOnce) {
       const pipeline = redis.pipeline()
       for (let i = first; i < Math.min(sessions, first + sessionsAtOnce); i++) {
-        const partition = keys.shardOf(clientIdOf(i))
+        const partition = keys.partitionFor(clientIdOf(i))
         const sid = partition.toString(16) + i.toString(36).padStart(12, '0')
         pipeline.hset(
           keys.session(sid, 'subscriptions'),

@@ -15,7 +15,7 @@ import { keys, listen, messageOf, openClient, publish, retainedOf, startPlane, t
 const leaseMs = 900
 const one = { options: 1, identifier: undefined }
 const inPartition = (partition: number, name: string): string =>
-  Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => keys.shardOf(id) === partition)!
+  Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find((id) => keys.partitionFor(id) === partition)!
 
 let redis: TestRedis
 let client: Redis & Disposable

@@ -40,7 +40,7 @@ async function bury(nodeId: string): Promise<void> {
   await whenReady(connection)
   const judge = new Membership(connection, keys.prefix, 'judge', 15_000)
   await judge.join()
-  await judge.bury(nodeId)
+  await judge.removeDead(nodeId)
   await new Sessions(
     connection,
     keys,

@@ -121,7 +121,7 @@ describe('trimmed under its readers', () => {
         multi
           .hset(keys.bus('nodes'), ghost, '{}')
           .hset(
-            keys.partition(keys.shardOf('kept/1'), 'retained'),
+            keys.partition(keys.partitionFor('kept/1'), 'retained'),
             'kept/1',
             valueOf(messageOf('kept/1', 'value')),
           )

@@ -2,7 +2,7 @@
 // script ran, and who called it does not know. On a real Redis behind a link that loses the one reply that
 // the test names.
 import { expect, onTestFinished, test } from 'vitest'
-import { partitionOf, shardOf } from '../../bridge/redis/keys.ts'
+import { partitionOf, hashIndex } from '../../bridge/redis/keys.ts'
 import type { Session } from '../../bridge/index.ts'
 import { Reports } from '../../bridge/diagnostics.ts'
 import { Waits } from '../../bridge/pace/waits.ts'
@@ -42,7 +42,7 @@ test('a claim of a node that was declared dead meanwhile is refused: the session
     .toEqual([1, 0])
   link.thaw()
   expect(await claiming).toBe('ERR_BRIDGE_FENCED')
-  expect(await admin.hgetall(keys.partition(shardOf('client', 16), 'owners'))).toEqual({})
+  expect(await admin.hgetall(keys.partition(hashIndex('client', 16), 'owners'))).toEqual({})
 })
 
 test('a refusal that arrives when the node has its place again is no death: the claim goes on', async () => {

@@ -36,16 +36,16 @@ onEmptyRedis((...both) => {
 const retain = (plane: Plane, topic: string, payload: string, more = {}): Promise<void> =>
   publish(plane, messageOf(topic, payload, { retain: true, ...more }))
 
-/** What Redis holds, of all shards. */
+/** What Redis holds, of all partitions. */
 async function stored(): Promise<string[]> {
   const all: string[] = []
-  for (let shard = 0; shard < keys.partitions; shard++) {
-    const values = Object.entries(await client.hgetallBuffer(keys.partition(shard, 'retained'))).filter(
+  for (let partition = 0; partition < keys.partitions; partition++) {
+    const values = Object.entries(await client.hgetallBuffer(keys.partition(partition, 'retained'))).filter(
       ([topic]) => topic !== '',
     )
     for (const [, value] of values) {
       const { topic, payload } = unpackMessage(value.subarray(8), new Clock()) as Message // behind its stamp
-      expect(keys.shardOf(topic)).toBe(shard)
+      expect(keys.partitionFor(topic)).toBe(partition)
       all.push(`${topic}=${payload.toString()}`)
     }
   }
@@ -107,7 +107,7 @@ describe('store, tell, find', () => {
     await retain(a, 'x/old', 'one', { expiresAt: performance.now() - 1 })
     await retain(a, 'x/young', 'one', { expiresAt: performance.now() + 60_000 })
     await retain(a, 'x/bad', 'one')
-    await client.hset(keys.partition(keys.shardOf('x/bad'), 'retained'), 'x/bad', 'nonsense')
+    await client.hset(keys.partition(keys.partitionFor('x/bad'), 'retained'), 'x/bad', 'nonsense')
     expect(await retainedOf(a, 'x/+')).toEqual(['x/young=one'])
     expect(garbage.events).toEqual([{ where: 'retained', bytes: 8 }])
   })
@@ -168,7 +168,7 @@ describe('the index has every topic with a value', () => {
   test('a node stored a value and died before it told: who stores the next one tells, though it knew of the topic', async () => {
     await using a = await startPlane(redis, 'a')
     await client.hset(
-      keys.partition(keys.shardOf('x/1'), 'retained'),
+      keys.partition(keys.partitionFor('x/1'), 'retained'),
       'x/1',
       valueOf(messageOf('x/1', 'never acknowledged')),
     )
@@ -180,7 +180,7 @@ describe('the index has every topic with a value', () => {
   test('a node that died cleared a value without telling: who stores the next one tells, though it knew of the topic', async () => {
     await using a = await startPlane(redis, 'a')
     await retain(a, 'x/1', 'one')
-    await client.hdel(keys.partition(keys.shardOf('x/1'), 'retained'), 'x/1')
+    await client.hdel(keys.partition(keys.partitionFor('x/1'), 'retained'), 'x/1')
     await using late = await startPlane(redis, 'late') // it was gone when this one read the values
     await retain(a, 'x/1', 'two')
     expect(await retainedOf(late, 'x/+')).toEqual(['x/1=two'])
@@ -190,7 +190,7 @@ describe('the index has every topic with a value', () => {
     await using link = await startLink(redis)
     await using a = await startPlane(redis, 'a', { url: link.url })
     await retain(a, 'x/1', 'one')
-    await client.hdel(keys.partition(keys.shardOf('x/1'), 'retained'), 'x/1')
+    await client.hdel(keys.partition(keys.partitionFor('x/1'), 'retained'), 'x/1')
     await using late = await startPlane(redis, 'late')
     // a stamp, and that it was the first
     const lost = link.loseReply(`*2\r\n:${String(Date.now()).slice(0, 4)}`)

@@ -26,7 +26,7 @@ const claim = (
 /** So many Client Identifiers whose sessions lie in one partition. */
 function neighbours(count: number): string[] {
   const names: string[] = []
-  for (let n = 0; names.length < count; n++) if (keys.shardOf(`c${n}`) === 3) names.push(`c${n}`)
+  for (let n = 0; names.length < count; n++) if (keys.partitionFor(`c${n}`) === 3) names.push(`c${n}`)
   return names
 }
 
@@ -94,7 +94,7 @@ test('a client that returns publishes QoS 2 under numbers that no partition has 
     )
   const applied = async ({ sid }: Session): Promise<(string | null)[]> => [
     await admin.hget(keys.partition(3, 'published'), sid),
-    await admin.hget(keys.partition(keys.shardOf('t'), 'published'), `retained:${sid}`),
+    await admin.hget(keys.partition(keys.partitionFor('t'), 'published'), `retained:${sid}`),
   ]
   const first = await claim(a, 'publisher')
   for (let i = 0; i < 3; i++) await publishNext(first)
@@ -167,7 +167,7 @@ test('an owner on another node is asked first: who gives the session up, in its 
   const first = await claim(a, 'client', { will: 'first' })
   const second = await claim(b, 'client') // nobody answers
   expect([second.sid, second.present, asked, first.isTaken]).toEqual([first.sid, true, [first.sid], true])
-  const wills = await admin.hkeys(keys.partition(keys.shardOf('client'), 'wills'))
+  const wills = await admin.hkeys(keys.partition(keys.partitionFor('client'), 'wills'))
   // the earlier one is being published, or was
   expect(wills.filter((name) => !name.startsWith('tak'))).toEqual([])
   await b.plane.sessions.release(second)
@@ -206,7 +206,7 @@ test('a will is held for as long as it is decided: nobody else publishes it mean
   await untilEqual([a, b])
   const session = await claim(a, 'client', { will: 'once', expirySeconds: 0 })
   const released = a.plane.sessions.release(session)
-  const due = keys.partition(keys.shardOf('client'), 'due')
+  const due = keys.partition(keys.partitionFor('client'), 'due')
   const heldUntil = async (): Promise<number> => {
     const [, score] = await admin.zrange(due, 0, 0, 'WITHSCORES')
     return Number(score)

@@ -67,7 +67,7 @@ async function take(from: WireClient, count: number): Promise<string[]> {
 }
 
 const sidOf = async (clientId: string): Promise<string> =>
-  (await client.hget(keys.partition(keys.shardOf(clientId), 'clients'), clientId))!
+  (await client.hget(keys.partition(keys.partitionFor(clientId), 'clients'), clientId))!
 
 /** An offline session subscribed to its own name, with what is published meanwhile. */
 async function asleep(clientId: string, ...payloads: string[]): Promise<string> {
@@ -151,14 +151,14 @@ test('in flight: the session goes on beside it, and its identifier is given to n
 test('retained: the others are sent, and it stays', async () => {
   await cluster.node(0).publish('retained/known', 'known', { qos: 1, retain: true })
   await cluster.node(0).publish('retained/later', 'for the index', { qos: 1, retain: true })
-  const shard = keys.partition(keys.shardOf('retained/later'), 'retained')
+  const partition = keys.partition(keys.partitionFor('retained/later'), 'retained')
   for (const record of laters) {
     const later = Buffer.concat([Buffer.alloc(8), record]) // its stamp: older than any SUBSCRIBE
-    await client.hset(shard, 'retained/later', later)
+    await client.hset(partition, 'retained/later', later)
     await using subscriber = await wire(1, 'retained')
     await subscriber.subscribe('retained/#')
     expect(await take(subscriber, 1)).toEqual(['known'])
-    expect(await client.hgetBuffer(shard, 'retained/later')).toEqual(later)
+    expect(await client.hgetBuffer(partition, 'retained/later')).toEqual(later)
   }
   await expect.poll(() => said(1, 'retained')).toBe(3)
 })
@@ -171,7 +171,7 @@ test('a will: it is kept for who understands it, and others are published', asyn
     will: { topic: 'will', payload: Buffer.from('later'), qos: 1, retain: false },
   })
   const sid = await sidOf('will')
-  const wills = keys.partition(keys.shardOf('will'), 'wills')
+  const wills = keys.partition(keys.partitionFor('will'), 'wills')
   const [name] = (await client.hkeys(wills)).filter((field) => field.startsWith(sid))
   await client.hset(wills, name!, laterMessage)
   await drop(doomed)
@@ -190,7 +190,7 @@ test('a subscription, and what is due: they stay as they are, whatever becomes o
   const stored = keys.session(sid, 'subscriptions')
   const later = { 'later/bit': '129', 'later/qos': '3', 'later/fields': '1 7 x=y' }
   await client.hset(stored, later)
-  const due = keys.partition(keys.shardOf('subscribed'), 'due')
+  const due = keys.partition(keys.partitionFor('subscribed'), 'due')
   await client.zadd(due, 1, 'x:what is it')
   await using back = await wire(0, 'subscribed', lasting)
   await back.subscribe('another')

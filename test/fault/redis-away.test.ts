@@ -2,7 +2,7 @@
 // connected, publishes that were under way complete, and everything works again by itself.
 import { Redis } from 'ioredis'
 import { expect, test } from 'vitest'
-import { partitionsOfCluster, shardOf } from '../../bridge/redis/keys.ts'
+import { partitionsOfCluster, hashIndex } from '../../bridge/redis/keys.ts'
 import type { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
@@ -142,7 +142,7 @@ test('a master of a Redis Cluster fails over behind its replica: whoever is conn
   const [a, b] = [cluster.node(0), cluster.node(1)]
   const here = (name: string): string =>
     Array.from({ length: 1_000 }, (_, n) => `${name}${n}`).find(
-      (id) => shardOf(id, partitionsOfCluster) === 0,
+      (id) => hashIndex(id, partitionsOfCluster) === 0,
     )!
   const lasting = { version: 5, clean: false, properties: { sessionExpiryInterval: 600 } } as const
   const connected = await b.connect(here('connected'), lasting)

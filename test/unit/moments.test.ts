@@ -92,7 +92,7 @@ test('twenty replays of values of every size to a client that takes its time: bo
     Array.from({ length: 20 }, () =>
       replays.add(
         { filter: '#', stamps: moment.stamps, isWanted: () => true, isDone: () => false },
-        { roomForMore: () => Promise.resolve(), replay },
+        { roomForMore: () => Promise.resolve(), send: replay },
       ),
     ),
   )

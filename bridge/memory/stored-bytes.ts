@@ -7,7 +7,7 @@ import type { StoredState } from './stored-state.ts'
 const bodyBytes = 192
 const placeBytes = 64
 
-export class Held {
+export class StoredBytes {
   bytes = 0
   /** Body → places in which it stands. */
   readonly #places = new Map<Buffer, number>()
