@@ -177,22 +177,30 @@ export class GroupCalls {
     return operations.length + appends.length === 0 ? undefined : { operations, appends }
   }
 
-  /** Until it is stored. The number is the same in each attempt, so that a second one appends nothing. */
+  /**
+   * Until it is stored. The number is the same in each attempt, so that a second one appends nothing. Of a full Redis, which
+   * refused all of it, what frees memory need not wait for what takes it: the operations go ahead, and the messages follow
+   * under the next number. Whether the operations went is known before that: one whose reply was lost goes again alone, since
+   * messages under its number would be taken for stored.
+   */
   async #call(call: Call): Promise<void> {
     this.#last++
+    let goesAhead = false
     await retrying(
       this.#redis,
       async () => {
         if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+        if (goesAhead) {
+          await this.#attempt({ operations: call.operations, appends: [] })
+          this.#last++
+          call.operations = []
+          goesAhead = false
+        }
         try {
           await this.#attempt(call)
         } catch (reason) {
           const isFull = toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_FULL'
-          if (!isFull || call.operations.length === 0 || call.appends.length === 0) throw reason
-          // Nothing was run. What frees memory need not wait for what takes it.
-          await this.#attempt({ operations: call.operations, appends: [] })
-          this.#last++
-          call.operations = []
+          goesAhead = isFull && call.operations.length > 0 && call.appends.length > 0
           throw reason
         }
       },
