@@ -158,7 +158,7 @@ export class GroupCalls {
     this.#running = false
   }
 
-  #next(): Call | undefined {
+  #takeOperations(): Operation[] {
     const operations = this.#operations.splice(0, operationsMax)
     if (this.#hasWrites && operations.length < operationsMax) {
       const writes = this.#events.takeWrites(operationsMax - operations.length)
@@ -168,6 +168,11 @@ export class GroupCalls {
     for (const name of this.#touched)
       operations.push({ packed: ['touch', name], done: nothing, failed: nothing })
     this.#touched.clear()
+    return operations
+  }
+
+  #next(): Call | undefined {
+    const operations = this.#takeOperations()
     let [count, bytes] = [0, 0]
     for (const { message } of this.#appends) {
       bytes += message.payload.length
@@ -178,29 +183,29 @@ export class GroupCalls {
   }
 
   /**
-   * Until it is stored. The number is the same in each attempt, so that a second one appends nothing. Of a full Redis, which
-   * refused all of it, what frees memory need not wait for what takes it: the operations go ahead, and the messages follow
-   * under the next number. Whether the operations went is known before that: one whose reply was lost goes again alone, since
-   * messages under its number would be taken for stored.
+   * Until it is stored. The number is the same in each attempt, so that a second one appends nothing. While Redis is full, and
+   * refuses all of it, what frees memory need not wait for what takes it: operations go ahead, also those that come meanwhile,
+   * and the messages follow under the next number. Whether the operations went is known before that: those whose reply was
+   * lost go again alone, since messages under their number would be taken for stored.
    */
   async #call(call: Call): Promise<void> {
     this.#last++
-    let goesAhead = false
+    let isRefused = false
     await retrying(
       this.#redis,
       async () => {
         if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-        if (goesAhead) {
+        if (isRefused && call.operations.length === 0) call.operations = this.#takeOperations()
+        if (isRefused && call.operations.length > 0) {
           await this.#attempt({ operations: call.operations, appends: [] })
           this.#last++
           call.operations = []
-          goesAhead = false
         }
         try {
           await this.#attempt(call)
         } catch (reason) {
-          const isFull = toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_FULL'
-          goesAhead = isFull && call.operations.length > 0 && call.appends.length > 0
+          // otherwise they may be stored by now, under this number
+          isRefused = call.appends.length > 0 && toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_FULL'
           throw reason
         }
       },

@@ -8,10 +8,12 @@ import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
 import { keys, messageOf, openClient } from './planes.ts'
 
-test('what a full Redis refused is appended when there is room, though the reply to what went ahead of it was lost', async () => {
-  await using server = await startRedis()
-  using admin = openClient(server)
-  await using link = await startLink(server)
+const [name, gid] = ['$share/g/t', '0abcdefghijklg']
+
+async function start() {
+  const server = await startRedis()
+  const admin = openClient(server)
+  const link = await startLink(server)
   const redis = connect({ url: link.url, timeoutMs: 5_000, onError: () => undefined })
   await admin.hset(keys.partition(0, 'appended'), 'a', 0)
   const calls = new GroupCalls(redis, keys, 0, 'a', { queueMax: 100, queueBytesMax: 1e6 }, new Clock(), {
@@ -20,24 +22,55 @@ test('what a full Redis refused is appended when there is room, though the reply
     onFenced: () => Promise.resolve(),
     made: () => [],
   })
-  const [name, gid] = ['$share/g/t', '0abcdefghijklg']
   const join = (): Promise<unknown> =>
     new Promise((done, failed) => {
       const packed = ['join', name, gid, 'sid', 'a 1', 50_000, 128, 1, 1, 'demand', 0, 1, 0]
       calls.run({ packed, done, failed })
     })
-  await join()
-  await admin.config('SET', 'maxmemory', '1')
-  const joined = join()
-  const appended = new Promise((done, failed) => {
-    calls.append({ message: messageOf('t', 'kept'), groups: new Map([[name, 0]]), done, failed })
-  })
-  await link.loseReply(gid)
-  link.freeze()
-  await admin.config('SET', 'maxmemory', '0')
-  link.thaw()
+  const append = (): Promise<readonly string[]> =>
+    new Promise((done, failed) => {
+      calls.append({ message: messageOf('t', 'kept'), groups: new Map([[name, 0]]), done, failed })
+    })
+  const setFull = (isFull: boolean): Promise<unknown> => admin.config('SET', 'maxmemory', isFull ? '1' : '0')
+  return {
+    link,
+    join,
+    append,
+    setFull,
+    waiting: () => admin.llen(keys.group(gid, 'backlog')),
+    async [Symbol.asyncDispose]() {
+      redis.disconnect()
+      admin.disconnect()
+      await link[Symbol.asyncDispose]()
+      await server[Symbol.asyncDispose]()
+    },
+  }
+}
+
+test('what a full Redis refused is appended when there is room, though the reply to what went ahead of it was lost', async () => {
+  await using calls = await start()
+  await calls.join()
+  await calls.setFull(true)
+  const joined = calls.join()
+  const appended = calls.append()
+  await calls.link.loseReply(gid)
+  calls.link.freeze()
+  await calls.setFull(false)
+  calls.link.thaw()
   await joined
   expect(await appended).toEqual([])
-  expect(await admin.llen(keys.group(gid, 'backlog'))).toBe(1)
-  redis.disconnect()
+  expect(await calls.waiting()).toBe(1)
+})
+
+test('while a full Redis refuses a message what frees memory goes on', async () => {
+  await using calls = await start()
+  await calls.join()
+  await calls.setFull(true)
+  const appended = calls.append()
+  await calls.join() // behind it
+  await calls.join()
+  expect(await calls.waiting()).toBe(0)
+  await calls.setFull(false)
+  expect(await appended).toEqual([])
+  expect(await calls.waiting()).toBe(1)
 })
