@@ -114,7 +114,7 @@ export class MatchCache<Entry extends Versioned, Value extends object> {
 
   /**
    * The same in slices. An entry that is there from the beginning to the end is in it; what comes, goes or changes
-   * meanwhile is in it or not, and then it is not remembered.
+   * meanwhile is in it or not, and then its version is that of before, so that it is made anew for the next one.
    */
   making(topic: string): Making<Value> {
     let matching: Making<readonly Entry[]> | undefined
@@ -133,7 +133,7 @@ export class MatchCache<Entry extends Versioned, Value extends object> {
 
   #makingOf(topic: string, entries: readonly Entry[]): Making<Value> {
     const began = this.#tableVersion()
-    const [before, behind] = [new Sum(entries), new Sum(entries)]
+    const before = new Sum(entries)
     let version: number | undefined
     let maker: Maker<Entry, Value> | undefined
     let i = 0
@@ -159,11 +159,6 @@ export class MatchCache<Entry extends Versioned, Value extends object> {
           if (!maker.take(entries[i]!, slice)) return undefined
         }
         const { value } = maker
-        if (began !== this.#tableVersion()) {
-          const now = behind.goOn(slice)
-          if (now === undefined) return undefined
-          if (now !== version) return value
-        }
         return remember({ version, value, bytes: this.#bytesOf(value), at: -1 })
       },
     }
