@@ -37,12 +37,13 @@ export const channelTable = {
   },
   unretained: {
     message: '{ topic }',
-    meaning: 'a will that was to be retained: nodes have no room for its topic, and it is published without',
+    meaning:
+      'a will that was to be retained: nodes have no room for its topic, and it is published with RETAIN 0',
   },
   willsLeft: {
     message: '{ }',
     meaning:
-      'as many wills as may wait to be stored, which is while Redis is full: one that is due stays there for now',
+      'a will that is due stays in Redis for now: 1,000 wills already wait to be stored, which happens while Redis is full',
   },
   damaged: {
     message: '{ key, problem }',

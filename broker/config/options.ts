@@ -212,7 +212,7 @@ export const options = {
     at: 'limits.sessionsMax',
     schema: whole(1, 2 ** 32).default(limits.sessionsMax),
     about:
-      'sessions in the cluster; a new one that outlives its connection is refused beyond it; the same on every node',
+      'sessions in the cluster; above this, new sessions that outlive their connections are refused; the same on every node',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
     shared: true,
@@ -283,7 +283,7 @@ export const options = {
     at: 'limits.routingBytesMax',
     schema: whole(1_024, 2 ** 40).default(limits.routingBytesMax),
     about:
-      'memory that all subscriptions of the cluster may cost this node, in bytes; it takes no more of them beyond it',
+      'memory that all subscriptions of the cluster may cost this node, in bytes; above this, new subscriptions are refused',
     shape: 'bytes',
     hint: 'Use a number of bytes, 1024 or more',
   },

@@ -121,7 +121,7 @@ export class Metrics {
   })
   readonly willsLeft = new Counter({
     name: 'aedes_cluster_wills_left_total',
-    help: 'how often a will that was due stayed in the store for now, since as many as may waited to be stored: while it is full',
+    help: 'due wills that were not taken yet, because 1,000 were already waiting for a store that is full',
     registers: [this.registry],
   })
   readonly damaged = new Counter({
@@ -179,7 +179,7 @@ export class Metrics {
   })
   readonly waitingSeconds = new Gauge({
     name: 'aedes_cluster_waiting_seconds',
-    help: 'since when the one waits that waits longest; 0 when nobody does',
+    help: 'age of the oldest wait, in seconds; 0 when nobody waits',
     registers: [this.registry],
   })
 
