@@ -2,7 +2,7 @@
 // which it is due. Otherwise it stands in the state, apart from its session, until it is decided: whoever is
 // killed meanwhile asks again when it starts. What is decided is taken out and queued in one turn, which is one
 // frame of the file: so it is published once. Bound: `willsMax` decisions at once, the others wait for their turn;
-// what they hold counts among what sessions hold (held.ts). State: store.ts; here the order of those that wait.
+// what they hold counts among what sessions hold (stored-bytes.ts). State: store.ts; here the order of those that wait.
 import type { Clock } from '../pace/clock.ts'
 import { unpackMessage, type Later } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
