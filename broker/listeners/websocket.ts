@@ -88,7 +88,11 @@ export async function listenWebSocket(
     sockets.handleUpgrade(request, socket, head, (webSocket) =>
       door.guard(socket, () => {
         const leftMs = door.handOver(socket)
-        if (leftMs === undefined) return webSocket.terminate()
+        if (leftMs === undefined) {
+          // What it had sent by then is still read: a frame that is none would end the process.
+          webSocket.on('error', ignore)
+          return webSocket.terminate()
+        }
         onConnection(streamOf(webSocket), leftMs, request)
       }),
     )
