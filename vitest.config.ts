@@ -7,7 +7,7 @@ const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywh
 
 /** What holds of a node without Redis. */
 const onMemory = [
-  ...['service', 'semantics', 'replay'].map((name) => `test/cluster/${name}.test.ts`),
+  ...['service', 'semantics', 'replay', 'groups'].map((name) => `test/cluster/${name}.test.ts`),
   ...['resumed-session', 'order-on-two-topics'].map((name) => `test/situations/${name}.test.ts`),
   ...['semantics5', 'malformed', 'tolerated', 'levels'].map((name) => `test/conformance/${name}.test.ts`),
   'test/situations/bounds.test.ts',

@@ -47,8 +47,7 @@ export interface Cluster {
    */
   addMember(group: string): Promise<void>
   removeMember(group: string): void
-  /** Undefined: no group has a backlog. */
-  readonly groups: ClusterGroups | undefined
+  readonly groups: ClusterGroups
   /** Whether anybody in the cluster has a live subscription that matches. */
   isWanted(topic: string): boolean
 

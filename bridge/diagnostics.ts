@@ -31,7 +31,7 @@ export const channelTable = {
     message: '{ cause, count }',
     meaning: 'QoS 0 messages that a full link shed, and events of $SYS while Redis is away',
   },
-  redispatched: {
+  givenBack: {
     message: '{ count }',
     meaning: 'messages of groups go to other members: whoever had them did not acknowledge them',
   },

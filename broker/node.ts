@@ -92,7 +92,7 @@ export class Node {
         count,
       ),
     )
-    this.#hear<{ count: number }>('redispatched', ({ count }) => this.metrics.redispatched.inc(count))
+    this.#hear<{ count: number }>('givenBack', ({ count }) => this.metrics.givenBack.inc(count))
     this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
     this.#hear('willsLeft', () => {
       this.metrics.willsLeft.inc()
@@ -378,7 +378,7 @@ export class Node {
 
   #countGroups(): void {
     let [messages, bytes] = [0, 0]
-    for (const backlog of this.#boot?.plane.groups?.counts.values() ?? []) {
+    for (const backlog of this.#boot?.plane.groups.counts.values() ?? []) {
       messages += backlog.messages
       bytes += backlog.bytes
     }

@@ -406,7 +406,7 @@ export class Groups {
   #onReply({ names, again, dropped, given, counts, givenBack, ended }: CallReply): void {
     const reports = reportsOf(this.#redis)
     if (dropped > 0) reports.tell('shed', { cause: 'full-queue', count: dropped })
-    if (givenBack > 0) reports.tell('redispatched', { count: givenBack })
+    if (givenBack > 0) reports.tell('givenBack', { count: givenBack })
     if (ended > 0) reports.tell('shed', { cause: 'ended-session', count: ended })
     for (const { name, messages, bytes } of counts) this.counts.set(name, { messages, bytes })
     for (const one of given) this.#hand(one)

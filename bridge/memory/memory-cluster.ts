@@ -20,6 +20,8 @@ import { TopicWalks } from '../retained/topic-walks.ts'
 import { isBacklogged, workOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
+import { GroupRules } from '../groups/strategies.ts'
+import { MemoryGroups } from './groups.ts'
 import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './stored-state.ts'
 import type { StateStore } from './store.ts'
@@ -97,6 +99,19 @@ export class MemoryCluster implements Cluster {
         expireRetained: (topic) => this.#clear(topic),
         isFull: () => this.#isFull,
         onEnded: () => this.#giveRoom(),
+        onLeft: (name, sid) => this.groups.left(name, sid),
+      },
+    )
+    this.groups = new MemoryGroups(
+      store,
+      this.#table,
+      new GroupRules(options.groupStrategies),
+      clock,
+      this.#reports,
+      (message, gids) => {
+        const body = packMessage(message, clock)
+        this.#queue(body, gids)
+        return body
       },
     )
     this.#unwatch = waits.watchPublishes(() => ({
@@ -116,6 +131,7 @@ export class MemoryCluster implements Cluster {
       if (message !== undefined && message !== 'later') this.sessions.retain(topic, message.expiresAt)
     }
     await this.sessions.start()
+    this.groups.start()
     while (this.#dropOldest()) if (slice.isOver) await slice.next() // the bound may have been higher
     return this
   }
@@ -148,7 +164,7 @@ export class MemoryCluster implements Cluster {
   }
 
   readonly hasGroups = true
-  readonly groups = undefined
+  readonly groups: MemoryGroups
 
   addMember(group: string): Promise<void> {
     return this.#routes.add(group, RouteKind.everything)
@@ -171,7 +187,9 @@ export class MemoryCluster implements Cluster {
     const left = groups.values()
     workOff((slice) => {
       for (let next = left.next(); next.done !== true; next = left.next()) {
-        this.#receiver.deliverShared(message, next.value.name)
+        const { name, gid } = next.value
+        if (message.qos > 0 && gid !== undefined) void this.groups.push(message, [name])
+        else this.#receiver.deliverShared(message, name)
         if (slice.isOver) return false
       }
       return true

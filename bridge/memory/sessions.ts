@@ -2,6 +2,7 @@
 // will are due. Nothing here waits in the middle of a change, so no change can be seen half-done; the routes
 // of a session that ended go a while later. State: store.ts; here the sessions whose clients are connected.
 import { randomBytes } from 'node:crypto'
+import { isShared } from '../groups/shared-filter.ts'
 import type { Clock } from '../pace/clock.ts'
 import type { ClusterSessions } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
@@ -27,6 +28,8 @@ export interface MemorySessionEvents {
   isFull(): boolean
   /** A session ended, and what it had is gone. */
   onEnded(): void
+  /** A session is a member of a group no more. */
+  onLeft(name: string, sid: string): void
 }
 
 /** How often a CONNECT that waits for the disk looks. */
@@ -317,13 +320,19 @@ export class MemorySessions implements ClusterSessions {
       // those that come meanwhile, too
       for (const filter of subscriptions.keys()) {
         if (slice.isOver) await slice.next()
-        this.#table.setSession(sid, filter, undefined)
+        this.#removeRoute(sid, filter)
       }
     }
     this.#ended = []
   }
 
+  #removeRoute(sid: string, filter: string): void {
+    if (isShared(filter)) this.#events.onLeft(filter, sid)
+    else this.#table.setSession(sid, filter, undefined)
+  }
+
   #route(sid: string, filter: string, { options }: StoredSubscription): void {
+    if (isShared(filter)) return // its group has the route
     this.#table.setSession(sid, filter, (options & SessionOption.qos) === 0 ? undefined : options)
   }
 
@@ -343,7 +352,7 @@ export class MemorySessions implements ClusterSessions {
         this.#ofOrMoved(session)
       }
       this.#store.change({ type: 'unsubscribed', sid, filter })
-      this.#table.setSession(sid, filter, undefined)
+      this.#removeRoute(sid, filter)
     }
     await this.#store.settled()
   }

@@ -182,10 +182,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
 
   /** PUBREC. */
   received(messageId: number): void {
-    const ofGroup = this.#groups?.received(messageId)
-    if (ofGroup === true) return
-    if (ofGroup === false)
-      return this.acknowledge(PacketType.pubrel, messageId, ReasonCode.packetIdentifierNotFound)
+    if (this.#groups?.received(messageId) === true) return
     if (this.#twice?.has(messageId) === true) this.#twice.set(messageId, true)
     if (this.#stored === undefined)
       this.acknowledge(

@@ -473,7 +473,7 @@ export class StoredSession implements SessionHolder {
     const wanted = this.#expected + this.#given.length
     const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size, wanted)
     for (let id = this.#lastId; free.length < count;) {
-      id = id === identifierMax ? 1 : id + 1
+      id = id >= identifierMax ? 1 : id + 1
       if (!this.#inUse.has(id)) free.push(id)
     }
     return free

@@ -225,17 +225,20 @@ export class GroupMember implements GroupHolder {
     this.#host.over()
   }
 
-  mayAnswer(type: number, id: number): boolean {
+  /** Undefined: nothing is in flight under the identifier. */
+  mayAnswer(type: number, id: number): boolean | undefined {
     const delivery = this.#inFlight.get(id)
     if (delivery?.state === 'received') return type !== PacketType.puback
-    if (delivery?.state !== 'sent') return true
+    if (delivery?.state !== 'sent') return undefined
     return type === (delivery.qos === 2 ? PacketType.pubrec : PacketType.puback)
   }
 
   /** PUBACK, PUBCOMP, or a PUBREC that refuses [MQTT-4.8.2-6]. */
-  complete(id: number): void {
+  complete(id: number): boolean {
     const delivery = this.#inFlight.get(id)
-    if (delivery?.state === 'sent' || delivery?.state === 'received') this.#done(id, delivery)
+    if (delivery?.state !== 'sent' && delivery?.state !== 'received') return false
+    this.#done(id, delivery)
+    return true
   }
 
   /** PUBREC: written down before PUBREL is sent. False: nothing is in flight under the identifier. */

@@ -163,17 +163,17 @@ export class Memberships {
     return this.#of(id)?.mayAnswer(type, id)
   }
 
-  /** False: the identifier is none of a group. */
+  /** False: nothing of a group is in flight under the identifier. */
   complete(id: number): boolean {
     const member = this.#of(id)
-    member?.complete(id)
+    const isIts = member?.complete(id) === true
     if (member?.isLeaving === true && !member.isBusy) this.#leaving.delete(member)
-    return member !== undefined
+    return isIts
   }
 
-  /** PUBREC; undefined: the identifier is none of a group; false: nothing is in flight under it. */
-  received(id: number): boolean | undefined {
-    return this.#of(id)?.received(id)
+  /** PUBREC. False: nothing of a group is in flight under the identifier. */
+  received(id: number): boolean {
+    return this.#of(id)?.received(id) === true
   }
 
   close(): void {

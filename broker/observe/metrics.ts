@@ -91,8 +91,8 @@ export class Metrics {
     help: 'the same in bytes',
     registers: [this.registry],
   })
-  readonly redispatched = new Counter({
-    name: 'aedes_cluster_group_redispatches_total',
+  readonly givenBack = new Counter({
+    name: 'aedes_cluster_group_given_back_total',
     help: 'messages of groups that went to another member: the one that had them did not acknowledge them',
     registers: [this.registry],
   })

@@ -209,8 +209,7 @@ export class Router implements EngineHost, Receiver {
   async share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number> {
     const { session, lasting } = connection
     const { groups } = this.#plane
-    if (!this.hasGroups || session === undefined || (lasting && groups === undefined))
-      return ReasonCode.sharedSubscriptionsNotSupported
+    if (!this.hasGroups || session === undefined) return ReasonCode.sharedSubscriptionsNotSupported
     const memberships = connection.outbound.groups
     const known = memberships.get(name) ?? memberships.revive(name, options)
     const base = session.subscriptions.get(name)?.base ?? known?.base ?? memberships.freeBase(session)
@@ -224,7 +223,7 @@ export class Router implements EngineHost, Receiver {
         isNew ? this.#plane.addMember(name) : undefined,
         lasting ? this.#plane.sessions.subscribe(session, name, { ...storedOf(options), base }) : undefined,
       ])
-      await groups?.join(member)
+      await groups.join(member)
     } catch (error) {
       if (!(error instanceof BridgeError) || error.code !== 'ERR_BRIDGE_QUOTA') throw error
       await this.#unshare(connection, name)
@@ -232,12 +231,12 @@ export class Router implements EngineHost, Receiver {
       return ReasonCode.quotaExceeded
     }
     // it left, or unsubscribed, meanwhile
-    if (connection.isClosed || memberships.get(name) !== member) await groups?.leave(member, false)
+    if (connection.isClosed || memberships.get(name) !== member) await groups.leave(member, false)
     return options.qos
   }
 
   scheduleMember(holder: GroupHolder): void {
-    this.#plane.groups?.schedule(holder)
+    this.#plane.groups.schedule(holder)
   }
 
   /**
@@ -246,7 +245,6 @@ export class Router implements EngineHost, Receiver {
    */
   async #leaveGroups(connection: Connection): Promise<void> {
     const { groups } = this.#plane
-    if (groups === undefined) return
     const members = [...(connection.outbound.knownGroups?.all() ?? [])]
     await Promise.all(members.map((member) => groups.leave(member, false)))
   }
@@ -265,7 +263,7 @@ export class Router implements EngineHost, Receiver {
     this.#bounds.removed(connection, name)
     this.#plane.removeMember(name)
     const member = connection.isClosed ? undefined : connection.outbound.groups.leave(name)
-    return member === undefined ? undefined : this.#plane.groups?.leave(member, true)
+    return member === undefined ? undefined : this.#plane.groups.leave(member, true)
   }
 
   deliverShared(message: Message, name: string): boolean {
@@ -274,9 +272,7 @@ export class Router implements EngineHost, Receiver {
     const { subscriber, options } = member
     // Who published it did not know that the group has a backlog.
     if (message.qos > 0 && options.qos > 0 && subscriber.lasting) {
-      this.#plane.groups
-        ?.push(message, [name])
-        .catch((error: unknown) => this.#events.onError(error as Error))
+      this.#plane.groups.push(message, [name]).catch((error: unknown) => this.#events.onError(error as Error))
       return true
     }
     const { qos, retainAsPublished, identifier } = options

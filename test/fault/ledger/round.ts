@@ -297,7 +297,7 @@ export async function runRound({
     cluster.nodes.map(({ url }) => url),
     random,
     patienceMs[system],
-    system === 'ours' && store !== 'file',
+    system === 'ours',
   )
   try {
     await crowd.start()
