@@ -12,10 +12,10 @@ import type { GroupRule, GroupRules } from '../groups/strategies.ts'
 import { unpackMessage } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
-import { shardOf } from '../redis/keys.ts'
+import { hashIndex } from '../redis/keys.ts'
 import type { RoutingTable } from '../routes/routing-table.ts'
 import type { Served } from './state.ts'
-import type { Store } from './store.ts'
+import type { StateStore } from './store.ts'
 
 /** Messages that are looked at beyond one that waits for its member or its topic. */
 const aheadMax = 100
@@ -78,7 +78,7 @@ const served = (sid: string, what: Partial<Served>): Served => ({
 })
 
 export class MemoryGroups implements ClusterGroups {
-  readonly #store: Store
+  readonly #store: StateStore
   readonly #table: RoutingTable
   readonly #rules: GroupRules
   readonly #clock: Clock
@@ -93,7 +93,7 @@ export class MemoryGroups implements ClusterGroups {
   #ready = new Set<GroupHolder>()
 
   constructor(
-    store: Store,
+    store: StateStore,
     table: RoutingTable,
     rules: GroupRules,
     clock: Clock,
@@ -383,7 +383,7 @@ export class MemoryGroups implements ClusterGroups {
     const { strategy } = group.rule
     const hashed = strategy === 'hash-client' ? (this.#hashes.get(body) ?? '') : hashedOf(strategy, message)
     if (hashed !== undefined) {
-      const member = list[shardOf(hashed, list.length)]!
+      const member = list[hashIndex(hashed, list.length)]!
       if (roomOf(member) > 0 && !blocked.has(member)) return member
       blocked.add(member)
       return undefined
