@@ -86,10 +86,12 @@ test('a lasting session that goes from QoS 0 to QoS 1 has its messages live unti
   await subscribed(0)
   const raised = router.subscribe(connection, 't', options(1), false)
   router.deliver(messageOf('t'))
+  await workedOff()
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 0]])
   stored()
   await raised
   router.deliver(messageOf('t'))
+  await workedOff()
   expect([delivered, kinds()]).toEqual([
     ['1 no', '1 yes'],
     [0, 1],
@@ -101,11 +103,14 @@ test('a new QoS 1 subscription beside a QoS 0 one that overlaps it: live until t
   await subscribed(0, '#')
   const added = router.subscribe(connection, 't', options(1), false)
   router.deliver(messageOf('t'))
+  await workedOff()
   expect([delivered, kinds()]).toEqual([['1 no'], [1, 1]])
   stored()
   await added
   router.deliver(messageOf('t'))
+  await workedOff()
   router.deliver(messageOf('other'))
+  await workedOff()
   expect([delivered.slice(1), kinds()]).toEqual([
     ['1 yes', '0 no'],
     [1, 1],
@@ -116,9 +121,11 @@ test('a new QoS 1 subscription by itself: not live, and queued when the whole cl
   const { router, connection, delivered, stored, kinds } = subscribing()
   const added = router.subscribe(connection, 't', options(1), false)
   router.deliver(messageOf('t'))
+  await workedOff()
   stored()
   await added
   router.deliver(messageOf('t'))
+  await workedOff()
   expect([delivered, kinds()]).toEqual([
     ['1 soon', '1 yes'],
     [0, 1],
@@ -133,6 +140,7 @@ test('one that leaves while its subscription goes from QoS 0 to QoS 1 leaves no 
   stored()
   await raised
   router.deliver(messageOf('t'))
+  await workedOff()
   expect([delivered, kinds()]).toEqual([[], [0, 0]])
 })
 
@@ -152,6 +160,7 @@ test.each([
     stored()
     await Promise.all(both)
     router.deliver(messageOf('t'))
+    await workedOff()
     expect([delivered, kinds()]).toEqual([
       [second === 0 ? '0 no' : `${second} yes`],
       second === 0 ? [1, 0] : [0, 1],
@@ -159,7 +168,7 @@ test.each([
   },
 )
 
-test('an exception while one subscriber is given a message, a bug, is counted; the others get it', () => {
+test('an exception while one subscriber is given a message, a bug, is counted; the others get it', async () => {
   const dropped: string[] = []
   const router = new Router(loadConfig({}, {}), {
     onPublish: nothing,
@@ -185,6 +194,7 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
     void router.subscribe({ lasting: false, deliver } as unknown as Connection, 't', options(1), false)
   }
   router.deliver(messageOf('t'))
+  await workedOff()
   expect([got, dropped]).toEqual([2, ['failed 1']])
 })
 
