@@ -201,6 +201,7 @@ export class FanOut {
       if (message.qos === 0) this.qos0(message)
       else if (!isTooLate(message)) {
         this.#live(message, targets.everything, handed.stored)
+        if (targets.groups.length === 0) continue
         const toGroups = this.#toGroups(message, targets.groups, { ...handed, backlogs: undefined }, slice)
         if (toGroups === undefined) continue
         await toGroups
@@ -305,7 +306,10 @@ export class FanOut {
           stored,
         )
       const groups = without(targets.groups, known?.groups, missed.get(message))
-      const toGroups = this.#toGroups(message, groups, { stored, missed: new Map(), backlogs: [] }, slice)
+      const toGroups =
+        groups.length === 0
+          ? undefined
+          : this.#toGroups(message, groups, { stored, missed: new Map(), backlogs: [] }, slice)
       if (toGroups !== undefined) await toGroups
       if (toGroups !== undefined && isTooLate(message)) continue
       for (const { sid, qos, ownQos } of sessions) {
