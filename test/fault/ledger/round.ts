@@ -192,21 +192,12 @@ class Crowd {
   readonly problems: string[] = []
   #hopping: NodeJS.Timeout[] = []
 
-  constructor(
-    urls: readonly string[],
-    random: Random,
-    patience: number,
-    withGroups: 'all' | 'loose' | 'none',
-  ) {
+  constructor(urls: readonly string[], random: Random, patience: number, withGroups: boolean) {
     this.publishers = [0, 1, 2].map((i) => new Publisher(`p${i}`, urls, random))
     this.subscribers = Object.entries(filters).map(
       ([name, filter]) => new Subscriber(name, filter, urls, random),
     )
-    this.groups = new Map(
-      withGroups === 'none'
-        ? []
-        : membersOf(urls, random).filter(([name]) => withGroups === 'all' || name === 'loose group'),
-    )
+    this.groups = new Map(withGroups ? membersOf(urls, random) : [])
     this.#patienceMs = patience
   }
 
@@ -306,8 +297,7 @@ export async function runRound({
     cluster.nodes.map(({ url }) => url),
     random,
     patienceMs[system],
-    // Without Redis a group loses and doubles QoS 2 now and then (README, known faults): it is mended first.
-    system !== 'ours' ? 'none' : store === 'file' ? 'loose' : 'all',
+    system === 'ours',
   )
   try {
     await crowd.start()
