@@ -277,6 +277,16 @@ export class MemoryGroups implements ClusterGroups {
     this.#ready.add(holder)
   }
 
+  /**
+   * A later CONNECT takes a session over at once, and sends what is in flight in it. What the member of the connection
+   * before still writes would free identifiers that the new one uses, and what it is given nobody would send.
+   */
+  #owns({ sid, owner, lasting }: GroupHolder): boolean {
+    if (!lasting) return true
+    const session = this.#store.state.sessions.get(sid)
+    return session?.isOwned === true && owner.endsWith(` ${session.epoch}`)
+  }
+
   async #serve(): Promise<void> {
     const holders = this.#ready
     this.#ready = new Set()
@@ -284,7 +294,7 @@ export class MemoryGroups implements ClusterGroups {
     for (const holder of holders) {
       const group = this.#groups.get(holder.name)
       const member = group?.members.get(holder.sid)
-      if (group === undefined || member?.holder !== holder) {
+      if (group === undefined || member?.holder !== holder || !this.#owns(holder)) {
         holder.lost()
         continue
       }
@@ -350,7 +360,7 @@ export class MemoryGroups implements ClusterGroups {
     const { strategy, ordered } = group.rule
     const isPicky = ordered || strategy.startsWith('hash-')
     const list = [...group.members.values()]
-      .filter(({ holder, isLeaving }) => holder !== undefined && !isLeaving)
+      .filter(({ holder, isLeaving }) => holder !== undefined && !isLeaving && this.#owns(holder))
       .sort((a, b) => (a.sid < b.sid ? -1 : 1))
     const blocked = new Set<Member | string>()
     for (let at = 0; list.some((member) => roomOf(member) > 0);) {

@@ -137,6 +137,23 @@ test.each([false, true])(
   },
 )
 
+test('QoS 2 of a member that is taken over while it has some that was not sent: each once, at its next connection', async () => {
+  const group = '$share/taken/taken/+'
+  const narrow = await WireClient.connect(cluster.node(0).url, 'taken', {
+    clean: false,
+    properties: { receiveMaximum: 1, sessionExpiryInterval: 600 },
+  })
+  await narrow.subscribe(group, { qos: 2 })
+  await publishAll('taken/1', numbered(10), 2)
+  expect((await narrow.next('publish')).payload.toString()).toBe('0')
+  const next = await connect('taken', 0)
+  await narrow.closed
+  expect(await allOf([next], 10)).toEqual(numbered(10))
+  await publishAll('taken/2', numbered(20), 2)
+  expect(await allOf([next], 20)).toEqual(numbered(20))
+  await next.unsubscribe(group)
+})
+
 test('ordered: one message of a topic in flight at a time, others go on', async () => {
   const silent = await WireClient.connect(cluster.node(0).url, 'one at a time', {
     clean: false,
