@@ -218,7 +218,7 @@ export class DataPlane implements Cluster {
       barrier: () => this.#replays.next(),
       gidOf: (name) => this.#table.groups.get(name)?.gid,
       nodesOf: (name) => this.#table.groups.get(name)?.nodes.keys() ?? [],
-      giveTo: (nodeId, message, given) => this.#links.to(nodeId).give(message, given),
+      giveTo: (nodeId, ...what) => this.#links.to(nodeId).give(...what),
       tellToLook: (nodeId, name) => this.#links.to(nodeId).look(name),
       onFenced: () => this.#checkFence(),
     })

@@ -31,7 +31,7 @@ export interface GroupEvents {
   gidOf(name: string): string | undefined
   /** Nodes with members of it. */
   nodesOf(name: string): Iterable<string>
-  giveTo(nodeId: string, message: Message, given: Given): void
+  giveTo(nodeId: string, name: string, message: Message, given: Given): void
   tellToLook(nodeId: string, name: string): void
   onFenced(): Promise<void>
 }
@@ -424,7 +424,7 @@ export class Groups {
     if (nodeId !== this.#nodeId) {
       const message = Buffer.isBuffer(what) ? this.#messageOf(sid, what) : what
       if (message === undefined || message === 'later') this.#events.tellToLook(nodeId, name)
-      else this.#events.giveTo(nodeId, message, given)
+      else this.#events.giveTo(nodeId, name, message, given)
     } else this.#come(name, given, Buffer.isBuffer(what) ? this.#messageOf(sid, what) : what)
   }
 

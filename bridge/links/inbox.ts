@@ -30,7 +30,7 @@ const inboxBytesMax = 16 * 1024 * 1024
  * than about 2 s).
  */
 const stallMs = 1_500
-/** Bytes of one entry, and QoS 0 bytes that may wait for their turn before they are shed. */
+/** Bytes of one entry, and bytes that may wait for their turn before QoS 0 and what groups give are shed. */
 const entryBytesMax = 1024 * 1024
 const waitingBytesMax = 8 * 1024 * 1024
 const nothing = Buffer.alloc(0)
@@ -69,9 +69,9 @@ export class InboxWriter {
   readonly #events: InboxWriterEvents
   readonly #packer: MessagePacker
   readonly #bells = new Set<string>()
-  /** Topics whose publishers the target is to hold back, or no longer. */
   /** Groups that the target is to look after. */
   readonly #looks = new Set<string>()
+  /** Topics whose publishers the target is to hold back, or no longer. */
   readonly #holds = new Map<string, boolean>()
   #open: { settled: Promise<void>; settle: () => void } | undefined
   /** QoS 0 messages in the entry that is being packed. */
@@ -105,10 +105,14 @@ export class InboxWriter {
     this.#events = events
   }
 
+  /** What nobody waits for finds no room. */
+  get #isCrowded(): boolean {
+    return this.#full || this.#queuedBytes + this.#packer.length > waitingBytesMax
+  }
+
   /** Takes a QoS 0 message, or sheds it because the link is full. */
   pushQos0(message: Message, share?: Share): void {
-    if (this.#out || this.#full || this.#queuedBytes + this.#packer.length > waitingBytesMax)
-      reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: 1 })
+    if (this.#out || this.#isCrowded) reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: 1 })
     else this.#add(message, share)
   }
 
@@ -139,9 +143,13 @@ export class InboxWriter {
     this.#schedule()
   }
 
-  /** Takes a message that was given to a member of a group there; it is shed with the link, and found by a look. */
-  give(message: Message, given: Given): void {
+  /**
+   * Takes a message that was given to a member of a group there. Nobody waits for it: when the link is full, the
+   * target looks what its members were given, and reads it from Redis.
+   */
+  give(name: string, message: Message, given: Given): void {
     if (this.#out) return
+    if (this.#isCrowded) return this.look(name)
     this.#packer.addGiven(given)
     this.#add(message, undefined)
   }

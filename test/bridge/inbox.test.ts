@@ -169,6 +169,37 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   expect(received).toEqual(['1', '2', '3', '4'])
 })
 
+test('what members of a group are given finds no room on a link that is full: their node looks for it', async () => {
+  await using a = await startPlane(redis, 'a')
+  const connections = connectAll({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, 1_000, 0)
+  await Promise.all([whenReady(connections.redis), whenReady(connections.inbox)])
+  const given: number[] = []
+  const looks: string[] = []
+  const reader = new InboxReader(connections, keys, 'b@1', new Clock(), {
+    onMessage: () => undefined,
+    onShared: () => undefined,
+    onGiven: (_message, { id }) => void given.push(id),
+    onLook: (name) => void looks.push(name),
+    onBell: () => undefined,
+    onHold: () => undefined,
+    onFenced: () => undefined,
+    onAmnesia: () => Promise.resolve(),
+  })
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
+    onOut: () => undefined,
+    onFenced: () => undefined,
+  })
+  await reader.create()
+  reader.start()
+  const message = messageOf('t', Buffer.alloc(1_000_000))
+  for (let id = 1; id <= 12; id++)
+    writer.give('$share/g/t', message, { gid: 'g', sid: 's', id, seq: id, qos: 1, owner: 'b@1 1' })
+  await expect.poll(() => looks).toEqual(['$share/g/t'])
+  expect(given).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]) // 8 MiB may wait
+  await reader.close()
+  connections.redis.disconnect()
+})
+
 test('an exception while one message is handled, a bug, is said; the others come once, and its entry is not read again', async () => {
   await using a = await startPlane(redis, 'a')
   await using b = await startPlane(redis, 'b')
