@@ -18,7 +18,7 @@ import { keys, openClient, prefix } from './planes.ts'
 
 const lease = 300
 const mark = 100
-const stallMs = 200
+const hourMs = 3_600_000
 const bus = (...nouns: Parameters<typeof keys.bus>[0][]): string[] => nouns.map((noun) => keys.bus(noun))
 
 let server: TestRedis
@@ -104,7 +104,13 @@ const createInbox = async (nodeId: string): Promise<string> =>
       ]
     )[0],
   )
-const append = (to: string, sender: string, batch: number | string, body: string): Promise<unknown> =>
+const append = (
+  to: string,
+  sender: string,
+  batch: number | string,
+  body: string,
+  stallMs = hourMs,
+): Promise<unknown> =>
   run(
     'inbox-append',
     [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')],
@@ -411,17 +417,16 @@ describe('inboxes', () => {
 
   test('append: FULL above the mark, SEALED when the reader stands still, for good and for everybody', async () => {
     const last = await createInbox('a@1')
-    await passed(2 * stallMs) // nothing to read
     await append('a@1', 'b@1', 1, '.'.repeat(mark))
-    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
-    await passed(stallMs / 2)
+    await passed(2) // nobody asked: it is full from the first who does
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x', 1))
+    await passed(2)
     await trim('a@1', last, 0) // it stands where it was, but it lives
-    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
-    await passed(stallMs / 2)
-    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
-    expect(await append('a@1', 'b@1', 1, 'again')).toBe(mark) // stored before: full or not
-    await passed(stallMs)
-    await fails('ERR_BRIDGE_SEALED', append('a@1', 'b@1', 2, 'x'))
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x', 1))
+    await passed(2)
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x', hourMs))
+    expect(await append('a@1', 'b@1', 1, 'again', 1)).toBe(mark) // stored before: full or not
+    await fails('ERR_BRIDGE_SEALED', append('a@1', 'b@1', 2, 'x', 1))
     await fails('ERR_BRIDGE_SEALED', append('a@1', 'c@1', 1, 'x'))
     await fails('ERR_BRIDGE_FENCED', trim('a@1', last, mark)) // its owner, who comes too late
     expect(await bodies('a@1')).toHaveLength(2)

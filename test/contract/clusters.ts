@@ -201,12 +201,12 @@ export async function endAll(): Promise<void> {
   redis = undefined
 }
 
-async function onMemory(file: string | undefined): Promise<Member> {
+async function onMemory(folder?: string): Promise<Member> {
   const member = new Member()
   const bridge = await createMemoryBridge({
     name: 'm',
     ...sizes,
-    file,
+    file: folder === undefined ? undefined : join(folder, 'state'),
     fsync: 'always',
     onWarning: (text) => {
       throw new Error(text)
@@ -216,6 +216,7 @@ async function onMemory(file: string | undefined): Promise<Member> {
   member.onEnd(async () => {
     await member.cluster.close()
     await bridge.close()
+    if (folder !== undefined) rmSync(folder, { recursive: true }) // its lock is released by now
   })
   return member
 }
@@ -241,11 +242,6 @@ export const implementations: Readonly<Record<string, () => Promise<Member>>> = 
     member.onEnd(() => member.cluster.close())
     return member
   },
-  memory: () => onMemory(undefined),
-  'memory and a file': async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-file-'))
-    const member = await onMemory(join(folder, 'state'))
-    member.onEnd(async () => rmSync(folder, { recursive: true }))
-    return member
-  },
+  memory: () => onMemory(),
+  'memory and a file': () => onMemory(mkdtempSync(join(tmpdir(), 'aedes-cluster-file-'))),
 }
