@@ -4,7 +4,7 @@ import { filterMatches } from '../matching/topic.ts'
 /** Of each strategy who gets the next message. A member that can take nothing is passed by, unless it is said. */
 export const strategies = {
   demand: 'whose window is freest',
-  'round-robin': 'the one behind the last one',
+  'round-robin': 'the one after the last one',
   random: 'anyone',
   sticky: 'the same one, for as long as it can',
   'hash-client': 'the same one for all messages of a publisher, by its Client Identifier; it is waited for',

@@ -193,7 +193,7 @@ export class FileLog implements RecordLog {
   #closed = false
   /** It is being closed: a disk that is full is not waited for any longer. */
   readonly #ending = new AbortController()
-  /** What was to be written is not, for want of room, and nothing is behind it. */
+  /** What was to be written is not, for want of room, and nothing comes after it. */
   #giveUpWriting!: () => void
   readonly #givenUp = new Promise<void>((resolve) => {
     this.#giveUpWriting = resolve
@@ -528,7 +528,7 @@ async function readAll(path: string, file: FileHandle, state: State): Promise<nu
     at += frameHead + frame.length
   }
   if (await isWholeBehind(file, at, size))
-    throw new BridgeError('ERR_BRIDGE_FILE', `${path} is damaged at byte ${at}, and goes on behind that`)
+    throw new BridgeError('ERR_BRIDGE_FILE', `${path} is damaged at byte ${at}, and goes on after that`)
   return at
 }
 

@@ -14,7 +14,7 @@ export interface RedisTarget {
   readonly username: string | undefined
   readonly password: string | undefined
   readonly hosts: readonly RedisHost[]
-  /** File of a Unix socket, or what stands behind the hosts, without its slash. */
+  /** File of a Unix socket, or what stands after the hosts, without its slash. */
   readonly path: string
 }
 

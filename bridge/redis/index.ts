@@ -92,7 +92,7 @@ const kinds: readonly (readonly [pattern: RegExp, hint: string])[] = [
   ],
   [
     /DB index is out of range/,
-    'It has fewer databases: choose another number behind the address, or raise databases in redis.conf',
+    'It has fewer databases: choose another number after the address, or raise databases in redis.conf',
   ],
   [/Protocol error, got/, 'It is no Redis: check the port'],
 ]

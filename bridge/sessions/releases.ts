@@ -145,7 +145,7 @@ export class Releases {
       const released = await this.#release(sid, owner, expirySeconds)
       if (!released.isDone) return
       await this.#ended(sid, released.subscriptions)
-      // Its client may be waiting to come back, and what it publishes then comes behind its will; that the will
+      // Its client may be waiting to come back, and what it publishes then comes after its will; that the will
       // is stored it need not wait for. When this fails, or who wants the session does not come, the sweep comes
       // to it within a second or so.
       if (released.isWillDue && session?.isWanted !== true)

@@ -135,7 +135,7 @@ export class Subscriptions {
       this.#keys.session(sid, 'session'),
       this.#keys.session(sid, 'subscriptions'),
     ]
-    // filters are at odd places, options behind them
+    // filters are at odd places, options after them
     const frees = argv.every((value, i) => i === 0 || i % 2 === 1 || value === '')
     for (;;) {
       try {

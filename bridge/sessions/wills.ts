@@ -67,7 +67,7 @@ export class Wills {
 
   /**
    * Publishes a will that is due.
-   * @param taken what is published from then on comes behind it; also called when it is left
+   * @param taken what is published from then on comes after it; also called when it is left
    * @returns true when it is stored, or there is nothing to publish; false when it is left in Redis
    */
   publish(partition: number, member: string, taken: () => void = () => undefined): Promise<boolean> {

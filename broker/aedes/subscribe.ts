@@ -199,7 +199,7 @@ export class Subscribes {
     return { on, removeListener, close: (done: () => void) => setImmediate(done), current: 0 }
   }
 
-  /** Emitted by Aedes behind the SUBACK. */
+  /** Emitted by Aedes after the SUBACK. */
   answered(subscriptions: readonly { topic: string }[], client: AedesClient): void {
     const { conn: stream } = client
     for (const { topic: filter } of subscriptions) {

@@ -26,7 +26,7 @@ const meanings: Readonly<Record<string, string>> = {
   TAB_AS_INDENT: 'a tab where spaces belong',
   BAD_ALIAS: 'an alias (*) without its anchor (&)',
   TAG_RESOLVE_FAILED: 'a tag (!) that is not known',
-  MISSING_CHAR: 'a character is missing, such as a closing quote or bracket, or the space behind a colon',
+  MISSING_CHAR: 'a character is missing, such as a closing quote or bracket, or the space after a colon',
   MULTIPLE_DOCS: 'more than one document',
   BAD_SCALAR_START: 'a character that must stand in quotes at the start of a value',
   BAD_DQ_ESCAPE: 'a backslash in double quotes that escapes nothing',

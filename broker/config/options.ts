@@ -503,7 +503,7 @@ function urlProblem(text: string, schemes: readonly string[]): string | undefine
     return `has another scheme than ${schemes.map((scheme) => scheme + '//').join(', ')}`
   if (hostname === '') return 'has no host'
   if (username !== '' || password !== '') return 'has a user or password, which nobody would be asked for'
-  if (search !== '' || hash !== '') return 'has something behind its path'
+  if (search !== '' || hash !== '') return 'has something after its path'
   return protocol.startsWith('ws') || pathname === '' || pathname === '/'
     ? undefined
     : 'has a path, which only ws:// and wss:// have'

@@ -91,7 +91,7 @@ export function tlsProblems(texts: Readonly<Partial<Record<TlsOption, string>>>)
     return problems
   if (!certificates[0]!.checkPrivateKey(key)) {
     const hint = certificates.slice(1).some((one) => one.checkPrivateKey(key))
-      ? 'In the file of tlsCert put the certificate of this server first, those of its issuers behind it'
+      ? 'In the file of tlsCert put the certificate of this server first, those of its issuers after it'
       : 'Name the key that the certificate was made for; both of these must print the same: openssl x509 -in CERT -noout -pubkey, openssl pkey -in KEY -pubout'
     return [{ option: 'tlsKey', problem: 'does not fit the certificate of tlsCert', hint }]
   }

@@ -1,7 +1,7 @@
 // One client connection as we serve it: what comes (inbound.ts), what goes (outbound.ts), and its life
 // between the first byte and the release of its session. The engine stands behind it for CONNECT, SUBSCRIBE,
 // UNSUBSCRIBE and Keep Alive (engine-client.ts). State: how far its life is. The end of a connection comes
-// behind what came before it: when its client says good-bye, ends its side or is gone altogether, what we
+// after what came before it: when its client says good-bye, ends its side or is gone altogether, what we
 // have read of it by then is still done, in its order; only then the session is released. The will is void as
 // soon as a DISCONNECT that says so has been read, also while what stands before it waits.
 import type { IConnackPacket } from 'mqtt-packet'
@@ -50,7 +50,7 @@ export class Connection implements Whole {
   #gone = false
   #over: Room | undefined
   /**
-   * Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent behind SUBACK.
+   * Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent after SUBACK.
    */
   asked: Map<string, Asked> | undefined
   /** Made with the first SUBSCRIBE that asks for Retained Messages. */
@@ -169,7 +169,7 @@ export class Connection implements Whole {
     this.toldWhy(`told to go with ${hex(reasonCode)}`)
   }
 
-  /** CONNACK is written: packets that came behind CONNECT are read now. */
+  /** CONNACK is written: packets that came after CONNECT are read now. */
   connected(): void {
     this.isConnected = true
     this.#host.onClient(this)

@@ -7,7 +7,7 @@ export interface EngineClient {
 
   /** CONNECT, whole and in order. Answered by CONNACK, unless the connection is over before. */
   connect(frame: Buffer): void
-  /** SUBSCRIBE; answered by SUBACK. The next one comes behind the answer. */
+  /** SUBSCRIBE; answered by SUBACK. The next one comes after the answer. */
   subscribe(frame: Buffer): void
   /** UNSUBSCRIBE; answered by UNSUBACK (`onSuback`). */
   unsubscribe(frame: Buffer): void

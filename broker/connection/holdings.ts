@@ -121,7 +121,7 @@ export class Holdings {
   }
 
   /**
-   * Calls `store` when there is room for a publish of so many bytes, at once or behind those that came
+   * Calls `store` when there is room for a publish of so many bytes, at once or after those that came
    * before; it calls `stored`.
    */
   publish(bytes: number, store: (stored: () => void) => void): void {

@@ -4,7 +4,7 @@
 
 import { groupIds } from '../../bridge/index.ts'
 
-/** Those behind it are for messages of groups (bridge/groups/group-holder.ts). */
+/** Those after it are for messages of groups (bridge/groups/group-holder.ts). */
 export const identifierMax = groupIds.first - 1
 const initialPlaces = 32
 const noPlaces = new Uint16Array(1)

@@ -42,7 +42,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   #saysGoodbye: Goodbye | undefined
   /** Made when the first PUBLISH comes that is to be stored. */
   #publishing: Publishing | undefined
-  /** QoS 0 publishes that are not stored yet: retained ones, and those behind one. */
+  /** QoS 0 publishes that are not stored yet: retained ones, and those after one. */
   #retaining = 0
   #held = false
   /** Made when a PUBLISH comes that the gate decides. */
@@ -103,7 +103,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   }
 
   /**
-   * We read on while the reader waits, up to a bound: behind what waits there may be a good-bye, and a socket
+   * We read on while the reader waits, up to a bound: after what waits there may be a good-bye, and a socket
    * may close unread.
    */
   #readAhead(chunk?: Buffer): void {
@@ -120,7 +120,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
         ))
   }
 
-  /** CONNACK is written: packets that came behind CONNECT are read now. */
+  /** CONNACK is written: packets that came after CONNECT are read now. */
   start(stored: StoredSession | undefined): void {
     const { client, session } = this.#connection
     this.#publisher = { clientId: client.clientId, sid: stored?.session.sid, session }
@@ -185,7 +185,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   }
 
   /**
-   * A DISCONNECT was read: nothing behind it is taken [MQTT-3.14.4-1], and what waits before it comes first.
+   * A DISCONNECT was read: nothing after it is taken [MQTT-3.14.4-1], and what waits before it comes first.
    */
   #disconnect(frame: Buffer): void {
     this.#reader.close()
@@ -295,9 +295,9 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   }
 
   /**
-   * The gate decides. What comes behind it waits in its order; a PINGREQ does not. The connection may end meanwhile,
+   * The gate decides. What comes after it waits in its order; a PINGREQ does not. The connection may end meanwhile,
    * and its session be taken over: what the client sent before is published all the same where it may be, since its
-   * session is released behind it, and the bridge refuses what comes of a session that was taken (`isTooLate`).
+   * session is released after it, and the bridge refuses what comes of a session that was taken (`isTooLate`).
    */
   #ask(message: Message, messageId: number): void {
     const { qos } = message

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import { limits } from '../config/limits.ts'
 
 /**
- * Ends `stream` behind what is written, and destroys it when the client ends its side, at the latest after
+ * Ends `stream` when what waits is written, and destroys it when the client ends its side, at the latest after
  * `limits.lingerMs`.
  */
 export function linger(stream: Duplex): void {

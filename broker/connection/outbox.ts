@@ -188,7 +188,7 @@ export class Outbox {
     if (isShared) this.#share(payload)
   }
 
-  /** Message Expiry Interval stands behind a Topic Alias, at the place given. */
+  /** Message Expiry Interval stands after a Topic Alias, at the place given. */
   #expire({ expiresAt, expiryOffset, properties }: Frame, at: number): void {
     this.#buffer!.writeUInt32BE(secondsLeft(expiresAt, properties.readUInt32BE(expiryOffset)), at)
   }

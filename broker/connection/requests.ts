@@ -1,4 +1,4 @@
-// SUBSCRIBE and UNSUBSCRIBE of one connection, and a DISCONNECT behind them: what was sent first happens
+// SUBSCRIBE and UNSUBSCRIBE of one connection, and a DISCONNECT after them: what was sent first happens
 // first. Each waits until the publishes before it are stored and the request before it is answered: of two at
 // once Aedes would answer the second by what the first one is about to change. State: this connection. Bound:
 // the caller stops reading when too many wait.

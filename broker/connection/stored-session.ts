@@ -198,7 +198,7 @@ export class StoredSession implements SessionHolder {
     if (at > 0) this.#unsent = this.#unsent.slice(at)
   }
 
-  /** In its order, behind what waits to be sent. */
+  /** In its order, after what waits to be sent. */
   #send(message: Message, messageId: number, dup: boolean, identifiers?: readonly number[]): void {
     const matching = this.#host.matching(message)
     if (this.#toSend.push({ message, messageId, dup, identifiers, matching }) === 1) this.#sendOn()
@@ -426,7 +426,7 @@ export class StoredSession implements SessionHolder {
 
   /**
    * Those whose turn it is, each under one of the free `ids`. What was delivered until now is known, and what
-   * is moved by this call or a later one comes behind them: so one that is current now does not overtake a
+   * is moved by this call or a later one comes after them: so one that is current now does not overtake a
    * newer one. They share the window with the queue.
    */
   #takeGiven(ids: readonly number[]): (readonly [number, Message])[] {

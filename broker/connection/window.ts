@@ -74,7 +74,7 @@ export class Window<Item extends Delivery> {
     return true
   }
 
-  /** Something is in flight under the identifier: behind PUBREC only PUBREL may be sent [MQTT-4.3.3-5]. */
+  /** Something is in flight under the identifier: after PUBREC only PUBREL may be sent [MQTT-4.3.3-5]. */
   has(messageId: number): boolean {
     return this.#inFlight.has(messageId)
   }

@@ -370,7 +370,7 @@ const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
   [
     'an address without scheme, with a path, with a query',
     byFlags('--listen', '0.0.0.0:1883', '--listen', 'mqtt://h:1/x', '--listen', 'ws://h:1/x?y=z'),
-    [/^--listen=0\.0\.0\.0:1883: is not a URL/, /: has a path, which/, /: has something behind/],
+    [/^--listen=0\.0\.0\.0:1883: is not a URL/, /: has a path, which/, /: has something after/],
   ],
   [
     'one port twice',
