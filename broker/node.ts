@@ -14,9 +14,10 @@ import {
 } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { isLoopback } from './admin/hosts.ts'
+import { Access } from './access/access.ts'
 import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
+import { handedInChain, isLoopback } from './config/authentication.ts'
 import { atSource, operatorErrorOf, storeOf, type Config, type ListenerConfig } from './config/config.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
 import { adminEvents, doorEvents, sayLowLimit } from './observe/door-events.ts'
@@ -55,7 +56,12 @@ export interface Embedding {
   readonly listens: boolean
   /** The gate, before anything passes it. */
   attach(gate: Gate<Connection>): void
+  /** Whether a hook decides who a client without an Authentication Method is. */
+  authenticates(): boolean
 }
+
+/** No program embeds it. */
+const itself: Embedding = { listens: true, attach: () => undefined, authenticates: () => false }
 
 export class Node {
   readonly config: Config
@@ -65,6 +71,7 @@ export class Node {
   readonly #local: LocalMessages
   readonly #store: Store
   readonly gate: Gate<Connection>
+  readonly #access: Access<Connection>
   #bridge: Bridge | undefined
   #boot: Boot | undefined
   #listeners: Listener[] = []
@@ -78,14 +85,16 @@ export class Node {
   readonly #unsubscribe: (() => void)[] = []
   readonly #reports: Reports
 
-  private constructor(config: Config, listens: boolean) {
+  private constructor(config: Config, embedding: Embedding = itself) {
     this.config = config
     this.#reports = new Reports(config.id)
     this.#store = storeOf(config)
-    this.#listens = listens
+    this.#listens = embedding.listens
     this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.gate = new Gate<Connection>(config.decisionTimeoutMs, gateEvents(this.#log, this.metrics))
+    this.#access = new Access<Connection>(handedInChain(config), () => embedding.authenticates())
+    this.gate.setStanding([this.#access.guard])
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
       this.metrics.dropped.inc(
         { cause, qos: cause.startsWith('full-') ? 1 : cause === 'ended-session' ? 2 : 0 },
@@ -150,7 +159,7 @@ export class Node {
     interrupted?: Promise<void>,
     embedding?: Embedding,
   ): Promise<Node | undefined> {
-    const node = new Node(config, embedding?.listens ?? true)
+    const node = new Node(config, embedding)
     embedding?.attach(node.gate)
     const starting = asOperator(config, node.#store, () => node.#start())
     try {

@@ -160,6 +160,8 @@ const silent: GateEvents = { onDenied: () => undefined, onLate: () => undefined,
 export class Gate<Client> {
   readonly #timeoutMs: number
   readonly #events: GateEvents
+  #standing: readonly Guard<Client>[] = []
+  #guards: readonly Guard<Client>[] = []
   connect: Required<Guard<Client>>['connect'] | undefined
   authenticate: Required<Guard<Client>>['authenticate'] | undefined
   exchange: Required<Guard<Client>>['exchange'] | undefined
@@ -183,8 +185,19 @@ export class Gate<Client> {
     this.#events = events
   }
 
+  /** From now on these are asked before those of `setGuards`. */
+  setStanding(guards: readonly Guard<Client>[]): void {
+    this.#standing = guards
+    this.#set([...guards, ...this.#guards])
+  }
+
   /** From now on these are asked, one after the other; the first that says no has said it. */
   setGuards(guards: readonly Guard<Client>[]): void {
+    this.#guards = guards
+    this.#set([...this.#standing, ...guards])
+  }
+
+  #set(guards: readonly Guard<Client>[]): void {
     const having = <Name extends Step>(name: Name): With<Client, Name>[] | undefined => {
       const some = guards.filter((guard): guard is With<Client, Name> => guard[name] !== undefined)
       return some.length === 0 ? undefined : some

@@ -17,6 +17,3 @@ export function hostCheck(admin: URL, names: readonly string[]): (host: string |
     return isIP(name.replace(/^\[|\]$/g, '')) !== 0 || known.has(name)
   }
 }
-
-/** Whether only this machine can reach an address that is listened on. */
-export const isLoopback = ({ hostname }: URL): boolean => /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)

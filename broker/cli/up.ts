@@ -42,6 +42,11 @@ export const upOptions = {
     about: 'address that MQTT and WebSocket listen on',
     hint: 'Use an address of this machine, e.g. --host 0.0.0.0',
   },
+  authentication: {
+    schema: z.string().optional(),
+    about: 'as of a node; needed where others can reach --host: `anonymous` lets everybody in',
+    hint: 'Write anonymous',
+  },
   data: {
     schema: z.string().default('./data'),
     about: 'folder of the embedded Redis',
@@ -267,6 +272,7 @@ export async function up(argv: readonly string[], interrupt: Interrupt, program:
       `ws://${hostText(config.host)}:${config.wsPort + i}/mqtt`,
       '--admin',
       `http://127.0.0.1:${config.adminPort + i}`,
+      ...(config.authentication === undefined ? [] : ['--authentication', config.authentication]),
     ])
   })
   try {

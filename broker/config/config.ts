@@ -11,6 +11,7 @@ import {
   type Store,
   type StoreOptions,
 } from '../../bridge/index.ts'
+import { authenticationProblems } from './authentication.ts'
 import {
   addressProblems,
   fileProblems,
@@ -24,6 +25,7 @@ import { listenUrl, options, type Config, type ListenerConfig, type OptionName }
 import { inSections, layerOf, merged, type ListenerGiven } from './sections.ts'
 import { flagOf, fromEnvironment, listOf, readText, usage, type GivenValue, type Layer } from './sources.ts'
 import { treeOf, type Mapping } from './tree.ts'
+import type { LinkName } from '../access/link-names.ts'
 import { OperatorError } from '../errors.ts'
 
 export {
@@ -150,7 +152,12 @@ function listenersOf(
   })
 }
 
-function checked(given: Layer, problems: OperatorError[], nameOf: (name: string) => string): Config {
+function checked(
+  given: Layer,
+  problems: OperatorError[],
+  nameOf: (name: string) => string,
+  elsewhere: readonly LinkName[] | undefined,
+): Config {
   const config: Record<string, unknown> = {}
   for (const [name, option] of table) {
     if (name === 'listen') continue
@@ -158,11 +165,15 @@ function checked(given: Layer, problems: OperatorError[], nameOf: (name: string)
     if (value !== undefined || problems.length === 0) config[name] = value
   }
   const listeners = listenersOf(given, config, nameOf, problems)
-  config.listeners = Object.freeze(listeners.map(({ listener }) => Object.freeze(listener)))
   const valid = config as Partial<Config>
   const at: PlaceOf = (name) => placeOf(given, name, nameOf)
+  const ofListenerName = given.has('listeners')
+    ? (name: OptionName) => table.get(name)!.at ?? `${name}:`
+    : nameOf
+  problems.push(...authenticationProblems(valid, listeners, ofListenerName, elsewhere))
+  config.listeners = Object.freeze(listeners.map(({ listener }) => Object.freeze(listener)))
   problems.push(
-    ...transportProblems(listeners, given.has('listeners') ? (name) => table.get(name)!.at! : nameOf),
+    ...transportProblems(listeners, ofListenerName),
     ...addressProblems(valid, listeners, at),
     ...fileProblems(valid, listeners, at),
     ...storeProblems(valid, at),
@@ -179,6 +190,7 @@ function checked(given: Layer, problems: OperatorError[], nameOf: (name: string)
  * sections or not
  * @param found what is wrong with the command line already
  * @param nameOf how the one who gave it writes an option
+ * @param elsewhere the chain of a listener that others can reach, where none is written down
  * @throws OperatorError (reason `usage`) for all that is wrong: where it stands, the value unless it may be a
  * secret, what to do
  */
@@ -187,6 +199,7 @@ export function loadConfig(
   environment: NodeJS.ProcessEnv,
   found: readonly OperatorError[] = [],
   nameOf = flagOf,
+  elsewhere?: readonly LinkName[],
 ): Config {
   const { config: file, ...flags } = given
   const problems = [...found]
@@ -199,7 +212,7 @@ export function loadConfig(
     fromEnvironment(environment, [...table.keys()], problems),
     layerOf(treeOf(flags, nameOf) as Mapping, problems),
   ]
-  return checked(merged(layers), problems, nameOf)
+  return checked(merged(layers), problems, nameOf, elsewhere)
 }
 
 function fromFile(path: string, source: string, problems: OperatorError[]): Layer {

@@ -13,6 +13,7 @@ import {
   type Option,
   type ValuesOf,
 } from '../../bridge/index.ts'
+import { linkNames, type LinkName } from '../access/link-names.ts'
 import { limits } from './limits.ts'
 
 export const listenUrl = z.string().superRefine((text, context) => {
@@ -58,6 +59,14 @@ export const options = {
     shape: 'url',
     list: true,
     hint: 'Write scheme://host:port, e.g. --listen mqtt://127.0.0.1:1883 --listen ws://127.0.0.1:8083/mqtt',
+  },
+  authentication: {
+    ofListener: true,
+    schema: z.array(z.enum(linkNames, `is none of ${linkNames.join(', ')}`)).optional(),
+    about: `who may connect, by whom is asked in this order until one knows the client: ${linkNames.join(', ')}; repeats; without it what is configured, and where nothing is, everybody on loopback and nobody elsewhere`,
+    shape: 'link',
+    list: true,
+    hint: `Write a list of ${linkNames.join(', ')}`,
   },
   ...storeOptions,
   admin: {
@@ -471,7 +480,10 @@ type OfListener = {
 }[OptionName]
 
 /** One listener: its address, and the options that hold for it. */
-export type ListenerConfig = { readonly url: string } & Pick<Values, OfListener>
+export type ListenerConfig = { readonly url: string; readonly authentication: readonly LinkName[] } & Omit<
+  Pick<Values, OfListener>,
+  'authentication'
+>
 
 /** What a node runs by: every option by its name, and its listeners. */
 export type Config = Omit<Values, 'listen'> & { readonly listeners: readonly ListenerConfig[] }
@@ -486,9 +498,10 @@ type SectionOf<Section extends string, Names extends OptionName = OptionName> = 
 }
 
 /** A listener as it is given: its url, and sections that hold for it alone. */
-export type ListenerOptions = { readonly url: string } & {
-  readonly [Section in SectionName<OfListener>]?: SectionOf<Section, OfListener>
-}
+export type ListenerOptions = {
+  readonly url: string
+  readonly authentication?: readonly LinkName[] | undefined
+} & { readonly [Section in SectionName<OfListener>]?: SectionOf<Section, OfListener> }
 
 /** What `createNode` takes: options in sections, as in a file, or by their own names, as flags have them. */
 export type NodeOptions = { readonly [K in Exclude<OptionName, SectionName>]?: Values[K] | undefined } & {

@@ -18,9 +18,7 @@ const table = Object.entries<Option>(options)
 const byPath = new Map(table.flatMap(([name, { at }]) => (at === undefined ? [] : [[at as string, name]])))
 const ofListener = new Map([
   ['url', 'url'],
-  ...table
-    .filter(([, one]) => one.ofListener === true)
-    .map(([name, { at }]) => [at as string, name] as const),
+  ...table.filter(([, one]) => one.ofListener === true).map(([name, { at }]) => [at ?? name, name] as const),
 ])
 const sectionOf = (path: string): string => path.slice(0, path.indexOf('.'))
 const sectionsOf = (paths: ReadonlyMap<string, string>): Set<string> =>
@@ -154,12 +152,12 @@ function listenersOf({ items }: List, problems: OperatorError[]): ListenerGiven[
       return []
     }
     for (const { key, source, tree } of entries) {
-      if (key === 'url') setValue(key, tree, set, problems)
+      if (ofListener.has(key) && !key.includes('.')) setValue(ofListener.get(key)!, tree, set, problems)
       else if (listenerSections.has(key) && tree.kind === 'mapping')
         readSection(key, tree, ofListener, set, problems)
       else if (listenerSections.has(key) && isNothing(tree)) continue
       else {
-        const known = ['url', ...listenerSections]
+        const known = ['url', 'authentication', ...listenerSections]
         const near = nearest(key, known) ?? [...ofListener.keys()].find((path) => path.endsWith(`.${key}`))
         const hint = near === undefined ? `A listener has ${known.join(', ')}` : `Did you mean ${near}?`
         problems.push(usage(source, undefined, 'is not an option of a listener', hint))

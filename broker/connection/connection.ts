@@ -11,6 +11,7 @@ import type { Message, OwedReplay, Session } from '../../bridge/index.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { Asked, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
+import { nobody, type Principal } from '../access/principal.ts'
 import type { Authentication } from './authentication.ts'
 import { Inbound } from './inbound.ts'
 import { closeBehind, linger } from './linger.ts'
@@ -38,6 +39,8 @@ export class Connection implements Whole {
   answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
   /** Of a client whose CONNECT names an Authentication Method. */
   authentication: Authentication<Connection> | undefined
+  /** Who it is; known with its CONNECT. */
+  principal: Principal = nobody
   /** Known with CONNACK. */
   mqtt5 = false
   /** CONNACK accepted it. */

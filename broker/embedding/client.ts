@@ -26,14 +26,21 @@ export class Client extends EventEmitter {
   readonly conn: Duplex
   /** Of a WebSocket: the HTTP request that it began with. */
   readonly req: IncomingMessage | undefined
-  /** Who it proved to be (`scramSha256`); a program may write it, too. */
-  user: string | undefined
 
   constructor(connection: Connection) {
     super()
     this.#connection = connection
     this.conn = connection.stream
     this.req = connection.request
+  }
+
+  /** Who it proved to be; a program may write it, too. */
+  get user(): string | undefined {
+    return this.#connection.principal.user
+  }
+
+  set user(user: string | undefined) {
+    this.#connection.principal = { ...this.#connection.principal, user }
   }
 
   get #client(): AedesClient {

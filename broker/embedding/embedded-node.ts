@@ -70,8 +70,11 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
       ...(options.log === undefined ? { logLevel: 'silent' } : {}),
       ...options,
     }
-    this.config = loadConfig(given, {}, [], (name) => name)
     this.#hooks = Object.fromEntries(hookNames.map((name) => [name, hooks[name]]))
+    // who brings hooks has them asked; where nobody else is, others may come as well
+    const elsewhere =
+      this.#authenticates() || hooks.enhancedAuthenticate !== undefined ? (['hooks'] as const) : undefined
+    this.config = loadConfig(given, {}, [], (name) => name, elsewhere)
     for (const name of hookNames)
       Object.defineProperty(this, name, {
         get: () => this.#hooks[name],
@@ -91,12 +94,18 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   async start(): Promise<this> {
     this.#node = await Node.start(this.config, undefined, {
       listens: this.#listens,
+      authenticates: () => this.#authenticates(),
       attach: (gate) => {
         this.#gate = gate
         this.#setGuards()
       },
     })
     return this
+  }
+
+  /** Whether a client without an Authentication Method is asked by a hook who it is. */
+  #authenticates(): boolean {
+    return this.#hooks.preConnect !== undefined || this.#hooks.authenticate !== undefined
   }
 
   get #running(): Node {

@@ -379,6 +379,8 @@ const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
       'mqtt://127.0.0.1:1883',
       '--listen',
       'ws://0.0.0.0:1883',
+      '--authentication',
+      'anonymous',
       '--admin',
       'http://127.0.0.1:1883',
     ),

@@ -1,0 +1,60 @@
+// The chain of authentication of a listener: links in their order, each says yes, no, or "not mine", and then the next
+// is asked. Who is nobody's is refused. No state besides the links'.
+import { Refusal, type Answer } from './gate.ts'
+import type { LinkName } from './link-names.ts'
+import { nobody, type Principal } from './principal.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+
+/** What a client says of itself in its CONNECT, and what its connection shows. */
+export interface Credentials {
+  readonly username: string | undefined
+  readonly password: Buffer | undefined
+  readonly clientId: string
+}
+
+/** Yes; no; not mine. */
+export type Verdict = Principal | Refusal | undefined
+
+export interface Link {
+  readonly name: LinkName
+  authenticate(credentials: Credentials): Answer<Verdict>
+}
+
+export const notAuthenticated = (reason: string): Refusal =>
+  new Refusal(ReasonCode.badUserNameOrPassword, reason)
+
+export class Chain {
+  readonly #links: readonly Link[]
+
+  constructor(links: readonly Link[]) {
+    this.#links = links
+  }
+
+  authenticate(credentials: Credentials): Answer<Principal | Refusal> {
+    return this.#ask(credentials, 0)
+  }
+
+  /** Without a promise where no link gives one. */
+  #ask(credentials: Credentials, from: number): Answer<Principal | Refusal> {
+    for (let i = from; i < this.#links.length; i++) {
+      const verdict = this.#links[i]!.authenticate(credentials)
+      if (verdict instanceof Promise)
+        return verdict.then((decided) => decided ?? this.#ask(credentials, i + 1))
+      if (verdict !== undefined) return verdict
+    }
+    return credentials.username === undefined
+      ? new Refusal(ReasonCode.notAuthorized, 'no user name, and nobody may come without')
+      : notAuthenticated('its user name is none that anybody knows here')
+  }
+}
+
+/**
+ * Lets in who does not say who it is; where it is the only link, everybody. A name that nobody has proved is no user:
+ * beside other links it is a slip, and refused.
+ */
+export const anonymousLink = (isAlone: boolean): Link => ({
+  name: 'anonymous',
+  authenticate: ({ username }) => (isAlone || username === undefined ? anonymous : undefined),
+})
+
+const anonymous: Principal = Object.freeze({ ...nobody, by: 'anonymous' })

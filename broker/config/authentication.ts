@@ -1,0 +1,64 @@
+// Who is asked who comes by a listener: the chain that is written down, or what is configured; and where nothing is, a
+// listener that only this machine reaches lets everybody in, and no other does. No state.
+import { linkNames, type LinkName } from '../access/link-names.ts'
+import type { OperatorError } from '../errors.ts'
+import type { PlacedListener } from './checks.ts'
+import type { Config } from './options.ts'
+import { usage } from './sources.ts'
+
+/** Whether only this machine can reach an address that is listened on. */
+export const isLoopback = ({ hostname }: URL): boolean => /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)
+
+/** What a link asks; without it nobody is. */
+const needs: Readonly<Partial<Record<LinkName, readonly (keyof Config)[]>>> = {}
+
+const isConfigured = (name: LinkName, config: Partial<Config>): boolean =>
+  needs[name]?.some((option) => config[option] !== undefined) === true
+
+/** The chain that what is configured makes. */
+const configuredOf = (config: Partial<Config>): LinkName[] =>
+  linkNames.filter((name) => isConfigured(name, config))
+
+const everybody: readonly LinkName[] = ['anonymous']
+
+/** The chain of connections that the program hands in. */
+export function handedInChain(config: Config): readonly LinkName[] {
+  const configured = configuredOf(config)
+  return config.authentication ?? (configured.length > 0 ? configured : everybody)
+}
+
+/**
+ * Gives each listener its chain.
+ * @param elsewhere of a listener that others can reach, where nothing is configured: a program with hooks has some
+ */
+export function authenticationProblems(
+  config: Partial<Config>,
+  listeners: readonly PlacedListener[],
+  nameOf: (name: 'authentication') => string,
+  elsewhere: readonly LinkName[] | undefined,
+): OperatorError[] {
+  const problems: OperatorError[] = []
+  const configured = configuredOf(config)
+  let isTold = false
+  for (const { listener, own, at } of listeners) {
+    const { url, authentication } = listener as Partial<typeof listener> & { readonly url: string }
+    const chain =
+      authentication ??
+      (configured.length > 0 ? configured : isLoopback(new URL(url)) ? everybody : elsewhere)
+    if (chain === undefined) {
+      const written = `${nameOf('authentication')} anonymous`
+      if (own.size > 0 || !isTold)
+        problems.push(
+          usage(
+            at('url'),
+            url,
+            'can be reached by others, and nobody is asked who he is',
+            `Write ${written} to let everybody in, or listen on loopback alone`,
+          ),
+        )
+      isTold ||= own.size === 0
+    }
+    ;(listener as { authentication: readonly LinkName[] }).authentication = chain ?? everybody
+  }
+  return problems
+}
