@@ -26,7 +26,7 @@ import { OperatorError } from './errors.ts'
 import type { Connection } from './connection/connection.ts'
 import { Gate } from './access/gate.ts'
 import { gateEvents } from './observe/gate-events.ts'
-import { Descriptors, listen, type Listener, type OnConnection } from './listeners/index.ts'
+import { Descriptors, listen, type HandedOver, type Listener, type OnConnection } from './listeners/index.ts'
 import { LocalMessages, type LocalMessage, type PublishOptions } from './routing/local-messages.ts'
 import { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
@@ -318,8 +318,8 @@ export class Node {
     const places = (this.#descriptors = new Descriptors())
     const events = doorEvents(this.#log, this.metrics, places)
     for (const config of this.#listens ? this.config.listeners : []) {
-      const onConnection: OnConnection = (connection, connectWithinMs, request) =>
-        this.#accept(connection, connectWithinMs, request, config)
+      const onConnection: OnConnection = (connection, handedOver, request) =>
+        this.#accept(connection, handedOver, request, config)
       this.#listeners.push(await listen({ config, places, events, onConnection }))
     }
     this.#log.info(
@@ -333,12 +333,12 @@ export class Node {
 
   #accept(
     stream: Duplex,
-    connectWithinMs: number,
+    handedOver: HandedOver,
     request?: IncomingMessage,
     listener?: ListenerConfig,
   ): Connection | undefined {
     if (this.#state === 'starting' || this.#state === 'serving')
-      return this.#boot!.engine.handle(stream, connectWithinMs, request, listener)
+      return this.#boot!.engine.handle(stream, handedOver, request, listener)
     return void stream.destroy() // a handshake of TLS or WebSocket that began before
   }
 
@@ -378,7 +378,7 @@ export class Node {
 
   /** Serves a connection that the program accepted itself: an HTTP upgrade, a socket of another kind. */
   handle(stream: Duplex, request?: IncomingMessage): Connection | undefined {
-    return this.#accept(stream, this.config.connectTimeoutMs, request)
+    return this.#accept(stream, { withinMs: this.config.connectTimeoutMs, peer: undefined }, request)
   }
 
   get connections(): Iterable<Connection> {

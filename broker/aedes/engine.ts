@@ -29,6 +29,7 @@ import { Subscribes } from './subscribe.ts'
 import type { Config, ListenerConfig } from '../config/config.ts'
 import { Connection } from '../connection/connection.ts'
 import type { ConnectionHost } from '../connection/host.ts'
+import type { Peer } from '../connection/peer.ts'
 import { attach } from '../connection/stream.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { isTold } from '../observe/system-topics.ts'
@@ -159,20 +160,21 @@ export class Engine {
   // The two hooks
 
   /**
-   * Serves one connection until it closes; its CONNECT must come within the time given.
+   * Serves one connection until it closes; its CONNECT must come in time.
    * @param listener whose bounds hold for it; the node's, when it came by none
    */
   handle(
     stream: Duplex,
-    connectWithinMs: number,
+    { withinMs, peer }: { readonly withinMs: number; readonly peer: Peer | undefined },
     request?: IncomingMessage,
     listener?: ListenerConfig,
   ): Connection {
-    this.#aedes.connectTimeout = connectWithinMs
+    this.#aedes.connectTimeout = withinMs
     const connection = new Connection(
       stream,
       listener === undefined ? this.#connectionHost : this.#hostOf(listener),
     )
+    connection.peer = peer
     connection.request = request
     if (request !== undefined) connection.outbox.socket = request.socket
     const joint = (connection.client = new AedesStream(stream, connection, this.#handlers))

@@ -14,6 +14,7 @@ import {
   type ValuesOf,
 } from '../../bridge/index.ts'
 import { linkNames, type LinkName } from '../access/link-names.ts'
+import { isNetwork } from '../access/networks.ts'
 import { limits } from './limits.ts'
 
 export const listenUrl = z.string().superRefine((text, context) => {
@@ -27,6 +28,8 @@ const adminUrl = z.string().superRefine((text, context) => {
 })
 
 const hostName = z.string().regex(/^[A-Za-z0-9._-]{1,253}$/, 'is not a host name')
+
+const network = z.string().refine(isNetwork, 'is not an address or network')
 
 /** host:port, a blank between two (MQTT 5 section 4.11). */
 const servers = /^(?:\[[\da-f:]+\]|[\w.-]+)(?::\d{1,5})?(?: (?:\[[\da-f:]+\]|[\w.-]+)(?::\d{1,5})?)*$/i
@@ -94,6 +97,16 @@ export const options = {
     shape: 'url',
     list: true,
     hint: 'Write scheme://host[:port] as browsers send it, e.g. --ws-origins https://app.example',
+  },
+  proxyNetworks: {
+    at: 'proxy.networks',
+    ofListener: true,
+    schema: z.array(network).min(1).optional(),
+    about:
+      'networks of the proxies that say who connects, by PROXY protocol v1 or v2 (10.0.0.0/8, fd00::/8, one address); repeats; with it every connection begins with such a header, and whoever comes from elsewhere is closed',
+    shape: 'network',
+    list: true,
+    hint: 'Write an address, or a network as address/bits, e.g. --proxy-networks 10.0.0.0/8',
   },
   sysEvents: {
     schema: z.enum(['off', 'on'], 'is not on or off').default('off'),

@@ -6,12 +6,14 @@
 // soon as a DISCONNECT that says so has been read, also while what stands before it waits.
 import type { IConnackPacket } from 'mqtt-packet'
 import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Message, OwedReplay, Session } from '../../bridge/index.ts'
 import type { EngineClient } from './engine-client.ts'
 import type { Asked, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
 import { nobody, type Principal } from '../access/principal.ts'
+import { plainAddress } from '../access/networks.ts'
 import type { Authentication } from './authentication.ts'
 import { Inbound } from './inbound.ts'
 import { closeBehind, linger } from './linger.ts'
@@ -20,6 +22,7 @@ import { Outbound } from './outbound.ts'
 import type { Match } from '../routing/local-table.ts'
 import type { Replayed, Replays } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
+import type { Peer } from './peer.ts'
 import type { StoredSession } from './stored-session.ts'
 import type { Whole } from './whole.ts'
 import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
@@ -33,6 +36,8 @@ export class Connection implements Whole {
   readonly outbound: Outbound<Connection>
   /** Of a WebSocket: the HTTP request that it began with. */
   request: IncomingMessage | undefined
+  /** Who it is where a proxy says so; undefined: its socket does. */
+  peer: Peer | undefined
   /** Made by the engine, and tied to it at once. */
   client!: EngineClient
   /** Filters of the SUBSCRIBE or UNSUBSCRIBE under way, when somebody wants to hear of its answer. */
@@ -80,6 +85,11 @@ export class Connection implements Whole {
   held: Promise<void> | undefined
   /** The client's session, once this node owns it. */
   session: Session | undefined
+
+  /** Of its client, as `plainAddress` has it; empty where there is none. */
+  get address(): string {
+    return this.peer?.address ?? plainAddress((this.outbox.socket as Partial<Socket>).remoteAddress ?? '')
+  }
 
   get listener(): ConnectionHost<Connection>['listener'] {
     return this.#host.listener

@@ -7,6 +7,7 @@ import type { IDisconnectPacket, ISubscription } from 'mqtt-packet'
 import { aedesClientOf, type AedesClient } from '../aedes/client.ts'
 import { messageOfPacket } from '../aedes/packets.ts'
 import type { Connection } from '../connection/connection.ts'
+import type { PeerTls } from '../connection/peer.ts'
 import { completed, type PublishPacket } from './packets.ts'
 
 type Done = (error?: Error) => void
@@ -45,6 +46,16 @@ export class Client extends EventEmitter {
 
   get #client(): AedesClient {
     return aedesClientOf(this.#connection)
+  }
+
+  /** The address that it connects from, also behind a proxy that says so (`proxyNetworks`). */
+  get address(): string {
+    return this.#connection.address
+  }
+
+  /** What such a proxy says of the TLS that it has ended. */
+  get proxyTls(): PeerTls | undefined {
+    return this.#connection.peer?.tls
   }
 
   /** Client Identifier; empty before CONNECT is checked, in `preConnect`. */

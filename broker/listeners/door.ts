@@ -1,14 +1,17 @@
 // The door of one address: it accepts, and whoever comes in has a deadline for becoming a client. The
-// deadline of CONNECT begins here and covers what comes before it: a TLS handshake, the head of an HTTP
-// request, an upgrade. State: the connections that are not handed over yet. Bounds: their time; the
+// deadline of CONNECT begins here and covers what comes before it: the header of a proxy, a TLS handshake, the
+// head of an HTTP request, an upgrade. State: the connections that are not handed over yet. Bounds: their time; the
 // descriptors of the process; with `connectionsMax` their number.
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { plainAddress, type Networks } from '../access/networks.ts'
+import type { Peer } from '../connection/peer.ts'
 import { bind } from './bind.ts'
+import { takeProxyHeader } from './proxy-header.ts'
 
 /** Why a connection does not become a client's. */
 export type TurnedAwayCause = (typeof turnedAwayCauses)[number]
-export const turnedAwayCauses = ['descriptors', 'deadline', 'crowd', 'handshake', 'request'] as const
+export const turnedAwayCauses = ['descriptors', 'deadline', 'crowd', 'proxy', 'handshake', 'request'] as const
 
 export interface DoorEvents {
   turnedAway(cause: TurnedAwayCause, address: string, detail?: string): void
@@ -25,6 +28,8 @@ export interface DoorOptions {
   readonly serve: (socket: Socket) => void
   /** Clients that have ended their side get what they are owed. */
   readonly allowHalfOpen?: boolean
+  /** With it every connection comes from a proxy of these networks, which says who is behind it (PROXY protocol). */
+  readonly proxies?: Networks | undefined
   /** When so many are not handed over, the oldest of them goes. */
   readonly connectionsMax?: number
 }
@@ -37,6 +42,16 @@ interface Waiting {
   timer: NodeJS.Timeout
   readonly since: number
   readonly onClose: () => void
+  /** As a proxy says. */
+  peer: Peer | undefined
+}
+
+/** A connection when it is handed over. */
+export interface HandedOver {
+  /** What is left of its time. */
+  readonly withinMs: number
+  /** As a proxy says; undefined: as its socket does. */
+  readonly peer: Peer | undefined
 }
 
 const ignore = (): void => undefined
@@ -72,11 +87,11 @@ export class Door {
   }
 
   #accept(socket: Socket): void {
-    const { places, events, deadlineMs, serve, connectionsMax = Infinity } = this.#options
+    const { places, events, deadlineMs, serve, proxies, connectionsMax = Infinity } = this.#options
     const key = keyOf(socket)
     if (key === undefined) return void socket.destroy() // gone already
     if (!places.take()) {
-      events.turnedAway('descriptors', socket.remoteAddress!)
+      events.turnedAway('descriptors', plainAddress(socket.remoteAddress!))
       return void socket.destroy()
     }
     socket.on('error', ignore).once('close', this.#closed) // until it is handed over nobody else listens
@@ -86,10 +101,29 @@ export class Door {
       timer: this.#deadline(socket, deadlineMs),
       since: performance.now(),
       onClose: () => this.#forget(key, waiting),
+      peer: undefined,
     }
     this.#waiting.set(key, waiting)
     socket.once('close', waiting.onClose)
-    this.guard(socket, () => serve(socket))
+    if (proxies === undefined) this.guard(socket, () => serve(socket))
+    else this.#hearProxy(waiting, proxies)
+  }
+
+  #hearProxy(waiting: Waiting, proxies: Networks): void {
+    const { socket } = waiting
+    const refuse = (problem: string): void => {
+      this.turnAway(socket, 'proxy', problem)
+      socket.destroy()
+    }
+    if (!proxies.has(socket.remoteAddress)) return refuse('comes from no network of proxies')
+    takeProxyHeader(
+      socket,
+      (peer) => {
+        waiting.peer = peer
+        if (!socket.destroyed) this.guard(socket, () => this.#options.serve(socket))
+      },
+      refuse,
+    )
   }
 
   #deadline(socket: Socket, ms: number): NodeJS.Timeout {
@@ -117,8 +151,8 @@ export class Door {
 
   #dropOldest(): void {
     for (const [key, waiting] of this.#waiting) {
-      this.#forget(key, waiting)
       this.turnAway(waiting.socket, 'crowd')
+      this.#forget(key, waiting)
       return void waiting.socket.destroy()
     }
   }
@@ -135,20 +169,23 @@ export class Door {
 
   /**
    * From now on the connection is its taker's, deadline and errors included.
-   * @returns what is left of the time; undefined when it is closed by now
+   * @returns undefined when it is closed by now
    */
-  handOver(stream: Duplex): number | undefined {
+  handOver(stream: Duplex): HandedOver | undefined {
     const key = keyOf(stream as Socket)
     const waiting = key === undefined ? undefined : this.#waiting.get(key)
     if (waiting === undefined) return undefined
     this.#forget(key!, waiting)
     waiting.socket.off('close', waiting.onClose)
     if (waiting.socket === stream) waiting.socket.off('error', ignore)
-    return Math.max(1, this.#options.deadlineMs - (performance.now() - waiting.since))
+    const withinMs = Math.max(1, this.#options.deadlineMs - (performance.now() - waiting.since))
+    return { withinMs, peer: waiting.peer }
   }
 
   turnAway(stream: Duplex, cause: TurnedAwayCause, detail?: string): void {
-    this.#options.events.turnedAway(cause, (stream as Socket).remoteAddress ?? '', detail)
+    const peer = this.#waiting.get(keyOf(stream as Socket) ?? '')?.peer
+    const address = peer?.address ?? plainAddress((stream as Socket).remoteAddress ?? '')
+    this.#options.events.turnedAway(cause, address, detail)
   }
 
   /** Stops accepting, and closes what is not handed over; what is stays open. */

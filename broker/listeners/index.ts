@@ -4,7 +4,7 @@ import { listenTcp } from './tcp.ts'
 import { listenWebSocket } from './websocket.ts'
 
 export { Descriptors } from './descriptors.ts'
-export type { DoorEvents } from './door.ts'
+export type { DoorEvents, HandedOver } from './door.ts'
 export type { Listener, OnConnection } from './listener.ts'
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */

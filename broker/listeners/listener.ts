@@ -5,13 +5,14 @@ import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { ListenerConfig } from '../config/config.ts'
-import type { DoorEvents, DoorOptions } from './door.ts'
+import { Networks } from '../access/networks.ts'
+import type { DoorEvents, DoorOptions, HandedOver } from './door.ts'
 
 /**
- * Takes a new connection: a duplex stream of MQTT bytes, how long it may still take to send its CONNECT and,
- * for WebSocket, the HTTP request that opened it.
+ * Takes a new connection: a duplex stream of MQTT bytes, how long it may still take to send its CONNECT, who it is
+ * where a proxy says so and, for WebSocket, the HTTP request that opened it.
  */
-export type OnConnection = (connection: Duplex, connectWithinMs: number, request?: IncomingMessage) => void
+export type OnConnection = (connection: Duplex, handedOver: HandedOver, request?: IncomingMessage) => void
 
 export interface ListenerContext {
   readonly config: ListenerConfig
@@ -26,6 +27,19 @@ export interface Listener {
   /** Stops accepting; connections that are open stay open. */
   close(): void
 }
+
+/** What the doors of all transports have of a listener. */
+export const doorOptions = ({
+  config: { connectTimeoutMs, connectingMax, proxyNetworks },
+  places,
+  events,
+}: ListenerContext): Omit<DoorOptions, 'serve'> => ({
+  deadlineMs: connectTimeoutMs,
+  connectionsMax: connectingMax,
+  proxies: proxyNetworks === undefined ? undefined : new Networks(proxyNetworks),
+  places,
+  events,
+})
 
 export interface TlsFiles {
   readonly tlsCert: string | undefined

@@ -1,13 +1,11 @@
 // mqtt:// and mqtts://: MQTT over TCP, plain or under TLS.
 import { createServer as createTlsServer } from 'node:tls'
 import { Door } from './door.ts'
-import { readTls, type Listener, type ListenerContext } from './listener.ts'
+import { doorOptions, readTls, type Listener, type ListenerContext } from './listener.ts'
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export async function listenTcp(
-  url: URL,
-  { config, places, events, onConnection }: ListenerContext,
-): Promise<Listener> {
+export async function listenTcp(url: URL, context: ListenerContext): Promise<Listener> {
+  const { config, onConnection } = context
   const secure =
     url.protocol === 'mqtts:'
       ? createTlsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs })
@@ -16,10 +14,7 @@ export async function listenTcp(
     // A client that has ended its side gets what is owed to it; and a socket that node ends by itself, at the
     // moment that it reads the end, is work that cannot wait for its turn, of thousands that end at once.
     allowHalfOpen: secure === undefined,
-    deadlineMs: config.connectTimeoutMs,
-    connectionsMax: config.connectingMax,
-    places,
-    events,
+    ...doorOptions(context),
     serve: (socket) => {
       if (secure === undefined) take(socket)
       else secure.emit('connection', socket)
@@ -27,9 +22,9 @@ export async function listenTcp(
   })
   const take = (stream: Parameters<typeof onConnection>[0]): void =>
     door.guard(stream, () => {
-      const leftMs = door.handOver(stream)
-      if (leftMs === undefined) stream.destroy()
-      else onConnection(stream, leftMs)
+      const handedOver = door.handOver(stream)
+      if (handedOver === undefined) stream.destroy()
+      else onConnection(stream, handedOver)
     })
   secure
     ?.on('secureConnection', take)

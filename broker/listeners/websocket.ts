@@ -15,7 +15,7 @@ import { createWebSocketStream, WebSocketServer, type WebSocket } from 'ws'
 import { later, turnIsOver } from '../../bridge/index.ts'
 import { limits } from '../config/limits.ts'
 import { Door } from './door.ts'
-import { readTls, type Listener, type ListenerContext } from './listener.ts'
+import { doorOptions, readTls, type Listener, type ListenerContext } from './listener.ts'
 import { readInPieces } from './pieces.ts'
 import { pathOf } from './request-path.ts'
 
@@ -38,19 +38,14 @@ function answer(socket: Duplex, status: number, text: string): void {
 }
 
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
-export async function listenWebSocket(
-  url: URL,
-  { config, places, events, onConnection }: ListenerContext,
-): Promise<Listener> {
+export async function listenWebSocket(url: URL, context: ListenerContext): Promise<Listener> {
+  const { config, onConnection } = context
   const secure = url.protocol === 'wss:'
   const server = secure
     ? createHttpsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs })
     : createHttpServer()
   const door = new Door({
-    deadlineMs: config.connectTimeoutMs,
-    connectionsMax: config.connectingMax,
-    places,
-    events,
+    ...doorOptions(context),
     allowHalfOpen: true,
     serve: (socket) => server.emit('connection', socket),
   })
@@ -87,13 +82,13 @@ export async function listenWebSocket(
     }
     sockets.handleUpgrade(request, socket, head, (webSocket) =>
       door.guard(socket, () => {
-        const leftMs = door.handOver(socket)
-        if (leftMs === undefined) {
+        const handedOver = door.handOver(socket)
+        if (handedOver === undefined) {
           // What it had sent by then is still read: a frame that is none would end the process.
           webSocket.on('error', ignore)
           return webSocket.terminate()
         }
-        onConnection(streamOf(webSocket), leftMs, request)
+        onConnection(streamOf(webSocket), handedOver, request)
       }),
     )
   }

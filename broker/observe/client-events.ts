@@ -8,9 +8,10 @@ import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 
 /** Address and port of its peer. */
-function addressOf({ outbox }: Connection): string {
-  const { remoteAddress, remotePort } = outbox.socket as Partial<Socket>
-  return remoteAddress === undefined ? '' : `${remoteAddress} ${remotePort}`
+function addressOf(connection: Connection): string {
+  const { outbox, peer } = connection
+  const { address } = connection
+  return address === '' ? '' : `${address} ${peer?.port ?? (outbox.socket as Partial<Socket>).remotePort}`
 }
 
 export function clientEvents(

@@ -151,7 +151,7 @@ export class Metrics {
   })
   readonly turnedAway = new Counter({
     name: 'aedes_cluster_connections_turned_away_total',
-    help: "connections that ended before they were a client's: descriptors (none left), deadline (no CONNECT in time), crowd (too many at once: the oldest goes), handshake (TLS), request (not the upgrade that MQTT needs)",
+    help: "connections that ended before they were a client's: descriptors (none left), deadline (no CONNECT in time), crowd (too many at once: the oldest goes), proxy (no PROXY header, or from no network of proxies: proxyNetworks), handshake (TLS), request (not the upgrade that MQTT needs)",
     labelNames: ['cause'],
     registers: [this.registry],
   })
