@@ -79,6 +79,8 @@ export interface StoreKind<Options extends object> {
   isNamed(options: Partial<Options>): boolean
   /** What is wrong with an option of it that `needsStore`, where another one is used. */
   readonly unused: Omit<OptionProblem, 'option'>
+  /** What is wrong with several nodes that use it, where it is for one. */
+  readonly alone?: Omit<OptionProblem, 'option'>
   /** An address of it as it may be shown; undefined: the text is none. */
   shownAddress?(text: string): string | undefined
   /** @param textOf the text of the file that an option names */

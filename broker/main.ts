@@ -4,8 +4,9 @@ import { readFileSync } from 'node:fs'
 import { check } from './cli/check.ts'
 import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
-import { node, type Interrupt } from './cli/node.ts'
-import { ChildEnded, up } from './cli/up.ts'
+import { node } from './cli/node.ts'
+import { ChildEnded, stopMessage, type Interrupt } from './cli/node-process.ts'
+import { up } from './cli/up.ts'
 import { nearest } from './config/config.ts'
 import { exitCodes, OperatorError } from './errors.ts'
 import { shown, stackOf } from './observe/shown.ts'
@@ -14,8 +15,9 @@ type Command = (argv: readonly string[], interrupt: Interrupt) => Promise<void>
 
 const commands = new Map<string, Command>(
   Object.entries<Command>({
-    up: (argv, interrupt) => up(argv, interrupt, process.argv[1]!), // what this process runs, its nodes run
-    node,
+    // what this process runs, its nodes run
+    up: (argv, interrupt) => up(argv, interrupt, process.argv[1]!),
+    node: (argv, interrupt) => node(argv, interrupt, process.argv[1]!),
     check,
     import: importCommand,
   }),
@@ -39,7 +41,10 @@ function interruptOf(): Interrupt {
       // The terminal is gone: that, too, is asked for in order. It never counts as the second: a shell and
       // the kernel may both send it.
       process.on('SIGHUP', resolve)
-      process.on('disconnect', resolve) // started by `up`, which is gone
+      process.on('disconnect', resolve) // whoever started it (cli/node-process.ts) is gone
+      process.on('message', (told) => {
+        if (told === stopMessage) resolve()
+      })
     })
   return {
     get first() {

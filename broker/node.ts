@@ -15,12 +15,13 @@ import {
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Access } from './access/access.ts'
-import { startAdmin, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
+import { openAdmin } from './admin/open.ts'
+import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
-import { handedInChain, isLoopback } from './config/authentication.ts'
+import { handedInChain } from './config/authentication.ts'
 import { atSource, operatorErrorOf, storeOf, type Config, type ListenerConfig } from './config/config.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
-import { adminEvents, doorEvents, sayLowLimit } from './observe/door-events.ts'
+import { doorEvents, sayLowLimit } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './errors.ts'
 import type { Connection } from './connection/connection.ts'
@@ -148,20 +149,27 @@ export class Node {
   /**
    * Starts a node: resolves when it serves clients. When Redis lets it not, it waits, and says so.
    * @param interrupted ends a start that waits: then there is no node
+   * @param onAdmin the admin endpoint answers, also while the node waits for its store
    * @throws OperatorError when Redis cannot be reached at all, a node of this name is alive or an address
    * cannot be listened on;
    *   nothing is left running
    */
   static async start(config: Config, interrupted?: undefined, embedding?: Embedding): Promise<Node>
-  static async start(config: Config, interrupted: Promise<void>): Promise<Node | undefined>
+  static async start(
+    config: Config,
+    interrupted: Promise<void>,
+    embedding?: Embedding,
+    onAdmin?: (url: string) => void,
+  ): Promise<Node | undefined>
   static async start(
     config: Config,
     interrupted?: Promise<void>,
     embedding?: Embedding,
+    onAdmin?: (url: string) => void,
   ): Promise<Node | undefined> {
     const node = new Node(config, embedding)
     embedding?.attach(node.gate)
-    const starting = asOperator(config, node.#store, () => node.#start())
+    const starting = asOperator(config, node.#store, () => node.#start(onAdmin))
     try {
       await Promise.race(interrupted === undefined ? [starting] : [starting, interrupted])
       if (node.#state !== 'starting') return node
@@ -175,8 +183,9 @@ export class Node {
   }
 
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
-  async #start(): Promise<void> {
-    if (this.config.admin !== 'off') await this.#openAdmin(new URL(this.config.admin))
+  async #start(onAdmin?: (url: string) => void): Promise<void> {
+    this.#admin = await openAdmin(this.config, this, this.#log)
+    if (this.#admin !== undefined) onAdmin?.(this.#admin.url)
     const bridge = (this.#bridge = await this.#store.open({
       reports: this.#reports,
       onWarning: (text) => this.#log.warn({}, text),
@@ -305,15 +314,6 @@ export class Node {
     }
   }
 
-  async #openAdmin(url: URL): Promise<void> {
-    this.#admin = await startAdmin(url, this.config.adminHosts ?? [], this, adminEvents(this.#log))
-    if (!isLoopback(url))
-      this.#log.warn(
-        { admin: this.#admin.url },
-        'the admin endpoint asks for no password and other machines can reach it: keep it behind a firewall',
-      )
-  }
-
   async #open(): Promise<void> {
     const places = (this.#descriptors = new Descriptors())
     const events = doorEvents(this.#log, this.metrics, places)
@@ -423,6 +423,10 @@ export class Node {
   routes(): RoutesOfNode {
     const plane = this.#boot?.plane
     return { node: plane?.nodeId ?? '', nodes: [...(plane?.nodes ?? [])].sort(), routes: plane?.routes ?? [] }
+  }
+
+  routesText(limit: number): AsyncIterable<string> {
+    return routesText(this.routes(), limit)
   }
 
   #onDamaged({ key, problem }: { readonly key: string; readonly problem: string }): void {

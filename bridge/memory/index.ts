@@ -90,6 +90,10 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
 export const memoryStore: StoreKind<ValuesOf<typeof memoryOptions>> = {
   options: memoryOptions,
   isNamed: () => true, // where no other is
+  alone: {
+    problem: 'needs Redis: without it a node is one process',
+    hint: 'Add --redis redis://host:port, or leave it out',
+  },
   unused: {
     problem: 'is for a node without Redis',
     hint: 'Leave it out, or --redis: a cluster keeps all in Redis',

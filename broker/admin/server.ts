@@ -10,7 +10,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Door, type DoorEvents } from '../listeners/door.ts'
 import { pathOf, queryOf } from '../listeners/request-path.ts'
-import type { Metrics } from '../observe/metrics.ts'
+import { metricsContentType } from '../observe/metrics.ts'
 import { hostCheck } from './hosts.ts'
 
 /** What the head of a request may take, and the answer. A connection has one request. */
@@ -35,12 +35,13 @@ export interface Readiness {
   readonly checks: Readonly<Record<string, string>>
 }
 
-/** What the endpoint asks of its node. */
+/** What the endpoint asks of its node, or of the process whose workers are nodes. */
 export interface AdminSource {
-  readonly metrics: Metrics
   readiness(): Promise<Readiness>
+  /** Prometheus' text format. */
   metricsText(): Promise<string>
-  routes(): RoutesOfNode
+  /** `{ node, nodes, routes: […], more }` as text, in pieces; `more`: the limit left some out. */
+  routesText(limit: number): AsyncIterable<string | Uint8Array>
 }
 
 /** In no order; may be iterated over several turns. */
@@ -50,18 +51,11 @@ export interface RoutesOfNode {
   readonly routes: Iterable<{ readonly filter: string; readonly nodeId: string; readonly kind: number }>
 }
 
-/**
- * `{ node, nodes, routes: […], more }`, a piece at a time, as fast as the client reads; `more`: the limit
- * left some out.
- */
-async function writeRoutes(
-  response: ServerResponse,
+/** Routes as `AdminSource.routesText` has them, so many at a time that no turn of the event loop is long. */
+export async function* routesText(
   { node, nodes, routes }: RoutesOfNode,
   limit: number,
-): Promise<void> {
-  response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' })
-  const gone = new AbortController()
-  response.once('close', () => gone.abort())
+): AsyncGenerator<string> {
   let piece = `{"node":${JSON.stringify(node)},"nodes":${JSON.stringify(nodes)},"routes":[`
   let count = 0
   let more = false
@@ -72,13 +66,27 @@ async function writeRoutes(
     }
     piece += `${count++ === 0 ? '' : ','}\n${JSON.stringify({ filter, nodeId, kind })}`
     if (count % routesPerTurn !== 0) continue
-    const flowing = response.write(piece)
+    yield piece
     piece = ''
-    if (flowing) await new Promise(setImmediate)
-    else await once(response, 'drain', { signal: gone.signal }).catch(() => undefined)
+    await new Promise(setImmediate)
+  }
+  yield `${piece}],"more":${more}}\n`
+}
+
+/** Writes JSON that comes in pieces, as fast as the client reads. */
+async function writePieces(
+  response: ServerResponse,
+  pieces: AsyncIterable<string | Uint8Array>,
+): Promise<void> {
+  response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+  const gone = new AbortController()
+  response.once('close', () => gone.abort())
+  for await (const piece of pieces) {
+    if (!response.write(piece) && !gone.signal.aborted)
+      await once(response, 'drain', { signal: gone.signal }).catch(() => undefined)
     if (gone.signal.aborted) return
   }
-  response.end(`${piece}],"more":${more}}\n`)
+  response.end()
 }
 
 /**
@@ -109,14 +117,12 @@ export async function startAdmin(
         return json(state.ready ? 200 : 503, state)
       }
       case '/metrics':
-        response
-          .writeHead(200, { 'content-type': node.metrics.registry.contentType })
-          .end(await node.metricsText())
+        response.writeHead(200, { 'content-type': metricsContentType }).end(await node.metricsText())
         return
       case '/routes': {
         const limit = queryOf(request.url).get('limit') ?? String(routesShown)
         return /^\d{1,9}$/.test(limit)
-          ? writeRoutes(response, node.routes(), Number(limit))
+          ? writePieces(response, node.routesText(Number(limit)))
           : json(400, { error: 'limit is a number' })
       }
       default:
@@ -142,6 +148,6 @@ export async function startAdmin(
     connectionsMax,
     serve: (socket) => server.emit('connection', socket),
   })
-  const bound = await door.open(url, '--admin', 80)
+  const bound = await door.open(url, '--admin', 80, true)
   return { url: bound, close: () => Promise.resolve(door.close()) }
 }

@@ -25,7 +25,7 @@ import { usage } from '../config/sources.ts'
 import { messageOfPacket } from '../aedes/packets.ts'
 import { OperatorError } from '../errors.ts'
 import { waitedText, waitingText } from '../observe/cluster-events.ts'
-import type { Interrupt } from './node.ts'
+import type { Interrupt } from './node-process.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 
 /** The flags of `import`, as the help shows them. */

@@ -1,9 +1,13 @@
-// `aedes-cluster node`: one node in the foreground until a signal, or until the `up` that started it is gone.
+// `aedes-cluster node`: one node in the foreground until a signal, or until whoever started it is gone: `up`, or
+// the process of which it is a worker (workers.ts).
+import cluster from 'node:cluster'
 import { loadConfig, options, type Config } from '../config/config.ts'
 import { Node } from '../node.ts'
-import { parseArguments, type FlagShape } from './arguments.ts'
+import { parseArguments, type Arguments, type FlagShape } from './arguments.ts'
 import { tuneCollector } from './collector.ts'
 import { consoleToLog } from './console-lines.ts'
+import type { Interrupt, Serving } from './node-process.ts'
+import { runWorkers, workerName } from './workers.ts'
 
 /** The flags of a node: every option of config.ts and the file that may hold them. */
 export const nodeFlags: Record<string, FlagShape> = {
@@ -16,28 +20,35 @@ export const nodeFlags: Record<string, FlagShape> = {
   config: {},
 }
 
-export interface Interrupt {
-  /** Settles at the first SIGINT, SIGTERM or SIGHUP, or when the parent process is gone. */
-  readonly first: Promise<void>
+/** A worker is told which one it is. */
+const workerFlags: Record<string, FlagShape> = { ...nodeFlags, worker: {} }
+
+/** @throws OperatorError when the node cannot start; ChildEnded when a worker cannot, which said why */
+export async function node(argv: readonly string[], interrupt: Interrupt, program: string): Promise<void> {
+  const { values, problems } = parseArguments(argv, cluster.isWorker ? workerFlags : nodeFlags)
+  const { worker, ...given } = values
+  const config = loadConfig(given, process.env, problems)
+  if (cluster.isWorker)
+    return serve(configOfWorker(config, given, Number(worker)), interrupt, (admin) =>
+      process.send!({ admin }),
+    )
+  return config.workers > 1 ? runWorkers(config, argv, interrupt, program) : serve(config, interrupt)
 }
 
-/**
- * The configuration that a command line, the environment and a file give.
- * @throws OperatorError for all that is wrong with them
- */
-export function configOf(argv: readonly string[]): Config {
-  const { values, problems } = parseArguments(argv, nodeFlags)
-  return loadConfig(values, process.env, problems)
+/** A worker has a name of its own, and an admin endpoint for whoever started it. */
+function configOfWorker(config: Config, given: Arguments['values'], index: number): Config {
+  // When whoever started it is gone it ends in order, and not at once, as node:cluster has it.
+  cluster.worker!.exitedAfterDisconnect = true
+  const admin = config.admin === 'off' ? 'off' : 'http://127.0.0.1:0'
+  return loadConfig({ ...given, id: workerName(config.id, index), workers: '1', admin }, process.env)
 }
 
-/** @throws OperatorError when the node cannot start */
-export async function node(argv: readonly string[], interrupt: Interrupt): Promise<void> {
+async function serve(config: Config, interrupt: Interrupt, onAdmin?: (url: string) => void): Promise<void> {
   tuneCollector()
-  const config = configOf(argv)
   consoleToLog(config)
-  const running = await Node.start(config, interrupt.first)
+  const running = await Node.start(config, interrupt.first, undefined, onAdmin)
   if (running === undefined) return // ended before it served
-  process.send?.({ listen: running.endpoints, admin: running.adminUrl }) // to `up`
+  process.send?.({ listen: running.endpoints, admin: running.adminUrl } satisfies Serving)
   await interrupt.first
   await running.stop()
 }

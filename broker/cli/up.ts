@@ -1,8 +1,7 @@
 // `aedes-cluster up`: the local cluster: an embedded Redis and some nodes, each a process of its own, as
 // children of this one. A node or Redis that dies is started again; when this process ends, however it ends,
 // its children end.
-import { spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+import { spawn } from 'node:child_process'
 import { createServer } from 'node:net'
 import { z } from 'zod'
 import { whole } from '../../bridge/index.ts'
@@ -12,7 +11,7 @@ import { bind } from '../listeners/bind.ts'
 import { parseArguments } from './arguments.ts'
 import { startFlags } from './collector.ts'
 import { refuseDataInUse, startEmbeddedRedis, type EmbeddedRedis } from './embedded-redis.ts'
-import type { Interrupt } from './node.ts'
+import { NodeProcess, type Interrupt } from './node-process.ts'
 
 const port = whole(1, 65_509) // 26 nodes count on from it
 
@@ -46,6 +45,11 @@ export const upOptions = {
     schema: z.string().optional(),
     about: 'as of a node; needed where others can reach --host: `anonymous` lets everybody in',
     hint: 'Write anonymous',
+  },
+  workers: {
+    schema: whole(1, 64).default(1),
+    about: 'processes of each node, behind its ports',
+    hint: 'Use a number from 1 to 64',
   },
   data: {
     schema: z.string().default('./data'),
@@ -171,72 +175,6 @@ const nameOf = (index: number): string => String.fromCharCode(97 + index)
 /** An IPv6 address stands in brackets in a URL. */
 const hostText = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 
-/** A child node: started, watched, started again when it dies, until `stop`. */
-class NodeProcess {
-  readonly id: string
-  readonly #argv: readonly string[]
-  #child: ChildProcess | undefined
-  #stopping = false
-
-  constructor(id: string, argv: readonly string[]) {
-    this.id = id
-    this.#argv = argv
-  }
-
-  /**
-   * Resolves to the endpoints once the node serves.
-   * @throws OperatorError when it ends before that; it said why itself
-   */
-  async start(): Promise<string[]> {
-    const child = spawn(process.execPath, [...startFlags(), ...this.#argv], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      detached: true,
-    })
-    this.#child = child
-    const message = await new Promise<{ listen: string[]; admin?: string }>((resolve, reject) => {
-      child.once('message', (value) => resolve(value as { listen: string[]; admin?: string }))
-      child.once('exit', (code) => reject(new ChildEnded(code ?? 1)))
-    })
-    child.once('exit', (code, signal) => {
-      if (!this.#stopping) void this.#again(code, signal)
-    })
-    return [...message.listen, ...(message.admin === undefined ? [] : [message.admin])]
-  }
-
-  async #again(code: number | null, signal: string | null): Promise<void> {
-    process.stderr.write(
-      `node ${this.id} ended (${signal ?? `exit code ${code ?? '?'}`}); starting it again\n`,
-    )
-    await new Promise((resolve) => setTimeout(resolve, restartMs))
-    if (this.#stopping) return
-    try {
-      await this.start()
-      process.stderr.write(`node ${this.id} serves again\n`)
-    } catch (error) {
-      if (!(error instanceof ChildEnded)) throw error
-      if (!this.#stopping) await this.#again(error.code, null)
-    }
-  }
-
-  async stop(): Promise<void> {
-    this.#stopping = true
-    const child = this.#child
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
-    child.kill('SIGTERM')
-    await once(child, 'exit')
-  }
-}
-
-/** A node ended before it served; its own one-line error stands on standard error already. */
-export class ChildEnded extends Error {
-  readonly code: number
-
-  constructor(code: number) {
-    super(`a node ended with exit code ${code}`)
-    this.code = code
-  }
-}
-
 /** @throws OperatorError, ChildEnded; whatever was started is ended */
 export async function up(argv: readonly string[], interrupt: Interrupt, program: string): Promise<void> {
   const config = readOptions(argv)
@@ -257,7 +195,7 @@ export async function up(argv: readonly string[], interrupt: Interrupt, program:
   }
   const nodes = Array.from({ length: config.nodes }, (_, i) => {
     const id = nameOf(i)
-    return new NodeProcess(id, [
+    const nodeArgv = [
       program,
       'node',
       '--id',
@@ -266,6 +204,8 @@ export async function up(argv: readonly string[], interrupt: Interrupt, program:
       redis.url,
       '--log-level',
       'warn',
+      '--workers',
+      String(config.workers),
       '--listen',
       `mqtt://${hostText(config.host)}:${config.port + i}`,
       '--listen',
@@ -273,7 +213,16 @@ export async function up(argv: readonly string[], interrupt: Interrupt, program:
       '--admin',
       `http://127.0.0.1:${config.adminPort + i}`,
       ...(config.authentication === undefined ? [] : ['--authentication', config.authentication]),
-    ])
+    ]
+    const start = () =>
+      spawn(process.execPath, [...startFlags(), ...nodeArgv], {
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+        detached: true,
+      })
+    return new NodeProcess(id, start, {
+      onEnd: (name, how) => process.stderr.write(`node ${name} ended (${how}); starting it again\n`),
+      onServingAgain: (name) => process.stderr.write(`node ${name} serves again\n`),
+    })
   })
   try {
     const failed = keepRedis(redis)
@@ -283,7 +232,9 @@ export async function up(argv: readonly string[], interrupt: Interrupt, program:
     ])
     if (serving.length > 0) {
       process.stdout.write(`aedes-cluster: ${config.nodes} nodes, one broker; data in ${config.data}\n`)
-      serving.forEach((endpoints, i) => process.stdout.write(`  ${nodes[i]!.id}  ${endpoints.join('  ')}\n`))
+      serving.forEach(({ listen, admin = '' }, i) =>
+        process.stdout.write(`  ${[nodes[i]!.name, ...listen, admin].join('  ')}\n`),
+      )
       process.stdout.write('Ctrl-C stops everything.\n')
       await Promise.race([interrupt.first, failed])
     }

@@ -124,6 +124,14 @@ export function storeProblems(config: Partial<Config>, at: PlaceOf): OperatorErr
     )
 }
 
+/** Workers are nodes of one cluster. */
+export function workerProblems(config: Partial<Config>, at: PlaceOf): OperatorError[] {
+  const { workers = 1 } = config
+  const { alone } = storeKindOf(config)
+  if (workers === 1 || alone === undefined) return []
+  return [usage(at('workers'), workers, alone.problem, alone.hint)]
+}
+
 /** The text of a key may stand where the name of its file belongs. */
 const looksLikeFile = (text: string): boolean =>
   /^[.~]{0,2}\//.test(text) || /\.(pem|key|crt|cer|der)$/.test(text)

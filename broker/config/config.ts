@@ -17,6 +17,7 @@ import {
   fileProblems,
   storeProblems,
   transportProblems,
+  workerProblems,
   type PlacedListener,
   type PlaceOf,
 } from './checks.ts'
@@ -177,6 +178,7 @@ function checked(
     ...addressProblems(valid, listeners, at),
     ...fileProblems(valid, listeners, at),
     ...storeProblems(valid, at),
+    ...workerProblems(valid, at),
   )
   OperatorError.throwAll(problems)
   const frozen = Object.freeze(config as unknown as Config)

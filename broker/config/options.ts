@@ -55,6 +55,13 @@ export const options = {
     shape: 'name',
     hint: 'Use 1 to 64 letters, digits, dots, dashes or underscores, e.g. --id a',
   },
+  workers: {
+    schema: whole(1, 64).default(1),
+    about:
+      'processes that serve the listeners of `aedes-cluster node`, for a machine of several cores: each is a node of the cluster, named ID-1, ID-2 and so on, with limits of its own; for nodes that share a store',
+    shape: 'count',
+    hint: 'Use a number from 1 to 64, as many as the machine has cores',
+  },
   listen: {
     schema: z.array(listenUrl).min(1).default(['mqtt://127.0.0.1:1883']),
     about:

@@ -13,6 +13,7 @@ import type {
 } from 'mqtt-packet'
 import type { Gate, Guard } from '../access/gate.ts'
 import type { Connection } from '../connection/connection.ts'
+import { OperatorError } from '../errors.ts'
 import type { RoutesOfNode } from '../admin/server.ts'
 import { loadConfig, type Config, type NodeOptions } from '../config/config.ts'
 import { Node } from '../node.ts'
@@ -75,6 +76,13 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
     const elsewhere =
       this.#authenticates() || hooks.enhancedAuthenticate !== undefined ? (['hooks'] as const) : undefined
     this.config = loadConfig(given, {}, [], (name) => name, elsewhere)
+    if (this.config.workers > 1)
+      throw new OperatorError('is for the command `aedes-cluster node`', {
+        reason: 'usage',
+        field: 'workers',
+        value: this.config.workers,
+        hint: 'Call createNode in each of your processes, with an id of its own',
+      })
     for (const name of hookNames)
       Object.defineProperty(this, name, {
         get: () => this.#hooks[name],

@@ -4,9 +4,16 @@ import { OperatorError } from '../errors.ts'
 
 /**
  * Binds `server` to the host and port of `url`; resolves to the URL with the port that was bound.
+ * @param exclusive also among workers (cli/workers.ts), which share an address otherwise (node:cluster)
  * @throws OperatorError (reason `listen`) when the address cannot be had
  */
-export function bind(server: Server, url: URL, field: string, defaultPort: number): Promise<string> {
+export function bind(
+  server: Server,
+  url: URL,
+  field: string,
+  defaultPort: number,
+  exclusive = false,
+): Promise<string> {
   const host = url.hostname.replace(/^\[|\]$/g, '')
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
@@ -31,7 +38,7 @@ export function bind(server: Server, url: URL, field: string, defaultPort: numbe
         }),
       )
     })
-    server.listen({ host, port: url.port === '' ? defaultPort : Number(url.port) }, () => {
+    server.listen({ host, port: url.port === '' ? defaultPort : Number(url.port), exclusive }, () => {
       server.removeAllListeners('error')
       const bound = new URL(url.href)
       bound.port = String((server.address() as AddressInfo).port)

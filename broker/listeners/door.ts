@@ -76,8 +76,8 @@ export class Door {
   }
 
   /** @throws OperatorError (reason `listen`) when the address cannot be had */
-  async open(url: URL, field: string, defaultPort: number): Promise<string> {
-    const bound = await bind(this.#server, url, field, defaultPort)
+  async open(url: URL, field: string, defaultPort: number, exclusive = false): Promise<string> {
+    const bound = await bind(this.#server, url, field, defaultPort, exclusive)
     this.#server.on('error', () => {
       // accept() failed: no descriptor is left
       this.#options.places.exhausted()

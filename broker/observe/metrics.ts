@@ -35,6 +35,9 @@ const garbagePlaces = [
   'will',
 ]
 
+/** Of Prometheus' text format. */
+export const metricsContentType = Registry.PROMETHEUS_CONTENT_TYPE
+
 export class Metrics {
   readonly registry = new Registry()
   readonly connections = new Gauge({

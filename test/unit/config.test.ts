@@ -252,6 +252,7 @@ test('all that is wrong is said at once, each by where it stands', () => {
 })
 
 const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
+  ['workers that share no store', byFlags('--workers', '2'), [/^--workers=2: needs Redis.*Add --redis/]],
   ['an empty value of a flag', byFlags('--id='), [/^--id: has no value/]],
   ['a flag behind a flag', byFlags('--id', '--prefix', 'x'), [/^--id: has no value/]],
   ['an empty variable', byEnvironment({ AEDES_CLUSTER_ID: '' }), [/^AEDES_CLUSTER_ID: has no value/]],

@@ -1,0 +1,86 @@
+// What the admin endpoint of `node --workers N` answers: it asks the endpoint that each worker has for
+// itself, on a loopback port of its own. Ready: a worker is, and none that answers is not, since connections
+// go to all of them in turn. Metrics are summed (summed.ts), routes are the first worker's: all know the
+// same. State: where the workers are asked. Bounds: a deadline for each answer.
+import type { ChildProcess } from 'node:child_process'
+import type { AdminSource, Readiness } from './server.ts'
+import { SummedMetrics } from './summed.ts'
+
+const answerMs = 3_000
+
+interface Worker {
+  readonly name: string
+  /** Undefined: it has told none yet. */
+  url: string | undefined
+}
+
+export class AdminOfWorkers implements AdminSource {
+  readonly #workers = new Map<string, Worker>()
+  readonly #metrics = new SummedMetrics()
+
+  /** A process of the worker was started: what it tells is heard until it ends. */
+  follow(name: string, child: ChildProcess): void {
+    const worker: Worker = { name, url: undefined }
+    this.#workers.set(name, worker)
+    child.on('message', (told) => {
+      if (typeof told === 'object' && 'admin' in told && typeof told.admin === 'string')
+        worker.url = told.admin
+    })
+    child.once('exit', () => {
+      this.#metrics.ended(worker)
+      worker.url = undefined
+    })
+  }
+
+  async readiness(): Promise<Readiness> {
+    const said = await Promise.all([...this.#workers.values()].map(readinessOf))
+    return {
+      ready: said.some(({ ready }) => ready === true) && !said.some(({ ready }) => ready === false),
+      checks: Object.fromEntries(said.map(({ name, text }) => [name, text])),
+    }
+  }
+
+  async metricsText(): Promise<string> {
+    const texts = await Promise.all(
+      [...this.#workers.values()].map(async (worker) => {
+        const answer = worker.url === undefined ? undefined : await asked(worker.url, '/metrics')
+        return [worker, await answer?.text()] as const
+      }),
+    )
+    for (const [worker, text] of texts) if (text !== undefined) this.#metrics.heard(worker, text)
+    return this.#metrics.text(texts.flatMap(([worker, text]) => (text === undefined ? [] : [worker])))
+  }
+
+  async *routesText(limit: number): AsyncGenerator<Uint8Array | string> {
+    for (const { url } of this.#workers.values()) {
+      const answer = url === undefined ? undefined : await asked(url, `/routes?limit=${limit}`)
+      if (answer?.body == null) continue
+      for await (const piece of answer.body as AsyncIterable<Uint8Array>) yield piece
+      return
+    }
+    yield '{"node":"","nodes":[],"routes":[],"more":false}\n' // no worker runs
+  }
+}
+
+/** `ready` is undefined when the worker does not run: no connection goes to it. */
+async function readinessOf({
+  name,
+  url,
+}: Worker): Promise<{ name: string; ready: boolean | undefined; text: string }> {
+  if (url === undefined) return { name, ready: undefined, text: 'does not run' }
+  const answer = await asked(url, '/readyz')
+  if (answer === undefined)
+    return { name, ready: false, text: `does not answer within ${answerMs / 1_000} s` }
+  const { ready, checks } = (await answer.json()) as Readiness
+  const text = Object.entries(checks).map(([check, state]) => `${check}: ${state}`)
+  return { name, ready, text: text.join('; ') }
+}
+
+/** Undefined: it does not answer, or not in time. The deadline covers the whole answer of /readyz and /metrics. */
+async function asked(url: string, path: string): Promise<Response | undefined> {
+  try {
+    return await fetch(new URL(path, url), { signal: AbortSignal.timeout(answerMs) })
+  } catch {
+    return undefined // it ended, or its loop stands
+  }
+}

@@ -1,0 +1,26 @@
+// Opens the admin endpoint of a configuration.
+import { isLoopback } from '../config/authentication.ts'
+import type { Config } from '../config/config.ts'
+import { adminEvents } from '../observe/door-events.ts'
+import type { Log } from '../observe/log.ts'
+import { startAdmin, type AdminServer, type AdminSource } from './server.ts'
+
+/**
+ * @returns undefined when it is off
+ * @throws OperatorError (reason `listen`) when the address cannot be had
+ */
+export async function openAdmin(
+  { admin, adminHosts = [] }: Config,
+  source: AdminSource,
+  log: Log,
+): Promise<AdminServer | undefined> {
+  if (admin === 'off') return undefined
+  const url = new URL(admin)
+  const server = await startAdmin(url, adminHosts, source, adminEvents(log))
+  if (!isLoopback(url))
+    log.warn(
+      { admin: server.url },
+      'the admin endpoint asks for no password and other machines can reach it: keep it behind a firewall',
+    )
+  return server
+}

@@ -1,0 +1,63 @@
+// `aedes-cluster node --workers N`: N processes behind the same listening addresses, so that one machine's
+// cores are used. This process only accepts connections and hands each to the next worker (node:cluster); a
+// worker is a node of the cluster like any other, named `<id>-1` to `<id>-<N>`. One that dies is started
+// again, and the others serve meanwhile. All stop together; when this process is killed they stop by
+// themselves. The admin endpoint answers for all of them (admin/of-workers.ts).
+import cluster from 'node:cluster'
+import { AdminOfWorkers } from '../admin/of-workers.ts'
+import { openAdmin } from '../admin/open.ts'
+import type { Config } from '../config/config.ts'
+import { Log } from '../observe/log.ts'
+import { startFlags } from './collector.ts'
+import { NodeProcess, type Interrupt, type Serving } from './node-process.ts'
+
+export const workerName = (id: string, index: number): string => `${id}-${index}`
+
+/**
+ * Runs until `interrupt`, and tells whoever started this process when all workers serve.
+ * @param argv of `node`
+ * @param program what this process runs
+ * @throws ChildEnded when a worker ends before it served for the first time; it said why itself
+ */
+export async function runWorkers(
+  config: Config,
+  argv: readonly string[],
+  interrupt: Interrupt,
+  program: string,
+): Promise<void> {
+  const log = new Log(config)
+  const admin = new AdminOfWorkers()
+  const workers = Array.from({ length: config.workers }, (_, i) => {
+    const name = workerName(config.id, i + 1)
+    const fork = () => {
+      cluster.setupPrimary({
+        exec: program,
+        args: ['node', ...argv, '--worker', String(i + 1)],
+        execArgv: [...startFlags()],
+      })
+      return cluster.fork().process
+    }
+    return new NodeProcess(name, fork, {
+      onStart: (child) => admin.follow(name, child),
+      onEnd: (worker, how) => log.error({ worker, how }, 'a worker ended: starting it again'),
+      onServingAgain: (worker) => log.info({ worker }, 'the worker serves again'),
+    })
+  })
+  const server = await openAdmin(config, admin, log)
+  try {
+    const startAll = async (): Promise<Serving> => {
+      const first = await workers[0]!.start() // what is wrong with all of them is said once
+      await Promise.all(workers.slice(1).map((worker) => worker.start()))
+      return first
+    }
+    const serving = await Promise.race([startAll(), interrupt.first])
+    if (serving === undefined) return
+    log.info({ workers: workers.length, listen: serving.listen, admin: server?.url }, 'all workers serve')
+    process.send?.({ listen: serving.listen, admin: server?.url } satisfies Serving) // to `up`
+    await interrupt.first
+  } finally {
+    await Promise.all(workers.map((worker) => worker.stop()))
+    await server?.close()
+    await log.close()
+  }
+}
