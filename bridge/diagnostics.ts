@@ -29,7 +29,8 @@ export const channelTable = {
   },
   shed: {
     message: '{ cause, count }',
-    meaning: 'QoS 0 messages that a full link shed, and events of $SYS while Redis is away',
+    meaning:
+      'messages that were dropped, by cause: slow-node (QoS 0, the link to a node is full), full-queue (the oldest of a session), full-store (storedBytesMax), ended-session (QoS 2 of a group), events (of $SYS, while Redis is away)',
   },
   givenBack: {
     message: '{ count }',

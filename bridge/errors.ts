@@ -168,8 +168,9 @@ export const bridgeErrors = {
   ERR_BRIDGE_QUOTA: {
     kind: 'answer',
     retryable: false,
-    meaning: 'there are as many sessions as there may be: a new one is refused',
-    remedy: 'Raise --sessions-max on every node, or let sessions end sooner: --session-expiry-seconds-max',
+    meaning: 'there are as many sessions, or members of a group, as there may be: a new one is refused',
+    remedy:
+      'Sessions: raise --sessions-max on every node, or let them end sooner: --session-expiry-seconds-max. Members: a group with a backlog has at most 1,000',
   },
   ERR_BRIDGE_FILE: {
     kind: 'answer',

@@ -4,6 +4,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { keyTable } from '../bridge/redis/keys.ts'
+import { refusalCauses } from '../broker/access/refusals.ts'
+import { options } from '../broker/config/config.ts'
 import { scriptTable, scriptText, type ScriptName } from '../bridge/redis/scripts.ts'
 import { folders, headOf, nounOf, plainWrites, tableIn, tables, writeTable } from './support/tables.ts'
 
@@ -201,6 +203,7 @@ describe('documents equal the code', () => {
     'options',
     'up',
     'exit-codes',
+    'refusals',
     'metrics',
     'errors',
     'keys',
@@ -210,6 +213,15 @@ describe('documents equal the code', () => {
     const { file, text } = (await tables())[name]!
     if (process.env.UPDATE_TABLES === '1') writeTable(file, name, text)
     expect(tableIn(file, name)).toBe(text)
+  })
+
+  test('what bounds refuse: each bound is an option or a constant, and is found where the table says', () => {
+    for (const [cause, { bound, checkedIn }] of Object.entries(refusalCauses)) {
+      const text = readFileSync(`broker/${checkedIn}`, 'utf8')
+      if (checkedIn !== 'access/gate.ts') expect(text, `${cause} in ${checkedIn}`).toContain(`'${cause}'`)
+      for (const [name] of bound.matchAll(/\b[a-z]\w+(?:Max|Ms|Maximum)\b/g))
+        expect(name in options || text.includes(`const ${name} =`), `${cause}: ${name}`).toBe(true)
+    }
   })
 
   test('ARCHITECTURE.md says why each dependency is there', () => {

@@ -1,29 +1,142 @@
-// What bounds and guards refuse, by cause: each is a label of a metric, and has its answer on the wire. No state.
+// What bounds and guards refuse, by cause, and what the client gets for it: one table. Each cause is a label of the
+// metric `aedes_cluster_refusals_total`. broker/README.md shows the table, and test/tidy.test.ts checks it. No state.
 
-export const refusalCauses = [
-  'topic-levels',
-  'topic-bytes',
-  'subscribe-filters',
-  'subscriptions',
-  'subscription-bytes',
-  'routing-bytes', // a filter
-  'client-id',
-  'connect-bytes',
-  'connections',
-  'connecting',
-  'claims',
-  'sessions', // a connection
-  'retained', // a PUBLISH or will
-  'receive-maximum',
-  'packet-bytes',
-  'alias-bytes',
-  'topic-alias',
-  'client-bytes', // what ends one
-  'denied',
-  'decision-late',
-  'decision-failed', // what a guard refuses (gate.ts)
-] as const
-export type RefusalCause = (typeof refusalCauses)[number]
+interface Refused {
+  readonly what: 'filter' | 'connection' | 'message' | 'packet'
+  /** The option that sets the bound (config/limits.ts has its default), or where a constant stands. */
+  readonly bound: string
+  /** The file in broker/ that finds it. */
+  readonly checkedIn: string
+  /** What a client of MQTT 5 gets. */
+  readonly v5: string
+  /** What a client of MQTT 3.1.1 gets. */
+  readonly v311: string
+}
+
+const filter = (bound: string, v5: string, checkedIn = 'routing/subscription-bounds.ts'): Refused => ({
+  what: 'filter',
+  bound,
+  checkedIn,
+  v5: `SUBACK ${v5} for this filter alone`,
+  v311: 'SUBACK 0x80 for this filter alone',
+})
+
+const silently = 'closed without a word'
+
+export const refusalCauses = {
+  'topic-levels': filter('topicLevelsMax', '0x8F'),
+  'topic-bytes': filter('topicBytesMax', '0x8F'),
+  'subscribe-filters': filter('subscribeFiltersMax', '0x97', 'aedes/subscribe.ts'),
+  subscriptions: filter('subscriptionsMax', '0x97'),
+  'subscription-bytes': filter('subscriptionBytesMax', '0x97'),
+  'routing-bytes': filter('routingBytesMax', '0x97'),
+  'client-id': {
+    what: 'connection',
+    bound: 'clientIdBytesMax',
+    checkedIn: 'protocol/control-packets.ts',
+    v5: 'CONNACK 0x85',
+    v311: 'CONNACK 2',
+  },
+  'connect-bytes': {
+    what: 'connection',
+    bound: 'connectBytesMax',
+    checkedIn: 'protocol/packet-reader.ts',
+    v5: 'CONNACK 0x95',
+    v311: silently,
+  },
+  connections: {
+    what: 'connection',
+    bound: 'connectionsMax',
+    checkedIn: 'access/admission.ts',
+    v5: 'CONNACK 0x97',
+    v311: 'CONNACK 3',
+  },
+  connecting: {
+    what: 'connection',
+    bound: 'connectingMax',
+    checkedIn: 'access/admission.ts',
+    v5: silently,
+    v311: silently,
+  },
+  claims: {
+    what: 'connection',
+    bound: 'claimsWaitingMax, claimTimeoutMs',
+    checkedIn: 'routing/router.ts',
+    v5: 'CONNACK 0x89 when too many wait, 0x88 after the time',
+    v311: 'CONNACK 3',
+  },
+  sessions: {
+    what: 'connection',
+    bound: 'sessionsMax, storedBytesMax',
+    checkedIn: 'routing/router.ts',
+    v5: 'CONNACK 0x97',
+    v311: 'CONNACK 3',
+  },
+  retained: {
+    what: 'message',
+    bound: 'retainedBytesMax',
+    checkedIn: 'connection/inbound.ts',
+    v5: 'PUBACK or PUBREC 0x97; at QoS 0 it goes to subscribers and is not retained',
+    v311: 'acknowledged; it goes to subscribers and is not retained',
+  },
+  'receive-maximum': {
+    what: 'packet',
+    bound: 'receiveMaximum',
+    checkedIn: 'connection/publishing.ts',
+    v5: 'DISCONNECT 0x93',
+    v311: silently,
+  },
+  'packet-bytes': {
+    what: 'packet',
+    bound: 'packetBytesMax',
+    checkedIn: 'protocol/packet-reader.ts',
+    v5: 'DISCONNECT 0x95',
+    v311: silently,
+  },
+  'alias-bytes': {
+    what: 'packet',
+    bound: 'aliasBytesMax in protocol/packet-reader.ts',
+    checkedIn: 'protocol/packet-reader.ts',
+    v5: 'DISCONNECT 0x97',
+    v311: 'there are no Topic Aliases',
+  },
+  'topic-alias': {
+    what: 'packet',
+    bound: 'topicAliasMax',
+    checkedIn: 'protocol/packet-reader.ts',
+    v5: 'DISCONNECT 0x94',
+    v311: 'there are no Topic Aliases',
+  },
+  'client-bytes': {
+    what: 'connection',
+    bound: 'clientBytesMax',
+    checkedIn: 'connection/connection.ts',
+    v5: 'DISCONNECT 0x97',
+    v311: silently,
+  },
+  denied: {
+    what: 'packet',
+    bound: 'what a guard says',
+    checkedIn: 'access/gate.ts',
+    v5: 'its reason code in CONNACK, PUBACK, PUBREC or SUBACK',
+    v311: 'CONNACK 4 or 5; SUBACK 0x80; a PUBLISH by refusedPublish: acknowledged and dropped, or closed',
+  },
+  'decision-late': {
+    what: 'packet',
+    bound: 'decisionTimeoutMs',
+    checkedIn: 'access/gate.ts',
+    v5: 'CONNACK 0x88; PUBACK, PUBREC or SUBACK 0x83',
+    v311: 'CONNACK 3; SUBACK 0x80; a PUBLISH by refusedPublish',
+  },
+  'decision-failed': {
+    what: 'packet',
+    bound: 'a guard that throws',
+    checkedIn: 'access/gate.ts',
+    v5: 'CONNACK 0x88; PUBACK, PUBREC or SUBACK 0x83',
+    v311: 'CONNACK 3; SUBACK 0x80; a PUBLISH by refusedPublish',
+  },
+} as const satisfies Readonly<Record<string, Refused>>
+export type RefusalCause = keyof typeof refusalCauses
 
 /**
  * Why a connection is read no further for a while: nothing is refused, and what it sends waits in its socket.

@@ -157,7 +157,7 @@ export class Engine {
     return this.#open
   }
 
-  // The two hooks
+  // From the first byte of a connection to its end
 
   /**
    * Serves one connection until it closes; its CONNECT must come in time.

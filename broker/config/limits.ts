@@ -1,5 +1,7 @@
-// Every ceiling of a node in one table: each is an option (options.ts) with its default here, or says why it is
-// none. What a client sees of each, and what is counted, stands in refusals.ts and broker/README.md.
+// Every ceiling that an operator may set, with its default; options.ts makes options of them. A few that belong
+// together with one of these are no options, and say why. Which file checks a bound, and what the client gets that
+// goes beyond it: access/refusals.ts, also a table in broker/README.md. Ceilings that nobody need set are constants at
+// the head of the file that keeps them, and are called `…Max` or `…Bytes`.
 
 export const limits = {
   /** Largest MQTT packet accepted, bytes on the wire; advertised as Maximum Packet Size. */

@@ -208,7 +208,7 @@ export class Metrics {
     for (const who of ['publishers', 'connects', 'writes', 'wills']) this.waiting.set({ who }, 0)
     for (const [code, { kind }] of Object.entries(bridgeErrors))
       if (isOfStore(kind) || kind === 'damaged') this.storeErrors.inc({ code }, 0)
-    for (const cause of refusalCauses) this.refused.inc({ cause }, 0) // known before its first event
+    for (const cause of Object.keys(refusalCauses)) this.refused.inc({ cause }, 0) // known before its first event
     for (const cause of heldCauses) this.heldBack.inc({ cause }, 0)
     for (const cause of turnedAwayCauses) this.turnedAway.inc({ cause }, 0)
   }

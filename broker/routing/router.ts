@@ -150,7 +150,8 @@ export class Router implements EngineHost, Receiver {
   }
 
   /**
-   * Local table first, then the session and the journal, then (by the caller) SUBACK. While the journal does
+   * The local table and the count of the route change in one turn (`#serve`); session and journal are written side
+   * by side; SUBACK (by the caller) comes when all of it is done. While the journal does
    * not say that a session's QoS ≥ 1 messages are queued, they come as they came before: live at QoS 0, if
    * the filter or an overlapping one was subscribed with QoS 0. Around that moment one may come by both ways.
    */

@@ -422,7 +422,7 @@ export const mqtt311 = table(`
 4.7.3-3 = and at most 65,535 bytes
 4.7.3-4 = they are compared as they are, not normalized
 4.8.0-1 = a protocol violation closes the connection
-4.8.0-2 ≠ a packet that cannot be processed for the moment closes the connection ≠ it waits, and with it the acknowledgement: a store that is away ends nobody's connection (P10)
+4.8.0-2 ≠ a packet that cannot be processed for the moment closes the connection ≠ Here the connection stays open, and the packet and its acknowledgement wait: a store that is away ends nobody's connection (P10)
 6.0.0-1 = WebSocket: packets come in binary frames, others close the connection
 6.0.0-2 = they need not begin or end with a frame
 6.0.0-3 client offering the subprotocol mqtt

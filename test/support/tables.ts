@@ -9,6 +9,7 @@ import { keyTable } from '../../bridge/redis/keys.ts'
 import { scriptTable, scriptText, type ScriptName } from '../../bridge/redis/scripts.ts'
 import { upOptions } from '../../broker/cli/up.ts'
 import { environmentNameOf, flagOf, options } from '../../broker/config/config.ts'
+import { refusalCauses } from '../../broker/access/refusals.ts'
 import { exitCodes } from '../../broker/errors.ts'
 import { Metrics } from '../../broker/observe/metrics.ts'
 import { mqtt311, mqtt5, type Statement } from '../conformance/statements.ts'
@@ -54,7 +55,8 @@ export const folders: Readonly<Record<string, Readonly<Record<string, string>>>>
     config: 'from files, environment and flags to options',
     listeners: 'where clients come in',
     protocol: 'the bytes of MQTT',
-    aedes: 'the engine, and all that knows its insides',
+    aedes:
+      'Aedes, the engine for CONNECT, SUBSCRIBE, UNSUBSCRIBE and Keep Alive, and all that knows its insides',
     connection: 'one client',
     routing: 'who gets a message on this node',
     groups: 'Shared Subscriptions',
@@ -204,6 +206,20 @@ export async function tables(): Promise<Record<string, { file: string; text: str
       text: table(
         ['exit code', 'reason', 'meaning'],
         Object.entries(exitCodes).map(([name, { code, meaning }]) => [String(code), `\`${name}\``, meaning]),
+      ),
+    },
+    refusals: {
+      file: 'broker/README.md',
+      text: table(
+        ['cause', 'refused', 'bound', 'found in', 'a client of MQTT 5 gets', 'of 3.1.1'],
+        Object.entries(refusalCauses).map(([cause, { what, bound, checkedIn, v5, v311 }]) => [
+          `\`${cause}\``,
+          what,
+          bound,
+          `\`${checkedIn}\``,
+          v5,
+          v311,
+        ]),
       ),
     },
     metrics: { file: 'broker/README.md', text: table(['metric', 'type', 'meaning'], await metricRows()) },
