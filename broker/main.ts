@@ -6,6 +6,7 @@ import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
 import { node } from './cli/node.ts'
 import { ChildEnded, stopMessage, type Interrupt } from './cli/node-process.ts'
+import { passwd } from './cli/passwd.ts'
 import { up } from './cli/up.ts'
 import { nearest } from './config/config.ts'
 import { exitCodes, OperatorError } from './errors.ts'
@@ -20,6 +21,7 @@ const commands = new Map<string, Command>(
     node: (argv, interrupt) => node(argv, interrupt, process.argv[1]!),
     check,
     import: importCommand,
+    passwd,
   }),
 )
 

@@ -19,7 +19,14 @@ import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
 import { handedInChain } from './config/authentication.ts'
-import { atSource, operatorErrorOf, storeOf, type Config, type ListenerConfig } from './config/config.ts'
+import {
+  accessFilesOf,
+  atSource,
+  operatorErrorOf,
+  storeOf,
+  type Config,
+  type ListenerConfig,
+} from './config/config.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
 import { doorEvents, sayLowLimit } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
@@ -184,6 +191,7 @@ export class Node {
 
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
   async #start(onAdmin?: (url: string) => void): Promise<void> {
+    this.#access.load(accessFilesOf(this.config))
     this.#admin = await openAdmin(this.config, this, this.#log)
     if (this.#admin !== undefined) onAdmin?.(this.#admin.url)
     const bridge = (this.#bridge = await this.#store.open({

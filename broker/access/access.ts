@@ -1,7 +1,11 @@
 // Who may come in and do what, as a guard at the gate (gate.ts): the chain of the listener says who a client is, which
 // its connection keeps as its principal. It stands before the hooks of a program that embeds the node, which may still
-// say no. State: a chain for each listener.
+// say no. State: a chain for each
+// listener; users, as their file has them.
 import { anonymousLink, Chain, type Credentials, type Link } from './chain.ts'
+import { Logins } from './logins.ts'
+import { readUsers } from './password-file.ts'
+import { passwordLink } from './password-link.ts'
 import {
   Refusal,
   type Answer,
@@ -21,7 +25,17 @@ export interface Accessed {
   principal: Principal
 }
 
+/** What is read by name of its option: the texts of files that were looked at when the configuration was. */
+export interface AccessFiles {
+  readonly passwordFile?: string | undefined
+}
+
+/** Links that ask for a password. */
+const asking = new Set<LinkName>(['password-file'])
+
 export class Access<Client extends Accessed> {
+  readonly #logins = new Logins()
+  #users: ReadonlyMap<string, string> = new Map()
   readonly #chains = new Map<readonly LinkName[], Chain>()
   /** Of connections that came by no listener. */
   readonly #handedIn: readonly LinkName[]
@@ -42,6 +56,11 @@ export class Access<Client extends Accessed> {
     }
   }
 
+  /** What the files say holds from now on. */
+  load({ passwordFile }: AccessFiles): void {
+    this.#users = passwordFile === undefined ? new Map() : readUsers(passwordFile)
+  }
+
   #linksOf({ listener }: Client): readonly LinkName[] {
     return listener?.authentication ?? this.#handedIn
   }
@@ -52,12 +71,16 @@ export class Access<Client extends Accessed> {
     if (chain === undefined)
       this.#chains.set(
         names,
-        (chain = new Chain(names.map((name) => this.#linkOf(name, names.length === 1)))),
+        (chain = new Chain(
+          names.map((name) => this.#linkOf(name, names.length === 1)),
+          names.some((name) => asking.has(name)) ? (password) => this.#logins.waste(password) : undefined,
+        )),
       )
     return chain
   }
 
   #linkOf(name: LinkName, isAlone: boolean): Link {
+    if (name === 'password-file') return passwordLink(name, (user) => this.#users.get(user), this.#logins)
     if (name === 'anonymous') return anonymousLink(isAlone)
     // Who is passed on here is decided behind this guard, by the hooks themselves.
     return {

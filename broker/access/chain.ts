@@ -25,9 +25,12 @@ export const notAuthenticated = (reason: string): Refusal =>
 
 export class Chain {
   readonly #links: readonly Link[]
+  readonly #waste: ((password: Buffer) => Promise<void>) | undefined
 
-  constructor(links: readonly Link[]) {
+  /** @param waste takes as long as to find out whether a password is right; undefined: no link asks for one */
+  constructor(links: readonly Link[], waste?: (password: Buffer) => Promise<void>) {
     this.#links = links
+    this.#waste = waste
   }
 
   authenticate(credentials: Credentials): Answer<Principal | Refusal> {
@@ -42,9 +45,13 @@ export class Chain {
         return verdict.then((decided) => decided ?? this.#ask(credentials, i + 1))
       if (verdict !== undefined) return verdict
     }
-    return credentials.username === undefined
-      ? new Refusal(ReasonCode.notAuthorized, 'no user name, and nobody may come without')
-      : notAuthenticated('its user name is none that anybody knows here')
+    const { username, password } = credentials
+    if (username === undefined)
+      return new Refusal(ReasonCode.notAuthorized, 'no user name, and nobody may come without')
+    const refusal = notAuthenticated('its user name is none that anybody knows here')
+    return password === undefined || this.#waste === undefined
+      ? refusal
+      : this.#waste(password).then(() => refusal)
   }
 }
 

@@ -17,7 +17,7 @@ const hash = 'sha256'
 const hashBytes = 32
 export const iterationsMin = 4_096
 /** A client works as long as this says: RFC 7677 asks for 4,096 at least. */
-const iterationsMax = 10_000_000
+export const iterationsMax = 10_000_000
 const nonceBytesMax = 1_024
 /** For names that nobody has: as long as this process lives. */
 const secret = randomBytes(hashBytes)

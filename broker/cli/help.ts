@@ -3,6 +3,7 @@
 import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config/config.ts'
 import { importAbout, importFlags } from './import.ts'
+import { passwdAbout, passwdFlags } from './passwd.ts'
 import { upOptions } from './up.ts'
 
 function defaultOf(schema: z.ZodType): string {
@@ -36,6 +37,10 @@ const importText =
 ${Object.entries(importFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}${importAbout}`
+const passwdText = (): string => `aedes-cluster passwd  add, change or remove a user of a password file
+${Object.entries(passwdFlags)
+  .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
+  .join('')}${passwdAbout}`
 const sources = `Every option may stand in the file in its section (${flagOf('packetBytesMax')} as packetBytesMax of limits; broker/README.md
 has them all) or at the top by its name (packetBytesMax), and in the environment (${environmentNameOf('packetBytesMax')}).
 In the file, listeners is a list: each has its url and, for itself, tls, websocket and limits. Precedence: defaults < file <
@@ -48,6 +53,7 @@ const topics = new Map<string, () => string>(
     node: () => `${nodeHead}${nodeRows()}\n${sources}`,
     check: () => `${checkHead}${nodeRows()}\n${sources}`,
     import: importText,
+    passwd: passwdText,
     help: () => 'aedes-cluster help [command]\n',
     version: () => 'aedes-cluster version\n',
   }),
@@ -63,6 +69,7 @@ export function helpText(topic?: string): string {
 ${upText()}
 ${nodeHead}${checkHead}${nodeRows()}
 ${importText()}
+${passwdText()}
 aedes-cluster help [command], -h, --help · aedes-cluster version, -v, --version
 
 ${sources}`

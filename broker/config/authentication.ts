@@ -3,14 +3,16 @@
 import { linkNames, type LinkName } from '../access/link-names.ts'
 import type { OperatorError } from '../errors.ts'
 import type { PlacedListener } from './checks.ts'
-import type { Config } from './options.ts'
+import type { Config, OptionName } from './options.ts'
 import { usage } from './sources.ts'
 
 /** Whether only this machine can reach an address that is listened on. */
 export const isLoopback = ({ hostname }: URL): boolean => /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)
 
 /** What a link asks; without it nobody is. */
-const needs: Readonly<Partial<Record<LinkName, readonly (keyof Config)[]>>> = {}
+const needs: Readonly<Partial<Record<LinkName, readonly (keyof Config)[]>>> = {
+  'password-file': ['passwordFile'],
+}
 
 const isConfigured = (name: LinkName, config: Partial<Config>): boolean =>
   needs[name]?.some((option) => config[option] !== undefined) === true
@@ -34,11 +36,12 @@ export function handedInChain(config: Config): readonly LinkName[] {
 export function authenticationProblems(
   config: Partial<Config>,
   listeners: readonly PlacedListener[],
-  nameOf: (name: 'authentication') => string,
+  nameOf: (name: OptionName) => string,
   elsewhere: readonly LinkName[] | undefined,
 ): OperatorError[] {
   const problems: OperatorError[] = []
   const configured = configuredOf(config)
+  const missing = new Set<LinkName>()
   let isTold = false
   for (const { listener, own, at } of listeners) {
     const { url, authentication } = listener as Partial<typeof listener> & { readonly url: string }
@@ -53,11 +56,19 @@ export function authenticationProblems(
             at('url'),
             url,
             'can be reached by others, and nobody is asked who he is',
-            `Write ${written} to let everybody in, or listen on loopback alone`,
+            `Name a file of users (${nameOf('passwordFile')} FILE), write ${written} to let everybody in, or listen on loopback alone`,
           ),
         )
       isTold ||= own.size === 0
     }
+    for (const name of authentication ?? [])
+      if (needs[name] !== undefined && !isConfigured(name, config) && !missing.has(name)) {
+        missing.add(name)
+        const options = needs[name].map((option) => nameOf(option as OptionName)).join(' or ')
+        problems.push(
+          usage(at('authentication'), undefined, `names ${name}, which needs ${options}`, `Add ${options}`),
+        )
+      }
     ;(listener as { authentication: readonly LinkName[] }).authentication = chain ?? everybody
   }
   return problems

@@ -137,7 +137,7 @@ const looksLikeFile = (text: string): boolean =>
   /^[.~]{0,2}\//.test(text) || /\.(pem|key|crt|cer|der)$/.test(text)
 
 /** The text of a file, or undefined with what is wrong among the problems. */
-function textOf(
+export function textOf(
   name: OptionName,
   path: string,
   place: string,

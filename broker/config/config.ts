@@ -16,6 +16,7 @@ import {
   addressProblems,
   fileProblems,
   storeProblems,
+  textOf,
   transportProblems,
   workerProblems,
   type PlacedListener,
@@ -235,6 +236,18 @@ export function storeOf(config: Config): Store {
     Object.fromEntries(shared.map((name) => [name, config[name] as number | string])),
     (name: keyof StoreOptions) => readText(config[name] as string, sourceOf(config, name), true),
   )
+}
+
+/** What the files of access say. @throws OperatorError when one cannot be read, or says what it must not */
+export function accessFilesOf(config: Config): { passwordFile: string | undefined } {
+  const problems: OperatorError[] = []
+  const read = (name: 'passwordFile'): string | undefined => {
+    const path = config[name]
+    return path === undefined ? undefined : textOf(name, path, sourceOf(config, name), problems)
+  }
+  const files = { passwordFile: read('passwordFile') }
+  OperatorError.throwAll(problems)
+  return files
 }
 
 /** An error of the store as the operator's: which option it is about, and what to do. */

@@ -15,6 +15,7 @@ import {
 } from '../../bridge/index.ts'
 import { linkNames, type LinkName } from '../access/link-names.ts'
 import { isNetwork } from '../access/networks.ts'
+import { passwordFileProblem } from '../access/password-file.ts'
 import { limits } from './limits.ts'
 
 export const listenUrl = z.string().superRefine((text, context) => {
@@ -79,6 +80,16 @@ export const options = {
     hint: `Write a list of ${linkNames.join(', ')}`,
   },
   ...storeOptions,
+  passwordFile: {
+    at: 'access.passwordFile',
+    schema: z.string().optional(),
+    about:
+      'file of users and what is kept of their passwords (`aedes-cluster passwd` writes it; one of Mosquitto will do)',
+    shape: 'file',
+    hint: 'Name a readable file; aedes-cluster passwd --password-file FILE --user NAME makes one',
+    file: true,
+    contentProblem: passwordFileProblem,
+  },
   admin: {
     at: 'admin.url',
     schema: adminUrl.default('http://127.0.0.1:18083'),

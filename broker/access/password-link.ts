@@ -1,0 +1,30 @@
+// User name and password of CONNECT, as a link of the chain: by a file of users, or by those in the store. No state of
+// its own: who the users are is asked each time.
+import { notAuthenticated, type Link, type Verdict } from './chain.ts'
+import { Refusal, type Answer } from './gate.ts'
+import type { LinkName } from './link-names.ts'
+import type { Logins } from './logins.ts'
+
+/** What is kept of a user's password; undefined: there is no such user. */
+export type KeptOf = (user: string) => Answer<string | undefined>
+
+export function passwordLink(name: LinkName, keptOf: KeptOf, logins: Logins): Link {
+  return {
+    name,
+    authenticate: ({ username, password }) => {
+      if (username === undefined) return undefined
+      const found = (kept: string | undefined): Answer<Verdict> => {
+        if (kept === undefined) return undefined
+        if (password === undefined) return notAuthenticated('it brings no password')
+        const decided = (isRight: boolean | Refusal): Verdict => {
+          if (isRight instanceof Refusal) return isRight
+          return isRight ? { user: username, by: name } : notAuthenticated('its password is another')
+        }
+        const answer = logins.isRight(username, password, kept)
+        return answer instanceof Promise ? answer.then(decided) : decided(answer)
+      }
+      const kept = keptOf(username)
+      return kept instanceof Promise ? kept.then(found) : found(kept)
+    },
+  }
+}
