@@ -5,7 +5,6 @@ import type { OptionProblem } from '../../bridge/index.ts'
 
 /** What a name may not have: it would end a line, or the name. */
 export const isUserName = (name: string): boolean =>
-  // oxlint-disable-next-line no-control-regex
   /^[^:\u0000-\u001f\u007f]{1,256}$/.test(name) && !name.startsWith('#') && name.trim() === name
 
 const isEntry = (line: string): boolean => line.trim() !== '' && !line.startsWith('#')
