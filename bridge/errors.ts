@@ -80,6 +80,13 @@ export const bridgeErrors = {
     remedy:
       'Check user and password in --redis; the user needs ACL SETUSER name ~PREFIX:* &PREFIX/$SYS* +@all -@admin, at least',
   },
+  ERR_BRIDGE_REDIS_LACKS: {
+    kind: 'operator',
+    retryable: true,
+    meaning: 'Redis has no command of this name: it was renamed away, or is forbidden there',
+    remedy:
+      'Take it out of rename-command in redis.conf and start Redis anew; a service that forbids it will not do',
+  },
   ERR_BRIDGE_REDIS_TOO_OLD: {
     kind: 'answer',
     retryable: false,
@@ -310,9 +317,10 @@ const replies = new Map<string, BridgeErrorCode>(
  */
 const unnamed: readonly (readonly [pattern: RegExp, code: BridgeErrorCode])[] = [
   [
-    /^ERR (The user executing the script|ACL failure|unknown command|invalid password|AUTH |Client sent AUTH|DB index)/,
+    /^ERR (The user executing the script|ACL failure|invalid password|AUTH |Client sent AUTH|DB index)/,
     'ERR_BRIDGE_REDIS_REFUSED',
   ],
+  [/^ERR ([Uu]nknown command|Unknown \w+ command called from script)/, 'ERR_BRIDGE_REDIS_LACKS'],
   [/^ERR WAIT cannot be used with replica/, 'ERR_BRIDGE_REDIS_READONLY'],
   [/^ERR max number of clients/, 'ERR_BRIDGE_REDIS_BUSY'],
 ]
@@ -352,10 +360,19 @@ const inItsOwnWords =
   /^(write EPIPE|(read|write) ECONNRESET|Connection is closed|Stream isn't writeable|Command queue state error|Cluster isn't ready|Node is disconnected|Reached the max retries)/
 const brokenOff = 'the connection to Redis broke off'
 
+/**
+ * What Redis says before it is asked anything, and hangs up: that it has as many clients as it takes, or that
+ * it is for its own machine alone. ioredis, which expects no reply then, packs it into an error of its own.
+ */
+const turnedAway = /^Command queue state error\..* Last error: ([A-Z]+ .*)/
+
 /** Any failure as a BridgeError. */
 export function toBridgeError(error: unknown): BridgeError {
   if (error instanceof BridgeError) return error
   if (!(error instanceof Error)) return new BridgeError('ERR_BRIDGE_BUG', String(error))
+  const [, reply] = turnedAway.exec(error.message) ?? []
+  if (reply !== undefined)
+    return toBridgeError(Object.assign(new Error(reply, { cause: error }), { name: 'ReplyError' }))
   const code = codeOf(error)
   if (inItsOwnWords.test(error.message))
     return new BridgeError(code, brokenOff, { cause: error, details: { isBrokenOff: true } })

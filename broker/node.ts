@@ -11,6 +11,7 @@ import {
   Message,
   retryPause,
   type Store,
+  type WaitReport,
 } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -81,6 +82,8 @@ export class Node {
   readonly gate: Gate<Connection>
   readonly #access: Access<Connection>
   #bridge: Bridge | undefined
+  /** While there is no bridge: since when the store is asked, and what it says about a wait of some time. */
+  #opening: { readonly since: number; said?: WaitReport } = { since: performance.now() }
   #boot: Boot | undefined
   #listeners: Listener[] = []
   #descriptors: Descriptors | undefined
@@ -181,7 +184,8 @@ export class Node {
       await Promise.race(interrupted === undefined ? [starting] : [starting, interrupted])
       if (node.#state !== 'starting') return node
       await node.stop()
-      await starting.catch(() => undefined) // it was ended, whatever it says
+      // It was ended, whatever it says. A store that is asked for the first time may have a minute for its answer.
+      await Promise.race([starting.catch(() => undefined), after(leaveMs)])
       return undefined
     } catch (error) {
       await node.stop()
@@ -194,11 +198,16 @@ export class Node {
     this.#access.load(accessFilesOf(this.config))
     this.#admin = await openAdmin(this.config, this, this.#log)
     if (this.#admin !== undefined) onAdmin?.(this.#admin.url)
+    this.#opening = { since: performance.now() }
+    const endHearing = this.#reports.hear<WaitReport>('waiting', (report) => {
+      this.#opening.said = report
+    })
     const bridge = (this.#bridge = await this.#store.open({
       reports: this.#reports,
       onWarning: (text) => this.#log.warn({}, text),
       onError: oncePerCause((cause) => this.#log.debug({ error: cause }, this.#store.label)),
     }))
+    endHearing()
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
     this.#advise(await this.#store.advice())
     const boot = await this.#join(bridge)
@@ -416,9 +425,9 @@ export class Node {
     const { seconds, ...counts } = this.#bridge?.waiting ?? {
       publishers: 0,
       connects: 0,
-      writes: 0,
+      writes: 1,
       wills: 0,
-      seconds: 0,
+      seconds: this.#openingSeconds,
     }
     for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)
     waitingSeconds.set(seconds)
@@ -435,6 +444,17 @@ export class Node {
 
   routesText(limit: number): AsyncIterable<string> {
     return routesText(this.routes(), limit)
+  }
+
+  get #openingSeconds(): number {
+    return (performance.now() - this.#opening.since) / 1_000
+  }
+
+  /** What the store says before it has said anything. */
+  get #openingText(): string {
+    const { said } = this.#opening
+    if (said === undefined) return 'is being asked for the first time'
+    return waitingText({ ...said, seconds: Math.round(this.#openingSeconds * 10) / 10 })
   }
 
   #onDamaged({ key, problem }: { readonly key: string; readonly problem: string }): void {
@@ -457,7 +477,7 @@ export class Node {
     const bridge = this.#bridge
     const stores =
       bridge === undefined
-        ? 'is being asked for the first time'
+        ? this.#openingText
         : await bridge.probe().then(
             () => 'ok',
             (error: unknown) => problemOf(error as BridgeError),

@@ -74,12 +74,19 @@ function onServer(asCluster: boolean, info: ReadonlyMap<string, string>): string
 }
 
 async function onRights(redis: Redis, keys: Keys): Promise<string[]> {
-  const { onChannels } = await deniedTo(redis, keys)
-  if (onChannels.length === 0) return []
-  const [channels, commands] = [channelsOf(keys), onChannels.join(', ')]
-  const rights = onChannels.map((command) => `+${command.toLowerCase()}`).join(' ')
+  const {
+    onChannels: { refused, lacking },
+  } = await deniedTo(redis, keys)
+  const without = 'Without it a node hears nothing of $SYS from the others'
+  if (lacking.length > 0)
+    return [
+      `Redis has no command ${lacking.join(', ')}. Take it out of rename-command in redis.conf. ${without}`,
+    ]
+  if (refused.length === 0) return []
+  const [channels, commands] = [channelsOf(keys), refused.join(', ')]
+  const rights = refused.map((command) => `+${command.toLowerCase()}`).join(' ')
   return [
-    `Redis does not let this user run ${commands} on ${channels}. Give it the rights: ACL SETUSER name '&${channels}' ${rights}. Without it a node hears nothing of $SYS from the others`,
+    `Redis does not let this user run ${commands} on ${channels}. Give it the rights: ACL SETUSER name '&${channels}' ${rights}. ${without}`,
   ]
 }
 

@@ -29,12 +29,14 @@ type Settings = Omit<DataPlaneOptions, 'onError' | 'waits' | 'reports'> & {
 async function createBridge(settings: Settings, { onError, reports }: StoreEvents): Promise<Bridge> {
   const waits = new Waits(reports, settings.claimsWaitingMax)
   const options = { ...settings, waits, reports, onError: reportOf(onError) }
+  const asked = waits.begin('write') // a Redis that says nothing is named as late as any other wait
   try {
     refuseOld(await ping(options.redis, options.redisTimeoutMs))
   } catch (error) {
     waits.close()
     throw error
   }
+  asked.end()
   const emitter = new Emitter(options.redis, options.prefix, options.onError, reports)
   const probe = new Probe(
     { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, reports },
@@ -93,6 +95,14 @@ const kinds: readonly (readonly [pattern: RegExp, hint: string])[] = [
   [
     /DB index is out of range/,
     'It has fewer databases: choose another number after the address, or raise databases in redis.conf',
+  ],
+  [
+    /it is a Sentinel, which/,
+    'Name it with the service that it watches: redis+sentinel://host:26379/mymaster',
+  ],
+  [
+    /No such master with that name/,
+    'The Sentinels watch no service of this name: SENTINEL MASTERS says which they do',
   ],
   [/Protocol error, got/, 'It is no Redis: check the port'],
 ]

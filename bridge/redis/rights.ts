@@ -6,35 +6,51 @@ import type { Keys } from './keys.ts'
 import type { Redis } from './redis.ts'
 import { runLoaded } from './scripts.ts'
 
-/** Commands that are refused, on our keys and on our channels; none where Redis does not tell. */
+/** Commands that a user may not run, and those that its Redis does not have at all (rename-command). */
 export interface Denied {
-  readonly onKeys: readonly string[]
-  readonly onChannels: readonly string[]
+  readonly refused: readonly string[]
+  readonly lacking: readonly string[]
 }
 
 /** What is told of the cluster under $SYS. */
 export const channelsOf = ({ prefix }: Keys): string => `${prefix}/$SYS*`
 
-/** @param key where the probe writes, which tells the server that is asked */
-export async function deniedTo(redis: Redis, keys: Keys, key = keys.bus('probe')): Promise<Denied> {
+/**
+ * What is denied on our keys and on our channels; nothing where Redis does not tell.
+ * @param key where the probe writes, which tells the server that is asked
+ */
+export async function deniedTo(
+  redis: Redis,
+  keys: Keys,
+  key = keys.bus('probe'),
+): Promise<{ readonly onKeys: Denied; readonly onChannels: Denied }> {
   const denied = ((await runLoaded(redis, 'rights', [key], [channelsOf(keys)])) as Buffer[]).map(String)
-  const isOfChannels = (command: string): boolean => /^P?(PUBLISH|SUBSCRIBE)$/.test(command)
+  const isOfChannels = (command: string): boolean => /^\??P?(PUBLISH|SUBSCRIBE)$/.test(command)
   return {
-    onKeys: denied.filter((command) => !isOfChannels(command)),
-    onChannels: denied.filter(isOfChannels),
+    onKeys: deniedOf(denied.filter((command) => !isOfChannels(command))),
+    onChannels: deniedOf(denied.filter(isOfChannels)),
   }
 }
 
+const deniedOf = (commands: readonly string[]): Denied => ({
+  refused: commands.filter((command) => !command.startsWith('?')),
+  lacking: commands.filter((command) => command.startsWith('?')).map((command) => command.slice(1)),
+})
+
 /**
  * What is told under $SYS may be missed; without anything else a node does not do what it says.
- * @throws BridgeError ERR_BRIDGE_REDIS_REFUSED, which names the commands
+ * @throws BridgeError ERR_BRIDGE_REDIS_LACKS or ERR_BRIDGE_REDIS_REFUSED, which name the commands
  */
 export async function refuseDenied(redis: Redis, keys: Keys, key?: string): Promise<void> {
-  const { onKeys } = await deniedTo(redis, keys, key)
-  if (onKeys.length === 0) return
-  const rights = onKeys.map((command) => `+${command.toLowerCase()}`).join(' ')
+  const {
+    onKeys: { refused, lacking },
+  } = await deniedTo(redis, keys, key)
+  if (lacking.length > 0)
+    throw new BridgeError('ERR_BRIDGE_REDIS_LACKS', `Redis has no command ${lacking.join(', ')}`)
+  if (refused.length === 0) return
+  const rights = refused.map((command) => `+${command.toLowerCase()}`).join(' ')
   throw new BridgeError(
     'ERR_BRIDGE_REDIS_REFUSED',
-    `Redis does not let this user run ${onKeys.join(', ')} on ${keys.prefix}:* (it needs ${rights})`,
+    `Redis does not let this user run ${refused.join(', ')} on ${keys.prefix}:* (it needs ${rights})`,
   )
 }

@@ -33,13 +33,14 @@ export async function ask<T>(url: string, timeoutMs: number, use: (redis: Redis)
     maxRetriesPerRequest: 0,
     enableOfflineQueue: false,
     enableReadyCheck: false,
+    disableClientInfo: true, // its answer would be the one that says why Redis hangs up, and nobody reads it
   }
   const redis = open(
     url,
     { ...once, lazyConnect: true },
     { lazyConnect: true, clusterRetryStrategy: () => null },
   )
-  let reason: Error | undefined
+  let reason: BridgeError | undefined
   let timer: NodeJS.Timeout | undefined
   // Of a Redis Cluster without one of its masters ioredis may neither connect nor say so; and nothing would
   // keep the process alive.
@@ -50,15 +51,17 @@ export async function ask<T>(url: string, timeoutMs: number, use: (redis: Redis)
     )
   })
   redis.on('error', (error: Error & { lastNodeError?: Error }) => {
-    reason = error.lastNodeError ?? error
+    const why = toBridgeError(error.lastNodeError ?? error)
+    if (reason === undefined || why.details.isBrokenOff !== true) reason = why
   })
   try {
     const answer = await Promise.race([redis.connect().then(() => use(redis)), late])
     // SELECT: ioredis goes on in database 0
-    if (reason !== undefined && toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_REFUSED') throw reason
+    if (reason?.code === 'ERR_BRIDGE_REDIS_REFUSED') throw reason
     return answer
   } catch (error) {
-    const why = toBridgeError(reason ?? error)
+    const said = toBridgeError(error)
+    const why = [reason, said].find((one) => one !== undefined && one.details.isBrokenOff !== true) ?? said
     throw new BridgeError(why.code, `Redis does not answer (${why.message})`, { cause: error })
   } finally {
     clearTimeout(timer)
@@ -74,7 +77,10 @@ export async function ask<T>(url: string, timeoutMs: number, use: (redis: Redis)
 export const ping = (url: string, timeoutMs: number): Promise<string> =>
   ask(url, timeoutMs, async (redis) => {
     try {
-      return /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? ''
+      const info = await redis.info('server')
+      if (info.includes('redis_mode:sentinel'))
+        throw new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', 'it is a Sentinel, which stores nothing')
+      return /redis_version:(\S+)/.exec(info)?.[1] ?? ''
     } catch (error) {
       if (error instanceof Error && error.message.startsWith('NOPERM')) return ''
       throw error

@@ -94,8 +94,13 @@ test('what a real Redis refuses is told apart', async () => {
     ['no right to a key', 'ERR_BRIDGE_REDIS_REFUSED', asUser('~other', '+@all')],
     [
       'a command that is not there',
-      'ERR_BRIDGE_REDIS_REFUSED',
+      'ERR_BRIDGE_REDIS_LACKS',
       (client) => client.call('EVALSHA_RENAMED', 'x'),
+    ],
+    [
+      'one that a script misses',
+      'ERR_BRIDGE_REDIS_LACKS',
+      script('#!lua\nreturn redis.call("RENAMED_AWAY")'),
     ],
     [
       'a script that is not there',
@@ -244,6 +249,10 @@ test('what the refusal of a script says besides its word is a field', () => {
   })
   expect(detailsOf('NOTOWNER a client has another session 3x-y_')).toEqual({ otherSid: '3x-y_' })
   expect(detailsOf('NOTOWNER a has another connection')).toEqual({})
+  const turnedAway = (reply: string): string =>
+    toBridgeError(new Error(`Command queue state error. If you can, report it. Last error: ${reply}`)).code
+  expect(turnedAway('ERR max number of clients reached')).toBe('ERR_BRIDGE_REDIS_BUSY')
+  expect(turnedAway('DENIED Redis is running in protected mode')).toBe('ERR_BRIDGE_REDIS_REFUSED')
   const lost = toBridgeError(new Error('Connection is closed.'))
   expect([lost.details, lost.cause]).toEqual([{ isBrokenOff: true }, expect.any(Error)])
 })

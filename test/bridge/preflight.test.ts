@@ -109,8 +109,22 @@ test('a Redis Cluster without one of its masters is no start that never ends', a
   ).toMatch(/Name it as redis\+cluster:\/\//)
 })
 
-test('a Redis that is too old: this one says that it is version 6', async () => {
-  const old = createServer((socket) => {
+test('commands that are renamed away; as many clients as may be', async () => {
+  await using renamed = await startRedis('--rename-command', 'LPOP', '', '--rename-command', 'CONFIG', '')
+  expect(await messages({ redis: renamed.url })).toEqual(['Redis has no command LPOP'])
+  await client.config('SET', 'maxclients', '1')
+  try {
+    expect(await codes()).toEqual(['ERR_BRIDGE_REDIS_BUSY'])
+  } finally {
+    await client.config('SET', 'maxclients', '1000')
+  }
+})
+
+test.each([
+  ['is too old: version 6', /redis_version:\d/, 'redis_version:6', /is older than 7/],
+  ['is a Sentinel', 'redis_mode:standalone', 'redis_mode:sentinel  ', /it is a Sentinel/],
+])('a Redis that %s', async (_what, said, says, message) => {
+  const other = createServer((socket) => {
     const upstream = connect(redis.port, '127.0.0.1')
     for (const end of [socket, upstream])
       end
@@ -121,13 +135,11 @@ test('a Redis that is too old: this one says that it is version 6', async () => 
         })
     socket
       .pipe(upstream)
-      .on('data', (chunk: Buffer) =>
-        socket.write(chunk.toString('latin1').replace(/redis_version:\d/, 'redis_version:6'), 'latin1'),
-      )
+      .on('data', (chunk: Buffer) => socket.write(chunk.toString('latin1').replace(said, says), 'latin1'))
   }).listen(0, '127.0.0.1')
-  await once(old, 'listening')
-  expect(await codes({ redis: `redis://127.0.0.1:${(old.address() as AddressInfo).port}` })).toEqual([
-    'ERR_BRIDGE_REDIS_TOO_OLD',
+  await once(other, 'listening')
+  expect(await messages({ redis: `redis://127.0.0.1:${(other.address() as AddressInfo).port}` })).toEqual([
+    expect.stringMatching(message),
   ])
-  old.close()
+  other.close()
 })

@@ -185,7 +185,14 @@ async function partitionOf(
   return -1
 }
 
-const hanging: [name: string, argv: string[], redis: string[], acl: string[], says: RegExp][] = [
+const hanging: [
+  name: string,
+  argv: string[],
+  redis: string[],
+  acl: string[],
+  says: RegExp,
+  isSilent?: 'silent',
+][] = [
   [
     'no replica for --durability-replicas 1',
     ['--durability-replicas', '1'],
@@ -198,14 +205,30 @@ const hanging: [name: string, argv: string[], redis: string[], acl: string[], sa
   ['a user without SCRIPT', [], [], ['-script'], /NOPERM.*ACL SETUSER/],
   ['a user without XADD', [], [], ['-xadd'], /run XADD on .*ACL SETUSER/],
   ['a user without XREAD', [], [], ['-xread'], /run XREAD on .*ACL SETUSER/],
+  [
+    'a Redis whose LPOP is renamed away',
+    [],
+    ['--rename-command', 'LPOP', ''],
+    [],
+    /has no command LPOP.*rename-command/,
+  ],
+  [
+    'a Redis that says nothing',
+    ['--redis-timeout-ms', '60000'],
+    [],
+    [],
+    /there is no answer yet.*Look at the load/,
+    'silent',
+  ],
 ]
 
 test.concurrent.for(hanging)(
   '%s: the start waits, says for what, and the first signal ends it',
-  async ([, argv, redisArgv, acl, says], { expect }) => {
+  async ([, argv, redisArgv, acl, says, isSilent], { expect }) => {
     await using redis = await startRedis(...redisArgv)
     using client = openClient(redis)
     if (acl.length > 0) await client.call('ACL', 'SETUSER', 'default', ...acl)
+    if (isSilent !== undefined) redis.pause()
     let admin = ''
     let log = ''
     const start = async (): Promise<ChildProcess> => {
@@ -231,7 +254,7 @@ test.concurrent.for(hanging)(
       const ready = await fetch(`${admin}/readyz`)
       expect(ready.status).toBe(503)
       expect(await ready.text()).toMatch(says)
-      expect((await fetch(`${admin}/metrics`)).status).toBe(200)
+      expect(await (await fetch(`${admin}/metrics`)).text()).toMatch(/^aedes_cluster_waiting_seconds [1-9]/m)
       expect((await fetch(`${admin}/livez`)).status).toBe(200)
       child.kill('SIGTERM')
       expect(await once(child, 'exit')).toEqual([0, null])

@@ -99,6 +99,16 @@ const causes: readonly Cause[] = [
     },
   },
   {
+    code: 'REDIS_BUSY',
+    says: /max number of clients/,
+    remedy: /raise maxclients/,
+    happen: async (admin) => {
+      await config(admin, 'maxclients', '1')
+      await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+    },
+    mend: (admin) => config(admin, 'maxclients', '1000'),
+  },
+  {
     code: 'REDIS_LOADING',
     says: /LOADING/,
     remedy: /loading_eta_seconds/,

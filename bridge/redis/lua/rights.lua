@@ -1,18 +1,22 @@
 #!lua flags=no-writes
--- Which of our commands this user of Redis may not run under our prefix: asked at start, so that it is known
--- before it is needed.
+-- Which of our commands this user of Redis may not run under our prefix, and which this Redis does not have
+-- (rename-command): asked at start, so that it is known before it is needed.
 -- KEYS   probe
 -- WRITES none
 -- ARGV   channels: the pattern of ours
--- REPLY  the commands that are refused
+-- REPLY  the commands that are refused; "?" and the command: there is none of that name
 -- COST   O(1)
 local probeKey = KEYS[1]
 local channels = ARGV[1]
 local denied = {}
 local function check(command, ...)
-  -- a Redis without the command, renamed away, is no matter of rights
   local known, allowed = pcall(redis.acl_check_cmd, command, ...)
-  if known and not allowed then denied[#denied + 1] = command end
+  if known then
+    if not allowed then denied[#denied + 1] = command end
+    return
+  end
+  local reason = type(allowed) == 'table' and allowed.err or tostring(allowed)
+  if string.find(reason, 'Invalid command', 1, true) then denied[#denied + 1] = '?' .. command end
 end
 for _, command in ipairs({ 'GET', 'MGET', 'DEL', 'UNLINK', 'EXISTS', 'INCR', 'HGETALL', 'HKEYS', 'HVALS', 'LLEN', 'HLEN', 'XLEN',
   'SCARD', 'ZCARD', 'TYPE', 'SMEMBERS' }) do check(command, probeKey) end
