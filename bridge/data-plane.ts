@@ -35,12 +35,15 @@ import type { Session } from './sessions/session.ts'
 import { Sessions } from './sessions/sessions.ts'
 import { Slice } from './pace/turns.ts'
 import { SingleFlight } from './pace/single-flight.ts'
+import { atMost } from './pace/together.ts'
 import { allSubscriptions } from './sessions/stored.ts'
 import { journaled } from './sessions/stored-subscription.ts'
 
 const blockMs = 1_000
 /** What a start that is ended has for leaving in order; its lease tells otherwise. */
 const leaveMs = 500
+/** How long members of groups have for joining again before the others hear of us. */
+const regroupMs = 1_000
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
 /** How often a node looks whether Redis still has what it must have of it; several times a lease. */
@@ -217,9 +220,13 @@ export class DataPlane implements Cluster {
       append: (changes) => this.#journal.append(changes),
       barrier: () => this.#replays.next(),
       gidOf: (name) => this.#table.groups.get(name)?.gid,
-      nodesOf: (name) => this.#table.groups.get(name)?.nodes.keys() ?? [],
+      nodesOf: (name) => this.#table.groups.get(name)?.nodes ?? [],
       giveTo: (nodeId, ...what) => this.#links.to(nodeId).give(...what),
       tellToLook: (nodeId, name) => this.#links.to(nodeId).look(name),
+      isOwner: async (sid, owner) => {
+        const session = this.sessions.connected(sid)
+        return session?.owner === owner && this.stillOwned(session)
+      },
       onFenced: () => this.#checkFence(),
     })
   }
@@ -424,7 +431,7 @@ export class DataPlane implements Cluster {
       case 'session':
         this.#table.setSession(change.sid, change.filter, change.options)
         if (isShared(change.filter) && change.options !== undefined) this.groups.onBacklog(change.filter)
-        else if (isShared(change.filter)) this.groups.counts.delete(change.filter)
+        else if (isShared(change.filter)) this.groups.onForgotten(change.filter, change.sid)
         break
       case 'taken':
         this.sessions.here.taken(change.sid, change.owner)
@@ -655,6 +662,7 @@ export class DataPlane implements Cluster {
     for (const route of this.#routes.all()) yield routeChange(route)
     yield* stale
     yield* this.sessions.here.changes()
+    yield* this.groups.changes()
     yield { type: 'joined' } // the last word
   }
 
@@ -666,10 +674,11 @@ export class DataPlane implements Cluster {
         await this.#reader.create()
         await this.#audit.join()
         const stale = await this.sessions.recovery.assertAll()
+        await atMost(regroupMs, this.groups.rejoinAll()) // if Redis loses its data again, that waits for us
         await this.#journal.assertAll(this.#everything(stale))
         await this.#journal.rebuild()
         for (const { sid } of this.sessions.here) this.#receiver.ring(sid)
-        void this.groups.rejoinAll().catch(this.#options.onError)
+        this.groups.lookAll() // they are told of
         return
       } catch (reason) {
         const error = toBridgeError(reason)

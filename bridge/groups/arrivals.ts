@@ -17,6 +17,11 @@ export class Arrivals {
     this.#early.clear()
   }
 
+  /** The number of the message that comes next. */
+  get next(): number {
+    return this.#next
+  }
+
   /** Whether something is missing between what came and what came before. */
   get hasGap(): boolean {
     return this.#early.size > 0

@@ -6,10 +6,11 @@ import { BridgeError, toBridgeError } from '../errors.ts'
 import { packMessage } from '../messages/codec.ts'
 import { identityOf, type Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
-import type { Keys } from '../redis/keys.ts'
+import { isSid, type Keys } from '../redis/keys.ts'
 import { pack, type Packable } from '../redis/pack.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
+import type { GroupRule } from './strategies.ts'
 
 /** What one call takes: bounds the time of the script. */
 const operationsMax = 500
@@ -28,10 +29,19 @@ export interface Operation {
 export interface Append {
   readonly message: Message
   /** Group → what its strategy hashes of the message. */
-  readonly groups: ReadonlyMap<string, number>
-  /** @param missing groups that are not there */
-  readonly done: (missing: readonly string[]) => void
+  groups: ReadonlyMap<string, number>
+  /** Since when it is held. */
+  since?: number
+  readonly done: () => void
   readonly failed: (error: Error) => void
+}
+
+/** What a call says of a group, as this node knows it. */
+export interface KnownGroup {
+  readonly rule: GroupRule
+  readonly gid: string | undefined
+  /** All nodes know it. */
+  readonly isTold: boolean
 }
 
 /** One message that a member was given; `message`: one of the call's own, or what waited. */
@@ -56,6 +66,8 @@ export interface CallReply {
   readonly counts: readonly { readonly name: string; readonly messages: number; readonly bytes: number }[]
   readonly givenBack: number
   readonly ended: number
+  /** Groups that have no member in Redis, which lost them. */
+  readonly deserted: readonly string[]
 }
 
 export interface CallEvents {
@@ -63,8 +75,12 @@ export interface CallEvents {
   takeWrites(max: number): Operation[]
   onReply(reply: CallReply): void
   onFenced(): Promise<void>
-  /** Keys of groups that the script may make. */
-  made(): readonly string[]
+  known(name: string): KnownGroup
+  /**
+   * Groups are not there, and a message is held: resolves to the groups that it is still for, when trying again
+   * may help.
+   */
+  left(append: Append, missing: readonly string[]): Promise<ReadonlyMap<string, number>>
 }
 
 interface Call {
@@ -72,7 +88,7 @@ interface Call {
   appends: readonly Append[]
 }
 
-type Reply = [number, number, number, unknown[], unknown[], unknown[], number, number]
+type Reply = [number, number, number, unknown[], unknown[], unknown[], number, number, number[]]
 
 const nameOf = ({ packed }: Operation): string => packed[1] as string
 
@@ -86,6 +102,11 @@ export class GroupCalls {
   readonly #events: CallEvents
   #operations: Operation[] = []
   #appends: Append[] = []
+  /**
+   * Messages that were appended nowhere, since a group of theirs is not there: by publisher where they are
+   * numbered, and what it publishes meanwhile waits in line. The first one is tried again.
+   */
+  readonly #held = new Map<string | Append, Append[]>()
   #touched = new Set<string>()
   #hasWrites = false
   #last = 0
@@ -119,7 +140,59 @@ export class GroupCalls {
   }
 
   append(append: Append): void {
+    const line = this.#held.get(holderOf(append))
+    if (line !== undefined) return void line.push(append)
     this.#appends.push(append)
+    this.#schedule()
+  }
+
+  /** In their order: those of the call, then those that were to go with the next one. */
+  #hold(held: ReadonlyMap<Append, readonly string[]>): void {
+    const added = new Map<string | Append, Append[]>()
+    for (const [append, missing] of held) {
+      const by = holderOf(append)
+      const line = this.#held.get(by)
+      if (line === undefined) {
+        added.set(by, [append])
+        this.#held.set(by, added.get(by)!)
+      } else if (line[0] !== append) line.push(append)
+      if (line?.[0] === append || line === undefined) void this.#tryAgain(append, missing)
+    }
+    if (added.size > 0)
+      this.#appends = this.#appends.filter(
+        (append) => added.get(holderOf(append))?.push(append) === undefined,
+      )
+  }
+
+  async #tryAgain(append: Append, missing: readonly string[]): Promise<void> {
+    try {
+      append.groups = await this.#events.left(append, missing)
+      if (append.groups.size === 0) return this.#done(append)
+      this.#appends.unshift(append)
+      this.#schedule()
+    } catch (reason) {
+      this.#failed(append, toBridgeError(reason))
+    }
+  }
+
+  #done(append: Append): void {
+    this.#release(append)
+    append.done()
+  }
+
+  #failed(append: Append, error: Error): void {
+    this.#release(append)
+    append.failed(error)
+  }
+
+  /** What waited after it goes on. */
+  #release(append: Append): void {
+    if (this.#held.size === 0) return
+    const by = holderOf(append)
+    const line = this.#held.get(by)
+    if (line?.[0] !== append) return
+    this.#held.delete(by)
+    this.#appends.unshift(...line.slice(1))
     this.#schedule()
   }
 
@@ -152,7 +225,8 @@ export class GroupCalls {
         await this.#call(call)
       } catch (reason) {
         const error = toBridgeError(reason)
-        for (const { failed } of [...call.operations, ...call.appends]) failed(error)
+        for (const { failed } of call.operations) failed(error)
+        for (const append of call.appends) this.#failed(append, error)
       }
     }
     this.#running = false
@@ -238,6 +312,7 @@ export class GroupCalls {
       ...operations.map((each) => each.packed),
       ...[...lists].map((list) => ['append', ...list]),
     ]
+    const names = new Set([...operations.map(nameOf), ...lists.keys()])
     const reply = (await runScript(
       this.#redis,
       'group-serve',
@@ -252,11 +327,32 @@ export class GroupCalls {
         this.#limits.queueBytesMax,
         Math.floor(Math.random() * 2 ** 31),
         membersMax,
-        pack([messages, packed]),
+        pack([messages, packed, [...names].flatMap((name) => this.#known(name))]),
       ],
-      { whenFull: appends.length === 0, made: () => this.#events.made() },
+      { whenFull: appends.length === 0, made: () => this.#made(names) },
     )) as Reply
     this.#onReply(reply, operations, appends, [...lists.keys()])
+  }
+
+  #known(name: string): Packable[] {
+    const { rule, gid, isTold } = this.#events.known(name)
+    return [name, rule.strategy, rule.ordered ? 1 : 0, gid === undefined ? '' : `${gid} ${isTold ? 1 : 0}`]
+  }
+
+  /** Keys that the script makes of groups: as Redis names them, and as this node knows them. */
+  async #made(names: ReadonlySet<string>): Promise<string[]> {
+    const entries = await this.#redis
+      .hmget(this.#keys.partition(this.#partition, 'groups'), ...names)
+      .catch(() => []) // it is of a wrong type itself
+    const gids = [
+      ...entries.map((entry) => entry?.split(' ')[0]),
+      ...[...names].map((name) => this.#events.known(name).gid),
+    ]
+    return gids.flatMap((gid) =>
+      gid === undefined || !isSid(gid, this.#partition)
+        ? []
+        : (['group', 'members', 'backlog', 'given'] as const).map((noun) => this.#keys.group(gid, noun)),
+    )
   }
 
   #onReply(
@@ -265,9 +361,10 @@ export class GroupCalls {
     appends: readonly Append[],
     names: readonly string[],
   ): void {
-    const [again, dropped, more, results, given, counts, givenBack, ended] = reply
+    const [again, dropped, more, results, given, counts, givenBack, ended, indexes] = reply
     for (const [i, { done }] of operations.entries()) done(results[i])
-    const missing = new Set(names.filter((_, i) => typeof results[operations.length + i] !== 'number'))
+    const members = new Map(names.map((name, i) => [name, results[operations.length + i]]))
+    const held = new Set(indexes)
     this.#events.onReply({
       names: [...new Set([...operations.map(nameOf), ...names])],
       again: again === 1,
@@ -277,14 +374,20 @@ export class GroupCalls {
       counts: countsOf(counts),
       givenBack,
       ended,
+      deserted: names.filter((name) => members.get(name) === 0),
     })
     if (more === 1) for (const name of [...operations.map(nameOf), ...names]) this.#touched.add(name)
-    for (const { groups, done } of appends)
-      done(missing.size === 0 ? none : [...groups.keys()].filter((name) => missing.has(name)))
+    const missing = (append: Append): string[] =>
+      [...append.groups.keys()].filter((name) => typeof members.get(name) !== 'number')
+    const isHeld = (_: Append, i: number): boolean => held.has(i + 1)
+    if (held.size > 0) this.#hold(new Map(appends.filter(isHeld).map((append) => [append, missing(append)])))
+    for (const [i, append] of appends.entries()) if (!isHeld(append, i)) this.#done(append)
   }
 }
 
-const none: readonly string[] = []
+/** Whose messages wait for one that is held: its publisher's, where they are numbered. */
+const holderOf = (append: Append): string | Append => identityOf(append.message)[0] || append
+
 const nothing = (): void => undefined
 
 /** FNV-1a: for what is in one order, collisions only make longer waits. */

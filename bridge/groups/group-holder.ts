@@ -53,9 +53,13 @@ export interface GroupHolder {
   readonly base: number
   /** Its client may still answer to something. */
   readonly isBusy: boolean
-  /** What to write now; undefined: nothing. The same until `written` is called. */
+  /** Messages that it takes at once, as it wrote last. */
+  readonly limit: number
+  /** What to write now; undefined: nothing. The same until `written` or `unwritten` is called. */
   takeWrites(): GroupWrites | undefined
   written(writes: GroupWrites): void
+  /** It was refused, and is to be written again. */
+  unwritten(writes: GroupWrites): void
   /** It has been given a message: each once, in the order of their numbers. */
   give(delivery: Delivery): void
   /** Its session has this from an earlier connection. */

@@ -13,7 +13,15 @@ import { together } from '../pace/together.ts'
 import { freshSid, isSid, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { Arrivals } from './arrivals.ts'
-import { GroupCalls, hashOf, type CallReply, type GivenMessage, type Operation } from './group-calls.ts'
+import {
+  GroupCalls,
+  hashOf,
+  type Append,
+  type CallReply,
+  type GivenMessage,
+  type KnownGroup,
+  type Operation,
+} from './group-calls.ts'
 import { groupIds, type Delivery, type GroupHolder, type GroupWrites } from './group-holder.ts'
 import { hashedOf } from './picks.ts'
 import type { GroupRules } from './strategies.ts'
@@ -29,10 +37,12 @@ export interface GroupEvents {
   barrier(): Promise<void>
   /** What a group with a backlog is called, as this node knows it; undefined: it has none. */
   gidOf(name: string): string | undefined
-  /** Nodes with members of it. */
-  nodesOf(name: string): Iterable<string>
+  /** Nodes with members of it that are connected, and how many. */
+  nodesOf(name: string): Iterable<readonly [nodeId: string, members: number]>
   giveTo(nodeId: string, name: string, message: Message, given: Given): void
   tellToLook(nodeId: string, name: string): void
+  /** Whether it is the owner of the session after all: Redis named another one. */
+  isOwner(sid: string, owner: string): Promise<boolean>
   onFenced(): Promise<void>
 }
 
@@ -75,6 +85,8 @@ export class Groups {
   readonly #calls: readonly GroupCalls[]
   /** By group and sid. */
   readonly #members = new Map<string, Map<string, Member>>()
+  /** Those that have joined, by gid and sid. */
+  readonly #joined = new Map<string, Member>()
   /** Members with something to write, by partition. */
   readonly #ready: readonly Set<Member>[]
   /** Backlogs as the last call found them. */
@@ -105,7 +117,8 @@ export class Groups {
           takeWrites: (max) => this.#takeWrites(p, max),
           onReply: (reply) => this.#onReply(reply),
           onFenced: () => events.onFenced(),
-          made: () => this.#made(p),
+          known: (name) => this.#known(name),
+          left: (append, missing) => this.#left(append, missing),
         }),
     )
   }
@@ -114,13 +127,16 @@ export class Groups {
     return this.#calls[this.#keys.partitionFor(name)]!
   }
 
-  #made(partition: number): string[] {
-    return [...this.#members].flatMap(([name]) => {
-      const gid = this.#keys.partitionFor(name) === partition ? this.#events.gidOf(name) : undefined
-      return gid === undefined
-        ? []
-        : (['group', 'members', 'backlog', 'given'] as const).map((noun) => this.#keys.group(gid, noun))
-    })
+  #known(name: string): KnownGroup {
+    const told = this.#events.gidOf(name)
+    const gid = this.#joinedAs(name) ?? told
+    return { rule: this.rules.of(name), gid, isTold: gid === told }
+  }
+
+  /** What the group is called by its members here. */
+  #joinedAs(name: string): string | undefined {
+    for (const { gid } of this.#members.get(name)?.values() ?? []) if (gid !== undefined) return gid
+    return undefined
   }
 
   // Publishing
@@ -139,43 +155,57 @@ export class Groups {
     await Promise.all([...partitions].map(([partition, some]) => this.#push(partition, message, some)))
   }
 
-  async #push(partition: number, message: Message, names: readonly string[]): Promise<void> {
+  #push(partition: number, message: Message, names: readonly string[]): Promise<void> {
     const groups = new Map(
       names.map((name) => [name, hashOf(hashedOf(this.rules.of(name).strategy, message) ?? '')]),
     )
-    const missing = await new Promise<readonly string[]>((done, failed) => {
+    return new Promise((done, failed) => {
       this.#calls[partition]!.append({ message, groups, done, failed })
     })
-    if (missing.length > 0) await this.#wait(partition, message, missing)
   }
 
   /**
    * Groups that are not there: they were forgotten, and the journal says so by now or soon; or Redis lost
    * them, and their members join again.
    */
-  async #wait(partition: number, message: Message, names: readonly string[]): Promise<void> {
-    // Its number stands as that of one that came: another one is not told from it.
-    const again = message.with({ by: undefined })
-    for (const since = performance.now(); !this.#closed;) {
-      await this.#events.barrier()
-      const left = names.filter((name) => this.#events.gidOf(name) !== undefined)
-      if (left.length === 0) return
-      if (performance.now() - since > this.#limits.waitMs) return this.#forgetAll(left)
-      await new Promise((resolve) => setTimeout(resolve, missingMs))
-      const groups = new Map(
-        left.map((name) => [name, hashOf(hashedOf(this.rules.of(name).strategy, message) ?? '')]),
-      )
-      names = await new Promise<readonly string[]>((done, failed) => {
-        this.#calls[partition]!.append({ message: again, groups, done, failed })
-      })
-      if (names.length === 0) return
-    }
-    throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+  async #left(append: Append, missing: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    if (this.#closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
+    if (append.since === undefined) for (const name of missing) this.#tellToLook(name)
+    append.since ??= performance.now()
+    await this.#events.barrier()
+    const isOver = performance.now() - append.since > this.#limits.waitMs
+    const awaited = missing.filter((name) => this.#isWanted(name))
+    if (isOver) await this.#forgetAll(awaited)
+    else await new Promise((resolve) => setTimeout(resolve, missingMs))
+    return new Map(
+      [...append.groups].filter(([name]) => !missing.includes(name) || (!isOver && awaited.includes(name))),
+    )
+  }
+
+  /** The journal has its backlog, or a member here is about to make one. */
+  #isWanted(name: string): boolean {
+    const members = [...(this.#members.get(name)?.values() ?? [])]
+    return (
+      this.#events.gidOf(name) !== undefined ||
+      members.some(({ holder, isLeaving }) => !isLeaving && this.#wantsBacklog(holder))
+    )
+  }
+
+  /** Nodes with members look what these were given, and join again when the group does not know them. */
+  #tellToLook(name: string): void {
+    this.look(name)
+    for (const [nodeId] of this.#events.nodesOf(name))
+      if (nodeId !== this.#nodeId) this.#events.tellToLook(nodeId, name)
   }
 
   /** Nobody told that they are forgotten: who forgot them died. */
   async #forgetAll(names: readonly string[]): Promise<void> {
-    await Promise.all(names.map((name) => this.#tellForgotten(name, this.#events.gidOf(name) ?? '')))
+    await Promise.all(
+      names.flatMap((name) => {
+        const gid = this.#events.gidOf(name)
+        return gid === undefined ? [] : [this.#tellForgotten(name, gid)]
+      }),
+    )
   }
 
   #tellForgotten(name: string, gid: string): Promise<void> {
@@ -198,8 +228,7 @@ export class Groups {
     if (before?.holder === holder) {
       // it subscribes again
       before.isLeaving = false
-      if (before.gid !== undefined) await this.#look(before, false)
-      else if (this.#wantsBacklog(holder)) await this.#join(before)
+      if (before.gid !== undefined || this.#wantsBacklog(holder)) await this.#join(before)
       return
     }
     const member: Member = {
@@ -221,6 +250,13 @@ export class Groups {
     return (lasting && qos > 0) || this.#events.gidOf(name) !== undefined
   }
 
+  /** The group has no backlog any more: members here that stand in that one make another. */
+  onForgotten(name: string, gid: string): void {
+    this.counts.delete(name)
+    for (const member of this.#members.get(name)?.values() ?? [])
+      if (member.gid === gid) this.#lookAgain(member)
+  }
+
   /** The group has a backlog: members that have not joined do so. */
   onBacklog(name: string): void {
     for (const member of this.#members.get(name)?.values() ?? [])
@@ -236,17 +272,18 @@ export class Groups {
 
   async #joinNow(member: Member): Promise<void> {
     const { holder } = member
-    const [gid, journaled] = await this.#look(member, false)
-    if (journaled === 1) return
-    await this.#events.append([{ type: 'session', sid: gid.toString(), filter: holder.name, options: 1 }])
-    await this.#look(member, true)
+    const [bytes, journaled] = await this.#look(member, false)
+    const gid = bytes.toString()
+    if (journaled === 1 && this.#events.gidOf(holder.name) !== gid) await this.#events.barrier()
+    if (journaled === 1 && this.#events.gidOf(holder.name) === gid) return
+    await this.#events.append([{ type: 'session', sid: gid, filter: holder.name, options: 1 }])
+    if (journaled === 0) await this.#look(member, true)
   }
 
   /** Joins, or joins again, which changes nothing: told is all that the member has. */
-  async #look(member: Member, journaled: boolean): Promise<Joined> {
+  async #look(member: Member, journaled: boolean, none = ''): Promise<Joined> {
     const { holder, arrivals } = member
     const { name, sid, owner, base, qos, lasting } = holder
-    const { strategy, ordered } = this.rules.of(name)
     const reply = await this.#operate(name, [
       'join',
       name,
@@ -257,27 +294,41 @@ export class Groups {
       groupIds.block,
       qos,
       lasting ? 1 : 0,
-      strategy,
-      ordered ? 1 : 0,
       journaled ? 1 : 0,
-      member.gid === undefined ? 0 : -1,
+      member.gid === undefined ? 0 : holder.limit,
+      member.gid === undefined ? -1 : arrivals.next,
+      none,
     ])
-    if (Buffer.isBuffer(reply)) {
-      const isFull = reply.toString() === 'FULL'
-      this.#drop(member)
-      if (!isFull) holder.lost()
-      throw new BridgeError(isFull ? 'ERR_BRIDGE_QUOTA' : 'ERR_BRIDGE_MOVED', `${name}: ${String(reply)}`)
-    }
+    if (Buffer.isBuffer(reply)) return this.#refused(member, journaled, reply.toString(), none)
     const [gid, , next, , ...entries] = reply as Joined
     const all = this.#entries(sid, entries)
     if (member.gid === gid.toString()) arrivals.look(all, next)
     else {
       arrivals.begin(next)
-      member.gid = gid.toString()
+      this.#setGid(member, gid.toString())
       holder.resume(all.sort((a, b) => a.seq - b.seq))
       this.schedule(holder)
     }
     return reply as Joined
+  }
+
+  /** Another owner stands there. One that is later than ours and is none was damaged, and is replaced. */
+  async #refused(member: Member, journaled: boolean, reply: string, before: string): Promise<Joined> {
+    const { holder } = member
+    const [, other = ''] = /^NOTOWNER (.*)$/s.exec(reply) ?? []
+    if (other !== '' && other !== before && (await this.#events.isOwner(holder.sid, holder.owner)))
+      return this.#look(member, journaled, other)
+    const isFull = reply === 'FULL'
+    this.#drop(member)
+    if (!isFull) holder.lost()
+    throw new BridgeError(isFull ? 'ERR_BRIDGE_QUOTA' : 'ERR_BRIDGE_MOVED', `${holder.name}: ${reply}`)
+  }
+
+  #setGid(member: Member, gid: string | undefined): void {
+    const { sid } = member.holder
+    if (this.#joined.get(`${member.gid} ${sid}`) === member) this.#joined.delete(`${member.gid} ${sid}`)
+    member.gid = gid
+    if (gid !== undefined) this.#joined.set(`${gid} ${sid}`, member)
   }
 
   #entries(sid: string, list: readonly (number | Buffer)[]): (Delivery & { readonly isReceived: boolean })[] {
@@ -353,6 +404,7 @@ export class Groups {
   #drop(member: Member): void {
     const { name, sid } = member.holder
     clearTimeout(member.gap)
+    if (this.#joined.get(`${member.gid} ${sid}`) === member) this.#joined.delete(`${member.gid} ${sid}`)
     const known = this.#members.get(name)
     if (known?.get(sid) !== member) return
     known.delete(sid)
@@ -391,31 +443,31 @@ export class Groups {
   }
 
   #onWritten(member: Member, writes: GroupWrites, result: unknown): void {
-    member.holder.written(writes)
-    if (member.isLeaving && !member.holder.isBusy) this.#drop(member)
-    if (typeof result === 'number') return
+    const { holder } = member
+    if (typeof result === 'number') {
+      holder.written(writes)
+      if (member.isLeaving && !holder.isBusy) this.#drop(member)
+      return
+    }
     // Redis lost it, or another connection has the session.
-    member.gid = undefined
-    if (!member.isLeaving && this.#members.get(member.holder.name)?.get(member.holder.sid) === member)
-      this.#join(member).catch(() => member.holder.lost())
-    else member.holder.lost()
+    holder.unwritten(writes)
+    if (member.isLeaving || this.#members.get(holder.name)?.get(holder.sid) !== member) return holder.lost()
+    this.#join(member).then(
+      () => this.schedule(holder),
+      () => holder.lost(),
+    )
   }
 
   // What is given
 
-  #onReply({ names, again, dropped, given, counts, givenBack, ended }: CallReply): void {
+  #onReply({ names, again, dropped, given, counts, givenBack, ended, deserted }: CallReply): void {
     const reports = reportsOf(this.#redis)
     if (dropped > 0) reports.tell('shed', { cause: 'full-queue', count: dropped })
     if (givenBack > 0) reports.tell('givenBack', { count: givenBack })
     if (ended > 0) reports.tell('shed', { cause: 'ended-session', count: ended })
     for (const { name, messages, bytes } of counts) this.counts.set(name, { messages, bytes })
     for (const one of given) this.#hand(one)
-    if (!again) return
-    for (const name of names) {
-      this.look(name)
-      for (const nodeId of this.#events.nodesOf(name))
-        if (nodeId !== this.#nodeId) this.#events.tellToLook(nodeId, name)
-    }
+    for (const name of again ? names : deserted) this.#tellToLook(name)
   }
 
   #hand({ name, gid, sid, owner, id, seq, qos, message: what }: GivenMessage): void {
@@ -430,13 +482,15 @@ export class Groups {
 
   /** A message that another node gave to a member here. */
   onGiven(message: Message, given: Given): void {
-    for (const [name, members] of this.#members)
-      if (members.get(given.sid)?.gid === given.gid) return this.#come(name, given, message)
+    const member = this.#joined.get(`${given.gid} ${given.sid}`)
+    if (member !== undefined) this.#come(member.holder.name, given, message)
   }
 
   #come(name: string, { gid, sid, owner, id, seq, qos }: Given, message: Delivery['message']): void {
     const member = this.#members.get(name)?.get(sid)
-    if (member?.gid !== gid || member.holder.owner !== owner) return // what was given is taken back with its connection
+    if (member?.gid !== gid) return
+    // An earlier connection's, from which it is taken back; or its record is damaged.
+    if (member.holder.owner !== owner) return this.#lookAgain(member)
     member.arrivals.come({ id, seq, qos, message })
     if (member.arrivals.hasGap) member.gap ??= setTimeout(() => this.#lookForGap(member), gapMs).unref()
   }
@@ -448,7 +502,8 @@ export class Groups {
 
   #lookAgain(member: Member): void {
     // the holder was told
-    if (member.gid !== undefined && !member.isLeaving) this.#look(member, false).catch(() => undefined)
+    if (!member.isLeaving && (member.gid !== undefined || this.#wantsBacklog(member.holder)))
+      this.#join(member).catch(() => undefined)
   }
 
   /** What its members here were given may be more than they know. */
@@ -460,18 +515,29 @@ export class Groups {
   lookAll(): void {
     for (const name of this.#members.keys()) {
       this.look(name)
-      if (this.#events.gidOf(name) !== undefined) this.onBacklog(name)
     }
   }
 
-  /** After Redis lost its data: all join again. */
+  /**
+   * After Redis lost its data: all join again, before anybody hears that this node is back; what groups are called
+   * by now is told with the rest (`changes`).
+   */
   async rejoinAll(): Promise<void> {
     await together(
       [...this.#members.values()].flatMap((members) => [...members.values()]),
       async (member) => {
-        if (member.gid !== undefined) await this.#join(member).catch(() => undefined)
+        if (member.gid !== undefined && !member.isLeaving)
+          await this.#look(member, false).catch(() => undefined)
       },
     )
+  }
+
+  /** Groups with a backlog that have members here. */
+  *changes(): Generator<Change> {
+    for (const name of this.#members.keys()) {
+      const gid = this.#joinedAs(name)
+      if (gid !== undefined) yield { type: 'session', sid: gid, filter: name, options: 1 }
+    }
   }
 
   // Others
@@ -524,6 +590,7 @@ export class Groups {
         const members = await retrying(this.#redis, () =>
           this.#redis.hgetall(this.#keys.group(gid, 'members')),
         )
+        if (this.#tellMissing(name, Object.values(members))) continue
         if (Object.keys(members).length === 0) await this.#leave(name, '', '', true)
         await together(Object.entries(members), async ([sid, record]) => {
           // one that ends with its connection goes with that, or with its node
@@ -535,6 +602,19 @@ export class Groups {
         })
       }
     return missing
+  }
+
+  /**
+   * Redis has fewer members of a node than are connected there: it lost some, or their records were damaged. Their
+   * node looks after them; a group is not forgotten meanwhile.
+   */
+  #tellMissing(name: string, records: readonly string[]): boolean {
+    const owners = records.map(ownerIn)
+    const isMissing = [...this.#events.nodesOf(name)].some(
+      ([nodeId, members]) => owners.filter((owner) => owner.startsWith(`${nodeId} `)).length < members,
+    )
+    if (isMissing) this.#tellToLook(name)
+    return isMissing
   }
 
   close(): void {

@@ -148,13 +148,13 @@ export const keyTable = {
   calls: {
     key: '{s<n>}:calls',
     type: 'hash',
-    meaning: 'node id → number of its last call about groups, and who numbered it',
+    meaning:
+      'node id → number of its last call about groups, and who numbered it; indexes of messages that it held',
   },
   group: {
     key: '{s<n>}:group:<gid>',
     type: 'hash',
-    meaning:
-      'strategy, ordered, the order of its last message, whose turn it was, who is stuck to, bytes of its backlog',
+    meaning: 'the order of its last message, whose turn it was, who is stuck to, bytes of its backlog',
   },
   members: {
     key: '{s<n>}:members:<gid>',

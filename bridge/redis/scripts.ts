@@ -131,7 +131,7 @@ async function replicated(
 export interface ScriptOptions {
   readonly whenFull?: boolean
   /** Keys whose names the script makes: what may be damaged, besides those that it is given. */
-  readonly made?: () => readonly string[]
+  readonly made?: () => readonly string[] | Promise<readonly string[]>
 }
 
 /**
@@ -163,7 +163,8 @@ export async function runScript(
       await loadScripts(redis).catch((why: unknown) => {
         throw toBridgeError(why)
       })
-    if (known.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, error, [...keys, ...made()])
+    if (known.code === 'ERR_BRIDGE_REDIS_DAMAGED')
+      await mendDamage(redis, error, [...keys, ...(await made())])
     throw known
   }
 }

@@ -97,6 +97,10 @@ export class GroupMember implements GroupHolder {
   /** Deliveries that were sent and are not over: Receive Maximum is about them. */
   open = 0
 
+  get limit(): number {
+    return this.#limit
+  }
+
   // From the group
 
   give({ id, seq, qos, message }: Delivery): void {
@@ -172,6 +176,13 @@ export class GroupMember implements GroupHolder {
     this.#received = []
     this.#returned = []
     return writes
+  }
+
+  unwritten({ acknowledged, received, returned }: GroupWrites): void {
+    this.#isWriting = false
+    this.#acknowledged = [...acknowledged, ...this.#acknowledged]
+    this.#received = [...received, ...this.#received]
+    this.#returned = [...returned, ...this.#returned]
   }
 
   written({ acknowledged, received }: GroupWrites): void {

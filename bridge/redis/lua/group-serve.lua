@@ -5,32 +5,38 @@
 -- its number among those of the member, so that a call that is sent again acknowledges nothing that was given
 -- under the identifier since. What members had and did not acknowledge goes back in its order when their
 -- connection is over, but for QoS 2, which stays with their session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. When Redis
--- is full only without messages: what frees it goes on (scripts.ts).
+-- is full only without messages: what frees it goes on (scripts.ts). A message one of whose groups is not
+-- there is appended to none, and its number is not noted: it is held, and comes again. So are those behind it
+-- of the same publisher, whose numbers are larger. What is damaged is mended where it is read: an entry of
+-- `groups` from what the node knows, counts by counting, numbers by the clock.
 -- KEYS   groups calls appended published
 -- MADE   group members backlog given
 -- WRITES groups calls published group members backlog given
 -- ARGV   nodeId, call (number-writer), what a group's keys begin with, messages a backlog holds, bytes that
 --        it holds, a random number, members that a group may have, and as MessagePack { { body, publisher's
---        sid ("" unless QoS 2), n, QoS, topic's hash … }, { operation … } }, each operation one of { "join",
---        group, new gid, sid, owner, its first identifier, how many, granted QoS, 1 when it outlives its
---        connection, strategy, 1 when it is ordered, 1 when the group is journaled, how many messages it
---        takes at once, -1: as before } { "leave", group, sid, owner ("": whoever it is), 1 when it is a
---        member no more, 0 when its connection is over } { "write", group, sid, owner, how many messages it
---        takes at once, { id, number … acknowledged }, { id, number … received }, { id, number … that go back
---        } } { "append", group, { index of a message from 1, what its strategy hashes … } } { "touch", group
---        } keys are made of the gids, with the tag of `groups`
+--        sid ("" unless QoS 2), n, QoS, topic's hash … }, { operation … }, { group, strategy, 1 when it is
+--        ordered, its gid as this node knows it, and whether all were told: "gid 1", or "" … } }, each
+--        operation one of { "join", group, new gid, sid, owner, its first identifier, how many, granted QoS,
+--        1 when it outlives its connection, 1 when the group is journaled, how many messages it takes at
+--        once, the number of the next message as it knows it, -1: it has not joined, a later owner that is known to be none, or "" }
+--        { "leave", group, sid, owner ("": whoever it is), 1 when it is a member no more, 0 when its
+--        connection is over } { "write", group, sid, owner, how many messages it takes at once, { id, number …
+--        acknowledged }, { id, number … received }, { id, number … that go back } } { "append", group, {
+--        index of a message from 1, what its strategy hashes … } } { "touch", group } keys are made of the
+--        gids, with the tag of `groups`
 -- REPLY  { 1 when the call came before, messages dropped from full backlogs, 1 when there may be more to
 --        give, { of each operation: join: { gid, 1 when it is journaled, the number of the next message, its
---        first identifier, id, entry … }, leave: gid of the group that is forgotten or "", write and append:
---        1, otherwise "NOTOWNER", "FULL" or "MISSING" … }, { group, gid, sid, owner, id, number, granted QoS,
---        index of a message or what waited … }, { group, messages that wait, bytes … }, messages given back,
---        messages of QoS 2 that ended with their session }
+--        first identifier, id, entry … }, leave: gid of the group that is forgotten or "", write: 1, append:
+--        how many members the group has; otherwise "NOTOWNER" (join: and who is), "FULL" or "MISSING" … }, {
+--        group, gid, sid, owner, id, number, granted QoS, index of a message or what waited … }, { group,
+--        messages that wait, bytes … }, messages given back, messages of QoS 2 that ended with their session,
+--        { indexes of messages that are held … } }
 -- FAILS  FENCED: the node was declared dead · ORDER call after last
 -- COST   O(operations + messages + members of their groups)
 local groupsKey, callsKey, appendedKey, publishedKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local nodeId, call, begin, max, bytesMax, membersMax =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
-local messages, operations = unpack(cmsgpack.unpack(ARGV[8]))
+local messages, operations, known = unpack(cmsgpack.unpack(ARGV[8]))
 local givenMax, givenBytesMax, aheadMax = 500, 1048576, 100
 math.randomseed(tonumber(ARGV[6]))
 
@@ -40,39 +46,58 @@ end
 local stored = redis.call('HGET', callsKey, nodeId) or '0'
 local number, last = tonumber(string.match(call, '^%d+')), tonumber(string.match(stored, '^%d+')) or 0
 if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
-local again = stored == call
+local again = string.match(stored, '^%S+') == call
 if not again and number ~= last + 1 then
   return redis.error_reply('ORDER call ' .. call .. ' after ' .. string.format('%.0f', last))
 end
 
 local text = function(n) return string.format('%.0f', n) end
+local whole = function(field) return tonumber(string.match(field or '', '^%d+$')) end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local knownOf = {}
+for i = 1, #known, 4 do knownOf[known[i]] = { strategy = known[i + 1], ordered = known[i + 2] == 1, entry = known[i + 3] } end
 local groups = {} -- name → what is known of it, in `order` of the operations
 local order = {}
 
--- Of a group that is there; otherwise nil, unless `newGid` names one.
+-- What the backlog takes, roughly, when the count is none that it may have.
+local function bytesOf(group, count, length)
+  if length == 0 then return 0 end
+  if count and count >= length and (count <= bytesMax or length == 1) then return count end
+  return redis.call('MEMORY', 'USAGE', group.backlogKey, 'SAMPLES', 0) or 0
+end
+
+-- Of a group that is there; otherwise nil, unless `newGid` names one. A group that was forgotten has none of
+-- its keys: one that has is there, whatever became of its entry.
 local function groupOf(name, newGid)
   local group = groups[name]
   if group then return group end
-  local entry = redis.call('HGET', groupsKey, name)
-  local gid, journaled = string.match(entry or '', '^([%w_-]+) ([01])$')
+  local entry = redis.call('HGET', groupsKey, name) or ''
+  local what = knownOf[name]
+  local gid, journaled = string.match(entry, '^([%w_-]+) ([01])$')
   if not gid then
-    if not newGid then return nil end
-    gid, journaled = newGid, '0'
+    gid, journaled = string.match(what.entry, '^([%w_-]+) ([01])$')
+    local keys = {}
+    for i, noun in ipairs({ 'group:', 'members:', 'backlog:', 'given:' }) do keys[i] = begin .. noun .. (gid or '') end
+    if gid and redis.call('EXISTS', unpack(keys)) == 0 then gid = nil end
   end
-  group = { name = name, gid = gid, journaled = journaled == '1', isNew = entry ~= gid .. ' ' .. journaled, members = {}, changed = {}, fresh = {},
-    groupKey = begin .. 'group:' .. gid, membersKey = begin .. 'members:' .. gid, backlogKey = begin .. 'backlog:' .. gid, givenKey = begin .. 'given:' .. gid }
-  local fields = redis.call('HMGET', group.groupKey, 'strategy', 'ordered', 'order', 'turn', 'sticky', 'bytes')
-  group.strategy, group.ordered, group.order = fields[1] or 'demand', fields[2] == '1', tonumber(fields[3] or '0') or 0
-  group.turn, group.sticky, group.bytes = fields[4] or '', fields[5] or '', tonumber(fields[6] or '0') or 0
-  redis.call('HLEN', group.givenKey)
-  redis.call('LLEN', group.backlogKey)
+  if not gid and not newGid then return nil end
+  group = { name = name, gid = gid or newGid, journaled = gid ~= nil and journaled == '1', isNew = not gid, entry = entry,
+    strategy = what.strategy, ordered = what.ordered, members = {}, changed = {}, fresh = {} }
+  group.groupKey, group.membersKey = begin .. 'group:' .. group.gid, begin .. 'members:' .. group.gid
+  group.backlogKey, group.givenKey = begin .. 'backlog:' .. group.gid, begin .. 'given:' .. group.gid
+  local fields = redis.call('HMGET', group.groupKey, 'order', 'turn', 'sticky', 'bytes')
+  group.order, group.turn, group.sticky = whole(fields[1]) or 0, fields[2] or '', fields[3] or ''
+  local given, length = redis.call('HLEN', group.givenKey), redis.call('LLEN', group.backlogKey)
+  group.bytes = bytesOf(group, whole(fields[4]), length)
   local members = redis.call('HGETALL', group.membersKey)
   for i = 1, #members, 2 do
     local qos, lasting, state, base, window, limit, n, cursor, seq, owner =
       string.match(members[i + 1], '^(%d) ([01]) ([012]) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
     if qos then
       group.members[members[i]] = { sid = members[i], qos = tonumber(qos), lasting = lasting == '1', state = state, base = tonumber(base),
-        window = tonumber(window), limit = tonumber(limit), n = tonumber(n), cursor = tonumber(cursor), seq = tonumber(seq), owner = owner }
+        window = tonumber(window), limit = tonumber(limit), n = given > 0 and tonumber(n) or 0, cursor = tonumber(cursor), seq = tonumber(seq),
+        owner = owner }
     end
   end
   groups[name] = group
@@ -165,40 +190,45 @@ local function forget(group)
 end
 
 local results = {}
+local epochOf = function(owner) return tonumber(string.match(owner, '%d+$')) or 0 end
+
+-- What a member has, as { id, entry … }: counted anew. An entry that says nothing frees its identifier.
+local function entriesOf(group, member)
+  local fields, list = fieldsOf(member), {}
+  member.n = 0
+  for i, entry in ipairs(redis.call('HMGET', group.givenKey, unpack(fields))) do
+    local seq = string.match(entry or '', '^(%d+) [sr] [012] ')
+    if seq then
+      member.n, member.seq = member.n + 1, math.max(member.seq, tonumber(seq) + 1)
+      list[#list + 1] = member.base + i - 1
+      list[#list + 1] = entry
+    elseif entry then redis.call('HDEL', group.givenKey, fields[i]) end
+  end
+  return list
+end
 
 local function join(operation)
-  local _, name, newGid, sid, owner, base, window, qos, lasting, strategy, ordered, journaled, limit = unpack(operation)
+  local _, name, newGid, sid, owner, base, window, qos, lasting, journaled, limit, nextSeq, none = unpack(operation)
   local group = groupOf(name, newGid)
   local member = group.members[sid]
-  local epoch = tonumber(string.match(owner, '%d+$')) or 0
-  if member and member.owner ~= owner and (tonumber(string.match(member.owner, '%d+$')) or 0) > epoch then
-    return 'NOTOWNER'
+  if member and member.owner ~= owner and member.owner ~= none and epochOf(member.owner) > epochOf(owner) then
+    return 'NOTOWNER ' .. member.owner
   end
-  group.strategy, group.ordered = strategy, ordered == 1
   if not member then
     local count = 0
     for _ in pairs(group.members) do count = count + 1 end
     if count >= membersMax then return 'FULL' end
-    member = { sid = sid, base = base, window = window, limit = 0, n = 0, cursor = 0, seq = 0 }
+    -- Redis lost one that had joined: its numbers go on after those that may be on their way.
+    member = { sid = sid, base = base, window = window, n = 0, cursor = 0, seq = nextSeq < 0 and 0 or math.floor(now / 10) }
     group.members[sid] = member
-  elseif member.owner ~= owner then putBack(group, takeBack(group, member, true)) end
-  if group.isNew or (journaled == 1 and not group.journaled) then
-    group.journaled = group.journaled or journaled == 1
-    group.isNew = false
-    redis.call('HSET', groupsKey, name, group.gid .. ' ' .. (group.journaled and '1' or '0'))
-  end
-  member.qos, member.lasting, member.state, member.owner = qos, lasting == 1, '1', owner
-  if limit >= 0 then member.limit = limit end
+  elseif member.owner ~= owner then putBack(group, takeBack(group, member, true))
+  elseif member.base ~= base or member.window ~= window then putBack(group, takeBack(group, member, false)) end
+  group.isNew, group.journaled = false, group.journaled or journaled == 1
+  member.qos, member.lasting, member.state, member.owner, member.limit = qos, lasting == 1, '1', owner, limit
+  member.base, member.window, member.seq = base, window, math.max(member.seq, nextSeq)
   group.changed[sid] = member
-  local reply = { group.gid, group.journaled and 1 or 0, member.seq, member.base }
-  local fields = fieldsOf(member)
-  for i, entry in ipairs(redis.call('HMGET', group.givenKey, unpack(fields))) do
-    if entry then
-      reply[#reply + 1] = member.base + i - 1
-      reply[#reply + 1] = entry
-    end
-  end
-  return reply
+  local entries = entriesOf(group, member)
+  return { group.gid, group.journaled and 1 or 0, member.seq, member.base, unpack(entries) }
 end
 
 -- A member that unsubscribed goes on acknowledging what it has, for as long as its connection lasts [MQTT-3.10.4-3].
@@ -207,7 +237,8 @@ local function leave(operation)
   local group = groupOf(name)
   local member = group and group.members[sid]
   if not group then return '' end
-  if not member or (owner ~= '' and member.owner ~= owner) then -- somebody else's by now
+  if not member or (owner ~= '' and member.owner ~= owner) then -- somebody else's by now, or Redis lost it
+    if sid ~= '' then return '' end
   elseif isLeft == 1 and owner ~= '' and member.n > 0 then
     member.state, member.lasting, member.limit = '2', false, 0
     group.changed[sid] = member
@@ -232,14 +263,16 @@ local function write(operation)
   local group = groupOf(name)
   local member = group and group.members[sid]
   if not member or member.owner ~= owner then return 'NOTOWNER' end
+  local isCounted = true
   for i = 1, #acknowledged, 2 do
     local field = sid .. ' ' .. acknowledged[i]
-    local seq, item = string.match(redis.call('HGET', group.givenKey, field) or '', '^(%d+) [sr] %d (.*)$')
+    local entry = redis.call('HGET', group.givenKey, field)
+    local seq, item = string.match(entry or '', '^(%d+) [sr] %d (.*)$')
     if tonumber(seq) == acknowledged[i + 1] then
       redis.call('HDEL', group.givenKey, field)
       unlock(group, item)
       member.n = member.n - 1
-    end
+    elseif not seq then isCounted = false end -- it was acknowledged before, or Redis lost it
   end
   for i = 1, #received, 2 do
     local field = sid .. ' ' .. received[i]
@@ -260,6 +293,7 @@ local function write(operation)
     end
   end
   putBack(group, items)
+  if not isCounted then entriesOf(group, member) end
   if member.state == '1' then member.limit = limit end
   group.changed[sid] = member
   if member.state == '2' and member.n <= 0 then
@@ -269,17 +303,29 @@ local function write(operation)
   return 1
 end
 
--- Numbers of a publisher follow the clock: one that is far ahead of it is damaged (R7).
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local duplicate, applied = {}, {}
-for i = 1, #messages / 5 do
-  local publisher, n = messages[5 * i - 3], messages[5 * i - 2]
-  if publisher ~= '' and not again then
-    local field = 'group:' .. publisher
-    local highest = applied[field] or tonumber(redis.call('HGET', publishedKey, field) or '0') or 0
-    if highest > now + 3e13 and n <= now + 3e13 then highest = 0 end
-    if n <= highest then duplicate[i] = true else applied[field] = n end
+local held, duplicate, applied = {}, {}, {}
+
+-- Once it is known which groups are there: what members do comes first in a call.
+local function numberAll()
+  for index in string.gmatch(again and string.match(stored, ' (.*)$') or '', '%d+') do held[tonumber(index)] = true end
+  for _, operation in ipairs(operations) do
+    if operation[1] == 'append' and not again then
+      local group = groupOf(operation[2])
+      for i = 1, (not group or group.isNew) and #operation[3] or 0, 2 do held[operation[3][i]] = true end
+    end
+  end
+  local behind = {}
+  for i = 1, #messages / 5 do
+    local publisher, n = messages[5 * i - 3], messages[5 * i - 2]
+    if publisher ~= '' and not again then
+      held[i] = held[i] or behind[publisher]
+      behind[publisher] = held[i]
+      -- Numbers of a publisher follow the clock: one that is far ahead of it is damaged (R7).
+      local field = 'group:' .. publisher
+      local highest = applied[field] or tonumber(redis.call('HGET', publishedKey, field) or '0') or 0
+      if highest > now + 3e13 and n <= now + 3e13 then highest = 0 end
+      if n <= highest then duplicate[i] = true elseif not held[i] then applied[field] = n end
+    end
   end
 end
 
@@ -287,20 +333,27 @@ local function append(operation)
   local _, name, list = unpack(operation)
   local group = groupOf(name)
   if not group or group.isNew then return 'MISSING' end
-  if again then return 1 end
   for i = 1, #list, 2 do
     local index = list[i]
-    if not duplicate[index] then
-      group.order = group.order + 1
+    if not again and not duplicate[index] and not held[index] then
+      -- Follows the clock, so that messages keep their order when Redis has lost the number.
+      group.order = math.max(group.order > now + 3e13 and 0 or group.order + 1, now)
       group.fresh[#group.fresh + 1] = { index = index,
         item = text(group.order) .. ' ' .. messages[5 * index - 1] .. ' ' .. text(list[i + 1]) .. ' ' .. text(messages[5 * index]) .. ' ' .. messages[5 * index - 4] }
     end
   end
-  return 1
+  local count = 0
+  for _ in pairs(group.members) do count = count + 1 end
+  return count
 end
 
+local isNumbered = false
 for _, operation in ipairs(operations) do
   local kind = operation[1]
+  if kind == 'append' and not isNumbered then
+    numberAll()
+    isNumbered = true
+  end
   results[#results + 1] = kind == 'join' and join(operation) or kind == 'leave' and leave(operation) or kind == 'write' and write(operation)
     or kind == 'append' and append(operation) or 1
 end
@@ -325,7 +378,7 @@ local function choose(group, list, item)
   local strategy, turn = group.strategy, 0
   for i, member in ipairs(list) do if member.sid <= group.turn then turn = i end end
   if strategy == 'hash-client' or strategy == 'hash-topic' then
-    local member = list[tonumber(string.match(item, '^%d+ %d (%d+) ')) % #list + 1]
+    local member = list[(tonumber(string.match(item, '^%d+ %d (%d+) ')) or 0) % #list + 1]
     return room(member) > 0 and member or nil, member
   end
   if strategy == 'sticky' then
@@ -359,7 +412,7 @@ local function give(group, member, item, index)
     member.n = member.window
     return false
   end
-  local qos = math.min(tonumber(string.match(item, '^%d+ (%d) ')), member.qos)
+  local qos = math.min(tonumber(string.match(item, '^%d+ ([012]) ')) or 1, member.qos) -- damaged: its member finds out
   redis.call('HSET', group.givenKey, member.sid .. ' ' .. id, text(member.seq) .. ' s ' .. qos .. ' ' .. item)
   for _, part in ipairs({ group.name, group.gid, member.sid, member.owner, id, member.seq, qos, index or item }) do
     given[#given + 1] = part
@@ -440,12 +493,15 @@ for _, group in ipairs(order) do
     for i = 1, #records, 1000 do
       redis.call('HSET', group.membersKey, unpack(records, i, math.min(i + 999, #records)))
     end
-    redis.call('HSET', group.groupKey, 'strategy', group.strategy, 'ordered', group.ordered and '1' or '0', 'order', text(group.order), 'turn', group.turn,
-      'sticky', group.sticky, 'bytes', text(group.bytes))
+    redis.call('HSET', group.groupKey, 'order', text(group.order), 'turn', group.turn, 'sticky', group.sticky, 'bytes', text(group.bytes))
+    local entry = group.gid .. ' ' .. (group.journaled and '1' or '0')
+    if entry ~= group.entry then redis.call('HSET', groupsKey, group.name, entry) end
   end
 end
+local indexes = {}
+for i in pairs(held) do indexes[#indexes + 1] = i end
 if not again then
   for field, n in pairs(applied) do redis.call('HSET', publishedKey, field, text(n)) end
-  redis.call('HSET', callsKey, nodeId, call)
+  redis.call('HSET', callsKey, nodeId, #indexes == 0 and call or call .. ' ' .. table.concat(indexes, ' '))
 end
-return { again and 1 or 0, dropped, more, results, given, counts, givenBack, ended }
+return { again and 1 or 0, dropped, more, results, given, counts, givenBack, ended, indexes }
