@@ -67,7 +67,7 @@ export class DataPlane implements Cluster {
   readonly #journal: Journal
   #table = new RoutingTable()
   readonly #routes: OwnRoutes
-  readonly #replays = new SingleFlight(() => this.#journal.barrier())
+  readonly #sharedBarrier = new SingleFlight(() => this.#journal.barrier())
   readonly #retained: Retained
   readonly sessions: Sessions
   readonly #audit: Audit
@@ -218,7 +218,7 @@ export class DataPlane implements Cluster {
     const queueLimits = { queueMax: queueMessagesMax, queueBytesMax, waitMs }
     return new Groups(this.#redis, this.keys, nodeId, queueLimits, clock, rules, {
       append: (changes) => this.#journal.append(changes),
-      barrier: () => this.#replays.next(),
+      barrier: () => this.#sharedBarrier.next(),
       gidOf: (name) => this.#table.groups.get(name)?.gid,
       nodesOf: (name) => this.#table.groups.get(name)?.nodes ?? [],
       giveTo: (nodeId, ...what) => this.#links.to(nodeId).give(...what),
@@ -331,7 +331,7 @@ export class DataPlane implements Cluster {
   /** Groups are matched by the table of the cluster alone, which is behind the journal by a moment. */
   async addMember(group: string): Promise<void> {
     await this.#routes.add(group, RouteKind.everything)
-    await this.#replays.next()
+    await this.#sharedBarrier.next()
   }
 
   removeMember(group: string): void {
@@ -370,7 +370,7 @@ export class DataPlane implements Cluster {
 
   /** Whether `filter` may match a Retained Message, as of now or later: after a barrier. */
   async hasRetained(filter: string): Promise<boolean> {
-    await this.#replays.next()
+    await this.#sharedBarrier.next()
     return this.#retained.hasTopic(filter)
   }
 
@@ -379,7 +379,7 @@ export class DataPlane implements Cluster {
    * barrier.
    */
   async topics(filter: string): Promise<AsyncIterator<string>> {
-    await this.#replays.next()
+    await this.#sharedBarrier.next()
     return this.#retained.topics(filter)
   }
 

@@ -14,7 +14,7 @@ export {
   type GroupWrites,
   type LeftDelivery,
 } from './groups/group-holder.ts'
-export { hashedOf } from './groups/picks.ts'
+export { hashedOf } from './groups/node-picks.ts'
 export { isShared, sharedFilterOf } from './groups/shared-filter.ts'
 export { GroupRules, strategies, type Strategy } from './groups/strategies.ts'
 export { FilterTrie } from './matching/filter-trie.ts'

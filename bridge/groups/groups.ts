@@ -23,7 +23,7 @@ import {
   type Operation,
 } from './group-calls.ts'
 import { groupIds, type Delivery, type GroupHolder, type GroupWrites } from './group-holder.ts'
-import { hashedOf } from './picks.ts'
+import { hashedOf } from './node-picks.ts'
 import type { GroupRules } from './strategies.ts'
 
 /** What comes out of its order has so long for coming in order. */

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import type { ClusterGroups } from '../cluster.ts'
 import type { Reports } from '../diagnostics.ts'
 import { groupIds, type GroupHolder } from '../groups/group-holder.ts'
-import { hashedOf } from '../groups/picks.ts'
+import { hashedOf } from '../groups/node-picks.ts'
 import { isShared } from '../groups/shared-filter.ts'
 import type { GroupRule, GroupRules } from '../groups/strategies.ts'
 import { unpackMessage } from '../messages/codec.ts'
@@ -15,7 +15,7 @@ import type { Clock } from '../pace/clock.ts'
 import { hashIndex } from '../redis/keys.ts'
 import type { RoutingTable } from '../routes/routing-table.ts'
 import type { Served } from './state.ts'
-import type { StateStore } from './store.ts'
+import type { StateStore } from './state-store.ts'
 
 /** Messages that are looked at beyond one that waits for its member or its topic. */
 const aheadMax = 100

@@ -11,7 +11,7 @@ import { FileLog, type Fsync } from './log.ts'
 import { MemoryCluster, type MemoryOptions } from './memory-cluster.ts'
 import { memoryOptions } from './options.ts'
 import { State } from './state.ts'
-import { StateStore } from './store.ts'
+import { StateStore } from './state-store.ts'
 
 export interface MemoryBridgeOptions extends MemoryOptions {
   /** Keeps the state over a restart; undefined: nothing does. */

@@ -24,7 +24,7 @@ import { GroupRules } from '../groups/strategies.ts'
 import { MemoryGroups } from './groups.ts'
 import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './stored-state.ts'
-import type { StateStore } from './store.ts'
+import type { StateStore } from './state-store.ts'
 import { DueWills } from './wills.ts'
 
 export type MemoryOptions = Pick<

@@ -16,7 +16,7 @@ import type { Waits } from '../pace/waits.ts'
 import { Slice } from '../pace/turns.ts'
 import { DueTimes } from './due.ts'
 import type { StoredState } from './stored-state.ts'
-import type { StateStore } from './store.ts'
+import type { StateStore } from './state-store.ts'
 import type { DueWills } from './wills.ts'
 
 export interface MemorySessionEvents {

@@ -9,7 +9,7 @@ import type { Reports } from '../diagnostics.ts'
 import type { Message } from '../messages/message.ts'
 import { Slice } from '../pace/turns.ts'
 import type { DueWill } from './stored-state.ts'
-import type { StateStore } from './store.ts'
+import type { StateStore } from './state-store.ts'
 
 /** Decisions at once. */
 export const willsMax = 1_000

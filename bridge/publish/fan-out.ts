@@ -5,7 +5,7 @@
 // delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
 import type { Groups } from '../groups/groups.ts'
 import type { Group } from '../groups/group-table.ts'
-import { hopsMax, Picks } from '../groups/picks.ts'
+import { hopsMax, NodePicks } from '../groups/node-picks.ts'
 import type { Links } from '../links/links.ts'
 import type { Share } from '../messages/codec.ts'
 import { isTooLate, type Message } from '../messages/message.ts'
@@ -68,7 +68,7 @@ export class FanOut {
   readonly #links: Links
   readonly #queues: Queues
   readonly #retained: Retained
-  readonly #picks: Picks
+  readonly #picks: NodePicks
   readonly #groups: Pick<Groups, 'push'>
   readonly #catchUp: () => Promise<void>
 
@@ -89,7 +89,7 @@ export class FanOut {
     this.#links = links
     this.#queues = queues
     this.#retained = retained
-    this.#picks = new Picks(groups.rules)
+    this.#picks = new NodePicks(groups.rules)
     this.#groups = groups
     this.#catchUp = catchUp
   }

@@ -1,7 +1,7 @@
 // Enhanced authentication of one connection (MQTT 5 section 4.12): the exchange between CONNECT and CONNACK, and any
 // that its client begins later. The gate decides each step. Before CONNACK nothing but AUTH and DISCONNECT is read;
 // later the rest goes on meanwhile. State: this connection's exchange. Bound: an exchange has `timeoutMs`, all of it.
-import type { Whole } from './whole.ts'
+import type { ConnectionParts } from './connection-parts.ts'
 import { Refusal, type AuthenticationAnswer, type AuthenticationStep, type Gate } from '../access/gate.ts'
 import { authFrame, readAuth } from '../protocol/auth.ts'
 import { protocolError } from '../protocol/properties.ts'
@@ -10,7 +10,7 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 /** What becomes of a CONNECT: CONNACK carries `data`. */
 type Done = (refusal: Refusal | undefined) => void
 
-export class Authentication<Connection extends Whole = Whole> {
+export class Authentication<Connection extends ConnectionParts = ConnectionParts> {
   readonly method: string
   readonly #connection: Connection
   readonly #gate: Gate<Connection>

@@ -24,12 +24,12 @@ import type { Replayed, Replays } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
 import type { Peer } from './peer.ts'
 import type { StoredSession } from './stored-session.ts'
-import type { Whole } from './whole.ts'
+import type { ConnectionParts } from './connection-parts.ts'
 import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType, type Will } from '../protocol/control-packets.ts'
 import { refusingConnack } from '../protocol/publish.ts'
 
-export class Connection implements Whole {
+export class Connection implements ConnectionParts {
   readonly stream: Duplex
   readonly #host: ConnectionHost<Connection>
   readonly inbound: Inbound<Connection>

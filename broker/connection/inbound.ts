@@ -6,10 +6,10 @@
 import { Message, type Publisher } from '../../bridge/index.ts'
 import { Goodbye } from './goodbye.ts'
 import type { ConnectionHost } from './host.ts'
-import type { Whole } from './whole.ts'
-import { Incoming } from './incoming.ts'
+import type { ConnectionParts } from './connection-parts.ts'
+import { Qos2Receiver } from './qos2-receiver.ts'
 import { Publishing } from './publishing.ts'
-import { Requests } from './requests.ts'
+import { SubscribeQueue } from './subscribe-queue.ts'
 import type { StoredSession } from './stored-session.ts'
 import { Decisions } from '../access/decisions.ts'
 import { Refusal, type Gate } from '../access/gate.ts'
@@ -29,7 +29,7 @@ const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
 const nobody: Publisher = { clientId: undefined }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 
-export class Inbound<Connection extends Whole> implements PacketHandler {
+export class Inbound<Connection extends ConnectionParts> implements PacketHandler {
   readonly #connection: Connection
   readonly #host: ConnectionHost<Connection>
   readonly #gate: Gate<Connection>
@@ -50,9 +50,9 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
   isBehind = false
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
-  #requests: Requests | undefined
+  #requests: SubscribeQueue | undefined
   /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
-  #known: Incoming | undefined
+  #knownQos2: Qos2Receiver | undefined
   /** When its CONNECT came. */
   cameAt = 0
 
@@ -124,7 +124,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   start(stored: StoredSession | undefined): void {
     const { client, session } = this.#connection
     this.#publisher = { clientId: client.clientId, sid: stored?.session.sid, session }
-    if (stored !== undefined) this.#known = new Incoming(stored)
+    if (stored !== undefined) this.#knownQos2 = new Qos2Receiver(stored)
   }
 
   /** AUTH of the client is read, before CONNACK, or no more. */
@@ -149,8 +149,8 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
       this.#connection.stream.resume()
   }
 
-  get #incoming(): Incoming {
-    return (this.#known ??= new Incoming(undefined))
+  get #qos2(): Qos2Receiver {
+    return (this.#knownQos2 ??= new Qos2Receiver(undefined))
   }
 
   /** Whether something that it published is not acknowledged. */
@@ -216,7 +216,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
 
   #request(type: number, frame: Buffer): void {
     const { controlPacketsMax, publishingBytesMax } = this.#host.config
-    this.#requests ??= new Requests(
+    this.#requests ??= new SubscribeQueue(
       (type, frame) => {
         if (type === PacketType.disconnect) this.#connection.leave()
         else if (type === PacketType.subscribe) this.#connection.client.subscribe(frame)
@@ -279,7 +279,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
 
   /** A QoS 2 PUBLISH: whether it did not come before. */
   #isNew(messageId: number): boolean {
-    return this.#incoming.begin(messageId, () =>
+    return this.#qos2.begin(messageId, () =>
       this.#connection.outbound.acknowledge(PacketType.pubrec, messageId, 0),
     )
   }
@@ -288,7 +288,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   #begin({ topic, payload, qos }: Message): () => void {
     const publishing = (this.#publishing ??= new Publishing(this.#host.config))
     const { mqtt5 } = this.#connection
-    if (qos > 0) publishing.checkReceiveMaximum((this.#known?.open ?? 0) + (qos === 1 ? 1 : 0), mqtt5)
+    if (qos > 0) publishing.checkReceiveMaximum((this.#knownQos2?.open ?? 0) + (qos === 1 ? 1 : 0), mqtt5)
     const ended = publishing.begin(payload.length + topic.length, qos)
     if (publishing.isFull) this.#hold('publishes')
     return ended
@@ -338,7 +338,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
     if (qos < 2) publish(message)
     else {
       const by = { ...this.#publisher, sid: this.#connection.session?.sid }
-      this.#incoming.record(messageId, (number, written) =>
+      this.#qos2.record(messageId, (number, written) =>
         this.#connection.guarded(() =>
           written
             ? publish(message.with({ by: { ...by, number } }))
@@ -351,7 +351,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
   /** It is stored. Behind it, in its order, may be what was refused: its own answer goes first. */
   #acknowledge(qos: 0 | 1 | 2, messageId: number, reasonCode: number, ended: () => void): void {
     const { isClosed, outbound } = this.#connection
-    if (qos === 2 && !isClosed) this.#incoming.markPublished(messageId)
+    if (qos === 2 && !isClosed) this.#qos2.markPublished(messageId)
     if (qos > 0)
       outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
     ended()
@@ -377,7 +377,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
     const ended = begun ?? publishing.begin(0, qos)
     publishing.refuse(qos, () => {
       const { isClosed, outbound } = this.#connection
-      if (qos === 2 && !isClosed) this.#known?.refuse(messageId, !mqtt5)
+      if (qos === 2 && !isClosed) this.#knownQos2?.refuse(messageId, !mqtt5)
       outbound.acknowledge(
         qos === 1 ? PacketType.puback : PacketType.pubrec,
         messageId,
@@ -416,7 +416,7 @@ export class Inbound<Connection extends Whole> implements PacketHandler {
 
   onPubrel(messageId: number): void {
     this.#connection.client.heard()
-    this.#incoming.release(messageId, (known) => {
+    this.#qos2.release(messageId, (known) => {
       if (!this.#connection.isClosed)
         this.#connection.outbound.acknowledge(
           PacketType.pubcomp,

@@ -5,7 +5,7 @@
 import type { Duplex } from 'node:stream'
 import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
 import type { ConnectionHost } from './host.ts'
-import type { Whole } from './whole.ts'
+import type { ConnectionParts } from './connection-parts.ts'
 import type { GroupMember } from '../groups/group-member.ts'
 import { Memberships } from '../groups/memberships.ts'
 import type { Gate, Sent } from '../access/gate.ts'
@@ -21,7 +21,7 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish.ts'
 
-export class Outbound<Connection extends Whole> implements OutboxHost, WindowHost<Pending> {
+export class Outbound<Connection extends ConnectionParts> implements OutboxHost, WindowHost<Pending> {
   readonly outbox: Outbox
   readonly #connection: Connection
   readonly #host: ConnectionHost<Connection>
@@ -35,7 +35,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   /** Of a client that takes some. */
   #aliases: TopicAliases | undefined
   /** QoS 2 deliveries of this connection that are in flight, by Packet Identifier: whether PUBREC came. */
-  #twice: Map<number, boolean> | undefined
+  #qos2InFlight: Map<number, boolean> | undefined
   /** By Packet Identifier, when somebody wants to hear of acknowledgements. */
   #sent: Map<number, Sent> | undefined
 
@@ -158,7 +158,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
     const state = this.#stored === undefined ? undefined : this.#stored.stateOf(messageId)
     if (state === 'received') return type !== PacketType.puback
     if (state !== 'sent' && (this.#stored !== undefined || !this.#window.has(messageId))) return true
-    const isReceived = this.#twice?.get(messageId)
+    const isReceived = this.#qos2InFlight?.get(messageId)
     if (isReceived === undefined) return type === PacketType.puback
     return type === PacketType.pubrec || (type === PacketType.pubcomp && isReceived)
   }
@@ -166,7 +166,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   /** PUBACK, PUBCOMP, or a PUBREC that refuses. */
   complete(messageId: number): void {
     const { acknowledged } = this.#gate
-    this.#twice?.delete(messageId)
+    this.#qos2InFlight?.delete(messageId)
     if (acknowledged !== undefined) {
       acknowledged(messageId, this.#sent?.get(messageId), this.#connection)
       this.#sent?.delete(messageId)
@@ -183,7 +183,7 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   /** PUBREC. */
   received(messageId: number): void {
     if (this.#groups?.received(messageId) === true) return
-    if (this.#twice?.has(messageId) === true) this.#twice.set(messageId, true)
+    if (this.#qos2InFlight?.has(messageId) === true) this.#qos2InFlight.set(messageId, true)
     if (this.#stored === undefined)
       this.acknowledge(
         PacketType.pubrel,
@@ -332,8 +332,8 @@ export class Outbound<Connection extends Whole> implements OutboxHost, WindowHos
   }
 
   #note(messageId: number, qos: 1 | 2): void {
-    if (qos === 2) (this.#twice ??= new Map<number, boolean>()).set(messageId, false)
-    else this.#twice?.delete(messageId)
+    if (qos === 2) (this.#qos2InFlight ??= new Map<number, boolean>()).set(messageId, false)
+    else this.#qos2InFlight?.delete(messageId)
   }
 
   #remember(messageId: number, sent: Sent): void {

@@ -4,7 +4,7 @@
 // and a packet of 1 MiB, with 260,000 of them, would keep the event loop for seconds (P12). The parts are
 // read from the bytes one by one, only so many are under way at once, and their codes come back together, in
 // the order of the filters [MQTT-3.9.3-1]. State: the answer that is not complete. Bound: parts under way of
-// one packet; a connection has one such packet under way (broker/connection/requests.ts).
+// one packet; a connection has one such packet under way (broker/connection/subscribe-queue.ts).
 import type { ISubackPacket, ISubscribePacket, IUnsubackPacket, IUnsubscribePacket } from 'mqtt-packet'
 import { PacketType } from './control-packets.ts'
 import { allowedProperties, propertyIds, readVariable, scanProperties } from './properties.ts'

@@ -1,5 +1,5 @@
 // What the parts of a connection (inbound.ts, outbound.ts, authentication.ts) need of it and of one another: so none of
-// them imports the whole, which imports them. connection.ts is it. No state.
+// them imports connection.ts, which is it and imports them. No state.
 import type { Duplex } from 'node:stream'
 import type { Session } from '../../bridge/index.ts'
 import type { EngineClient } from './engine-client.ts'
@@ -7,7 +7,7 @@ import type { Holder } from './holdings.ts'
 import type { Outbox } from './outbox.ts'
 import type { Wishes } from '../protocol/control-packets.ts'
 
-export interface Whole extends Holder {
+export interface ConnectionParts extends Holder {
   readonly stream: Duplex
   readonly client: EngineClient
   readonly session: Session | undefined

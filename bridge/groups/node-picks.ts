@@ -9,7 +9,7 @@ import type { GroupRules } from './strategies.ts'
 /** The nodes that a message has been to, so that it goes round no more than that. */
 export const hopsMax = 3
 
-export class Picks {
+export class NodePicks {
   readonly #rules: GroupRules
 
   constructor(rules: GroupRules) {

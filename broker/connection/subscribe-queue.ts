@@ -1,7 +1,7 @@
 // SUBSCRIBE and UNSUBSCRIBE of one connection, and a DISCONNECT after them: what was sent first happens
 // first. Each waits until the publishes before it are stored and the request before it is answered: of two at
-// once Aedes would answer the second by what the first one is about to change. State: this connection. Bound:
-// the caller stops reading when too many wait.
+// once Aedes would answer the second by what the first one is about to change. They are answered in
+// broker/aedes/subscribe.ts. State: this connection. Bound: the caller stops reading when too many wait.
 import type { Publishes } from './publishing.ts'
 
 interface Request {
@@ -11,7 +11,7 @@ interface Request {
   readonly frame: Buffer
 }
 
-export class Requests {
+export class SubscribeQueue {
   readonly #handle: (type: number, frame: Buffer) => void
   /** As many of these as may wait are the bytes that may. */
   readonly #largeBytes: number

@@ -11,7 +11,7 @@ interface Publish {
   state: 'known' | 'publishing' | 'published'
 }
 
-export class Incoming {
+export class Qos2Receiver {
   readonly #publishes = new Map<number, Publish>()
   readonly #stored: StoredSession | undefined
   /** Publishes of this connection that are not released yet. */
