@@ -10,9 +10,10 @@ import type { Links } from '../links/links.ts'
 import type { Share } from '../messages/codec.ts'
 import { isTooLate, type Message } from '../messages/message.ts'
 import type { Receiver } from '../options.ts'
-import type { Queues } from './queues.ts'
+import { Collected } from './parts.ts'
+import { pushedAtOnce, type Queues } from './queues.ts'
 import type { Retained } from '../retained/retained.ts'
-import type { RoutingTable, Targets } from '../routes/routing-table.ts'
+import type { RoutingTable, SessionTarget, Targets } from '../routes/routing-table.ts'
 import { made } from '../matching/making.ts'
 import { isBacklogged, workedOff, workOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
@@ -45,6 +46,10 @@ interface ToGroups extends Pick<Handed, 'stored' | 'missed'> {
  */
 const isLeftOut = (message: Message): boolean =>
   message.retain && message.stamp === undefined && isTooLate(message)
+
+/** 0: it does not go there. */
+const grantedTo = ({ sid, qos, ownQos }: SessionTarget, { by }: Message): number =>
+  by?.sid === sid ? ownQos : qos
 
 /** Those that did not have it. */
 function without(
@@ -259,8 +264,7 @@ export class FanOut {
 
   /**
    * Behind the barrier: to everybody who has not got it. Has handed it on when it resolves, in slices;
-   * `stored` settles when it is stored. The sessions of one message are never parted by a slice: its number,
-   * once noted, says that all of a partition have it.
+   * `stored` settles when it is stored.
    */
   async write(
     batch: readonly Message[],
@@ -312,11 +316,35 @@ export class FanOut {
           : this.#toGroups(message, groups, { stored, missed: new Map(), backlogs: [] }, slice)
       if (toGroups !== undefined) await toGroups
       if (toGroups !== undefined && isTooLate(message)) continue
-      for (const { sid, qos, ownQos } of sessions) {
-        const granted = message.by?.sid === sid ? ownQos : qos
-        if (granted > 0) stored.add(this.#queues.push(message, sid, granted))
+      if (sessions.length > pushedAtOnce) {
+        await this.#toManyQueues(message, sessions, stored, slice)
+        continue
+      }
+      for (const target of sessions) {
+        const granted = grantedTo(target, message)
+        if (granted > 0) stored.add(this.#queues.push(message, target.sid, granted))
       }
     }
     return { stored: Promise.all(stored) }
+  }
+
+  /**
+   * In slices: they may be a million. Nothing is pushed before all are known: what is written of a message
+   * with a number says of all sessions before a part's end that they have it, and of those that were never
+   * looked at, too.
+   */
+  async #toManyQueues(
+    message: Message,
+    sessions: readonly SessionTarget[],
+    stored: Set<Promise<unknown>>,
+    slice: Slice,
+  ): Promise<void> {
+    const collected = new Collected()
+    for (const target of sessions) {
+      if (slice.isOver) await slice.next()
+      const granted = grantedTo(target, message)
+      if (granted > 0) collected.add(target.sid, granted)
+    }
+    if (!isTooLate(message)) stored.add(this.#queues.pushAll(message, collected))
   }
 }

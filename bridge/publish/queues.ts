@@ -1,6 +1,6 @@
 // The queues of sessions that outlive their connections, from the publisher's side: the messages of a batch
 // are appended to the queue of every session that they match, one numbered call per partition at a time, in
-// order. Then the bells of the owners ring. State: {s<n>}:queue:*, appended, published; here what is on its
+// order; a message to very many sessions in parts (parts.ts). Then the bells of the owners ring. State: {s<n>}:queue:*, appended, published; here what is on its
 // way. Invariant: what `push` resolved for is stored once, whatever happened to connections meanwhile. Bound:
 // the publishers' in-flight windows.
 import { randomBytes } from 'node:crypto'
@@ -10,6 +10,7 @@ import { packMessage } from '../messages/codec.ts'
 import { BridgeError } from '../errors.ts'
 import { partitionOf, type Keys } from '../redis/keys.ts'
 import { identityOf, type Message } from '../messages/message.ts'
+import type { Collected, Parts } from './parts.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import { pack, type Packable } from '../redis/pack.ts'
 import { runScript } from '../redis/scripts.ts'
@@ -21,6 +22,8 @@ import { runScript } from '../redis/scripts.ts'
 const messagesMax = 1_000
 const bytesMax = 1024 * 1024
 const sessionsMax = 1_000
+/** A message to more sessions than this is pushed by `pushAll`. */
+export const pushedAtOnce = sessionsMax
 const pushesMax = 4_000
 
 export interface QueueEvents {
@@ -57,12 +60,8 @@ interface Variant {
   readonly isSecond: boolean
 }
 
-class Batch {
-  readonly variants: Variant[] = []
-  /** sid → indexes of its variants, from 1 */
-  readonly sessions = new Map<string, number[]>()
-  pushes = 0
-  bytes = 0
+/** What is to be written, for whoever waits until it is. */
+abstract class Waiting {
   readonly settled: Promise<void>
   settle!: () => void
   fail!: (error: Error) => void
@@ -74,6 +73,16 @@ class Batch {
     })
     this.settled.catch(() => undefined)
   }
+}
+
+class Batch extends Waiting {
+  readonly variants: Variant[] = []
+  /** sid → indexes of its variants, from 1 */
+  readonly sessions = new Map<string, number[]>()
+  /** Of a part that others follow: up to which place the sessions have its message. */
+  upTo: number | undefined
+  pushes = 0
+  bytes = 0
 
   get isFull(): boolean {
     return (
@@ -85,8 +94,8 @@ class Batch {
   }
 
   /**
-   * A message with a number goes to all of a partition's sessions in one call, however many they are: its
-   * number, once noted, says that all of them have it, and a second call would leave it out.
+   * A message with a number goes to all of a partition's sessions in one call, as many as are pushed at once:
+   * its number, once noted, says that all of them have it, and a second call would leave it out.
    */
   mustTake(message: Message): boolean {
     return this.variants.at(-1)?.message === message && identityOf(message)[1] > 0
@@ -112,6 +121,26 @@ class Batch {
   }
 }
 
+/** A message to more sessions of a partition than one call takes: a batch is made of it a part at a time. */
+class Parted extends Waiting {
+  readonly #message: Message
+  readonly #parts: Parts
+
+  constructor(message: Message, parts: Parts) {
+    super()
+    this.#message = message
+    this.#parts = parts
+  }
+
+  next(): Batch {
+    const batch = new Batch()
+    const { sessions, upTo } = this.#parts.take(sessionsMax)
+    for (const { sid, granted } of sessions) batch.add(this.#message, sid, granted)
+    batch.upTo = upTo
+    return batch
+  }
+}
+
 /** What lua/queue-append.lua takes. */
 export interface QueueAppend extends QueueLimits {
   readonly nodeId: string
@@ -121,6 +150,8 @@ export interface QueueAppend extends QueueLimits {
   readonly messages: readonly Packable[]
   /** sid → numbers of its messages, from 1 */
   readonly sessions: ReadonlyMap<string, readonly number[]>
+  /** Of a part of a message: up to which place the sessions have it once this is stored (parts.ts). */
+  readonly upTo?: number | undefined
 }
 
 /** Resolves to how many a full queue dropped, and the owner of each session. */
@@ -128,7 +159,7 @@ export const appendToQueues = (
   redis: Redis,
   keys: Keys,
   partition: number,
-  { nodeId, batch, messages, sessions, queueMax, queueBytesMax, waitMs }: QueueAppend,
+  { nodeId, batch, messages, sessions, upTo, queueMax, queueBytesMax, waitMs }: QueueAppend,
 ): Promise<[number, ...(Buffer | null)[]]> =>
   runScript(
     redis,
@@ -142,6 +173,7 @@ export const appendToQueues = (
       waitMs,
       keys.sessions(partition),
       pack([messages, [...sessions].flat()]),
+      upTo ?? '',
     ],
     { made: () => [...sessions.keys()].map((sid) => keys.session(sid, 'queue')) },
   ) as Promise<[number, ...(Buffer | null)[]]>
@@ -155,7 +187,7 @@ class Partition {
   readonly #limits: QueueLimits
   readonly #clock: Clock
   readonly #events: QueueEvents
-  #batches: Batch[] = []
+  readonly #waiting: (Batch | Parted)[] = []
   #last = 0
   /** Signs the numbers: those of another writer, or damaged ones, are not taken for ours. */
   readonly #writer = randomBytes(6).toString('hex')
@@ -181,36 +213,48 @@ class Partition {
   }
 
   push(message: Message, sid: string, granted: number): Promise<void> {
-    let batch = this.#batches.at(-1)
-    if (batch === undefined || (batch.isFull && !batch.mustTake(message)))
-      this.#batches.push((batch = new Batch()))
+    const last = this.#waiting.at(-1)
+    let batch = last instanceof Batch && (!last.isFull || last.mustTake(message)) ? last : undefined
+    if (batch === undefined) this.#waiting.push((batch = new Batch()))
     batch.add(message, sid, granted)
     if (batch.isFull) this.#pace.needNow()
     else this.#pace.need()
     return batch.settled
   }
 
-  async #run(): Promise<void> {
-    const batch = this.#batches.shift() // what comes from now on is in the next one
-    if (batch === undefined) return
-    try {
-      await this.#append(batch)
-      batch.settle()
-    } catch (error) {
-      batch.fail(error as Error) // nothing of it may be acknowledged; the node stops or starts again
-    }
-    if (this.#batches.length > 1) this.#pace.needNow()
-    else if (this.#batches.length > 0) this.#pace.need()
+  pushParts(message: Message, parts: Parts): Promise<void> {
+    const parted = new Parted(message, parts)
+    this.#waiting.push(parted)
+    this.#pace.needNow()
+    return parted.settled
   }
 
-  async #append({ variants, sessions }: Batch): Promise<void> {
+  async #run(): Promise<void> {
+    const first = this.#waiting[0]
+    if (first === undefined) return
+    const batch = first instanceof Parted ? first.next() : first
+    const isLast = batch.upTo === undefined
+    if (isLast) this.#waiting.shift() // what comes from now on is in the next one
+    try {
+      await this.#append(batch)
+      if (isLast) first.settle()
+    } catch (error) {
+      // Nothing of it may be acknowledged; the node stops or starts again. No part follows one that is missing.
+      if (!isLast) this.#waiting.shift()
+      first.fail(error as Error)
+    }
+    if (this.#waiting.length > 1 || this.#waiting[0] instanceof Parted) this.#pace.needNow()
+    else if (this.#waiting.length > 0) this.#pace.need()
+  }
+
+  async #append({ variants, sessions, upTo }: Batch): Promise<void> {
     const messages = variants.flatMap(({ message, qos, isSecond }) => [
       qos < message.qos
         ? packMessage(message.with({ qos: 1 }), this.#clock)
         : (message.packed ??= packMessage(message, this.#clock)),
       ...(isSecond ? ['=', 0] : identityOf(message)),
     ])
-    const [dropped, ...owners] = await this.#call(messages, sessions)
+    const [dropped, ...owners] = await this.#call(messages, sessions, upTo)
     if (dropped > 0) this.#events.onDropped(dropped)
     let i = 0
     for (const sid of sessions.keys()) {
@@ -225,6 +269,7 @@ class Partition {
   #call(
     messages: readonly Packable[],
     sessions: ReadonlyMap<string, readonly number[]>,
+    upTo: number | undefined,
   ): Promise<[number, ...(Buffer | null)[]]> {
     this.#last++
     const append = async (): Promise<[number, ...(Buffer | null)[]]> => {
@@ -234,6 +279,7 @@ class Partition {
         batch: `${this.#last}-${this.#writer}`,
         messages,
         sessions,
+        upTo,
         ...this.#limits,
       })
     }
@@ -269,10 +315,24 @@ export class Queues {
 
   /**
    * Appends to the queue of a session, at the lower of its own and the granted QoS (1 or 2); resolves when it
-   * is stored. All sessions of one message are pushed in one turn.
+   * is stored. All sessions of one message are pushed in one turn; when they are more than `pushedAtOnce`, by
+   * `pushAll`.
    */
   push(message: Message, sid: string, granted: number): Promise<void> {
     return this.#partitions[partitionOf(sid)]!.push(message, sid, granted)
+  }
+
+  /** The same for all of a message's sessions. */
+  async pushAll(message: Message, { partitions }: Collected): Promise<void> {
+    const stored: Promise<void>[] = []
+    for (const [number, parts] of partitions) {
+      const partition = this.#partitions[number]!
+      if (parts.count > sessionsMax) stored.push(partition.pushParts(message, parts))
+      else
+        for (const { sid, granted } of parts.take(sessionsMax).sessions)
+          stored.push(partition.push(message, sid, granted))
+    }
+    await Promise.all(stored)
   }
 
   close(): void {

@@ -3,8 +3,10 @@
 import { expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import { RouteKind, type Session } from '../../bridge/index.ts'
+import type { Message } from '../../bridge/messages/message.ts'
 import type { ScriptName } from '../../bridge/redis/scripts.ts'
 import { startRedis } from '../support/redis.ts'
+import { plantSessions } from '../support/sessions.ts'
 import { keys, listen, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
 
 const claim = (
@@ -40,28 +42,35 @@ async function subscribers(plane: Plane, count: number): Promise<Session[]> {
   return sessions
 }
 
-test.each([
-  { sessions: 2, messages: 1_000 },
-  { sessions: 1_001, messages: 1 },
-])(
-  '$messages QoS 2 messages at once reach each of $sessions sessions of one partition',
-  async ({ sessions, messages }) => {
-    await using redis = await startRedis()
-    using admin = openClient(redis)
-    await using a = await startPlane(redis, 'a')
-    const all = await subscribers(a, sessions)
-    await Promise.all(
-      Array.from({ length: messages }, (_, i) =>
-        publish(
-          a,
-          messageOf('t', String(i), { qos: 2, by: { clientId: undefined, sid: 'publisher', number: i + 1 } }),
-        ),
-      ),
-    )
-    const lengths = await Promise.all(all.map(({ sid }) => admin.llen(keys.session(sid, 'queue'))))
-    expect(lengths.filter((length) => length !== messages)).toEqual([])
-  },
-)
+/** The QoS 2 message `number` of a publisher. */
+const numbered = (number: number): Message =>
+  messageOf('t', String(number), { qos: 2, by: { clientId: undefined, sid: 'publisher', number } })
+
+test('1,000 QoS 2 messages at once reach each of two sessions of one partition', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const all = await subscribers(a, 2)
+  await Promise.all(Array.from({ length: 1_000 }, (_, i) => publish(a, numbered(i + 1))))
+  expect(await Promise.all(all.map(({ sid }) => admin.llen(keys.session(sid, 'queue'))))).toEqual([
+    1_000, 1_000,
+  ])
+})
+
+test('a QoS 2 message to 2,500 sessions of a partition goes in calls of a thousand, and to each once, though two nodes write it at once', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  const all = await plantSessions(admin, keys, 3, 2_500, 't', { options: 2 })
+  await using a = await startPlane(redis, 'a')
+  expect((await callsOf('queue-append', () => publish(a, numbered(1)))).all).toBe(3)
+  const late = await plantSessions(admin, keys, 3, 300, 't', { options: 2 }) // of which only the second node hears
+  await using b = await startPlane(redis, 'b')
+  await Promise.all([2, 3].flatMap((n) => [publish(a, numbered(n)), publish(b, numbered(n))]))
+  const queues = await Promise.all(all.map((sid) => admin.lrange(keys.session(sid, 'queue'), 0, -1)))
+  const payloads = queues.map((queue) => queue.map((body) => body.at(-1)).join(''))
+  expect(payloads.filter((text) => text !== '123')).toEqual([])
+  expect(late).toHaveLength(300)
+})
 
 test('a claim that ends the session of an earlier one of the same node leaves that with nothing, however far its own claim is', async () => {
   await using redis = await startRedis()

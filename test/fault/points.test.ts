@@ -2,13 +2,18 @@
 // publish, receive, move, come and go. Whoever was connected goes on at another node, and every promise
 // holds: acknowledged messages are there, QoS 2 once, in order; a will is published once; a Retained Message
 // that was acknowledged is there; and no key is left over.
+import type { Packet } from 'mqtt-packet'
 import { expect, test } from 'vitest'
+import { Keys } from '../../bridge/redis/keys.ts'
 import type { ScriptName } from '../../bridge/redis/scripts.ts'
 import { openClient } from '../bridge/planes.ts'
 import { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
 import type { FaultPoint } from '../support/inside.ts'
 import { orphans } from '../support/orphans.ts'
+import { startRedis } from '../support/redis.ts'
+import { plantSessions } from '../support/sessions.ts'
+import { WireClient } from '../support/wire.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { Publisher, Subscriber, Watcher } from './ledger/clients.ts'
 import { check, type Book } from './ledger/ledger.ts'
@@ -273,3 +278,59 @@ test.concurrent.for(flushed)(
     await expect.poll(() => orphans(cluster.redis.url, 'test'), patience).toEqual([])
   },
 )
+
+/** Of the three calls that a message to so many sessions of one partition takes. */
+const sleepers = 2_500
+const calls = [1, 2, 3].flatMap((time) =>
+  (['before', 'after'] as const).map((when) => ({ script: 'queue-append', when, time })),
+)
+
+/** The normal suite takes two pairs of them, others each time; test/long/points.test.ts takes all. */
+function pairsOf(random: Random): FaultPoint[][] {
+  const pairs = calls.flatMap((first) => calls.map((second) => [first, second]))
+  if (process.env.TEST_POINTS === 'all') return pairs
+  return [random.pick(pairs), random.pick(pairs)]
+}
+
+test('a node is killed between two parts of a QoS 2 message to very many sessions, and the next one, too: each session gets it once', async () => {
+  const random = seededRandom()
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  const sids = await plantSessions(admin, new Keys('test', 1), 0, sleepers, 'parts/#', { options: 2 })
+  await using cluster = await startCluster({ nodes: 2, redis, argv: ['--lease-ms', '3000'] })
+  let n = 0
+  /** False: the node died before it acknowledged. */
+  const publish = async (node: TestNode, dup: boolean): Promise<boolean> => {
+    const publisher = await WireClient.connect(node.url, 'publisher', { clean: false, version: 4 })
+    const payload = `<${n}>`
+    publisher.send({ cmd: 'publish', topic: 'parts/x', payload, qos: 2, messageId: 1, dup, retain: false })
+    await Promise.race([publisher.next('pubrec'), publisher.closed]).catch(() => undefined)
+    if (publisher.isClosed) return false
+    publisher.send({ cmd: 'pubrel', messageId: 1 } as Packet)
+    await publisher.next('pubcomp')
+    publisher.socket.destroy()
+    await publisher.closed
+    return true
+  }
+  for (const pair of pairsOf(random)) {
+    n++
+    for (const [i, point] of pair.entries()) {
+      const node = cluster.node(i)
+      node.dieAt(point)
+      await node.setClock(0) // it has heard of the point
+      if (await publish(node, i > 0))
+        node.dieAt(nowhere) // fewer parts were left than the point wants
+      else {
+        await node.ended()
+        await node.start()
+      }
+    }
+    if (!(await publish(cluster.node(0), true))) throw new Error('a node died that should not')
+  }
+  const queues = await Promise.all(
+    sids.map((sid) => admin.lrange(new Keys('test', 1).session(sid, 'queue'), 0, -1)),
+  )
+  const wrong = queues.map((queue) => queue.map((text) => Number(/<(\d+)>/.exec(text)![1])).join())
+  const all = Array.from({ length: n }, (_, i) => i + 1).join()
+  expect(wrong.filter((got) => got !== all).slice(0, 5), `SEED=${random.seed}`).toEqual([])
+}, 240_000)

@@ -12,6 +12,8 @@ import { runInNewContext } from 'node:vm'
 export interface FaultPoint {
   readonly script: string
   readonly when: 'before' | 'after'
+  /** The so-manieth time from now on; 1 unless it says otherwise. */
+  readonly time?: number
 }
 
 let apartMs = Number(process.env.TEST_CLOCK_MS ?? 0)
@@ -26,6 +28,7 @@ globalThis.Date = class extends Date {
   }
 } as DateConstructor
 
+let times = 0
 let point =
   process.env.TEST_DIE_AT === undefined ? undefined : (JSON.parse(process.env.TEST_DIE_AT) as FaultPoint)
 process.on('message', (message: FaultPoint | 'memory' | 'longest' | { readonly clockMs: number }) => {
@@ -34,13 +37,16 @@ process.on('message', (message: FaultPoint | 'memory' | 'longest' | { readonly c
   else if ('clockMs' in message) {
     apartMs = message.clockMs
     process.send!({ clockMs: apartMs })
-  } else point = message
+  } else {
+    point = message
+    times = 0
+  }
 })
 const dieAt =
   (when: FaultPoint['when']) =>
   (event: unknown): void => {
-    if (point?.when === when && point.script === (event as { script: string }).script)
-      process.kill(process.pid, 'SIGKILL')
+    if (point?.when !== when || point.script !== (event as { script: string }).script) return
+    if (++times === (point.time ?? 1)) process.kill(process.pid, 'SIGKILL')
   }
 subscribe('aedes-cluster:scriptBegins', dieAt('before'))
 subscribe('aedes-cluster:script', dieAt('after'))

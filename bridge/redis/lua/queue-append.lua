@@ -1,16 +1,20 @@
 #!lua
 -- Appends a node's batch of messages to the queues of sessions of one partition. Batches are numbered, and
 -- the node's writer signs each number: sending one again is harmless. A QoS 2 message that was applied before
--- is left out, whoever sends it again. A session that is not there may have ended, or Redis lost it and its
--- owner is about to write it down again: its messages wait for that, for a while.
+-- is left out, whoever sends it again. One that goes to very many sessions comes in parts, in the order of
+-- their places (bridge/publish/parts.ts), and alone: until the last part is there `published` says up to which
+-- place the sessions have it, and of whoever sends it again it takes what is missing. A session that is not
+-- there may have ended, or Redis lost it and its owner is about to write it down again: its messages wait for
+-- that, for a while.
 -- KEYS   appended owners published due
 -- MADE   queue
 -- WRITES appended owners published due queue
 -- ARGV   nodeId, batch (number-writer), messages a queue holds, bytes that it holds (the last message may
 --        exceed them), how long messages wait for a session that is not there (ms), what a session's keys
 --        begin with, and as MessagePack { { body, publisher's sid ("" unless QoS 2, "=": the message before
---        for sessions of another QoS), n, body … }, { sid, { indexes of its messages from 1 … }, sid … } };
---        keys are made of the sids, with the tag of `appended`
+--        for sessions of another QoS), n, body … }, { sid, { indexes of its messages from 1 … }, sid … } },
+--        up to which place its sessions have the numbered message once this is stored ("": all have it, as
+--        with all messages that do not come in parts); keys are made of the sids, with the tag of `appended`
 -- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, "?" it was found missing
 --        before, false now … }
 -- FAILS  FENCED: the node was declared dead · ORDER batch after last
@@ -19,6 +23,7 @@ local appendedKey, ownersKey, publishedKey, dueKey = KEYS[1], KEYS[2], KEYS[3], 
 local nodeId, batch, max, bytesMax = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local waitMs, begin = tonumber(ARGV[5]), ARGV[6] .. 'queue:'
 local messages, sessions = unpack(cmsgpack.unpack(ARGV[7]))
+local upTo = tonumber(ARGV[8])
 
 local stored = redis.call('HGET', appendedKey, nodeId)
 if not stored then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
@@ -41,16 +46,25 @@ local now = time[1] * 1000000 + time[2]
 
 -- Batches of a publisher's node are in order, so one number per publisher tells a duplicate (R7). Numbers
 -- follow the clock: one that is far ahead of it is damaged.
-local bodies, applied = {}, {}
+local bodies, applied, places = {}, {}, {}
 for i = 1, #messages / 3 do
   local body, publisher, n = messages[3 * i - 2], messages[3 * i - 1], messages[3 * i]
   bodies[i] = body
   if publisher == '=' then
     if not bodies[i - 1] then bodies[i] = false end
+    places[i] = places[i - 1]
   elseif publisher ~= '' and not again then
-    local highest = applied[publisher] or tonumber(redis.call('HGET', publishedKey, publisher) or '0') or 0
+    local highest, place = applied[publisher], nil
+    if not highest then
+      highest, place = string.match(redis.call('HGET', publishedKey, publisher) or '', '^(%d+):?(%d*)$')
+      highest, place = tonumber(highest) or 0, tonumber(place)
+    end
     if highest > now + 3e13 and n <= now + 3e13 then highest = 0 end
-    if n <= highest then bodies[i] = false else applied[publisher] = n end
+    if n < highest or (n == highest and not place) then bodies[i] = false
+    else
+      applied[publisher] = n
+      if n == highest then places[i] = place end
+    end
   end
 end
 
@@ -60,9 +74,11 @@ local sids, lists, largest = {}, {}, {}
 for s = 1, #sessions, 2 do
   sids[#sids + 1] = sessions[s]
   local items, longest = {}, 0
+  local first, second = string.byte(sessions[s], 2, 3)
+  local place = (first or 0) * 128 + (second or 0)
   for _, index in ipairs(sessions[s + 1]) do
     local body = bodies[index]
-    if body then
+    if body and place > (places[index] or -1) then
       items[#items + 1] = body
       longest = math.max(longest, #body)
     end
@@ -98,7 +114,11 @@ if not again then
       end
     end
   end
-  for publisher, n in pairs(applied) do redis.call('HSET', publishedKey, publisher, string.format('%.0f', n)) end
+  for publisher, n in pairs(applied) do
+    local note = string.format('%.0f', n)
+    if upTo then note = note .. ':' .. string.format('%.0f', math.max(upTo, places[1] or 0)) end
+    redis.call('HSET', publishedKey, publisher, note)
+  end
   redis.call('HSET', appendedKey, nodeId, batch)
 end
 table.insert(reply, 1, dropped)
