@@ -93,6 +93,7 @@ export class DataPlane implements Cluster {
   #isStarted = false
   #closed = false
   #grace: NodeJS.Timeout | undefined
+  #graceEnds = 0
   readonly #unwatch: (() => void) | undefined
   /** Settles when what the last snapshot lacked of us is told and written down again. */
   #asserted: Promise<unknown> = Promise.resolve()
@@ -413,11 +414,12 @@ export class DataPlane implements Cluster {
         this.#table.beginReassertion(nodeId)
         break
       case 'joined':
+        // also said by a node that has told all of its routes again, after Redis lost them
+        if (!this.#nodes.has(nodeId)) this.#reports.tell('nodeJoined', { name: this.#options.name, nodeId })
         this.#nodes.add(nodeId)
         this.#links.returns(nodeId)
         this.#table.endReassertion(nodeId).catch(this.#options.onError)
         this.#absent.heard(nodeId)
-        this.#reports.tell('nodeJoined', { name: this.#options.name, nodeId })
         break
       case 'gone':
         this.#reports.tell('nodeLeft', { name: this.#options.name, nodeId: change.nodeId, by: nodeId })
@@ -498,12 +500,12 @@ export class DataPlane implements Cluster {
     if (isHealing) this.#absent.await([...new Set([...missing, ...kept])])
     if (missing.length === 0 && kept.size === 0) return
     clearTimeout(this.#grace)
-    this.#grace = setTimeout(
-      () => {
-        this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
-      },
-      isHealing ? this.#options.leaseMs * graceLeases : 0,
-    )
+    // Another snapshot may be read meanwhile, and not for healing: what was granted is not taken back.
+    const now = performance.now()
+    this.#graceEnds = Math.max(this.#graceEnds, isHealing ? now + this.#options.leaseMs * graceLeases : now)
+    this.#grace = setTimeout(() => {
+      this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
+    }, this.#graceEnds - now)
     this.#grace.unref()
   }
 

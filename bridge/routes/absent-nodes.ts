@@ -5,7 +5,7 @@
 const settleMs = 1_500
 
 export class AbsentNodes {
-  #nodes = new Set<string>()
+  readonly #nodes = new Set<string>()
   #settled: Promise<void> | undefined
   #resolve: () => void = () => undefined
   #timer: NodeJS.Timeout | undefined
@@ -17,8 +17,8 @@ export class AbsentNodes {
 
   /** Begins to wait for `nodes`; who waits already, waits for them, too. */
   await(nodes: readonly string[]): void {
-    this.#nodes = new Set(nodes)
-    if (nodes.length === 0) return this.#settle()
+    for (const nodeId of nodes) this.#nodes.add(nodeId)
+    if (this.#nodes.size === 0) return
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#settle(), settleMs)
     this.#settled ??= new Promise((resolve) => {
@@ -28,6 +28,7 @@ export class AbsentNodes {
 
   #settle(): void {
     clearTimeout(this.#timer)
+    this.#nodes.clear()
     this.#settled = undefined
     this.#resolve()
   }

@@ -51,8 +51,9 @@ export class Connects {
   over(connection: Connection): void {
     if (this.#latest.get(connection.clientId) !== connection) return
     // It was refused, and the one before is still served.
-    const earlier = this.#replaced.get(connection)
-    if (earlier !== undefined && !earlier.isClosed) this.#latest.set(connection.clientId, earlier)
+    let earlier = this.#replaced.get(connection)
+    while (earlier?.isClosed === true) earlier = this.#replaced.get(earlier) // refused as well, or taken over
+    if (earlier !== undefined) this.#latest.set(connection.clientId, earlier)
     else this.#latest.delete(connection.clientId)
   }
 

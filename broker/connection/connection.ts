@@ -185,11 +185,12 @@ export class Connection implements ConnectionParts {
   /** CONNACK is written: packets that came after CONNECT are read now. */
   connected(): void {
     this.isConnected = true
-    this.#host.onClient(this)
     this.mqtt5 = this.level === 5
     const session = this.lasting ? this.session : undefined
     const stored = this.outbound.start(session)
     this.inbound.start(stored)
+    this.#host.onClient(this) // whoever hears of it may publish to it, or end it
+    if (this.isClosed) return
     stored?.start()
     this.outbound.knownGroups?.pump()
     if (session?.replays !== undefined) this.#host.goOn(this, session.replays)

@@ -337,11 +337,10 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
       })
     if (qos < 2) publish(message)
     else {
-      const by = { ...this.#publisher, sid: this.#connection.session?.sid }
       this.#qos2.record(messageId, (number, written) =>
         this.#connection.guarded(() =>
           written
-            ? publish(message.with({ by: { ...by, number } }))
+            ? publish(message.with({ by: { ...this.#publisher, number } }))
             : this.#acknowledge(qos, messageId, 0, ended),
         ),
       )

@@ -542,6 +542,8 @@ export class StoredSession implements SessionHolder {
     this.#given = []
     this.#giving.clear()
     this.#checkGiven()
+    // What a refused write left has nobody else who asks for it, and a QoS 2 PUBLISH waits for its end.
+    if (this.#toWrite > 0 && !this.#writing) this.#host.schedule(this)
   }
 
   /**

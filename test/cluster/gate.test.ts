@@ -1,6 +1,7 @@
 // The gate of a node (broker/access/gate.ts) from outside: a program's hooks decide, at once, later or never, and
 // what clients see of it on the wire.
 import type { Packet } from 'mqtt-packet'
+import { once } from 'node:events'
 import { copyFile, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -200,6 +201,61 @@ test('what a client sent before its end is published when its decision comes beh
   called.get('later/1')!()
   await expect.poll(() => heard).toEqual(['later/1'])
 })
+
+test('a QoS 2 PUBLISH that is decided behind the end of its connection is published once, also when it is sent again', async () => {
+  const { hooks, called, asked } = byHand()
+  const { node, url } = await serve(hooks)
+  const options = { clean: false, properties: { sessionExpiryInterval: 60 } }
+  const subscriber = await WireClient.connect(url, 'subscriber')
+  await subscriber.subscribe('#')
+  const client = await WireClient.connect(url, 'client', options)
+  client.send(publish(1, 'later/1', 2))
+  await asked('later/1')
+  const gone = once(node, 'clientDisconnect')
+  client.socket.destroy()
+  await gone
+  called.get('later/1')!()
+  called.delete('later/1')
+  const anew = await WireClient.connect(url, 'client', options)
+  anew.send({ ...publish(1, 'later/1', 2), dup: true } as Packet)
+  await asked('later/1')
+  called.get('later/1')!()
+  expect(shown([await anew.any()])).toEqual(['pubrec 1 0'])
+  anew.send({ cmd: 'pubrel', messageId: 1 }, publish(2, 'end'))
+  expect(shown([await anew.any(), await anew.any()])).toEqual(['pubcomp 1 0', 'puback 2 0'])
+  const heard = shown([await subscriber.any(), await subscriber.any()])
+  expect(heard.map((text) => text.split(' ').at(-1))).toEqual(['later/1', 'end'])
+})
+
+test.each([4, 5] as const)(
+  'who hears of a client may publish to it, or end it, at once: MQTT %i',
+  async (version) => {
+    const { node, url } = await serve({})
+    const options = { version, clean: false, properties: { sessionExpiryInterval: 60 } }
+    const welcome = {
+      topic: 'welcome',
+      payload: 'x',
+      qos: 0,
+      retain: false,
+      dup: false,
+      cmd: 'publish',
+    } as const
+    node.once('client', (client) => client.publish(welcome, () => undefined))
+    const client = await WireClient.connect(url, 'client', options)
+    expect(await client.any()).toMatchObject({ topic: 'welcome', payload: Buffer.from('x') })
+    await client.subscribe('#')
+    client.socket.destroy()
+    const other = await WireClient.connect(url, 'other')
+    other.send(publish(1, 'queued'))
+    await other.any()
+    node.once('client', (client) => client.close())
+    const ended = await WireClient.connect(url, 'client', options)
+    expect(shown(await ended.untilClosed())).toEqual([])
+    const anew = await WireClient.connect(url, 'client', options)
+    expect(anew.connack.sessionPresent).toBe(true)
+    expect(await anew.any()).toMatchObject({ topic: 'queued', dup: false })
+  },
+)
 
 test('a session that is taken over while a PUBLISH waits for its decision: the new connection is served at once, the old one gets no answer', async () => {
   const { hooks, called, asked } = byHand()

@@ -20,8 +20,18 @@ test('who waits goes on when every node has spoken, also when data are lost agai
   absent.heard('a')
   await waiting
   expect(absent.settled).toBeUndefined()
+})
+
+test('who has not spoken is waited for, also when data are lost again while nobody else is known', async () => {
+  const absent = new AbsentNodes()
+  absent.await([])
+  expect(absent.settled).toBeUndefined()
   absent.await(['a'])
   absent.await([])
+  const waiting = absent.settled
+  expect(waiting, 'it has not spoken').toBeDefined()
+  absent.heard('a')
+  await waiting
   expect(absent.settled).toBeUndefined()
 })
 

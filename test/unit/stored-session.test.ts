@@ -70,7 +70,17 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
       (sum, message) => sum + (message === 'later' ? 0 : message.payload.length),
       0,
     )
-  return { stored, sent, payloads, serve, bytes, failed, inRedis }
+  return {
+    stored,
+    sent,
+    payloads,
+    serve,
+    bytes,
+    failed,
+    inRedis,
+    isScheduled: () => touched,
+    unschedule: () => (touched = false),
+  }
 }
 
 const big = (qos: 1 | 2 = 1): Message => messageOf('t', Buffer.alloc(limits.packetBytesMax), { qos })
@@ -220,6 +230,21 @@ describe('Retained Messages because of a SUBSCRIBE', () => {
     serve()
     await given
     expect(payloads).toEqual(['kept 0', 'kept 1', 'kept 2'])
+  })
+
+  test("a QoS 2 PUBLISH whose write Redis refused hears that the session is another's, after the connection has closed", () => {
+    const { stored, serve, isScheduled, unschedule } = sessionOf([])
+    stored.start()
+    serve()
+    const written: boolean[] = []
+    stored.record(1, 7, (is) => written.push(is))
+    unschedule()
+    stored.moved(stored.takeWrites()!)
+    expect(isScheduled(), 'whoever refused it is asked whose it is').toBe(false)
+    stored.close()
+    expect(isScheduled()).toBe(true)
+    stored.moved(stored.takeWrites()!)
+    expect(written).toEqual([false])
   })
 
   test('who waits for its turn goes on when the connection closes', async () => {
