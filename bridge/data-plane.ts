@@ -154,7 +154,7 @@ export class DataPlane implements Cluster {
       expireRetained: (topic) => this.#retained.expire(topic),
       stillOwned: (session) => this.stillOwned(session),
       onFenced: () => this.#checkFence(),
-      onMoved: (session) => receiver.moved(session),
+      onMoved: (session) => receiver.taken(session),
       onWanted: (session) => receiver.wanted(session),
       onWritten: (session) => receiver.ring(session.sid),
       onVanished: (sids) => this.#vanished(sids),

@@ -58,7 +58,7 @@ export interface Receiver {
   /** A session that is connected here has something in its queue. */
   ring(sid: string): void
   /** A session that is connected here has another owner: its connection must go. */
-  moved(session: Session): void
+  taken(session: Session): void
   /**
    * The client of a session that is connected here connects at another node: what it sent before comes first,
    * then its connection must go.

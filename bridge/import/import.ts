@@ -172,7 +172,7 @@ export async function importInstallation(options: ImportOptions, ended: AbortSig
             deliverShared: () => false,
             hold: () => undefined,
             ring: () => undefined,
-            moved: () => undefined,
+            taken: () => undefined,
             wanted: () => undefined,
             onFenced: () =>
               options.onError(new Error('declared dead by the other nodes while importing; run it again')),

@@ -181,7 +181,7 @@ export class InboxWriter {
     if (share !== undefined) this.#packer.addShared(share)
     this.#packer.add(message)
     if (message.qos === 0) this.#qos0++
-    if (this.#packer.length >= entryBytesMax) this.#seal()
+    if (this.#packer.length >= entryBytesMax) this.#closeEntry()
     this.#schedule()
   }
 
@@ -200,7 +200,7 @@ export class InboxWriter {
   }
 
   /** Closes the entry that is being packed. */
-  #seal(): void {
+  #closeEntry(): void {
     if (this.#bells.size > 0) {
       this.#packer.addBell(this.#bells)
       this.#bells.clear()
@@ -226,7 +226,7 @@ export class InboxWriter {
     if (this.#writing) return
     this.#writing = true
     for (;;) {
-      if (this.#queue.length === 0) this.#seal()
+      if (this.#queue.length === 0) this.#closeEntry()
       const batch = this.#queue[0]
       if (batch === undefined || this.#out) break
       if (!(await this.#send(batch))) break
@@ -292,7 +292,7 @@ export class InboxWriter {
   /** The target is out: whatever waits for it has nobody to wait for. */
   out(): void {
     this.#out = true
-    this.#seal()
+    this.#closeEntry()
     const shed = this.#queue.reduce((sum, { qos0 }) => sum + qos0, 0)
     if (shed > 0) reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: shed })
     for (const { settle } of this.#queue) settle()

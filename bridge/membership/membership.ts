@@ -141,9 +141,9 @@ function decodeJoin(reply: unknown): JoinReply {
 /** REPLY in redis/lua/node-renew.lua. */
 interface RenewReply {
   /** Node ids whose lease is over. */
-  readonly over: readonly string[]
+  readonly expired: readonly string[]
   /** Node ids whose estate is not done. */
-  readonly dead: readonly string[]
+  readonly unburied: readonly string[]
   /** Redis' clock, ms. */
   readonly time: number
   readonly records: number
@@ -152,10 +152,10 @@ interface RenewReply {
 }
 
 function decodeRenew(reply: unknown): RenewReply {
-  const [over, dead, time, records, lost] = reply as [Buffer[], Buffer[], Buffer, number, Buffer[]]
+  const [expired, unburied, time, records, lost] = reply as [Buffer[], Buffer[], Buffer, number, Buffer[]]
   return {
-    over: over.map(String),
-    dead: dead.map(String),
+    expired: expired.map(String),
+    unburied: unburied.map(String),
     time: Number(time),
     records,
     lost: lost.map(String),
@@ -299,7 +299,7 @@ export class Membership {
 
   async #renew(): Promise<void> {
     try {
-      const { over, dead, records, lost } = await this.#timed(
+      const { expired, unburied, records, lost } = await this.#timed(
         'node-renew',
         ['generation', 'names', 'nodes', 'leases', 'batches', 'dead', 'format', 'records'],
         [
@@ -320,8 +320,8 @@ export class Membership {
           this.keys.bus(noun as 'nodes'),
           'it lacked what is known of a live node, which was written down again',
         )
-      for (const nodeId of over) if (await this.#remove(nodeId, this.#leaseMs)) this.#beginEstate(nodeId)
-      this.#adopt(dead)
+      for (const nodeId of expired) if (await this.#remove(nodeId, this.#leaseMs)) this.#beginEstate(nodeId)
+      this.#adopt(unburied)
       const [sealed, inbox] = await Promise.all([
         this.#redis.hexists(this.keys.inbox(this.nodeId, 'state'), 'sealed'),
         this.#redis.exists(this.keys.inbox(this.nodeId, 'stream')),
@@ -384,9 +384,9 @@ export class Membership {
    * Estates that nobody finished: who removed the dead node may have died, too. Doing one twice is
    * harmless.
    */
-  #adopt(dead: readonly string[]): void {
-    for (const nodeId of this.#seenDead.keys()) if (!dead.includes(nodeId)) this.#seenDead.delete(nodeId)
-    for (const nodeId of dead) {
+  #adopt(unburied: readonly string[]): void {
+    for (const nodeId of this.#seenDead.keys()) if (!unburied.includes(nodeId)) this.#seenDead.delete(nodeId)
+    for (const nodeId of unburied) {
       const times = (this.#seenDead.get(nodeId) ?? 0) + 1
       this.#seenDead.set(nodeId, times)
       if (times >= adoptRenewals || nodeId.startsWith(`${this.#name}@`)) this.#beginEstate(nodeId)

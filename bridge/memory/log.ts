@@ -18,7 +18,7 @@ import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { FileLock } from './lock.ts'
 import { Queue } from './queue.ts'
-import { State, type Record } from './state.ts'
+import { State, type StateRecord } from './state.ts'
 import type { StoredState } from './stored-state.ts'
 
 /**
@@ -29,7 +29,7 @@ export type Fsync = 'always' | 'everysec' | 'never'
 
 export interface RecordLog {
   readonly standstill: BridgeError | undefined
-  append(record: Record): void
+  append(record: StateRecord): void
   settled(): Promise<void>
   close(): Promise<void>
 }
@@ -55,9 +55,9 @@ const compactFrameBytes = 256 * 1024
 
 /** What is read: a queue is a list there, and what is kept keeps no frame in memory. */
 type Whole = Omit<StoredState, 'queue'> & { readonly queue: readonly Buffer[] }
-type Written = Exclude<Record, { type: 'session' }> | { readonly type: 'session'; readonly whole: Whole }
+type Written = Exclude<StateRecord, { type: 'session' }> | { readonly type: 'session'; readonly whole: Whole }
 
-const written = (record: Record): Written =>
+const written = (record: StateRecord): Written =>
   record.type === 'session'
     ? { type: 'session', whole: { ...record.whole, queue: [...record.whole.queue.oldest()] } }
     : record
@@ -78,7 +78,7 @@ class Bodies {
   }
 }
 
-function readRecord(record: Written, bodies: Bodies): Record {
+function readRecord(record: Written, bodies: Bodies): StateRecord {
   switch (record.type) {
     case 'claimed':
       return {
@@ -125,7 +125,7 @@ function readRecord(record: Written, bodies: Bodies): Record {
   }
 }
 
-const bodyOf = (records: readonly Record[]): Buffer => serialize(records.map(written))
+const bodyOf = (records: readonly StateRecord[]): Buffer => serialize(records.map(written))
 /** What every frame begins with: v8 begins the same list in more than one way. */
 const marker = Buffer.from([0xae, 0xde, 0x5f, 0x01])
 
@@ -153,7 +153,7 @@ async function writeAll(file: FileHandle, bytes: Buffer, at: number): Promise<vo
 }
 
 /** Of what a file is written anew from, roughly. */
-function bytesOf(record: Record): number {
+function bytesOf(record: StateRecord): number {
   if (record.type === 'retained') return record.body?.length ?? 0
   if (record.type === 'will') return record.will?.body.length ?? 0
   if (record.type !== 'session') return 0
@@ -181,7 +181,7 @@ export class FileLog implements RecordLog {
   /** Its size when it was last written anew. */
   #base: number
   /** What is to be written, and what is to be done in between, in order. */
-  #pending: (Record | (() => Promise<void>))[] = []
+  #pending: (StateRecord | (() => Promise<void>))[] = []
   #writing: Promise<void> | undefined
   #next: Promise<void> | undefined
   readonly #timer: NodeJS.Timeout | undefined
@@ -263,7 +263,7 @@ export class FileLog implements RecordLog {
     }
   }
 
-  append(record: Record): void {
+  append(record: StateRecord): void {
     this.#pending.push(record)
     void this.settled()
   }
@@ -305,7 +305,7 @@ export class FileLog implements RecordLog {
   async #write(): Promise<void> {
     const pending = this.#pending
     this.#pending = []
-    let records: Record[] = []
+    let records: StateRecord[] = []
     for (const one of pending) {
       if (typeof one !== 'function') records.push(one)
       else {
@@ -329,7 +329,7 @@ export class FileLog implements RecordLog {
     }
   }
 
-  async #frame(records: readonly Record[]): Promise<void> {
+  async #frame(records: readonly StateRecord[]): Promise<void> {
     if (records.length === 0) return
     const body = bodyOf(records)
     const frame = frameOf(body, this.#size)
@@ -434,7 +434,7 @@ export class FileLog implements RecordLog {
       this.#compaction = anew
     })
     const slice = new Slice()
-    let [records, bytes]: [Record[], number] = [
+    let [records, bytes]: [StateRecord[], number] = [
       [{ type: 'retained', topic: '', stamp: this.#state.stamp, body: undefined }],
       0,
     ]
@@ -453,7 +453,7 @@ export class FileLog implements RecordLog {
     await step(() => this.#replace(path, anew))
   }
 
-  *#whole(): Generator<Record> {
+  *#whole(): Generator<StateRecord> {
     for (const topic of [...this.#state.retained.keys()]) {
       const value = this.#state.retained.get(topic)
       if (value !== undefined) yield { type: 'retained', topic, ...value }

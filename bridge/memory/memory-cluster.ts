@@ -95,7 +95,7 @@ export class MemoryCluster implements Cluster {
       waits,
       this.#wills,
       {
-        onMoved: (session) => receiver.moved(session),
+        onMoved: (session) => receiver.taken(session),
         expireRetained: (topic) => this.#clear(topic),
         isFull: () => this.#isFull,
         onEnded: () => this.#giveRoom(),

@@ -2,7 +2,7 @@
 // written to the other.
 import type { BridgeError } from '../errors.ts'
 import type { RecordLog } from './log.ts'
-import type { Record, State } from './state.ts'
+import type { StateRecord, State } from './state.ts'
 
 export class StateStore {
   readonly state: State
@@ -15,7 +15,7 @@ export class StateStore {
   }
 
   /** What comes after the end is told to nobody: the file is closed, and another node may have it. */
-  change(record: Record): void {
+  change(record: StateRecord): void {
     if (this.#closed) return
     this.state.apply(record)
     this.#log?.append(record)

@@ -14,7 +14,7 @@ export interface RetainedValue {
 }
 
 /** One change. What happened in one turn stands in the file as a whole, or not at all. */
-export type Record =
+export type StateRecord =
   | {
       readonly type: 'claimed'
       readonly sid: string
@@ -86,7 +86,7 @@ export class State {
     return this.sessions.get(this.clients.get(clientId) ?? '')
   }
 
-  apply(record: Record): void {
+  apply(record: StateRecord): void {
     switch (record.type) {
       case 'claimed':
         return this.#claim(record)
@@ -151,14 +151,14 @@ export class State {
     session.will = will
   }
 
-  #setDueWill({ id, will }: Extract<Record, { type: 'will' }>): void {
+  #setDueWill({ id, will }: Extract<StateRecord, { type: 'will' }>): void {
     this.held.drop(this.wills.get(id)?.body)
     this.held.take(will?.body)
     if (will === undefined) this.wills.delete(id)
     else this.wills.set(id, will)
   }
 
-  #claim({ sid, clientId, epoch, expiry, will }: Extract<Record, { type: 'claimed' }>): void {
+  #claim({ sid, clientId, epoch, expiry, will }: Extract<StateRecord, { type: 'claimed' }>): void {
     const session = this.sessions.get(sid) ?? emptySession(sid, clientId)
     this.#setWill(session, will)
     this.#note(Object.assign(session, { epoch, expiry, isOwned: true }))
@@ -183,7 +183,7 @@ export class State {
     if (this.clients.get(clientId) === sid) this.clients.delete(clientId)
   }
 
-  #retain({ topic, stamp, body }: Extract<Record, { type: 'retained' }>): void {
+  #retain({ topic, stamp, body }: Extract<StateRecord, { type: 'retained' }>): void {
     this.stamp = Math.max(this.stamp, stamp)
     this.retainedBytes += (body?.length ?? 0) - (this.retained.get(topic)?.body.length ?? 0)
     if (body === undefined) this.retained.delete(topic)

@@ -16,20 +16,20 @@ import type { SessionEvents } from './session-events.ts'
 export const willsMax = 1_000
 const bytesMax = 16 * 1024 * 1024
 /** How often a will that is under way is held anew while its hold lasts. */
-const holdsPerLease = 3
+const renewalsPerLease = 3
 
 export class Wills {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #clock: Clock
   readonly #forgetMs: number
-  readonly #holdMs: number
+  readonly #leaseMs: number
   readonly #events: Pick<SessionEvents, 'authorizeWill' | 'publishWill'>
   /** Member of {s<n>}:due → settles when it is done with. */
   readonly #underWay = new Map<string, Promise<boolean>>()
   /** Those of them that Redis gave us. */
   readonly #taken = new Set<string>()
-  #holding: NodeJS.Timeout | undefined
+  #renewing: NodeJS.Timeout | undefined
   #bytes = 0
   /** Wills that are being taken: how large they are nobody knows yet. */
   #takes = 0
@@ -46,7 +46,7 @@ export class Wills {
     this.#keys = keys
     this.#clock = clock
     this.#forgetMs = forgetMs
-    this.#holdMs = leaseMs
+    this.#leaseMs = leaseMs
     this.#events = events
   }
 
@@ -92,7 +92,7 @@ export class Wills {
     const room =
       this.#underWay.size === 0 ? 0 : Math.max(1, Math.floor((bytesMax - this.#bytes) / (this.#takes + 1)))
     this.#takes++
-    const bytes = (await runScript(this.#redis, 'will-take', keys, [member, this.#holdMs, room]).finally(
+    const bytes = (await runScript(this.#redis, 'will-take', keys, [member, this.#leaseMs, room]).finally(
       () => {
         this.#takes--
       },
@@ -101,7 +101,7 @@ export class Wills {
     if (typeof bytes === 'number') return this.#leave()
     this.#bytes += bytes.length
     this.#taken.add(member)
-    this.#hold()
+    this.#renewTaken()
     try {
       const message = unpackMessage(bytes, this.#clock)
       const reports = reportsOf(this.#redis)
@@ -122,16 +122,16 @@ export class Wills {
     return true
   }
 
-  #hold(): void {
-    this.#holding ??= setTimeout(() => {
-      this.#holding = undefined
-      this.#holdAnew()
-      if (this.#taken.size > 0) this.#hold()
-    }, this.#holdMs / holdsPerLease).unref()
+  #renewTaken(): void {
+    this.#renewing ??= setTimeout(() => {
+      this.#renewing = undefined
+      this.#renewTakenNow()
+      if (this.#taken.size > 0) this.#renewTaken()
+    }, this.#leaseMs / renewalsPerLease).unref()
   }
 
   /** While Redis is away nobody else can take them either. */
-  #holdAnew(): void {
+  #renewTakenNow(): void {
     const members = new Map<number, string[]>()
     for (const member of this.#taken) {
       const partition = partitionOf(member.slice(2))
@@ -144,12 +144,12 @@ export class Wills {
         this.#redis,
         'will-hold',
         [this.#keys.partition(partition, 'due')],
-        [this.#holdMs, ...some],
+        [this.#leaseMs, ...some],
       ).catch(() => undefined)
   }
 
   close(): void {
-    clearTimeout(this.#holding)
+    clearTimeout(this.#renewing)
     this.#taken.clear()
   }
 

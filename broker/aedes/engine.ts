@@ -266,7 +266,7 @@ export class Engine {
       drained: (connection) => this.#host.drained(connection),
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       scheduleMember: (holder) => this.#host.scheduleMember(holder),
-      moved: (connection) => this.#host.moved(connection),
+      writeRefused: (connection) => this.#host.writeRefused(connection),
       matching: (connection, message) => this.#host.matching(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
       goOn: (connection, replays) => this.#host.goOn(connection, replays),

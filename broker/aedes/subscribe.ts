@@ -92,7 +92,7 @@ export class Subscribes {
       if (client.closed) return
       if (!isSubscribe(part)) this.#passToAedes(client, part)
       else {
-        if (connection.inbound.isBridge)
+        if (connection.inbound.isForeignBridge)
           // nothing of its own comes back, and RETAIN as published
           Object.assign(part.subscriptions[0]!, { nl: true, rap: true })
         if (subscribe === undefined) this.#subscribe(client, part, ++filters)

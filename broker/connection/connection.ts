@@ -72,17 +72,17 @@ export class Connection implements ConnectionParts {
   /** Settles when its session is released. */
   #released: Promise<void> | undefined
   /** Who ends it: nobody in words, we (`written`) or the client (`said`). */
-  #farewell: 'none' | 'written' | 'said' | 'over' = 'none'
+  #endedBy: 'none' | 'written' | 'said' | 'over' = 'none'
   /**
    * Its session has a queue: it outlives the connection, or an earlier one left it; known with the session.
    */
   lasting = false
   /** Settles when Redis knows that the client said good-bye; undefined: there is nothing to know. */
-  farewell: Promise<void> | undefined
+  goodbyeStored: Promise<void> | undefined
   /**
    * Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is.
    */
-  held: Promise<void> | undefined
+  acknowledgementsHeld: Promise<void> | undefined
   /** The client's session, once this node owns it. */
   session: Session | undefined
 
@@ -201,7 +201,7 @@ export class Connection implements ConnectionParts {
   // The bound of all clients together
 
   get comingBytes(): number {
-    return this.inbound.heldBytes
+    return this.inbound.unreadBytes
   }
 
   get waitingBytes(): number {
@@ -259,7 +259,11 @@ export class Connection implements ConnectionParts {
    */
   async settled(): Promise<void> {
     await this.inbound.published()
-    await Promise.all([this.outbound.stored?.settled(), this.outbound.knownGroups?.settled(), this.farewell])
+    await Promise.all([
+      this.outbound.stored?.settled(),
+      this.outbound.knownGroups?.settled(),
+      this.goodbyeStored,
+    ])
   }
 
   // The end
@@ -314,7 +318,7 @@ export class Connection implements ConnectionParts {
 
   /** The client said good-bye: its socket closes when what it sent is done and its session is released. */
   leave(): void {
-    this.#farewell = 'said'
+    this.#endedBy = 'said'
     this.#end()
     this.client.close()
   }
@@ -350,7 +354,7 @@ export class Connection implements ConnectionParts {
    */
   toldWhy(reason = ''): void {
     this.#end()
-    this.#farewell = 'written'
+    this.#endedBy = 'written'
     this.endReason ||= reason
   }
 
@@ -373,13 +377,13 @@ export class Connection implements ConnectionParts {
   destroy(): void {
     this.#end()
     if (this.#gone) return this.#host.over(this)
-    if (this.#farewell === 'none') this.stream.destroy()
-    else if (this.#farewell === 'written') linger(this.stream)
-    else if (this.#farewell === 'said') {
+    if (this.#endedBy === 'none') this.stream.destroy()
+    else if (this.#endedBy === 'written') linger(this.stream)
+    else if (this.#endedBy === 'said') {
       this.#host.over(this)
       closeBehind(this.stream, this.#released)
     }
-    this.#farewell = 'over'
+    this.#endedBy = 'over'
   }
 
   closed(): void {

@@ -26,12 +26,12 @@ export class Goodbye {
   }
 
   /**
-   * Looks for it in `chunk`, or, when it has not looked yet, in all that is `held`, which `chunk` is a part
+   * Looks for it in `chunk`, or, when it has not looked yet, in all that is `unread`, which `chunk` is a part
    * of.
    */
-  look(chunk: Buffer | undefined, held: () => Iterable<Buffer>): void {
+  look(chunk: Buffer | undefined, unread: () => Iterable<Buffer>): void {
     if (this.#isAnnounced) return
-    const pieces = chunk === undefined || this.#lookAhead === undefined ? held() : [chunk]
+    const pieces = chunk === undefined || this.#lookAhead === undefined ? unread() : [chunk]
     this.#lookAhead ??= new LookAhead(PacketType.disconnect)
     for (const piece of pieces) {
       const frame = this.#lookAhead.feed(piece)

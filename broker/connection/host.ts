@@ -59,7 +59,7 @@ export interface ConnectionHost<Connection> {
   /** A member of a group has something to write. */
   scheduleMember(holder: GroupHolder): void
   /** A write for the session was refused: it is another's, or Redis lost its data. */
-  moved(connection: Connection): void
+  writeRefused(connection: Connection): void
   /** With what a stored message is delivered, by the subscriptions that the session has now. */
   matching(connection: Connection, message: Message): Making<StoredMatch>
   /**

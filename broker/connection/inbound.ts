@@ -37,14 +37,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** As its messages say it, once CONNACK is written. */
   #publisher = nobody
   /** Its CONNECT was in order, and is Aedes' to answer. */
-  #asked = false
+  #hasConnect = false
   /** Made when the reader waits, or DISCONNECT comes. */
   #saysGoodbye: Goodbye | undefined
   /** Made when the first PUBLISH comes that is to be stored. */
   #publishing: Publishing | undefined
   /** QoS 0 publishes that are not stored yet: retained ones, and those after one. */
   #retaining = 0
-  #held = false
+  #isPaused = false
   /** Made when a PUBLISH comes that the gate decides. */
   #decisions: Decisions | undefined
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
@@ -73,8 +73,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   /** Bytes of packets that are not whole or not read. */
-  get heldBytes(): number {
-    return this.#reader.heldBytes
+  get unreadBytes(): number {
+    return this.#reader.unreadBytes
   }
 
   /** The protocol level that CONNECT names; 0 before it. */
@@ -93,13 +93,13 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   /** It is another broker's bridge, and says so in CONNECT. */
-  get isBridge(): boolean {
-    return this.#reader.isBridge
+  get isForeignBridge(): boolean {
+    return this.#reader.isForeignBridge
   }
 
   /** The reader waits: for its publishes, or for CONNACK, for which the client need not wait. */
   get #waits(): boolean {
-    return this.#held || (!this.#connection.isConnected && this.#reader.level > 0)
+    return this.#isPaused || (!this.#connection.isConnected && this.#reader.level > 0)
   }
 
   /**
@@ -107,8 +107,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
    * may close unread.
    */
   #readAhead(chunk?: Buffer): void {
-    if (this.#reader.heldBytes > this.#host.config.publishingBytesMax) this.#connection.stream.pause()
-    this.#goodbye?.look(chunk, () => this.#reader.held())
+    if (this.#reader.unreadBytes > this.#host.config.publishingBytesMax) this.#connection.stream.pause()
+    this.#goodbye?.look(chunk, () => this.#reader.unread())
   }
 
   get #goodbye(): Goodbye | undefined {
@@ -138,14 +138,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   resume(): void {
     if (this.#connection.isConnected) this.#reader.isAuthenticating = false
     this.#reader.resume()
-    if (this.#held) this.#readAhead()
+    if (this.#isPaused) this.#readAhead()
     this.readOn()
   }
 
   /** From the socket, unless enough waits to be read. */
   readOn(): void {
     if (this.isBehind || this.#host.holdings.isWaiting(this.#connection)) return
-    if (!this.#waits || this.#reader.heldBytes <= this.#host.config.publishingBytesMax)
+    if (!this.#waits || this.#reader.unreadBytes <= this.#host.config.publishingBytesMax)
       this.#connection.stream.resume()
   }
 
@@ -175,7 +175,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   /** What was read of it is done, as far as it can be. */
   get isDone(): boolean {
-    return this.#requests === undefined && !this.isBehind && (!this.#waits || this.#reader.heldBytes === 0)
+    return this.#requests === undefined && !this.isBehind && (!this.#waits || this.#reader.unreadBytes === 0)
   }
 
   /** Nothing more is read. */
@@ -199,7 +199,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   onOther(type: number, frame: Buffer): void {
     this.#connection.client.heard()
     if (type === PacketType.connect) {
-      this.#asked = true
+      this.#hasConnect = true
       this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     }
     if (type === PacketType.pingreq) {
@@ -426,7 +426,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   onViolation(violation: ProtocolViolation): void {
-    if (!this.#asked || this.#reader.isAuthenticating)
+    if (!this.#hasConnect || this.#reader.isAuthenticating)
       this.#connection.sayRefused(violation.reasonCode, violation.message)
     this.#host.violated(this.#connection, violation)
   }
@@ -450,16 +450,16 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   // Holding a publisher back
 
   #hold(cause: HeldCause): void {
-    if (this.#held) return
-    this.#held = true
+    if (this.#isPaused) return
+    this.#isPaused = true
     this.#host.heldBack(cause)
     this.#reader.pause()
   }
 
   #goOn(): void {
     if (this.#requests?.goOn() === false) this.#requests = undefined
-    if (this.#held && this.#publishing?.hasRoom !== false && (this.#requests?.waiting ?? 0) === 0) {
-      this.#held = false
+    if (this.#isPaused && this.#publishing?.hasRoom !== false && (this.#requests?.waiting ?? 0) === 0) {
+      this.#isPaused = false
       this.#reader.resume()
       if (!this.#waits) this.#saysGoodbye?.lookNoMore()
       this.readOn()
@@ -469,6 +469,6 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   /** While we hold it back the client cannot be blamed for its silence. */
   excuse(): void {
-    if (this.#held || this.#connection.hasEnded) this.#connection.client.heard()
+    if (this.#isPaused || this.#connection.hasEnded) this.#connection.client.heard()
   }
 }

@@ -64,7 +64,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
       inFlightBytesMax: this.#host.config.inFlightBytesMax,
       openElsewhere: () => this.#groups?.open ?? 0,
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
-      moved: () => this.#host.moved(this.#connection),
+      writeRefused: () => this.#host.writeRefused(this.#connection),
     }))
   }
 

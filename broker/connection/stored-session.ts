@@ -69,7 +69,7 @@ export interface StoredSessionHost {
   openElsewhere?(): number
   /** There is something to write; `mayWait`: nobody waits for it. */
   schedule(holder: SessionHolder, mayWait?: boolean): void
-  moved(): void
+  writeRefused(): void
 }
 
 /** Messages moved by one call: bounds the time that the script takes. */
@@ -532,7 +532,7 @@ export class StoredSession implements SessionHolder {
     this.#released = [...released, ...this.#released]
     this.#fields = [...fields, ...this.#fields]
     this.#noted = [...this.#noting.splice(0), ...this.#noted]
-    this.#host.moved()
+    this.#host.writeRefused()
   }
 
   close(): void {

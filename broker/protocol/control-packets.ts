@@ -59,7 +59,7 @@ export function connectLevel(bytes: Buffer, body: number, end: number): number {
 /** The highest bit of the level is how bridges of Mosquitto and others mark themselves (`try_private`). */
 const bridgeBit = 0x80
 
-export const isBridge = (bytes: Buffer, body: number): boolean =>
+export const isForeignBridge = (bytes: Buffer, body: number): boolean =>
   (bytes[body + 2 + bytes.readUInt16BE(body)]! & bridgeBit) !== 0
 
 /**

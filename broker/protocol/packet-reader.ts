@@ -25,7 +25,7 @@ import {
   checkTopicName,
   checkUnsubscribe,
   connectLevel,
-  isBridge,
+  isForeignBridge,
   messageIdAt,
   messageProperties,
   PacketType,
@@ -99,7 +99,7 @@ export class PacketReader {
   /** Bytes from #at on that are needed before anything can be read. */
   #need = 2
   /** CONNECT says that it is another broker's bridge. */
-  isBridge = false
+  isForeignBridge = false
   /** Between CONNECT and CONNACK, while an exchange of AUTH is under way. */
   isAuthenticating = false
   #paused = false
@@ -144,17 +144,17 @@ export class PacketReader {
   }
 
   /** Pieces that they lie in. */
-  get heldParts(): number {
+  get unreadParts(): number {
     return this.#parts.length
   }
 
   /** Bytes that were fed and are not read yet. */
-  get heldBytes(): number {
+  get unreadBytes(): number {
     return (this.#buffer === undefined ? 0 : this.#buffer.length - this.#at) + this.#partBytes
   }
 
   /** What was fed and is not read yet, in its pieces. */
-  *held(): Iterable<Buffer> {
+  *unread(): Iterable<Buffer> {
     if (this.#buffer !== undefined) yield this.#buffer.subarray(this.#at)
     yield* this.#parts
   }
@@ -218,7 +218,7 @@ export class PacketReader {
   }
 
   get #hasPacket(): boolean {
-    return !this.#paused && !this.#closed && this.#buffer !== undefined && this.heldBytes >= this.#need
+    return !this.#paused && !this.#closed && this.#buffer !== undefined && this.unreadBytes >= this.#need
   }
 
   /**
@@ -447,7 +447,7 @@ export class PacketReader {
     switch (type) {
       case PacketType.connect:
         if (!isFirst) throw protocolError('a second CONNECT') // [MQTT-3.1.0-2]
-        this.isBridge = isBridge(bytes, body)
+        this.isForeignBridge = isForeignBridge(bytes, body)
         checkConnect(bytes, body, end, this.#limits, this.#connect)
         break
       case PacketType.puback:

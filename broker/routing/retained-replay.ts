@@ -102,7 +102,7 @@ export interface ReplayTarget {
 export class Replays {
   readonly #source: ReplaySource
   readonly #pages = new Set<Page>()
-  readonly #held: Allowance
+  readonly #unsent: Allowance
   /** By itself: what is read ahead may wait for replays that wait for room. */
   readonly #heldAhead = new Allowance(aheadHeldMax)
   readonly #lanes: Promise<void>[] = []
@@ -114,7 +114,7 @@ export class Replays {
   /** @param bytesMax of what is read and not handed over */
   constructor(source: ReplaySource, bytesMax: number = limits.replayBytesMax) {
     this.#source = source
-    this.#held = new Allowance(bytesMax)
+    this.#unsent = new Allowance(bytesMax)
   }
 
   /** A message that was retained under `stamp` goes to the client live. */
@@ -214,8 +214,8 @@ export class Replays {
         await target.roomForMore()
         left = [...left, ...(await take(topics, topicsMax - left.length))]
         if (left.length === 0 || !request.isWanted()) return
-        await this.#held.take(bytes)
-        read = await this.#read(left, this.#held, bytes, count)
+        await this.#unsent.take(bytes)
+        read = await this.#read(left, this.#unsent, bytes, count)
       }
       const { page, messages } = read
       try {

@@ -141,12 +141,12 @@ export class Router implements EngineHost, Receiver {
    */
   #stored({ qos, topic }: Message, from: Connection, done: () => void): void {
     const clear = qos === 0 ? undefined : this.#pressure.of(topic)
-    if (clear === undefined && from.held === undefined) return done()
-    const held = Promise.all([from.held, clear]).then(() => {
-      if (from.held === held) from.held = undefined
+    if (clear === undefined && from.acknowledgementsHeld === undefined) return done()
+    const held = Promise.all([from.acknowledgementsHeld, clear]).then(() => {
+      if (from.acknowledgementsHeld === held) from.acknowledgementsHeld = undefined
       done()
     })
-    from.held = held
+    from.acknowledgementsHeld = held
   }
 
   /**
@@ -647,7 +647,7 @@ export class Router implements EngineHost, Receiver {
     const said = this.#plane.sessions
       .farewell(connection.session, voidsWill, expiry)
       .catch((error: unknown) => this.#events.onError(error as Error))
-    connection.farewell = said
+    connection.goodbyeStored = said
   }
 
   releaseSession(connection: Connection): Promise<void> | undefined {
@@ -689,21 +689,20 @@ export class Router implements EngineHost, Receiver {
     this.#plane.schedule(holder, mayWait)
   }
 
-  /** A write of a session was refused. */
-  moved(connection: Connection): void
-  moved(session: Session): void
-  moved(what: Connection | Session): void {
-    if ('sid' in what) {
-      const connection = this.#bySid.get(what.sid)
-      if (connection?.session === what) connection.takenOver()
-      return
-    }
-    const { session } = what
+  /** Its session is another connection's by now. */
+  taken(session: Session): void {
+    const connection = this.#bySid.get(session.sid)
+    if (connection?.session === session) connection.takenOver()
+  }
+
+  /** A write of its session was refused. */
+  writeRefused(connection: Connection): void {
+    const { session } = connection
     if (session === undefined) return
     this.#plane.stillOwned(session).then(
       (ours) => {
-        if (ours) what.ring()
-        else what.takenOver()
+        if (ours) connection.ring()
+        else connection.takenOver()
       },
       (error: unknown) => this.#events.onError(error as Error),
     )

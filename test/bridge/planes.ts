@@ -79,7 +79,7 @@ export async function startPlane(
       },
       deliverShared: () => false,
       ring: () => undefined,
-      moved: () => undefined,
+      taken: () => undefined,
       wanted: (session) => options.wanted?.(session),
       authorizeWill: (will) => options.authorizeWill?.(will) ?? will,
       onFenced: () => {

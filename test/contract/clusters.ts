@@ -48,7 +48,7 @@ export class Member implements Receiver, AsyncDisposable {
   ring(sid: string): void {
     this.#clients.get(sid)?.ring()
   }
-  moved(session: Session): void {
+  taken(session: Session): void {
     this.thrownOut.push(session)
   }
   wanted(): void {

@@ -45,7 +45,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
       schedule: () => {
         touched = true
       },
-      moved: () => undefined,
+      writeRefused: () => undefined,
     },
   )
   const serve = (): void => {

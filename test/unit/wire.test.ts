@@ -297,7 +297,7 @@ describe.each([4, 5] as const)('packet reader, MQTT version %i', (version) => {
       recorder.reader.resume()
       expect(recorder.violation).toBeUndefined()
       expect(recorder.got).toEqual(packets.map((packet) => expected(packet, version)))
-      expect(recorder.reader.heldBytes).toBe(0)
+      expect(recorder.reader.unreadBytes).toBe(0)
     }
   })
 
@@ -329,7 +329,7 @@ describe.each([4, 5] as const)('packet reader, MQTT version %i', (version) => {
       recorder.feed(bytesOf({ cmd: 'pingreq' }), [])
       recorder.reader.resume()
       expect(recorder.got.length).toBe(count)
-      expect(recorder.reader.heldBytes).toBe(0)
+      expect(recorder.reader.unreadBytes).toBe(0)
     }
   })
 })
@@ -373,7 +373,7 @@ test('a packet in pieces of a byte lies in few buffers, whole', () => {
   let most = 0
   for (let at = 0; at < bytes.length; at++) {
     recorder.reader.feed(Buffer.from(bytes.subarray(at, at + 1)))
-    most = Math.max(most, recorder.reader.heldParts)
+    most = Math.max(most, recorder.reader.unreadParts)
   }
   expect(got?.equals(payload)).toBe(true)
   expect(most).toBeLessThan(100)
