@@ -15,6 +15,7 @@ import {
 } from '../bridge/index.ts'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { Counts } from './access/counts.ts'
 import { Access } from './access/access.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
@@ -334,10 +335,12 @@ export class Node {
   async #open(): Promise<void> {
     const places = (this.#descriptors = new Descriptors())
     const events = doorEvents(this.#log, this.metrics, places)
+    const { addressConnectionsMax } = this.config
+    const addresses = addressConnectionsMax === undefined ? undefined : new Counts(addressConnectionsMax)
     for (const config of this.#listens ? this.config.listeners : []) {
       const onConnection: OnConnection = (connection, handedOver, request) =>
         this.#accept(connection, handedOver, request, config)
-      this.#listeners.push(await listen({ config, places, events, onConnection }))
+      this.#listeners.push(await listen({ config, places, events, addresses, onConnection }))
     }
     this.#log.info(
       { listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes },

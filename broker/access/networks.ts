@@ -6,6 +6,22 @@ import { BlockList, isIP, isIPv6 } from 'node:net'
 export const plainAddress = (address: string): string =>
   address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
 
+/**
+ * Of one subscriber: an IPv4 address is one, of IPv6 each has a network of 64 bits and may take any address in it.
+ */
+export function subscriberOf(address: string): string {
+  const plain = plainAddress(address)
+  if (!isIPv6(plain)) return plain
+  const [before, after] = plain.split('%')[0]!.split('::') as [string, string | undefined]
+  const words = before === '' ? [] : before.split(':')
+  const last = after === undefined || after === '' ? [] : after.split(':')
+  const all = [...words, ...Array<string>(Math.max(0, 8 - words.length - last.length)).fill('0'), ...last]
+  return `${all
+    .slice(0, 4)
+    .map((word) => Number.parseInt(word, 16).toString(16))
+    .join(':')}::/64`
+}
+
 /** Whether a text names an address or a network. */
 export function isNetwork(text: string): boolean {
   const [address, bits, ...more] = text.split('/')

@@ -72,6 +72,13 @@ export const refusalCauses = {
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },
+  'user-connections': {
+    what: 'connection',
+    bound: 'userConnectionsMax',
+    checkedIn: 'aedes/connect.ts',
+    v5: 'CONNACK 0x97',
+    v311: 'CONNACK 3',
+  },
   retained: {
     what: 'message',
     bound: 'retainedBytesMax',
@@ -141,5 +148,5 @@ export type RefusalCause = keyof typeof refusalCauses
 /**
  * Why a connection is read no further for a while: nothing is refused, and what it sends waits in its socket.
  */
-export const heldCauses = ['publishes', 'requests'] as const
+export const heldCauses = ['publishes', 'requests', 'connects'] as const
 export type HeldCause = (typeof heldCauses)[number]

@@ -15,6 +15,7 @@ import {
 import type { AedesClient, AedesSubscription } from './client.ts'
 import type { EngineHost } from './host.ts'
 import { Authentication } from '../connection/authentication.ts'
+import { Counts } from '../access/counts.ts'
 import { Refusal, type Answer } from '../access/gate.ts'
 import { optionsOf } from './subscribe.ts'
 import { limits } from '../config/limits.ts'
@@ -32,14 +33,24 @@ interface Regranted {
   readonly others: Map<string, AedesSubscription>
 }
 
+const tooMany = new Refusal(
+  ReasonCode.quotaExceeded,
+  'as many connections as a user may have (userConnectionsMax)',
+)
+
 export class Connects {
   readonly #host: EngineHost
   readonly #latest = new Map<string, Connection>()
+  /** Connections of each user, where they are bounded. */
+  readonly #users: Counts | undefined
+  readonly #userOf = new Map<Connection, string>()
   /** Whom a connection replaces when it is accepted. */
   readonly #replaced = new WeakMap<Connection, Connection>()
 
   constructor(host: EngineHost) {
     this.#host = host
+    const { userConnectionsMax } = host.config
+    this.#users = userConnectionsMax === undefined ? undefined : new Counts(userConnectionsMax)
   }
 
   /** The connection here that has this Client Identifier, or is about to. */
@@ -49,6 +60,9 @@ export class Connects {
 
   /** Nothing is left of it. */
   over(connection: Connection): void {
+    const user = this.#userOf.get(connection)
+    if (user !== undefined) this.#users!.give(user)
+    this.#userOf.delete(connection)
     if (this.#latest.get(connection.clientId) !== connection) return
     // It was refused, and the one before is still served.
     let earlier = this.#replaced.get(connection)
@@ -141,6 +155,8 @@ export class Connects {
     // The later of two CONNECTs stays, also where its decision came first; who is not let in throws nobody out.
     if (earlier !== undefined && earlier.inbound.cameAt > connection.inbound.cameAt)
       return connection.takenOver()
+    if (this.#users !== undefined && !this.#countUser(connection, earlier))
+      return this.#refuse(connection, tooMany, done)
     this.#latest.set(client.id!, connection)
     if (earlier !== undefined) this.#replaced.set(connection, earlier)
     const claimed = async (): Promise<void> => {
@@ -169,6 +185,19 @@ export class Connects {
       () => done(null, true),
       (error: unknown) => done(error as Error, false),
     )
+  }
+
+  /** Who connects anew needs no more than it has: its earlier connection goes. */
+  #countUser(connection: Connection, earlier: Connection | undefined): boolean {
+    const { user } = connection.principal
+    if (user === undefined) return true
+    const isReplacing = earlier !== undefined && this.#userOf.get(earlier) === user
+    if (this.#users!.take(user, isReplacing ? Infinity : undefined)) {
+      this.#userOf.set(connection, user)
+      return true
+    }
+    this.#host.refused('user-connections')
+    return false
   }
 
   /**

@@ -39,6 +39,17 @@ export const limits = {
   connectionsMax: 200_000,
   /** Connections that have not sent their CONNECT: one more, and the oldest of them goes. */
   connectingMax: 5_000,
+  /** Connections that a listener lets in within a second: the others wait, unread. Any number by default. */
+  connectsPerSecondMax: undefined,
+  /** What a connection may wait for that: less than clients wait for CONNACK. No option: its client has gone by then. */
+  connectsWaitMs: 20_000,
+  /**
+   * Connections of an address (IPv6: of a network of 64 bits) to a node, also before CONNECT: one more is closed. Any
+   * number by default: a proxy that says nothing, or a whole country behind one address, is one.
+   */
+  addressConnectionsMax: undefined,
+  /** Connections of a user to a node: one more is refused with 0x97. Any number by default. */
+  userConnectionsMax: undefined,
   /** Filters of one SUBSCRIBE: those after them are refused with 0x97. Their bytes are the packet's. */
   subscribeFiltersMax: 100_000,
   /** Subscriptions of one client: one more is refused with 0x97. */

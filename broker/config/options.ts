@@ -297,6 +297,31 @@ export const options = {
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
+  connectsPerSecondMax: {
+    at: 'limits.connectsPerSecondMax',
+    ofListener: true,
+    schema: whole(1, 1_000_000).optional(),
+    about:
+      'connections that a listener lets in within a second: those beyond it wait for their turn, unread, for 20 seconds at most; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  addressConnectionsMax: {
+    at: 'limits.addressConnectionsMax',
+    schema: whole(1, 10_000_000).optional(),
+    about:
+      'connections of one address (IPv6: of one network of 64 bits) to this node, also before their CONNECT; one more is closed; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  userConnectionsMax: {
+    at: 'limits.userConnectionsMax',
+    schema: whole(1, 10_000_000).optional(),
+    about:
+      'connections of one user (who has proved who it is) to this node; one more is refused; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
   subscribeFiltersMax: {
     at: 'limits.subscribeFiltersMax',
     schema: whole(1, 100_000_000).default(limits.subscribeFiltersMax),

@@ -1,20 +1,33 @@
 // The door of one address: it accepts, and whoever comes in has a deadline for becoming a client. The
 // deadline of CONNECT begins here and covers what comes before it: the header of a proxy, a TLS handshake, the
 // head of an HTTP request, an upgrade. State: the connections that are not handed over yet. Bounds: their time; the
-// descriptors of the process; with `connectionsMax` their number.
+// descriptors of the process; with `connectionsMax` their number, and of each address.
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { plainAddress, type Networks } from '../access/networks.ts'
+import type { Counts } from '../access/counts.ts'
+import { plainAddress, subscriberOf, type Networks } from '../access/networks.ts'
 import type { Peer } from '../connection/peer.ts'
 import { bind } from './bind.ts'
 import { takeProxyHeader } from './proxy-header.ts'
+import { Turnstile } from './turnstile.ts'
 
 /** Why a connection does not become a client's. */
 export type TurnedAwayCause = (typeof turnedAwayCauses)[number]
-export const turnedAwayCauses = ['descriptors', 'deadline', 'crowd', 'proxy', 'handshake', 'request'] as const
+export const turnedAwayCauses = [
+  'descriptors',
+  'deadline',
+  'crowd',
+  'pace',
+  'proxy',
+  'address',
+  'handshake',
+  'request',
+] as const
 
 export interface DoorEvents {
   turnedAway(cause: TurnedAwayCause, address: string, detail?: string): void
+  /** A connection waits for its turn. */
+  heldBack(): void
   /** A bug of ours: a handler threw. The connection is closed and the node goes on. */
   failed(error: Error): void
 }
@@ -30,6 +43,10 @@ export interface DoorOptions {
   readonly allowHalfOpen?: boolean
   /** With it every connection comes from a proxy of these networks, which says who is behind it (PROXY protocol). */
   readonly proxies?: Networks | undefined
+  /** So many come in within a second; the others wait. */
+  readonly connectsPerSecondMax?: number | undefined
+  /** Counts the connections of each subscriber; without it there may be any number. */
+  readonly addresses?: Counts | undefined
   /** When so many are not handed over, the oldest of them goes. */
   readonly connectionsMax?: number
 }
@@ -59,13 +76,20 @@ const ignore = (): void => undefined
 export class Door {
   readonly #options: DoorOptions
   readonly #server: Server
+  readonly #turnstile: Turnstile | undefined
   /** By the address and port of the client: a TLS stream has those of its socket. */
   readonly #waiting = new Map<string, Waiting>()
 
   constructor(options: DoorOptions) {
     this.#options = options
+    const { connectsPerSecondMax } = options
+    this.#turnstile =
+      connectsPerSecondMax === undefined
+        ? undefined
+        : new Turnstile(connectsPerSecondMax, (socket) => this.#letIn(socket))
     this.#server = createServer(
       {
+        pauseOnConnect: this.#turnstile !== undefined,
         noDelay: true,
         keepAlive: true,
         keepAliveInitialDelay,
@@ -87,14 +111,26 @@ export class Door {
   }
 
   #accept(socket: Socket): void {
-    const { places, events, deadlineMs, serve, proxies, connectionsMax = Infinity } = this.#options
-    const key = keyOf(socket)
-    if (key === undefined) return void socket.destroy() // gone already
+    const { places, events } = this.#options
+    if (socket.remoteAddress === undefined) return void socket.destroy() // gone already
     if (!places.take()) {
-      events.turnedAway('descriptors', plainAddress(socket.remoteAddress!))
+      this.turnAway(socket, 'descriptors')
       return void socket.destroy()
     }
     socket.on('error', ignore).once('close', this.#closed) // until it is handed over nobody else listens
+    if (this.#turnstile === undefined) return this.#letIn(socket)
+    const turn = this.#turnstile.come(socket)
+    if (turn === 'waits') events.heldBack()
+    else if (turn === 'refused') {
+      this.turnAway(socket, 'pace')
+      socket.destroy()
+    }
+  }
+
+  #letIn(socket: Socket): void {
+    const { deadlineMs, proxies, connectionsMax = Infinity } = this.#options
+    const key = keyOf(socket)
+    if (key === undefined) return void socket.destroy() // gone while it waited
     if (this.#waiting.size >= connectionsMax) this.#dropOldest()
     const waiting: Waiting = {
       socket,
@@ -105,7 +141,7 @@ export class Door {
     }
     this.#waiting.set(key, waiting)
     socket.once('close', waiting.onClose)
-    if (proxies === undefined) this.guard(socket, () => serve(socket))
+    if (proxies === undefined) this.#serve(socket, socket.remoteAddress)
     else this.#hearProxy(waiting, proxies)
   }
 
@@ -120,10 +156,23 @@ export class Door {
       socket,
       (peer) => {
         waiting.peer = peer
-        if (!socket.destroyed) this.guard(socket, () => this.#options.serve(socket))
+        if (!socket.destroyed) this.#serve(socket, peer?.address) // the proxy itself is none of those that are counted
       },
       refuse,
     )
+  }
+
+  #serve(socket: Socket, address: string | undefined): void {
+    const { addresses, serve } = this.#options
+    if (addresses !== undefined && address !== undefined) {
+      const subscriber = subscriberOf(address)
+      if (!addresses.take(subscriber)) {
+        this.turnAway(socket, 'address')
+        return void socket.destroy()
+      }
+      socket.once('close', () => addresses.give(subscriber))
+    }
+    this.guard(socket, () => serve(socket))
   }
 
   #deadline(socket: Socket, ms: number): NodeJS.Timeout {
@@ -191,6 +240,7 @@ export class Door {
   /** Stops accepting, and closes what is not handed over; what is stays open. */
   close(): void {
     this.#server.close()
+    this.#turnstile?.close()
     for (const { socket } of [...this.#waiting.values()]) socket.destroy()
   }
 }

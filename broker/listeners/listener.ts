@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { ListenerConfig } from '../config/config.ts'
+import type { Counts } from '../access/counts.ts'
 import { Networks } from '../access/networks.ts'
 import type { DoorEvents, DoorOptions, HandedOver } from './door.ts'
 
@@ -18,6 +19,8 @@ export interface ListenerContext {
   readonly config: ListenerConfig
   readonly places: DoorOptions['places']
   readonly events: DoorEvents
+  /** Of all listeners of the node. */
+  readonly addresses: Counts | undefined
   readonly onConnection: OnConnection
 }
 
@@ -30,12 +33,15 @@ export interface Listener {
 
 /** What the doors of all transports have of a listener. */
 export const doorOptions = ({
-  config: { connectTimeoutMs, connectingMax, proxyNetworks },
+  config: { connectTimeoutMs, connectingMax, connectsPerSecondMax, proxyNetworks },
   places,
   events,
+  addresses,
 }: ListenerContext): Omit<DoorOptions, 'serve'> => ({
   deadlineMs: connectTimeoutMs,
   connectionsMax: connectingMax,
+  connectsPerSecondMax,
+  addresses,
   proxies: proxyNetworks === undefined ? undefined : new Networks(proxyNetworks),
   places,
   events,

@@ -24,6 +24,7 @@ const failed =
 export function doorEvents(log: Log, metrics: Metrics, places: Descriptors): DoorEvents {
   return {
     failed: failed(log),
+    heldBack: () => metrics.heldBack.inc({ cause: 'connects' }),
     turnedAway: (cause, address, detail) => {
       metrics.turnedAway.inc({ cause })
       if (cause !== 'descriptors')
@@ -46,7 +47,11 @@ export function doorEvents(log: Log, metrics: Metrics, places: Descriptors): Doo
 }
 
 /** The admin endpoint's: who asks it is no client. */
-export const adminEvents = (log: Log): DoorEvents => ({ failed: failed(log), turnedAway: () => undefined })
+export const adminEvents = (log: Log): DoorEvents => ({
+  failed: failed(log),
+  turnedAway: () => undefined,
+  heldBack: () => undefined,
+})
 
 export function sayLowLimit(log: Log, places: Descriptors): void {
   if (places.max < fewConnections)

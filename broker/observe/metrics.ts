@@ -64,13 +64,13 @@ export class Metrics {
   })
   readonly refused = new Counter({
     name: 'aedes_cluster_refusals_total',
-    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
+    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, user-connections, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
     labelNames: ['cause'],
     registers: [this.registry],
   })
   readonly heldBack = new Counter({
     name: 'aedes_cluster_held_back_total',
-    help: 'how often a connection was read no further until there was room, by cause: publishes that are not stored (receiveMaximum, or 256 KiB), requests: SUBSCRIBEs and UNSUBSCRIBEs that wait (controlPacketsMax, or 256 KiB)',
+    help: 'how often a connection was read no further for a while, by cause: publishes that are not stored (receiveMaximum, or 256 KiB), requests: SUBSCRIBEs and UNSUBSCRIBEs that wait (controlPacketsMax, or 256 KiB), connects: more came than may come in a second (connectsPerSecondMax)',
     labelNames: ['cause'],
     registers: [this.registry],
   })
@@ -154,7 +154,7 @@ export class Metrics {
   })
   readonly turnedAway = new Counter({
     name: 'aedes_cluster_connections_turned_away_total',
-    help: "connections that ended before they were a client's: descriptors (none left), deadline (no CONNECT in time), crowd (too many at once: the oldest goes), proxy (no PROXY header, or from no network of proxies: proxyNetworks), handshake (TLS), request (not the upgrade that MQTT needs)",
+    help: "connections that ended before they were a client's: descriptors (none left), deadline (no CONNECT in time), crowd (too many at once: the oldest goes), pace (as many wait for their turn as are let in within 20 seconds: connectsPerSecondMax), proxy (no PROXY header, or from no network of proxies: proxyNetworks), address (as many as one may have: addressConnectionsMax), handshake (TLS), request (not the upgrade that MQTT needs)",
     labelNames: ['cause'],
     registers: [this.registry],
   })

@@ -26,7 +26,7 @@ beforeAll(async () => {
       id: 'proxied',
       admin: 'http://127.0.0.1:0',
       tls: { cert: certificates.server.cert, key: certificates.server.key },
-      limits: { connectTimeoutMs: 600 },
+      limits: { connectTimeoutMs: 2_000 },
       listeners: [
         { url: 'mqtt://127.0.0.1:0', ...proxied },
         { url: 'mqtts://127.0.0.1:0', ...proxied },
@@ -139,7 +139,7 @@ async function comeIn(pieces: readonly Buffer[]): Promise<void> {
 describe('plain TCP', () => {
   test.each(good)('%s, cut at every byte', async (_what, header, address) => {
     const bytes = Buffer.concat([header, connectPacket])
-    const cuts = bytes.length > 150 ? [1, 15, 16, 17, 100, header.length] : [...bytes.keys()].slice(1)
+    const cuts = bytes.length > 80 ? [1, 15, 16, 17, 60, header.length] : [...bytes.keys()].slice(1)
     const drip = [...header].map((byte) => Buffer.from([byte])).concat(connectPacket)
     await Promise.all([
       ...cuts.map((cut) => comeIn([bytes.subarray(0, cut), bytes.subarray(cut)])),
@@ -177,16 +177,17 @@ describe('plain TCP', () => {
     expect(seen).toEqual([])
   })
 
-  test.each(['', 'PROXY TCP4 192.0.2.7', 'PROXY TCP4 192.0.2.7 127.0.0.1 1234 1883\r\n'])(
-    'whoever stops behind %j is closed by the deadline of CONNECT, and at once when it ends its side',
-    async (text) => {
-      const silent = await knock(node.endpoints[0]!)
-      silent.write(text)
-      const ended = await knock(node.endpoints[0]!)
-      ended.end(text)
-      expect(await Promise.all([untilClosed(silent), untilClosed(ended)])).toEqual(['', ''])
-    },
-  )
+  test('whoever stops within it is closed by the deadline of CONNECT, and at once when it ends its side', async () => {
+    const closed = ['', 'PROXY TCP4 192.0.2.7', good[0]![1].toString()].flatMap((text) =>
+      ([false, true] as const).map(async (ends) => {
+        const socket = await knock(node.endpoints[0]!)
+        if (ends) socket.end(text)
+        else socket.write(text)
+        return untilClosed(socket)
+      }),
+    )
+    expect(new Set(await Promise.all(closed))).toEqual(new Set(['']))
+  })
 
   test('a header from another network is closed', async () => {
     const socket = await knock(node.endpoints[4]!)

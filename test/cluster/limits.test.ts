@@ -1,0 +1,163 @@
+// How much whoever connects may do: at each bound what the wire says, and what is counted.
+import type { Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { createNode, type Node, type NodeOptions } from '../../broker/index.ts'
+import { makeCertificates, type Certificates } from '../support/certificates.ts'
+import { knock, untilClosed, upgrade } from '../support/door.ts'
+import { WireClient } from '../support/wire.ts'
+
+let certificates: Certificates
+beforeAll(() => {
+  certificates = makeCertificates()
+})
+afterAll(() => certificates[Symbol.dispose]())
+const nodes: Node[] = []
+afterEach(async () => {
+  await Promise.all(nodes.splice(0).map((node) => node.close()))
+})
+
+async function serve(options: NodeOptions, hooks: Parameters<typeof createNode>[1] = {}): Promise<Node> {
+  const node = await createNode(
+    { ...(options.listeners === undefined ? { listen: ['mqtt://127.0.0.1:0'] } : {}), ...options },
+    hooks,
+  )
+  nodes.push(node)
+  return node
+}
+
+const counted = async (node: Node, counter: string): Promise<number> =>
+  Number(
+    (await node.metricsText())
+      .split('\n')
+      .find((line) => line.startsWith(`aedes_cluster_${counter} `))
+      ?.split(' ')[1],
+  )
+
+/** CONNECT of MQTT 3.1.1, clean, without a Client Identifier. */
+const connectPacket = Buffer.from('100c00044d515454040200000000', 'hex')
+const connack = '\x20\x02\0\0'
+
+/** Resolves when this has come at the end of what came. */
+async function comes(socket: Socket, text: string): Promise<void> {
+  let all = ''
+  for await (const chunk of socket.iterator({ destroyOnReturn: false }))
+    if ((all += (chunk as Buffer).toString('latin1')).endsWith(text)) return
+  throw new Error(`closed; it brought ${JSON.stringify(all)}`)
+}
+
+describe('connectsPerSecondMax', () => {
+  const frame = Buffer.concat([Buffer.from([0x82, 0x80 | connectPacket.length, 0, 0, 0, 0]), connectPacket])
+  const [plain, secure, ws] = [
+    (url: string) => knock(url),
+    async (url: string) => {
+      const socket = connectTls({ socket: await knock(url), ca: certificates.caBytes, host: '127.0.0.1' })
+      return socket.on('error', () => undefined)
+    },
+    async (url: string) => {
+      const socket = await knock(url)
+      socket.write(upgrade('/'))
+      return socket
+    },
+  ]
+
+  test('who is beyond it waits unread, comes in, and is counted: by each transport', async () => {
+    const limits = { connectsPerSecondMax: 3 }
+    const node = await serve({
+      tls: { cert: certificates.server.cert, key: certificates.server.key },
+      listeners: [
+        { url: 'mqtt://127.0.0.1:0', limits },
+        { url: 'mqtt://127.0.0.1:0', limits, proxy: { networks: ['127.0.0.1'] } },
+        { url: 'mqtts://127.0.0.1:0', limits },
+        { url: 'ws://127.0.0.1:0', limits },
+      ],
+    })
+    const proxied = Buffer.concat([Buffer.from('PROXY UNKNOWN\r\n'), connectPacket])
+    const says = [connectPacket, proxied, connectPacket, frame]
+    const held = (): Promise<number> => counted(node, 'held_back_total{cause="connects"}')
+    for (const [at, come] of [plain, plain, secure, ws].entries()) {
+      const before = await held()
+      const sockets = await Promise.all(Array.from({ length: 6 }, () => come(node.endpoints[at]!)))
+      for (const socket of sockets) socket.write(says[at]!)
+      await Promise.all(sockets.map((socket) => comes(socket, connack)))
+      expect(await held(), node.endpoints[at]).toBeGreaterThan(before)
+      for (const socket of sockets) socket.destroy()
+    }
+  })
+
+  test('as many wait as are let in within 20 seconds; one more is closed', async () => {
+    const node = await serve({ limits: { connectsPerSecondMax: 1 } })
+    const sockets: Socket[] = []
+    for (let n = 0; n < 22; n++) sockets.push(await knock(node.endpoints[0]!))
+    const held = await counted(node, 'held_back_total{cause="connects"}')
+    // a second may have passed, and let one in
+    for (let n = held; n <= 21; n++) sockets.push(await knock(node.endpoints[0]!))
+    await expect.poll(() => counted(node, 'connections_turned_away_total{cause="pace"}')).toBeGreaterThan(0)
+    for (const socket of sockets) socket.destroy()
+  })
+})
+
+test('addressConnectionsMax: one more of an address, or of a network of IPv6, is closed and counted', async () => {
+  const node = await serve({
+    limits: { addressConnectionsMax: 2 },
+    listeners: [
+      { url: 'mqtt://127.0.0.1:0', proxy: { networks: ['127.0.0.1'] } },
+      { url: 'ws://127.0.0.1:0', proxy: { networks: ['127.0.0.1'] } },
+    ],
+  })
+  const come = async (address: string, at = 0): Promise<Socket> => {
+    const socket = await knock(node.endpoints[at]!)
+    const kind = address.includes(':') ? `TCP6 ${address} ::1` : `TCP4 ${address} 127.0.0.1`
+    socket.write(`PROXY ${kind} 1 2\r\n`)
+    return socket
+  }
+  const isIn = async (socket: Socket): Promise<Socket> => {
+    socket.write(connectPacket)
+    await comes(socket, connack)
+    return socket
+  }
+  const first = await isIn(await come('192.0.2.7'))
+  await come('192.0.2.7', 1) // also before it is a client, at whichever listener
+  await expect.poll(() => counted(node, 'sockets')).toBe(2)
+  expect(await untilClosed(await come('192.0.2.7'))).toBe('')
+  expect(await untilClosed(await come('::ffff:192.0.2.7'))).toBe('')
+  await isIn(await come('192.0.2.8'))
+  await isIn(await come('2001:db8::1'))
+  await isIn(await come('2001:db8:0:0:9::1'))
+  expect(await untilClosed(await come('2001:db8::ffff'))).toBe('')
+  await isIn(await come('2001:db8:0:1::1'))
+  expect(await counted(node, 'connections_turned_away_total{cause="address"}')).toBe(3)
+  first.destroy()
+  await expect.poll(() => counted(node, 'sockets')).toBe(5)
+  await isIn(await come('192.0.2.7'))
+  // the proxy's own are nobody's
+  for (let n = 0; n < 4; n++) {
+    const socket = await knock(node.endpoints[0]!)
+    socket.write('PROXY UNKNOWN\r\n')
+    await isIn(socket)
+  }
+})
+
+test('userConnectionsMax: one more of a user is refused with 0x97, and who connects anew is not one more', async () => {
+  const node = await serve(
+    { authentication: ['hooks'], limits: { userConnectionsMax: 2 } },
+    { authenticate: (_client, _username, _password, done) => done(null, true) },
+  )
+  const url = node.endpoints[0]!
+  const come = (
+    clientId: string,
+    username: string,
+    version: 4 | 5 = 5,
+  ): ReturnType<typeof WireClient.connect> => WireClient.connect(url, clientId, { username, version })
+  const a = await come('a', 'anna')
+  await come('b', 'anna')
+  expect((await come('c', 'anna')).connack.reasonCode).toBe(0x97)
+  expect((await come('c', 'anna', 4)).connack.returnCode).toBe(3)
+  expect((await come('c', 'otto')).connack.reasonCode).toBe(0)
+  expect((await come('b', 'anna')).connack.reasonCode).toBe(0)
+  expect((await come('d', 'anna')).connack.reasonCode).toBe(0x97)
+  expect(await counted(node, 'refusals_total{cause="user-connections"}')).toBe(3)
+  a.send({ cmd: 'disconnect' })
+  await a.untilClosed()
+  await expect.poll(async () => (await come('d', 'anna')).connack.reasonCode).toBe(0)
+})
