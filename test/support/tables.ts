@@ -205,7 +205,9 @@ export async function tables(): Promise<Record<string, { file: string; text: str
       file: 'broker/README.md',
       text: table(
         ['exit code', 'reason', 'meaning'],
-        Object.entries(exitCodes).map(([name, { code, meaning }]) => [String(code), `\`${name}\``, meaning]),
+        Object.entries(exitCodes)
+          .sort(([, a], [, b]) => a.code - b.code)
+          .map(([name, { code, meaning }]) => [String(code), `\`${name}\``, meaning]),
       ),
     },
     refusals: {
