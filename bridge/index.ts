@@ -41,10 +41,11 @@ export { isBacklogged, whenWorkedOff, workOff } from './pace/backlog.ts'
 export {
   atEnd,
   atEndAsync,
+  connectsWait,
   later,
+  laterConnect,
   laterOn,
   nextTurn,
-  othersWait,
   Slice,
   turnIsOver,
   worked,

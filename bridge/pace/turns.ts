@@ -8,7 +8,9 @@ const sliceMs = 4
 /** How much of such work a turn of the event loop takes. */
 const turnMs = 12
 
-/** What of a turn is kept for the ends of connections, whatever those that go on have waiting. */
+/** What of a turn is kept for CONNECTs, whatever those that are connected have waiting. */
+const connectsMs = 4
+/** The same for the ends of connections. */
 const endsMs = 4
 
 class Queue {
@@ -40,6 +42,7 @@ class Queue {
 
 let turnBegan = 0
 const others = new Queue()
+const connects = new Queue()
 const heavy = new Queue()
 const ends = new Queue()
 let scheduled = false
@@ -102,22 +105,31 @@ export class Slice {
     return now - this.#began > this.#ms
   }
 
-  /** Goes on in a later turn, with a new slice. */
+  /** Goes on in a later turn, with a new slice: after those who have had none. */
   async next(): Promise<void> {
-    await nextTurn()
+    await turnOf(heavy)
     this.#began = this.#looked = performance.now()
     this.#stride = this.#left = 1
   }
 }
 
-/** Whether anything waits for a later turn: what must not overtake it waits, too. */
-export function othersWait(): boolean {
-  return !others.isEmpty
+/** Whether a CONNECT waits for a later turn: one that must not overtake it waits, too. */
+export function connectsWait(): boolean {
+  return !connects.isEmpty
 }
 
 /** Calls `work` in a later turn, in the order of the calls. */
 export function later(work: () => void): void {
   others.push(work)
+  schedule()
+}
+
+/**
+ * The same for a CONNECT, in the order of the calls: of thousands that come together nobody waits who is
+ * connected by now.
+ */
+export function laterConnect(work: () => void): void {
+  connects.push(work)
   schedule()
 }
 
@@ -149,23 +161,31 @@ export function atEndAsync<Result>(work: () => Promise<Result>): Promise<Result>
 }
 
 /** Resolves in a later turn. */
-export function nextTurn(): Promise<void> {
-  return new Promise((resolve) =>
-    later(() => {
+export const nextTurn = (): Promise<void> => turnOf(others)
+
+/** The same where a CONNECT goes on. */
+export const nextConnectTurn = (): Promise<void> => turnOf(connects)
+
+/** One at a time goes on: what it does then is not seen by the loop that resolves it. */
+function turnOf(queue: Queue): Promise<void> {
+  return new Promise((resolve) => {
+    queue.push(() => {
       resolved = true
       resolve()
-    }),
-  )
+    })
+    schedule()
+  })
 }
 
 function pump(): void {
   const began = performance.now()
   try {
     others.work(began + turnMs)
+    connects.work(Math.max(began + turnMs, performance.now() + connectsMs))
     heavy.work(Math.max(began + turnMs, performance.now() + sliceMs))
     ends.work(Math.max(began + turnMs, performance.now() + endsMs))
   } finally {
-    scheduled = !others.isEmpty || !heavy.isEmpty || !ends.isEmpty
+    scheduled = !others.isEmpty || !connects.isEmpty || !heavy.isEmpty || !ends.isEmpty
     if (scheduled) setImmediate(pump)
   }
 }

@@ -4,7 +4,7 @@
 import { packMessage, type Change } from '../messages/codec.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Clock } from '../pace/clock.ts'
-import { Slice } from '../pace/turns.ts'
+import { nextConnectTurn, Slice, turnIsOver } from '../pace/turns.ts'
 import { freshSid, isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import { retryPause } from '../pace/retry.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -195,6 +195,7 @@ export class Claims {
               if (error.retryable && known !== '') before.add(known)
               throw error
             }
+            if (turnIsOver()) await nextConnectTurn() // the answers to a thousand claims come together
             asked = stale.asked
             known = stale.sid
             if (stale.owner !== undefined) await handover.met(stale.sid, stale.owner.name, stale.owner.leaves)

@@ -87,13 +87,12 @@ export class SessionRecovery {
   /** A message found no session where one was subscribed: ours is written down again. */
   async missing(sid: string): Promise<void> {
     const session = this.#connected.get(sid)
-    if (session === undefined) return
+    if (session === undefined || (await this.assertSome([session])).length === 0) return
     nameDamage(
       this.#redis,
       this.#keys.partition(partitionOf(sid), 'owners'),
       'a connected session was missing; its owner wrote it down again',
     )
-    await this.assertSome([session])
   }
 
   /**

@@ -96,12 +96,13 @@ export class Releases {
     )
     // its claim is under way: we have not heard of it yet
     if (isOurs() || this.#isClaiming(Number(claim))) return
+    // otherwise its own release was done since we read who owns it
+    if (!(await this.#releaseOwned(sid, owner))) return
     nameDamage(
       this.#redis,
       this.#keys.partition(partitionOf(sid), 'owners'),
       'a session that was released had its owner again; it was released once more',
     )
-    await this.#releaseOwned(sid, owner)
   }
 
   /**
@@ -138,12 +139,18 @@ export class Releases {
     return ended.isWillDue
   }
 
-  async #releaseOwned(sid: string, owner: string, expirySeconds?: number, session?: Session): Promise<void> {
+  /** Whether it was the owner's by then. */
+  async #releaseOwned(
+    sid: string,
+    owner: string,
+    expirySeconds?: number,
+    session?: Session,
+  ): Promise<boolean> {
     const name = `${sid} ${owner}`
     this.#releasing.add(name)
     try {
       const released = await this.#release(sid, owner, expirySeconds)
-      if (!released.isDone) return
+      if (!released.isDone) return false
       await this.#ended(sid, released.subscriptions)
       // Its client may be waiting to come back, and what it publishes then comes after its will; that the will
       // is stored it need not wait for. When this fails, or who wants the session does not come, the sweep comes
@@ -152,6 +159,7 @@ export class Releases {
         await new Promise<void>((taken) => {
           this.#wills.publish(partitionOf(sid), `w:${sid}:${epochOf(owner)}`, taken).catch(() => undefined)
         })
+      return true
     } finally {
       this.#releasing.delete(name)
     }

@@ -9,10 +9,11 @@ import { isUtf8 } from 'node:buffer'
 import { checkAuth } from './auth.ts'
 import { ReasonCode } from './reason-codes.ts'
 import {
+  connectsWait,
   isBacklogged,
   later,
+  laterConnect,
   laterOn,
-  othersWait,
   Slice,
   turnIsOver,
   whenWorkedOff,
@@ -230,7 +231,7 @@ export class PacketReader {
     while (this.#hasPacket) {
       if (this.#isSliced && (slice === undefined ? !isItsTurn && this.#mustWait() : slice.isOver)) {
         if (slice !== undefined) this.#overAt = performance.now()
-        return this.#goOnLater(this.#isHeavy ? laterOn : later)
+        return this.#goOnLater(this.#level === 0 ? laterConnect : this.#isHeavy ? laterOn : later)
       }
       if (this.#isSliced && isBacklogged() && this.#buffer![this.#at]! >> 4 === PacketType.publish)
         return this.#goOnLater(whenWorkedOff)
@@ -246,7 +247,7 @@ export class PacketReader {
    * one wins.
    */
   #mustWait(): boolean {
-    return (this.#level === 0 && othersWait()) || turnIsOver()
+    return (this.#level === 0 && connectsWait()) || turnIsOver()
   }
 
   /** Of two hundred who send without end nobody waits but they themselves. */

@@ -1,10 +1,13 @@
 // Sessions and their queues where many are concerned, or two things happen at once, on data planes of one
 // process.
+import { setTimeout as wait } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { diagnostics } from '../../bridge/diagnostics.ts'
 import { RouteKind, type Session } from '../../bridge/index.ts'
 import type { Message } from '../../bridge/messages/message.ts'
 import type { ScriptName } from '../../bridge/redis/scripts.ts'
+import { partitionOf } from '../../bridge/redis/keys.ts'
+import { epochOf } from '../../bridge/sessions/session.ts'
 import { startRedis } from '../support/redis.ts'
 import { plantSessions } from '../support/sessions.ts'
 import { keys, listen, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
@@ -468,4 +471,23 @@ test('partitions that fail keep no other one from being swept', async () => {
   expect(await admin.zcard(dueKey)).toBe(100) // to forget a publisher all are asked
   await admin.call('ACL', 'SETUSER', 'default', 'allkeys')
   await expect.poll(() => admin.zcard(dueKey)).toBe(0)
+})
+
+test('what changed hands is not named as damage: a session that another node took, one that was released meanwhile', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a', { leaseMs: 600 })
+  const { sessions } = a.plane
+  const [taken, left] = [await claim(a, 'taken'), await claim(a, 'left')]
+  await sessions.release(left)
+  using damaged = listen<{ key: string; problem: string }>('damaged')
+  await sessions.releases.releaseStray(left.sid, left.owner) // as the audit had read it before
+  const later = epochOf(taken.owner) + 1
+  await admin
+    .multi()
+    .hset(keys.session(taken.sid, 'session'), 'epoch', later)
+    .hset(keys.partition(partitionOf(taken.sid), 'owners'), taken.sid, `b@1 ${later}`)
+    .exec()
+  while (sessions.connected(taken.sid) !== undefined) await wait(5) // the audit comes to it
+  expect(damaged.events).toEqual([])
 })

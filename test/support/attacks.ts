@@ -368,6 +368,20 @@ export const largeAttacks = {
     attacker.client.socket.destroy()
   },
 
+  async 'CONNECTs of one client on 2,000 connections'(cluster: TestCluster): Promise<void> {
+    const attackers: WireClient[] = []
+    while (attackers.length < 2_000)
+      attackers.push(
+        ...(await Promise.all(Array.from({ length: 100 }, () => WireClient.open(cluster.node(0).url)))),
+      )
+    const connect = frame(0x10, str('MQTT'), 5, 2, u16(0), properties(5), str('crowd'))
+    await beside('CONNECTs of one client', cluster, async () => {
+      for (const { socket } of attackers) socket.write(connect)
+      await Promise.all(attackers.slice(0, -1).map(({ closed }) => closed))
+    })
+    attackers.at(-1)!.socket.destroy()
+  },
+
   async 'connections that end together'(cluster: TestCluster): Promise<void> {
     const attackers: Attacker[] = []
     while (attackers.length < 1_500)

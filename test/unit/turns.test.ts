@@ -2,7 +2,7 @@
 // one always.
 import { expect, test } from 'vitest'
 import { isBacklogged, whenWorkedOff, workedOff, workOff } from '../../bridge/pace/backlog.ts'
-import { atEnd, later, laterOn, nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
+import { atEnd, later, laterConnect, laterOn, nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
 import { limits } from '../../broker/config/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/protocol/packet-reader.ts'
 import { frame, str } from '../support/wire.ts'
@@ -118,4 +118,25 @@ test('who has little does not wait behind two hundred who have had a slice and s
   while (left > 0) await nextTurn()
   expect(order.indexOf('light')).toBe(0)
   expect(order).toHaveLength(61)
+})
+
+test('who has little waits neither behind a crowd of CONNECTs nor behind promises that go on in slices', async () => {
+  const order: string[] = []
+  await nextTurn()
+  const all = Array.from({ length: 30 }, async () => {
+    const slice = new Slice()
+    await slice.next()
+    order.push('slice')
+  })
+  for (let n = 0; n < 30; n++)
+    laterConnect(() => {
+      stand(1)
+      order.push('connect')
+    })
+  later(() => order.push('light'))
+  await Promise.all(all)
+  while (order.length < 61) await nextTurn()
+  expect(order.indexOf('light')).toBe(0)
+  expect(order.slice(1, 10)).toContain('slice') // nor do they wait for each other
+  expect(order.slice(1, 10)).toContain('connect')
 })
