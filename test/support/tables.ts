@@ -276,13 +276,15 @@ export async function tables(): Promise<Record<string, { file: string; text: str
 
 const mark = (name: string): [string, string] => [`<!-- table:${name} -->\n`, `\n<!-- /table:${name} -->`]
 
-/** The table `name` as it stands in `file`; undefined when its marks are missing. */
+/** The table `name` as it stands in `file`; undefined when its marks are missing, or there twice. */
 export function tableIn(file: string, name: string): string | undefined {
   const text = readFileSync(file, 'utf8')
   const [open, close] = mark(name)
   const start = text.indexOf(open)
   const end = text.indexOf(close)
-  return start < 0 || end < 0 ? undefined : text.slice(start + open.length, end)
+  // twice, as a merge of two branches leaves it: neither is the one
+  const isOnce = start >= 0 && end >= 0 && !text.includes(open, start + 1)
+  return isOnce ? text.slice(start + open.length, end) : undefined
 }
 
 export function writeTable(file: string, name: string, table: string): void {
