@@ -3,7 +3,7 @@
 // (test/contract/cluster.test.ts).
 import type { GroupHolder } from './groups/group-holder.ts'
 import type { Message } from './messages/message.ts'
-import type { Stamps } from './retained/moment.ts'
+import type { Stamps, StampsRead } from './retained/moment.ts'
 import type { Route } from './routes/routing-table.ts'
 import type { SessionHolder } from './sessions/session-writer.ts'
 import type { Session, SessionRequest } from './sessions/session.ts'
@@ -36,8 +36,9 @@ export interface Cluster {
   /**
    * Resolves when every PUBLISH that is handed in anywhere from now on finds the subscription (P2).
    * @param kind a bit of RouteKind
+   * @param company what it may wait for, to be written together
    */
-  addRoute(filter: string, kind: number): Promise<void>
+  addRoute(filter: string, kind: number, company?: Promise<unknown>): Promise<void>
   removeRoute(filter: string, kind: number): void
   /** Whether all nodes know Shared Subscriptions: while one of an earlier version is there nobody may have one. */
   readonly hasGroups: boolean
@@ -70,11 +71,14 @@ export interface Cluster {
   /** Whether there is room for one of this topic. */
   mayRetain(topic: string): boolean
   /** Where what is subscribed by now stands among them (moment.ts). */
-  stamps(): Promise<Stamps>
+  stamps(): Promise<StampsRead>
   /** Counters that were stored, of a subscription that an earlier connection began. */
   stampsOf(of: Float64Array): Stamps
-  /** Whether `filter` may match one. */
-  hasRetained(filter: string): Promise<boolean>
+  /**
+   * Whether `filter` may match one that is stored by now.
+   * @param told of stamps: one that was stored before them
+   */
+  hasRetained(filter: string, told?: Promise<void>): Promise<boolean>
   /** The topics that `filter` matches and that may have one. */
   topics(filter: string): Promise<AsyncIterator<string>>
   /**

@@ -21,7 +21,7 @@ import type { Keys } from './redis/keys.ts'
 import { Links } from './links/links.ts'
 import { Membership } from './membership/membership.ts'
 import type { Message } from './messages/message.ts'
-import type { Stamps } from './retained/moment.ts'
+import type { Stamps, StampsRead } from './retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
 import { OwnRoutes, type RouteChange } from './routes/own-routes.ts'
 import { Queues } from './publish/queues.ts'
@@ -137,7 +137,7 @@ export class DataPlane implements Cluster {
     })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
     this.#retained = new Retained(connections, this.keys, membership, {
-      barrier: () => this.#journal.barrier(),
+      barrier: (ahead) => this.#journal.barrier(ahead),
       append: (changes) => this.#journal.append(changes),
       onFenced: () => this.#checkFence(),
     })
@@ -351,8 +351,8 @@ export class DataPlane implements Cluster {
   // Routes
 
   /** Resolves when every PUBLISH whose barrier is read from now on finds the subscription. */
-  addRoute(filter: string, kind: number): Promise<void> {
-    return this.#routes.add(filter, kind)
+  addRoute(filter: string, kind: number, company?: Promise<unknown>): Promise<void> {
+    return this.#routes.add(filter, kind, company)
   }
 
   removeRoute(filter: string, kind: number): void {
@@ -360,7 +360,7 @@ export class DataPlane implements Cluster {
   }
 
   /** Where what is subscribed by now stands among the Retained Messages, to be read before SUBACK. */
-  stamps(): Promise<Stamps> {
+  stamps(): Promise<StampsRead> {
     return this.#retained.stamps()
   }
 
@@ -369,9 +369,9 @@ export class DataPlane implements Cluster {
     return this.#retained.stampsOf(of)
   }
 
-  /** Whether `filter` may match a Retained Message, as of now or later: after a barrier. */
-  async hasRetained(filter: string): Promise<boolean> {
-    await this.#sharedBarrier.next()
+  /** Whether `filter` may match a Retained Message, as of when `told` was begun, or as of now: after a barrier. */
+  async hasRetained(filter: string, told = this.#sharedBarrier.next()): Promise<boolean> {
+    await told
     return this.#retained.hasTopic(filter)
   }
 
@@ -573,6 +573,7 @@ export class DataPlane implements Cluster {
    * that it left, or that it was a member of when it ended, goes to others.
    */
   async #appendOfSessions(changes: readonly Change[]): Promise<void> {
+    this.#routes.writeNow()
     const shared = changes.filter((change) => change.type === 'session' && isShared(change.filter))
     if (shared.length === 0) return this.#journal.append(changes)
     const others = changes.filter((change) => !shared.includes(change))

@@ -8,7 +8,7 @@ import type { Cluster, RetainedRead } from '../cluster.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import { identityOf, isExpired, type Message } from '../messages/message.ts'
-import type { Stamps } from '../retained/moment.ts'
+import type { Stamps, StampsRead } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
 import { OwnRoutes } from '../routes/own-routes.ts'
 import { RouteKind, RoutingTable, type Route, type Targets } from '../routes/routing-table.ts'
@@ -332,8 +332,9 @@ export class MemoryCluster implements Cluster {
     return part < 1 || (part < grownMax && this.#retained.has(topic))
   }
 
-  async stamps(): Promise<Stamps> {
-    return this.stampsOf(new Float64Array(1).fill(this.#store.state.stamp))
+  async stamps(): Promise<StampsRead> {
+    const stamps = this.stampsOf(new Float64Array(1).fill(this.#store.state.stamp))
+    return { stamps, told: Promise.resolve() }
   }
 
   stampsOf(of: Float64Array): Stamps {

@@ -13,6 +13,13 @@ export interface Stamps {
   readonly era: { isOver: boolean }
 }
 
+/** Stamps as of now. */
+export interface StampsRead {
+  readonly stamps: Stamps
+  /** Settles when the index of topics has whatever was stored before them. */
+  readonly told: Promise<void>
+}
+
 /**
  * Whether a replay that began then sends a value that it found. After Redis lost data: rather twice than not
  * at all.
@@ -34,9 +41,13 @@ export class Moment {
   /** What was met before the counters were known, and their number with them: by 16 partitions. */
   #met: Float64Array | undefined
 
-  /** The counters, read after the journal's entry of the subscription. */
-  settle(stamps: Stamps): void {
-    if (this.#isForgotten) return
+  /**
+   * The counters, read after the journal's entry of the subscription.
+   * @returns whether it is where they say; otherwise what came live meanwhile moved it: what was told until they
+   * were read is not all that was stored before it
+   */
+  settle(stamps: Stamps): boolean {
+    if (this.#isForgotten) return false
     const met = this.#met
     this.#met = undefined
     this.#stamps =
@@ -46,6 +57,7 @@ export class Moment {
             of: stamps.of.map((stamp, i) => Math.max(stamp, ...metIn(met, i, stamps.of.length))),
             era: stamps.era,
           }
+    return met === undefined
   }
 
   /**

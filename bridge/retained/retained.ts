@@ -15,7 +15,7 @@ import type { BridgeError } from '../errors.ts'
 import type { Reports } from '../diagnostics.ts'
 import type { Keys } from '../redis/keys.ts'
 import { identityOf, isExpired, isTooLate, type Message } from '../messages/message.ts'
-import type { Stamps } from './moment.ts'
+import type { Stamps, StampsRead } from './moment.ts'
 import { reportsOf, retrying, type Connections, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { SingleFlight } from '../pace/single-flight.ts'
@@ -57,7 +57,8 @@ interface Stored {
 }
 
 export interface RetainedEvents {
-  barrier(): Promise<void>
+  /** @param ahead is read no later than the journal's position */
+  barrier(ahead?: () => Promise<unknown>): Promise<void>
   append(changes: readonly Change[]): Promise<void>
   /** A partition has no entry of us: resolves when it has again, rejects when we were declared dead. */
   onFenced(): Promise<void>
@@ -191,7 +192,7 @@ export class Retained {
    * The counters of all partitions, as of now or later. Behind the journal's entry of a subscription they are
    * its moment (moment.ts).
    */
-  stamps(): Promise<Stamps> {
+  stamps(): Promise<StampsRead> {
     return this.#counters.next()
   }
 
@@ -200,14 +201,26 @@ export class Retained {
     return { of, era: this.#era }
   }
 
-  async #readStamps(): Promise<Stamps> {
+  /**
+   * A topic is told before its value is stored: the position of the journal, read no earlier than the counters, is
+   * behind all that was told of what they count.
+   */
+  #readStamps(): Promise<StampsRead> {
     const era = this.#era
-    const read = await Promise.all(
-      Array.from({ length: this.#keys.partitions }, (_, partition) =>
-        retrying(this.#control, () => this.#control.hget(this.#keys.partition(partition, 'retained'), '')),
-      ),
+    return new Promise((resolve, reject) => {
+      const told = this.#events.barrier(async () => {
+        const of = await this.#readCounters()
+        resolve({ stamps: { of, era }, told })
+      })
+      told.catch(reject) // and whoever waits for it hears of it, too
+    })
+  }
+
+  async #readCounters(): Promise<Float64Array> {
+    const partitions = Array.from({ length: this.#keys.partitions }, (_, partition) =>
+      this.#control.hget(this.#keys.partition(partition, 'retained'), ''),
     )
-    return { of: Float64Array.from(read, (stamp) => Number(stamp ?? 0)), era }
+    return Float64Array.from(await Promise.all(partitions), (stamp) => Number(stamp ?? 0))
   }
 
   /**

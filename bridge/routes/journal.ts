@@ -8,6 +8,7 @@ import { nameDamage } from '../redis/damage.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
 import {
+  isCluster,
   onServerChange,
   reportsOf,
   retrying,
@@ -249,17 +250,22 @@ export class Journal {
   /**
    * Resolves when the tables hold at least what the journal held when this was called: one read of the
    * position, then catching up to it. The barrier of P2.
+   * @param ahead a read that is done no later than that of the position, in the same round trip where one server
+   * has both
    * @throws BridgeError that no retry helps
    */
-  async barrier(): Promise<void> {
+  async barrier(ahead?: () => Promise<unknown>): Promise<void> {
     for (;;) {
       await this.#rebuilding
       const era = this.#era
       const seen = this.#cursor // what the tail brings while the position is being read may be behind it
       const { generation } = this.#identity()
-      const [position, present] = await retrying(this.#control, () =>
-        this.#control.mgetBuffer(this.#keys.bus('position'), this.#keys.bus('generation')),
-      )
+      const [position, present] = await retrying(this.#control, async () => {
+        const read = ahead?.()
+        if (read !== undefined && isCluster(this.#control)) await read
+        const position = this.#control.mgetBuffer(this.#keys.bus('position'), this.#keys.bus('generation'))
+        return (await Promise.all([position, read]))[0]
+      })
       if (this.#closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
       if (era !== this.#era || !generation.equals(this.#identity().generation)) continue
       if (!(present?.equals(generation) ?? false)) {

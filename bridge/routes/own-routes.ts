@@ -31,13 +31,18 @@ export class OwnRoutes {
   readonly #wanted = new Map<string, Subscriptions>()
   #dirty = new Set<string>()
   #flush: Promise<void> | undefined
+  /** What `writeNow` took from the flush that is to come. */
+  #now: Promise<void> | undefined
 
   constructor(append: AppendRoutes) {
     this.#append = append
   }
 
-  /** Counts a subscription; resolves when every node can know of it. `everything` as in RouteKind. */
-  async add(filter: string, kind: number): Promise<void> {
+  /**
+   * Counts a subscription; resolves when every node can know of it. `everything` as in RouteKind.
+   * @param company what the change may wait for: it goes with what is written meanwhile
+   */
+  async add(filter: string, kind: number, company?: Promise<unknown>): Promise<void> {
     const wanted = this.#wanted.get(filter) ?? { everything: 0, qos0: 0, journaled: 0, stored: undefined }
     this.#wanted.set(filter, wanted)
     if (kind === RouteKind.everything) wanted.everything++
@@ -45,7 +50,20 @@ export class OwnRoutes {
     // A removal of this filter that is under way is overtaken by nothing: changes of one filter are appended
     // in order.
     if (kindOf(filter, wanted) === wanted.journaled) return wanted.stored
+    if (company !== undefined) {
+      this.#dirty.add(filter)
+      await company.catch(() => undefined)
+      if (!this.#dirty.has(filter)) return this.#wanted.get(filter)?.stored
+    }
     return this.#writeSoon(filter)
+  }
+
+  /** Writes what waits for company, with what its caller appends in this turn. */
+  writeNow(): void {
+    if (this.#dirty.size === 0) return
+    const written = Promise.all([this.#now, this.#write()]).then(() => undefined)
+    written.catch(() => undefined) // whoever waits for a change hears of it
+    this.#now = written
   }
 
   /** Uncounts a subscription; the route goes with the last one, a tick later. */
@@ -75,7 +93,9 @@ export class OwnRoutes {
     this.#flush ??= new Promise<void>((resolve, reject) => {
       setImmediate(() => {
         this.#flush = undefined
-        this.#write().then(resolve, reject)
+        const taken = this.#now
+        this.#now = undefined
+        Promise.all([taken, this.#write()]).then(() => resolve(), reject)
       })
     })
     return this.#flush

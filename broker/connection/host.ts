@@ -21,6 +21,8 @@ import type { ProtocolViolation } from '../protocol/properties.ts'
 /** A replay that a SUBSCRIBE asked for, by its moment among the Retained Messages. */
 export interface Asked {
   readonly stamps: Stamps | undefined
+  /** Whether its filter may match one that was stored before them. */
+  readonly hasAny: boolean
   /** Of a session that has a queue: what stands in Redis of it. */
   readonly owed: OwedReplay | undefined
   /** What was read of it before SUBACK. */

@@ -110,7 +110,7 @@ export class StoredSession implements SessionHolder {
   /** Messages that the queue may hold, by what the last call found. */
   #expected = expectedMin
   #order = 0
-  #mayHaveQueued = true
+  #mayHaveQueued: boolean
   /**
    * Retained Messages because of a SUBSCRIBE. They are not queued: what is in the queue would come before
    * them, newer or not.
@@ -142,6 +142,7 @@ export class StoredSession implements SessionHolder {
     this.session = session
     this.#receiveMaximum = receiveMaximum
     this.#host = host
+    this.#mayHaveQueued = session.present // nobody knows of a new one before it has subscribed
     for (const [messageId, { n, published }] of session.incoming)
       this.#incomingEntries.set(messageId, published ? `${n} published` : String(n))
     session.underWay = () => this.#underWay()

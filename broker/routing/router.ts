@@ -178,18 +178,19 @@ export class Router implements EngineHost, Receiver {
         queued: options.qos === 0 ? 'no' : (before?.queued ?? 'soon'),
         since,
       } as const
-      await Promise.all([this.#serve(connection, filter, served), stored])
+      await Promise.all([this.#serve(connection, filter, served, stored), stored])
       // It left or unsubscribed, or another SUBSCRIBE of this filter came after this one: the last one has
       // its way.
       if (options.qos > 0 && this.#table.get(filter, connection) === served)
         await this.#serve(connection, filter, { ...served, queued: 'yes' })
     }
     if (moment === undefined) return
-    moment.settle(await this.#plane.stamps())
+    const read = await this.#plane.stamps()
+    const isThere = moment.settle(read.stamps)
     this.#forgetLater(moment)
     if (!replays) return
     const { stamps } = moment
-    const hasAny = await this.#plane.hasRetained(filter)
+    const hasAny = await this.#plane.hasRetained(filter, isThere ? read.told : undefined)
     const [owed, ahead] = await Promise.all([
       hasAny ? this.#recordReplay(connection, filter, options, isFirst, stamps) : undefined,
       hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
@@ -199,7 +200,7 @@ export class Router implements EngineHost, Receiver {
     const earlier = connection.asked.get(filter)
     earlier?.ahead?.drop()
     if (earlier?.owed !== undefined) connection.stored?.endReplay(earlier.owed)
-    connection.asked.set(filter, { stamps, owed, ahead })
+    connection.asked.set(filter, { stamps, hasAny, owed, ahead })
   }
 
   /**
@@ -339,15 +340,21 @@ export class Router implements EngineHost, Receiver {
   /**
    * The route is counted in the same turn as the table changes: whoever leaves meanwhile is taken out of the
    * table, and uncounts what was counted, no more.
+   * @param company what is written of its session: the route goes with it
    */
-  async #serve(subscriber: Subscriber, filter: string, subscription: Subscription): Promise<void> {
+  async #serve(
+    subscriber: Subscriber,
+    filter: string,
+    subscription: Subscription,
+    company?: Promise<void>,
+  ): Promise<void> {
     const before = this.#table.get(filter, subscriber)
     const [kind, old] = [kindOf(subscription), before === undefined ? undefined : kindOf(before)]
     this.#table.add(filter, subscriber, subscription)
     if (before === undefined) this.#bounds.added(subscriber, filter)
     if (kind === old) return
     try {
-      await this.#plane.addRoute(filter, kind)
+      await this.#plane.addRoute(filter, kind, company)
     } finally {
       if (old !== undefined) this.#plane.removeRoute(filter, old)
     }
@@ -438,6 +445,8 @@ export class Router implements EngineHost, Receiver {
   replay(connection: Connection, filter: string): void {
     const asked = connection.asked?.get(filter)
     connection.asked?.delete(filter)
+    // What is stored from its moment on comes live. After Redis lost data nothing follows from stamps.
+    if (asked?.hasAny === false && asked.stamps?.era.isOver === false) return
     const replays = this.#replaysOf(connection)
     if (!replays.begins(filter)) {
       // each SUBSCRIBE of it is ten bytes
@@ -458,11 +467,12 @@ export class Router implements EngineHost, Receiver {
    * It was subscribed with the same options before: Aedes has registered nothing, and SUBACK is on its way.
    */
   async #askAgain(connection: Connection, filter: string): Promise<void> {
-    const stamps = await this.#plane.stamps()
+    const { stamps, told } = await this.#plane.stamps()
     const options = this.#table.get(filter, connection)
-    if (options === undefined || !(await this.#plane.hasRetained(filter))) return
+    if (options === undefined || !(await this.#plane.hasRetained(filter, told))) return
     await this.#startReplay(connection, filter, {
       stamps,
+      hasAny: true,
       owed: await this.#recordReplay(connection, filter, options, false, stamps),
     })
   }
@@ -472,7 +482,7 @@ export class Router implements EngineHost, Receiver {
       this.#startReplay(
         connection,
         owed.filter,
-        { stamps: this.#plane.stampsOf(owed.stamps), owed },
+        { stamps: this.#plane.stampsOf(owed.stamps), hasAny: true, owed },
         true,
       ).catch((error: unknown) => this.#events.onError(error as Error))
     }

@@ -75,6 +75,18 @@ test('a QoS 2 message to 2,500 sessions of a partition goes in calls of a thousa
   expect(late).toHaveLength(300)
 })
 
+test('SUBSCRIBE of a session writes one entry of the journal: the subscription, and the route beside it', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  await using a = await startPlane(redis, 'a')
+  const session = await claim(a, 'client')
+  const before = Number(await admin.get(keys.bus('position')))
+  const stored = a.plane.sessions.subscribe(session, 't', { options: 1, identifier: undefined })
+  await Promise.all([a.plane.addRoute('t', RouteKind.qos0, stored), stored])
+  expect(Number(await admin.get(keys.bus('position'))) - before).toBe(1)
+  expect([...a.plane.routes].map(({ filter, kind }) => [filter, kind])).toEqual([['t', RouteKind.qos0]])
+})
+
 test('a claim that ends the session of an earlier one of the same node leaves that with nothing, however far its own claim is', async () => {
   await using redis = await startRedis()
   await using a = await startPlane(redis, 'a')

@@ -241,7 +241,7 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
 
   test('Retained Messages: the last one of a topic, found by filter, until it is cleared or expires', async () => {
     await using member = await open()
-    const before = await member.cluster.stamps()
+    const { stamps: before } = await member.cluster.stamps()
     const retained = async (filter: string): Promise<string[]> => {
       const found = await member.cluster.retained(topics, 1_000_000)
       expect(found.unread).toEqual([])

@@ -22,7 +22,7 @@ test('what was stored before a moment is replayed and does not come live, what w
 test('what comes live while the counters are being read is left to the replay, whatever they say then', () => {
   const moment = new Moment()
   expect(moment.includes('t', 12)).toBe(true)
-  moment.settle(stampsAt(10))
+  expect([moment.settle(stampsAt(10)), new Moment().settle(stampsAt(10))]).toEqual([false, true]) // it was moved
   expect([moment.includes('t', 11), isOfBefore(moment.stamps, 't', 12), moment.includes('t', 13)]).toEqual([
     true,
     true,

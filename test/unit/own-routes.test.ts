@@ -13,6 +13,10 @@ const turn = (): Promise<void> =>
     setImmediate(resolve)
   })
 
+const turnsOf = async (count: number): Promise<void> => {
+  for (let n = 0; n < count; n++) await turn()
+}
+
 /** A journal that stores one append at a time, in order, each when the test says so. */
 class SlowJournal {
   readonly routes = new Map<string, number>()
@@ -154,6 +158,32 @@ describe('subscribed resolves behind the append, not before', () => {
   })
 })
 
+test('a change that waits for company goes with it; whoever subscribed in that tick is told when it is stored', async () => {
+  const journal = new SlowJournal()
+  const routes = new OwnRoutes(journal.append)
+  let come = (): void => undefined
+  const company = new Promise<void>((resolve) => {
+    come = resolve
+  })
+  const waits = watch(routes.add('a', everything, company))
+  await turn()
+  expect(journal.appends).toEqual([])
+  const beside = watch(routes.add('b', everything))
+  routes.writeNow()
+  come()
+  await turn()
+  await turn()
+  expect(journal.appends.map((changes) => changes.map(({ filter }) => filter))).toEqual([['a', 'b']])
+  expect([waits.settled, beside.settled]).toEqual([false, false])
+  await journal.store()
+  expect([waits.settled, beside.settled]).toEqual([true, true])
+  // company that does not come is not waited for
+  const alone = watch(routes.add('c', everything, Promise.reject(new Error('none'))))
+  await turn()
+  await journal.store()
+  expect([alone.settled, journal.routes.get('c')]).toEqual([true, everything])
+})
+
 test('a tick of many subscriptions is one append', async () => {
   const journal = new SlowJournal()
   const routes = new OwnRoutes(journal.append)
@@ -181,7 +211,7 @@ test('random subscribing and unsubscribing, random slowness: always covered, and
     }
   }
   for (let step = 0; step < 2_500; step++) {
-    const action = random.below(8)
+    const action = random.below(9)
     if (action < 3) {
       const one = {
         filter: random.pick(['a', 'b', 'c']),
@@ -190,7 +220,8 @@ test('random subscribing and unsubscribing, random slowness: always covered, and
         given: false,
       }
       live.push(one)
-      routes.add(one.filter, one.kind).then(
+      const company = random.below(2) === 0 ? undefined : turnsOf(random.below(4))
+      routes.add(one.filter, one.kind, company).then(
         () => {
           one.confirmed = true
         },
@@ -201,11 +232,12 @@ test('random subscribing and unsubscribing, random slowness: always covered, and
       one!.given = true
       routes.remove(one!.filter, one!.kind)
     } else if (action === 6) await turn()
+    else if (action === 7) routes.writeNow()
     else await journal.store()
     check(`step ${step}`)
   }
   for (const { filter, kind } of live.splice(0, Math.floor(live.length / 2))) routes.remove(filter, kind)
-  await turn()
+  await turnsOf(6)
   while (journal.waiting > 0) await journal.store()
   await turn()
   check('at the end')

@@ -208,7 +208,10 @@ test('who subscribes to one filter again and again has ten replays of it at once
     addRoute: () => Promise.resolve(),
     removeRoute: nothing,
     hasRetained: () => Promise.resolve(false),
-    stamps: () => (asked++, answered.then(() => ({ of: new Float64Array(1), era: { isOver: false } }))),
+    stamps: () => (
+      asked++,
+      answered.then(() => ({ stamps: { of: new Float64Array(1), era: { isOver: false } }, told: answered }))
+    ),
   })
   const connection = { lasting: false, connackWritten: false } as unknown as Connection
   await router.subscribe(connection, 't', options(1), false)
@@ -217,6 +220,44 @@ test('who subscribes to one filter again and again has ten replays of it at once
   expect(asked).toBe(11)
   answer()
   await expect.poll(() => asked).toBe(12)
+})
+
+test('a SUBSCRIBE that nothing is retained for reads nothing; of what came live meanwhile it hears behind a barrier of its own', async () => {
+  const era = { isOver: false }
+  const told = Promise.resolve()
+  const asked: unknown[] = []
+  const router = routerOn({
+    addRoute: () => Promise.resolve(),
+    removeRoute: nothing,
+    stamps: () => Promise.resolve({ stamps: { of: new Float64Array(1), era }, told }),
+    hasRetained: (filter: string, behind?: Promise<void>) => {
+      asked.push(`has ${filter} ${behind === told ? 'as told' : 'as of now'}`)
+      return Promise.resolve(false)
+    },
+    topics: (filter: string) => {
+      asked.push(`read ${filter}`)
+      return Promise.resolve([][Symbol.iterator]())
+    },
+  })
+  const connection = {
+    lasting: false,
+    connackWritten: true,
+    roomForMore: () => Promise.resolve(),
+    deliver: nothing,
+  } as unknown as Connection
+  const subscribe = async (filter: string, meanwhile = nothing): Promise<void> => {
+    const subscribed = router.subscribe(connection, filter, options(1), true)
+    meanwhile()
+    await subscribed
+    router.replay(connection, filter)
+    await new Promise(setImmediate)
+  }
+  await subscribe('t')
+  await subscribe('u', () => router.deliver(messageOf('u', 'live', { stamp: 1 })))
+  expect(asked).toEqual(['has t as told', 'has u as of now'])
+  era.isOver = true
+  await subscribe('v')
+  expect(asked.slice(2)).toEqual(['has v as told', 'read v']) // after Redis lost data nothing follows from stamps
 })
 
 test('a message for very many subscribers goes in slices; each has its messages in order, and who unsubscribes meanwhile gets nothing more', async () => {

@@ -14,7 +14,7 @@ const room = 256 * 1024
  * A session with these messages in its queue; `serve` does what session-serve.lua does until there is nothing
  * to do.
  */
-function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntry[] = []) {
+function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntry[] = [], present = true) {
   const sent: number[] = []
   const payloads: string[] = []
   const failed: unknown[] = []
@@ -23,7 +23,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
   )
   let touched = false
   const stored = new StoredSession(
-    { inFlight, incoming: new Map() } as unknown as Session,
+    { present, inFlight, incoming: new Map() } as unknown as Session,
     limits.inFlightMax,
     {
       matching: ({ topic }) => {
@@ -269,4 +269,16 @@ test('an identifier that comes again while its publish is being written: each is
   expect(told).toEqual(['first'])
   serve()
   expect(told).toEqual(['first', 'second'])
+})
+
+test('a new session has nothing in its queue: it looks when its bell rings', () => {
+  const { stored, sent, serve } = sessionOf([], [], false)
+  stored.start()
+  expect(stored.takeWrites()).toBeUndefined()
+  const known = sessionOf([messageOf('t', 'one', { qos: 1 })], [], false)
+  known.stored.start()
+  known.stored.ring()
+  known.serve()
+  serve()
+  expect([sent.length, known.sent.length]).toEqual([0, 1])
 })
