@@ -58,9 +58,9 @@ export interface Connects extends Base {
   readonly clean: boolean
   /** Clients that connect and subscribe to one filter each. */
   readonly count: number
-  /** Of them a second, over all nodes in turn (open loop). */
+  /** Of them a second, over all nodes in turn (open loop); 0: as fast as it goes, a hundred under way. */
   readonly rate: number
-  /** Connected before the measured ones, so that code and heap are warm. */
+  /** Came and went before the measured ones, so that code and heap are warm. */
   readonly warm: number
 }
 
@@ -175,6 +175,8 @@ export interface LoadAnswer {
   /** Came with another QoS than they were sent and subscribed with. */
   readonly wrongQos: number
   readonly peakRssMiB: number
+  /** CPU of brokers and Redis per second while nobody comes, which is not in the window. */
+  readonly idleMicros?: number
   readonly latency?: {
     readonly p50: number
     readonly p99: number
@@ -334,16 +336,18 @@ const shapePatterns: readonly Pattern[] = [
       about: `BifroMQ's 15k_15k_qos1_p256_1mps divided by 5, on three nodes: ${persistent ? 'persistent sessions, ' : ''}3,000 → 3,000, 3,000 msg/s, 256 bytes`,
     }),
   ),
-  ...[true, false].map((clean): Connects => ({
-    kind: 'connects',
-    name: `conn-tcp-${clean ? 'clean' : 'persistent'}-2K-200`,
-    about: `the public conn-tcp-10K-100 divided by 5, at twice the rate: 2,000 clients, 200 a second, CONNECT and SUBSCRIBE, ${clean ? 'clean' : 'persistent'} sessions`,
-    across: false,
-    clean,
-    count: 2_000,
-    rate: 200,
-    warm: 500,
-  })),
+  ...[200, 0].flatMap((rate) =>
+    [true, false].map((clean): Connects => ({
+      kind: 'connects',
+      name: `conn-tcp-${clean ? 'clean' : 'persistent'}-2K-${rate === 0 ? 'max' : rate}`,
+      about: `the public conn-tcp-10K-100 divided by 5, ${rate === 0 ? 'as fast as it goes' : 'at twice the rate'}: 2,000 clients, CONNECT and SUBSCRIBE, ${clean ? 'clean' : 'persistent'} sessions`,
+      across: false,
+      clean,
+      count: 2_000,
+      rate,
+      warm: 6_000,
+    })),
+  ),
   ...[5_000, 20_000].map((sessions): Storm => ({
     kind: 'storm',
     name: `storm-${sessions / 1_000}K`,

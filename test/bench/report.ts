@@ -85,7 +85,7 @@ const isLatency = (name: string): boolean => name.startsWith('qos1-latency')
 const sections: readonly Section[] = [
   {
     title: 'Fleets: many connections, few messages each',
-    takes: (name) => shapeNames.includes(name) && !name.startsWith('storm'),
+    takes: (name) => shapeNames.includes(name) && !name.startsWith('storm') && !name.startsWith('conn'),
     about:
       'At a fixed rate, whatever comes back. CPU is of all broker processes and Redis, for each delivered message; ms from the write of the PUBLISH to its arrival.',
     columns: [
@@ -96,6 +96,26 @@ const sections: readonly Section[] = [
       figure('max', 'latencyMax'),
       ['vs Mosquitto', ({ timesMosquitto }) => timesText(timesMosquitto)],
       ...tail,
+    ],
+  },
+  {
+    title: 'Connects',
+    takes: (name) => name.startsWith('conn'),
+    about:
+      'CONNECT and SUBSCRIBE of clients that come: CPU of all broker processes and Redis for each, without what they take while nobody comes (`idle µs/s`); ms from the time that it was due to SUBACK.',
+    columns: [
+      figure('clients/s', 'perSecond'),
+      figure('CPU µs/client', 'cpuMicros'),
+      figure('brokers only', 'brokerMicros'),
+      figure('idle µs/s', 'idleMicros'),
+      figure('p50', 'p50'),
+      figure('p99', 'p99'),
+      figure('max', 'latencyMax'),
+      ['vs Mosquitto', ({ timesMosquitto }) => timesText(timesMosquitto)],
+      figure('peak RSS MiB', 'peakRssMiB'),
+      figure('load cores', 'loadCores'),
+      figure('others', 'othersCores'),
+      troubles,
     ],
   },
   {

@@ -67,6 +67,8 @@ export const figures = {
   floodMBPerSecond: ({ overload }: RunResult) => overload?.floodMBPerSecond,
   /** How often it ended the connection of a subscriber that did not keep up. */
   floodEnded: ({ overload }: RunResult) => overload?.ended,
+  /** CPU of brokers and Redis per second while nobody comes. */
+  idleMicros: ({ idleMicros }: RunResult) => idleMicros,
   resumeP50: ({ resume }: RunResult) => resume?.p50,
   resumeP99: ({ resume }: RunResult) => resume?.p99,
   resumeMax: ({ resume }: RunResult) => resume?.max,
