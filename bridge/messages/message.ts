@@ -68,7 +68,7 @@ export class Message implements MessageFields {
   readonly by: Publisher | undefined
   /** Set when it is stored: nobody in the cluster was subscribed to it. */
   isUnmatched = false
-  /** Cached: its PUBLISH packets, by variant. Who encodes them fills it (broker/protocol/publish.ts). */
+  /** Cached: its PUBLISH packets, by variant. Who encodes them fills it (broker/protocol/publish-frame.ts). */
   frames: unknown = undefined
   /** Cached: its bytes as codec.ts makes them, once somebody needed them. */
   packed: Buffer | undefined = undefined

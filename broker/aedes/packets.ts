@@ -15,7 +15,7 @@ import { reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { variableLength, writeVariable } from '../protocol/properties.ts'
 import { joinParts } from '../protocol/parts.ts'
-import { messageOf } from '../protocol/publish.ts'
+import { messageOf } from '../protocol/foreign-message.ts'
 
 /** The message of a packet as Aedes and its persistences hold it. */
 export const messageOfPacket = (packet: Omit<IPublishPacket, 'cmd'>): Message =>

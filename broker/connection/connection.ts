@@ -27,7 +27,7 @@ import type { StoredSession } from './stored-session.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType, type Will } from '../protocol/control-packets.ts'
-import { refusingConnack } from '../protocol/publish.ts'
+import { refusingConnack } from '../protocol/connack.ts'
 
 export class Connection implements ConnectionParts {
   readonly stream: Duplex

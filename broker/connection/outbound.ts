@@ -19,7 +19,7 @@ import { TopicAliases } from './topic-aliases.ts'
 import { Window, type WindowHost } from './window.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
-import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish.ts'
+import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish-frame.ts'
 
 export class Outbound<Connection extends ConnectionParts> implements OutboxHost, WindowHost<Pending> {
   readonly outbox: Outbox

@@ -5,7 +5,8 @@
 // `onDrain`.
 import type { Duplex } from 'node:stream'
 import { secondsLeft, Slice } from '../../bridge/index.ts'
-import { aliasBytesMax, aliased, withReason, writeAcknowledgement, type Frame } from '../protocol/publish.ts'
+import { withReason, writeAcknowledgement } from '../protocol/acknowledgements.ts'
+import { aliasBytesMax, aliased, type Frame } from '../protocol/publish-frame.ts'
 
 const initialBytes = 1_024
 const flushBytes = 65_536

@@ -1,6 +1,6 @@
 // One QoS ≥ 1 delivery of a connection, in its window or before it: a frame that others share, and what is
 // this delivery's own.
-import type { Frame } from '../protocol/publish.ts'
+import type { Frame } from '../protocol/publish-frame.ts'
 import { Window, type Delivery } from './window.ts'
 
 export class Pending implements Delivery {

@@ -13,7 +13,7 @@ import type { Subscriber } from '../../broker/routing/subscriber.ts'
 import { Outbox } from '../../broker/connection/outbox.ts'
 import { Pressure } from '../../broker/routing/pressure.ts'
 import { Window, type Delivery } from '../../broker/connection/window.ts'
-import { publishFrame, type Frame } from '../../broker/protocol/publish.ts'
+import { publishFrame, type Frame } from '../../broker/protocol/publish-frame.ts'
 import { seededRandom } from '../support/random.ts'
 
 class Item implements Delivery {

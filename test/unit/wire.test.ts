@@ -15,7 +15,9 @@ import {
   readVariable,
   scanProperties,
 } from '../../broker/protocol/properties.ts'
-import { writeAcknowledgement, messageOf, publishFrame, type Frame } from '../../broker/protocol/publish.ts'
+import { writeAcknowledgement } from '../../broker/protocol/acknowledgements.ts'
+import { messageOf } from '../../broker/protocol/foreign-message.ts'
+import { publishFrame, type Frame } from '../../broker/protocol/publish-frame.ts'
 import { withoutUserProperties } from '../../broker/protocol/user-properties.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { u16, variable } from '../support/wire.ts'

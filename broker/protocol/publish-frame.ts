@@ -1,18 +1,9 @@
-// Outbound frames: PUBLISH encoded once per variant of a message and shared by all its deliveries, and the
-// acknowledgements. A frame is head + Packet Identifier (of one delivery, QoS ≥ 1) + properties + payload.
-// State: the frames that hang on the message while it is delivered, and the last head: who publishes one
-// thing mostly publishes more of it.
-import type { IPublishPacket } from 'mqtt-packet'
-import { Message, secondsLeft } from '../../bridge/index.ts'
-import { ReasonCode } from './reason-codes.ts'
-import {
-  allowedProperties,
-  propertyIds,
-  readVariable,
-  scanProperties,
-  variableLength,
-  writeVariable,
-} from './properties.ts'
+// PUBLISH as it goes out: encoded once per variant of a message, and shared by all its deliveries. How PUBLISH is read
+// stands in packet-reader.ts. A frame is head + Packet Identifier (of one delivery, QoS ≥ 1) + properties + payload.
+// State: the frames that hang on the message while it is delivered, and the last head: who publishes one thing
+// mostly publishes more of it.
+import { secondsLeft, type Message } from '../../bridge/index.ts'
+import { propertyIds, readVariable, variableLength, writeVariable } from './properties.ts'
 
 const none = Buffer.alloc(0)
 const noProperties = Buffer.from([0])
@@ -209,112 +200,4 @@ export function aliased(
   start[0] = head[0]!
   topic.copy(start, writeVariable(start, remaining, 1))
   return { head: start, properties: section }
-}
-
-/** CONNACK's return codes of 3.1.1 for reason codes of MQTT 5. */
-const returnCodes = new Map<number, number>([
-  [ReasonCode.unsupportedProtocolVersion, 1],
-  [ReasonCode.clientIdentifierNotValid, 2],
-  [ReasonCode.serverUnavailable, 3],
-  [ReasonCode.serverBusy, 3],
-  [ReasonCode.quotaExceeded, 3],
-  [ReasonCode.badUserNameOrPassword, 4],
-  [ReasonCode.notAuthorized, 5],
-  [ReasonCode.topicNameInvalid, 5],
-])
-
-/**
- * A CONNACK that refuses, of a CONNECT that is not in order; under 3.1.1 only where it has a code for it
- * [MQTT-3.1.4-1].
- */
-export function refusingConnack(
-  level: number,
-  reasonCode: number,
-  packetBytesMax = 0,
-  reason = '',
-): Buffer | undefined {
-  if (level >= 5) return withReason(Buffer.from([0x20, 3, 0, reasonCode, 0]), reason, packetBytesMax)
-  const returnCode = returnCodes.get(reasonCode)
-  return level > 0 && returnCode !== undefined ? Buffer.from([0x20, 2, 0, returnCode]) : undefined
-}
-
-/**
- * With a Reason String, where the client takes a packet of that size [MQTT-3.2.2-19] [MQTT-3.4.2-2] [MQTT-3.5.2-2]
- * [MQTT-3.14.2-3].
- * @param frame a short packet of MQTT 5 that ends with an empty property section
- */
-export function withReason(frame: Buffer, reason: string, packetBytesMax: number): Buffer {
-  const text = Buffer.from(reason)
-  const properties = 3 + text.length
-  const length = frame.length - 3 + variableLength(properties) + properties
-  if (text.length === 0 || 1 + variableLength(length) + length > packetBytesMax) return frame
-  const bytes = Buffer.alloc(1 + variableLength(length) + length)
-  bytes[0] = frame[0]!
-  let at = writeVariable(bytes, length, 1)
-  at += frame.copy(bytes, at, 2, frame.length - 1)
-  at = writeVariable(bytes, properties, at)
-  bytes[at] = propertyIds.reasonString
-  bytes.writeUInt16BE(text.length, at + 1)
-  text.copy(bytes, at + 3)
-  return bytes
-}
-
-/**
- * Writes a PUBACK, PUBREC, PUBREL or PUBCOMP; the reason code goes to MQTT 5 clients when it is not 0.
- * @returns its bytes, at most 5
- */
-export function writeAcknowledgement(
-  bytes: Buffer,
-  at: number,
-  type: 4 | 5 | 6 | 7,
-  messageId: number,
-  mqtt5: boolean,
-  reasonCode: number,
-): number {
-  const reasoned = mqtt5 && reasonCode !== 0
-  bytes[at] = (type << 4) | (type === 6 ? 2 : 0)
-  bytes[at + 1] = reasoned ? 3 : 2
-  bytes[at + 2] = messageId >> 8
-  bytes[at + 3] = messageId & 255
-  if (reasoned) bytes[at + 4] = reasonCode
-  return reasoned ? 5 : 4
-}
-
-/**
- * The message of a packet that another broker parsed and stored. Its Will Delay Interval stays behind.
- * @param generate mqtt-packet's encoder, for the properties
- */
-export function messageOf(
-  packet: Omit<IPublishPacket, 'cmd'>,
-  generate: (packet: IPublishPacket) => Buffer,
-): Message {
-  const { topic, qos, retain } = packet
-  const payload = Buffer.isBuffer(packet.payload) ? packet.payload : Buffer.from(packet.payload)
-  const {
-    willDelayInterval: _delay,
-    messageExpiryInterval,
-    ...rest
-  } = (packet.properties ?? {}) as Record<string, unknown>
-  let properties: Buffer | undefined
-  if (Object.keys(rest).length > 0) {
-    const frame = generate({
-      cmd: 'publish',
-      topic: 't',
-      payload: Buffer.alloc(0),
-      qos: 0,
-      retain: false,
-      dup: false,
-      properties: rest,
-    })
-    let at = 1
-    while ((frame[at++]! & 128) !== 0); // over the remaining length
-    at += 3 // over the topic
-    const kept: Buffer[] = []
-    scanProperties(frame, at, frame.length, allowedProperties.publish, (_id, start, _value, end) =>
-      kept.push(frame.subarray(start, end)),
-    )
-    properties = Buffer.concat(kept)
-  }
-  const expirySeconds = typeof messageExpiryInterval === 'number' ? messageExpiryInterval : -1
-  return Message.published(topic, payload, qos, retain, properties, expirySeconds, undefined)
 }
