@@ -138,7 +138,6 @@ export async function startAdmin(
       else response.writeHead(500).end('internal error\n')
     })
   })
-  server.on('upgrade', (_request, socket) => socket.destroy())
   const places = { take: () => true, give: () => undefined, exhausted: () => undefined }
   const door = new Door({
     deadlineMs: headMs,

@@ -20,6 +20,10 @@ import { within, type Entry, type Mapping, type Tree } from './tree.ts'
 const see = 'See deploy/config/node.yaml for an example'
 /** Aliases may be nested: nobody's configuration is as deep. */
 const depthMax = 8
+/** Nor is it as large: aliases of aliases make a file of a few lines one of millions of values. */
+const valuesMax = 100_000
+/** What follows from a mistake is no news. */
+const mistakesShown = 5
 
 const meanings: Readonly<Record<string, string>> = {
   BAD_INDENT: 'the indentation does not fit',
@@ -31,6 +35,7 @@ const meanings: Readonly<Record<string, string>> = {
   BAD_SCALAR_START: 'a character that must stand in quotes at the start of a value',
   BAD_DQ_ESCAPE: 'a backslash in double quotes that escapes nothing',
   MULTILINE_IMPLICIT_KEY: 'a key of several lines, or a line without a colon',
+  RESOURCE_EXHAUSTION: 'nested too deep',
   BLOCK_AS_IMPLICIT_KEY: 'a mapping where one value belongs: is there a second colon in the line?',
 }
 
@@ -48,7 +53,11 @@ export function readYaml(path: string, text: string, problems: OperatorError[]):
   const wrong = (source: string, problem: string, hint: string = see): void => {
     problems.push(new OperatorError(problem, { reason: 'usage', field: source, value: undefined, hint }))
   }
-  const found = [...document.errors, ...document.warnings]
+  if (text.includes('\0')) {
+    wrong(path, 'is not UTF-8', 'Save it as UTF-8: it looks like UTF-16, or is no text')
+    return nothing
+  }
+  const found = [...document.errors, ...document.warnings].slice(0, mistakesShown)
   for (const { code, pos } of found) wrong(at(pos[0]), `is not YAML (${meanings[code] ?? code})`)
   if (found.length > 0) return nothing
 
@@ -63,11 +72,18 @@ export function readYaml(path: string, text: string, problems: OperatorError[]):
     const key = textOf(pair.key) ?? ''
     return [/^[\w.-]{1,64}$/.test(key) ? key : '(a key)', (pair.key as Node | null)?.range?.[0] ?? 0]
   }
+  let values = 0
+  let saidTooDeep = false
   const read = (node: unknown, name: string, offset: number, depth: number): Tree => {
     const source = at((node as Node | null)?.range?.[0] ?? offset, name)
     const value = isAlias(node) ? node.resolve(document) : node
-    if (depth > depthMax) wrong(source, 'is too deep')
-    else if (isMap(value)) return { kind: 'mapping', source, entries: entriesOf(value, name, depth + 1) }
+    if (++values > valuesMax) {
+      if (values === valuesMax + 1) wrong(source, `is more than ${valuesMax} values, aliases (*) followed`)
+    } else if (isAlias(node) && value === undefined) wrong(source, `is not YAML (${meanings.BAD_ALIAS})`)
+    else if (depth > depthMax) {
+      if (!saidTooDeep) wrong(source, 'is too deep')
+      saidTooDeep = true
+    } else if (isMap(value)) return { kind: 'mapping', source, entries: entriesOf(value, name, depth + 1) }
     else if (isSeq(value))
       return {
         kind: 'list',

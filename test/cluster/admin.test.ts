@@ -75,6 +75,16 @@ test('//, other methods and upgrades are answered, not by 500', async () => {
   }
 })
 
+test.each(['h2c', 'websocket'])(
+  'a client that offers another protocol, %s, gets its answer by this one',
+  async (name) => {
+    const upgrade = `connection: upgrade\r\nupgrade: ${name}\r\n`
+    expect(await ask(node.adminUrl, `GET /livez HTTP/1.1\r\nhost: localhost\r\n${upgrade}\r\n`)).toMatch(
+      /^HTTP\/1\.1 200 /,
+    )
+  },
+)
+
 test('/routes is written as its reader reads, and has a limit', async () => {
   const subscriber = await node.connect('subscriber')
   const filters = Array.from({ length: 3_000 }, (_, n) => `a/filter/that/is/long/${'x'.repeat(1_000)}/${n}`)

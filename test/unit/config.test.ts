@@ -347,6 +347,35 @@ const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
       /:5:1 listeners: is not a list/,
     ],
   ],
+  [
+    'aliases that make nine lines a million values',
+    byFile(
+      `x:\n  - &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n${[...'bcdefg']
+        .map((name, i) => `  - &${name} [${`*${'abcdef'[i]}, `.repeat(9)}]\n`)
+        .join('')}`,
+    ),
+    [/ x\S*: is more than 100000 values/, /:1:1 x: is not an option/],
+  ],
+  [
+    'one more, and each is too deep: that is said once',
+    byFile(
+      `x:\n  - &a [1, 1, 1, 1]\n${[...'bcdefghi']
+        .map((name, i) => `  - &${name} [${`*${'abcdefgh'[i]}, `.repeat(3)}]\n`)
+        .join('')}`,
+    ),
+    [/: is too deep/, /:1:1 x: is not an option/],
+  ],
+  [
+    'an alias without its anchor',
+    byFile('id: *b\n'),
+    [/:1:5 id: is not YAML \(an alias/, /:1:5 id: has no value/],
+  ],
+  [
+    'far too many brackets',
+    byFile(`id: ${'['.repeat(5_000)}`),
+    [/nested too deep/, ...Array.from({ length: 4 }, () => /is not YAML/)],
+  ],
+  ['UTF-16', byFile('i\0d\0:\0 \0a\0'), [/node\.yaml: is not UTF-8\. Save it as UTF-8/]],
   ['no listener', byFile('listeners: []'), [/:1:12 listeners: names no listener/]],
   [
     'a mapping for a value',
