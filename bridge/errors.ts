@@ -24,6 +24,12 @@ export const bridgeErrors = {
     meaning: 'Redis did not answer within its deadline or refused the connection',
     remedy: 'Start Redis, or check its address and the network between it and this node',
   },
+  ERR_BRIDGE_DESCRIPTORS: {
+    kind: 'redis',
+    retryable: true,
+    meaning: 'no file descriptor is left for a connection to Redis',
+    remedy: 'Raise the limit of open files of this node (ulimit -n, LimitNOFILE=)',
+  },
   ERR_BRIDGE_REDIS_SLOW: {
     kind: 'redis',
     retryable: true,
@@ -344,6 +350,7 @@ function codeOf(error: Error & { code?: unknown; errno?: unknown }): BridgeError
     )
   }
   if (bugs.some((type) => error instanceof type)) return 'ERR_BRIDGE_BUG'
+  if (error.code === 'EMFILE' || error.code === 'ENFILE') return 'ERR_BRIDGE_DESCRIPTORS'
   // Of a socket or of TLS, or of ioredis. Node's own errors about wrong arguments are TypeErrors.
   const ofSocket = typeof error.code === 'string' && name !== 'AssertionError'
   const ofIoredis =

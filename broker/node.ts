@@ -30,7 +30,7 @@ import {
   type ListenerConfig,
 } from './config/config.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
-import { doorEvents, sayLowLimit } from './observe/door-events.ts'
+import { descriptorEvents, doorEvents, noDescriptors, sayLowLimit } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './errors.ts'
 import type { Connection } from './connection/connection.ts'
@@ -348,6 +348,7 @@ export class Node {
     )
     if (this.#store.notice !== undefined) this.#log.info({}, this.#store.notice)
     sayLowLimit(this.#log, places)
+    places.watch(descriptorEvents(this.#log, places))
     this.#serve()
   }
 
@@ -489,11 +490,17 @@ export class Node {
     // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []
+    const descriptors = this.#descriptors?.isExhausted === true ? noDescriptors : 'ok'
     return {
-      ready: stores === 'ok' && node === 'ok' && !named.some(({ kind }) => isOfStore(kind)),
+      ready:
+        stores === 'ok' &&
+        node === 'ok' &&
+        descriptors === 'ok' &&
+        !named.some(({ kind }) => isOfStore(kind)),
       checks: {
         [this.#store.label]: stores,
         node,
+        ...(descriptors === 'ok' ? {} : { descriptors }),
         ...(data === undefined ? {} : { data }),
         ...(named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') }),
       },
@@ -534,6 +541,7 @@ export class Node {
     this.#local.detach()
     const deadline = after(this.config.shutdownMs)
     for (const listener of this.#listeners) listener.close()
+    this.#descriptors?.close()
     const boot = this.#boot
     const gone = this.#storeGone()
     const away = gone.then(() => after(awayMs))

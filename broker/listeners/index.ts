@@ -3,7 +3,7 @@ import type { Listener, ListenerContext } from './listener.ts'
 import { listenTcp } from './tcp.ts'
 import { listenWebSocket } from './websocket.ts'
 
-export { Descriptors } from './descriptors.ts'
+export { Descriptors, type DescriptorEvents } from './descriptors.ts'
 export type { DoorEvents, HandedOver } from './door.ts'
 export type { Listener, OnConnection } from './listener.ts'
 

@@ -1,6 +1,6 @@
 // What log and metrics say of the connections that do not become clients. At most a line a minute for each
 // cause and address.
-import type { Descriptors, DoorEvents } from '../listeners/index.ts'
+import type { DescriptorEvents, Descriptors, DoorEvents } from '../listeners/index.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -21,6 +21,27 @@ const failed =
     )
   }
 
+const sayNone = (log: Log, places: Descriptors): void =>
+  log.onceAMinute(
+    'error',
+    'descriptors',
+    '',
+    { connections: places.open, openFilesMax: places.limit },
+    `no file descriptor is left for connections: they are refused; the limit of open files is low: ${raiseIt}`,
+  )
+
+export const descriptorEvents = (log: Log, places: Descriptors): DescriptorEvents => ({
+  none: () => sayNone(log, places),
+  again: () =>
+    log.warn(
+      { connections: places.open, openFilesMax: places.limit },
+      'there are file descriptors for connections again',
+    ),
+})
+
+/** What /readyz says of them while there are none. */
+export const noDescriptors = `no file descriptor is left for connections: they are refused. The limit of open files is low: ${raiseIt}.`
+
 export function doorEvents(log: Log, metrics: Metrics, places: Descriptors): DoorEvents {
   return {
     failed: failed(log),
@@ -35,13 +56,7 @@ export function doorEvents(log: Log, metrics: Metrics, places: Descriptors): Doo
           { cause, address, detail },
           'a connection did not become a client',
         )
-      log.onceAMinute(
-        'error',
-        cause,
-        '',
-        { connections: places.open, openFilesMax: places.limit },
-        `no file descriptor is left for connections: they are refused; the limit of open files is low: ${raiseIt}`,
-      )
+      sayNone(log, places)
     },
   }
 }

@@ -1,10 +1,13 @@
 // The doors of a node: who comes and is no client is answered or closed in time, costs nothing afterwards and
 // ends nothing.
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
 import { Descriptors } from '../../broker/listeners/index.ts'
+import { openClient } from '../bridge/planes.ts'
 import { makeCertificates, type Certificates } from '../support/certificates.ts'
 import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
@@ -388,4 +391,31 @@ test('no descriptor is left for clients: they are refused and counted, /readyz a
   await expect.poll(metrics).toMatch(/^aedes_cluster_sockets 0$/m)
   await using client = await WireClient.connect(listen[0], 'later')
   expect(client.connack.reasonCode).toBe(0)
+})
+
+test('the limit of open files is lowered while a node serves: it says so, is asked and stores, and says when it is over', async () => {
+  await using cluster = await startCluster({ nodes: 1 })
+  const node = cluster.node(0)
+  using admin = openClient(cluster.redis)
+  const client = await node.connect('client')
+  await client.subscribe('t', { qos: 1 })
+  const [, soft, hard] = /Max open files +(\d+) +(\d+)/.exec(
+    readFileSync(`/proc/${node.pid}/limits`, 'utf8'),
+  )!
+  const limit = (files: number | string): void => {
+    const { status, stderr } = spawnSync('prlimit', ['--pid', `${node.pid}`, `--nofile=${files}:${hard}`])
+    expect(status, String(stderr)).toBe(0)
+  }
+  limit(descriptorsOf(node.pid) + 3)
+  const sockets = await Promise.all(Array.from({ length: 40 }, () => knock(node.url)))
+  const ready = (): Promise<string> => node.admin('/readyz').then(({ status, body }) => `${status} ${body}`)
+  await expect.poll(ready).toMatch(/^503 .*no file descriptor is left.*ulimit -n/)
+  expect(node.log).toMatch(/no file descriptor is left/)
+  await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await client.publish('t', 'stored', { qos: 1 })
+  await client.receives([{ topic: 't', payload: 'stored' }])
+  limit(soft!)
+  await expect.poll(ready).toMatch(/^200 /)
+  expect(node.log).toMatch(/there are file descriptors for connections again/)
+  for (const socket of sockets) socket.destroy()
 })
