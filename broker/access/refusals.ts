@@ -86,6 +86,13 @@ export const refusalCauses = {
     v5: 'PUBACK or PUBREC 0x97; at QoS 0 it goes to subscribers and is not retained',
     v311: 'acknowledged; it goes to subscribers and is not retained',
   },
+  'publish-rate': {
+    what: 'message',
+    bound: 'publishesPerSecondMax, publishBytesPerSecondMax, unless publishTooFast is wait',
+    checkedIn: 'connection/inbound.ts',
+    v5: 'publishTooFast refuse: PUBACK or PUBREC 0x97, at QoS 0 dropped; disconnect: DISCONNECT 0x96',
+    v311: 'refuse: at QoS 0 dropped, at QoS 1 and 2 it waits; disconnect: closed without a word',
+  },
   'receive-maximum': {
     what: 'packet',
     bound: 'receiveMaximum',
@@ -148,5 +155,5 @@ export type RefusalCause = keyof typeof refusalCauses
 /**
  * Why a connection is read no further for a while: nothing is refused, and what it sends waits in its socket.
  */
-export const heldCauses = ['publishes', 'requests', 'connects'] as const
+export const heldCauses = ['publishes', 'publish-rate', 'requests', 'connects'] as const
 export type HeldCause = (typeof heldCauses)[number]

@@ -50,6 +50,10 @@ export const limits = {
   addressConnectionsMax: undefined,
   /** Connections of a user to a node: one more is refused with 0x97. Any number by default. */
   userConnectionsMax: undefined,
+  /** PUBLISH packets of a client within a second: it is read no further for a while. Any number by default. */
+  publishesPerSecondMax: undefined,
+  /** The same for the bytes of their topics and payloads. */
+  publishBytesPerSecondMax: undefined,
   /** Filters of one SUBSCRIBE: those after them are refused with 0x97. Their bytes are the packet's. */
   subscribeFiltersMax: 100_000,
   /** Subscriptions of one client: one more is refused with 0x97. */

@@ -322,6 +322,31 @@ export const options = {
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
   },
+  publishesPerSecondMax: {
+    at: 'limits.publishesPerSecondMax',
+    ofListener: true,
+    schema: whole(1, 10_000_000).optional(),
+    about: 'messages that one client may publish within a second; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  publishBytesPerSecondMax: {
+    at: 'limits.publishBytesPerSecondMax',
+    ofListener: true,
+    schema: whole(1, 2 ** 40).optional(),
+    about: 'bytes of topics and payloads that one client may publish within a second; without it any number',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1 or more',
+  },
+  publishTooFast: {
+    at: 'limits.publishTooFast',
+    ofListener: true,
+    schema: z.enum(['wait', 'refuse', 'disconnect'], 'is not wait, refuse or disconnect').default('wait'),
+    about:
+      'what becomes of a client that publishes faster: it is read no further for a while, and its pings are answered all the same; or what is too much is refused (0x97; QoS 0: dropped and counted; 3.1.1 waits); or it is disconnected (0x96)',
+    shape: 'wait|refuse|disconnect',
+    hint: 'Use wait, refuse or disconnect',
+  },
   subscribeFiltersMax: {
     at: 'limits.subscribeFiltersMax',
     schema: whole(1, 100_000_000).default(limits.subscribeFiltersMax),

@@ -8,6 +8,7 @@ import { Goodbye } from './goodbye.ts'
 import type { ConnectionHost } from './host.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import { Qos2Receiver } from './qos2-receiver.ts'
+import { PublishPace } from './publish-pace.ts'
 import { Publishing } from './publishing.ts'
 import { SubscribeQueue } from './subscribe-queue.ts'
 import type { StoredSession } from './stored-session.ts'
@@ -23,7 +24,7 @@ import {
   type Wishes,
 } from '../protocol/control-packets.ts'
 import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
-import { protocolError, type ProtocolViolation } from '../protocol/properties.ts'
+import { protocolError, ProtocolViolation } from '../protocol/properties.ts'
 
 const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
 const nobody: Publisher = { clientId: undefined }
@@ -45,6 +46,10 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** QoS 0 publishes that are not stored yet: retained ones, and those after one. */
   #retaining = 0
   #isPaused = false
+  /** How fast it may publish, where that is bounded. */
+  readonly #pace: PublishPace | undefined
+  /** It has published too fast: until then it is held back. */
+  #pacing: NodeJS.Timeout | undefined
   /** Made when a PUBLISH comes that the gate decides. */
   #decisions: Decisions | undefined
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
@@ -61,11 +66,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     this.#host = host
     this.#gate = host.gate
     this.#reader = new PacketReader(this, host.readerLimits)
+    this.#pace = PublishPace.of(host.listener ?? host.config)
   }
 
   feed(chunk: Buffer): void {
     if (this.#reader.level === 0) this.cameAt = performance.now()
+    if (this.#pace?.isLooking === true) this.#lookForPings(this.#pace, [chunk])
     this.#reader.feed(chunk)
+    if (this.#pacing !== undefined) this.#beginToLook()
     if (this.#waits) this.#readAhead(chunk)
     // it may write far more than it reads
     else this.#connection.outbound.checkAnswers()
@@ -180,6 +188,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   /** Nothing more is read. */
   end(): void {
+    clearTimeout(this.#pacing)
     this.#reader.close()
     this.#requests = undefined
   }
@@ -202,10 +211,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
       this.#hasConnect = true
       this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
     }
-    if (type === PacketType.pingreq) {
-      this.#gate.pinged?.(this.#connection)
-      return void this.#connection.outbox.push(pingresp)
-    }
+    if (type === PacketType.pingreq) return this.#pace?.wasAnswered() === true ? undefined : this.#pinged()
     if (type === PacketType.disconnect) return this.#disconnect(frame)
     if (type === PacketType.auth) return this.#connection.authentication?.came(frame)
     if (type === PacketType.connect) return this.#connection.client.connect(frame)
@@ -255,6 +261,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     isMistyped: boolean,
   ): void {
     this.#connection.client.heard()
+    const pace = this.#pace
+    if (pace !== undefined && this.#isTooFast(pace, topic.length + payload.length, qos, messageId)) return
     const gate = this.#gate
     if (isMistyped) return this.#refuseNew(qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
     const message = Message.published(topic, payload, qos, retain, properties, expirySeconds, this.#publisher)
@@ -458,13 +466,63 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   #goOn(): void {
     if (this.#requests?.goOn() === false) this.#requests = undefined
-    if (this.#isPaused && this.#publishing?.hasRoom !== false && (this.#requests?.waiting ?? 0) === 0) {
+    const mayGoOn = this.#pacing === undefined && this.#publishing?.hasRoom !== false
+    if (this.#isPaused && mayGoOn && (this.#requests?.waiting ?? 0) === 0) {
       this.#isPaused = false
       this.#reader.resume()
       if (!this.#waits) this.#saysGoodbye?.lookNoMore()
       this.readOn()
     }
     this.#connection.finish()
+  }
+
+  /** A PUBLISH came. @returns whether it is refused for that; otherwise it is taken, and those after it may wait */
+  #isTooFast(pace: PublishPace, bytes: number, qos: 0 | 1 | 2, messageId: number): boolean {
+    // What has no words for a refusal waits; what was taken before is no new one.
+    const isKnown = qos === 2 && this.#knownQos2?.has(messageId) === true
+    const mayRefuse = pace.refuses && (qos === 0 || (this.#connection.mqtt5 && !isKnown))
+    if (mayRefuse && pace.isSpent) {
+      this.#host.refused('publish-rate')
+      this.#refuseNew(qos, messageId, ReasonCode.quotaExceeded) // PUBACK has no 0x96
+      return true
+    }
+    if (pace.disconnects && pace.isSpent)
+      throw new ProtocolViolation(
+        ReasonCode.messageRateTooHigh,
+        'more was published within a second than there may be',
+        'publish-rate',
+      )
+    const ms = pace.take(bytes)
+    if (ms === 0 || mayRefuse || pace.disconnects || this.#pacing !== undefined) return false
+    this.#hold('publish-rate')
+    this.#pacing = setTimeout(() => this.#connection.guarded(() => this.#goOnPublishing(pace)), ms).unref()
+    queueMicrotask(() => this.#connection.guarded(() => this.#beginToLook())) // when the reader has stopped
+    return false
+  }
+
+  #goOnPublishing(pace: PublishPace): void {
+    this.#pacing = undefined
+    if (this.#connection.isClosed) return
+    this.#goOn()
+    if (this.#reader.unreadBytes === 0) pace.lookNoMore()
+  }
+
+  /** Of what waits; from then on each chunk is looked through as it comes, until all of it is read. */
+  #beginToLook(): void {
+    const pace = this.#pace
+    if (pace === undefined || pace.isLooking || this.#pacing === undefined) return
+    this.#lookForPings(pace, this.#reader.unread())
+  }
+
+  #lookForPings(pace: PublishPace, pieces: Iterable<Buffer>): void {
+    let found = 0
+    for (const piece of pieces) found += pace.look(piece)
+    for (; found > 0; found--) this.#pinged()
+  }
+
+  #pinged(): void {
+    this.#gate.pinged?.(this.#connection)
+    this.#connection.outbox.push(pingresp)
   }
 
   /** While we hold it back the client cannot be blamed for its silence. */

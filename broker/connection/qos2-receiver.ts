@@ -24,6 +24,11 @@ export class Qos2Receiver {
         this.#publishes.set(messageId, { n, state: published ? 'published' : 'known' })
   }
 
+  /** A PUBLISH of this identifier came before. */
+  has(messageId: number): boolean {
+    return this.#publishes.has(messageId)
+  }
+
   /**
    * A PUBLISH came. False: it came before and is not to be published; `again` when its PUBREC is to be sent
    * again.

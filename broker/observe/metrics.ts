@@ -64,13 +64,13 @@ export class Metrics {
   })
   readonly refused = new Counter({
     name: 'aedes_cluster_refusals_total',
-    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, user-connections, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
+    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes), a connection (client-id, connect-bytes, connections, connecting, claims, user-connections, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), a PUBLISH that came too fast (publish-rate), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
     labelNames: ['cause'],
     registers: [this.registry],
   })
   readonly heldBack = new Counter({
     name: 'aedes_cluster_held_back_total',
-    help: 'how often a connection was read no further for a while, by cause: publishes that are not stored (receiveMaximum, or 256 KiB), requests: SUBSCRIBEs and UNSUBSCRIBEs that wait (controlPacketsMax, or 256 KiB), connects: more came than may come in a second (connectsPerSecondMax)',
+    help: 'how often a connection was read no further for a while, by cause: publishes that are not stored (receiveMaximum, or 256 KiB), publish-rate: it publishes too fast (publishesPerSecondMax, publishBytesPerSecondMax), requests: SUBSCRIBEs and UNSUBSCRIBEs that wait (controlPacketsMax, or 256 KiB), connects: more came than may come in a second (connectsPerSecondMax)',
     labelNames: ['cause'],
     registers: [this.registry],
   })

@@ -13,6 +13,8 @@ export class LookAhead {
   /** Bytes of the packet under way that are still to come. */
   #left = 0
   #sought: Buffer[] | undefined
+  /** Where in the bytes of the last call the packet ended that it returned. */
+  readTo = 0
 
   constructor(type: number) {
     this.#type = type
@@ -33,7 +35,10 @@ export class LookAhead {
         this.#header.push(bytes[at++]!)
         this.#begin()
       }
-      if (this.#left === 0 && this.#header.length === 0 && this.#sought !== undefined) return this.#take()
+      if (this.#left === 0 && this.#header.length === 0 && this.#sought !== undefined) {
+        this.readTo = at
+        return this.#take()
+      }
     }
     return undefined
   }

@@ -1,6 +1,7 @@
 // How much whoever connects may do: at each bound what the wire says, and what is counted.
 import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
+import type { Packet } from 'mqtt-packet'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createNode, type Node, type NodeOptions } from '../../broker/index.ts'
 import { makeCertificates, type Certificates } from '../support/certificates.ts'
@@ -160,4 +161,86 @@ test('userConnectionsMax: one more of a user is refused with 0x97, and who conne
   a.send({ cmd: 'disconnect' })
   await a.untilClosed()
   await expect.poll(async () => (await come('d', 'anna')).connack.reasonCode).toBe(0)
+})
+
+describe('publishes within a second', () => {
+  const publish = (n: number, qos: 0 | 1 | 2, bytes = 1): Packet => ({
+    cmd: 'publish',
+    topic: 't',
+    payload: Buffer.alloc(bytes, n),
+    qos,
+    ...(qos === 0 ? {} : { messageId: n }),
+    retain: false,
+    dup: false,
+  })
+  const heldBack = 'held_back_total{cause="publish-rate"}'
+
+  test.each([
+    ['publishesPerSecondMax', 10, 1],
+    ['publishBytesPerSecondMax', 10_000, 1_000],
+  ])(
+    '%s: who is faster is read no further for a while, and a ping of it is answered',
+    async (option, max, bytes) => {
+      const node = await serve({ limits: { [option]: max } })
+      const client = await WireClient.connect(node.endpoints[0]!, 'fast')
+      await client.subscribe('t')
+      const ping: Packet = { cmd: 'pingreq' }
+      const numbers = Array.from({ length: 13 }, (_, i) => i + 1)
+      client.send(...numbers.map((n) => publish(n, 0, bytes)), ping, publish(14, 0, bytes), ping)
+      const came: unknown[] = []
+      while (came.at(-1) !== 14) {
+        const packet = await client.any('a packet')
+        came.push(packet.cmd === 'publish' ? packet.payload[0] : packet.cmd)
+      }
+      expect(came.filter((what) => what !== 'pingresp')).toEqual([...numbers, 14]) // each, in its order
+      expect(came.filter((what) => what === 'pingresp')).toHaveLength(2)
+      // answered while what came before them waited
+      expect(came.indexOf('pingresp')).toBeLessThan(came.indexOf(13))
+      expect(await counted(node, heldBack)).toBeGreaterThan(0)
+      client.send(ping)
+      expect((await client.any('a packet')).cmd).toBe('pingresp') // once each
+      client.socket.destroy()
+    },
+  )
+
+  test('publishTooFast: refuse: 0x97, at QoS 0 dropped, 3.1.1 waits', async () => {
+    const node = await serve({ limits: { publishesPerSecondMax: 1, publishTooFast: 'refuse' } })
+    const codes = async (version: 4 | 5, qos: 1 | 2, count: number): Promise<unknown[]> => {
+      const client = await WireClient.connect(node.endpoints[0]!, 'fast', { version })
+      client.send(...Array.from({ length: count }, (_, n) => publish(n + 1, qos)))
+      const all: unknown[] = []
+      for (let n = 0; n < count; n++) {
+        const packet = await client.next(qos === 1 ? 'puback' : 'pubrec')
+        all.push((packet as { reasonCode?: number }).reasonCode)
+      }
+      client.socket.destroy()
+      return all
+    }
+    const [first, second, ...others] = await codes(5, 1, 6)
+    expect([first, second]).toEqual([0x10, 0x10])
+    expect(others).toEqual([0x97, 0x97, 0x97, 0x97])
+    expect((await codes(5, 2, 3)).at(-1)).toBe(0x97)
+    expect(await counted(node, 'refusals_total{cause="publish-rate"}')).toBe(5)
+    expect(await codes(4, 1, 3)).toHaveLength(3)
+    const client = await WireClient.connect(node.endpoints[0]!, 'fast')
+    await client.subscribe('t')
+    client.send(publish(1, 0), publish(2, 0), publish(3, 0), publish(4, 0))
+    client.send({ cmd: 'pingreq' })
+    const came: string[] = []
+    while (came.at(-1) !== 'pingresp') came.push((await client.any('a packet')).cmd)
+    expect(came).toEqual(['publish', 'publish', 'pingresp'])
+    expect(await counted(node, 'messages_dropped_total{cause="refused",qos="0"}')).toBe(2)
+    client.socket.destroy()
+  })
+
+  test('publishTooFast: disconnect: 0x96, 3.1.1 closed', async () => {
+    const node = await serve({ limits: { publishesPerSecondMax: 1, publishTooFast: 'disconnect' } })
+    for (const version of [5, 4] as const) {
+      const client = await WireClient.connect(node.endpoints[0]!, 'fast', { version })
+      client.send(publish(1, 0), publish(2, 0), publish(3, 0))
+      if (version === 5) expect((await client.next('disconnect')).reasonCode).toBe(0x96)
+      await client.untilClosed()
+    }
+    expect(await counted(node, 'refusals_total{cause="publish-rate"}')).toBe(2)
+  })
 })
