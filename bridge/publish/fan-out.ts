@@ -24,20 +24,6 @@ export interface Handed {
   readonly version: number
   readonly targets: Targets[]
   readonly stored: Set<Promise<unknown>>
-  /**
-   * Of a message its groups of which no member has it: those that the table names have left, or the group has
-   * a backlog.
-   */
-  readonly missed: Map<Message, Group[]>
-}
-
-/** Where a message for groups goes. */
-interface ToGroups extends Pick<Handed, 'stored' | 'missed'> {
-  /**
-   * Of those that have a backlog the names: all of a message are pushed together. Undefined: they wait for
-   * the barrier, like queues.
-   */
-  readonly backlogs: string[] | undefined
 }
 
 /**
@@ -50,18 +36,6 @@ const isLeftOut = (message: Message): boolean =>
 /** 0: it does not go there. */
 const grantedTo = ({ sid, qos, ownQos }: SessionTarget, { by }: Message): number =>
   by?.sid === sid ? ownQos : qos
-
-/** Those that did not have it. */
-function without(
-  groups: readonly Group[],
-  had: readonly Group[] = [],
-  missed: readonly Group[] = [],
-): readonly Group[] {
-  if (groups.length === 0 || had.length === 0) return groups
-  const names = new Set(had.map(({ name }) => name))
-  for (const { name } of missed) names.delete(name)
-  return groups.filter(({ name }) => !names.has(name))
-}
 
 /** Groups of one message that are served in one go. */
 const groupsAtOnce = 100
@@ -174,7 +148,8 @@ export class FanOut {
   /**
    * Ahead of the barrier: to the live subscribers that the table has by now. None of them is too many: who
    * unsubscribed meanwhile is sorted out by the node that it is connected to. Queues wait for the barrier,
-   * since nobody sorts them out, and so does a batch with a Retained Message: who subscribes while that is
+   * since nobody sorts them out. So do groups: by then the table knows whether one has a backlog, and a message that
+   * a member that outlives its connection may get is stored there. And so does a batch with a Retained Message: who subscribes while that is
    * being stored must get it live or stored, and would get it neither way if it was handed on before it was
    * stored (R1).
    */
@@ -189,7 +164,7 @@ export class FanOut {
   async #distribute(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
     const { version } = table
-    const handed: Handed = { table, version, targets: [], stored: new Set(), missed: new Map() }
+    const handed: Handed = { table, version, targets: [], stored: new Set() }
     const slice = new Slice()
     for (const message of batch) {
       if (slice.isOver || isBacklogged()) {
@@ -204,14 +179,7 @@ export class FanOut {
       }
       handed.targets.push(targets)
       if (message.qos === 0) this.qos0(message)
-      else if (!isTooLate(message)) {
-        this.#live(message, targets.everything, handed.stored)
-        if (targets.groups.length === 0) continue
-        const toGroups = this.#toGroups(message, targets.groups, { ...handed, backlogs: undefined }, slice)
-        if (toGroups === undefined) continue
-        await toGroups
-        if (table !== this.#table() || table.version !== version) break
-      }
+      else if (!isTooLate(message)) this.#live(message, targets.everything, handed.stored)
     }
     this.#links.flush()
     return handed
@@ -226,35 +194,35 @@ export class FanOut {
   #toGroups(
     message: Message,
     groups: readonly Group[],
-    to: ToGroups,
+    stored: Set<Promise<unknown>>,
     slice: Slice,
   ): Promise<void> | undefined {
-    if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, to, slice)
-    for (const group of groups) this.#toGroup(message, group, to)
-    this.#toBacklogs(message, to)
+    if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, stored, slice)
+    const backlogs: string[] = []
+    for (const group of groups) this.#toGroup(message, group, stored, backlogs)
+    if (backlogs.length > 0) stored.add(this.#groups.push(message, backlogs))
     return undefined
   }
 
-  async #toManyGroups(message: Message, groups: readonly Group[], to: ToGroups, slice: Slice): Promise<void> {
+  async #toManyGroups(
+    message: Message,
+    groups: readonly Group[],
+    stored: Set<Promise<unknown>>,
+    slice: Slice,
+  ): Promise<void> {
+    const backlogs: string[] = []
     for (const group of groups) {
       if (slice.isOver) await slice.next()
-      this.#toGroup(message, group, to)
+      this.#toGroup(message, group, stored, backlogs)
     }
-    this.#toBacklogs(message, to)
-  }
-
-  #toBacklogs(message: Message, { stored, backlogs = [] }: ToGroups): void {
     if (backlogs.length > 0) stored.add(this.#groups.push(message, backlogs))
   }
 
-  #toGroup(message: Message, group: Group, { stored, missed, backlogs }: ToGroups): void {
-    if (group.gid !== undefined && backlogs !== undefined) return void backlogs.push(group.name)
-    const shared = group.gid === undefined && this.#share(message, { name: group.name, hops: 0 })
+  /** @param backlogs gets the name of one that has a backlog: all of a message are pushed together */
+  #toGroup(message: Message, { name, gid }: Group, stored: Set<Promise<unknown>>, backlogs: string[]): void {
+    if (gid !== undefined) return void backlogs.push(name)
+    const shared = this.#share(message, { name, hops: 0 })
     if (shared instanceof Promise) stored.add(shared)
-    if (shared !== false) return
-    const groups = missed.get(message)
-    if (groups === undefined) missed.set(message, [group])
-    else groups.push(group)
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
@@ -275,15 +243,8 @@ export class FanOut {
       version,
       targets: handed,
       stored,
-      missed,
       table: before,
-    } = ahead ?? {
-      version: 0,
-      targets: [],
-      stored: new Set<Promise<unknown>>(),
-      missed: new Map<Message, Group[]>(),
-      table: undefined,
-    }
+    } = ahead ?? { version: 0, targets: [], stored: new Set<Promise<unknown>>(), table: undefined }
     if (told !== undefined) stored.add(told)
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
@@ -300,8 +261,8 @@ export class FanOut {
         targets = await targets
         if (isTooLate(message)) continue
       }
-      const { everything, sessions } = targets
-      if (everything.length + sessions.length + targets.groups.length === 0) message.isUnmatched = true
+      const { everything, sessions, groups } = targets
+      if (everything.length + sessions.length + groups.length === 0) message.isUnmatched = true
       if (known === undefined) this.#live(message, everything, stored)
       else if (everything !== known.everything)
         this.#toNodes(
@@ -309,11 +270,7 @@ export class FanOut {
           everything.filter((nodeId) => !known.everything.includes(nodeId)),
           stored,
         )
-      const groups = without(targets.groups, known?.groups, missed.get(message))
-      const toGroups =
-        groups.length === 0
-          ? undefined
-          : this.#toGroups(message, groups, { stored, missed: new Map(), backlogs: [] }, slice)
+      const toGroups = groups.length === 0 ? undefined : this.#toGroups(message, groups, stored, slice)
       if (toGroups !== undefined) await toGroups
       if (toGroups !== undefined && isTooLate(message)) continue
       if (sessions.length > pushedAtOnce) {

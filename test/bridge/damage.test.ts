@@ -6,10 +6,11 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { asideOf, keyTable, partitionOf } from '../../bridge/redis/keys.ts'
-import type { GroupHolder, GroupWrites, Session } from '../../bridge/index.ts'
+import type { Session } from '../../bridge/index.ts'
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import { damages, type Damage } from '../support/damage.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
+import { Member } from './member.ts'
 import { keys, listen, messageOf, openClient, publish, retainedOf, startPlane, type Plane } from './planes.ts'
 
 const leaseMs = 900
@@ -29,54 +30,6 @@ let elsewhere: Session
 let away: Session
 let count = 0
 
-/** Of a group with a backlog: takes and acknowledges whatever it is given. */
-class Member implements GroupHolder {
-  readonly name = inPartition(3, '$share/group', '/shared')
-  readonly sid = session.sid
-  readonly owner = session.owner
-  readonly qos = 1
-  readonly lasting = true
-  readonly base = 49_152
-  readonly limit = 100
-  readonly payloads: string[] = []
-  isLost = false
-  #done: number[] = []
-
-  get isBusy(): boolean {
-    return this.#done.length > 0
-  }
-
-  takeWrites(): GroupWrites | undefined {
-    const acknowledged = [...this.#done]
-    return { limit: this.limit, acknowledged, received: [], returned: [] }
-  }
-
-  written({ acknowledged }: GroupWrites): void {
-    this.#done = this.#done.slice(acknowledged.length)
-  }
-
-  unwritten(): void {
-    // the same is taken again
-  }
-
-  give({ id, seq, message }: Parameters<GroupHolder['give']>[0]): void {
-    if (message !== undefined && message !== 'later') this.payloads.push(message.payload.toString())
-    this.#done.push(id, seq)
-    b.plane.groups.schedule(this)
-  }
-
-  resume(left: Parameters<GroupHolder['resume']>[0]): void {
-    for (const delivery of left) this.give(delivery)
-  }
-
-  settled(): Promise<void> {
-    return Promise.resolve()
-  }
-
-  lost(): void {
-    this.isLost = true
-  }
-}
 let member: Member
 
 const claim = ({ plane }: Plane, clientId: string): Promise<Session> =>
@@ -98,7 +51,7 @@ beforeAll(async () => {
     claim(b, inPartition(7, 'device')),
   ])
   await b.plane.sessions.subscriptions.subscribe(session, 'stored', one)
-  member = new Member()
+  member = new Member(b, session, inPartition(3, '$share/group', '/shared'))
   await b.plane.addRoute(member.name, 1)
   await b.plane.groups.join(member)
   await b.plane.sessions.subscriptions.subscribe(session, member.name, one)

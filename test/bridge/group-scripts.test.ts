@@ -77,7 +77,7 @@ async function serve(
         bytesMax,
         1,
         3,
-        pack([messages, operations, [name, ...rule, known]]),
+        pack([messages, operations, [name, ...rule, known, other, ...rule, '']]),
       ],
       { whenFull: messages.length === 0, made: () => [keys.group(gid, 'backlog')] },
     ),
@@ -95,7 +95,7 @@ beforeEach(() => {
   rule = ['round-robin', 0]
 })
 const gid = '0abcdefghijklg'
-const name = '$share/g/f'
+const [name, other] = ['$share/g/f', '$share/h/f']
 const join = (
   sid: string,
   { owner = `a 1`, base = 50_000, qos = 2, lasting = 1, limit = 2, next = -1, none = '' } = {},
@@ -237,6 +237,95 @@ test('who unsubscribes completes what it has; the last one takes the group with 
   expect((await serve([leave('s2', 1)])).results).toEqual([gid])
   expect((await redis.keys('*')).filter((key) => key.includes(gid))).toEqual([])
   expect((await append(['late'])).results).toEqual(['MISSING'])
+})
+
+describe('a group that is not there', () => {
+  const both = (
+    bodies: readonly string[],
+    called: Called,
+    publishers: readonly string[] = [],
+  ): Promise<Reply> => {
+    const all = bodies.flatMap((_, i) => [i + 1, i])
+    const messages = bodies.flatMap((body, i) => [
+      body,
+      publishers[i] ?? '',
+      i + 1,
+      publishers[i] === undefined ? 1 : 2,
+      7,
+    ])
+    return serve(
+      [
+        ['append', name, all],
+        ['append', other, all.slice(0, 2)],
+      ],
+      { ...called, messages },
+    )
+  }
+
+  test('a message for it and for another is appended to neither, whatever came with it is; so it is told when it comes again', async () => {
+    await serve([join('s1', { limit: 0 })])
+    expect(await both(['x', 'y'], { call: '2-w' })).toMatchObject({
+      results: [1, 'MISSING'],
+      held: [1],
+      waiting: 1,
+    })
+    await serve([['join', other, '0abcdefghijkmg', ...join('s1').slice(3)]], { node: 'b', call: '1-b' })
+    expect(await both(['x', 'y'], { call: '2-w' })).toMatchObject({ again: 1, held: [1], waiting: 1 })
+    calls = 2
+    expect(await both(['x'], {})).toMatchObject({ held: [], waiting: 2 })
+  })
+
+  test('the number of a message that is held is not noted: who sends it again, from another node, has it stored (R7)', async () => {
+    await serve([join('s1', { limit: 0 })])
+    const publishers = ['p', 'p', 'q']
+    expect((await both(['x', 'y', 'z'], {}, publishers)).held).toEqual([1, 2])
+    expect(await redis.hgetall(keys.partition(0, 'published'))).toEqual({ 'group:q': '3' })
+    await serve([['join', other, '0abcdefghijkmg', ...join('s1').slice(3)]])
+    expect(await both(['x', 'y', 'z'], { node: 'b', call: '1-b' }, publishers)).toMatchObject({
+      held: [],
+      waiting: 3,
+    })
+  })
+
+  test('its entry was lost: it is there again with all that waits, as the node knows it', async () => {
+    await serve([join('s1', { limit: 0 })])
+    await append(['x'])
+    await redis.del(keys.partition(0, 'groups'))
+    expect((await append(['y'])).results).toEqual(['MISSING'])
+    expect((await append(['y'], { known: `${gid} 1` })).waiting).toBe(2)
+    expect(await redis.hgetall(keys.partition(0, 'groups'))).toEqual({ [name]: `${gid} 1` })
+  })
+
+  test('it was forgotten: nobody makes it again by what its node still knows', async () => {
+    await serve([join('s1')])
+    await serve([leave('s1', 1)])
+    expect((await append(['y'], { known: `${gid} 1` })).results).toEqual(['MISSING'])
+  })
+})
+
+test('what a member has was lost: what it acknowledges frees its place', async () => {
+  await serve([join('s1')])
+  await append(['x', 'y', 'z'])
+  await redis.del(keys.group(gid, 'given'))
+  await redis.hset(keys.group(gid, 'given'), 'other', '') // so that it is not empty
+  const { given } = await serve([write('s1', { acknowledged: [50_000, 0] })])
+  expect(given).toEqual(['s1 50002 2 z'])
+})
+
+test('a later owner that is none is replaced by who says that it is', async () => {
+  await serve([join('s1', { owner: 'a 9' })])
+  expect((await serve([join('s1')])).results).toEqual(['NOTOWNER a 9'])
+  expect((await serve([join('s1', { none: 'a 9' })])).results).toEqual([[gid, 1, 0, 50_000]])
+})
+
+test('bytes of a backlog that were damaged are measured: nothing is dropped for them', async () => {
+  await serve([join('s1', { limit: 0 })])
+  await append(['x', 'y'])
+  for (const damaged of ['1', '1e300', '99999999', 'nan', '-1']) {
+    await redis.hset(keys.group(gid, 'group'), 'bytes', damaged)
+    expect(await serve([['touch', name]])).toMatchObject({ dropped: 0, waiting: 2 })
+    expect(Number(await redis.hget(keys.group(gid, 'group'), 'bytes'))).toBeGreaterThan(40)
+  }
 })
 
 test('a full backlog drops its oldest, by number and by bytes', async () => {

@@ -213,6 +213,34 @@ test('a group whose member here has left by now: the member that the barrier bri
   expect(sent).toEqual(['there 1'])
 })
 
+// Its node would put it into the backlog after PUBACK, or lose it when it dies before that (P1).
+test('a group of which only the barrier says that it has a backlog: the message is stored there, and given to nobody ahead', async () => {
+  const table = new RoutingTable()
+  table.set('there', '$share/g/t', 1)
+  const given: string[] = []
+  const stored: string[] = []
+  const fanOut = new FanOut(
+    'here',
+    { deliver: () => undefined } as unknown as Receiver,
+    () => table,
+    {
+      to: () => ({ push: ({ payload }: Message) => (given.push(payload.toString()), Promise.resolve()) }),
+      flush: () => undefined,
+    } as unknown as Links,
+    {} as Queues,
+    { journalTopics: () => undefined } as unknown as Retained,
+    { push: (_, names) => (stored.push(...names), Promise.resolve()), rules: new GroupRules() },
+    () => Promise.resolve(),
+  )
+  const batch = [messageOf('1')]
+  const handed = await fanOut.distribute(batch)
+  table.setSession('0gid', '$share/g/t', 1)
+  await (
+    await fanOut.write(batch, handed)
+  ).stored
+  expect([given, stored]).toEqual([[], ['$share/g/t']])
+})
+
 test('a message for a member that has left goes to one that this node learns of by a barrier', async () => {
   const table = new RoutingTable()
   table.set('here', '$share/g/t', 1)

@@ -1,0 +1,104 @@
+// Groups with a backlog on two live nodes and a real Redis: what nodes do when Redis has lost a group, or when one
+// of them dies in the middle.
+import { expect, test } from 'vitest'
+import type { Redis } from 'ioredis'
+import type { Session } from '../../bridge/index.ts'
+import { partitionOf } from '../../bridge/redis/keys.ts'
+import { startRedis } from '../support/redis.ts'
+import { Member } from './member.ts'
+import { keys, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
+
+const name = '$share/g/t'
+const p = keys.partitionFor(name)
+const entriesOf = (client: Redis): Promise<Record<string, string>> =>
+  client.hgetall(keys.partition(p, 'groups'))
+const gidIn = async (client: Redis): Promise<string> => ((await entriesOf(client))[name] ?? '').split(' ')[0]!
+const waiting = async (client: Redis): Promise<number> =>
+  client.llen(keys.group(await gidIn(client), 'backlog'))
+
+const claim = ({ plane }: Plane, clientId: string): Promise<Session> =>
+  plane.sessions.claim({ clientId, cleanStart: false, expirySeconds: 600, will: undefined })
+
+/** A client that subscribes, as its node does it; it takes nothing, so that messages wait. */
+async function subscribe(at: Plane, clientId: string): Promise<[Session, Member]> {
+  const session = await claim(at, clientId)
+  const member = new Member(at, session, name)
+  member.limit = 0
+  await Promise.all([
+    at.plane.addMember(name),
+    at.plane.sessions.subscriptions.subscribe(session, name, {
+      options: 2,
+      identifier: undefined,
+      base: member.base,
+    }),
+  ])
+  await at.plane.groups.join(member)
+  return [session, member]
+}
+
+async function disconnect(at: Plane, [session, member]: [Session, Member]): Promise<void> {
+  at.plane.removeMember(name)
+  await at.plane.groups.leave(member, false)
+  await at.plane.sessions.release(session)
+}
+
+async function start() {
+  const redis = await startRedis()
+  const client = openClient(redis)
+  const [a, b] = await Promise.all([startPlane(redis, 'a'), startPlane(redis, 'b')])
+  await untilEqual([a, b])
+  return {
+    client,
+    a,
+    b,
+    async [Symbol.asyncDispose]() {
+      await Promise.all([a.close(), b.close()])
+      client.disconnect()
+      await redis[Symbol.asyncDispose]()
+    },
+  }
+}
+
+test('a node dies while a QoS 2 message waits for a group that Redis lost: sent again at another node it is stored', async () => {
+  await using cluster = await start()
+  const { client, a, b } = cluster
+  await disconnect(b, await subscribe(b, 'device'))
+  const gid = await gidIn(client)
+  await client.del(
+    keys.partition(p, 'groups'),
+    ...(['group', 'members', 'backlog', 'given'] as const).map((noun) => keys.group(gid, noun)),
+  )
+  const by = { clientId: undefined, sid: `${partitionOf(gid)}publisher`, number: 5 }
+  const message = messageOf('t', 'x', { qos: 2, by })
+  void publish(a, message)
+  await expect.poll(() => client.hexists(keys.partition(p, 'calls'), a.plane.nodeId)).toBe(1)
+  await a.close()
+  await subscribe(b, 'device')
+  await publish(b, message)
+  expect(await waiting(client)).toBe(1)
+})
+
+test('the entry of a group is lost while nobody is connected: what waits is there, and what comes waits, too', async () => {
+  await using cluster = await start()
+  const { client, a, b } = cluster
+  await disconnect(b, await subscribe(b, 'device'))
+  await publish(a, messageOf('t', 'x'))
+  await client.del(keys.partition(p, 'groups'))
+  await publish(a, messageOf('t', 'y'))
+  expect(await waiting(client)).toBe(2)
+})
+
+test('Redis loses everything: what is acknowledged from then on is in a backlog, and comes to a member', async () => {
+  await using cluster = await start()
+  const { client, a, b } = cluster
+  const [, member] = await subscribe(b, 'device')
+  const before = await gidIn(client)
+  await client.flushall()
+  await publish(a, messageOf('t', 'x'))
+  expect([await waiting(client), (await gidIn(client)) === before]).toEqual([1, false])
+  await publish(b, messageOf('t', 'y'))
+  member.limit = 100
+  b.plane.groups.schedule(member)
+  await expect.poll(() => member.payloads).toEqual(['x', 'y'])
+  expect(member.isLost).toBe(false)
+})
