@@ -500,8 +500,8 @@ export class InboxReader {
       this.#events.onFenced()
     } else if (error.code === 'ERR_BRIDGE_AMNESIA')
       await this.#events.onAmnesia().catch(() => {
-        this.#closed = true
-      }) // fenced: the boot is over
+        this.#closed = true // fenced: the boot is over
+      })
     else if (error.code === 'ERR_BRIDGE_CLOSED') this.#closed = true
     else throw error // whatever can be waited for was waited for
   }

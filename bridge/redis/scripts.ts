@@ -9,7 +9,10 @@ import { mendDamage } from './damage.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import { lookAgain, mastersOf, type Redis } from './redis.ts'
 
-/** The scripts by name and how many keys each has; the table in bridge/README.md is checked against it. */
+/**
+ * The scripts by name and how many keys each has. Which script writes which key stands in the line WRITES of each
+ * lua/*.lua, and as tables in bridge/README.md, by script and by key.
+ */
 export const scriptTable = {
   rights: { keys: 1, meaning: 'which of our commands Redis refuses this user' },
   probe: { keys: 1, meaning: 'writes and removes a key: whether Redis stores' },

@@ -14,7 +14,7 @@ import { ConnectedSessions } from './connected.ts'
 import { SessionRecovery } from './recovery.ts'
 import { Releases } from './releases.ts'
 import type { SessionEvents } from './session-events.ts'
-import type { Session } from './session.ts'
+import type { Session, SessionRequest } from './session.ts'
 import { journaled, type StoredSubscription } from './stored-subscription.ts'
 import { Subscriptions } from './subscriptions.ts'
 import { Sweep } from './sweep.ts'
@@ -67,12 +67,12 @@ export class Sessions implements ClusterSessions {
     return this.here.get(sid)
   }
 
-  claim(...what: Parameters<Claims['claim']>): Promise<Session> {
-    return this.#claims.claim(...what)
+  claim(request: SessionRequest, abandoned?: () => boolean, givenUp?: Promise<void>): Promise<Session> {
+    return this.#claims.claim(request, abandoned, givenUp)
   }
 
-  farewell(...what: Parameters<Releases['farewell']>): Promise<void> {
-    return this.releases.farewell(...what)
+  farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void> {
+    return this.releases.farewell(session, voidsWill, expirySeconds)
   }
 
   leaves(session: Session): Promise<void> {
@@ -93,12 +93,12 @@ export class Sessions implements ClusterSessions {
     return this.#wills.settled()
   }
 
-  subscribe(...what: Parameters<Subscriptions['subscribe']>): Promise<void> {
-    return this.subscriptions.subscribe(...what)
+  subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void> {
+    return this.subscriptions.subscribe(session, filter, subscription)
   }
 
-  unsubscribe(...what: Parameters<Subscriptions['unsubscribe']>): Promise<void> {
-    return this.subscriptions.unsubscribe(...what)
+  unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
+    return this.subscriptions.unsubscribe(session, filters)
   }
 
   /** Tells all nodes of the stored subscriptions of a session that is no client's yet. */
@@ -109,13 +109,17 @@ export class Sessions implements ClusterSessions {
   }
 
   /**
-   * Begins to look, every second, for what is due, as long as `first` says that this node does it for all.
+   * Begins to look, every second, for what is due, as long as `isFirst` says that this node does it for all.
    */
-  start(first: () => boolean, onError: (error: Error) => void): void {
+  start(isFirst: () => boolean, onError: (error: Error) => void): void {
+    this.#scheduleSweep(isFirst, onError)
+  }
+
+  #scheduleSweep(isFirst: () => boolean, onError: (error: Error) => void): void {
     this.#sweeping = setTimeout(() => {
-      const swept = first() ? this.sweep().catch(onError) : Promise.resolve()
+      const swept = isFirst() ? this.sweep().catch(onError) : Promise.resolve()
       void swept.finally(() => {
-        if (this.#sweeping !== undefined) this.start(first, onError)
+        if (this.#sweeping !== undefined) this.#scheduleSweep(isFirst, onError)
       })
     }, sweepMs)
     this.#sweeping.unref()

@@ -154,9 +154,8 @@ export class Wills {
   }
 
   /**
-   * A will as it is published. Its
-   * identity keeps a will that is published twice, because who took it died, from being queued twice. For No
-   * Local it is of the session that its client has now.
+   * A will as it is published. Its identity keeps it from being queued twice when it is published twice, because
+   * the node that took it died. For No Local it is of the session that its client has now.
    */
   async #toPublish(partition: number, member: string, message: Message): Promise<Message> {
     const [, sid = '', epoch] = member.split(':')

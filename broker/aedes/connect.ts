@@ -1,7 +1,7 @@
 // A CONNECT from Aedes' `preConnect` to CONNACK: the gate decides, AUTH packets are exchanged, the earlier connection
 // of the Client Identifier makes way, the node becomes the owner of the client's session, and the session's
-// subscriptions are registered. State: Client Identifier →
-// the connection here whose CONNECT came last.
+// subscriptions are registered. Aedes writes CONNACK (packets.ts); one that refuses before Aedes is asked is
+// `Connection.sayRefused`. State: Client Identifier → the connection here whose CONNECT came last.
 import type { IConnectPacket } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'
 import {
@@ -229,7 +229,7 @@ export class Connects {
     if (earlier.isLeaving) {
       let timer: NodeJS.Timeout | undefined
       await Promise.race([
-        earlier.over(),
+        earlier.whenOver(),
         new Promise<void>((resolve) => {
           timer = setTimeout(resolve, limits.leaveMs)
         }),

@@ -209,7 +209,7 @@ export class Engine {
     if (!this.#open.delete(connection)) return
     this.#admission.over(connection)
     connection.client.close()
-    connection.closed()
+    connection.onOver()
     void this.#unsubscribe(connection)
     this.#host.onEnd(connection)
     if (this.#open.size === 0) this.#whenEmpty?.()

@@ -4,6 +4,27 @@
 // after what came before it: when its client says good-bye, ends its side or is gone altogether, what we
 // have read of it by then is still done, in its order; only then the session is released. The will is void as
 // soon as a DISCONNECT that says so has been read, also while what stands before it waits.
+//
+// How it ends. Whatever begins it, `client.close()` makes Aedes close its stream, which calls `destroy`; that, or
+// `onSocketClose`, calls `host.over`, and the engine calls `onOver` once: the session is released.
+//
+//   what happens                        called              flags that it sets              next
+//   its client sent DISCONNECT          leave               isClosed, #endedBy 'said'       client.close
+//   its client ended its side           onSocketEnd         hasEnded                        finish
+//   what came before the end is done    finish              none                            client.close
+//   its socket closed                   onSocketClose       #isSocketClosed, hasEnded       host.over, or finish
+//   it broke a rule, Keep Alive is      disconnect          none                            Aedes writes DISCONNECT:
+//   over, the node stops                                                                    onDisconnect
+//   DISCONNECT is written               onDisconnect        disconnectCode; as toldWhy      Aedes closes
+//   Aedes refuses CONNECT               onConnack           connackWritten; as toldWhy      Aedes closes
+//   we refuse CONNECT                   refuse, sayRefused  as toldWhy                      client.close
+//   the last packet is written          toldWhy             isClosed, #endedBy 'written'    whoever called goes on
+//   another has its session             takenOver           as toldWhy, after CONNACK       client.close
+//   a bug of ours                       onBug               none                            the socket is destroyed
+//   Aedes closes its stream, or the     destroy             isClosed, #endedBy 'over'       by #endedBy: the socket is
+//   node cuts it                                                                            closed at once ('none'), when
+//                                                                                           it was read ('written'), when
+//                                                                                           the session is released ('said')
 import type { IConnackPacket } from 'mqtt-packet'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
@@ -55,7 +76,7 @@ export class Connection implements ConnectionParts {
   /** Its client has ended its side: nothing more comes, and what came is still to be done. */
   hasEnded = false
   /** Its socket is closed. */
-  #gone = false
+  #isSocketClosed = false
   #over: Room | undefined
   /**
    * Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent after SUBACK.
@@ -284,7 +305,7 @@ export class Connection implements ConnectionParts {
   }
 
   /** Resolves when it is over, at once when it is. */
-  over(): Promise<void> {
+  whenOver(): Promise<void> {
     return this.isClosed ? Promise.resolve() : (this.#over ??= new Room()).wait()
   }
 
@@ -292,19 +313,19 @@ export class Connection implements ConnectionParts {
    * The client has ended its side: what it sent before comes first [MQTT-4.6.0]; it need not have waited for
    * CONNACK (3.1.4).
    */
-  ended(): void {
+  onSocketEnd(): void {
     this.hasEnded = true
     this.finish()
   }
 
   /** The socket is closed. What was read of it is still done, with nobody to answer to. */
-  gone(): void {
-    this.#gone = true
+  onSocketClose(): void {
+    this.#isSocketClosed = true
     this.outbox.close()
     const rest = this.stream.read() as Buffer | null // what the stream had read when it was closed
     if (rest !== null && !this.isClosed) this.feed(rest)
     if (this.client.isClosed) this.#host.over(this)
-    else this.ended()
+    else this.onSocketEnd()
   }
 
   failed(error: Error): void {
@@ -376,7 +397,7 @@ export class Connection implements ConnectionParts {
   /** Closes the connection. A client that was told why gets a moment for reading it. */
   destroy(): void {
     this.#end()
-    if (this.#gone) return this.#host.over(this)
+    if (this.#isSocketClosed) return this.#host.over(this)
     if (this.#endedBy === 'none') this.stream.destroy()
     else if (this.#endedBy === 'written') linger(this.stream)
     else if (this.#endedBy === 'said') {
@@ -386,7 +407,8 @@ export class Connection implements ConnectionParts {
     this.#endedBy = 'over'
   }
 
-  closed(): void {
+  /** Called by the engine, once: nothing comes or goes any more. */
+  onOver(): void {
     this.#end()
     this.authentication?.close()
     this.#host.holdings.forget(this)

@@ -206,18 +206,24 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   onOther(type: number, frame: Buffer): void {
-    this.#connection.client.heard()
-    if (type === PacketType.connect) {
-      this.#hasConnect = true
-      this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
+    const { client } = this.#connection
+    client.heard()
+    switch (type) {
+      case PacketType.connect:
+        this.#hasConnect = true
+        this.#reader.pause() // nothing is read until CONNACK [MQTT-3.1.4-4]
+        return client.connect(frame)
+      case PacketType.pingreq:
+        return this.#pace?.wasAnswered() === true ? undefined : this.#pinged()
+      case PacketType.disconnect:
+        return this.#disconnect(frame)
+      case PacketType.auth:
+        return this.#connection.authentication?.came(frame)
+      default: // SUBSCRIBE, UNSUBSCRIBE
+        this.#request(type, frame)
+        // the request may have ended it
+        if ((this.#requests?.waiting ?? 0) >= this.#host.config.controlPacketsMax) this.#hold('requests')
     }
-    if (type === PacketType.pingreq) return this.#pace?.wasAnswered() === true ? undefined : this.#pinged()
-    if (type === PacketType.disconnect) return this.#disconnect(frame)
-    if (type === PacketType.auth) return this.#connection.authentication?.came(frame)
-    if (type === PacketType.connect) return this.#connection.client.connect(frame)
-    this.#request(type, frame)
-    // the request may have ended it
-    if ((this.#requests?.waiting ?? 0) >= this.#host.config.controlPacketsMax) this.#hold('requests')
   }
 
   #request(type: number, frame: Buffer): void {

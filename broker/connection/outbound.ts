@@ -99,29 +99,51 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
 
   /** A delivery of a group. undefined: the client cannot take it, or it expired. */
   #writeShared(
-    message: Message,
+    given: Message,
     id: number,
     qos: 0 | 1 | 2,
     dup: boolean,
     { options }: GroupMember,
   ): 0 | 1 | 2 | undefined {
-    const { forward } = this.#gate
-    if (forward !== undefined) {
-      const forwarded = forward(message, this.#connection)
-      if (forwarded === undefined) return (this.#host.dropped('denied', qos), undefined)
-      message = forwarded
-    }
-    if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
+    const message = this.#forwarded(given, qos)
+    if (message === undefined) return undefined
     const identifiers = options.identifier === undefined ? undefined : [options.identifier]
     const retain = message.retain && options.retainAsPublished
-    const frame = publishFrame(message, this.#connection.mqtt5, qos, retain, identifiers)
-    if (frame.length > (this.#connection.client.maximumPacketSize ?? Infinity))
-      return (this.#host.dropped('too-large', qos), undefined)
+    const frame = this.#frameFor(message, qos, retain, identifiers, dup)
+    if (frame === undefined) return undefined
     this.#push(frame, message.topic, qos === 0 ? 0 : id, dup)
     if (qos > 0 && this.#gate.acknowledged !== undefined)
       this.#remember(id, { topic: message.topic, payload: message.payload, qos: qos as 1 | 2 })
     this.#countWaiting()
     return qos
+  }
+
+  /** As the gate forwards it to this client; undefined: not at all, and that is counted. */
+  #forwarded(message: Message, qos: number): Message | undefined {
+    const { forward } = this.#gate
+    if (forward === undefined) return message
+    const forwarded = forward(message, this.#connection)
+    if (forwarded === undefined) this.#host.dropped('denied', qos)
+    return forwarded
+  }
+
+  /**
+   * undefined: it expired [MQTT-3.3.2-5], or its client takes no packet of that size [MQTT-3.1.2-24], and that is
+   * counted. @param dup sent again: what was sent before it expired is brought to its end
+   */
+  #frameFor(
+    message: Message,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    identifiers: readonly number[] | undefined,
+    dup: boolean,
+  ): Frame | undefined {
+    if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
+    const { client, mqtt5 } = this.#connection
+    const frame = publishFrame(message, mqtt5, qos, retain, identifiers)
+    if (client.maximumPacketSize === undefined || frame.length <= client.maximumPacketSize) return frame
+    this.#host.dropped('too-large', qos)
+    return undefined
   }
 
   /** Nothing goes out any more, but what is written by now. */
@@ -213,35 +235,18 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     { message: stored, messageId, dup, identifiers }: ToSend,
     { match }: StoredMatch, // of what was published, whatever is made of it
   ): 1 | 2 | undefined {
-    let message = stored
-    if (message.stamp !== undefined && !message.replay) {
-      if (!dup && this.#host.isReplayed(this.#connection, message)) return undefined
-      this.#connection.replays?.delivered(message.topic, message.stamp)
+    if (stored.stamp !== undefined && !stored.replay) {
+      if (!dup && this.#host.isReplayed(this.#connection, stored)) return undefined
+      this.#connection.replays?.delivered(stored.topic, stored.stamp)
     }
-    const { forward } = this.#gate
-    if (forward !== undefined) {
-      const { qos } = message
-      const forwarded = forward(message, this.#connection)
-      if (forwarded === undefined) return (this.#host.dropped('denied', qos), undefined)
-      message = forwarded
-    }
+    const message = this.#forwarded(stored, stored.qos)
+    if (message === undefined) return undefined
     // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be
     // doubled.
     const qos = message.qos === 2 ? 2 : 1
-    if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
     const retain = message.replay || (message.retain && match?.retainAsPublished === true)
-    const frame = publishFrame(
-      message,
-      this.#connection.mqtt5,
-      qos,
-      retain,
-      identifiers ?? match?.identifiers,
-    )
-    if (
-      this.#connection.client.maximumPacketSize !== undefined &&
-      frame.length > this.#connection.client.maximumPacketSize
-    )
-      return (this.#host.dropped('too-large', qos), undefined)
+    const frame = this.#frameFor(message, qos, retain, identifiers ?? match?.identifiers, dup)
+    if (frame === undefined) return undefined
     this.#push(frame, message.topic, messageId, dup)
     this.#note(messageId, qos)
     if (this.#gate.acknowledged !== undefined)
@@ -276,23 +281,14 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
    * Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE
    * [MQTT-3.3.1-8].
    */
-  send(message: Message, match: Pick<Match<object>, 'qos' | 'identifiers'>, retain: boolean): void {
+  send(given: Message, match: Pick<Match<object>, 'qos' | 'identifiers'>, retain: boolean): void {
     // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
     if (this.#connection.isClosed || !this.#connection.isConnected) return
-    const qos = Math.min(message.qos, match.qos) as 0 | 1 | 2
-    const { forward } = this.#gate
-    if (forward !== undefined) {
-      const forwarded = forward(message, this.#connection)
-      if (forwarded === undefined) return this.#host.dropped('denied', qos)
-      message = forwarded
-    }
-    if (isExpired(message)) return this.#host.dropped('expired', qos) // [MQTT-3.3.2-5]
-    const frame = publishFrame(message, this.#connection.mqtt5, qos, retain, match.identifiers)
-    if (
-      this.#connection.client.maximumPacketSize !== undefined &&
-      frame.length > this.#connection.client.maximumPacketSize
-    )
-      return this.#host.dropped('too-large', qos) // [MQTT-3.1.2-24]
+    const qos = Math.min(given.qos, match.qos) as 0 | 1 | 2
+    const message = this.#forwarded(given, qos)
+    if (message === undefined) return
+    const frame = this.#frameFor(message, qos, retain, match.identifiers, false)
+    if (frame === undefined) return
     if (qos === 0) {
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
       if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)

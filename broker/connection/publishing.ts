@@ -102,11 +102,12 @@ export class Publishing {
     const open = this.qos1 + more
     const { receiveMaximum } = this.#limits
     if (open <= (wasTold ? receiveMaximum : receiveMaximum * limits.unannouncedFactor)) return
+    // 4.9
     throw new ProtocolViolation(
       ReasonCode.receiveMaximumExceeded,
       `${open} publishes that are not acknowledged`,
       'receive-maximum',
-    ) // (4.9)
+    )
   }
 
   /** A request came: what it waits for, besides what the one before it does; undefined: nothing. */

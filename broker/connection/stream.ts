@@ -24,7 +24,7 @@ function onData(this: Stream, chunk: Buffer): void {
 
 function onEnd(this: Stream): void {
   this[connectionOf]!.hasEnded = true // known at once, also when what it takes waits for its turn
-  atEnd(() => guarded(this, (connection) => connection.ended()))
+  atEnd(() => guarded(this, (connection) => connection.onSocketEnd()))
 }
 
 function onError(this: Stream, error: Error): void {
@@ -32,7 +32,7 @@ function onError(this: Stream, error: Error): void {
 }
 
 function onClose(this: Stream): void {
-  atEnd(() => guarded(this, (connection) => connection.gone()))
+  atEnd(() => guarded(this, (connection) => connection.onSocketClose()))
 }
 
 /** From now on the connection hears of its stream. */

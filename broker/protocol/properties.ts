@@ -22,9 +22,12 @@ export const malformed = (message: string): ProtocolViolation =>
 export const protocolError = (message: string): ProtocolViolation =>
   new ProtocolViolation(ReasonCode.protocolError, message)
 
-type Kind =
-  'byte' | 'boolean' | 'two' | 'two>0' | 'four' | 'four>0' | 'variable>0' | 'string' | 'binary' | 'pair'
+type Kind = 'boolean' | 'two' | 'two>0' | 'four' | 'four>0' | 'variable>0' | 'string' | 'binary' | 'pair'
 
+/**
+ * A new property of PUBLISH: its identifier here, its kind below, and its name in `allowedProperties.publish`. It is passed
+ * on as it came from then on, unless `messageProperties` (control-packets.ts) reads it.
+ */
 export const propertyIds = {
   payloadFormatIndicator: 0x01,
   messageExpiryInterval: 0x02,
@@ -47,37 +50,66 @@ export const propertyIds = {
 } as const
 
 const kinds: Readonly<Partial<Record<number, Kind>>> = {
-  0x01: 'boolean',
-  0x02: 'four',
-  0x03: 'string',
-  0x08: 'string',
-  0x09: 'binary',
-  0x0b: 'variable>0',
-  0x11: 'four',
-  0x15: 'string',
-  0x16: 'binary',
-  0x17: 'boolean',
-  0x18: 'four',
-  0x19: 'boolean',
-  0x1f: 'string',
-  0x21: 'two>0',
-  0x22: 'two',
-  0x23: 'two>0',
-  0x26: 'pair',
-  0x27: 'four>0',
+  [propertyIds.payloadFormatIndicator]: 'boolean',
+  [propertyIds.messageExpiryInterval]: 'four',
+  [propertyIds.contentType]: 'string',
+  [propertyIds.responseTopic]: 'string',
+  [propertyIds.correlationData]: 'binary',
+  [propertyIds.subscriptionIdentifier]: 'variable>0',
+  [propertyIds.sessionExpiryInterval]: 'four',
+  [propertyIds.authenticationMethod]: 'string',
+  [propertyIds.authenticationData]: 'binary',
+  [propertyIds.requestProblemInformation]: 'boolean',
+  [propertyIds.willDelayInterval]: 'four',
+  [propertyIds.requestResponseInformation]: 'boolean',
+  [propertyIds.reasonString]: 'string',
+  [propertyIds.receiveMaximum]: 'two>0',
+  [propertyIds.topicAliasMaximum]: 'two',
+  [propertyIds.topicAlias]: 'two>0',
+  [propertyIds.userProperty]: 'pair',
+  [propertyIds.maximumPacketSize]: 'four>0',
 }
+
+const ids = (...names: (keyof typeof propertyIds)[]): ReadonlySet<number> =>
+  new Set(names.map((name) => propertyIds[name]))
 
 /** Which properties a client may send, by packet (MQTT 5 section 2.2.2.2). */
 export const allowedProperties = {
-  connect: new Set([0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, 0x26, 0x27]),
-  will: new Set([0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26]),
+  connect: ids(
+    'sessionExpiryInterval',
+    'authenticationMethod',
+    'authenticationData',
+    'requestProblemInformation',
+    'requestResponseInformation',
+    'receiveMaximum',
+    'topicAliasMaximum',
+    'userProperty',
+    'maximumPacketSize',
+  ),
+  will: ids(
+    'payloadFormatIndicator',
+    'messageExpiryInterval',
+    'contentType',
+    'responseTopic',
+    'correlationData',
+    'willDelayInterval',
+    'userProperty',
+  ),
   // no Subscription Identifier from a client [MQTT-3.3.4-6]
-  publish: new Set([0x01, 0x02, 0x03, 0x08, 0x09, 0x23, 0x26]),
-  acknowledgement: new Set([0x1f, 0x26]),
-  subscribe: new Set([0x0b, 0x26]),
-  unsubscribe: new Set([0x26]),
-  disconnect: new Set([0x11, 0x1f, 0x26]),
-  auth: new Set([0x15, 0x16, 0x1f, 0x26]),
+  publish: ids(
+    'payloadFormatIndicator',
+    'messageExpiryInterval',
+    'contentType',
+    'responseTopic',
+    'correlationData',
+    'topicAlias',
+    'userProperty',
+  ),
+  acknowledgement: ids('reasonString', 'userProperty'),
+  subscribe: ids('subscriptionIdentifier', 'userProperty'),
+  unsubscribe: ids('userProperty'),
+  disconnect: ids('sessionExpiryInterval', 'reasonString', 'userProperty'),
+  auth: ids('authenticationMethod', 'authenticationData', 'reasonString', 'userProperty'),
 } as const
 
 /**
@@ -189,8 +221,6 @@ function skipValue(kind: Kind, bytes: Buffer, offset: number, end: number): numb
     return offset + length
   }
   switch (kind) {
-    case 'byte':
-      return need(1)
     case 'boolean': {
       const next = need(1)
       if (bytes[offset]! > 1) throw protocolError('a property that is 0 or 1 has another value')

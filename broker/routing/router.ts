@@ -615,10 +615,10 @@ export class Router implements EngineHost, Receiver {
       (abandoned, givenUp) =>
         this.#plane.sessions.claim(request, () => connection.isClosed || abandoned(), givenUp),
       (session) => {
+        // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
         void this.#release(session, this.#plane.sessions.farewell(session, true, undefined))
       },
-    ) // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
-      .catch((error: unknown) => this.#notClaimed(connection, error as Error))
+    ).catch((error: unknown) => this.#notClaimed(connection, error as Error))
     if (session === undefined) return
     connection.session = session
     // what an earlier connection left it has, and gets, whatever becomes of it (P15)

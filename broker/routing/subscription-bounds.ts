@@ -1,8 +1,8 @@
 // What the clients of a node may subscribe to: levels and length of a filter, how many of them one client may
 // have and what they may cost in memory, here and in the tables of all nodes. A filter beyond a bound is
-// refused in SUBACK, alone. What a session resumes with was within the bounds once, and is not held against them
-// again; the gate is asked again (broker/aedes/connect.ts). State: what
-// each connection has, and all of them together.
+// refused in SUBACK, alone; access/refusals.ts says with what. What a session resumes with was within the bounds
+// once, and is not held against them again; the gate is asked again (broker/aedes/connect.ts). State: what each
+// connection has, and all of them together.
 import { filterBytes } from '../../bridge/index.ts'
 import type { RefusalCause } from '../access/refusals.ts'
 
