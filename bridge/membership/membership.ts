@@ -29,11 +29,12 @@ export interface MembershipEvents {
 interface NodeInfo {
   readonly host: string
   /**
-   * The boot of the machine, and the namespace that `pid` is counted in: containers and cloned machines share
-   * a host name.
+   * The boot of the machine, and the namespaces that `pid` and `started` are counted in: containers and cloned
+   * machines share a host name.
    */
   readonly machine: string
   readonly pids: string
+  readonly times: string
   readonly pid: number
   /**
    * Start of the process in clock ticks since the machine booted: a pid alone may be another process by now.
@@ -65,9 +66,10 @@ const watchMs = 50
 const leaveMs = 5_000
 function startOf(pid: number): string {
   try {
-    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[19] ?? ''
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8') // pid (name) state …, and a name may have brackets
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? ''
   } catch {
-    return '' // no /proc, or no such process
+    return '' // no /proc, no such process, or one of another user (hidepid, systemd's ProtectProc=invisible)
   }
 }
 
@@ -83,6 +85,7 @@ const here = {
   host: hostname(),
   machine: read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8')),
   pids: read(() => readlinkSync('/proc/self/ns/pid')),
+  times: read(() => readlinkSync('/proc/self/ns/time')),
 }
 
 export const thisProcess = (): NodeInfo => ({
@@ -104,21 +107,24 @@ export function lookFor(text: string): 'ended' | 'alive' | 'elsewhere' {
   } catch {
     return 'elsewhere' // damaged
   }
-  const { host, machine, pids, pid, started } = info
+  const { host, machine, pids, times, pid, started } = info
   if (
     typeof pid !== 'number' ||
     !Number.isSafeInteger(pid) ||
     host !== here.host ||
     machine !== here.machine ||
-    pids !== here.pids
+    pids !== here.pids ||
+    times !== here.times
   )
     return 'elsewhere'
-  if (started !== undefined && started !== '') return startOf(pid) === started ? 'alive' : 'ended'
+  const now = startOf(pid)
+  if (now !== '' && started !== '') return now === started ? 'alive' : 'ended'
   try {
     process.kill(pid, 0)
-    return 'alive'
-  } catch {
-    return 'ended'
+    return now === started ? 'alive' : 'elsewhere'
+  } catch (error) {
+    // EPERM: there is a process, of another user, which may be another one by now
+    return (error as NodeJS.ErrnoException).code === 'ESRCH' ? 'ended' : 'elsewhere'
   }
 }
 

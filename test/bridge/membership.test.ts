@@ -62,6 +62,7 @@ describe('joining', () => {
 
   test.each([
     ['pid namespace', { pids: 'pid:[1]' }, 'renews its lease'],
+    ['time namespace', { times: 'time:[1]' }, 'renews its lease'],
     ['machine of this host name', { machine: 'cloned' }, 'renews its lease'],
     ['pid namespace', { pids: 'pid:[1]' }, 'does not'],
   ])(

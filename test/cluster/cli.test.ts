@@ -377,31 +377,41 @@ test('check tells a live node of the same name and missing replicas, a line each
   expect((await cluster.node(0).admin('/readyz')).status).toBe(200)
 })
 
-/** Ways into a pid namespace of one's own: of root, and of anybody where the kernel lets them. */
-const unshares = [
+/** Ways into namespaces of one's own: of root, and of anybody where the kernel lets them. */
+const ofPids = [
   ['--pid', '--fork', '--mount-proc', '--kill-child'],
   ['--user', '--map-root-user', '--pid', '--fork', '--mount-proc', '--kill-child'],
 ]
+/** Another user, who sees nobody else's processes: as systemd's ProtectProc=invisible has it. */
+const invisible =
+  'mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$0" "$@"'
 
-test('two nodes of one id whose pids are counted in different namespaces: the second is refused, the first notices nothing', async ({
-  annotate,
-}) => {
-  const argv = ['--redis', redis.url, '--prefix', 'namespaces', '--admin', 'off']
-  const second = ['node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--log-level', 'silent', ...argv]
-  await using cluster = await startCluster({ nodes: 1, redis, prefix: 'namespaces' })
-  const client = await cluster.node(0).connect('client')
-  const unshare = unshares.find((way) => spawnSync('unshare', [...way, 'true']).status === 0)
-  if (unshare === undefined)
-    await annotate(
-      'unshare is not permitted here: both are in one namespace. What a node makes of one in another is asked in test/bridge/membership.test.ts',
+test.for<[which: string, ways: string[][]]>([
+  ['whose pids are counted in different namespaces', ofPids],
+  ['in namespaces of different times', [['--time', '--boottime', '100000']]],
+  ['of two users who do not see one another', [['--mount', 'sh', '-c', invisible]]],
+])(
+  'two nodes of one id %s: the second is refused, the first notices nothing',
+  async ([, ways], { annotate }) => {
+    const argv = ['--redis', redis.url, '--prefix', 'namespaces', '--admin', 'off']
+    const second = ['node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--log-level', 'silent', ...argv]
+    await using cluster = await startCluster({ nodes: 1, redis, prefix: 'namespaces' })
+    const client = await cluster.node(0).connect('client')
+    const unshare = ways.find(
+      (way) => spawnSync('unshare', [...way, process.execPath, mainPath, '--version']).status === 0,
     )
-  const refused = await run(second, {}, unshare === undefined ? [] : ['unshare', ...unshare])
-  expect(refused.stderr).toMatch(/^aedes-cluster: --id=a: .*a@\d+ is live\. Give each node its own --id/)
-  expect(refused.code).toBe(7)
-  await client.subscribe('t')
-  await client.publish('t', 'still here', { qos: 1 })
-  await client.receives([{ topic: 't', payload: 'still here' }])
-})
+    if (unshare === undefined)
+      await annotate(
+        'unshare is not permitted here: both are in one namespace. What a node makes of one in another is asked in test/bridge/membership.test.ts',
+      )
+    const refused = await run(second, {}, unshare === undefined ? [] : ['unshare', ...unshare])
+    expect(refused.stderr).toMatch(/^aedes-cluster: --id=a: .*a@\d+ is live\. Give each node its own --id/)
+    expect(refused.code).toBe(7)
+    await client.subscribe('t')
+    await client.publish('t', 'still here', { qos: 1 })
+    await client.receives([{ topic: 't', payload: 'still here' }])
+  },
+)
 
 test('--help names every command, --version the version', async () => {
   const outputs = async (...all: string[][]): Promise<string[]> =>

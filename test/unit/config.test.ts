@@ -350,7 +350,8 @@ const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
   [
     'aliases that make nine lines a million values',
     byFile(
-      `x:\n  - &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n${[...'bcdefg']
+      `x:\n  - &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n${'bcdefg'
+        .split('')
         .map((name, i) => `  - &${name} [${`*${'abcdef'[i]}, `.repeat(9)}]\n`)
         .join('')}`,
     ),
@@ -359,7 +360,8 @@ const wrong: [what: string, load: () => unknown, says: RegExp[]][] = [
   [
     'one more, and each is too deep: that is said once',
     byFile(
-      `x:\n  - &a [1, 1, 1, 1]\n${[...'bcdefghi']
+      `x:\n  - &a [1, 1, 1, 1]\n${'bcdefghi'
+        .split('')
         .map((name, i) => `  - &${name} [${`*${'abcdefgh'[i]}, `.repeat(3)}]\n`)
         .join('')}`,
     ),
