@@ -254,6 +254,14 @@ export class Node {
       onRefusal: (cause) => this.metrics.refused.inc({ cause }),
       onFailed: (error) => this.#reports.tell('failed', { where: 'delivery', error }),
       onHeldBack: (cause) => this.metrics.heldBack.inc({ cause }),
+      onHoldsOn: ({ clientId }, topic) =>
+        this.#log.onceAMinute(
+          'warn',
+          'slow-subscriber',
+          clientId,
+          { client: clientId, topic },
+          'publishers on this topic wait for a client that reads slower than they publish: slowSubscriber says what becomes of such a client',
+        ),
       onClient: (connection) => {
         clients.onClient(connection)
         gate.accepted?.(connection)
@@ -436,6 +444,9 @@ export class Node {
     for (const [who, count] of Object.entries(counts)) waiting.set({ who }, count)
     waitingSeconds.set(seconds)
     clientBytes.set(this.#boot?.router.holdings.bytes ?? 0)
+    const slow = this.#boot?.router.slowCounts
+    this.metrics.slowSubscribers.set(slow?.subscribers ?? 0)
+    this.metrics.heldTopics.set(slow?.topics ?? 0)
     this.#countGroups()
     return this.metrics.text()
   }
@@ -491,6 +502,13 @@ export class Node {
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []
     const descriptors = this.#descriptors?.isExhausted === true ? noDescriptors : 'ok'
+    const slow = this.#boot?.router.slowCounts
+    const waiting = [
+      ...named.map((report) => waitingText(report)),
+      ...(slow === undefined || slow.topics === 0
+        ? []
+        : [`publishers on ${slow.topics} topics wait for clients that read slower than they publish.`]),
+    ]
     return {
       ready:
         stores === 'ok' &&
@@ -502,7 +520,7 @@ export class Node {
         node,
         ...(descriptors === 'ok' ? {} : { descriptors }),
         ...(data === undefined ? {} : { data }),
-        ...(named.length === 0 ? {} : { waiting: named.map((report) => waitingText(report)).join(' ') }),
+        ...(waiting.length === 0 ? {} : { waiting: waiting.join(' ') }),
       },
     }
   }

@@ -16,6 +16,7 @@ import {
 import { linkNames, type LinkName } from '../access/link-names.ts'
 import { isNetwork } from '../access/networks.ts'
 import { passwordFileProblem } from '../access/password-file.ts'
+import { slowPolicies } from '../routing/pressure.ts'
 import { limits } from './limits.ts'
 
 export const listenUrl = z.string().superRefine((text, context) => {
@@ -502,6 +503,15 @@ export const options = {
       'bytes that wait for one client, besides a packet of the largest size; beyond it the client is disconnected',
     shape: 'bytes',
     hint: 'Use a number of bytes, 1024 or more',
+  },
+  slowSubscriber: {
+    at: 'limits.slowSubscriber',
+    ofListener: true,
+    schema: z.enum(slowPolicies).default('hold'),
+    about:
+      'what becomes of a client without a lasting session that reads slower than others publish to it at QoS ≥ 1: hold (they wait for it as long as it reads), disconnect (they wait for `slowHoldMs`, and beyond `waitingBytesMax` it is disconnected), drop (beyond `slowBytesMax` it does not get them; nobody waits)',
+    shape: 'policy',
+    hint: 'Write hold, disconnect or drop',
   },
   slowHoldMs: {
     at: 'limits.slowHoldMs',

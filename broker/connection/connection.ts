@@ -41,6 +41,7 @@ import { closeBehind, linger } from './linger.ts'
 import type { Outbox } from './outbox.ts'
 import { Outbound } from './outbound.ts'
 import type { Match } from '../routing/local-table.ts'
+import type { SlowPolicy } from '../routing/pressure.ts'
 import type { Replayed, Replays } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
 import type { Peer } from './peer.ts'
@@ -227,6 +228,14 @@ export class Connection implements ConnectionParts {
 
   get waitingBytes(): number {
     return this.outbound.waitingBytes
+  }
+
+  get slowPolicy(): SlowPolicy {
+    return this.outbound.slowPolicy
+  }
+
+  progress(): number {
+    return this.outbox.progress()
   }
 
   readForRoom(): void {

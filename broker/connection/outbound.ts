@@ -11,6 +11,7 @@ import { Memberships } from '../groups/memberships.ts'
 import type { Gate, Sent } from '../access/gate.ts'
 import { Outbox, type OutboxHost } from './outbox.ts'
 import type { Match } from '../routing/local-table.ts'
+import type { SlowPolicy } from '../routing/pressure.ts'
 import { noWindow, Pending } from './pending.ts'
 import type { Replayed } from '../routing/retained-replay.ts'
 import { Room } from './room.ts'
@@ -32,6 +33,8 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   /** Made with the first Shared Subscription. */
   #groups: Memberships | undefined
   #room: Room | undefined
+  /** More than `slowBytesMax` waits, and publishers were held for it or may be. */
+  #isBehind = false
   /** Of a client that takes some. */
   #aliases: TopicAliases | undefined
   /** QoS 2 deliveries of this connection that are in flight, by Packet Identifier: whether PUBREC came. */
@@ -156,6 +159,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   /** Nothing is left of the connection. */
   closed(): void {
     this.#window.clear()
+    this.#host.drained(this.#connection)
     this.onDrain()
   }
 
@@ -198,6 +202,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     else {
       this.#window.complete(messageId)
       this.#giveRoom()
+      this.#checkDrained()
     }
     this.#groups?.pump()
   }
@@ -293,7 +298,9 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
       if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
       this.#push(frame, message.topic)
-    } else this.#window.push(new Pending(frame, qos, message.expiresAt))
+    } else if (this.slowPolicy === 'drop' && this.waitingBytes > this.#host.outboxLimits.highBytes)
+      return this.#host.dropped('slow-subscriber', qos)
+    else this.#window.push(new Pending(frame, qos, message.expiresAt))
     this.#countWaiting()
     if (qos > 0) this.#checkWaiting(message.topic)
   }
@@ -349,18 +356,36 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
     if (this.#connection.client.isClosed) return // told to go already
-    if (waiting > this.#waitingBytesMax) {
+    if (waiting > this.#waitingBytesMax && !this.#host.isReading(this.#connection)) {
       this.#host.dropped('slow-subscriber', 1)
       this.#connection.disconnect(
         ReasonCode.quotaExceeded,
         'more waits for you than there may be: read faster',
       )
-    } else if (topic !== undefined && waiting > this.#host.outboxLimits.highBytes && this.outbox.slow)
+    } else if (
+      topic !== undefined &&
+      waiting > this.#host.outboxLimits.highBytes &&
+      this.slowPolicy !== 'drop'
+    ) {
+      this.#isBehind = true
       this.#host.slow(this.#connection, topic)
+    }
+  }
+
+  /** What is done when it reads slower than others publish to it. */
+  get slowPolicy(): SlowPolicy {
+    return (this.#host.listener ?? this.#host.config).slowSubscriber
+  }
+
+  #checkDrained(): void {
+    if (!this.#isBehind || this.outbox.slow) return
+    if (!this.#connection.isClosed && this.#window.waitingBytes > this.#host.outboxLimits.lowBytes) return
+    this.#isBehind = false
+    this.#host.drained(this.#connection)
   }
 
   onDrain(): void {
-    this.#host.drained(this.#connection)
+    this.#checkDrained()
     this.#stored?.ring()
     this.#groups?.roomChanged()
     this.#giveRoom()

@@ -86,6 +86,9 @@ export class Outbox {
   #handed = 0
   #left = ''
   #leftAt = 0
+  /** When `progress` was asked last: what the stream had written, and what the system had not taken. */
+  #done = 0
+  #queued = 0
   /**
    * Maximum Packet Size of the client: what is larger is not sent [MQTT-3.1.2-24]. PUBLISH is the caller's to
    * look at.
@@ -256,6 +259,18 @@ export class Outbox {
     if (left !== this.#left) this.#leftAt = now
     this.#left = left
     return now - this.#leftAt >= ms
+  }
+
+  /** Bytes that have left since this was asked last, at least: of a write under way the system tells. */
+  progress(): number {
+    const { _handle: handle } = this.socket as { _handle?: Handle | null }
+    const queued = (handle?.writeQueueSize ?? 0) + (handle?._parent?.writeQueueSize ?? 0)
+    const done = this.#handed - this.#stream.writableLength
+    const sinceLast = done - this.#done
+    const progress = sinceLast > 0 ? Math.max(this.#queued, 1) : Math.max(this.#queued - queued, 0)
+    this.#done = done
+    this.#queued = queued
+    return progress
   }
 
   close(): void {

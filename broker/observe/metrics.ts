@@ -79,6 +79,16 @@ export class Metrics {
     help: 'memory that this node holds for its clients, as it is bounded by clientBytesMax',
     registers: [this.registry],
   })
+  readonly slowSubscribers = new Gauge({
+    name: 'aedes_cluster_slow_subscribers',
+    help: 'clients for which more than slowBytesMax waits, until they have read three quarters of it',
+    registers: [this.registry],
+  })
+  readonly heldTopics = new Gauge({
+    name: 'aedes_cluster_held_topics',
+    help: 'topics whose publishers wait for slow subscribers, of this node or another',
+    registers: [this.registry],
+  })
   readonly groupMembers = new Gauge({
     name: 'aedes_cluster_group_members',
     help: 'members of groups (Shared Subscriptions) that are connected to this node',

@@ -1,9 +1,41 @@
 // How slow subscribers hold publishers back. A subscriber that gets QoS ≥ 1 messages while it is behind holds
-// their topics, on every node, until it has drained, for `holdMs` at most. After that it holds nothing until it has
-// drained once; its own bounds apply. A publisher on a held topic gets its acknowledgement when nobody holds the topic
-// any more. All others go on, and no publisher waits longer than `holdMs` at a time, however many subscribers fall
-// behind one after the other. State: this node. Bounds: topics held by one subscriber, topics held by other nodes,
-// one timer for each holder.
+// their topics, on every node, until it has drained. A publisher on a held topic gets its acknowledgement when
+// nobody holds the topic any more; all others go on. Who stands still holds nothing after `holdMs`, and then only
+// its own bounds apply. Who reads, but slower than everybody publishes, goes on holding where its listener has
+// `slowSubscriber: hold`: as long as it takes a sixteenth of what makes it slow in each `holdMs`; and where it is
+// slower than that, from half of what may wait for it on, as long as it takes anything. So it is not cut
+// off. However many subscribers are behind, what waits for them goes on every ten `holdMs`: the acknowledgements of
+// so much time are what a publisher can add. State: this node. Bounds: topics held by one subscriber, topics
+// held by other nodes, one timer for each holder.
+
+/** What is done about a subscriber of a clean session that reads slower than others publish to it. */
+export const slowPolicies = ['hold', 'disconnect', 'drop'] as const
+export type SlowPolicy = (typeof slowPolicies)[number]
+
+/** A client, as it is looked at here. */
+export interface SlowSubscriber {
+  readonly slowPolicy: SlowPolicy
+  /** Bytes that wait for it. */
+  readonly waitingBytes: number
+  /** Bytes that it has taken since this was asked last; at least so many. */
+  progress(): number
+}
+
+export interface PressureOptions {
+  readonly slowHoldMs: number
+  readonly slowBytesMax: number
+  readonly waitingBytesMax: number
+}
+
+export interface PressureEvents<Subscriber> {
+  /** To the other nodes: a topic is held for subscribers here, or no longer. */
+  announce(topic: string, held: boolean): void
+  /** A subscriber holds a topic for longer than `slowHoldMs`, since it reads. */
+  holdsOn(subscriber: Subscriber, topic: string): void
+}
+
+/** What comes in ten of the times that a hold has by itself is progress, and lets go who waits. */
+const patience = 10
 
 /**
  * What is not held is bounded elsewhere: by the acknowledgements that wait, and by what may wait for a
@@ -20,7 +52,7 @@ class HeldTopic {
   readonly #timer: NodeJS.Timeout
 
   constructor(holdMs: number) {
-    this.#timer = setInterval(() => this.#next(), holdMs).unref() // whoever falls behind one after the other
+    this.#timer = setInterval(() => this.#next(), holdMs * patience).unref()
     this.#next()
   }
 
@@ -38,25 +70,43 @@ class HeldTopic {
   }
 }
 
+/** From falling behind until it has drained. */
 interface Slow {
+  /** Those that it holds. */
   readonly topics: Set<string>
   readonly timer: NodeJS.Timeout
+  readonly since: number
+  isHolding: boolean
+  /** Since it fell behind. */
+  hasTaken: boolean
+  takenAt: number
+  /** Since it was last decided whether it holds. */
+  taken: number
 }
 
-export class Pressure<Subscriber extends object> {
+export class Pressure<Subscriber extends SlowSubscriber> {
   readonly #holdMs: number
-  readonly #announce: (topic: string, held: boolean) => void
+  readonly #steadyBytes: number
+  readonly #nearlyFullBytes: number
+  readonly #events: PressureEvents<Subscriber>
   readonly #held = new Map<string, HeldTopic>()
   readonly #slow = new Map<Subscriber, Slow>()
-  /** Had their time and are still behind. */
-  readonly #givenUp = new WeakSet<Subscriber>()
-  /** Node and topic → until when at most: the node may be gone. */
+  /** Node and topic → until when at most: a node that holds on says so every `holdMs`, and may be gone. */
   readonly #others = new Map<string, NodeJS.Timeout>()
 
-  /** @param announce tells the other nodes: a topic is held for subscribers here, or no longer */
-  constructor(holdMs: number, announce: (topic: string, held: boolean) => void) {
-    this.#holdMs = holdMs
-    this.#announce = announce
+  constructor(
+    { slowHoldMs, slowBytesMax, waitingBytesMax }: PressureOptions,
+    events: PressureEvents<Subscriber>,
+  ) {
+    this.#holdMs = slowHoldMs
+    this.#steadyBytes = slowBytesMax / 16
+    this.#nearlyFullBytes = waitingBytesMax / 2
+    this.#events = events
+  }
+
+  /** Subscribers here that are behind, and topics that are held. */
+  get counts(): { readonly subscribers: number; readonly topics: number } {
+    return { subscribers: this.#slow.size, topics: this.#held.size }
   }
 
   /** What who published on `topic` waits for; undefined when nobody is behind with it. */
@@ -66,25 +116,72 @@ export class Pressure<Subscriber extends object> {
 
   /** `subscriber` is behind, and was given a message on `topic`. */
   slow(subscriber: Subscriber, topic: string): void {
-    if (this.#givenUp.has(subscriber) || topic.length > topicLengthMax) return
-    let slow = this.#slow.get(subscriber)
-    if (slow === undefined) {
-      const timer = setTimeout(() => {
-        this.#givenUp.add(subscriber)
-        this.#release(subscriber)
-      }, this.#holdMs).unref()
-      this.#slow.set(subscriber, (slow = { topics: new Set(), timer }))
-    }
+    const slow = this.#slow.get(subscriber) ?? this.#fallsBehind(subscriber)
+    if (!slow.isHolding || topic.length > topicLengthMax) return
     if (slow.topics.has(topic) || slow.topics.size >= topicsMax) return
     slow.topics.add(topic)
-    if (!this.#isHeldHere(topic)) this.#announce(topic, true)
+    if (!this.#isHeldHere(topic)) this.#events.announce(topic, true)
     this.#hold(topic, subscriber)
+  }
+
+  #fallsBehind(subscriber: Subscriber): Slow {
+    subscriber.progress() // what it took before does not count
+    const slow: Slow = {
+      topics: new Set(),
+      timer: setInterval(() => this.#decide(subscriber, slow), this.#holdMs).unref(),
+      since: performance.now(),
+      isHolding: true,
+      hasTaken: false,
+      takenAt: 0,
+      taken: 0,
+    }
+    this.#slow.set(subscriber, slow)
+    return slow
+  }
+
+  /** Whether it holds for another while. */
+  #decide(subscriber: Subscriber, slow: Slow): void {
+    const isReading = this.#isReading(subscriber, slow)
+    const isSteady = slow.taken >= this.#steadyBytes
+    slow.taken = 0
+    // once it holds, until some of it is gone: not a little now and then
+    const nearlyFull = this.#nearlyFullBytes * (slow.isHolding ? 0.75 : 1)
+    slow.isHolding =
+      subscriber.slowPolicy === 'hold' && isReading && (isSteady || subscriber.waitingBytes >= nearlyFull)
+    if (!slow.isHolding) return this.#release(subscriber, slow)
+    const [first] = slow.topics
+    if (first !== undefined) this.#events.holdsOn(subscriber, first)
+    for (const topic of slow.topics) this.#events.announce(topic, true)
+  }
+
+  /**
+   * It is slow, and not because it stands still; which nobody knows within its first `holdMs`: a moment may have
+   * brought all that publishers had on their way.
+   */
+  isReading(subscriber: Subscriber): boolean {
+    const slow = this.#slow.get(subscriber)
+    if (slow === undefined || subscriber.slowPolicy !== 'hold') return false
+    return this.#isReading(subscriber, slow) || performance.now() - slow.since < this.#holdMs
+  }
+
+  #isReading(subscriber: Subscriber, slow: Slow): boolean {
+    const taken = subscriber.progress()
+    const now = performance.now()
+    if (taken > 0) {
+      slow.hasTaken = true
+      slow.takenAt = now
+      slow.taken += taken
+    }
+    return slow.hasTaken && now - slow.takenAt < this.#holdMs * patience
   }
 
   /** `subscriber` has drained, or is gone. */
   drained(subscriber: Subscriber): void {
-    this.#givenUp.delete(subscriber)
-    this.#release(subscriber)
+    const slow = this.#slow.get(subscriber)
+    if (slow === undefined) return
+    clearInterval(slow.timer)
+    this.#slow.delete(subscriber)
+    this.#release(subscriber, slow)
   }
 
   /** Another node holds topics for its subscribers, or no longer. */
@@ -95,7 +192,7 @@ export class Pressure<Subscriber extends object> {
       this.#others.delete(key)
       if (!held || this.#others.size >= topicsMax) this.#go(topic, nodeId)
       else {
-        this.#others.set(key, setTimeout(() => this.other(nodeId, [topic], false), this.#holdMs).unref())
+        this.#others.set(key, setTimeout(() => this.other(nodeId, [topic], false), 2 * this.#holdMs).unref())
         this.#hold(topic, nodeId)
       }
     }
@@ -119,14 +216,11 @@ export class Pressure<Subscriber extends object> {
     held.end()
   }
 
-  #release(subscriber: Subscriber): void {
-    const slow = this.#slow.get(subscriber)
-    if (slow === undefined) return
-    clearTimeout(slow.timer)
-    this.#slow.delete(subscriber)
-    for (const topic of slow.topics) {
+  #release(subscriber: Subscriber, { topics }: Slow): void {
+    for (const topic of topics) {
       this.#go(topic, subscriber)
-      if (!this.#isHeldHere(topic)) this.#announce(topic, false)
+      if (!this.#isHeldHere(topic)) this.#events.announce(topic, false)
     }
+    topics.clear()
   }
 }

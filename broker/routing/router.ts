@@ -52,6 +52,8 @@ export interface RouterEvents {
   /** An exception while one message was delivered: a bug, and the message is passed by. */
   onFailed(error: unknown): void
   onHeldBack(cause: HeldCause): void
+  /** Publishers on `topic` go on waiting for a client that reads, but slower than they publish. */
+  onHoldsOn(connection: Connection, topic: string): void
   onClient(connection: Connection): void
   onClientError(connection: Connection, error: Error): void
   /** Nothing of it is left. */
@@ -82,7 +84,10 @@ export class Router implements EngineHost, Receiver {
     this.gate = gate
     this.#events = events
     this.holdings = new Holdings(config.clientBytesMax)
-    this.#pressure = new Pressure(config.slowHoldMs, (topic, held) => this.#plane.hold(topic, held))
+    this.#pressure = new Pressure(config, {
+      announce: (topic, held) => this.#plane.hold(topic, held),
+      holdsOn: (connection, topic) => events.onHoldsOn(connection, topic),
+    })
     this.#groups = new LocalGroups(new GroupRules(config.groupStrategies))
     this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
   }
@@ -537,6 +542,14 @@ export class Router implements EngineHost, Receiver {
 
   slow(connection: Connection, topic: string): void {
     this.#pressure.slow(connection, topic)
+  }
+
+  isReading(connection: Connection): boolean {
+    return this.#pressure.isReading(connection)
+  }
+
+  get slowCounts(): Pressure<Connection>['counts'] {
+    return this.#pressure.counts
   }
 
   drained(connection: Connection): void {

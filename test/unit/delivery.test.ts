@@ -11,7 +11,7 @@ import { LocalDelivery as SlicedDelivery } from '../../broker/routing/delivery.t
 import { LocalTable, type Match, type Subscription } from '../../broker/routing/local-table.ts'
 import type { Subscriber } from '../../broker/routing/subscriber.ts'
 import { Outbox } from '../../broker/connection/outbox.ts'
-import { Pressure } from '../../broker/routing/pressure.ts'
+import { Pressure, type SlowPolicy, type SlowSubscriber } from '../../broker/routing/pressure.ts'
 import { Window, type Delivery } from '../../broker/connection/window.ts'
 import { publishFrame, type Frame } from '../../broker/protocol/publish-frame.ts'
 import { seededRandom } from '../support/random.ts'
@@ -456,15 +456,35 @@ describe('delivery in slices', () => {
 })
 
 describe('pressure', () => {
-  /** Told to the other nodes: topics held and let go. */
-  const pressureOf = (holdMs: number): { pressure: Pressure<object>; told: string[] } => {
+  /** A subscriber that takes what the test says, when it is asked. */
+  class Reader implements SlowSubscriber {
+    slowPolicy: SlowPolicy = 'hold'
+    waitingBytes = 2_000
+    takes = 0
+    progress(): number {
+      return this.takes
+    }
+  }
+
+  /** Told to the other nodes: topics held and let go; a steady reader takes 100 bytes in each `holdMs`. */
+  const pressureOf = (holdMs: number): { pressure: Pressure<Reader>; told: string[]; heldOn: Reader[] } => {
     const told: string[] = []
-    return { pressure: new Pressure<object>(holdMs, (topic, held) => told.push(`${topic} ${held}`)), told }
+    const heldOn: Reader[] = []
+    const sizes = { slowHoldMs: holdMs, slowBytesMax: 1_600, waitingBytesMax: 20_000 }
+    const pressure = new Pressure<Reader>(sizes, {
+      announce: (topic, held) => told.push(`${topic} ${held}`),
+      holdsOn: (subscriber) => heldOn.push(subscriber),
+    })
+    return { pressure, told, heldOn }
+  }
+  const alive = (): Disposable => {
+    const timer = setTimeout(() => undefined, 10_000) // those of pressure are unref'd
+    return { [Symbol.dispose]: () => clearTimeout(timer) }
   }
 
   test('who published on a topic waits until all who are behind with it have drained; others do not wait', async () => {
     const { pressure, told } = pressureOf(60_000)
-    const [one, two] = [{}, {}]
+    const [one, two] = [new Reader(), new Reader()]
     expect(pressure.of('t')).toBeUndefined()
     pressure.slow(one, 't')
     pressure.slow(two, 't')
@@ -481,14 +501,15 @@ describe('pressure', () => {
     expect(told).toEqual(['t true', 'u true', 't false', 'u false']) // once each, however many hold it here
   })
 
-  test('who stays behind holds nobody up longer than its time, and not again before it has drained', async () => {
-    const { pressure, told } = pressureOf(20)
-    const subscriber = {}
+  test('who stays behind and takes nothing holds nobody up longer than its time, and not again before it has drained', async () => {
+    const { pressure, told, heldOn } = pressureOf(20)
+    using _ = alive()
+    const subscriber = new Reader()
+    subscriber.waitingBytes = 15_000
     pressure.slow(subscriber, 't')
-    const alive = setTimeout(() => undefined, 5_000) // its timer is unref'd
     await pressure.of('t')
     await vi.waitFor(() => expect(told).toEqual(['t true', 't false']))
-    clearTimeout(alive)
+    expect([heldOn, pressure.isReading(subscriber)]).toEqual([[], false])
     pressure.slow(subscriber, 't')
     expect(pressure.of('t')).toBeUndefined()
     pressure.drained(subscriber)
@@ -498,13 +519,56 @@ describe('pressure', () => {
     expect(pressure.of('t')).toBeUndefined()
   })
 
-  test('subscribers that fall behind one after the other let go who waits now and then', async () => {
-    const { pressure } = pressureOf(50)
-    pressure.slow({}, 't')
-    const more = setInterval(() => pressure.slow({}, 't'), 10)
-    for (let n = 0; n < 3; n++) await pressure.of('t')
+  test('who reads steadily holds on until it has drained, and the other nodes hear it again; those who wait go on now and then', async () => {
+    const { pressure, told, heldOn } = pressureOf(20)
+    using _ = alive()
+    const subscriber = new Reader()
+    subscriber.takes = 100
+    pressure.slow(subscriber, 't')
+    for (let n = 0; n < 2; n++) await pressure.of('t')
+    expect(new Set(told)).toEqual(new Set(['t true']))
+    expect(told.length).toBeGreaterThan(10)
+    expect(heldOn[0]).toBe(subscriber)
     expect(pressure.of('t')).toBeInstanceOf(Promise)
-    clearInterval(more)
+    subscriber.takes = 0
+    await vi.waitFor(() => expect(told.at(-1)).toBe('t false'))
+    pressure.drained(subscriber)
+  })
+
+  test('who reads slower than that holds again when half of what may wait does, until a quarter of that is gone', async () => {
+    const { pressure, told } = pressureOf(20)
+    using _ = alive()
+    const subscriber = new Reader()
+    subscriber.takes = 1
+    pressure.slow(subscriber, 't')
+    await vi.waitFor(() => expect(told.at(-1)).toBe('t false'))
+    pressure.slow(subscriber, 't')
+    expect(pressure.of('t')).toBeUndefined()
+    expect(pressure.isReading(subscriber), 'it is not cut off').toBe(true)
+    subscriber.waitingBytes = 10_000
+    await vi.waitFor(() => {
+      pressure.slow(subscriber, 't')
+      expect(pressure.of('t')).toBeInstanceOf(Promise)
+    })
+    const before = told.length
+    subscriber.waitingBytes = 7_501
+    await vi.waitFor(() => expect(told.length).toBeGreaterThan(before + 2))
+    expect(told.at(-1)).toBe('t true')
+    subscriber.waitingBytes = 7_499
+    await vi.waitFor(() => expect(told.at(-1)).toBe('t false'))
+    pressure.drained(subscriber)
+  })
+
+  test('with disconnect it holds for its time, however it reads, and is not spared', async () => {
+    const { pressure, told } = pressureOf(20)
+    using _ = alive()
+    const subscriber = new Reader()
+    subscriber.slowPolicy = 'disconnect'
+    subscriber.takes = 1_000
+    pressure.slow(subscriber, 't')
+    await vi.waitFor(() => expect(told).toEqual(['t true', 't false']))
+    expect(pressure.isReading(subscriber)).toBe(false)
+    pressure.drained(subscriber)
   })
 
   test('topics of other nodes are held until they let go, or for as long as a node may hold', async () => {
@@ -515,18 +579,17 @@ describe('pressure', () => {
     pressure.other('b', ['t', 'u'], false)
     await u
     expect(pressure.of('t')).toBeInstanceOf(Promise)
-    const alive = setTimeout(() => undefined, 5_000)
+    using _ = alive()
     await t
     await vi.waitFor(() => expect(pressure.of('t')).toBeUndefined())
-    clearTimeout(alive)
     expect(told).toEqual([]) // theirs to tell
   })
 
   test('drained of one that was not behind changes nothing', () => {
     const { pressure } = pressureOf(60_000)
-    const subscriber = {}
+    const subscriber = new Reader()
     pressure.slow(subscriber, 't')
-    pressure.drained({})
+    pressure.drained(new Reader())
     expect(pressure.of('t')).toBeInstanceOf(Promise)
     pressure.drained(subscriber)
   })
