@@ -123,7 +123,7 @@ export class DataPlane implements Cluster {
     const { clock } = membership
     this.#reader = new InboxReader(connections, this.keys, membership.nodeId, clock, {
       onMessage: (message) => receiver.deliver(message),
-      onShared: (message, share) => this.#fanOut.shared(message, share),
+      onShared: (message, share) => this.#fanOut.onShared(message, share),
       onGiven: (message, given) => this.groups.onGiven(message, given),
       onLook: (name) => this.groups.look(name),
       onBell: (sid) => receiver.ring(sid),
@@ -184,23 +184,21 @@ export class DataPlane implements Cluster {
     )
     this.groups = this.#groupsOf(membership, options)
     this.#sessionWriter = new SessionWriter(this.#redis, this.keys, clock)
-    this.#fanOut = new FanOut(
-      membership.nodeId,
+    this.#fanOut = new FanOut({
+      nodeId: membership.nodeId,
       receiver,
-      () => this.#table,
-      this.#links,
-      this.#queues,
-      this.#retained,
-      this.groups,
-      () => this.#barrier(),
-    )
-    this.#batches = new Batches({
-      store: async (batch) => {
-        await this.#retained.store(batch)
-      },
+      links: this.#links,
+      queues: this.#queues,
+      retained: this.#retained,
+      groups: this.groups,
+      table: () => this.#table,
       barrier: () => this.#barrier(),
-      distribute: (batch) => this.#fanOut.distribute(batch),
-      write: (batch, handed) => this.#fanOut.write(batch, handed),
+    })
+    this.#batches = new Batches({
+      store: (batch) => this.#retained.store(batch),
+      barrier: () => this.#barrier(),
+      handOnAhead: (batch) => this.#fanOut.handOnAhead(batch),
+      handOnAfter: (batch, handed) => this.#fanOut.handOnAfter(batch, handed),
       broken: endNode,
     })
     this.#unwatch = options.waits?.watchPublishes(() => ({

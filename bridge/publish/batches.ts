@@ -19,12 +19,15 @@ export interface BatchStages<Message, Handed> {
   /**
    * Hands on, ahead of the barrier, what the table has by now; undefined: nothing of this batch may go ahead.
    */
-  distribute(batch: readonly Message[]): Promise<Handed | undefined>
+  handOnAhead(batch: readonly Message[]): Promise<Handed | undefined>
   /**
    * Matches and hands on before it resolves, but what was `handed` on; `stored` settles when all is stored
    * where it must be.
    */
-  write(batch: readonly Message[], handed: Handed | undefined): Promise<{ readonly stored: Promise<unknown> }>
+  handOnAfter(
+    batch: readonly Message[],
+    handed: Handed | undefined,
+  ): Promise<{ readonly stored: Promise<unknown> }>
   /**
    * A stage failed though nobody closed the batches: a bug. Nothing of its batch, nor after it, will be
    * done.
@@ -118,10 +121,10 @@ export class Batches<Message, Handed> {
   async #run(messages: readonly Message[], before: Promise<void>): Promise<void> {
     const stored = this.#stages.store(messages)
     stored?.catch(() => undefined) // looked at when the batch is handed on
-    const handed = await this.#stages.distribute(messages)
+    const handed = await this.#stages.handOnAhead(messages)
     if (stored !== undefined) await stored
     await this.#stages.barrier()
-    const written = await this.#stages.write(messages, handed)
+    const written = await this.#stages.handOnAfter(messages, handed)
     this.#busy = false
     this.#schedule()
     await written.stored

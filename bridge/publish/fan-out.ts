@@ -40,37 +40,39 @@ const grantedTo = ({ sid, qos, ownQos }: SessionTarget, { by }: Message): number
 /** Groups of one message that are served in one go. */
 const groupsAtOnce = 100
 
+export interface FanOutParts {
+  readonly nodeId: string
+  readonly receiver: Receiver
+  readonly links: Links
+  readonly queues: Queues
+  readonly retained: Retained
+  readonly groups: Pick<Groups, 'push' | 'rules'>
+  /** The routing table of the moment. */
+  table(): RoutingTable
+  barrier(): Promise<void>
+}
+
 export class FanOut {
   readonly #nodeId: string
   readonly #receiver: Receiver
-  readonly #table: () => RoutingTable
   readonly #links: Links
   readonly #queues: Queues
   readonly #retained: Retained
   readonly #picks: NodePicks
   readonly #groups: Pick<Groups, 'push'>
-  readonly #catchUp: () => Promise<void>
+  readonly #table: () => RoutingTable
+  readonly #barrier: () => Promise<void>
 
-  /** @param catchUp the barrier */
-  constructor(
-    nodeId: string,
-    receiver: Receiver,
-    table: () => RoutingTable,
-    links: Links,
-    queues: Queues,
-    retained: Retained,
-    groups: Pick<Groups, 'push' | 'rules'>,
-    catchUp: () => Promise<void>,
-  ) {
+  constructor({ nodeId, receiver, links, queues, retained, groups, table, barrier }: FanOutParts) {
     this.#nodeId = nodeId
     this.#receiver = receiver
-    this.#table = table
     this.#links = links
     this.#queues = queues
     this.#retained = retained
     this.#picks = new NodePicks(groups.rules)
     this.#groups = groups
-    this.#catchUp = catchUp
+    this.#table = table
+    this.#barrier = barrier
   }
 
   /** QoS 0: at once, and once; in slices where very much matches (bridge/pace/backlog.ts). */
@@ -89,7 +91,7 @@ export class FanOut {
         groups = targets.groups.values()
       }
       for (let next = groups.next(); next.done !== true; next = groups.next()) {
-        void this.#share(message, { name: next.value.name, hops: 0 })
+        void this.#toMember(message, { name: next.value.name, hops: 0 })
         if (slice.isOver) return false
       }
       return true
@@ -113,12 +115,12 @@ export class FanOut {
    * comes: it is handed on, after a barrier, since a member that came before it was published may not be in
    * the table yet (P2).
    */
-  shared(message: Message, { name, hops }: Share): void {
+  onShared(message: Message, { name, hops }: Share): void {
     if (this.#receiver.deliverShared(message, name) || hops >= hopsMax) return
     const share = { name, hops: hops + 1 }
-    if (message.qos === 0) return void this.#share(message, share)
-    void this.#catchUp().then(
-      () => void this.#share(message, share),
+    if (message.qos === 0) return void this.#toMember(message, share)
+    void this.#barrier().then(
+      () => void this.#toMember(message, share),
       () => undefined, // this boot is over: what it was handed is lost with it
     )
   }
@@ -128,7 +130,7 @@ export class FanOut {
    * @returns false: the table knows none; settles when it is stored for its node; undefined: nothing has to
    * be waited for
    */
-  #share(message: Message, { name, hops }: Share): Promise<void> | false | undefined {
+  #toMember(message: Message, { name, hops }: Share): Promise<void> | false | undefined {
     let picked = this.#pick(message, name)
     if (picked === this.#nodeId) {
       if (this.#receiver.deliverShared(message, name)) return undefined
@@ -147,21 +149,21 @@ export class FanOut {
 
   /**
    * Ahead of the barrier: to the live subscribers that the table has by now. None of them is too many: who
-   * unsubscribed meanwhile is sorted out by the node that it is connected to. Queues wait for the barrier,
-   * since nobody sorts them out. So do groups: by then the table knows whether one has a backlog, and a message that
-   * a member that outlives its connection may get is stored there. And so does a batch with a Retained Message: who subscribes while that is
-   * being stored must get it live or stored, and would get it neither way if it was handed on before it was
-   * stored (R1).
+   * unsubscribed meanwhile is sorted out by the node that it is connected to. Three wait for the barrier:
+   * - queues, since nobody sorts them out;
+   * - groups: by then the table knows whether one has a backlog, where a message for its lasting members is stored;
+   * - a batch with a Retained Message: who subscribes while that is being stored must get it live or stored, and would
+   *   get it neither way if it was handed on before it was stored (R1).
    */
-  async distribute(batch: readonly Message[]): Promise<Handed | undefined> {
-    return batch.some(({ retain }) => retain) ? undefined : this.#distribute(batch)
+  async handOnAhead(batch: readonly Message[]): Promise<Handed | undefined> {
+    return batch.some(({ retain }) => retain) ? undefined : this.#handOn(batch)
   }
 
   /**
    * In slices, and by one table: once that has changed, the rest waits for the barrier. Otherwise a node
    * whose route came in between would get a later message ahead of the barrier and an earlier one after it.
    */
-  async #distribute(batch: readonly Message[]): Promise<Handed> {
+  async #handOn(batch: readonly Message[]): Promise<Handed> {
     const table = this.#table()
     const { version } = table
     const handed: Handed = { table, version, targets: [], stored: new Set() }
@@ -221,7 +223,7 @@ export class FanOut {
   /** @param backlogs gets the name of one that has a backlog: all of a message are pushed together */
   #toGroup(message: Message, { name, gid }: Group, stored: Set<Promise<unknown>>, backlogs: string[]): void {
     if (gid !== undefined) return void backlogs.push(name)
-    const shared = this.#share(message, { name, hops: 0 })
+    const shared = this.#toMember(message, { name, hops: 0 })
     if (shared instanceof Promise) stored.add(shared)
   }
 
@@ -231,10 +233,10 @@ export class FanOut {
   }
 
   /**
-   * Behind the barrier: to everybody who has not got it. Has handed it on when it resolves, in slices;
+   * After the barrier: to everybody who has not got it. Has handed it on when it resolves, in slices;
    * `stored` settles when it is stored.
    */
-  async write(
+  async handOnAfter(
     batch: readonly Message[],
     ahead: Handed | undefined,
   ): Promise<{ readonly stored: Promise<unknown> }> {

@@ -50,11 +50,11 @@ function heldStages(): {
   const batches = new Batches<number, string>({
     store: (batch) => hold(`store ${batch.join()}`),
     barrier: () => hold(`barrier ${++barriers}`),
-    distribute: (batch) => {
+    handOnAhead: (batch) => {
       log.push(`hand ${batch.join()}`)
       return Promise.resolve(batch.join())
     },
-    write: (batch, handed) => {
+    handOnAfter: (batch, handed) => {
       expect(handed ?? batch.join()).toBe(batch.join())
       return Promise.resolve({ stored: hold(`write ${batch.join()}`) })
     },
@@ -114,12 +114,12 @@ test('everything is done once and in order, whatever each stage takes', async ()
       barriers = storing
       await turns(random.below(6))
     },
-    distribute: async (batch) => {
+    handOnAhead: async (batch) => {
       expect(batch[0]).toBe(written.length) // everything before it is matched
       await turns(random.below(3))
       return random.below(4) === 0 ? undefined : batch.length
     },
-    write: async (batch) => {
+    handOnAfter: async (batch) => {
       for (const n of batch) {
         written.push(n)
         if (random.below(10) === 0) await turns(random.below(3))
@@ -152,8 +152,8 @@ test('nothing is kept of batches that are done', async () => {
   const batches = new Batches<number, number>({
     store: () => undefined,
     barrier: () => Promise.resolve(),
-    distribute: () => Promise.resolve(1),
-    write: () => Promise.resolve({ stored: Promise.resolve() }),
+    handOnAhead: () => Promise.resolve(1),
+    handOnAfter: () => Promise.resolve({ stored: Promise.resolve() }),
     broken: (error) => {
       throw error
     },
@@ -178,8 +178,8 @@ test('a batch is cut at its bound', async () => {
   const batches = new Batches<number, never>({
     store: () => undefined,
     barrier: () => Promise.resolve(),
-    distribute: () => Promise.resolve(undefined),
-    write: (batch) => {
+    handOnAhead: () => Promise.resolve(undefined),
+    handOnAfter: (batch) => {
       sizes.push(batch.length)
       return Promise.resolve({ stored: Promise.resolve() })
     },

@@ -46,22 +46,22 @@ test('a route that comes between two slices gets what it gets in order', async (
     }),
     flush: () => undefined,
   } as unknown as Links
-  const fanOut = new FanOut(
-    'here',
+  const fanOut = new FanOut({
+    nodeId: 'here',
     receiver,
-    () => table,
+    table: () => table,
     links,
-    {} as Queues,
-    { journalTopics: () => undefined } as unknown as Retained,
-    { push: () => Promise.resolve(), rules: new GroupRules() },
-    () => Promise.resolve(),
-  )
+    queues: {} as Queues,
+    retained: { journalTopics: () => undefined } as unknown as Retained,
+    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    barrier: () => Promise.resolve(),
+  })
   const batch = ['1', '2', '3'].map(messageOf)
-  const handing = fanOut.distribute(batch)
+  const handing = fanOut.handOnAhead(batch)
   table.set('there', 't', RouteKind.everything) // while the second message waits for its turn
   const handed = await handing
   await (
-    await fanOut.write(batch, handed)
+    await fanOut.handOnAfter(batch, handed)
   ).stored
   expect(sent).toEqual(['there 1', 'there 2', 'there 3'])
   expect(delivered).toEqual(['1', '2', '3'])
@@ -76,16 +76,16 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
   } as unknown as Receiver
   const links = { flush: () => undefined } as unknown as Links
   const table = new RoutingTable()
-  const fanOut = new FanOut(
-    'here',
+  const fanOut = new FanOut({
+    nodeId: 'here',
     receiver,
-    () => table,
+    table: () => table,
     links,
-    {} as Queues,
-    { journalTopics: () => undefined } as unknown as Retained,
-    { push: () => Promise.resolve(), rules: new GroupRules() },
-    () => Promise.resolve(),
-  )
+    queues: {} as Queues,
+    retained: { journalTopics: () => undefined } as unknown as Retained,
+    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    barrier: () => Promise.resolve(),
+  })
   const taken = { qos: 0, retain: true, by: { clientId: undefined, session: { isTaken: true } } } as const
   const batch = [
     messageOf('late').with(taken),
@@ -93,7 +93,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     messageOf('not retained').with({ ...taken, retain: false }),
   ]
   await (
-    await fanOut.write(batch, await fanOut.distribute(batch))
+    await fanOut.handOnAfter(batch, await fanOut.handOnAhead(batch))
   ).stored
   expect(delivered).toEqual(['stored', 'not retained'])
 })
@@ -107,16 +107,16 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
   const sent: string[] = []
   const push = ({ payload }: Message): Promise<void> => (sent.push(payload.toString()), Promise.resolve())
   const links = { to: () => ({ push, pushQos0: push }), flush: () => undefined } as unknown as Links
-  const fanOut = new FanOut(
-    'here',
-    { deliver: () => undefined } as unknown as Receiver,
-    () => table,
+  const fanOut = new FanOut({
+    nodeId: 'here',
+    receiver: { deliver: () => undefined } as unknown as Receiver,
+    table: () => table,
     links,
-    {} as Queues,
-    { journalTopics: () => undefined } as unknown as Retained,
-    { push: () => Promise.resolve(), rules: new GroupRules() },
-    () => Promise.resolve(),
-  )
+    queues: {} as Queues,
+    retained: { journalTopics: () => undefined } as unknown as Retained,
+    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    barrier: () => Promise.resolve(),
+  })
   const topic = filters[0]!
   fanOut.qos0(messageOf('1').with({ topic, qos: 0 }))
   fanOut.qos0(messageOf('2').with({ topic: 't', qos: 0 }))
@@ -129,11 +129,11 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
     messageOf('3').with({ topic: filters[0]!.replace('a', 'b') }),
     messageOf('4').with({ topic: 't' }),
   ]
-  const handing = fanOut.distribute(batch).finally(() => (isDone = true))
+  const handing = fanOut.handOnAhead(batch).finally(() => (isDone = true))
   await Promise.resolve()
   expect(isDone).toBe(false)
   await (
-    await fanOut.write(batch, await handing)
+    await fanOut.handOnAfter(batch, await handing)
   ).stored
   expect(sent).toEqual(['1', '2', '3', '4'])
 })
@@ -149,16 +149,16 @@ test('a message that three thousand groups match goes to a member of each, once,
       return got.push(`${payload.toString()} ${name}`) > 0
     },
   } as unknown as Receiver
-  const fanOut = new FanOut(
-    'here',
+  const fanOut = new FanOut({
+    nodeId: 'here',
     receiver,
-    () => table,
-    { flush: () => undefined } as unknown as Links,
-    {} as Queues,
-    { journalTopics: () => undefined } as unknown as Retained,
-    { push: () => Promise.resolve(), rules: new GroupRules() },
-    () => Promise.resolve(),
-  )
+    table: () => table,
+    links: { flush: () => undefined } as unknown as Links,
+    queues: {} as Queues,
+    retained: { journalTopics: () => undefined } as unknown as Retained,
+    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    barrier: () => Promise.resolve(),
+  })
   const each = (payload: string): string[] =>
     Array.from({ length: 3_000 }, (_, n) => `${payload} $share/${n}/t`)
   fanOut.qos0(messageOf('1').with({ qos: 0 }))
@@ -167,13 +167,13 @@ test('a message that three thousand groups match goes to a member of each, once,
   expect(got).toEqual(each('1'))
   let isDone = false
   const batch = [messageOf('2')]
-  const handing = fanOut.distribute(batch).finally(() => (isDone = true))
+  const handing = fanOut.handOnAhead(batch).finally(() => (isDone = true))
   await Promise.resolve()
   expect(isDone).toBe(false)
   const handed = await handing
   table.set('here', '$share/late/t', 1)
   await (
-    await fanOut.write(batch, handed)
+    await fanOut.handOnAfter(batch, handed)
   ).stored
   expect(got.slice(3_000)).toEqual([...each('2'), '2 $share/late/t'])
 })
@@ -189,26 +189,26 @@ test('a group whose member here has left by now: the member that the barrier bri
     }),
     flush: () => undefined,
   } as unknown as Links
-  const fanOut = new FanOut(
-    'here',
-    { deliver: () => undefined, deliverShared: () => false } as unknown as Receiver,
-    () => table,
+  const fanOut = new FanOut({
+    nodeId: 'here',
+    receiver: { deliver: () => undefined, deliverShared: () => false } as unknown as Receiver,
+    table: () => table,
     links,
-    {} as Queues,
-    { journalTopics: () => undefined } as unknown as Retained,
-    { push: () => Promise.resolve(), rules: new GroupRules() },
-    () => {
+    queues: {} as Queues,
+    retained: { journalTopics: () => undefined } as unknown as Retained,
+    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    barrier: () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()
     },
-  )
+  })
   const batch = [messageOf('1')]
-  const handed = await fanOut.distribute(batch)
+  const handed = await fanOut.handOnAhead(batch)
   expect(sent).toEqual([])
   table.set('here', '$share/g/t', 0)
   table.set('there', '$share/g/t', 1)
   await (
-    await fanOut.write(batch, handed)
+    await fanOut.handOnAfter(batch, handed)
   ).stored
   expect(sent).toEqual(['there 1'])
 })
@@ -219,24 +219,24 @@ test('a group of which only the barrier says that it has a backlog: the message 
   table.set('there', '$share/g/t', 1)
   const given: string[] = []
   const stored: string[] = []
-  const fanOut = new FanOut(
-    'here',
-    { deliver: () => undefined } as unknown as Receiver,
-    () => table,
-    {
+  const fanOut = new FanOut({
+    nodeId: 'here',
+    receiver: { deliver: () => undefined } as unknown as Receiver,
+    table: () => table,
+    links: {
       to: () => ({ push: ({ payload }: Message) => (given.push(payload.toString()), Promise.resolve()) }),
       flush: () => undefined,
     } as unknown as Links,
-    {} as Queues,
-    { journalTopics: () => undefined } as unknown as Retained,
-    { push: (_, names) => (stored.push(...names), Promise.resolve()), rules: new GroupRules() },
-    () => Promise.resolve(),
-  )
+    queues: {} as Queues,
+    retained: { journalTopics: () => undefined } as unknown as Retained,
+    groups: { push: (_, names) => (stored.push(...names), Promise.resolve()), rules: new GroupRules() },
+    barrier: () => Promise.resolve(),
+  })
   const batch = [messageOf('1')]
-  const handed = await fanOut.distribute(batch)
+  const handed = await fanOut.handOnAhead(batch)
   table.setSession('0gid', '$share/g/t', 1)
   await (
-    await fanOut.write(batch, handed)
+    await fanOut.handOnAfter(batch, handed)
   ).stored
   expect([given, stored]).toEqual([[], ['$share/g/t']])
 })
@@ -246,19 +246,19 @@ test('a message for a member that has left goes to one that this node learns of 
   table.set('here', '$share/g/t', 1)
   const sent: string[] = []
   const push = ({ payload }: Message): Promise<void> => (sent.push(payload.toString()), Promise.resolve())
-  const fanOut = new FanOut(
-    'here',
-    { deliverShared: () => false } as unknown as Receiver,
-    () => table,
-    { to: () => ({ push, pushQos0: push }) } as unknown as Links,
-    {} as Queues,
-    {} as Retained,
-    { push: () => Promise.resolve(), rules: new GroupRules() },
-    () => {
+  const fanOut = new FanOut({
+    nodeId: 'here',
+    receiver: { deliverShared: () => false } as unknown as Receiver,
+    table: () => table,
+    links: { to: () => ({ push, pushQos0: push }) } as unknown as Links,
+    queues: {} as Queues,
+    retained: {} as Retained,
+    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    barrier: () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()
     },
-  )
-  fanOut.shared(messageOf('1'), { name: '$share/g/t', hops: 0 })
+  })
+  fanOut.onShared(messageOf('1'), { name: '$share/g/t', hops: 0 })
   await expect.poll(() => sent).toEqual(['1'])
 })
