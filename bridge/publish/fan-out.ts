@@ -48,8 +48,8 @@ export interface FanOutParts {
   readonly retained: Retained
   readonly groups: Pick<Groups, 'push' | 'rules'>
   /** The routing table of the moment. */
-  table(): RoutingTable
-  barrier(): Promise<void>
+  readonly table: () => RoutingTable
+  readonly barrier: () => Promise<void>
 }
 
 export class FanOut {
