@@ -42,6 +42,10 @@ const statusBytes = (pid: number, field: string): number | undefined => {
   return line === null ? undefined : Number(line[1]) * 1024
 }
 
+/** Pids of its children. */
+export const childrenOf = (pid: number): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
+
 export const rssBytes = (pid: number): number | undefined => statusBytes(pid, 'VmRSS')
 
 /** The most memory the process had resident at any time. */

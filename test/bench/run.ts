@@ -91,7 +91,7 @@ async function attempt(
       warmMs,
       windowMs,
       ports: running.nodes.map(({ port }) => port),
-      brokerPids: running.nodes.map(({ child }) => child.pid),
+      brokerPids: running.nodes.flatMap(({ child, workers = [] }) => [child.pid, ...workers]),
       redisPid: running.redis?.child.pid,
       redisPort: running.redis?.port,
     })

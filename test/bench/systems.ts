@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../support/redis.ts'
 import { Child } from './children.ts'
+import { childrenOf } from './proc.ts'
 
 export type Fsync = 'always' | 'everysec'
 
@@ -27,6 +28,8 @@ export interface System {
 export interface Node {
   readonly child: Child
   readonly port: number
+  /** Processes that the child started, which do its work. */
+  readonly workers?: readonly number[]
 }
 
 /** Of our keys in Redis. */
@@ -125,6 +128,17 @@ export const systems: readonly System[] = [
     start: startOurs,
   },
   { name: 'ours-1', about: 'one node of aedes-cluster', nodes: 1, redis: true, start: startOurs },
+  {
+    name: 'ours-workers',
+    about: 'one address of aedes-cluster, served by two processes (--workers 2); only when it is named',
+    nodes: 1,
+    redis: true,
+    byName: true,
+    start: async (index, redisPort) => {
+      const node = await startWith(index, '--workers', '2', ...ofRedis(redisPort))
+      return { ...node, workers: childrenOf(node.child.pid) }
+    },
+  },
   {
     name: 'ours-memory',
     about: 'one node of aedes-cluster without Redis',
