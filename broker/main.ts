@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The command line: argv → command → exit code. Only this file touches argv, signals and process.exit.
 import { readFileSync } from 'node:fs'
+import { access } from './cli/access.ts'
 import { check } from './cli/check.ts'
 import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
@@ -22,6 +23,7 @@ const commands = new Map<string, Command>(
     check,
     import: importCommand,
     passwd,
+    access,
   }),
 )
 

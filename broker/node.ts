@@ -17,6 +17,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Counts } from './access/counts.ts'
 import { Access } from './access/access.ts'
+import { certificateOf } from './access/certificate.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
@@ -35,7 +36,7 @@ import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './errors.ts'
 import type { Connection } from './connection/connection.ts'
 import { Gate } from './access/gate.ts'
-import { gateEvents } from './observe/gate-events.ts'
+import { accessEvents, gateEvents } from './observe/gate-events.ts'
 import { Descriptors, listen, type HandedOver, type Listener, type OnConnection } from './listeners/index.ts'
 import { LocalMessages, type LocalMessage, type PublishOptions } from './routing/local-messages.ts'
 import { Log } from './observe/log.ts'
@@ -105,8 +106,13 @@ export class Node {
     this.#local = new LocalMessages(config)
     this.#log = new Log(config, (count) => this.metrics.logLinesDropped.inc(count))
     this.gate = new Gate<Connection>(config.decisionTimeoutMs, gateEvents(this.#log, this.metrics))
-    this.#access = new Access<Connection>(handedInChain(config), () => embedding.authenticates())
-    this.gate.setStanding([this.#access.guard])
+    this.#access = new Access<Connection>({
+      handedIn: handedInChain(config),
+      hasHooks: () => embedding.authenticates(),
+      certificateOf: ({ outbox }) => certificateOf(outbox.socket),
+      events: accessEvents(this.#log),
+      stand: (guard) => this.gate.setStanding([guard]),
+    })
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
       this.metrics.dropped.inc(
         { cause, qos: cause.startsWith('full-') ? 1 : cause === 'ended-session' ? 2 : 0 },

@@ -1,20 +1,27 @@
 // Who may come in and do what, as a guard at the gate (gate.ts): the chain of the listener says who a client is, which
-// its connection keeps as its principal. It stands before the hooks of a program that embeds the node, which may still
-// say no. State: a chain for each
-// listener; users, as their file has them.
+// its connection keeps as its principal, and rules say what that one may do. It stands before the hooks of a program that
+// embeds the node, which may still say no. State: a chain for each listener; users and rules, as their files have them.
+import type { Message } from '../../bridge/index.ts'
+import { isShared, sharedFilterOf } from '../../bridge/index.ts'
 import { anonymousLink, Chain, type Credentials, type Link } from './chain.ts'
-import { Logins } from './logins.ts'
-import { readUsers } from './password-file.ts'
-import { passwordLink } from './password-link.ts'
 import {
   Refusal,
   type Answer,
+  type AskedSubscription,
   type AuthenticationAnswer,
   type AuthenticationStep,
   type Guard,
+  type Source,
 } from './gate.ts'
 import type { LinkName } from './link-names.ts'
-import type { Principal } from './principal.ts'
+import { Logins } from './logins.ts'
+import { readAcl } from './mosquitto-acl.ts'
+import { readUsers } from './password-file.ts'
+import { passwordLink } from './password-link.ts'
+import type { Certificate, Principal } from './principal.ts'
+import { Rights } from './rights.ts'
+import type { Question, Rule } from './rule.ts'
+import { readRules } from './rules-file.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 
 /** What of a connection is looked at. */
@@ -25,44 +32,81 @@ export interface Accessed {
   principal: Principal
 }
 
-/** What is read by name of its option: the texts of files that were looked at when the configuration was. */
+/** A file that an option names. */
+export interface AccessFile {
+  readonly path: string
+  readonly text: string
+}
+
 export interface AccessFiles {
-  readonly passwordFile?: string | undefined
+  readonly passwordFile?: AccessFile | undefined
+  readonly rulesFile?: AccessFile | undefined
+  readonly aclFile?: AccessFile | undefined
+}
+
+export interface AccessEvents {
+  /** @param rule that decided; undefined: none was about it */
+  onDenied(client: Accessed, question: Question, rule: Rule | undefined): void
+}
+
+export interface AccessOptions<Client> {
+  /** The chain of connections that came by no listener. */
+  readonly handedIn: readonly LinkName[]
+  /** Whether a hook decides who a client without an Authentication Method is. */
+  readonly hasHooks: () => boolean
+  /** That it has shown in its TLS handshake. */
+  readonly certificateOf: (client: Client) => Certificate | undefined
+  readonly events: AccessEvents
+  /** Takes the guard, each time that it is another. */
+  readonly stand: (guard: Guard<Client>) => void
 }
 
 /** Links that ask for a password. */
 const asking = new Set<LinkName>(['password-file'])
 
+/** All rules that files hold, in their order. */
+export const rulesOf = ({ rulesFile, aclFile }: AccessFiles): Rule[] => [
+  ...(rulesFile === undefined ? [] : readRules(rulesFile.path, rulesFile.text).rules),
+  ...(aclFile === undefined ? [] : readAcl(aclFile.path, aclFile.text)),
+]
+
 export class Access<Client extends Accessed> {
+  readonly #options: AccessOptions<Client>
+  readonly #chains = new Map<readonly LinkName[], Chain>()
   readonly #logins = new Logins()
   #users: ReadonlyMap<string, string> = new Map()
-  readonly #chains = new Map<readonly LinkName[], Chain>()
-  /** Of connections that came by no listener. */
-  readonly #handedIn: readonly LinkName[]
-  readonly #hasHooks: () => boolean
-  readonly guard: Guard<Client>
+  #rights = new Rights([])
 
-  /**
-   * @param handedIn the chain of connections that came by no listener
-   * @param hasHooks whether a hook decides who a client without an Authentication Method is
-   */
-  constructor(handedIn: readonly LinkName[], hasHooks: () => boolean) {
-    this.#handedIn = handedIn
-    this.#hasHooks = hasHooks
-    this.guard = {
-      authenticate: (username, password, from) =>
-        this.#authenticate({ username, password, clientId: from.clientId }, from),
-      exchange: (step, from) => this.#exchange(step, from),
-    }
+  constructor(options: AccessOptions<Client>) {
+    this.#options = options
+    options.stand(this.#guard())
   }
 
   /** What the files say holds from now on. */
-  load({ passwordFile }: AccessFiles): void {
-    this.#users = passwordFile === undefined ? new Map() : readUsers(passwordFile)
+  load(files: AccessFiles): void {
+    this.#users = files.passwordFile === undefined ? new Map() : readUsers(files.passwordFile.text)
+    this.#rights = new Rights(rulesOf(files))
+    this.#options.stand(this.#guard())
   }
 
+  /** What there are no rules for is not asked about. */
+  #guard(): Guard<Client> {
+    return {
+      authenticate: (username, password, from) =>
+        this.#authenticate({ username, password, clientId: from.clientId }, from),
+      exchange: (step, from) => this.#exchange(step, from),
+      ...(this.#rights.hasAny && {
+        publish: (message, source, from) => this.#publish(message, source, from),
+        subscribe: (asked, from) => this.#subscribe(asked, from),
+      }),
+      ...(this.#rights.areDeliveriesAsked && { forward: (message, to) => this.#forward(message, to) }),
+    }
+  }
+
+  // Who it is
+
   #linksOf({ listener }: Client): readonly LinkName[] {
-    return listener?.authentication ?? this.#handedIn
+    return listener?.authentication ?? this.#options.handedIn
   }
 
   #chainOf(client: Client): Chain {
@@ -85,14 +129,16 @@ export class Access<Client extends Accessed> {
     // Who is passed on here is decided behind this guard, by the hooks themselves.
     return {
       name,
-      authenticate: ({ username }) => (this.#hasHooks() ? { user: username, by: 'hooks' } : undefined),
+      authenticate: ({ username }) =>
+        this.#options.hasHooks() ? { user: username, by: 'hooks' } : undefined,
     }
   }
 
   #authenticate(credentials: Credentials, client: Client): Answer<Refusal | undefined> {
     const decided = (found: Principal | Refusal): Refusal | undefined => {
       if (found instanceof Refusal) return found
-      client.principal = found
+      const certificate = this.#rights.hasAny ? this.#options.certificateOf(client) : undefined
+      client.principal = certificate === undefined ? found : { ...found, certificate }
       return undefined
     }
     const answer = this.#chainOf(client).authenticate(credentials)
@@ -104,5 +150,50 @@ export class Access<Client extends Accessed> {
     const names = this.#linksOf(client)
     if (names.includes('hooks') || (names.length === 1 && names[0] === 'anonymous')) return undefined
     return new Refusal(ReasonCode.badAuthenticationMethod, 'no method of this listener')
+  }
+
+  // What it may do
+
+  #isAllowed(client: Client, question: Question): boolean {
+    return this.#rights.decide(question, client).isAllowed
+  }
+
+  #denied(client: Client, question: Question): Refusal {
+    const { rule } = this.#rights.decide(question, client)
+    this.#options.events.onDenied(client, question, rule)
+    const reason = rule === undefined ? 'no rule allows it' : `denied by ${rule.place}`
+    return new Refusal(ReasonCode.notAuthorized, reason)
+  }
+
+  /** A will was decided about with its CONNECT; what the program and the node publish is theirs. */
+  #publish(message: Message, source: Source, from: Client | undefined): Message | Refusal {
+    if (from === undefined || (source !== 'client' && source !== 'will')) return message
+    const { topic, qos, retain } = message
+    const question: Question = { action: 'publish', topic, qos, retain, group: undefined }
+    return this.#isAllowed(from, question) ? message : this.#denied(from, question)
+  }
+
+  /** With the highest QoS, up to the one that was asked for, that it may have. */
+  #subscribe(asked: AskedSubscription, from: Client): AskedSubscription | Refusal {
+    const shared = isShared(asked.filter) ? sharedFilterOf(asked.filter) : undefined
+    if (isShared(asked.filter) && shared === undefined) return asked // no filter at all, which is said to it
+    const questionOf = (qos: 0 | 1 | 2): Question => ({
+      action: 'subscribe',
+      topic: shared?.filter ?? asked.filter,
+      qos,
+      retain: false,
+      group: shared?.share,
+    })
+    for (const qos of [2, 1, 0] as const)
+      if (qos <= asked.qos && this.#isAllowed(from, questionOf(qos)))
+        return qos === asked.qos ? asked : { ...asked, qos }
+    return this.#denied(from, questionOf(asked.qos))
+  }
+
+  #forward(message: Message, to: Client): Message | undefined {
+    const { topic, qos, retain } = message
+    return this.#isAllowed(to, { action: 'receive', topic, qos, retain, group: undefined })
+      ? message
+      : undefined
   }
 }

@@ -1,6 +1,19 @@
-// Who a connection is: what the chain of authentication (chain.ts) found out. One for each
+// Who a connection is: what the chain of authentication (chain.ts) found out, and rules (rules.ts) go by. One for each
 // connection, replaced when its client authenticates anew. No state.
 import type { LinkName } from './link-names.ts'
+import type { Rule } from './rule.ts'
+
+/** What the certificate of a client says of it. */
+export interface Certificate {
+  readonly commonName: string | undefined
+  readonly organization: string | undefined
+  readonly unit: string | undefined
+  /** The first DNS name, e-mail address or URI. */
+  readonly alternativeName: string | undefined
+  readonly serial: string
+  /** SHA-256, hexadecimal digits without colons. */
+  readonly fingerprint: string
+}
 
 export interface Principal {
   /** Proved, or of the certificate; undefined: nobody knows. A name that was merely said is none. */
@@ -9,6 +22,10 @@ export interface Principal {
   readonly by: LinkName | undefined
   /** The Client Identifier that it must have. */
   readonly clientId?: string | undefined
+  /** What it may do, besides what rules say of everybody. */
+  readonly permissions?: readonly Rule[] | undefined
+  /** That its connection has shown. */
+  readonly certificate?: Certificate | undefined
   /** When it ends, ms since 1970: then its connection does, too. */
   readonly expiresAt?: number | undefined
 }

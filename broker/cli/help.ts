@@ -2,6 +2,7 @@
 // command's part.
 import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config/config.ts'
+import { accessFlags } from './access.ts'
 import { importAbout, importFlags } from './import.ts'
 import { passwdAbout, passwdFlags } from './passwd.ts'
 import { upOptions } from './up.ts'
@@ -41,6 +42,11 @@ const passwdText = (): string => `aedes-cluster passwd  add, change or remove a 
 ${Object.entries(passwdFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}${passwdAbout}`
+const accessText =
+  (): string => `aedes-cluster access explain  by which rule a client may do something, or not; takes the options of a node, too
+${Object.entries(accessFlags)
+  .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
+  .join('')}`
 const sources = `Every option may stand in the file in its section (${flagOf('packetBytesMax')} as packetBytesMax of limits; broker/README.md
 has them all) or at the top by its name (packetBytesMax), and in the environment (${environmentNameOf('packetBytesMax')}).
 In the file, listeners is a list: each has its url and, for itself, tls, websocket and limits. Precedence: defaults < file <
@@ -54,6 +60,7 @@ const topics = new Map<string, () => string>(
     check: () => `${checkHead}${nodeRows()}\n${sources}`,
     import: importText,
     passwd: passwdText,
+    access: accessText,
     help: () => 'aedes-cluster help [command]\n',
     version: () => 'aedes-cluster version\n',
   }),
@@ -70,6 +77,7 @@ ${upText()}
 ${nodeHead}${checkHead}${nodeRows()}
 ${importText()}
 ${passwdText()}
+${accessText()}
 aedes-cluster help [command], -h, --help · aedes-cluster version, -v, --version
 
 ${sources}`

@@ -27,6 +27,7 @@ import { listenUrl, options, type Config, type ListenerConfig, type OptionName }
 import { inSections, layerOf, merged, type ListenerGiven } from './sections.ts'
 import { flagOf, fromEnvironment, listOf, readText, usage, type GivenValue, type Layer } from './sources.ts'
 import { treeOf, type Mapping } from './tree.ts'
+import type { AccessFiles } from '../access/access.ts'
 import type { LinkName } from '../access/link-names.ts'
 import { OperatorError } from '../errors.ts'
 
@@ -238,14 +239,18 @@ export function storeOf(config: Config): Store {
   )
 }
 
+const accessFileNames = ['passwordFile', 'rulesFile', 'aclFile'] as const
+
 /** What the files of access say. @throws OperatorError when one cannot be read, or says what it must not */
-export function accessFilesOf(config: Config): { passwordFile: string | undefined } {
+export function accessFilesOf(config: Config): AccessFiles {
   const problems: OperatorError[] = []
-  const read = (name: 'passwordFile'): string | undefined => {
-    const path = config[name]
-    return path === undefined ? undefined : textOf(name, path, sourceOf(config, name), problems)
-  }
-  const files = { passwordFile: read('passwordFile') }
+  const files = Object.fromEntries(
+    accessFileNames.map((name) => {
+      const path = config[name]
+      const text = path === undefined ? undefined : textOf(name, path, sourceOf(config, name), problems)
+      return [name, path === undefined || text === undefined ? undefined : { path, text }]
+    }),
+  )
   OperatorError.throwAll(problems)
   return files
 }

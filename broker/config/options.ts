@@ -15,6 +15,8 @@ import {
 } from '../../bridge/index.ts'
 import { linkNames, type LinkName } from '../access/link-names.ts'
 import { isNetwork } from '../access/networks.ts'
+import { aclFileProblem } from '../access/mosquitto-acl.ts'
+import { rulesFileProblem } from '../access/rules-file.ts'
 import { passwordFileProblem } from '../access/password-file.ts'
 import { slowPolicies } from '../routing/pressure.ts'
 import { limits } from './limits.ts'
@@ -90,6 +92,24 @@ export const options = {
     hint: 'Name a readable file; aedes-cluster passwd --password-file FILE --user NAME makes one',
     file: true,
     contentProblem: passwordFileProblem,
+  },
+  rulesFile: {
+    at: 'access.rulesFile',
+    schema: z.string().optional(),
+    about: 'file of rules: who may publish and subscribe to what; with any rule what none is about is denied',
+    shape: 'file',
+    hint: 'Name a readable file',
+    file: true,
+    contentProblem: rulesFileProblem,
+  },
+  aclFile: {
+    at: 'access.aclFile',
+    schema: z.string().optional(),
+    about: 'file of rules of Mosquitto (acl_file), which is read as it is; those of rulesFile come first',
+    shape: 'file',
+    hint: 'Name a readable file',
+    file: true,
+    contentProblem: aclFileProblem,
   },
   admin: {
     at: 'admin.url',

@@ -1,4 +1,5 @@
 // What log and metrics say of decisions at the gate (access/gate.ts): a line a minute for each cause.
+import type { AccessEvents } from '../access/access.ts'
 import type { GateEvents } from '../access/gate.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
@@ -27,5 +28,25 @@ export function gateEvents(log: Log, metrics: Metrics): GateEvents {
         'a hook threw: what it was asked about is refused',
       )
     },
+  }
+}
+
+/** What is denied is a line a minute for each client and rule. */
+export function accessEvents(log: Log): AccessEvents {
+  return {
+    onDenied: ({ clientId, principal: { user } }, { action, topic }, rule) =>
+      log.onceAMinute(
+        'info',
+        `denied ${action} ${rule?.place ?? ''}`,
+        clientId,
+        {
+          clientId,
+          user,
+          action,
+          topic,
+          rule: rule === undefined ? 'none is about it' : `${rule.place} ${rule.text}`,
+        },
+        'denied by rule',
+      ),
   }
 }

@@ -1,14 +1,22 @@
 // Who may connect and do what (broker/access/), from outside: real clients against nodes in this process.
+import type { IConnackPacket, IPubackPacket, IPublishPacket, Packet } from 'mqtt-packet'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Writable } from 'node:stream'
 import { afterAll, describe, expect, test } from 'vitest'
 import type { Answer, Refusal } from '../../broker/access/gate.ts'
 import { loginLimits, Logins } from '../../broker/access/logins.ts'
 import { keepPassword } from '../../broker/access/passwords.ts'
+import { nobody } from '../../broker/access/principal.ts'
+import type { Question } from '../../broker/access/rule.ts'
+import { readRules } from '../../broker/access/rules-file.ts'
+import { accessEvents } from '../../broker/observe/gate-events.ts'
+import { Log } from '../../broker/observe/log.ts'
 import { createNode, type Hooks, type Node, type NodeOptions } from '../../broker/index.ts'
 import { mainPath } from '../support/cluster.ts'
+import { startRedis } from '../support/redis.ts'
 import { WireClient } from '../support/wire.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-access-'))
@@ -82,8 +90,6 @@ describe('users of a file', () => {
     const user = (name: string): string[] => ['--password-file', passwordFile, '--user', name]
     expect(passwd('hunter2\n', ...user('ann'))).toEqual({ status: 0, out: `wrote ann in ${passwordFile}\n` })
     expect(passwd('s3cret\r\n', ...user('bob'), '--format', 'scram-sha-256').status).toBe(0)
-    const refused = passwd('', ...user('ann'), '--password', 'hunter2')
-    expect(refused).toMatchObject({ status: 2, out: expect.not.stringContaining('hunter2') as string })
     const text = readFileSync(passwordFile, 'utf8')
     expect(text).toMatch(/^# ours\nann:\$scrypt\$ln=14,r=8,p=1\$\S+\nbob:\$scram-sha-256\$100000\$\S+\n$/)
     expect(text).not.toMatch(/hunter2|s3cret/)
@@ -146,5 +152,150 @@ describe('users of a file', () => {
     expect(logins.isRight('bob', Buffer.from('hunter2'), await keepPassword('other', 'scrypt'))).not.toBe(
       true,
     )
+  })
+})
+
+describe('rules', () => {
+  const rulesFile = join(folder, 'rules.yaml')
+  writeFileSync(
+    rulesFile,
+    `rules:
+  - { deny: publish, topic: devices/+/lock }
+  - { allow: publish, topic: devices/%c/#, qos: [0, 1], retain: false }
+  - { allow: [subscribe, receive], topic: devices/%c/# }
+  - { allow: subscribe, topic: news/#, qos: 0 }
+  - { allow: receive, topic: [news/today, jobs/#] }
+  - { allow: subscribe, topic: jobs/#, group: workers }
+`,
+  )
+  const publish = (messageId: number, topic: string, qos: 0 | 1 | 2 = 1, retain = false): Packet => ({
+    cmd: 'publish',
+    topic,
+    payload: topic,
+    qos,
+    retain,
+    dup: false,
+    ...(qos === 0 ? {} : { messageId }),
+  })
+
+  test.each([5, 4] as const)('MQTT %i: what is denied is answered, and the rest goes on', async (version) => {
+    const { node, url } = await serve({ rulesFile })
+    const heard: string[] = []
+    await node.subscribe('#', ({ topic }) => heard.push(topic))
+    await using client = await WireClient.connect(url, 'c', { version })
+    client.send({
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [
+        'devices/c/+',
+        'devices/#',
+        'news/#',
+        'jobs/1',
+        '$share/workers/jobs/1',
+        '$share/x/jobs/1',
+        '#',
+      ].map((topic) => ({ topic, qos: 2 as const, nl: false, rap: false, rh: 0 as const })),
+    })
+    const no = version === 5 ? 0x87 : 0x80
+    expect((await client.next('suback')).granted).toEqual([2, no, 0, no, 2, no, no])
+    client.send(
+      publish(1, 'devices/c/on'),
+      publish(2, 'devices/d/on'),
+      publish(3, 'devices/c/lock'),
+      publish(4, 'devices/c/on', 1, true),
+      publish(5, 'devices/c/on', 2),
+      publish(6, '$x'),
+      publish(7, 'devices/d/on', 0),
+      publish(8, 'devices/c/off'),
+    )
+    const told: [number | undefined, number | undefined][] = []
+    while (told.length < 7) {
+      const { cmd, messageId, reasonCode } = (await client.any()) as Omit<IPubackPacket, 'cmd'> & {
+        cmd: string
+      }
+      if (cmd !== 'publish') told.push([messageId, version === 5 ? reasonCode : 0])
+    }
+    const refused = version === 5 ? 0x87 : 0
+    expect(told.sort(([a], [b]) => a! - b!)).toEqual([
+      [1, 0],
+      ...[2, 3, 4, 5, 6].map((id) => [id, refused]),
+      [8, 0],
+    ])
+    expect(heard).toEqual(['devices/c/on', 'devices/c/off'])
+    // `subscribe` let it have the filter, `receive` not all that is in it
+    await node.publish('news/today', '')
+    await node.publish('news/secret', '')
+    await node.publish('jobs/1', '')
+    expect((await client.settled()).map((packet) => (packet as IPublishPacket).topic)).toEqual([
+      'news/today',
+      'jobs/1',
+    ])
+  })
+
+  test('a will that may not be published is not taken, whatever rules say of $ topics', async () => {
+    const all = join(folder, 'all.yaml')
+    writeFileSync(all, 'rules: [{ allow: all, topic: [a, "$x", "$SYS/#"] }]')
+    const { url } = await serve({ rulesFile: all })
+    const codeOf = async (topic: string): Promise<number> => {
+      await using client = await WireClient.open(url)
+      client.send({
+        cmd: 'connect',
+        protocolId: 'MQTT',
+        protocolVersion: 5,
+        clean: true,
+        clientId: 'c',
+        keepalive: 0,
+        will: { topic, payload: Buffer.from(''), qos: 1, retain: false },
+      })
+      return (await client.next('connack')).reasonCode!
+    }
+    expect([await codeOf('a'), await codeOf('b'), await codeOf('$x')]).toEqual([0, 0x87, 0x90])
+  })
+
+  test('a session that comes back has no more than it may have now', async () => {
+    await using redis = await startRedis()
+    const connect = async (options: NodeOptions): Promise<WireClient & { connack: IConnackPacket }> => {
+      const { url } = await serve({ redis: redis.url, ...options })
+      return WireClient.connect(url, 'c', { clean: false, properties: { sessionExpiryInterval: 100 } })
+    }
+    await using before = await connect({ id: 'a' })
+    for (const filter of ['devices/c/x', 'devices/d/x']) await before.subscribe(filter)
+    await using after = await connect({ id: 'b', rulesFile })
+    expect(after.connack.sessionPresent).toBe(true)
+    const node = nodes[nodes.length - 1]!
+    for (const topic of ['devices/d/x', 'devices/c/x']) await node.publish(topic, '', { qos: 1 })
+    expect((await after.next('publish')).topic).toBe('devices/c/x') // and not the one before it
+  })
+
+  test('`access explain` names the rule that decides, and so does the log, once', async () => {
+    const { status, stdout } = spawnSync(
+      process.execPath,
+      [
+        mainPath,
+        'access',
+        'explain',
+        '--rules-file',
+        rulesFile,
+        '--client',
+        'c',
+        '--publish',
+        'devices/c/lock',
+      ],
+      { encoding: 'utf8' },
+    )
+    expect([status, stdout]).toEqual([0, `denied by ${rulesFile}:2 (deny: publish; topic: devices/+/lock)\n`])
+    let lines = ''
+    const stream = new Writable({ write: (chunk, _encoding, done) => ((lines += String(chunk)), done()) })
+    const log = new Log({ id: 'a', logLevel: 'info' }, undefined, stream as never)
+    const [rule] = readRules('rules.yaml', 'rules: [{ deny: publish, topic: x }]').rules
+    const asker = { clientId: 'c', principal: nobody, listener: undefined }
+    const question: Question = { action: 'publish', topic: 'x', qos: 0, retain: false, group: undefined }
+    for (const decided of [rule, rule, undefined]) accessEvents(log).onDenied(asker, question, decided)
+    await log.close()
+    const told = lines
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { rule: string }).rule)
+    expect(told.slice(0, 2)).toEqual(['rules.yaml:1 deny: publish; topic: x', 'none is about it'])
   })
 })

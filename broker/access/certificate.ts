@@ -1,0 +1,35 @@
+// What the certificate says that a client has shown in its TLS handshake. No state.
+import type { TLSSocket } from 'node:tls'
+import type { Certificate } from './principal.ts'
+
+const first = (value: unknown): string | undefined =>
+  Array.isArray(value) ? first(value[0]) : typeof value === 'string' ? value : undefined
+
+/** The first name of a list such as `DNS:sensor-7, URI:urn:x`, whose names may stand in quotes. */
+function alternativeNameOf(list: string | undefined): string | undefined {
+  const [, quoted, plain] = /^(?:DNS|URI|email):(?:"((?:[^"\\]|\\.)*)"|([^,]*))/.exec(list ?? '') ?? []
+  try {
+    return quoted === undefined ? plain : (JSON.parse(`"${quoted}"`) as string)
+  } catch {
+    return undefined
+  }
+}
+
+/** Undefined: it has shown none that its listener trusts. */
+export function certificateOf(socket: object): Certificate | undefined {
+  const { authorized, getPeerCertificate } = socket as Partial<TLSSocket>
+  if (authorized !== true || getPeerCertificate === undefined) return undefined
+  const { subject, subjectaltname, serialNumber, fingerprint256 } = getPeerCertificate.call(
+    socket as TLSSocket,
+    false,
+  )
+  if (fingerprint256 === undefined) return undefined
+  return {
+    commonName: first(subject.CN),
+    organization: first(subject.O),
+    unit: first(subject.OU),
+    alternativeName: alternativeNameOf(subjectaltname),
+    serial: serialNumber.toLowerCase(),
+    fingerprint: fingerprint256.replaceAll(':', '').toLowerCase(),
+  }
+}

@@ -1,0 +1,83 @@
+// Rules as they are asked on the way of every message: those of a user, found once, and what was decided of late for a
+// connection. State: both. Bounds: users, and of a connection topics, in number and length; what is not there is worked
+// out again. Other rules are another `Rights`: nothing is left of what these decided.
+import type { Question, Rule } from './rule.ts'
+import { decidingRule, isOfUser, type Asker } from './rules.ts'
+
+const usersMax = 10_000
+/** Of a connection. */
+const topicsMax = 64
+const topicLengthMax = 256
+
+export interface Decision {
+  readonly isAllowed: boolean
+  /** Undefined: none is about it. */
+  readonly rule: Rule | undefined
+}
+
+const noRule: Decision = { isAllowed: false, rule: undefined }
+const decisions = new WeakMap<Rule, Decision>()
+
+function decisionOf(rule: Rule | undefined): Decision {
+  if (rule === undefined) return noRule
+  let decision = decisions.get(rule)
+  if (decision === undefined) decisions.set(rule, (decision = { isAllowed: rule.isAllowing, rule }))
+  return decision
+}
+
+export const areDeliveriesAsked = (rules: readonly Rule[]): boolean =>
+  rules.some(({ actions }) => actions.includes('receive') !== actions.includes('subscribe'))
+
+export class Rights {
+  readonly #rules: readonly Rule[]
+  readonly #ofUser = new Map<string | undefined, readonly Rule[]>()
+  #decided = new WeakMap<Asker, Map<string, Decision>>()
+
+  constructor(rules: readonly Rule[]) {
+    this.#rules = rules
+  }
+
+  /** Whether there is any: then what none is about is denied. */
+  get hasAny(): boolean {
+    return this.#rules.length > 0
+  }
+
+  /** Whether what a client may subscribe to it may not receive all the same. */
+  get areDeliveriesAsked(): boolean {
+    return areDeliveriesAsked(this.#rules)
+  }
+
+  #rulesOf(user: string | undefined): readonly Rule[] {
+    let rules = this.#ofUser.get(user)
+    if (rules === undefined) {
+      if (this.#ofUser.size >= usersMax) this.#ofUser.clear()
+      this.#ofUser.set(user, (rules = this.#rules.filter((rule) => isOfUser(rule, user))))
+    }
+    return rules
+  }
+
+  decide(question: Question, asker: Asker): Decision {
+    const { action, topic, qos, retain } = question
+    if (action === 'subscribe' || topic.length > topicLengthMax) return this.#find(question, asker)
+    let decided = this.#decided.get(asker)
+    if (decided === undefined) this.#decided.set(asker, (decided = new Map()))
+    const key = `${action === 'receive' ? 'r' : qos + (retain ? 3 : 0)}${topic}`
+    let decision = decided.get(key)
+    if (decision === undefined) {
+      if (decided.size >= topicsMax) decided.clear()
+      decided.set(key, (decision = this.#find(question, asker)))
+    }
+    return decision
+  }
+
+  #find(question: Question, asker: Asker): Decision {
+    const own = asker.principal.permissions
+    const rules = this.#rulesOf(asker.principal.user)
+    return decisionOf(decidingRule(own === undefined ? rules : [...own, ...rules], question, asker))
+  }
+
+  /** It is another principal from now on. */
+  forget(asker: Asker): void {
+    this.#decided.delete(asker)
+  }
+}
