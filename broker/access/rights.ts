@@ -60,7 +60,7 @@ export class Rights {
     const { action, topic, qos, retain } = question
     if (action === 'subscribe' || topic.length > topicLengthMax) return this.#find(question, asker)
     let decided = this.#decided.get(asker)
-    if (decided === undefined) this.#decided.set(asker, (decided = new Map()))
+    if (decided === undefined) this.#decided.set(asker, (decided = new Map<string, Decision>()))
     const key = `${action === 'receive' ? 'r' : qos + (retain ? 3 : 0)}${topic}`
     let decision = decided.get(key)
     if (decision === undefined) {

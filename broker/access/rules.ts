@@ -34,7 +34,7 @@ function levelOf(text: string): Level {
     .split(/(%c|%u|%\{\w+\})/)
     .filter((piece) => piece !== '')
     .map((piece): Piece => (placeholders.has(piece) ? { placeholder: piece } : piece))
-  return pieces.every((piece) => typeof piece === 'string') ? text : (pieces as readonly Piece[])
+  return pieces.every((piece) => typeof piece === 'string') ? text : pieces
 }
 
 /** @param isLiteral `%c` is nothing but two characters */
@@ -58,7 +58,7 @@ function resolved(
   asker: Asker,
   isAllowing: boolean,
 ): readonly string[] | undefined {
-  if (levels.every((level) => typeof level === 'string')) return levels as readonly string[]
+  if (levels.every((level) => typeof level === 'string')) return levels
   const all: string[] = []
   for (const level of levels) {
     if (typeof level === 'string') all.push(level)
@@ -139,6 +139,7 @@ export const isOfUser = ({ users, isOfAnonymous }: Rule, user: string | undefine
 /** @returns the rule that decides; undefined: none is about it, which denies it */
 export function decidingRule(rules: readonly Rule[], question: Question, asker: Asker): Rule | undefined {
   const { action, topic, qos, retain, group } = question
+  if (action === 'publish' && topic.startsWith('$')) return undefined // the broker's [MQTT-4.7.2-1]
   const { principal, clientId } = asker
   const asked = topic.split('/')
   return rules.find(

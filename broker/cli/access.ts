@@ -3,7 +3,7 @@
 import { rulesOf } from '../access/access.ts'
 import { nobody } from '../access/principal.ts'
 import { Rights } from '../access/rights.ts'
-import { actions, type Action, type Question } from '../access/rule.ts'
+import { actions, type Question } from '../access/rule.ts'
 import { isShared, isValidFilter, isValidTopic, sharedFilterOf } from '../../bridge/index.ts'
 import { accessFilesOf, flagOf, loadConfig } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
@@ -28,8 +28,9 @@ export const accessFlags: Record<string, FlagShape & { readonly shape: string; r
 function questionOf(values: Readonly<Record<string, unknown>>): Question {
   const problems: OperatorError[] = []
   const asked = actions.filter((action) => values[action] !== undefined)
-  const [action = 'publish' as Action] = asked
-  const text = String(values[action] ?? '')
+  const [action = 'publish'] = asked
+  const { [action]: given, qos = '0' } = values
+  const text = typeof given === 'string' ? given : ''
   if (asked.length !== 1)
     problems.push(
       usage(
@@ -41,8 +42,8 @@ function questionOf(values: Readonly<Record<string, unknown>>): Question {
     )
   else if (!(action === 'subscribe' ? isValidFilter(text) : isValidTopic(text)))
     problems.push(usage(flagOf(action), text, 'is none', 'Write it as a client would'))
-  const { qos = '0' } = values
-  if (!/^[012]$/.test(String(qos))) problems.push(usage('--qos', qos, 'is none', 'Use 0, 1 or 2'))
+  if (typeof qos !== 'string' || !/^[012]$/.test(qos))
+    problems.push(usage('--qos', qos, 'is none', 'Use 0, 1 or 2'))
   OperatorError.throwAll(problems)
   const shared = isShared(text) ? sharedFilterOf(text) : undefined
   return {
@@ -55,7 +56,6 @@ function questionOf(values: Readonly<Record<string, unknown>>): Question {
 }
 
 /** @throws OperatorError when an option or a file is wrong */
-// oxlint-disable-next-line typescript/require-await
 export async function access(argv: readonly string[]): Promise<void> {
   const [word, ...rest] = argv
   if (word !== 'explain')
@@ -88,9 +88,12 @@ export async function access(argv: readonly string[]): Promise<void> {
 
 function verdictOf(rights: Rights, question: Question, asker: Parameters<Rights['decide']>[1]): string {
   if (question.action === 'publish' && isReserved(question.topic))
-    return 'denied: topics that begin with $ are the node’s own, whatever rules say'
+    return 'denied: what is below $SYS/ the node alone publishes, whatever rules say'
   if (!rights.hasAny) return 'allowed: there are no rules'
   const { isAllowed, rule } = rights.decide(question, asker)
-  if (rule === undefined) return 'denied: no rule is about it'
+  if (rule === undefined)
+    return question.action === 'publish' && question.topic.startsWith('$')
+      ? 'denied: where there are rules nobody publishes to topics that begin with $'
+      : 'denied: no rule is about it'
   return `${isAllowed ? 'allowed' : 'denied'} by ${rule.place} (${rule.text})`
 }

@@ -3,7 +3,7 @@ import type { IPublishPacket } from 'mqtt-packet'
 import { isDeepStrictEqual } from 'node:util'
 import { isValidTopic, type Message } from '../../bridge/index.ts'
 import { messageOfPacket, propertiesOf } from '../aedes/packets.ts'
-import { isOfNode } from '../protocol/control-packets.ts'
+import { isReserved } from '../protocol/control-packets.ts'
 
 /** A message as a hook or event gets it. */
 export type AedesPublishPacket = Omit<IPublishPacket, 'payload'> & {
@@ -58,7 +58,7 @@ export function changedBy(packet: PublishPacket, message: Message): Message {
   const isSame = isDeepStrictEqual(properties, propertiesOf(message))
   if (topic === message.topic && payload === message.payload && retain === message.retain && isSame)
     return message
-  if (topic !== message.topic && (!isValidTopic(topic) || isOfNode(topic)))
+  if (topic !== message.topic && (!isValidTopic(topic) || isReserved(topic)))
     throw new Error(`a hook made ${JSON.stringify(topic.slice(0, 100))} of a topic, which is none`)
   const changed = messageOfPacket({
     ...completed(packet),

@@ -231,11 +231,8 @@ function willAt(
   }
 }
 
-/** Topics that clients may not publish to, wills included: they are the broker's [MQTT-4.7.2-1]. */
-export const isReserved = (topic: string): boolean => topic.startsWith('$')
-
-/** Topics that nobody but the node publishes to. A filter `$SYS/#` matches `$SYS`, too. */
-export const isOfNode = (topic: string): boolean =>
+/** Topics that clients may not publish to: the broker does. A filter `$SYS/#` matches `$SYS`, too. */
+export const isReserved = (topic: string): boolean =>
   topic.startsWith('$SYS') && (topic.length === 4 || topic[4] === '/')
 
 /** Of a message, in PUBLISH or as a will. */

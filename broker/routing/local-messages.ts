@@ -7,7 +7,7 @@ import type { Config } from '../config/config.ts'
 import type { Router } from './router.ts'
 import type { Match } from './local-table.ts'
 import type { Subscriber } from './subscriber.ts'
-import { isOfNode } from '../protocol/control-packets.ts'
+import { isReserved } from '../protocol/control-packets.ts'
 import { Refusal } from '../access/gate.ts'
 
 /** A message as a handler gets it. */
@@ -90,7 +90,7 @@ export class LocalMessages {
 
   async publishMessage(message: Message): Promise<void> {
     const { topic } = message
-    if (!isValidTopic(topic) || isOfNode(topic))
+    if (!isValidTopic(topic) || isReserved(topic))
       throw new TypeError(
         `${JSON.stringify(topic.slice(0, 100))} is not a topic that may be published to: it is empty, has a wildcard, or is below $SYS/`,
       )
