@@ -31,7 +31,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Message, OwedReplay, Session } from '../../bridge/index.ts'
 import type { EngineClient } from './engine-client.ts'
-import type { Asked, ConnectionHost } from './host.ts'
+import type { AskedReplay, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
 import { nobody, type Principal } from '../access/principal.ts'
 import { plainAddress } from '../access/networks.ts'
@@ -82,7 +82,7 @@ export class Connection implements ConnectionParts {
   /**
    * Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent after SUBACK.
    */
-  asked: Map<string, Asked> | undefined
+  replaysAfterSuback: Map<string, AskedReplay> | undefined
   /** Made with the first SUBSCRIBE that asks for Retained Messages. */
   replays: Replays | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */

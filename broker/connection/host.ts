@@ -19,7 +19,7 @@ import type { ReaderLimits } from '../protocol/packet-reader.ts'
 import type { ProtocolViolation } from '../protocol/properties.ts'
 
 /** A replay that a SUBSCRIBE asked for, by its moment among the Retained Messages. */
-export interface Asked {
+export interface AskedReplay {
   readonly stamps: Stamps | undefined
   /** Whether its filter may match one that was stored before them. */
   readonly hasAny: boolean

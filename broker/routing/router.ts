@@ -27,7 +27,7 @@ import {
 import type { Connection } from '../connection/connection.ts'
 import type { StoredMatch } from '../connection/stored-session.ts'
 import type { Config } from '../config/config.ts'
-import type { Asked, DropCause } from '../connection/host.ts'
+import type { AskedReplay, DropCause } from '../connection/host.ts'
 import { withinDeadline } from '../connection/claim-deadline.ts'
 import { LocalGroups } from '../groups/local-groups.ts'
 import { LocalDelivery, ownOrAll } from './delivery.ts'
@@ -176,36 +176,60 @@ export class Router implements EngineHost, Receiver {
       : (before?.since ?? (moment === undefined ? this.#owedMoment(session, filter) : undefined))
     if (!connection.lasting || session === undefined)
       await this.#serve(connection, filter, { ...options, queued: 'no', since })
-    else {
-      const stored = this.#plane.sessions.subscribe(session, filter, storedOf(options))
-      const served = {
-        ...options,
-        queued: options.qos === 0 ? 'no' : (before?.queued ?? 'soon'),
-        since,
-      } as const
-      await Promise.all([this.#serve(connection, filter, served, stored), stored])
-      // It left or unsubscribed, or another SUBSCRIBE of this filter came after this one: the last one has
-      // its way.
-      if (options.qos > 0 && this.#table.get(filter, connection) === served)
-        await this.#serve(connection, filter, { ...served, queued: 'yes' })
-    }
+    else await this.#subscribeLasting(connection, session, filter, { ...options, since })
     if (moment === undefined) return
     const read = await this.#plane.stamps()
     const isThere = moment.settle(read.stamps)
     this.#forgetLater(moment)
-    if (!replays) return
-    const { stamps } = moment
-    const hasAny = await this.#plane.hasRetained(filter, isThere ? read.told : undefined)
+    if (replays)
+      await this.#prepareReplay(
+        connection,
+        filter,
+        options,
+        isFirst,
+        moment.stamps,
+        isThere ? read.told : undefined,
+      )
+  }
+
+  async #subscribeLasting(
+    connection: Connection,
+    session: Session,
+    filter: string,
+    options: SubscriptionOptions & Pick<Subscription, 'since'>,
+  ): Promise<void> {
+    const before = this.#table.get(filter, connection)
+    const stored = this.#plane.sessions.subscribe(session, filter, storedOf(options))
+    const served = { ...options, queued: options.qos === 0 ? 'no' : (before?.queued ?? 'soon') } as const
+    await Promise.all([this.#serve(connection, filter, served, stored), stored])
+    // It left or unsubscribed, or another SUBSCRIBE of this filter came after this one: the last one has
+    // its way.
+    if (options.qos > 0 && this.#table.get(filter, connection) === served)
+      await this.#serve(connection, filter, { ...served, queued: 'yes' })
+  }
+
+  /** Before SUBACK: what is owed is written down, and the first page is read. `replay` sends it after SUBACK. */
+  async #prepareReplay(
+    connection: Connection,
+    filter: string,
+    options: SubscriptionOptions,
+    isFirst: boolean,
+    stamps: Stamps | undefined,
+    told: Promise<void> | undefined,
+  ): Promise<void> {
+    const hasAny = await this.#plane.hasRetained(filter, told)
     const [owed, ahead] = await Promise.all([
       hasAny ? this.#recordReplay(connection, filter, options, isFirst, stamps) : undefined,
       hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
     ])
-    connection.asked ??= new Map<string, Asked>()
+    // no SUBACK will be sent; what is owed is there for the session's next owner
+    if (connection.isClosed) return ahead?.drop()
+    connection.replaysAfterSuback ??= new Map<string, AskedReplay>()
     // of two SUBSCRIBEs of a filter in one packet the second one is replayed
-    const earlier = connection.asked.get(filter)
+    const earlier = connection.replaysAfterSuback.get(filter)
     earlier?.ahead?.drop()
     if (earlier?.owed !== undefined) connection.stored?.endReplay(earlier.owed)
-    connection.asked.set(filter, { stamps, hasAny, owed, ahead })
+    connection.replaysAfterSuback.set(filter, { stamps, hasAny, owed, ahead })
   }
 
   /**
@@ -448,8 +472,8 @@ export class Router implements EngineHost, Receiver {
   }
 
   replay(connection: Connection, filter: string): void {
-    const asked = connection.asked?.get(filter)
-    connection.asked?.delete(filter)
+    const asked = connection.replaysAfterSuback?.get(filter)
+    connection.replaysAfterSuback?.delete(filter)
     // What is stored from its moment on comes live. After Redis lost data nothing follows from stamps.
     if (asked?.hasAny === false && asked.stamps?.era.isOver === false) return
     const replays = this.#replaysOf(connection)
@@ -497,7 +521,7 @@ export class Router implements EngineHost, Receiver {
   async #startReplay(
     connection: Connection,
     filter: string,
-    { stamps, owed, ahead }: Asked,
+    { stamps, owed, ahead }: AskedReplay,
     again = false,
   ): Promise<void> {
     const subscription = this.#table.get(filter, connection)
