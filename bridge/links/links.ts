@@ -1,7 +1,7 @@
 // The links of this node: one writer per node that got something, made when it is first needed. State: this
 // process.
 import type { Clock } from '../pace/clock.ts'
-import { InboxWriter, type InboxWriterEvents } from './inbox.ts'
+import { InboxWriter, type InboxWriterEvents } from './inbox-writer.ts'
 import type { Keys } from '../redis/keys.ts'
 import type { Redis } from '../redis/redis.ts'
 
@@ -36,7 +36,10 @@ export class Links {
     for (const writer of this.#writers.values()) writer.flush()
   }
 
-  /** The node is out: nobody waits for it any longer, nor for what still comes for it until `gone` settles. */
+  /**
+   * The inbox of that node is sealed or gone: publishers wait no longer for what is on its way there. Until `gone`
+   * settles (its routes are out of the table) messages for it may still be pushed; nobody waits for those either.
+   */
   async drop(nodeId: string, gone: Promise<void>): Promise<void> {
     const writer = this.to(nodeId)
     writer.out()
