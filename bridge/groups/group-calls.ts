@@ -249,7 +249,7 @@ export class GroupCalls {
     const operations = this.#takeOperations()
     let [count, bytes] = [0, 0]
     for (const { message } of this.#appends) {
-      bytes += message.payload.length
+      bytes += message.bytes
       if (++count === messagesMax || bytes >= bytesMax) break
     }
     const appends = this.#appends.splice(0, count)

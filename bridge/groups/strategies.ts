@@ -7,8 +7,9 @@ export const strategies = {
   'round-robin': 'the one after the last one',
   random: 'anyone',
   sticky: 'the same one, for as long as it can',
-  'hash-client': 'the same one for all messages of a publisher, by its Client Identifier; it is waited for',
-  'hash-topic': 'the same one for all messages of a topic; it is waited for',
+  'hash-client':
+    'the same one for all messages of a publisher, by its Client Identifier; it is waited for, until 100 messages wait',
+  'hash-topic': 'the same one for all messages of a topic; it is waited for, until 100 messages wait',
   'local-first': "one on the publisher's node, if any can",
 } as const
 

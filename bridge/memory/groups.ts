@@ -364,12 +364,13 @@ export class MemoryGroups implements ClusterGroups {
       .sort((a, b) => (a.sid < b.sid ? -1 : 1))
     const blocked = new Set<Member | string>()
     for (let at = 0; list.some((member) => roomOf(member) > 0);) {
-      if (at === group.back.length && ((isPicky && at >= aheadMax) || !this.#pull(group))) break
+      const isFar = at >= aheadMax
+      if (at === group.back.length && ((isFar && ordered) || !this.#pull(group))) break
       const item = group.back[at]
       if (item === undefined) continue
       const { topic } = item.message
       const isLocked = ordered && (group.locked.has(topic) || blocked.has(topic))
-      const member = isLocked ? undefined : this.#choose(group, list, item, blocked)
+      const member = isLocked ? undefined : this.#choose(group, list, item, blocked, isFar)
       if (member === undefined) {
         if (!isPicky) break
         if (ordered) blocked.add(topic)
@@ -389,14 +390,19 @@ export class MemoryGroups implements ClusterGroups {
     list: readonly Member[],
     { body, message }: Item,
     blocked: Set<Member | string>,
+    isFar: boolean,
   ): Member | undefined {
-    const { strategy } = group.rule
+    const { strategy, ordered } = group.rule
     const hashed = strategy === 'hash-client' ? (this.#hashes.get(body) ?? '') : hashedOf(strategy, message)
     if (hashed !== undefined) {
-      const member = list[hashIndex(hashed, list.length)]!
+      const at = hashIndex(hashed, list.length)
+      const member = list[at]!
       if (roomOf(member) > 0 && !blocked.has(member)) return member
       blocked.add(member)
-      return undefined
+      // too much waits for it: it is passed by
+      return isFar && !ordered
+        ? [...list.slice(at), ...list.slice(0, at)].find((one) => roomOf(one) > 0)
+        : undefined
     }
     const after = list.filter(({ sid }) => sid > group.turn)
     const inTurn = [...after, ...list.filter((member) => !after.includes(member))].filter(

@@ -100,6 +100,11 @@ export class Message implements MessageFields {
     this.by = by
   }
 
+  /** What it takes, User Properties and all. */
+  get bytes(): number {
+    return this.topic.length + this.payload.length + (this.properties?.length ?? 0)
+  }
+
   /** A client's PUBLISH. @param expirySeconds runs from now on; -1: it has no Message Expiry Interval */
   static published(
     topic: string,

@@ -116,7 +116,7 @@ class Batch extends Waiting {
     const isSecond = last?.message === message
     if (isSecond && last.qos === qos) return length
     if (isSecond && last.isSecond) return length - 1
-    this.bytes += message.payload.length
+    this.bytes += message.bytes
     return this.variants.push({ message, qos, isSecond })
   }
 }

@@ -140,7 +140,7 @@ class Partition {
       const writes = holder.takeWrites()
       if (writes === undefined) continue
       call.push({ holder, writes })
-      for (const [, { payload }] of writes.given) bytes += payload.length
+      for (const [, message] of writes.given) bytes += message.bytes
       if (call.length === sessionsMax || bytes >= bytesMax) break
     }
     if (this.#ready.size > 0) this.#pace.needNow()

@@ -30,6 +30,13 @@ export const refusalCauses = {
   subscriptions: filter('subscriptionsMax', '0x97'),
   'subscription-bytes': filter('subscriptionBytesMax', '0x97'),
   'routing-bytes': filter('routingBytesMax', '0x97'),
+  'group-members': {
+    what: 'filter',
+    bound: 'membersMax in bridge/groups/group-calls.ts, or as many groups as a session may have',
+    checkedIn: 'routing/router.ts',
+    v5: 'SUBACK 0x97 for this filter alone; CONNACK 0x97 when its session resumes',
+    v311: 'SUBACK 0x80 for this filter alone; CONNACK 3 when its session resumes',
+  },
   'client-id': {
     what: 'connection',
     bound: 'clientIdBytesMax',

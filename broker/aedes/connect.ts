@@ -180,7 +180,8 @@ export class Connects {
       const undecided = await this.#restore(client)
       if (undecided === undefined) return
       const reason = `what its session is subscribed to: ${undecided.reason}`
-      this.#refuse(connection, new Refusal(ReasonCode.serverUnavailable, reason), done)
+      const reasonCode = undecided.isUndecided ? ReasonCode.serverUnavailable : undecided.reasonCode
+      this.#refuse(connection, new Refusal(reasonCode, reason), done)
     }
     // Aedes looks whether the client is still there.
     const begin = (): void =>
@@ -242,7 +243,7 @@ export class Connects {
   /**
    * Registers what the session is subscribed to, some at a time. Aedes would collect the filters in an
    * object, and die of one that is called `__proto__`; nothing of what it does with them otherwise is needed.
-   * @returns why the gate did not decide about one
+   * @returns why the gate did not decide about one, or why it cannot have one
    */
   async #restore(client: AedesClient): Promise<Refusal | undefined> {
     const { connection } = client.conn
@@ -320,15 +321,19 @@ export class Connects {
         return undefined
       }
     }
-    await this.#register(client, filter, subscription)
-    return undefined
+    return this.#register(client, filter, subscription)
   }
 
-  async #register(client: AedesClient, filter: string, subscription: AedesSubscription): Promise<void> {
+  /** A group that has no room for a member that its session is: told so, the client may come again. */
+  async #register(
+    client: AedesClient,
+    filter: string,
+    subscription: AedesSubscription,
+  ): Promise<Refusal | undefined> {
     if (isShared(filter)) {
       client.conn.subscriptions[filter] = subscription
-      await this.#host.share(client.conn.connection, filter, optionsOf(subscription))
-      return
+      const granted = await this.#host.share(client.conn.connection, filter, optionsOf(subscription), true)
+      return granted < 0x80 ? undefined : new Refusal(granted, 'a group has as many members as it may')
     }
     Object.defineProperty(client.subscriptions, filter, {
       value: subscription,
@@ -337,6 +342,7 @@ export class Connects {
       configurable: true,
     }) // not as SUBSCRIBE, which the trap hears of
     await this.#host.subscribe(client.conn.connection, filter, optionsOf(subscription), false)
+    return undefined
   }
 
   /**

@@ -27,7 +27,12 @@ export interface EngineHost extends Omit<
     replays: boolean,
   ): Promise<void>
   /** The same for a Shared Subscription: resolves to what SUBACK says. */
-  share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number>
+  share(
+    connection: Connection,
+    name: string,
+    options: SubscriptionOptions,
+    resumes?: boolean,
+  ): Promise<number>
   /** Undefined: nothing has to be waited for before UNSUBACK. */
   unsubscribe(connection: Connection, filter: string): Promise<void> | undefined
   /** Why the connection may not subscribe to a filter; undefined: it may. */

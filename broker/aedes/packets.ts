@@ -5,6 +5,7 @@ import mqttPacket, {
   type IConnackPacket,
   type IPublishPacket,
   type ISubackPacket,
+  type IUnsubackPacket,
   type Packet,
 } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
@@ -37,7 +38,7 @@ mqttPacket.writeToStream = Object.assign(
     if (packet.cmd === 'suback' || packet.cmd === 'unsuback') {
       const whole = joinParts(packet)
       if (whole === undefined) return true
-      if (whole.cmd === 'suback') giveReason(whole, connection)
+      giveReason(whole, connection)
       connection.onSuback(whole.granted as number[], frameOf(whole), () => frameOf(shortened(whole)))
     } else if (packet.cmd === 'disconnect')
       connection.onDisconnect(packet.reasonCode ?? 0, frameOf(packet), () => frameOf(shortened(packet)))
@@ -65,9 +66,9 @@ function complete(packet: IConnackPacket, connection: Connection): void {
     }
 }
 
-/** Why the first of the filters was refused that were, for who wants to hear it [MQTT-3.1.2-29]. */
-function giveReason(packet: ISubackPacket, { level, inbound }: Connection): void {
-  const refused = (packet.granted as number[]).find((granted) => granted >= 0x80)
+/** Why the first of the filters was refused, or not unsubscribed, for who wants to hear it [MQTT-3.1.2-29]. */
+function giveReason(packet: ISubackPacket | IUnsubackPacket, { level, inbound }: Connection): void {
+  const refused = ((packet.granted ?? []) as number[]).find((granted) => granted > 2)
   const reasonString = refused === undefined ? undefined : reasonOf(refused)
   if (reasonString !== undefined && level === 5 && inbound.wishes?.problemInformation === true)
     packet.properties = { reasonString }
@@ -75,10 +76,10 @@ function giveReason(packet: ISubackPacket, { level, inbound }: Connection): void
 
 /**
  * Without the properties that its client can do without, when it takes only smaller packets [MQTT-3.1.2-24]
- * [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.9.2-1] [MQTT-3.14.2-3].
+ * [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.9.2-1] [MQTT-3.11.2-1] [MQTT-3.14.2-3].
  */
 function shortened(packet: Packet): Packet {
-  if (packet.cmd === 'suback' || packet.cmd === 'disconnect') {
+  if (packet.cmd === 'suback' || packet.cmd === 'unsuback' || packet.cmd === 'disconnect') {
     const { properties: _properties, ...rest } = packet
     return rest
   }

@@ -268,7 +268,11 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   ): void {
     this.#connection.client.heard()
     const pace = this.#pace
-    if (pace !== undefined && this.#isTooFast(pace, topic.length + payload.length, qos, messageId)) return
+    if (
+      pace !== undefined &&
+      this.#isTooFast(pace, topic.length + payload.length + (properties?.length ?? 0), qos, messageId)
+    )
+      return
     const gate = this.#gate
     if (isMistyped) return this.#refuseNew(qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
     const message = Message.published(topic, payload, qos, retain, properties, expirySeconds, this.#publisher)
@@ -299,11 +303,11 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   /** From now on it counts as one that is not stored. @returns ends that */
-  #begin({ topic, payload, qos }: Message): () => void {
+  #begin({ bytes, qos }: Message): () => void {
     const publishing = (this.#publishing ??= new Publishing(this.#host.config))
     const { mqtt5 } = this.#connection
     if (qos > 0) publishing.checkReceiveMaximum((this.#knownQos2?.open ?? 0) + (qos === 1 ? 1 : 0), mqtt5)
-    const ended = publishing.begin(payload.length + topic.length, qos)
+    const ended = publishing.begin(bytes, qos)
     if (publishing.isFull) this.#hold('publishes')
     return ended
   }

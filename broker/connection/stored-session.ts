@@ -84,9 +84,6 @@ const leftForLaterMax = limits.inFlightMax
 /** Smaller messages are not counted one by one: as many as may be in flight are a few MiB. */
 const countedBytes = 4 * 1024
 
-const bytesOf = ({ topic, payload, properties }: Message): number =>
-  topic.length + payload.length + (properties?.length ?? 0)
-
 export class StoredSession implements SessionHolder {
   readonly session: Session
   readonly #host: StoredSessionHost
@@ -315,7 +312,7 @@ export class StoredSession implements SessionHolder {
   }
 
   #count(messageId: number, message: Message): void {
-    const bytes = bytesOf(message)
+    const bytes = message.bytes
     if (bytes < countedBytes) return
     this.#large.set(messageId, bytes)
     this.#largeBytes += bytes

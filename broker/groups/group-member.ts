@@ -37,9 +37,6 @@ export interface MemberHost {
   readonly bytesMax: number
 }
 
-const bytesOf = ({ topic, payload, properties }: Message): number =>
-  topic.length + payload.length + (properties?.length ?? 0)
-
 export class GroupMember implements GroupHolder {
   readonly name: string
   readonly sid: string
@@ -118,7 +115,7 @@ export class GroupMember implements GroupHolder {
   #set(id: number, delivery: InFlight): void {
     this.#inFlight.delete(id) // what was acknowledged under it stands no more
     this.#inFlight.set(id, delivery)
-    if (delivery.message !== undefined) this.#bytes += bytesOf(delivery.message)
+    if (delivery.message !== undefined) this.#bytes += delivery.message.bytes
   }
 
   /** QoS 2 of an earlier connection: sent again under its identifier, with DUP [MQTT-4.4.0-1]. */
@@ -224,7 +221,7 @@ export class GroupMember implements GroupHolder {
 
   #done(id: number, delivery: InFlight): void {
     delivery.state = 'done'
-    if (delivery.message !== undefined) this.#bytes -= bytesOf(delivery.message)
+    if (delivery.message !== undefined) this.#bytes -= delivery.message.bytes
     this.open--
     if (this.#isLost || this.#foreign.delete(id)) {
       this.#inFlight.delete(id)
@@ -279,7 +276,7 @@ export class GroupMember implements GroupHolder {
     for (const [id, { state, dup, seq, message }] of this.#inFlight) {
       if (state !== 'waiting' || dup) continue
       this.#inFlight.delete(id)
-      if (message !== undefined) this.#bytes -= bytesOf(message)
+      if (message !== undefined) this.#bytes -= message.bytes
       if (!this.#isLost) this.#returned.push(id, seq)
     }
     this.#host.schedule(this)

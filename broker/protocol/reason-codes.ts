@@ -7,6 +7,7 @@ export const ReasonCode = {
   reAuthenticate: 0x19,
   malformedPacket: 0x81,
   protocolError: 0x82,
+  noSubscriptionExisted: 0x11,
   implementationSpecificError: 0x83,
   clientIdentifierNotValid: 0x85,
   unsupportedProtocolVersion: 0x84,
@@ -39,6 +40,7 @@ export type ReasonCode = (typeof ReasonCode)[keyof typeof ReasonCode]
  * Those of violations are with the violation.
  */
 const reasons = new Map<number, string>([
+  [ReasonCode.noSubscriptionExisted, 'not subscribed to that'],
   [ReasonCode.implementationSpecificError, 'nobody decided about it in time'],
   [ReasonCode.notAuthorized, 'not authorized'],
   [ReasonCode.serverUnavailable, 'not available now: come again'],

@@ -112,7 +112,7 @@ export class Router implements EngineHost, Receiver {
       this.#plane.publishQos0(message) // at once, whatever Redis does
       this.gate.published?.(message, 'client', from)
     } else {
-      const bytes = message.payload.length + message.topic.length + (message.properties?.length ?? 0)
+      const bytes = message.bytes
       const onStored = (stored: () => void): void =>
         this.#stored(message, from, () => {
           stored()
@@ -236,15 +236,21 @@ export class Router implements EngineHost, Receiver {
    * SUBSCRIBE of a Shared Subscription, or its session that resumes: resolves to what SUBACK says, when every
    * PUBLISH from now on may come to it. No Retained Messages (MQTT 5 section 4.8.2). The session first, then
    * the group: who dies in between leaves a subscription that joins its group with the next connection.
+   * @param resumes refused, the session keeps its subscription: its client does not subscribe anew
    */
-  async share(connection: Connection, name: string, options: SubscriptionOptions): Promise<number> {
+  async share(
+    connection: Connection,
+    name: string,
+    options: SubscriptionOptions,
+    resumes = false,
+  ): Promise<number> {
     const { session, lasting } = connection
     const { groups } = this.#plane
     if (!this.hasGroups || session === undefined) return ReasonCode.sharedSubscriptionsNotSupported
     const memberships = connection.outbound.groups
     const known = memberships.get(name) ?? memberships.revive(name, options)
     const base = session.subscriptions.get(name)?.base ?? known?.base ?? memberships.freeBase(session)
-    if (base === undefined) return ReasonCode.quotaExceeded
+    if (base === undefined) return this.#noMember()
     if (known !== undefined) known.options = options
     const member = known ?? memberships.add(name, session, lasting, base, options)
     const isNew = this.#groups.set(name, connection, options)
@@ -258,12 +264,17 @@ export class Router implements EngineHost, Receiver {
     } catch (error) {
       if (!(error instanceof BridgeError) || error.code !== 'ERR_BRIDGE_QUOTA') throw error
       await this.#unshare(connection, name)
-      if (lasting) await this.#plane.sessions.unsubscribe(session, [name])
-      return ReasonCode.quotaExceeded
+      if (lasting && !resumes) await this.#plane.sessions.unsubscribe(session, [name])
+      return this.#noMember()
     }
     // it left, or unsubscribed, meanwhile
     if (connection.isClosed || memberships.get(name) !== member) await groups.leave(member, false)
     return options.qos
+  }
+
+  #noMember(): number {
+    this.refused('group-members')
+    return ReasonCode.quotaExceeded
   }
 
   scheduleMember(holder: GroupHolder): void {
@@ -431,7 +442,7 @@ export class Router implements EngineHost, Receiver {
       stored()
       this.gate.published?.(message, 'program', undefined)
     }
-    this.#publish(message, message.payload.length + message.topic.length, onStored, onBug)
+    this.#publish(message, message.bytes, onStored, onBug)
   }
 
   authorizeWill(will: Message): Message | undefined | Promise<Message | undefined> {

@@ -6,7 +6,7 @@ import { Clock } from '../../bridge/pace/clock.ts'
 import { connect } from '../../bridge/redis/redis.ts'
 import { startRedis } from '../support/redis.ts'
 import { startLink } from './link.ts'
-import { keys, messageOf, openClient } from './planes.ts'
+import { keys, listen, messageOf, openClient } from './planes.ts'
 
 const [name, gid] = ['$share/g/t', '0abcdefghijklg']
 
@@ -28,9 +28,9 @@ async function start() {
       const packed = ['join', name, gid, 'sid', 'a 1', 50_000, 128, 1, 1, 1, 0, -1, '']
       calls.run({ packed, done, failed })
     })
-  const append = (): Promise<void> =>
+  const append = (message = messageOf('t', 'kept')): Promise<void> =>
     new Promise((done, failed) => {
-      calls.append({ message: messageOf('t', 'kept'), groups: new Map([[name, 0]]), done, failed })
+      calls.append({ message, groups: new Map([[name, 0]]), done, failed })
     })
   const setFull = (isFull: boolean): Promise<unknown> => admin.config('SET', 'maxmemory', isFull ? '1' : '0')
   return {
@@ -74,4 +74,13 @@ test('while a full Redis refuses a message what frees memory goes on', async () 
   await calls.setFull(false)
   await appended
   expect(await calls.waiting()).toBe(1)
+})
+
+test('a call is bounded by all bytes of its messages, User Properties too', async () => {
+  await using calls = await start()
+  await calls.join()
+  using scripts = listen<{ script: string }>('scriptBegins')
+  const properties = Buffer.alloc(512 * 1024)
+  await Promise.all(Array.from({ length: 4 }, () => calls.append(messageOf('t', '', { properties }))))
+  expect(scripts.events).toEqual([{ script: 'group-serve' }, { script: 'group-serve' }])
 })

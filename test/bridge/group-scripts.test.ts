@@ -48,6 +48,7 @@ interface Called {
   readonly max?: number
   readonly bytesMax?: number
   readonly messages?: readonly Packable[]
+  readonly membersMax?: number
   /** The group as the node knows it. */
   readonly known?: string
 }
@@ -62,7 +63,15 @@ const textOf = (value: unknown): unknown =>
 
 async function serve(
   operations: readonly Packable[][],
-  { node = 'a', call = `${++calls}-w`, max = 100, bytesMax = 1e6, messages = [], known = '' }: Called = {},
+  {
+    node = 'a',
+    call = `${++calls}-w`,
+    max = 100,
+    bytesMax = 1e6,
+    messages = [],
+    known = '',
+    membersMax = 3,
+  }: Called = {},
 ): Promise<Reply> {
   const [again, dropped, more, results, given, counts, back, ended, held] = textOf(
     await runScript(
@@ -76,7 +85,7 @@ async function serve(
         max,
         bytesMax,
         1,
-        3,
+        membersMax,
         pack([messages, operations, [name, ...rule, known, other, ...rule, '']]),
       ],
       { whenFull: messages.length === 0, made: () => [keys.group(gid, 'backlog')] },
@@ -376,6 +385,34 @@ describe('strategies', () => {
     await members('hash-topic')
     expect(sids(await append(['a', 'b', 'c', 'd', 'e', 'f', 'g']))).toBe('121211') // f waits for 2, g is 1's
     expect((await serve([write('s2', { acknowledged: [50_128, 0] })])).given).toEqual(['s2 50130 2 f'])
+  })
+
+  test('a hash passes by a member for which a hundred messages wait, and keeps those', async () => {
+    await members('hash-topic')
+    await serve([write('s1', { limit: 0 }), write('s2', { limit: 128 })])
+    const even = Array.from({ length: 102 }, (_, i) => `m${i}`)
+    const list = even.flatMap((_, i) => [i + 1, 0]) // all of them are the first member's
+    const { given, waiting } = await serve([['append', name, list]], {
+      max: 1_000,
+      messages: even.flatMap((body) => [body, '', 0, 1, 7]),
+    })
+    expect([given.map((text) => text.split(' ')[0]), waiting]).toEqual([['s2', 's2'], 100])
+    expect((await serve([write('s1', { limit: 1 })])).given).toEqual(['s1 50000 0 m0'])
+  })
+
+  test('five hundred messages for two hundred members: each takes as many as it has room for', async () => {
+    for (const strategy of ['demand', 'round-robin', 'random', 'sticky', 'local-first']) {
+      await redis.del(keys.partition(0, 'groups'), keys.group(gid, 'members'), keys.group(gid, 'given'))
+      rule = [strategy, 0]
+      const sids = Array.from({ length: 200 }, (_, i) => `s${String(i).padStart(3, '0')}`)
+      await serve(
+        sids.map((sid, i) => join(sid, { base: 50_000 + i, limit: (i % 4) + 1 })),
+        { membersMax: 200 },
+      )
+      const { given, waiting } = await append(Array.from({ length: 500 }, () => 'x'))
+      const counts = sids.map((sid) => given.filter((text) => text.startsWith(`${sid} `)).length)
+      expect([counts, waiting], strategy).toEqual([sids.map((_, i) => (i % 4) + 1), 0])
+    }
   })
 
   test('ordered: one message of a topic in flight, those behind it wait', async () => {

@@ -229,6 +229,35 @@ describe.each(['memory', 'Redis'])('%s', (store) => {
   })
 })
 
+test('a group of a thousand members takes no more: a session that resumes keeps its subscription, and is told', async () => {
+  const prefix = prefixed()
+  const { node, url } = await serve('Redis', { prefix })
+  const admin = new Redis(redis.url)
+  const name = '$share/g/t'
+  const lasting = { clean: false, properties: { sessionExpiryInterval: 100 } }
+  const member = await WireClient.connect(url, 'member', lasting)
+  expect(await granted(member, [name])).toEqual([1])
+  const entry = (await admin.hget(`${prefix}:{s0}:groups`, name))!
+  const members = `${prefix}:{s0}:members:${entry.split(' ')[0]!}`
+  member.socket.destroy()
+  await expect.poll(async () => (await admin.hvals(members))[0]).toMatch(/^1 1 0 /) // away
+  const [record] = await admin.hvals(members)
+  const others = Object.fromEntries(Array.from({ length: 1_000 }, (_, n) => [`other${n}`, record]))
+  await admin.multi().del(members).hset(members, others).exec()
+  const other = await WireClient.connect(url, 'other')
+  expect(await granted(other, [name])).toEqual([0x97])
+  const refused = await WireClient.connect(url, 'member', lasting)
+  expect(refused.connack.reasonCode).toBe(0x97)
+  expect(await counted(node, 'refusals_total{cause="group-members"}')).toBe(2)
+  await refused.closed
+  await admin.hdel(members, 'other0')
+  const again = await WireClient.connect(url, 'member', lasting)
+  expect(again.connack).toMatchObject({ reasonCode: 0, sessionPresent: true })
+  other.send(publish('t', 1))
+  expect((await again.next('publish')).topic).toBe('t')
+  admin.disconnect()
+})
+
 /** So many PUBLISH packets, and nothing else before a ping is answered. */
 async function arrived(client: WireClient, count: number): Promise<Packet[]> {
   const packets: Packet[] = []

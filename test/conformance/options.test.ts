@@ -239,6 +239,7 @@ describe('Reason Strings', () => {
     publish(5, topic),
     frame(0x34, str(topic), u16(3), properties(5)),
     frame(0x82, u16(2), properties(5), str(`a${'/'.repeat(100)}`), 0),
+    frame(0xa2, u16(4), properties(5), str('none')),
     frame(0x62, u16(9)),
   ]
   const reasons = (packets: readonly Packet[]): unknown[] =>
@@ -247,7 +248,7 @@ describe('Reason Strings', () => {
       properties?.reasonString,
     ])
 
-  test('[MQTT-3.1.2-29] stand in PUBACK, PUBREC and SUBACK for who wants them, and else only in CONNACK and DISCONNECT', async () => {
+  test('[MQTT-3.1.2-29] stand in PUBACK, PUBREC, SUBACK and UNSUBACK for who wants them, and else only in CONNACK and DISCONNECT', async () => {
     const { url } = await serve({})
     for (const [wanted, text] of [
       [true, expect.any(String)],
@@ -262,6 +263,7 @@ describe('Reason Strings', () => {
         ['puback', text],
         ['pubrec', text],
         ['suback', text],
+        ['unsuback', text],
         ['pubcomp', undefined],
       ])
       client.send(frame(0x36, u16(0)))
@@ -269,7 +271,7 @@ describe('Reason Strings', () => {
     }
   })
 
-  test('[MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3] are left out where the packet would be larger than the client takes', async () => {
+  test('[MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.9.2-1] [MQTT-3.11.2-1] [MQTT-3.14.2-3] are left out where the packet would be larger than the client takes', async () => {
     const { url } = await serve({})
     await using client = await WireClient.connect(url, 'reasons', { properties: { maximumPacketSize: 15 } })
     client.send(...refused())
@@ -278,6 +280,7 @@ describe('Reason Strings', () => {
       ['puback', undefined],
       ['pubrec', undefined],
       ['suback', undefined],
+      ['unsuback', undefined],
       ['pubcomp', undefined],
     ])
     client.send(frame(0x36, u16(0)))

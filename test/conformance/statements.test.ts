@@ -1275,7 +1275,7 @@ describe.each([1, 3])('nodes: %i', (size) => {
           expect(await (await wire(name, elsewhere, lasting)).settled()).toEqual([])
         })
 
-        test('[MQTT-3.2.2-20] [MQTT-3.4.2-3] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-4] [MQTT-3.14.2-2] [MQTT-3.15.2-2] [MQTT-3.15.2-3] we send no User Properties of our own, and Reason Strings only in CONNACK, PUBACK, PUBREC, SUBACK and DISCONNECT', async () => {
+        test('[MQTT-3.2.2-20] [MQTT-3.4.2-3] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-2] [MQTT-3.11.2-2] [MQTT-3.14.2-4] [MQTT-3.14.2-2] [MQTT-3.15.2-2] [MQTT-3.15.2-3] we send no User Properties of our own, and Reason Strings only in CONNACK, PUBACK, PUBREC, SUBACK, UNSUBACK and DISCONNECT', async () => {
           const client = await wire(fresh('own'))
           client.send(
             publishPacket('$SYS/x', 'p', { qos: 1 }),
@@ -1295,7 +1295,7 @@ describe.each([1, 3])('nodes: %i', (size) => {
             if (properties?.reasonString !== undefined) reasoned.add(cmd)
           }
           expect(came).toHaveLength(8)
-          expect([...reasoned].sort()).toEqual(['disconnect', 'puback', 'pubrec', 'suback'])
+          expect([...reasoned].sort()).toEqual(['disconnect', 'puback', 'pubrec', 'suback', 'unsuback'])
         })
       })
 

@@ -32,7 +32,8 @@
 --        messages that wait, bytes … }, messages given back, messages of QoS 2 that ended with their session,
 --        { indexes of messages that are held … } }
 -- FAILS  FENCED: the node was declared dead · ORDER call after last
--- COST   O(operations + messages + members of their groups)
+-- COST   O(operations + messages + members of their groups), and of an ordered or hashed group what waits for its
+--        topic or member, 100 messages at most
 local groupsKey, callsKey, appendedKey, publishedKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local nodeId, call, begin, max, bytesMax, membersMax =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
@@ -362,41 +363,101 @@ local given, counts, dropped, more, givenCount, givenBytes = {}, {}, 0, 0, 0, 0
 
 local function room(member) return member.limit - member.n end
 
-local function freest(list, turn, node)
-  local best
-  for i = 1, #list do
-    local member = list[(turn + i - 1) % #list + 1]
-    if room(member) > 0 and (not node or string.sub(member.owner, 1, #node + 1) == node .. ' ') and (not best or room(member) > room(best)) then
-      best = member
+-- The two ways of finding a member with room. Room only shrinks while messages are given, so that giving all
+-- of them costs O(members + messages).
+
+-- In turn: who has room, from a place in the list on; nil when nobody has.
+local function ringOf(list)
+  local skip, count = {}, #list
+  for i = 1, count do skip[i] = i end
+  local function find(from)
+    local i = from
+    while i <= count do
+      if skip[i] == i and room(list[i]) <= 0 then skip[i] = i + 1 end
+      if skip[i] == i then break end
+      i = skip[i]
     end
+    while from < i do
+      local following = skip[from]
+      skip[from] = i
+      from = following
+    end
+    return i
   end
-  return best
+  return function(from)
+    local i = find(from)
+    return list[i <= count and i or find(1)]
+  end
 end
 
--- Who gets a message; nil: nobody has room, or whose turn it is has none.
-local function choose(group, list, item)
-  local strategy, turn = group.strategy, 0
-  for i, member in ipairs(list) do if member.sid <= group.turn then turn = i end end
-  if strategy == 'hash-client' or strategy == 'hash-topic' then
-    local member = list[(tonumber(string.match(item, '^%d+ %d (%d+) ')) or 0) % #list + 1]
-    return room(member) > 0 and member or nil, member
+-- Those first that are freest, of those that are alike in turn: `take` one, and `add` it again.
+local function poolOf()
+  local queues, most, pool = {}, 0, {}
+  function pool.add(member)
+    local free = room(member)
+    if free <= 0 then return end
+    local queue = queues[free] or { from = 1, to = 0 }
+    queues[free], most, queue.to = queue, math.max(most, free), queue.to + 1
+    queue[queue.to] = member
   end
-  if strategy == 'sticky' then
-    local member = group.members[group.sticky]
-    if member and member.state == '1' and room(member) > 0 then return member end
-    local other = freest(list, turn)
-    if other and not (member and member.state == '1') then group.sticky = other.sid end
-    return other
-  end
-  if strategy == 'random' then turn = math.random(#list) end
-  if strategy == 'round-robin' or strategy == 'random' then
-    for i = 1, #list do
-      local member = list[(turn + i - 1) % #list + 1]
-      if room(member) > 0 then return member end
+  function pool.take()
+    while most > 0 do
+      local queue = queues[most]
+      if queue and queue.from <= queue.to then
+        local member = queue[queue.from]
+        queue.from = queue.from + 1
+        if room(member) == most then return member end
+        pool.add(member)
+      else most = most - 1 end
     end
     return nil
   end
-  return strategy == 'local-first' and freest(list, turn, nodeId) or freest(list, turn)
+  return pool
+end
+
+-- Those who may be given something, by their sids, and where the last message went.
+local function rosterOf(group)
+  local list, at, indexes = {}, 0, {}
+  for _, member in pairs(group.members) do if member.state == '1' and member.window > 0 then list[#list + 1] = member end end
+  table.sort(list, function(a, b) return a.sid < b.sid end)
+  for i, member in ipairs(list) do
+    indexes[member] = i
+    if member.sid <= group.turn then at = i end
+  end
+  local near, far, isNear = poolOf(), poolOf(), {}
+  for i = 1, #list do
+    local member = list[(at + i - 1) % #list + 1]
+    isNear[member] = group.strategy == 'local-first' and string.sub(member.owner, 1, #nodeId + 1) == nodeId .. ' '
+    local pool = isNear[member] and near or far
+    pool.add(member)
+  end
+  local roster = { list = list, from = ringOf(list) }
+  function roster.following() return roster.from(at % #list + 1) end
+  function roster.freest() return near.take() or far.take() end
+  function roster.given(member)
+    at = indexes[member]
+    local pool = isNear[member] and near or far
+    pool.add(member)
+  end
+  return roster
+end
+
+-- Who gets a message; nil: whose turn it is has no room, and where it stands in the list.
+local function choose(group, roster, item)
+  local strategy, list = group.strategy, roster.list
+  if strategy == 'hash-client' or strategy == 'hash-topic' then
+    local i = (tonumber(string.match(item, '^%d+ %d (%d+) ')) or 0) % #list + 1
+    return room(list[i]) > 0 and list[i] or nil, i
+  end
+  if strategy == 'round-robin' then return roster.following() end
+  if strategy == 'random' then return roster.from(math.random(#list)) end
+  if strategy ~= 'sticky' then return roster.freest() end
+  local member = group.members[group.sticky]
+  local isThere = member and member.state == '1'
+  if isThere and room(member) > 0 then return member end
+  local other = roster.freest()
+  if other and not isThere then group.sticky = other.sid end
+  return other
 end
 
 local function give(group, member, item, index)
@@ -424,9 +485,6 @@ local function give(group, member, item, index)
 end
 
 local function distribute(group)
-  local list = {}
-  for _, member in pairs(group.members) do if member.state == '1' and member.window > 0 then list[#list + 1] = member end end
-  table.sort(list, function(a, b) return a.sid < b.sid end)
   local waits = redis.call('LLEN', group.backlogKey) > 0
   if waits and #group.fresh > 0 then
     local items = {}
@@ -434,14 +492,14 @@ local function distribute(group)
     put(group, items)
     group.fresh = {}
   end
-  local isPicky = group.ordered or group.strategy == 'hash-client' or group.strategy == 'hash-topic'
+  local isHashed = group.strategy == 'hash-client' or group.strategy == 'hash-topic'
+  local roster = (waits or #group.fresh > 0) and rosterOf(group)
   local back, blocked, at = {}, {}, 0
-  while #list > 0 and #back < aheadMax do
+  while roster and roster.from(1) and (#back < aheadMax or (isHashed and not group.ordered)) do
     if givenCount >= givenMax or givenBytes >= givenBytesMax then
       more = 1
       break
     end
-    if not isPicky and not freest(list, 0) then break end
     local item, index
     if waits then item = pop(group)
     else
@@ -453,17 +511,20 @@ local function distribute(group)
     local lock = group.ordered and lockOf(item)
     local member, wanted
     if not (lock and (blocked[lock] or isLocked(group, lock))) then
-      member, wanted = choose(group, list, item)
-      if member and wanted and blocked[wanted.sid] then member = nil end
+      member, wanted = choose(group, roster, item)
+      if wanted and blocked[wanted] then member = nil end
+      -- Too much waits for one member: it is passed by.
+      if wanted and not member and #back >= aheadMax then member = roster.from(wanted) end
     end
     local id = member and give(group, member, item, index)
     if id then
+      roster.given(member)
       if lock then redis.call('HSET', group.givenKey, lock, member.sid .. ' ' .. id .. ' ' .. text(member.seq - 1)) end
     else
       back[#back + 1] = item
       if lock then blocked[lock] = true end
-      if wanted then blocked[wanted.sid] = true end
-      if not isPicky then break end
+      if wanted then blocked[wanted] = true end
+      if not isHashed and not group.ordered then break end
     end
   end
   if waits then
