@@ -32,7 +32,8 @@ export const refusalCauses = {
   'routing-bytes': filter('routingBytesMax', '0x97'),
   'group-members': {
     what: 'filter',
-    bound: 'membersMax in bridge/groups/group-calls.ts, or as many groups as a session may have',
+    bound:
+      '1,000 members of a group (bridge/groups/group-calls.ts), 128 groups of a session (bridge/groups/group-holder.ts)',
     checkedIn: 'routing/router.ts',
     v5: 'SUBACK 0x97 for this filter alone; CONNACK 0x97 when its session resumes',
     v311: 'SUBACK 0x80 for this filter alone; CONNACK 3 when its session resumes',
