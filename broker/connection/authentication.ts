@@ -1,8 +1,9 @@
 // Enhanced authentication of one connection (MQTT 5 section 4.12): the exchange between CONNECT and CONNACK, and any
 // that its client begins later. The gate decides each step: an
-// Authentication Method is a guard with `exchange` (access/gate.ts); embedding/scram.ts is one, and where a new one is
-// begun from. Before CONNACK nothing but AUTH and DISCONNECT is read;
-// later the rest goes on meanwhile. State: this connection's exchange. Bound: an exchange has `timeoutMs`, all of it.
+// Authentication Method is a guard with `exchange` (access/gate.ts), such as embedding/scram.ts. Authentication by what
+// CONNECT itself says (user name, password, certificate) is not here: it is a link of a chain (access/chain.ts).
+// CONTRIBUTING.md has the steps for either. Before CONNACK nothing but AUTH and DISCONNECT is read; later the rest goes
+// on meanwhile. State: this connection's exchange. Bound: an exchange has `timeoutMs`, all of it.
 import type { ConnectionParts } from './connection-parts.ts'
 import { Refusal, type AuthenticationAnswer, type AuthenticationStep, type Gate } from '../access/gate.ts'
 import { authFrame, readAuth } from '../protocol/auth.ts'

@@ -1,7 +1,8 @@
 // The QoS 2 publishes of one client between PUBLISH and PUBREL: a PUBLISH that comes again is published once
 // (P5). For a session that outlives its connection each is written down, with a number, before it goes out,
 // and forgotten at PUBREL: the number tells every queue whether it had the message before. State:
-// {s<n>}:incoming (bridge/sessions/session-writer.ts) and here.
+// {s<n>}:incoming (bridge/sessions/session-writer.ts) and here. ARCHITECTURE.md, "QoS 2, step by step", has the whole way
+// to PUBCOMP, and what catches a crash at each step.
 import type { StoredSession } from './stored-session.ts'
 
 interface Publish {
