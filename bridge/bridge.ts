@@ -1,5 +1,6 @@
 // What a node holds of its store while it runs: boots that join the cluster, what is told under $SYS, and
 // whether it stores.
+import type { Bans } from './bans.ts'
 import type { Cluster } from './cluster.ts'
 import type { Receiver } from './options.ts'
 import type { Waiting, WaitReport } from './pace/waits.ts'
@@ -11,6 +12,7 @@ export interface SystemEvents {
 }
 
 export interface Bridge {
+  readonly bans: Bans
   /** The control plane. */
   readonly emitter: SystemEvents
   /**

@@ -1,6 +1,7 @@
 // What bridges the nodes to one another, as one door: a node imports this file and nothing else of
 // bridge/. stores.ts lists what it may store in.
 export type { Bridge } from './bridge.ts'
+export { banKinds, bansMax, type Ban, type BanChanges, type BanKind, type Bans } from './bans.ts'
 export type { Cluster, ClusterSessions, RetainedRead } from './cluster.ts'
 export type { Receiver } from './options.ts'
 export { Allowance } from './pace/allowance.ts'

@@ -1,6 +1,7 @@
 // What a node needs of what it keeps its sessions and messages in, whatever that is: its options, what is
 // wrong with it and what to do, and the bridge over it. A store is a folder of bridge/ that gives a
 // `StoreKind`, and stands in stores.ts; a node knows no store by its name. No state.
+import type { BanChanges } from './bans.ts'
 import type { Bridge } from './bridge.ts'
 import type { Reports } from './diagnostics.ts'
 import type { BridgeError } from './errors.ts'
@@ -62,6 +63,8 @@ export interface Store {
   /** The same of settings that differ from those of the other nodes. */
   adviceOnNodes(): Promise<string[]>
   explain(error: BridgeError): Explained
+  /** Does something about bans, on a connection of its own; undefined: only the node itself can. @throws BridgeError */
+  readonly changeBans: (<T>(change: (bans: BanChanges) => Promise<T>) => Promise<T>) | undefined
   /** Moves an old installation into it; undefined: it takes none. */
   readonly importer: Importer | undefined
 }

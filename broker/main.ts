@@ -2,6 +2,7 @@
 // The command line: argv → command → exit code. Only this file touches argv, signals and process.exit.
 import { readFileSync } from 'node:fs'
 import { access } from './cli/access.ts'
+import { bansCommand } from './cli/bans.ts'
 import { check } from './cli/check.ts'
 import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
@@ -24,6 +25,7 @@ const commands = new Map<string, Command>(
     import: importCommand,
     passwd,
     access,
+    bans: bansCommand,
   }),
 )
 

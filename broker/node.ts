@@ -3,6 +3,7 @@
 // acknowledged beyond what README.md's guarantees table says.
 import {
   BridgeError,
+  type BanChanges,
   Reports,
   isOfStore,
   type Bridge,
@@ -414,6 +415,10 @@ export class Node {
   /** Serves a connection that the program accepted itself: an HTTP upgrade, a socket of another kind. */
   handle(stream: Duplex, request?: IncomingMessage): Connection | undefined {
     return this.#accept(stream, { withinMs: this.config.connectTimeoutMs, peer: undefined }, request)
+  }
+
+  get bans(): BanChanges {
+    return this.#bridge!.bans
   }
 
   get connections(): Iterable<Connection> {

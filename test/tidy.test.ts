@@ -121,6 +121,7 @@ describe('who may import what', () => {
       'broker/cli/up.ts': 'starts it, and names it to its nodes',
       'broker/cli/packages.ts': 'how it is installed',
       'broker/cli/import.ts': 'what it moves stands in a Redis, and so its messages say',
+      'broker/cli/bans.ts': 'where the bans of several nodes are, and so its messages say',
       'broker/cli/help.ts': 'what the program is, in words',
       'broker/errors.ts': 'the words of exit codes',
       'broker/config/sources.ts': 'a name with redis in it may stand before a password',

@@ -1,6 +1,7 @@
 // A bridge to nobody: one node without Redis. What it keeps is in this process, and in one file when the
 // operator names one.
 import type { Bridge } from '../bridge.ts'
+import { MemoryBans } from './bans.ts'
 import { Reports } from '../diagnostics.ts'
 import { filterMatches } from '../matching/topic.ts'
 import type { ValuesOf } from '../option.ts'
@@ -66,9 +67,11 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
     options.onWarning(
       `${opened.cut} bytes at the end of ${file} were cut off: they were being written when the process ended, and nobody was told that they are stored`,
     )
+  const bans = new MemoryBans()
   const store = new StateStore(opened?.state ?? new State(), opened?.log)
   return {
     emitter: new LocalEmitter(),
+    bans,
     join: (receiver) => new MemoryCluster(options, receiver, store, clock, waits).start(),
     probe: () => opened?.log.probe() ?? Promise.resolve(),
     get isStoring() {
@@ -82,6 +85,7 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
     },
     close: async () => {
       waits.close()
+      bans.close()
       await store.close()
     },
   }
@@ -108,6 +112,7 @@ export const memoryStore: StoreKind<ValuesOf<typeof memoryOptions>> = {
     advice: () => Promise.resolve([]),
     adviceOnNodes: () => Promise.resolve([]),
     explain: ({ remedy }) => ({ reason: 'file', option: 'stateFile', hint: remedy }),
+    changeBans: undefined,
     importer: undefined,
   }),
 }

@@ -12,11 +12,12 @@ import { Waits } from '../pace/waits.ts'
 import type { Explained, StoreEvents, StoreKind } from '../store.ts'
 import { withoutRedisPassword, withRedisPassword } from './address.ts'
 import { adviceOnNodes, adviceOnRedis } from './advice.ts'
+import { banChanges, RedisBans } from './bans.ts'
 import { Keys } from './keys.ts'
 import { redisOptions } from './options.ts'
 import { preflight, refuseOld } from './preflight.ts'
 import { Probe } from './probe.ts'
-import { ping } from './stock-redis.ts'
+import { ask, ping } from './stock-redis.ts'
 
 type RedisOptions = ValuesOf<typeof redisOptions>
 
@@ -44,8 +45,13 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
     options.durabilityReplicas,
     waits,
   )
+  const bans = new RedisBans(
+    { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, reports },
+    new Keys(options.prefix),
+  )
   return {
     emitter,
+    bans,
     join: async (receiver, ended) => {
       const plane = await DataPlane.start(options, receiver, ended)
       probe.joined(plane.keys)
@@ -63,6 +69,7 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
     },
     close: async () => {
       probe.close()
+      bans.close()
       waits.close()
       await new Promise<void>((resolve) => emitter.close(() => resolve()))
     },
@@ -164,6 +171,10 @@ export const redisStore: StoreKind<RedisOptions> = {
       advice: () => adviceOnRedis(settings),
       adviceOnNodes: () => adviceOnNodes(settings),
       explain,
+      changeBans: (change) =>
+        ask(settings.redis, settings.redisTimeoutMs, (redis) =>
+          change(banChanges(redis, new Keys(settings.prefix))),
+        ),
       importer: {
         // a node that imports nothing has no use for the package that reads an old installation
         run: async (request, ended) =>

@@ -46,6 +46,12 @@ export const keyTable = {
     type: 'set',
     meaning: 'node ids that were declared dead and whose estate is not done',
   },
+  bans: {
+    key: '{bus}:bans',
+    type: 'hash',
+    meaning:
+      'c:, u: or n: and a Client Identifier, user or network → end of the ban (ms, 0: never) and reason; `version` changes with each',
+  },
   imported: {
     key: '{bus}:imported',
     type: 'set',
@@ -221,6 +227,7 @@ export class Keys {
       | 'batches'
       | 'dead'
       | 'imported'
+      | 'bans'
       | 'position'
       | 'journal'
       | 'probe',

@@ -55,6 +55,8 @@ export const scriptTable = {
   'due-list': { keys: 1, meaning: 'what is due in a partition' },
   'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
   'will-hold': { keys: 1, meaning: "wills that were taken stay the taker's for longer" },
+  'bans-change': { keys: 1, meaning: 'bans somebody, or lifts a ban' },
+  'bans-read': { keys: 1, meaning: 'the bans, when they changed' },
   'will-done': { keys: 2, meaning: 'a will was published: forgets it' },
 } as const
 

@@ -80,6 +80,13 @@ export const refusalCauses = {
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },
+  banned: {
+    what: 'connection',
+    bound: 'a ban (aedes-cluster bans), flappingConnectsMax',
+    checkedIn: 'aedes/connect.ts',
+    v5: 'CONNACK 0x8A; DISCONNECT 0x98 when it is connected',
+    v311: 'CONNACK 5; closed without a word when it is connected',
+  },
   'user-connections': {
     what: 'connection',
     bound: 'userConnectionsMax',

@@ -17,6 +17,7 @@ import {
 import type { AedesClient, AedesSubscription } from './client.ts'
 import type { EngineHost } from './host.ts'
 import { Authentication } from '../connection/authentication.ts'
+import type { BanList } from '../access/bans.ts'
 import { Counts } from '../access/counts.ts'
 import { Refusal, type Answer } from '../access/gate.ts'
 import { optionsOf } from './subscribe.ts'
@@ -43,14 +44,19 @@ const tooMany = new Refusal(
 export class Connects {
   readonly #host: EngineHost
   readonly #latest = new Map<string, Connection>()
+  readonly #bans: BanList
+  readonly #flaps: (clientId: string) => void
   /** Connections of each user, where they are bounded. */
   readonly #users: Counts | undefined
   readonly #userOf = new Map<Connection, string>()
   /** Whom a connection replaces when it is accepted. */
   readonly #replaced = new WeakMap<Connection, Connection>()
 
-  constructor(host: EngineHost) {
+  /** @param flaps hears of a client that connects too often */
+  constructor(host: EngineHost, bans: BanList, flaps: (clientId: string) => void) {
     this.#host = host
+    this.#bans = bans
+    this.#flaps = flaps
     const { userConnectionsMax } = host.config
     this.#users = userConnectionsMax === undefined ? undefined : new Counts(userConnectionsMax)
   }
@@ -83,6 +89,7 @@ export class Connects {
       const { keepalive = 0 } = packet
       if (keepalive === 0 || keepalive > keepAliveSecondsMax) client._serverKeepAlive = keepAliveSecondsMax
     }
+    if (this.#refuseBanned(connection, packet.clientId, packet.username, done)) return
     const goOn = (): void => this.#exchange(connection, packet, done)
     if (connect === undefined) goOn()
     else this.#goOn(connection, connect(packet, connection), done, goOn)
@@ -153,6 +160,11 @@ export class Connects {
   /** The session first, then what it is subscribed to. */
   #claim(client: AedesClient, done: Done): void {
     const { connection } = client.conn
+    if (this.#refuseBanned(connection, client.id!, connection.principal.user, done)) return
+    if (client._assignedClientId === undefined && this.#bans.connected(client.id!)) {
+      this.#flaps(client.id!)
+      return this.#refuseFor(connection, 'connects too often', done)
+    }
     const earlier = this.#latest.get(client.id!)
     // The later of two CONNECTs stays, also where its decision came first; who is not let in throws nobody out.
     if (earlier !== undefined && earlier.inbound.cameAt > connection.inbound.cameAt)
@@ -192,6 +204,19 @@ export class Connects {
     // Aedes comes here with all CONNECTs of a turn in the next one, however little reading them was (P12).
     if (turnIsOver()) laterConnect(begin)
     else begin()
+  }
+
+  /** When its CONNECT comes, and again when it is known who it is. */
+  #refuseBanned(connection: Connection, clientId: string, user: string | undefined, done: Done): boolean {
+    if (this.#bans.isEmpty) return false
+    const ban = this.#bans.of(clientId, user, connection.address)
+    if (ban !== undefined) this.#refuseFor(connection, ban.reason, done)
+    return ban !== undefined
+  }
+
+  #refuseFor(connection: Connection, reason: string, done: Done): void {
+    this.#host.refused('banned')
+    this.#refuse(connection, new Refusal(ReasonCode.banned, `banned: ${reason}`), done)
   }
 
   /** Who connects anew needs no more than it has: its earlier connection goes. */

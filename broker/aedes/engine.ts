@@ -11,6 +11,7 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
 import { Message, Slice, type Bridge } from '../../bridge/index.ts'
+import { BanList } from '../access/bans.ts'
 import { Admission } from '../access/admission.ts'
 import { Refusal } from '../access/gate.ts'
 import {
@@ -56,6 +57,8 @@ export class Engine {
   readonly #open = new Set<Connection>()
   readonly #admission: Admission
   readonly #connects: Connects
+  readonly #bans: BanList
+  #lookForBanned: NodeJS.Timeout | undefined
   readonly #subscribes: Subscribes
   readonly #isAnnounced: (topic: string) => boolean
   readonly #excusing: NodeJS.Timeout
@@ -66,7 +69,8 @@ export class Engine {
     this.#host = host
     this.#bridge = bridge
     this.#admission = new Admission(config, (cause) => host.refused(cause))
-    this.#connects = new Connects(host)
+    this.#bans = new BanList(config.flappingConnectsMax)
+    this.#connects = new Connects(host, this.#bans, (clientId) => this.#banFlapping(clientId))
     this.#subscribes = new Subscribes(host, (client, packet) => this.#passToAedes(client, packet))
     this.#connectionHost = this.#hostOfConnections()
     this.#isAnnounced = isTold(config)
@@ -145,6 +149,10 @@ export class Engine {
   }
 
   async listen(): Promise<void> {
+    await this.#bridge.bans.hear((bans) => {
+      this.#bans.set(bans)
+      if (!this.#bans.isEmpty) void this.#endBanned()
+    })
     await this.#aedes.listen()
   }
 
@@ -325,6 +333,37 @@ export class Engine {
     if (!(decided instanceof Refusal)) this.#bridge.emitter.emit(decided.topic, decided.payload)
   }
 
+  // Bans
+
+  /** Who is connected and banned is told to go. Who is between its CONNECT and CONNACK is looked at a moment later. */
+  async #endBanned(): Promise<void> {
+    let isConnecting = false
+    const slice = new Slice()
+    for (const connection of this.#open) {
+      if (slice.isOver) await slice.next()
+      if (connection.isClosed) continue
+      if (!connection.isConnected) {
+        isConnecting ||= connection.level > 0
+        continue
+      }
+      const ban = this.#bans.of(connection.clientId, connection.principal.user, connection.address)
+      if (ban === undefined) continue
+      connection.endReason ||= `banned: ${ban.reason}`
+      this.#host.refused('banned')
+      connection.disconnect(ReasonCode.administrativeAction, 'banned') // 0x8A is CONNACK's alone
+    }
+    clearTimeout(this.#lookForBanned)
+    if (isConnecting) this.#lookForBanned = setTimeout(() => void this.#endBanned(), 500).unref()
+  }
+
+  /** While the store is away it is not banned, but refused each time. */
+  #banFlapping(clientId: string): void {
+    const { flappingBanSeconds } = this.#host.config
+    this.#bridge.bans
+      .add('client', clientId, 'connects too often (flappingConnectsMax)', flappingBanSeconds)
+      .catch(() => undefined)
+  }
+
   // The end
 
   /**
@@ -370,6 +409,7 @@ export class Engine {
 
   async #close(): Promise<void> {
     clearInterval(this.#excusing)
+    clearTimeout(this.#lookForBanned)
     await this.cutAll(stops)
     await new Promise<void>((resolve) => this.#aedes.close(resolve))
     await this.cutAll(stops) // who came meanwhile

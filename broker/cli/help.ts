@@ -3,6 +3,7 @@
 import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config/config.ts'
 import { accessFlags } from './access.ts'
+import { bansAbout, bansFlags } from './bans.ts'
 import { importAbout, importFlags } from './import.ts'
 import { passwdAbout, passwdFlags } from './passwd.ts'
 import { upOptions } from './up.ts'
@@ -47,6 +48,11 @@ const accessText =
 ${Object.entries(accessFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}`
+const bansText =
+  (): string => `aedes-cluster bans    list | add | remove: who may not connect, in the whole cluster
+${Object.entries(bansFlags)
+  .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
+  .join('')}${bansAbout}`
 const sources = `Every option may stand in the file in its section (${flagOf('packetBytesMax')} as packetBytesMax of limits; broker/README.md
 has them all) or at the top by its name (packetBytesMax), and in the environment (${environmentNameOf('packetBytesMax')}).
 In the file, listeners is a list: each has its url and, for itself, tls, websocket and limits. Precedence: defaults < file <
@@ -61,6 +67,7 @@ const topics = new Map<string, () => string>(
     import: importText,
     passwd: passwdText,
     access: accessText,
+    bans: bansText,
     help: () => 'aedes-cluster help [command]\n',
     version: () => 'aedes-cluster version\n',
   }),
@@ -78,6 +85,7 @@ ${nodeHead}${checkHead}${nodeRows()}
 ${importText()}
 ${passwdText()}
 ${accessText()}
+${bansText()}
 aedes-cluster help [command], -h, --help · aedes-cluster version, -v, --version
 
 ${sources}`

@@ -54,6 +54,9 @@ export const limits = {
   publishesPerSecondMax: undefined,
   /** The same for the bytes of their topics and payloads. */
   publishBytesPerSecondMax: undefined,
+  /** Connects of a client to a node within a minute: who connects more often is banned for a while. Any number by default. */
+  flappingConnectsMax: undefined,
+  flappingBanSeconds: 300,
   /** Filters of one SUBSCRIBE: those after them are refused with 0x97. Their bytes are the packet's. */
   subscribeFiltersMax: 100_000,
   /** Subscriptions of one client: one more is refused with 0x97. */

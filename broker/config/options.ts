@@ -368,6 +368,21 @@ export const options = {
     shape: 'wait|refuse|disconnect',
     hint: 'Use wait, refuse or disconnect',
   },
+  flappingConnectsMax: {
+    at: 'limits.flappingConnectsMax',
+    schema: whole(1, 1_000_000).optional(),
+    about:
+      'how often one Client Identifier may connect to this node within a minute; who connects more often is banned in the whole cluster for flappingBanSeconds; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  flappingBanSeconds: {
+    at: 'limits.flappingBanSeconds',
+    schema: whole(1, 31_536_000).default(limits.flappingBanSeconds),
+    about: 'how long a client is banned that connects too often, in seconds',
+    shape: 's',
+    hint: 'Use a number of seconds, from 1 to 31536000',
+  },
   subscribeFiltersMax: {
     at: 'limits.subscribeFiltersMax',
     schema: whole(1, 100_000_000).default(limits.subscribeFiltersMax),

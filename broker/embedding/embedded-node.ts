@@ -11,6 +11,8 @@ import type {
   IPubrelPacket,
   ISubscription,
 } from 'mqtt-packet'
+import type { Ban, BanKind } from '../../bridge/index.ts'
+import { isNetwork } from '../access/networks.ts'
 import type { Gate, Guard } from '../access/gate.ts'
 import type { Connection } from '../connection/connection.ts'
 import { OperatorError } from '../errors.ts'
@@ -155,6 +157,30 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
 
   get adminUrl(): string | undefined {
     return this.#running.adminUrl
+  }
+
+  /**
+   * From now on it may not connect, in the whole cluster, and its connections end within a second.
+   * @param name a Client Identifier, a user, an address or a network (10.0.0.0/8)
+   * @returns false: as many are banned as may be
+   */
+  ban(
+    kind: BanKind,
+    name: string,
+    { reason = '', seconds }: { readonly reason?: string; readonly seconds?: number } = {},
+  ): Promise<boolean> {
+    if (kind === 'network' && !isNetwork(name)) throw new TypeError(`${name} is no address and no network`)
+    return this.#running.bans.add(kind, name, reason, seconds)
+  }
+
+  /** @returns false: it was not banned */
+  unban(kind: BanKind, name: string): Promise<boolean> {
+    return this.#running.bans.remove(kind, name)
+  }
+
+  /** Who is banned. */
+  banned(): Promise<readonly Ban[]> {
+    return this.#running.bans.list()
   }
 
   /** What /metrics shows. */

@@ -64,7 +64,7 @@ export class Metrics {
   })
   readonly refused = new Counter({
     name: 'aedes_cluster_refusals_total',
-    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes, group-members), a connection (client-id, connect-bytes, connections, connecting, claims, user-connections, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), a PUBLISH that came too fast (publish-rate), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
+    help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes, group-members), a connection (client-id, connect-bytes, connections, connecting, claims, banned, user-connections, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), a PUBLISH that came too fast (publish-rate), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
     labelNames: ['cause'],
     registers: [this.registry],
   })

@@ -12,6 +12,7 @@ const returnCodes = new Map<number, number>([
   [ReasonCode.quotaExceeded, 3],
   [ReasonCode.badUserNameOrPassword, 4],
   [ReasonCode.notAuthorized, 5],
+  [ReasonCode.banned, 5],
   [ReasonCode.topicNameInvalid, 5],
 ])
 

@@ -548,6 +548,30 @@ test('probe: leaves nothing behind, twice, and fails where nothing can be stored
   }
 })
 
+test('bans-change, bans-read: one hash, its version, the clock of the server', async () => {
+  const read = async (known = ''): Promise<string[]> =>
+    ((await run('bans-read', bus('bans'), [known])) as Buffer[]).map(String)
+  const change = (whom: string, seconds: number, max = 2): Promise<unknown> =>
+    run('bans-change', bus('bans'), [whom, seconds, `why ${whom}`, max])
+  expect((await read()).length).toBe(2)
+  expect(await read('0')).toEqual(['0'])
+  for (let twice = 0; twice < 2; twice++) expect(await change('c:a', 0)).toBe(1)
+  const [version, now, ...bans] = await read('0')
+  expect([version, bans]).toEqual(['2', ['c:a', '0 why c:a']])
+  expect(await read('2')).toEqual(['2'])
+  expect(await change('u:b', 60)).toBe(1)
+  const ends = Number((await read()).find((text) => text.endsWith('why u:b'))!.split(' ')[0])
+  expect(ends - Number(now)).toBeGreaterThanOrEqual(60_000)
+  expect(await change('n:10.0.0.0/8', 60)).toBe(0) // as many as may be
+  expect(await change('u:b', 60)).toBe(1) // it is among them
+  await redis.hset(keys.bus('bans'), 'u:b', `${Number(now) - 1} over`)
+  expect(await change('n:10.0.0.0/8', 60)).toBe(1) // in the place of one that is over
+  expect(await redis.hkeys(keys.bus('bans'))).not.toContain('u:b')
+  expect(await change('c:a', -1)).toBe(1)
+  expect(await change('c:a', -1)).toBe(0)
+  expect((await read()).filter((text) => text.includes('c:a'))).toEqual([])
+})
+
 test('rights: which commands the user is refused', async () => {
   expect(await run('rights', bus('probe'), ['p/$SYS*'])).toEqual([])
   await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')

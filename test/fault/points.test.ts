@@ -27,11 +27,20 @@ type Where = 'any' | 'start' | 'sweeper'
 const where: Record<
   Exclude<
     ScriptName,
-    'session-adopt' | 'session-assert' | 'node-rejoin' | 'probe' | 'rights' | 'key-aside' | 'will-hold'
+    | 'session-adopt'
+    | 'session-assert'
+    | 'node-rejoin'
+    | 'probe'
+    | 'rights'
+    | 'key-aside'
+    | 'will-hold'
+    | 'bans-change'
+    | 'bans-read'
   >,
   Where
 > = {
-  // those: import.test.ts, below, damage.test.ts, bridge/sessions.test.ts; `probe` and `rights` change nothing
+  // those: import.test.ts, below, damage.test.ts, bridge/sessions.test.ts; `probe` and `rights` change nothing;
+  // cluster/bans.test.ts
   'node-join': 'start',
   'inbox-create': 'start',
   'node-remove': 'start',

@@ -51,7 +51,7 @@ function statementRow(standard: string, statements: readonly Statement[]): strin
 /** What each folder is about; the order is that of the maps. */
 export const folders: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   broker: {
-    cli: 'the commands: `node`, `up`, `check`, `import`, `help`',
+    cli: 'the commands: `node`, `up`, `check`, `import`, `passwd`, `bans`, `help`',
     config: 'from files, environment and flags to options',
     listeners: 'where clients come in',
     protocol: 'the bytes of MQTT',

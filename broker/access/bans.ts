@@ -1,0 +1,64 @@
+// Who is banned, as this node knows it (bridge/bans.ts): by Client Identifier, user, address or network. A CONNECT is
+// looked at twice, when it comes, before anybody works on its password, and when it is known who it is. State: the
+// bans, by whom; how often each client connected within this minute, where flapping is bounded.
+import type { Ban, BanKind } from '../../bridge/index.ts'
+import { Networks } from './networks.ts'
+
+/** Clients that are counted; who comes after them is not, until the minute is over. */
+const countedMax = 100_000
+const minuteMs = 60_000
+
+export class BanList {
+  #bans = new Map<string, Ban>()
+  #networks: readonly (readonly [Networks, Ban])[] = []
+  readonly #flappingMax: number
+  #connects = new Map<string, number>()
+  #minute = performance.now()
+
+  /** @param flappingMax connects of a client within a minute; Infinity: any number */
+  constructor(flappingMax = Infinity) {
+    this.#flappingMax = flappingMax
+  }
+
+  /** In place of those before. */
+  set(bans: readonly Ban[]): void {
+    this.#bans = new Map(bans.map((ban) => [`${ban.kind} ${ban.name}`, ban]))
+    this.#networks = bans
+      .filter(({ kind }) => kind === 'network')
+      .flatMap((ban) => {
+        try {
+          return [[new Networks([ban.name]), ban] as const]
+        } catch {
+          return [] // whoever wrote it into the store: it is no network
+        }
+      })
+  }
+
+  get isEmpty(): boolean {
+    return this.#bans.size === 0
+  }
+
+  /** The ban that holds for a client. O(banned networks) */
+  of(clientId: string, user: string | undefined, address: string): Ban | undefined {
+    const holding = (ban: Ban | undefined): ban is Ban => ban !== undefined && ban.endsAt > performance.now()
+    const by = (kind: BanKind, name: string): Ban | undefined => this.#bans.get(`${kind} ${name}`)
+    const found = [
+      by('client', clientId),
+      ...(user === undefined ? [] : [by('user', user)]),
+      ...(address === '' ? [] : this.#networks.filter(([one]) => one.has(address)).map(([, ban]) => ban)),
+    ]
+    return found.find(holding)
+  }
+
+  /** It has proved who it is, and connects. @returns whether that is too often */
+  connected(clientId: string): boolean {
+    if (this.#flappingMax === Infinity) return false
+    if (performance.now() - this.#minute > minuteMs) {
+      this.#connects = new Map()
+      this.#minute = performance.now()
+    }
+    const count = (this.#connects.get(clientId) ?? 0) + 1
+    if (count > 1 || this.#connects.size < countedMax) this.#connects.set(clientId, count)
+    return count > this.#flappingMax
+  }
+}
