@@ -711,7 +711,7 @@ export class DataPlane implements Cluster {
   }
 
   /**
-   * A partition has no entry of us: Redis lost data, all of it or this partition's, which heals it, or we
+   * A partition has no place of us: Redis lost data, all of it or this partition's, which heals it, or we
    * were declared dead.
    */
   async #checkFence(): Promise<void> {

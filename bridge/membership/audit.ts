@@ -1,9 +1,9 @@
-// Whether Redis still has what it must have of this node: its entry in every partition, without which the scripts
+// Whether Redis still has what it must have of this node: its place in every partition, without which the scripts
 // refuse it, and the sessions of its clients. It looks several times a lease, also while nothing is
 // published: a master of a Redis Cluster may fail over to a replica that lacks the last writes, and Redis does not
 // report lost data. What is missing, or older than it was, is written down again. A session that names this node as
 // its owner and is no client's here is released again. State: {s<n>}:appended; here how far the audit is. Invariant: a
-// node that was declared dead gets no entry again (R4).
+// node that was declared dead gets no place again (R4).
 import { nameDamage } from '../redis/damage.ts'
 import { isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import { onServerChange, retrying, type Redis } from '../redis/redis.ts'
@@ -23,7 +23,7 @@ const roundsForAll = 16
 export interface AuditEvents {
   /** Whether the cluster has not declared this boot dead. */
   isPlaced(): Promise<boolean>
-  /** A partition has no entry of us: resolves when it has again, rejects when we were declared dead. */
+  /** A partition has no place of us: resolves when it has again, rejects when we were declared dead. */
   onFenced(): Promise<void>
 }
 
@@ -66,7 +66,7 @@ export class Audit {
 
   /**
    * Takes the places again that partitions lost, with what they lost of our sessions; false: we were declared
-   * dead. That deletes the entry in {bus}:nodes first, then those in the partitions: so we register
+   * dead. That deletes the place in {bus}:nodes first, then those in the partitions: so we register
    * first and look then whether we still have that one.
    */
   async takePlaces(): Promise<boolean> {

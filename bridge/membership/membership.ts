@@ -1,7 +1,7 @@
 // Which nodes there are: each boot of a node has an id of its own (name@epoch), a lease by Redis' clock that
-// it renews, and an entry in {bus}:nodes without which the scripts refuse it. State: {bus}:names, nodes,
+// it renews, and a place in {bus}:nodes without which the scripts refuse it. State: {bus}:names, nodes,
 // leases, generation; here the identity. Invariants: only a node that was there for a whole lease may judge
-// another (R5); the fence (its entry in {bus}:nodes is deleted) comes before anything else of the
+// another (R5); the fence (its place in {bus}:nodes is deleted) comes before anything else of the
 // estate.
 import { randomBytes } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { encodeJournalEntry, recordVersions } from '../messages/codec.ts'
 import { mendDamage, nameDamage } from '../redis/damage.ts'
 import { endNode, toBridgeError } from '../errors.ts'
 import { Keys } from '../redis/keys.ts'
-import { formatOf, keysOf } from '../redis/layout.ts'
+import { formatOf, journalLength, keysOf } from '../redis/layout.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript, type ScriptName } from '../redis/scripts.ts'
 import type { Wait } from '../pace/waits.ts'
@@ -59,7 +59,6 @@ const quickRenewals = 10
 const quickMs = 30
 /** An estate that is not done after so many renewals is taken over. */
 const adoptRenewals = 5
-const journalLength = 10_000
 /** How often a newcomer looks whether a boot of its name renews its lease. */
 const watchMs = 50
 /** How long a leaving node sees to its own estate; then the others do. */
@@ -354,7 +353,7 @@ export class Membership {
   }
 
   /**
-   * Whether this boot has not been declared dead: that deletes its entry and its number at once, losing data
+   * Whether this boot has not been declared dead: that deletes its place and its number at once, losing data
    * does not.
    */
   async isPlaced(): Promise<boolean> {

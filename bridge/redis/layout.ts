@@ -9,6 +9,9 @@ import { isCluster, retrying, type Redis } from './redis.ts'
  */
 export const layoutVersion = 3
 
+/** Entries of the journal that are kept, whoever appends one; a node that sleeps for longer reads the snapshot. */
+export const journalLength = 10_000
+
 /** What {bus}:format says of such keys. */
 export const formatOf = ({ partitions }: Keys): string => `${layoutVersion}/${partitions}`
 

@@ -60,7 +60,7 @@ export interface RetainedEvents {
   /** @param ahead is read no later than the journal's position */
   barrier(ahead?: () => Promise<unknown>): Promise<void>
   append(changes: readonly Change[]): Promise<void>
-  /** A partition has no entry of us: resolves when it has again, rejects when we were declared dead. */
+  /** A partition has no place of us: resolves when it has again, rejects when we were declared dead. */
   onFenced(): Promise<void>
 }
 
@@ -268,7 +268,7 @@ export class Retained {
         isAgain = true
         // A client that moved on may have set a newer value elsewhere: what this node still had of it comes
         // too late. Behind the barrier this node knows; a node that stands still between the two for a whole
-        // lease has no entry in the partition.
+        // lease has no place in the partition.
         const live = records.filter(({ message }) => !isTooLate(message))
         if (live.length === 0) return
         const reply = (await runScript(this.#redis, 'retained-store', keys, [

@@ -19,6 +19,7 @@ import {
 import { membersMax } from '../groups/group-table.ts'
 import { isShared } from '../groups/shared-filter.ts'
 import { RouteKind, type Route } from './routing-table.ts'
+import { journalLength } from '../redis/layout.ts'
 import { runScript } from '../redis/scripts.ts'
 import { Slice } from '../pace/turns.ts'
 
@@ -51,8 +52,7 @@ export interface Identity {
   readonly generation: Buffer
 }
 
-/** Entries kept, and their bytes; a node that sleeps for longer rebuilds from the snapshot. */
-const journalLength = 10_000
+/** Bytes of the entries that are kept. */
 const journalBytesMax = 64 * 1024 * 1024
 const blockMs = 1_000
 /** Changes told in one entry, and bytes of their filters: bounds the time that one script takes. */

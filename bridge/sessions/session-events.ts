@@ -20,7 +20,7 @@ export interface SessionEvents {
    * wrote it down again.
    */
   stillOwned(session: Session): Promise<boolean>
-  /** A claim found no entry of ours: Redis lost its data, or we were declared dead (then it throws). */
+  /** A claim found no place of ours: Redis lost its data, or we were declared dead (then it throws). */
   onFenced(): Promise<void>
   /** Ends a connection whose session is owned by somebody else by now. */
   onMoved(session: Session): void

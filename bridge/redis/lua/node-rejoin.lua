@@ -5,7 +5,7 @@
 -- ARGV   nodeId, name, info (JSON), newGeneration, the generation that the node knew, format, the version in
 --        which it writes records
 -- REPLY  generation
--- FAILS  FENCED: the data set is the one that the node knew, and the node has no entry in it · FORMAT: a node
+-- FAILS  FENCED: the data set is the one that the node knew, and the node has no place in it · FORMAT: a node
 --        of another format was there first
 -- COST   O(1)
 local generationKey, namesKey, nodesKey, leasesKey, batchesKey, formatKey, recordsKey =
@@ -19,7 +19,7 @@ local now = time[1] * 1000000 + time[2]
 for _, eachKey in ipairs({ namesKey, nodesKey, leasesKey, batchesKey }) do redis.call('HLEN', eachKey) end
 redis.call('GET', generationKey)
 redis.call('GET', recordsKey)
--- Where the node has an entry the data are its own, whatever became of the key that says so.
+-- Where the node has a place the data are its own, whatever became of the key that says so.
 local placed = redis.call('HEXISTS', nodesKey, nodeId) == 1 or redis.call('HEXISTS', batchesKey, nodeId) == 1
 if written ~= format and not placed then
   return redis.error_reply('FORMAT the data are in format ' .. written .. ', this version knows format ' .. format)

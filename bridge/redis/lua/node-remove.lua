@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Declares a node dead: deletes its entries (that is the fence) and its routes, and tells all others.
+-- Declares a node dead: deletes its places (that is the fence) and its routes, and tells all others.
 -- KEYS   generation nodes leases batches dead position journal routes(dead)
 -- WRITES nodes leases batches dead position journal routes
 -- ARGV   dead node id, leaseMs ("0": it left by itself or its process is known to be dead), generation,

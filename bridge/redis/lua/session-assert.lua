@@ -11,7 +11,7 @@
 --        are set where nothing stands; then filter, options …: all others
 -- REPLY  { filters that were stored and are none of its … }
 -- FAILS  NOTOWNER: the client has another session by now, whose sid stands last, or the session a later owner
---        · FENCED: the node was declared dead, or the partition lost its entry
+--        · FENCED: the node was declared dead, or the partition lost its place
 -- COST   O(subscriptions + in flight)
 local clientsKey, ownersKey, dueKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey, appendedKey =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]

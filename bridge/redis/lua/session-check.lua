@@ -1,5 +1,5 @@
 #!lua flags=no-writes,allow-oom
--- Whether a partition still has what it must have of a node: its entry, and some of the sessions whose
+-- Whether a partition still has what it must have of a node: its place, and some of the sessions whose
 -- clients are connected to it.
 -- KEYS   appended owners clients wills
 -- MADE   session subscriptions
@@ -7,7 +7,7 @@
 -- ARGV   nodeId, what a session's keys begin with, and of each session as MessagePack: { clientId, sid,
 --        owner, epoch, claim, 1 when it has a will, how many subscriptions it has, their last change }; keys
 --        are made of the sid, with the tag of `owners`
--- REPLY  { 1 when the node has its entry, otherwise 0; 1 when neither owners nor clients are gone as a whole,
+-- REPLY  { 1 when the node has its place, otherwise 0; 1 when neither owners nor clients are gone as a whole,
 --        otherwise 0; indexes of sessions, from 1, of which something is missing … }
 -- COST   O(sessions)
 local appendedKey, ownersKey, clientsKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
