@@ -179,7 +179,7 @@ test('a change that waits for company goes with it; whoever subscribed in that t
   expect([waits.settled, beside.settled]).toEqual([true, true])
   // company that does not come is not waited for
   const alone = watch(routes.add('c', everything, Promise.reject(new Error('none'))))
-  await turn()
+  await turnsOf(3)
   await journal.store()
   expect([alone.settled, journal.routes.get('c')]).toEqual([true, everything])
 })
