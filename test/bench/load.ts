@@ -28,7 +28,7 @@ async function people(world: World, pattern: Throughput): Promise<void> {
     ports.length > 2
       ? ports[(isSubscriber ? i + 1 : i) % ports.length]!
       : (isSubscriber && pattern.across ? far : near)!
-  const { shape, qos, publishers, subscribers, persistent } = pattern
+  const { shape, qos, publishers, subscribers, persistent, shared } = pattern
   const fanIn = shape === 'fan-in' ? publishers : 1
   const aheadMax =
     pattern.aheadMax === unheld
@@ -56,11 +56,14 @@ async function people(world: World, pattern: Throughput): Promise<void> {
       shape === 'pair'
         ? [world.publishers[i]!]
         : world.publishers.filter((_, p) => shape === 'fan-out' || p % subscribers === i)
-    world.subscribers.push(new Subscriber(portOf(i, true), from, world.came))
+    const subscriber = new Subscriber(portOf(i, true), shared === true ? world.publishers : from, world.came)
+    if (shared === true && i > 0) subscriber.join(world.subscribers[0]!)
+    world.subscribers.push(subscriber)
   }
+  const filter = (i: number): string => (shape === 'fan-in' ? `bench/${shape}/${i}/+` : topic(i % publishers))
   await someAtOnce(world.subscribers, async (subscriber, i) => {
     await subscriber.connect(`subscriber-${i}`, !persistent)
-    await subscriber.subscribe([shape === 'fan-in' ? `bench/${shape}/${i}/+` : topic(i % publishers)], qos)
+    await subscriber.subscribe([shared === true ? `$share/bench/bench/${shape}/#` : filter(i)], qos)
   })
   await someAtOnce(world.publishers, (publisher, i) => publisher.connect(`publisher-${i}`))
   world.watch(...world.publishers, ...world.subscribers)

@@ -28,6 +28,8 @@ export interface Throughput extends Base {
   readonly publishers: number
   readonly subscribers: number
   readonly persistent: boolean
+  /** The subscribers are one group: a message goes to one of them. */
+  readonly shared?: true
   /** Idle wildcard filters that join and leave, twice, with a window each time; 0: there is one window. */
   readonly idleFilters: number
   /** How many messages a publisher may be ahead of its subscribers, so that nobody has to drop. */
@@ -322,6 +324,20 @@ const shapePatterns: readonly Pattern[] = [
     publishers: 2_000,
     subscribers: 2,
     rate: 10_000,
+  }),
+  ...fleet('fan-in-1K-5-1K', 'QoS 1, 1,000 → 5, 1,000 msg/s', {
+    shape: 'fan-in',
+    publishers: 1_000,
+    subscribers: 5,
+    rate: 1_000,
+  }),
+  ...fleet('sharedsub-1K-5-1K-1K', 'QoS 1, 1,000 → a group of 5, 1,000 msg/s', {
+    shape: 'fan-in',
+    publishers: 1_000,
+    subscribers: 5,
+    rate: 1_000,
+    shared: true,
+    systems: ['ours', 'ours-1', 'ours-memory', 'mosquitto'],
   }),
   ...fleet(
     'tbmq-p2p-persistent-5K-5K-5K',

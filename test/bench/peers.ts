@@ -251,6 +251,8 @@ export class Subscriber extends Peer {
   /** Latencies in ms go here while it is set. */
   latencies: number[] | undefined
   #now = 0
+  #isMember = false
+  #countsLost = true
 
   /** @param came called after every chunk that brought messages */
   constructor(port: number, publishers: readonly Publisher[], came: () => void, readBytes?: number) {
@@ -259,6 +261,15 @@ export class Subscriber extends Peer {
     this.#came = came
     for (const publisher of publishers)
       this.#tracks[publisher.options.index] = { publisher, came: new Sequences(), next: 0 }
+  }
+
+  /**
+   * It is of one group with `first`, which counts what none of them got. Among members there is no order to be kept.
+   */
+  join(first: Subscriber): void {
+    this.#tracks = first.#tracks
+    this.#isMember = first.#isMember = true
+    this.#countsLost = false
   }
 
   /** The same subscriber with another connection: what came before counts on. */
@@ -283,7 +294,7 @@ export class Subscriber extends Peer {
     if (!track.came.add(sequence)) this.duplicates++
     else {
       this.delivered++
-      if (sequence < track.next) this.misordered++
+      if (sequence < track.next && !this.#isMember) this.misordered++
     }
     if (sequence >= track.next) {
       track.publisher.seen += sequence + 1 - track.next
@@ -304,6 +315,7 @@ export class Subscriber extends Peer {
    */
   lost(of: readonly Publisher[]): number {
     let lost = 0
+    if (!this.#countsLost) return 0
     for (const track of this.#tracks) {
       if (track === undefined || !of.includes(track.publisher)) continue
       const { publisher, came } = track

@@ -125,4 +125,4 @@ export async function run(
 
 /** Patterns across nodes need two; some are for some systems only. */
 export const takesPart = (system: System, pattern: Pattern): boolean =>
-  (!pattern.across || system.nodes > 1) && (pattern.systems?.includes(system.name) ?? true)
+  (!pattern.across || system.nodes > 1) && (pattern.systems?.includes(system.name.split('@')[0]!) ?? true)
