@@ -27,6 +27,8 @@ export interface Cluster {
   readonly routes: Iterable<Route>
   /** Memory that the routes of the cluster take here, bytes, roughly. */
   readonly routingBytes: number
+  /** Whether there is a route for a filter, whosever it is. */
+  isRouted(filter: string): boolean
   /** The others declared this boot dead: its receiver was told. */
   readonly isFenced: boolean
   readonly sessions: ClusterSessions

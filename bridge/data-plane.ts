@@ -318,6 +318,10 @@ export class DataPlane implements Cluster {
     return this.#table.bytes
   }
 
+  isRouted(filter: string): boolean {
+    return this.#table.has(filter)
+  }
+
   isWanted(topic: string): boolean {
     const { qos0, groups } = this.#table.match(topic)
     return qos0.length + groups.length > 0

@@ -148,6 +148,10 @@ export class MemoryCluster implements Cluster {
     return this.#table.bytes
   }
 
+  isRouted(filter: string): boolean {
+    return this.#table.has(filter)
+  }
+
   // Live subscribers
 
   addRoute(filter: string, kind: number): Promise<void> {

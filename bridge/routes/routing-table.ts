@@ -184,6 +184,11 @@ export class RoutingTable {
     this.#changed(route)
   }
 
+  /** Whether anybody has it. */
+  has(filter: string): boolean {
+    return isShared(filter) ? this.groups.get(filter) !== undefined : this.#routes.get(filter) !== undefined
+  }
+
   hasRoute(nodeId: string, filter: string): boolean {
     return this.#filtersOf.get(nodeId)?.has(filter) === true
   }

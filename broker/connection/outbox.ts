@@ -77,7 +77,7 @@ export class Outbox {
   #piecesBytes = 0
   #scheduled = false
   #slow = false
-  /** Listens on the stream while it is slow. */
+  /** Told of what leaves the stream once so much waits that it may be slow. */
   #drained: (() => void) | undefined
   #closed = false
   /**
@@ -115,17 +115,12 @@ export class Outbox {
 
   /** Above `highBytes`, until drained. */
   get slow(): boolean {
-    if (!this.#slow && this.bytes > this.#limits.highBytes) {
-      this.#slow = true
-      this.#drained ??= () => this.#onDrain()
-      this.#stream.on('drain', this.#drained)
-    }
+    if (!this.#slow && this.bytes > this.#limits.highBytes) this.#slow = true
     return this.#slow
   }
 
   #onDrain(): void {
-    if (this.#closed || this.bytes > this.#limits.lowBytes) return
-    this.#stream.off('drain', this.#drained!)
+    if (!this.#slow || this.#closed || this.bytes > this.#limits.lowBytes) return
     this.#slow = false
     this.#host.onDrain()
   }
@@ -237,9 +232,12 @@ export class Outbox {
     this.#buffer = this.#pieces = undefined
     if (this.#stream.destroyed || !this.#stream.writable) return
     this.#handed += bytes
+    // The stream's `drain` would say nothing of less than its own highWaterMark.
+    const mayBeSlow = this.#slow || bytes + this.#stream.writableLength > this.#limits.highBytes
+    const wrote = mayBeSlow ? (this.#drained ??= () => this.#onDrain()) : undefined
     if (pieces.length > 0) this.#stream.cork()
-    for (const piece of pieces) this.#stream.write(piece)
-    if (last !== undefined) this.#stream.write(last)
+    for (const piece of pieces) this.#stream.write(piece, wrote)
+    if (last !== undefined) this.#stream.write(last, wrote)
     if (pieces.length > 0) this.#stream.uncork()
   }
 
@@ -277,6 +275,5 @@ export class Outbox {
     this.flush()
     this.#closed = true
     this.#buffer = this.#pieces = undefined
-    if (this.#drained !== undefined) this.#stream.off('drain', this.#drained)
   }
 }

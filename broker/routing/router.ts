@@ -89,7 +89,13 @@ export class Router implements EngineHost, Receiver {
       holdsOn: (connection, topic) => events.onHoldsOn(connection, topic),
     })
     this.#groups = new LocalGroups(new GroupRules(config.groupStrategies))
-    this.#bounds = new SubscriptionBounds(config, () => this.#plane.routingBytes)
+    const plane = (): Cluster => this.#plane
+    this.#bounds = new SubscriptionBounds(config, {
+      get bytes() {
+        return plane().routingBytes
+      },
+      has: (filter) => plane().isRouted(filter),
+    })
   }
 
   attach(plane: Cluster, connections: Iterable<Connection> = []): void {

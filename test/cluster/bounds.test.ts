@@ -1,6 +1,8 @@
 // Bounds tried exactly: at the bound, one below, one above; what the wire says of each, and what is counted. On a
 // node with Redis and on one without. Those of names and counts are in test/situations/bounds.test.ts, what memory
 // they leave in test/fault/bounds.test.ts.
+import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 import type { Packet } from 'mqtt-packet'
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -58,6 +60,11 @@ async function granted(client: WireClient, topics: readonly string[]): Promise<n
   return (await client.next('suback')).granted as number[]
 }
 
+async function unsubscribed(client: WireClient, filters: string[]): Promise<void> {
+  client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: filters })
+  await client.next('unsuback')
+}
+
 const lasting = { properties: { sessionExpiryInterval: 600 } }
 /** Of the connections of a test: it ends without what it is in the middle of. */
 const leave = async (client: WireClient): Promise<void> => {
@@ -66,12 +73,12 @@ const leave = async (client: WireClient): Promise<void> => {
 }
 
 describe.each(['memory', 'Redis'])('%s', (store) => {
-  /** Filters of five bytes: each costs its client 788, and a node 660 behind those before it. */
+  /** Filters of five bytes: each costs its client 788, and a node 660. */
   const ten = Array.from({ length: 10 }, (_, n) => `abc/${n}`)
   test.each([
     ['subscriptionBytesMax', 'subscription-bytes', 10 * 788],
-    ['routingBytesMax', 'routing-bytes', 9 * 660 + 788],
-  ])('%s: ten filters cost it exactly', async (option, cause, exact) => {
+    ['routingBytesMax', 'routing-bytes', 10 * 660],
+  ])('%s: ten filters cost it exactly, one by one and in one SUBSCRIBE', async (option, cause, exact) => {
     for (const [more, isLast] of [
       [-1, false],
       [0, true],
@@ -79,15 +86,18 @@ describe.each(['memory', 'Redis'])('%s', (store) => {
     ] as const) {
       const { node, url } = await serve(store, { [option]: exact + more })
       const client = await WireClient.connect(url, 'client')
-      const answers = Array<number>(9).fill(1)
+      const answers = [...Array<number>(9).fill(1), isLast ? 1 : 0x97]
+      expect(await granted(client, ten)).toEqual(answers)
+      await unsubscribed(client, ten)
+      // its routes go a moment later
+      await expect.poll(() => [...node.routes().routes]).toEqual([])
       const each: number[] = []
       for (const filter of ten) each.push(...(await granted(client, [filter])))
-      expect(each).toEqual([...answers, isLast ? 1 : 0x97])
-      expect(await counted(node, `refusals_total{cause="${cause}"}`)).toBe(isLast ? 0 : 1)
+      expect(each).toEqual(answers)
+      expect(await counted(node, `refusals_total{cause="${cause}"}`)).toBe(isLast ? 0 : 2)
       if (isLast) expect(await granted(client, ['x'])).toEqual([0x97])
       expect(await granted(client, ten.slice(0, 2))).toEqual([1, 1]) // what it has
-      client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: ten.slice(0, 1) })
-      await client.next('unsuback')
+      await unsubscribed(client, ten.slice(0, 1))
       await expect.poll(() => granted(client, ['abc/x'])).toEqual([1]) // as large as the one that is gone
       await leave(client)
     }
@@ -227,6 +237,52 @@ describe.each(['memory', 'Redis'])('%s', (store) => {
       expect(await counted(node, 'refusals_total{cause="topic-alias"}')).toBe(1)
     }
   })
+
+  test('slowBytesMax: from a byte more on QoS 1 holds its publisher and QoS 0 is dropped, until all has left', async () => {
+    for (const [more, fits] of [
+      [-1, 9],
+      [0, 10],
+      [1, 10],
+    ] as const) {
+      // a PUBLISH of 108 bytes at QoS 1, of 106 at QoS 0
+      const { node, url } = await serve(store, { slowBytesMax: 10 * 108 + more, slowHoldMs: 86_400_000 })
+      const slow = await behindValve(node)
+      await slow.client.subscribe('t', { qos: 1 })
+      slow.shut()
+      const publisher = await WireClient.connect(url, 'publisher')
+      for (let n = 1; n <= fits; n++) {
+        publisher.send(publish('t', 100, n))
+        await publisher.next('puback')
+      }
+      publisher.send(publish('t', 100, 100)) // this one is held
+      const other = await WireClient.connect(url, 'other')
+      for (let n = 1; n <= 3; n++) {
+        other.send(publish('elsewhere', 100, n)) // stored after it
+        await other.next('puback')
+      }
+      expect(await publisher.settled()).toEqual([])
+      await node.publish('t', Buffer.alloc(100))
+      expect(await counted(node, 'messages_dropped_total{cause="slow-subscriber",qos="0"}')).toBe(1)
+      slow.open()
+      await publisher.next('puback')
+      expect(await arrived(slow.client, fits + 1)).toHaveLength(fits + 1)
+      await leave(publisher)
+    }
+  })
+
+  test('slowHoldMs: a client that reads nothing holds a publisher for so long, not for less, and no longer', async () => {
+    const slowHoldMs = 200
+    const { node, url } = await serve(store, { slowBytesMax: 1_024, slowHoldMs })
+    const slow = await behindValve(node)
+    await slow.client.subscribe('t', { qos: 1 })
+    slow.shut()
+    const publisher = await WireClient.connect(url, 'publisher')
+    const began = performance.now()
+    publisher.send(publish('t', 2_000))
+    await publisher.next('puback') // though nothing was read
+    expect(performance.now() - began).toBeGreaterThanOrEqual(slowHoldMs - 1)
+    slow.open()
+  })
 })
 
 test('a group of a thousand members takes no more: a session that resumes keeps its subscription, and is told', async () => {
@@ -257,6 +313,48 @@ test('a group of a thousand members takes no more: a session that resumes keeps 
   expect((await again.next('publish')).topic).toBe('t')
   admin.disconnect()
 })
+
+/** Of a connection that the program accepted: what the node writes stays with the stream while it is shut. */
+async function behindValve(node: Node): Promise<{ client: WireClient; shut: () => void; open: () => void }> {
+  let isShut = false
+  let held = (): void => undefined
+  const client = new Duplex({
+    read: () => undefined,
+    write: (chunk: Buffer, _, done) => {
+      inside.push(chunk)
+      done()
+    },
+  })
+  const inside = new Duplex({
+    read: () => undefined,
+    write: (chunk: Buffer, _, done) => {
+      client.push(chunk)
+      if (isShut) held = done
+      else done()
+    },
+  })
+  node.handle(inside)
+  const wire = new WireClient(client as Socket, 5)
+  wire.send({
+    cmd: 'connect',
+    protocolId: 'MQTT',
+    protocolVersion: 5,
+    clean: true,
+    clientId: 'slow',
+    keepalive: 0,
+  })
+  await wire.next('connack')
+  return {
+    client: wire,
+    shut: () => {
+      isShut = true
+    },
+    open: () => {
+      isShut = false
+      held()
+    },
+  }
+}
 
 /** So many PUBLISH packets, and nothing else before a ping is answered. */
 async function arrived(client: WireClient, count: number): Promise<Packet[]> {
