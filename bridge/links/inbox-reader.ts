@@ -1,7 +1,8 @@
-// This node's inbox, read in order and freed when it was handled: what inbox-writer.ts of the other nodes wrote. Each boot
-// makes an inbox of its own. State: {inbox:<node id>}:stream, state; here how far it is read. Invariant: an entry is
-// freed when all of it was handled; after a change of server what is there is read again, rather twice than not at
-// all. Whoever does not progress for stallMs while its inbox is full is sealed out, so progress is noted on the way.
+// This node's inbox, read in order and freed when it was handled: what inbox-writer.ts of the other nodes wrote.
+// Each boot makes an inbox of its own. State: {inbox:<node id>}:stream, state; here how far it is read. Invariant: an
+// entry is freed when all of it was handled; after a change of server what is there is read again, rather twice than
+// not at all. Whoever does not progress for stallMs while its inbox is full is sealed out, so progress is noted on
+// the way.
 import type { Clock } from '../pace/clock.ts'
 import { EntryReader, type Given, type OtherRecords, type Share } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'

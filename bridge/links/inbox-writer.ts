@@ -1,9 +1,9 @@
 // What this node writes into the inbox of one other node: a packed entry per turn of the event loop. An inbox is a
 // stream that a boot of a node makes for itself; inbox-reader.ts reads it. State: what is on its way there; in Redis
 // {inbox:<node id>}:stream, senders, state. Invariants: a sender's batches arrive once and in order, whatever happens
-// to connections; what `push` resolved for is stored in the inbox, or the target is out (its inbox is sealed or gone).
-// Bounds: the inbox by bytes in Redis. Above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still is
-// sealed out.
+// to connections; what `push` resolved for is stored in the inbox, or the target is out (its inbox is sealed or
+// gone). Bounds: the inbox by bytes in Redis. Above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still
+// is sealed out.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
 import { MessagePacker, type Given, type Share } from '../messages/codec.ts'
