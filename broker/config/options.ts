@@ -428,7 +428,7 @@ export const options = {
     hint: 'Use a number from 1 to 100',
   },
   refusedPublish: {
-    schema: z.enum(['drop', 'close']).default('drop'),
+    schema: z.enum(['drop', 'close'], 'is not drop or close').default('drop'),
     shape: 'drop|close',
     hint: 'Use drop or close',
     about:
@@ -436,7 +436,7 @@ export const options = {
   },
   unusualCharacters: {
     at: 'mqtt.unusualCharacters',
-    schema: z.enum(['pass', 'refuse']).default('pass'),
+    schema: z.enum(['pass', 'refuse'], 'is not pass or refuse').default('pass'),
     shape: 'pass|refuse',
     hint: 'Use pass or refuse',
     about:
@@ -444,7 +444,7 @@ export const options = {
   },
   payloadFormat: {
     at: 'mqtt.payloadFormat',
-    schema: z.enum(['pass', 'check']).default('pass'),
+    schema: z.enum(['pass', 'check'], 'is not pass or check').default('pass'),
     shape: 'pass|check',
     hint: 'Use pass or check',
     about:
@@ -462,8 +462,8 @@ export const options = {
     at: 'mqtt.responseInformation',
     schema: z
       .string()
-      .max(1_024)
-      .regex(/^[\w.~%/-]+$/)
+      .max(1_024, 'has more than 1024 characters')
+      .regex(/^[\w.~%/-]+$/, 'has other signs than a topic for answers may have')
       .optional(),
     shape: 'text',
     hint: 'Write a topic of letters, digits and . _ ~ - /, e.g. answers/%c/',
@@ -472,7 +472,11 @@ export const options = {
   },
   serverReference: {
     at: 'mqtt.serverReference',
-    schema: z.string().max(1_024).regex(servers).optional(),
+    schema: z
+      .string()
+      .max(1_024, 'has more than 1024 characters')
+      .regex(servers, 'is not host:port')
+      .optional(),
     shape: 'host:port',
     hint: 'Write host:port, several with a blank between them, e.g. "b.example:1883 c.example:1883"',
     about:
@@ -542,7 +546,7 @@ export const options = {
   slowSubscriber: {
     at: 'limits.slowSubscriber',
     ofListener: true,
-    schema: z.enum(slowPolicies).default('hold'),
+    schema: z.enum(slowPolicies, `is not ${slowPolicies.join(' or ')}`).default('hold'),
     about:
       'what becomes of a client without a lasting session that reads slower than others publish to it at QoS ≥ 1: hold (they wait for it as long as it reads), disconnect (they wait for `slowHoldMs`, and beyond `waitingBytesMax` it is disconnected), drop (beyond `slowBytesMax` it does not get them; nobody waits)',
     shape: 'policy',
