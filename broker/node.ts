@@ -28,9 +28,11 @@ import {
   atSource,
   operatorErrorOf,
   storeOf,
+  watchedFilesOf,
   type Config,
   type ListenerConfig,
 } from './config/config.ts'
+import { WatchedFiles } from './config/watched-files.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
 import { descriptorEvents, doorEvents, noDescriptors, sayLowLimit } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
@@ -52,6 +54,8 @@ const storeAnswersMs = 1_000
 const askAgainMs = 250
 /** What leaving a store has that does not answer. */
 const awayMs = 200
+/** When everybody is looked at once more after files were read again. */
+const lookAgainMs = 5_000
 /** How long /readyz tells of damaged data. */
 const damageToldMs = 60_000
 
@@ -93,6 +97,8 @@ export class Node {
   #admin: AdminServer | undefined
   /** The last key that was damaged. */
   #damage = { what: '', at: -Infinity }
+  #watched: WatchedFiles | undefined
+  #lookingAgain: NodeJS.Timeout | undefined
   #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
   /** Ends what waits for Redis before there is a boot. */
   readonly #ended = new AbortController()
@@ -111,6 +117,8 @@ export class Node {
       handedIn: handedInChain(config),
       hasHooks: () => embedding.authenticates(),
       certificateOf: ({ outbox }) => certificateOf(outbox.socket),
+      certificateUser: config.certificateUser,
+      certificateClient: config.certificateClient,
       events: accessEvents(this.#log),
       stand: (guard) => this.gate.setStanding([guard]),
     })
@@ -363,8 +371,38 @@ export class Node {
     )
     if (this.#store.notice !== undefined) this.#log.info({}, this.#store.notice)
     sayLowLimit(this.#log, places)
+    this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => this.#reload())
     places.watch(descriptorEvents(this.#log, places))
     this.#serve()
+  }
+
+  /** Files of users, rules or certificates are others by now: what is wrong with them changes nothing. */
+  #reload(): void {
+    const tried = (what: string, read: () => void): boolean => {
+      try {
+        read()
+        this.#log.info({ what }, 'read again')
+        return true
+      } catch (error) {
+        const problem = error instanceof Error ? error.message : String(error)
+        this.#log.warn({ what, problem }, 'what was read before holds: the files are not in order')
+        return false
+      }
+    }
+    for (const listener of this.#listeners) tried(`certificate of ${listener.url}`, () => listener.renew())
+    if (!tried('users and rules', () => this.#access.load(accessFilesOf(this.config)))) return
+    this.#lookAgain()
+    // who was let in, or granted something, in this very moment by what held before is found by a second look
+    clearTimeout(this.#lookingAgain)
+    this.#lookingAgain = setTimeout(() => this.#lookAgain(), lookAgainMs).unref()
+  }
+
+  #lookAgain(): void {
+    const access = this.#access
+    void this.#boot?.engine.lookAgain(
+      (connection) => access.isStill(connection),
+      (connection, filter, qos) => access.mayKeep(connection, filter, qos),
+    )
   }
 
   #accept(
@@ -567,6 +605,8 @@ export class Node {
     const wasServing = this.#state !== 'starting'
     this.#state = 'stopping'
     this.#ended.abort()
+    this.#watched?.close()
+    clearTimeout(this.#lookingAgain)
     this.#local.detach()
     const deadline = after(this.config.shutdownMs)
     for (const listener of this.#listeners) listener.close()

@@ -3,6 +3,7 @@
 // embeds the node, which may still say no. State: a chain for each listener; users and rules, as their files have them.
 import type { Message } from '../../bridge/index.ts'
 import { isShared, sharedFilterOf } from '../../bridge/index.ts'
+import { certificateLink, type CertificateName } from './certificate-link.ts'
 import { anonymousLink, Chain, type Credentials, type Link } from './chain.ts'
 import {
   Refusal,
@@ -56,6 +57,9 @@ export interface AccessOptions<Client> {
   readonly hasHooks: () => boolean
   /** That it has shown in its TLS handshake. */
   readonly certificateOf: (client: Client) => Certificate | undefined
+  /** What of a certificate is the user name, and whether it must be the Client Identifier as well. */
+  readonly certificateUser: CertificateName
+  readonly certificateClient: 'any' | 'same'
   readonly events: AccessEvents
   /** Takes the guard, each time that it is another. */
   readonly stand: (guard: Guard<Client>) => void
@@ -89,11 +93,31 @@ export class Access<Client extends Accessed> {
     this.#options.stand(this.#guard())
   }
 
+  /** Whether a client is still who it proved to be: its password may be another by now, or its user gone. */
+  isStill({ principal: { by, user, kept } }: Client): boolean {
+    return by !== 'password-file' || this.#users.get(user!) === kept
+  }
+
+  /** Whether it may have a subscription that it has. */
+  mayKeep(client: Client, filter: string, qos: 0 | 1 | 2): boolean {
+    if (!this.#rights.hasAny) return true
+    const asked = { filter, qos, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
+    return this.#subscribe(asked, client) === asked
+  }
+
   /** What there are no rules for is not asked about. */
   #guard(): Guard<Client> {
     return {
       authenticate: (username, password, from) =>
-        this.#authenticate({ username, password, clientId: from.clientId }, from),
+        this.#authenticate(
+          {
+            username,
+            password,
+            clientId: from.clientId,
+            certificate: () => this.#options.certificateOf(from),
+          },
+          from,
+        ),
       exchange: (step, from) => this.#exchange(step, from),
       ...(this.#rights.hasAny && {
         publish: (message, source, from) => this.#publish(message, source, from),
@@ -126,6 +150,10 @@ export class Access<Client extends Accessed> {
   #linkOf(name: LinkName, isAlone: boolean): Link {
     if (name === 'password-file') return passwordLink(name, (user) => this.#users.get(user), this.#logins)
     if (name === 'anonymous') return anonymousLink(isAlone)
+    if (name === 'certificate') {
+      const { certificateUser, certificateClient } = this.#options
+      return certificateLink(certificateUser, certificateClient === 'same')
+    }
     // Who is passed on here is decided behind this guard, by the hooks themselves.
     return {
       name,
@@ -137,6 +165,11 @@ export class Access<Client extends Accessed> {
   #authenticate(credentials: Credentials, client: Client): Answer<Refusal | undefined> {
     const decided = (found: Principal | Refusal): Refusal | undefined => {
       if (found instanceof Refusal) return found
+      if (found.clientId !== undefined && found.clientId !== client.clientId)
+        return new Refusal(
+          ReasonCode.clientIdentifierNotValid,
+          'its Client Identifier is not that of its certificate',
+        )
       const certificate = this.#rights.hasAny ? this.#options.certificateOf(client) : undefined
       client.principal = certificate === undefined ? found : { ...found, certificate }
       return undefined

@@ -2,7 +2,7 @@
 // is asked. Who is nobody's is refused. No state besides the links'.
 import { Refusal, type Answer } from './gate.ts'
 import type { LinkName } from './link-names.ts'
-import { nobody, type Principal } from './principal.ts'
+import { nobody, type Certificate, type Principal } from './principal.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 
 /** What a client says of itself in its CONNECT, and what its connection shows. */
@@ -10,6 +10,8 @@ export interface Credentials {
   readonly username: string | undefined
   readonly password: Buffer | undefined
   readonly clientId: string
+  /** Undefined: it has shown none that its listener trusts. */
+  readonly certificate: () => Certificate | undefined
 }
 
 /** Yes; no; not mine. */

@@ -18,7 +18,7 @@ export function passwordLink(name: LinkName, keptOf: KeptOf, logins: Logins): Li
         if (password === undefined) return notAuthenticated('it brings no password')
         const decided = (isRight: boolean | Refusal): Verdict => {
           if (isRight instanceof Refusal) return isRight
-          return isRight ? { user: username, by: name } : notAuthenticated('its password is another')
+          return isRight ? { user: username, by: name, kept } : notAuthenticated('its password is another')
         }
         const answer = logins.isRight(username, password, kept)
         return answer instanceof Promise ? answer.then(decided) : decided(answer)

@@ -20,6 +20,8 @@ export interface Principal {
   readonly user: string | undefined
   /** Which link said yes. */
   readonly by: LinkName | undefined
+  /** What is kept of the password that it brought. */
+  readonly kept?: string | undefined
   /** The Client Identifier that it must have. */
   readonly clientId?: string | undefined
   /** What it may do, besides what rules say of everybody. */

@@ -364,6 +364,34 @@ export class Engine {
       .catch(() => undefined)
   }
 
+  /**
+   * Looks at every client again, in slices: one that is not who it proved to be is told to go, and a subscription that it
+   * may not have any more ends, in its session, too.
+   */
+  async lookAgain(
+    isStill: (connection: Connection) => boolean,
+    mayKeep: (connection: Connection, filter: string, qos: 0 | 1 | 2) => boolean,
+  ): Promise<void> {
+    const slice = new Slice()
+    for (const connection of this.#open) {
+      if (slice.isOver) await slice.next()
+      if (!connection.isClient) continue
+      if (!isStill(connection)) {
+        connection.endReason ||= 'its user is gone, or has another password'
+        connection.disconnect(ReasonCode.notAuthorized, 'not authorized any more')
+        continue
+      }
+      const { client, subscriptions } = connection.client as AedesStream
+      const gone: string[] = []
+      for (const filter in subscriptions) {
+        if (slice.isOver) await slice.next()
+        const subscription = subscriptions[filter]
+        if (subscription !== undefined && !mayKeep(connection, filter, subscription.qos)) gone.push(filter)
+      }
+      if (gone.length > 0 && connection.isClient) client.unsubscribe({ unsubscriptions: gone }, nothing)
+    }
+  }
+
   // The end
 
   /**

@@ -22,6 +22,7 @@ const configuredOf = (config: Partial<Config>): LinkName[] =>
   linkNames.filter((name) => isConfigured(name, config))
 
 const everybody: readonly LinkName[] = ['anonymous']
+const byCertificate: readonly LinkName[] = ['certificate']
 
 /** The chain of connections that the program hands in. */
 export function handedInChain(config: Config): readonly LinkName[] {
@@ -44,10 +45,16 @@ export function authenticationProblems(
   const missing = new Set<LinkName>()
   let isTold = false
   for (const { listener, own, at } of listeners) {
-    const { url, authentication } = listener as Partial<typeof listener> & { readonly url: string }
+    const { url, authentication, tlsCa } = listener as Partial<typeof listener> & { readonly url: string }
     const chain =
       authentication ??
-      (configured.length > 0 ? configured : isLoopback(new URL(url)) ? everybody : elsewhere)
+      (configured.length > 0
+        ? configured
+        : tlsCa !== undefined
+          ? byCertificate
+          : isLoopback(new URL(url))
+            ? everybody
+            : elsewhere)
     if (chain === undefined) {
       const written = `${nameOf('authentication')} anonymous`
       if (own.size > 0 || !isTold)
@@ -61,6 +68,15 @@ export function authenticationProblems(
         )
       isTold ||= own.size === 0
     }
+    if (authentication?.includes('certificate') === true && tlsCa === undefined)
+      problems.push(
+        usage(
+          at('authentication'),
+          undefined,
+          `names certificate, and ${url} asks for none`,
+          `Add ${nameOf('tlsCa')}, the authority of the certificates`,
+        ),
+      )
     for (const name of authentication ?? [])
       if (needs[name] !== undefined && !isConfigured(name, config) && !missing.has(name)) {
         missing.add(name)

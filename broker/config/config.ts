@@ -255,6 +255,13 @@ export function accessFilesOf(config: Config): AccessFiles {
   return files
 }
 
+/** The files that are read again when they change. */
+export const watchedFilesOf = (config: Config): string[] =>
+  [
+    ...accessFileNames.map((name) => config[name]),
+    ...config.listeners.flatMap(({ tlsCert, tlsKey, tlsCa }) => [tlsCert, tlsKey, tlsCa]),
+  ].filter((path) => path !== undefined)
+
 /** An error of the store as the operator's: which option it is about, and what to do. */
 export function operatorErrorOf(
   config: Config,

@@ -13,6 +13,7 @@ import {
   type Option,
   type ValuesOf,
 } from '../../bridge/index.ts'
+import { certificateNames } from '../access/certificate-link.ts'
 import { linkNames, type LinkName } from '../access/link-names.ts'
 import { isNetwork } from '../access/networks.ts'
 import { aclFileProblem } from '../access/mosquitto-acl.ts'
@@ -101,6 +102,21 @@ export const options = {
     hint: 'Name a readable file',
     file: true,
     contentProblem: rulesFileProblem,
+  },
+  certificateUser: {
+    at: 'access.certificateUser',
+    schema: z.enum(certificateNames, `is none of ${certificateNames.join(', ')}`).default('cn'),
+    about:
+      'what of the certificate of a client is its user name: the common name, the first alternative name (DNS, e-mail, URI), or the SHA-256 fingerprint in hexadecimal digits',
+    shape: certificateNames.join('|'),
+    hint: `Use ${certificateNames.join(', ')}`,
+  },
+  certificateClient: {
+    at: 'access.certificateClient',
+    schema: z.enum(['any', 'same'], 'is none of any, same').default('any'),
+    about: 'whether that must be the Client Identifier, too (0x85 when it is not)',
+    shape: 'any|same',
+    hint: 'Use any or same',
   },
   aclFile: {
     at: 'access.aclFile',

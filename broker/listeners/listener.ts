@@ -27,6 +27,8 @@ export interface ListenerContext {
 export interface Listener {
   /** The address as configured, with the real port where port 0 asked for any. */
   readonly url: string
+  /** Shows the certificate that its files have now, to those who come from now on. @throws Error when they do not fit */
+  renew(): void
   /** Stops accepting; connections that are open stay open. */
   close(): void
 }

@@ -30,5 +30,5 @@ export async function listenTcp(url: URL, context: ListenerContext): Promise<Lis
     ?.on('secureConnection', take)
     .on('tlsClientError', (error, socket) => door.turnAway(socket, 'handshake', error.message))
   const bound = await door.open(url, '--listen', secure === undefined ? 1883 : 8883)
-  return { url: bound, close: () => door.close() }
+  return { url: bound, renew: () => secure?.setSecureContext(readTls(config)), close: () => door.close() }
 }

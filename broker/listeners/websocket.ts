@@ -107,7 +107,13 @@ export async function listenWebSocket(url: URL, context: ListenerContext): Promi
       door.turnAway(socket, 'handshake', error.message),
     )
   const bound = await door.open(url, '--listen', secure ? 443 : 80)
-  return { url: bound, close: () => door.close() }
+  return {
+    url: bound,
+    renew: () => {
+      if ('setSecureContext' in server) server.setSecureContext(readTls(config))
+    },
+    close: () => door.close(),
+  }
 }
 
 function streamOf(webSocket: WebSocket): Duplex {

@@ -1,7 +1,9 @@
 // Who may connect and do what (broker/access/), from outside: real clients against nodes in this process.
 import type { IConnackPacket, IPubackPacket, IPublishPacket, Packet } from 'mqtt-packet'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls'
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
@@ -15,6 +17,7 @@ import { readRules } from '../../broker/access/rules-file.ts'
 import { accessEvents } from '../../broker/observe/gate-events.ts'
 import { Log } from '../../broker/observe/log.ts'
 import { createNode, type Hooks, type Node, type NodeOptions } from '../../broker/index.ts'
+import { makeCertificates } from '../support/certificates.ts'
 import { mainPath } from '../support/cluster.ts'
 import { startRedis } from '../support/redis.ts'
 import { WireClient } from '../support/wire.ts'
@@ -297,5 +300,119 @@ describe('rules', () => {
       .split('\n')
       .map((line) => (JSON.parse(line) as { rule: string }).rule)
     expect(told.slice(0, 2)).toEqual(['rules.yaml:1 deny: publish; topic: x', 'none is about it'])
+  })
+})
+
+describe('certificates', () => {
+  const certificates = makeCertificates()
+  afterAll(() => certificates[Symbol.dispose]())
+  const tls = { cert: certificates.server.cert, key: certificates.server.key }
+  const handshake = async (url: string, options: ConnectionOptions = {}): Promise<TLSSocket> => {
+    const socket = connectTls({
+      port: Number(new URL(url).port),
+      host: '127.0.0.1',
+      ca: certificates.caBytes,
+      ...options,
+    })
+    await once(socket, 'secureConnect')
+    return socket
+  }
+
+  test('the user of a certificate, and the Client Identifier that it must have', async () => {
+    const rules = join(folder, 'certificates.yaml')
+    writeFileSync(rules, `rules: [{ allow: publish, topic: "devices/%{cn}/%u" }]`)
+    const { url } = await serve({
+      listeners: [{ url: 'mqtts://127.0.0.1:0', tls: { ...tls, ca: certificates.ca } }],
+      access: { certificateClient: 'same', rulesFile: rules },
+    })
+    const connect = async (clientId: string): Promise<WireClient & { connack: IConnackPacket }> => {
+      const client = new WireClient(await handshake(url, certificates.client), 5)
+      client.send({
+        cmd: 'connect',
+        protocolId: 'MQTT',
+        protocolVersion: 5,
+        clean: true,
+        clientId,
+        keepalive: 0,
+      })
+      return Object.assign(client, { connack: await client.next('connack') })
+    }
+    await using other = await connect('other')
+    expect(other.connack.reasonCode).toBe(0x85)
+    await using client = await connect('client')
+    expect(client.connack.reasonCode).toBe(0)
+    const packet = { cmd: 'publish', qos: 1, payload: '', retain: false, dup: false } as const
+    client.send(
+      { ...packet, messageId: 1, topic: 'devices/client/client' },
+      { ...packet, messageId: 2, topic: 'x' },
+    )
+    expect([(await client.next('puback')).reasonCode, (await client.next('puback')).reasonCode]).toEqual([
+      0x10, 0x87,
+    ])
+    await expect(
+      createNode({ authentication: ['certificate'], listen: ['mqtts://127.0.0.1:0'], tls }),
+    ).rejects.toThrow('names certificate, and mqtts://127.0.0.1:0 asks for none')
+  })
+
+  test('files that change hold from then on: a certificate, users, rules; nobody else is cut', async () => {
+    const [passwordFile, changing] = [join(folder, 'reloaded'), join(folder, 'reloaded.yaml')]
+    const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
+    const kept = [await keepPassword('a', 'scrypt'), await keepPassword('b', 'scrypt')]
+    const write = (ann: string | undefined, topics: string): void => {
+      writeFileSync(changing, `rules: [{ allow: read, topic: [${topics}] }]`)
+      writeFileSync(passwordFile, `${ann === undefined ? '' : `ann:${ann}\n`}bob:${kept[1]}\n`)
+    }
+    for (const [from, to] of [
+      [tls.cert, cert],
+      [tls.key, key],
+    ] as const)
+      copyFileSync(from, to)
+    write(kept[0], 'x, y')
+    const { node, url } = await serve({
+      listeners: ['mqtt://127.0.0.1:0', { url: 'mqtts://127.0.0.1:0', tls: { cert, key } }],
+      access: { passwordFile, rulesFile: changing },
+    })
+    const connect = (
+      clientId: string,
+      username: string,
+      password: string,
+    ): Promise<WireClient & { connack: IConnackPacket }> =>
+      WireClient.connect(url, clientId, { username, password: Buffer.from(password) })
+    await using ann = await connect('ann', 'ann', 'a')
+    await using bob = await connect('bob', 'bob', 'b')
+    await using secure = {
+      socket: await handshake(node.endpoints[1]!),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    }
+    for (const filter of ['x', 'y']) await bob.subscribe(filter)
+    const shownBy = async (): Promise<string> => {
+      const socket = await handshake(node.endpoints[1]!, { rejectUnauthorized: false })
+      const { CN } = socket.getPeerCertificate().subject
+      socket.destroy()
+      return String(CN)
+    }
+    expect(await shownBy()).toBe('server')
+    const [oldCert, oldKey] = certificates.wasValid()
+    for (const [from, to] of [
+      [oldCert, cert],
+      [oldKey, key],
+    ] as const)
+      copyFileSync(from, to)
+    write(undefined, 'x')
+    expect(await ann.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
+    await expect.poll(shownBy).toBe('old')
+    await expect
+      .poll(async () => {
+        for (const topic of ['y', 'x']) await node.publish(topic, '')
+        return (await bob.settled()).map((packet) => (packet as IPublishPacket).topic)
+      })
+      .toEqual(['x'])
+    expect([await connackOf(url, 'ann', 'a'), await connackOf(url, 'bob', 'b')]).toEqual([0x86, 0])
+    expect(secure.socket.destroyed).toBe(false)
+    secure.socket.destroy()
+    // what is not in order changes nothing
+    writeFileSync(passwordFile, 'no users')
+    await expect(createNode({ passwordFile })).rejects.toThrow('line 1')
+    expect(await connackOf(url, 'bob', 'b')).toBe(0)
   })
 })
