@@ -23,6 +23,7 @@ import { Refusal, type Answer } from '../access/gate.ts'
 import { optionsOf } from './subscribe.ts'
 import { limits } from '../config/limits.ts'
 import type { Connection } from '../connection/connection.ts'
+import { boundedExpiry } from '../connection/inbound.ts'
 import { isReserved } from '../protocol/control-packets.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 
@@ -378,6 +379,7 @@ export class Connects {
     const { will } = client.conn.connection
     if (will === undefined) return undefined
     if (isReserved(will.topic)) return (this.#host.dropped('refused', will.qos), undefined)
-    return { delaySeconds: will.delaySeconds, message: Message.will(will, client.id!) }
+    const expirySeconds = boundedExpiry(will.expirySeconds, this.#host.config.messageExpirySecondsMax)
+    return { delaySeconds: will.delaySeconds, message: Message.will({ ...will, expirySeconds }, client.id!) }
   }
 }

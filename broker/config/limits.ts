@@ -73,6 +73,8 @@ export const limits = {
   routingBytesMax: 1024 * 1024 * 1024,
   /** Longest Session Expiry Interval: who asks for more, or for ever, gets this, and is told in CONNACK. */
   sessionExpirySecondsMax: 90 * 24 * 3_600,
+  /** Longest Message Expiry Interval, of each message that a client publishes, also without one. None by default. */
+  messageExpirySecondsMax: undefined,
   /** How long a graceful stop may take before connections are cut. */
   shutdownMs: 5_000,
   /** Messages that wait in the queue of a session; beyond it the oldest goes, and is counted. */

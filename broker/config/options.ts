@@ -303,6 +303,14 @@ export const options = {
     hint: 'Use a number of seconds, from 1 to 4294967294',
     shared: true,
   },
+  messageExpirySecondsMax: {
+    at: 'limits.messageExpirySecondsMax',
+    schema: whole(1, 0xffffffff).optional(),
+    about:
+      'longest time that a message of a client waits or is retained, in seconds: a longer Message Expiry Interval, or none, is this one; without it messages live as long as their publisher says',
+    shape: 's',
+    hint: 'Use a number of seconds, from 1 to 4294967295',
+  },
   clientIdBytesMax: {
     at: 'limits.clientIdBytesMax',
     schema: whole(23, 65_535).default(limits.clientIdBytesMax),

@@ -30,6 +30,10 @@ const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
 const nobody: Publisher = { clientId: undefined }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 
+/** @param seconds -1: none */
+export const boundedExpiry = (seconds: number, max: number | undefined): number =>
+  max !== undefined && (seconds < 0 || seconds > max) ? max : seconds
+
 export class Inbound<Connection extends ConnectionParts> implements PacketHandler {
   readonly #connection: Connection
   readonly #host: ConnectionHost<Connection>
@@ -275,7 +279,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
       return
     const gate = this.#gate
     if (isMistyped) return this.#refuseNew(qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
-    const message = Message.published(topic, payload, qos, retain, properties, expirySeconds, this.#publisher)
+    const expiry = boundedExpiry(expirySeconds, this.#host.config.messageExpirySecondsMax)
+    const message = Message.published(topic, payload, qos, retain, properties, expiry, this.#publisher)
     if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId)
     else if (isReserved(topic)) this.#refuse(qos, messageId, ReasonCode.notAuthorized)
     else if (qos === 0 && !retain && this.#retaining === 0)

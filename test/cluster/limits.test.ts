@@ -78,10 +78,11 @@ describe('connectsPerSecondMax', () => {
     const held = (): Promise<number> => counted(node, 'held_back_total{cause="connects"}')
     for (const [at, come] of [plain, plain, secure, ws].entries()) {
       const before = await held()
-      const sockets = await Promise.all(Array.from({ length: 6 }, () => come(node.endpoints[at]!)))
+      const sockets: Socket[] = []
+      // however slow this machine is: it is refilled with 3 in a second
+      while ((await held()) === before) sockets.push(await come(node.endpoints[at]!))
       for (const socket of sockets) socket.write(says[at]!)
       await Promise.all(sockets.map((socket) => comes(socket, connack)))
-      expect(await held(), node.endpoints[at]).toBeGreaterThan(before)
       for (const socket of sockets) socket.destroy()
     }
   })
@@ -243,4 +244,37 @@ describe('publishes within a second', () => {
     }
     expect(await counted(node, 'refusals_total{cause="publish-rate"}')).toBe(2)
   })
+})
+
+test('messageExpirySecondsMax: a longer Message Expiry Interval, or none, is this one; of wills, too', async () => {
+  const node = await serve({ limits: { messageExpirySecondsMax: 100 } })
+  const url = node.endpoints[0]!
+  const client = await WireClient.connect(url, 'reads')
+  await client.subscribe('#')
+  const intervals = async (count: number): Promise<unknown[]> => {
+    const all: unknown[] = []
+    while (all.length < count) all.push((await client.next('publish')).properties?.messageExpiryInterval)
+    return all
+  }
+  const of = (messageExpiryInterval?: number): Packet => ({
+    cmd: 'publish',
+    topic: 't',
+    payload: 'x',
+    qos: 0,
+    retain: false,
+    dup: false,
+    ...(messageExpiryInterval === undefined ? {} : { properties: { messageExpiryInterval } }),
+  })
+  const [five, three] = [
+    await WireClient.connect(url, 'five'),
+    await WireClient.connect(url, 'three', { version: 4 }),
+  ]
+  five.send(of(7), of(100), of(101), of())
+  expect(await intervals(4)).toEqual([7, 100, 100, 100])
+  three.send(of())
+  expect(await intervals(1)).toEqual([100])
+  const will = { topic: 'w', payload: Buffer.from('x'), qos: 0, retain: false } as const
+  const dies = await WireClient.connect(url, 'dies', { will })
+  dies.socket.destroy()
+  expect(await intervals(1)).toEqual([100])
 })
