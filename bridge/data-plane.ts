@@ -16,6 +16,7 @@ import { nobody, type Reports } from './diagnostics.ts'
 import { BridgeError, endNode, toBridgeError } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
 import { InboxReader } from './links/inbox-reader.ts'
+import { unreadShares } from './links/unread.ts'
 import { Journal } from './routes/journal.ts'
 import type { Keys } from './redis/keys.ts'
 import { Links } from './links/links.ts'
@@ -287,6 +288,10 @@ export class DataPlane implements Cluster {
       onDead: async (nodeId) => {
         await this.sessions.releases.estate(nodeId)
         await this.groups.estate(nodeId)
+        // the barrier of `onShared` brings a table without it
+        await unreadShares(this.#redis, this.keys, nodeId, this.#membership.clock, (message, share) => {
+          this.#fanOut.onShared(message, { ...share, hops: 0 })
+        })
       },
     })
     await this.#reader.create() // before anybody can have a route to us

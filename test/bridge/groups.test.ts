@@ -5,6 +5,7 @@ import type { Redis } from 'ioredis'
 import type { Session } from '../../bridge/index.ts'
 import { partitionOf } from '../../bridge/redis/keys.ts'
 import { startRedis } from '../support/redis.ts'
+import { startLink } from './link.ts'
 import { Member } from './member.ts'
 import { keys, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
 
@@ -101,4 +102,28 @@ test('Redis loses everything: what is acknowledged from then on is in a backlog,
   b.plane.groups.schedule(member)
   await expect.poll(() => member.payloads).toEqual(['x', 'y'])
   expect(member.isLost).toBe(false)
+})
+
+// Of a group without a backlog: what members of a node had is gone with it, what it never read is not.
+test('a node dies before it reads what it was picked for: a member elsewhere gets it, once the node is declared dead', async () => {
+  await using redis = await startRedis()
+  await using link = await startLink(redis)
+  const [here, there]: [string[], string[]] = [[], []]
+  const into = (list: string[]) => ({
+    deliverShared: (message: { payload: Buffer }) => (list.push(message.payload.toString()), true),
+  })
+  await using a = await startPlane(redis, 'a', { leaseMs: 900, ...into(here) })
+  await using b = await startPlane(redis, 'b', { leaseMs: 900, url: link.url, ...into(there) })
+  await untilEqual([a, b])
+  await Promise.all([a, b].map(({ plane }) => plane.addMember(name)))
+  const all = ['1', '2', '3', '4', '5', '6']
+  for (const payload of all.slice(0, 2)) await publish(a, messageOf('t', payload))
+  await expect.poll(() => here.length + there.length).toBe(2)
+  const before = [...here]
+  link.freeze()
+  for (const payload of all.slice(2)) await publish(a, messageOf('t', payload))
+  await expect
+    .poll(() => [...new Set(here)].sort(), { timeout: 5_000 })
+    .toEqual([...new Set([...before, ...all.slice(2)])].sort())
+  link.thaw()
 })

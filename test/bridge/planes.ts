@@ -39,6 +39,7 @@ export async function startPlane(
     queueMessagesMax?: number
     wanted?: (session: Session) => void
     authorizeWill?: (will: Message) => Promise<Message>
+    deliverShared?: (message: Message) => boolean
   } = {},
 ): Promise<Plane> {
   let closing: Promise<void> | undefined
@@ -77,7 +78,7 @@ export async function startPlane(
       hold: (nodeId, topics, held) => {
         self.holds.push({ nodeId, topics, held })
       },
-      deliverShared: () => false,
+      deliverShared: (message) => options.deliverShared?.(message) ?? false,
       ring: () => undefined,
       taken: () => undefined,
       wanted: (session) => options.wanted?.(session),
