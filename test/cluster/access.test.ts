@@ -229,10 +229,9 @@ describe('rules', () => {
     await node.publish('news/today', '')
     await node.publish('news/secret', '')
     await node.publish('jobs/1', '')
-    expect((await client.settled()).map((packet) => (packet as IPublishPacket).topic)).toEqual([
-      'news/today',
-      'jobs/1',
-    ])
+    const got = (await client.settled()).map((packet) => (packet as IPublishPacket).topic)
+    // its own last one may come after its PUBACK
+    expect(got.filter((topic) => topic !== 'devices/c/off')).toEqual(['news/today', 'jobs/1'])
   })
 
   test('a will that may not be published is not taken, whatever rules say of $ topics', async () => {
