@@ -124,6 +124,9 @@ function streamOf(webSocket: WebSocket): Duplex {
     setTimeout(() => webSocket.terminate(), limits.lingerMs).unref()
   })
   const stream = createWebSocketStream(webSocket, { readableObjectMode: false })
+  // Whose client has ended its side, or is gone, is not written to any more. That is no error: what it sent before is
+  // read to its end, and an error would throw it away.
+  stream._write = (chunk: Buffer, _encoding, done) => webSocket.send(chunk, () => done())
   readTogether(webSocket, stream)
   readInTurns(webSocket, stream)
   return stream

@@ -1,12 +1,15 @@
 // A node without Redis: it says what it keeps, and where; what was acknowledged is there when it was killed
 // and starts again; no second node takes its file.
 import { execFileSync, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { WebSocket } from 'ws'
 import { mainPath, TestNode } from '../support/cluster.ts'
-import { WireClient, type Version } from '../support/wire.ts'
+import { knock } from '../support/door.ts'
+import { frame, properties, str, u16, WireClient, type Version } from '../support/wire.ts'
 
 let folder: string
 beforeAll(() => {
@@ -57,6 +60,31 @@ test('with a file: killed and started again it has sessions, their queues and Re
   await using late = await node.connect('late')
   await late.subscribe('t/#')
   await late.receives([{ topic: 't/3', payload: '3', retain: true }])
+})
+
+test('WebSocket: what was sent before DISCONNECT and the end of the TCP connection is read, though nobody can be answered; no will', async () => {
+  await using node = new TestNode('w', [])
+  await node.start()
+  await using watcher = await node.connect('watcher')
+  await watcher.subscribe('#')
+  const [count, rounds] = [900, 12]
+  const publishes = Array.from({ length: count }, (_, n) =>
+    frame(0x32, str('t'), u16(n + 1), properties(5), Buffer.alloc(200, `${n} `)),
+  )
+  for (let round = 0; round < rounds; round++) {
+    const tcp = await knock(node.wsUrl)
+    const socket = new WebSocket(node.wsUrl, 'mqtt', { createConnection: () => tcp })
+    await once(socket, 'open')
+    const will = [properties(5), str('will'), str('void')]
+    const connect = frame(0x10, str('MQTT'), 5, 0x06, u16(0), properties(5), str(`leaves ${round}`), ...will)
+    socket.send(Buffer.concat([connect, ...publishes, Buffer.from([0xe0, 0])]))
+    tcp.end()
+    await once(socket, 'close')
+  }
+  await watcher.arrivals(count * rounds)
+  await watcher.settle()
+  expect(watcher.packets.filter(({ topic }) => topic === 'will')).toEqual([])
+  expect(watcher.packets).toHaveLength(count * rounds)
 })
 
 const counted = async (node: TestNode, what: string): Promise<number> =>
