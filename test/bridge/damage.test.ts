@@ -134,17 +134,19 @@ async function fill(): Promise<void> {
     }),
   )
   // What nobody reads before the session moves on may still be damaged by the test before.
-  const [inFlight, incoming, imported] = [
+  const [inFlight, incoming, imported, bans] = [
     keys.session(session.sid, 'inflight'),
     keys.session(session.sid, 'incoming'),
     keys.bus('imported'),
+    keys.bus('bans'),
   ]
-  await client.del(inFlight, incoming, imported)
+  await client.del(inFlight, incoming, imported, bans)
   await client
     .multi()
     .hset(inFlight, 1, '0')
     .hset(incoming, 1, '5 published')
     .sadd(imported, 'broker client')
+    .hset(bans, 'c:banned', '0 reason')
     .exec()
 }
 

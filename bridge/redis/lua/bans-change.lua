@@ -8,12 +8,14 @@
 local bansKey = KEYS[1]
 local whom, seconds, reason, max = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
+local time = redis.call('TIME')
+-- Not counted up from what stands there: that may be damaged, or set back to one that somebody knows.
+local function changed() redis.call('HSET', bansKey, 'version', time[1] .. '.' .. time[2]) end
 if seconds < 0 then
   local gone = redis.call('HDEL', bansKey, whom)
-  if gone == 1 then redis.call('HINCRBY', bansKey, 'version', 1) end
+  if gone == 1 then changed() end
   return gone
 end
-local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('HEXISTS', bansKey, whom) == 0 and redis.call('HLEN', bansKey) > max then
   local all = redis.call('HGETALL', bansKey)
@@ -25,5 +27,5 @@ if redis.call('HEXISTS', bansKey, whom) == 0 and redis.call('HLEN', bansKey) > m
 end
 local ends = seconds == 0 and 0 or now + seconds * 1000
 redis.call('HSET', bansKey, whom, string.format('%.0f ', ends) .. reason)
-redis.call('HINCRBY', bansKey, 'version', 1)
+changed()
 return 1
