@@ -42,6 +42,16 @@ const tooMany = new Refusal(
   'as many connections as a user may have (userConnectionsMax)',
 )
 
+/** Resolves with `promise`, or after `limits.leaveMs`. */
+async function forAMoment(promise: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const moment = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, limits.leaveMs)
+  })
+  await Promise.race([promise, moment])
+  clearTimeout(timer)
+}
+
 export class Connects {
   readonly #host: EngineHost
   readonly #latest = new Map<string, Connection>()
@@ -50,6 +60,8 @@ export class Connects {
   /** Connections of each user, where they are bounded. */
   readonly #users: Counts | undefined
   readonly #userOf = new Map<Connection, string>()
+  /** Settles when its session is claimed, or is not. */
+  readonly #claiming = new WeakMap<Connection, Promise<void>>()
   /** Whom a connection replaces when it is accepted. */
   readonly #replaced = new WeakMap<Connection, Connection>()
 
@@ -72,9 +84,18 @@ export class Connects {
     const user = this.#userOf.get(connection)
     if (user !== undefined) this.#users!.give(user)
     this.#userOf.delete(connection)
-    if (this.#latest.get(connection.clientId) !== connection) return
-    // It was refused, and the one before is still served.
+    const latest = this.#latest.get(connection.clientId)
     let earlier = this.#replaced.get(connection)
+    if (latest !== connection) {
+      // Whoever replaced it does not keep it: a client that is taken over a thousand times is no row of a thousand.
+      let later = latest
+      while (later !== undefined && this.#replaced.get(later) !== connection)
+        later = this.#replaced.get(later)
+      if (later !== undefined && earlier === undefined) this.#replaced.delete(later)
+      else if (later !== undefined) this.#replaced.set(later, earlier!)
+      return
+    }
+    // It was refused, and the one before is still served.
     while (earlier?.isClosed === true) earlier = this.#replaced.get(earlier) // refused as well, or taken over
     if (earlier !== undefined) this.#latest.set(connection.clientId, earlier)
     else this.#latest.delete(connection.clientId)
@@ -197,11 +218,14 @@ export class Connects {
       this.#refuse(connection, new Refusal(reasonCode, reason), done)
     }
     // Aedes looks whether the client is still there.
-    const begin = (): void =>
-      void claimed().then(
+    const begin = (): void => {
+      const claiming = claimed().then(
         () => done(null, true),
         (error: unknown) => done(error as Error, false),
       )
+      this.#claiming.set(connection, claiming)
+      void claiming.then(() => this.#claiming.delete(connection))
+    }
     // Aedes comes here with all CONNECTs of a turn in the next one, however little reading them was (P12).
     if (turnIsOver()) laterConnect(begin)
     else begin()
@@ -249,21 +273,16 @@ export class Connects {
   /**
    * The later CONNECT wins. An earlier connection that has its session gives it up when the later one claims
    * it. One that is still waiting for its own ends here: its claim, should it be sent again, must not come
-   * behind. And one whose client has ended its side gets a moment for doing what was sent before, if only
-   * CONNECT, PUBLISH, DISCONNECT in one segment.
+   * behind. When its claim is on its way, its answer is waited for: only who knows the session can say that it was not
+   * accepted, and has no will [MQTT-3.1.2-8]; the later claim would publish it. And one whose client has ended its side
+   * gets a moment for doing what was sent before, if only CONNECT, PUBLISH, DISCONNECT in one segment.
    */
   async #makeWay(earlier: Connection): Promise<void> {
-    if (earlier.isLeaving) {
-      let timer: NodeJS.Timeout | undefined
-      await Promise.race([
-        earlier.whenOver(),
-        new Promise<void>((resolve) => {
-          timer = setTimeout(resolve, limits.leaveMs)
-        }),
-      ])
-      clearTimeout(timer)
-    }
-    if (!earlier.connackWritten) earlier.takenOver()
+    if (earlier.isLeaving) await forAMoment(earlier.whenOver())
+    if (earlier.connackWritten) return
+    earlier.takenOver()
+    const claiming = this.#claiming.get(earlier)
+    if (claiming !== undefined && earlier.session === undefined) await forAMoment(claiming)
   }
 
   /**

@@ -76,6 +76,8 @@ export class Connection implements ConnectionParts {
   isClosed = false
   /** Its client has ended its side: nothing more comes, and what came is still to be done. */
   hasEnded = false
+  /** Decided when it ended. */
+  #wasRefused: boolean | undefined
   /** Its socket is closed. */
   #isSocketClosed = false
   #over: Room | undefined
@@ -300,7 +302,7 @@ export class Connection implements ConnectionParts {
 
   /** Its CONNECT was not accepted, and that is not because its client left. */
   get isRefused(): boolean {
-    return !this.connackWritten && !this.hasEnded
+    return this.#wasRefused ?? (!this.connackWritten && !this.hasEnded)
   }
 
   /** What came before its end is still being done. */
@@ -374,6 +376,8 @@ export class Connection implements ConnectionParts {
 
   /** Nothing goes in or out any more, but what is written by now. */
   #end(): void {
+    // Who was thrown out may hear its client's end before its claim is answered: that is no client that left.
+    this.#wasRefused ??= !this.connackWritten && !this.hasEnded
     this.isClosed = true
     this.inbound.end()
     this.outbound.end()

@@ -195,3 +195,17 @@ test('SUBSCRIBEs that wait, large ones: what they hold is bounded, and each is a
       expect((await client.next('suback')).messageId).toBe(messageId)
   await close(clients)
 })
+
+test('a client that takes the place of its earlier connection again and again leaves nothing of them', async () => {
+  await using cluster = await startCluster({ nodes: 1 })
+  const node = cluster.node(0)
+  const again = async (times: number): Promise<void> => {
+    for (let n = 0; n < times; n++) await WireClient.connect(node.url, 'again')
+    await expect.poll(async () => (await node.admin('/metrics')).body).toMatch(/^aedes_cluster_sockets 1$/m)
+  }
+  await again(100)
+  const [before] = await held([node])
+  await again(1_000)
+  const [after] = await held([node])
+  expect(after! - before!).toBeLessThan(2 * mib) // 4.5 MB once: each knew the one before
+})
