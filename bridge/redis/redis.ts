@@ -259,6 +259,8 @@ export interface Retry {
   readonly who?: Waiter
   /** What the caller does about an answer; true: try again. */
   readonly mend?: (error: BridgeError) => boolean | Promise<boolean>
+  /** It is written down as somebody who waits, in this very moment; may be called again. */
+  readonly counted?: () => void
   /** Settles when nobody waits for it any more: `attempt` is called once more, at once, and says so. */
   readonly givenUp?: Promise<void> | undefined
 }
@@ -272,7 +274,7 @@ export interface Retry {
 export async function retrying<T>(
   redis: Redis,
   attempt: () => Promise<T>,
-  { who = 'write', mend, givenUp }: Retry = {},
+  { who = 'write', mend, counted, givenUp }: Retry = {},
 ): Promise<T> {
   const since = performance.now()
   let awake = givenUp
@@ -292,6 +294,7 @@ export async function retrying<T>(
           if (error.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, reason).catch(() => false)
           wait ??= redis.waits?.begin(who, since)
           wait?.because(error)
+          counted?.()
         }
         await retryTime(redis, error, tries, awake)
       }

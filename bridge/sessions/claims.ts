@@ -205,10 +205,10 @@ export class Claims {
       {
         who: 'connect',
         givenUp,
+        counted: answered, // never among both, nor among neither: a place would be missing, or one too many
         mend: (error) => {
           if (!waits && !unknown && error.retryable) this.#queue.stay(error)
           waits ||= error.retryable // it is one of those that wait
-          setImmediate(answered) // then it is counted
           return false
         },
       },
