@@ -132,6 +132,7 @@ class Visitors {
       await client.subscribe(`nobody/${name}`)
       await client.publish(`kept/${name}`, name, { retain: true })
       this.stored.push(`kept/${name}`)
+      await client.subscribe(`kept/${name}`)
       await client.publish(`brief/${name}`, name, { retain: true, properties: { messageExpiryInterval: 1 } })
     })()
     stay.catch(() => undefined) // the node died meanwhile

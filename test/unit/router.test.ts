@@ -228,10 +228,11 @@ test('a SUBSCRIBE that nothing is retained for reads nothing; of what came live 
   const era = { isOver: false }
   const told = Promise.resolve()
   const asked: unknown[] = []
+  let ready = Promise.resolve()
   const router = routerOn({
     addRoute: () => Promise.resolve(),
     removeRoute: nothing,
-    stamps: () => Promise.resolve({ stamps: { of: new Float64Array(1), era }, told }),
+    stamps: () => ready.then(() => ({ stamps: { of: new Float64Array(1), era }, told })),
     hasRetained: (filter: string, behind?: Promise<void>) => {
       asked.push(`has ${filter} ${behind === told ? 'as told' : 'as of now'}`)
       return Promise.resolve(false)
@@ -255,7 +256,10 @@ test('a SUBSCRIBE that nothing is retained for reads nothing; of what came live 
     await new Promise(setImmediate)
   }
   await subscribe('t')
-  await subscribe('u', () => router.deliver(messageOf('u', 'live', { stamp: 1 })))
+  await subscribe('u', () => {
+    router.deliver(messageOf('u', 'live', { stamp: 1 }))
+    ready = workedOff() // it may have to wait for its turn
+  })
   expect(asked).toEqual(['has t as told', 'has u as of now'])
   era.isOver = true
   await subscribe('v')
