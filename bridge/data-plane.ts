@@ -194,6 +194,7 @@ export class DataPlane implements Cluster {
       groups: this.groups,
       table: () => this.#table,
       barrier: () => this.#barrier(),
+      onFailed: (error) => this.#reports.tell('failed', { where: 'inbox', error }),
     })
     this.#batches = new Batches({
       store: (batch) => this.#retained.store(batch),
@@ -290,7 +291,11 @@ export class DataPlane implements Cluster {
         await this.groups.estate(nodeId)
         // the barrier of `onShared` brings a table without it
         await unreadShares(this.#redis, this.keys, nodeId, this.#membership.clock, (message, share) => {
-          this.#fanOut.onShared(message, { ...share, hops: 0 })
+          try {
+            this.#fanOut.onShared(message, { ...share, hops: 0 })
+          } catch (error) {
+            this.#reports.tell('failed', { where: 'inbox', error }) // the rest comes all the same
+          }
         })
       },
     })

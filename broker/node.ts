@@ -211,6 +211,8 @@ export class Node {
 
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
   async #start(onAdmin?: (url: string) => void): Promise<void> {
+    // ahead of reading them: a start may wait for its store, and they may change meanwhile
+    this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => this.#reload())
     this.#access.load(accessFilesOf(this.config))
     this.#admin = await openAdmin(this.config, this, this.#log)
     if (this.#admin !== undefined) onAdmin?.(this.#admin.url)
@@ -371,7 +373,6 @@ export class Node {
     )
     if (this.#store.notice !== undefined) this.#log.info({}, this.#store.notice)
     sayLowLimit(this.#log, places)
-    this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => this.#reload())
     places.watch(descriptorEvents(this.#log, places))
     this.#serve()
   }

@@ -233,8 +233,7 @@ export class Groups {
     }
     const member: Member = {
       holder,
-      arrivals:
-        before?.holder === holder ? before.arrivals : new Arrivals((delivery) => holder.give(delivery)),
+      arrivals: new Arrivals((delivery) => holder.give(delivery)),
       gid: undefined,
       isLeaving: false,
       joining: undefined,

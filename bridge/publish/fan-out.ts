@@ -50,6 +50,14 @@ export interface FanOutParts {
   /** The routing table of the moment. */
   readonly table: () => RoutingTable
   readonly barrier: () => Promise<void>
+  /** A bug: handling one message threw. That message is passed by. */
+  readonly onFailed: (error: unknown) => void
+}
+
+/** What is awaited with the rest of its batch: until then nobody hears that it failed. */
+function kept<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined)
+  return promise
 }
 
 export class FanOut {
@@ -62,8 +70,10 @@ export class FanOut {
   readonly #groups: Pick<Groups, 'push'>
   readonly #table: () => RoutingTable
   readonly #barrier: () => Promise<void>
+  readonly #onFailed: (error: unknown) => void
 
-  constructor({ nodeId, receiver, links, queues, retained, groups, table, barrier }: FanOutParts) {
+  constructor(parts: FanOutParts) {
+    const { nodeId, receiver, links, queues, retained, groups, table, barrier, onFailed } = parts
     this.#nodeId = nodeId
     this.#receiver = receiver
     this.#links = links
@@ -73,6 +83,7 @@ export class FanOut {
     this.#groups = groups
     this.#table = table
     this.#barrier = barrier
+    this.#onFailed = onFailed
   }
 
   /** QoS 0: at once, and once; in slices where very much matches (bridge/pace/backlog.ts). */
@@ -120,7 +131,13 @@ export class FanOut {
     const share = { name, hops: hops + 1 }
     if (message.qos === 0) return void this.#toMember(message, share)
     void this.#barrier().then(
-      () => void this.#toMember(message, share),
+      () => {
+        try {
+          void this.#toMember(message, share)
+        } catch (error) {
+          this.#onFailed(error) // one message ends no node
+        }
+      },
       () => undefined, // this boot is over: what it was handed is lost with it
     )
   }
@@ -202,7 +219,7 @@ export class FanOut {
     if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, stored, slice)
     const backlogs: string[] = []
     for (const group of groups) this.#toGroup(message, group, stored, backlogs)
-    if (backlogs.length > 0) stored.add(this.#groups.push(message, backlogs))
+    if (backlogs.length > 0) stored.add(kept(this.#groups.push(message, backlogs)))
     return undefined
   }
 
@@ -217,7 +234,7 @@ export class FanOut {
       if (slice.isOver) await slice.next()
       this.#toGroup(message, group, stored, backlogs)
     }
-    if (backlogs.length > 0) stored.add(this.#groups.push(message, backlogs))
+    if (backlogs.length > 0) stored.add(kept(this.#groups.push(message, backlogs)))
   }
 
   /** @param backlogs gets the name of one that has a backlog: all of a message are pushed together */
@@ -281,7 +298,7 @@ export class FanOut {
       }
       for (const target of sessions) {
         const granted = grantedTo(target, message)
-        if (granted > 0) stored.add(this.#queues.push(message, target.sid, granted))
+        if (granted > 0) stored.add(kept(this.#queues.push(message, target.sid, granted)))
       }
     }
     return { stored: Promise.all(stored) }
@@ -304,6 +321,6 @@ export class FanOut {
       const granted = grantedTo(target, message)
       if (granted > 0) collected.add(target.sid, granted)
     }
-    if (!isTooLate(message)) stored.add(this.#queues.pushAll(message, collected))
+    if (!isTooLate(message)) stored.add(kept(this.#queues.pushAll(message, collected)))
   }
 }

@@ -1,6 +1,7 @@
 // Bans in Redis: one hash that every node asks for twice a second, by its version; a change is known to all within a
 // second, whatever was missed, and what Redis lost is lifted. Their ends are by Redis' clock, what is left of them by
 // ours. While Redis is away the last ones hold. State: {bus}:bans, and the version that was read last.
+import { toBridgeError } from '../errors.ts'
 import { bansMax, type Ban, type BanKind, type Bans } from '../bans.ts'
 import type { Keys } from './keys.ts'
 import { connect, type Redis, type RedisAddress } from './redis.ts'
@@ -90,13 +91,15 @@ export class RedisBans implements Bans {
     const known = this.#version
     const read = await readBans(this.#redis, this.#key, known)
     if (read === undefined || this.#isClosed || known !== this.#version) return // a later look was sooner
-    this.#version = read.version
     this.#changed?.(read.bans)
+    this.#version = read.version
   }
 
-  /** A Redis that is away is the probe's to name. */
+  /** A Redis that is away is the probe's to name; a bug ends the node. */
   async #lookOn(): Promise<void> {
-    await this.#look().catch(() => undefined)
+    await this.#look().catch((error: unknown) => {
+      if (toBridgeError(error).code === 'ERR_BRIDGE_BUG') throw error
+    })
     clearTimeout(this.#timer)
     if (!this.#isClosed) this.#timer = setTimeout(() => void this.#lookOn(), everyMs).unref()
   }

@@ -74,6 +74,10 @@ export const rulesOf = ({ rulesFile, aclFile }: AccessFiles): Rule[] => [
   ...(aclFile === undefined ? [] : readAcl(aclFile.path, aclFile.text)),
 ]
 
+/** Whether what no rule is about is denied: also where a file holds none. */
+export const hasRules = ({ rulesFile, aclFile }: AccessFiles): boolean =>
+  rulesFile !== undefined || aclFile !== undefined
+
 export class Access<Client extends Accessed> {
   readonly #options: AccessOptions<Client>
   readonly #chains = new Map<readonly LinkName[], Chain>()
@@ -89,7 +93,7 @@ export class Access<Client extends Accessed> {
   /** What the files say holds from now on. */
   load(files: AccessFiles): void {
     this.#users = files.passwordFile === undefined ? new Map() : readUsers(files.passwordFile.text)
-    this.#rights = new Rights(rulesOf(files))
+    this.#rights = new Rights(rulesOf(files), hasRules(files))
     this.#options.stand(this.#guard())
   }
 

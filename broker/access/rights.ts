@@ -30,16 +30,15 @@ export const areDeliveriesAsked = (rules: readonly Rule[]): boolean =>
 
 export class Rights {
   readonly #rules: readonly Rule[]
+  /** Whether what no rule is about is denied. */
+  readonly hasAny: boolean
   readonly #ofUser = new Map<string | undefined, readonly Rule[]>()
   #decided = new WeakMap<Asker, Map<string, Decision>>()
 
-  constructor(rules: readonly Rule[]) {
+  /** @param hasAny also with a file that has none: one that is just being written must not open everything */
+  constructor(rules: readonly Rule[], hasAny = rules.length > 0) {
     this.#rules = rules
-  }
-
-  /** Whether there is any: then what none is about is denied. */
-  get hasAny(): boolean {
-    return this.#rules.length > 0
+    this.hasAny = hasAny
   }
 
   /** Whether what a client may subscribe to it may not receive all the same. */

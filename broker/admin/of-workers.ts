@@ -42,10 +42,10 @@ export class AdminOfWorkers implements AdminSource {
 
   async metricsText(): Promise<string> {
     const texts = await Promise.all(
-      [...this.#workers.values()].map(async (worker) => {
-        const answer = worker.url === undefined ? undefined : await asked(worker.url, '/metrics')
-        return [worker, await answer?.text()] as const
-      }),
+      [...this.#workers.values()].map(
+        async (worker) =>
+          [worker, worker.url === undefined ? undefined : await asked(worker.url, '/metrics')] as const,
+      ),
     )
     for (const [worker, text] of texts) if (text !== undefined) this.#metrics.heard(worker, text)
     return this.#metrics.text(texts.flatMap(([worker, text]) => (text === undefined ? [] : [worker])))
@@ -53,7 +53,7 @@ export class AdminOfWorkers implements AdminSource {
 
   async *routesText(limit: number): AsyncGenerator<Uint8Array | string> {
     for (const { url } of this.#workers.values()) {
-      const answer = url === undefined ? undefined : await asked(url, `/routes?limit=${limit}`)
+      const answer = url === undefined ? undefined : await begun(url, `/routes?limit=${limit}`)
       if (answer?.body == null) continue
       for await (const piece of answer.body as AsyncIterable<Uint8Array>) yield piece
       return
@@ -71,16 +71,29 @@ async function readinessOf({
   const answer = await asked(url, '/readyz')
   if (answer === undefined)
     return { name, ready: false, text: `does not answer within ${answerMs / 1_000} s` }
-  const { ready, checks } = (await answer.json()) as Readiness
+  const { ready, checks } = JSON.parse(answer) as Readiness
   const text = Object.entries(checks).map(([check, state]) => `${check}: ${state}`)
   return { name, ready, text: text.join('; ') }
 }
 
-/** Undefined: it does not answer, or not in time. The deadline covers the whole answer of /readyz and /metrics. */
-async function asked(url: string, path: string): Promise<Response | undefined> {
+/** The whole answer. Undefined: it does not come, or not in time. */
+async function asked(url: string, path: string): Promise<string | undefined> {
   try {
-    return await fetch(new URL(path, url), { signal: AbortSignal.timeout(answerMs) })
+    return await (await fetch(new URL(path, url), { signal: AbortSignal.timeout(answerMs) })).text()
   } catch {
     return undefined // it ended, or its loop stands
+  }
+}
+
+/** An answer that may be long: its beginning has a deadline. */
+async function begun(url: string, path: string): Promise<Response | undefined> {
+  const late = new AbortController()
+  const timer = setTimeout(() => late.abort(), answerMs)
+  try {
+    return await fetch(new URL(path, url), { signal: late.signal })
+  } catch {
+    return undefined
+  } finally {
+    clearTimeout(timer)
   }
 }

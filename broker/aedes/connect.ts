@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto'
 import {
   isShared,
   isValidFilter,
+  connectsWait,
   laterConnect,
   Message,
   SessionOption,
@@ -182,6 +183,8 @@ export class Connects {
   /** The session first, then what it is subscribed to. */
   #claim(client: AedesClient, done: Done): void {
     const { connection } = client.conn
+    // Aedes comes here a turn later, and looks behind it: what is counted now would be given back by nobody.
+    if (connection.isClosed || connection.client.isClosed) return
     if (this.#refuseBanned(connection, client.id!, connection.principal.user, done)) return
     if (client._assignedClientId === undefined && this.#bans.connected(client.id!)) {
       this.#flaps(client.id!)
@@ -199,9 +202,9 @@ export class Connects {
       if (earlier !== undefined) await this.#makeWay(earlier)
       const will = this.#willOf(client)
       const decided = will === undefined ? undefined : await this.#decideWill(connection, will)
+      if (connection.isClosed) return // a later one came
       if (decided instanceof Refusal)
         return this.#refuse(connection, new Refusal(decided.reasonCode, `its will: ${decided.reason}`), done)
-      if (connection.isClosed) return // a later one came
       const never = client.sessionExpiryInterval! >= 0xffffffff
       await this.#host.claim(connection, {
         clientId: client.id!,
@@ -227,7 +230,8 @@ export class Connects {
       void claiming.then(() => this.#claiming.delete(connection))
     }
     // Aedes comes here with all CONNECTs of a turn in the next one, however little reading them was (P12).
-    if (turnIsOver()) laterConnect(begin)
+    if (turnIsOver() || connectsWait())
+      laterConnect(begin) // in their order
     else begin()
   }
 

@@ -271,7 +271,7 @@ export class Engine {
       dropped: (cause, qos) => this.#host.dropped(cause, qos),
       failed: (error, qos) => this.#host.failed(error, qos),
       slow: (connection, topic) => this.#host.slow(connection, topic),
-      isReading: (connection) => this.#host.isReading(connection),
+      isReading: (connection, topic) => this.#host.isReading(connection, topic),
       drained: (connection) => this.#host.drained(connection),
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
       scheduleMember: (holder) => this.#host.scheduleMember(holder),

@@ -1,6 +1,6 @@
 // `aedes-cluster access explain`: whether a client may publish, subscribe or receive, and by which rule, as a node of this
 // configuration would decide it. Asks no node: what a token or another system grants a client is not known here.
-import { rulesOf } from '../access/access.ts'
+import { hasRules, rulesOf } from '../access/access.ts'
 import { nobody } from '../access/principal.ts'
 import { Rights } from '../access/rights.ts'
 import { actions, type Question } from '../access/rule.ts'
@@ -82,7 +82,8 @@ export async function access(argv: readonly string[]): Promise<void> {
           fingerprint: '',
         }
   const asker = { clientId: text(client) ?? '', principal: { ...nobody, user: text(user), certificate } }
-  const rights = new Rights(rulesOf(accessFilesOf(config)))
+  const files = accessFilesOf(config)
+  const rights = new Rights(rulesOf(files), hasRules(files))
   process.stdout.write(`${verdictOf(rights, question, asker)}\n`)
 }
 

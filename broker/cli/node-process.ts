@@ -44,6 +44,7 @@ export class NodeProcess {
    * @throws ChildEnded when it ends before that; it said why itself
    */
   async start(): Promise<Serving> {
+    if (this.#stopping) throw new ChildEnded(0) // told to stop while another was starting
     const child = this.#spawn()
     this.#child = child
     this.#events.onStart?.(child)
@@ -52,6 +53,7 @@ export class NodeProcess {
         if (typeof told === 'object' && 'listen' in told) resolve(told as Serving)
       })
       child.once('exit', (code) => reject(new ChildEnded(code ?? 1)))
+      child.on('error', () => reject(new ChildEnded(1))) // it could not be started, or not be told something
     })
     child.once('exit', (code, signal) => {
       if (!this.#stopping) void this.#again(signal ?? `exit code ${code ?? '?'}`)

@@ -35,7 +35,9 @@ export async function runWorkers(
         args: ['node', ...argv, '--worker', String(i + 1)],
         execArgv: [...startFlags()],
       })
-      return cluster.fork().process
+      const worker = cluster.fork()
+      worker.on('error', () => undefined) // its process says the same
+      return worker.process
     }
     return new NodeProcess(name, fork, {
       onStart: (child) => admin.follow(name, child),

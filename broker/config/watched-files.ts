@@ -4,28 +4,28 @@
 import { unwatchFile, watchFile, type StatsListener } from 'node:fs'
 
 const everyMs = 1_000
+/** A look may be late by so much. */
+const lateMs = 200
 
 export class WatchedFiles {
   readonly #paths: ReadonlySet<string>
   readonly #changed: StatsListener
-  #isTold = false
+  #telling: NodeJS.Timeout | undefined
 
-  /** @param changed one of them, or several at once */
+  /** @param changed one of them, or several at once; told when none has changed for a look: one may be half written */
   constructor(paths: readonly string[], changed: () => void) {
     this.#paths = new Set(paths)
     this.#changed = (now, before) => {
-      const isSame = now.mtimeMs === before.mtimeMs && now.ino === before.ino && now.size === before.size
-      if (isSame || this.#isTold) return
-      this.#isTold = true
-      setImmediate(() => {
-        this.#isTold = false
-        changed()
-      })
+      // who may read it is in `ctime` alone
+      if (now.ctimeMs === before.ctimeMs && now.ino === before.ino && now.size === before.size) return
+      clearTimeout(this.#telling)
+      this.#telling = setTimeout(changed, everyMs + lateMs).unref()
     }
     for (const path of this.#paths) watchFile(path, { interval: everyMs, persistent: false }, this.#changed)
   }
 
   close(): void {
+    clearTimeout(this.#telling)
     for (const path of this.#paths) unwatchFile(path, this.#changed)
   }
 }

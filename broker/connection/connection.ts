@@ -186,9 +186,10 @@ export class Connection implements ConnectionParts {
   onConnack(packet: IConnackPacket, frame: Buffer, shortened: () => Buffer): boolean {
     this.outbox.packetBytesMax = this.client.maximumPacketSize ?? Infinity
     if (!this.outbox.push(frame) && !this.outbox.push(shortened())) this.destroy() // it would wait for ever
+    const code = packet.reasonCode ?? packet.returnCode ?? 0
+    if (code !== 0) this.#wasRefused ??= !this.hasEnded // its session may be claimed by now
     this.connackWritten = true
     this.gate.connackSent?.(packet, this)
-    const code = packet.reasonCode ?? packet.returnCode ?? 0
     if (code !== 0) this.toldWhy(`refused with ${hex(code)}`)
     return code === 0
   }

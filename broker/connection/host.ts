@@ -54,8 +54,8 @@ export interface ConnectionHost<Connection> {
   violated(connection: Connection, violation: ProtocolViolation): void
   /** The connection is behind and was given a QoS ≥ 1 message on `topic`. */
   slow(connection: Connection, topic: string): void
-  /** It is behind, and takes what waits for it. */
-  isReading(connection: Connection): boolean
+  /** It is behind, takes what waits for it, and who publishes on `topic` waits for it. */
+  isReading(connection: Connection, topic: string): boolean
   /** It has caught up, or is gone. */
   drained(connection: Connection): void
   /** A session that outlives its connection has something to write. */

@@ -293,7 +293,9 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** Refuses one that stands before everything else; what comes before it is answered first. */
   #refuseNew(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     if (this.#decisions?.isEmpty === false) {
-      const ended = (this.#publishing ??= new Publishing(this.#host.config)).begin(0, qos)
+      const publishing = (this.#publishing ??= new Publishing(this.#host.config))
+      const ended = publishing.begin(0, qos)
+      if (publishing.isFull) this.#hold('publishes') // as many wait as may, refused or not
       this.#decisions.add(undefined, () =>
         this.#connection.guarded(() => this.#refuse(qos, messageId, reasonCode, ended)),
       )

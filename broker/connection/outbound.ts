@@ -90,6 +90,8 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
       schedule: (holder) => this.#host.scheduleMember(holder),
       over: () => {
         this.#window.pump()
+        this.#giveRoom()
+        this.#checkDrained()
         this.#stored?.ring()
       },
     }))
@@ -277,7 +279,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     for (const replayed of page) {
       if (isStored(replayed)) continue
       await this.roomForMore()
-      if (replayed.isWanted()) this.send(replayed.message, match, true) // [MQTT-3.3.1-8]
+      if (replayed.isWanted()) this.send(replayed.message, match, true, false) // [MQTT-3.3.1-8]
     }
     if (match.qos !== 0) await stored?.give(page.filter(isStored), match.qos, match.identifiers, owed)
   }
@@ -286,7 +288,12 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
    * Delivers with the RETAIN flag as given: 1 for retained messages sent because of a SUBSCRIBE
    * [MQTT-3.3.1-8].
    */
-  send(given: Message, match: Pick<Match<object>, 'qos' | 'identifiers'>, retain: boolean): void {
+  send(
+    given: Message,
+    match: Pick<Match<object>, 'qos' | 'identifiers'>,
+    retain: boolean,
+    mayDrop = true,
+  ): void {
     // nothing leaves before CONNACK [MQTT-3.2.0-1]: a resumed session's QoS 0; the rest is in its queue
     if (this.#connection.isClosed || !this.#connection.isConnected) return
     const qos = Math.min(given.qos, match.qos) as 0 | 1 | 2
@@ -298,7 +305,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
       if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
       this.#push(frame, message.topic)
-    } else if (this.slowPolicy === 'drop' && this.waitingBytes > this.#host.outboxLimits.highBytes)
+    } else if (mayDrop && this.slowPolicy === 'drop' && this.waitingBytes > this.#host.outboxLimits.highBytes)
       return this.#host.dropped('slow-subscriber', qos)
     else this.#window.push(new Pending(frame, qos, message.expiresAt))
     this.#countWaiting()
@@ -356,7 +363,10 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   #checkWaiting(topic?: string): void {
     const waiting = this.waitingBytes
     if (this.#connection.client.isClosed) return // told to go already
-    if (waiting > this.#waitingBytesMax && !this.#host.isReading(this.#connection)) {
+    if (
+      waiting > this.#waitingBytesMax &&
+      (topic === undefined || !this.#host.isReading(this.#connection, topic)) // answers are its own doing
+    ) {
       this.#host.dropped('slow-subscriber', 1)
       this.#connection.disconnect(
         ReasonCode.quotaExceeded,

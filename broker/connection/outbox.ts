@@ -265,7 +265,12 @@ export class Outbox {
     const queued = (handle?.writeQueueSize ?? 0) + (handle?._parent?.writeQueueSize ?? 0)
     const done = this.#handed - this.#stream.writableLength
     const sinceLast = done - this.#done
-    const progress = sinceLast > 0 ? Math.max(this.#queued, 1) : Math.max(this.#queued - queued, 0)
+    const progress =
+      sinceLast <= 0
+        ? Math.max(this.#queued - queued, 0)
+        : this.#queued === 0
+          ? sinceLast // nothing was under way: all of it has left
+          : this.#queued
     this.#done = done
     this.#queued = queued
     return progress

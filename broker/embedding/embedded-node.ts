@@ -170,6 +170,10 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
     { reason = '', seconds }: { readonly reason?: string; readonly seconds?: number } = {},
   ): Promise<boolean> {
     if (kind === 'network' && !isNetwork(name)) throw new TypeError(`${name} is no address and no network`)
+    if (seconds !== undefined && !(seconds >= 1))
+      throw new TypeError(
+        `${seconds} is no number of seconds: from 1 on, or none for as long as it is not lifted`,
+      )
     return this.#running.bans.add(kind, name, reason, seconds)
   }
 

@@ -156,11 +156,14 @@ export class Pressure<Subscriber extends SlowSubscriber> {
 
   /**
    * It is slow, and not because it stands still; which nobody knows within its first `holdMs`: a moment may have
-   * brought all that publishers had on their way.
+   * brought all that publishers had on their way. And not with a topic that cannot be held, of which nothing would bound
+   * what comes.
    */
-  isReading(subscriber: Subscriber): boolean {
+  isReading(subscriber: Subscriber, topic: string): boolean {
     const slow = this.#slow.get(subscriber)
     if (slow === undefined || subscriber.slowPolicy !== 'hold') return false
+    if (topic.length > topicLengthMax) return false
+    if (slow.topics.size >= topicsMax && !slow.topics.has(topic)) return false
     return this.#isReading(subscriber, slow) || performance.now() - slow.since < this.#holdMs
   }
 

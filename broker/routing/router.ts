@@ -585,8 +585,8 @@ export class Router implements EngineHost, Receiver {
     this.#pressure.slow(connection, topic)
   }
 
-  isReading(connection: Connection): boolean {
-    return this.#pressure.isReading(connection)
+  isReading(connection: Connection, topic: string): boolean {
+    return this.#pressure.isReading(connection, topic)
   }
 
   get slowCounts(): Pressure<Connection>['counts'] {

@@ -254,6 +254,30 @@ describe('rules', () => {
     expect([await codeOf('a'), await codeOf('b'), await codeOf('$x')]).toEqual([0, 0x87, 0x87])
   })
 
+  test.each([
+    ['rulesFile', ''],
+    ['rulesFile', 'rules: []'],
+    ['aclFile', '# none yet'],
+  ])(
+    'a file without rules opens nothing: it may be one that is just being written: %s %j',
+    async (option, text) => {
+      const empty = join(folder, 'empty')
+      writeFileSync(empty, text)
+      const { url } = await serve({ [option]: empty })
+      const client = await WireClient.connect(url, 'c')
+      client.send({
+        cmd: 'publish',
+        topic: 'a',
+        payload: '',
+        qos: 1,
+        messageId: 1,
+        retain: false,
+        dup: false,
+      })
+      expect(await client.next('puback')).toMatchObject({ reasonCode: 0x87 })
+    },
+  )
+
   test('a session that comes back has no more than it may have now', async () => {
     await using redis = await startRedis()
     const connect = async (options: NodeOptions): Promise<WireClient & { connack: IConnackPacket }> => {

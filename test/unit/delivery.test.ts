@@ -509,7 +509,7 @@ describe('pressure', () => {
     pressure.slow(subscriber, 't')
     await pressure.of('t')
     await vi.waitFor(() => expect(told).toEqual(['t true', 't false']))
-    expect([heldOn, pressure.isReading(subscriber)]).toEqual([[], false])
+    expect([heldOn, pressure.isReading(subscriber, 't')]).toEqual([[], false])
     pressure.slow(subscriber, 't')
     expect(pressure.of('t')).toBeUndefined()
     pressure.drained(subscriber)
@@ -544,7 +544,7 @@ describe('pressure', () => {
     await vi.waitFor(() => expect(told.at(-1)).toBe('t false'))
     pressure.slow(subscriber, 't')
     expect(pressure.of('t')).toBeUndefined()
-    expect(pressure.isReading(subscriber), 'it is not cut off').toBe(true)
+    expect(pressure.isReading(subscriber, 't'), 'it is not cut off').toBe(true)
     subscriber.waitingBytes = 10_000
     await vi.waitFor(() => {
       pressure.slow(subscriber, 't')
@@ -567,7 +567,7 @@ describe('pressure', () => {
     subscriber.takes = 1_000
     pressure.slow(subscriber, 't')
     await vi.waitFor(() => expect(told).toEqual(['t true', 't false']))
-    expect(pressure.isReading(subscriber)).toBe(false)
+    expect(pressure.isReading(subscriber, 't')).toBe(false)
     pressure.drained(subscriber)
   })
 

@@ -47,6 +47,7 @@ test('a route that comes between two slices gets what it gets in order', async (
     flush: () => undefined,
   } as unknown as Links
   const fanOut = new FanOut({
+    onFailed: () => undefined,
     nodeId: 'here',
     receiver,
     table: () => table,
@@ -77,6 +78,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
   const links = { flush: () => undefined } as unknown as Links
   const table = new RoutingTable()
   const fanOut = new FanOut({
+    onFailed: () => undefined,
     nodeId: 'here',
     receiver,
     table: () => table,
@@ -108,6 +110,7 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
   const push = ({ payload }: Message): Promise<void> => (sent.push(payload.toString()), Promise.resolve())
   const links = { to: () => ({ push, pushQos0: push }), flush: () => undefined } as unknown as Links
   const fanOut = new FanOut({
+    onFailed: () => undefined,
     nodeId: 'here',
     receiver: { deliver: () => undefined } as unknown as Receiver,
     table: () => table,
@@ -150,6 +153,7 @@ test('a message that three thousand groups match goes to a member of each, once,
     },
   } as unknown as Receiver
   const fanOut = new FanOut({
+    onFailed: () => undefined,
     nodeId: 'here',
     receiver,
     table: () => table,
@@ -190,6 +194,7 @@ test('a group whose member here has left by now: the member that the barrier bri
     flush: () => undefined,
   } as unknown as Links
   const fanOut = new FanOut({
+    onFailed: () => undefined,
     nodeId: 'here',
     receiver: { deliver: () => undefined, deliverShared: () => false } as unknown as Receiver,
     table: () => table,
@@ -220,6 +225,7 @@ test('a group of which only the barrier says that it has a backlog: the message 
   const given: string[] = []
   const stored: string[] = []
   const fanOut = new FanOut({
+    onFailed: () => undefined,
     nodeId: 'here',
     receiver: { deliver: () => undefined } as unknown as Receiver,
     table: () => table,
@@ -247,6 +253,7 @@ test('a message for a member that has left goes to one that this node learns of 
   const sent: string[] = []
   const push = ({ payload }: Message): Promise<void> => (sent.push(payload.toString()), Promise.resolve())
   const fanOut = new FanOut({
+    onFailed: () => undefined,
     nodeId: 'here',
     receiver: { deliverShared: () => false } as unknown as Receiver,
     table: () => table,
