@@ -34,7 +34,7 @@ export const refusalCauses = {
     what: 'filter',
     bound:
       '1,000 members of a group (bridge/groups/group-calls.ts), 128 groups of a session (bridge/groups/group-holder.ts)',
-    checkedIn: 'routing/router.ts',
+    checkedIn: 'groups/shared-subscriptions.ts',
     v5: 'SUBACK 0x97 for this filter alone; CONNACK 0x97 when its session resumes',
     v311: 'SUBACK 0x80 for this filter alone; CONNACK 3 when its session resumes',
   },
@@ -69,14 +69,14 @@ export const refusalCauses = {
   claims: {
     what: 'connection',
     bound: 'claimsWaitingMax, claimTimeoutMs',
-    checkedIn: 'routing/router.ts',
+    checkedIn: 'connection/connected-sessions.ts',
     v5: 'CONNACK 0x89 when too many wait, 0x88 after the time',
     v311: 'CONNACK 3',
   },
   sessions: {
     what: 'connection',
     bound: 'sessionsMax, storedBytesMax',
-    checkedIn: 'routing/router.ts',
+    checkedIn: 'connection/connected-sessions.ts',
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },

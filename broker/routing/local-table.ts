@@ -6,6 +6,7 @@ import {
   atOnce,
   FilterTrie,
   MatchCache,
+  SessionOption,
   SmallMap,
   worked,
   type Maker,
@@ -259,3 +260,15 @@ export class LocalTable<Subscriber extends object> {
     }
   }
 }
+
+/** As a session keeps them. */
+export const storedOptions = ({
+  qos,
+  noLocal,
+  retainAsPublished,
+  identifier,
+}: SubscriptionOptions): { options: number; identifier: number | undefined } => ({
+  options:
+    qos | (noLocal ? SessionOption.noLocal : 0) | (retainAsPublished ? SessionOption.retainAsPublished : 0),
+  identifier,
+})

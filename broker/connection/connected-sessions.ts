@@ -1,0 +1,169 @@
+// The sessions of this node's connections: claimed for CONNECT, released when a connection is over, given up when
+// their client goes on elsewhere. State: who has which session, and releases under way; gone with the process, when
+// Redis has the sessions and another node the right to them.
+import {
+  atEndAsync,
+  BridgeError,
+  type Cluster,
+  type Session,
+  type SessionRequest,
+} from '../../bridge/index.ts'
+import type { RefusalCause } from '../access/refusals.ts'
+import type { Config } from '../config/config.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+import { withinDeadline } from './claim-deadline.ts'
+import type { Connection } from './connection.ts'
+
+export interface SessionsHost {
+  plane(): Cluster
+  refused(cause: RefusalCause): void
+  /** Its client is gone: before its session is nobody's. */
+  leave(connection: Connection): Promise<void>
+  onError(error: Error): void
+}
+
+export class ConnectedSessions {
+  readonly #config: Config
+  readonly #host: SessionsHost
+  readonly #bySid = new Map<string, Connection>()
+  readonly #releasing = new Set<Promise<void>>()
+
+  constructor(config: Config, host: SessionsHost) {
+    this.#config = config
+    this.#host = host
+  }
+
+  /**
+   * While Redis is away the client waits.
+   * @throws ServerUnavailable after the deadline, or when too many wait
+   */
+  async claim(connection: Connection, request: SessionRequest): Promise<void> {
+    const session = await withinDeadline(
+      this.#config.claimTimeoutMs,
+      (abandoned, givenUp) =>
+        this.#host.plane().sessions.claim(request, () => connection.isClosed || abandoned(), givenUp),
+      (session) => {
+        // its CONNECT was refused: there is no will [MQTT-3.1.2-8]
+        void this.#letGo(session, this.#host.plane().sessions.farewell(session, true, undefined))
+      },
+    ).catch((error: unknown) => this.#notClaimed(connection, error as Error))
+    if (session === undefined) return
+    connection.session = session
+    // what an earlier connection left it has, and gets, whatever becomes of it (P15)
+    connection.lasting = request.expirySeconds !== 0 || session.present
+    if (connection.isClosed)
+      void this.release(connection) // it left while we asked
+    // Taken over, or asked for, while its claim was being journaled: nobody knew it by its session yet.
+    else if (this.#host.plane().sessions.connected(session.sid) !== session || session.isWanted)
+      connection.takenOver()
+    else this.#bySid.set(session.sid, connection)
+  }
+
+  #notClaimed(connection: Connection, error: Error): undefined {
+    const code = error.cause instanceof BridgeError ? error.cause.code : undefined
+    // a later CONNECT of the client was there first
+    if (code === 'ERR_BRIDGE_MOVED') return void connection.takenOver()
+    if (code === 'ERR_BRIDGE_QUOTA') {
+      this.#host.refused('sessions')
+      connection.refuse(ReasonCode.quotaExceeded)
+    } else if (code === 'ERR_BRIDGE_CROWD') {
+      this.#host.refused('claims')
+      connection.refuse(ReasonCode.serverBusy)
+    } else if (error.cause instanceof BridgeError && error.cause.retryable) this.#host.refused('claims')
+    throw error
+  }
+
+  farewell(connection: Connection, voidsWill: boolean, expirySeconds: number | undefined): void {
+    if (connection.session === undefined) return
+    const max = this.#config.sessionExpirySecondsMax
+    const expiry =
+      expirySeconds === undefined || max === 0
+        ? expirySeconds
+        : expirySeconds < 0
+          ? max
+          : Math.min(expirySeconds, max)
+    const said = this.#host
+      .plane()
+      .sessions.farewell(connection.session, voidsWill, expiry)
+      .catch((error: unknown) => this.#host.onError(error as Error))
+    connection.goodbyeStored = said
+  }
+
+  release(connection: Connection): Promise<void> | undefined {
+    const { session } = connection
+    if (session === undefined) return undefined
+    connection.session = undefined
+    if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
+    // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
+    // What was not accepted has no will [MQTT-3.1.2-8].
+    return this.#letGo(
+      session,
+      connection.isRefused
+        ? this.#host.plane().sessions.farewell(session, true, undefined)
+        : connection.settled().then(() => this.#host.leave(connection)),
+    )
+  }
+
+  #letGo(session: Session, behind: Promise<void>): Promise<void> {
+    const releasing = behind
+      .then(() => atEndAsync(() => this.#host.plane().sessions.release(session)))
+      .catch((error: unknown) => this.#host.onError(error as Error))
+      .finally(() => this.#releasing.delete(releasing))
+    this.#releasing.add(releasing)
+    return releasing
+  }
+
+  /** Resolves when every session that was released is written down, and its will stored. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#releasing)
+    await this.#host.plane().sessions.settled()
+  }
+
+  ring(sid: string): void {
+    this.#bySid.get(sid)?.ring()
+  }
+
+  /** Its session is another connection's by now. */
+  taken(session: Session): void {
+    const connection = this.#bySid.get(session.sid)
+    if (connection?.session === session) connection.takenOver()
+  }
+
+  /** A write of its session was refused. */
+  writeRefused(connection: Connection): void {
+    const { session } = connection
+    if (session === undefined) return
+    this.#host
+      .plane()
+      .stillOwned(session)
+      .then(
+        (ours) => {
+          if (ours) connection.ring()
+          else connection.takenOver()
+        },
+        (error: unknown) => this.#host.onError(error as Error),
+      )
+  }
+
+  /**
+   * What another node's CONNECT came after is in the socket by now, if not read: one more turn of the event
+   * loop reads it.
+   */
+  wanted(session: Session): void {
+    const connection = this.#bySid.get(session.sid)
+    const leaves = (): void => {
+      this.#host
+        .plane()
+        .sessions.leaves(session)
+        .catch((error: unknown) => this.#host.onError(error as Error))
+    }
+    if (connection?.session !== session) return leaves() // it is over, and is being released
+    const giveUp = (): void => {
+      if (connection.inbound.isBehind) return void setImmediate(giveUp)
+      if (connection.session !== session || connection.isEnding) return leaves()
+      connection.takenOver()
+      void this.release(connection) // at once, not when its client closes
+    }
+    setImmediate(setImmediate, giveUp)
+  }
+}

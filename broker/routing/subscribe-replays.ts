@@ -1,0 +1,180 @@
+// The replays of SUBSCRIBE: what is owed is written down before SUBACK, sent after it, and goes on with the next
+// connection of a session. State: moments of subscriptions, for two leases; the pages under way are each
+// connection's (retained-replay.ts).
+import {
+  Moment,
+  type Cluster,
+  type Message,
+  type OwedReplay,
+  type OwedReplays,
+  type Session,
+  type Stamps,
+} from '../../bridge/index.ts'
+import type { Config } from '../config/config.ts'
+import type { Connection } from '../connection/connection.ts'
+import type { AskedReplay } from '../connection/host.ts'
+import type { LocalTable, SubscriptionOptions } from './local-table.ts'
+import { Replays } from './retained-replay.ts'
+import type { Subscriber } from './subscriber.ts'
+
+export interface ReplayHost {
+  plane(): Cluster
+  onError(error: Error): void
+}
+
+export class SubscribeReplays {
+  readonly #config: Config
+  readonly #table: LocalTable<Subscriber>
+  readonly #host: ReplayHost
+  /** Moments of subscriptions, by the lease in which they were made: this one and the one before. */
+  #moments: [Moment[], Moment[]] = [[], []]
+  #forgetting: NodeJS.Timeout | undefined
+
+  constructor(config: Config, table: LocalTable<Subscriber>, host: ReplayHost) {
+    this.#config = config
+    this.#table = table
+    this.#host = host
+  }
+
+  /** Before SUBACK: what is owed is written down, and the first page is read. `begin` sends it after SUBACK. */
+  async prepare(
+    connection: Connection,
+    filter: string,
+    options: SubscriptionOptions,
+    isFirst: boolean,
+    stamps: Stamps | undefined,
+    told: Promise<void> | undefined,
+  ): Promise<void> {
+    const hasAny = await this.#host.plane().hasRetained(filter, told)
+    const [owed, ahead] = await Promise.all([
+      hasAny ? this.#record(connection, filter, options, isFirst, stamps) : undefined,
+      hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
+    ])
+    // no SUBACK will be sent; what is owed is there for the session's next owner
+    if (connection.isClosed) return ahead?.drop()
+    connection.replaysAfterSuback ??= new Map<string, AskedReplay>()
+    // of two SUBSCRIBEs of a filter in one packet the second one is replayed
+    const earlier = connection.replaysAfterSuback.get(filter)
+    earlier?.ahead?.drop()
+    if (earlier?.owed !== undefined) connection.stored?.endReplay(earlier.owed)
+    connection.replaysAfterSuback.set(filter, { stamps, hasAny, owed, ahead })
+  }
+
+  begin(connection: Connection, filter: string): void {
+    const asked = connection.replaysAfterSuback?.get(filter)
+    connection.replaysAfterSuback?.delete(filter)
+    // What is stored from its moment on comes live. After Redis lost data nothing follows from stamps.
+    if (asked?.hasAny === false && asked.stamps?.era.isOver === false) return
+    const replays = this.#replaysOf(connection)
+    if (!replays.begins(filter)) {
+      // each SUBSCRIBE of it is ten bytes
+      asked?.ahead?.drop()
+      if (asked?.owed !== undefined) connection.stored?.endReplay(asked.owed)
+      return
+    }
+    const replayed =
+      asked === undefined ? this.#askAgain(connection, filter) : this.#start(connection, filter, asked)
+    void replayed
+      .catch((error: unknown) => this.#host.onError(error as Error))
+      .then(() => {
+        if (replays.over(filter) && !connection.isClosed) this.begin(connection, filter)
+      })
+  }
+
+  /**
+   * It was subscribed with the same options before: Aedes has registered nothing, and SUBACK is on its way.
+   */
+  async #askAgain(connection: Connection, filter: string): Promise<void> {
+    const { stamps, told } = await this.#host.plane().stamps()
+    const options = this.#table.get(filter, connection)
+    if (options === undefined || !(await this.#host.plane().hasRetained(filter, told))) return
+    await this.#start(connection, filter, {
+      stamps,
+      hasAny: true,
+      owed: await this.#record(connection, filter, options, false, stamps),
+    })
+  }
+
+  goOn(connection: Connection, replays: OwedReplays): void {
+    for (const owed of replays.all) {
+      this.#start(
+        connection,
+        owed.filter,
+        { stamps: this.#host.plane().stampsOf(owed.stamps), hasAny: true, owed },
+        true,
+      ).catch((error: unknown) => this.#host.onError(error as Error))
+    }
+  }
+
+  /** @param again an earlier connection began it, and had what is QoS 0 of it, or lost it */
+  async #start(
+    connection: Connection,
+    filter: string,
+    { stamps, owed, ahead }: AskedReplay,
+    again = false,
+  ): Promise<void> {
+    const subscription = this.#table.get(filter, connection)
+    if (subscription !== undefined) {
+      const { qos, identifier } = subscription
+      const match = { qos, identifiers: identifier === undefined ? undefined : [identifier] }
+      // Once UNSUBSCRIBE came nothing more is sent: what is read from now on may have been published after
+      // the UNSUBACK.
+      const isWanted = (): boolean =>
+        !connection.isClosed && this.#table.get(filter, connection) !== undefined
+      const isDone = (message: Message): boolean =>
+        again && (message.qos === 0 || owed?.isDone(message) === true)
+      await this.#replaysOf(connection).add(
+        { filter, stamps, ahead, isWanted, isDone },
+        { roomForMore: () => connection.roomForMore(), send: (page) => connection.replay(page, match, owed) },
+      )
+    }
+    if (subscription === undefined) ahead?.drop()
+    if (owed !== undefined) connection.stored?.endReplay(owed)
+  }
+
+  #replaysOf(connection: Connection): Replays {
+    return (connection.replays ??= new Replays(this.#host.plane(), this.#config.replayBytesMax))
+  }
+
+  /**
+   * What a session that has a queue is to get is written down before SUBACK: its connection may end sooner.
+   */
+  async #record(
+    { stored }: Connection,
+    filter: string,
+    { qos }: SubscriptionOptions,
+    isFirst: boolean,
+    stamps: Stamps | undefined,
+  ): Promise<OwedReplay | undefined> {
+    if (stored === undefined || qos === 0 || stamps === undefined) return undefined
+    return stored.beginReplay(filter, isFirst, stamps)
+  }
+
+  /** Of a subscription that an earlier connection began, and whose replay goes on with this one. */
+  owedMoment(session: Session | undefined, filter: string): Moment | undefined {
+    const owed = session?.replays?.firstOf(filter)
+    if (owed === undefined) return undefined
+    const moment = new Moment()
+    moment.settle(this.#host.plane().stampsOf(owed.stamps))
+    this.forgetLater(moment)
+    return moment
+  }
+
+  /**
+   * What was stored before a subscription may come live for as long as it is on its way. A lease later its
+   * sender is dead, or this node.
+   */
+  forgetLater(moment: Moment): void {
+    this.#moments[0].push(moment)
+    this.#forgetting ??= this.#forgetOld()
+  }
+
+  #forgetOld(): NodeJS.Timeout {
+    return setTimeout(() => {
+      const [young, old] = this.#moments
+      this.#moments = [[], young]
+      for (const moment of old) moment.forget()
+      this.#forgetting = young.length > 0 ? this.#forgetOld() : undefined
+    }, this.#config.leaseMs).unref()
+  }
+}
