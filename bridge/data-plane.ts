@@ -1,8 +1,6 @@
-// The data plane of one boot of a node: routes in, messages out and in. Composes membership, journal, routing
-// table, batches, inboxes and Retained Messages; each keeps its own invariant, this file their order. When
-// the boot is fenced the whole data plane is thrown away, and the node asks its bridge for a new one
-// (bridge/redis/index.ts).
-import { AbsentNodes } from './routes/absent-nodes.ts'
+// The data plane of one boot of a node: routes in, messages out and in. Composes its parts; each keeps its own
+// invariant, this file their order at start and at the end. When the boot is fenced the whole data plane is thrown
+// away, and the node asks its bridge for a new one (bridge/redis/index.ts).
 import { Audit } from './membership/audit.ts'
 import { Batches } from './publish/batches.ts'
 import { Bells } from './publish/bells.ts'
@@ -13,40 +11,34 @@ import { isShared } from './groups/shared-filter.ts'
 import { GroupRules } from './groups/strategies.ts'
 import { recordsOfGroups, type Change } from './messages/codec.ts'
 import { nobody, type Reports } from './diagnostics.ts'
-import { BridgeError, endNode, toBridgeError } from './errors.ts'
+import { endNode } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
 import { InboxReader } from './links/inbox-reader.ts'
 import { unreadShares } from './links/unread.ts'
+import { ClusterView } from './routes/cluster-view.ts'
 import { Journal } from './routes/journal.ts'
 import type { Keys } from './redis/keys.ts'
 import { Links } from './links/links.ts'
+import { Healing } from './membership/healing.ts'
 import { Membership } from './membership/membership.ts'
 import type { Message } from './messages/message.ts'
 import type { Stamps, StampsRead } from './retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
-import { OwnRoutes, type RouteChange } from './routes/own-routes.ts'
+import { OwnRoutes, routeChange } from './routes/own-routes.ts'
 import { Queues } from './publish/queues.ts'
 import { connectAll, type Connections, type Redis } from './redis/redis.ts'
 import { Retained } from './retained/retained.ts'
-import { RouteKind, RoutingTable, type Route } from './routes/routing-table.ts'
+import { RouteKind, type Route, type RoutingTable } from './routes/routing-table.ts'
 import { loadScripts } from './redis/scripts.ts'
 import { authorizedWill, withRoom } from './sessions/session-events.ts'
 import { SessionWriter, type SessionHolder } from './sessions/session-writer.ts'
 import type { Session } from './sessions/session.ts'
 import { Sessions } from './sessions/sessions.ts'
-import { Slice } from './pace/turns.ts'
 import { SingleFlight } from './pace/single-flight.ts'
-import { atMost } from './pace/together.ts'
-import { allSubscriptions } from './sessions/stored.ts'
-import { journaled } from './sessions/stored-subscription.ts'
 
 const blockMs = 1_000
 /** What a start that is ended has for leaving in order; its lease tells otherwise. */
 const leaveMs = 500
-/** How long members of groups have for joining again before the others hear of us. */
-const regroupMs = 1_000
-/** How long routes of nodes that have not come back are kept after Redis lost its data. */
-const graceLeases = 1
 /** How often a node looks whether Redis still has what it must have of it; several times a lease. */
 const auditMsMax = 1_000
 const auditsPerLease = 6
@@ -66,7 +58,6 @@ export class DataPlane implements Cluster {
   readonly #reader: InboxReader
   readonly #membership: Membership
   readonly #journal: Journal
-  #table = new RoutingTable()
   readonly #routes: OwnRoutes
   readonly #sharedBarrier = new SingleFlight(() => this.#journal.barrier())
   readonly #retained: Retained
@@ -81,24 +72,19 @@ export class DataPlane implements Cluster {
   readonly #batches: Batches<Message, Handed>
   readonly #links: Links
   readonly #bells = new Bells({
-    isKnown: (nodeId) => nodeId === this.nodeId || this.#nodes.has(nodeId),
+    isKnown: (nodeId) => nodeId === this.nodeId || this.#view.nodes.has(nodeId),
     catchUp: () => this.#journal.barrier(),
     ring: (nodeId, sid) => {
       if (nodeId === this.nodeId) this.#receiver.ring(sid)
       else this.#links.to(nodeId).ring(sid)
     },
   })
-  readonly #nodes = new Set<string>()
-  readonly #healing = new SingleFlight(() => this.#rejoin())
+  readonly #view: ClusterView
+  readonly #healing: Healing
   isFenced = false // its receiver was told, who may not have been there yet
   #isStarted = false
   #closed = false
-  #grace: NodeJS.Timeout | undefined
-  #graceEnds = 0
   readonly #unwatch: (() => void) | undefined
-  /** Settles when what the last snapshot lacked of us is told and written down again. */
-  #asserted: Promise<unknown> = Promise.resolve()
-  readonly #absent = new AbsentNodes()
 
   private constructor(
     options: DataPlaneOptions,
@@ -114,12 +100,12 @@ export class DataPlane implements Cluster {
     this.#connections = connections
     this.#membership = membership
     this.#journal = new Journal(connections, this.keys, () => membership, {
-      onChange: (nodeId, change) => this.#apply(nodeId, change),
-      readMore: () => this.#readMore(),
-      onSnapshot: (nodes, routes, table) => this.#replace(nodes, routes, table as RoutingTable),
-      onLost: () => this.#onLost(),
+      onChange: (nodeId, change) => this.#view.apply(nodeId, change),
+      readMore: () => this.#view.readMore(),
+      onSnapshot: (nodes, routes, table) => this.#view.replace(nodes, routes, table as RoutingTable),
+      onLost: () => this.#healing.onLost(),
       onLater: () => this.#onFenced(), // it joins again after the entry, by the snapshot, or is refused
-      onAmnesia: () => this.#heal(),
+      onAmnesia: () => this.#healing.heal(),
     })
     const { clock } = membership
     this.#reader = new InboxReader(connections, this.keys, membership.nodeId, clock, {
@@ -130,59 +116,24 @@ export class DataPlane implements Cluster {
       onBell: (sid) => receiver.ring(sid),
       onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),
-      onAmnesia: () => this.#heal(),
+      onAmnesia: () => this.#healing.heal(),
     })
     this.#links = new Links(this.#redis, this.keys, membership.nodeId, clock, {
       onFenced: () => this.#onFenced(),
-      onOut: (nodeId) => this.#dropNode(nodeId),
+      onOut: (nodeId) => this.#view.dropNode(nodeId),
     })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
     this.#retained = new Retained(connections, this.keys, membership, {
       barrier: (ahead) => this.#journal.barrier(ahead),
       append: (changes) => this.#journal.append(changes),
-      onFenced: () => this.#checkFence(),
+      onFenced: () => this.#healing.checkFence(),
     })
-    this.sessions = new Sessions(this.#redis, this.keys, () => membership.nodeId, options, clock, {
-      append: (changes) => this.#appendOfSessions(changes),
-      authorizeWill: (message) => authorizedWill(receiver, message),
-      publishWill: (message) =>
-        new Promise((resolve) =>
-          this.publish(
-            withRoom(message, (topic) => this.mayRetain(topic), this.#reports),
-            resolve,
-          ),
-        ),
-      expireRetained: (topic) => this.#retained.expire(topic),
-      stillOwned: (session) => this.stillOwned(session),
-      onFenced: () => this.#checkFence(),
-      onMoved: (session) => receiver.taken(session),
-      onWanted: (session) => receiver.wanted(session),
-      onWritten: (session) => receiver.ring(session.sid),
-      onVanished: (sids) => this.#vanished(sids),
-    })
+    this.sessions = this.#sessionsOf(membership, options)
     this.#audit = new Audit(this.#redis, this.keys, membership.nodeId, this.sessions, {
       isPlaced: () => membership.isPlaced(),
-      onFenced: () => this.#checkFence(),
+      onFenced: () => this.#healing.checkFence(),
     })
-    this.#queues = new Queues(
-      this.#redis,
-      this.keys,
-      membership.nodeId,
-      {
-        queueMax: options.queueMessagesMax,
-        queueBytesMax: options.queueBytesMax,
-        waitMs: missingLeases * options.leaseMs,
-      },
-      clock,
-      {
-        onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
-        onMissing: (sid) => {
-          this.#journal.append([{ type: 'missing', sid }]).catch(options.onError)
-        },
-        onFenced: () => this.#checkFence(),
-        onDropped: (count) => this.#reports.tell('shed', { cause: 'full-queue', count }),
-      },
-    )
+    this.#queues = this.#queuesOf(membership, options)
     this.groups = this.#groupsOf(membership, options)
     this.#sessionWriter = new SessionWriter(this.#redis, this.keys, clock)
     this.#fanOut = new FanOut({
@@ -192,7 +143,7 @@ export class DataPlane implements Cluster {
       queues: this.#queues,
       retained: this.#retained,
       groups: this.groups,
-      table: () => this.#table,
+      table: () => this.#view.table,
       barrier: () => this.#barrier(),
       onFailed: (error) => this.#reports.tell('failed', { where: 'inbox', error }),
     })
@@ -203,11 +154,79 @@ export class DataPlane implements Cluster {
       handOnAfter: (batch, handed) => this.#fanOut.handOnAfter(batch, handed),
       broken: endNode,
     })
+    this.#view = new ClusterView(options, {
+      nodeId: membership.nodeId,
+      redis: this.#redis,
+      keys: this.keys,
+      journal: this.#journal,
+      routes: this.#routes,
+      links: this.#links,
+      retained: this.#retained,
+      sessions: this.sessions,
+      groups: this.groups,
+      isHealing: () => this.#healing.isUnderWay,
+      isStarted: () => this.#isStarted,
+      onFenced: () => this.#onFenced(),
+    })
+    this.#healing = new Healing(options, {
+      receiver,
+      membership,
+      reader: this.#reader,
+      audit: this.#audit,
+      sessions: this.sessions,
+      groups: this.groups,
+      journal: this.#journal,
+      routes: this.#routes,
+      view: this.#view,
+      onFenced: () => this.#onFenced(),
+    })
     this.#unwatch = options.waits?.watchPublishes(() => ({
       publishers: receiver.publishers,
       wills: this.sessions.willsUnderWay,
       since: this.#batches.since,
     }))
+  }
+
+  #sessionsOf(membership: Membership, options: DataPlaneOptions): Sessions {
+    return new Sessions(this.#redis, this.keys, () => membership.nodeId, options, membership.clock, {
+      append: (changes) => this.#appendOfSessions(changes),
+      authorizeWill: (message) => authorizedWill(this.#receiver, message),
+      publishWill: (message) =>
+        new Promise((resolve) =>
+          this.publish(
+            withRoom(message, (topic) => this.mayRetain(topic), this.#reports),
+            resolve,
+          ),
+        ),
+      expireRetained: (topic) => this.#retained.expire(topic),
+      stillOwned: (session) => this.stillOwned(session),
+      onFenced: () => this.#healing.checkFence(),
+      onMoved: (session) => this.#receiver.taken(session),
+      onWanted: (session) => this.#receiver.wanted(session),
+      onWritten: (session) => this.#receiver.ring(session.sid),
+      onVanished: (sids) => this.#view.vanished(sids),
+    })
+  }
+
+  #queuesOf(
+    { nodeId, clock }: Membership,
+    { queueMessagesMax, queueBytesMax, leaseMs, onError }: DataPlaneOptions,
+  ): Queues {
+    return new Queues(
+      this.#redis,
+      this.keys,
+      nodeId,
+      { queueMax: queueMessagesMax, queueBytesMax: queueBytesMax, waitMs: missingLeases * leaseMs },
+      clock,
+      {
+        onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
+        onMissing: (sid) => {
+          this.#journal.append([{ type: 'missing', sid }]).catch(onError)
+        },
+        onFenced: () => this.#healing.checkFence(),
+        onDropped: (count) => this.#reports.tell('shed', { cause: 'full-queue', count }),
+      },
+    )
   }
 
   #groupsOf(
@@ -220,15 +239,15 @@ export class DataPlane implements Cluster {
     return new Groups(this.#redis, this.keys, nodeId, queueLimits, clock, rules, {
       append: (changes) => this.#journal.append(changes),
       barrier: () => this.#sharedBarrier.next(),
-      gidOf: (name) => this.#table.groups.get(name)?.gid,
-      nodesOf: (name) => this.#table.groups.get(name)?.nodes ?? [],
+      gidOf: (name) => this.#view.table.groups.get(name)?.gid,
+      nodesOf: (name) => this.#view.table.groups.get(name)?.nodes ?? [],
       giveTo: (nodeId, ...what) => this.#links.to(nodeId).give(...what),
       tellToLook: (nodeId, name) => this.#links.to(nodeId).look(name),
       isOwner: async (sid, owner) => {
         const session = this.sessions.connected(sid)
         return session?.owner === owner && this.stillOwned(session)
       },
-      onFenced: () => this.#checkFence(),
+      onFenced: () => this.#healing.checkFence(),
     })
   }
 
@@ -284,7 +303,7 @@ export class DataPlane implements Cluster {
       // at once: reading the snapshot may take longer than a lease
       onFenced: () => this.#onFenced(),
       onAmnesia: () => {
-        if (this.#isStarted) this.#heal().catch(this.#options.onError)
+        if (this.#isStarted) this.#healing.heal().catch(this.#options.onError)
       }, // it is told again with the next renewal
       onDead: async (nodeId) => {
         await this.sessions.releases.estate(nodeId)
@@ -306,7 +325,7 @@ export class DataPlane implements Cluster {
     this.#reader.start()
     this.#isStarted = true
     this.#auditGroups()
-    this.sessions.start(() => [...this.#nodes].sort()[0] === this.nodeId, this.#options.onError)
+    this.sessions.start(() => this.#view.isFirst, this.#options.onError)
     this.#audit.start(Math.min(auditMsMax, this.#options.leaseMs / auditsPerLease), this.#options.onError)
   }
 
@@ -316,24 +335,24 @@ export class DataPlane implements Cluster {
 
   /** Nodes alive as this node knows them, itself included. */
   get nodes(): readonly string[] {
-    return [...this.#nodes]
+    return [...this.#view.nodes]
   }
 
   get routes(): Iterable<Route> {
-    return this.#table.entries()
+    return this.#view.table.entries()
   }
 
   /** Memory that the routes of the cluster take here, roughly. */
   get routingBytes(): number {
-    return this.#table.bytes
+    return this.#view.table.bytes
   }
 
   isRouted(filter: string): boolean {
-    return this.#table.has(filter)
+    return this.#view.table.has(filter)
   }
 
   isWanted(topic: string): boolean {
-    const { qos0, groups } = this.#table.match(topic)
+    const { qos0, groups } = this.#view.table.match(topic)
     return qos0.length + groups.length > 0
   }
 
@@ -416,155 +435,6 @@ export class DataPlane implements Cluster {
     return this.#retained.read(topics, bytesMax)
   }
 
-  #apply(nodeId: string, change: Change): void {
-    switch (change.type) {
-      case 'route':
-        if (change.kind !== 0) this.#links.returns(nodeId)
-        this.#table.set(nodeId, change.filter, change.kind)
-        break
-      case 'anew':
-        this.#table.beginReassertion(nodeId)
-        break
-      case 'joined':
-        // also said by a node that has told all of its routes again, after Redis lost them
-        if (!this.#nodes.has(nodeId)) this.#reports.tell('nodeJoined', { name: this.#options.name, nodeId })
-        this.#nodes.add(nodeId)
-        this.#links.returns(nodeId)
-        this.#table.endReassertion(nodeId).catch(this.#options.onError)
-        this.#absent.heard(nodeId)
-        break
-      case 'gone':
-        this.#reports.tell('nodeLeft', { name: this.#options.name, nodeId: change.nodeId, by: nodeId })
-        if (change.nodeId === this.nodeId) return this.#onFenced()
-        this.#dropNode(change.nodeId)
-        this.groups.lookAll() // it may have given something, and told nobody
-        break
-      case 'retained':
-        this.#retained.apply(change.topic, change.present)
-        break
-      case 'session':
-        this.#table.setSession(change.sid, change.filter, change.options)
-        if (isShared(change.filter) && change.options !== undefined) this.groups.onBacklog(change.filter)
-        else if (isShared(change.filter)) this.groups.onForgotten(change.filter, change.sid)
-        break
-      case 'taken':
-        this.sessions.here.taken(change.sid, change.owner)
-        break
-      case 'wanted':
-        this.sessions.here.wanted(change.sid, change.owner)
-        break
-      case 'missing':
-        this.sessions.recovery.missing(change.sid).catch(this.#options.onError)
-        break
-      case 'lost':
-        if (nodeId !== this.nodeId) this.#retained.loadMissing().catch(this.#options.onError)
-    }
-  }
-
-  /**
-   * The rest of the snapshot: retained topics, and a table with the subscriptions of all sessions. O(all of
-   * them).
-   */
-  async #readMore(): Promise<RoutingTable> {
-    await this.#retained.load()
-    const table = new RoutingTable()
-    const slice = new Slice()
-    for await (const [sid, subscriptions] of allSubscriptions(this.#redis, this.keys, slice))
-      for (const [filter, { options }] of subscriptions) {
-        if (slice.isOver) await slice.next()
-        const change = journaled(sid, filter, options)
-        if (change.type === 'session' && !isShared(filter)) table.setSession(sid, filter, change.options)
-      }
-    for await (const [name, gid] of this.groups.all()) table.setSession(gid, name, 1)
-    return table
-  }
-
-  /**
-   * The snapshot takes the place of the table. After Redis lost its data it is empty at first: the routes
-   * that we knew stay until their nodes have asserted theirs, or for a lease (P10); a message for them waits
-   * in its writer meanwhile.
-   */
-  async #replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): Promise<void> {
-    const known = new Set(nodes)
-    const isHealing = this.#healing.isUnderWay
-    const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.nodeId)
-    for (const nodeId of known) this.#nodes.add(nodeId)
-    const slice = new Slice()
-    for (const { nodeId, filter, kind } of routes) {
-      if (slice.isOver) await slice.next()
-      table.set(nodeId, filter, kind)
-    }
-    const kept = new Set<string>()
-    for (const { nodeId, filter, kind } of missing.length > 0 || isHealing ? this.#table.entries() : []) {
-      if (slice.isOver) await slice.next()
-      // of a node that is asserting its routes perhaps a part only is there
-      if (
-        !missing.includes(nodeId) &&
-        !(isHealing && nodeId !== this.nodeId && !table.hasRoute(nodeId, filter))
-      )
-        continue
-      table.set(nodeId, filter, kind)
-      kept.add(nodeId)
-    }
-    this.#table = table
-    if (!isHealing) await this.#assertLost(routes, slice) // that asserts everything
-    if (this.#isStarted) this.groups.lookAll()
-    if (isHealing) this.#absent.await([...new Set([...missing, ...kept])])
-    if (missing.length === 0 && kept.size === 0) return
-    clearTimeout(this.#grace)
-    // Another snapshot may be read meanwhile, and not for healing: what was granted is not taken back.
-    const now = performance.now()
-    this.#graceEnds = Math.max(this.#graceEnds, isHealing ? now + this.#options.leaseMs * graceLeases : now)
-    this.#grace = setTimeout(() => {
-      this.#journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
-    }, this.#graceEnds - now)
-    this.#grace.unref()
-  }
-
-  /** What the snapshot lacks of us, because a failover lost it, is told again. */
-  async #assertLost(routes: readonly Route[], slice: Slice): Promise<void> {
-    const own = new Map<string, number>()
-    for (const { nodeId, filter, kind } of routes) {
-      if (slice.isOver) await slice.next()
-      if (nodeId === this.nodeId) own.set(filter, kind)
-    }
-    const lost: Change[] = []
-    for (const route of this.#routes.all()) {
-      if (slice.isOver) await slice.next()
-      if (own.get(route.filter) !== route.kind) lost.push(routeChange(route))
-    }
-    for (const change of this.sessions.here.changes()) {
-      if (slice.isOver) await slice.next()
-      if (
-        change.type === 'session' &&
-        change.options !== undefined &&
-        !this.#table.hasSession(change.sid, change.filter)
-      )
-        lost.push(change)
-    }
-    if (lost.length > 0)
-      this.#asserted = Promise.all([
-        this.#journal.append(lost),
-        this.sessions.recovery.assertAll().then((stale) => this.#journal.append(stale)),
-      ]).catch(this.#options.onError)
-  }
-
-  #dropMissing(candidates: readonly string[]): void {
-    this.#redis
-      .hkeys(this.keys.bus('nodes'))
-      .then(
-        (nodes) =>
-          candidates.filter((nodeId) => !nodes.includes(nodeId)).forEach((nodeId) => this.#dropNode(nodeId)),
-        this.#options.onError,
-      )
-  }
-
-  #dropNode(nodeId: string): void {
-    this.#nodes.delete(nodeId)
-    this.#absent.heard(nodeId)
-    this.#links.drop(nodeId, this.#table.removeNode(nodeId)).catch(this.#options.onError)
-  }
-
   // Messages
 
   /** A QoS 0 message that is not to be retained: matched and handed on at once. */
@@ -602,7 +472,7 @@ export class DataPlane implements Cluster {
   /** One node does it for all, once a lease. */
   #auditGroups(): void {
     this.#auditing = setTimeout(() => {
-      const isFirst = [...this.#nodes].sort()[0] === this.nodeId
+      const isFirst = this.#view.isFirst
       void (isFirst ? this.groups.audit(this.#suspects) : Promise.resolve(new Set<string>()))
         .then((suspects) => {
           this.#suspects = suspects
@@ -616,7 +486,8 @@ export class DataPlane implements Cluster {
 
   /** Tells the other nodes whether to hold back who publishes on `topic`: subscribers here are behind. */
   hold(topic: string, held: boolean): void {
-    for (const nodeId of this.#nodes) if (nodeId !== this.nodeId) this.#links.to(nodeId).hold(topic, held)
+    for (const nodeId of this.#view.nodes)
+      if (nodeId !== this.nodeId) this.#links.to(nodeId).hold(topic, held)
   }
 
   // Sessions
@@ -649,93 +520,12 @@ export class DataPlane implements Cluster {
     return (await this.sessions.recovery.isOwned(session)) || this.sessions.recovery.reclaim(session)
   }
 
-  /**
-   * The sessions ended, their end was not journaled by who ended them: told by who notices (R6).
-   */
-  async #vanished(sids: ReadonlySet<string>): Promise<void> {
-    const changes = (await this.#table.filtersOf(sids)).map(({ sid, filter }): Change => ({
-      type: 'session',
-      sid,
-      filter,
-      options: undefined,
-    }))
-    if (changes.length > 0) await this.#journal.append(changes)
-  }
-
-  // Faults
-
-  /**
-   * Redis lost its data: register again, make the inbox again, assert all routes. One at a time; FENCED ends
-   * it.
-   */
-  #heal(): Promise<void> {
-    return this.#healing.current()
-  }
-
-  /** All that this node has to tell the others, each thing as it is when it is asked for. */
-  *#everything(stale: readonly Change[]): Iterable<Change> {
-    for (const route of this.#routes.all()) yield routeChange(route)
-    yield* stale
-    yield* this.sessions.here.changes()
-    yield* this.groups.changes()
-    yield { type: 'joined' } // the last word
-  }
-
-  async #rejoin(): Promise<void> {
-    for (;;) {
-      this.#reports.tell('amnesia', { nodeId: this.nodeId })
-      try {
-        await this.#membership.rejoin()
-        await this.#reader.create()
-        await this.#audit.join()
-        const stale = await this.sessions.recovery.assertAll()
-        await atMost(regroupMs, this.groups.rejoinAll()) // if Redis loses its data again, that waits for us
-        await this.#journal.assertAll(this.#everything(stale))
-        await this.#journal.rebuild()
-        for (const { sid } of this.sessions.here) this.#receiver.ring(sid)
-        this.groups.lookAll() // they are told of
-        return
-      } catch (reason) {
-        const error = toBridgeError(reason)
-        if (error.code === 'ERR_BRIDGE_AMNESIA') continue // it was lost once more meanwhile
-        this.#onFenced()
-        throw error
-      }
-    }
-  }
-
   /** Also waits for nodes that have not asserted their routes since Redis lost data. */
   async #barrier(): Promise<void> {
     await this.#journal.barrier()
-    if (this.#absent.settled === undefined) return
-    await this.#absent.settled
+    if (this.#view.absent.settled === undefined) return
+    await this.#view.absent.settled
     await this.#journal.barrier()
-  }
-
-  /**
-   * A failover lost the last journal entries, also those of others: each node says when it has asserted what
-   * is missing.
-   */
-  #onLost(): void {
-    this.#absent.await([...this.#nodes].filter((nodeId) => nodeId !== this.nodeId))
-    // Behind what #assertLost tells and writes down: whoever hears it goes on publishing.
-    void this.#asserted
-      .then(() => this.#journal.append([{ type: 'lost' }, { type: 'joined' }]))
-      .catch(this.#options.onError)
-  }
-
-  /**
-   * A partition has no place of us: Redis lost data, all of it or this partition's, which heals it, or we
-   * were declared dead.
-   */
-  async #checkFence(): Promise<void> {
-    const { generation } = this.#membership
-    if (this.#healing.isUnderWay) return this.#healing.current() // it registers us there, too
-    await this.#journal.barrier()
-    // the refusal is older than that
-    if (!generation.equals(this.#membership.generation) || (await this.#audit.takePlaces())) return
-    this.#onFenced()
-    throw new BridgeError('ERR_BRIDGE_FENCED', `${this.nodeId} was declared dead`)
   }
 
   #onFenced(): void {
@@ -749,13 +539,12 @@ export class DataPlane implements Cluster {
   /** Leaves the cluster: the others drop our routes at once. */
   async close(): Promise<void> {
     this.#closed = true
-    clearTimeout(this.#grace)
     clearTimeout(this.#auditing)
     this.#unwatch?.()
     for (const part of [
       this.sessions,
       this.#audit,
-      this.#absent,
+      this.#view,
       this.#batches,
       this.#queues,
       this.groups,
@@ -769,5 +558,3 @@ export class DataPlane implements Cluster {
     for (const connection of Object.values(this.#connections) as Redis[]) connection.disconnect()
   }
 }
-
-const routeChange = ({ filter, kind }: RouteChange): Change => ({ type: 'route', filter, kind })

@@ -1,10 +1,11 @@
 // The routes of this node: which filters its connections want, counted here, and told to the other nodes by
-// the journal. Invariant: when `subscribed` resolves, the journal holds a route that covers the subscription,
+// the journal. Invariant: when `add` resolves, the journal holds a route that covers the subscription,
 // so that every PUBLISH whose barrier is read from then on finds this node (P2). Removing needs no waiting:
 // what still comes finds no subscription here. State: this process; after a reset of the journal all of it is
 // asserted anew.
 import { membersMax } from '../groups/group-table.ts'
 import { isShared } from '../groups/shared-filter.ts'
+import type { Change } from '../messages/codec.ts'
 import { RouteKind } from './routing-table.ts'
 
 export interface RouteChange {
@@ -137,3 +138,6 @@ const kindOf = (filter: string, { everything, qos0 }: Subscriptions): number =>
   isShared(filter)
     ? Math.min(everything, membersMax)
     : (everything > 0 ? RouteKind.everything : 0) | (qos0 > 0 ? RouteKind.qos0 : 0)
+
+/** As the journal tells it. */
+export const routeChange = ({ filter, kind }: RouteChange): Change => ({ type: 'route', filter, kind })

@@ -1,0 +1,247 @@
+// What this node knows of its cluster: the nodes, their routes and the subscriptions of sessions, as the journal and
+// its snapshots tell them. What a snapshot lacks of us, because a failover lost it, is told again. State: a copy of
+// what stands in Redis, made anew from there at any time; after Redis lost its data the only copy of it for a while.
+import { nobody, type Reports } from '../diagnostics.ts'
+import type { Groups } from '../groups/groups.ts'
+import { isShared } from '../groups/shared-filter.ts'
+import type { Links } from '../links/links.ts'
+import type { Change } from '../messages/codec.ts'
+import type { DataPlaneOptions } from '../options.ts'
+import { Slice } from '../pace/turns.ts'
+import type { Keys } from '../redis/keys.ts'
+import type { Redis } from '../redis/redis.ts'
+import type { Retained } from '../retained/retained.ts'
+import type { Sessions } from '../sessions/sessions.ts'
+import { allSubscriptions } from '../sessions/stored.ts'
+import { journaled } from '../sessions/stored-subscription.ts'
+import { AbsentNodes } from './absent-nodes.ts'
+import type { Journal } from './journal.ts'
+import { routeChange, type OwnRoutes } from './own-routes.ts'
+import { RoutingTable, type Route } from './routing-table.ts'
+
+/** How long routes of nodes that have not come back are kept after Redis lost its data. */
+const graceLeases = 1
+
+/** The parts of the data plane that hear of a change, or tell what is ours. */
+export interface ViewParts {
+  readonly nodeId: string
+  readonly redis: Redis
+  readonly keys: Keys
+  readonly journal: Journal
+  readonly routes: OwnRoutes
+  readonly links: Links
+  readonly retained: Retained
+  readonly sessions: Sessions
+  readonly groups: Groups
+  /** Redis lost its data, and everything is being told again. */
+  isHealing(): boolean
+  /** False while this node joins: what comes then is nobody's yet. */
+  isStarted(): boolean
+  /** The journal says that this node is gone. */
+  onFenced(): void
+}
+
+export class ClusterView {
+  readonly #options: DataPlaneOptions
+  readonly #reports: Reports
+  readonly #parts: ViewParts
+  readonly #nodes = new Set<string>()
+  readonly absent = new AbsentNodes()
+  #table = new RoutingTable()
+  #grace: NodeJS.Timeout | undefined
+  #graceEnds = 0
+  /** Settles when what the last snapshot lacked of us is told and written down again. */
+  #asserted: Promise<unknown> = Promise.resolve()
+
+  constructor(options: DataPlaneOptions, parts: ViewParts) {
+    this.#options = options
+    this.#reports = options.reports ?? nobody
+    this.#parts = parts
+  }
+
+  /** Nodes alive, this one included. */
+  get nodes(): ReadonlySet<string> {
+    return this.#nodes
+  }
+
+  /** Of nodes that are alive the first: it does what one has to do for all. */
+  get isFirst(): boolean {
+    return [...this.#nodes].sort()[0] === this.#parts.nodeId
+  }
+
+  get table(): RoutingTable {
+    return this.#table
+  }
+
+  get asserted(): Promise<unknown> {
+    return this.#asserted
+  }
+
+  apply(nodeId: string, change: Change): void {
+    switch (change.type) {
+      case 'route':
+        if (change.kind !== 0) this.#parts.links.returns(nodeId)
+        this.#table.set(nodeId, change.filter, change.kind)
+        break
+      case 'anew':
+        this.#table.beginReassertion(nodeId)
+        break
+      case 'joined':
+        // also said by a node that has told all of its routes again, after Redis lost them
+        if (!this.#nodes.has(nodeId)) this.#reports.tell('nodeJoined', { name: this.#options.name, nodeId })
+        this.#nodes.add(nodeId)
+        this.#parts.links.returns(nodeId)
+        this.#table.endReassertion(nodeId).catch(this.#options.onError)
+        this.absent.heard(nodeId)
+        break
+      case 'gone':
+        this.#reports.tell('nodeLeft', { name: this.#options.name, nodeId: change.nodeId, by: nodeId })
+        if (change.nodeId === this.#parts.nodeId) return this.#parts.onFenced()
+        this.dropNode(change.nodeId)
+        this.#parts.groups.lookAll() // it may have given something, and told nobody
+        break
+      case 'retained':
+        this.#parts.retained.apply(change.topic, change.present)
+        break
+      case 'session':
+        this.#table.setSession(change.sid, change.filter, change.options)
+        if (isShared(change.filter) && change.options !== undefined)
+          this.#parts.groups.onBacklog(change.filter)
+        else if (isShared(change.filter)) this.#parts.groups.onForgotten(change.filter, change.sid)
+        break
+      case 'taken':
+        this.#parts.sessions.here.taken(change.sid, change.owner)
+        break
+      case 'wanted':
+        this.#parts.sessions.here.wanted(change.sid, change.owner)
+        break
+      case 'missing':
+        this.#parts.sessions.recovery.missing(change.sid).catch(this.#options.onError)
+        break
+      case 'lost':
+        if (nodeId !== this.#parts.nodeId) this.#parts.retained.loadMissing().catch(this.#options.onError)
+    }
+  }
+
+  /**
+   * The rest of the snapshot: retained topics, and a table with the subscriptions of all sessions. O(all of
+   * them).
+   */
+  async readMore(): Promise<RoutingTable> {
+    await this.#parts.retained.load()
+    const table = new RoutingTable()
+    const slice = new Slice()
+    for await (const [sid, subscriptions] of allSubscriptions(this.#parts.redis, this.#parts.keys, slice))
+      for (const [filter, { options }] of subscriptions) {
+        if (slice.isOver) await slice.next()
+        const change = journaled(sid, filter, options)
+        if (change.type === 'session' && !isShared(filter)) table.setSession(sid, filter, change.options)
+      }
+    for await (const [name, gid] of this.#parts.groups.all()) table.setSession(gid, name, 1)
+    return table
+  }
+
+  /**
+   * The snapshot takes the place of the table. After Redis lost its data it is empty at first: the routes
+   * that we knew stay until their nodes have asserted theirs, or for a lease (P10); a message for them waits
+   * in its writer meanwhile.
+   */
+  async replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): Promise<void> {
+    const known = new Set(nodes)
+    const isHealing = this.#parts.isHealing()
+    const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.#parts.nodeId)
+    for (const nodeId of known) this.#nodes.add(nodeId)
+    const slice = new Slice()
+    for (const { nodeId, filter, kind } of routes) {
+      if (slice.isOver) await slice.next()
+      table.set(nodeId, filter, kind)
+    }
+    const kept = new Set<string>()
+    for (const { nodeId, filter, kind } of missing.length > 0 || isHealing ? this.#table.entries() : []) {
+      if (slice.isOver) await slice.next()
+      // of a node that is asserting its routes perhaps a part only is there
+      if (
+        !missing.includes(nodeId) &&
+        !(isHealing && nodeId !== this.#parts.nodeId && !table.hasRoute(nodeId, filter))
+      )
+        continue
+      table.set(nodeId, filter, kind)
+      kept.add(nodeId)
+    }
+    this.#table = table
+    if (!isHealing) await this.#assertLost(routes, slice) // that asserts everything
+    if (this.#parts.isStarted()) this.#parts.groups.lookAll()
+    if (isHealing) this.absent.await([...new Set([...missing, ...kept])])
+    if (missing.length === 0 && kept.size === 0) return
+    clearTimeout(this.#grace)
+    // Another snapshot may be read meanwhile, and not for healing: what was granted is not taken back.
+    const now = performance.now()
+    this.#graceEnds = Math.max(this.#graceEnds, isHealing ? now + this.#options.leaseMs * graceLeases : now)
+    this.#grace = setTimeout(() => {
+      this.#parts.journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
+    }, this.#graceEnds - now)
+    this.#grace.unref()
+  }
+
+  /** What the snapshot lacks of us, because a failover lost it, is told again. */
+  async #assertLost(routes: readonly Route[], slice: Slice): Promise<void> {
+    const own = new Map<string, number>()
+    for (const { nodeId, filter, kind } of routes) {
+      if (slice.isOver) await slice.next()
+      if (nodeId === this.#parts.nodeId) own.set(filter, kind)
+    }
+    const lost: Change[] = []
+    for (const route of this.#parts.routes.all()) {
+      if (slice.isOver) await slice.next()
+      if (own.get(route.filter) !== route.kind) lost.push(routeChange(route))
+    }
+    for (const change of this.#parts.sessions.here.changes()) {
+      if (slice.isOver) await slice.next()
+      if (
+        change.type === 'session' &&
+        change.options !== undefined &&
+        !this.#table.hasSession(change.sid, change.filter)
+      )
+        lost.push(change)
+    }
+    if (lost.length > 0)
+      this.#asserted = Promise.all([
+        this.#parts.journal.append(lost),
+        this.#parts.sessions.recovery.assertAll().then((stale) => this.#parts.journal.append(stale)),
+      ]).catch(this.#options.onError)
+  }
+
+  #dropMissing(candidates: readonly string[]): void {
+    this.#parts.redis
+      .hkeys(this.#parts.keys.bus('nodes'))
+      .then(
+        (nodes) =>
+          candidates.filter((nodeId) => !nodes.includes(nodeId)).forEach((nodeId) => this.dropNode(nodeId)),
+        this.#options.onError,
+      )
+  }
+
+  dropNode(nodeId: string): void {
+    this.#nodes.delete(nodeId)
+    this.absent.heard(nodeId)
+    this.#parts.links.drop(nodeId, this.#table.removeNode(nodeId)).catch(this.#options.onError)
+  }
+
+  /**
+   * The sessions ended, their end was not journaled by who ended them: told by who notices (R6).
+   */
+  async vanished(sids: ReadonlySet<string>): Promise<void> {
+    const changes = (await this.#table.filtersOf(sids)).map(({ sid, filter }): Change => ({
+      type: 'session',
+      sid,
+      filter,
+      options: undefined,
+    }))
+    if (changes.length > 0) await this.#parts.journal.append(changes)
+  }
+
+  close(): void {
+    clearTimeout(this.#grace)
+    this.absent.close()
+  }
+}
