@@ -446,9 +446,11 @@ test.each(wrong)('%s', (_what, load, says) => {
 
 test('numbers are digits, whatever the source and the option', () => {
   let turn = 0 // each text of each option by one of the sources, each source for each option
-  for (const [name, { shape }] of Object.entries(options).filter(([, { shape }]) =>
+  const every = process.env.TEST_BRIEF === undefined ? 1 : 8
+  const numbers = Object.entries(options).filter(([, { shape }]) =>
     ['ms', 's', 'bytes', 'count'].includes(shape),
-  )) {
+  )
+  for (const [name, { shape }] of numbers.filter((_, i) => i % every === 0)) {
     turn++
     for (const text of [
       '10s',

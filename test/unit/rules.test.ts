@@ -108,7 +108,8 @@ test('what is decided is what a naive reading of the rules decides, and who may 
   }
   const filters = [...topics, '#', '+', 'a/#', 'a/+', '+/b', '+/#', '$s/#', '$s/+', 'b/+/a']
   let allowed = 0
-  for (let round = 0; round < 2_500; round++) {
+  const rounds = process.env.TEST_BRIEF === undefined ? 2_500 : 250
+  for (let round = 0; round < rounds; round++) {
     const plain = Array.from({ length: 1 + Math.floor(random() * 6) }, ruleOf)
     const rules = readPermissions(plain, 'it')
     expect(rules, `seed ${seed}: ${JSON.stringify(plain)}`).toBeDefined()
