@@ -144,7 +144,7 @@ test('what is decided is what a naive reading of the rules decides, and who may 
         same(false, oracle(plain, subscribe, clientId, user), subscribe)
     }
   }
-  expect(allowed).toBeGreaterThan(500) // or the half of it that matters was not tried
+  expect(allowed).toBeGreaterThan(rounds / 5) // or the half of it that matters was not tried
 })
 
 test('a file of rules says what is wrong with it by its lines', () => {
