@@ -18,6 +18,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Counts } from './access/counts.ts'
 import { Access } from './access/access.ts'
+import { ForeignLinks } from './access/foreign-links.ts'
 import { certificateOf } from './access/certificate.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
@@ -39,7 +40,7 @@ import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './errors.ts'
 import type { Connection } from './connection/connection.ts'
 import { Gate } from './access/gate.ts'
-import { accessEvents, gateEvents } from './observe/gate-events.ts'
+import { accessEvents, foreignEvents, gateEvents } from './observe/gate-events.ts'
 import { Descriptors, listen, type HandedOver, type Listener, type OnConnection } from './listeners/index.ts'
 import { LocalMessages, type LocalMessage, type PublishOptions } from './routing/local-messages.ts'
 import { Log } from './observe/log.ts'
@@ -119,6 +120,7 @@ export class Node {
       certificateOf: ({ outbox }) => certificateOf(outbox.socket),
       certificateUser: config.certificateUser,
       certificateClient: config.certificateClient,
+      foreign: new ForeignLinks(config, foreignEvents(this.#log, this.metrics)),
       events: accessEvents(this.#log),
       stand: (guard) => this.gate.setStanding([guard]),
     })

@@ -47,6 +47,7 @@ describe('who may import what', () => {
     const homes: Record<string, string[]> = {
       aedes: ['broker/aedes/engine.ts'],
       'aedes-persistence-redis': ['bridge/import/import.ts'],
+      jose: ['broker/access/tokens.ts'],
       ioredis: ['bridge/redis/redis.ts', 'bridge/redis/stock-redis.ts'],
       'mqemitter-redis': ['bridge/control/emitter.ts'],
       'mqtt-packet': ['broker/aedes/packets.ts'],
@@ -59,6 +60,7 @@ describe('who may import what', () => {
         'bridge/memory/options.ts',
         'bridge/import/options.ts',
         'broker/config/options.ts',
+        'broker/config/foreign-options.ts',
         'broker/cli/up.ts',
         'broker/cli/help.ts',
       ],

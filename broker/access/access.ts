@@ -4,7 +4,7 @@
 import type { Message } from '../../bridge/index.ts'
 import { isShared, sharedFilterOf } from '../../bridge/index.ts'
 import { certificateLink, type CertificateName } from './certificate-link.ts'
-import { anonymousLink, Chain, type Credentials, type Link } from './chain.ts'
+import { anonymousLink, Chain, type Credentials, type Exchanged, type Link } from './chain.ts'
 import {
   Refusal,
   type Answer,
@@ -14,6 +14,8 @@ import {
   type Guard,
   type Source,
 } from './gate.ts'
+import { Expiries } from './expiries.ts'
+import type { ForeignLinks } from './foreign-links.ts'
 import type { LinkName } from './link-names.ts'
 import { Logins } from './logins.ts'
 import { readAcl } from './mosquitto-acl.ts'
@@ -31,6 +33,9 @@ export interface Accessed {
   /** By which it came; undefined: the program that embeds the node handed it in. */
   readonly listener: { readonly authentication: readonly LinkName[] } | undefined
   principal: Principal
+  /** CONNACK accepted it. */
+  readonly isConnected: boolean
+  disconnect(reasonCode: number, reason: string): void
 }
 
 /** A file that an option names. */
@@ -43,11 +48,13 @@ export interface AccessFiles {
   readonly passwordFile?: AccessFile | undefined
   readonly rulesFile?: AccessFile | undefined
   readonly aclFile?: AccessFile | undefined
+  readonly jwtKeyFile?: AccessFile | undefined
+  readonly webhookSecretFile?: AccessFile | undefined
 }
 
 export interface AccessEvents {
   /** @param rule that decided; undefined: none was about it */
-  onDenied(client: Accessed, question: Question, rule: Rule | undefined): void
+  onDenied(client: Pick<Accessed, 'clientId' | 'principal'>, question: Question, rule: Rule | undefined): void
 }
 
 export interface AccessOptions<Client> {
@@ -60,6 +67,8 @@ export interface AccessOptions<Client> {
   /** What of a certificate is the user name, and whether it must be the Client Identifier as well. */
   readonly certificateUser: CertificateName
   readonly certificateClient: 'any' | 'same'
+  /** Links that ask somebody else. */
+  readonly foreign: ForeignLinks
   readonly events: AccessEvents
   /** Takes the guard, each time that it is another. */
   readonly stand: (guard: Guard<Client>) => void
@@ -83,6 +92,10 @@ export class Access<Client extends Accessed> {
   readonly #chains = new Map<readonly LinkName[], Chain>()
   readonly #logins = new Logins()
   #users: ReadonlyMap<string, string> = new Map()
+  /** Those of who came with a proof that ends. */
+  readonly #expiries = new Expiries<Client>((client) =>
+    client.disconnect(ReasonCode.maximumConnectTime, 'what it was let in with has ended'),
+  )
   #rights = new Rights([])
 
   constructor(options: AccessOptions<Client>) {
@@ -94,6 +107,7 @@ export class Access<Client extends Accessed> {
   load(files: AccessFiles): void {
     this.#users = files.passwordFile === undefined ? new Map() : readUsers(files.passwordFile.text)
     this.#rights = new Rights(rulesOf(files), hasRules(files))
+    this.#options.foreign.load(files)
     this.#options.stand(this.#guard())
   }
 
@@ -104,7 +118,6 @@ export class Access<Client extends Accessed> {
 
   /** Whether it may have a subscription that it has. */
   mayKeep(client: Client, filter: string, qos: 0 | 1 | 2): boolean {
-    if (!this.#rights.hasAny) return true
     const asked = { filter, qos, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
     return this.#subscribe(asked, client) === asked
   }
@@ -123,11 +136,17 @@ export class Access<Client extends Accessed> {
           from,
         ),
       exchange: (step, from) => this.#exchange(step, from),
-      ...(this.#rights.hasAny && {
+      ...(!this.#options.foreign.isEmpty && {
+        accepted: (client) => this.#accepted(client),
+        ended: (client, wasClient) => this.#ended(client, wasClient),
+      }),
+      ...((this.#rights.hasAny || !this.#options.foreign.isEmpty) && {
         publish: (message, source, from) => this.#publish(message, source, from),
         subscribe: (asked, from) => this.#subscribe(asked, from),
       }),
-      ...(this.#rights.areDeliveriesAsked && { forward: (message, to) => this.#forward(message, to) }),
+      ...((this.#rights.areDeliveriesAsked || !this.#options.foreign.isEmpty) && {
+        forward: (message, to) => this.#forward(message, to),
+      }),
     }
   }
 
@@ -158,6 +177,8 @@ export class Access<Client extends Accessed> {
       const { certificateUser, certificateClient } = this.#options
       return certificateLink(certificateUser, certificateClient === 'same')
     }
+    const foreign = this.#options.foreign.linkOf(name)
+    if (foreign !== undefined) return foreign
     // Who is passed on here is decided behind this guard, by the hooks themselves.
     return {
       name,
@@ -167,31 +188,67 @@ export class Access<Client extends Accessed> {
   }
 
   #authenticate(credentials: Credentials, client: Client): Answer<Refusal | undefined> {
-    const decided = (found: Principal | Refusal): Refusal | undefined => {
-      if (found instanceof Refusal) return found
-      if (found.clientId !== undefined && found.clientId !== client.clientId)
-        return new Refusal(
-          ReasonCode.clientIdentifierNotValid,
-          'its Client Identifier is not that of its certificate',
-        )
-      const certificate = this.#rights.hasAny ? this.#options.certificateOf(client) : undefined
-      client.principal = certificate === undefined ? found : { ...found, certificate }
-      return undefined
-    }
+    const decided = (found: Principal | Refusal): Refusal | undefined =>
+      found instanceof Refusal ? found : this.#accept(found, client, client.clientId)
     const answer = this.#chainOf(client).authenticate(credentials)
     return answer instanceof Promise ? answer.then(decided) : decided(answer)
   }
 
-  /** Where the hooks may not let anybody in they are not asked. */
-  #exchange(_step: AuthenticationStep, client: Client): Answer<AuthenticationAnswer | Refusal | undefined> {
+  /** @param clientId that it has, or asks for */
+  #accept(found: Principal, client: Client, clientId: string): Refusal | undefined {
+    if (found.clientId !== undefined && found.clientId !== clientId)
+      return new Refusal(
+        ReasonCode.clientIdentifierNotValid,
+        'its Client Identifier is not that of its certificate or token',
+      )
+    const certificate = this.#rights.hasAny ? this.#options.certificateOf(client) : undefined
+    client.principal = certificate === undefined ? found : { ...found, certificate }
+    return undefined
+  }
+
+  /** A method of a link; where the hooks may not let anybody in they are not asked. */
+  #exchange(step: AuthenticationStep, client: Client): Answer<AuthenticationAnswer | Refusal | undefined> {
+    const answer = this.#chainOf(client).exchange(step, client)
+    if (answer !== undefined)
+      return answer instanceof Promise
+        ? answer.then((exchanged) => this.#exchanged(exchanged, step, client))
+        : this.#exchanged(answer, step, client)
     const names = this.#linksOf(client)
     if (names.includes('hooks') || (names.length === 1 && names[0] === 'anonymous')) return undefined
     return new Refusal(ReasonCode.badAuthenticationMethod, 'no method of this listener')
   }
 
+  #exchanged(
+    exchanged: Exchanged | Refusal,
+    { clientId }: AuthenticationStep,
+    client: Client,
+  ): AuthenticationAnswer | Refusal {
+    if (exchanged instanceof Refusal) return exchanged
+    const { principal, data } = exchanged
+    if (principal === undefined) return { isDone: false, data }
+    if (client.isConnected && principal.user !== client.principal.user)
+      return new Refusal(ReasonCode.notAuthorized, 'another user than before')
+    const refusal = this.#accept(principal, client, client.isConnected ? client.clientId : clientId)
+    if (refusal !== undefined) return refusal
+    if (client.isConnected) this.#expiries.set(client, principal.expiresAt)
+    return { isDone: true, data }
+  }
+
+  #accepted(client: Client): void {
+    this.#expiries.set(client, client.principal.expiresAt)
+    this.#options.foreign.connected(client.principal)
+  }
+
+  #ended(client: Client, wasClient: boolean): void {
+    this.#expiries.forget(client)
+    if (wasClient) this.#options.foreign.left(client.principal)
+  }
+
   // What it may do
 
+  /** Without any rule everybody may; whose own are said may what they say. */
   #isAllowed(client: Client, question: Question): boolean {
+    if (!this.#rights.hasAny && client.principal.permissions === undefined) return true
     return this.#rights.decide(question, client).isAllowed
   }
 
@@ -228,6 +285,7 @@ export class Access<Client extends Accessed> {
   }
 
   #forward(message: Message, to: Client): Message | undefined {
+    if (!this.#rights.areDeliveriesAsked && to.principal.permissions === undefined) return message
     const { topic, qos, retain } = message
     return this.#isAllowed(to, { action: 'receive', topic, qos, retain, group: undefined })
       ? message

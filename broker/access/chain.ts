@@ -1,6 +1,6 @@
 // The chain of authentication of a listener: links in their order, each says yes, no, or "not mine", and then the next
 // is asked. Who is nobody's is refused. No state besides the links'.
-import { Refusal, type Answer } from './gate.ts'
+import { Refusal, type Answer, type AuthenticationStep } from './gate.ts'
 import type { LinkName } from './link-names.ts'
 import { nobody, type Certificate, type Principal } from './principal.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
@@ -17,9 +17,20 @@ export interface Credentials {
 /** Yes; no; not mine. */
 export type Verdict = Principal | Refusal | undefined
 
+/** What a step of an exchange by AUTH comes to: its end has a principal. */
+export interface Exchanged {
+  readonly principal: Principal | undefined
+  /** For the client. */
+  readonly data: Buffer | undefined
+}
+
 export interface Link {
   readonly name: LinkName
   authenticate(credentials: Credentials): Answer<Verdict>
+  /** The Authentication Method that it has. */
+  readonly method?: string
+  /** A step of that. @param from the connection, which is the same in each step */
+  exchange?(step: AuthenticationStep, from: object): Answer<Exchanged | Refusal>
 }
 
 export const notAuthenticated = (reason: string): Refusal =>
@@ -33,6 +44,11 @@ export class Chain {
   constructor(links: readonly Link[], waste?: (password: Buffer) => Promise<void>) {
     this.#links = links
     this.#waste = waste
+  }
+
+  /** Undefined: no link has this Authentication Method. */
+  exchange(step: AuthenticationStep, from: object): Answer<Exchanged | Refusal> | undefined {
+    return this.#links.find(({ method }) => method === step.method)?.exchange?.(step, from)
   }
 
   authenticate(credentials: Credentials): Answer<Principal | Refusal> {

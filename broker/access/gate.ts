@@ -56,6 +56,8 @@ export interface AskedSubscription {
 /** A step of enhanced authentication (MQTT 5 section 4.12). */
 export interface AuthenticationStep {
   readonly method: string
+  /** As CONNECT has it: '' is one that is made for it. */
+  readonly clientId: string
   readonly data: Buffer | undefined
   /** CONNECT, what answers our AUTH, or the first of a re-authentication. */
   readonly stage: 'connect' | 'continue' | 'again'

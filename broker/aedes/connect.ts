@@ -131,6 +131,7 @@ export class Connects {
       connection,
       this.#host.gate,
       method,
+      packet.clientId,
       this.#host.config.connectTimeoutMs,
     )
     connection.authentication.begin(authenticationData, (refusal) => {

@@ -12,6 +12,8 @@ export const isLoopback = ({ hostname }: URL): boolean => /^(localhost|127(\.\d+
 /** What a link asks; without it nobody is. */
 const needs: Readonly<Partial<Record<LinkName, readonly (keyof Config)[]>>> = {
   'password-file': ['passwordFile'],
+  jwt: ['jwtKeyFile', 'jwtKeysUrl'],
+  webhook: ['webhookUrl'],
 }
 
 const isConfigured = (name: LinkName, config: Partial<Config>): boolean =>

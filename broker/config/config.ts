@@ -23,6 +23,7 @@ import {
   type PlaceOf,
 } from './checks.ts'
 import { readYaml } from './file.ts'
+import { foreignProblems } from './foreign-options.ts'
 import { listenUrl, options, type Config, type ListenerConfig, type OptionName } from './options.ts'
 import { inSections, layerOf, merged, type ListenerGiven } from './sections.ts'
 import { flagOf, fromEnvironment, listOf, readText, usage, type GivenValue, type Layer } from './sources.ts'
@@ -181,6 +182,7 @@ function checked(
     ...fileProblems(valid, listeners, at),
     ...storeProblems(valid, at),
     ...workerProblems(valid, at),
+    ...foreignProblems(valid, at, (path) => textOf('jwtKeyFile', path, at('jwtKeyFile'), [])),
   )
   OperatorError.throwAll(problems)
   const frozen = Object.freeze(config as unknown as Config)
@@ -239,7 +241,7 @@ export function storeOf(config: Config): Store {
   )
 }
 
-const accessFileNames = ['passwordFile', 'rulesFile', 'aclFile'] as const
+const accessFileNames = ['passwordFile', 'rulesFile', 'aclFile', 'jwtKeyFile', 'webhookSecretFile'] as const
 
 /** What the files of access say. @throws OperatorError when one cannot be read, or says what it must not */
 export function accessFilesOf(config: Config): AccessFiles {

@@ -20,6 +20,7 @@ import { aclFileProblem } from '../access/mosquitto-acl.ts'
 import { rulesFileProblem } from '../access/rules-file.ts'
 import { passwordFileProblem } from '../access/password-file.ts'
 import { slowPolicies } from '../routing/pressure.ts'
+import { foreignOptions } from './foreign-options.ts'
 import { limits } from './limits.ts'
 
 export const listenUrl = z.string().superRefine((text, context) => {
@@ -127,6 +128,7 @@ export const options = {
     file: true,
     contentProblem: aclFileProblem,
   },
+  ...foreignOptions,
   admin: {
     at: 'admin.url',
     schema: adminUrl.default('http://127.0.0.1:18083'),

@@ -17,6 +17,7 @@ export class Authentication<Connection extends ConnectionParts = ConnectionParts
   readonly method: string
   readonly #connection: Connection
   readonly #gate: Gate<Connection>
+  readonly #clientId: string
   readonly #timeoutMs: number
   /** The client's turn, or ours. */
   #state: 'none' | 'deciding' | 'waiting' = 'none'
@@ -26,10 +27,17 @@ export class Authentication<Connection extends ConnectionParts = ConnectionParts
   /** Of the last step, for CONNACK. */
   data: Buffer | undefined
 
-  constructor(connection: Connection, gate: Gate<Connection>, method: string, timeoutMs: number) {
+  constructor(
+    connection: Connection,
+    gate: Gate<Connection>,
+    method: string,
+    clientId: string,
+    timeoutMs: number,
+  ) {
     this.#connection = connection
     this.#gate = gate
     this.method = method
+    this.#clientId = clientId
     this.#timeoutMs = timeoutMs
   }
 
@@ -68,7 +76,8 @@ export class Authentication<Connection extends ConnectionParts = ConnectionParts
   #ask(stage: AuthenticationStep['stage'], data: Buffer | undefined): void {
     this.#state = 'deciding'
     if (stage === 'continue' && this.#done !== undefined) this.#connection.inbound.authenticate(false)
-    const answer = this.#gate.exchange!({ method: this.method, data, stage }, this.#connection)
+    const step = { method: this.method, clientId: this.#clientId, data, stage }
+    const answer = this.#gate.exchange!(step, this.#connection)
     if (answer instanceof Promise)
       void answer.then((decided) => this.#connection.guarded(() => this.#decided(decided)))
     else this.#decided(answer)

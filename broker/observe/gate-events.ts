@@ -1,5 +1,6 @@
 // What log and metrics say of decisions at the gate (access/gate.ts): a line a minute for each cause.
 import type { AccessEvents } from '../access/access.ts'
+import type { ForeignEvents } from '../access/foreign-links.ts'
 import type { GateEvents } from '../access/gate.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
@@ -48,5 +49,21 @@ export function accessEvents(log: Log): AccessEvents {
         },
         'denied by rule',
       ),
+  }
+}
+
+/** That whoever is asked who clients are does not answer is a line, and that it does again is one. */
+export function foreignEvents(log: Log, metrics: Metrics): ForeignEvents {
+  const away = new Set<string>()
+  return {
+    onDecided: (by) => metrics.webhookDecisions.inc({ by }),
+    onAnswer: (link, problem) => {
+      metrics.authenticatorUp.set({ link }, problem === undefined ? 1 : 0)
+      if (problem === undefined && away.delete(link)) log.info({ link }, 'whom this link asks answers again')
+      if (problem === undefined) return
+      if (!away.has(link))
+        log.warn({ link, problem }, 'whom this link asks who clients are does not answer as it should')
+      away.add(link)
+    },
   }
 }

@@ -68,6 +68,18 @@ export class Metrics {
     labelNames: ['cause'],
     registers: [this.registry],
   })
+  readonly authenticatorUp = new Gauge({
+    name: 'aedes_cluster_authenticator_up',
+    help: '1 while whom a link of `authentication` asks answers as it should (jwt: what jwtKeysUrl names; webhook), 0 while it does not',
+    labelNames: ['link'],
+    registers: [this.registry],
+  })
+  readonly webhookDecisions = new Counter({
+    name: 'aedes_cluster_webhook_decisions_total',
+    help: 'clients about which the link webhook decided, by what: request (it was asked), remembered, last (the last that is known, while it does not answer), nobody (told to come again)',
+    labelNames: ['by'],
+    registers: [this.registry],
+  })
   readonly heldBack = new Counter({
     name: 'aedes_cluster_held_back_total',
     help: 'how often a connection was read no further for a while, by cause: publishes that are not stored (receiveMaximum, or 256 KiB), publish-rate: it publishes too fast (publishesPerSecondMax, publishBytesPerSecondMax), requests: SUBSCRIBEs and UNSUBSCRIBEs that wait (controlPacketsMax, or 256 KiB), connects: more came than may come in a second (connectsPerSecondMax)',

@@ -33,6 +33,7 @@ export const ReasonCode = {
   useAnotherServer: 0x9c,
   serverMoved: 0x9d,
   sharedSubscriptionsNotSupported: 0x9e,
+  maximumConnectTime: 0xa0,
 } as const
 
 export type ReasonCode = (typeof ReasonCode)[keyof typeof ReasonCode]
