@@ -2,14 +2,9 @@
 // whether it stores.
 import type { Bans } from './bans.ts'
 import type { Cluster } from './cluster.ts'
+import type { SystemEvents } from './control/system-events.ts'
 import type { Receiver } from './options.ts'
 import type { Waiting, WaitReport } from './pace/waits.ts'
-
-/** What is told under $SYS on all nodes; what may be missed once. */
-export interface SystemEvents {
-  on(filter: string, listener: (topic: string, payload: Buffer) => void): void
-  emit(topic: string, payload: Buffer): void
-}
 
 export interface Bridge {
   readonly bans: Bans

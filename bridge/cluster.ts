@@ -1,7 +1,9 @@
 // What a node needs of its cluster, whatever keeps it: Redis (data-plane.ts) or this process alone (memory/).
 // A node knows this and nothing behind it. What each promise means is a test that every implementation passes
 // (test/contract/cluster.test.ts).
+import type { ClusterRequests } from './control/requests.ts'
 import type { GroupHolder } from './groups/group-holder.ts'
+import type { ClusterInspection } from './inspection/inspection.ts'
 import type { Message } from './messages/message.ts'
 import type { Stamps, StampsRead } from './retained/moment.ts'
 import type { Route } from './routes/routing-table.ts'
@@ -32,6 +34,8 @@ export interface Cluster {
   /** The others declared this boot dead: its receiver was told. */
   readonly isFenced: boolean
   readonly sessions: ClusterSessions
+  readonly requests: ClusterRequests
+  readonly inspection: ClusterInspection
 
   // Live subscribers of this node
 

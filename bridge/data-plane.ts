@@ -6,6 +6,7 @@ import { Batches } from './publish/batches.ts'
 import { Bells } from './publish/bells.ts'
 import type { Clock } from './pace/clock.ts'
 import type { Cluster, RetainedRead } from './cluster.ts'
+import { Requests } from './control/requests.ts'
 import { Groups } from './groups/groups.ts'
 import { isShared } from './groups/shared-filter.ts'
 import { GroupRules } from './groups/strategies.ts'
@@ -13,6 +14,7 @@ import { recordsOfGroups, type Change } from './messages/codec.ts'
 import { nobody, type Reports } from './diagnostics.ts'
 import { endNode } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
+import { RedisInspection } from './inspection/redis-inspection.ts'
 import { InboxReader } from './links/inbox-reader.ts'
 import { unreadShares } from './links/unread.ts'
 import { ClusterView } from './routes/cluster-view.ts'
@@ -62,6 +64,14 @@ export class DataPlane implements Cluster {
   readonly #sharedBarrier = new SingleFlight(() => this.#journal.barrier())
   readonly #retained: Retained
   readonly sessions: Sessions
+  readonly requests: Requests
+  readonly inspection = new RedisInspection(() => ({
+    redis: this.#redis,
+    keys: this.keys,
+    clock: this.clock,
+    table: this.#view.table,
+    counts: this.groups.counts,
+  }))
   readonly #audit: Audit
   readonly #queues: Queues
   readonly groups: Groups
@@ -99,6 +109,7 @@ export class DataPlane implements Cluster {
     this.#redis = connections.redis
     this.#connections = connections
     this.#membership = membership
+    this.requests = new Requests(membership.nodeId, () => this.nodes, options.events)
     this.#journal = new Journal(connections, this.keys, () => membership, {
       onChange: (nodeId, change) => this.#view.apply(nodeId, change),
       readMore: () => this.#view.readMore(),
@@ -542,6 +553,7 @@ export class DataPlane implements Cluster {
     clearTimeout(this.#auditing)
     this.#unwatch?.()
     for (const part of [
+      this.requests,
       this.sessions,
       this.#audit,
       this.#view,

@@ -84,7 +84,7 @@ export const bridgeErrors = {
     retryable: true,
     meaning: 'Redis refuses this user, its password or one of its commands',
     remedy:
-      'Check user and password in --redis; the user needs ACL SETUSER name ~PREFIX:* &PREFIX/$SYS* +@all -@admin, at least',
+      'Check user and password in --redis; the user needs ACL SETUSER name ~PREFIX:* &PREFIX/$SYS* &PREFIX/ask/* +@all -@admin, at least',
   },
   ERR_BRIDGE_REDIS_LACKS: {
     kind: 'operator',
@@ -216,6 +216,12 @@ export const bridgeErrors = {
     meaning:
       'as many CONNECTs wait for their sessions as may, and none of them moves: one more is told to come again',
     remedy: '',
+  },
+  ERR_BRIDGE_ASKS: {
+    kind: 'answer',
+    retryable: true,
+    meaning: 'as many requests from this node to the others are under way as may be, or one is too large',
+    remedy: 'Ask again in a moment, and for less',
   },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
   ERR_BRIDGE_BUG: {

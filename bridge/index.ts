@@ -3,6 +3,15 @@
 export type { Bridge } from './bridge.ts'
 export { banKinds, bansMax, type Ban, type BanChanges, type BanKind, type Bans } from './bans.ts'
 export type { Cluster, ClusterSessions, RetainedRead } from './cluster.ts'
+export type { ClusterRequests, NodeAnswer } from './control/requests.ts'
+export type {
+  ClusterInspection,
+  GroupFacts,
+  SessionFacts,
+  SessionPage,
+  SubscriptionFacts,
+  TopicTargets,
+} from './inspection/inspection.ts'
 export type { Receiver } from './options.ts'
 export { Allowance } from './pace/allowance.ts'
 export type { Later } from './messages/codec.ts'

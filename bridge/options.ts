@@ -1,4 +1,5 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
+import type { SystemEvents } from './control/system-events.ts'
 import type { Reports } from './diagnostics.ts'
 import type { Message } from './messages/message.ts'
 import type { Session } from './sessions/session.ts'
@@ -33,6 +34,8 @@ export interface DataPlaneOptions {
   readonly onError: (error: Error) => void
   /** The channels of the node; undefined: nobody hears them as its own. */
   readonly reports?: Reports | undefined
+  /** What requests from node to node go by; undefined: this one is asked by itself alone. */
+  readonly events?: SystemEvents | undefined
   /** Where whoever waits for Redis is written down. */
   readonly waits?: Waits | undefined
 }

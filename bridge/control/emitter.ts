@@ -1,13 +1,14 @@
-// The control plane over mqemitter-redis: what may be missed once, heard on every node. It carries $SYS: who
-// came and went, which node lives. Every topic travels as `<prefix>/<topic>`, so that clusters and foreign
+// The control plane over mqemitter-redis: what may be missed once, heard on every node. It carries $SYS (who
+// came and went, which node lives) and requests from node to node (requests.ts). Every topic travels as `<prefix>/<topic>`, so that clusters and foreign
 // channels on one Redis do not hear each other. What is not ours on those channels is counted and skipped:
 // the package would throw it at the process. State: the listeners of this process, and how many emits Redis
 // has not answered. Bound: `emitsMax` of them; while Redis is away none is kept: what may be missed once is
 // dropped, and counted.
-import mqemitterRedis from 'mqemitter-redis'
+import mqemitterRedis, { type Subscriber } from 'mqemitter-redis'
 import { nobody, type Reports } from '../diagnostics.ts'
 import type { Redis } from '../redis/redis.ts'
 import { connectStock } from '../redis/stock-redis.ts'
+import type { SystemEvents } from './system-events.ts'
 
 /** Emits that Redis has not answered. */
 const emitsMax = 1_000
@@ -32,7 +33,7 @@ function guarded(redis: Redis, reports: Reports): Redis {
   })
 }
 
-export class Emitter {
+export class Emitter implements SystemEvents {
   readonly #reports: Reports
   readonly #prefix: string
   readonly #publisher: Redis
@@ -53,13 +54,14 @@ export class Emitter {
     this.#mq.state.on('error', onError)
   }
 
-  /** Hears what is emitted on any node, this one included. */
-  on(filter: string, listener: (topic: string, payload: Buffer) => void): void {
-    this.#mq.on(this.#prefix + filter, ({ topic, payload }, heard) => {
+  on(filter: string, listener: (topic: string, payload: Buffer) => void): () => void {
+    const hear: Subscriber = ({ topic, payload }, heard) => {
       if (Buffer.isBuffer(payload)) listener(topic.slice(this.#prefix.length), payload)
       else this.#reports.tell('garbage', { where: 'channel', bytes: 0 })
       heard()
-    })
+    }
+    this.#mq.on(this.#prefix + filter, hear)
+    return () => this.#mq.removeListener(this.#prefix + filter, hear)
   }
 
   /** The connection would keep what it cannot send, for as long as Redis is away. */

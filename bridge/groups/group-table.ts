@@ -79,6 +79,10 @@ export class GroupTable {
     return this.#byName.size
   }
 
+  values(): Iterable<Group> {
+    return this.#byName.values()
+  }
+
   get(name: string): Group | undefined {
     return this.#byName.get(name)
   }

@@ -1,6 +1,7 @@
 // A bridge to nobody: one node without Redis. What it keeps is in this process, and in one file when the
 // operator names one.
 import type { Bridge } from '../bridge.ts'
+import type { SystemEvents } from '../control/system-events.ts'
 import { MemoryBans } from './bans.ts'
 import { Reports } from '../diagnostics.ts'
 import { filterMatches } from '../matching/topic.ts'
@@ -27,14 +28,16 @@ export interface MemoryBridgeOptions extends MemoryOptions {
 }
 
 /** What is told under $SYS, to this node alone. */
-class LocalEmitter {
-  readonly #listeners: {
+class LocalEmitter implements SystemEvents {
+  readonly #listeners = new Set<{
     readonly filter: string
     readonly listener: (topic: string, payload: Buffer) => void
-  }[] = []
+  }>()
 
-  on(filter: string, listener: (topic: string, payload: Buffer) => void): void {
-    this.#listeners.push({ filter, listener })
+  on(filter: string, listener: (topic: string, payload: Buffer) => void): () => void {
+    const one = { filter, listener }
+    this.#listeners.add(one)
+    return () => this.#listeners.delete(one)
   }
 
   emit(topic: string, payload: Buffer): void {

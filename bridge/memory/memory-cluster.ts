@@ -5,6 +5,7 @@
 import type { Clock } from '../pace/clock.ts'
 import type { Group } from '../groups/group-table.ts'
 import type { Cluster, RetainedRead } from '../cluster.ts'
+import { Requests } from '../control/requests.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
 import { identityOf, isExpired, type Message } from '../messages/message.ts'
@@ -21,6 +22,7 @@ import { isBacklogged, workOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { GroupRules } from '../groups/strategies.ts'
+import { MemoryInspection } from './inspection.ts'
 import { MemoryGroups } from './groups.ts'
 import { MemorySessions } from './sessions.ts'
 import type { StoredState } from './stored-state.ts'
@@ -42,6 +44,8 @@ export class MemoryCluster implements Cluster {
   readonly nodeId: string
   readonly sessions: MemorySessions
   readonly isFenced = false
+  readonly requests: Requests
+  readonly inspection: MemoryInspection
   readonly #options: MemoryOptions
   readonly #receiver: Receiver
   readonly #reports: Reports
@@ -76,6 +80,13 @@ export class MemoryCluster implements Cluster {
   constructor(options: MemoryOptions, receiver: Receiver, store: StateStore, clock: Clock, waits: Waits) {
     this.nodeId = `${options.name}@${Date.now()}`
     this.#options = options
+    this.requests = new Requests(this.nodeId, () => this.nodes)
+    this.inspection = new MemoryInspection(
+      this.nodeId,
+      store.state,
+      () => ({ table: this.#table, counts: this.groups.counts }),
+      clock,
+    )
     this.#reports = waits.reports
     this.#receiver = receiver
     this.#store = store
@@ -447,6 +458,7 @@ export class MemoryCluster implements Cluster {
   async close(): Promise<void> {
     this.#closed = true
     this.#unwatch()
+    this.requests.close()
     this.sessions.close()
     this.#wills.close()
     await this.#store.settled()

@@ -77,7 +77,8 @@ async function onRights(redis: Redis, keys: Keys): Promise<string[]> {
   const {
     onChannels: { refused, lacking },
   } = await deniedTo(redis, keys)
-  const without = 'Without it a node hears nothing of $SYS from the others'
+  const without =
+    'Without it a node hears nothing of $SYS from the others, and nothing that they ask: the admin API knows this node alone'
   if (lacking.length > 0)
     return [
       `Redis has no command ${lacking.join(', ')}. Take it out of rename-command in redis.conf. ${without}`,
@@ -86,7 +87,7 @@ async function onRights(redis: Redis, keys: Keys): Promise<string[]> {
   const [channels, commands] = [channelsOf(keys), refused.join(', ')]
   const rights = refused.map((command) => `+${command.toLowerCase()}`).join(' ')
   return [
-    `Redis does not let this user run ${commands} on ${channels}. Give it the rights: ACL SETUSER name '&${channels}' ${rights}. ${without}`,
+    `Redis does not let this user run ${commands} on ${channels.join(', ')}. Give it the rights: ACL SETUSER name ${channels.map((one) => `'&${one}'`).join(' ')} ${rights}. ${without}`,
   ]
 }
 

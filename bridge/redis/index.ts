@@ -1,6 +1,6 @@
 // Redis as the store of a cluster: what is configured of it, the data plane and the control plane over it,
 // and what its errors mean to an operator. The data plane carries the messages and keeps the sessions. The
-// control plane (mqemitter-redis) carries what may be missed once: $SYS.
+// control plane (mqemitter-redis) carries what may be missed once: $SYS, and requests from node to node.
 import type { Bridge } from '../bridge.ts'
 import { Emitter } from '../control/emitter.ts'
 import { DataPlane } from '../data-plane.ts'
@@ -53,7 +53,7 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
     emitter,
     bans,
     join: async (receiver, ended) => {
-      const plane = await DataPlane.start(options, receiver, ended)
+      const plane = await DataPlane.start({ ...options, events: emitter }, receiver, ended)
       probe.joined(plane.keys)
       return plane
     },

@@ -12,8 +12,8 @@ export interface Denied {
   readonly lacking: readonly string[]
 }
 
-/** What is told of the cluster under $SYS. */
-export const channelsOf = ({ prefix }: Keys): string => `${prefix}/$SYS*`
+/** What is told of the cluster under $SYS, and what nodes ask one another. */
+export const channelsOf = ({ prefix }: Keys): readonly string[] => [`${prefix}/$SYS*`, `${prefix}/ask/*`]
 
 /**
  * What is denied on our keys and on our channels; nothing where Redis does not tell.
@@ -24,7 +24,9 @@ export async function deniedTo(
   keys: Keys,
   key = keys.bus('probe'),
 ): Promise<{ readonly onKeys: Denied; readonly onChannels: Denied }> {
-  const denied = ((await runLoaded(redis, 'rights', [key], [channelsOf(keys)])) as Buffer[]).map(String)
+  const denied = [
+    ...new Set(((await runLoaded(redis, 'rights', [key], channelsOf(keys))) as Buffer[]).map(String)),
+  ]
   const isOfChannels = (command: string): boolean => /^\??P?(PUBLISH|SUBSCRIBE)$/.test(command)
   return {
     onKeys: deniedOf(denied.filter((command) => !isOfChannels(command))),

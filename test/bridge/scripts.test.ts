@@ -575,10 +575,10 @@ test('bans-change, bans-read: one hash, its version, the clock of the server', a
 })
 
 test('rights: which commands the user is refused', async () => {
-  expect(await run('rights', bus('probe'), ['p/$SYS*'])).toEqual([])
+  expect(await run('rights', bus('probe'), ['p/$SYS*', 'p/ask/*'])).toEqual([])
   await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')
   try {
-    const refused = (await run('rights', bus('probe'), ['p/$SYS*'])) as Buffer[]
+    const refused = (await run('rights', bus('probe'), ['p/$SYS*', 'p/ask/*'])) as Buffer[]
     expect(refused.map(String)).toEqual(['XADD', 'TIME'])
   } finally {
     await redis.call('ACL', 'SETUSER', 'default', '+@all')

@@ -58,10 +58,21 @@ test('a Redis that forgets, and one that evicts: a line each', async () => {
 test('the rights that are named are enough, $SYS included; with fewer channels that is said', async () => {
   await using redis = await startRedis('--appendonly', 'yes')
   using client = openClient(redis)
-  await client.call('ACL', 'SETUSER', 'u', 'on', '>pw', '~test:*', '&test/$SYS*', '+@all', '-@admin')
+  await client.call(
+    'ACL',
+    'SETUSER',
+    'u',
+    'on',
+    '>pw',
+    '~test:*',
+    '&test/$SYS*',
+    '&test/ask/*',
+    '+@all',
+    '-@admin',
+  )
   await client.call('ACL', 'SETUSER', 'v', 'on', '>pw', '~test:*', '&test/*', '+@all', '-@admin')
   const [, rules] = /SETUSER name (.*), at least/.exec(bridgeErrors.ERR_BRIDGE_REDIS_REFUSED.remedy)!
-  expect(rules!.replaceAll('PREFIX', 'test')).toBe('~test:* &test/$SYS* +@all -@admin')
+  expect(rules!.replaceAll('PREFIX', 'test')).toBe('~test:* &test/$SYS* &test/ask/* +@all -@admin')
   const node = (id: string, user: string): TestNode =>
     new TestNode(id, [
       '--redis',

@@ -34,6 +34,84 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     await expect.poll(() => member.cluster.isWanted('a/x')).toBe(false)
   })
 
+  test('a node that is asked answers itself too; why it does not is told, and who is not there is named', async () => {
+    await using member = await open()
+    const { nodeId, requests } = member.cluster
+    const asked = async (text: string, withinMs = 10_000, of?: readonly string[]): Promise<string[]> =>
+      (await requests.ask(Buffer.from(text), withinMs, of)).map(
+        ({ nodeId: by, body, problem }) => `${by} ${body?.toString() ?? problem}`,
+      )
+    expect(await asked('early')).toEqual([`${nodeId} it is starting`])
+    requests.answerWith(async (request) => {
+      if (request.toString() === 'no') throw new Error('it will not')
+      return Buffer.alloc(request.toString() === 'much' ? 2_000_000 : 2, request)
+    })
+    expect([...(await asked('yo')), ...(await asked('no')), ...(await asked('much'))]).toEqual([
+      `${nodeId} yo`,
+      `${nodeId} it will not`,
+      `${nodeId} its answer is larger than 1048576 bytes: ask for less`,
+    ])
+    expect(await asked('yo', 10, ['nobody@1', nodeId])).toEqual([
+      'nobody@1 no answer within 0.01 s',
+      `${nodeId} yo`,
+    ])
+    await expect(asked('x'.repeat(100_000))).rejects.toMatchObject({ code: 'ERR_BRIDGE_ASKS' })
+  })
+
+  test('what is stored of a session is seen as it is, by pages and one by one, and who gets a topic', async () => {
+    await using member = await open()
+    const { inspection, nodeId } = member.cluster
+    const here = await member.connect('sensor-1', { expirySeconds: 60 })
+    const away = await member.connect('sensor-2', { expirySeconds: 3_600 })
+    await member.connect('other')
+    await away.subscribe('t/+', 1 | SessionOption.noLocal)
+    await away.release()
+    await stored(member, 't/1', 'first')
+    await stored(member, 't/2', 'second')
+    const listed = new Map<string, string | undefined>()
+    for (let cursor: string | undefined = ''; cursor !== undefined;) {
+      const page = await inspection.sessions(cursor, 1, 'sensor-')
+      for (const entry of page.entries) listed.set(entry.clientId, entry.nodeId)
+      cursor = page.next
+    }
+    expect([...listed].sort()).toEqual([
+      ['sensor-1', nodeId],
+      ['sensor-2', undefined],
+    ])
+    expect(await inspection.sessions('nonsense', 1)).toEqual({ entries: [], next: undefined })
+    expect(await inspection.session('sensor-2')).toEqual({
+      clientId: 'sensor-2',
+      nodeId: undefined,
+      expirySeconds: 3_600,
+      endsInSeconds: expect.toSatisfy((seconds: number) => seconds > 3_500 && seconds <= 3_600) as number,
+      subscriptions: [
+        { filter: 't/+', qos: 1, noLocal: true, retainAsPublished: false, identifier: undefined },
+      ],
+      subscriptionCount: 1,
+      queue: {
+        messages: 2,
+        bytes: expect.toSatisfy((bytes: number) => bytes > 10) as number,
+        head: { topic: 't/1', qos: 1, payloadBytes: 5 },
+      },
+      inFlight: 0,
+      incoming: 0,
+    })
+    expect(await inspection.session('sensor-1')).toMatchObject({ nodeId, endsInSeconds: undefined })
+    expect(await inspection.session('nobody')).toBeUndefined()
+    await member.cluster.addMember('$share/g/t/1')
+    await member.cluster.addRoute('t/#', RouteKind.everything)
+    expect(await inspection.targets('t/1')).toEqual({
+      sessions: [{ clientId: 'sensor-2', qos: 1 }],
+      groups: [
+        { group: '$share/g/t/1', members: [{ nodeId, count: 1 }], backlog: undefined, hasBacklog: false },
+      ],
+      nodes: [nodeId],
+      isCut: false,
+    })
+    expect([...inspection.groups()].map(({ group }) => group)).toEqual(['$share/g/t/1'])
+    await here.release()
+  })
+
   test('what only a group takes is not without subscribers', async () => {
     await using member = await open()
     const [before, behind] = [messageOf('a', 'before'), messageOf('a', 'behind')]

@@ -79,7 +79,8 @@ export const folders: Readonly<Record<string, Readonly<Record<string, string>>>>
     redis: 'Redis as a store; `redis/lua/` has the scripts',
     memory: 'the store of a node without Redis',
     pace: 'time, turns and bounds',
-    control: 'what may be missed once',
+    inspection: 'what an operator sees of sessions, routes and groups',
+    control: 'what may be missed once, and what nodes ask one another',
     import: 'an installation of aedes-persistence-redis, moved over',
   },
 }

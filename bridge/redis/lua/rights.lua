@@ -3,11 +3,10 @@
 -- (rename-command): asked at start, so that it is known before it is needed.
 -- KEYS   probe
 -- WRITES none
--- ARGV   channels: the pattern of ours
--- REPLY  the commands that are refused; "?" and the command: there is none of that name
+-- ARGV   channels: the patterns of ours; the first is subscribed to as a pattern
+-- REPLY  the commands that are refused, each as often; "?" and the command: there is none of that name
 -- COST   O(1)
 local probeKey = KEYS[1]
-local channels = ARGV[1]
 local denied = {}
 local function check(command, ...)
   local known, allowed = pcall(redis.acl_check_cmd, command, ...)
@@ -34,6 +33,9 @@ check('MEMORY', 'USAGE', probeKey)
 check('TIME')
 check('SCRIPT', 'LOAD', '1')
 check('EVAL', '1', '0')
-check('PUBLISH', channels, '1')
-check('PSUBSCRIBE', channels) -- its pattern must be allowed literally: a wider one is not enough
+for _, channels in ipairs(ARGV) do
+  check('PUBLISH', channels, '1')
+  check('SUBSCRIBE', channels)
+end
+check('PSUBSCRIBE', ARGV[1]) -- its pattern must be allowed literally: a wider one is not enough
 return denied
