@@ -19,6 +19,8 @@ export interface Bridge {
   probe(): Promise<void>
   /** Whether the store took what was tried last, at most a second ago. */
   readonly isStoring: boolean
+  /** How long that took, ms; the deadline when there was no answer. */
+  readonly probeMs: number
   /** Who waits now. */
   readonly waiting: Waiting
   /** What is waited for by now for longer than two seconds. */

@@ -74,6 +74,8 @@ export interface Cluster {
 
   // Retained Messages
 
+  /** Topics that have one in the cluster, as this node knows them. */
+  readonly retainedTopics: number
   /** Whether there is room for one of this topic. */
   mayRetain(topic: string): boolean
   /** Where what is subscribed by now stands among them (moment.ts). */

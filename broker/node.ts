@@ -296,7 +296,7 @@ export class Node {
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),
     }
-    const router = new Router(this.config, events, this.gate)
+    const router = new Router(this.config, events, this.gate, this.metrics.traffic)
     const plane = await bridge.join(router, this.#ended.signal)
     const engine = new Engine(this.config.id, bridge, this.config, router)
     router.attach(plane, engine.connections)
@@ -486,6 +486,10 @@ export class Node {
     socketsMax.set(this.#descriptors?.max ?? Infinity)
     nodes.set(this.#boot?.plane.nodes.length ?? 0)
     storeUp.set(this.#bridge?.isStoring === true ? 1 : 0)
+    this.metrics.probeSeconds.set((this.#bridge?.probeMs ?? 0) / 1_000)
+    this.metrics.retainedTopics.set(this.#boot?.plane.retainedTopics ?? 0)
+    this.metrics.routingBytes.set(this.#boot?.plane.routingBytes ?? 0)
+    this.metrics.subscriptions.set(this.#boot?.router.subscriptions ?? 0)
     const { seconds, ...counts } = this.#bridge?.waiting ?? {
       publishers: 0,
       connects: 0,

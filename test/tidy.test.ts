@@ -51,7 +51,7 @@ describe('who may import what', () => {
       ioredis: ['bridge/redis/redis.ts', 'bridge/redis/stock-redis.ts'],
       'mqemitter-redis': ['bridge/control/emitter.ts'],
       'mqtt-packet': ['broker/aedes/packets.ts'],
-      'prom-client': ['broker/observe/metrics.ts'],
+      'prom-client': ['broker/observe/metrics.ts', 'broker/observe/traffic-metrics.ts'],
       ws: ['broker/listeners/websocket.ts'],
       yaml: ['broker/config/config.ts', 'broker/config/file.ts'],
       zod: [

@@ -80,6 +80,9 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
     get isStoring() {
       return opened?.log.problem === undefined
     },
+    get probeMs() {
+      return opened?.log.lastProbeMs ?? 0
+    },
     get waiting() {
       return waits.waiting
     },

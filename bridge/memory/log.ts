@@ -283,8 +283,12 @@ export class FileLog implements RecordLog {
     }))
   }
 
+  /** How long the last probe took, ms. */
+  lastProbeMs = 0
+
   /** @throws BridgeError why what was appended is not written, after a while */
   async probe(): Promise<void> {
+    const began = performance.now()
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(
@@ -292,7 +296,10 @@ export class FileLog implements RecordLog {
         this.problem === undefined ? probeMs : 0,
       )
     })
-    await Promise.race([this.settled(), late]).finally(() => clearTimeout(timer))
+    await Promise.race([this.settled(), late]).finally(() => {
+      clearTimeout(timer)
+      this.lastProbeMs = performance.now() - began
+    })
   }
 
   /** Why it has not been written for a while; undefined: it has. */

@@ -155,6 +155,10 @@ export class MemoryCluster implements Cluster {
     return this.#table.entries()
   }
 
+  get retainedTopics(): number {
+    return this.#retained.size
+  }
+
   get routingBytes(): number {
     return this.#table.bytes
   }

@@ -61,6 +61,9 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
     get isStoring() {
       return probe.problem === undefined
     },
+    get probeMs() {
+      return probe.lastMs
+    },
     get waiting() {
       return waits.waiting
     },

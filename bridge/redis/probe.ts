@@ -23,6 +23,8 @@ export class Probe {
   #timer: NodeJS.Timeout | undefined
   #wait: Wait | undefined
   #problem: BridgeError | undefined
+  /** How long the last try took, ms. */
+  lastMs = 0
   #closed = false
 
   constructor(address: RedisAddress, keys: Keys, replicas: number, waits: Waits) {
@@ -64,6 +66,7 @@ export class Probe {
   }
 
   async #try(): Promise<void> {
+    const began = performance.now()
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(
@@ -100,6 +103,7 @@ export class Probe {
       throw this.#refused(toBridgeError(reason))
     } finally {
       clearTimeout(timer)
+      this.lastMs = performance.now() - began
     }
   }
 

@@ -16,6 +16,8 @@ const picks: readonly (readonly [string, Pick])[] = [
   ['aedes_cluster_group_backlog', largest],
   ['aedes_cluster_waiting_seconds', largest],
   ['aedes_cluster_store_up', smallest],
+  ['aedes_cluster_store_probe_seconds', largest],
+  ['aedes_cluster_retained_topics', largest],
   ['nodejs_eventloop_lag', largest],
   ['nodejs_version_info', largest],
   ['process_start_time_seconds', smallest],

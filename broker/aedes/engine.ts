@@ -261,6 +261,7 @@ export class Engine {
       config: this.#host.config,
       holdings: this.#host.holdings,
       gate: this.#host.gate,
+      traffic: this.#host.traffic,
       readerLimits: this.#host.config,
       outboxLimits: { highBytes: slowBytesMax, lowBytes: slowBytesMax / 4 },
       refused: (cause) => this.#host.refused(cause),

@@ -359,6 +359,7 @@ export class Connection implements ConnectionParts {
   /** Its session is another's: from this moment nothing that it hands in is acknowledged (P6). */
   takenOver(): void {
     if (this.isClosed) return
+    this.#host.traffic.takenOver++
     this.endReason ||= 'taken over by another connection of its Client Identifier'
     if (this.connackWritten && this.level === 5)
       this.outbox.push(Buffer.from([PacketType.disconnect << 4, 1, ReasonCode.sessionTakenOver]))

@@ -75,6 +75,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   feed(chunk: Buffer): void {
     if (this.#reader.level === 0) this.cameAt = performance.now()
+    this.#host.traffic.receivedBytes += chunk.length
     if (this.#pace?.isLooking === true) this.#lookForPings(this.#pace, [chunk])
     this.#reader.feed(chunk)
     if (this.#pacing !== undefined) this.#beginToLook()
@@ -211,6 +212,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   onOther(type: number, frame: Buffer): void {
     const { client } = this.#connection
+    this.#host.traffic.received[type]!++
     client.heard()
     switch (type) {
       case PacketType.connect:
@@ -271,6 +273,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     isMistyped: boolean,
   ): void {
     this.#connection.client.heard()
+    this.#host.traffic.received[PacketType.publish]!++
     const pace = this.#pace
     if (
       pace !== undefined &&
@@ -422,6 +425,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** @throws ProtocolViolation when it is no answer to what was sent under the identifier */
   #answers(type: 4 | 5 | 7, messageId: number): void {
     this.#connection.client.heard()
+    this.#host.traffic.received[type]!++
     if (!this.#connection.outbound.mayAnswer(type, messageId))
       throw protocolError(`a packet of type ${type} where the QoS of what was sent asks for another`)
   }
@@ -440,6 +444,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   onPubrel(messageId: number): void {
     this.#connection.client.heard()
+    this.#host.traffic.received[PacketType.pubrel]!++
     this.#qos2.release(messageId, (known) => {
       if (!this.#connection.isClosed)
         this.#connection.outbound.acknowledge(

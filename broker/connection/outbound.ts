@@ -43,7 +43,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   #sent: Map<number, Sent> | undefined
 
   constructor(stream: Duplex, connection: Connection, host: ConnectionHost<Connection>) {
-    this.outbox = new Outbox(stream, host.outboxLimits, this)
+    this.outbox = new Outbox(stream, host.outboxLimits, this, host.traffic)
     this.#connection = connection
     this.#host = host
     this.#gate = host.gate

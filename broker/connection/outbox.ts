@@ -5,6 +5,8 @@
 // `onDrain`.
 import type { Duplex } from 'node:stream'
 import { secondsLeft, Slice } from '../../bridge/index.ts'
+import { Traffic } from '../observe/traffic.ts'
+import { PacketType } from '../protocol/control-packets.ts'
 import { withReason, writeAcknowledgement } from '../protocol/acknowledgements.ts'
 import { aliasBytesMax, aliased, type Frame } from '../protocol/publish-frame.ts'
 
@@ -70,6 +72,7 @@ export class Outbox {
   readonly #stream: Duplex
   readonly #limits: OutboxLimits
   readonly #host: OutboxHost
+  readonly #traffic: Traffic
   #buffer: Buffer | undefined
   #used = 0
   /** What comes before the buffer: large payloads, and what came before each. */
@@ -97,8 +100,9 @@ export class Outbox {
   /** What the bytes of the stream leave by in the end: of a WebSocket, the socket under it. */
   socket: Duplex
 
-  constructor(stream: Duplex, limits: OutboxLimits, host: OutboxHost) {
+  constructor(stream: Duplex, limits: OutboxLimits, host: OutboxHost, traffic = new Traffic()) {
     this.#stream = stream
+    this.#traffic = traffic
     this.socket = stream
     this.#limits = limits
     this.#host = host
@@ -131,6 +135,7 @@ export class Outbox {
   push(bytes: Buffer): boolean {
     if (bytes.length > this.packetBytesMax) return false
     if (this.#closed) return true
+    this.#traffic.sent[bytes[0]! >> 4]!++
     this.#room(bytes.length)
     this.#used += bytes.copy(this.#buffer!, this.#used)
     return true
@@ -146,6 +151,7 @@ export class Outbox {
   ): void {
     if (reason !== undefined && this.#pushReasoned(type, messageId, reasonCode, reason)) return
     if (this.#closed) return // five bytes at most, as CONNACK: no client takes less
+    this.#traffic.sent[type]!++
     this.#room(5)
     this.#used += writeAcknowledgement(this.#buffer!, this.#used, type, messageId, mqtt5, reasonCode)
   }
@@ -171,6 +177,8 @@ export class Outbox {
     const buffer = this.#buffer!
     const start = this.#used
     buffer.set(head, start)
+    this.#traffic.sent[PacketType.publish]!++
+    this.#traffic.delivered[(head[0]! >> 1) & 3]!++
     let at = start + head.length
     if (messageId !== 0) {
       if (dup) buffer[start]! |= 8 // [MQTT-3.3.1-1]
@@ -232,6 +240,7 @@ export class Outbox {
     this.#buffer = this.#pieces = undefined
     if (this.#stream.destroyed || !this.#stream.writable) return
     this.#handed += bytes
+    this.#traffic.sentBytes += bytes
     // The stream's `drain` would say nothing of less than its own highWaterMark.
     const mayBeSlow = this.#slow || bytes + this.#stream.writableLength > this.#limits.highBytes
     const wrote = mayBeSlow ? (this.#drained ??= () => this.#onDrain()) : undefined

@@ -54,15 +54,19 @@ export function observe(reports: Reports, log: Log, metrics: Metrics): () => voi
   )
   hear<{ code: string }>('storeError', ({ code }) => metrics.storeErrors.inc({ code }))
   hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.info({ nodeId }, 'a node joined'))
+  hear('fenced', () => metrics.fenced.inc())
+  hear('rebuilt', () => metrics.rebuilds.inc())
   hear<{ nodeId: string; by: string }>('nodeLeft', ({ nodeId, by }) => {
+    if (by !== nodeId) metrics.nodesLost.inc()
     if (by === nodeId) log.info({ nodeId }, 'a node left')
     else if (nameOf(by) === nameOf(nodeId))
       log.warn({ nodeId, by }, 'a node had ended without leaving: its next boot says so')
     else log.warn({ nodeId, by }, 'a node was declared dead: its lease was over')
   })
-  hear<{ nodeId: string }>('amnesia', ({ nodeId }) =>
-    log.warn({ nodeId }, 'the store lost data: registering again and writing down what is connected here'),
-  )
+  hear<{ nodeId: string }>('amnesia', ({ nodeId }) => {
+    metrics.storeLosses.inc()
+    log.warn({ nodeId }, 'the store lost data: registering again and writing down what is connected here')
+  })
   return () => {
     for (const end of ends) end()
   }

@@ -4,6 +4,8 @@ import { bridgeErrors, isOfStore } from '../../bridge/index.ts'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import { turnedAwayCauses } from '../listeners/door.ts'
 import { heldCauses, refusalCauses } from '../access/refusals.ts'
+import { showTraffic } from './traffic-metrics.ts'
+import { Traffic } from './traffic.ts'
 
 const dropCauses = [
   'slow-subscriber',
@@ -40,6 +42,7 @@ export const metricsContentType = Registry.PROMETHEUS_CONTENT_TYPE
 
 export class Metrics {
   readonly registry = new Registry()
+  readonly traffic = new Traffic()
   readonly connections = new Gauge({
     name: 'aedes_cluster_connections',
     help: 'clients connected to this node: CONNACK accepted them and their connection is open',
@@ -196,6 +199,46 @@ export class Metrics {
     labelNames: ['code'],
     registers: [this.registry],
   })
+  readonly probeSeconds = new Gauge({
+    name: 'aedes_cluster_store_probe_seconds',
+    help: 'how long the last write took that was tried; the deadline when there was no answer',
+    registers: [this.registry],
+  })
+  readonly storeLosses = new Counter({
+    name: 'aedes_cluster_store_losses_total',
+    help: 'how often the store had lost data, which this node wrote down again as far as it has them',
+    registers: [this.registry],
+  })
+  readonly fenced = new Counter({
+    name: 'aedes_cluster_fenced_total',
+    help: 'how often the others declared this node dead, which began anew',
+    registers: [this.registry],
+  })
+  readonly nodesLost = new Counter({
+    name: 'aedes_cluster_nodes_lost_total',
+    help: 'other nodes that were declared dead, as the journal has it',
+    registers: [this.registry],
+  })
+  readonly rebuilds = new Counter({
+    name: 'aedes_cluster_rebuilds_total',
+    help: 'how often this node read its tables anew from the snapshot',
+    registers: [this.registry],
+  })
+  readonly retainedTopics = new Gauge({
+    name: 'aedes_cluster_retained_topics',
+    help: 'topics that have a Retained Message in the cluster, as this node knows them',
+    registers: [this.registry],
+  })
+  readonly routingBytes = new Gauge({
+    name: 'aedes_cluster_routing_bytes',
+    help: 'memory that the routes of the cluster take on this node, roughly',
+    registers: [this.registry],
+  })
+  readonly subscriptions = new Gauge({
+    name: 'aedes_cluster_subscriptions',
+    help: 'subscriptions of the clients connected to this node',
+    registers: [this.registry],
+  })
   readonly waiting = new Gauge({
     name: 'aedes_cluster_waiting',
     help: 'who waits for the store now: publishers (clients), connects, writes, wills',
@@ -213,6 +256,10 @@ export class Metrics {
 
   constructor() {
     collectDefaultMetrics({ register: this.registry })
+    // gauges that are named as counters: the sums of what stands beside them
+    for (const what of ['handles', 'requests', 'resources'])
+      this.registry.removeSingleMetric(`nodejs_active_${what}_total`)
+    showTraffic(this.traffic, this.registry)
     this.#beginAtZero()
   }
 

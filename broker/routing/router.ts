@@ -28,6 +28,7 @@ import type { Connection } from '../connection/connection.ts'
 import { Holdings } from '../connection/holdings.ts'
 import type { DropCause } from '../connection/host.ts'
 import type { StoredMatch } from '../connection/stored-session.ts'
+import { Traffic, turnTime } from '../observe/traffic.ts'
 import { SharedSubscriptions } from '../groups/shared-subscriptions.ts'
 import { LocalDelivery, ownOrAll } from './delivery.ts'
 import {
@@ -66,6 +67,7 @@ export class Router implements EngineHost, Receiver {
   readonly config: Config
   readonly holdings: Holdings
   readonly gate: Gate<Connection>
+  readonly traffic: Traffic
   readonly #events: RouterEvents
   readonly #table = new LocalTable<Subscriber>()
   readonly #pressure: Pressure<Connection>
@@ -76,9 +78,10 @@ export class Router implements EngineHost, Receiver {
   #plane!: Cluster
   #connections: Iterable<Connection> = []
 
-  constructor(config: Config, events: RouterEvents, gate = new Gate<Connection>()) {
+  constructor(config: Config, events: RouterEvents, gate = new Gate<Connection>(), traffic = new Traffic()) {
     this.config = config
     this.gate = gate
+    this.traffic = traffic
     this.#events = events
     this.holdings = new Holdings(config.clientBytesMax)
     this.#pressure = new Pressure(config, {
@@ -129,9 +132,11 @@ export class Router implements EngineHost, Receiver {
       this.gate.published?.(message, 'client', from)
     } else {
       const bytes = message.bytes
+      const since = turnTime()
       const onStored = (stored: () => void): void =>
         this.#stored(message, from, () => {
           stored()
+          if (message.qos > 0) this.traffic.acknowledged.took(since)
           done()
           this.gate.published?.(message, 'client', from)
         })
@@ -240,6 +245,11 @@ export class Router implements EngineHost, Receiver {
   /** Members of groups that are connected here. O(groups). */
   get groupMembers(): number {
     return this.#shared.size
+  }
+
+  /** Of the clients that are connected here, Shared Subscriptions among them. */
+  get subscriptions(): number {
+    return this.#bounds.count
   }
 
   get hasGroups(): boolean {

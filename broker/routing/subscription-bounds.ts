@@ -95,6 +95,8 @@ export class SubscriptionBounds<Subscriber extends object> {
   readonly #routes: ComingRoutes
   readonly #held = new WeakMap<Subscriber, Subscribed>()
   #bytes = 0
+  /** Of all subscribers. */
+  count = 0
 
   constructor(limits: SubscriptionLimits, routes: Routes) {
     this.#limits = limits
@@ -155,6 +157,7 @@ export class SubscriptionBounds<Subscriber extends object> {
 
   #count(held: Subscribed, count: number, bytes: number): void {
     held.count += count
+    this.count += count
     held.bytes += bytes
     this.#bytes += bytes / 2 // the other half is for the route, which is counted by itself
   }

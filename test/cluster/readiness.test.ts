@@ -33,11 +33,32 @@ test('/readyz tells the truth about Redis: gone, silent and back', async () => {
   await client.receives([{ topic: 'after', payload: 'works' }])
 })
 
-test('/metrics counts connections and publishes; anything else is 404', async () => {
+test('/metrics counts connections, packets and publishes; anything else is 404', async () => {
   await using cluster = await startCluster({ nodes: 1 })
   const node = cluster.node(0)
   const client = await node.connect('counted')
-  await client.publish('x', 'y', { qos: 1 })
+  await client.subscribe('x/#', { qos: 2 })
+  for (const qos of [0, 1, 2] as const) await client.publish(`x/${qos}`, 'y', { qos, retain: qos === 1 })
+  const both = ['publish', 'puback', 'pubrec', 'pubrel', 'pubcomp'].map((type) => [
+    type,
+    type === 'publish' ? 3 : 1,
+  ])
+  const counted = [
+    ...[['connect', 1], ['subscribe', 1], ...both].map(
+      ([type, count]) => `packets_received_total{type="${type}"} ${count}`,
+    ),
+    ...[['connack', 1], ['suback', 1], ...both].map(
+      ([type, count]) => `packets_sent_total{type="${type}"} ${count}`,
+    ),
+    ...[0, 1, 2].map((qos) => `deliveries_total{qos="${qos}"} 1`),
+    ...['acknowledge_seconds_count 2', 'acknowledge_seconds_bucket{le="+Inf"} 2'],
+    ...['subscriptions 1', 'retained_topics 1', 'takeovers_total 0'],
+  ].map((line) => `aedes_cluster_${line}`)
+  await expect
+    .poll(async () =>
+      (await node.admin('/metrics')).body.split('\n').filter((line) => counted.includes(line)),
+    )
+    .toHaveLength(counted.length)
   await using stranger = await WireClient.open(node.url) // no client: neither without CONNECT nor refused
   await using refused = await WireClient.open(node.url)
   refused.send(Buffer.from([0x10, 1, 0]))

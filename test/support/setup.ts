@@ -6,7 +6,7 @@ import { findProgram, installPackages } from '../../broker/cli/packages.ts'
 export const python = '/usr/bin/python3'
 
 const packages: readonly (readonly [name: string, isThere: () => boolean])[] = [
-  ...['redis-server', 'haproxy', 'mosquitto', 'openssl'].map(
+  ...['redis-server', 'haproxy', 'mosquitto', 'openssl', 'prometheus'].map(
     (program) => [program, () => findProgram(program) !== undefined] as const,
   ),
   ['mosquitto-clients', () => findProgram('mosquitto_rr') !== undefined],
