@@ -25,18 +25,17 @@ class Queue {
     this.#waiting.push(work)
   }
 
-  /** What was there when it began, until the time is over: what comes meanwhile has had its slice. */
-  work(until: number): void {
-    const end = this.#waiting.length
-    resolved = false
-    try {
-      while (this.#first < end && !resolved && performance.now() <= until) this.#waiting[this.#first++]!()
-    } finally {
-      if (this.#first > 1_024 || this.#first === this.#waiting.length) {
-        this.#waiting = this.#waiting.slice(this.#first)
-        this.#first = 0
-      }
+  get length(): number {
+    return this.#waiting.length - this.#first
+  }
+
+  take(): () => void {
+    const work = this.#waiting[this.#first++]!
+    if (this.#first > 1_024 || this.#first === this.#waiting.length) {
+      this.#waiting = this.#waiting.slice(this.#first)
+      this.#first = 0
     }
+    return work
   }
 }
 
@@ -46,8 +45,6 @@ const connects = new Queue()
 const heavy = new Queue()
 const ends = new Queue()
 let scheduled = false
-/** What was resolved runs after the loop that resolved it: how long it takes cannot be seen there. */
-let resolved = false
 
 function endTurn(): void {
   turnBegan = 0
@@ -166,26 +163,68 @@ export const nextTurn = (): Promise<void> => turnOf(others)
 /** The same where a CONNECT goes on. */
 export const nextConnectTurn = (): Promise<void> => turnOf(connects)
 
-/** One at a time goes on: what it does then is not seen by the loop that resolves it. */
 function turnOf(queue: Queue): Promise<void> {
   return new Promise((resolve) => {
     queue.push(() => {
-      resolved = true
+      turn.hasResolved = true
       resolve()
     })
     schedule()
   })
 }
 
+/** A queue, and what it has of each turn at least. */
+interface Share {
+  readonly queue: Queue
+  readonly ms: number
+  /** What was there when the turn began: what comes meanwhile has had its slice. */
+  left: number
+}
+const share = (queue: Queue, ms: number): Share => ({ queue, ms, left: 0 })
+/** In the order in which a turn works them off. */
+const shares = [share(others, 0), share(connects, connectsMs), share(heavy, sliceMs), share(ends, endsMs)]
+
+/** Where the turn stands that is worked off. */
+const turn = {
+  began: 0,
+  /** Which of `shares`. */
+  at: 0,
+  until: 0,
+  /** A promise was resolved, and what waited for it has not run yet. */
+  hasResolved: false,
+}
+
 function pump(): void {
-  const began = performance.now()
+  turn.began = performance.now()
+  for (const share of shares) share.left = share.queue.length
+  begin(0)
+  goOn()
+}
+
+function begin(at: number): void {
+  turn.at = at
+  turn.until = Math.max(turn.began + turnMs, performance.now() + (shares[at]?.ms ?? 0))
+}
+
+/**
+ * Works on. What a promise lets go on runs behind whatever resolves it: so that the clock sees it, this ends
+ * there, and goes on when nothing more runs of it.
+ */
+function goOn(): void {
   try {
-    others.work(began + turnMs)
-    connects.work(Math.max(began + turnMs, performance.now() + connectsMs))
-    heavy.work(Math.max(began + turnMs, performance.now() + sliceMs))
-    ends.work(Math.max(began + turnMs, performance.now() + endsMs))
+    for (let share = shares[turn.at]; share !== undefined; share = shares[turn.at]) {
+      while (share.left > 0 && performance.now() <= turn.until) {
+        share.left--
+        share.queue.take()()
+        if (turn.hasResolved) return
+      }
+      begin(turn.at + 1)
+    }
   } finally {
-    scheduled = !others.isEmpty || !connects.isEmpty || !heavy.isEmpty || !ends.isEmpty
-    if (scheduled) setImmediate(pump)
+    if (turn.hasResolved) {
+      turn.hasResolved = false
+      queueMicrotask(() => process.nextTick(goOn)) // a tick comes when no microtask is left
+    } else if (shares.some(({ queue }) => !queue.isEmpty)) setImmediate(pump)
+    else scheduled = false
   }
 }

@@ -1,9 +1,11 @@
-// A node in a process of its own: started, watched, started again when it dies, until it is stopped. The
-// process tells by IPC where it serves, and hears there that it is to stop.
+// A node in a process of its own: started, watched, started again when it dies, later each time that it dies soon,
+// until it is stopped, and killed when it does not stop. The process tells by IPC where it serves, and hears there that
+// it is to stop.
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 
-const restartMs = 1_000
+/** When a process is to stop, it has this long beyond the `shutdownMs` of its node: leaving takes two seconds. */
+export const leavingMs = 5_000
 
 /** What a process tells whoever started it. */
 export interface Serving {
@@ -22,21 +24,40 @@ export interface Interrupt {
 export interface NodeProcessEvents {
   /** A process was started; what else than `Serving` it tells is the caller's. */
   onStart?(child: ChildProcess): void
-  onEnd(name: string, how: string): void
+  /** It is started again after `againMs`. */
+  onEnd(name: string, how: string, againMs: number): void
   onServingAgain(name: string): void
+  /** It was told to stop, and did not. */
+  onKill(name: string): void
+}
+
+export interface Patience {
+  /** Told to stop, it may take so long. */
+  readonly stopMs: number
+  /** Until it is started again: at first, and doubled each time, to the longest, until it has served for `steadyMs`. */
+  readonly restartMs?: number
+  readonly restartMsMax?: number
+  readonly steadyMs?: number
 }
 
 export class NodeProcess {
   readonly name: string
   readonly #spawn: () => ChildProcess
   readonly #events: NodeProcessEvents
+  readonly #patience: Required<Patience>
   #child: ChildProcess | undefined
   #stopping = false
+  /** Ends in a row, none of which came after it had served for long. */
+  #ends = 0
+  #servesSince = 0
+  /** It is started again soon: ends that wait. */
+  #wake: () => void = () => undefined
 
-  constructor(name: string, spawn: () => ChildProcess, events: NodeProcessEvents) {
+  constructor(name: string, spawn: () => ChildProcess, events: NodeProcessEvents, patience: Patience) {
     this.name = name
     this.#spawn = spawn
     this.#events = events
+    this.#patience = { restartMs: 1_000, restartMsMax: 30_000, steadyMs: 60_000, ...patience }
   }
 
   /**
@@ -55,6 +76,7 @@ export class NodeProcess {
       child.once('exit', (code) => reject(new ChildEnded(code ?? 1)))
       child.on('error', () => reject(new ChildEnded(1))) // it could not be started, or not be told something
     })
+    this.#servesSince = performance.now()
     child.once('exit', (code, signal) => {
       if (!this.#stopping) void this.#again(signal ?? `exit code ${code ?? '?'}`)
     })
@@ -62,8 +84,18 @@ export class NodeProcess {
   }
 
   async #again(how: string): Promise<void> {
-    this.#events.onEnd(this.name, how)
-    await new Promise((resolve) => setTimeout(resolve, restartMs))
+    const { restartMs, restartMsMax, steadyMs } = this.#patience
+    if (this.#servesSince > 0 && performance.now() - this.#servesSince > steadyMs) this.#ends = 0
+    this.#servesSince = 0
+    const againMs = Math.min(restartMs * 2 ** this.#ends++, restartMsMax)
+    this.#events.onEnd(this.name, how, againMs)
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, againMs)
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
     if (this.#stopping) return
     try {
       await this.start()
@@ -77,11 +109,17 @@ export class NodeProcess {
   /** By IPC: a terminal's Ctrl-C reaches the process itself, and a second signal would end it at once. */
   async stop(): Promise<void> {
     this.#stopping = true
+    this.#wake()
     const child = this.#child
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
     const ended = once(child, 'exit')
     if (child.connected) child.send(stopMessage, () => undefined) // it may end meanwhile
+    const late = setTimeout(() => {
+      this.#events.onKill(this.name)
+      child.kill('SIGKILL') // also one that stands still: SIGSTOP, a debugger, a disk that does not answer
+    }, this.#patience.stopMs)
     await ended
+    clearTimeout(late)
   }
 }
 

@@ -6,12 +6,13 @@ import { createServer } from 'node:net'
 import { z } from 'zod'
 import { whole } from '../../bridge/index.ts'
 import { flagOf } from '../config/config.ts'
+import { limits } from '../config/limits.ts'
 import { OperatorError } from '../errors.ts'
 import { bind } from '../listeners/bind.ts'
 import { parseArguments } from './arguments.ts'
 import { startFlags } from './collector.ts'
 import { refuseDataInUse, startEmbeddedRedis, type EmbeddedRedis } from './embedded-redis.ts'
-import { NodeProcess, type Interrupt } from './node-process.ts'
+import { leavingMs, NodeProcess, type Interrupt } from './node-process.ts'
 
 const port = whole(1, 65_509) // 26 nodes count on from it
 
@@ -219,10 +220,18 @@ export async function up(argv: readonly string[], interrupt: Interrupt, program:
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
         detached: true,
       })
-    return new NodeProcess(id, start, {
-      onEnd: (name, how) => process.stderr.write(`node ${name} ended (${how}); starting it again\n`),
-      onServingAgain: (name) => process.stderr.write(`node ${name} serves again\n`),
-    })
+    return new NodeProcess(
+      id,
+      start,
+      {
+        onEnd: (name, how, againMs) =>
+          process.stderr.write(`node ${name} ended (${how}); starting it again in ${againMs / 1_000} s\n`),
+        onServingAgain: (name) => process.stderr.write(`node ${name} serves again\n`),
+        onKill: (name) => process.stderr.write(`node ${name} did not stop in time; it is killed\n`),
+      },
+      // its workers are killed before it would be
+      { stopMs: limits.shutdownMs + (config.workers > 1 ? 2 : 1) * leavingMs },
+    )
   })
   try {
     const failed = keepRedis(redis)

@@ -1,15 +1,15 @@
 // `aedes-cluster node --workers N`: N processes behind the same listening addresses, so that one machine's
 // cores are used. This process only accepts connections and hands each to the next worker (node:cluster); a
 // worker is a node of the cluster like any other, named `<id>-1` to `<id>-<N>`. One that dies is started
-// again, and the others serve meanwhile. All stop together; when this process is killed they stop by
-// themselves. The admin endpoint answers for all of them (admin/of-workers.ts).
+// again, and the others serve meanwhile. All stop together, and who does not is killed; when this process is killed
+// they stop by themselves. The admin endpoint answers for all of them (admin/of-workers.ts).
 import cluster from 'node:cluster'
 import { AdminOfWorkers } from '../admin/of-workers.ts'
 import { openAdmin } from '../admin/open.ts'
 import type { Config } from '../config/config.ts'
 import { Log } from '../observe/log.ts'
 import { startFlags } from './collector.ts'
-import { NodeProcess, type Interrupt, type Serving } from './node-process.ts'
+import { leavingMs, NodeProcess, type Interrupt, type Serving } from './node-process.ts'
 
 export const workerName = (id: string, index: number): string => `${id}-${index}`
 
@@ -27,6 +27,7 @@ export async function runWorkers(
 ): Promise<void> {
   const log = new Log(config)
   const admin = new AdminOfWorkers()
+  const stopMs = config.shutdownMs + leavingMs
   const workers = Array.from({ length: config.workers }, (_, i) => {
     const name = workerName(config.id, i + 1)
     const fork = () => {
@@ -39,11 +40,18 @@ export async function runWorkers(
       worker.on('error', () => undefined) // its process says the same
       return worker.process
     }
-    return new NodeProcess(name, fork, {
-      onStart: (child) => admin.follow(name, child),
-      onEnd: (worker, how) => log.error({ worker, how }, 'a worker ended: starting it again'),
-      onServingAgain: (worker) => log.info({ worker }, 'the worker serves again'),
-    })
+    return new NodeProcess(
+      name,
+      fork,
+      {
+        onStart: (child) => admin.follow(name, child),
+        onEnd: (worker, how, againMs) =>
+          log.error({ worker, how, againMs }, 'a worker ended: starting it again'),
+        onServingAgain: (worker) => log.info({ worker }, 'the worker serves again'),
+        onKill: (worker) => log.error({ worker, stopMs }, 'a worker did not stop in time: it is killed'),
+      },
+      { stopMs },
+    )
   })
   const server = await openAdmin(config, admin, log)
   try {

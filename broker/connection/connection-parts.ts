@@ -16,6 +16,7 @@ export interface ConnectionParts extends Holder {
   readonly isConnected: boolean
   readonly isClosed: boolean
   readonly hasEnded: boolean
+  readonly isEnding: boolean
   endReason: string
   answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
   readonly authentication: { came(frame: Buffer): void } | undefined
@@ -32,6 +33,7 @@ export interface ConnectionParts extends Holder {
   guarded(work: () => void): void
   onBug(error: unknown): void
   finish(): void
+  letGo(): void
   leave(): void
   disconnect(reasonCode: number, reason: string): void
   sayRefused(reasonCode: number, reason?: string): void

@@ -31,6 +31,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Message, OwedReplay, Session } from '../../bridge/index.ts'
 import type { EngineClient } from './engine-client.ts'
+import { HeldAcknowledgements } from './held-acknowledgements.ts'
 import type { AskedReplay, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
 import { nobody, type Principal } from '../access/principal.ts'
@@ -103,10 +104,8 @@ export class Connection implements ConnectionParts {
   lasting = false
   /** Settles when Redis knows that the client said good-bye; undefined: there is nothing to know. */
   goodbyeStored: Promise<void> | undefined
-  /**
-   * Settles when the acknowledgements that are held back for slow subscribers have left; undefined: none is.
-   */
-  acknowledgementsHeld: Promise<void> | undefined
+  /** Made when the first of its acknowledgements waits for slow subscribers. */
+  #held: HeldAcknowledgements | undefined
   /** The client's session, once this node owns it. */
   session: Session | undefined
 
@@ -299,6 +298,14 @@ export class Connection implements ConnectionParts {
     ])
   }
 
+  /** Calls `done`, in the order of its calls, when its publish need not wait for slow subscribers. */
+  whenClear(clear: Promise<void> | undefined, done: () => void): void {
+    if (clear === undefined && this.#held?.isEmpty !== false) return done()
+    this.#held ??= new HeldAcknowledgements()
+    this.#held.add(clear, done)
+    if (this.isEnding) this.#held.letGo()
+  }
+
   // The end
 
   /** Its CONNECT was not accepted, and that is not because its client left. */
@@ -327,6 +334,7 @@ export class Connection implements ConnectionParts {
    */
   onSocketEnd(): void {
     this.hasEnded = true
+    this.letGo()
     this.finish()
   }
 
@@ -342,6 +350,12 @@ export class Connection implements ConnectionParts {
 
   failed(error: Error): void {
     if (!this.client.isClosed) this.#host.broken(this, error)
+  }
+
+  /** Its end has come: who publishes nothing more is not held back. */
+  letGo(): void {
+    this.#held?.letGo()
+    this.inbound.paceNoMore()
   }
 
   /** Ends it, if its client has ended its side and what came before is done. */
@@ -383,6 +397,7 @@ export class Connection implements ConnectionParts {
     this.isClosed = true
     this.inbound.end()
     this.outbound.end()
+    this.#held?.letGo()
   }
 
   /**

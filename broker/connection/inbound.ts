@@ -122,6 +122,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   #readAhead(chunk?: Buffer): void {
     if (this.#reader.unreadBytes > this.#host.config.publishingBytesMax) this.#connection.stream.pause()
     this.#goodbye?.look(chunk, () => this.#reader.unread())
+    if (this.saidGoodbye) this.#connection.letGo()
   }
 
   get #goodbye(): Goodbye | undefined {
@@ -206,6 +207,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     this.#goodbye?.take(frame)
     const { reasonCode } = readDisconnect(frame, this.#connection.level)
     this.#connection.endReason ||= `DISCONNECT ${hex(reasonCode)}`
+    this.#connection.letGo()
     if (this.#requests === undefined) this.#connection.leave()
     else this.#request(PacketType.disconnect, frame)
   }
@@ -516,10 +518,18 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
       )
     const ms = pace.take(bytes)
     if (ms === 0 || mayRefuse || pace.disconnects || this.#pacing !== undefined) return false
+    if (this.#connection.isEnding) return false // nothing comes after what waits, which is bounded
     this.#hold('publish-rate')
     this.#pacing = setTimeout(() => this.#connection.guarded(() => this.#goOnPublishing(pace)), ms).unref()
     queueMicrotask(() => this.#connection.guarded(() => this.#beginToLook())) // when the reader has stopped
     return false
+  }
+
+  /** Its end has come: what waits is read at once. */
+  paceNoMore(): void {
+    if (this.#pacing === undefined || this.#pace === undefined) return
+    clearTimeout(this.#pacing)
+    this.#goOnPublishing(this.#pace)
   }
 
   #goOnPublishing(pace: PublishPace): void {

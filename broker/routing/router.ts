@@ -166,13 +166,7 @@ export class Router implements EngineHost, Receiver {
    * connection's order [MQTT-4.6.0-2].
    */
   #stored({ qos, topic }: Message, from: Connection, done: () => void): void {
-    const clear = qos === 0 ? undefined : this.#pressure.of(topic)
-    if (clear === undefined && from.acknowledgementsHeld === undefined) return done()
-    const held = Promise.all([from.acknowledgementsHeld, clear]).then(() => {
-      if (from.acknowledgementsHeld === held) from.acknowledgementsHeld = undefined
-      done()
-    })
-    from.acknowledgementsHeld = held
+    from.whenClear(qos === 0 ? undefined : this.#pressure.of(topic), done)
   }
 
   /**

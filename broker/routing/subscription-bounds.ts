@@ -133,7 +133,9 @@ export class SubscriptionBounds<Subscriber extends object> {
   /** `filter` is in the table now, where it was not before. */
   added(subscriber: Subscriber, filter: string): void {
     const held = this.#of(subscriber)
-    if (!held.coming.delete(filter)) this.#count(held, 1, costOf(filter)) // resumed
+    if (held.coming.delete(filter)) return
+    this.#routes.add(filter) // resumed: `removed` takes it out again, and not what another one waits for
+    this.#count(held, 1, costOf(filter))
   }
 
   removed(subscriber: Subscriber, filter: string): void {

@@ -285,6 +285,35 @@ describe.each(['memory', 'Redis'])('%s', (store) => {
   })
 })
 
+test('slowHoldMs: nobody waits for acknowledgements to who is gone: what it published is taken, then its will', async () => {
+  const { node, url } = await serve('memory', {
+    slowBytesMax: 1_024,
+    slowHoldMs: 86_400_000,
+    receiveMaximum: 3, // the rest waits to be read
+  })
+  const slow = await behindValve(node)
+  await slow.client.subscribe('t', { qos: 1 })
+  slow.shut()
+  const heir = await WireClient.connect(url, 'heir')
+  await heir.subscribe('will')
+  const will = { topic: 'will', payload: Buffer.from('gone'), qos: 1 as const, retain: false }
+  const held = (): Promise<number> => counted(node, 'held_back_total{cause="publishes"}')
+  for (const end of ['close', 'end of its side', 'good-bye'] as const) {
+    const before = await held()
+    const publisher = await WireClient.connect(url, 'publisher', { will })
+    publisher.send(...[1, 2, 3, 4, 5, 6].map((n) => publish('t', 2_000, n)))
+    await expect.poll(held).toBeGreaterThan(before)
+    if (end === 'close') publisher.socket.resetAndDestroy()
+    else if (end === 'end of its side') publisher.socket.end()
+    else publisher.send({ cmd: 'disconnect', reasonCode: 0x04 })
+    expect((await heir.next('publish')).topic, end).toBe('will')
+    const acknowledged = (await publisher.untilClosed()).map(({ messageId }) => messageId)
+    expect(acknowledged, end).toEqual([1, 2, 3, 4, 5, 6].slice(0, acknowledged.length)) // who reads on hears in order
+  }
+  slow.open()
+  expect(await arrived(slow.client, 18)).toHaveLength(18)
+})
+
 test('a group of a thousand members takes no more: a session that resumes keeps its subscription, and is told', async () => {
   const prefix = prefixed()
   const { node, url } = await serve('Redis', { prefix })

@@ -204,6 +204,24 @@ describe('publishes within a second', () => {
     },
   )
 
+  test.each(['end of its side', 'good-bye'])(
+    'whose end has come (%s) is not made to wait: what it published is taken, then its will',
+    async (end) => {
+      const node = await serve({ limits: { publishBytesPerSecondMax: 1 } })
+      const url = node.endpoints[0]!
+      const heir = await WireClient.connect(url, 'heir')
+      await heir.subscribe('#')
+      const will = { topic: 'will', payload: Buffer.from('gone'), qos: 1 as const, retain: false }
+      const client = await WireClient.connect(url, 'fast', { will })
+      client.send(...[1, 2, 3].map((n) => publish(n, 1, 1_000))) // a quarter of an hour each
+      await expect.poll(() => counted(node, heldBack)).toBe(1)
+      if (end === 'good-bye') client.send({ cmd: 'disconnect', reasonCode: 0x04 })
+      else client.socket.end()
+      for (const topic of ['t', 't', 't', 'will']) expect((await heir.next('publish')).topic).toBe(topic)
+      await client.untilClosed()
+    },
+  )
+
   test('publishTooFast: refuse: 0x97, at QoS 0 dropped, 3.1.1 waits', async () => {
     const node = await serve({ limits: { publishesPerSecondMax: 1, publishTooFast: 'refuse' } })
     const codes = async (version: 4 | 5, qos: 1 | 2, count: number): Promise<unknown[]> => {

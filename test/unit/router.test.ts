@@ -54,6 +54,7 @@ function subscribing() {
     return new Promise((resolve) => waiting.push(resolve))
   }
   const router = routerOn({
+    isRouted: () => true,
     addRoute: (_filter: string, kind: number) => {
       count(kind, 1)
       return Promise.resolve()
@@ -186,7 +187,11 @@ test('an exception while one subscriber is given a message, a bug, is counted; t
     onError: nothing,
     onFenced: nothing,
   })
-  router.attach({ addRoute: () => Promise.resolve(), removeRoute: nothing } as unknown as Cluster)
+  router.attach({
+    isRouted: () => true,
+    addRoute: () => Promise.resolve(),
+    removeRoute: nothing,
+  } as unknown as Cluster)
   let got = 0
   for (const broken of [false, true, false]) {
     const deliver = (): void => {
@@ -207,6 +212,7 @@ test('who subscribes to one filter again and again has ten replays of it at once
     answer = resolve
   })
   const router = routerOn({
+    isRouted: () => true,
     addRoute: () => Promise.resolve(),
     removeRoute: nothing,
     hasRetained: () => Promise.resolve(false),
@@ -230,6 +236,7 @@ test('a SUBSCRIBE that nothing is retained for reads nothing; of what came live 
   const asked: unknown[] = []
   let ready = Promise.resolve()
   const router = routerOn({
+    isRouted: () => true,
     addRoute: () => Promise.resolve(),
     removeRoute: nothing,
     stamps: () => ready.then(() => ({ stamps: { of: new Float64Array(1), era }, told })),
@@ -267,7 +274,7 @@ test('a SUBSCRIBE that nothing is retained for reads nothing; of what came live 
 })
 
 test('a message for very many subscribers goes in slices; each has its messages in order, and who unsubscribes meanwhile gets nothing more', async () => {
-  const router = routerOn({ addRoute: () => Promise.resolve(), removeRoute: nothing })
+  const router = routerOn({ isRouted: () => true, addRoute: () => Promise.resolve(), removeRoute: nothing })
   const got = Array.from({ length: 200 }, (): string[] => [])
   const subscribers = got.map((payloads) => ({
     clientId: undefined,
@@ -294,7 +301,7 @@ const deep = (levels: number): string[] =>
   )
 
 test('a message that eight thousand filters match is matched in slices; who unsubscribes meanwhile gets nothing, who has one left gets it', async () => {
-  const router = routerOn({ addRoute: () => Promise.resolve(), removeRoute: nothing })
+  const router = routerOn({ isRouted: () => true, addRoute: () => Promise.resolve(), removeRoute: nothing })
   const got: string[] = []
   const subscribers = ['first', 'second', 'third'].map((clientId) => ({
     clientId,

@@ -2,7 +2,16 @@
 // one always.
 import { expect, test } from 'vitest'
 import { isBacklogged, whenWorkedOff, workedOff, workOff } from '../../bridge/pace/backlog.ts'
-import { atEnd, later, laterConnect, laterOn, nextTurn, Slice, worked } from '../../bridge/pace/turns.ts'
+import {
+  atEnd,
+  later,
+  laterConnect,
+  laterOn,
+  nextConnectTurn,
+  nextTurn,
+  Slice,
+  worked,
+} from '../../bridge/pace/turns.ts'
 import { limits } from '../../broker/config/limits.ts'
 import { PacketReader, type PacketHandler } from '../../broker/protocol/packet-reader.ts'
 import { frame, str } from '../support/wire.ts'
@@ -140,4 +149,28 @@ test('who has little waits neither behind a crowd of CONNECTs nor behind promise
   // Nor do they wait for each other: of a millisecond each, a turn has twelve CONNECTs.
   expect(order.slice(1, 15)).toContain('slice')
   expect(order.slice(1, 15)).toContain('connect')
+})
+
+test('a crowd whose CONNECTs go on by promises takes no turn each, and what each does counts', async () => {
+  await nextTurn()
+  let turns = 0
+  let isOver = false
+  const count = (): void => {
+    turns++
+    if (!isOver) setImmediate(count)
+  }
+  setImmediate(count)
+  await Promise.all(Array.from({ length: 1_000 }, () => nextConnectTurn()))
+  expect(turns).toBeLessThan(500)
+
+  const perTurn = new Map<number, number>()
+  const resumes = async (): Promise<void> => {
+    await nextConnectTurn()
+    for (let step = 0; step < 3; step++) await Promise.resolve() // what it does comes some steps later
+    stand(2)
+    perTurn.set(turns, (perTurn.get(turns) ?? 0) + 1)
+  }
+  await Promise.all(Array.from({ length: 30 }, resumes))
+  isOver = true
+  expect(Math.max(...perTurn.values())).toBeLessThanOrEqual(7) // a turn has 12 ms
 })
