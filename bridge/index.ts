@@ -26,7 +26,7 @@ export {
 } from './groups/group-holder.ts'
 export { hashedOf } from './groups/node-picks.ts'
 export { isShared, sharedFilterOf } from './groups/shared-filter.ts'
-export { GroupRules, strategies, type Strategy } from './groups/strategies.ts'
+export { GroupRules, strategies, type Strategy } from './groups/group-rules.ts'
 export { FilterTrie } from './matching/filter-trie.ts'
 export { atOnce, made, type Making, type Pace } from './matching/making.ts'
 export { MatchCache, type Maker } from './matching/match-cache.ts'

@@ -22,7 +22,7 @@ export interface DataPlaneOptions {
   readonly queueBytesMax: number
   /** Sessions in the cluster: a new one that outlives its connection is refused beyond it. */
   readonly sessionsMax: number
-  /** Which groups distribute their messages how (groups/strategies.ts). */
+  /** Which groups distribute their messages how (groups/group-rules.ts). */
   readonly groupStrategies?: string
   /**
    * Settings that must be the same on every node, by the name of their option: written beside the node, for

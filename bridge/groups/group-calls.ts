@@ -10,7 +10,7 @@ import { isSid, type Keys } from '../redis/keys.ts'
 import { pack, type Packable } from '../redis/pack.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
-import type { GroupRule } from './strategies.ts'
+import type { GroupRule } from './group-rules.ts'
 
 /** What one call takes: bounds the time of the script. */
 const operationsMax = 500

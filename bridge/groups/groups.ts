@@ -24,7 +24,7 @@ import {
 } from './group-calls.ts'
 import { groupIds, type Delivery, type GroupHolder, type GroupWrites } from './group-holder.ts'
 import { hashedOf } from './node-picks.ts'
-import type { GroupRules } from './strategies.ts'
+import type { GroupRules } from './group-rules.ts'
 
 /** What comes out of its order has so long for coming in order. */
 const gapMs = 50

@@ -4,7 +4,7 @@
 import { hashIndex } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { Group } from './group-table.ts'
-import type { GroupRules } from './strategies.ts'
+import type { GroupRules } from './group-rules.ts'
 
 /** The nodes that a message has been to, so that it goes round no more than that. */
 export const hopsMax = 3

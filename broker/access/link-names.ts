@@ -1,4 +1,5 @@
-// The links that a listener's chain of authentication may have, by name, and what each needs. No state.
+// The links that a listener's chain of authentication may have, by name; what a link asks for stands in
+// config/authentication.ts (`needs`). No state.
 
 /** In the order in which what is configured makes a chain, where none is written down. */
 export const linkNames = ['password-file', 'jwt', 'webhook', 'certificate', 'hooks', 'anonymous'] as const

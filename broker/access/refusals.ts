@@ -2,11 +2,11 @@
 // metric `aedes_cluster_refusals_total`. broker/README.md shows the table, and test/tidy.test.ts checks it. No state.
 
 interface Refused {
-  readonly what: 'filter' | 'connection' | 'message' | 'packet'
+  readonly what: 'filter' | 'connection' | 'message' | 'packet' | 'filter or packet'
   /** The option that sets the bound (config/limits.ts has its default), or where a constant stands. */
   readonly bound: string
-  /** The file in broker/ that finds it. */
-  readonly checkedIn: string
+  /** The file in broker/ that finds it, or several. */
+  readonly checkedIn: string | readonly string[]
   /** What a client of MQTT 5 gets. */
   readonly v5: string
   /** What a client of MQTT 3.1.1 gets. */
@@ -23,9 +23,17 @@ const filter = (bound: string, v5: string, checkedIn = 'routing/subscription-bou
 
 const silently = 'closed without a word'
 
+/** Of a name that a SUBSCRIBE, a PUBLISH or a will may have. */
+const name = (bound: string): Refused => ({
+  what: 'filter or packet',
+  bound,
+  checkedIn: ['routing/subscription-bounds.ts', 'protocol/control-packets.ts'],
+  v5: 'SUBACK 0x8F for this filter alone; of a PUBLISH or its Response Topic DISCONNECT 0x90, of a will CONNACK 0x90',
+  v311: `SUBACK 0x80 for this filter alone; of a PUBLISH ${silently}, of a will CONNACK 5`,
+})
 export const refusalCauses = {
-  'topic-levels': filter('topicLevelsMax', '0x8F'),
-  'topic-bytes': filter('topicBytesMax', '0x8F'),
+  'topic-levels': name('topicLevelsMax'),
+  'topic-bytes': name('topicBytesMax'),
   'subscribe-filters': filter('subscribeFiltersMax', '0x97', 'aedes/subscribe.ts'),
   subscriptions: filter('subscriptionsMax', '0x97'),
   'subscription-bytes': filter('subscriptionBytesMax', '0x97'),

@@ -1,5 +1,6 @@
-// Every ceiling that an operator may set, with its default; options.ts makes options of them. A few that belong
-// together with one of these are no options, and say why. Which file checks a bound, and what the client gets that
+// The defaults of the ceilings that an operator may set; options.ts makes options of them, and has those that are unset by
+// default. What a store bounds stands in its own options (bridge/redis/options.ts, bridge/memory/options.ts). A few that
+// belong together with one of these are no options, and say why. Which file checks a bound, and what the client gets that
 // goes beyond it: access/refusals.ts, also a table in broker/README.md. Ceilings that nobody need set are constants at
 // the head of the file that keeps them, and are called `…Max` or `…Bytes`.
 

@@ -51,7 +51,7 @@ function statementRow(standard: string, statements: readonly Statement[]): strin
 /** What each folder is about; the order is that of the maps. */
 export const folders: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   broker: {
-    cli: 'the commands: `node`, `up`, `check`, `import`, `passwd`, `bans`, `help`',
+    cli: 'the commands, a file each',
     config: 'from files, environment and flags to options',
     listeners: 'where clients come in',
     protocol: 'the bytes of MQTT',
@@ -168,13 +168,7 @@ export async function tables(): Promise<Record<string, { file: string; text: str
     statements: {
       file: 'README.md',
       text: table(
-        [
-          'standard',
-          'statements',
-          'hold, each with a test',
-          'of clients, or of servers that lack something',
-          'depart',
-        ],
+        ['standard', 'statements', 'hold, each with a test', 'not about this broker', 'depart'],
         [statementRow('MQTT 5.0', mqtt5), statementRow('MQTT 3.1.1', mqtt311)],
       ),
     },
@@ -219,7 +213,10 @@ export async function tables(): Promise<Record<string, { file: string; text: str
           `\`${cause}\``,
           what,
           bound,
-          `\`${checkedIn}\``,
+          [checkedIn]
+            .flat()
+            .map((path) => `\`${path}\``)
+            .join(', '),
           v5,
           v311,
         ]),

@@ -1,4 +1,4 @@
-// What deploy/ says about options is what broker/config/config.ts says: the commented file, the environment of the
+// What deploy/ says about options is what broker/config/options.ts says: the commented file, the environment of the
 // containers and the names that HAProxy expects. No defaults in two places without this test between them.
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'

@@ -2,7 +2,7 @@
 // order around that a node sees (P3). The parts around FanOut are told what it does with them, and nothing
 // else.
 import { expect, test } from 'vitest'
-import { GroupRules } from '../../bridge/groups/strategies.ts'
+import { GroupRules } from '../../bridge/groups/group-rules.ts'
 import { workedOff } from '../../bridge/pace/backlog.ts'
 import { FanOut } from '../../bridge/publish/fan-out.ts'
 import type { Links } from '../../bridge/links/links.ts'

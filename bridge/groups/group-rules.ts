@@ -1,7 +1,13 @@
-// Which member of a group gets a message: strategies, and the rules that say which group has which. No state.
+// The names of the strategies, and the rules that say which group has which. Who is picked by them: a node in
+// node-picks.ts, one of its members in broker/groups/local-groups.ts, and of a group with a backlog a member in
+// redis/lua/group-serve.lua. No state.
 import { filterMatches } from '../matching/topic.ts'
 
-/** Of each strategy who gets the next message. A member that can take nothing is passed by, unless it is said. */
+/**
+ * Who gets the next message, by strategy. A member that can take nothing is passed by where the text does not say
+ * otherwise. `demand` looks at windows within one node, or within a group with a backlog; of several nodes with members
+ * of a group without one they take turns.
+ */
 export const strategies = {
   demand: 'whose window is freest',
   'round-robin': 'the one after the last one',
@@ -24,7 +30,7 @@ export interface GroupRule {
 const defaultRule: GroupRule = { strategy: 'demand', ordered: false }
 
 interface Rule extends GroupRule {
-  /** As a filter, of `{ShareName}/{filter}`. */
+  /** A filter that `{ShareName}/{filter}` is matched with. */
   readonly pattern: string
 }
 
@@ -41,7 +47,7 @@ export class GroupRules {
       .map(ruleOf)
   }
 
-  /** Of the first rule whose pattern matches. */
+  /** The first rule whose pattern matches the group; without any `demand`. */
   of(group: string): GroupRule {
     const name = group.slice(group.indexOf('/') + 1)
     return this.#rules.find(({ pattern }) => filterMatches(pattern, name)) ?? defaultRule
