@@ -392,6 +392,10 @@ export function toBridgeError(error: unknown): BridgeError {
   return new BridgeError(code, error.message, { cause: error, details: detailsOf(code, error.message) })
 }
 
+/** Whether a script that failed so may have run all the same: its answer was lost, or replicas lack what it wrote. */
+export const mayHaveRun = ({ code }: BridgeError): boolean =>
+  code === 'ERR_BRIDGE_REDIS_UNREACHABLE' || code === 'ERR_BRIDGE_REPLICAS'
+
 /** What the error reply of a script says after its word, as FAILS in lua/*.lua has it. */
 function detailsOf(code: BridgeErrorCode, message: string): ErrorDetails {
   switch (code) {

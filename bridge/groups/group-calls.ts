@@ -1,8 +1,10 @@
 // The calls of this node about the groups of one partition (lua/group-serve.lua): one at a time, numbered;
-// what comes meanwhile goes with the next. State: what is on its way. Bound: the publishers' windows, and
+// what comes meanwhile goes with the next. Messages for a group that is not there are held, here and not in calls: it
+// is asked for until it is there, by its name alone. State: what is on its way. Invariant: messages for one group, and
+// numbered ones of one publisher, are appended in the order in which they came. Bound: the publishers' windows, and
 // what members may have in flight.
 import { randomBytes } from 'node:crypto'
-import { BridgeError, toBridgeError } from '../errors.ts'
+import { BridgeError, mayHaveRun, toBridgeError } from '../errors.ts'
 import { packMessage } from '../messages/codec.ts'
 import { identityOf, type Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
@@ -30,8 +32,6 @@ export interface Append {
   readonly message: Message
   /** Group → what its strategy hashes of the message. */
   groups: ReadonlyMap<string, number>
-  /** Since when it is held. */
-  since?: number
   readonly done: () => void
   readonly failed: (error: Error) => void
 }
@@ -77,10 +77,10 @@ export interface CallEvents {
   onFenced(): Promise<void>
   known(name: string): KnownGroup
   /**
-   * Groups are not there, and a message is held: resolves to the groups that it is still for, when trying again
-   * may help.
+   * A group is not there, and messages for it are held since `since`: true when it is to be asked for again, false when
+   * there is no such group any more.
    */
-  left(append: Append, missing: readonly string[]): Promise<ReadonlyMap<string, number>>
+  missing(name: string, since: number, isFirst: boolean): Promise<boolean>
 }
 
 interface Call {
@@ -102,11 +102,12 @@ export class GroupCalls {
   readonly #events: CallEvents
   #operations: Operation[] = []
   #appends: Append[] = []
-  /**
-   * Messages that were appended nowhere, since a group of theirs is not there: by publisher where they are
-   * numbered, and what it publishes meanwhile waits in line. The first one is tried again.
-   */
-  readonly #held = new Map<string | Append, Append[]>()
+  /** Groups that are not there, each asked for by one who asks. */
+  readonly #missing = new Set<string>()
+  /** Messages for them, in their order, and behind them numbered ones of the same publishers. */
+  #held: Append[] = []
+  /** Publishers of numbered messages that are held. */
+  #heldPublishers = new Set<string>()
   #touched = new Set<string>()
   #hasWrites = false
   #last = 0
@@ -140,59 +141,76 @@ export class GroupCalls {
   }
 
   append(append: Append): void {
-    const line = this.#held.get(holderOf(append))
-    if (line !== undefined) return void line.push(append)
+    if (this.#mustWait(append)) return this.#hold(append)
     this.#appends.push(append)
     this.#schedule()
   }
 
-  /** In their order: those of the call, then those that were to go with the next one. */
-  #hold(held: ReadonlyMap<Append, readonly string[]>): void {
-    const added = new Map<string | Append, Append[]>()
-    for (const [append, missing] of held) {
-      const by = holderOf(append)
-      const line = this.#held.get(by)
-      if (line === undefined) {
-        added.set(by, [append])
-        this.#held.set(by, added.get(by)!)
-      } else if (line[0] !== append) line.push(append)
-      if (line?.[0] === append || line === undefined) void this.#tryAgain(append, missing)
-    }
-    if (added.size > 0)
-      this.#appends = this.#appends.filter(
-        (append) => added.get(holderOf(append))?.push(append) === undefined,
-      )
+  #mustWait(append: Append): boolean {
+    if (this.#missing.size === 0 && this.#held.length === 0) return false
+    if (this.#heldPublishers.has(publisherOf(append))) return true
+    for (const name of append.groups.keys()) if (this.#missing.has(name)) return true
+    return false
   }
 
-  async #tryAgain(append: Append, missing: readonly string[]): Promise<void> {
+  #hold(append: Append): void {
+    this.#held.push(append)
+    const publisher = publisherOf(append)
+    if (publisher !== '') this.#heldPublishers.add(publisher)
+  }
+
+  /** Those of a call that were appended nowhere, then those that were to go with the next one and must wait, too. */
+  #holdAll(appends: readonly Append[], missing: readonly string[]): void {
+    const found = missing.filter((name) => !this.#missing.has(name))
+    for (const name of found) this.#missing.add(name)
+    for (const append of appends) this.#hold(append)
+    const next = this.#appends
+    this.#appends = []
+    for (const append of next)
+      if (this.#mustWait(append)) this.#hold(append)
+      else this.#appends.push(append)
+    for (const name of found) void this.#await(name)
+    if (found.length === 0) this.#letGo()
+  }
+
+  /** Until the group is there, or is none any more. */
+  async #await(name: string): Promise<void> {
+    const since = performance.now()
+    let failure: BridgeError | undefined
     try {
-      append.groups = await this.#events.left(append, missing)
-      if (append.groups.size === 0) return this.#done(append)
-      this.#appends.unshift(append)
-      this.#schedule()
+      for (let isFirst = true; await this.#events.missing(name, since, isFirst); isFirst = false)
+        if (await this.#isThere(name)) return
+      for (const append of this.#held)
+        if (append.groups.has(name))
+          append.groups = new Map([...append.groups].filter(([group]) => group !== name))
     } catch (reason) {
-      this.#failed(append, toBridgeError(reason))
+      failure = toBridgeError(reason)
+    } finally {
+      this.#missing.delete(name)
+      this.#letGo(failure)
     }
   }
 
-  #done(append: Append): void {
-    this.#release(append)
-    append.done()
+  /** Appends nothing to it. */
+  async #isThere(name: string): Promise<boolean> {
+    const members = await new Promise((done, failed) => {
+      this.run({ packed: ['append', name, []], done, failed })
+    })
+    return typeof members === 'number'
   }
 
-  #failed(append: Append, error: Error): void {
-    this.#release(append)
-    append.failed(error)
-  }
-
-  /** What waited after it goes on. */
-  #release(append: Append): void {
-    if (this.#held.size === 0) return
-    const by = holderOf(append)
-    const line = this.#held.get(by)
-    if (line?.[0] !== append) return
-    this.#held.delete(by)
-    this.#appends.unshift(...line.slice(1))
+  /** What waits for nothing any more goes with the next call, ahead of what came later; when there is no next one it fails. */
+  #letGo(failure?: BridgeError): void {
+    const held = this.#held
+    this.#held = []
+    this.#heldPublishers = new Set()
+    const free: Append[] = []
+    for (const append of held)
+      if (failure !== undefined) append.failed(failure)
+      else if (this.#mustWait(append)) this.#hold(append)
+      else if (append.groups.size === 0) append.done()
+      else free.push(append)
+    this.#appends.unshift(...free)
     this.#schedule()
   }
 
@@ -226,7 +244,7 @@ export class GroupCalls {
       } catch (reason) {
         const error = toBridgeError(reason)
         for (const { failed } of call.operations) failed(error)
-        for (const append of call.appends) this.#failed(append, error)
+        for (const append of call.appends) append.failed(error)
       }
     }
     this.#running = false
@@ -257,29 +275,47 @@ export class GroupCalls {
   }
 
   /**
-   * Until it is stored. The number is the same in each attempt, so that a second one appends nothing. While Redis is full, and
-   * refuses all of it, what frees memory need not wait for what takes it: operations go ahead, also those that come meanwhile,
-   * and the messages follow under the next number. Whether the operations went is known before that: those whose reply was
-   * lost go again alone, since messages under their number would be taken for stored.
+   * Until it is stored. The number is the same in each attempt, so that a second one appends nothing. While Redis is
+   * full, and refuses all of it, what frees memory need not wait for what takes it: operations go ahead, also those
+   * that come meanwhile, and the messages follow under the next number. Two things must be known before that:
+   * - whether the operations went: those whose reply was lost go again alone, since messages under their number would
+   *   be taken for stored;
+   * - whether the messages did, when an earlier attempt had no answer: operations that go ahead are called by another
+   *   name, which Redis refuses after that attempt. Then the call is told again, which appends nothing, so that it
+   *   may be when Redis is full.
    */
   async #call(call: Call): Promise<void> {
     this.#last++
     let isRefused = false
+    let isUnknown = false
+    let isStored = false
+    const ahead = async (): Promise<void> => {
+      const { operations } = call
+      try {
+        await this.#attempt({ operations, appends: [] }, `${this.#last}-${this.#writer}-ahead`)
+      } catch (reason) {
+        const { code, details } = toBridgeError(reason)
+        isStored = isUnknown && code === 'ERR_BRIDGE_ORDER' && details.lastBatch === this.#last
+        if (!isStored) throw reason
+        return
+      }
+      this.#last++
+      isUnknown = false
+      call.operations = []
+    }
     await retrying(
       this.#redis,
       async () => {
         if (this.closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
         if (isRefused && call.operations.length === 0) call.operations = this.#takeOperations()
-        if (isRefused && call.operations.length > 0) {
-          await this.#attempt({ operations: call.operations, appends: [] })
-          this.#last++
-          call.operations = []
-        }
+        if (isRefused && !isStored && call.operations.length > 0) await ahead()
         try {
-          await this.#attempt(call)
+          await this.#attempt(call, `${this.#last}-${this.#writer}`, isStored)
         } catch (reason) {
+          const error = toBridgeError(reason)
           // otherwise they may be stored by now, under this number
-          isRefused = call.appends.length > 0 && toBridgeError(reason).code === 'ERR_BRIDGE_REDIS_FULL'
+          isRefused = call.appends.length > 0 && error.code === 'ERR_BRIDGE_REDIS_FULL'
+          isUnknown ||= mayHaveRun(error)
           throw reason
         }
       },
@@ -294,7 +330,7 @@ export class GroupCalls {
     return true
   }
 
-  async #attempt({ operations, appends }: Call): Promise<void> {
+  async #attempt({ operations, appends }: Call, name: string, isStored = false): Promise<void> {
     const lists = new Map<string, number[]>()
     for (const [i, { groups }] of appends.entries())
       for (const [name, hash] of groups) {
@@ -321,7 +357,7 @@ export class GroupCalls {
       ),
       [
         this.#nodeId,
-        `${this.#last}-${this.#writer}`,
+        name,
         this.#keys.sessions(this.#partition),
         this.#limits.queueMax,
         this.#limits.queueBytesMax,
@@ -329,7 +365,7 @@ export class GroupCalls {
         membersMax,
         pack([messages, packed, [...names].flatMap((name) => this.#known(name))]),
       ],
-      { whenFull: appends.length === 0, made: () => this.#made(names) },
+      { whenFull: appends.length === 0 || isStored, made: () => this.#made(names) },
     )) as Reply
     this.#onReply(reply, operations, appends, [...lists.keys()])
   }
@@ -377,16 +413,18 @@ export class GroupCalls {
       deserted: names.filter((name) => members.get(name) === 0),
     })
     if (more === 1) for (const name of [...operations.map(nameOf), ...names]) this.#touched.add(name)
-    const missing = (append: Append): string[] =>
-      [...append.groups.keys()].filter((name) => typeof members.get(name) !== 'number')
     const isHeld = (_: Append, i: number): boolean => held.has(i + 1)
-    if (held.size > 0) this.#hold(new Map(appends.filter(isHeld).map((append) => [append, missing(append)])))
-    for (const [i, append] of appends.entries()) if (!isHeld(append, i)) this.#done(append)
+    if (held.size > 0)
+      this.#holdAll(
+        appends.filter(isHeld),
+        names.filter((name) => typeof members.get(name) !== 'number'),
+      )
+    for (const [i, append] of appends.entries()) if (!isHeld(append, i)) append.done()
   }
 }
 
-/** Whose messages wait for one that is held: its publisher's, where they are numbered. */
-const holderOf = (append: Append): string | Append => identityOf(append.message)[0] || append
+/** Of a message that is numbered; empty: it is not. */
+const publisherOf = (append: Append): string => identityOf(append.message)[0]
 
 const nothing = (): void => undefined
 

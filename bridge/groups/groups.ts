@@ -16,7 +16,6 @@ import { Arrivals } from './arrivals.ts'
 import {
   GroupCalls,
   hashOf,
-  type Append,
   type CallReply,
   type GivenMessage,
   type KnownGroup,
@@ -118,7 +117,7 @@ export class Groups {
           onReply: (reply) => this.#onReply(reply),
           onFenced: () => events.onFenced(),
           known: (name) => this.#known(name),
-          left: (append, missing) => this.#left(append, missing),
+          missing: (name, since, isFirst) => this.#missing(name, since, isFirst),
         }),
     )
   }
@@ -165,21 +164,21 @@ export class Groups {
   }
 
   /**
-   * Groups that are not there: they were forgotten, and the journal says so by now or soon; or Redis lost
-   * them, and their members join again.
+   * A group that is not there: it was forgotten, and the journal says so by now or soon; or Redis lost it, and its
+   * members join again. Nobody told that it is forgotten when it is looked for in vain for `waitMs`: who forgot it died.
    */
-  async #left(append: Append, missing: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  async #missing(name: string, since: number, isFirst: boolean): Promise<boolean> {
     if (this.#closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
-    if (append.since === undefined) for (const name of missing) this.#tellToLook(name)
-    append.since ??= performance.now()
+    if (isFirst) this.#tellToLook(name)
     await this.#events.barrier()
-    const isOver = performance.now() - append.since > this.#limits.waitMs
-    const awaited = missing.filter((name) => this.#isWanted(name))
-    if (isOver) await this.#forgetAll(awaited)
-    else await new Promise((resolve) => setTimeout(resolve, missingMs))
-    return new Map(
-      [...append.groups].filter(([name]) => !missing.includes(name) || (!isOver && awaited.includes(name))),
-    )
+    const gid = this.#events.gidOf(name)
+    const isOver = performance.now() - since > this.#limits.waitMs
+    if (!isOver && this.#isWanted(name)) {
+      await new Promise((resolve) => setTimeout(resolve, missingMs))
+      return true
+    }
+    if (isOver && gid !== undefined) await this.#tellForgotten(name, gid)
+    return false
   }
 
   /** The journal has its backlog, or a member here is about to make one. */
@@ -196,16 +195,6 @@ export class Groups {
     this.look(name)
     for (const [nodeId] of this.#events.nodesOf(name))
       if (nodeId !== this.#nodeId) this.#events.tellToLook(nodeId, name)
-  }
-
-  /** Nobody told that they are forgotten: who forgot them died. */
-  async #forgetAll(names: readonly string[]): Promise<void> {
-    await Promise.all(
-      names.flatMap((name) => {
-        const gid = this.#events.gidOf(name)
-        return gid === undefined ? [] : [this.#tellForgotten(name, gid)]
-      }),
-    )
   }
 
   #tellForgotten(name: string, gid: string): Promise<void> {

@@ -16,12 +16,12 @@ async function start() {
   const link = await startLink(server)
   const redis = connect({ url: link.url, timeoutMs: 5_000, onError: () => undefined })
   await admin.hset(keys.partition(0, 'appended'), 'a', 0)
-  const calls = new GroupCalls(redis, keys, 0, 'a', { queueMax: 100, queueBytesMax: 1e6 }, new Clock(), {
+  const calls = new GroupCalls(redis, keys, 0, 'a', { queueMax: 100, queueBytesMax: 1e7 }, new Clock(), {
     takeWrites: () => [],
     onReply: () => undefined,
     onFenced: () => Promise.resolve(),
     known: () => ({ rule: { strategy: 'demand', ordered: false }, gid, isTold: true }),
-    left: ({ groups }) => Promise.resolve(groups),
+    missing: () => new Promise((again) => setImmediate(() => again(true))),
   })
   const join = (): Promise<unknown> =>
     new Promise((done, failed) => {
@@ -39,6 +39,11 @@ async function start() {
     append,
     setFull,
     waiting: () => admin.llen(keys.group(gid, 'backlog')),
+    /** What waits, in its order. */
+    payloads: async () =>
+      (await admin.lrange(keys.group(gid, 'backlog'), 0, -1)).map((item) => /<(\d+)>/.exec(item)![1]),
+    /** Bytes that Redis was sent so far. */
+    sent: async () => Number(/total_net_input_bytes:(\d+)/.exec(await admin.info('stats'))![1]),
     async [Symbol.asyncDispose]() {
       redis.disconnect()
       admin.disconnect()
@@ -83,4 +88,33 @@ test('a call is bounded by all bytes of its messages, User Properties too', asyn
   const properties = Buffer.alloc(512 * 1024)
   await Promise.all(Array.from({ length: 4 }, () => calls.append(messageOf('t', '', { properties }))))
   expect(scripts.events).toEqual([{ script: 'group-serve' }, { script: 'group-serve' }])
+})
+
+test('messages for a group that is not there come into it in their order when it is, and are not sent again and again meanwhile', async () => {
+  await using calls = await start()
+  const body = '.'.repeat(64 * 1024)
+  const appended = Array.from({ length: 20 }, (_, n) => calls.append(messageOf('t', `<${n}>${body}`)))
+  const before = await calls.sent()
+  using scripts = listen<{ script: string }>('script')
+  await expect.poll(() => scripts.events.length).toBeGreaterThan(50) // it is asked for
+  appended.push(calls.append(messageOf('t', '<20>')))
+  await calls.join()
+  await Promise.all(appended)
+  expect(await calls.payloads()).toEqual(Array.from({ length: 21 }, (_, n) => String(n)))
+  expect(((await calls.sent()) - before) / (20 * body.length)).toBeLessThan(3) // when they came, and into the group
+})
+
+test('a message of which nobody knows whether a full Redis has it, since the answer was lost before it was full: once', async () => {
+  await using calls = await start()
+  await calls.join()
+  const lost = calls.link.loseReply(gid).then(() => calls.link.freeze())
+  const joined = calls.join()
+  const appended = calls.append()
+  await lost
+  await calls.setFull(true)
+  calls.link.thaw()
+  await joined
+  await calls.setFull(false)
+  await appended
+  expect(await calls.waiting()).toBe(1)
 })
