@@ -10,6 +10,7 @@ import { partitionOf } from '../../bridge/redis/keys.ts'
 import { epochOf } from '../../bridge/sessions/session.ts'
 import { startRedis } from '../support/redis.ts'
 import { plantSessions } from '../support/sessions.ts'
+import { startLink } from './link.ts'
 import { keys, listen, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
 
 const claim = (
@@ -73,6 +74,27 @@ test('a QoS 2 message to 2,500 sessions of a partition goes in calls of a thousa
   const payloads = queues.map((queue) => queue.map((body) => body.at(-1)).join(''))
   expect(payloads.filter((text) => text !== '123')).toEqual([])
   expect(late).toHaveLength(300)
+})
+
+// A node of the version before reads one number of a publisher, and what is no number as none.
+test('while a QoS 2 message comes in parts, who knows of no parts reads that what came before it is whole', async () => {
+  await using redis = await startRedis()
+  using admin = openClient(redis)
+  const all = await plantSessions(admin, keys, 3, 1_500, 't', { options: 2 })
+  await using link = await startLink(redis)
+  await using a = await startPlane(redis, 'a', { url: link.url })
+  await publish(a, numbered(7))
+  const held = link.holdReply(':0\r\n$0\r\n') // of the first part: none dropped, and no owner of the first session
+  void publish(a, numbered(8))
+  const go = await held
+  const reading = `return tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') or 0`
+  const published = keys.partition(3, 'published')
+  const read = (): Promise<unknown> => admin.eval(reading, 1, published, numbered(8).by!.sid!)
+  expect(await read()).toBe(7)
+  go()
+  await expect.poll(read).toBe(8)
+  expect(await admin.hlen(published)).toBe(1)
+  expect(all).toHaveLength(1_500)
 })
 
 test('SUBSCRIBE of a session writes one entry of the journal: the subscription, and the route beside it', async () => {

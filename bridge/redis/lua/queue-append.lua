@@ -2,8 +2,9 @@
 -- Appends a node's batch of messages to the queues of sessions of one partition. Batches are numbered, and
 -- the node's writer signs each number: sending one again is harmless. A QoS 2 message that was applied before
 -- is left out, whoever sends it again. One that goes to very many sessions comes in parts, in the order of
--- their places (bridge/publish/parts.ts), and alone: until the last part is there `published` says up to which
--- place the sessions have it, and of whoever sends it again it takes what is missing. A session that is not
+-- their places (bridge/publish/parts.ts), and alone: until the last part is there `published` has, beside the
+-- highest number that is whole, up to which place the sessions have the next one, and of whoever sends that again
+-- it takes what is missing. They are two fields, so that who knows nothing of parts reads the whole one. A session that is not
 -- there may have ended, or Redis lost it and its owner is about to write it down again: its messages wait for
 -- that, for a while.
 -- KEYS   appended owners published due
@@ -54,16 +55,19 @@ for i = 1, #messages / 3 do
     if not bodies[i - 1] then bodies[i] = false end
     places[i] = places[i - 1]
   elseif publisher ~= '' and not again then
-    local highest, place = applied[publisher], nil
+    local highest, begun, place = applied[publisher], nil, nil
     if not highest then
-      highest, place = string.match(redis.call('HGET', publishedKey, publisher) or '', '^(%d+):?(%d*)$')
-      highest, place = tonumber(highest) or 0, tonumber(place)
+      local noted = redis.call('HMGET', publishedKey, publisher, 'part:' .. publisher)
+      highest = tonumber(noted[1] or '0') or 0
+      begun, place = string.match(noted[2] or '', '^(%d+):(%d+)$')
+      begun, place = tonumber(begun) or 0, tonumber(place)
+      if begun <= highest or begun > now + 3e13 then begun = nil else highest = begun - 1 end
     end
     if highest > now + 3e13 and n <= now + 3e13 then highest = 0 end
-    if n < highest or (n == highest and not place) then bodies[i] = false
+    if n <= highest then bodies[i] = false
     else
       applied[publisher] = n
-      if n == highest then places[i] = place end
+      if n == begun then places[i] = place end
     end
   end
 end
@@ -115,9 +119,13 @@ if not again then
     end
   end
   for publisher, n in pairs(applied) do
-    local note = string.format('%.0f', n)
-    if upTo then note = note .. ':' .. string.format('%.0f', math.max(upTo, places[1] or 0)) end
-    redis.call('HSET', publishedKey, publisher, note)
+    if upTo then
+      redis.call('HSET', publishedKey, publisher, string.format('%.0f', n - 1),
+        'part:' .. publisher, string.format('%.0f:%.0f', n, math.max(upTo, places[1] or 0)))
+    else
+      redis.call('HSET', publishedKey, publisher, string.format('%.0f', n))
+      redis.call('HDEL', publishedKey, 'part:' .. publisher)
+    end
   end
   redis.call('HSET', appendedKey, nodeId, batch)
 end
