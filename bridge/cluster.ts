@@ -29,6 +29,8 @@ export interface Cluster {
   readonly routes: Iterable<Route>
   /** Memory that the routes of the cluster take here, bytes, roughly. */
   readonly routingBytes: number
+  /** Messages to many sessions that are not stored yet, counted for each session, and the bytes that they hold. */
+  readonly unstored: { readonly deliveries: number; readonly bytes: number }
   /** Whether there is a route for a filter, whosever it is. */
   isRouted(filter: string): boolean
   /** The others declared this boot dead: its receiver was told. */

@@ -16,7 +16,7 @@ import { endNode } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
 import { RedisInspection } from './inspection/redis-inspection.ts'
 import { InboxReader } from './links/inbox-reader.ts'
-import { unreadShares } from './links/unread.ts'
+import { handOnUnread } from './links/unread.ts'
 import { ClusterView } from './routes/cluster-view.ts'
 import { Journal } from './routes/journal.ts'
 import type { Keys } from './redis/keys.ts'
@@ -214,6 +214,7 @@ export class DataPlane implements Cluster {
       onFenced: () => this.#healing.checkFence(),
       onMoved: (session) => this.#receiver.taken(session),
       onWanted: (session) => this.#receiver.wanted(session),
+      subscriptionsOf: (sid) => this.#view.subscriptionsOf(sid),
       onWritten: (session) => this.#receiver.ring(session.sid),
       onVanished: (sids) => this.#view.vanished(sids),
     })
@@ -319,13 +320,11 @@ export class DataPlane implements Cluster {
       onDead: async (nodeId) => {
         await this.sessions.releases.estate(nodeId)
         await this.groups.estate(nodeId)
-        // the barrier of `onShared` brings a table without it
-        await unreadShares(this.#redis, this.keys, nodeId, this.#membership.clock, (message, share) => {
-          try {
-            this.#fanOut.onShared(message, { ...share, hops: 0 })
-          } catch (error) {
-            this.#reports.tell('failed', { where: 'inbox', error }) // the rest comes all the same
-          }
+        // one for all: what is left was published before, and the table lacks the node after it
+        let barrier: Promise<void> | undefined
+        await handOnUnread(this.#redis, this.keys, nodeId, this.#membership.clock, async (message, share) => {
+          await (barrier ??= this.#barrier())
+          await this.#fanOut.handOver(message, { ...share, hops: 0 })
         })
       },
     })
@@ -356,6 +355,10 @@ export class DataPlane implements Cluster {
   /** Memory that the routes of the cluster take here, roughly. */
   get routingBytes(): number {
     return this.#view.table.bytes
+  }
+
+  get unstored(): Cluster['unstored'] {
+    return this.#fanOut.unstored
   }
 
   isRouted(filter: string): boolean {

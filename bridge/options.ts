@@ -46,8 +46,11 @@ export interface Receiver {
   readonly publishers: number
   /** A message for this node's own subscribers: published here or on another node. */
   deliver(message: Message): void
-  /** The same for one member of a group (Shared Subscription). False: none is connected here any more. */
-  deliverShared(message: Message, group: string): boolean
+  /**
+   * The same for one member of a group (Shared Subscription). False: none is connected here any more; settles when it
+   * is stored, where the group proved to have a backlog.
+   */
+  deliverShared(message: Message, group: string): boolean | Promise<void>
   /**
    * Another node has subscribers that are behind: publishers on these topics are to be held back for it, or
    * no longer.

@@ -475,6 +475,9 @@ export class Node {
     this.metrics.groupMembers.set(this.#boot?.router.groupMembers ?? 0)
     this.metrics.groupMessages.set(messages)
     this.metrics.groupBytes.set(bytes)
+    const unstored = this.#boot?.plane.unstored
+    this.metrics.unstored.set(unstored?.deliveries ?? 0)
+    this.metrics.unstoredBytes.set(unstored?.bytes ?? 0)
   }
 
   /** What /metrics shows. */

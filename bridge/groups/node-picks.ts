@@ -18,14 +18,20 @@ export class NodePicks {
 
   /**
    * @param own this node
-   * @param without a node that proved to have no member any more
+   * @param without nodes that proved to have no member any more, or that take nothing any more
    * @returns undefined: there is none
    */
-  nodeFor(group: Group, message: Message, own: string, without?: string): string | undefined {
-    const left = group.members - (without === undefined ? 0 : (group.nodes.get(without) ?? 0))
+  nodeFor(
+    group: Group,
+    message: Message,
+    own: string,
+    without: ReadonlySet<string> = nowhere,
+  ): string | undefined {
+    let left = group.members
+    for (const nodeId of without) left -= group.nodes.get(nodeId) ?? 0
     if (left <= 0) return undefined
     const { strategy } = this.#rules.of(group.name)
-    if (strategy === 'local-first' && own !== without && group.nodes.has(own)) return own
+    if (strategy === 'local-first' && !without.has(own) && group.nodes.has(own)) return own
     if (strategy === 'sticky') return nodeAt(group, 0, without)
     if (strategy === 'random') return nodeAt(group, Math.floor(Math.random() * left), without)
     const hashed = hashedOf(strategy, message)
@@ -35,15 +41,17 @@ export class NodePicks {
   }
 }
 
+const nowhere: ReadonlySet<string> = new Set()
+
 /** What a strategy hashes of a message; undefined: it hashes nothing. */
 export function hashedOf(strategy: string, { topic, by }: Message): string | undefined {
   return strategy === 'hash-topic' ? topic : strategy === 'hash-client' ? (by?.clientId ?? '') : undefined
 }
 
-function nodeAt({ nodes }: Group, member: number, without: string | undefined): string | undefined {
+function nodeAt({ nodes }: Group, member: number, without: ReadonlySet<string>): string | undefined {
   let before = 0
   for (const [nodeId, members] of nodes) {
-    if (nodeId === without) continue
+    if (without.has(nodeId)) continue
     before += members
     if (member < before) return nodeId
   }

@@ -1,6 +1,6 @@
 // This node's inbox, read in order and freed when it was handled: what inbox-writer.ts of the other nodes wrote.
 // Each boot makes an inbox of its own. State: {inbox:<node id>}:stream, state; here how far it is read. Invariant: an
-// entry is freed when all of it was handled; after a change of server what is there is read again, rather twice than
+// entry is freed when all of it was handled, and what of it goes to other nodes is stored there; after a change of server what is there is read again, rather twice than
 // not at all. Whoever does not progress for stallMs while its inbox is full is sealed out, so progress is noted on
 // the way.
 import type { Clock } from '../pace/clock.ts'
@@ -37,8 +37,11 @@ const progressMs = stallMs / 3
 export interface InboxReaderEvents {
   /** A message for this node. */
   onMessage(message: Message): void
-  /** A message for a member of a group. */
-  onShared(message: Message, share: Share): void
+  /**
+   * A message for a member of a group. Settles when it is stored elsewhere: its entry stays until then; undefined:
+   * there is nothing to wait for.
+   */
+  onShared(message: Message, share: Share): Promise<void> | undefined
   /** A message that was given to a member of a group here. */
   onGiven(message: Message, given: Given): void
   /** Members of a group here may have been given more than they know. */
@@ -59,9 +62,10 @@ export interface InboxReaderEvents {
 function guarded(
   events: InboxReaderEvents,
   reports: Reports,
+  awaits: (handedOn: Promise<void> | undefined) => void,
 ): Omit<OtherRecords, 'onLater'> & Pick<InboxReaderEvents, 'onMessage'> {
   const guard =
-    <Given extends readonly unknown[]>(handle: (...given: Given) => void) =>
+    <Given extends readonly unknown[]>(handle: (...given: Given) => unknown) =>
     (...given: Given): void => {
       try {
         handle(...given)
@@ -71,7 +75,7 @@ function guarded(
     }
   return {
     onMessage: guard((message) => events.onMessage(message)),
-    onShared: guard((message, share) => events.onShared(message, share)),
+    onShared: guard((message, share) => awaits(events.onShared(message, share))),
     onGiven: guard((message, given) => events.onGiven(message, given)),
     onLook: guard((name) => events.onLook(name)),
     onBell: guard((sid) => events.onBell(sid)),
@@ -81,6 +85,14 @@ function guarded(
 
 /** Of a Redis Stream: id, and one field with its value. */
 type Entry = [Buffer, [Buffer, Buffer]]
+
+/** An entry that was read, and of which something is not handed on yet. */
+interface Held {
+  /** Where the inbox is freed up to meanwhile: the entry before it, and the bytes handled up to there. */
+  last: string
+  readonly handled: number
+  count: number
+}
 
 /** Reads this node's inbox: entries in order, freed when they were handled. */
 export class InboxReader {
@@ -95,6 +107,10 @@ export class InboxReader {
   #handled = 0
   #freed = 0
   #trimmed = 0
+  /** The oldest first. Bound: what the inbox holds. */
+  readonly #held = new Set<Held>()
+  /** The one that is being read. */
+  #holding: Held | undefined
   #proven = true
   #closed = false
   #loop: Promise<void> = Promise.resolve()
@@ -125,6 +141,7 @@ export class InboxReader {
     if (made === 0 && this.#last !== '') return // it is the one that we read
     this.#last = last.toString()
     this.#handled = this.#freed = 0
+    this.#held.clear()
   }
 
   start(): void {
@@ -132,7 +149,9 @@ export class InboxReader {
   }
 
   async #read(): Promise<void> {
-    const events = guarded(this.#events, reportsOf(this.#redis))
+    const events = guarded(this.#events, reportsOf(this.#redis), (handedOn) => {
+      if (handedOn !== undefined) this.#hold(handedOn)
+    })
     while (!this.#closed) {
       try {
         const entries = await retrying(this.#reader, () => this.#next())
@@ -199,6 +218,20 @@ export class InboxReader {
     }
   }
 
+  /** Keeps the entry that is being read. For ever when this boot is over: others hand on what it did not. */
+  #hold(handedOn: Promise<void>): void {
+    if (this.#holding?.handled !== this.#handled || !this.#held.has(this.#holding))
+      this.#held.add((this.#holding = { last: this.#last, handled: this.#handled, count: 0 }))
+    const held = this.#holding
+    held.count++
+    handedOn.then(
+      () => {
+        if (--held.count === 0) this.#held.delete(held)
+      },
+      () => undefined,
+    )
+  }
+
   /** Until what the messages before left is handed on; progress is noted meanwhile. */
   async #untilWorkedOff(): Promise<void> {
     const turn = workedOff()
@@ -218,13 +251,15 @@ export class InboxReader {
    */
   async #prove(): Promise<void> {
     this.#proven = true
-    if ((await this.#reader.xrange(this.#streamKey, this.#last, this.#last)).length === 0) this.#last = '0-0'
+    if ((await this.#reader.xrange(this.#streamKey, this.#last, this.#last)).length > 0) return
+    this.#last = '0-0'
+    for (const held of this.#held) held.last = '0-0' // what comes may stand under smaller ids
   }
 
-  /** Frees what was handled, and notes our progress. */
+  /** Frees what was handled, up to what is not handed on yet, and notes our progress. */
   async #trim(): Promise<void> {
-    const handled = this.#handled
-    await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [this.#last, handled])
+    const { last, handled } = this.#held.values().next().value ?? { last: this.#last, handled: this.#handled }
+    await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [last, handled])
     // Not before: with something left to free the reader does not wait for entries that a full inbox gets
     // none of. The inbox may have been made again meanwhile, which begins to count anew: freed beyond that,
     // it would fill up before it is trimmed.

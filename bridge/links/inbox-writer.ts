@@ -1,13 +1,13 @@
 // What this node writes into the inbox of one other node: a packed entry per turn of the event loop. An inbox is a
 // stream that a boot of a node makes for itself; inbox-reader.ts reads it. State: what is on its way there; in Redis
 // {inbox:<node id>}:stream, senders, state. Invariants: a sender's batches arrive once and in order, whatever happens
-// to connections; what `push` resolved for is stored in the inbox, or the target is out (its inbox is sealed or
-// gone). Bounds: the inbox by bytes in Redis. Above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still
-// is sealed out.
+// to connections; `push` resolves to whether it is stored in the inbox, and to nothing before that is known or the
+// target is out (its inbox is sealed or gone). Bounds: the inbox by bytes in Redis. Above it QoS 0 is shed, QoS ≥ 1
+// waits, and a reader that stands still is sealed out.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
 import { MessagePacker, type Given, type Share } from '../messages/codec.ts'
-import { BridgeError, toBridgeError } from '../errors.ts'
+import { BridgeError, mayHaveRun, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -25,12 +25,21 @@ const entryBytesMax = 1024 * 1024
 const waitingBytesMax = 8 * 1024 * 1024
 const nothing = Buffer.alloc(0)
 
-interface Batch {
+/**
+ * Whether it is in the inbox. `unknown`: the target is out, and the answer to the last attempt was lost: who reads
+ * what a dead node left may find it, or its reader may have had it.
+ */
+export type Stored = 'yes' | 'no' | 'unknown'
+
+interface Gathering {
+  readonly settled: Promise<Stored>
+  readonly settle: (stored: Stored) => void
+}
+
+interface Batch extends Gathering {
   readonly body: Buffer
   /** QoS 0 messages in it. */
   readonly qos0: number
-  readonly settled: Promise<void>
-  readonly settle: () => void
 }
 
 export interface InboxWriterEvents {
@@ -53,7 +62,7 @@ export class InboxWriter {
   readonly #looks = new Set<string>()
   /** Topics whose publishers the target is to hold back, or no longer. */
   readonly #holds = new Map<string, boolean>()
-  #open: { settled: Promise<void>; settle: () => void } | undefined
+  #open: Gathering | undefined
   /** QoS 0 messages in the entry that is being packed. */
   #qos0 = 0
   #queue: Batch[] = []
@@ -67,6 +76,8 @@ export class InboxWriter {
   #writing = false
   #scheduled = false
   #out = false
+  /** This boot is over: nothing settles any more. */
+  #isOver = false
   #full = false
 
   constructor(
@@ -135,20 +146,21 @@ export class InboxWriter {
   }
 
   /**
-   * Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out and there is
-   * nobody to store it for.
+   * Takes a QoS ≥ 1 message; resolves when it is stored in the inbox, or the target is out. Of a message for all that
+   * is the same: there is nobody to store it for. One for a member of a group has others then.
    */
-  push(message: Message, share?: Share): Promise<void> {
-    if (this.#out) return Promise.resolve()
+  push(message: Message, share?: Share): Promise<Stored> {
+    if (this.#isOver) return new Promise(() => undefined)
+    if (this.#out) return Promise.resolve('no')
     const settled = this.#settled() // before adding, which may close the entry
     this.#add(message, share)
     return settled
   }
 
-  #settled(): Promise<void> {
+  #settled(): Promise<Stored> {
     if (this.#open === undefined) {
-      let settle!: () => void
-      const settled = new Promise<void>((resolve) => {
+      let settle!: (stored: Stored) => void
+      const settled = new Promise<Stored>((resolve) => {
         settle = resolve
       })
       this.#open = { settled, settle }
@@ -208,47 +220,69 @@ export class InboxWriter {
     for (;;) {
       if (this.#queue.length === 0) this.#closeEntry()
       const batch = this.#queue[0]
-      if (batch === undefined || this.#out) break
-      if (!(await this.#send(batch))) break
-      this.#queue.shift()
-      this.#queuedBytes -= batch.body.length
-      batch.settle()
+      if (batch === undefined || this.#out || this.#isOver) break
+      const stored = await this.#send(batch)
+      if (stored === undefined) this.#isOver = true
+      else this.#settle(batch, stored)
     }
     this.#writing = false
+    if (this.#out) this.#settleAll()
   }
 
-  /**
-   * One batch until it is stored; false when the target is out or this node is fenced: then nothing is
-   * settled, nothing may be acknowledged.
-   */
-  async #send({ body }: Batch): Promise<boolean> {
+  #settle(batch: Batch, stored: Stored): void {
+    this.#queue.shift()
+    this.#queuedBytes -= batch.body.length
+    batch.settle(stored)
+  }
+
+  /** What was never sent, in its order: after what was under way when the target went out. */
+  #settleAll(): void {
+    if (this.#isOver) return
+    for (const batch of [...this.#queue]) this.#settle(batch, 'no')
+  }
+
+  /** One batch until it is stored, or the target is out; undefined: this node is fenced, or stops. */
+  async #send({ body }: Batch): Promise<Stored | undefined> {
     this.#number++
+    let isUnknown = false
+    const call = async (what: Buffer): Promise<void> => {
+      await runScript(this.#redis, 'inbox-append', this.#keys, [
+        this.#sender,
+        `${this.#number}-${this.#id}`,
+        what,
+        inboxBytesMax,
+        stallMs,
+      ])
+    }
     const append = async (): Promise<void> => {
       if (this.#out) throw new BridgeError('ERR_BRIDGE_SEALED', `${this.#target} is out`)
-      const call = (what: Buffer): Promise<unknown> =>
-        runScript(this.#redis, 'inbox-append', this.#keys, [
-          this.#sender,
-          `${this.#number}-${this.#id}`,
-          what,
-          inboxBytesMax,
-          stallMs,
-        ])
       // asks for room: a megabyte for each refusal fills nothing but the line
       if (this.#full) await call(nothing)
-      await call(body)
+      try {
+        await call(body)
+      } catch (reason) {
+        const error = toBridgeError(reason)
+        // these are answers about this very batch: an attempt whose answer was lost did not store it either
+        const isRefused = error.code === 'ERR_BRIDGE_SEALED' || error.code === 'ERR_BRIDGE_INBOX_FULL'
+        isUnknown = mayHaveRun(error) || (isUnknown && !isRefused)
+        throw error
+      }
     }
     try {
       await retrying(this.#redis, append, { mend: (error) => this.#mend(error) })
       this.#full = false
-      return true
+      return 'yes'
     } catch (reason) {
       const { code } = toBridgeError(reason)
       if (code === 'ERR_BRIDGE_FENCED') this.#events.onFenced()
-      else if (code === 'ERR_BRIDGE_SEALED' && !this.#out) {
-        reportsOf(this.#redis).tell('inboxSealed', { nodeId: this.#target })
-        this.#events.onOut(this.#target)
-      } else if (code !== 'ERR_BRIDGE_SEALED' && code !== 'ERR_BRIDGE_CLOSED') throw reason
-      return false
+      else if (code === 'ERR_BRIDGE_SEALED') {
+        if (!this.#out) {
+          reportsOf(this.#redis).tell('inboxSealed', { nodeId: this.#target })
+          this.#events.onOut(this.#target)
+        }
+        return isUnknown ? 'unknown' : 'no'
+      } else if (code !== 'ERR_BRIDGE_CLOSED') throw reason
+      return undefined
     }
   }
 
@@ -269,14 +303,21 @@ export class InboxWriter {
     return this.#out
   }
 
-  /** The target is out: whatever waits for it has nobody to wait for. */
+  /**
+   * The target is out: it gets nothing any more of what waits for it. What is under way settles by its own answer,
+   * and what waits after it.
+   */
   out(): void {
     this.#out = true
     this.#closeEntry()
     const shed = this.#queue.reduce((sum, { qos0 }) => sum + qos0, 0)
     if (shed > 0) reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: shed })
-    for (const { settle } of this.#queue) settle()
-    this.#queue = []
-    this.#queuedBytes = 0
+    if (!this.#writing) this.#settleAll()
+  }
+
+  /** This boot is over: whoever waits is told nothing. */
+  close(): void {
+    this.#isOver = true
+    this.#out = true
   }
 }

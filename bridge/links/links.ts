@@ -12,6 +12,9 @@ export class Links {
   readonly #clock: Clock
   readonly #events: InboxWriterEvents
   readonly #writers = new Map<string, InboxWriter>()
+  /** Nodes that take nothing any more, and whose routes still stand in the table. */
+  readonly out = new Set<string>()
+  #isClosed = false
 
   constructor(redis: Redis, keys: Keys, nodeId: string, clock: Clock, events: InboxWriterEvents) {
     this.#redis = redis
@@ -23,11 +26,11 @@ export class Links {
 
   to(nodeId: string): InboxWriter {
     let writer = this.#writers.get(nodeId)
-    if (writer === undefined)
-      this.#writers.set(
-        nodeId,
-        (writer = new InboxWriter(this.#redis, this.#keys, this.#nodeId, nodeId, this.#clock, this.#events)),
-      )
+    if (writer === undefined) {
+      writer = new InboxWriter(this.#redis, this.#keys, this.#nodeId, nodeId, this.#clock, this.#events)
+      if (this.#isClosed) writer.close()
+      else this.#writers.set(nodeId, writer)
+    }
     return writer
   }
 
@@ -42,18 +45,25 @@ export class Links {
    */
   async drop(nodeId: string, gone: Promise<void>): Promise<void> {
     const writer = this.to(nodeId)
+    this.out.add(nodeId)
     writer.out()
     await gone
-    if (this.#writers.get(nodeId) === writer) this.#writers.delete(nodeId)
+    if (this.#writers.get(nodeId) === writer) this.#forget(nodeId)
   }
 
   /** The node has routes: if it was out, it is back. */
   returns(nodeId: string): void {
-    if (this.#writers.get(nodeId)?.isOut === true) this.#writers.delete(nodeId)
+    if (this.#writers.get(nodeId)?.isOut === true) this.#forget(nodeId)
+  }
+
+  #forget(nodeId: string): void {
+    this.#writers.delete(nodeId)
+    this.out.delete(nodeId)
   }
 
   close(): void {
-    for (const writer of this.#writers.values()) writer.out()
+    this.#isClosed = true
+    for (const writer of this.#writers.values()) writer.close()
     this.#writers.clear()
   }
 }

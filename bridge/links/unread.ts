@@ -1,6 +1,7 @@
-// What a dead node had not read of its inbox for members of groups without a backlog: others get it. Its reader notes
-// how many bytes it handled; entries that it handled may still stand there, and its last one does for ever. State:
-// {inbox:<node id>}:stream, state. Bound: what an inbox holds.
+// What a dead node had not read of its inbox for members of groups without a backlog: others get it. By then the inbox
+// takes nothing any more (membership.ts seals it first), so nothing comes after what is read here. State:
+// {inbox:<node id>}:stream. Invariant: the first entry is one that its reader had handled, or the one that it began
+// with; what comes after it was not handed on, or not noted as such. Bound: some entries at a time.
 import { EntryReader, type Share } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
@@ -8,45 +9,38 @@ import { Slice } from '../pace/turns.ts'
 import type { Keys } from '../redis/keys.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 
-const entriesPerRead = 64
+/** An entry is 1 MiB at most, or one message that is larger. */
+const entriesPerRead = 4
 const nothing = (): void => undefined
 
-/** Of QoS 1: what was read and not noted comes twice, which QoS 2 may not. In slices. */
-export async function unreadShares(
+/**
+ * Resolves when all of it is handed on: what its reader had, and died before it noted it, comes twice. So it is of
+ * QoS 1 only. In their order, in slices.
+ */
+export async function handOnUnread(
   redis: Redis,
   keys: Keys,
   nodeId: string,
   clock: Clock,
-  each: (message: Message, share: Share) => void,
+  handOn: (message: Message, share: Share) => Promise<void>,
 ): Promise<void> {
-  const onShared = (message: Message, share: Share): void => {
-    if (message.qos === 1) each(message, share)
-  }
-  const others = { onGiven: nothing, onLook: nothing, onBell: nothing, onHold: nothing, onLater: nothing }
+  const key = keys.inbox(nodeId, 'stream')
+  const [first] = await retrying(redis, () => redis.xrangeBuffer(key, '-', '+', 'COUNT', 1))
   const slice = new Slice()
-  for (const body of (await unread(redis, keys, nodeId)).reverse()) {
-    const reader = new EntryReader(body, clock, nothing, { ...others, onShared })
-    while (body.length > 0 && reader.next()) if (slice.isOver) await slice.next()
-  }
-}
-
-/** The last one first. */
-async function unread(redis: Redis, keys: Keys, nodeId: string): Promise<Buffer[]> {
-  const [entered, handled] = await retrying(redis, () =>
-    redis.hmget(keys.inbox(nodeId, 'state'), 'in', 'out'),
-  )
-  let bytes = Number(entered ?? 0) - Number(handled ?? 0)
-  const bodies: Buffer[] = []
-  for (let to = '+'; bytes > 0;) {
-    const entries = await retrying(redis, () =>
-      redis.xrevrangeBuffer(keys.inbox(nodeId, 'stream'), to, '-', 'COUNT', entriesPerRead),
-    )
-    for (const [, [, body]] of entries) {
-      if (body !== undefined && bytes > 0) bodies.push(body)
-      bytes -= body?.length ?? 0
+  for (let after = first?.[0].toString(); after !== undefined;) {
+    const from = `(${after}`
+    const entries = await retrying(redis, () => redis.xrangeBuffer(key, from, '+', 'COUNT', entriesPerRead))
+    const handedOn: Promise<void>[] = []
+    const onShared = (message: Message, share: Share): void => {
+      if (message.qos === 1) handedOn.push(handOn(message, share))
     }
-    if (entries.length < entriesPerRead) break
-    to = `(${entries.at(-1)![0].toString()}`
+    const others = { onGiven: nothing, onLook: nothing, onBell: nothing, onHold: nothing, onLater: nothing }
+    for (const [, [, body]] of entries) {
+      if (body === undefined || body.length === 0) continue
+      const reader = new EntryReader(body, clock, nothing, { ...others, onShared })
+      while (reader.next()) if (slice.isOver) await slice.next()
+    }
+    await Promise.all(handedOn)
+    after = entries.at(-1)?.[0].toString()
   }
-  return bodies
 }

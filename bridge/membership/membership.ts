@@ -413,8 +413,9 @@ export class Membership {
   }
 
   /**
-   * The estate of a node that was removed: what it may still send to any inbox, its own inbox, its
-   * sessions.
+   * The estate of a node that was removed: what it may still send to any inbox, its own inbox, its sessions. Its inbox
+   * is sealed before anybody reads what is left in it: what a slow sender appended after that would be acknowledged,
+   * and read by nobody. It goes when all else is done.
    */
   async #estate(nodeId: string): Promise<void> {
     const nodes = await retrying(this.#redis, () => this.#redis.hkeys(this.keys.bus('nodes')))
@@ -422,6 +423,9 @@ export class Membership {
       await retrying(this.#redis, () =>
         runScript(this.#redis, 'inbox-fence', [this.keys.inbox(target, 'senders')], [nodeId]),
       )
+    await retrying(this.#redis, () =>
+      runScript(this.#redis, 'inbox-seal', [this.keys.inbox(nodeId, 'state')], []),
+    )
     await this.#events?.onDead(nodeId)
     await Promise.all(
       (['stream', 'senders', 'state'] as const).map((noun) =>

@@ -163,6 +163,9 @@ export class MemoryCluster implements Cluster {
     return this.#table.bytes
   }
 
+  /** They are in their queues in the turn in which they are handed on. */
+  readonly unstored = { deliveries: 0, bytes: 0 }
+
   isRouted(filter: string): boolean {
     return this.#table.has(filter)
   }
@@ -208,7 +211,7 @@ export class MemoryCluster implements Cluster {
       for (let next = left.next(); next.done !== true; next = left.next()) {
         const { name, gid } = next.value
         if (message.qos > 0 && gid !== undefined) void this.groups.push(message, [name])
-        else this.#receiver.deliverShared(message, name)
+        else void this.#receiver.deliverShared(message, name)
         if (slice.isOver) return false
       }
       return true

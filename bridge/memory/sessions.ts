@@ -202,6 +202,8 @@ export class MemorySessions implements ClusterSessions {
       owner: `${this.#nodeId} ${epoch}`,
       claim: ++this.#claims,
       request,
+      isResumed: present,
+      lost: 0,
       present,
       subscriptions,
       reading: undefined,

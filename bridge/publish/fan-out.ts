@@ -1,11 +1,14 @@
 // Who gets a message that was published here: this node's own subscribers, the inboxes of nodes with live
-// subscribers, the queues of sessions. State: none; the table is the routing table of the moment. A batch is
+// subscribers, the queues of sessions. State: how much is on its way to queues; the table is the routing table of the
+// moment. A batch is
 // handed on twice: ahead of its barrier to whom the table has by then, after it to whom the barrier brought
 // (bridge/publish/batches.ts keeps the order). What a client published whose session was taken over meanwhile is not
 // delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
 import type { Groups } from '../groups/groups.ts'
 import type { Group } from '../groups/group-table.ts'
 import { hopsMax, NodePicks } from '../groups/node-picks.ts'
+import { BridgeError } from '../errors.ts'
+import type { Stored } from '../links/inbox-writer.ts'
 import type { Links } from '../links/links.ts'
 import type { Share } from '../messages/codec.ts'
 import { isTooLate, type Message } from '../messages/message.ts'
@@ -16,6 +19,7 @@ import type { Retained } from '../retained/retained.ts'
 import type { RoutingTable, SessionTarget, Targets } from '../routes/routing-table.ts'
 import { made } from '../matching/making.ts'
 import { isBacklogged, workedOff, workOff } from '../pace/backlog.ts'
+import { SingleFlight } from '../pace/single-flight.ts'
 import { Slice } from '../pace/turns.ts'
 
 /** A batch that live subscribers have: by which table, and what to wait for until it is stored for them. */
@@ -40,6 +44,22 @@ const grantedTo = ({ sid, qos, ownQos }: SessionTarget, { by }: Message): number
 /** Groups of one message that are served in one go. */
 const groupsAtOnce = 100
 
+/** Sessions of one message from which on it counts in `unstored`; a batch of messages to fewer is bounded by itself. */
+const countedFrom = 100
+/** What is beyond it on its way to queues when the next message is to be handed on: that waits. */
+const deliveriesMax = 100_000
+const deliveriesBytesMax = 64 * 1024 * 1024
+/** Memory of a session among those of a message. */
+const deliveryBytes = 120
+
+/** Messages to many sessions that are handed on and not stored. */
+export interface Unstored {
+  /** One for each session. */
+  readonly deliveries: number
+  /** What they hold, roughly. */
+  readonly bytes: number
+}
+
 export interface FanOutParts {
   readonly nodeId: string
   readonly receiver: Receiver
@@ -53,6 +73,9 @@ export interface FanOutParts {
   /** A bug: handling one message threw. That message is passed by. */
   readonly onFailed: (error: unknown) => void
 }
+
+/** What can be retried was: this boot is over, and what it has not handed on others do. */
+const isOver = (error: unknown): boolean => error instanceof BridgeError
 
 /** What is awaited with the rest of its batch: until then nobody hears that it failed. */
 function kept<T>(promise: Promise<T>): Promise<T> {
@@ -69,8 +92,11 @@ export class FanOut {
   readonly #picks: NodePicks
   readonly #groups: Pick<Groups, 'push'>
   readonly #table: () => RoutingTable
-  readonly #barrier: () => Promise<void>
+  /** The barrier of those that are handed on, for all who ask in one go. */
+  readonly #handOver: SingleFlight
   readonly #onFailed: (error: unknown) => void
+  #unstored: Unstored = { deliveries: 0, bytes: 0 }
+  #whenStored: (() => void) | undefined
 
   constructor(parts: FanOutParts) {
     const { nodeId, receiver, links, queues, retained, groups, table, barrier, onFailed } = parts
@@ -82,7 +108,7 @@ export class FanOut {
     this.#picks = new NodePicks(groups.rules)
     this.#groups = groups
     this.#table = table
-    this.#barrier = barrier
+    this.#handOver = new SingleFlight(barrier)
     this.#onFailed = onFailed
   }
 
@@ -125,41 +151,59 @@ export class FanOut {
    * Another node had picked this one for a member of a group. Who was picked may have left when the message
    * comes: it is handed on, after a barrier, since a member that came before it was published may not be in
    * the table yet (P2).
+   * @returns settles when it is stored elsewhere, and rejects when this boot is over: until then it must not be freed;
+   * undefined: a member has it, or nobody can
    */
-  onShared(message: Message, { name, hops }: Share): void {
-    if (this.#receiver.deliverShared(message, name) || hops >= hopsMax) return
+  onShared(message: Message, { name, hops }: Share): Promise<void> | undefined {
+    const delivered = this.#receiver.deliverShared(message, name)
+    if (delivered instanceof Promise) return delivered
+    if (delivered || hops >= hopsMax) return undefined
     const share = { name, hops: hops + 1 }
     if (message.qos === 0) return void this.#toMember(message, share)
-    void this.#barrier().then(
-      () => {
-        try {
-          void this.#toMember(message, share)
-        } catch (error) {
-          this.#onFailed(error) // one message ends no node
-        }
-      },
-      () => undefined, // this boot is over: what it was handed is lost with it
-    )
+    return this.#handOver.next().then(() => this.handOver(message, share))
+  }
+
+  /** The same by the table as it is: what this node, or a dead one, was picked for goes to a member elsewhere. */
+  async handOver(message: Message, share: Share): Promise<void> {
+    try {
+      await this.#toMember(message, share)
+    } catch (error) {
+      if (isOver(error)) throw error
+      this.#onFailed(error) // one message ends no node, and keeps no other from being handed on
+    }
   }
 
   /**
    * To a member of a group, which is connected here or elsewhere.
-   * @returns false: the table knows none; settles when it is stored for its node; undefined: nothing has to
-   * be waited for
+   * @returns false: the table knows none; settles when it is stored for its node, or for the group if that has a
+   * backlog by now; undefined: nothing has to be waited for
    */
-  #toMember(message: Message, { name, hops }: Share): Promise<void> | false | undefined {
-    let picked = this.#pick(message, name)
+  #toMember(message: Message, { name, hops }: Share): Promise<unknown> | false | undefined {
+    let without: ReadonlySet<string> = this.#links.out
+    let picked = this.#pick(message, name, without)
     if (picked === this.#nodeId) {
-      if (this.#receiver.deliverShared(message, name)) return undefined
-      picked = this.#pick(message, name, this.#nodeId)
+      const delivered = this.#receiver.deliverShared(message, name)
+      if (delivered instanceof Promise) return delivered
+      if (delivered) return undefined
+      without = new Set([...without, this.#nodeId])
+      picked = this.#pick(message, name, without)
     }
     if (picked === undefined) return false
     const link = this.#links.to(picked)
     if (message.qos === 0) return void link.pushQos0(message, { name, hops })
-    return link.push(message, { name, hops })
+    return this.#stored(message, { name, hops }, link.push(message, { name, hops }))
   }
 
-  #pick(message: Message, name: string, without?: string): string | undefined {
+  /**
+   * The node that was picked may go out before it has the message: another one is picked. Where nobody can say whether
+   * it has it, QoS 1 goes to another one, too, and may come twice; QoS 2 is gone with that node, as what it had is.
+   */
+  async #stored(message: Message, share: Share, pushed: Promise<Stored>): Promise<void> {
+    const stored = await pushed
+    if (stored === 'no' || (stored === 'unknown' && message.qos === 1)) await this.#toMember(message, share)
+  }
+
+  #pick(message: Message, name: string, without: ReadonlySet<string>): string | undefined {
     const group = this.#table().groups.get(name)
     return group === undefined ? undefined : this.#picks.nodeFor(group, message, this.#nodeId, without)
   }
@@ -241,7 +285,7 @@ export class FanOut {
   #toGroup(message: Message, { name, gid }: Group, stored: Set<Promise<unknown>>, backlogs: string[]): void {
     if (gid !== undefined) return void backlogs.push(name)
     const shared = this.#toMember(message, { name, hops: 0 })
-    if (shared instanceof Promise) stored.add(shared)
+    if (shared instanceof Promise) stored.add(kept(shared))
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
@@ -268,6 +312,8 @@ export class FanOut {
     const slice = new Slice()
     for (let i = 0; i < batch.length; i++) {
       const message = batch[i]!
+      while (this.#unstored.deliveries > deliveriesMax || this.#unstored.bytes > deliveriesBytesMax)
+        await new Promise<void>((resolve) => (this.#whenStored = resolve))
       if (isBacklogged()) await workedOff()
       if (slice.isOver) await slice.next()
       const known = handed[i]
@@ -292,16 +338,38 @@ export class FanOut {
       const toGroups = groups.length === 0 ? undefined : this.#toGroups(message, groups, stored, slice)
       if (toGroups !== undefined) await toGroups
       if (toGroups !== undefined && isTooLate(message)) continue
-      if (sessions.length > pushedAtOnce) {
-        await this.#toManyQueues(message, sessions, stored, slice)
-        continue
-      }
-      for (const target of sessions) {
-        const granted = grantedTo(target, message)
-        if (granted > 0) stored.add(kept(this.#queues.push(message, target.sid, granted)))
-      }
+      if (sessions.length > countedFrom)
+        stored.add((await this.#toManyQueues(message, sessions, slice)).stored)
+      else this.#toQueues(message, sessions, stored)
     }
     return { stored: Promise.all(stored) }
+  }
+
+  #toQueues(message: Message, sessions: readonly SessionTarget[], stored: Set<Promise<unknown>>): void {
+    for (const target of sessions) {
+      const granted = grantedTo(target, message)
+      if (granted > 0) stored.add(this.#queues.push(message, target.sid, granted))
+    }
+  }
+
+  /** Resolves when they are collected, to when they are stored. */
+  async #toManyQueues(
+    message: Message,
+    sessions: readonly SessionTarget[],
+    slice: Slice,
+  ): Promise<{ readonly stored: Promise<unknown> }> {
+    const stored = new Set<Promise<unknown>>()
+    if (sessions.length <= pushedAtOnce) this.#toQueues(message, sessions, stored)
+    else {
+      const collected = await this.#collected(message, sessions, slice)
+      if (!isTooLate(message)) stored.add(this.#queues.pushAll(message, collected))
+    }
+    this.#count(sessions.length, message.bytes)
+    const done = Promise.all(stored).finally(() => {
+      this.#count(-sessions.length, -message.bytes)
+      this.#whenStored?.()
+    })
+    return { stored: kept(done) }
   }
 
   /**
@@ -309,18 +377,26 @@ export class FanOut {
    * with a number says of all sessions before a part's end that they have it, and of those that were never
    * looked at, too.
    */
-  async #toManyQueues(
-    message: Message,
-    sessions: readonly SessionTarget[],
-    stored: Set<Promise<unknown>>,
-    slice: Slice,
-  ): Promise<void> {
+  async #collected(message: Message, sessions: readonly SessionTarget[], slice: Slice): Promise<Collected> {
     const collected = new Collected()
     for (const target of sessions) {
       if (slice.isOver) await slice.next()
       const granted = grantedTo(target, message)
       if (granted > 0) collected.add(target.sid, granted)
     }
-    if (!isTooLate(message)) stored.add(kept(this.#queues.pushAll(message, collected)))
+    return collected
+  }
+
+  #count(deliveries: number, bytes: number): void {
+    const { unstored } = this
+    this.#unstored = {
+      deliveries: unstored.deliveries + deliveries,
+      bytes: unstored.bytes + deliveries * deliveryBytes + bytes,
+    }
+  }
+
+  /** Bound: `deliveriesMax` and `deliveriesBytesMax`, and one message more. */
+  get unstored(): Unstored {
+    return this.#unstored
   }
 }

@@ -125,13 +125,13 @@ export const keyTable = {
     key: '{s<n>}:published',
     type: 'hash',
     meaning:
-      'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in the queues here, and while that comes in parts `:` and up to which place sessions have it; with `retained:` before it the highest that was stored, with `group:` the highest that groups have',
+      'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in all of the queues here; with `part:` before it the one that comes in parts, and up to which place sessions have it; with `retained:` before it the highest that was stored, with `group:` the highest that groups have',
   },
   session: {
     key: '{s<n>}:session:<sid>',
     type: 'hash',
     meaning:
-      'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `pending` one that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)',
+      'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `counted` how many there were after it, in `lost` that Redis has lost some and its client has not subscribed again, in `pending` a change that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)',
   },
   subscriptions: { key: '{s<n>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
   queue: { key: '{s<n>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },

@@ -7,6 +7,7 @@ import { isShared } from '../groups/shared-filter.ts'
 import type { Links } from '../links/links.ts'
 import type { Change } from '../messages/codec.ts'
 import type { DataPlaneOptions } from '../options.ts'
+import { SingleFlight } from '../pace/single-flight.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Keys } from '../redis/keys.ts'
 import type { Redis } from '../redis/redis.ts'
@@ -17,7 +18,7 @@ import { journaled } from '../sessions/stored-subscription.ts'
 import { AbsentNodes } from './absent-nodes.ts'
 import type { Journal } from './journal.ts'
 import { routeChange, type OwnRoutes } from './own-routes.ts'
-import { RoutingTable, type Route } from './routing-table.ts'
+import { RoutingTable, type Route, type SessionFilter } from './routing-table.ts'
 
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
@@ -48,6 +49,14 @@ export class ClusterView {
   readonly #nodes = new Set<string>()
   readonly absent = new AbsentNodes()
   #table = new RoutingTable()
+  /** Sessions whose filters are asked for: all of them in one go. */
+  #asked = new Set<string>()
+  readonly #filtersOfAsked = new SingleFlight(async () => {
+    const asked = this.#asked
+    this.#asked = new Set()
+    await this.#parts.journal.barrier()
+    return this.#table.filtersOf(asked)
+  })
   #grace: NodeJS.Timeout | undefined
   #graceEnds = 0
   /** Settles when what the last snapshot lacked of us is told and written down again. */
@@ -225,6 +234,12 @@ export class ClusterView {
     this.#nodes.delete(nodeId)
     this.absent.heard(nodeId)
     this.#parts.links.drop(nodeId, this.#table.removeNode(nodeId)).catch(this.#options.onError)
+  }
+
+  /** By which messages are queued for a session, after a barrier. O(all routes) for all who ask at once. */
+  async subscriptionsOf(sid: string): Promise<readonly SessionFilter[]> {
+    this.#asked.add(sid)
+    return (await this.#filtersOfAsked.next()).filter((found) => found.sid === sid)
   }
 
   /**

@@ -131,6 +131,13 @@ class Merging implements Maker<FilterRoutes, Targets> {
 const bytesOfTargets = ({ everything, qos0, sessions }: Targets): number =>
   120 + 8 * (everything.length + qos0.length) + 48 * sessions.length
 
+/** By which messages are queued for a session. */
+export interface SessionFilter {
+  readonly sid: string
+  readonly filter: string
+  readonly options: number
+}
+
 export class RoutingTable {
   readonly groups = new GroupTable()
   readonly #routes = new FilterTrie<FilterRoutes>()
@@ -259,15 +266,18 @@ export class RoutingTable {
 
   /**
    * The filters by which anything is queued for these sessions. O(all routes), in slices: for sessions that
-   * ended without anybody knowing of what.
+   * ended without anybody knowing of what, or that Redis lost something of.
    */
-  async filtersOf(sids: ReadonlySet<string>): Promise<{ sid: string; filter: string }[]> {
-    const found: { sid: string; filter: string }[] = []
+  async filtersOf(sids: ReadonlySet<string>): Promise<SessionFilter[]> {
+    const found: SessionFilter[] = []
     const slice = new Slice()
-    for (const { filter, sid, sessions } of this.#routes.values()) {
-      if (sid !== undefined && sids.has(sid)) found.push({ sid, filter })
+    for (const { filter, sid, options, sessions } of this.#routes.values()) {
+      if (sid !== undefined && sids.has(sid)) found.push({ sid, filter, options })
       if (sessions !== undefined)
-        for (const one of sids) if (sessions.has(one)) found.push({ sid: one, filter })
+        for (const one of sessions.size > sids.size ? sids : sessions.keys()) {
+          const its = sids.has(one) ? sessions.get(one) : undefined
+          if (its !== undefined) found.push({ sid: one, filter, options: its })
+        }
       if (slice.isOver) await slice.next()
     }
     return found

@@ -22,7 +22,7 @@ export class SessionRecovery {
   readonly #keys: Keys
   readonly #clock: Clock
   readonly #connected: ConnectedSessions
-  readonly #events: Pick<SessionEvents, 'append' | 'onWritten'>
+  readonly #events: Pick<SessionEvents, 'append' | 'onWritten' | 'subscriptionsOf'>
 
   constructor({ redis, keys, clock, connected, events }: SessionContext) {
     this.#redis = redis
@@ -92,6 +92,28 @@ export class SessionRecovery {
       this.#redis,
       this.#keys.partition(partitionOf(sid), 'owners'),
       'a connected session was missing; its owner wrote it down again',
+    )
+  }
+
+  /**
+   * A session was claimed, and Redis has lost some of its subscriptions: those by which messages are queued for it are
+   * known to every node, and written down again. What nobody knows any more (Subscription Identifiers, QoS 0, groups)
+   * its client subscribes to again, since it is told that it has no session; so nothing that is queued, or will be
+   * until then, is lost.
+   */
+  async subscribeAgain(session: Session): Promise<void> {
+    const before = session.subscriptions.size
+    const subscriptions = new Map(session.subscriptions)
+    for (const { filter, options } of await this.#events.subscriptionsOf(session.sid))
+      if (!subscriptions.has(filter) && !session.later.includes(filter))
+        subscriptions.set(filter, { options, identifier: undefined })
+    session.subscriptions = subscriptions
+    const known = subscriptions.size - before
+    if (known > 0) await this.assertSome([session])
+    nameDamage(
+      this.#redis,
+      this.#keys.session(session.sid, 'subscriptions'),
+      `it lacked ${session.lost} subscriptions of a client that was away; ${known} were written down again, and the client is told to subscribe again`,
     )
   }
 

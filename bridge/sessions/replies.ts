@@ -23,6 +23,8 @@ export interface ClaimReply {
   readonly replays: Buffer[]
   /** The last change of its subscriptions; empty: none. */
   readonly changed: string
+  /** How many of its subscriptions Redis has lost. */
+  readonly lost: number
 }
 
 type RawClaim = [
@@ -38,11 +40,25 @@ type RawClaim = [
   Buffer,
   Buffer[],
   Buffer,
+  number,
 ]
 
 export function decodeClaim(reply: unknown): ClaimReply {
-  const [sid, epoch, present, before, will, subscriptions, inFlight, incoming, n, pending, replays, changed] =
-    reply as RawClaim
+  const [
+    sid,
+    epoch,
+    present,
+    before,
+    will,
+    subscriptions,
+    inFlight,
+    incoming,
+    n,
+    pending,
+    replays,
+    changed,
+    lost,
+  ] = reply as RawClaim
   const willDue = will.toString()
   return {
     sid: sid.toString(),
@@ -57,6 +73,7 @@ export function decodeClaim(reply: unknown): ClaimReply {
     pending: pending.toString(),
     replays,
     changed: changed.toString(),
+    lost,
   }
 }
 

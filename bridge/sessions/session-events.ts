@@ -26,6 +26,8 @@ export interface SessionEvents {
   onMoved(session: Session): void
   /** Ends a connection in order, whose session another node asks for. */
   onWanted(session: Session): void
+  /** By which messages are queued for it, as every node knows it from the journal. */
+  subscriptionsOf(sid: string): Promise<readonly { readonly filter: string; readonly options: number }[]>
   /** It was written down again, and there may be something in its queue. */
   onWritten(session: Session): void
   /**

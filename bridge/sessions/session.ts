@@ -42,7 +42,11 @@ export interface Session {
   readonly claim: number
   /** What CONNECT asked for, and DISCONNECT changed. */
   request: SessionRequest
-  /** Session Present as CONNACK says it. */
+  /** An earlier connection left it: it may have something in its queue. */
+  readonly isResumed: boolean
+  /** Subscriptions that an earlier connection left, and that Redis has lost. */
+  readonly lost: number
+  /** Session Present as CONNACK says it: not of one that has lost subscriptions, so that its client subscribes again. */
   readonly present: boolean
   /** Changed by bridge/sessions/subscriptions.ts alone; sessions without any share one. */
   subscriptions: Map<string, StoredSubscription>

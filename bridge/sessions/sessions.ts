@@ -67,8 +67,10 @@ export class Sessions implements ClusterSessions {
     return this.here.get(sid)
   }
 
-  claim(request: SessionRequest, abandoned?: () => boolean, givenUp?: Promise<void>): Promise<Session> {
-    return this.#claims.claim(request, abandoned, givenUp)
+  async claim(request: SessionRequest, abandoned?: () => boolean, givenUp?: Promise<void>): Promise<Session> {
+    const session = await this.#claims.claim(request, abandoned, givenUp)
+    if (session.lost > 0) await this.recovery.subscribeAgain(session)
+    return session
   }
 
   farewell(session: Session, voidsWill: boolean, expirySeconds: number | undefined): Promise<void> {

@@ -50,7 +50,7 @@ export class ConnectedSessions {
     if (session === undefined) return
     connection.session = session
     // what an earlier connection left it has, and gets, whatever becomes of it (P15)
-    connection.lasting = request.expirySeconds !== 0 || session.present
+    connection.lasting = request.expirySeconds !== 0 || session.isResumed
     if (connection.isClosed)
       void this.release(connection) // it left while we asked
     // Taken over, or asked for, while its claim was being journaled: nobody knew it by its session yet.

@@ -139,7 +139,7 @@ export class StoredSession implements SessionHolder {
     this.session = session
     this.#receiveMaximum = receiveMaximum
     this.#host = host
-    this.#mayHaveQueued = session.present // nobody knows of a new one before it has subscribed
+    this.#mayHaveQueued = session.isResumed // nobody knows of a new one before it has subscribed
     for (const [messageId, { n, published }] of session.incoming)
       this.#incomingEntries.set(messageId, published ? `${n} published` : String(n))
     session.underWay = () => this.#underWay()

@@ -13,7 +13,6 @@ export interface SharedHost {
   plane(): Cluster
   give(message: Message, subscriber: Subscriber, match: Match<Subscriber>): void
   refused(cause: RefusalCause): void
-  onError(error: Error): void
 }
 
 export class SharedSubscriptions {
@@ -96,18 +95,14 @@ export class SharedSubscriptions {
     await Promise.all(members.map((member) => groups.leave(member, false)))
   }
 
-  deliver(message: Message, name: string): boolean {
+  /** Settles when it is stored, where the group proves to have a backlog; false: no member is here. */
+  deliver(message: Message, name: string): boolean | Promise<void> {
     const member = this.#groups.pick(name, message)
     if (member === undefined) return false
     const { subscriber, options } = member
     // Who published it did not know that the group has a backlog.
-    if (message.qos > 0 && options.qos > 0 && subscriber.lasting) {
-      this.#host
-        .plane()
-        .groups.push(message, [name])
-        .catch((error: unknown) => this.#host.onError(error as Error))
-      return true
-    }
+    if (message.qos > 0 && options.qos > 0 && subscriber.lasting)
+      return this.#host.plane().groups.push(message, [name])
     const { qos, retainAsPublished, identifier } = options
     this.#host.give(message, subscriber, {
       subscriber,

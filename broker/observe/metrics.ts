@@ -119,6 +119,16 @@ export class Metrics {
     help: 'the same in bytes',
     registers: [this.registry],
   })
+  readonly unstored = new Gauge({
+    name: 'aedes_cluster_unstored_deliveries',
+    help: 'messages to many sessions that are on their way to their queues, one for each session: when there are many the next message waits',
+    registers: [this.registry],
+  })
+  readonly unstoredBytes = new Gauge({
+    name: 'aedes_cluster_unstored_delivery_bytes',
+    help: 'the same in bytes, roughly',
+    registers: [this.registry],
+  })
   readonly givenBack = new Counter({
     name: 'aedes_cluster_group_given_back_total',
     help: 'messages of groups that went to another member: the one that had them did not acknowledge them',

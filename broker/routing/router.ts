@@ -250,7 +250,7 @@ export class Router implements EngineHost, Receiver {
     return this.#plane.hasGroups
   }
 
-  deliverShared(message: Message, name: string): boolean {
+  deliverShared(message: Message, name: string): boolean | Promise<void> {
     return this.#shared.deliver(message, name)
   }
 

@@ -301,3 +301,46 @@ test('what was damaged is named, once a minute and key', async () => {
   ])
   expect(await retainedOf(a, 'nothing')).toEqual([])
 })
+
+// Nobody looks after them while the client is away. It is told that it has no session until it subscribes again, since
+// what Redis alone knew (QoS 0, groups, Subscription Identifiers) is gone; all else of its session stays.
+test.each([
+  ['all', 2, (key: string) => client.del(key)],
+  ['some', 1, (key: string) => client.hdel(key, 'stored')],
+  ['those under a key of a wrong type, which is named for that', 2, (key: string) => client.set(key, 'x')],
+] as const)('subscriptions of a client that is away, %s', async (what, lacking, damage) => {
+  using damaged = listen<{ key: string; problem: string }>('damaged')
+  const id = inPartition(3, `asleep ${what}`)
+  const first = await claim(a, id)
+  await a.plane.sessions.subscriptions.subscribe(first, 'stored', one)
+  await a.plane.sessions.subscriptions.subscribe(first, 'zero', { options: 0, identifier: undefined })
+  await a.plane.sessions.release(first)
+  await client.hset(keys.session(first.sid, 'incoming'), 7, '5')
+  await publish(a, messageOf('stored', 'before'))
+  const key = keys.session(first.sid, 'subscriptions')
+  await damage(key)
+  await publish(b, messageOf('stored', 'after'))
+  let again = await claim(b, id)
+  expect([again.sid, again.present, again.isResumed, again.incoming.size]).toEqual([
+    first.sid,
+    false,
+    true,
+    0,
+  ])
+  expect([...again.subscriptions.keys()]).toEqual(lacking === 2 ? ['stored'] : ['zero', 'stored'])
+  expect(await client.hkeys(key)).toEqual([...again.subscriptions.keys()])
+  expect(damaged.events.filter((event) => event.key === key).map(({ problem }) => problem)).toEqual([
+    what.includes('type')
+      ? `it was a string, not a hash; it was put aside as ${asideOf(key)}`
+      : `it lacked ${lacking} subscriptions of a client that was away; 1 were written down again, and the client is told to subscribe again`,
+  ])
+  await b.plane.sessions.release(again)
+  again = await claim(a, id)
+  expect(again.present, 'it has not subscribed').toBe(false)
+  await a.plane.sessions.subscriptions.subscribe(again, 'more', one)
+  await a.plane.sessions.release(again)
+  again = await claim(b, id)
+  expect(again.present).toBe(true)
+  expect(await queued(again)).toMatch(/before.*after/)
+  await b.plane.sessions.release(again)
+})

@@ -128,3 +128,20 @@ test('a node dies before it reads what it was picked for: a member elsewhere get
     link.thaw()
   }
 })
+
+// Another sender found its inbox full, and its reader standing still; or it was declared dead this very moment.
+test('a node takes nothing any more when it is picked: before PUBACK each message is with a member elsewhere, once', async () => {
+  await using redis = await startRedis()
+  using client = openClient(redis)
+  const here: string[] = []
+  await using a = await startPlane(redis, 'a', {
+    deliverShared: ({ payload }) => here.push(payload.toString()) > 0,
+  })
+  await using b = await startPlane(redis, 'b', { deliverShared: () => true })
+  await untilEqual([a, b])
+  await Promise.all([a, b].map(({ plane }) => plane.addMember(name)))
+  await client.hset(keys.inbox(b.plane.nodeId, 'state'), 'sealed', '1')
+  const all = ['1', '2', '3', '4', '5', '6']
+  await Promise.all(all.map((payload, i) => publish(a, messageOf('t', payload, { qos: i < 3 ? 1 : 2 }))))
+  expect(here.sort()).toEqual(all)
+})

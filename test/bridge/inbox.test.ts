@@ -9,6 +9,7 @@ import { Clock } from '../../bridge/pace/clock.ts'
 import { packMessage } from '../../bridge/messages/codec.ts'
 import { InboxReader } from '../../bridge/links/inbox-reader.ts'
 import { InboxWriter } from '../../bridge/links/inbox-writer.ts'
+import { runScript } from '../../bridge/redis/scripts.ts'
 import { Membership } from '../../bridge/membership/membership.ts'
 import { Sessions } from '../../bridge/sessions/sessions.ts'
 import { connect, connectAll, whenReady } from '../../bridge/redis/redis.ts'
@@ -58,6 +59,7 @@ async function bury(nodeId: string): Promise<void> {
       onWanted: () => undefined,
       onWritten: () => undefined,
       onVanished: () => Promise.resolve(),
+      subscriptionsOf: () => Promise.resolve([]),
       onFenced: async () => undefined,
     },
   ).releases.estate(nodeId)
@@ -168,6 +170,86 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   await reader.close()
   connections.redis.disconnect()
   expect(received).toEqual(['1', '2', '3', '4'])
+})
+
+test('what a reader hands on to another node stays in its inbox until it is stored there', async () => {
+  await using a = await startPlane(redis, 'a')
+  const connections = connectAll({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, 1_000, 0)
+  await Promise.all([whenReady(connections.redis), whenReady(connections.inbox)])
+  let store: () => void = () => undefined
+  const reader = new InboxReader(connections, keys, 'b@1', new Clock(), {
+    onMessage: () => undefined,
+    onShared: () =>
+      new Promise<void>((stored) => {
+        store = stored
+      }),
+    onGiven: () => undefined,
+    onLook: () => undefined,
+    onBell: () => undefined,
+    onHold: () => undefined,
+    onFenced: () => undefined,
+    onAmnesia: () => Promise.resolve(),
+  })
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
+    onOut: () => undefined,
+    onFenced: () => undefined,
+  })
+  await reader.create()
+  reader.start()
+  const left = async (): Promise<number> =>
+    (await client.xrange(keys.inbox('b@1', 'stream'), '-', '+')).filter(([, [, body]]) =>
+      body!.includes('picked'),
+    ).length
+  await writer.push(messageOf('t', 'before'))
+  await writer.push(messageOf('t', 'picked'), { name: '$share/g/t', hops: 0 })
+  await writer.push(messageOf('t', 'after'))
+  using scripts = listen<{ script: string }>('script')
+  await expect
+    .poll(() => scripts.events.filter(({ script }) => script === 'inbox-trim').length)
+    .toBeGreaterThan(2)
+  expect(await left()).toBe(1)
+  store()
+  await expect.poll(() => client.xlen(keys.inbox('b@1', 'stream'))).toBe(1)
+  expect(await left()).toBe(0)
+  await reader.close()
+  connections.redis.disconnect()
+})
+
+test('a node is buried while another writes to it: what comes after its inbox is read is in no inbox, and is said to be', async () => {
+  await using a = await startPlane(redis, 'a')
+  const connections = connectAll({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, 1_000, 0)
+  await whenReady(connections.redis)
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
+    onOut: () => undefined,
+    onFenced: () => undefined,
+  })
+  const judge = new Membership(connections.redis, keys.prefix, 'judge', 15_000)
+  await judge.join()
+  await runScript(
+    connections.redis,
+    'inbox-create',
+    [keys.inbox('b@1', 'stream'), keys.inbox('b@1', 'state')],
+    [],
+  )
+  const share = { name: '$share/g/t', hops: 0 }
+  const before = await writer.push(messageOf('t', 'before'), share)
+  let late: Promise<unknown> | undefined
+  judge.start({
+    onFenced: () => undefined,
+    onAmnesia: () => undefined,
+    onDead: async () => {
+      using attempts = listen<{ script: string }>('scriptBegins')
+      late = writer.push(messageOf('t', 'late'), share)
+      const refused = (): boolean =>
+        attempts.events.filter(({ script }) => script === 'inbox-append').length > 1
+      await Promise.race([late, expect.poll(refused).toBe(true)])
+    },
+  })
+  await judge.removeDead('b@1')
+  writer.out() // the journal says that it is gone
+  expect([before, await late]).toEqual(['yes', 'no'])
+  await judge.close()
+  connections.redis.disconnect()
 })
 
 test('what members of a group are given finds no room on a link that is full: their node looks for it', async () => {
@@ -425,7 +507,7 @@ describe('declared dead', () => {
     expect(await client.keys(`*${target}*`)).toEqual([])
     writer.out()
     await stored
-    await expect(writer.push(messageOf('t', 'later'))).resolves.toBeUndefined()
+    await expect(writer.push(messageOf('t', 'later'))).resolves.toBe('no')
     expect(await client.keys(`*${target}*`)).toEqual([])
   })
 

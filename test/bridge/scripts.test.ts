@@ -118,6 +118,7 @@ const append = (
   )
 const trim = (nodeId: string, last: string, handled: number): Promise<unknown> =>
   run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
+const seal = (nodeId: string): Promise<unknown> => run('inbox-seal', [keys.inbox(nodeId, 'state')], [])
 const fence = (nodeId: string, dead: string): Promise<unknown> =>
   run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
 const retain = async (
@@ -443,6 +444,17 @@ describe('inboxes', () => {
     expect(await bodies('a@1')).toHaveLength(2)
   })
 
+  test('seal: GONE for what comes after it, and what is in it is in it, also sent again; its reader is FENCED', async () => {
+    const last = await createInbox('a@1')
+    await append('a@1', 'b@1', 1, 'x')
+    for (let n = 0; n < 2; n++) expect(await seal('a@1')).toBe(1)
+    expect(await append('a@1', 'b@1', 1, 'x')).toBe(1)
+    await fails('ERR_BRIDGE_GONE', append('a@1', 'b@1', 2, 'y'))
+    await fails('ERR_BRIDGE_GONE', append('a@1', 'c@1', 1, 'y'))
+    await fails('ERR_BRIDGE_FENCED', trim('a@1', last, 1))
+    expect(await redis.xlen(keys.inbox('a@1', 'stream'))).toBe(2)
+  })
+
   test('append by the loser: FENCED, whatever the number; twice fenced is fenced', async () => {
     await createInbox('a@1')
     await append('a@1', 'b@1', 1, 'x')
@@ -525,6 +537,7 @@ test('at maxmemory what frees, renews and fences passes, and what stores message
     expect(await bodies(a)).toEqual([''])
     expect(await trim(a, last, 0)).toBe(1)
     expect(await fence(a, 'c@1')).toBe(1)
+    expect(await seal('c@1')).toBe(1)
     expect(await createInbox(b)).toMatch(/^\d+-0$/)
     expect(await renew(a)).toEqual([])
     expect(await rejoin(a, generation)).toEqual(generation)

@@ -45,6 +45,7 @@ const where: Record<
   'inbox-create': 'start',
   'node-remove': 'start',
   'inbox-fence': 'start',
+  'inbox-seal': 'start',
   'node-renew': 'any',
   'journal-append': 'any',
   'journal-mend': 'start',
@@ -339,3 +340,31 @@ test('a node is killed between two parts of a QoS 2 message to very many session
   const all = Array.from({ length: n }, (_, i) => i + 1).join()
   expect(wrong.filter((got) => got !== all).slice(0, 5), `SEED=${random.seed}`).toEqual([])
 }, 400_000)
+
+/** Of the estate of a dead node, in their order. */
+const estate = (['inbox-seal', 'inbox-append'] as const).flatMap((script) =>
+  (['before', 'after'] as const).map((when): FaultPoint => ({ script, when })),
+)
+
+// One of them in the normal suite, another each time; all of them with TEST_POINTS=all.
+test('a node dies over the inbox of a dead one: what that had not read for members of a group comes to a member elsewhere', async () => {
+  const random = seededRandom()
+  await using cluster = await startCluster({ nodes: 2, argv: ['--lease-ms', '3000'] })
+  const [a, b] = [cluster.node(0), cluster.node(1)]
+  const here = await a.connect('here')
+  await here.subscribe('$share/g/t', { qos: 1 })
+  for (const [i, point] of (process.env.TEST_POINTS === 'all' ? estate : [random.pick(estate)]).entries()) {
+    const there = await b.connect(`there-${i}`)
+    await there.subscribe('$share/g/t', { qos: 1 })
+    b.pause()
+    const all = Array.from({ length: 6 }, (_, n) => `${i} ${n}`)
+    for (const payload of all) await a.publish('t', payload) // every other one stands in b's inbox
+    await b.kill()
+    await b.start(point).catch(() => undefined) // its new boot buries the last one
+    await b.ended()
+    await b.start()
+    await expect
+      .poll(() => here.packets.map(({ payload }) => payload.toString()), patience)
+      .toEqual(expect.arrayContaining(all)) // what was handed on before it died comes twice
+  }
+}, 60_000)

@@ -8,18 +8,21 @@
 --        (bytes), stallMs
 -- REPLY  bytes in the inbox
 -- FAILS  FENCED: the sender was declared dead · FULL: above the mark, try again · SEALED: above it for
---        stallMs, and the reader made no progress meanwhile · GONE: no inbox · ORDER batch after last
+--        stallMs, and the reader made no progress meanwhile · GONE: no inbox, or its owner is dead · ORDER batch after
+--        last
 -- COST   O(1)
 local streamKey, sendersKey, stateKey = KEYS[1], KEYS[2], KEYS[3]
 local sender, batch, body, mark, stallMs = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local state = redis.call('HMGET', stateKey, 'sealed', 'in', 'out', 'progress', 'full')
-if state[1] then return redis.error_reply('SEALED the inbox takes nothing any more') end
 local stored = redis.call('HGET', sendersKey, sender) or '0'
 if stored == 'F' then return redis.error_reply('FENCED ' .. sender .. ' was declared dead') end
 local entered = tonumber(state[2]) or 0
 local bytes = entered - (tonumber(state[3]) or 0)
+-- Before anything else: what is in it is in it, whatever became of the inbox since.
 if stored == batch then return bytes end
+if state[1] == 'dead' then return redis.error_reply('GONE the node of the inbox is dead') end
+if state[1] then return redis.error_reply('SEALED the inbox takes nothing any more') end
 local number, last = tonumber(string.match(batch, '^%d+')), tonumber(string.match(stored, '^%d+')) or 0
 if last > 9e15 then last = 0 end -- damaged: beyond what is counted exactly
 if number ~= last + 1 then return redis.error_reply('ORDER ' .. batch .. ' after ' .. string.format('%.0f', last)) end

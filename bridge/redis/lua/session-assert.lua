@@ -77,4 +77,5 @@ for filter in pairs(stale) do
   redis.call('HDEL', subscriptionsKey, filter)
   reply[#reply + 1] = filter
 end
+redis.call('HSET', sessionKey, 'counted', redis.call('HLEN', subscriptionsKey) .. ' ' .. changed)
 return reply

@@ -12,7 +12,8 @@
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will
 --        became due, or "0", subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …},
 --        n, the change that is not journaled or "", replays that are owed {field, value …}, the last change
---        or "" } of an ended session the subscriptions are those of the one that ended, to be forgotten
+--        or "", how many subscriptions Redis has lost } of an ended session the subscriptions are those of the one
+--        that ended, to be forgotten
 -- FAILS  STALE asked sid [leaves owner]: the client has another session than the caller knew, or one whose
 --        owner is spared; to be sent again with both; leaves: "1" when the owner has said that it is about to
 --        release it · FENCED: the node was declared dead · NOTOWNER: a claim that was asked for later has the
@@ -105,7 +106,7 @@ if known ~= '' then
 end
 
 local sid, present = known, 1
-local subscriptions, inflight, incoming, rest, replays = {}, {}, {}, {}, {}
+local subscriptions, inflight, incoming, rest, replays, lost = {}, {}, {}, {}, {}, 0
 if known == '' or ends then
   sid, present = newSid, 0
   if known ~= '' then
@@ -123,7 +124,17 @@ else
   subscriptions = redis.call('HGETALL', subscriptionsKey)
   inflight = redis.call('HGETALL', inflightKey)
   incoming = redis.call('HGETALL', incomingKey)
-  rest = redis.call('HMGET', sessionKey, 'n', 'pending', 'replays', 'changed')
+  rest = redis.call('HMGET', sessionKey, 'n', 'pending', 'replays', 'changed', 'counted', 'lost')
+  -- Noted until its client changes its subscriptions: that it is told of it nobody knows before that. It is told that
+  -- it has no session, and forgets what it was publishing at QoS 2.
+  local count, change = string.match(rest[5] or '', '^(%d+) (.*)$')
+  if count and change == (rest[4] or '') then lost = math.max(0, tonumber(count) - #subscriptions / 2) end
+  if rest[6] then lost = math.max(lost, 1) end
+  if lost > 0 then
+    redis.call('HSET', sessionKey, 'lost', '1')
+    redis.call('UNLINK', incomingKey)
+    incoming = {}
+  end
   local fields = rest[3] and redis.call('HGETALL', sessionKey) or {}
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 7) == 'replay ' then
@@ -137,4 +148,4 @@ redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
 redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim,
   'asked', string.format('%.0f', asked))
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
-return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '', replays, rest[4] or '' }
+return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '', replays, rest[4] or '', lost }

@@ -1,6 +1,7 @@
 #!lua
 -- Changes a session's subscriptions, or notes that the change is journaled. One change of a session is under
--- way at a time. When Redis is full nothing is added (scripts.ts).
+-- way at a time. How many there are after it is noted under its name: a claim knows by that when Redis has lost
+-- some (session-claim.lua). When Redis is full nothing is added (scripts.ts).
 -- KEYS   owners session subscriptions
 -- WRITES session subscriptions
 -- ARGV   sid, owner, change (a name of its own), then filter, options ("" removes), filter, options …; no
@@ -27,5 +28,7 @@ for i = 4, #ARGV, 2 do
     redis.call('HSET', subscriptionsKey, ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('HSET', sessionKey, 'pending', change, 'changed', change)
+local count = redis.call('HLEN', subscriptionsKey)
+redis.call('HSET', sessionKey, 'pending', change, 'changed', change, 'counted', count .. ' ' .. change)
+redis.call('HDEL', sessionKey, 'lost')
 return 1
