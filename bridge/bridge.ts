@@ -4,10 +4,13 @@ import type { Bans } from './bans.ts'
 import type { Cluster } from './cluster.ts'
 import type { SystemEvents } from './control/system-events.ts'
 import type { Receiver } from './options.ts'
+import type { StoredAccess } from './stored-access.ts'
 import type { Waiting, WaitReport } from './pace/waits.ts'
 
 export interface Bridge {
   readonly bans: Bans
+  /** Users and rules in the store; undefined: it keeps none. */
+  readonly storedAccess: StoredAccess | undefined
   /** The control plane. */
   readonly emitter: SystemEvents
   /**

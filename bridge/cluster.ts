@@ -139,8 +139,8 @@ export interface ClusterSessions {
    * can touch the session, and nothing that one hands in from now on is acknowledged (P6).
    * @param abandoned whether the client has left meanwhile
    * @param givenUp settles when nobody waits for it any more
-   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED
-   * when the client has left,
+   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_FOREIGN when it
+   * is another user's, ERR_BRIDGE_CLOSED when the client has left,
    *   ERR_BRIDGE_MOVED when it has connected anew meanwhile
    */
   claim(request: SessionRequest, abandoned?: () => boolean, givenUp?: Promise<void>): Promise<Session>

@@ -185,6 +185,12 @@ export const bridgeErrors = {
     remedy:
       'Sessions: raise --sessions-max on every node, or let them end sooner: --session-expiry-seconds-max. Members: a group with a backlog has at most 1,000',
   },
+  ERR_BRIDGE_FOREIGN: {
+    kind: 'answer',
+    retryable: false,
+    meaning: 'another user made the session of this Client Identifier, and its client may not have it',
+    remedy: '',
+  },
   ERR_BRIDGE_FILE: {
     kind: 'answer',
     retryable: false,
@@ -302,6 +308,7 @@ const replies = new Map<string, BridgeErrorCode>(
     NOTOWNER: 'ERR_BRIDGE_MOVED',
     STALE: 'ERR_BRIDGE_STALE',
     QUOTA: 'ERR_BRIDGE_QUOTA',
+    FOREIGN: 'ERR_BRIDGE_FOREIGN',
     FORMAT: 'ERR_BRIDGE_FORMAT',
     OOM: 'ERR_BRIDGE_REDIS_FULL',
     LOADING: 'ERR_BRIDGE_REDIS_LOADING',

@@ -2,6 +2,12 @@
 // bridge/. stores.ts lists what it may store in.
 export type { Bridge } from './bridge.ts'
 export { banKinds, bansMax, type Ban, type BanChanges, type BanKind, type Bans } from './bans.ts'
+export {
+  storedRulesBytesMax,
+  storedUsersMax,
+  type AccessChanges,
+  type StoredAccess,
+} from './stored-access.ts'
 export type { Cluster, ClusterSessions, RetainedRead } from './cluster.ts'
 export type { ClusterRequests, NodeAnswer } from './control/requests.ts'
 export type {

@@ -8,6 +8,7 @@ import type { BridgeError } from './errors.ts'
 import type { ImportCounts, ImportRequest } from './import/import.ts'
 import type { Option, OptionProblem } from './option.ts'
 import type { SharedSettings } from './options.ts'
+import type { AccessChanges } from './stored-access.ts'
 
 /** What a node tells every store, by the names of its own options. */
 export interface StoreSettings {
@@ -65,6 +66,8 @@ export interface Store {
   explain(error: BridgeError): Explained
   /** Does something about bans, on a connection of its own; undefined: only the node itself can. @throws BridgeError */
   readonly changeBans: (<T>(change: (bans: BanChanges) => Promise<T>) => Promise<T>) | undefined
+  /** The same about users and rules; undefined: it keeps none. @throws BridgeError */
+  readonly changeAccess: (<T>(change: (access: AccessChanges) => Promise<T>) => Promise<T>) | undefined
   /** Moves an old installation into it; undefined: it takes none. */
   readonly importer: Importer | undefined
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 // The command line: argv → command → exit code. Only this file touches argv, signals and process.exit.
-import { readFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { access } from './cli/access.ts'
 import { bansCommand } from './cli/bans.ts'
 import { check } from './cli/check.ts'
 import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
 import { node } from './cli/node.ts'
-import { ChildEnded, stopMessage, type Interrupt } from './cli/node-process.ts'
+import { ChildEnded, reloadMessage, stopMessage, type Interrupt } from './cli/node-process.ts'
 import { passwd } from './cli/passwd.ts'
 import { up } from './cli/up.ts'
 import { nearest } from './config/config.ts'
@@ -35,6 +35,8 @@ const commands = new Map<string, Command>(
  */
 function interruptOf(): Interrupt {
   let first: Promise<void> | undefined
+  let reload: (() => void) | undefined
+  const hadTerminal = hasTerminal()
   const heard = (): Promise<void> =>
     new Promise((resolve) => {
       let signals = 0
@@ -44,18 +46,36 @@ function interruptOf(): Interrupt {
       }
       process.on('SIGINT', interrupted)
       process.on('SIGTERM', interrupted)
-      // The terminal is gone: that, too, is asked for in order. It never counts as the second: a shell and
-      // the kernel may both send it.
-      process.on('SIGHUP', resolve)
+      // As daemons have it: files are read again. When it says that the terminal is gone, that is asked for in order; it
+      // never counts as the second: a shell and the kernel may both send it.
+      process.on('SIGHUP', () => {
+        if (reload === undefined || (hadTerminal && !hasTerminal())) resolve()
+        else reload()
+      })
       process.on('disconnect', resolve) // whoever started it (cli/node-process.ts) is gone
       process.on('message', (told) => {
         if (told === stopMessage) resolve()
+        else if (told === reloadMessage) reload?.()
       })
     })
   return {
     get first() {
       return (first ??= heard())
     },
+    onReload: (to) => {
+      reload = to
+      first ??= heard()
+    },
+  }
+}
+
+/** Whether this process has one that controls it: when that has gone there is none. */
+function hasTerminal(): boolean {
+  try {
+    closeSync(openSync('/dev/tty', constants.O_RDONLY | constants.O_NOCTTY | constants.O_NONBLOCK))
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -19,7 +19,6 @@ import type { Duplex } from 'node:stream'
 import { Counts } from './access/counts.ts'
 import { Access } from './access/access.ts'
 import { ForeignLinks } from './access/foreign-links.ts'
-import { certificateOf } from './access/certificate.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
@@ -33,6 +32,7 @@ import {
   type Config,
   type ListenerConfig,
 } from './config/config.ts'
+import { changeTo } from './config/reload.ts'
 import { WatchedFiles } from './config/watched-files.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
 import { descriptorEvents, doorEvents, noDescriptors, sayLowLimit } from './observe/door-events.ts'
@@ -55,8 +55,8 @@ const storeAnswersMs = 1_000
 const askAgainMs = 250
 /** What leaving a store has that does not answer. */
 const awayMs = 200
-/** When everybody is looked at once more after files were read again. */
-const lookAgainMs = 5_000
+/** When everybody is looked at once more after files were read again: behind each decision that was under way. */
+const lookAgainMs = 1_000
 /** How long /readyz tells of damaged data. */
 const damageToldMs = 60_000
 
@@ -75,10 +75,17 @@ export interface Embedding {
   attach(gate: Gate<Connection>): void
   /** Whether a hook decides who a client without an Authentication Method is. */
   authenticates(): boolean
+  /** Whether one of those hooks is asked for its password. */
+  provesNames(): boolean
 }
 
 /** No program embeds it. */
-const itself: Embedding = { listens: true, attach: () => undefined, authenticates: () => false }
+const itself: Embedding = {
+  listens: true,
+  attach: () => undefined,
+  authenticates: () => false,
+  provesNames: () => false,
+}
 
 export class Node {
   readonly config: Config
@@ -117,11 +124,12 @@ export class Node {
     this.#access = new Access<Connection>({
       handedIn: handedInChain(config),
       hasHooks: () => embedding.authenticates(),
-      certificateOf: ({ outbox }) => certificateOf(outbox.socket),
+      haveHooksProof: () => embedding.provesNames(),
       certificateUser: config.certificateUser,
       certificateClient: config.certificateClient,
       foreign: new ForeignLinks(config, foreignEvents(this.#log, this.metrics)),
-      events: accessEvents(this.#log),
+      hasStoredRules: config.storedRules === 'on',
+      events: accessEvents(this.#log, (key, problem) => this.#onDamaged({ key, problem })),
       stand: (guard) => this.gate.setStanding([guard]),
     })
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
@@ -214,7 +222,7 @@ export class Node {
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
   async #start(onAdmin?: (url: string) => void): Promise<void> {
     // ahead of reading them: a start may wait for its store, and they may change meanwhile
-    this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => this.#reload())
+    this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => this.reload())
     this.#access.load(accessFilesOf(this.config))
     this.#admin = await openAdmin(this.config, this, this.#log)
     if (this.#admin !== undefined) onAdmin?.(this.#admin.url)
@@ -229,6 +237,7 @@ export class Node {
     }))
     endHearing()
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
+    await this.#hearStored(bridge)
     this.#advise(await this.#store.advice())
     const boot = await this.#join(bridge)
     if (this.#state !== 'starting') return void (await Promise.all([boot.engine.close(), boot.plane.close()]))
@@ -241,6 +250,17 @@ export class Node {
       if (told(topic)) this.#boot?.router.deliver(Message.ofBroker(topic, payload))
     })
     await this.#open()
+  }
+
+  /** Users and rules in the store, where they are asked for: before anybody may connect. */
+  async #hearStored({ storedAccess }: Bridge): Promise<void> {
+    const { storedUsers, storedRules } = this.config
+    if (storedAccess === undefined || (storedUsers === 'off' && storedRules === 'off')) return
+    this.#access.ask(storedAccess)
+    await storedAccess.hear(async () => {
+      await this.#access.loadStored(this.connections)
+      this.#looks(() => this.#access.loadStored(this.connections))
+    })
   }
 
   #advise(lines: readonly string[]): void {
@@ -379,8 +399,11 @@ export class Node {
     this.#serve()
   }
 
-  /** Files of users, rules or certificates are others by now: what is wrong with them changes nothing. */
-  #reload(): void {
+  /**
+   * Files of users, rules or certificates are others by now, and maybe options: what is wrong with them changes nothing.
+   * @param read the configuration as it is now; undefined: it is the same
+   */
+  reload(read?: () => Config): void {
     const tried = (what: string, read: () => void): boolean => {
       try {
         read()
@@ -392,20 +415,33 @@ export class Node {
         return false
       }
     }
+    if (read !== undefined)
+      tried('options', () => {
+        const { now, later } = changeTo(this.config, read())
+        if (now.length > 0) this.#log.info({ options: now }, 'these options hold as they are now')
+        if (later.length > 0)
+          this.#log.warn({ options: later }, 'these options are others by now: they hold from the next start')
+      })
     for (const listener of this.#listeners) tried(`certificate of ${listener.url}`, () => listener.renew())
     if (!tried('users and rules', () => this.#access.load(accessFilesOf(this.config)))) return
-    this.#lookAgain()
-    // who was let in, or granted something, in this very moment by what held before is found by a second look
-    clearTimeout(this.#lookingAgain)
-    this.#lookingAgain = setTimeout(() => this.#lookAgain(), lookAgainMs).unref()
+    this.#looks()
   }
 
-  #lookAgain(): void {
-    const access = this.#access
-    void this.#boot?.engine.lookAgain(
-      (connection) => access.isStill(connection),
-      (connection, filter, qos) => access.mayKeep(connection, filter, qos),
-    )
+  /**
+   * At everybody, since users or rules are others. What is granted in this very moment by what held before, by a hook or a
+   * password that takes its time, is found by a second look.
+   * @param again ahead of the second one
+   */
+  #looks(again: () => Promise<void> = () => Promise.resolve()): void {
+    void this.#boot?.engine.lookAgain()
+    clearTimeout(this.#lookingAgain)
+    const look = (): void => {
+      again().then(
+        () => this.#boot?.engine.lookAgain(),
+        () => this.#looks(again), // the store does not answer: later
+      )
+    }
+    this.#lookingAgain = setTimeout(look, this.config.decisionTimeoutMs + lookAgainMs).unref()
   }
 
   #accept(

@@ -124,6 +124,7 @@ describe('who may import what', () => {
       'broker/cli/packages.ts': 'how it is installed',
       'broker/cli/import.ts': 'what it moves stands in a Redis, and so its messages say',
       'broker/cli/bans.ts': 'where the bans of several nodes are, and so its messages say',
+      'broker/cli/passwd.ts': 'users of the cluster are in its Redis',
       'broker/cli/help.ts': 'what the program is, in words',
       'broker/errors.ts': 'the words of exit codes',
       'broker/config/sources.ts': 'a name with redis in it may stand before a password',

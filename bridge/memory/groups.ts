@@ -185,6 +185,7 @@ export class MemoryGroups implements ClusterGroups {
         type: 'claimed',
         sid: gid,
         clientId: prefix + name,
+        user: undefined,
         epoch: 0,
         expiry: -1,
         will: undefined,

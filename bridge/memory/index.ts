@@ -75,6 +75,7 @@ export async function createMemoryBridge(options: MemoryBridgeOptions): Promise<
   return {
     emitter: new LocalEmitter(),
     bans,
+    storedAccess: undefined,
     join: (receiver) => new MemoryCluster(options, receiver, store, clock, waits).start(),
     probe: () => opened?.log.probe() ?? Promise.resolve(),
     get isStoring() {
@@ -119,6 +120,7 @@ export const memoryStore: StoreKind<ValuesOf<typeof memoryOptions>> = {
     adviceOnNodes: () => Promise.resolve([]),
     explain: ({ remedy }) => ({ reason: 'file', option: 'stateFile', hint: remedy }),
     changeBans: undefined,
+    changeAccess: undefined,
     importer: undefined,
   }),
 }

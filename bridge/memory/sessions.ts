@@ -136,11 +136,13 @@ export class MemorySessions implements ClusterSessions {
   }
 
   async #claim(request: SessionRequest, abandoned: () => boolean): Promise<Session> {
-    const { clientId, expirySeconds } = request
+    const { clientId, expirySeconds, user } = request
     if (abandoned())
       throw new BridgeError('ERR_BRIDGE_CLOSED', `${clientId} left before its session was claimed`)
     const { state } = this.#store
     const known = state.of(clientId)
+    if (known !== undefined && this.#isForeign(known, request))
+      throw new BridgeError('ERR_BRIDGE_FOREIGN', "the session of this Client Identifier is another user's")
     // who has one that ends with its connection has none yet that outlives it
     const others = state.sessions.size - (known === undefined ? 0 : 1)
     if (expirySeconds !== 0 && others >= this.#sessionsMax && (known?.expiry ?? 0) === 0)
@@ -160,13 +162,19 @@ export class MemorySessions implements ClusterSessions {
       request.will === undefined
         ? undefined
         : { body: packMessage(request.will.message, this.#clock), delay: request.will.delaySeconds }
-    this.#store.change({ type: 'claimed', sid, clientId, epoch, expiry: expirySeconds, will: stored })
+    this.#store.change({ type: 'claimed', sid, clientId, user, epoch, expiry: expirySeconds, will: stored })
     this.#due.delete(dueWill(sid))
     this.#due.delete(dueEnd(sid))
     const session = this.#sessionOf(state.sessions.get(sid)!, request, isResumed)
     this.#connected.set(sid, session)
     await this.#store.settled()
     return session
+  }
+
+  /** A session whose time is over is nobody's. */
+  #isForeign({ sid, user: owner }: StoredState, { user, mayTakeAnybodys }: SessionRequest): boolean {
+    if (owner === undefined || owner === user || mayTakeAnybodys === true) return false
+    return (this.#due.at(dueEnd(sid)) ?? Infinity) > performance.now()
   }
 
   /**

@@ -19,6 +19,8 @@ export type StateRecord =
       readonly type: 'claimed'
       readonly sid: string
       readonly clientId: string
+      /** Undefined: nobody knows, and whose the session was it stays. */
+      readonly user: string | undefined
       readonly epoch: number
       readonly expiry: number
       readonly will: StoredWill | undefined
@@ -158,9 +160,10 @@ export class State {
     else this.wills.set(id, will)
   }
 
-  #claim({ sid, clientId, epoch, expiry, will }: Extract<StateRecord, { type: 'claimed' }>): void {
+  #claim({ sid, clientId, user, epoch, expiry, will }: Extract<StateRecord, { type: 'claimed' }>): void {
     const session = this.sessions.get(sid) ?? emptySession(sid, clientId)
     this.#setWill(session, will)
+    session.user = user ?? session.user
     this.#note(Object.assign(session, { epoch, expiry, isOwned: true }))
   }
 
@@ -194,6 +197,7 @@ export class State {
 const emptySession = (sid: string, clientId: string): StoredState => ({
   sid,
   clientId,
+  user: undefined,
   epoch: 0,
   isOwned: false,
   expiry: 0,

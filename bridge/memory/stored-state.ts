@@ -26,6 +26,8 @@ export interface StoredDelivery {
 export interface StoredState {
   readonly sid: string
   readonly clientId: string
+  /** Who made it; undefined: nobody knows. */
+  user: string | undefined
   /** Of its owner; grows with every claim. */
   epoch: number
   /** A client is connected to it. */

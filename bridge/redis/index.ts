@@ -18,6 +18,7 @@ import { redisOptions } from './options.ts'
 import { preflight, refuseOld } from './preflight.ts'
 import { Probe } from './probe.ts'
 import { ask, ping } from './stock-redis.ts'
+import { accessChanges, RedisStoredAccess } from './stored-access.ts'
 
 type RedisOptions = ValuesOf<typeof redisOptions>
 
@@ -45,13 +46,13 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
     options.durabilityReplicas,
     waits,
   )
-  const bans = new RedisBans(
-    { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, reports },
-    new Keys(options.prefix),
-  )
+  const address = { url: options.redis, timeoutMs: options.redisTimeoutMs, onError: options.onError, reports }
+  const bans = new RedisBans(address, new Keys(options.prefix))
+  const storedAccess = new RedisStoredAccess(address, new Keys(options.prefix))
   return {
     emitter,
     bans,
+    storedAccess,
     join: async (receiver, ended) => {
       const plane = await DataPlane.start({ ...options, events: emitter }, receiver, ended)
       probe.joined(plane.keys)
@@ -73,6 +74,7 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
     close: async () => {
       probe.close()
       bans.close()
+      storedAccess.close()
       waits.close()
       await new Promise<void>((resolve) => emitter.close(() => resolve()))
     },
@@ -177,6 +179,10 @@ export const redisStore: StoreKind<RedisOptions> = {
       changeBans: (change) =>
         ask(settings.redis, settings.redisTimeoutMs, (redis) =>
           change(banChanges(redis, new Keys(settings.prefix))),
+        ),
+      changeAccess: (change) =>
+        ask(settings.redis, settings.redisTimeoutMs, (redis) =>
+          change(accessChanges(redis, new Keys(settings.prefix))),
         ),
       importer: {
         // a node that imports nothing has no use for the package that reads an old installation

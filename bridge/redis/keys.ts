@@ -52,6 +52,12 @@ export const keyTable = {
     meaning:
       'c:, u: or n: and a Client Identifier, user or network → end of the ban (ms, 0: never) and reason; `version` changes with each',
   },
+  access: {
+    key: '{bus}:access',
+    type: 'hash',
+    meaning:
+      'u: and a user → what is kept of the password; `rules` → the rules (YAML); `version` changes with each',
+  },
   imported: {
     key: '{bus}:imported',
     type: 'set',
@@ -131,7 +137,7 @@ export const keyTable = {
     key: '{s<n>}:session:<sid>',
     type: 'hash',
     meaning:
-      'client, epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `counted` how many there were after it, in `lost` that Redis has lost some and its client has not subscribed again, in `pending` a change that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)',
+      'client, user (who made it), epoch, expiry (s), willDelay (s), claim (which one of its owner), n of the last QoS 2 publish, in `changed` the last change of its subscriptions, in `counted` how many there were after it, in `lost` that Redis has lost some and its client has not subscribed again, in `pending` a change that is not journaled yet, in `replay …` which Retained Messages it is owed (owed-replays.ts)',
   },
   subscriptions: { key: '{s<n>}:subscriptions:<sid>', type: 'hash', meaning: 'filter → options' },
   queue: { key: '{s<n>}:queue:<sid>', type: 'list', meaning: 'messages that were not sent' },
@@ -228,6 +234,7 @@ export class Keys {
       | 'dead'
       | 'imported'
       | 'bans'
+      | 'access'
       | 'position'
       | 'journal'
       | 'probe',

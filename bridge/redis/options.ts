@@ -59,6 +59,24 @@ export const redisOptions = {
     shared: true,
     hint: 'Use a number of milliseconds, from 3000 to 86400000',
   },
+  storedUsers: {
+    at: 'access.storedUsers',
+    schema: z.enum(['on', 'off'], 'is neither on nor off').default('off'),
+    about:
+      'whether users that stand in Redis may connect (`aedes-cluster passwd --redis`), on all nodes from the moment that they are added',
+    shape: 'on|off',
+    needsStore: true,
+    hint: 'Use on or off',
+  },
+  storedRules: {
+    at: 'access.storedRules',
+    schema: z.enum(['on', 'off'], 'is neither on nor off').default('off'),
+    about:
+      'whether rules that stand in Redis hold (`aedes-cluster access write --redis`), behind those of files; while there are none everything is denied that no file allows',
+    shape: 'on|off',
+    needsStore: true,
+    hint: 'Use on or off',
+  },
   durabilityReplicas: {
     at: 'redis.durabilityReplicas',
     schema: whole(0, 100).default(0),

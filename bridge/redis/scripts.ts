@@ -57,6 +57,7 @@ export const scriptTable = {
   'will-take': { keys: 2, meaning: 'takes a will that is due, to publish it' },
   'will-hold': { keys: 1, meaning: "wills that were taken stay the taker's for longer" },
   'bans-change': { keys: 1, meaning: 'bans somebody, or lifts a ban' },
+  'access-change': { keys: 1, meaning: 'sets or removes a user, or the rules' },
   'bans-read': { keys: 1, meaning: 'the bans, when they changed' },
   'will-done': { keys: 2, meaning: 'a will was published: forgets it' },
 } as const

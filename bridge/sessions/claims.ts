@@ -108,8 +108,8 @@ export class Claims {
    * @param abandoned whether the client has left meanwhile: it may be with another node by now, and be thrown
    * out there
    * @param givenUp settles when nobody waits for it any more
-   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_CLOSED
-   * when it has left, ERR_BRIDGE_MOVED
+   * @throws BridgeError ERR_BRIDGE_QUOTA when there are as many sessions as there may be, ERR_BRIDGE_FOREIGN when it
+   * is another user's, ERR_BRIDGE_CLOSED when it has left, ERR_BRIDGE_MOVED
    *   when it has connected anew meanwhile; why Redis cannot, when as many as may wait for it
    */
   async claim(
@@ -220,7 +220,7 @@ export class Claims {
 
   /** Runs session-claim.lua. */
   #send(
-    { clientId, cleanStart, expirySeconds, will }: SessionRequest,
+    { clientId, cleanStart, expirySeconds, will, user = '', mayTakeAnybodys = false }: SessionRequest,
     { claim, known, fresh, asked, came, hasLeft, isPatient, whenFull }: Attempt,
   ): Promise<unknown> {
     const partition = partitionOf(fresh)
@@ -245,6 +245,8 @@ export class Claims {
       hasLeft ? '1' : '0',
       isPatient ? '1' : '0',
       came,
+      user,
+      mayTakeAnybodys ? '1' : '0',
     ]
     return this.#queue.send(() => runScript(this.#redis, 'session-claim', keys, argv, { whenFull }))
   }

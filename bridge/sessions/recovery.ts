@@ -164,6 +164,7 @@ export class SessionRecovery {
     const { request, sid, owner, claim, subscriptions, changed, later } = session
     const at = keysOf(this.#keys, sid)
     const underWay = session.underWay?.() ?? { inFlight: [], incoming: [], fields: [] }
+    const fields = request.user === undefined ? underWay.fields : [...underWay.fields, ['user', request.user]]
     return runScript(
       this.#redis,
       'session-assert',
@@ -193,9 +194,10 @@ export class SessionRecovery {
         earlierEpoch,
         later.length,
         ...later,
-        ...[underWay.inFlight, underWay.incoming, underWay.fields].flatMap<string | number | Buffer>(
-          (entries) => [2 * entries.length, ...entries.flat()],
-        ),
+        ...[underWay.inFlight, underWay.incoming, fields].flatMap<string | number | Buffer>((entries) => [
+          2 * entries.length,
+          ...entries.flat(),
+        ]),
         ...[...subscriptions].flatMap(([filter, subscription]) => [filter, encodeSubscription(subscription)]),
       ],
     )

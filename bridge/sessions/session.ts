@@ -24,6 +24,10 @@ export interface SessionRequest {
   /** Seconds; -1: never; 0: it ends with the connection. */
   readonly expirySeconds: number
   readonly will: { readonly message: Message; readonly delaySeconds: number } | undefined
+  /** Who connects; the session that a claim makes is this one's. Undefined: nobody knows. */
+  readonly user?: string | undefined
+  /** It may have what another user made: the session is its own from then on. */
+  readonly mayTakeAnybodys?: boolean | undefined
 }
 
 /** Fields and values of {s<n>}:inflight, incoming and session. */

@@ -1,8 +1,8 @@
 // Who may come in and do what, as a guard at the gate (gate.ts): the chain of the listener says who a client is, which
 // its connection keeps as its principal, and rules say what that one may do. It stands before the hooks of a program that
 // embeds the node, which may still say no. State: a chain for each listener; users and rules, as their files have them.
-import type { Message } from '../../bridge/index.ts'
-import { isShared, sharedFilterOf } from '../../bridge/index.ts'
+import type { Message, StoredAccess } from '../../bridge/index.ts'
+import { BridgeError, isShared, sharedFilterOf, Slice } from '../../bridge/index.ts'
 import { certificateLink, type CertificateName } from './certificate-link.ts'
 import { anonymousLink, Chain, type Credentials, type Exchanged, type Link } from './chain.ts'
 import {
@@ -21,6 +21,7 @@ import { Logins } from './logins.ts'
 import { readAcl } from './mosquitto-acl.ts'
 import { readUsers } from './password-file.ts'
 import { passwordLink } from './password-link.ts'
+import { keptOf } from './passwords.ts'
 import type { Certificate, Principal } from './principal.ts'
 import { Rights } from './rights.ts'
 import type { Question, Rule } from './rule.ts'
@@ -36,6 +37,8 @@ export interface Accessed {
   /** CONNACK accepted it. */
   readonly isConnected: boolean
   disconnect(reasonCode: number, reason: string): void
+  /** That it has shown, and its listener trusts. */
+  readonly certificate: Certificate | undefined
 }
 
 /** A file that an option names. */
@@ -53,6 +56,8 @@ export interface AccessFiles {
 }
 
 export interface AccessEvents {
+  /** What is kept of the password of a user in the store is nothing that is known; what is wrong with rules there. */
+  onDamaged(what: string, problem: string): void
   /** @param rule that decided; undefined: none was about it */
   onDenied(client: Pick<Accessed, 'clientId' | 'principal'>, question: Question, rule: Rule | undefined): void
 }
@@ -62,20 +67,26 @@ export interface AccessOptions<Client> {
   readonly handedIn: readonly LinkName[]
   /** Whether a hook decides who a client without an Authentication Method is. */
   readonly hasHooks: () => boolean
-  /** That it has shown in its TLS handshake. */
-  readonly certificateOf: (client: Client) => Certificate | undefined
+  /** Whether one of them is asked for the password: a name is said by anybody. */
+  readonly haveHooksProof: () => boolean
   /** What of a certificate is the user name, and whether it must be the Client Identifier as well. */
   readonly certificateUser: CertificateName
   readonly certificateClient: 'any' | 'same'
   /** Links that ask somebody else. */
   readonly foreign: ForeignLinks
   readonly events: AccessEvents
+  /** Whether rules in the store hold: without them nothing is allowed by them. */
+  readonly hasStoredRules: boolean
   /** Takes the guard, each time that it is another. */
   readonly stand: (guard: Guard<Client>) => void
 }
 
-/** Links that ask for a password. */
-const asking = new Set<LinkName>(['password-file'])
+/** Damaged users that are named but once. */
+const namedMax = 1_000
+/** Users that are asked for in one call. */
+const askedAtOnce = 500
+/** Where rules in the store stand, as the log names it. */
+export const storedPlace = 'store'
 
 /** All rules that files hold, in their order. */
 export const rulesOf = ({ rulesFile, aclFile }: AccessFiles): Rule[] => [
@@ -92,32 +103,116 @@ export class Access<Client extends Accessed> {
   readonly #chains = new Map<readonly LinkName[], Chain>()
   readonly #logins = new Logins()
   #users: ReadonlyMap<string, string> = new Map()
+  /** What is kept of their passwords. */
+  #kept: readonly string[] = []
+  #rules: readonly Rule[] = []
+  #hasRules = false
   /** Those of who came with a proof that ends. */
   readonly #expiries = new Expiries<Client>((client) =>
     client.disconnect(ReasonCode.maximumConnectTime, 'what it was let in with has ended'),
   )
   #rights = new Rights([])
+  #stored: StoredAccess | undefined
+  #storedRules: readonly Rule[] = []
+  /** Users in the store as they were when they were looked at last, of those who came by it. */
+  #storedUsers = new Map<string, string | undefined>()
+  /** The next one, while it is asked for. */
+  #askedUsers: Map<string, string | undefined> | undefined
+  /** What in the store was damaged and has been named. */
+  readonly #named = new Set<string>()
 
   constructor(options: AccessOptions<Client>) {
     this.#options = options
-    options.stand(this.#guard())
+    this.#stand()
+  }
+
+  #stand(): void {
+    const { hasStoredRules } = this.#options
+    this.#rights = new Rights([...this.#rules, ...this.#storedRules], this.#hasRules || hasStoredRules)
+    this.#options.stand(this.#guard())
   }
 
   /** What the files say holds from now on. */
   load(files: AccessFiles): void {
     this.#users = files.passwordFile === undefined ? new Map() : readUsers(files.passwordFile.text)
-    this.#rights = new Rights(rulesOf(files), hasRules(files))
+    this.#kept = [...this.#users.values()]
+    this.#rules = rulesOf(files)
+    this.#hasRules = hasRules(files)
     this.#options.foreign.load(files)
-    this.#options.stand(this.#guard())
+    this.#stand()
   }
 
-  /** Whether a client is still who it proved to be: its password may be another by now, or its user gone. */
-  isStill({ principal: { by, user, kept } }: Client): boolean {
+  /** From now on users are looked up there. */
+  ask(stored: StoredAccess): void {
+    this.#stored = stored
+  }
+
+  /**
+   * What stands in the store holds from now on: its rules, and which of the clients are still its users.
+   * @throws BridgeError when the store does not answer: then what was read before holds
+   */
+  async loadStored(clients: Iterable<Client>): Promise<void> {
+    const stored = this.#stored!
+    if (this.#options.hasStoredRules) this.#takeStoredRules(await stored.rules())
+    const users = (this.#askedUsers = new Map<string, string | undefined>())
+    const slice = new Slice()
+    const names = new Set<string>()
+    for (const { principal } of clients) {
+      if (slice.isOver) await slice.next()
+      if (principal.by === 'stored-users') names.add(principal.user!)
+    }
+    const all = [...names]
+    for (let i = 0; i < all.length; i += askedAtOnce) {
+      const some = all.slice(i, i + askedAtOnce)
+      const kept = await stored.keptOf(some)
+      some.forEach((name, at) => users.set(name, kept[at]))
+    }
+    this.#storedUsers = users
+  }
+
+  /** Once, until it is in order: clients can have it looked at as often as they like. */
+  #nameDamage(what: string, problem: string | undefined): void {
+    if (problem === undefined) return void this.#named.delete(what)
+    if (this.#named.has(what)) return
+    if (this.#named.size >= namedMax) this.#named.clear()
+    this.#named.add(what)
+    this.#options.events.onDamaged(what, problem)
+  }
+
+  /** What is not in order changes nothing. */
+  #takeStoredRules(text: string | undefined): void {
+    const { rules, problems } = readRules(storedPlace, text ?? '')
+    this.#nameDamage('rules in the store', problems[0]?.lines[0])
+    if (problems.length > 0) return
+    this.#storedRules = rules
+    this.#stand()
+  }
+
+  /** Its password may be another by now, or its user gone. */
+  #isStill({ principal: { by, user, kept } }: Client): boolean {
+    if (by === 'stored-users') return !this.#storedUsers.has(user!) || this.#storedUsers.get(user!) === kept
     return by !== 'password-file' || this.#users.get(user!) === kept
   }
 
-  /** Whether it may have a subscription that it has. */
-  mayKeep(client: Client, filter: string, qos: 0 | 1 | 2): boolean {
+  async #storedKeptOf(user: string): Promise<string | Refusal | undefined> {
+    try {
+      const [kept] = await this.#stored!.keptOf([user])
+      // Replies come in their order: this one is newer than what is known, and older than what comes yet.
+      this.#askedUsers?.set(user, kept)
+      if (this.#storedUsers.has(user)) this.#storedUsers.set(user, kept)
+      const isDamaged = kept !== undefined && keptOf(kept) === undefined
+      const problem = 'what is kept of the password is none of $scrypt$, $scram-sha-256$, $7$ and $6$'
+      this.#nameDamage(`user ${JSON.stringify(user)} in the store`, isDamaged ? problem : undefined)
+      return kept
+    } catch (error) {
+      if (!(error instanceof BridgeError)) throw error
+      return new Refusal(ReasonCode.serverUnavailable, `users are in the store: ${error.message}`, {
+        isUndecided: true,
+      })
+    }
+  }
+
+  #mayKeep(client: Client, filter: string, qos: 0 | 1 | 2): boolean {
     const asked = { filter, qos, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
     return this.#subscribe(asked, client) === asked
   }
@@ -127,15 +222,11 @@ export class Access<Client extends Accessed> {
     return {
       authenticate: (username, password, from) =>
         this.#authenticate(
-          {
-            username,
-            password,
-            clientId: from.clientId,
-            certificate: () => this.#options.certificateOf(from),
-          },
+          { username, password, clientId: from.clientId, certificate: () => from.certificate },
           from,
         ),
       exchange: (step, from) => this.#exchange(step, from),
+      isStill: (client) => this.#isStill(client),
       ...(!this.#options.foreign.isEmpty && {
         accepted: (client) => this.#accepted(client),
         ended: (client, wasClient) => this.#ended(client, wasClient),
@@ -143,6 +234,8 @@ export class Access<Client extends Accessed> {
       ...((this.#rights.hasAny || !this.#options.foreign.isEmpty) && {
         publish: (message, source, from) => this.#publish(message, source, from),
         subscribe: (asked, from) => this.#subscribe(asked, from),
+        mayReceive: (message, to) => this.#mayReceive(message, to),
+        mayKeep: (client, filter, qos) => this.#mayKeep(client, filter, qos),
       }),
       ...((this.#rights.areDeliveriesAsked || !this.#options.foreign.isEmpty) && {
         forward: (message, to) => this.#forward(message, to),
@@ -162,16 +255,26 @@ export class Access<Client extends Accessed> {
     if (chain === undefined)
       this.#chains.set(
         names,
-        (chain = new Chain(
-          names.map((name) => this.#linkOf(name, names.length === 1)),
-          names.some((name) => asking.has(name)) ? (password) => this.#logins.waste(password) : undefined,
-        )),
+        (chain = new Chain(names.map((name) => this.#linkOf(name, names.length === 1)))),
       )
     return chain
   }
 
   #linkOf(name: LinkName, isAlone: boolean): Link {
-    if (name === 'password-file') return passwordLink(name, (user) => this.#users.get(user), this.#logins)
+    if (name === 'password-file')
+      return passwordLink(
+        name,
+        (user) => this.#users.get(user),
+        this.#logins,
+        () => this.#kept,
+      )
+    if (name === 'stored-users')
+      return passwordLink(
+        name,
+        (user) => this.#storedKeptOf(user),
+        this.#logins,
+        () => [], // as `passwd` writes them
+      )
     if (name === 'anonymous') return anonymousLink(isAlone)
     if (name === 'certificate') {
       const { certificateUser, certificateClient } = this.#options
@@ -183,7 +286,9 @@ export class Access<Client extends Accessed> {
     return {
       name,
       authenticate: ({ username }) =>
-        this.#options.hasHooks() ? { user: username, by: 'hooks' } : undefined,
+        this.#options.hasHooks()
+          ? { user: this.#options.haveHooksProof() ? username : undefined, by: 'hooks' }
+          : undefined,
     }
   }
 
@@ -201,8 +306,9 @@ export class Access<Client extends Accessed> {
         ReasonCode.clientIdentifierNotValid,
         'its Client Identifier is not that of its certificate or token',
       )
-    const certificate = this.#rights.hasAny ? this.#options.certificateOf(client) : undefined
-    client.principal = certificate === undefined ? found : { ...found, certificate }
+    const { user: written } = client.principal // by a hook, which knows
+    const user = found.by === 'hooks' ? (written ?? found.user) : (found.user ?? written)
+    client.principal = user === found.user ? found : { ...found, user }
     return undefined
   }
 
@@ -286,9 +392,10 @@ export class Access<Client extends Accessed> {
 
   #forward(message: Message, to: Client): Message | undefined {
     if (!this.#rights.areDeliveriesAsked && to.principal.permissions === undefined) return message
-    const { topic, qos, retain } = message
+    return this.#mayReceive(message, to) ? message : undefined
+  }
+
+  #mayReceive({ topic, qos, retain }: Message, to: Client): boolean {
     return this.#isAllowed(to, { action: 'receive', topic, qos, retain, group: undefined })
-      ? message
-      : undefined
   }
 }

@@ -11,12 +11,12 @@ const minuteMs = 60_000
 export class BanList {
   #bans = new Map<string, Ban>()
   #networks: readonly (readonly [Networks, Ban])[] = []
-  readonly #flappingMax: number
+  readonly #flappingMax: () => number | undefined
   #connects = new Map<string, number>()
   #minute = performance.now()
 
-  /** @param flappingMax connects of a client within a minute; Infinity: any number */
-  constructor(flappingMax = Infinity) {
+  /** @param flappingMax connects of a client within a minute; undefined: any number */
+  constructor(flappingMax: () => number | undefined = () => undefined) {
     this.#flappingMax = flappingMax
   }
 
@@ -52,13 +52,14 @@ export class BanList {
 
   /** It has proved who it is, and connects. @returns whether that is too often */
   connected(clientId: string): boolean {
-    if (this.#flappingMax === Infinity) return false
+    const max = this.#flappingMax()
+    if (max === undefined) return false
     if (performance.now() - this.#minute > minuteMs) {
       this.#connects = new Map()
       this.#minute = performance.now()
     }
     const count = (this.#connects.get(clientId) ?? 0) + 1
     if (count > 1 || this.#connects.size < countedMax) this.#connects.set(clientId, count)
-    return count > this.#flappingMax
+    return count > max
   }
 }

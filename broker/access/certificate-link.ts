@@ -23,6 +23,6 @@ export const certificateLink = (name: CertificateName, isClientId: boolean): Lin
     if (certificate === undefined) return undefined
     const user = certificate[fields[name]]
     if (user === undefined || user === '') return notAuthenticated(`its certificate has no ${name}`)
-    return { user, by: 'certificate', certificate, ...(isClientId && { clientId: user }) }
+    return { user, by: 'certificate', ...(isClientId && { clientId: user }) }
   },
 })

@@ -1,5 +1,7 @@
-// What the certificate says that a client has shown in its TLS handshake. No state.
-import type { TLSSocket } from 'node:tls'
+// What the certificate says that a client has shown in its TLS handshake, to its listener or to a proxy that hands it on.
+// No state.
+import { X509Certificate } from 'node:crypto'
+import type { PeerCertificate, TLSSocket } from 'node:tls'
 import type { Certificate } from './principal.ts'
 
 const first = (value: unknown): string | undefined =>
@@ -19,10 +21,30 @@ function alternativeNameOf(list: string | undefined): string | undefined {
 export function certificateOf(socket: object): Certificate | undefined {
   const { authorized, getPeerCertificate } = socket as Partial<TLSSocket>
   if (authorized !== true || getPeerCertificate === undefined) return undefined
-  const { subject, subjectaltname, serialNumber, fingerprint256 } = getPeerCertificate.call(
-    socket as TLSSocket,
-    false,
-  )
+  return factsOf(getPeerCertificate.call(socket as TLSSocket, false))
+}
+
+/** Of a certificate that a proxy found valid. @param der undefined: it hands on no more than the name */
+export function certificateOfProxy(
+  commonName: string | undefined,
+  der: Buffer | undefined,
+): Certificate | undefined {
+  try {
+    if (der !== undefined) return factsOf(new X509Certificate(der).toLegacyObject())
+  } catch {
+    return undefined // it is none
+  }
+  if (commonName === undefined) return undefined
+  const unknown = { organization: undefined, unit: undefined, alternativeName: undefined }
+  return { ...unknown, commonName, serial: '', fingerprint: '' }
+}
+
+function factsOf({
+  subject,
+  subjectaltname,
+  serialNumber,
+  fingerprint256,
+}: PeerCertificate): Certificate | undefined {
   if (fingerprint256 === undefined) return undefined
   return {
     commonName: first(subject.CN),

@@ -31,6 +31,11 @@ export interface Link {
   readonly method?: string
   /** A step of that. @param from the connection, which is the same in each step */
   exchange?(step: AuthenticationStep, from: object): Answer<Exchanged | Refusal>
+  /**
+   * Takes as long as `authenticate` of somebody whom it knows: how long a refusal takes tells nobody which names there
+   * are. A refusal: there was no time, which whoever is known is told, too.
+   */
+  readonly waste?: (username: string, password: Buffer) => Promise<Refusal | undefined>
 }
 
 export const notAuthenticated = (reason: string): Refusal =>
@@ -38,12 +43,9 @@ export const notAuthenticated = (reason: string): Refusal =>
 
 export class Chain {
   readonly #links: readonly Link[]
-  readonly #waste: ((password: Buffer) => Promise<void>) | undefined
 
-  /** @param waste takes as long as to find out whether a password is right; undefined: no link asks for one */
-  constructor(links: readonly Link[], waste?: (password: Buffer) => Promise<void>) {
+  constructor(links: readonly Link[]) {
     this.#links = links
-    this.#waste = waste
   }
 
   /** Undefined: no link has this Authentication Method. */
@@ -60,16 +62,30 @@ export class Chain {
     for (let i = from; i < this.#links.length; i++) {
       const verdict = this.#links[i]!.authenticate(credentials)
       if (verdict instanceof Promise)
-        return verdict.then((decided) => decided ?? this.#ask(credentials, i + 1))
-      if (verdict !== undefined) return verdict
+        return verdict.then((decided) =>
+          decided === undefined ? this.#ask(credentials, i + 1) : this.#decided(decided, credentials, i),
+        )
+      if (verdict !== undefined) return this.#decided(verdict, credentials, i)
     }
-    const { username, password } = credentials
-    if (username === undefined)
-      return new Refusal(ReasonCode.notAuthorized, 'no user name, and nobody may come without')
-    const refusal = notAuthenticated('its user name is none that anybody knows here')
-    return password === undefined || this.#waste === undefined
-      ? refusal
-      : this.#waste(password).then(() => refusal)
+    const refusal =
+      credentials.username === undefined
+        ? new Refusal(ReasonCode.notAuthorized, 'no user name, and nobody may come without')
+        : notAuthenticated('its user name is none that anybody knows here')
+    return this.#decided(refusal, credentials, this.#links.length)
+  }
+
+  /** Who is refused behind links that did not know him takes as long as if they did. @param by which link decided */
+  #decided(
+    verdict: Principal | Refusal,
+    { username, password }: Credentials,
+    by: number,
+  ): Answer<Principal | Refusal> {
+    if (!(verdict instanceof Refusal) || username === undefined || password === undefined) return verdict
+    const wasting = this.#links.slice(0, by).filter(({ waste }) => waste !== undefined)
+    if (wasting.length === 0) return verdict
+    return Promise.all(wasting.map((link) => link.waste!(username, password))).then(
+      (busy) => busy.find((refusal) => refusal !== undefined) ?? verdict,
+    )
   }
 }
 

@@ -89,6 +89,15 @@ export interface Guard<Client> {
   subscribe?(asked: AskedSubscription, from: Client): Answer<AskedSubscription | Refusal>
   /** The message as this client gets it; undefined: it does not. Asked at once for each delivery. */
   forward?(message: Message, to: Client): Message | undefined
+  /**
+   * Whether a message that waited in its session, or is sent again, may still go to it: it was let in by a subscription
+   * of then. Asked at once, ahead of `forward`.
+   */
+  mayReceive?(message: Message, to: Client): boolean
+  /** Whether it still is who it proved to be. Asked at once: before CONNACK, and when what is known of users changes. */
+  isStill?(client: Client): boolean
+  /** Whether it may have a subscription that it has. Asked at once, when rules change. */
+  mayKeep?(client: Client, filter: string, qos: 0 | 1 | 2): boolean
 
   // What happened, for who counts or traces
 
@@ -170,6 +179,9 @@ export class Gate<Client> {
   publish: Required<Guard<Client>>['publish'] | undefined
   subscribe: Required<Guard<Client>>['subscribe'] | undefined
   forward: Required<Guard<Client>>['forward'] | undefined
+  mayReceive: Required<Guard<Client>>['mayReceive'] | undefined
+  isStill: Required<Guard<Client>>['isStill'] | undefined
+  mayKeep: Required<Guard<Client>>['mayKeep'] | undefined
   accepted: Telling<Client, 'accepted'> | undefined
   keepAliveExpired: Telling<Client, 'keepAliveExpired'> | undefined
   failed: Telling<Client, 'failed'> | undefined
@@ -232,6 +244,12 @@ export class Gate<Client> {
         this.#decide('subscribe', () =>
           inTurn(subscribe, asked, (guard, current) => guard.subscribe(current, from)),
         ))
+    const [mayReceive, isStill, mayKeep] = [having('mayReceive'), having('isStill'), having('mayKeep')]
+    this.mayReceive =
+      mayReceive && ((message, to) => mayReceive.every((guard) => guard.mayReceive(message, to)))
+    this.isStill = isStill && ((client) => isStill.every((guard) => guard.isStill(client)))
+    this.mayKeep =
+      mayKeep && ((client, filter, qos) => mayKeep.every((guard) => guard.mayKeep(client, filter, qos)))
     this.forward = forward && ((message, to) => this.#forward(forward, message, to))
     for (const name of facts) (this as Record<Fact, unknown>)[name] = this.#telling(name, having(name))
   }

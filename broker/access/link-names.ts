@@ -2,5 +2,13 @@
 // config/authentication.ts (`needs`). No state.
 
 /** In the order in which what is configured makes a chain, where none is written down. */
-export const linkNames = ['password-file', 'jwt', 'webhook', 'certificate', 'hooks', 'anonymous'] as const
+export const linkNames = [
+  'password-file',
+  'stored-users',
+  'jwt',
+  'webhook',
+  'certificate',
+  'hooks',
+  'anonymous',
+] as const
 export type LinkName = (typeof linkNames)[number]

@@ -70,20 +70,26 @@ export class Logins {
     if (this.#wrong.has(digest)) return false
     let answer = this.#underWay.get(digest)
     if (answer === undefined) {
-      answer = this.#find(password, kept).then((found) => {
-        this.#underWay.delete(digest)
-        if (found === true) this.#right.add(digest)
-        else if (found === false) this.#wrong.add(digest)
-        return found
-      })
+      answer = this.#find(password, kept)
+        .then((found) => {
+          if (found === true) this.#right.add(digest)
+          else if (found === false) this.#wrong.add(digest)
+          return found
+        })
+        .finally(() => this.#underWay.delete(digest)) // also when it was not found out
       this.#underWay.set(digest, answer)
     }
     return answer
   }
 
-  /** The same work for who is not there: how long it takes tells nobody which users are. */
-  async waste(password: Buffer): Promise<void> {
-    await this.#find(password, nobodys)
+  /**
+   * The same for a name that nobody has, as if it were one of the others: it is remembered, refused when there is no
+   * time, and costs what one of them does. So how long it takes tells nobody which users there are.
+   */
+  async waste(user: string, password: Buffer, others: readonly string[]): Promise<Refusal | undefined> {
+    const pick = createHmac('sha256', this.#secret).update(user).digest().readUInt32BE()
+    const found = await this.isRight(user, password, others[pick % others.length] ?? nobodys)
+    return found instanceof Refusal ? found : undefined
   }
 
   async #find(password: Buffer, kept: string): Promise<boolean | Refusal> {

@@ -5,16 +5,23 @@ import { Refusal, type Answer } from './gate.ts'
 import type { LinkName } from './link-names.ts'
 import type { Logins } from './logins.ts'
 
-/** What is kept of a user's password; undefined: there is no such user. */
-export type KeptOf = (user: string) => Answer<string | undefined>
+/** What is kept of a user's password; undefined: there is no such user; a refusal: nobody knows. */
+export type KeptOf = (user: string) => Answer<string | Refusal | undefined>
 
-export function passwordLink(name: LinkName, keptOf: KeptOf, logins: Logins): Link {
+/** @param others what is kept of some users' passwords: who has none of these names has the work of one of them */
+export function passwordLink(
+  name: LinkName,
+  keptOf: KeptOf,
+  logins: Logins,
+  others: () => readonly string[],
+): Link {
   return {
     name,
+    waste: (username, password) => logins.waste(username, password, others()),
     authenticate: ({ username, password }) => {
       if (username === undefined) return undefined
-      const found = (kept: string | undefined): Answer<Verdict> => {
-        if (kept === undefined) return undefined
+      const found = (kept: string | Refusal | undefined): Answer<Verdict> => {
+        if (kept === undefined || kept instanceof Refusal) return kept
         if (password === undefined) return notAuthenticated('it brings no password')
         const decided = (isRight: boolean | Refusal): Verdict => {
           if (isRight instanceof Refusal) return isRight

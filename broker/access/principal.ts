@@ -26,8 +26,6 @@ export interface Principal {
   readonly clientId?: string | undefined
   /** What it may do, besides what rules say of everybody. */
   readonly permissions?: readonly Rule[] | undefined
-  /** That its connection has shown. */
-  readonly certificate?: Certificate | undefined
   /** When it ends, ms since 1970: then its connection does, too. */
   readonly expiresAt?: number | undefined
 }

@@ -88,6 +88,13 @@ export const refusalCauses = {
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },
+  'session-user': {
+    what: 'connection',
+    bound: "sessionTakeover: the session of its Client Identifier is another user's",
+    checkedIn: 'connection/connected-sessions.ts',
+    v5: 'CONNACK 0x85',
+    v311: 'CONNACK 2',
+  },
   banned: {
     what: 'connection',
     bound: 'a ban (aedes-cluster bans), flappingConnectsMax',

@@ -1,6 +1,8 @@
 // Rules as they are asked on the way of every message: those of a user, found once, and what was decided of late for a
 // connection. State: both. Bounds: users, and of a connection topics, in number and length; what is not there is worked
-// out again. Other rules are another `Rights`: nothing is left of what these decided.
+// out again. Other rules are another `Rights`, and another principal of a connection is asked about anew: nothing is
+// left of what was decided before.
+import type { Principal } from './principal.ts'
 import type { Question, Rule } from './rule.ts'
 import { decidingRule, isOfUser, type Asker } from './rules.ts'
 
@@ -13,6 +15,12 @@ export interface Decision {
   readonly isAllowed: boolean
   /** Undefined: none is about it. */
   readonly rule: Rule | undefined
+}
+
+/** What was decided of late for a connection, as long as it is this principal. */
+interface Decided {
+  readonly principal: Principal
+  readonly byQuestion: Map<string, Decision>
 }
 
 const noRule: Decision = { isAllowed: false, rule: undefined }
@@ -33,7 +41,7 @@ export class Rights {
   /** Whether what no rule is about is denied. */
   readonly hasAny: boolean
   readonly #ofUser = new Map<string | undefined, readonly Rule[]>()
-  #decided = new WeakMap<Asker, Map<string, Decision>>()
+  readonly #decided = new WeakMap<Asker, Decided>()
 
   /** @param hasAny also with a file that has none: one that is just being written must not open everything */
   constructor(rules: readonly Rule[], hasAny = rules.length > 0) {
@@ -58,13 +66,16 @@ export class Rights {
   decide(question: Question, asker: Asker): Decision {
     const { action, topic, qos, retain } = question
     if (action === 'subscribe' || topic.length > topicLengthMax) return this.#find(question, asker)
+    const { principal } = asker
     let decided = this.#decided.get(asker)
-    if (decided === undefined) this.#decided.set(asker, (decided = new Map<string, Decision>()))
+    if (decided?.principal !== principal)
+      this.#decided.set(asker, (decided = { principal, byQuestion: new Map() }))
+    const { byQuestion } = decided
     const key = `${action === 'receive' ? 'r' : qos + (retain ? 3 : 0)}${topic}`
-    let decision = decided.get(key)
+    let decision = byQuestion.get(key)
     if (decision === undefined) {
-      if (decided.size >= topicsMax) decided.clear()
-      decided.set(key, (decision = this.#find(question, asker)))
+      if (byQuestion.size >= topicsMax) byQuestion.clear()
+      byQuestion.set(key, (decision = this.#find(question, asker)))
     }
     return decision
   }
@@ -73,10 +84,5 @@ export class Rights {
     const own = asker.principal.permissions
     const rules = this.#rulesOf(asker.principal.user)
     return decisionOf(decidingRule(own === undefined ? rules : [...own, ...rules], question, asker))
-  }
-
-  /** It is another principal from now on. */
-  forget(asker: Asker): void {
-    this.#decided.delete(asker)
   }
 }

@@ -14,16 +14,19 @@ export interface Question {
   readonly group: string | undefined
 }
 
+/** A name as it is, or all that begin so. */
+export type Name = string | { readonly prefix: string }
+
 export interface Rule {
   readonly isAllowing: boolean
   readonly actions: readonly Action[]
   /** Undefined: all, also who has no user name. */
-  readonly users: readonly string[] | undefined
-  readonly clients: readonly string[] | undefined
+  readonly users: readonly Name[] | undefined
+  readonly clients: readonly Name[] | undefined
   /** Those that nobody knows alone. */
   readonly isOfAnonymous: boolean
   /** Common names of certificates. */
-  readonly commonNames: readonly string[] | undefined
+  readonly commonNames: readonly Name[] | undefined
   /** Undefined: every topic. */
   readonly topics: readonly Topics[] | undefined
   /** Undefined: each QoS. */
@@ -31,7 +34,7 @@ export interface Rule {
   /** Undefined: with RETAIN or without. */
   readonly retain: boolean | undefined
   /** Undefined: a Shared Subscription or none. */
-  readonly groups: readonly string[] | undefined
+  readonly groups: readonly Name[] | undefined
   /** Where it stands, for the log: file and line. */
   readonly place: string
   /** As it may be shown. */

@@ -4,7 +4,7 @@ import { isValidFilter, type OptionProblem } from '../../bridge/index.ts'
 import { readYaml } from '../config/file.ts'
 import { treeOf, type Entry, type Tree } from '../config/tree.ts'
 import { OperatorError } from '../errors.ts'
-import { actions, type Action, type Rule } from './rule.ts'
+import { actions, type Action, type Name, type Rule } from './rule.ts'
 import { filterTopics, placeholders, prefixTopics } from './rules.ts'
 
 const shorthands = new Map<string, readonly Action[]>([
@@ -52,6 +52,9 @@ function topicProblem(text: string): string | undefined {
   return isValidFilter(text.replaceAll(/%c|%u|%\{\w+\}/g, 'x')) ? undefined : 'is not a topic or filter'
 }
 
+/** A name may end with `*`, for all that begin so. */
+const nameOf = (text: string): Name => (text.endsWith('*') ? { prefix: text.slice(0, -1) } : text)
+
 function ruleOf(item: Tree, place: string, wrong: Wrong): Rule | undefined {
   if (item.kind !== 'mapping') return wrong(item.source, 'must be a mapping', see)
   const found = new Map<string, string[]>()
@@ -78,6 +81,14 @@ function ruleOf(item: Tree, place: string, wrong: Wrong): Rule | undefined {
     if (problem !== undefined)
       return wrong(at('topic'), problem, 'Write it as a client would subscribe to it')
   }
+  const standsIn = (found.get('prefix') ?? []).map((text) => /%c|%u|%\{\w+\}/.exec(text)?.[0])
+  const placeholder = standsIn.find((one) => one !== undefined)
+  if (placeholder !== undefined)
+    return wrong(
+      at('prefix'),
+      `has ${placeholder}, and is taken as it is written`,
+      `Write topic, which has ${placeholder} stand for something: topic: devices/%c/#`,
+    )
   const oneOf = (key: string, values: readonly string[]): boolean => {
     const texts = found.get(key)
     if (texts === undefined || texts.every((text) => values.includes(text))) return true
@@ -93,14 +104,14 @@ function ruleOf(item: Tree, place: string, wrong: Wrong): Rule | undefined {
   return {
     isAllowing: allow !== undefined,
     actions: actions.filter((action) => words.some((word) => shorthands.get(word)!.includes(action))),
-    users: found.get('user'),
-    clients: found.get('client'),
+    users: found.get('user')?.map(nameOf),
+    clients: found.get('client')?.map(nameOf),
     isOfAnonymous: found.has('anonymous'),
-    commonNames: found.get('cn'),
+    commonNames: found.get('cn')?.map(nameOf),
     topics: topics.length === 0 ? undefined : topics,
     qos: found.get('qos')?.map(Number),
     retain: retain === undefined || retain.length > 1 ? undefined : retain[0] === 'true',
-    groups: found.get('group'),
+    groups: found.get('group')?.map(nameOf),
     place,
     text: [...found].map(([key, texts]) => `${key}: ${texts.join(', ')}`).join('; '),
   }

@@ -3,18 +3,20 @@
 // a filter by the first rule that allows all that the filter matches, or denies some of it: so whoever may subscribe to a
 // filter may subscribe to each topic in it. No state.
 import type { Certificate, Principal } from './principal.ts'
-import type { Level, Piece, Question, Rule, Topics } from './rule.ts'
+import type { Level, Name, Piece, Question, Rule, Topics } from './rule.ts'
 
 /** Who asks. */
 export interface Asker {
   readonly clientId: string
   readonly principal: Principal
+  /** That its connection has shown, and its listener trusts. */
+  readonly certificate?: Certificate | undefined
 }
 
 const ofCertificate =
   (name: keyof Certificate) =>
-  ({ principal }: Asker): string | undefined =>
-    principal.certificate?.[name]
+  ({ certificate }: Asker): string | undefined =>
+    certificate?.[name]
 
 /** What stands for what, in a topic of a rule. */
 export const placeholders = new Map<string, (asker: Asker) => string | undefined>([
@@ -126,11 +128,10 @@ function isAbout(topics: Topics, asked: readonly string[], asker: Asker, isAllow
 
 // Rules
 
-/** A name of a rule may end with `*`, for all that begin so. */
-const isNamed = (names: readonly string[] | undefined, name: string | undefined): boolean =>
+const isNamed = (names: readonly Name[] | undefined, name: string | undefined): boolean =>
   names === undefined ||
   (name !== undefined &&
-    names.some((one) => (one.endsWith('*') ? name.startsWith(one.slice(0, -1)) : one === name)))
+    names.some((one) => (typeof one === 'string' ? one === name : name.startsWith(one.prefix))))
 
 /** Whether a rule may be about this user, whatever the question. */
 export const isOfUser = ({ users, isOfAnonymous }: Rule, user: string | undefined): boolean =>
@@ -140,14 +141,14 @@ export const isOfUser = ({ users, isOfAnonymous }: Rule, user: string | undefine
 export function decidingRule(rules: readonly Rule[], question: Question, asker: Asker): Rule | undefined {
   const { action, topic, qos, retain, group } = question
   if (action === 'publish' && topic.startsWith('$')) return undefined // the broker's [MQTT-4.7.2-1]
-  const { principal, clientId } = asker
+  const { principal, clientId, certificate } = asker
   const asked = topic.split('/')
   return rules.find(
     (rule) =>
       rule.actions.includes(action) &&
       isOfUser(rule, principal.user) &&
       isNamed(rule.clients, clientId) &&
-      (rule.commonNames === undefined || isNamed(rule.commonNames, principal.certificate?.commonName)) &&
+      (rule.commonNames === undefined || isNamed(rule.commonNames, certificate?.commonName)) &&
       (rule.qos === undefined || action === 'receive' || rule.qos.includes(qos)) &&
       (rule.retain === undefined || action !== 'publish' || rule.retain === retain) &&
       (rule.groups === undefined || action !== 'subscribe' || isNamed(rule.groups, group)) &&

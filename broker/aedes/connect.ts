@@ -38,6 +38,12 @@ interface Regranted {
   readonly others: Map<string, AedesSubscription>
 }
 
+export const goneUser = 'its user is gone, or has another password'
+const noUser = new Refusal(ReasonCode.notAuthorized, goneUser)
+const foreign = new Refusal(
+  ReasonCode.clientIdentifierNotValid,
+  'its Client Identifier is that of another user, who is connected',
+)
 const tooMany = new Refusal(
   ReasonCode.quotaExceeded,
   'as many connections as a user may have (userConnectionsMax)',
@@ -58,8 +64,8 @@ export class Connects {
   readonly #latest = new Map<string, Connection>()
   readonly #bans: BanList
   readonly #flaps: (clientId: string) => void
-  /** Connections of each user, where they are bounded. */
-  readonly #users: Counts | undefined
+  /** Connections of each user. */
+  readonly #users = new Counts(Infinity)
   readonly #userOf = new Map<Connection, string>()
   /** Settles when its session is claimed, or is not. */
   readonly #claiming = new WeakMap<Connection, Promise<void>>()
@@ -71,8 +77,6 @@ export class Connects {
     this.#host = host
     this.#bans = bans
     this.#flaps = flaps
-    const { userConnectionsMax } = host.config
-    this.#users = userConnectionsMax === undefined ? undefined : new Counts(userConnectionsMax)
   }
 
   /** The connection here that has this Client Identifier, or is about to. */
@@ -83,7 +87,7 @@ export class Connects {
   /** Nothing is left of it. */
   over(connection: Connection): void {
     const user = this.#userOf.get(connection)
-    if (user !== undefined) this.#users!.give(user)
+    if (user !== undefined) this.#users.give(user)
     this.#userOf.delete(connection)
     const latest = this.#latest.get(connection.clientId)
     let earlier = this.#replaced.get(connection)
@@ -187,16 +191,15 @@ export class Connects {
     // Aedes comes here a turn later, and looks behind it: what is counted now would be given back by nobody.
     if (connection.isClosed || connection.client.isClosed) return
     if (this.#refuseBanned(connection, client.id!, connection.principal.user, done)) return
-    if (client._assignedClientId === undefined && this.#bans.connected(client.id!)) {
-      this.#flaps(client.id!)
-      return this.#refuseFor(connection, 'connects too often', done)
-    }
     const earlier = this.#latest.get(client.id!)
+    if (earlier !== undefined && this.#isForeign(connection, earlier)) {
+      this.#host.refused('session-user')
+      return this.#refuse(connection, foreign, done)
+    }
     // The later of two CONNECTs stays, also where its decision came first; who is not let in throws nobody out.
     if (earlier !== undefined && earlier.inbound.cameAt > connection.inbound.cameAt)
       return connection.takenOver()
-    if (this.#users !== undefined && !this.#countUser(connection, earlier))
-      return this.#refuse(connection, tooMany, done)
+    if (!this.#countUser(connection, earlier)) return this.#refuse(connection, tooMany, done)
     this.#latest.set(client.id!, connection)
     if (earlier !== undefined) this.#replaced.set(connection, earlier)
     const claimed = async (): Promise<void> => {
@@ -213,9 +216,20 @@ export class Connects {
         expirySeconds: never ? -1 : client.sessionExpiryInterval!,
         will: decided,
         cameAt: connection.inbound.cameAt,
+        user: connection.principal.user,
+        mayTakeAnybodys: this.#host.config.sessionTakeover === 'any',
       })
+      if (connection.isClosed) return
+      // Behind the claim: who may not have the session would get its owner banned.
+      if (client._assignedClientId === undefined && this.#bans.connected(client.id!)) {
+        this.#flaps(client.id!)
+        return this.#refuseFor(connection, 'connects too often', done)
+      }
       client.clean = !connection.lasting
       const undecided = await this.#restore(client)
+      // it may have waited for a while
+      if (!connection.isClosed && this.#host.gate.isStill?.(connection) === false)
+        return this.#refuse(connection, noUser, done)
       if (undecided === undefined) return
       const reason = `what its session is subscribed to: ${undecided.reason}`
       const reasonCode = undecided.isUndecided ? ReasonCode.serverUnavailable : undecided.reasonCode
@@ -236,6 +250,16 @@ export class Connects {
     else begin()
   }
 
+  /**
+   * Whose connection here is another user's: that one stays, whose CONNECT came later or not. What the store knows is
+   * asked with the claim; of a connection that is ending it decides.
+   */
+  #isForeign({ principal }: Connection, earlier: Connection): boolean {
+    const { user } = earlier.principal
+    if (user === undefined || user === principal.user || earlier.isEnding) return false
+    return this.#host.config.sessionTakeover === 'same-user'
+  }
+
   /** When its CONNECT comes, and again when it is known who it is. */
   #refuseBanned(connection: Connection, clientId: string, user: string | undefined, done: Done): boolean {
     if (this.#bans.isEmpty) return false
@@ -254,7 +278,7 @@ export class Connects {
     const { user } = connection.principal
     if (user === undefined) return true
     const isReplacing = earlier !== undefined && this.#userOf.get(earlier) === user
-    if (this.#users!.take(user, isReplacing ? Infinity : undefined)) {
+    if (this.#users.take(user, isReplacing ? Infinity : this.#host.config.userConnectionsMax)) {
       this.#userOf.set(connection, user)
       return true
     }

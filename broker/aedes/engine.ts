@@ -23,7 +23,7 @@ import {
   type Done,
   type PacketHandlers,
 } from './client.ts'
-import { Connects } from './connect.ts'
+import { Connects, goneUser } from './connect.ts'
 import type { EngineHost } from './host.ts'
 import { parse } from './packets.ts'
 import { Subscribes } from './subscribe.ts'
@@ -57,6 +57,8 @@ export class Engine {
   readonly #open = new Set<Connection>()
   readonly #admission: Admission
   readonly #connects: Connects
+  /** Those that were not accepted yet when everybody was looked at again. */
+  readonly #unlooked = new WeakSet<Connection>()
   readonly #bans: BanList
   #lookForBanned: NodeJS.Timeout | undefined
   readonly #subscribes: Subscribes
@@ -69,7 +71,7 @@ export class Engine {
     this.#host = host
     this.#bridge = bridge
     this.#admission = new Admission(config, (cause) => host.refused(cause))
-    this.#bans = new BanList(config.flappingConnectsMax)
+    this.#bans = new BanList(() => config.flappingConnectsMax)
     this.#connects = new Connects(host, this.#bans, (clientId) => this.#banFlapping(clientId))
     this.#subscribes = new Subscribes(host, (client, packet) => this.#passToAedes(client, packet))
     this.#connectionHost = this.#hostOfConnections()
@@ -280,7 +282,12 @@ export class Engine {
       matching: (connection, message) => this.#host.matching(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
       goOn: (connection, replays) => this.#host.goOn(connection, replays),
-      onClient: (connection) => this.#host.onClient(connection),
+      lookAt: (connection) => void this.#lookAt(connection, new Slice()),
+      onClient: (connection) => {
+        this.#host.onClient(connection)
+        if (this.#unlooked.delete(connection) && connection.isClient)
+          void this.#lookAt(connection, new Slice())
+      },
       farewell: (connection, voidsWill, expirySeconds) =>
         this.#host.farewell(connection, voidsWill, expirySeconds),
       releaseSession: (connection) => this.#host.releaseSession(connection),
@@ -367,30 +374,33 @@ export class Engine {
 
   /**
    * Looks at every client again, in slices: one that is not who it proved to be is told to go, and a subscription that it
-   * may not have any more ends, in its session, too.
+   * may not have any more ends, in its session, too. Who is not accepted yet is looked at when it is, however long its
+   * CONNECT waits.
    */
-  async lookAgain(
-    isStill: (connection: Connection) => boolean,
-    mayKeep: (connection: Connection, filter: string, qos: 0 | 1 | 2) => boolean,
-  ): Promise<void> {
+  async lookAgain(): Promise<void> {
     const slice = new Slice()
     for (const connection of this.#open) {
       if (slice.isOver) await slice.next()
-      if (!connection.isClient) continue
-      if (!isStill(connection)) {
-        connection.endReason ||= 'its user is gone, or has another password'
-        connection.disconnect(ReasonCode.notAuthorized, 'not authorized any more')
-        continue
-      }
-      const { client, subscriptions } = connection.client as AedesStream
-      const gone: string[] = []
-      for (const filter in subscriptions) {
-        if (slice.isOver) await slice.next()
-        const subscription = subscriptions[filter]
-        if (subscription !== undefined && !mayKeep(connection, filter, subscription.qos)) gone.push(filter)
-      }
-      if (gone.length > 0 && connection.isClient) client.unsubscribe({ unsubscriptions: gone }, nothing)
+      if (connection.isClient) await this.#lookAt(connection, slice)
+      else if (!connection.isClosed) this.#unlooked.add(connection)
     }
+  }
+
+  async #lookAt(connection: Connection, slice: Slice): Promise<void> {
+    const { isStill, mayKeep } = this.#host.gate
+    if (isStill?.(connection) === false) {
+      connection.endReason ||= goneUser
+      return connection.disconnect(ReasonCode.notAuthorized, 'not authorized any more')
+    }
+    if (mayKeep === undefined) return
+    const { client, subscriptions } = connection.client as AedesStream
+    const gone: string[] = []
+    for (const filter in subscriptions) {
+      if (slice.isOver) await slice.next()
+      const subscription = subscriptions[filter]
+      if (subscription !== undefined && !mayKeep(connection, filter, subscription.qos)) gone.push(filter)
+    }
+    if (gone.length > 0 && connection.isClient) client.unsubscribe({ unsubscriptions: gone }, nothing)
   }
 
   // The end

@@ -8,7 +8,7 @@ import type { FilterRefusal } from '../routing/subscription-bounds.ts'
 /** What a node does for its engine. */
 export interface EngineHost extends Omit<
   ConnectionHost<Connection>,
-  'violated' | 'listener' | 'readerLimits' | 'outboxLimits' | 'broken' | 'over' | 'mayShare'
+  'violated' | 'listener' | 'readerLimits' | 'outboxLimits' | 'broken' | 'over' | 'mayShare' | 'lookAt'
 > {
   /** Whether clients may have Shared Subscriptions. */
   readonly hasGroups: boolean

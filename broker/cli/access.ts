@@ -1,16 +1,27 @@
 // `aedes-cluster access explain`: whether a client may publish, subscribe or receive, and by which rule, as a node of this
 // configuration would decide it. Asks no node: what a token or another system grants a client is not known here.
-import { hasRules, rulesOf } from '../access/access.ts'
+// `access write`, `show` and `remove`: the rules that stand in the Redis of the cluster.
+import { hasRules, rulesOf, storedPlace } from '../access/access.ts'
 import { nobody } from '../access/principal.ts'
 import { Rights } from '../access/rights.ts'
-import { actions, type Question } from '../access/rule.ts'
-import { isShared, isValidFilter, isValidTopic, sharedFilterOf } from '../../bridge/index.ts'
-import { accessFilesOf, flagOf, loadConfig } from '../config/config.ts'
+import { actions, type Question, type Rule } from '../access/rule.ts'
+import { readRules } from '../access/rules-file.ts'
+import {
+  BridgeError,
+  isShared,
+  isValidFilter,
+  isValidTopic,
+  sharedFilterOf,
+  storedRulesBytesMax,
+  type AccessChanges,
+} from '../../bridge/index.ts'
+import { accessFilesOf, flagOf, loadConfig, operatorErrorOf, storeOf, type Config } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
 import { OperatorError } from '../errors.ts'
 import { isReserved } from '../protocol/control-packets.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 import { nodeFlags } from './node.ts'
+import { missingStore } from './passwd.ts'
 
 /** The flags of `access explain`, besides those of a node. */
 export const accessFlags: Record<string, FlagShape & { readonly shape: string; readonly about: string }> = {
@@ -58,12 +69,14 @@ function questionOf(values: Readonly<Record<string, unknown>>): Question {
 /** @throws OperatorError when an option or a file is wrong */
 export async function access(argv: readonly string[]): Promise<void> {
   const [word, ...rest] = argv
+  const change = changes.get(word ?? '')
+  if (change !== undefined) return changeStored(rest, change)
   if (word !== 'explain')
     throw usage(
       'access',
       undefined,
-      'has one part',
-      'Write aedes-cluster access explain …; see aedes-cluster help access',
+      'does not do that',
+      'Write access explain, access write, access show or access remove; see aedes-cluster help access',
     )
   const { values, problems } = parseArguments(rest, { ...nodeFlags, ...accessFlags })
   const { client, user, cn, publish, subscribe, receive, qos, retain, ...flags } = values
@@ -81,10 +94,58 @@ export async function access(argv: readonly string[]): Promise<void> {
           serial: '',
           fingerprint: '',
         }
-  const asker = { clientId: text(client) ?? '', principal: { ...nobody, user: text(user), certificate } }
+  const asker = { clientId: text(client) ?? '', principal: { ...nobody, user: text(user) }, certificate }
   const files = accessFilesOf(config)
-  const rights = new Rights(rulesOf(files), hasRules(files))
+  const stored = config.storedRules === 'on' ? await storedRules(config) : undefined
+  const rights = new Rights([...rulesOf(files), ...(stored ?? [])], stored !== undefined || hasRules(files))
   process.stdout.write(`${verdictOf(rights, question, asker)}\n`)
+}
+
+// Rules in the store
+
+type Change = (access: AccessChanges, text: string | undefined) => Promise<string>
+
+const changes = new Map<string, Change>([
+  [
+    'write',
+    async (access, text) => {
+      if (text === undefined)
+        throw usage('--rules-file', undefined, 'is missing', 'Write --rules-file FILE, the rules to write')
+      if (Buffer.byteLength(text) > storedRulesBytesMax)
+        throw usage(
+          '--rules-file',
+          undefined,
+          `has more than ${storedRulesBytesMax} bytes`,
+          'Write fewer rules',
+        )
+      await access.setRules(text)
+      return 'the rules of the cluster are those of the file\n'
+    },
+  ],
+  ['show', async (access) => (await access.rules()) ?? ''],
+  ['remove', async (access) => (await access.setRules(undefined), 'there are no rules of the cluster\n')],
+])
+
+/** @throws OperatorError when an option is wrong, or Redis cannot be reached */
+async function changeStored(argv: readonly string[], change: Change): Promise<void> {
+  const { values, problems } = parseArguments(argv, nodeFlags)
+  const config = loadConfig(values, process.env, problems)
+  const text = accessFilesOf(config).rulesFile?.text
+  process.stdout.write(await ofStore(config, (access) => change(access, text)))
+}
+
+async function ofStore<T>(config: Config, use: (access: AccessChanges) => Promise<T>): Promise<T> {
+  const store = storeOf(config)
+  const changeAccess = store.changeAccess ?? missingStore()
+  try {
+    return await changeAccess(use)
+  } catch (error) {
+    throw error instanceof BridgeError ? operatorErrorOf(config, store, error) : error
+  }
+}
+
+async function storedRules(config: Config): Promise<readonly Rule[]> {
+  return readRules(storedPlace, (await ofStore(config, (access) => access.rules())) ?? '').rules
 }
 
 function verdictOf(rights: Rights, question: Question, asker: Parameters<Rights['decide']>[1]): string {

@@ -30,7 +30,7 @@ ${Object.entries(upOptions)
   .map(([name, { about, schema }]) => row(flagOf(name), about + defaultOf(schema)))
   .join('')}`
 const nodeHead =
-  'aedes-cluster node    one node in the foreground; SIGTERM, SIGINT and SIGHUP drain it and end it\n'
+  'aedes-cluster node    one node in the foreground; SIGTERM and SIGINT drain it and end it, SIGHUP has it read its files again\n'
 const checkHead = `aedes-cluster check   validate and print the configuration of a node, and try what it names: ports, Redis, its version and
                       replicas, whether the name is free; --offline does not try ports and Redis
 `
@@ -39,12 +39,16 @@ const importText =
 ${Object.entries(importFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}${importAbout}`
-const passwdText = (): string => `aedes-cluster passwd  add, change or remove a user of a password file
+const passwdText =
+  (): string => `aedes-cluster passwd  add, change or remove a user, of a password file or of the cluster
 ${Object.entries(passwdFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}${passwdAbout}`
 const accessText =
   (): string => `aedes-cluster access explain  by which rule a client may do something, or not; takes the options of a node, too
+aedes-cluster access write    the rules of --rules-file become those of the cluster (--redis), for nodes with --stored-rules on
+aedes-cluster access show     prints them
+aedes-cluster access remove   there are none any more: nodes with --stored-rules on deny all that their files do not allow
 ${Object.entries(accessFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}`

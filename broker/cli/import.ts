@@ -1,6 +1,6 @@
 // `aedes-cluster import`: moves an installation of Aedes + aedes-persistence-redis into the cluster. The old
 // one must be stopped, since what it does meanwhile may be missed; the cluster may run. Run again it moves
-// what is not there yet.
+// what is not there yet. `import --mosquitto FILE` prints a mosquitto.conf as our configuration instead.
 import type { IPublishPacket } from 'mqtt-packet'
 import {
   BridgeError,
@@ -19,9 +19,11 @@ import {
   options,
   storeOf,
   valueOf,
+  yamlOf,
   type Config,
 } from '../config/config.ts'
-import { usage } from '../config/sources.ts'
+import { readMosquitto } from '../config/mosquitto-conf.ts'
+import { readText, usage } from '../config/sources.ts'
 import { messageOfPacket } from '../aedes/packets.ts'
 import { OperatorError } from '../errors.ts'
 import { waitedText, waitingText } from '../observe/cluster-events.ts'
@@ -40,6 +42,11 @@ export const importFlags: Record<string, FlagShape & { readonly shape: string; r
   queueMessagesMax: {
     shape: 'count',
     about: 'as on the nodes: of longer queues the oldest messages are dropped',
+  },
+  mosquitto: {
+    shape: 'file',
+    about:
+      'prints a mosquitto.conf as the configuration of a node, and says what could not be taken over; moves nothing',
   },
   dryRun: { switch: true, shape: '', about: 'count what would be moved, write nothing' },
 }
@@ -117,7 +124,8 @@ async function refuseWhoIsAway(config: Config, store: Store, from: string): Prom
  */
 export async function importCommand(argv: readonly string[], interrupt: Interrupt): Promise<void> {
   const { values, problems } = parseArguments(argv, importFlags)
-  const { dryRun, from, fromPrefix, ...flags } = values
+  const { dryRun, from, fromPrefix, mosquitto, ...flags } = values
+  if (mosquitto !== undefined) return showMosquitto(mosquitto as string, [...Object.keys(values)], problems)
   const found = [...problems]
   const source = {
     from: sourceValue('from', from, found),
@@ -165,6 +173,28 @@ export async function importCommand(argv: readonly string[], interrupt: Interrup
     process.stdout.write(
       `dropped: ${counts.dropped} messages, the oldest of queues longer than --queue-messages-max ${config.queueMessagesMax}\n`,
     )
+}
+
+/** @throws OperatorError when it cannot be read */
+function showMosquitto(path: string, given: readonly string[], found: readonly OperatorError[]): void {
+  const problems = [...found]
+  if (given.length > 1)
+    problems.push(usage('--mosquitto', undefined, 'moves nothing', 'Leave the other options out'))
+  OperatorError.throwAll(problems)
+  try {
+    const { config, left } = readMosquitto(path, readText(path, '--mosquitto'))
+    process.stdout.write(yamlOf(config))
+    for (const line of left) process.stderr.write(`not taken over: ${line}\n`)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (error instanceof OperatorError || typeof code !== 'string') throw error
+    throw usage(
+      '--mosquitto',
+      path,
+      `names a folder that cannot be read (${code})`,
+      'Correct its include_dir',
+    )
+  }
 }
 
 /** Says what is waited for, and when that is over. @returns ends it */

@@ -13,12 +13,15 @@ export interface Serving {
   readonly admin?: string | undefined
 }
 
-/** What it hears: the interrupt comes, as by a signal. */
+/** What it hears: the interrupt comes, as by a signal; it is to read its files again, as by SIGHUP. */
 export const stopMessage = 'stop'
+export const reloadMessage = 'reload'
 
 export interface Interrupt {
-  /** Settles at the first SIGINT, SIGTERM or SIGHUP, or when the parent process is gone. */
+  /** Settles at the first SIGINT or SIGTERM, or when the terminal or the parent process is gone. */
   readonly first: Promise<void>
+  /** From now on SIGHUP is to read files again; without it, it ends the command. */
+  onReload(reload: () => void): void
 }
 
 export interface NodeProcessEvents {
@@ -104,6 +107,11 @@ export class NodeProcess {
       if (!(error instanceof ChildEnded)) throw error
       if (!this.#stopping) await this.#again(`exit code ${error.code}`)
     }
+  }
+
+  /** It reads its files again, when it runs. */
+  reload(): void {
+    if (this.#child?.connected === true) this.#child.send(reloadMessage, () => undefined)
   }
 
   /** By IPC: a terminal's Ctrl-C reaches the process itself, and a second signal would end it at once. */

@@ -28,26 +28,39 @@ export async function node(argv: readonly string[], interrupt: Interrupt, progra
   const { values, problems } = parseArguments(argv, cluster.isWorker ? workerFlags : nodeFlags)
   const { worker, ...given } = values
   const config = loadConfig(given, process.env, problems)
-  if (cluster.isWorker)
-    return serve(configOfWorker(config, given, Number(worker)), interrupt, (admin) =>
-      process.send!({ admin }),
+  if (cluster.isWorker) {
+    // When whoever started it is gone it ends in order, and not at once, as node:cluster has it.
+    cluster.worker!.exitedAfterDisconnect = true
+    return serve(
+      () => configOfWorker(config, given, Number(worker)),
+      interrupt,
+      (admin) => process.send!({ admin }),
     )
-  return config.workers > 1 ? runWorkers(config, argv, interrupt, program) : serve(config, interrupt)
+  }
+  return config.workers > 1
+    ? runWorkers(config, argv, interrupt, program)
+    : serve((isFirst) => (isFirst ? config : loadConfig(given, process.env)), interrupt)
 }
 
 /** A worker has a name of its own, and an admin endpoint for whoever started it. */
 function configOfWorker(config: Config, given: Arguments['values'], index: number): Config {
-  // When whoever started it is gone it ends in order, and not at once, as node:cluster has it.
-  cluster.worker!.exitedAfterDisconnect = true
   const admin = config.admin === 'off' ? 'off' : 'http://127.0.0.1:0'
   return loadConfig({ ...given, id: workerName(config.id, index), workers: '1', admin }, process.env)
 }
 
-async function serve(config: Config, interrupt: Interrupt, onAdmin?: (url: string) => void): Promise<void> {
+/** @param read gives the configuration, also when it is to be read again */
+async function serve(
+  read: (isFirst: boolean) => Config,
+  interrupt: Interrupt,
+  onAdmin?: (url: string) => void,
+): Promise<void> {
   tuneCollector()
+  const config = read(true)
   consoleToLog(config)
+  interrupt.onReload(() => undefined) // it reads them anyway
   const running = await Node.start(config, interrupt.first, undefined, onAdmin)
   if (running === undefined) return // ended before it served
+  interrupt.onReload(() => running.reload(() => read(false)))
   process.send?.({ listen: running.endpoints, admin: running.adminUrl } satisfies Serving)
   await interrupt.first
   await running.stop()

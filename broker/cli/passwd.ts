@@ -1,4 +1,4 @@
-// `aedes-cluster passwd`: adds, changes and removes users of a file. The password comes from the terminal, unseen and
+// `aedes-cluster passwd`: adds, changes and removes users of a file, or of the cluster in its Redis. The password comes from the terminal, unseen and
 // twice, or is the first line of standard input; never from the command line, which everybody on the machine can read.
 import {
   chmodSync,
@@ -13,9 +13,10 @@ import {
 } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
+import { BridgeError, importTargets, storedUsersMax, type Store } from '../../bridge/index.ts'
 import { isUserName, passwordFileProblem, withUser } from '../access/password-file.ts'
 import { keepPassword, passwordFormats, type PasswordFormat } from '../access/passwords.ts'
-import { flagOf } from '../config/config.ts'
+import { flagOf, loadConfig, operatorErrorOf, options, storeOf } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
 import { OperatorError } from '../errors.ts'
 import type { Interrupt } from './node-process.ts'
@@ -25,12 +26,22 @@ import { parseArguments, type FlagShape } from './arguments.ts'
 export const passwdFlags: Record<string, FlagShape & { readonly shape: string; readonly about: string }> = {
   passwordFile: { shape: 'file', about: 'file of users; made when it is not there' },
   user: { shape: 'name', about: 'whose password' },
+  list: { switch: true, shape: '', about: 'prints the names of the users of the cluster' },
   remove: { switch: true, shape: '', about: 'there is no such user any more' },
   format: {
     shape: passwordFormats.join('|'),
     about:
       'what is kept of the password; scram-sha-256 is for clients that authenticate by SCRAM, too [scrypt]',
   },
+  ...Object.fromEntries(
+    Object.entries(importTargets).map(([name, about]) => [
+      name,
+      {
+        shape: options[name as keyof typeof importTargets].shape,
+        about: name === 'redis' ? `${about}, instead of a file` : about,
+      },
+    ]),
+  ),
 }
 
 export const passwdAbout = `  The password is asked for at a terminal; otherwise it is the first line of standard input.
@@ -38,17 +49,39 @@ export const passwdAbout = `  The password is asked for at a terminal; otherwise
 
 const passwordBytesMax = 65_535
 
+interface Asked {
+  /** Undefined: users of the cluster. */
+  readonly file: string | undefined
+  readonly user: string
+  readonly isListed: boolean
+  readonly isRemoved: boolean
+  readonly format: PasswordFormat
+  /** Options that name the cluster. */
+  readonly targets: Readonly<Record<string, unknown>>
+}
+
 /** @throws OperatorError for all that is wrong with the command line */
-function readFlags(argv: readonly string[]): {
-  file: string
-  user: string
-  isRemoved: boolean
-  format: PasswordFormat
-} {
+function readFlags(argv: readonly string[]): Asked {
   const { values, problems } = parseArguments(argv, passwdFlags)
-  const { passwordFile: file, user, remove, format = 'scrypt' } = values
+  const { passwordFile: file, user, list, remove, format = 'scrypt' } = values
+  const targets = Object.fromEntries(
+    Object.entries(values).filter(([name]) => Object.hasOwn(importTargets, name)),
+  )
   const found = [...problems]
-  for (const name of ['passwordFile', 'user'])
+  const isStored = targets.redis !== undefined || (file === undefined && list === true)
+  if (isStored && file !== undefined)
+    found.push(usage('--password-file', undefined, 'is one place, --redis another', 'Write one of the two'))
+  if (file === undefined && !isStored)
+    found.push(
+      usage(
+        '--password-file',
+        undefined,
+        'is missing',
+        'Write --password-file FILE, or --redis URL for users of the cluster',
+      ),
+    )
+  if (file === '') found.push(usage('--password-file', undefined, 'has no value', 'Name a file'))
+  for (const name of list === true ? [] : ['user'])
     if (values[name] === undefined || values[name] === '')
       found.push(
         usage(
@@ -71,7 +104,14 @@ function readFlags(argv: readonly string[]): {
   if (known === undefined)
     found.push(usage('--format', format, 'is not known', `Use one of ${passwordFormats.join(', ')}`))
   OperatorError.throwAll(found)
-  return { file: file as string, user: user as string, isRemoved: remove === true, format: known! }
+  return {
+    file: file as string | undefined,
+    user: user as string,
+    isListed: list === true,
+    isRemoved: remove === true,
+    format: known!,
+    targets,
+  }
 }
 
 /** @throws OperatorError when there is none, or it was ended */
@@ -150,7 +190,53 @@ function replace(file: string, text: string): void {
 
 /** @throws OperatorError when an option is wrong or the file cannot be read or written */
 export async function passwd(argv: readonly string[], interrupt: Interrupt): Promise<void> {
-  const { file, user, isRemoved, format } = readFlags(argv)
+  const asked = readFlags(argv)
+  const { file } = asked
+  if (file === undefined) await changeStored(asked, interrupt)
+  else await changeFile(file, asked, interrupt)
+}
+
+async function changeStored(
+  { user, isListed, isRemoved, format, targets }: Asked,
+  interrupt: Interrupt,
+): Promise<void> {
+  const config = loadConfig(targets, process.env)
+  const store = storeOf(config)
+  const changeAccess = store.changeAccess ?? missingStore()
+  const say = (text: string): void => void process.stdout.write(text)
+  const gone = usage('--user', user, 'is not among the users of the cluster', 'See passwd --list --redis URL')
+  try {
+    if (isListed)
+      return await changeAccess(async (access) =>
+        say((await access.users()).map((name) => `${name}\n`).join('')),
+      )
+    if (isRemoved) {
+      if (!(await changeAccess((access) => access.removeUser(user)))) throw gone
+      return say(`removed ${user}\n`)
+    }
+    const kept = await keepPassword(await readPassword(user, interrupt), format)
+    if (await changeAccess((access) => access.setUser(user, kept))) return say(`wrote ${user}\n`)
+    throw usage(
+      '--user',
+      user,
+      `is one more than ${storedUsersMax}, which is as many as there may be`,
+      'Remove some',
+    )
+  } catch (error) {
+    throw error instanceof BridgeError ? operatorErrorOf(config, store, error) : error
+  }
+}
+
+/** @throws OperatorError */
+export function missingStore(): NonNullable<Store['changeAccess']> {
+  throw usage('--redis', undefined, 'is missing', 'Name the Redis of the cluster, e.g. --redis redis://host')
+}
+
+async function changeFile(
+  file: string,
+  { user, isRemoved, format }: Asked,
+  interrupt: Interrupt,
+): Promise<void> {
   try {
     const text = readIfThere(file)?.text ?? ''
     const wrong = passwordFileProblem(text)

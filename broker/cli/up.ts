@@ -233,6 +233,7 @@ export async function up(argv: readonly string[], interrupt: Interrupt, program:
       { stopMs: limits.shutdownMs + (config.workers > 1 ? 2 : 1) * leavingMs },
     )
   })
+  interrupt.onReload(() => nodes.forEach((node) => node.reload()))
   try {
     const failed = keepRedis(redis)
     const serving = await Promise.race([

@@ -53,6 +53,7 @@ export async function runWorkers(
       { stopMs },
     )
   })
+  interrupt.onReload(() => workers.forEach((worker) => worker.reload()))
   const server = await openAdmin(config, admin, log)
   try {
     const startAll = async (): Promise<Serving> => {

@@ -12,12 +12,13 @@ export const isLoopback = ({ hostname }: URL): boolean => /^(localhost|127(\.\d+
 /** What a link asks; without it nobody is. */
 const needs: Readonly<Partial<Record<LinkName, readonly (keyof Config)[]>>> = {
   'password-file': ['passwordFile'],
+  'stored-users': ['storedUsers'],
   jwt: ['jwtKeyFile', 'jwtKeysUrl'],
   webhook: ['webhookUrl'],
 }
 
 const isConfigured = (name: LinkName, config: Partial<Config>): boolean =>
-  needs[name]?.some((option) => config[option] !== undefined) === true
+  needs[name]?.some((option) => config[option] !== undefined && config[option] !== 'off') === true
 
 /** The chain that what is configured makes. */
 const configuredOf = (config: Partial<Config>): LinkName[] =>

@@ -1,6 +1,6 @@
 // From a file, the environment and flags to the configuration of a node, by the table in options.ts, in
 // sections or by the names of options (sections.ts). Precedence: defaults < file < environment < flags.
-// The result is frozen. Every source (config/sources.ts) gives texts, which the same rules judge; all that
+// Nothing but reload.ts changes the result. Every source (config/sources.ts) gives texts, which the same rules judge; all that
 // is wrong is said at once, each by the place where it stands. No error shows a value that may be a
 // secret.
 import { stringify } from 'yaml'
@@ -175,7 +175,7 @@ function checked(
     ? (name: OptionName) => table.get(name)!.at ?? `${name}:`
     : nameOf
   problems.push(...authenticationProblems(valid, listeners, ofListenerName, elsewhere))
-  config.listeners = Object.freeze(listeners.map(({ listener }) => Object.freeze(listener)))
+  config.listeners = Object.freeze(listeners.map(({ listener }) => listener))
   problems.push(
     ...transportProblems(listeners, ofListenerName),
     ...addressProblems(valid, listeners, at),
@@ -185,9 +185,9 @@ function checked(
     ...foreignProblems(valid, at, (path) => textOf('jwtKeyFile', path, at('jwtKeyFile'), [])),
   )
   OperatorError.throwAll(problems)
-  const frozen = Object.freeze(config as unknown as Config)
-  origins.set(frozen, given)
-  return frozen
+  const whole = config as unknown as Config
+  origins.set(whole, given)
+  return whole
 }
 
 /**
@@ -285,6 +285,8 @@ function printed(name: string, value: unknown): unknown {
   const print = table.get(name)?.printed
   return print === undefined || typeof value !== 'string' ? value : print(value)
 }
+
+export const yamlOf = (values: object): string => stringify(values)
 
 /** The configuration as YAML, in sections, secrets hidden: what `aedes-cluster check` prints. */
 export function showConfig(config: Config): string {

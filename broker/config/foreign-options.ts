@@ -24,7 +24,10 @@ const httpUrl = z.string().superRefine((text, context) => {
 /** What stands in tokens, as their names and issuers are written. */
 const claim = z
   .string()
-  .regex(/^(?!.*\/\/:)[\w.~:/-]{1,256}$/, 'has other signs than letters, digits and . _ ~ : / -, or more than 256')
+  .regex(
+    /^(?!.*\/\/:)[\w.~:/-]{1,256}$/,
+    'has other signs than letters, digits and . _ ~ : / -, or more than 256',
+  )
 
 export const foreignOptions = {
   jwtKeyFile: {

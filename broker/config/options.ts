@@ -119,6 +119,14 @@ export const options = {
     shape: 'any|same',
     hint: 'Use any or same',
   },
+  sessionTakeover: {
+    at: 'access.sessionTakeover',
+    schema: z.enum(['same-user', 'any'], 'is none of same-user, any').default('same-user'),
+    about:
+      'who may connect with the Client Identifier of a session that a user made: that user alone (0x85 otherwise), or anybody, as the standard has it; what was made without a user name is for everybody',
+    shape: 'same-user|any',
+    hint: 'Use same-user or any',
+  },
   aclFile: {
     at: 'access.aclFile',
     schema: z.string().optional(),

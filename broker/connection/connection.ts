@@ -34,7 +34,8 @@ import type { EngineClient } from './engine-client.ts'
 import { HeldAcknowledgements } from './held-acknowledgements.ts'
 import type { AskedReplay, ConnectionHost } from './host.ts'
 import type { Gate } from '../access/gate.ts'
-import { nobody, type Principal } from '../access/principal.ts'
+import { certificateOf, certificateOfProxy } from '../access/certificate.ts'
+import { nobody, type Certificate, type Principal } from '../access/principal.ts'
 import { plainAddress } from '../access/networks.ts'
 import type { Authentication } from './authentication.ts'
 import { Inbound } from './inbound.ts'
@@ -67,8 +68,8 @@ export class Connection implements ConnectionParts {
   answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
   /** Of a client whose CONNECT names an Authentication Method. */
   authentication: Authentication<Connection> | undefined
-  /** Who it is; known with its CONNECT. */
-  principal: Principal = nobody
+  #principal: Principal = nobody
+  #certificate: Certificate | 'unread' | undefined = 'unread'
   /** Known with CONNACK. */
   mqtt5 = false
   /** CONNACK accepted it. */
@@ -112,6 +113,28 @@ export class Connection implements ConnectionParts {
   /** Of its client, as `plainAddress` has it; empty where there is none. */
   get address(): string {
     return this.peer?.address ?? plainAddress((this.outbox.socket as Partial<Socket>).remoteAddress ?? '')
+  }
+
+  /** Who it is; known with its CONNECT. */
+  get principal(): Principal {
+    return this.#principal
+  }
+
+  /** A program may say so at any time. */
+  set principal(principal: Principal) {
+    this.#principal = principal
+    if (this.isClient) this.#host.lookAt(this) // what another one was granted it may not have
+  }
+
+  /** That it has shown, and its listener trusts, or a proxy that it trusts; read when somebody asks for it. */
+  get certificate(): Certificate | undefined {
+    if (this.#certificate === 'unread') {
+      const tls = this.peer?.tls
+      this.#certificate =
+        certificateOf(this.outbox.socket) ??
+        (tls?.isVerified === true ? certificateOfProxy(tls.commonName, tls.certificate) : undefined)
+    }
+    return this.#certificate
   }
 
   get listener(): ConnectionHost<Connection>['listener'] {

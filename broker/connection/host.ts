@@ -75,6 +75,8 @@ export interface ConnectionHost<Connection> {
   isReplayed(connection: Connection, message: Message): boolean
   /** It has a session that is owed replays: they go on. */
   goOn(connection: Connection, replays: OwedReplays): void
+  /** It is another principal: what it was granted and may not have ends. */
+  lookAt(connection: Connection): void
   /** Its CONNACK is written and accepts it. */
   onClient(connection: Connection): void
   /** The client said good-bye: its will is void, or its session is to live so long (s; -1: for ever). */

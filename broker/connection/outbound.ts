@@ -110,7 +110,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     dup: boolean,
     { options }: GroupMember,
   ): 0 | 1 | 2 | undefined {
-    const message = this.#forwarded(given, qos)
+    const message = this.#forwardedOfSession(given, qos)
     if (message === undefined) return undefined
     const identifiers = options.identifier === undefined ? undefined : [options.identifier]
     const retain = message.retain && options.retainAsPublished
@@ -130,6 +130,12 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     const forwarded = forward(message, this.#connection)
     if (forwarded === undefined) this.#host.dropped('denied', qos)
     return forwarded
+  }
+
+  /** The same of what waited in its session: by whom it was let in may not hold any more. */
+  #forwardedOfSession(message: Message, qos: number): Message | undefined {
+    if (this.#gate.mayReceive?.(message, this.#connection) !== false) return this.#forwarded(message, qos)
+    return (this.#host.dropped('denied', qos), undefined)
   }
 
   /**
@@ -246,7 +252,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
       if (!dup && this.#host.isReplayed(this.#connection, stored)) return undefined
       this.#connection.replays?.delivered(stored.topic, stored.stamp)
     }
-    const message = this.#forwarded(stored, stored.qos)
+    const message = this.#forwardedOfSession(stored, stored.qos)
     if (message === undefined) return undefined
     // Its QoS is what was granted when it was queued: sent again at another one, a QoS 2 message would be
     // doubled.

@@ -105,6 +105,7 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
     this.#node = await Node.start(this.config, undefined, {
       listens: this.#listens,
       authenticates: () => this.#authenticates(),
+      provesNames: () => this.#hooks.authenticate !== undefined,
       attach: (gate) => {
         this.#gate = gate
         this.#setGuards()
@@ -121,6 +122,11 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   get #running(): Node {
     if (this.#node === undefined) throw new Error('the node has not started')
     return this.#node
+  }
+
+  /** Reads files of users, rules and certificates again, at once: they are looked at once a second otherwise. */
+  reload(): void {
+    this.#running.reload()
   }
 
   get id(): string {

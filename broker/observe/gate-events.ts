@@ -33,8 +33,9 @@ export function gateEvents(log: Log, metrics: Metrics): GateEvents {
 }
 
 /** What is denied is a line a minute for each client and rule. */
-export function accessEvents(log: Log): AccessEvents {
+export function accessEvents(log: Log, onDamaged: AccessEvents['onDamaged'] = () => undefined): AccessEvents {
   return {
+    onDamaged,
     onDenied: ({ clientId, principal: { user } }, { action, topic }, rule) =>
       log.onceAMinute(
         'info',

@@ -20,7 +20,7 @@ const flushMs = 200
 
 export class Log {
   readonly #node: string
-  readonly #from: number
+  readonly #config: Pick<Config, 'id' | 'logLevel'>
   readonly #output: LogOutput
   readonly #asText: boolean
   readonly #onceAMinute: OnceAMinute
@@ -32,7 +32,7 @@ export class Log {
     stream = standardError(),
   ) {
     this.#node = config.id
-    this.#from = levels.indexOf(config.logLevel)
+    this.#config = config
     this.#asText = 'isTTY' in stream && stream.isTTY === true
     this.#output = new LogOutput(
       stream,
@@ -72,7 +72,7 @@ export class Log {
   }
 
   #has(level: LogLevel): boolean {
-    return levels.indexOf(level) >= this.#from
+    return levels.indexOf(level) >= levels.indexOf(this.#config.logLevel)
   }
 
   #write(level: LogLevel, fields: LogFields, message: string): void {

@@ -134,19 +134,21 @@ async function fill(): Promise<void> {
     }),
   )
   // What nobody reads before the session moves on may still be damaged by the test before.
-  const [inFlight, incoming, imported, bans] = [
+  const [inFlight, incoming, imported, bans, access] = [
     keys.session(session.sid, 'inflight'),
     keys.session(session.sid, 'incoming'),
     keys.bus('imported'),
     keys.bus('bans'),
+    keys.bus('access'),
   ]
-  await client.del(inFlight, incoming, imported, bans)
+  await client.del(inFlight, incoming, imported, bans, access)
   await client
     .multi()
     .hset(inFlight, 1, '0')
     .hset(incoming, 1, '5 published')
     .sadd(imported, 'broker client')
     .hset(bans, 'c:banned', '0 reason')
+    .hset(access, 'u:ann', 'kept')
     .exec()
 }
 

@@ -587,6 +587,25 @@ test('bans-change, bans-read: one hash, its version, the clock of the server', a
   expect((await read()).filter((text) => text.includes('c:a'))).toEqual([])
 })
 
+test('access-change: users and rules in one hash, and its version', async () => {
+  const change = (field: string, sets: '0' | '1', value = '', max = 3): Promise<unknown> =>
+    run('access-change', bus('access'), [field, sets, value, max])
+  const key = keys.bus('access')
+  expect(await change('u:ann', '0')).toBe(0)
+  expect(await redis.exists(key)).toBe(0)
+  const versions: (string | null)[] = []
+  for (const value of ['a', 'a', 'b']) {
+    expect(await change('u:ann', '1', value)).toBe(1)
+    versions.push(await redis.hget(key, 'version'))
+  }
+  expect(new Set(versions).size).toBe(3)
+  expect(await change('rules', '1', 'rules: []')).toBe(1)
+  expect(await change('u:bob', '1', 'c')).toBe(0) // as many as may be
+  expect(await change('u:ann', '1', 'd')).toBe(1) // it is among them
+  expect(await redis.hgetall(key)).toMatchObject({ 'u:ann': 'd', rules: 'rules: []' })
+  expect([await change('rules', '0'), await change('rules', '0')]).toEqual([1, 0])
+})
+
 test('rights: which commands the user is refused', async () => {
   expect(await run('rights', bus('probe'), ['p/$SYS*', 'p/ask/*'])).toEqual([])
   await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')

@@ -20,9 +20,11 @@ const claim = (
     cleanStart = false,
     expirySeconds = 600,
     will,
-  }: { cleanStart?: boolean; expirySeconds?: number; will?: string } = {},
+    user,
+  }: { cleanStart?: boolean; expirySeconds?: number; will?: string; user?: string } = {},
 ): Promise<Session> =>
   plane.sessions.claim({
+    user,
     clientId,
     cleanStart,
     expirySeconds,
@@ -318,10 +320,14 @@ test('many sessions at once: they end, send their wills, are written down again 
   a.plane.sessions.close() // it sweeps when the test says so
   const subscriber = await claim(a, 'subscriber')
   await a.plane.sessions.subscriptions.subscribe(subscriber, 't', { options: 1, identifier: undefined })
-  const all = await Promise.all(neighbours(250).map((clientId) => claim(a, clientId, { will: clientId })))
+  const all = await Promise.all(
+    neighbours(250).map((clientId) => claim(a, clientId, { will: clientId, user: 'ann' })),
+  )
+  await admin.del(...all.map(({ sid }) => keys.session(sid, 'session')))
   expect(
     (await callsOf('session-assert', () => a.plane.sessions.recovery.assertAll())).atOnce,
   ).toBeGreaterThanOrEqual(100)
+  for (const { sid } of all) expect(await admin.hget(keys.session(sid, 'session'), 'user')).toBe('ann')
   for (const { sid } of all) a.plane.sessions.here.taken(sid, 'b@1 Infinity')
   await admin.hset(keys.partition(3, 'owners'), Object.fromEntries(all.map(({ sid }) => [sid, `b@1 ${sid}`])))
   expect(await callsOf('session-release', () => a.plane.sessions.releases.estate('b@1'))).toEqual({

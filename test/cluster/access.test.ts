@@ -7,7 +7,9 @@ import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from '
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
+import { Redis } from 'ioredis'
 import { afterAll, describe, expect, test } from 'vitest'
+import { Keys } from '../../bridge/redis/keys.ts'
 import type { Answer, Refusal } from '../../broker/access/gate.ts'
 import { loginLimits, Logins } from '../../broker/access/logins.ts'
 import { keepPassword } from '../../broker/access/passwords.ts'
@@ -16,6 +18,7 @@ import type { Question } from '../../broker/access/rule.ts'
 import { readRules } from '../../broker/access/rules-file.ts'
 import { accessEvents } from '../../broker/observe/gate-events.ts'
 import { Log } from '../../broker/observe/log.ts'
+import { loadConfig, storeOf } from '../../broker/config/config.ts'
 import { createNode, type Hooks, type Node, type NodeOptions } from '../../broker/index.ts'
 import { makeCertificates } from '../support/certificates.ts'
 import { mainPath } from '../support/cluster.ts'
@@ -155,6 +158,22 @@ describe('users of a file', () => {
     expect(logins.isRight('bob', Buffer.from('hunter2'), await keepPassword('other', 'scrypt'))).not.toBe(
       true,
     )
+  })
+
+  test('a name that nobody has is remembered, waits and is told that there is no time as one that somebody has', async () => {
+    const kept = await keepPassword('hunter2', 'scrypt')
+    const logins = new Logins({ ...loginLimits, atWork: 1, waiting: 0 })
+    const password = Buffer.from('hunter3')
+    const known = logins.isRight('ann', password, kept)
+    expect(await logins.waste('eve', password, [kept])).toMatchObject({ reasonCode: 0x89 })
+    expect(await known).toBe(false)
+    expect(await logins.waste('eve', password, [kept])).toBeUndefined()
+    const busy = logins.isRight('bob', password, kept)
+    expect([logins.isRight('ann', password, kept), await logins.waste('eve', password, [kept])]).toEqual([
+      false, // at once, and so is this one
+      undefined,
+    ])
+    await busy
   })
 })
 
@@ -314,7 +333,7 @@ describe('rules', () => {
     const stream = new Writable({ write: (chunk, _encoding, done) => ((lines += String(chunk)), done()) })
     const log = new Log({ id: 'a', logLevel: 'info' }, undefined, stream)
     const [rule] = readRules('rules.yaml', 'rules: [{ deny: publish, topic: x }]').rules
-    const asker = { clientId: 'c', principal: nobody, listener: undefined }
+    const asker = { clientId: 'c', principal: nobody, listener: undefined, certificate: undefined }
     const question: Question = { action: 'publish', topic: 'x', qos: 0, retain: false, group: undefined }
     for (const decided of [rule, rule, undefined]) accessEvents(log).onDenied(asker, question, decided)
     await log.close()
@@ -323,6 +342,228 @@ describe('rules', () => {
       .split('\n')
       .map((line) => (JSON.parse(line) as { rule: string }).rule)
     expect(told.slice(0, 2)).toEqual(['rules.yaml:1 deny: publish; topic: x', 'none is about it'])
+  })
+})
+
+describe('a Client Identifier and its user', () => {
+  const proving: Hooks = { authenticate: (_client, _username, _password, callback) => callback(null, true) }
+  const connect = (
+    url: string,
+    username: string | undefined,
+    options: Parameters<typeof WireClient.connect>[2] = {},
+    clientId = 'c',
+  ): Promise<WireClient & { connack: IConnackPacket }> =>
+    WireClient.connect(url, clientId, {
+      clean: false,
+      ...(options.version === 4 ? {} : { properties: { sessionExpiryInterval: 100 } }),
+      ...(username === undefined ? {} : { username }),
+      ...options,
+    })
+
+  test('the session of one user is not taken over by another, on whatever node', async () => {
+    await using redis = await startRedis()
+    const at = { redis: redis.url, authentication: ['hooks'] as ['hooks'] }
+    const [a, b] = [await serve({ ...at, id: 'a' }, proving), await serve({ ...at, id: 'b' }, proving)]
+    await using ann = await connect(a.url, 'ann')
+    await ann.subscribe('a')
+    for (const { url } of [a, b])
+      for (const username of ['bob', undefined])
+        for (const clean of [false, true]) {
+          await using other = await connect(url, username, { clean })
+          expect(other.connack).toMatchObject({ reasonCode: 0x85 })
+          await using older = await connect(url, username, { clean, version: 4 })
+          expect(older.connack).toMatchObject({ returnCode: 2 })
+        }
+    for (const { node } of [a, b])
+      expect(await node.metricsText()).toContain('aedes_cluster_refusals_total{cause="session-user"} 8')
+    await b.node.publish('a', '', { qos: 1 })
+    expect((await ann.next('publish')).topic).toBe('a') // nothing happened to it
+    await using again = await connect(b.url, 'ann')
+    expect(again.connack.sessionPresent).toBe(true)
+    await using free = await serve({ ...at, id: 'free', access: { sessionTakeover: 'any' } }, proving).then(
+      ({ url }) => connect(url, 'bob'),
+    )
+    expect(free.connack.sessionPresent).toBe(true)
+    // of two who come at once, to one node or to two, one has it
+    for (let round = 0; round < 20; round++) {
+      const both = await Promise.all(
+        [a, round % 2 === 0 ? a : b].map(({ url }, i) => connect(url, ['ann', 'bob'][i], {}, `r${round}`)),
+      )
+      expect(both.map(({ connack }) => connack.reasonCode).sort(), `round ${round}`).toEqual([0, 0x85])
+      const winner = both.find(({ connack }) => connack.reasonCode === 0)!
+      expect(await winner.settled()).toEqual([])
+      for (const client of both) client.socket.destroy()
+    }
+  })
+})
+
+test('users and rules of the cluster hold on all nodes, for who comes at once and for who is there within a second', async () => {
+  await using redis = await startRedis()
+  const key = new Keys('of-cluster').bus('access')
+  using admin = Object.assign(new Redis(redis.url), { [Symbol.dispose]: () => admin.disconnect() })
+  const to = ['--redis', redis.url, '--prefix', 'of-cluster']
+  const command = (input: string, ...argv: string[]): string => {
+    const { stdout, stderr } = spawnSync(process.execPath, [mainPath, ...argv, ...to], {
+      input,
+      encoding: 'utf8',
+    })
+    return stdout + stderr
+  }
+  const options = {
+    redis: redis.url,
+    prefix: 'of-cluster',
+    access: { storedUsers: 'on' as const, storedRules: 'on' as const },
+  }
+  const [a, b] = [await serve({ ...options, id: 'a' }), await serve({ ...options, id: 'b' })]
+  const codes = (user: string, password: string): Promise<number[]> =>
+    Promise.all([a, b].map(({ url }) => connackOf(url, user, password)))
+  expect(await codes('ann', 'hunter2')).toEqual([0x86, 0x86])
+  expect(command('hunter2\n', 'passwd', '--user', 'ann')).toBe('wrote ann\n')
+  expect(await codes('ann', 'hunter2')).toEqual([0, 0])
+  expect(await codes('ann', 'hunter3')).toEqual([0x86, 0x86])
+  await using ann = await WireClient.connect(b.url, 'ann', {
+    username: 'ann',
+    password: Buffer.from('hunter2'),
+  })
+  // nothing is allowed while there are no rules
+  const rules = join(folder, 'of-cluster.yaml')
+  writeFileSync(rules, 'rules: [{ allow: read, topic: a, user: ann }]')
+  const { changeAccess } = storeOf(loadConfig({ redis: redis.url, prefix: 'of-cluster' }, {}))
+  const subscribe = async (): Promise<unknown> => {
+    ann.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a', qos: 1 }] })
+    return (await ann.next('suback')).granted[0]
+  }
+  expect(await subscribe()).toBe(0x87)
+  expect(command('', 'access', 'write', '--rules-file', rules)).toBe(
+    'the rules of the cluster are those of the file\n',
+  )
+  await expect.poll(subscribe).toBe(1)
+  const heard = async (): Promise<unknown[]> => {
+    await a.node.publish('a', '', { qos: 1 })
+    return (await ann.settled()).map((packet) => (packet as IPublishPacket).topic)
+  }
+  await expect.poll(heard).toContain('a')
+  await admin.hset(key, 'rules', 'rules: [{ allow: reed }]', 'version', 'x') // somebody else wrote it
+  await expect.poll(() => b.node.metricsText()).toContain('aedes_cluster_damaged_total 1')
+  expect(await subscribe()).toBe(1) // what was read before holds
+  await changeAccess!((access) => access.setRules('rules: [{ allow: read, topic: b }]'))
+  await expect.poll(async () => [await heard(), await heard()]).toEqual([[], []])
+  // another password, and no user any more
+  const kept = await keepPassword('hunter4', 'scrypt')
+  expect(await changeAccess!((access) => access.setUser('ann', kept))).toBe(true)
+  expect(await ann.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
+  expect([await codes('ann', 'hunter2'), await codes('ann', 'hunter4')]).toEqual([
+    [0x86, 0x86],
+    [0, 0],
+  ])
+  // what is damaged is named, and lets nobody in
+  await admin.hset(key, 'u:eve', 'hunter2')
+  expect(await codes('eve', 'hunter2')).toEqual([0x86, 0x86])
+  expect(await changeAccess!((access) => access.users())).toEqual(['ann', 'eve'])
+  expect(command('', 'passwd', '--user', 'eve', '--remove')).toBe('removed eve\n')
+  expect(await codes('eve', 'hunter2')).toEqual([0x86, 0x86])
+  await admin.set(key, 'a text')
+  expect(await codes('ann', 'hunter4')).toEqual([0x86, 0x86])
+  const metrics = `${await a.node.metricsText()}${await b.node.metricsText()}`
+  expect(
+    [...metrics.matchAll(/damaged_total (\d)/g)].reduce((sum, [, count]) => sum + Number(count), 0),
+  ).toBe(5)
+})
+
+describe('what was decided before', () => {
+  const lasting = { clean: false, properties: { sessionExpiryInterval: 100 } }
+  const publish = (topic: string, messageId = 1): Packet => ({
+    cmd: 'publish',
+    topic,
+    payload: '',
+    qos: 1,
+    messageId,
+    retain: false,
+    dup: false,
+  })
+
+  test('what waits in a session is not sent to who may not receive it by now', async () => {
+    const changing = join(folder, 'waiting.yaml')
+    writeFileSync(changing, 'rules: [{ allow: read, topic: [a/#, b/#] }]')
+    const { node, url } = await serve({ rulesFile: changing })
+    {
+      await using before = await WireClient.connect(url, 'c', lasting)
+      for (const filter of ['a/#', 'b/#']) await before.subscribe(filter)
+    }
+    for (const topic of ['a/1', 'b/1']) await node.publish(topic, '', { qos: 1 })
+    writeFileSync(changing, 'rules: [{ allow: read, topic: b/# }]')
+    node.reload()
+    await using after = await WireClient.connect(url, 'c', lasting)
+    expect((await after.next('publish')).topic).toBe('b/1') // and not the one before it
+  })
+
+  test('who is no user any more does not come in, however long its CONNECT has waited', async () => {
+    const passwordFile = join(folder, 'waiting-users')
+    writeFileSync(passwordFile, `ann:${await keepPassword('a', 'scrypt')}\n`)
+    let ask!: (decide: () => void) => void
+    const asked = new Promise<() => void>((resolve) => (ask = resolve))
+    const { node, url } = await serve(
+      { passwordFile },
+      { authorizePublish: (_client, _packet, callback) => ask(callback) },
+    )
+    await using client = await WireClient.open(url)
+    client.send({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: 5,
+      clean: true,
+      clientId: 'c',
+      keepalive: 0,
+      username: 'ann',
+      password: Buffer.from('a'),
+      will: { topic: 'a', payload: Buffer.from(''), qos: 1, retain: false },
+    })
+    const decide = await asked
+    writeFileSync(passwordFile, '')
+    node.reload()
+    decide()
+    expect((await client.next('connack')).reasonCode).toBe(0x87)
+  })
+
+  test('a client that is another user by now may do what that one may, and no more', async () => {
+    const rules = join(folder, 'another.yaml')
+    writeFileSync(rules, 'rules: [{ allow: all, topic: "of/%u" }, { allow: read, topic: bob, user: bob }]')
+    const { node, url } = await serve(
+      { rulesFile: rules, authentication: ['hooks'] },
+      { authenticate: (_client, _username, _password, callback) => callback(null, true) },
+    )
+    await using client = await WireClient.connect(url, 'c', { username: 'bob' })
+    await client.subscribe('bob')
+    const answers = async (): Promise<(number | undefined)[]> => {
+      client.send(publish('of/ann', 1), publish('of/bob', 2))
+      return [(await client.next('puback')).reasonCode, (await client.next('puback')).reasonCode]
+    }
+    expect(await answers()).toEqual([0x87, 0x10])
+    node.clients.get('c')!.user = 'ann'
+    expect(await answers()).toEqual([0x10, 0x87])
+    await node.publish('bob', '')
+    expect(await client.settled()).toEqual([])
+  })
+
+  test('a name that nobody was asked to prove is none, whatever else a hook looks at', async () => {
+    const rules = join(folder, 'said.yaml')
+    writeFileSync(rules, 'rules: [{ allow: publish, user: [ann, bob] }]')
+    const { url } = await serve(
+      { rulesFile: rules, authentication: ['hooks'] },
+      {
+        preConnect: (client, { clientId }, callback) => {
+          if (clientId === 'b') client.user = 'bob' // the program knows it
+          callback(null, true)
+        },
+      },
+    )
+    const codes: unknown[] = []
+    for (const clientId of ['a', 'b']) {
+      await using client = await WireClient.connect(url, clientId, { username: 'ann' })
+      client.send(publish('x'))
+      codes.push((await client.next('puback')).reasonCode)
+    }
+    expect(codes).toEqual([0x87, 0x10])
   })
 })
 

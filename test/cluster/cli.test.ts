@@ -14,6 +14,7 @@ import { mainPath, startCluster } from '../support/cluster.ts'
 import { readPids } from '../support/processes.ts'
 import { freePort, startRedis, type TestRedis } from '../support/redis.ts'
 import { spawned } from '../support/spawned.ts'
+import { WireClient } from '../support/wire.ts'
 
 interface Ended {
   code: number | null
@@ -562,12 +563,53 @@ test('up starts a node again that was killed', async () => {
   expect(await once(child, 'exit')).toEqual([0, null])
 })
 
-test('a node whose terminal goes drains as by SIGTERM; its password stands in no list of processes', async () => {
+test('a node whose terminal goes drains as by SIGTERM', async () => {
+  const terminal = spawned(
+    'script',
+    [
+      '--quiet',
+      '--command',
+      `echo "pid $$"; exec ${process.execPath} ${mainPath} node --id a --listen mqtt://127.0.0.1:0 --admin off`,
+      '/dev/null',
+    ],
+    { stdio: ['pipe', 'pipe', 'ignore'] },
+  )
+  let shown = ''
+  terminal.stdout.on('data', (chunk: Buffer) => {
+    shown += chunk.toString()
+  })
+  const found = async (pattern: RegExp): Promise<string> => {
+    await expect.poll(() => pattern.test(shown), { timeout: 10_000 }).toBe(true)
+    return pattern.exec(shown)![1]!
+  }
+  const pid = Number(await found(/pid (\d+)/))
+  await using client = await TestClient.connect(await found(/(mqtt:\/\/127[\d.]+:\d+)/), 'told', {
+    version: 5,
+  })
+  terminal.kill('SIGKILL')
+  await expect.poll(() => client.serverDisconnect).toBe(0x8b) // server shutting down
+  await expect.poll(() => existsSync(`/proc/${pid}`)).toBe(false)
+})
+
+test('SIGHUP has a node read its options, users and rules again, and it serves on; its password stands in no list of processes', async () => {
   await using locked = await startRedis('--requirepass', 'hunter2')
+  const folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-reload-'))
+  const [config, rules] = [join(folder, 'node.yaml'), join(folder, 'rules.yaml')]
+  const write = (subscriptions: number, prefix: string, topic: string): void => {
+    writeFileSync(
+      config,
+      `limits:\n  subscriptionsMax: ${subscriptions}\nredis:\n  prefix: ${prefix}\naccess:\n  rulesFile: ${rules}\n`,
+    )
+    writeFileSync(rules, `rules: [{ allow: read, topic: ${topic} }]`)
+  }
+  write(1, 'p', 'a/#')
   const url = locked.url.replace('//', '//:hunter2@')
   const child = spawned(
     process.execPath,
-    [mainPath, 'node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off', `--redis=${url}`],
+    [
+      ...[mainPath, 'node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'],
+      ...[`--redis=${url}`, '--config', config],
+    ],
     { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
   )
   let log = ''
@@ -578,12 +620,24 @@ test('a node whose terminal goes drains as by SIGTERM; its password stands in no
   expect(readFileSync(`/proc/${child.pid!}/cmdline`, 'utf8')).toMatch(
     /^aedes-cluster node --id a .*--redis=redis:\/\/:\*\*\*@127/,
   )
-  await using client = await TestClient.connect(message.listen[0], 'told', { version: 5 })
-  const ended = once(child, 'exit')
+  await using client = await WireClient.connect(message.listen[0], 'c')
+  const subscribe = async (topic: string): Promise<unknown> => {
+    client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic, qos: 1 }] })
+    return (await client.next('suback')).granted[0]
+  }
+  expect([await subscribe('a/1'), await subscribe('a/2'), await subscribe('b/1')]).toEqual([1, 0x97, 0x87])
+  write(2, 'q', '[a/#, b/#]')
   child.kill('SIGHUP')
-  child.kill('SIGHUP') // a shell and the kernel may both send it
-  expect(await ended).toEqual([0, null])
-  await expect.poll(() => client.serverDisconnect).toBe(0x8b) // server shutting down
-  expect(log).toContain('stopped')
+  await expect.poll(() => log).toContain('"what":"users and rules"')
+  expect(await subscribe('b/1')).toBe(1)
+  expect(log).toMatch(/"options":\["subscriptionsMax"\],"msg":"these options hold as they are now"/)
+  expect(log).toMatch(/"options":\["prefix"\],"msg":"these options are others by now/)
+  writeFileSync(config, 'limits: { subscriptionsMax: none }')
+  child.kill('SIGHUP')
+  await expect.poll(() => log).toContain('what was read before holds')
+  expect(await subscribe('a/1')).toBe(1)
+  child.kill('SIGTERM')
+  expect(await once(child, 'exit')).toEqual([0, null])
   expect(log).not.toContain('hunter2')
+  rmSync(folder, { recursive: true })
 })

@@ -4,6 +4,7 @@ import { isOfBefore } from '../../bridge/retained/moment.ts'
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
 import { OwedReplay } from '../../bridge/sessions/owed-replays.ts'
 import { SessionOption } from '../../bridge/sessions/session-options.ts'
+import type { SessionRequest } from '../../bridge/sessions/session.ts'
 import { messageOf } from '../bridge/planes.ts'
 import { endAll, implementations, type Member } from './clusters.ts'
 
@@ -306,6 +307,37 @@ describe.each(Object.entries(implementations))('%s', (_name, open) => {
     const second = await member.connect('c')
     await second.has(60)
     expect([second.payloads[0], second.payloads.length]).toEqual(['4', 60])
+  })
+
+  test('a session that a user made is that one alone, until its time is over', async () => {
+    await using member = await open()
+    const ann = await member.connect('c', { user: 'ann' })
+    const refused = async (request: Partial<SessionRequest>): Promise<void> => {
+      await expect(member.connect('c', request)).rejects.toMatchObject({ code: 'ERR_BRIDGE_FOREIGN' })
+    }
+    await refused({ user: 'bob', cleanStart: true })
+    await refused({})
+    expect(member.thrownOut).toEqual([])
+    expect((await member.connect('c', { user: 'ann' })).session.present).toBe(true)
+    expect(member.thrownOut).toEqual([ann.session])
+    // whoever may take anybody's has it from then on
+    const bob = await member.connect('c', { user: 'bob', mayTakeAnybodys: true, expirySeconds: 1 })
+    expect(bob.session.present).toBe(true)
+    await refused({ user: 'ann' })
+    await bob.release()
+    await refused({ user: 'ann' })
+    await expect
+      .poll(() => member.connect('c', { user: 'ann' }).catch(() => undefined), { timeout: 5_000 })
+      .toMatchObject({ session: { present: false } })
+    // what nobody made is anybody's, and then his who took it
+    await member.connect('d')
+    expect((await member.connect('d', { user: 'ann' })).session.present).toBe(true)
+    await expect(member.connect('d')).rejects.toMatchObject({ code: 'ERR_BRIDGE_FOREIGN' })
+    // one that ends with its connection
+    const short = await member.connect('e', { user: 'ann', expirySeconds: 0 })
+    await expect(member.connect('e', { user: 'bob' })).rejects.toMatchObject({ code: 'ERR_BRIDGE_FOREIGN' })
+    await short.release()
+    await member.connect('e', { user: 'bob' })
   })
 
   test('sessions that outlive their connections have a bound', async () => {

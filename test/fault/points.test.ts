@@ -36,11 +36,12 @@ const where: Record<
     | 'will-hold'
     | 'bans-change'
     | 'bans-read'
+    | 'access-change'
   >,
   Where
 > = {
   // those: import.test.ts, below, damage.test.ts, bridge/sessions.test.ts; `probe` and `rights` change nothing;
-  // cluster/bans.test.ts
+  // cluster/bans.test.ts, cluster/access.test.ts
   'node-join': 'start',
   'inbox-create': 'start',
   'node-remove': 'start',

@@ -22,6 +22,7 @@ import type { Option } from '../../bridge/index.ts'
 import { OperatorError } from '../../broker/errors.ts'
 import { stackOf } from '../../broker/observe/shown.ts'
 import { limits } from '../../broker/config/limits.ts'
+import { changeable, changeTo } from '../../broker/config/reload.ts'
 import { tlsProblems } from '../../broker/config/tls-files.ts'
 import { makeCertificates, type Certificates } from '../support/certificates.ts'
 
@@ -700,4 +701,38 @@ test('each ceiling in limits.ts is an option with its default, or says why it is
   for (const [name, value] of Object.entries(limits))
     if (name in options) expect((defaults as Record<string, unknown>)[name], name).toBe(value)
     else expect(described.get(name), name).toMatch(/No option: /)
+})
+
+test('what changes while a node runs are the options that README names, also of a listener; the rest waits', () => {
+  const readme = readFileSync(new URL('../../broker/README.md', import.meta.url), 'utf8')
+  const signals = /## Signals\n([^]*?)\n## /.exec(readme)![1]!
+  for (const name of changeable) expect(signals).toContain(`\`${name}\``)
+  const url = 'mqtt://127.0.0.1:0'
+  const config = loadConfig(
+    { listeners: [{ url, limits: { connectionsMax: 1 } }, url], limits: { subscriptionsMax: 1 } },
+    {},
+  )
+  const { listeners } = config
+  const next = loadConfig(
+    {
+      listeners: [{ url, limits: { connectionsMax: 2, packetBytesMax: 2_000 } }, url],
+      limits: { subscriptionsMax: 2, slowSubscriber: 'drop' },
+      id: 'other',
+    },
+    {},
+  )
+  expect(changeTo(config, next)).toEqual({
+    now: expect.arrayContaining(['connectionsMax', 'subscriptionsMax', 'slowSubscriber']) as string[],
+    later: expect.arrayContaining(['id', 'packetBytesMax']) as string[],
+  })
+  expect(config).toMatchObject({
+    subscriptionsMax: 2,
+    listeners: [{ connectionsMax: 2 }, { slowSubscriber: 'drop' }],
+  })
+  expect([
+    config.listeners === listeners,
+    config.id === 'other',
+    config.listeners[0]!.packetBytesMax,
+  ]).toEqual([true, false, config.packetBytesMax])
+  expect(changeTo(config, loadConfig({ listeners: [{ url }] }, {})).later).toContain('listeners')
 })

@@ -156,6 +156,7 @@ test('a file of rules says what is wrong with it by its lines', () => {
     ['rules:\n  - allow: fly', 'line 2, rules[0].allow: names what nobody can do'],
     ['rules:\n  - { allow: all, topic: a#b }', 'line 2, rules[0].topic: is not a topic or filter'],
     ['rules:\n  - { allow: all, topic: "%{x}" }', 'stands for nothing: use %c, %u, %{cn}'],
+    ['rules:\n  - { allow: all, prefix: a/%c/ }', 'rules[0].prefix: has %c, and is taken as it is written'],
     ['rules:\n  - { allow: all, qos: 3 }', 'line 2, rules[0].qos: is none of those'],
     ['rule: []', 'line 1, rule: is not known here'],
     ['rules: x', 'line 1, rules: must be a list of rules'],
@@ -176,6 +177,8 @@ user ann
 topic readwrite jobs/+
 topic deny jobs/secret
 topic %c/literal
+user adm*
+topic write adm
 pattern write devices/%c/#
 pattern deny devices/%c/lock
 `
@@ -204,6 +207,8 @@ pattern deny devices/%c/lock
     may('bob', '+', 'publish', 'devices/+/on'),
     may('bob', 'c', 'receive', 'devices/c/on'),
     may('bob', 'c', 'subscribe', '#'),
+    may('adm*', 'c', 'publish', 'adm'),
+    may('admin', 'c', 'publish', 'adm'),
   ]).toEqual([
     'yes acl:2',
     'no',
@@ -212,13 +217,24 @@ pattern deny devices/%c/lock
     'no',
     'yes acl:6',
     'no',
-    'yes acl:7',
+    'yes acl:9',
     'no',
-    'no acl:8',
-    'no acl:8',
+    'no acl:10',
+    'no acl:10',
     'no',
     'yes acl',
+    'yes acl:8',
+    'no',
   ])
   const all = readAcl('acl', acl) as readonly Rule[]
-  expect(all.map(({ place }) => place)).toEqual(['acl:5', 'acl:2', 'acl:4', 'acl:6', 'acl:8', 'acl:7', 'acl'])
+  expect(all.map(({ place }) => place)).toEqual([
+    'acl:5',
+    'acl:2',
+    'acl:4',
+    'acl:6',
+    'acl:8',
+    'acl:10',
+    'acl:9',
+    'acl',
+  ])
 })

@@ -8,7 +8,8 @@
 --        which claim of the node this is: the same when it is sent again, sessions that the partition holds,
 --        when it was first asked for ("" : as follows below), "1" when its client has left: only what an
 --        attempt before took is found out, "1" when an owner on another node is spared: it is to be asked
---        first, when its CONNECT came by the node's estimate of Redis' clock (µs)
+--        first, when its CONNECT came by the node's estimate of Redis' clock (µs), its user ("" for none), "1" when
+--        it may have a session that another user made
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will
 --        became due, or "0", subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …},
 --        n, the change that is not journaled or "", replays that are owed {field, value …}, the last change
@@ -18,7 +19,8 @@
 --        owner is spared; to be sent again with both; leaves: "1" when the owner has said that it is about to
 --        release it · FENCED: the node was declared dead · NOTOWNER: a claim that was asked for later has the
 --        session, or the client has left · QUOTA: there are as many sessions as there may be, and this one
---        would be a further one that outlives its connection
+--        would be a further one that outlives its connection · FOREIGN: another user made the session, and its time
+--        is not over; before anybody is asked for it
 -- COST   O(subscriptions + in flight), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey =
@@ -29,6 +31,7 @@ local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
 local believedUs = 1000000
 local forgetMs, claim, sessionsMax, left, spares =
   tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
+local user, mayTakeAnybodys = ARGV[16] or '', ARGV[17] == '1'
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then
   return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead')
@@ -53,6 +56,15 @@ redis.call('ZCARD', dueKey)
 redis.call('LLEN', queueKey)
 local client = redis.call('HGET', sessionKey, 'client')
 if client and client ~= clientId then known = '' end -- another client's session: it is not ours to touch
+-- Two users that claim one Client Identifier at two nodes at once: the first of the two scripts makes the session its
+-- user's, and the second one finds that. A session whose time is over is nobody's.
+if known ~= '' and not mayTakeAnybodys then
+  local owner = redis.call('HGET', sessionKey, 'user')
+  local ends = tonumber(redis.call('ZSCORE', dueKey, 'e:' .. known) or '')
+  if owner and owner ~= user and not (ends and ends <= now / 1000) then
+    return redis.error_reply('FOREIGN the session of this Client Identifier is another user\'s')
+  end
+end
 -- Who has one that ends with its connection has none yet that outlives it.
 local others = redis.call('HLEN', clientsKey) - (known == '' and 0 or 1)
 if expiry ~= '0' and others >= sessionsMax and (known == '' or redis.call('HGET', sessionKey, 'expiry') == '0') then
@@ -147,5 +159,6 @@ local epochText = string.format('%.0f', epoch)
 redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
 redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim,
   'asked', string.format('%.0f', asked))
+if user ~= '' then redis.call('HSET', sessionKey, 'user', user) end -- also one that nobody's client made
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
 return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '', replays, rest[4] or '', lost }
