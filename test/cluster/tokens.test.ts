@@ -199,8 +199,13 @@ describe('a token is right', () => {
         signed({ alg: 'EdDSA' }, { ...ann(), exp: 1 }, ed.privateKey),
         'ann',
         undefined,
-      ].map(async (username) => {
-        await using client = await WireClient.connect(url, 'c', username === undefined ? {} : { username })
+      ].map(async (username, i) => {
+        // a session is its user's: each has one of its own
+        await using client = await WireClient.connect(
+          url,
+          `c${i}`,
+          username === undefined ? {} : { username },
+        )
         return client.connack.reasonCode
       }),
     )
