@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // The command line: argv → command → exit code. Only this file touches argv, signals and process.exit.
-import { closeSync, constants, openSync, readFileSync } from 'node:fs'
+import { closeSync, constants, openSync } from 'node:fs'
 import { access } from './cli/access.ts'
 import { bansCommand } from './cli/bans.ts'
 import { check } from './cli/check.ts'
@@ -8,11 +8,13 @@ import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
 import { node } from './cli/node.ts'
 import { ChildEnded, reloadMessage, stopMessage, type Interrupt } from './cli/node-process.ts'
+import { operate, operations } from './cli/operate.ts'
 import { passwd } from './cli/passwd.ts'
 import { up } from './cli/up.ts'
 import { nearest } from './config/config.ts'
 import { exitCodes, OperatorError } from './errors.ts'
 import { shown, stackOf } from './observe/shown.ts'
+import { version } from './version.ts'
 
 type Command = (argv: readonly string[], interrupt: Interrupt) => Promise<void>
 
@@ -26,6 +28,9 @@ const commands = new Map<string, Command>(
     passwd,
     access,
     bans: bansCommand,
+    ...Object.fromEntries(
+      Object.keys(operations).map((name) => [name, (argv: readonly string[]) => operate(name, argv)]),
+    ),
   }),
 )
 
@@ -93,12 +98,6 @@ function hideSecrets(argv: readonly string[]): void {
     return word.includes('@') ? word.slice(0, equals) + shown(word.slice(equals)) : word
   })
   if (words.some((word, i) => word !== argv[i])) process.title = ['aedes-cluster', ...words].join(' ')
-}
-
-function version(): string {
-  return (
-    JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
-  ).version
 }
 
 const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h'

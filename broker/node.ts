@@ -14,17 +14,19 @@ import {
   type Store,
   type WaitReport,
 } from '../bridge/index.ts'
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Counts } from './access/counts.ts'
 import { Access } from './access/access.ts'
 import { ForeignLinks } from './access/foreign-links.ts'
+import { NodeAdmin } from './admin/node-admin.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
 import { handedInChain } from './config/authentication.ts'
 import {
   accessFilesOf,
+  adminTokensOf,
   atSource,
   operatorErrorOf,
   storeOf,
@@ -96,6 +98,7 @@ export class Node {
   readonly #store: Store
   readonly gate: Gate<Connection>
   readonly #access: Access<Connection>
+  readonly #operated: NodeAdmin
   #bridge: Bridge | undefined
   /** While there is no bridge: since when the store is asked, and what it says about a wait of some time. */
   #opening: { readonly since: number; said?: WaitReport } = { since: performance.now() }
@@ -132,6 +135,7 @@ export class Node {
       events: accessEvents(this.#log, (key, problem) => this.#onDamaged({ key, problem })),
       stand: (guard) => this.gate.setStanding([guard]),
     })
+    this.#operated = this.#operatedBy(embedding)
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
       this.metrics.dropped.inc(
         { cause, qos: cause.startsWith('full-') ? 1 : cause === 'ended-session' ? 2 : 0 },
@@ -176,6 +180,36 @@ export class Node {
       )
     })
     this.#unsubscribe.push(observe(this.#reports, this.#log, this.metrics))
+  }
+
+  /** What whoever operates it sees of it, and does with it. */
+  #operatedBy(embedding: Embedding): NodeAdmin {
+    const [boot, endpoints, bans] = [() => this.#boot, () => this.endpoints, () => this.bans]
+    return new NodeAdmin({
+      config: this.config,
+      get boot() {
+        return boot()
+      },
+      get endpoints() {
+        return endpoints()
+      },
+      get bans() {
+        return bans()
+      },
+      get hasHooks() {
+        return embedding.authenticates()
+      },
+      readiness: () => this.readiness(),
+      store: () => ({
+        label: this.#store.label,
+        isStoring: this.#bridge?.isStoring === true,
+        waiting: this.#bridge?.waiting,
+      }),
+      advice: async () => [...(await this.#store.advice()), ...(await this.#store.adviceOnNodes())],
+      publishMessage: (message) => this.publishMessage(message),
+      did: (by, what, fields) => this.#log.info({ by, ...fields }, `by the admin API: ${what}`),
+      failed: (error) => this.#reports.tell('failed', { where: 'admin', error }),
+    })
   }
 
   #hear<Event extends object>(name: ChannelName, heard: (event: Event) => void): void {
@@ -224,6 +258,7 @@ export class Node {
     // ahead of reading them: a start may wait for its store, and they may change meanwhile
     this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => this.reload())
     this.#access.load(accessFilesOf(this.config))
+    this.#operated.loadTokens(adminTokensOf(this.config))
     this.#admin = await openAdmin(this.config, this, this.#log)
     if (this.#admin !== undefined) onAdmin?.(this.#admin.url)
     this.#opening = { since: performance.now() }
@@ -311,6 +346,7 @@ export class Node {
       },
       onEnd: (connection) => {
         clients.onEnd(connection)
+        this.#operated.ended(connection)
         gate.ended?.(connection, connection.isConnected)
       },
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
@@ -320,6 +356,7 @@ export class Node {
     const plane = await bridge.join(router, this.#ended.signal)
     const engine = new Engine(this.config.id, bridge, this.config, router)
     router.attach(plane, engine.connections)
+    this.#operated.joined(plane)
     try {
       await engine.listen()
       await this.#local.attach(router)
@@ -423,6 +460,7 @@ export class Node {
           this.#log.warn({ options: later }, 'these options are others by now: they hold from the next start')
       })
     for (const listener of this.#listeners) tried(`certificate of ${listener.url}`, () => listener.renew())
+    tried('admin tokens', () => this.#operated.loadTokens(adminTokensOf(this.config)))
     if (!tried('users and rules', () => this.#access.load(accessFilesOf(this.config)))) return
     this.#looks()
   }
@@ -550,6 +588,10 @@ export class Node {
   routes(): RoutesOfNode {
     const plane = this.#boot?.plane
     return { node: plane?.nodeId ?? '', nodes: [...(plane?.nodes ?? [])].sort(), routes: plane?.routes ?? [] }
+  }
+
+  answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    return this.#operated.answer(request, response)
   }
 
   routesText(limit: number): AsyncIterable<string> {

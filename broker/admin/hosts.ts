@@ -1,4 +1,4 @@
-// For whom the admin endpoint is. It asks for no password, so that what a browser is shown elsewhere must not
+// For whom the admin endpoint is. Without tokens it asks for no password, so that what a browser is shown elsewhere must not
 // reach it: a page can point a name of its own at this address (DNS rebinding), and then the request's Host
 // is that name.
 import { isIP } from 'node:net'

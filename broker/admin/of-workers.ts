@@ -3,8 +3,13 @@
 // go to all of them in turn. Metrics are summed (summed.ts), routes are the first worker's: all know the
 // same. State: where the workers are asked. Bounds: a deadline for each answer.
 import type { ChildProcess } from 'node:child_process'
+import { request as ask, type IncomingMessage, type ServerResponse } from 'node:http'
+import { adminTokensOf, type Config } from '../config/config.ts'
+import { pathOf, queryOf } from '../listeners/request-path.ts'
+import { Guard, isOpenFor } from './guard.ts'
 import type { AdminSource, Readiness } from './server.ts'
 import { SummedMetrics } from './summed.ts'
+import { Tokens } from './tokens.ts'
 
 const answerMs = 3_000
 
@@ -15,8 +20,16 @@ interface Worker {
 }
 
 export class AdminOfWorkers implements AdminSource {
+  readonly #guard: Guard
   readonly #workers = new Map<string, Worker>()
   readonly #metrics = new SummedMetrics()
+
+  /** @throws OperatorError when the file of tokens cannot be read, or is none */
+  constructor(config: Config) {
+    this.#guard = new Guard(() => isOpenFor(config))
+    const tokens = adminTokensOf(config)
+    if (tokens !== undefined) this.#guard.tokens = new Tokens(tokens)
+  }
 
   /** A process of the worker was started: what it tells is heard until it ends. */
   follow(name: string, child: ChildProcess): void {
@@ -51,6 +64,15 @@ export class AdminOfWorkers implements AdminSource {
     return this.#metrics.text(texts.flatMap(([worker, text]) => (text === undefined ? [] : [worker])))
   }
 
+  /** Any worker answers for the whole cluster. Who may ask is judged here: a worker's endpoint is on loopback. */
+  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const isSeen = request.method === 'GET' || request.method === 'HEAD'
+    const checked = this.#guard.check(request, isSeen ? 'read' : 'write')
+    if ('status' in checked) return refuse(response, checked.status, checked.error, checked.hint)
+    for (const { url } of this.#workers.values()) if (url !== undefined) return handOn(url, request, response)
+    refuse(response, 503, 'no worker runs', 'See the log')
+  }
+
   async *routesText(limit: number): AsyncGenerator<Uint8Array | string> {
     for (const { url } of this.#workers.values()) {
       const answer = url === undefined ? undefined : await begun(url, `/routes?limit=${limit}`)
@@ -74,6 +96,30 @@ async function readinessOf({
   const { ready, checks } = JSON.parse(answer) as Readiness
   const text = Object.entries(checks).map(([check, state]) => `${check}: ${state}`)
   return { name, ready, text: text.join('; ') }
+}
+
+function refuse(response: ServerResponse, status: number, error: string, hint: string): void {
+  response
+    .writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+    .end(JSON.stringify({ error, hint }) + '\n')
+}
+
+/** The request goes to a worker, and its answer back. */
+function handOn(url: string, request: IncomingMessage, response: ServerResponse): void {
+  const { host: _, ...headers } = request.headers
+  const to = new URL(url) // whatever the request line says, to no other host
+  to.pathname = pathOf(request.url)
+  to.search = queryOf(request.url).toString()
+  const asked = ask(to, { method: request.method, headers }, (answer) => {
+    response.writeHead(answer.statusCode ?? 502, { ...answer.headers, connection: 'close' })
+    answer.pipe(response)
+  })
+  asked.on('error', () => {
+    if (response.headersSent) response.destroy()
+    else refuse(response, 503, 'a worker ended while it answered', 'Ask again')
+  })
+  response.once('close', () => asked.destroy())
+  request.pipe(asked)
 }
 
 /** The whole answer. Undefined: it does not come, or not in time. */

@@ -20,7 +20,7 @@ export async function openAdmin(
   if (!isLoopback(url))
     log.warn(
       { admin: server.url },
-      'the admin endpoint asks for no password and other machines can reach it: keep it behind a firewall',
+      'other machines can reach the admin endpoint, and only its API asks who they are: keep it behind a firewall',
     )
   return server
 }

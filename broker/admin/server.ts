@@ -4,6 +4,7 @@
 //   503 and why
 //   /metrics  Prometheus' text format
 //   /routes which node has subscribers of which filter, as this node knows it; ?limit=N, written in slices
+//   /api/v1 the API of whoever operates the cluster (api.ts)
 //   Whoever connects is answered or closed: a request has a deadline, and of too many connections the oldest
 //   goes.
 import { once } from 'node:events'
@@ -42,6 +43,8 @@ export interface AdminSource {
   metricsText(): Promise<string>
   /** `{ node, nodes, routes: […], more }` as text, in pieces; `more`: the limit left some out. */
   routesText(limit: number): AsyncIterable<string | Uint8Array>
+  /** Answers what is asked below /api. */
+  answer(request: IncomingMessage, response: ServerResponse): Promise<void>
 }
 
 /** In no order; may be iterated over several turns. */
@@ -50,6 +53,8 @@ export interface RoutesOfNode {
   readonly nodes: readonly string[]
   readonly routes: Iterable<{ readonly filter: string; readonly nodeId: string; readonly kind: number }>
 }
+
+const isOfApi = (path: string): boolean => path === '/api' || path.startsWith('/api/')
 
 /** Routes as `AdminSource.routesText` has them, so many at a time that no turn of the event loop is long. */
 export async function* routesText(
@@ -108,6 +113,7 @@ export async function startAdmin(
     }
     if (!isKnown(request.headers.host))
       return json(421, { error: 'this is not a name of the admin endpoint; --admin-hosts says more' })
+    if (isOfApi(pathOf(request.url))) return node.answer(request, response)
     if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'only GET' })
     switch (pathOf(request.url)) {
       case '/livez':
@@ -126,7 +132,7 @@ export async function startAdmin(
           : json(400, { error: 'limit is a number' })
       }
       default:
-        return json(404, { error: 'there are /livez, /readyz, /metrics and /routes' })
+        return json(404, { error: 'there are /livez, /readyz, /metrics, /routes and /api/v1' })
     }
   }
   const server = createServer((request, response) => {

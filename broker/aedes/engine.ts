@@ -167,6 +167,11 @@ export class Engine {
     return this.#open
   }
 
+  connectionOf(clientId: string): Connection | undefined {
+    const { clients } = this.#aedes
+    return Object.hasOwn(clients, clientId) ? clients[clientId]!.conn.connection : undefined
+  }
+
   // From the first byte of a connection to its end
 
   /**

@@ -4,7 +4,9 @@ import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config/config.ts'
 import { accessFlags } from './access.ts'
 import { bansAbout, bansFlags } from './bans.ts'
+import { adminFlags } from './admin-client.ts'
 import { importAbout, importFlags } from './import.ts'
+import { operations } from './operate.ts'
 import { passwdAbout, passwdFlags } from './passwd.ts'
 import { upOptions } from './up.ts'
 
@@ -57,6 +59,18 @@ const bansText =
 ${Object.entries(bansFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}${bansAbout}`
+const operationText = (name: string): string => {
+  const { words, flags, about } = operations[name]!
+  const rows = Object.entries(flags).map(([flag, one]) =>
+    row(`${flagOf(flag)} ${one.shape}`.trim(), one.about),
+  )
+  return `aedes-cluster ${[name, ...words].join(' ').padEnd(7)} ${about}\n${rows.join('')}`
+}
+const operatingText = (): string =>
+  `${Object.keys(operations).map(operationText).join('')}Each of these asks the admin API of a node:
+${Object.entries(adminFlags)
+  .map(([flag, one]) => row(`${flagOf(flag)} ${one.shape}`.trim(), one.about))
+  .join('')}`
 const sources = `Every option may stand in the file in its section (${flagOf('packetBytesMax')} as packetBytesMax of limits; broker/README.md
 has them all) or at the top by its name (packetBytesMax), and in the environment (${environmentNameOf('packetBytesMax')}).
 In the file, listeners is a list: each has its url and, for itself, tls, websocket and limits. Precedence: defaults < file <
@@ -72,6 +86,16 @@ const topics = new Map<string, () => string>(
     passwd: passwdText,
     access: accessText,
     bans: bansText,
+    ...Object.fromEntries(
+      Object.keys(operations).map((name) => [
+        name,
+        () =>
+          operationText(name) +
+          Object.entries(adminFlags)
+            .map(([flag, one]) => row(`${flagOf(flag)} ${one.shape}`.trim(), one.about))
+            .join(''),
+      ]),
+    ),
     help: () => 'aedes-cluster help [command]\n',
     version: () => 'aedes-cluster version\n',
   }),
@@ -90,6 +114,7 @@ ${importText()}
 ${passwdText()}
 ${accessText()}
 ${bansText()}
+${operatingText()}
 aedes-cluster help [command], -h, --help · aedes-cluster version, -v, --version
 
 ${sources}`

@@ -26,7 +26,7 @@ export async function runWorkers(
   program: string,
 ): Promise<void> {
   const log = new Log(config)
-  const admin = new AdminOfWorkers()
+  const admin = new AdminOfWorkers(config)
   const stopMs = config.shutdownMs + leavingMs
   const workers = Array.from({ length: config.workers }, (_, i) => {
     const name = workerName(config.id, i + 1)

@@ -257,10 +257,23 @@ export function accessFilesOf(config: Config): AccessFiles {
   return files
 }
 
+/** The tokens of the admin API; undefined: there are none. @throws OperatorError when the file cannot be read, or is none */
+export function adminTokensOf(config: Config): string | undefined {
+  const problems: OperatorError[] = []
+  const path = config.adminTokensFile
+  const text =
+    path === undefined
+      ? undefined
+      : textOf('adminTokensFile', path, sourceOf(config, 'adminTokensFile'), problems)
+  OperatorError.throwAll(problems)
+  return text
+}
+
 /** The files that are read again when they change. */
 export const watchedFilesOf = (config: Config): string[] =>
   [
     ...accessFileNames.map((name) => config[name]),
+    config.adminTokensFile,
     ...config.listeners.flatMap(({ tlsCert, tlsKey, tlsCa }) => [tlsCert, tlsKey, tlsCa]),
   ].filter((path) => path !== undefined)
 

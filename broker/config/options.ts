@@ -13,6 +13,7 @@ import {
   type Option,
   type ValuesOf,
 } from '../../bridge/index.ts'
+import { tokensFileProblem } from '../admin/tokens.ts'
 import { certificateNames } from '../access/certificate-link.ts'
 import { linkNames, type LinkName } from '../access/link-names.ts'
 import { isNetwork } from '../access/networks.ts'
@@ -140,7 +141,7 @@ export const options = {
   admin: {
     at: 'admin.url',
     schema: adminUrl.default('http://127.0.0.1:18083'),
-    about: 'where /livez, /readyz and /metrics answer; `off` for nowhere',
+    about: 'where /livez, /readyz, /metrics and the API (/api/v1) answer; `off` for nowhere',
     shape: 'url',
     hint: 'Write http://host:port, e.g. --admin http://127.0.0.1:18083, or --admin off',
   },
@@ -152,6 +153,17 @@ export const options = {
     shape: 'name',
     list: true,
     hint: 'Write a host name without a port, e.g. --admin-hosts broker-a.example',
+  },
+  adminTokensFile: {
+    at: 'admin.tokensFile',
+    schema: z.string().optional(),
+    about:
+      'file of tokens for the admin API (/api/v1), a line for each: role (read or write), name, token; without it the API is open on loopback where MQTT lets in everybody, and nowhere else',
+    shape: 'file',
+    hint: 'Name a readable file with lines as `write admin TOKEN`',
+    file: true,
+    secret: 'unless-path',
+    contentProblem: tokensFileProblem,
   },
   wsOrigins: {
     at: 'websocket.origins',

@@ -53,8 +53,15 @@ import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType, type Will } from '../protocol/control-packets.ts'
 import { refusingConnack } from '../protocol/connack.ts'
 
+/** Connections of this process so far. */
+let connections = 0
+
 export class Connection implements ConnectionParts {
   readonly stream: Duplex
+  /** Which one it is, in the order in which they came. */
+  readonly number = ++connections
+  /** performance.now() when it came. */
+  readonly since = performance.now()
   readonly #host: ConnectionHost<Connection>
   readonly inbound: Inbound<Connection>
   readonly outbound: Outbound<Connection>

@@ -76,6 +76,11 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     return this.#stored
   }
 
+  /** Deliveries that were sent and are not acknowledged. */
+  get inFlight(): number {
+    return (this.#stored?.open ?? this.#window.inFlight) + (this.#groups?.open ?? 0)
+  }
+
   /** Groups that it is a member of. */
   get groups(): Memberships {
     return (this.#groups ??= new Memberships({

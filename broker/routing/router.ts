@@ -396,6 +396,11 @@ export class Router implements EngineHost, Receiver {
     return this.#pressure.isReading(connection, topic)
   }
 
+  /** Who of this node gets a topic's messages as they come. */
+  subscribersOf(topic: string): Making<readonly Match<Subscriber>[]> {
+    return this.#table.making(topic)
+  }
+
   get slowCounts(): Pressure<Connection>['counts'] {
     return this.#pressure.counts
   }

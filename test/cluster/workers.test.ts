@@ -80,6 +80,24 @@ test('two workers are two nodes behind one address: clients of both hear one ano
   expect(await metric(workers, 'aedes_cluster_connections')).toBe(4)
   expect(await metric(workers, 'aedes_cluster_connects_total')).toBe(4)
   expect(await metric(workers, 'aedes_cluster_nodes')).toBe(2)
+  const { clients: listed } = JSON.parse(await get(workers, '/api/v1/clients?client=c*')) as {
+    clients: { clientId: string }[]
+  }
+  expect(listed.map(({ clientId }) => clientId).sort(), 'a worker answers for all').toEqual([
+    'c0',
+    'c1',
+    'c2',
+    'c3',
+  ])
+  const published = await fetch(`${workers.admin}/api/v1/publish`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', origin: 'http://evil.example' },
+    body: '{"topic":"t"}',
+  })
+  expect([published.status, Object.keys((await published.json()) as object)], 'not for a web page').toEqual([
+    403,
+    ['error', 'hint'],
+  ])
 
   const killed = workersOf('both').get(1)!
   process.kill(killed, 'SIGKILL')

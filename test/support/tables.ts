@@ -7,6 +7,8 @@ import { bridgeErrors } from '../../bridge/errors.ts'
 import type { Option } from '../../bridge/option.ts'
 import { keyTable } from '../../bridge/redis/keys.ts'
 import { scriptTable, scriptText, type ScriptName } from '../../bridge/redis/scripts.ts'
+import { schemas } from '../../broker/admin/api-schemas.ts'
+import { operations } from '../../broker/cli/operate.ts'
 import { upOptions } from '../../broker/cli/up.ts'
 import { environmentNameOf, flagOf, options } from '../../broker/config/config.ts'
 import { refusalCauses } from '../../broker/access/refusals.ts'
@@ -64,7 +66,7 @@ export const folders: Readonly<Record<string, Readonly<Record<string, string>>>>
     embedding: 'a node in a program of your own ([EMBEDDING.md](EMBEDDING.md))',
     examples: 'small programs that embed a node, each run by a test',
     observe: 'what is told: log, metrics, $SYS',
-    admin: 'probes',
+    admin: 'probes, and the API of whoever operates the cluster',
   },
   bridge: {
     publish: 'the way of a PUBLISH out of a node',
@@ -231,6 +233,30 @@ export async function tables(): Promise<Record<string, { file: string; text: str
           `\`${code}\``,
           retryable ? 'yes' : 'no',
           meaning,
+        ]),
+      ),
+    },
+    api: {
+      file: 'broker/README.md',
+      text: table(
+        ['below `/api/v1`', 'role', 'what it does'],
+        Object.values(schemas).map(({ at, summary }) => [
+          `\`${at}\``,
+          at.startsWith('GET ') ? 'read' : 'write',
+          summary,
+        ]),
+      ),
+    },
+    commands: {
+      file: 'broker/README.md',
+      text: table(
+        ['command', 'what it does', 'options of its own'],
+        Object.entries(operations).map(([name, { words, about, flags }]) => [
+          `\`aedes-cluster ${[name, ...words].join(' ')}\``,
+          about,
+          Object.keys(flags)
+            .map((flag) => `\`${flagOf(flag)}\``)
+            .join(' '),
         ]),
       ),
     },

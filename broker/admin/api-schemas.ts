@@ -1,0 +1,289 @@
+// The admin API in JSON Schema: what each request takes and each answer has. fastify checks requests by it and writes
+// answers by it, and the OpenAPI document is made of it. No state.
+
+const text = { type: 'string' } as const
+const count = { type: 'integer', minimum: 0 } as const
+const seconds = { type: 'integer', description: 'seconds' } as const
+const yes = { type: 'boolean' } as const
+const list = <T extends object>(items: T, description?: string) => ({
+  type: 'array' as const,
+  items,
+  ...(description !== undefined && { description }),
+})
+const of = (properties: Readonly<Record<string, object>>, optional: readonly string[] = []) => ({
+  type: 'object' as const,
+  properties,
+  required: Object.keys(properties).filter((name) => !optional.includes(name)),
+})
+
+const limit = { type: 'integer', minimum: 1, maximum: 1_000, default: 100, description: 'how many at most' }
+const cursor = { ...text, maxLength: 1_000, description: '`next` of the page before' }
+const next = { ...text, description: 'where the next page begins; missing on the last one' }
+const name = { ...text, minLength: 1, maxLength: 8_192 }
+
+const unanswered = list(
+  of({ node: text, problem: text }),
+  'nodes that did not answer in time, or could not, and why: what they know is missing',
+)
+
+export const failure = of({ error: text, hint: { ...text, description: 'what to do' } })
+
+const connection = {
+  node: text,
+  clientId: text,
+  user: { ...text, description: 'who it proved to be; missing: nobody knows' },
+  address: text,
+  listener: { ...text, description: 'by which it came' },
+  protocolLevel: { type: 'integer', description: '3, 4 (3.1.1) or 5' },
+  connectedSeconds: seconds,
+  isLasting: { ...yes, description: 'its session outlives the connection' },
+  isSlow: { ...yes, description: 'it reads slower than it is sent to' },
+  unhandledBytes: { ...count, description: 'that came of it and are not handled' },
+  waitingBytes: { ...count, description: 'that wait for it' },
+}
+
+const group = of(
+  {
+    group: text,
+    members: list(of({ nodeId: text, count })),
+    hasBacklog: yes,
+    backlog: of({ messages: count, bytes: count }),
+  },
+  ['backlog'],
+)
+
+const ban = of(
+  { kind: { ...text, enum: ['client', 'user', 'network'] }, name: text, reason: text, secondsLeft: seconds },
+  ['secondsLeft'],
+)
+
+const qos = { type: 'integer', enum: [0, 1, 2] }
+
+const retainedMessage = of(
+  {
+    topic: text,
+    qos,
+    payload: text,
+    encoding: { ...text, enum: ['utf8', 'base64'], description: 'of the payload' },
+    properties: { ...text, description: 'PUBLISH properties of MQTT 5, base64' },
+    expiresInSeconds: seconds,
+  },
+  ['properties', 'expiresInSeconds'],
+)
+
+/** Each route by its name: where it is, below /api/v1, what it takes and gives. GET sees, all others act. */
+export const schemas = {
+  nodes: {
+    at: 'GET /nodes',
+    summary: 'The nodes of the cluster',
+    response: of({
+      nodes: list(
+        of({
+          node: text,
+          boot: { ...text, description: 'name and boot of the node' },
+          version: text,
+          uptimeSeconds: seconds,
+          isReady: yes,
+          checks: { type: 'object', additionalProperties: text },
+          listen: list(text),
+          connections: count,
+          memoryBytes: count,
+          loopUtilization: { type: 'number', description: 'how busy its event loop is, 0 to 1' },
+        }),
+      ),
+      unanswered,
+    }),
+  },
+  clients: {
+    at: 'GET /clients',
+    summary: 'Clients of the whole cluster, a page at a time; a page may be short and have a next one',
+    querystring: of(
+      {
+        limit,
+        cursor,
+        client: { ...name, description: 'Client Identifier; * at the end is any rest' },
+        user: { ...name, description: 'user; * at the end is any rest' },
+        address: { ...name, description: 'address or network' },
+        node: { ...name, description: 'name of a node' },
+        state: { ...text, enum: ['connected', 'disconnected'] },
+      },
+      ['limit', 'cursor', 'client', 'user', 'address', 'node', 'state'],
+    ),
+    response: of(
+      {
+        clients: list(
+          of(
+            { ...connection, isConnected: yes },
+            Object.keys(connection).filter((key) => key !== 'clientId'),
+          ),
+        ),
+        next,
+        unanswered,
+      },
+      ['next'],
+    ),
+  },
+  client: {
+    at: 'GET /clients/:clientId',
+    summary: 'One client: connection, session, last disconnect',
+    params: of({ clientId: name }),
+    response: of(
+      {
+        clientId: text,
+        connection: of({ ...connection, inFlight: count }, ['user', 'listener']),
+        session: of(
+          {
+            clientId: text,
+            nodeId: { ...text, description: 'who owns it; missing: nobody is connected' },
+            expirySeconds: { ...seconds, description: 'how long it outlives its connection; -1: for ever' },
+            endsInSeconds: seconds,
+            subscriptions: list(
+              of(
+                { filter: text, qos, noLocal: yes, retainAsPublished: yes, identifier: { type: 'integer' } },
+                ['identifier'],
+              ),
+              'a hundred of them at most',
+            ),
+            subscriptionCount: count,
+            queue: of(
+              {
+                messages: count,
+                bytes: count,
+                head: of({ topic: text, qos, payloadBytes: count, from: text }, ['from']),
+              },
+              ['head'],
+            ),
+            inFlight: count,
+            incoming: { ...count, description: 'QoS 2 between PUBLISH and PUBREL' },
+          },
+          ['nodeId', 'endsInSeconds'],
+        ),
+        lastDisconnect: of({
+          node: text,
+          reason: text,
+          address: text,
+          secondsAgo: seconds,
+          connectedSeconds: seconds,
+        }),
+        unanswered,
+      },
+      ['connection', 'session', 'lastDisconnect'],
+    ),
+  },
+  disconnect: {
+    at: 'POST /clients/:clientId/disconnect',
+    summary: 'Ends the connection of a client (0x98); its session stays',
+    params: of({ clientId: name }),
+    response: of({ nodes: list(text, 'where it was connected'), unanswered }),
+  },
+  subscribers: {
+    at: 'GET /subscribers',
+    summary: 'Who would get a message of this topic',
+    querystring: of({ topic: name }),
+    response: of({
+      topic: text,
+      live: list(
+        of({ node: text, clientId: text, qos }, ['clientId']),
+        'connections that get it as it comes; without a clientId: the program that embeds the node',
+      ),
+      sessions: list(
+        of({ clientId: text, qos }),
+        'sessions that it is queued for; at QoS 0 it comes to those that are connected',
+      ),
+      groups: list(group, 'of each of them one member gets it'),
+      isCut: { ...yes, description: 'there are more than are named' },
+      unanswered,
+    }),
+  },
+  groups: {
+    at: 'GET /groups',
+    summary: 'Shared Subscriptions: members by node, backlog',
+    querystring: of({ limit }, ['limit']),
+    response: of({ groups: list(group), isCut: yes }),
+  },
+  retained: {
+    at: 'GET /retained',
+    summary: 'Retained Messages whose topics a filter matches, a page at a time',
+    querystring: of(
+      {
+        filter: { ...name, default: '#' },
+        limit,
+        cursor: { ...count, description: '`next` of the page before' },
+      },
+      ['filter', 'limit', 'cursor'],
+    ),
+    response: of({ messages: list(retainedMessage), next: count }, ['next']),
+  },
+  retain: {
+    at: 'PUT /retained',
+    summary: 'Retains a message, as a PUBLISH with RETAIN 1 does: subscribers get it',
+    body: { ...retainedMessage, required: ['topic', 'payload'] },
+    response: of({ topic: text }),
+  },
+  clearRetained: {
+    at: 'DELETE /retained',
+    summary: 'Clears the Retained Message of a topic',
+    querystring: of({ topic: name }),
+    response: of({ topic: text }),
+  },
+  bans: { at: 'GET /bans', summary: 'Who may not connect', response: of({ bans: list(ban) }) },
+  ban: {
+    at: 'POST /bans',
+    summary: 'Bans a Client Identifier, a user or a network in the whole cluster',
+    body: of(
+      {
+        kind: { ...text, enum: ['client', 'user', 'network'] },
+        name,
+        reason: { ...text, maxLength: 1_024 },
+        seconds: { type: 'integer', minimum: 1, maximum: 315_360_000 },
+      },
+      ['reason', 'seconds'],
+    ),
+    response: of({ kind: text, name: text }),
+  },
+  unban: {
+    at: 'DELETE /bans',
+    summary: 'Lifts a ban',
+    querystring: of({ kind: { ...text, enum: ['client', 'user', 'network'] }, name }),
+    response: of({ kind: text, name: text }),
+  },
+  store: {
+    at: 'GET /store',
+    summary: 'What keeps sessions and messages, as this node sees it',
+    response: of(
+      {
+        store: text,
+        isStoring: yes,
+        problem: text,
+        waiting: of({
+          publishers: count,
+          connects: count,
+          writes: count,
+          wills: count,
+          seconds: { type: 'number' },
+        }),
+      },
+      ['problem'],
+    ),
+  },
+  publish: {
+    at: 'POST /publish',
+    summary: 'Publishes a message; answered when it is stored for everybody who is subscribed',
+    body: {
+      ...of({
+        topic: name,
+        payload: { ...text, default: '' },
+        encoding: { ...text, enum: ['utf8', 'base64'], default: 'utf8' },
+        qos: { ...qos, default: 0 },
+        retain: { ...yes, default: false },
+      }),
+      required: ['topic'],
+    },
+    response: of({ topic: text }),
+  },
+  findings: {
+    at: 'GET /findings',
+    summary: 'What should be otherwise, on any node, and what to do',
+    response: of({ findings: list(of({ node: text, what: text, todo: text })), unanswered }),
+  },
+} as const

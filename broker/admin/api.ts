@@ -1,0 +1,342 @@
+// The admin API, /api/v1, over fastify: what an operator sees of the cluster and does in it, described by an OpenAPI
+// document that it serves itself. Loaded with the first request, since most nodes are never asked and fastify takes a
+// while. Every error is JSON with what to do. State: none; each request is judged by the guard. Bounds: those of the
+// admin endpoint (server.ts), the size of a body, and of each page.
+import swagger from '@fastify/swagger'
+import {
+  fastify,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify'
+import { isUtf8 } from 'node:buffer'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import {
+  BridgeError,
+  isValidFilter,
+  secondsLeft,
+  type BanChanges,
+  type BanKind,
+  type Message,
+} from '../../bridge/index.ts'
+import { isNetwork } from '../access/networks.ts'
+import type { Config } from '../config/config.ts'
+import type { ClientsQuery, ClusterView } from './cluster-view.ts'
+import type { Guard } from './guard.ts'
+import type { Bearer, Role } from './tokens.ts'
+import { failure, schemas } from './api-schemas.ts'
+
+/** What of the node the API acts on. */
+export interface ApiNode {
+  readonly view: ClusterView
+  readonly guard: Guard
+  readonly version: string
+  readonly config: Config
+  readonly bans: BanChanges
+  store(): Promise<object>
+  /** @throws Error why it may not be */
+  publish(
+    topic: string,
+    payload: Buffer,
+    options: {
+      readonly qos: 0 | 1 | 2
+      readonly retain: boolean
+      readonly properties?: Buffer | undefined
+      readonly expirySeconds?: number | undefined
+    },
+  ): Promise<void>
+  /** What was done, for the log. */
+  did(by: string, what: string, fields: Readonly<Record<string, unknown>>): void
+  failed(error: Error): void
+}
+
+export type Handle = (request: IncomingMessage, response: ServerResponse) => void
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    role?: Role
+  }
+  interface FastifyRequest {
+    /** Who asks. */
+    bearer: Bearer
+  }
+}
+
+/** An answer that is none. */
+class Failure extends Error {
+  readonly status: number
+  readonly hint: string
+
+  constructor(status: number, error: string, hint: string) {
+    super(error)
+    this.status = status
+    this.hint = hint
+  }
+}
+
+const document = '/api/v1/openapi.json'
+/** Bytes of Retained Messages that a page reads. */
+const retainedBytesMax = 1_048_576
+/** Topics that a page passes by. */
+const cursorMax = 10_000_000
+
+type Schema = (typeof schemas)[keyof typeof schemas]
+
+interface Route {
+  readonly schema: Schema
+  readonly handle: (request: FastifyRequest) => Promise<object>
+}
+
+export async function createApi(node: ApiNode): Promise<Handle> {
+  const app = fastify({
+    logger: false,
+    bodyLimit: Math.ceil((node.config.packetBytesMax * 4) / 3) + 65_536,
+    routerOptions: { maxParamLength: 16_384 },
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: true } },
+  })
+  app.removeContentTypeParser('text/plain')
+  app.decorateRequest('bearer')
+  app.setErrorHandler<FastifyError | Error>((error, _request, reply) => answerError(node, error, reply))
+  app.setNotFoundHandler((_request, reply) => {
+    void reply
+      .code(404)
+      .send({ error: 'there is nothing of this name', hint: `${document} says what there is` })
+  })
+  app.addHook('onRequest', async (request, reply) => {
+    const checked = node.guard.check(request.raw, request.routeOptions.config.role ?? 'read')
+    if (!('status' in checked)) {
+      request.bearer = checked
+      return
+    }
+    if (checked.status === 401) reply.header('www-authenticate', 'Bearer')
+    throw new Failure(checked.status, checked.error, checked.hint)
+  })
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'aedes-cluster admin API',
+        version: node.version,
+        description: 'What an operator sees of a cluster and does in it. Any node answers for all.',
+        license: { name: 'MIT', identifier: 'MIT' },
+      },
+      servers: [{ url: '/' }],
+      components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
+      security: [{ token: [] }],
+    },
+  })
+  for (const route of [...seeing(node), ...acting(node)]) addRoute(app, route)
+  app.get(document, { schema: { hide: true } }, () => Promise.resolve(app.swagger()))
+  await app.ready()
+  return (request, response) => app.routing(request, response)
+}
+
+function addRoute(app: FastifyInstance, { schema, handle }: Route): void {
+  const { response, at, ...rest } = schema
+  const [method, path] = at.split(' ') as ['GET' | 'POST' | 'PUT' | 'DELETE', string]
+  const role: Role = method === 'GET' ? 'read' : 'write'
+  app.route({
+    method,
+    url: `/api/v1${path}`,
+    config: { role },
+    schema: {
+      ...rest,
+      operationId: Object.entries(schemas).find(([, one]) => one === schema)![0],
+      tags: [role === 'read' ? 'see' : 'act'],
+      response: { 200: { description: 'done', ...response }, '4xx': problem, '5xx': problem },
+    },
+    handler: async (request, reply) => {
+      reply.header('cache-control', 'no-store')
+      return handle(request)
+    },
+  })
+}
+
+const problem = { description: 'what is wrong, and what to do', ...failure }
+
+function answerError(node: ApiNode, error: FastifyError | Error, reply: FastifyReply): void {
+  const [status, hint] =
+    error instanceof Failure
+      ? [error.status, error.hint]
+      : error instanceof BridgeError
+        ? [503, error.remedy === '' ? 'Ask again in a moment' : error.remedy]
+        : 'statusCode' in error && error.statusCode !== undefined && error.statusCode < 500
+          ? [error.statusCode, `${document} says what it takes`]
+          : [500, 'This is a bug: please report it']
+  if (status === 500) node.failed(error)
+  void reply.code(status).send({ error: error.message, hint })
+}
+
+/** What a request of a route has, as its schema has checked it. */
+const queryOf = <T>(request: FastifyRequest): T => request.query as T
+const bodyOf = <T>(request: FastifyRequest): T => request.body as T
+const clientOf = (request: FastifyRequest): string => (request.params as { clientId: string }).clientId
+
+const noCursor = new Failure(400, 'the cursor is none', 'Take `next` of the page before, or leave it out')
+
+function seeing(node: ApiNode): Route[] {
+  const { view } = node
+  const get = (schema: Schema, handle: Route['handle']): Route => ({ schema, handle })
+  return [
+    get(schemas.nodes, () => view.nodes()),
+    get(schemas.clients, async (request) => {
+      const query = queryOf<ClientsQuery>(request)
+      if (query.address !== undefined && !isNetwork(query.address))
+        throw new Failure(400, 'address is no address or network', 'Write 192.0.2.7, 10.0.0.0/8 or fd00::/8')
+      const page = await view.clients(query)
+      if (page === undefined) throw noCursor
+      return page
+    }),
+    get(schemas.client, async (request) => {
+      const client = await view.client(clientOf(request))
+      if (client === undefined)
+        throw new Failure(
+          404,
+          'no node and no session knows this client',
+          'List them: GET /api/v1/clients?client=BEGIN*',
+        )
+      return client
+    }),
+    get(schemas.subscribers, (request) => view.subscribers(queryOf<{ topic: string }>(request).topic)),
+    get(schemas.groups, async (request) => groupsOf(view, queryOf<{ limit: number }>(request).limit)),
+    get(schemas.retained, (request) => retainedPage(view, queryOf(request))),
+    get(schemas.bans, async () => ({
+      bans: (await node.bans.list()).map(({ kind, name, reason, endsAt }) => ({
+        kind,
+        name,
+        reason,
+        ...(endsAt !== Infinity && { secondsLeft: Math.ceil((endsAt - performance.now()) / 1_000) }),
+      })),
+    })),
+    get(schemas.store, () => node.store()),
+    get(schemas.findings, () => view.findings()),
+  ]
+}
+
+function acting(node: ApiNode): Route[] {
+  const act = (schema: Schema, handle: (request: FastifyRequest, by: string) => Promise<object>): Route => ({
+    schema,
+    handle: (request) => handle(request, request.bearer.name),
+  })
+  return [
+    act(schemas.disconnect, async (request, by) => {
+      const clientId = clientOf(request)
+      const done = await node.view.disconnect(clientId, by)
+      node.did(by, 'a client is disconnected', { clientId, nodes: done.nodes })
+      return done
+    }),
+    act(schemas.publish, async (request, by) => {
+      const message = bodyOf<RetainedBody & { retain: boolean }>(request)
+      return published(node, by, message, message.retain)
+    }),
+    act(schemas.retain, (request, by) => published(node, by, bodyOf<RetainedBody>(request), true)),
+    act(schemas.clearRetained, async (request, by) => {
+      const { topic } = queryOf<{ topic: string }>(request)
+      return published(node, by, { topic, payload: '', qos: 1 }, true)
+    }),
+    act(schemas.ban, async (request, by) => {
+      const {
+        kind,
+        name,
+        reason = '',
+        seconds,
+      } = bodyOf<{ kind: BanKind; name: string; reason?: string; seconds?: number }>(request)
+      if (kind === 'network' && !isNetwork(name))
+        throw new Failure(400, 'name is no address or network', 'Write 192.0.2.7, 10.0.0.0/8 or fd00::/8')
+      if (!(await node.bans.add(kind, name, reason, seconds)))
+        throw new Failure(409, 'there are as many bans as there may be', 'Lift some: DELETE /api/v1/bans')
+      node.did(by, 'banned', { kind, whom: name, reason, seconds })
+      return { kind, name }
+    }),
+    act(schemas.unban, async (request, by) => {
+      const { kind, name } = queryOf<{ kind: BanKind; name: string }>(request)
+      if (!(await node.bans.remove(kind, name)))
+        throw new Failure(404, 'there is no such ban', 'GET /api/v1/bans lists them')
+      node.did(by, 'a ban is lifted', { kind, whom: name })
+      return { kind, name }
+    }),
+  ]
+}
+
+interface RetainedBody {
+  readonly topic: string
+  readonly payload: string
+  readonly encoding?: 'utf8' | 'base64'
+  readonly qos?: 0 | 1 | 2
+  readonly properties?: string
+  readonly expiresInSeconds?: number
+}
+
+async function published(
+  node: ApiNode,
+  by: string,
+  { topic, payload, encoding = 'utf8', qos = 1, properties, expiresInSeconds }: RetainedBody,
+  retain: boolean,
+): Promise<object> {
+  try {
+    await node.publish(topic, Buffer.from(payload, encoding), {
+      qos,
+      retain,
+      properties: properties === undefined ? undefined : Buffer.from(properties, 'base64'),
+      expirySeconds: expiresInSeconds,
+    })
+  } catch (error) {
+    if (error instanceof BridgeError) throw error
+    throw new Failure(400, (error as Error).message, 'Mend it and publish it again')
+  }
+  node.did(by, retain ? 'published a Retained Message' : 'published', { topic })
+  return { topic }
+}
+
+function groupsOf(view: ClusterView, limit: number): object {
+  const groups: object[] = []
+  for (const group of view.plane.inspection.groups()) {
+    if (groups.length === limit) return { groups, isCut: true }
+    groups.push(group)
+  }
+  return { groups, isCut: false }
+}
+
+/** Topics are in no order, but the same while none comes or goes: a page goes on behind so many. */
+async function retainedPage(
+  { plane }: ClusterView,
+  { filter, limit, cursor = 0 }: { filter: string; limit: number; cursor?: number },
+): Promise<object> {
+  if (!isValidFilter(filter) || cursor > cursorMax)
+    throw new Failure(400, 'filter or cursor is none', '# is the last level, + a whole one')
+  const topics: string[] = []
+  const matching = await plane.topics(filter)
+  let passed = 0
+  let isMore = false
+  for (let one = await matching.next(); one.done !== true; one = await matching.next()) {
+    if (passed++ < cursor) continue
+    if (topics.length === limit) {
+      isMore = true
+      break
+    }
+    topics.push(one.value)
+  }
+  await matching.return?.()
+  let read = await plane.retained(topics, retainedBytesMax)
+  // the first may be larger than a page
+  if (read.messages.length === 0 && read.unread.length > 0)
+    read = await plane.retained(read.unread, Math.max(retainedBytesMax, 2 * read.nextBytes))
+  const next = cursor + topics.length - read.unread.length
+  return {
+    messages: read.messages.map(retainedFacts),
+    ...((isMore || read.unread.length > 0) && next > cursor && { next }),
+  }
+}
+
+function retainedFacts({ topic, qos, payload, properties, expiresAt, expirySeconds }: Message): object {
+  const isText = isUtf8(payload)
+  return {
+    topic,
+    qos,
+    payload: payload.toString(isText ? 'utf8' : 'base64'),
+    encoding: isText ? 'utf8' : 'base64',
+    ...(properties !== undefined && { properties: properties.toString('base64') }),
+    ...(expiresAt !== 0 && { expiresInSeconds: secondsLeft(expiresAt, expirySeconds) }),
+  }
+}

@@ -1,0 +1,218 @@
+// What one node answers of its whole cluster: it asks the others (questions.ts), looks into the store, and puts the two
+// together. Whoever did not answer is named beside what the others said. No state.
+import type { Cluster, SessionFacts } from '../../bridge/index.ts'
+import type { ClientFilter, ConnectionFacts } from './connections.ts'
+import {
+  askNodes,
+  nameOf,
+  type ClientFacts,
+  type DepartureFacts,
+  type NodeFacts,
+  type Unanswered,
+} from './questions.ts'
+
+const withinMs = 2_000
+/** Sessions that are looked through for one page. */
+const sessionsPerCall = 500
+const sessionsLookedAtMax = 5_000
+
+export type ListedClient =
+  | (ConnectionFacts & { readonly node: string; readonly isConnected: true })
+  | { readonly clientId: string; readonly isConnected: false }
+
+export interface ClientsQuery extends ClientFilter {
+  /** Name of a node. */
+  readonly node?: string | undefined
+  readonly state?: 'connected' | 'disconnected' | undefined
+  readonly limit: number
+  /** Where a page goes on, as the one before said. */
+  readonly cursor?: string | undefined
+}
+
+export interface ClientsPage {
+  readonly clients: readonly ListedClient[]
+  /** Undefined: this was the last one. A page may be short, or empty, and have one. */
+  readonly next: string | undefined
+  readonly unanswered: readonly Unanswered[]
+}
+
+/** Where a page of clients goes on: at a node behind a connection, or among the sessions without one. */
+type Place = { readonly node: string; readonly after: number } | { readonly stored: string }
+
+const written = (place: Place): string => Buffer.from(JSON.stringify(place)).toString('base64url')
+
+/** Undefined: it is no cursor of ours. */
+function placeOf(cursor: string | undefined): Place | undefined {
+  if (cursor === undefined) return { node: '', after: 0 }
+  try {
+    const place = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as Partial<Record<string, unknown>>
+    if (typeof place.stored === 'string') return { stored: place.stored }
+    return typeof place.node === 'string' && typeof place.after === 'number'
+      ? { node: place.node, after: place.after }
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+export class ClusterView {
+  readonly #plane: () => Cluster | undefined
+
+  constructor(plane: () => Cluster | undefined) {
+    this.#plane = plane
+  }
+
+  /** @throws Error while the node starts, or begins anew */
+  get plane(): Cluster {
+    const plane = this.#plane()
+    if (plane === undefined) throw new Error('the node does not serve yet')
+    return plane
+  }
+
+  ask: <K extends Parameters<typeof askNodes>[1]>(
+    question: K,
+    asked: Parameters<typeof askNodes<K>>[2],
+    of?: readonly string[],
+  ) => ReturnType<typeof askNodes<K>> = (question, asked, of) =>
+    askNodes(this.plane.requests, question, asked, withinMs, of)
+
+  async nodes(): Promise<{
+    readonly nodes: readonly ({ readonly node: string; readonly boot: string } & NodeFacts)[]
+    readonly unanswered: readonly Unanswered[]
+  }> {
+    const { answered, unanswered } = await this.ask('node', {})
+    const nodes = [...answered].map(([boot, facts]) => ({ node: nameOf(boot), boot, ...facts }))
+    return { nodes: nodes.sort((a, b) => (a.node < b.node ? -1 : 1)), unanswered }
+  }
+
+  /**
+   * A page of the clients of the cluster: those that are connected, node by node, then the sessions that nobody is
+   * connected to. A client that moves meanwhile may be named twice, or not; all others once.
+   * @returns undefined: `cursor` is none
+   */
+  async clients(query: ClientsQuery): Promise<ClientsPage | undefined> {
+    const { client, user, address, state, limit } = query
+    const place = placeOf(query.cursor)
+    if (place === undefined) return undefined
+    const found: ListedClient[] = []
+    const unanswered: Unanswered[] = []
+    if ('node' in place && state !== 'disconnected') {
+      const nodes = [...this.plane.nodes].sort().filter((nodeId) => nodeId >= place.node)
+      for (const nodeId of nodes) {
+        const node = nameOf(nodeId)
+        if (query.node !== undefined && query.node !== node) continue
+        const after = nodeId === place.node ? place.after : 0
+        if (found.length >= limit)
+          return { clients: found, next: written({ node: nodeId, after }), unanswered }
+        const asked = { filter: { client, user, address }, after, limit: limit - found.length }
+        const said = await this.ask('clients', asked, [nodeId])
+        unanswered.push(...said.unanswered)
+        const page = said.answered.get(nodeId)
+        for (const facts of page?.clients ?? []) found.push({ ...facts, node, isConnected: true })
+        if (page?.next !== undefined)
+          return { clients: found, next: written({ node: nodeId, after: page.next }), unanswered }
+      }
+    }
+    // whoever has a node, a user or an address is connected
+    if (state === 'connected' || [query.node, user, address].some((one) => one !== undefined))
+      return { clients: found, next: undefined, unanswered }
+    const next = await this.#stored('stored' in place ? place.stored : '', client, limit, found)
+    return { clients: found, next: next === undefined ? undefined : written({ stored: next }), unanswered }
+  }
+
+  /** Adds the sessions that nobody is connected to. @returns where the next page begins */
+  async #stored(
+    from: string,
+    client: string | undefined,
+    limit: number,
+    found: ListedClient[],
+  ): Promise<string | undefined> {
+    const { inspection } = this.plane
+    if (client !== undefined && !client.endsWith('*')) {
+      const session = await inspection.session(client)
+      if (session !== undefined && session.nodeId === undefined)
+        found.push({ clientId: client, isConnected: false })
+      return undefined
+    }
+    let cursor: string | undefined = from
+    for (let n = 0; cursor !== undefined && found.length < limit && n < sessionsLookedAtMax;) {
+      const count = Math.min(sessionsPerCall, limit - found.length)
+      const page = await inspection.sessions(cursor, count, client?.slice(0, -1))
+      for (const { clientId, nodeId } of page.entries)
+        if (nodeId === undefined) found.push({ clientId, isConnected: false })
+      cursor = page.next
+      n += count
+    }
+    return cursor
+  }
+
+  /** All that is known of one client; undefined: nobody has heard of it. */
+  async client(
+    clientId: string,
+  ): Promise<
+    | {
+        readonly clientId: string
+        readonly connection: (ClientFacts['connection'] & { readonly node: string }) | undefined
+        readonly session: SessionFacts | undefined
+        readonly lastDisconnect: (DepartureFacts & { readonly node: string }) | undefined
+        readonly unanswered: readonly Unanswered[]
+      }
+    | undefined
+  > {
+    const [{ answered, unanswered }, session] = await Promise.all([
+      this.ask('client', { clientId }),
+      this.plane.inspection.session(clientId),
+    ])
+    const said = [...answered].map(([nodeId, facts]) => ({ node: nameOf(nodeId), ...facts }))
+    const connected = said.find(({ connection }) => connection !== undefined)
+    const [last] = said
+      .flatMap(({ node, lastDisconnect }) =>
+        lastDisconnect === undefined ? [] : [{ ...lastDisconnect, node }],
+      )
+      .sort((a, b) => a.secondsAgo - b.secondsAgo)
+    if (connected === undefined && session === undefined && last === undefined) return undefined
+    return {
+      clientId,
+      connection: connected === undefined ? undefined : { ...connected.connection!, node: connected.node },
+      session,
+      lastDisconnect: last,
+      unanswered,
+    }
+  }
+
+  async disconnect(
+    clientId: string,
+    by: string,
+  ): Promise<{ readonly nodes: readonly string[]; readonly unanswered: readonly Unanswered[] }> {
+    const { answered, unanswered } = await this.ask('disconnect', { clientId, by })
+    const nodes = [...answered].filter(([, { isDone }]) => isDone).map(([nodeId]) => nameOf(nodeId))
+    return { nodes, unanswered }
+  }
+
+  /** Who would get a message of this topic. */
+  async subscribers(topic: string): Promise<object> {
+    const targets = await this.plane.inspection.targets(topic)
+    const { answered, unanswered } = await this.ask('subscribers', { topic }, targets.nodes)
+    return {
+      topic,
+      live: [...answered].flatMap(([nodeId, { subscribers }]) =>
+        subscribers.map((subscriber) => ({ node: nameOf(nodeId), ...subscriber })),
+      ),
+      sessions: targets.sessions,
+      groups: targets.groups,
+      isCut: targets.isCut || [...answered.values()].some(({ isCut }) => isCut),
+      unanswered,
+    }
+  }
+
+  async findings(): Promise<{
+    readonly findings: readonly { readonly node: string; readonly what: string; readonly todo: string }[]
+    readonly unanswered: readonly Unanswered[]
+  }> {
+    const { answered, unanswered } = await this.ask('findings', {})
+    const findings = [...answered].flatMap(([nodeId, said]) =>
+      said.findings.map((finding) => ({ node: nameOf(nodeId), ...finding })),
+    )
+    return { findings, unanswered }
+  }
+}

@@ -1,0 +1,84 @@
+// The connections of this node as an operator sees them: pages of them, one, and who of them gets a topic. Each node is
+// the index of its own: they are passed by in the order in which they came, so a page goes on after the last one of the
+// page before, whoever came and went meanwhile. In slices; a page looks at so many and no more. No state.
+import { Slice } from '../../bridge/index.ts'
+import { Networks } from '../access/networks.ts'
+import type { Connection } from '../connection/connection.ts'
+
+/** What a client must be to be listed; `*` at the end of a text is any rest. */
+export interface ClientFilter {
+  readonly client?: string | undefined
+  readonly user?: string | undefined
+  /** An address or network. */
+  readonly address?: string | undefined
+}
+
+export interface ConnectionFacts {
+  readonly clientId: string
+  readonly user: string | undefined
+  readonly address: string
+  readonly listener: string | undefined
+  /** 3, 4 (3.1.1) or 5. */
+  readonly protocolLevel: number
+  readonly connectedSeconds: number
+  /** Its session outlives the connection. */
+  readonly isLasting: boolean
+  readonly isSlow: boolean
+  /** Of what it sent and of what it has not read, bytes. */
+  readonly unhandledBytes: number
+  readonly waitingBytes: number
+}
+
+export interface ConnectionPage {
+  readonly clients: readonly ConnectionFacts[]
+  /** The last one that was looked at; undefined: there are no more. */
+  readonly next: number | undefined
+}
+
+/** Connections that a page looks at. */
+const lookedAtMax = 200_000
+
+const fits = (pattern: string | undefined, text: string | undefined): boolean =>
+  pattern === undefined ||
+  (text !== undefined && (pattern.endsWith('*') ? text.startsWith(pattern.slice(0, -1)) : text === pattern))
+
+export function connectionFacts(connection: Connection): ConnectionFacts {
+  const { clientId, principal, address, listener, level, lasting, outbox } = connection
+  return {
+    clientId,
+    user: principal.user,
+    address,
+    listener: listener?.url,
+    protocolLevel: level,
+    connectedSeconds: Math.floor((performance.now() - connection.since) / 1_000),
+    isLasting: lasting,
+    isSlow: outbox.slow,
+    unhandledBytes: connection.comingBytes,
+    waitingBytes: connection.waitingBytes,
+  }
+}
+
+/** @param after the last one of the page before; 0: none */
+export async function connectionPage(
+  connections: Iterable<Connection>,
+  { client, user, address }: ClientFilter,
+  after: number,
+  limit: number,
+): Promise<ConnectionPage> {
+  const clients: ConnectionFacts[] = []
+  const networks = address === undefined ? undefined : new Networks([address])
+  const slice = new Slice()
+  let lookedAt = 0
+  let last = after
+  for (const connection of connections) {
+    if (slice.isOver) await slice.next()
+    if (connection.number <= after) continue
+    if (clients.length >= limit || lookedAt >= lookedAtMax) return { clients, next: last }
+    last = connection.number
+    lookedAt++
+    if (!connection.isClient || !fits(client, connection.clientId)) continue
+    if (!fits(user, connection.principal.user) || networks?.has(connection.address) === false) continue
+    clients.push(connectionFacts(connection))
+  }
+  return { clients, next: undefined }
+}

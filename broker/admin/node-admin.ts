@@ -1,0 +1,199 @@
+// What a node is to whoever operates it: it answers the questions of other nodes, and the admin API. State: the last
+// connections that ended; who may use the API; the API once somebody asked for it.
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { performance, type EventLoopUtilization } from 'node:perf_hooks'
+import {
+  BridgeError,
+  Message,
+  Slice,
+  type BanChanges,
+  type Cluster,
+  type Waiting,
+} from '../../bridge/index.ts'
+import type { Engine } from '../aedes/engine.ts'
+import type { Config } from '../config/config.ts'
+import type { Connection } from '../connection/connection.ts'
+import {
+  allowedProperties,
+  propertyIds,
+  scanProperties,
+  variableLength,
+  writeVariable,
+} from '../protocol/properties.ts'
+import type { Router } from '../routing/router.ts'
+import { version } from '../version.ts'
+import type { ApiNode, Handle } from './api.ts'
+import { ClusterView } from './cluster-view.ts'
+import { Departures } from './departures.ts'
+import { Guard, isOpenFor } from './guard.ts'
+import {
+  answerQuestion,
+  type AskedNode,
+  type Finding,
+  type NodeFacts,
+  type Subscribing,
+} from './questions.ts'
+import type { Readiness } from './server.ts'
+import { Tokens } from './tokens.ts'
+
+/** The node, as it runs. */
+export interface RunningNode {
+  readonly config: Config
+  /** Undefined: it starts, or begins anew. */
+  readonly boot: { readonly plane: Cluster; readonly engine: Engine; readonly router: Router } | undefined
+  readonly bans: BanChanges
+  /** Whether a program decides who clients are. */
+  readonly hasHooks: boolean
+  readonly endpoints: readonly string[]
+  readiness(): Promise<Readiness>
+  store(): { readonly label: string; readonly isStoring: boolean; readonly waiting: Waiting | undefined }
+  /** Lines about what should be otherwise: what it is, and what to do. */
+  advice(): Promise<readonly string[]>
+  publishMessage(message: Message): Promise<void>
+  did(by: string, what: string, fields: Readonly<Record<string, unknown>>): void
+  failed(error: Error): void
+}
+
+/** PUBLISH properties that a message keeps: the others are of one delivery. */
+const kept = new Set(
+  [...allowedProperties.publish].filter(
+    (id) =>
+      id !== propertyIds.topicAlias &&
+      id !== propertyIds.messageExpiryInterval &&
+      id !== propertyIds.subscriptionIdentifier,
+  ),
+)
+
+/** @throws ProtocolViolation when they are none of a message */
+function checkProperties(properties: Buffer): void {
+  const whole = Buffer.alloc(variableLength(properties.length) + properties.length)
+  properties.copy(whole, writeVariable(whole, properties.length, 0))
+  scanProperties(whole, 0, whole.length, kept)
+}
+
+export class NodeAdmin implements AskedNode {
+  readonly #node: RunningNode
+  readonly #departures = new Departures()
+  readonly #guard: Guard
+  #api: Promise<Handle> | undefined
+  #utilization: EventLoopUtilization | undefined
+
+  constructor(node: RunningNode) {
+    this.#node = node
+    this.#guard = new Guard(() => isOpenFor(node.config) && !node.hasHooks)
+  }
+
+  /** @param text of the file of tokens; undefined: there is none */
+  loadTokens(text: string | undefined): void {
+    this.#guard.tokens = text === undefined ? undefined : new Tokens(text)
+  }
+
+  /** A boot has joined: it answers the others. */
+  joined({ requests }: Cluster): void {
+    requests.answerWith((request) => answerQuestion(this, request))
+  }
+
+  ended({ clientId, address, endReason, since, isConnected }: Connection): void {
+    if (!isConnected) return
+    const at = performance.now()
+    this.#departures.add(clientId, {
+      reason: endReason === '' ? 'its socket was closed, without DISCONNECT' : endReason,
+      address,
+      at,
+      connectedSeconds: Math.floor((at - since) / 1_000),
+    })
+  }
+
+  // What it answers of itself
+
+  get connections(): Iterable<Connection> {
+    return this.#node.boot?.engine.connections ?? []
+  }
+
+  connectionOf(clientId: string): Connection | undefined {
+    return this.#node.boot?.engine.connectionOf(clientId)
+  }
+
+  departureOf(clientId: string): ReturnType<Departures['of']> {
+    return this.#departures.of(clientId)
+  }
+
+  async facts(): Promise<NodeFacts> {
+    const { ready, checks } = await this.#node.readiness()
+    const before = this.#utilization
+    const now = (this.#utilization = performance.eventLoopUtilization())
+    return {
+      version: version(),
+      uptimeSeconds: Math.floor(process.uptime()),
+      isReady: ready,
+      checks,
+      listen: this.#node.endpoints,
+      connections: this.#node.boot?.engine.clientCount ?? 0,
+      memoryBytes: process.memoryUsage.rss(),
+      loopUtilization: performance.eventLoopUtilization(now, before).utilization,
+    }
+  }
+
+  /** Without those that have a queue: the cluster's routes name them. */
+  async subscribersOf(topic: string): Promise<readonly Subscribing[]> {
+    const making = this.#node.boot?.router.subscribersOf(topic)
+    const slice = new Slice()
+    for (;;) {
+      const matches = making === undefined ? [] : making.goOn(slice)
+      if (matches !== undefined)
+        return matches
+          .filter(({ queued }) => queued !== 'yes')
+          .map(({ subscriber, qos }) => ({ clientId: subscriber.clientId, qos }))
+      await slice.next()
+    }
+  }
+
+  /** A line of advice is what it is, and after the first full stop what to do. */
+  async findings(): Promise<readonly Finding[]> {
+    const { checks } = await this.#node.readiness()
+    const wrong = Object.entries(checks).filter(([, state]) => state !== 'ok')
+    const lines = [...(await this.#node.advice()), ...wrong.map(([check, state]) => `${check}: ${state}`)]
+    return lines.map((line) => {
+      const [, what, todo] = /^(.*?)(?:\. (.*))?$/s.exec(line)!
+      return { what: what!, todo: todo ?? 'See the log of the node' }
+    })
+  }
+
+  // The API
+
+  /** Loads the API with the first request. */
+  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    this.#api ??= import('./api.ts').then(({ createApi }) => createApi(this.#apiNode()))
+    const handle = await this.#api
+    handle(request, response)
+  }
+
+  #apiNode(): ApiNode {
+    const node = this.#node
+    return {
+      view: new ClusterView(() => node.boot?.plane),
+      guard: this.#guard,
+      version: version(),
+      config: node.config,
+      get bans() {
+        return node.bans
+      },
+      store: async () => {
+        const { label, isStoring, waiting } = node.store()
+        if (waiting === undefined)
+          throw new BridgeError('ERR_BRIDGE_CLOSED', 'the node has not reached its store yet')
+        const { checks } = await node.readiness()
+        const said = checks[label]
+        return { store: label, isStoring, waiting, ...(said !== 'ok' && { problem: said }) }
+      },
+      publish: async (topic, payload, { qos, retain, properties, expirySeconds = -1 }) => {
+        if (properties !== undefined) checkProperties(properties)
+        await node.publishMessage(
+          Message.published(topic, payload, qos, retain, properties, expirySeconds, undefined),
+        )
+      },
+      did: (by, what, fields) => node.did(by, what, fields),
+      failed: (error) => node.failed(error),
+    }
+  }
+}

@@ -1,0 +1,162 @@
+// What nodes ask one another for an operator, and how each answers of itself: as JSON over the cluster's requests. A node
+// of another version may not know a question, and says so. No state.
+import type { ClusterRequests } from '../../bridge/index.ts'
+import { ReasonCode } from '../protocol/reason-codes.ts'
+import type { Connection } from '../connection/connection.ts'
+import {
+  connectionFacts,
+  connectionPage,
+  type ClientFilter,
+  type ConnectionFacts,
+  type ConnectionPage,
+} from './connections.ts'
+import type { Departure } from './departures.ts'
+
+/** What an operator sees of a node at once. */
+export interface NodeFacts {
+  readonly version: string
+  readonly uptimeSeconds: number
+  readonly isReady: boolean
+  /** One entry per condition of readiness: `ok` or what is wrong. */
+  readonly checks: Readonly<Record<string, string>>
+  readonly listen: readonly string[]
+  readonly connections: number
+  readonly memoryBytes: number
+  /** Which part of the time since it was last asked its event loop was busy, 0 to 1. */
+  readonly loopUtilization: number
+}
+
+/** Something that should be otherwise. */
+export interface Finding {
+  readonly what: string
+  readonly todo: string
+}
+
+export interface DepartureFacts {
+  readonly reason: string
+  readonly address: string
+  readonly secondsAgo: number
+  readonly connectedSeconds: number
+}
+
+/** What a node knows of one client. */
+export interface ClientFacts {
+  readonly connection: (ConnectionFacts & { readonly inFlight: number }) | undefined
+  readonly lastDisconnect: DepartureFacts | undefined
+}
+
+export interface Subscribing {
+  readonly clientId: string | undefined
+  readonly qos: number
+}
+
+/** The questions: what each asks with, and what a node answers. */
+export interface Questions {
+  node: { asks: object; answers: NodeFacts }
+  clients: {
+    asks: { readonly filter: ClientFilter; readonly after: number; readonly limit: number }
+    answers: ConnectionPage
+  }
+  client: { asks: { readonly clientId: string }; answers: ClientFacts }
+  disconnect: {
+    asks: { readonly clientId: string; readonly by: string }
+    answers: { readonly isDone: boolean }
+  }
+  subscribers: {
+    asks: { readonly topic: string }
+    answers: { readonly subscribers: readonly Subscribing[]; readonly isCut: boolean }
+  }
+  findings: { asks: object; answers: { readonly findings: readonly Finding[] } }
+}
+
+export type Question = keyof Questions
+
+/** The node, as what is asked of it needs it. */
+export interface AskedNode {
+  readonly connections: Iterable<Connection>
+  connectionOf(clientId: string): Connection | undefined
+  departureOf(clientId: string): Departure | undefined
+  facts(): Promise<NodeFacts>
+  subscribersOf(topic: string): Promise<readonly Subscribing[]>
+  findings(): Promise<readonly Finding[]>
+}
+
+/** Live subscribers of one topic that a node names. */
+const subscribersMax = 1_000
+
+const departureFacts = ({ reason, address, at, connectedSeconds }: Departure): DepartureFacts => ({
+  reason,
+  address,
+  secondsAgo: Math.floor((performance.now() - at) / 1_000),
+  connectedSeconds,
+})
+
+type Answers = {
+  [K in Question]: (node: AskedNode, asked: Questions[K]['asks']) => Promise<Questions[K]['answers']>
+}
+
+const answers: Answers = {
+  node: (node) => node.facts(),
+  clients: (node, { filter, after, limit }) => connectionPage(node.connections, filter, after, limit),
+  client: async (node, { clientId }) => {
+    const connection = node.connectionOf(clientId)
+    const departure = node.departureOf(clientId)
+    return {
+      connection:
+        connection?.isClient === true
+          ? { ...connectionFacts(connection), inFlight: connection.outbound.inFlight }
+          : undefined,
+      lastDisconnect: departure === undefined ? undefined : departureFacts(departure),
+    }
+  },
+  disconnect: async (node, { clientId, by }) => {
+    const connection = node.connectionOf(clientId)
+    if (connection?.isClient !== true) return { isDone: false }
+    connection.endReason ||= `disconnected by ${by}`
+    connection.disconnect(ReasonCode.administrativeAction, 'disconnected by an operator')
+    return { isDone: true }
+  },
+  subscribers: async (node, { topic }) => {
+    const all = await node.subscribersOf(topic)
+    return { subscribers: all.slice(0, subscribersMax), isCut: all.length > subscribersMax }
+  },
+  findings: async (node) => ({ findings: await node.findings() }),
+}
+
+/** What a node answers with to a question of another one, or of its own. @throws Error what is wrong with it */
+export async function answerQuestion(node: AskedNode, request: Buffer): Promise<Buffer> {
+  const { question, asked } = JSON.parse(request.toString()) as { question: string; asked: never }
+  if (!Object.hasOwn(answers, question))
+    throw new Error(`it is of another version and does not know the question ${question.slice(0, 40)}`)
+  return Buffer.from(JSON.stringify(await answers[question as Question](node, asked)))
+}
+
+export interface Unanswered {
+  readonly node: string
+  readonly problem: string
+}
+
+/** What the nodes said, by their boots; and who said nothing, and why. */
+export interface Gathered<K extends Question> {
+  readonly answered: ReadonlyMap<string, Questions[K]['answers']>
+  readonly unanswered: readonly Unanswered[]
+}
+
+export const nameOf = (nodeId: string): string => nodeId.slice(0, nodeId.lastIndexOf('@'))
+
+/** Asks nodes, all unless `of` names some. */
+export async function askNodes<K extends Question>(
+  requests: ClusterRequests,
+  question: K,
+  asked: Questions[K]['asks'],
+  withinMs: number,
+  of?: readonly string[],
+): Promise<Gathered<K>> {
+  const answered = new Map<string, Questions[K]['answers']>()
+  const unanswered: Unanswered[] = []
+  const said = await requests.ask(Buffer.from(JSON.stringify({ question, asked })), withinMs, of)
+  for (const { nodeId, body, problem } of said)
+    if (body === undefined) unanswered.push({ node: nameOf(nodeId), problem })
+    else answered.set(nodeId, JSON.parse(body.toString()) as Questions[K]['answers'])
+  return { answered, unanswered }
+}

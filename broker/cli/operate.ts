@@ -1,0 +1,370 @@
+// The commands that see a cluster and act in it, each over the admin API of any node: status, nodes, clients, client,
+// disconnect, topics, groups, publish, doctor. With --json each prints what the API says. No state.
+import { usage } from '../config/sources.ts'
+import {
+  AdminClient,
+  columns,
+  operands,
+  print,
+  printJson,
+  sayUnanswered,
+  type Cell,
+  type ShownFlag,
+  type Unanswered,
+  type Values,
+} from './admin-client.ts'
+
+export interface Operation {
+  /** What it wants to be told, in this order. */
+  readonly words: readonly string[]
+  readonly flags: Readonly<Record<string, ShownFlag>>
+  readonly about: string
+  run(api: AdminClient, words: readonly string[], values: Values): Promise<void>
+}
+
+interface NodeRow {
+  readonly node: string
+  readonly version: string
+  readonly uptimeSeconds: number
+  readonly isReady: boolean
+  readonly checks: Readonly<Record<string, string>>
+  readonly connections: number
+  readonly memoryBytes: number
+  readonly loopUtilization: number
+}
+
+interface ClientRow {
+  readonly clientId: string
+  readonly isConnected: boolean
+  readonly node?: string
+  readonly user?: string
+  readonly address?: string
+  readonly connectedSeconds?: number
+}
+
+interface Page extends Unanswered {
+  readonly clients: readonly ClientRow[]
+  readonly next?: string
+}
+
+const mebibytes = (bytes: number): string => `${Math.round(bytes / 1_048_576)} MiB`
+const text = (value: Values[string]): string | undefined => (typeof value === 'string' ? value : undefined)
+
+function duration(seconds: number): string {
+  if (seconds < 120) return `${seconds} s`
+  if (seconds < 7_200) return `${Math.floor(seconds / 60)} min`
+  return seconds < 172_800 ? `${Math.floor(seconds / 3_600)} h` : `${Math.floor(seconds / 86_400)} d`
+}
+
+/** @throws OperatorError when it is no number */
+function countOf(value: Values[string], flag: string, preset: number): number {
+  if (value === undefined) return preset
+  if (typeof value === 'string' && /^\d{1,7}$/.test(value) && Number(value) > 0) return Number(value)
+  throw usage(flag, value, 'is not a number', 'Use 1 to 9999999')
+}
+
+const nodeRows = (nodes: readonly NodeRow[]): string =>
+  columns([
+    ['NODE', 'READY', 'CLIENTS', 'MEMORY', 'BUSY', 'UP', 'VERSION'],
+    ...nodes.map((one) => [
+      one.node,
+      one.isReady ? 'yes' : 'no',
+      one.connections,
+      mebibytes(one.memoryBytes),
+      `${Math.round(100 * one.loopUtilization)} %`,
+      duration(one.uptimeSeconds),
+      one.version,
+    ]),
+  ])
+
+const problemsOf = (nodes: readonly NodeRow[]): string =>
+  nodes
+    .flatMap(({ node, checks }) =>
+      Object.entries(checks)
+        .filter(([, state]) => state !== 'ok')
+        .map(([check, state]) => `${node}: ${check}: ${state}\n`),
+    )
+    .join('')
+
+/** All pages up to `max`. */
+async function allClients(
+  api: AdminClient,
+  query: Readonly<Record<string, string | undefined>>,
+  max: number,
+): Promise<Page> {
+  const clients: ClientRow[] = []
+  const missing = new Map<string, { readonly node: string; readonly problem: string }>()
+  let cursor: string | undefined
+  do {
+    const limit = Math.min(1_000, max - clients.length)
+    const page: Page = await api.get('/clients', { ...query, limit, cursor })
+    clients.push(...page.clients)
+    for (const one of page.unanswered ?? []) missing.set(one.node, one)
+    cursor = page.next
+  } while (cursor !== undefined && clients.length < max)
+  return { clients, unanswered: [...missing.values()], ...(cursor !== undefined && { next: cursor }) }
+}
+
+const stateFlag = { shape: 'connected|disconnected', about: 'only these' }
+
+export const operations: Readonly<Record<string, Operation>> = {
+  status: {
+    words: [],
+    flags: {},
+    about: 'whether the cluster serves, and what is wrong',
+    run: async (api) => {
+      const [all, store] = await Promise.all([
+        api.get<{ nodes: readonly NodeRow[] } & Unanswered>('/nodes'),
+        api.get<{ store: string; isStoring: boolean; problem?: string }>('/store'),
+      ])
+      if (api.isJson) return printJson({ ...all, store })
+      const clients = all.nodes.reduce((sum, { connections }) => sum + connections, 0)
+      const ready = all.nodes.filter(({ isReady }) => isReady).length
+      print(
+        `${ready} of ${all.nodes.length} nodes are ready, ${clients} clients are connected, ${store.store} ${store.isStoring ? 'stores' : `does not store: ${store.problem}`}\n`,
+      )
+      print(nodeRows(all.nodes) + problemsOf(all.nodes))
+      sayUnanswered(all)
+    },
+  },
+  nodes: {
+    words: [],
+    flags: {},
+    about: 'the nodes of the cluster',
+    run: async (api) => {
+      const all = await api.get<{ nodes: readonly NodeRow[] } & Unanswered>('/nodes')
+      if (api.isJson) return printJson(all)
+      print(nodeRows(all.nodes) + problemsOf(all.nodes))
+      sayUnanswered(all)
+    },
+  },
+  clients: {
+    words: [],
+    flags: {
+      client: { shape: 'id', about: 'Client Identifier; * at its end is any rest' },
+      user: { shape: 'name', about: 'user; * at its end is any rest' },
+      address: { shape: 'network', about: 'address or network' },
+      node: { shape: 'name', about: 'of one node' },
+      state: stateFlag,
+      limit: { shape: 'count', about: 'how many at most [1000]' },
+    },
+    about: 'clients of the whole cluster, connected or with a session',
+    run: async (api, _words, { client, user, address, node, state, limit }) => {
+      const query = {
+        client: text(client),
+        user: text(user),
+        address: text(address),
+        node: text(node),
+        state: text(state),
+      }
+      const page = await allClients(api, query, countOf(limit, '--limit', 1_000))
+      if (api.isJson) return printJson(page)
+      print(
+        columns([
+          ['CLIENT', 'NODE', 'USER', 'ADDRESS', 'CONNECTED'],
+          ...page.clients.map((one) => [
+            one.clientId,
+            one.node,
+            one.user,
+            one.address,
+            one.isConnected ? duration(one.connectedSeconds ?? 0) : 'no',
+          ]),
+        ]),
+      )
+      if (page.next !== undefined) process.stderr.write('aedes-cluster: there are more: raise --limit\n')
+      sayUnanswered(page)
+    },
+  },
+  client: {
+    words: ['ID'],
+    flags: {},
+    about: 'one client: connection, session, subscriptions, queue, last disconnect',
+    run: async (api, [id]) => {
+      const client = await api.get<ClientDetail>(`/clients/${encodeURIComponent(id!)}`)
+      if (api.isJson) return printJson(client)
+      print(clientText(client))
+      sayUnanswered(client)
+    },
+  },
+  disconnect: {
+    words: ['ID'],
+    flags: {},
+    about: 'ends the connection of a client; its session stays',
+    run: async (api, [id]) => {
+      const done = await api.send<{ nodes: readonly string[] } & Unanswered>(
+        'POST',
+        `/clients/${encodeURIComponent(id!)}/disconnect`,
+      )
+      if (api.isJson) return printJson(done)
+      print(
+        done.nodes.length === 0
+          ? 'it is not connected\n'
+          : `it was told to go by node ${done.nodes.join(', ')}\n`,
+      )
+      sayUnanswered(done)
+    },
+  },
+  topics: {
+    words: ['TOPIC'],
+    flags: {},
+    about: 'who would get a message of a topic',
+    run: async (api, [topic]) => {
+      const all = await api.get<Subscribers>('/subscribers', { topic })
+      if (api.isJson) return printJson(all)
+      print(
+        columns([
+          ['WHO', 'HOW', 'QOS'],
+          ...all.live.map(({ clientId, node, qos }) => [clientId, `live at node ${node}`, qos]),
+          ...all.sessions.map(({ clientId, qos }) => [clientId, 'by the queue of its session', qos]),
+          ...all.groups.map(({ group }) => [group, 'one member of it', '']),
+        ]),
+      )
+      if (all.isCut) process.stderr.write('aedes-cluster: there are more than these\n')
+      sayUnanswered(all)
+    },
+  },
+  groups: {
+    words: [],
+    flags: { limit: { shape: 'count', about: 'how many at most [1000]' } },
+    about: 'Shared Subscriptions: members by node, backlog',
+    run: async (api, _words, { limit }) => {
+      const all = await api.get<{ groups: readonly GroupRow[]; isCut: boolean }>('/groups', {
+        limit: countOf(limit, '--limit', 1_000),
+      })
+      if (api.isJson) return printJson(all)
+      print(
+        columns([
+          ['GROUP', 'MEMBERS', 'BACKLOG'],
+          ...all.groups.map(({ group, members, backlog, hasBacklog }) => [
+            group,
+            members.map(({ nodeId, count }) => `${nodeId.split('@')[0]}:${count}`).join(' ') || 'none',
+            backlog === undefined
+              ? hasBacklog
+                ? 'kept'
+                : 'none'
+              : `${backlog.messages} messages, ${backlog.bytes} bytes`,
+          ]),
+        ]),
+      )
+    },
+  },
+  publish: {
+    words: ['TOPIC', 'PAYLOAD'],
+    flags: {
+      qos: { shape: '0|1|2', about: 'QoS [0]' },
+      retain: { shape: '', switch: true, about: 'retains it' },
+    },
+    about: 'publishes a message; done when it is stored for everybody who is subscribed',
+    run: async (api, [topic, payload], { qos = '0', retain = false }) => {
+      if (!['0', '1', '2'].includes(String(qos))) throw usage('--qos', qos, 'is no QoS', 'Use 0, 1 or 2')
+      const done = await api.send('POST', '/publish', { topic, payload, qos: Number(qos), retain })
+      if (api.isJson) return printJson(done)
+      print('published\n')
+    },
+  },
+  doctor: {
+    words: [],
+    flags: {},
+    about: 'what should be otherwise, on any node, and what to do',
+    run: async (api) => {
+      const all = await api.get<
+        { findings: readonly { node: string; what: string; todo: string }[] } & Unanswered
+      >('/findings')
+      if (api.isJson) return printJson(all)
+      print(
+        all.findings.length === 0
+          ? 'nothing is wrong that could be found\n'
+          : all.findings.map(({ node, what, todo }) => `${node}: ${what}\n  ${todo}\n`).join(''),
+      )
+      sayUnanswered(all)
+    },
+  },
+}
+
+interface GroupRow {
+  readonly group: string
+  readonly members: readonly { readonly nodeId: string; readonly count: number }[]
+  readonly hasBacklog: boolean
+  readonly backlog?: { readonly messages: number; readonly bytes: number }
+}
+
+interface Subscribers extends Unanswered {
+  readonly live: readonly { readonly node: string; readonly clientId?: string; readonly qos: number }[]
+  readonly sessions: readonly { readonly clientId: string; readonly qos: number }[]
+  readonly groups: readonly GroupRow[]
+  readonly isCut: boolean
+}
+
+interface ClientDetail extends Unanswered {
+  readonly clientId: string
+  readonly connection?: {
+    readonly node: string
+    readonly user?: string
+    readonly address: string
+    readonly listener?: string
+    readonly protocolLevel: number
+    readonly connectedSeconds: number
+    readonly isSlow: boolean
+    readonly inFlight: number
+    readonly waitingBytes: number
+  }
+  readonly session?: {
+    readonly expirySeconds: number
+    readonly endsInSeconds?: number
+    readonly subscriptions: readonly { readonly filter: string; readonly qos: number }[]
+    readonly subscriptionCount: number
+    readonly queue: {
+      readonly messages: number
+      readonly bytes: number
+      readonly head?: { readonly topic: string; readonly qos: number; readonly payloadBytes: number }
+    }
+    readonly inFlight: number
+  }
+  readonly lastDisconnect?: {
+    readonly node: string
+    readonly reason: string
+    readonly secondsAgo: number
+    readonly connectedSeconds: number
+  }
+}
+
+function clientText({ connection, session, lastDisconnect }: ClientDetail): string {
+  const rows: (readonly Cell[])[] = []
+  if (connection === undefined) rows.push(['connected', 'no'])
+  else
+    rows.push(
+      ['connected', `at node ${connection.node} for ${duration(connection.connectedSeconds)}`],
+      ['from', `${connection.address} by ${connection.listener ?? 'the program'}`],
+      ['user', connection.user],
+      ['MQTT', { 3: '3.1', 4: '3.1.1', 5: '5' }[connection.protocolLevel]],
+      ['in flight', connection.inFlight],
+      ['waits for it', `${connection.waitingBytes} bytes${connection.isSlow ? ', it reads slowly' : ''}`],
+    )
+  if (session === undefined) rows.push(['session', 'none'])
+  else {
+    const { queue, expirySeconds, endsInSeconds, subscriptionCount } = session
+    const life = expirySeconds < 0 ? 'for ever' : `${duration(expirySeconds)} beyond its connection`
+    const end = endsInSeconds === undefined ? '' : `, ends in ${duration(endsInSeconds)}`
+    rows.push(['session', life + end], ['queue', `${queue.messages} messages, ${queue.bytes} bytes`])
+    if (queue.head !== undefined)
+      rows.push([
+        'next in it',
+        `${queue.head.topic}, QoS ${queue.head.qos}, ${queue.head.payloadBytes} bytes`,
+      ])
+    rows.push(['subscriptions', subscriptionCount])
+    for (const { filter, qos } of session.subscriptions) rows.push(['', `${filter} (QoS ${qos})`])
+  }
+  if (lastDisconnect !== undefined)
+    rows.push([
+      'last disconnect',
+      `${duration(lastDisconnect.secondsAgo)} ago at node ${lastDisconnect.node}, after ${duration(lastDisconnect.connectedSeconds)}: ${lastDisconnect.reason}`,
+    ])
+  return columns(rows)
+}
+
+/** Runs one of them. @throws OperatorError */
+export async function operate(name: string, argv: readonly string[]): Promise<void> {
+  const operation = operations[name]!
+  const given = operands(name, argv, operation.words, operation.flags)
+  await operation.run(new AdminClient(given.values), given.words, given.values)
+}

@@ -1,0 +1,308 @@
+// The admin API and the commands that ask it, on a cluster of two nodes: what is seen and done at one node is seen and done
+// in the whole cluster, by whoever has a token for it.
+import { Validator } from '@seriousme/openapi-schema-validator'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { operate, operations } from '../../broker/cli/operate.ts'
+import { startCluster, type TestCluster } from '../support/cluster.ts'
+
+const [seeing, acting] = ['r'.repeat(20), 'w'.repeat(20)] as const
+let folder: string
+let cluster: TestCluster
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-tokens-'))
+  writeFileSync(join(folder, 'tokens'), `# of a test\nread dashboard ${seeing}\n\nwrite admin ${acting}\n`)
+  writeFileSync(join(folder, 'token'), `${acting}\n`)
+  cluster = await startCluster({ nodes: 2, argv: ['--admin-tokens-file', join(folder, 'tokens')] })
+})
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+  rmSync(folder, { recursive: true })
+})
+
+interface Answer {
+  readonly status: number
+  readonly body: Record<string, never>
+}
+
+async function ask(
+  method: string,
+  path: string,
+  {
+    at = 0,
+    token = acting,
+    body,
+    headers = {},
+  }: { at?: number; token?: string; body?: unknown; headers?: Record<string, string> } = {},
+): Promise<Answer> {
+  const response = await fetch(new URL(path, cluster.node(at).adminUrl), {
+    method,
+    headers: {
+      ...(token !== '' && { authorization: `Bearer ${token}` }),
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  })
+  return { status: response.status, body: (await response.json()) as Answer['body'] }
+}
+
+const get = async (path: string, at = 0): Promise<Answer['body']> => {
+  const { status, body } = await ask('GET', `/api/v1${path}`, { at, token: seeing })
+  expect(status, JSON.stringify(body)).toBe(200)
+  return body
+}
+
+/** What a command prints. */
+async function printed(name: string, ...argv: string[]): Promise<string> {
+  const out: string[] = []
+  const write = vi.spyOn(process.stdout, 'write').mockImplementation((text) => out.push(String(text)) > 0)
+  try {
+    await operate(name, [...argv, '--admin', cluster.node(1).adminUrl, '--token-file', join(folder, 'token')])
+  } finally {
+    write.mockRestore()
+  }
+  return out.join('')
+}
+
+interface Operation {
+  readonly operationId: string
+  readonly summary: string
+  readonly responses: Readonly<Record<string, object>>
+}
+
+test('the document is OpenAPI without a fault, and names what each route answers', async () => {
+  const document = await get('/openapi.json')
+  const validator = new Validator()
+  expect(await validator.validate(document)).toMatchObject({ valid: true })
+  const operationsOf = Object.entries(
+    document.paths as unknown as Record<string, Record<string, Operation>>,
+  ).flatMap(([path, methods]) => Object.values(methods).map((operation) => ({ path, ...operation })))
+  expect(operationsOf.length).toBeGreaterThan(14)
+  for (const { path, summary, responses } of operationsOf) {
+    expect(path).toMatch(/^\/api\/v1\//)
+    expect(summary, path).toMatch(/^[A-Z]/)
+    expect(Object.keys(responses), path).toEqual(['200', '4XX', '5XX'])
+  }
+  const ids = operationsOf.map(({ operationId }) => operationId)
+  expect(new Set(ids).size).toBe(ids.length)
+})
+
+describe('who may', () => {
+  test.each([
+    ['GET', '/api/v1/nodes', '', 401],
+    ['GET', '/api/v1/nodes', 'x'.repeat(20), 401],
+    ['GET', '/api/v1/openapi.json', '', 401],
+    ['GET', '/api/v1/nowhere', '', 401],
+    ['GET', '/api/v1/nowhere', seeing, 404],
+    ['GET', '/api', seeing, 404],
+    ['POST', '/api/v1/publish', seeing, 403],
+    ['POST', '/api/v1/clients/x/disconnect', seeing, 403],
+    ['DELETE', '/api/v1/retained?topic=x', seeing, 403],
+    ['GET', '/api/v1/clients?limit=0', seeing, 400],
+    ['GET', '/api/v1/clients?limit=1001', seeing, 400],
+    ['GET', '/api/v1/clients?cursor=nonsense', seeing, 400],
+    ['GET', '/api/v1/clients?address=nonsense', seeing, 400],
+    ['GET', '/api/v1/clients/nobody', seeing, 404],
+    ['GET', '/api/v1/retained?filter=a%23', seeing, 400],
+    ['PATCH', '/api/v1/nodes', seeing, 404],
+    ['DELETE', '/api/v1/bans?kind=user&name=nobody', acting, 404],
+    ['POST', '/api/v1/publish', acting, 400],
+  ])('%s %s with %s: %i, and what to do', async (method, path, token, status) => {
+    const answer = await ask(method, path, { token })
+    expect(answer).toEqual({
+      status,
+      body: { error: expect.stringMatching(/./) as string, hint: expect.stringMatching(/./) as string },
+    })
+  })
+
+  test('a body that is none, too large, or no JSON is the fault of who sends it', async () => {
+    for (const [body, headers, status] of [
+      ['{', {}, 400],
+      ['{"topic":"t"}', { 'content-type': 'text/plain' }, 415],
+      [JSON.stringify({ topic: 't', payload: 'x'.repeat(3_000_000) }), {}, 413],
+      [{ topic: 'a/#' }, {}, 400],
+      [{ topic: '$SYS/x' }, {}, 400],
+      [{ topic: 't', qos: 3 }, {}, 400],
+    ] as const)
+      expect((await ask('POST', '/api/v1/publish', { body, headers })).status).toBe(status)
+  })
+})
+
+test('the nodes of the cluster, from any of them, and whether they store', async () => {
+  const { nodes, unanswered } = (await get('/nodes', 1)) as unknown as {
+    nodes: { node: string; isReady: boolean; checks: object; listen: string[] }[]
+    unanswered: []
+  }
+  expect(nodes.map(({ node, isReady, checks }) => ({ node, isReady, checks }))).toEqual([
+    { node: 'a', isReady: true, checks: { redis: 'ok', node: 'ok' } },
+    { node: 'b', isReady: true, checks: { redis: 'ok', node: 'ok' } },
+  ])
+  expect(unanswered).toEqual([])
+  expect(await get('/store')).toMatchObject({ store: 'redis', isStoring: true })
+  expect(await printed('status')).toMatch(
+    /^2 of 2 nodes are ready, 0 clients are connected, redis stores\nNODE .*\na +yes .*\nb +yes .*\n$/,
+  )
+  expect(JSON.parse(await printed('nodes', '--json'))).toMatchObject({
+    nodes: [{ node: 'a' }, { node: 'b' }],
+  })
+})
+
+test('clients of the whole cluster: pages, filters, one of them, and why it was disconnected', async () => {
+  const { nodes } = cluster
+  const lasting = { clean: false, protocolVersion: 4 as const }
+  const here = await Promise.all(['s1', 's2', 'x1'].map((id) => nodes[0]!.connect(id)))
+  await nodes[1]!.connect('s3', lasting)
+  const away = await nodes[1]!.connect('s4', lasting)
+  await away.subscribe('q/+', { qos: 1 })
+  await away.disconnect()
+  await nodes[0]!.publish('q/1', 'waits', { qos: 1 })
+  const listed = async (query: string): Promise<string[]> => {
+    const found: string[] = []
+    let cursor = ''
+    do {
+      const page = (await get(`/clients?${query}${cursor}`, 1)) as unknown as {
+        clients: { clientId: string; node?: string; isConnected: boolean }[]
+        next?: string
+        unanswered: []
+      }
+      expect(page.unanswered).toEqual([])
+      for (const { clientId, node, isConnected } of page.clients)
+        found.push(`${clientId} ${isConnected ? node : 'away'}`)
+      cursor = page.next === undefined ? '' : `&cursor=${page.next}`
+    } while (cursor !== '')
+    return found.sort()
+  }
+  expect(await listed('limit=1')).toEqual(['s1 a', 's2 a', 's3 b', 's4 away', 'x1 a'])
+  expect(await listed('client=s*')).toEqual(['s1 a', 's2 a', 's3 b', 's4 away'])
+  expect(await listed('client=s4')).toEqual(['s4 away'])
+  expect(await listed('client=s*&state=connected&limit=2')).toEqual(['s1 a', 's2 a', 's3 b'])
+  expect(await listed('state=disconnected')).toEqual(['s4 away'])
+  expect(await listed('node=b')).toEqual(['s3 b'])
+  expect(await listed('address=127.0.0.0/8&limit=2')).toHaveLength(4)
+  expect(await listed('address=10.0.0.0/8')).toEqual([])
+  expect(await listed('user=nobody')).toEqual([])
+  expect(await get('/clients/s4')).toMatchObject({
+    clientId: 's4',
+    session: {
+      subscriptionCount: 1,
+      subscriptions: [{ filter: 'q/+', qos: 1 }],
+      queue: { messages: 1, head: { topic: 'q/1', qos: 1, payloadBytes: 5 } },
+    },
+    lastDisconnect: { node: 'b', reason: expect.stringMatching(/DISCONNECT/) as string },
+    unanswered: [],
+  })
+  expect(await printed('client', 's4')).toMatch(
+    /^connected +no\nsession +.*\nqueue +1 messages.*\nnext in it +q\/1, QoS 1, 5 bytes\nsubscriptions +1\n +q\/\+ \(QoS 1\)\nlast disconnect/,
+  )
+  expect(await printed('disconnect', 's1')).toBe('it was told to go by node a\n')
+  await here[0]!.closed()
+  await expect
+    .poll(() => get('/clients/s1'))
+    .toMatchObject({ lastDisconnect: { node: 'a', reason: 'disconnected by admin' } })
+  expect(await printed('disconnect', 's1')).toBe('it is not connected\n')
+  expect(await printed('clients', '--node', 'a')).toMatch(/^CLIENT .*\ns2 .*\nx1 .*\n$/)
+  expect(cluster.node(0).log + cluster.node(1).log).toMatch(/"by":"admin".*a client is disconnected/)
+})
+
+test('who would get a topic: live, by a queue, as a member of a group', async () => {
+  const live = await cluster.node(0).connect('live')
+  await live.subscribe('w/#', { qos: 0 })
+  const queued = await cluster.node(1).connect('queued', { clean: false })
+  await queued.subscribe('w/+', { qos: 1 })
+  const member = await cluster.node(1).connect('member')
+  await member.subscribe('$share/g/w/1', { qos: 1 })
+  await expect
+    .poll(() => get('/subscribers?topic=w/1'))
+    .toEqual({
+      topic: 'w/1',
+      live: [{ node: 'a', clientId: 'live', qos: 0 }],
+      sessions: [{ clientId: 'queued', qos: 1 }],
+      groups: [
+        {
+          group: '$share/g/w/1',
+          members: [{ nodeId: expect.stringMatching(/^b@/) as string, count: 1 }],
+          hasBacklog: false,
+        },
+      ],
+      isCut: false,
+      unanswered: [],
+    })
+  expect(await printed('topics', 'w/1')).toMatch(/live +live at node a +0\n/)
+  expect(await printed('groups')).toMatch(/\$share\/g\/w\/1 +b:1 +none\n/)
+})
+
+test('messages are published, retained, browsed by filter and cleared', async () => {
+  const reader = await cluster.node(0).connect('reader')
+  await reader.subscribe('r/#', { qos: 1 })
+  expect(await printed('publish', 'r/1', 'hello', '--qos', '1', '--retain')).toBe('published\n')
+  const properties = Buffer.from([3, 0, 4, ...Buffer.from('text')])
+  const body = {
+    topic: 'r/2',
+    payload: '/wA=',
+    encoding: 'base64',
+    qos: 0,
+    properties: properties.toString('base64'),
+  }
+  expect(
+    await ask('PUT', '/api/v1/retained', { at: 1, body: { ...body, expiresInSeconds: 60 } }),
+  ).toMatchObject({ status: 200 })
+  expect((await ask('PUT', '/api/v1/retained', { body: { ...body, properties: '/w==' } })).status).toBe(400)
+  await reader.arrivals(2)
+  const found: object[] = []
+  for (let cursor: number | undefined = 0; cursor !== undefined;) {
+    const page = (await get(`/retained?filter=r/%2B&limit=1&cursor=${cursor}`)) as unknown as {
+      messages: object[]
+      next?: number
+    }
+    found.push(...page.messages)
+    cursor = page.next
+  }
+  expect(found).toHaveLength(2)
+  expect(found).toEqual(
+    expect.arrayContaining([
+      { topic: 'r/1', qos: 1, payload: 'hello', encoding: 'utf8' },
+      { ...body, expiresInSeconds: expect.toSatisfy((s: number) => s > 50 && s <= 60) as number },
+    ]),
+  )
+  expect((await ask('DELETE', '/api/v1/retained?topic=r/1')).status).toBe(200)
+  await expect.poll(() => get('/retained?filter=r/1', 1)).toEqual({ messages: [] })
+})
+
+test('bans by the API end connections, and are lifted', async () => {
+  const victim = await cluster.node(1).connect('victim')
+  const ban = { kind: 'client', name: 'victim', reason: 'a test', seconds: 60 }
+  expect((await ask('POST', '/api/v1/bans', { body: ban })).status).toBe(200)
+  await victim.closed()
+  expect(await get('/bans', 1)).toMatchObject({
+    bans: [{ kind: 'client', name: 'victim', reason: 'a test' }],
+  })
+  expect((await ask('DELETE', '/api/v1/bans?kind=client&name=victim')).status).toBe(200)
+  expect(await get('/bans')).toEqual({ bans: [] })
+})
+
+test('what should be otherwise is found on each node', async () => {
+  const { findings } = (await get('/findings')) as unknown as { findings: { what: string; todo: string }[] }
+  for (const { what, todo } of findings) expect(what.length * todo.length).toBeGreaterThan(0)
+  expect(await printed('doctor')).toMatch(/./)
+})
+
+test('a node that stands still is named, and the others answer', async () => {
+  cluster.node(1).pause()
+  const { nodes, unanswered } = (await get('/nodes')) as unknown as {
+    nodes: { node: string }[]
+    unanswered: object[]
+  }
+  cluster.node(1).resume()
+  expect(nodes.map(({ node }) => node)).toEqual(['a'])
+  expect(unanswered).toEqual([{ node: 'b', problem: 'no answer within 2 s' }])
+})
+
+test.each(Object.keys(operations))('%s says what is wrong with its words', async (name) => {
+  await expect(operate(name, ['--nonsense'])).rejects.toMatchObject({ name: 'OperatorError' })
+  await expect(
+    operate(name, [...operations[name]!.words.map(() => 'x'), '--admin', 'http://127.0.0.1:1']),
+  ).rejects.toMatchObject({ problem: expect.stringMatching(/^does not answer/) as string })
+})
