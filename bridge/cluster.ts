@@ -78,8 +78,8 @@ export interface Cluster {
 
   /** Topics that have one in the cluster, as this node knows them. */
   readonly retainedTopics: number
-  /** Whether there is room for one of this topic. */
-  mayRetain(topic: string): boolean
+  /** Whether there is room for one of this topic. @param bytes of its payload */
+  mayRetain(topic: string, bytes: number): boolean
   /** Where what is subscribed by now stands among them (moment.ts). */
   stamps(): Promise<StampsRead>
   /** Counters that were stored, of a subscription that an earlier connection began. */

@@ -205,7 +205,7 @@ export class DataPlane implements Cluster {
       publishWill: (message) =>
         new Promise((resolve) =>
           this.publish(
-            withRoom(message, (topic) => this.mayRetain(topic), this.#reports),
+            withRoom(message, (topic, bytes) => this.mayRetain(topic, bytes), this.#reports),
             resolve,
           ),
         ),
@@ -440,8 +440,12 @@ export class DataPlane implements Cluster {
   }
 
   /** Whether there is room for a Retained Message: nodes keep the topics of all of them. */
-  mayRetain(topic: string): boolean {
-    return this.#retained.mayStore(topic, this.#options.retainedBytesMax)
+  mayRetain(topic: string, bytes: number): boolean {
+    const { retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax = Infinity } = this.#options
+    return (
+      bytes <= retainedMessageBytesMax &&
+      this.#retained.mayStore(topic, retainedBytesMax, retainedMessagesMax)
+    )
   }
 
   /** The Retained Messages of these topics as they are now, as many as have room in `bytesMax`. */

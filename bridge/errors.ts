@@ -185,6 +185,12 @@ export const bridgeErrors = {
     remedy:
       'Sessions: raise --sessions-max on every node, or let them end sooner: --session-expiry-seconds-max. Members: a group with a backlog has at most 1,000',
   },
+  ERR_BRIDGE_USER_QUOTA: {
+    kind: 'answer',
+    retryable: false,
+    meaning: 'a user has as many sessions as one may have: a new one is refused',
+    remedy: 'Raise --user-sessions-max on every node, or let them end sooner: --session-expiry-seconds-max',
+  },
   ERR_BRIDGE_FOREIGN: {
     kind: 'answer',
     retryable: false,
@@ -308,6 +314,7 @@ const replies = new Map<string, BridgeErrorCode>(
     NOTOWNER: 'ERR_BRIDGE_MOVED',
     STALE: 'ERR_BRIDGE_STALE',
     QUOTA: 'ERR_BRIDGE_QUOTA',
+    USERQUOTA: 'ERR_BRIDGE_USER_QUOTA',
     FOREIGN: 'ERR_BRIDGE_FOREIGN',
     FORMAT: 'ERR_BRIDGE_FORMAT',
     OOM: 'ERR_BRIDGE_REDIS_FULL',

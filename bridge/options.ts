@@ -31,6 +31,12 @@ export interface DataPlaneOptions {
   readonly settings?: SharedSettings
   /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
   readonly retainedBytesMax: number
+  /** How many of them there may be; undefined: any number. */
+  readonly retainedMessagesMax?: number | undefined
+  /** Bytes of the payload of one; undefined: any number. */
+  readonly retainedMessageBytesMax?: number | undefined
+  /** Sessions of a user that outlive their connections; undefined: any number. */
+  readonly userSessionsMax?: number | undefined
   readonly onError: (error: Error) => void
   /** The channels of the node; undefined: nobody hears them as its own. */
   readonly reports?: Reports | undefined

@@ -26,6 +26,12 @@ export interface StoreSettings {
   readonly groupStrategies: string
   /** Memory that the topics of Retained Messages may take on each node: a new one is refused beyond it. */
   readonly retainedBytesMax: number
+  /** How many of them there may be; undefined: any number. */
+  readonly retainedMessagesMax?: number | undefined
+  /** Bytes of the payload of one; undefined: any number. */
+  readonly retainedMessageBytesMax?: number | undefined
+  /** Sessions of a user that outlive their connections; undefined: any number. */
+  readonly userSessionsMax?: number | undefined
 }
 
 export interface StoreEvents {

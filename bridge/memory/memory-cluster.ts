@@ -31,7 +31,15 @@ import { DueWills } from './wills.ts'
 
 export type MemoryOptions = Pick<
   DataPlaneOptions,
-  'name' | 'queueMessagesMax' | 'queueBytesMax' | 'sessionsMax' | 'groupStrategies' | 'retainedBytesMax'
+  | 'name'
+  | 'queueMessagesMax'
+  | 'queueBytesMax'
+  | 'sessionsMax'
+  | 'userSessionsMax'
+  | 'groupStrategies'
+  | 'retainedBytesMax'
+  | 'retainedMessagesMax'
+  | 'retainedMessageBytesMax'
 > & {
   /** Memory that the messages of all sessions take: beyond it those that wait longest, where most wait, go. */
   readonly storedBytesMax: number
@@ -94,25 +102,15 @@ export class MemoryCluster implements Cluster {
     this.#wills = new DueWills(store, clock, waits.reports, {
       authorizeWill: (message) => authorizedWill(receiver, message),
       publishWill: (will) =>
-        this.#publishWill(withRoom(will, (topic) => this.mayRetain(topic), this.#reports)),
+        this.#publishWill(withRoom(will, (topic, bytes) => this.mayRetain(topic, bytes), this.#reports)),
     })
-    const { sessionsMax } = options
-    this.sessions = new MemorySessions(
-      store,
-      this.#table,
-      this.nodeId,
-      sessionsMax,
-      clock,
-      waits,
-      this.#wills,
-      {
-        onMoved: (session) => receiver.taken(session),
-        expireRetained: (topic) => this.#clear(topic),
-        isFull: () => this.#isFull,
-        onEnded: () => this.#giveRoom(),
-        onLeft: (name, sid) => this.groups.left(name, sid),
-      },
-    )
+    this.sessions = new MemorySessions(store, this.#table, this.nodeId, options, clock, waits, this.#wills, {
+      onMoved: (session) => receiver.taken(session),
+      expireRetained: (topic) => this.#clear(topic),
+      isFull: () => this.#isFull,
+      onEnded: () => this.#giveRoom(),
+      onLeft: (name, sid) => this.groups.left(name, sid),
+    })
     this.groups = new MemoryGroups(
       store,
       this.#table,
@@ -349,7 +347,10 @@ export class MemoryCluster implements Cluster {
    * Bodies count here, since they are in this process. What has its place may change beyond the bound, and
    * grow by so much together.
    */
-  mayRetain(topic: string): boolean {
+  mayRetain(topic: string, bytes: number): boolean {
+    const { retainedMessagesMax = Infinity, retainedMessageBytesMax = Infinity } = this.#options
+    if (bytes > retainedMessageBytesMax) return false
+    if (this.#store.state.retained.size >= retainedMessagesMax && !this.#retained.has(topic)) return false
     const part = (this.#retained.bytes + this.#store.state.retainedBytes) / this.#options.retainedBytesMax
     return part < 1 || (part < grownMax && this.#retained.has(topic))
   }

@@ -45,6 +45,7 @@ export class MemorySessions implements ClusterSessions {
   readonly #table: RoutingTable
   readonly #nodeId: string
   readonly #sessionsMax: number
+  readonly #userSessionsMax: number
   readonly #clock: Clock
   readonly #waits: Waits
   readonly #wills: DueWills
@@ -60,7 +61,10 @@ export class MemorySessions implements ClusterSessions {
     store: StateStore,
     table: RoutingTable,
     nodeId: string,
-    sessionsMax: number,
+    {
+      sessionsMax,
+      userSessionsMax = Infinity,
+    }: { readonly sessionsMax: number; readonly userSessionsMax?: number | undefined },
     clock: Clock,
     waits: Waits,
     wills: DueWills,
@@ -70,6 +74,7 @@ export class MemorySessions implements ClusterSessions {
     this.#table = table
     this.#nodeId = nodeId
     this.#sessionsMax = sessionsMax
+    this.#userSessionsMax = userSessionsMax
     this.#clock = clock
     this.#waits = waits
     this.#wills = wills
@@ -147,6 +152,7 @@ export class MemorySessions implements ClusterSessions {
     const others = state.sessions.size - (known === undefined ? 0 : 1)
     if (expirySeconds !== 0 && others >= this.#sessionsMax && (known?.expiry ?? 0) === 0)
       throw new BridgeError('ERR_BRIDGE_QUOTA', `${this.#sessionsMax} sessions`)
+    if (user !== undefined && expirySeconds !== 0) this.#checkUser(user, known)
     const isMore = request.will !== undefined || (expirySeconds !== 0 && (known?.expiry ?? 0) === 0)
     if (isMore && this.#events.isFull())
       throw new BridgeError('ERR_BRIDGE_QUOTA', 'no memory for what sessions have in flight (storedBytesMax)')
@@ -169,6 +175,15 @@ export class MemorySessions implements ClusterSessions {
     this.#connected.set(sid, session)
     await this.#store.settled()
     return session
+  }
+
+  /** O(sessions of the user), where they are bounded. */
+  #checkUser(user: string, known: StoredState | undefined): void {
+    if (this.#userSessionsMax === Infinity || (known?.user === user && known.expiry !== 0)) return
+    let count = 0
+    for (const { expiry } of this.#store.state.sessionsOf(user)) if (expiry !== 0) count++
+    if (count >= this.#userSessionsMax)
+      throw new BridgeError('ERR_BRIDGE_USER_QUOTA', `${this.#userSessionsMax} sessions of the user`)
   }
 
   /** A session whose time is over is nobody's. */

@@ -74,6 +74,8 @@ export class State {
   readonly sessions = new Map<string, StoredState>()
   /** Client Identifier → sid */
   readonly clients = new Map<string, string>()
+  /** User → sids of what is the user's. */
+  readonly #ofUsers = new Map<string, Set<string>>()
   readonly retained = new Map<string, RetainedValue>()
   /** Wills that are due and not decided yet, by number. */
   readonly wills = new Map<number, DueWill>()
@@ -163,6 +165,7 @@ export class State {
   #claim({ sid, clientId, user, epoch, expiry, will }: Extract<StateRecord, { type: 'claimed' }>): void {
     const session = this.sessions.get(sid) ?? emptySession(sid, clientId)
     this.#setWill(session, will)
+    if (user !== undefined && user !== session.user) this.#leaveUser(session)
     session.user = user ?? session.user
     this.#note(Object.assign(session, { epoch, expiry, isOwned: true }))
   }
@@ -174,7 +177,25 @@ export class State {
     this.#note(session)
   }
 
+  /** Sessions of a user. */
+  *sessionsOf(user: string): Iterable<StoredState> {
+    for (const sid of this.#ofUsers.get(user) ?? []) yield this.sessions.get(sid)!
+  }
+
+  #leaveUser({ sid, user }: StoredState): void {
+    if (user === undefined) return
+    const sids = this.#ofUsers.get(user)
+    sids?.delete(sid)
+    if (sids?.size === 0) this.#ofUsers.delete(user)
+  }
+
   #note(session: StoredState): void {
+    const { sid, user } = session
+    if (user !== undefined) {
+      const sids = this.#ofUsers.get(user)
+      if (sids === undefined) this.#ofUsers.set(user, new Set([sid]))
+      else sids.add(sid)
+    }
     this.sessions.set(session.sid, session)
     this.clients.set(session.clientId, session.sid)
   }
@@ -182,6 +203,7 @@ export class State {
   #end(session: StoredState): void {
     const { sid, clientId } = session
     this.held.dropAll(session)
+    this.#leaveUser(session)
     this.sessions.delete(sid)
     if (this.clients.get(clientId) === sid) this.clients.delete(clientId)
   }

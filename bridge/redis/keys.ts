@@ -109,6 +109,12 @@ export const keyTable = {
     meaning:
       'sid → node id and epoch of its owner, empty when nobody is connected, `?` when it was found missing by a message for it',
   },
+  users: {
+    key: '{s<n>}:users',
+    type: 'hash',
+    meaning:
+      'user → sids of sessions that he made and that outlive their connections, those among them that have ended, too, where userSessionsMax is set',
+  },
   due: {
     key: '{s<n>}:due',
     type: 'zset',
@@ -256,6 +262,7 @@ export class Keys {
     noun:
       | 'clients'
       | 'owners'
+      | 'users'
       | 'due'
       | 'wills'
       | 'appended'

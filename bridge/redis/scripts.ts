@@ -31,7 +31,7 @@ export const scriptTable = {
   'retained-store': { keys: 4, meaning: 'sets and clears Retained Messages of one partition' },
   'retained-read': { keys: 1, meaning: 'Retained Messages of one partition, as many as fit' },
   'retained-expire': { keys: 2, meaning: 'clears a Retained Message that has expired' },
-  'session-claim': { keys: 11, alsoFull: true, meaning: 'makes a node the owner of a session: CONNECT' },
+  'session-claim': { keys: 12, alsoFull: true, meaning: 'makes a node the owner of a session: CONNECT' },
   'session-farewell': {
     keys: 4,
     meaning: 'the client said good-bye: its will is void, its session may live shorter or longer',

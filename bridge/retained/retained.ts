@@ -115,8 +115,8 @@ export class Retained {
   }
 
   /** Whether a value may be stored: its topic is known, or there is room for one more. */
-  mayStore(topic: string, bytesMax: number): boolean {
-    return this.#index.bytes < bytesMax || this.#index.has(topic)
+  mayStore(topic: string, bytesMax: number, countMax = Infinity): boolean {
+    return (this.#index.bytes < bytesMax && this.#index.size < countMax) || this.#index.has(topic)
   }
 
   /** What the journal says of a topic. */

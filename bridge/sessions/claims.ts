@@ -68,13 +68,18 @@ export class Claims {
    */
   #cameLast = 0
 
+  /** In each partition; 0: any number, and they are not counted. */
+  readonly #userSessionsMax: number
+
   /** @param sessionsMax in the cluster */
   constructor(
     { redis, keys, nodeId, clock, forgetMs, connected, events }: SessionContext,
     subscriptions: Subscriptions,
     wills: Wills,
     sessionsMax: number,
+    userSessionsMax = 0,
   ) {
+    this.#userSessionsMax = userSessionsMax
     this.#redis = redis
     this.#keys = keys
     this.#nodeId = nodeId
@@ -228,6 +233,7 @@ export class Claims {
       ...allKeysOf(this.#keys, known === '' ? fresh : known),
       this.#keys.session(fresh, 'session'),
       this.#keys.partition(partition, 'appended'),
+      this.#keys.partition(partition, 'users'),
     ]
     const argv = [
       clientId,
@@ -247,6 +253,7 @@ export class Claims {
       came,
       user,
       mayTakeAnybodys ? '1' : '0',
+      this.#userSessionsMax,
     ]
     return this.#queue.send(() => runScript(this.#redis, 'session-claim', keys, argv, { whenFull }))
   }

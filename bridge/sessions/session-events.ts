@@ -48,8 +48,13 @@ export const authorizedWill = (
  * A will as there is room for it: a topic that is one too many is not retained, as that of a PUBLISH which
  * cannot be refused.
  */
-export function withRoom(will: Message, mayRetain: (topic: string) => boolean, reports: Reports): Message {
-  if (!will.retain || will.payload.length === 0 || mayRetain(will.topic)) return will
+export function withRoom(
+  will: Message,
+  mayRetain: (topic: string, bytes: number) => boolean,
+  reports: Reports,
+): Message {
+  const { topic, payload } = will
+  if (!will.retain || payload.length === 0 || mayRetain(topic, payload.length)) return will
   reports.tell('unretained', { topic: will.topic })
   return will.with({ retain: false })
 }

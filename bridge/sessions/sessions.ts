@@ -43,7 +43,11 @@ export class Sessions implements ClusterSessions {
     redis: Redis,
     keys: Keys,
     nodeId: () => string,
-    { leaseMs, sessionsMax }: Pick<DataPlaneOptions, 'leaseMs' | 'sessionsMax'>,
+    {
+      leaseMs,
+      sessionsMax,
+      userSessionsMax,
+    }: Pick<DataPlaneOptions, 'leaseMs' | 'sessionsMax' | 'userSessionsMax'>,
     clock: Clock,
     events: SessionEvents,
   ) {
@@ -53,7 +57,7 @@ export class Sessions implements ClusterSessions {
     const context = { redis, keys, nodeId, clock, forgetMs, connected: this.here, events }
     this.subscriptions = new Subscriptions(redis, keys, events)
     this.#wills = new Wills(redis, keys, clock, forgetMs, leaseMs, events)
-    this.#claims = new Claims(context, this.subscriptions, this.#wills, sessionsMax)
+    this.#claims = new Claims(context, this.subscriptions, this.#wills, sessionsMax, userSessionsMax)
     this.releases = new Releases(context, this.#wills, (claim) => this.#claims.isUnderWay(claim))
     this.recovery = new SessionRecovery(context)
     this.#sweep = new Sweep(redis, keys, clock, this.#wills, {

@@ -88,6 +88,20 @@ export const refusalCauses = {
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },
+  'user-sessions': {
+    what: 'connection',
+    bound: 'userSessionsMax',
+    checkedIn: 'connection/connected-sessions.ts',
+    v5: 'CONNACK 0x97',
+    v311: 'CONNACK 3',
+  },
+  'will-bytes': {
+    what: 'connection',
+    bound: 'willBytesMax',
+    checkedIn: 'aedes/connect.ts',
+    v5: 'CONNACK 0x97',
+    v311: 'CONNACK 3',
+  },
   'session-user': {
     what: 'connection',
     bound: "sessionTakeover: the session of its Client Identifier is another user's",
@@ -111,7 +125,7 @@ export const refusalCauses = {
   },
   retained: {
     what: 'message',
-    bound: 'retainedBytesMax',
+    bound: 'retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax',
     checkedIn: 'connection/inbound.ts',
     v5: 'PUBACK or PUBREC 0x97; at QoS 0 it goes to subscribers and is not retained',
     v311: 'acknowledged; it goes to subscribers and is not retained',

@@ -40,6 +40,7 @@ interface Regranted {
 
 export const goneUser = 'its user is gone, or has another password'
 const noUser = new Refusal(ReasonCode.notAuthorized, goneUser)
+const largeWill = new Refusal(ReasonCode.quotaExceeded, 'its will is larger than it may be (willBytesMax)')
 const foreign = new Refusal(
   ReasonCode.clientIdentifierNotValid,
   'its Client Identifier is that of another user, who is connected',
@@ -117,6 +118,12 @@ export class Connects {
       if (keepalive === 0 || keepalive > keepAliveSecondsMax) client._serverKeepAlive = keepAliveSecondsMax
     }
     if (this.#refuseBanned(connection, packet.clientId, packet.username, done)) return
+    const { will } = connection
+    const willBytes = will === undefined ? 0 : Buffer.byteLength(will.topic) + will.payload.length
+    if (willBytes > (this.#host.config.willBytesMax ?? Infinity)) {
+      this.#host.refused('will-bytes')
+      return this.#refuse(connection, largeWill, done)
+    }
     const goOn = (): void => this.#exchange(connection, packet, done)
     if (connect === undefined) goOn()
     else this.#goOn(connection, connect(packet, connection), done, goOn)

@@ -273,7 +273,7 @@ export class Engine {
       outboxLimits: { highBytes: slowBytesMax, lowBytes: slowBytesMax / 4 },
       refused: (cause) => this.#host.refused(cause),
       heldBack: (cause) => this.#host.heldBack(cause),
-      mayRetain: (topic) => this.#host.mayRetain(topic),
+      mayRetain: (topic, bytes) => this.#host.mayRetain(topic, bytes),
       mayShare: () => this.#host.hasGroups,
       publish: (message, from, done) => this.#host.publish(message, from, done),
       dropped: (cause, qos) => this.#host.dropped(cause, qos),

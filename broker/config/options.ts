@@ -307,6 +307,22 @@ export const options = {
     shape: 'bytes',
     hint: 'Use a number of bytes, 1024 or more',
   },
+  retainedMessagesMax: {
+    at: 'limits.retainedMessagesMax',
+    schema: whole(1, 2 ** 32).optional(),
+    about:
+      'Retained Messages in the cluster, as each node knows them; no new topic is retained beyond it; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  retainedMessageBytesMax: {
+    at: 'limits.retainedMessageBytesMax',
+    schema: whole(1, 268_435_455).optional(),
+    about:
+      'bytes of the payload of a Retained Message; a larger one is not retained; without it as large as a packet may be',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1 or more',
+  },
   sessionsMax: {
     at: 'limits.sessionsMax',
     schema: whole(1, 2 ** 32).default(limits.sessionsMax),
@@ -388,6 +404,22 @@ export const options = {
       'connections of one user (who has proved who it is) to this node; one more is refused; without it any number',
     shape: 'count',
     hint: 'Use a whole number, 1 or more',
+  },
+  userSessionsMax: {
+    at: 'limits.userSessionsMax',
+    schema: whole(1, 1_000).optional(),
+    about:
+      'sessions of one user that outlive their connections, in the cluster (where its store has several partitions, in each of them); one more is refused; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number from 1 to 1000',
+  },
+  willBytesMax: {
+    at: 'limits.willBytesMax',
+    schema: whole(1, 268_435_455).optional(),
+    about:
+      'bytes of the topic and payload of a will; a CONNECT with a larger one is refused; without it as large as CONNECT may be',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1 or more',
   },
   publishesPerSecondMax: {
     at: 'limits.publishesPerSecondMax',

@@ -66,6 +66,9 @@ export class ConnectedSessions {
     if (code === 'ERR_BRIDGE_QUOTA') {
       this.#host.refused('sessions')
       connection.refuse(ReasonCode.quotaExceeded)
+    } else if (code === 'ERR_BRIDGE_USER_QUOTA') {
+      this.#host.refused('user-sessions')
+      connection.refuse(ReasonCode.quotaExceeded)
     } else if (code === 'ERR_BRIDGE_FOREIGN') {
       this.#host.refused('session-user')
       connection.refuse(ReasonCode.clientIdentifierNotValid)

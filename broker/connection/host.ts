@@ -48,7 +48,7 @@ export interface ConnectionHost<Connection> {
   /** A bug: delivering one message threw. That message is passed by, and the bug named. */
   failed(error: unknown, qos: number): void
   /** Whether there is room for a Retained Message of this topic. */
-  mayRetain(topic: string): boolean
+  mayRetain(topic: string, bytes: number): boolean
   /** Counts what a bound refused. */
   refused(cause: RefusalCause): void
   /** Counts that a connection is read no further until there is room. */

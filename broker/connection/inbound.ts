@@ -347,7 +347,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   /** @param qos of the PUBLISH, by which it is acknowledged */
   #publish(message: Message, qos: 0 | 1 | 2, messageId: number, ended: () => void): void {
-    if (message.retain && message.payload.length > 0 && !this.#host.mayRetain(message.topic)) {
+    const { length } = message.payload
+    if (message.retain && length > 0 && !this.#host.mayRetain(message.topic, length)) {
       this.#host.refused('retained')
       if (this.#connection.mqtt5 && qos > 0)
         return this.#refuse(qos, messageId, ReasonCode.quotaExceeded, ended)

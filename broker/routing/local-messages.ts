@@ -132,8 +132,10 @@ export class LocalMessages {
       throw new RangeError(
         `a topic may have ${topicBytesMax} bytes (topicBytesMax) and ${topicLevelsMax} levels (topicLevelsMax)`,
       )
-    if (retain && payload.length > 0 && !node.mayRetain(topic))
-      throw new RangeError('there is no room for a Retained Message of one more topic (retainedBytesMax)')
+    if (retain && payload.length > 0 && !node.mayRetain(topic, payload.length))
+      throw new RangeError(
+        'there is no room for this Retained Message (retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax)',
+      )
   }
 
   /** @returns ends it */

@@ -376,8 +376,8 @@ export class Router implements EngineHost, Receiver {
     this.#events.onFailed(error)
   }
 
-  mayRetain(topic: string): boolean {
-    return this.#plane.mayRetain(topic)
+  mayRetain(topic: string, bytes: number): boolean {
+    return this.#plane.mayRetain(topic, bytes)
   }
 
   refused(cause: RefusalCause): void {

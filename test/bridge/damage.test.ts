@@ -134,14 +134,15 @@ async function fill(): Promise<void> {
     }),
   )
   // What nobody reads before the session moves on may still be damaged by the test before.
-  const [inFlight, incoming, imported, bans, access] = [
+  const [inFlight, incoming, imported, bans, access, users] = [
     keys.session(session.sid, 'inflight'),
     keys.session(session.sid, 'incoming'),
     keys.bus('imported'),
     keys.bus('bans'),
     keys.bus('access'),
+    keys.partition(3, 'users'),
   ]
-  await client.del(inFlight, incoming, imported, bans, access)
+  await client.del(inFlight, incoming, imported, bans, access, users)
   await client
     .multi()
     .hset(inFlight, 1, '0')
@@ -149,6 +150,7 @@ async function fill(): Promise<void> {
     .sadd(imported, 'broker client')
     .hset(bans, 'c:banned', '0 reason')
     .hset(access, 'u:ann', 'kept')
+    .hset(users, 'ann', session.sid)
     .exec()
 }
 

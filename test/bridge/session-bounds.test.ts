@@ -20,6 +20,7 @@ async function claim(
   fresh: string,
   expiry: number,
   clean = false,
+  [user, most]: readonly [user: string, most: number] = ['', 0],
 ): Promise<string> {
   const sid = known === '' ? fresh : known
   const own = (['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) =>
@@ -28,8 +29,32 @@ async function claim(
   const reply = await runScript(
     redis,
     'session-claim',
-    [...of('clients', 'owners', 'due', 'wills'), ...own, keys.session(fresh, 'session'), ...of('appended')],
-    [clientId, known, fresh, 'a@1', clean ? '1' : '0', expiry, '', 0, forgetMs, ++claims, 1],
+    [
+      ...of('clients', 'owners', 'due', 'wills'),
+      ...own,
+      keys.session(fresh, 'session'),
+      ...of('appended', 'users'),
+    ],
+    [
+      clientId,
+      known,
+      fresh,
+      'a@1',
+      clean ? '1' : '0',
+      expiry,
+      '',
+      0,
+      forgetMs,
+      ++claims,
+      most === 0 ? 1 : 1_000,
+      '',
+      '0',
+      '0',
+      '',
+      user,
+      '0',
+      most,
+    ],
   )
   return String((reply as Buffer[])[0])
 }
@@ -55,6 +80,35 @@ test('as many sessions as a partition may hold: one more that outlives its conne
   expect(await claim('other', '', '3t', 0)).toBe('3t') // ends with its connection
   expect(await claim('first', '3s', '3u', -1)).toBe('3s') // what is there may come again
   expect(await claim('first', '3s', '3v', -1, true)).toBe('3v') // and take its own place
+})
+
+test('as many sessions as a user may have: those that are there count, and no more is kept of users than of sessions', async () => {
+  const two = (
+    clientId: string,
+    known: string,
+    fresh: string,
+    { expiry = -1, clean = false, user = 'ann' } = {},
+  ) => claim(clientId, known, fresh, expiry, clean, [user, 2])
+  const refused = { code: 'ERR_BRIDGE_USER_QUOTA' }
+  await two('a', '', '3a')
+  await two('b', '', '3b')
+  await expect(two('c', '', '3c')).rejects.toMatchObject(refused)
+  await two('c', '', '3c', { expiry: 0 }) // ends with its connection
+  await expect(two('c', '3c', '3d')).rejects.toMatchObject(refused)
+  await two('e', '', '3e', { user: 'bob' })
+  expect(await two('a', '3a', '3f')).toBe('3a')
+  expect(await two('a', '3a', '3g', { clean: true })).toBe('3g') // takes its own place
+  await expect(two('c', '3c', '3h')).rejects.toMatchObject(refused)
+  const users = keys.partition(3, 'users')
+  await redis.hdel(keys.partition(3, 'owners'), '3g', '3e') // they ended
+  expect(await two('c', '3c', '3i')).toBe('3i')
+  expect((await redis.hget(users, 'ann'))?.split(' ').sort()).toEqual(['3b', '3i'])
+  // found out, and those of before there was a bound, by the way
+  await claim('z', '', '3z', -1, false, ['zoe', 1_000])
+  expect(await redis.hkeys(users)).not.toContain('bob')
+  await redis.del(users)
+  await two('b', '3b', '3j')
+  expect(await redis.hgetall(users)).toEqual({ ann: '3b' })
 })
 
 test('a queue holds so many bytes: the oldest goes for a large one, the last one stays, small ones are bounded by number', async () => {

@@ -46,7 +46,7 @@ async function claim(
   const reply = (await runScript(
     redis,
     'session-claim',
-    [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
+    [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended', 'users')],
     [
       'client',
       known,

@@ -74,7 +74,7 @@ async function claim(
   const reply = text(
     await run(
       'session-claim',
-      [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended')],
+      [...whole(known === '' ? fresh : known), keys.session(fresh, 'session'), ...of('appended', 'users')],
       ['client', known, fresh, node, clean ? '1' : '0', expiry, will, delay, forgetMs, number, most],
       whenFull,
     ),

@@ -164,6 +164,74 @@ test('userConnectionsMax: one more of a user is refused with 0x97, and who conne
   await expect.poll(async () => (await come('d', 'anna')).connack.reasonCode).toBe(0)
 })
 
+test('userSessionsMax: one more session of a user that outlives its connection is refused with 0x97', async () => {
+  const node = await serve(
+    { authentication: ['hooks'], limits: { userSessionsMax: 1 } },
+    { authenticate: (_client, _username, _password, done) => done(null, true) },
+  )
+  const come = (
+    clientId: string,
+    username: string | undefined,
+    sessionExpiryInterval = 100,
+  ): ReturnType<typeof WireClient.connect> =>
+    WireClient.connect(node.endpoints[0]!, clientId, {
+      clean: false,
+      ...(username === undefined ? {} : { username }),
+      properties: { sessionExpiryInterval },
+    })
+  const a = await come('a', 'anna')
+  expect((await come('b', 'anna')).connack.reasonCode).toBe(0x97)
+  const older = await WireClient.connect(node.endpoints[0]!, 'b', {
+    version: 4,
+    clean: false,
+    username: 'anna',
+  })
+  expect(older.connack.returnCode).toBe(3)
+  expect((await come('b', 'anna', 0)).connack.reasonCode).toBe(0)
+  expect((await come('c', 'otto')).connack.reasonCode).toBe(0)
+  for (const clientId of ['d', 'e']) expect((await come(clientId, undefined)).connack.reasonCode).toBe(0)
+  expect((await come('a', 'anna')).connack).toMatchObject({ reasonCode: 0, sessionPresent: true })
+  expect(await counted(node, 'refusals_total{cause="user-sessions"}')).toBe(2)
+  await a.untilClosed()
+  const last = await come('a', 'anna')
+  last.send({ cmd: 'disconnect', properties: { sessionExpiryInterval: 0 } })
+  await last.untilClosed()
+  await expect.poll(async () => (await come('b', 'anna')).connack.reasonCode).toBe(0)
+})
+
+test('Retained Messages: their number, and the payload of each; the size of a will', async () => {
+  const node = await serve({
+    limits: { retainedMessagesMax: 2, retainedMessageBytesMax: 10, willBytesMax: 20 },
+  })
+  const url = node.endpoints[0]!
+  const client = await WireClient.connect(url, 'c')
+  const retain = async (topic: string, bytes: number): Promise<unknown> => {
+    client.send({
+      cmd: 'publish',
+      topic,
+      payload: Buffer.alloc(bytes),
+      qos: 1,
+      messageId: 1,
+      retain: true,
+      dup: false,
+    })
+    return (await client.next('puback')).reasonCode
+  }
+  const taken = 0x10 // nobody is subscribed
+  expect([await retain('a', 10), await retain('b', 11), await retain('b', 10), await retain('c', 1)]).toEqual(
+    [taken, 0x97, taken, 0x97],
+  )
+  expect([await retain('a', 1), await retain('a', 0), await retain('c', 1)]).toEqual([taken, taken, taken])
+  expect(await counted(node, 'refusals_total{cause="retained"}')).toBe(2)
+  const withWill = async (bytes: number, version: 4 | 5 = 5): Promise<unknown> => {
+    const will = { topic: 'wills', payload: Buffer.alloc(bytes), qos: 1, retain: false } as const
+    const { connack } = await WireClient.connect(url, 'w', { will, version })
+    return connack.reasonCode ?? connack.returnCode
+  }
+  expect([await withWill(15), await withWill(16), await withWill(16, 4)]).toEqual([0, 0x97, 3])
+  expect(await counted(node, 'refusals_total{cause="will-bytes"}')).toBe(2)
+})
+
 describe('publishes within a second', () => {
   const publish = (n: number, qos: 0 | 1 | 2, bytes = 1): Packet => ({
     cmd: 'publish',

@@ -199,9 +199,9 @@ test('what Retained Messages hold has a bound, also behind a restart: then no ne
   const member = await openFile(file, [], 2_000_000)
   const retain = (topic: string, bytes: number): Promise<void> =>
     member.publish(messageOf(topic, Buffer.alloc(bytes), { retain: true }))
-  expect(member.cluster.mayRetain('r/1')).toBe(true)
+  expect(member.cluster.mayRetain('r/1', 1)).toBe(true)
   for (const n of [1, 2, 3]) await retain(`r/${n}`, 700_000)
-  const asked = (of: Member): boolean[] => ['r/1', 'r/4'].map((topic) => of.cluster.mayRetain(topic))
+  const asked = (of: Member): boolean[] => ['r/1', 'r/4'].map((topic) => of.cluster.mayRetain(topic, 1))
   expect(asked(member)).toEqual([true, false])
   await retain('r/1', 1_200_000)
   expect(asked(member)).toEqual([false, false])

@@ -1,15 +1,16 @@
 #!lua
 -- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins
 -- a new one. When Redis is full only for a client that has a session: it takes what fills Redis (scripts.ts).
--- KEYS   clients owners due wills session subscriptions queue inflight incoming session(new) appended
--- WRITES clients owners due wills session subscriptions queue inflight incoming
+-- KEYS   clients owners due wills session subscriptions queue inflight incoming session(new) appended users
+-- WRITES clients owners due wills session subscriptions queue inflight incoming users
 -- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will
 --        ("" for none), will delay (s), when the publisher of a session that ends is forgotten (ms from now),
 --        which claim of the node this is: the same when it is sent again, sessions that the partition holds,
 --        when it was first asked for ("" : as follows below), "1" when its client has left: only what an
 --        attempt before took is found out, "1" when an owner on another node is spared: it is to be asked
 --        first, when its CONNECT came by the node's estimate of Redis' clock (µs), its user ("" for none), "1" when
---        it may have a session that another user made
+--        it may have a session that another user made, sessions of a user that outlive their connections (0: any
+--        number)
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will
 --        became due, or "0", subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …},
 --        n, the change that is not journaled or "", replays that are owed {field, value …}, the last change
@@ -20,8 +21,8 @@
 --        release it · FENCED: the node was declared dead · NOTOWNER: a claim that was asked for later has the
 --        session, or the client has left · QUOTA: there are as many sessions as there may be, and this one
 --        would be a further one that outlives its connection · FOREIGN: another user made the session, and its time
---        is not over; before anybody is asked for it
--- COST   O(subscriptions + in flight), or O(1) and freeing in the background
+--        is not over; before anybody is asked for it · USERQUOTA: the user has as many sessions as one may have
+-- COST   O(subscriptions + in flight + sessions of the user, where they are bounded), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey =
   KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
@@ -31,7 +32,8 @@ local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
 local believedUs = 1000000
 local forgetMs, claim, sessionsMax, left, spares =
   tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
-local user, mayTakeAnybodys = ARGV[16] or '', ARGV[17] == '1'
+local usersKey = KEYS[12]
+local user, mayTakeAnybodys, userMax = ARGV[16] or '', ARGV[17] == '1', tonumber(ARGV[18]) or 0
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then
   return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead')
@@ -69,6 +71,25 @@ end
 local others = redis.call('HLEN', clientsKey) - (known == '' and 0 or 1)
 if expiry ~= '0' and others >= sessionsMax and (known == '' or redis.call('HGET', sessionKey, 'expiry') == '0') then
   return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
+end
+-- Of those that a user has had, those that are there: nobody strikes out what has ended.
+local function alive(sids)
+  local there = {}
+  for sid in string.gmatch(sids, '%S+') do
+    if redis.call('HEXISTS', ownersKey, sid) == 1 then there[#there + 1] = sid end
+  end
+  return there
+end
+local had
+if userMax > 0 and user ~= '' and expiry ~= '0' then
+  had = alive(redis.call('HGET', usersKey, user) or '')
+  local isCounted = false
+  for _, sid in ipairs(had) do isCounted = isCounted or sid == known end
+  if isCounted then had = nil
+  elseif #had >= userMax and (known == '' or redis.call('HGET', sessionKey, 'user') ~= user
+    or redis.call('HGET', sessionKey, 'expiry') == '0') then
+    return redis.error_reply('USERQUOTA ' .. userMax .. ' sessions of the user')
+  end
 end
 local epoch, before, willDue, ends, again = now, '', '0', false, false
 if known == '' and left then return redis.error_reply('NOTOWNER ' .. clientId .. ' has left') end
@@ -160,5 +181,14 @@ redis.call('HSET', ownersKey, sid, nodeId .. ' ' .. epochText)
 redis.call('HSET', sessionKey, 'epoch', epochText, 'expiry', expiry, 'willDelay', willDelay, 'claim', claim,
   'asked', string.format('%.0f', asked))
 if user ~= '' then redis.call('HSET', sessionKey, 'user', user) end -- also one that nobody's client made
+if had or (userMax > 0 and user ~= '' and expiry ~= '0' and sid ~= known) then
+  had = had or alive(redis.call('HGET', usersKey, user) or '')
+  had[#had + 1] = sid
+  redis.call('HSET', usersKey, user, table.concat(had, ' '))
+  -- With each one that comes, two that may have gone: what is kept of users who went is no more than of those there are.
+  for _, other in ipairs(redis.call('HRANDFIELD', usersKey, 2)) do
+    if #alive(redis.call('HGET', usersKey, other)) == 0 then redis.call('HDEL', usersKey, other) end
+  end
+end
 if will ~= '' then redis.call('HSET', willsKey, sid .. ':' .. epochText, will) end
 return { sid, epochText, present, before, willDue, subscriptions, inflight, incoming, rest[1] or '0', rest[2] or '', replays, rest[4] or '', lost }
