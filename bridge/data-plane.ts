@@ -317,6 +317,7 @@ export class DataPlane implements Cluster {
       onAmnesia: () => {
         if (this.#isStarted) this.#healing.heal().catch(this.#options.onError)
       }, // it is told again with the next renewal
+      onError: this.#options.onError,
       onDead: async (nodeId) => {
         await this.sessions.releases.estate(nodeId)
         await this.groups.estate(nodeId)

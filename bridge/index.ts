@@ -49,7 +49,13 @@ export { isOfBefore, Moment, type Stamps } from './retained/moment.ts'
 export { OwedReplays, type Field, type OwedReplay } from './sessions/owed-replays.ts'
 export { SessionOption } from './sessions/session-options.ts'
 export type { SessionHolder, SessionReply, SessionWrites } from './sessions/session-writer.ts'
-export type { InFlightEntry, Session, SessionRequest, UnderWay } from './sessions/session.ts'
+export {
+  epochOf,
+  type InFlightEntry,
+  type Session,
+  type SessionRequest,
+  type UnderWay,
+} from './sessions/session.ts'
 export type { StoredSubscription } from './sessions/stored-subscription.ts'
 export { RouteKind, type Route } from './routes/routing-table.ts'
 export { retryPause } from './pace/retry.ts'

@@ -83,7 +83,9 @@ export class Healing {
       } catch (reason) {
         const error = toBridgeError(reason)
         if (error.code === 'ERR_BRIDGE_AMNESIA') continue // it was lost once more meanwhile
-        this.#parts.onFenced()
+        // Another boot has our name by now, or the data are laid out otherwise: this boot cannot go on. A bug ends
+        // the node, and nobody else's connections for it.
+        if (error.code !== 'ERR_BRIDGE_BUG' && error.code !== 'ERR_BRIDGE_CLOSED') this.#parts.onFenced()
         throw error
       }
     }

@@ -23,6 +23,8 @@ export interface MembershipEvents {
   onAmnesia(): void
   /** The rest of a dead node's estate, after the fence; may be done again by another. */
   onDead(nodeId: string): Promise<void>
+  /** An estate could not be finished, and is tried again. */
+  onError(error: Error): void
 }
 
 /** Which process a boot is; whoever stands elsewhere can say nothing of it. */
@@ -407,8 +409,8 @@ export class Membership {
   #beginEstate(nodeId: string): void {
     if (this.#burying.has(nodeId)) return
     const estate = this.#estate(nodeId)
-      .catch(() => undefined)
-      .finally(() => this.#burying.delete(nodeId)) // tried again by whoever sees it next
+      .catch((error: unknown) => this.#events?.onError(error as Error)) // tried again by whoever sees it next
+      .finally(() => this.#burying.delete(nodeId))
     this.#burying.set(nodeId, estate)
   }
 

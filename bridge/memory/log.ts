@@ -336,8 +336,17 @@ export class FileLog implements RecordLog {
     }
   }
 
+  /** As one frame, or as several: what is larger than is read again would pass for a torn end. */
   async #frame(records: readonly StateRecord[]): Promise<void> {
     if (records.length === 0) return
+    if (
+      records.length > 1 &&
+      records.reduce((bytes, record) => bytes + bytesOf(record), 0) > frameBytesMax / 4
+    ) {
+      const half = records.length >> 1
+      await this.#frame(records.slice(0, half))
+      return this.#frame(records.slice(half))
+    }
     const body = bodyOf(records)
     const frame = frameOf(body, this.#size)
     await this.#put(this.#file, frame, this.#size)

@@ -23,8 +23,16 @@ export function workOff(work: Work): void {
 function goOn(): void {
   const slice = new Slice()
   for (let work = works[0]; work !== undefined; work = works[0]) {
-    if (!work(slice)) return later(goOn)
-    works.shift()
+    let isDone = true // what throws is over, and the next one goes on
+    try {
+      isDone = work(slice)
+    } catch (error) {
+      later(goOn)
+      throw error
+    } finally {
+      if (isDone) works.shift()
+    }
+    if (!isDone) return later(goOn)
   }
   letOn(slice)
 }

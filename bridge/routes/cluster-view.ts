@@ -57,6 +57,8 @@ export class ClusterView {
     await this.#parts.journal.barrier()
     return this.#table.filtersOf(asked)
   })
+  /** Nodes that were dropped while a snapshot was being taken over, which may still have their routes. */
+  #dropped = new Set<string>()
   #grace: NodeJS.Timeout | undefined
   #graceEnds = 0
   /** Settles when what the last snapshot lacked of us is told and written down again. */
@@ -157,6 +159,7 @@ export class ClusterView {
    */
   async replace(nodes: readonly string[], routes: readonly Route[], table: RoutingTable): Promise<void> {
     const known = new Set(nodes)
+    const dropped = (this.#dropped = new Set())
     const isHealing = this.#parts.isHealing()
     const missing = [...this.#nodes].filter((nodeId) => !known.has(nodeId) && nodeId !== this.#parts.nodeId)
     for (const nodeId of known) this.#nodes.add(nodeId)
@@ -177,6 +180,7 @@ export class ClusterView {
       table.set(nodeId, filter, kind)
       kept.add(nodeId)
     }
+    for (const nodeId of dropped) table.removeNode(nodeId).catch(this.#options.onError)
     this.#table = table
     if (!isHealing) await this.#assertLost(routes, slice) // that asserts everything
     if (this.#parts.isStarted()) this.#parts.groups.lookAll()
@@ -187,7 +191,9 @@ export class ClusterView {
     const now = performance.now()
     this.#graceEnds = Math.max(this.#graceEnds, isHealing ? now + this.#options.leaseMs * graceLeases : now)
     this.#grace = setTimeout(() => {
-      this.#parts.journal.rebuild().then(() => this.#dropMissing(missing), this.#options.onError)
+      // Only what was kept for healing is not in a snapshot.
+      const rebuilt = isHealing ? this.#parts.journal.rebuild() : Promise.resolve()
+      rebuilt.then(() => this.#dropMissing(missing), this.#options.onError)
     }, this.#graceEnds - now)
     this.#grace.unref()
   }
@@ -214,10 +220,18 @@ export class ClusterView {
         lost.push(change)
     }
     if (lost.length > 0)
-      this.#asserted = Promise.all([
-        this.#parts.journal.append(lost),
-        this.#parts.sessions.recovery.assertAll().then((stale) => this.#parts.journal.append(stale)),
-      ]).catch(this.#options.onError)
+      this.#assert(
+        Promise.all([
+          this.#parts.journal.append(lost),
+          this.#parts.sessions.recovery.assertAll().then((stale) => this.#parts.journal.append(stale)),
+        ]),
+      )
+  }
+
+  /** @param asserted rejects when it is not told: then nobody hears that it is (`Healing.onLost`) */
+  #assert(asserted: Promise<unknown>): void {
+    asserted.catch(this.#options.onError)
+    this.#asserted = asserted
   }
 
   #dropMissing(candidates: readonly string[]): void {
@@ -231,6 +245,7 @@ export class ClusterView {
   }
 
   dropNode(nodeId: string): void {
+    this.#dropped.add(nodeId)
     this.#nodes.delete(nodeId)
     this.absent.heard(nodeId)
     this.#parts.links.drop(nodeId, this.#table.removeNode(nodeId)).catch(this.#options.onError)

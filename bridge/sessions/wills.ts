@@ -114,12 +114,13 @@ export class Wills {
         taken()
         await published
       }
+      // ours until that is written, too: Redis may refuse writes for longer than a lease
+      await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
+      return true
     } finally {
       this.#bytes -= bytes.length
       this.#taken.delete(member)
     }
-    await retrying(this.#redis, () => runScript(this.#redis, 'will-done', keys, [member, this.#forgetMs]))
-    return true
   }
 
   #renewTaken(): void {

@@ -111,9 +111,11 @@ export class ConnectedSessions {
   }
 
   #letGo(session: Session, behind: Promise<void>): Promise<void> {
+    const failed = (error: unknown): void => this.#host.onError(error as Error)
     const releasing = behind
+      .catch(failed) // whatever became of that: a session that is not released has neither expiry nor will
       .then(() => atEndAsync(() => this.#host.plane().sessions.release(session)))
-      .catch((error: unknown) => this.#host.onError(error as Error))
+      .catch(failed)
       .finally(() => this.#releasing.delete(releasing))
     this.#releasing.add(releasing)
     return releasing

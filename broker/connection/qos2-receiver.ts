@@ -3,6 +3,7 @@
 // and forgotten at PUBREL: the number tells every queue whether it had the message before. State:
 // {s<n>}:incoming (bridge/sessions/session-writer.ts) and here. ARCHITECTURE.md, "QoS 2, step by step", has the whole way
 // to PUBCOMP, and what catches a crash at each step.
+import { epochOf } from '../../bridge/index.ts'
 import type { StoredSession } from './stored-session.ts'
 
 interface Publish {
@@ -17,9 +18,12 @@ export class Qos2Receiver {
   readonly #stored: StoredSession | undefined
   /** Publishes of this connection that are not released yet. */
   open = 0
+  /** The store's clock, µs, less performance.now(): its session's epoch is the moment of the claim. */
+  readonly #clockOffset: number
 
   constructor(stored: StoredSession | undefined) {
     this.#stored = stored
+    this.#clockOffset = stored === undefined ? 0 : epochOf(stored.session.owner) - performance.now() * 1_000
     if (stored !== undefined)
       for (const [messageId, { n, published }] of stored.session.incoming)
         this.#publishes.set(messageId, { n, state: published ? 'published' : 'known' })
@@ -56,9 +60,10 @@ export class Qos2Receiver {
     // released before its PUBREC, while the gate decided: its client keeps no count of it any more
     if (known === undefined) return publish(0, true)
     if (this.#stored === undefined || known.n > 0) return publish(known.n, true)
-    // Numbers follow the clock: one that was set ahead in Redis, by which publishes pass for duplicates, is
+    // Numbers follow the store's clock: one that was set ahead in Redis, by which publishes pass for duplicates, is
     // soon overtaken.
-    known.n = this.#stored.session.n = Math.max(this.#stored.session.n + 1, Date.now() * 1_000)
+    const now = Math.floor(performance.now() * 1_000 + this.#clockOffset)
+    known.n = this.#stored.session.n = Math.max(this.#stored.session.n + 1, now)
     this.#stored.record(messageId, known.n, (written) => publish(known.n, written))
   }
 

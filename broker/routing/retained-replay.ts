@@ -154,8 +154,16 @@ export class Replays {
   async readAhead(filter: string): Promise<Ahead | undefined> {
     const [bytes, count] = hasWildcard(filter) ? [aheadBytes, aheadMax] : [oneBytes, 1]
     if (!this.#heldAhead.takeNow(bytes)) return undefined
-    const topics = await this.#source.topics(filter)
-    const first = await this.#read(await take(topics, topicsMax), this.#heldAhead, bytes, count)
+    let asked: string[]
+    let topics: AsyncIterator<string>
+    try {
+      topics = await this.#source.topics(filter)
+      asked = await take(topics, topicsMax)
+    } catch (error) {
+      this.#heldAhead.give(bytes)
+      throw error
+    }
+    const first = await this.#read(asked, this.#heldAhead, bytes, count)
     return { topics, first, drop: () => this.#done(first) }
   }
 

@@ -27,7 +27,7 @@ export class SubscribeReplays {
   readonly #table: LocalTable<Subscriber>
   readonly #host: ReplayHost
   /** Moments of subscriptions, by the lease in which they were made: this one and the one before. */
-  #moments: [Moment[], Moment[]] = [[], []]
+  #moments: [Set<Moment>, Set<Moment>] = [new Set(), new Set()]
   #forgetting: NodeJS.Timeout | undefined
 
   constructor(config: Config, table: LocalTable<Subscriber>, host: ReplayHost) {
@@ -165,16 +165,21 @@ export class SubscribeReplays {
    * sender is dead, or this node.
    */
   forgetLater(moment: Moment): void {
-    this.#moments[0].push(moment)
+    this.#moments[0].add(moment)
     this.#forgetting ??= this.#forgetOld()
+  }
+
+  /** Of a subscription that is gone: who subscribes and unsubscribes without end leaves none. */
+  dropMoment(moment: Moment): void {
+    for (const moments of this.#moments) moments.delete(moment)
   }
 
   #forgetOld(): NodeJS.Timeout {
     return setTimeout(() => {
       const [young, old] = this.#moments
-      this.#moments = [[], young]
+      this.#moments = [new Set(), young]
       for (const moment of old) moment.forget()
-      this.#forgetting = young.length > 0 ? this.#forgetOld() : undefined
+      this.#forgetting = young.size > 0 ? this.#forgetOld() : undefined
     }, this.#config.leaseMs).unref()
   }
 }

@@ -1,5 +1,7 @@
 // What the router does between two answers of the data plane, where a message or a client comes in between:
 // the data plane here answers when the test says so.
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 import { RouteKind, type Cluster, type Message, type Session } from '../../bridge/index.ts'
 import type { Connection } from '../../broker/connection/connection.ts'
@@ -8,6 +10,9 @@ import { workedOff } from '../../bridge/pace/backlog.ts'
 import { loadConfig } from '../../broker/config/config.ts'
 import { Router } from '../../broker/routing/router.ts'
 import { messageOf } from '../bridge/planes.ts'
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
 
 const nothing = (): void => undefined
 const options = (qos: 0 | 1 | 2): SubscriptionOptions => ({
@@ -318,4 +323,48 @@ test('a message that eight thousand filters match is matched in slices; who unsu
   for (const filter of filters.slice(1)) router.removeSubscriber(subscribers[1]!, filter)
   await workedOff()
   expect(got).toEqual(['second 1', 'third 1', 'second 2', 'third 2'])
+})
+
+test('what throws when one publish is acknowledged keeps no acknowledgement from the others of its batch', () => {
+  const stored: (() => void)[] = []
+  const router = routerOn({ publish: (_message: Message, done: () => void) => stored.push(done) })
+  const bugs: unknown[] = []
+  const guarded = (work: () => void): void => {
+    try {
+      work()
+    } catch (error) {
+      bugs.push(error)
+    }
+  }
+  const whenClear = (_clear: undefined, done: () => void): void => done()
+  const connection = { guarded, whenClear } as unknown as Connection
+  let acknowledged = 0
+  router.publish(messageOf('t', '1', { qos: 1 }), connection, () => {
+    throw new Error('a bug')
+  })
+  router.publish(messageOf('t', '2', { qos: 1 }), connection, () => acknowledged++)
+  for (const done of stored) done()
+  expect([acknowledged, bugs]).toEqual([1, [new Error('a bug')]])
+})
+
+test('who subscribes and unsubscribes without end leaves no moment behind', async () => {
+  let waiting = 0
+  const registry = new FinalizationRegistry(() => waiting--)
+  const router = routerOn({
+    isRouted: () => true,
+    addRoute: () => Promise.resolve(),
+    removeRoute: nothing,
+    stamps: () => {
+      const stamps = { of: new Float64Array(1), era: { isOver: false } }
+      registry.register(stamps.of, undefined)
+      waiting++
+      return Promise.resolve({ stamps, told: Promise.resolve() })
+    },
+  })
+  const connection = { lasting: false, connackWritten: true } as unknown as Connection
+  for (let n = 0; n < 1_000; n++) {
+    await router.subscribe(connection, `t/${n}`, options(1), false)
+    await router.unsubscribe(connection, `t/${n}`)
+  }
+  await expect.poll(() => (collect(), waiting), { timeout: 10_000 }).toBeLessThan(10)
 })
