@@ -237,6 +237,7 @@ test('a node is buried while another writes to it: what comes after its inbox is
   judge.start({
     onFenced: () => undefined,
     onAmnesia: () => undefined,
+    onError: () => undefined,
     onDead: async () => {
       using attempts = listen<{ script: string }>('scriptBegins')
       late = writer.push(messageOf('t', 'late'), share)
