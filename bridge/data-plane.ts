@@ -11,7 +11,7 @@ import { Groups } from './groups/groups.ts'
 import { isShared } from './groups/shared-filter.ts'
 import { GroupRules } from './groups/group-rules.ts'
 import { recordsOfGroups, type Change } from './messages/codec.ts'
-import { nobody, type Reports } from './diagnostics.ts'
+import { noReports, type Reports } from './diagnostics.ts'
 import { endNode } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
 import { RedisInspection } from './inspection/redis-inspection.ts'
@@ -104,7 +104,7 @@ export class DataPlane implements Cluster {
   ) {
     this.#options = options
     this.#receiver = receiver
-    this.#reports = options.reports ?? nobody
+    this.#reports = options.reports ?? noReports
     this.keys = membership.keys
     this.#redis = connections.redis
     this.#connections = connections

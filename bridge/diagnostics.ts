@@ -105,4 +105,4 @@ export class Reports {
 }
 
 /** Of a connection that no node made. */
-export const nobody = new Reports('')
+export const noReports = new Reports('')

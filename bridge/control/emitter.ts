@@ -5,7 +5,7 @@
 // has not answered. Bound: `emitsMax` of them; while Redis is away none is kept: what may be missed once is
 // dropped, and counted.
 import mqemitterRedis, { type Subscriber } from 'mqemitter-redis'
-import { nobody, type Reports } from '../diagnostics.ts'
+import { noReports, type Reports } from '../diagnostics.ts'
 import type { Redis } from '../redis/redis.ts'
 import { connectStock } from '../redis/stock-redis.ts'
 import type { SystemEvents } from './system-events.ts'
@@ -41,7 +41,7 @@ export class Emitter implements SystemEvents {
   readonly #onError: (error: Error) => void
   #underWay = 0
 
-  constructor(url: string, prefix: string, onError: (error: Error) => void, reports = nobody) {
+  constructor(url: string, prefix: string, onError: (error: Error) => void, reports = noReports) {
     this.#reports = reports
     this.#prefix = `${prefix}/`
     this.#onError = onError

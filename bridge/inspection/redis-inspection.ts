@@ -6,7 +6,7 @@ import { isSid, type Keys } from '../redis/keys.ts'
 import type { Redis } from '../redis/redis.ts'
 import { readSubscriptions } from '../sessions/stored.ts'
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
-import { nobody } from '../diagnostics.ts'
+import { noReports } from '../diagnostics.ts'
 import {
   subscriptionsShown,
   type ClusterInspection,
@@ -108,7 +108,7 @@ export class RedisInspection implements ClusterInspection {
         number,
       ]
     const subscriptions = new Map<string, StoredSubscription>()
-    await readSubscriptions(scanned[1].slice(0, 2 * subscriptionsShown), nobody, subscriptions)
+    await readSubscriptions(scanned[1].slice(0, 2 * subscriptionsShown), noReports, subscriptions)
     return {
       clientId,
       nodeId: nodeOf(owner),

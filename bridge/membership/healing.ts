@@ -1,7 +1,7 @@
 // When Redis lost its data, or a part of it: this node registers again, makes its inbox again and tells everything that
 // it knows; and whether a write was refused because of that, or because the others declared us dead. State: the
 // healing under way.
-import { nobody, type Reports } from '../diagnostics.ts'
+import { noReports, type Reports } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Groups } from '../groups/groups.ts'
 import type { InboxReader } from '../links/inbox-reader.ts'
@@ -41,7 +41,7 @@ export class Healing {
 
   constructor(options: DataPlaneOptions, parts: HealingParts) {
     this.#options = options
-    this.#reports = options.reports ?? nobody
+    this.#reports = options.reports ?? noReports
     this.#parts = parts
   }
 

@@ -3,7 +3,7 @@
 // on a channel, at most once a minute. What else may be wrong (a number set back or ahead, bytes that are not
 // ours) is mended where it is read. State: which keys were named when.
 import { readFileSync } from 'node:fs'
-import { nobody, type Reports } from '../diagnostics.ts'
+import { noReports, type Reports } from '../diagnostics.ts'
 import { asideOf, typeOfKey } from './keys.ts'
 
 const nameAgainMs = 60_000
@@ -21,7 +21,7 @@ const putAside = readFileSync(new URL('./lua/key-aside.lua', import.meta.url))
 
 /** Says that a key was damaged, and what was wrong with it. */
 export function nameDamage(
-  { reports = nobody }: Pick<Caller, 'reports'>,
+  { reports = noReports }: Pick<Caller, 'reports'>,
   key: string,
   problem: string,
 ): void {

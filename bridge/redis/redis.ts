@@ -6,7 +6,7 @@ import { Cluster, Redis as Server, type ClusterOptions, type RedisOptions } from
 import { mendDamage } from './damage.ts'
 import { BridgeError, endNode, toBridgeError } from '../errors.ts'
 import { parseRedisAddress, type RedisTarget } from './address.ts'
-import { nobody, type Reports } from '../diagnostics.ts'
+import { noReports, type Reports } from '../diagnostics.ts'
 import { retryMs, retryPause } from '../pace/retry.ts'
 import type { Wait, Waiter, Waits } from '../pace/waits.ts'
 
@@ -23,7 +23,7 @@ export type Redis = (Server | Cluster) & {
 }
 
 /** Of whose node a connection is. */
-export const reportsOf = ({ reports }: Pick<Redis, 'reports'>): Reports => reports ?? nobody
+export const reportsOf = ({ reports }: Pick<Redis, 'reports'>): Reports => reports ?? noReports
 
 export interface RedisAddress {
   /** As redis/address.ts has it. */

@@ -1,7 +1,7 @@
 // What this node knows of its cluster: the nodes, their routes and the subscriptions of sessions, as the journal and
 // its snapshots tell them. What a snapshot lacks of us, because a failover lost it, is told again. State: a copy of
 // what stands in Redis, made anew from there at any time; after Redis lost its data the only copy of it for a while.
-import { nobody, type Reports } from '../diagnostics.ts'
+import { noReports, type Reports } from '../diagnostics.ts'
 import type { Groups } from '../groups/groups.ts'
 import { isShared } from '../groups/shared-filter.ts'
 import type { Links } from '../links/links.ts'
@@ -66,7 +66,7 @@ export class ClusterView {
 
   constructor(options: DataPlaneOptions, parts: ViewParts) {
     this.#options = options
-    this.#reports = options.reports ?? nobody
+    this.#reports = options.reports ?? noReports
     this.#parts = parts
   }
 

@@ -1,7 +1,7 @@
 // What follows decisions about one client's packets, in the order in which they were asked for: while one
 // waits, those after it wait too, whether they are decided or not. State: the waiting callers. Bound: the
 // caller's; what waits is a publish of the client, which is counted as one that is not stored
-// (broker/connection/publishing.ts).
+// (broker/connection/unstored-publishes.ts).
 import type { Answer } from './gate.ts'
 
 interface Waiting {

@@ -1,7 +1,7 @@
 // The one gate of a node. Every CONNECT, every PUBLISH (also wills, what the program publishes that embeds the node,
 // and $SYS), every SUBSCRIBE and every delivery to a client passes it. Guards stand here: hooks, authentication and rules.
 // A guard that may take time answers with a promise; what follows an answer keeps the client's order
-// (decisions.ts, subscribe-queue.ts). Where no guard has a method the field of that name is undefined, and whoever would
+// (decisions.ts, request-queue.ts). Where no guard has a method the field of that name is undefined, and whoever would
 // ask goes on without a call. State: the guards, which outlive a boot that was declared dead. Bounds: a decision
 // has `decisionTimeoutMs`; one that does not come by then, or throws, is a refusal.
 import type { IConnackPacket, IConnectPacket } from 'mqtt-packet'

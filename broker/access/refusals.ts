@@ -140,7 +140,7 @@ export const refusalCauses = {
   'receive-maximum': {
     what: 'packet',
     bound: 'receiveMaximum',
-    checkedIn: 'connection/publishing.ts',
+    checkedIn: 'connection/unstored-publishes.ts',
     v5: 'DISCONNECT 0x93',
     v311: silently,
   },

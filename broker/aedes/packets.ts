@@ -1,6 +1,6 @@
 // mqtt-packet, as Aedes uses it: whole frames → packets for Aedes, and what Aedes writes → the connection's
 // outbox, by a hook in mqtt-packet's writeToStream: CONNACK, and the SUBACK that the parts of a SUBSCRIBE are joined
-// to (broker/protocol/parts.ts). The only file that runs mqtt-packet; others know its types. State: the parsers.
+// to (broker/protocol/split-request.ts). The only file that runs mqtt-packet; others know its types. State: the parsers.
 import mqttPacket, {
   type IConnackPacket,
   type IPublishPacket,
@@ -15,7 +15,7 @@ import type { Connection } from '../connection/connection.ts'
 import { reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { variableLength, writeVariable } from '../protocol/properties.ts'
-import { joinParts } from '../protocol/parts.ts'
+import { joinParts } from '../protocol/split-request.ts'
 import { messageOf } from '../protocol/foreign-message.ts'
 
 /** The message of a packet as Aedes and its persistences hold it. */

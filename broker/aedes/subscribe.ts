@@ -19,7 +19,7 @@ import { Refusal, type Answer, type AskedSubscription } from '../access/gate.ts'
 import { limits } from '../config/limits.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
-import { Parts } from '../protocol/parts.ts'
+import { SplitRequest } from '../protocol/split-request.ts'
 
 type SubscribePart = ISubscribePacket & Packet
 
@@ -65,7 +65,7 @@ export class Subscribes {
    * connection goes to Aedes but its end.
    */
   async onPacket(client: AedesClient, frame: Buffer): Promise<void> {
-    const parts = new Parts(frame, client.version)
+    const parts = new SplitRequest(frame, client.version)
     const slice = new Slice()
     const { connection } = client.conn
     const { gate } = this.#host

@@ -45,7 +45,7 @@ import { Outbound } from './outbound.ts'
 import type { Match } from '../routing/local-table.ts'
 import type { SlowPolicy } from '../routing/pressure.ts'
 import type { Replayed, Replays } from '../routing/retained-replay.ts'
-import { Room } from './room.ts'
+import { RoomWaiters } from './room-waiters.ts'
 import type { Peer } from './peer.ts'
 import type { StoredSession } from './stored-session.ts'
 import type { ConnectionParts } from './connection-parts.ts'
@@ -89,7 +89,7 @@ export class Connection implements ConnectionParts {
   #wasRefused: boolean | undefined
   /** Its socket is closed. */
   #isSocketClosed = false
-  #over: Room | undefined
+  #over: RoomWaiters | undefined
   /**
    * Filters of SUBSCRIBEs that are not answered yet → which Retained Messages are to be sent after SUBACK.
    */
@@ -355,7 +355,7 @@ export class Connection implements ConnectionParts {
 
   /** Resolves when it is over, at once when it is. */
   whenOver(): Promise<void> {
-    return this.isClosed ? Promise.resolve() : (this.#over ??= new Room()).wait()
+    return this.isClosed ? Promise.resolve() : (this.#over ??= new RoomWaiters()).wait()
   }
 
   /**

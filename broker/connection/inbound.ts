@@ -9,8 +9,8 @@ import type { ConnectionHost } from './host.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import { Qos2Receiver } from './qos2-receiver.ts'
 import { PublishPace } from './publish-pace.ts'
-import { Publishing } from './publishing.ts'
-import { SubscribeQueue } from './subscribe-queue.ts'
+import { UnstoredPublishes } from './unstored-publishes.ts'
+import { RequestQueue } from './request-queue.ts'
 import type { StoredSession } from './stored-session.ts'
 import { Decisions } from '../access/decisions.ts'
 import { Refusal, type Gate } from '../access/gate.ts'
@@ -27,7 +27,7 @@ import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
 import { protocolError, ProtocolViolation } from '../protocol/properties.ts'
 
 const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
-const nobody: Publisher = { clientId: undefined }
+const noPublisher: Publisher = { clientId: undefined }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 
 /** @param seconds -1: none */
@@ -40,13 +40,13 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   readonly #gate: Gate<Connection>
   readonly #reader: PacketReader
   /** As its messages say it, once CONNACK is written. */
-  #publisher = nobody
+  #publisher = noPublisher
   /** Its CONNECT was in order, and is Aedes' to answer. */
   #hasConnect = false
   /** Made when the reader waits, or DISCONNECT comes. */
   #saysGoodbye: Goodbye | undefined
   /** Made when the first PUBLISH comes that is to be stored. */
-  #publishing: Publishing | undefined
+  #publishing: UnstoredPublishes | undefined
   /** QoS 0 publishes that are not stored yet: retained ones, and those after one. */
   #retaining = 0
   #isPaused = false
@@ -59,7 +59,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
   isBehind = false
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
-  #requests: SubscribeQueue | undefined
+  #requests: RequestQueue | undefined
   /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
   #knownQos2: Qos2Receiver | undefined
   /** When its CONNECT came. */
@@ -236,7 +236,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   #request(type: number, frame: Buffer): void {
     const { controlPacketsMax, publishingBytesMax } = this.#host.config
-    this.#requests ??= new SubscribeQueue(
+    this.#requests ??= new RequestQueue(
       (type, frame) => {
         if (type === PacketType.disconnect) this.#connection.leave()
         else if (type === PacketType.subscribe) this.#connection.client.subscribe(frame)
@@ -298,7 +298,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** Refuses one that stands before everything else; what comes before it is answered first. */
   #refuseNew(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     if (this.#decisions?.isEmpty === false) {
-      const publishing = (this.#publishing ??= new Publishing(this.#host.config))
+      const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
       const ended = publishing.begin(0, qos)
       if (publishing.isFull) this.#hold('publishes') // as many wait as may, refused or not
       this.#decisions.add(undefined, () =>
@@ -316,7 +316,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   /** From now on it counts as one that is not stored. @returns ends that */
   #begin({ bytes, qos }: Message): () => void {
-    const publishing = (this.#publishing ??= new Publishing(this.#host.config))
+    const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
     const { mqtt5 } = this.#connection
     if (qos > 0) publishing.checkReceiveMaximum((this.#knownQos2?.open ?? 0) + (qos === 1 ? 1 : 0), mqtt5)
     const ended = publishing.begin(bytes, qos)
@@ -403,7 +403,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
       begun?.()
       return void this.#connection.client.fail(new Error('not authorized to publish'))
     }
-    const publishing = (this.#publishing ??= new Publishing(this.#host.config))
+    const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
     const ended = begun ?? publishing.begin(0, qos)
     publishing.refuse(qos, () => {
       const { isClosed, outbound } = this.#connection

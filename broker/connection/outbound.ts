@@ -14,7 +14,7 @@ import type { Match } from '../routing/local-table.ts'
 import type { SlowPolicy } from '../routing/pressure.ts'
 import { noWindow, Pending } from './pending.ts'
 import type { Replayed } from '../routing/retained-replay.ts'
-import { Room } from './room.ts'
+import { RoomWaiters } from './room-waiters.ts'
 import { StoredSession, type StoredMatch, type ToSend } from './stored-session.ts'
 import { TopicAliases } from './topic-aliases.ts'
 import { Window, type WindowHost } from './window.ts'
@@ -32,7 +32,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   #receiveMaximum = 0
   /** Made with the first Shared Subscription. */
   #groups: Memberships | undefined
-  #room: Room | undefined
+  #room: RoomWaiters | undefined
   /** More than `slowBytesMax` waits, and publishers were held for it or may be. */
   #isBehind = false
   /** Of a client that takes some. */
@@ -424,7 +424,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
       (!this.outbox.slow && this.#window.waitingBytes <= this.#host.outboxLimits.highBytes)
     )
       return Promise.resolve()
-    return (this.#room ??= new Room()).wait()
+    return (this.#room ??= new RoomWaiters()).wait()
   }
 
   #giveRoom(): void {

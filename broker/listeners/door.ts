@@ -9,7 +9,7 @@ import { plainAddress, subscriberOf, type Networks } from '../access/networks.ts
 import type { Peer } from '../connection/peer.ts'
 import { bind } from './bind.ts'
 import { takeProxyHeader } from './proxy-header.ts'
-import { Turnstile } from './turnstile.ts'
+import { ConnectPace } from './connect-pace.ts'
 
 /** Why a connection does not become a client's. */
 export type TurnedAwayCause = (typeof turnedAwayCauses)[number]
@@ -76,20 +76,20 @@ const ignore = (): void => undefined
 export class Door {
   readonly #options: DoorOptions
   readonly #server: Server
-  readonly #turnstile: Turnstile | undefined
+  readonly #pace: ConnectPace | undefined
   /** By the address and port of the client: a TLS stream has those of its socket. */
   readonly #waiting = new Map<string, Waiting>()
 
   constructor(options: DoorOptions) {
     this.#options = options
     const { connectsPerSecondMax } = options
-    this.#turnstile =
+    this.#pace =
       connectsPerSecondMax === undefined
         ? undefined
-        : new Turnstile(connectsPerSecondMax, (socket) => this.#letIn(socket))
+        : new ConnectPace(connectsPerSecondMax, (socket) => this.#letIn(socket))
     this.#server = createServer(
       {
-        pauseOnConnect: this.#turnstile !== undefined,
+        pauseOnConnect: this.#pace !== undefined,
         noDelay: true,
         keepAlive: true,
         keepAliveInitialDelay,
@@ -118,8 +118,8 @@ export class Door {
       return void socket.destroy()
     }
     socket.on('error', ignore).once('close', this.#closed) // until it is handed over nobody else listens
-    if (this.#turnstile === undefined) return this.#letIn(socket)
-    const turn = this.#turnstile.come(socket)
+    if (this.#pace === undefined) return this.#letIn(socket)
+    const turn = this.#pace.come(socket)
     if (turn === 'waits') events.heldBack()
     else if (turn === 'refused') {
       this.turnAway(socket, 'pace')
@@ -240,7 +240,7 @@ export class Door {
   /** Stops accepting, and closes what is not handed over; what is stays open. */
   close(): void {
     this.#server.close()
-    this.#turnstile?.close()
+    this.#pace?.close()
     for (const { socket } of [...this.#waiting.values()]) socket.destroy()
   }
 }

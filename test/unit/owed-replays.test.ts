@@ -1,6 +1,6 @@
 // What a session is owed of replays, as it stands in the fields of its hash: whoever reads them knows what is
 // left, whatever else is there.
-import { nobody } from '../../bridge/diagnostics.ts'
+import { noReports } from '../../bridge/diagnostics.ts'
 import { expect, test } from 'vitest'
 import { partitionsOfCluster as partitions } from '../../bridge/redis/keys.ts'
 import { OwedReplays, type Field } from '../../bridge/sessions/owed-replays.ts'
@@ -34,7 +34,7 @@ test('the next owner knows filter, moment and what was handed over; and numbers 
     [first.page([value('ü/1', 1.7e15), value('ü/2', 1.7e15)])],
     [first.page([value('ü/3', 5)])],
   ]
-  const read = OwedReplays.of(stored(...fields), nobody)
+  const read = OwedReplays.of(stored(...fields), noReports)
   expect(read.all.map(({ filter, isFirst, stamps: { length } }) => [filter, isFirst, length])).toEqual([
     ['ü/#', true, partitions],
     ['b', false, partitions],

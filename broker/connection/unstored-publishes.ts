@@ -17,7 +17,7 @@ interface Refused {
   readonly acknowledge: () => void
 }
 
-export class Publishing {
+export class UnstoredPublishes {
   readonly #limits: PublishingLimits
   count = 0
   /** Those of QoS 1. */

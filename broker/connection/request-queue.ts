@@ -2,7 +2,7 @@
 // first. Each waits until the publishes before it are stored and the request before it is answered: of two at
 // once Aedes would answer the second by what the first one is about to change. They are answered in
 // broker/aedes/subscribe.ts. State: this connection. Bound: the caller stops reading when too many wait.
-import type { Publishes } from './publishing.ts'
+import type { Publishes } from './unstored-publishes.ts'
 
 interface Request {
   /** What came between it and the request before; undefined: nothing. */
@@ -11,7 +11,7 @@ interface Request {
   readonly frame: Buffer
 }
 
-export class SubscribeQueue {
+export class RequestQueue {
   readonly #handle: (type: number, frame: Buffer) => void
   /** As many of these as may wait are the bytes that may. */
   readonly #largeBytes: number

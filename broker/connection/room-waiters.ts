@@ -1,6 +1,6 @@
-// Who waits until a connection has room for more. State: the waiting callers. Bound: the caller's, one for each of
-// its replays (router.ts).
-export class Room {
+// Callers that wait until a connection has room for more, or is over. State: the waiting callers. Bound: the caller's, one
+// for each replay of the connection (broker/routing/subscribe-replays.ts).
+export class RoomWaiters {
   #waiting: (() => void)[] | undefined
 
   wait(): Promise<void> {

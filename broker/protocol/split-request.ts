@@ -1,10 +1,10 @@
 // One SUBSCRIBE or UNSUBSCRIBE with many filters as many with one, and their SUBACK or UNSUBACK: Aedes answers each
-// part, `Parts.answer` joins the answers. Aedes would collect the filters of one
+// part, `SplitRequest.answer` joins the answers. Aedes would collect the filters of one
 // packet in an object, which loses their order and their number, and dies of one that is called `__proto__`;
 // and a packet of 1 MiB, with 260,000 of them, would keep the event loop for seconds (P12). The parts are
 // read from the bytes one by one, only so many are under way at once, and their codes come back together, in
 // the order of the filters [MQTT-3.9.3-1]. State: the answer that is not complete. Bound: parts under way of
-// one packet; a connection has one such packet under way (broker/connection/subscribe-queue.ts).
+// one packet; a connection has one such packet under way (broker/connection/request-queue.ts).
 import type { ISubackPacket, ISubscribePacket, IUnsubackPacket, IUnsubscribePacket } from 'mqtt-packet'
 import { PacketType } from './control-packets.ts'
 import { allowedProperties, propertyIds, readVariable, scanProperties } from './properties.ts'
@@ -14,12 +14,12 @@ const underWayMax = 500
 
 /** Stands in for the Packet Identifier of a part, all the way through Aedes and back. */
 interface Part {
-  readonly whole: Parts
+  readonly whole: SplitRequest
   readonly index: number
 }
 
 /** The filters of a packet that was checked, as packets of one filter each. */
-export class Parts implements Iterable<ISubscribePacket | IUnsubscribePacket> {
+export class SplitRequest implements Iterable<ISubscribePacket | IUnsubscribePacket> {
   readonly #bytes: Buffer
   readonly #isSubscribe: boolean
   readonly #messageId: number

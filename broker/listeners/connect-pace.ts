@@ -10,7 +10,7 @@ import { limits } from '../config/limits.ts'
 /** Between two looks at who waits: several are let in at once. */
 const lookMs = 10
 
-export class Turnstile {
+export class ConnectPace {
   readonly #bucket: TokenBucket
   readonly #waitingMax: number
   readonly #letIn: (socket: Socket) => void
