@@ -95,7 +95,8 @@ function outliveTerminal(): void {
 function hideSecrets(argv: readonly string[]): void {
   const words = argv.map((word) => {
     const equals = word.startsWith('--') ? word.indexOf('=') + 1 : 0
-    return word.includes('@') ? word.slice(0, equals) + shown(word.slice(equals)) : word
+    const mayHide = word.includes('@') || /:\/\/.*\?/.test(word)
+    return mayHide ? word.slice(0, equals) + shown(word.slice(equals)) : word
   })
   if (words.some((word, i) => word !== argv[i])) process.title = ['aedes-cluster', ...words].join(' ')
 }

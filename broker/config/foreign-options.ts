@@ -16,6 +16,9 @@ function httpProblem(text: string): string | undefined {
   return hash === '' ? undefined : 'has a fragment, which no server sees'
 }
 
+/** A key may stand in what is asked for. */
+const withoutQuery = (url: string): string => url.replace(/\?.*/s, '?…')
+
 const httpUrl = z.string().superRefine((text, context) => {
   const problem = httpProblem(text)
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
@@ -44,6 +47,7 @@ export const foreignOptions = {
   jwtKeysUrl: {
     at: 'jwt.keysUrl',
     schema: httpUrl.optional(),
+    printed: withoutQuery,
     about:
       'where the JSON Web Key Set of whoever signs tokens is fetched: at the start, every ten minutes, and when a token names a key that is not in it',
     shape: 'url',
@@ -123,6 +127,7 @@ export const foreignOptions = {
   webhookUrl: {
     at: 'webhook.url',
     schema: httpUrl.optional(),
+    printed: withoutQuery,
     about:
       'whom the link webhook asks, by POST, who a client is (broker/README.md has what it is sent and may answer)',
     shape: 'url',

@@ -95,7 +95,7 @@ test('as many sessions as a user may have: those that are there count, and no mo
   await expect(two('c', '', '3c')).rejects.toMatchObject(refused)
   await two('c', '', '3c', { expiry: 0 }) // ends with its connection
   await expect(two('c', '3c', '3d')).rejects.toMatchObject(refused)
-  await two('e', '', '3e', { user: 'bob' })
+  await two('e', '', '3e', { user: 'eve' })
   expect(await two('a', '3a', '3f')).toBe('3a')
   expect(await two('a', '3a', '3g', { clean: true })).toBe('3g') // takes its own place
   await expect(two('c', '3c', '3h')).rejects.toMatchObject(refused)
@@ -103,12 +103,15 @@ test('as many sessions as a user may have: those that are there count, and no mo
   await redis.hdel(keys.partition(3, 'owners'), '3g', '3e') // they ended
   expect(await two('c', '3c', '3i')).toBe('3i')
   expect((await redis.hget(users, 'ann'))?.split(' ').sort()).toEqual(['3b', '3i'])
+  await expect(two('b', '3b', '3k', { user: 'bob' })).rejects.toMatchObject({ code: 'ERR_BRIDGE_FOREIGN' })
+  await redis.zadd(keys.partition(3, 'due'), 1, 'e:3b') // its time is over, and nobody has looked yet
+  expect(await two('b', '3b', '3k', { user: 'bob' })).toBe('3k')
   // found out, and those of before there was a bound, by the way
   await claim('z', '', '3z', -1, false, ['zoe', 1_000])
-  expect(await redis.hkeys(users)).not.toContain('bob')
+  expect(await redis.hkeys(users)).not.toContain('eve')
   await redis.del(users)
-  await two('b', '3b', '3j')
-  expect(await redis.hgetall(users)).toEqual({ ann: '3b' })
+  await two('b', '3k', '3j', { user: 'bob' })
+  expect(await redis.hgetall(users)).toEqual({ bob: '3k' })
 })
 
 test('a queue holds so many bytes: the oldest goes for a large one, the last one stays, small ones are bounded by number', async () => {
