@@ -618,6 +618,33 @@ describe('certificates', () => {
     ).rejects.toThrow('names certificate, and mqtts://127.0.0.1:0 asks for none')
   })
 
+  test('rules see the certificate of a client that came by AUTH packets, too', async () => {
+    const rules = join(folder, 'exchanged.yaml')
+    writeFileSync(rules, `rules: [{ allow: publish, topic: x, cn: client }]`)
+    const { url } = await serve(
+      {
+        listeners: [
+          { url: 'mqtts://127.0.0.1:0', tls: { ...tls, ca: certificates.ca }, authentication: ['hooks'] },
+        ],
+        access: { rulesFile: rules },
+      },
+      { enhancedAuthenticate: (_client, _step, callback) => callback(null, { done: true }) },
+    )
+    await using client = new WireClient(await handshake(url, certificates.client), 5)
+    client.send({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: 5,
+      clean: true,
+      clientId: 'c',
+      keepalive: 0,
+      properties: { authenticationMethod: 'X' },
+    })
+    expect((await client.next('connack')).reasonCode).toBe(0)
+    client.send({ cmd: 'publish', topic: 'x', messageId: 1, qos: 1, payload: '', retain: false, dup: false })
+    expect((await client.next('puback')).reasonCode).toBe(0x10)
+  })
+
   test('files that change hold from then on: a certificate, users, rules; nobody else is cut', async () => {
     const [passwordFile, changing] = [join(folder, 'reloaded'), join(folder, 'reloaded.yaml')]
     const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
