@@ -20,6 +20,7 @@ import { Counts } from './access/counts.ts'
 import { Access } from './access/access.ts'
 import { ForeignLinks } from './access/foreign-links.ts'
 import { NodeAdmin } from './admin/node-admin.ts'
+import { shownIn } from './access/certificate.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
@@ -130,6 +131,7 @@ export class Node {
       haveHooksProof: () => embedding.provesNames(),
       certificateUser: config.certificateUser,
       certificateClient: config.certificateClient,
+      shownBy: ({ outbox }) => shownIn(outbox.socket),
       foreign: new ForeignLinks(config, foreignEvents(this.#log, this.metrics)),
       hasStoredRules: config.storedRules === 'on',
       events: accessEvents(this.#log, (key, problem) => this.#onDamaged({ key, problem })),

@@ -27,12 +27,14 @@ import { Rights } from './rights.ts'
 import type { Question, Rule } from './rule.ts'
 import { readRules } from './rules-file.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
+import { Revocations } from './revocations.ts'
 
 /** What of a connection is looked at. */
 export interface Accessed {
   readonly clientId: string
   /** By which it came; undefined: the program that embeds the node handed it in. */
-  readonly listener: { readonly authentication: readonly LinkName[] } | undefined
+  readonly listener:
+    { readonly authentication: readonly LinkName[]; readonly tlsCrl?: string | undefined } | undefined
   principal: Principal
   /** CONNACK accepted it. */
   readonly isConnected: boolean
@@ -53,6 +55,8 @@ export interface AccessFiles {
   readonly aclFile?: AccessFile | undefined
   readonly jwtKeyFile?: AccessFile | undefined
   readonly webhookSecretFile?: AccessFile | undefined
+  /** Of listeners, by their paths. */
+  readonly revocationLists: ReadonlyMap<string, string>
 }
 
 export interface AccessEvents {
@@ -72,6 +76,8 @@ export interface AccessOptions<Client> {
   /** What of a certificate is the user name, and whether it must be the Client Identifier as well. */
   readonly certificateUser: CertificateName
   readonly certificateClient: 'any' | 'same'
+  /** The certificate that it has shown in a handshake with us, DER. */
+  readonly shownBy: (client: Client) => Buffer | undefined
   /** Links that ask somebody else. */
   readonly foreign: ForeignLinks
   readonly events: AccessEvents
@@ -89,7 +95,7 @@ const askedAtOnce = 500
 export const storedPlace = 'store'
 
 /** All rules that files hold, in their order. */
-export const rulesOf = ({ rulesFile, aclFile }: AccessFiles): Rule[] => [
+export const rulesOf = ({ rulesFile, aclFile }: Pick<AccessFiles, 'rulesFile' | 'aclFile'>): Rule[] => [
   ...(rulesFile === undefined ? [] : readRules(rulesFile.path, rulesFile.text).rules),
   ...(aclFile === undefined ? [] : readAcl(aclFile.path, aclFile.text)),
 ]
@@ -121,8 +127,11 @@ export class Access<Client extends Accessed> {
   /** What in the store was damaged and has been named. */
   readonly #named = new Set<string>()
 
+  readonly #revocations: Revocations<Client>
+
   constructor(options: AccessOptions<Client>) {
     this.#options = options
+    this.#revocations = new Revocations(options.shownBy)
     this.#stand()
   }
 
@@ -139,6 +148,7 @@ export class Access<Client extends Accessed> {
     this.#rules = rulesOf(files)
     this.#hasRules = hasRules(files)
     this.#options.foreign.load(files)
+    this.#revocations.load(files.revocationLists)
     this.#stand()
   }
 
@@ -188,8 +198,10 @@ export class Access<Client extends Accessed> {
     this.#stand()
   }
 
-  /** Its password may be another by now, or its user gone. */
-  #isStill({ principal: { by, user, kept } }: Client): boolean {
+  /** Its password may be another by now, its user gone, its certificate revoked. */
+  #isStill(client: Client): boolean {
+    const { by, user, kept } = client.principal
+    if (this.#revocations.isRevoked(client)) return false
     if (by === 'stored-users') return !this.#storedUsers.has(user!) || this.#storedUsers.get(user!) === kept
     return by !== 'password-file' || this.#users.get(user!) === kept
   }

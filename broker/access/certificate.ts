@@ -17,6 +17,13 @@ function alternativeNameOf(list: string | undefined): string | undefined {
   }
 }
 
+/** The certificate that was shown in a TLS handshake, and found valid then, DER. */
+export function shownIn(socket: object): Buffer | undefined {
+  const { authorized, getPeerCertificate } = socket as Partial<TLSSocket>
+  if (authorized !== true) return undefined
+  return (getPeerCertificate?.call(socket as TLSSocket, false) as { raw?: Buffer } | undefined)?.raw
+}
+
 /** Undefined: it has shown none that its listener trusts. */
 export function certificateOf(socket: object): Certificate | undefined {
   const { authorized, getPeerCertificate } = socket as Partial<TLSSocket>

@@ -4,7 +4,9 @@ import { storeKindOf, storeKinds, type Option } from '../../bridge/index.ts'
 import { options, type Config, type ListenerConfig, type OptionName } from './options.ts'
 import { readText, usage } from './sources.ts'
 import { OperatorError } from '../errors.ts'
-import { tlsProblems } from './tls-files.ts'
+import { sniProblem, tlsProblems } from './tls-files.ts'
+
+const tlsNames = ['tlsCert', 'tlsKey', 'tlsCa', 'tlsCrl'] as const
 
 /** Where an option stands, as an error names it. */
 export type PlaceOf = (name: OptionName) => string
@@ -47,7 +49,7 @@ export function transportProblems(
     if (missing.length > 0 && (own.size > 0 || !told.has(needs)))
       problems.push(usage(at('url'), url, `needs ${needs}`, `Add ${needs}, each with a PEM file`))
     if (own.size === 0) told.add(needs) // that it holds for all is said once
-    for (const name of ['tlsCert', 'tlsKey', 'tlsCa'] as const)
+    for (const name of [...tlsNames, 'tlsSniCert', 'tlsSniKey'] as const)
       if (own.has(name) && !isSecure(url))
         problems.push(
           usage(
@@ -156,8 +158,7 @@ export function textOf(
   }
 }
 
-const tlsNames = ['tlsCert', 'tlsKey', 'tlsCa'] as const
-type TlsFiles = Partial<Pick<Config, (typeof tlsNames)[number]>>
+type TlsFiles = Partial<Pick<Config, (typeof tlsNames)[number] | 'tlsSniCert' | 'tlsSniKey'>>
 
 /** The files of TLS of a listener, or of all that have none of their own. */
 function tlsFileProblems(files: TlsFiles, at: PlaceOf): OperatorError[] {
@@ -168,6 +169,37 @@ function tlsFileProblems(files: TlsFiles, at: PlaceOf): OperatorError[] {
   })
   for (const { option, problem, hint } of tlsProblems(Object.fromEntries(texts)))
     problems.push(usage(at(option), files[option], problem, hint))
+  if (files.tlsCrl !== undefined && files.tlsCa === undefined)
+    problems.push(
+      usage(
+        at('tlsCrl'),
+        undefined,
+        'stands without tlsCa',
+        'Name the authority of the certificates of clients, too',
+      ),
+    )
+  return [...problems, ...sniProblems(files, at)]
+}
+
+/** Each certificate has its key. */
+function sniProblems({ tlsSniCert = [], tlsSniKey = [] }: TlsFiles, at: PlaceOf): OperatorError[] {
+  if (tlsSniCert.length !== tlsSniKey.length)
+    return [
+      usage(
+        at(tlsSniCert.length > tlsSniKey.length ? 'tlsSniCert' : 'tlsSniKey'),
+        undefined,
+        `has ${tlsSniCert.length} certificates, and there are ${tlsSniKey.length} keys`,
+        'Name a key for each certificate, in the same order',
+      ),
+    ]
+  const problems: OperatorError[] = []
+  for (const [i, path] of tlsSniCert.entries()) {
+    const cert = textOf('tlsSniCert', path, at('tlsSniCert'), problems)
+    const key = textOf('tlsSniKey', tlsSniKey[i]!, at('tlsSniKey'), problems)
+    if (cert === undefined || key === undefined) continue
+    const wrong = sniProblem(cert, key)
+    if (wrong !== undefined) problems.push(usage(at('tlsSniCert'), path, wrong.problem, wrong.hint))
+  }
   return problems
 }
 
@@ -179,7 +211,8 @@ export function fileProblems(
 ): OperatorError[] {
   const problems = tlsFileProblems(config, at)
   for (const { listener, own, at: place } of listeners)
-    if (tlsNames.some((name) => own.has(name))) problems.push(...tlsFileProblems(listener, place))
+    if ([...tlsNames, 'tlsSniCert', 'tlsSniKey'].some((name) => own.has(name)))
+      problems.push(...tlsFileProblems(listener, place))
   for (const [name, { file }] of Object.entries<Option>(options)) {
     const path = config[name as keyof Config]
     if (file === true && typeof path === 'string' && !tlsNames.some((tls) => tls === name))

@@ -253,8 +253,12 @@ export function accessFilesOf(config: Config): AccessFiles {
       return [name, path === undefined || text === undefined ? undefined : { path, text }]
     }),
   )
+  const lists = config.listeners.map(({ tlsCrl }) => tlsCrl).filter((path) => path !== undefined)
+  const revocationLists = new Map(
+    lists.map((path) => [path, textOf('tlsCrl', path, sourceOf(config, 'tlsCrl', path), problems) ?? '']),
+  )
   OperatorError.throwAll(problems)
-  return files
+  return { ...files, revocationLists }
 }
 
 /** The tokens of the admin API; undefined: there are none. @throws OperatorError when the file cannot be read, or is none */
@@ -274,7 +278,11 @@ export const watchedFilesOf = (config: Config): string[] =>
   [
     ...accessFileNames.map((name) => config[name]),
     config.adminTokensFile,
-    ...config.listeners.flatMap(({ tlsCert, tlsKey, tlsCa }) => [tlsCert, tlsKey, tlsCa]),
+    ...config.listeners.flatMap(({ tlsCert, tlsKey, tlsCa, tlsCrl, tlsSniCert = [], tlsSniKey = [] }) => [
+      ...[tlsCert, tlsKey, tlsCa, tlsCrl],
+      ...tlsSniCert,
+      ...tlsSniKey,
+    ]),
   ].filter((path) => path !== undefined)
 
 /** An error of the store as the operator's: which option it is about, and what to do. */

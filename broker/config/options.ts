@@ -216,10 +216,50 @@ export const options = {
     at: 'tls.ca',
     ofListener: true,
     schema: z.string().optional(),
-    about: 'certificate authority for client certificates; with it, clients must show one',
+    about:
+      'certificate authority for client certificates; with it, clients must show one, unless tlsClients is any',
     shape: 'file',
     hint: 'Name a readable PEM file',
     file: true,
+  },
+  tlsCrl: {
+    at: 'tls.crl',
+    ofListener: true,
+    schema: z.string().optional(),
+    about:
+      'revocation lists of the certificates of clients, in PEM: one of each authority of tlsCa, none of which may be over; who shows a certificate that is in one is closed, also when it is connected',
+    shape: 'file',
+    hint: 'Name a readable PEM file',
+    file: true,
+  },
+  tlsClients: {
+    at: 'tls.clients',
+    ofListener: true,
+    schema: z.enum(['certificate', 'any'], 'is none of certificate, any').default('certificate'),
+    about:
+      'with tlsCa, who may come in: certificate (who shows a certificate of that authority), or any (others as well: the links of `authentication` decide)',
+    shape: 'certificate|any',
+    hint: 'Use certificate or any',
+  },
+  tlsSniCert: {
+    at: 'tls.sniCert',
+    ofListener: true,
+    schema: z.array(z.string()).min(1).optional(),
+    about:
+      'certificate chains for other names of this server: a client is shown the one that has the name which it asks for (SNI; *.example.com, too), and that of tlsCert when none has; repeats',
+    shape: 'file',
+    list: true,
+    hint: 'Name readable PEM files',
+  },
+  tlsSniKey: {
+    at: 'tls.sniKey',
+    ofListener: true,
+    schema: z.array(z.string()).min(1).optional(),
+    about: 'private keys of tlsSniCert, in the same order; repeats',
+    shape: 'file',
+    secret: 'unless-path',
+    list: true,
+    hint: 'Name readable PEM files',
   },
   logLevel: {
     at: 'log.level',

@@ -2,8 +2,10 @@
 // or not until the first client connects.
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
+import { listsIn, readRevocationLists } from '../access/revocation-lists.ts'
+import { serverNamesOf } from '../listeners/tls-contexts.ts'
 
-export type TlsOption = 'tlsCert' | 'tlsKey' | 'tlsCa'
+export type TlsOption = 'tlsCert' | 'tlsKey' | 'tlsCa' | 'tlsCrl'
 
 export interface TlsProblem {
   readonly option: TlsOption
@@ -75,7 +77,7 @@ function readKey(text: string): KeyObject | Omit<TlsProblem, 'option'> {
  * All that is wrong with the files, given as texts; what was not given, or could not be read, is left out.
  */
 export function tlsProblems(texts: Readonly<Partial<Record<TlsOption, string>>>): TlsProblem[] {
-  const { tlsCert, tlsKey, tlsCa } = texts
+  const { tlsCert, tlsKey, tlsCa, tlsCrl } = texts
   const problems: TlsProblem[] = []
   const certificates = tlsCert === undefined ? undefined : readCertificates(tlsCert)
   const key = tlsKey === undefined ? undefined : readKey(tlsKey)
@@ -87,6 +89,7 @@ export function tlsProblems(texts: Readonly<Partial<Record<TlsOption, string>>>)
   ] as const) {
     if (found !== undefined && 'problem' in found) problems.push({ option, ...found })
   }
+  if (tlsCrl !== undefined) problems.push(...revocationProblems(tlsCrl))
   if (problems.length > 0 || !Array.isArray(certificates) || key === undefined || 'problem' in key)
     return problems
   if (!certificates[0]!.checkPrivateKey(key)) {
@@ -96,7 +99,7 @@ export function tlsProblems(texts: Readonly<Partial<Record<TlsOption, string>>>)
     return [{ option: 'tlsKey', problem: 'does not fit the certificate of tlsCert', hint }]
   }
   try {
-    createSecureContext({ cert: tlsCert, key: tlsKey, ca: tlsCa })
+    createSecureContext({ cert: tlsCert, key: tlsKey, ca: tlsCa, crl: tlsCrl && listsIn(tlsCrl) })
   } catch (error) {
     // such as a key that is too short for OpenSSL's security level
     return [
@@ -108,6 +111,38 @@ export function tlsProblems(texts: Readonly<Partial<Record<TlsOption, string>>>)
     ]
   }
   return []
+}
+
+function revocationProblems(text: string, now = Date.now()): TlsProblem[] {
+  const lists = readRevocationLists(text)
+  if (typeof lists === 'string')
+    return [
+      {
+        option: 'tlsCrl',
+        problem: lists,
+        hint: 'Name a file with -----BEGIN X509 CRL-----; from DER: openssl crl -inform der -in FILE -out FILE.pem',
+      },
+    ]
+  const over = lists.find(({ nextUpdate }) => nextUpdate !== undefined && nextUpdate.getTime() < now)
+  if (over === undefined) return []
+  return [
+    {
+      option: 'tlsCrl',
+      problem: `has a list that was over at ${over.nextUpdate!.toISOString()}: nobody would come in`,
+      hint: 'Take a newer one from the authority; openssl crl -in FILE -noout -nextupdate says until when one holds',
+    },
+  ]
+}
+
+/** What is wrong with a certificate for names of its own, given as texts with its key. */
+export function sniProblem(cert: string, key: string): Omit<TlsProblem, 'option'> | undefined {
+  const [first] = tlsProblems({ tlsCert: cert, tlsKey: key })
+  if (first !== undefined) return { problem: first.problem.replace(' of tlsCert', ''), hint: first.hint }
+  if (serverNamesOf(new X509Certificate(cert)).length > 0) return undefined
+  return {
+    problem: 'names no server',
+    hint: 'Have it issued with a subjectAltName of DNS:name: clients are shown it by that',
+  }
 }
 
 /** When the certificate that clients are shown is not valid now: clients refuse it. */

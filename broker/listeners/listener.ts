@@ -1,7 +1,6 @@
 // What every listener is to a node: it binds one address, hands each new connection on as a stream of MQTT
 // bytes, and stops accepting when told. TCP, TLS, WebSocket and WebSocket over TLS stand behind it; nothing
 // else knows which is which.
-import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { ListenerConfig } from '../config/config.ts'
@@ -48,28 +47,3 @@ export const doorOptions = ({
   places,
   events,
 })
-
-export interface TlsFiles {
-  readonly tlsCert: string | undefined
-  readonly tlsKey: string | undefined
-  readonly tlsCa: string | undefined
-}
-
-/**
- * Options for `tls.createServer` and `https.createServer`; with a certificate authority clients must show a
- * certificate.
- */
-export function readTls(files: TlsFiles): {
-  cert: Buffer
-  key: Buffer
-  ca?: Buffer
-  requestCert?: boolean
-  rejectUnauthorized?: boolean
-} {
-  if (files.tlsCert === undefined || files.tlsKey === undefined)
-    throw new Error('tlsCert and tlsKey are checked by config.ts')
-  const pair = { cert: readFileSync(files.tlsCert), key: readFileSync(files.tlsKey) }
-  return files.tlsCa === undefined
-    ? pair
-    : { ...pair, ca: readFileSync(files.tlsCa), requestCert: true, rejectUnauthorized: true }
-}

@@ -11,13 +11,15 @@ import {
 } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { Duplex } from 'node:stream'
+import type { TLSSocket } from 'node:tls'
 import { createWebSocketStream, WebSocketServer, type WebSocket } from 'ws'
 import { later, turnIsOver } from '../../bridge/index.ts'
 import { limits } from '../config/limits.ts'
 import { Door } from './door.ts'
-import { doorOptions, readTls, type Listener, type ListenerContext } from './listener.ts'
+import { doorOptions, type Listener, type ListenerContext } from './listener.ts'
 import { readInPieces } from './pieces.ts'
 import { pathOf } from './request-path.ts'
+import { TlsContexts } from './tls-contexts.ts'
 
 /** What waits for a client above which its pings are not answered, bytes. */
 const pongBytesMax = 64 * 1024
@@ -40,9 +42,10 @@ function answer(socket: Duplex, status: number, text: string): void {
 /** @throws OperatorError (reason `listen`) when the address cannot be had */
 export async function listenWebSocket(url: URL, context: ListenerContext): Promise<Listener> {
   const { config, onConnection } = context
-  const secure = url.protocol === 'wss:'
+  const contexts = url.protocol === 'wss:' ? new TlsContexts(config) : undefined
+  const secure = contexts !== undefined
   const server = secure
-    ? createHttpsServer({ ...readTls(config), handshakeTimeout: config.connectTimeoutMs })
+    ? createHttpsServer({ ...contexts.options, handshakeTimeout: config.connectTimeoutMs })
     : createHttpServer()
   const door = new Door({
     ...doorOptions(context),
@@ -103,6 +106,13 @@ export async function listenWebSocket(url: URL, context: ListenerContext): Promi
       .end('This is an MQTT endpoint: connect by WebSocket.\n')
   })
   if (secure)
+    server.on('secureConnection', (socket: TLSSocket) => {
+      const problem = contexts.problemOf(socket)
+      if (problem === undefined) return
+      door.turnAway(socket, 'handshake', problem)
+      socket.destroy()
+    })
+  if (secure)
     server.on('tlsClientError', (error: Error, socket: Duplex) =>
       door.turnAway(socket, 'handshake', error.message),
     )
@@ -110,7 +120,8 @@ export async function listenWebSocket(url: URL, context: ListenerContext): Promi
   return {
     url: bound,
     renew: () => {
-      if ('setSecureContext' in server) server.setSecureContext(readTls(config))
+      contexts?.read()
+      if ('setSecureContext' in server) server.setSecureContext(contexts!.first)
     },
     close: () => door.close(),
   }

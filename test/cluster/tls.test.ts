@@ -1,0 +1,290 @@
+// What a TLS listener shows, by the name that a client asks for and while its files change, and whose certificates it
+// believes: revocation lists, chains with an authority below another. Certificates made by openssl, TLS 1.2 and 1.3.
+import { copyFileSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import type { Duplex } from 'node:stream'
+import { connect, type ConnectionOptions, type SecureVersion, type TLSSocket } from 'node:tls'
+import { afterAll, describe, expect, test } from 'vitest'
+import { namedIn, readRevocationLists } from '../../broker/access/revocation-lists.ts'
+import { keepPassword } from '../../broker/access/passwords.ts'
+import { loadConfig } from '../../broker/config/config.ts'
+import { createNode, type Node } from '../../broker/index.ts'
+import { listen, type Listener } from '../../broker/listeners/index.ts'
+import { Authority } from '../support/authority.ts'
+import { WireClient } from '../support/wire.ts'
+
+const authority = new Authority()
+const server = authority.issue('server', { names: 'DNS:localhost', by: 'root' })
+const open: { close: () => unknown }[] = []
+afterAll(async () => {
+  await Promise.all(open.map((one) => one.close()))
+  authority[Symbol.dispose]()
+})
+
+const ca = authority.read('root.pem')
+const versions: SecureVersion[] = ['TLSv1.2', 'TLSv1.3']
+const ofVersion = (version: SecureVersion): ConnectionOptions => ({
+  minVersion: version,
+  maxVersion: version,
+})
+
+async function handshake(url: string, options: ConnectionOptions = {}): Promise<TLSSocket> {
+  const socket = connect({
+    host: '127.0.0.1',
+    port: Number(new URL(url).port),
+    ca,
+    checkServerIdentity: () => undefined,
+    ...options,
+  })
+  socket.on('session', (session: Buffer) => sessionOf.set(socket, session)) // the last one that it may resume
+  await once(socket, 'secureConnect')
+  return socket
+}
+const sessionOf = new WeakMap<TLSSocket, Buffer>()
+
+async function shownBy(url: string, servername: string, version: SecureVersion): Promise<string> {
+  const socket = await handshake(url, { servername, ...ofVersion(version) })
+  const { CN } = socket.getPeerCertificate().subject
+  socket.destroy()
+  return String(CN)
+}
+
+/** A listener, without a node; what comes is sent back. */
+async function echo(scheme: 'mqtts' | 'wss', tls: object): Promise<Listener> {
+  const { listeners } = loadConfig({ listeners: [{ url: `${scheme}://127.0.0.1:0`, tls }] }, {})
+  const onConnection = (stream: Duplex): void => void stream.pipe(stream).on('error', () => undefined)
+  const listener = await listen({
+    config: listeners[0]!,
+    places: { take: () => true, give: () => undefined, exhausted: () => undefined },
+    events: { turnedAway: () => undefined, heldBack: () => undefined, failed: () => undefined },
+    addresses: undefined,
+    onConnection,
+  })
+  open.push(listener)
+  return listener
+}
+
+describe('the certificate that is shown', () => {
+  const a = authority.issue('a', { names: 'DNS:a.example,DNS:A2.example', by: 'root' })
+  const b = authority.issue('b', { names: 'DNS:*.b.example', by: 'root' })
+  const sni = { sniCert: [a.cert, b.cert], sniKey: [a.key, b.key] }
+
+  test.each(['mqtts', 'wss'] as const)(
+    '%s: is the one that has the name which the client asks for',
+    async (scheme) => {
+      const { url } = await echo(scheme, { ...server, ...sni })
+      const wanted = [
+        ['a.example', 'a'],
+        ['a2.EXAMPLE', 'a'],
+        ['x.b.example', 'b'],
+        ['x.y.b.example', 'server'],
+        ['b.example', 'server'],
+        ['other.example', 'server'],
+        ['', 'server'],
+      ] as const
+      for (const version of versions)
+        expect(await Promise.all(wanted.map(([name]) => shownBy(url, name, version)))).toEqual(
+          wanted.map(([, cn]) => cn),
+        )
+    },
+  )
+
+  test('changes under load with no connection dropped, open ones and those that come', async () => {
+    const files = { cert: authority.path('live.pem'), key: authority.path('live.key') }
+    const show = (name: string): void => {
+      copyFileSync(authority.path(`${name}.pem`), files.cert)
+      copyFileSync(authority.path(`${name}.key`), files.key)
+    }
+    authority.issue('a', { names: 'DNS:a.example', by: 'root', file: 'a-newer' })
+    show('a')
+    const listener = await echo('mqtts', { ...server, sniCert: [files.cert], sniKey: [files.key] })
+    const serialsShown = new Set<string>()
+    let [rounds, isOver] = [0, false]
+    const roundTrip = async (socket: TLSSocket): Promise<void> => {
+      socket.write('x')
+      await once(socket, 'data')
+    }
+    const load = async (version: SecureVersion): Promise<void> => {
+      for (; !isOver; rounds++) {
+        const socket = await handshake(listener.url, { servername: 'a.example', ...ofVersion(version) })
+        await roundTrip(socket)
+        serialsShown.add(socket.getPeerCertificate().serialNumber)
+        socket.destroy()
+      }
+    }
+    const opened = await Promise.all(
+      versions.map((version) => handshake(listener.url, { servername: 'a.example', ...ofVersion(version) })),
+    )
+    const loads = Promise.all([...versions, ...versions].map(load))
+    for (let change = 1; change <= 10; change++) {
+      await expect.poll(() => rounds, { interval: 1 }).toBeGreaterThan(change * 8)
+      show(change % 2 === 0 ? 'a' : 'a-newer')
+      listener.renew()
+    }
+    writeFileSync(files.key, 'half a key')
+    expect(() => listener.renew()).toThrow()
+    await expect.poll(() => rounds, { interval: 1 }).toBeGreaterThan(100)
+    isOver = true
+    await loads // none failed
+    for (const socket of opened) await roundTrip(socket)
+    for (const socket of opened) socket.destroy()
+    expect(serialsShown.size).toBe(2)
+  })
+
+  test('must have its key and a name, and lists an authority and a time: else nothing starts', () => {
+    const problem = (tls: object): string => {
+      try {
+        loadConfig({ listeners: [{ url: 'mqtts://127.0.0.1:0', tls: { ...server, ...tls } }] }, {})
+        return ''
+      } catch (error) {
+        return String(error)
+      }
+    }
+    const [lists, over] = [authority.path('lists'), authority.path('over')]
+    writeFileSync(lists, authority.lists())
+    writeFileSync(over, authority.lists(true))
+    expect(problem({ ...sni })).toBe('')
+    expect(problem({ sniCert: [a.cert, b.cert], sniKey: [a.key] })).toContain(
+      'has 2 certificates, and there are 1 keys',
+    )
+    expect(problem({ sniCert: [a.cert], sniKey: [b.key] })).toContain('does not fit the certificate')
+    expect(problem({ sniCert: [lists], sniKey: [a.key] })).toContain('holds no certificate in PEM')
+    expect(problem({ crl: lists })).toContain('stands without tls')
+    expect(problem({ ca: authority.path('root.pem'), crl: over })).toMatch(
+      /has a list that was over at 2020-01-02/,
+    )
+    expect(problem({ ca: authority.path('root.pem'), crl: server.cert })).toContain(
+      'holds no revocation list in PEM',
+    )
+  })
+})
+
+describe('certificates of clients', () => {
+  const [ann, bob] = [authority.issue('ann'), authority.issue('bob')]
+  const both = authority.path('authorities.pem')
+  writeFileSync(both, authority.texts('root.pem', 'devices.pem'))
+  const of = ({ cert, key }: typeof ann): ConnectionOptions => ({
+    cert: authority.texts(`${cert.split('/').at(-1)}`, 'devices.pem'),
+    key: authority.read(key.split('/').at(-1)!),
+  })
+  const nodes: Node[] = []
+  open.push({ close: () => Promise.all(nodes.map((node) => node.close())) })
+
+  /** Undefined: it is closed, or refused. */
+  async function connectBy(
+    url: string,
+    options: ConnectionOptions,
+    password?: string,
+  ): Promise<WireClient | undefined> {
+    const socket = await handshake(url, options).catch(() => undefined) // with TLS 1.2 it is closed before
+    if (socket === undefined) return undefined
+    const client = new WireClient(socket, 5)
+    client.send({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: 5,
+      clean: true,
+      clientId: '',
+      keepalive: 0,
+      ...(password !== undefined && { username: 'eve', password: Buffer.from(password) }),
+    })
+    const answer = await client.any().catch(() => undefined)
+    return answer?.cmd === 'connack' && answer.reasonCode === 0 ? client : undefined
+  }
+
+  test('that are revoked come in no more, by no session of before, and who is connected by one is told to go', async () => {
+    const crl = authority.path('crl.pem')
+    writeFileSync(crl, authority.lists())
+    const a = authority.issue('sni', { names: 'DNS:a.example', by: 'root' })
+    const node = await createNode({
+      listeners: [
+        { url: 'mqtts://127.0.0.1:0', tls: { ...server, ca: both, crl, sniCert: [a.cert], sniKey: [a.key] } },
+        { url: 'wss://127.0.0.1:0', tls: { ...server, ca: both, crl } },
+      ],
+    })
+    nodes.push(node)
+    const [url, wss] = node.endpoints as [string, string]
+    const sessions: Buffer[] = []
+    const byAnn: WireClient[] = []
+    for (const version of versions) {
+      const client = (await connectBy(url, { ...of(ann), ...ofVersion(version) }))!
+      sessions.push(sessionOf.get(client.socket as TLSSocket)!)
+      byAnn.push(client)
+    }
+    const byBob = (await connectBy(url, of(bob)))!
+    authority.revoke('ann')
+    writeFileSync(crl, authority.lists())
+    for (const client of byAnn) expect(await client.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
+    for (const [i, version] of versions.entries()) {
+      expect(await connectBy(url, { ...of(ann), ...ofVersion(version) })).toBeUndefined()
+      expect(
+        await connectBy(url, { ...of(ann), ...ofVersion(version), servername: 'a.example' }),
+      ).toBeUndefined()
+      expect(
+        await connectBy(url, { ...of(ann), ...ofVersion(version), session: sessions[i]! }),
+      ).toBeUndefined()
+    }
+    const upgrade = await handshake(wss, of(ann))
+    upgrade.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    expect(await once(upgrade, 'close').then(() => upgrade.bytesRead)).toBe(0)
+    expect(await byBob.settled()).toEqual([])
+    await using again = (await connectBy(url, of(bob)))!
+    expect(again.isClosed).toBe(false)
+    await byBob[Symbol.asyncDispose]()
+  })
+
+  test('may be missing where others prove who they are otherwise; one that is revoked is none', async () => {
+    const crl = authority.path('short.pem')
+    writeFileSync(crl, authority.lists())
+    const passwordFile = authority.path('users')
+    writeFileSync(passwordFile, `eve:${await keepPassword('right', 'scrypt')}\n`)
+    const node = await createNode({
+      listeners: [
+        {
+          url: 'mqtts://127.0.0.1:0',
+          tls: { ...server, ca: both, crl, clients: 'any' },
+          authentication: ['certificate', 'password-file'],
+        },
+      ],
+      access: { passwordFile },
+    })
+    nodes.push(node)
+    const [url] = node.endpoints as [string]
+    const codes = await Promise.all(
+      [of(bob), of(ann), {}].flatMap((options) =>
+        [undefined, 'right', 'wrong'].map(async (password) => {
+          const client = await connectBy(url, options, password)
+          await client?.[Symbol.asyncDispose]()
+          return client !== undefined
+        }),
+      ),
+    )
+    // whose certificate is good; whose is revoked, which is none; who has none
+    expect(codes).toEqual([true, true, true, false, true, false, false, true, false])
+  })
+})
+
+test('revocation lists are read as openssl reads them', () => {
+  const lists = readRevocationLists(authority.lists())
+  expect(lists).toHaveLength(2)
+  if (typeof lists === 'string') return
+  expect(lists.map(({ serials }) => serials.size)).toEqual([0, 1])
+  expect(lists[1]!.nextUpdate!.getTime()).toBeGreaterThan(Date.now() + 86_400_000)
+  const der = (name: string): Buffer =>
+    Buffer.from(
+      authority
+        .read(`${name}.pem`)
+        .toString()
+        .replaceAll(/-----[^-]*-----/g, ''),
+      'base64',
+    )
+  expect(['ann', 'bob', 'devices', 'server'].map((name) => namedIn(lists, der(name)))).toEqual([
+    true,
+    false,
+    false,
+    false,
+  ])
+  expect(readRevocationLists('-----BEGIN X509 CRL-----\nMAAw\n-----END X509 CRL-----')).toContain(
+    'cannot be read',
+  )
+})
