@@ -8,7 +8,7 @@ import { helpText, helpTopics } from './cli/help.ts'
 import { importCommand } from './cli/import.ts'
 import { node } from './cli/node.ts'
 import { ChildEnded, reloadMessage, stopMessage, type Interrupt } from './cli/node-process.ts'
-import { operate, operations } from './cli/operate.ts'
+import { operate, operationNames } from './cli/operate.ts'
 import { passwd } from './cli/passwd.ts'
 import { up } from './cli/up.ts'
 import { nearest } from './config/config.ts'
@@ -29,7 +29,7 @@ const commands = new Map<string, Command>(
     access,
     bans: bansCommand,
     ...Object.fromEntries(
-      Object.keys(operations).map((name) => [name, (argv: readonly string[]) => operate(name, argv)]),
+      operationNames.map((name) => [name, (argv: readonly string[]) => operate(name, argv)]),
     ),
   }),
 )

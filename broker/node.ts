@@ -110,6 +110,8 @@ export class Node {
   /** The last key that was damaged. */
   #damage = { what: '', at: -Infinity }
   #watched: WatchedFiles | undefined
+  /** It takes no connections any more, and its clients are told to go. */
+  #isDraining = false
   #lookingAgain: NodeJS.Timeout | undefined
   #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
   /** Ends what waits for Redis before there is a boot. */
@@ -209,6 +211,8 @@ export class Node {
       }),
       advice: async () => [...(await this.#store.advice()), ...(await this.#store.adviceOnNodes())],
       publishMessage: (message) => this.publishMessage(message),
+      subscribeMessages: (filter, handle) => this.subscribeMessages(filter, handle),
+      drain: (perSecond) => this.#drain(perSecond),
       did: (by, what, fields) => this.#log.info({ by, ...fields }, `by the admin API: ${what}`),
       failed: (error) => this.#reports.tell('failed', { where: 'admin', error }),
     })
@@ -592,12 +596,27 @@ export class Node {
     return { node: plane?.nodeId ?? '', nodes: [...(plane?.nodes ?? [])].sort(), routes: plane?.routes ?? [] }
   }
 
-  answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    return this.#operated.answer(request, response)
+  answer(request: IncomingMessage, response: ServerResponse, keep: () => void): Promise<void> {
+    return this.#operated.answer(request, response, keep)
   }
 
   routesText(limit: number): AsyncIterable<string> {
     return routesText(this.routes(), limit)
+  }
+
+  /**
+   * Not ready from now on, no connection any more, and so many clients a second are told to go; the node stays one of the
+   * cluster until it is stopped. @returns how many clients it has
+   */
+  #drain(perSecond: number): number {
+    const engine = this.#boot?.engine
+    const clients = engine?.clientCount ?? 0
+    if (this.#isDraining || engine === undefined) return clients
+    this.#isDraining = true
+    for (const listener of this.#listeners) listener.close()
+    this.#log.info({ clients, perSecond }, 'the node is drained: its clients are told to go')
+    void engine.drain(perSecond).then(() => this.#log.info({}, 'the node is drained: no client is left'))
+    return clients
   }
 
   get #openingSeconds(): number {
@@ -636,7 +655,7 @@ export class Node {
             () => 'ok',
             (error: unknown) => problemOf(error as BridgeError),
           )
-    const node = this.#state === 'serving' ? 'ok' : this.#state
+    const node = this.#state !== 'serving' ? this.#state : this.#isDraining ? 'is drained' : 'ok'
     // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const named = bridge?.named ?? []

@@ -170,6 +170,16 @@ export const schemas = {
       ['connection', 'session', 'lastDisconnect'],
     ),
   },
+  drain: {
+    at: 'POST /nodes/:node/drain',
+    summary:
+      'A node takes no connections any more, and tells its clients to go; it is stopped when none is left',
+    params: of({ node: name }),
+    body: of({ clientsPerSecond: { type: 'integer', minimum: 1, maximum: 100_000, default: 100 } }, [
+      'clientsPerSecond',
+    ]),
+    response: of({ clients: { ...count, description: 'that are told to go' }, unanswered }),
+  },
   disconnect: {
     at: 'POST /clients/:clientId/disconnect',
     summary: 'Ends the connection of a client (0x98); its session stays',
@@ -280,6 +290,13 @@ export const schemas = {
       required: ['topic'],
     },
     response: of({ topic: text }),
+  },
+  messages: {
+    at: 'GET /messages',
+    summary:
+      'Messages that a filter matches, as they are published, one in a line (NDJSON), until you hang up',
+    querystring: of({ filter: name }),
+    response: of({ topic: text, qos, retain: yes, payload: text, encoding: text }),
   },
   findings: {
     at: 'GET /findings',

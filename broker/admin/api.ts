@@ -46,12 +46,15 @@ export interface ApiNode {
       readonly expirySeconds?: number | undefined
     },
   ): Promise<void>
+  /** @returns ends it @throws TypeError when it is no filter */
+  subscribe(filter: string, handle: (message: Message) => void): Promise<() => void>
   /** What was done, for the log. */
   did(by: string, what: string, fields: Readonly<Record<string, unknown>>): void
   failed(error: Error): void
 }
 
-export type Handle = (request: IncomingMessage, response: ServerResponse) => void
+/** @param keep gives the answer another minute */
+export type Handle = (request: IncomingMessage, response: ServerResponse, keep: () => void) => void
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -83,9 +86,12 @@ const cursorMax = 10_000_000
 
 type Schema = (typeof schemas)[keyof typeof schemas]
 
+/** How each request that is being answered gets more time. */
+const keeping = new WeakMap<IncomingMessage, () => void>()
+
 interface Route {
   readonly schema: Schema
-  readonly handle: (request: FastifyRequest) => Promise<object>
+  readonly handle: (request: FastifyRequest, reply: FastifyReply) => Promise<object>
 }
 
 export async function createApi(node: ApiNode): Promise<Handle> {
@@ -129,7 +135,10 @@ export async function createApi(node: ApiNode): Promise<Handle> {
   for (const route of [...seeing(node), ...acting(node)]) addRoute(app, route)
   app.get(document, { schema: { hide: true } }, () => Promise.resolve(app.swagger()))
   await app.ready()
-  return (request, response) => app.routing(request, response)
+  return (request, response, keep) => {
+    keeping.set(request, keep)
+    app.routing(request, response)
+  }
 }
 
 function addRoute(app: FastifyInstance, { schema, handle }: Route): void {
@@ -148,7 +157,7 @@ function addRoute(app: FastifyInstance, { schema, handle }: Route): void {
     },
     handler: async (request, reply) => {
       reply.header('cache-control', 'no-store')
-      return handle(request)
+      return handle(request, reply)
     },
   })
 }
@@ -210,6 +219,7 @@ function seeing(node: ApiNode): Route[] {
       })),
     })),
     get(schemas.store, () => node.store()),
+    get(schemas.messages, (request, reply) => stream(node, request, reply)),
     get(schemas.findings, () => view.findings()),
   ]
 }
@@ -220,6 +230,14 @@ function acting(node: ApiNode): Route[] {
     handle: (request) => handle(request, request.bearer.name),
   })
   return [
+    act(schemas.drain, async (request, by) => {
+      const { clientsPerSecond } = bodyOf<{ clientsPerSecond: number }>(request)
+      const name = (request.params as { node: string }).node
+      const done = await node.view.drain(name, clientsPerSecond, by)
+      if (done === undefined)
+        throw new Failure(404, 'there is no node of this name', 'GET /api/v1/nodes lists them')
+      return done
+    }),
     act(schemas.disconnect, async (request, by) => {
       const clientId = clientOf(request)
       const done = await node.view.disconnect(clientId, by)
@@ -257,6 +275,43 @@ function acting(node: ApiNode): Route[] {
       return { kind, name }
     }),
   ]
+}
+
+/** What waits for who reads a stream: beyond it messages are left out, and counted. */
+const streamBytesMax = 1_048_576
+const aliveMs = 15_000
+
+/** Hijacks the reply: it goes on until the client hangs up. */
+async function stream(node: ApiNode, request: FastifyRequest, reply: FastifyReply): Promise<object> {
+  const { filter } = queryOf<{ filter: string }>(request)
+  const response = reply.raw
+  let dropped = 0
+  const end = await node
+    .subscribe(filter, ({ topic, qos, retain, payload }) => {
+      if (response.writableLength > streamBytesMax) return void dropped++
+      if (dropped > 0) response.write(`${JSON.stringify({ dropped })}\n`)
+      dropped = 0
+      response.write(`${JSON.stringify({ topic, qos, retain, ...payloadFacts(payload) })}\n`)
+    })
+    .catch((error: unknown) => {
+      throw new Failure(400, (error as Error).message, '# is the last level, + a whole one')
+    })
+  reply.hijack()
+  const alive = setInterval(() => {
+    keeping.get(request.raw)?.()
+    if (response.writableLength === 0) response.write('\n')
+  }, aliveMs)
+  response.once('close', () => {
+    clearInterval(alive)
+    end()
+  })
+  if (response.destroyed)
+    response.emit('close') // it hung up meanwhile
+  else
+    response
+      .writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' })
+      .write('\n')
+  return reply
 }
 
 interface RetainedBody {
@@ -329,13 +384,16 @@ async function retainedPage(
   }
 }
 
+function payloadFacts(payload: Buffer): { readonly payload: string; readonly encoding: string } {
+  const encoding = isUtf8(payload) ? 'utf8' : 'base64'
+  return { payload: payload.toString(encoding), encoding }
+}
+
 function retainedFacts({ topic, qos, payload, properties, expiresAt, expirySeconds }: Message): object {
-  const isText = isUtf8(payload)
   return {
     topic,
     qos,
-    payload: payload.toString(isText ? 'utf8' : 'base64'),
-    encoding: isText ? 'utf8' : 'base64',
+    ...payloadFacts(payload),
     ...(properties !== undefined && { properties: properties.toString('base64') }),
     ...(expiresAt !== 0 && { expiresInSeconds: secondsLeft(expiresAt, expirySeconds) }),
   }

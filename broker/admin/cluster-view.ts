@@ -189,6 +189,18 @@ export class ClusterView {
     return { nodes, unanswered }
   }
 
+  /** Undefined: there is no such node. */
+  async drain(
+    name: string,
+    perSecond: number,
+    by: string,
+  ): Promise<{ readonly clients: number; readonly unanswered: readonly Unanswered[] } | undefined> {
+    const nodeId = this.plane.nodes.find((one) => nameOf(one) === name)
+    if (nodeId === undefined) return undefined
+    const { answered, unanswered } = await this.ask('drain', { perSecond, by }, [nodeId])
+    return { clients: answered.get(nodeId)?.clients ?? 0, unanswered }
+  }
+
   /** Who would get a message of this topic. */
   async subscribers(topic: string): Promise<object> {
     const targets = await this.plane.inspection.targets(topic)

@@ -50,6 +50,9 @@ export interface RunningNode {
   /** Lines about what should be otherwise: what it is, and what to do. */
   advice(): Promise<readonly string[]>
   publishMessage(message: Message): Promise<void>
+  subscribeMessages(filter: string, handle: (message: Message) => void): Promise<() => void>
+  /** @returns how many clients it has */
+  drain(perSecond: number): number
   did(by: string, what: string, fields: Readonly<Record<string, unknown>>): void
   failed(error: Error): void
 }
@@ -159,13 +162,18 @@ export class NodeAdmin implements AskedNode {
     })
   }
 
+  drain(perSecond: number, by: string): number {
+    this.#node.did(by, 'the node is drained', { perSecond })
+    return this.#node.drain(perSecond)
+  }
+
   // The API
 
   /** Loads the API with the first request. */
-  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async answer(request: IncomingMessage, response: ServerResponse, keep: () => void): Promise<void> {
     this.#api ??= import('./api.ts').then(({ createApi }) => createApi(this.#apiNode()))
     const handle = await this.#api
-    handle(request, response)
+    handle(request, response, keep)
   }
 
   #apiNode(): ApiNode {
@@ -192,6 +200,7 @@ export class NodeAdmin implements AskedNode {
           Message.published(topic, payload, qos, retain, properties, expirySeconds, undefined),
         )
       },
+      subscribe: (filter, handle) => node.subscribeMessages(filter, handle),
       did: (by, what, fields) => node.did(by, what, fields),
       failed: (error) => node.failed(error),
     }

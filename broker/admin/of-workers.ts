@@ -65,11 +65,12 @@ export class AdminOfWorkers implements AdminSource {
   }
 
   /** Any worker answers for the whole cluster. Who may ask is judged here: a worker's endpoint is on loopback. */
-  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async answer(request: IncomingMessage, response: ServerResponse, keep: () => void): Promise<void> {
     const isSeen = request.method === 'GET' || request.method === 'HEAD'
     const checked = this.#guard.check(request, isSeen ? 'read' : 'write')
     if ('status' in checked) return refuse(response, checked.status, checked.error, checked.hint)
-    for (const { url } of this.#workers.values()) if (url !== undefined) return handOn(url, request, response)
+    for (const { url } of this.#workers.values())
+      if (url !== undefined) return handOn(url, request, response, keep)
     refuse(response, 503, 'no worker runs', 'See the log')
   }
 
@@ -105,14 +106,14 @@ function refuse(response: ServerResponse, status: number, error: string, hint: s
 }
 
 /** The request goes to a worker, and its answer back. */
-function handOn(url: string, request: IncomingMessage, response: ServerResponse): void {
+function handOn(url: string, request: IncomingMessage, response: ServerResponse, keep: () => void): void {
   const { host: _, ...headers } = request.headers
   const to = new URL(url) // whatever the request line says, to no other host
   to.pathname = pathOf(request.url)
   to.search = queryOf(request.url).toString()
   const asked = ask(to, { method: request.method, headers }, (answer) => {
     response.writeHead(answer.statusCode ?? 502, { ...answer.headers, connection: 'close' })
-    answer.pipe(response)
+    answer.on('data', keep).pipe(response)
   })
   asked.on('error', () => {
     if (response.headersSent) response.destroy()

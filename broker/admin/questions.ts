@@ -66,6 +66,7 @@ export interface Questions {
     asks: { readonly topic: string }
     answers: { readonly subscribers: readonly Subscribing[]; readonly isCut: boolean }
   }
+  drain: { asks: { readonly perSecond: number; readonly by: string }; answers: { readonly clients: number } }
   findings: { asks: object; answers: { readonly findings: readonly Finding[] } }
 }
 
@@ -79,6 +80,8 @@ export interface AskedNode {
   facts(): Promise<NodeFacts>
   subscribersOf(topic: string): Promise<readonly Subscribing[]>
   findings(): Promise<readonly Finding[]>
+  /** @returns how many clients it has */
+  drain(perSecond: number, by: string): number
 }
 
 /** Live subscribers of one topic that a node names. */
@@ -97,7 +100,13 @@ type Answers = {
 
 const answers: Answers = {
   node: (node) => node.facts(),
-  clients: (node, { filter, after, limit }) => connectionPage(node.connections, filter, after, limit),
+  clients: (node, { filter, after, limit }) => {
+    const { client } = filter
+    const isOne = client !== undefined && !client.endsWith('*')
+    const one = isOne ? node.connectionOf(client) : undefined
+    const connections = isOne ? (one === undefined ? [] : [one]) : node.connections
+    return connectionPage(connections, filter, after, limit)
+  },
   client: async (node, { clientId }) => {
     const connection = node.connectionOf(clientId)
     const departure = node.departureOf(clientId)
@@ -120,6 +129,7 @@ const answers: Answers = {
     const all = await node.subscribersOf(topic)
     return { subscribers: all.slice(0, subscribersMax), isCut: all.length > subscribersMax }
   },
+  drain: async (node, { perSecond, by }) => ({ clients: node.drain(perSecond, by) }),
   findings: async (node) => ({ findings: await node.findings() }),
 }
 

@@ -43,8 +43,8 @@ export interface AdminSource {
   metricsText(): Promise<string>
   /** `{ node, nodes, routes: […], more }` as text, in pieces; `more`: the limit left some out. */
   routesText(limit: number): AsyncIterable<string | Uint8Array>
-  /** Answers what is asked below /api. */
-  answer(request: IncomingMessage, response: ServerResponse): Promise<void>
+  /** Answers what is asked below /api. @param keep gives the answer another minute */
+  answer(request: IncomingMessage, response: ServerResponse, keep: () => void): Promise<void>
 }
 
 /** In no order; may be iterated over several turns. */
@@ -113,7 +113,8 @@ export async function startAdmin(
     }
     if (!isKnown(request.headers.host))
       return json(421, { error: 'this is not a name of the admin endpoint; --admin-hosts says more' })
-    if (isOfApi(pathOf(request.url))) return node.answer(request, response)
+    if (isOfApi(pathOf(request.url)))
+      return node.answer(request, response, () => door.extend(request.socket, answerMs))
     if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'only GET' })
     switch (pathOf(request.url)) {
       case '/livez':

@@ -41,6 +41,10 @@ type Enqueue = (this: { client: AedesClient }, packet: Packet) => void
 
 const stops = 'this node stops'
 
+/** Waits that are worth a timer, ms. */
+const pauseMin = 20
+const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref())
+
 export class Engine {
   readonly #aedes: AedesInsides
   readonly #host: EngineHost
@@ -416,20 +420,44 @@ export class Engine {
    * all were told.
    */
   async disconnectAll(): Promise<void> {
-    const { serverReference, serverMoved } = this.#host.config
-    const goodbye =
-      serverReference === undefined
-        ? { reasonCode: ReasonCode.serverShuttingDown }
-        : {
-            reasonCode: serverMoved === 'on' ? ReasonCode.serverMoved : ReasonCode.useAnotherServer,
-            properties: { serverReference }, // 4.11
-          }
+    const goodbye = this.#goodbye
     const clients = Object.values(this.#aedes.clients)
     for (const { conn } of clients) conn.connection.endReason ||= stops
     const slice = new Slice()
     for (const client of clients) {
       if (slice.isOver) await slice.next()
       client.disconnect(goodbye)
+    }
+  }
+
+  /** What a client is told that is to go elsewhere. */
+  get #goodbye(): Parameters<AedesClient['disconnect']>[0] {
+    const { serverReference, serverMoved } = this.#host.config
+    return serverReference === undefined
+      ? { reasonCode: ReasonCode.serverShuttingDown }
+      : {
+          reasonCode: serverMoved === 'on' ? ReasonCode.serverMoved : ReasonCode.useAnotherServer,
+          properties: { serverReference }, // 4.11
+        }
+  }
+
+  /** Tells so many clients a second to go, until there is none, or the engine is closed. */
+  async drain(perSecond: number): Promise<void> {
+    const goodbye = this.#goodbye
+    let next = performance.now()
+    for (;;) {
+      const clients = Object.values(this.#aedes.clients)
+      if (clients.length === 0) return
+      for (const client of clients) {
+        if (this.#closing !== undefined) return
+        if (client.closed) continue
+        client.conn.connection.endReason ||= 'this node is drained'
+        client.disconnect(goodbye)
+        next += 1_000 / perSecond
+        const pause = next - performance.now()
+        if (pause > pauseMin) await after(pause)
+      }
+      await after(pauseMin) // those who were connecting are clients by now
     }
   }
 

@@ -19,6 +19,14 @@ export const adminFlags: Readonly<Record<string, ShownFlag>> = {
 
 export type Values = Readonly<Record<string, string | true | string[] | undefined>>
 
+export interface Operation {
+  /** What it wants to be told, in this order. */
+  readonly words: readonly string[]
+  readonly flags: Readonly<Record<string, ShownFlag>>
+  readonly about: string
+  run(api: AdminClient, words: readonly string[], values: Values): Promise<void>
+}
+
 const withinMs = 15_000
 
 /** An answer that says no. */

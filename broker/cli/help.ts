@@ -6,7 +6,7 @@ import { accessFlags } from './access.ts'
 import { bansAbout, bansFlags } from './bans.ts'
 import { adminFlags } from './admin-client.ts'
 import { importAbout, importFlags } from './import.ts'
-import { operations } from './operate.ts'
+import { operationNames, operations } from './operate.ts'
 import { passwdAbout, passwdFlags } from './passwd.ts'
 import { upOptions } from './up.ts'
 
@@ -66,11 +66,13 @@ const operationText = (name: string): string => {
   )
   return `aedes-cluster ${[name, ...words].join(' ').padEnd(7)} ${about}\n${rows.join('')}`
 }
+const adminRows = (): string =>
+  Object.entries(adminFlags)
+    .map(([flag, one]) => row(`${flagOf(flag)} ${one.shape}`.trim(), one.about))
+    .join('')
 const operatingText = (): string =>
   `${Object.keys(operations).map(operationText).join('')}Each of these asks the admin API of a node:
-${Object.entries(adminFlags)
-  .map(([flag, one]) => row(`${flagOf(flag)} ${one.shape}`.trim(), one.about))
-  .join('')}`
+${adminRows()}`
 const sources = `Every option may stand in the file in its section (${flagOf('packetBytesMax')} as packetBytesMax of limits; broker/README.md
 has them all) or at the top by its name (packetBytesMax), and in the environment (${environmentNameOf('packetBytesMax')}).
 In the file, listeners is a list: each has its url and, for itself, tls, websocket and limits. Precedence: defaults < file <
@@ -87,13 +89,13 @@ const topics = new Map<string, () => string>(
     access: accessText,
     bans: bansText,
     ...Object.fromEntries(
-      Object.keys(operations).map((name) => [
-        name,
+      operationNames.map((first) => [
+        first,
         () =>
-          operationText(name) +
-          Object.entries(adminFlags)
-            .map(([flag, one]) => row(`${flagOf(flag)} ${one.shape}`.trim(), one.about))
-            .join(''),
+          Object.keys(operations)
+            .filter((name) => name.split(' ')[0] === first)
+            .map(operationText)
+            .join('') + adminRows(),
       ]),
     ),
     help: () => 'aedes-cluster help [command]\n',

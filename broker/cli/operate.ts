@@ -1,6 +1,9 @@
 // The commands that see a cluster and act in it, each over the admin API of any node: status, nodes, clients, client,
-// disconnect, topics, groups, publish, doctor. With --json each prints what the API says. No state.
+// disconnect, topics, groups, publish, subscribe, drain, doctor; and those of retained.ts. With --json each prints what the API says. No state.
+import { createInterface } from 'node:readline'
+import { Readable } from 'node:stream'
 import { usage } from '../config/sources.ts'
+import { OperatorError } from '../errors.ts'
 import {
   AdminClient,
   columns,
@@ -9,18 +12,11 @@ import {
   printJson,
   sayUnanswered,
   type Cell,
-  type ShownFlag,
+  type Operation,
   type Unanswered,
   type Values,
 } from './admin-client.ts'
-
-export interface Operation {
-  /** What it wants to be told, in this order. */
-  readonly words: readonly string[]
-  readonly flags: Readonly<Record<string, ShownFlag>>
-  readonly about: string
-  run(api: AdminClient, words: readonly string[], values: Values): Promise<void>
-}
+import { retainedOperations } from './retained.ts'
 
 interface NodeRow {
   readonly node: string
@@ -107,6 +103,13 @@ async function allClients(
 
 const stateFlag = { shape: 'connected|disconnected', about: 'only these' }
 
+/** Of one node; 0: it is gone. */
+async function clientsOf(api: AdminClient, node: string): Promise<number> {
+  const { nodes } = await api.get<{ nodes: readonly NodeRow[] }>('/nodes')
+  return nodes.find((one) => one.node === node)?.connections ?? 0
+}
+
+/** By the words that call them. */
 export const operations: Readonly<Record<string, Operation>> = {
   status: {
     words: [],
@@ -262,6 +265,55 @@ export const operations: Readonly<Record<string, Operation>> = {
       print('published\n')
     },
   },
+  subscribe: {
+    words: ['FILTER'],
+    flags: {},
+    about: 'prints the messages that a filter matches, as they are published',
+    run: async (api, [filter]) => {
+      const { body } = await api.begin('GET', '/messages', { filter })
+      for await (const line of createInterface({ input: Readable.fromWeb(body as never) })) {
+        if (line === '') continue
+        const said = JSON.parse(line) as {
+          topic: string
+          payload: string
+          encoding: string
+          dropped?: number
+        }
+        if (api.isJson) print(`${line}\n`)
+        else if (said.dropped !== undefined)
+          process.stderr.write(`aedes-cluster: ${said.dropped} messages were left out: they came too fast\n`)
+        else
+          print(
+            `${columns([[said.topic, said.encoding === 'utf8' ? said.payload : `base64 ${said.payload}`]])}`,
+          )
+      }
+      throw new OperatorError('ended it', {
+        reason: 'admin',
+        field: '--admin',
+        value: undefined,
+        hint: 'The node was stopped, or what you read waited too long: begin anew',
+      })
+    },
+  },
+  drain: {
+    words: ['NODE'],
+    flags: {
+      rate: { shape: 'count', about: 'clients that are told to go within a second [100]' },
+      wait: { shape: '', switch: true, about: 'ends when no client is left' },
+    },
+    about: 'a node takes no connections any more and tells its clients to go; stop it when none is left',
+    run: async (api, [node], { rate, wait }) => {
+      const path = `/nodes/${encodeURIComponent(node!)}/drain`
+      const done = await api.send<{ clients: number } & Unanswered>('POST', path, {
+        clientsPerSecond: countOf(rate, '--rate', 100),
+      })
+      while (wait === true && (await clientsOf(api, node!)) > 0)
+        await new Promise((next) => setTimeout(next, 500))
+      if (api.isJson) return printJson(done)
+      print(wait === true ? 'no client is left\n' : `${done.clients} clients are told to go\n`)
+      sayUnanswered(done)
+    },
+  },
   doctor: {
     words: [],
     flags: {},
@@ -279,6 +331,7 @@ export const operations: Readonly<Record<string, Operation>> = {
       sayUnanswered(all)
     },
   },
+  ...retainedOperations,
 }
 
 interface GroupRow {
@@ -362,8 +415,16 @@ function clientText({ connection, session, lastDisconnect }: ClientDetail): stri
   return columns(rows)
 }
 
+/** The first words of all. */
+export const operationNames = [...new Set(Object.keys(operations).map((name) => name.split(' ')[0]!))]
+
 /** Runs one of them. @throws OperatorError */
 export async function operate(name: string, argv: readonly string[]): Promise<void> {
+  const ofTwo = Object.keys(operations).filter((one) => one.startsWith(`${name} `))
+  const two = ofTwo.find((one) => one === `${name} ${argv[0]}`)
+  if (ofTwo.length > 0 && two === undefined)
+    throw usage(name, undefined, 'wants to be told what to do', `Write one of ${ofTwo.join(', ')}`)
+  if (two !== undefined) return operate(two, argv.slice(1))
   const operation = operations[name]!
   const given = operands(name, argv, operation.words, operation.flags)
   await operation.run(new AdminClient(given.values), given.words, given.values)

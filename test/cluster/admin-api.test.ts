@@ -271,6 +271,47 @@ test('messages are published, retained, browsed by filter and cleared', async ()
   await expect.poll(() => get('/retained?filter=r/1', 1)).toEqual({ messages: [] })
 })
 
+test('Retained Messages are listed, exported, cleared and imported by command', async () => {
+  await cluster.node(0).publish('e/1', 'one', { qos: 1, retain: true })
+  await cluster.node(0).publish('e/2', 'two', { qos: 1, retain: true })
+  const file = join(folder, 'retained')
+  await expect
+    .poll(() => printed('retained ls', '--filter', 'e/#'))
+    .toMatch(/^e\/\d +QoS 1 +3 bytes +(one|two)\n.*\n$/)
+  expect(await printed('retained', 'export', file, '--filter', 'e/#')).toBe(`2 messages are in ${file}\n`)
+  await expect(printed('retained', 'export', file)).rejects.toMatchObject({
+    problem: 'cannot be used (EEXIST)',
+  })
+  for (const topic of ['e/1', 'e/2']) expect(await printed('retained', 'rm', topic)).toBe('cleared\n')
+  await expect.poll(() => get('/retained?filter=e/%23', 1)).toEqual({ messages: [] })
+  expect(await printed('retained', 'import', file)).toBe('2 messages are retained\n')
+  await expect.poll(() => printed('retained', 'get', 'e/2', '--json')).toMatch(/"payload": "two"/)
+  await expect(printed('retained', 'get', 'e/3')).rejects.toMatchObject({
+    problem: 'has no Retained Message',
+  })
+})
+
+test('messages come by the API as they are published, until who reads them hangs up', async () => {
+  const hangUp = new AbortController()
+  const response = await fetch(new URL('/api/v1/messages?filter=m/%2B', cluster.node(1).adminUrl), {
+    headers: { authorization: `Bearer ${seeing}` },
+    signal: hangUp.signal,
+  })
+  const texts = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+  await cluster.node(0).publish('m/1', 'hello', { qos: 1 })
+  let text = ''
+  while (!text.includes('}')) text += (await texts.read()).value
+  expect(JSON.parse(text)).toEqual({
+    topic: 'm/1',
+    qos: 1,
+    retain: false,
+    payload: 'hello',
+    encoding: 'utf8',
+  })
+  hangUp.abort()
+  await expect.poll(() => get('/subscribers?topic=m/1')).toMatchObject({ live: [] })
+})
+
 test('bans by the API end connections, and are lifted', async () => {
   const victim = await cluster.node(1).connect('victim')
   const ban = { kind: 'client', name: 'victim', reason: 'a test', seconds: 60 }
@@ -289,6 +330,19 @@ test('what should be otherwise is found on each node', async () => {
   expect(await printed('doctor')).toMatch(/./)
 })
 
+test('a drained node is not ready, takes nobody, and its clients find another', async () => {
+  const moving = await cluster.node(1).connect('moving', { clean: false })
+  expect((await ask('POST', '/api/v1/nodes/z/drain', { body: {} })).status).toBe(404)
+  expect(await printed('drain', 'b', '--wait')).toBe('no client is left\n')
+  await moving.closed()
+  const { nodes } = (await get('/nodes')) as unknown as { nodes: { isReady: boolean; checks: object }[] }
+  expect(nodes.map(({ isReady }) => isReady)).toEqual([true, false])
+  expect(nodes[1]!.checks).toMatchObject({ node: 'is drained' })
+  await expect(cluster.node(1).connect('late')).rejects.toThrow()
+  const again = await cluster.node(0).connect('moving', { clean: false })
+  expect(again.sessionPresent).toBe(true)
+})
+
 test('a node that stands still is named, and the others answer', async () => {
   cluster.node(1).pause()
   const { nodes, unanswered } = (await get('/nodes')) as unknown as {
@@ -303,6 +357,6 @@ test('a node that stands still is named, and the others answer', async () => {
 test.each(Object.keys(operations))('%s says what is wrong with its words', async (name) => {
   await expect(operate(name, ['--nonsense'])).rejects.toMatchObject({ name: 'OperatorError' })
   await expect(
-    operate(name, [...operations[name]!.words.map(() => 'x'), '--admin', 'http://127.0.0.1:1']),
-  ).rejects.toMatchObject({ problem: expect.stringMatching(/^does not answer/) as string })
+    operate(name, [...operations[name]!.words.map(() => folder), '--admin', 'http://127.0.0.1:1']),
+  ).rejects.toMatchObject({ problem: expect.stringMatching(/^does not answer|^cannot be used/) as string })
 })
