@@ -7,7 +7,7 @@ import { Bells } from './publish/bells.ts'
 import type { Clock } from './pace/clock.ts'
 import type { Cluster, RetainedRead } from './cluster.ts'
 import { Requests } from './control/requests.ts'
-import { Groups } from './groups/groups.ts'
+import { Groups, type Subscriber as GroupSubscriber } from './groups/groups.ts'
 import { isShared } from './groups/shared-filter.ts'
 import { GroupRules } from './groups/group-rules.ts'
 import { recordsOfGroups, type Change } from './messages/codec.ts'
@@ -35,8 +35,11 @@ import { loadScripts } from './redis/scripts.ts'
 import { authorizedWill, withRoom } from './sessions/session-events.ts'
 import { SessionWriter, type SessionHolder } from './sessions/session-writer.ts'
 import type { Session } from './sessions/session.ts'
+import { SessionOption } from './sessions/session-options.ts'
 import { Sessions } from './sessions/sessions.ts'
+import { allSubscriptions } from './sessions/stored.ts'
 import { SingleFlight } from './pace/single-flight.ts'
+import { Slice } from './pace/turns.ts'
 
 const blockMs = 1_000
 /** What a start that is ended has for leaving in order; its lease tells otherwise. */
@@ -252,6 +255,7 @@ export class DataPlane implements Cluster {
       append: (changes) => this.#journal.append(changes),
       barrier: () => this.#sharedBarrier.next(),
       gidOf: (name) => this.#view.table.groups.get(name)?.gid,
+      subscribersOf: (names) => this.#subscribersOf(names),
       nodesOf: (name) => this.#view.table.groups.get(name)?.nodes ?? [],
       giveTo: (nodeId, ...what) => this.#links.to(nodeId).give(...what),
       tellToLook: (nodeId, name) => this.#links.to(nodeId).look(name),
@@ -261,6 +265,14 @@ export class DataPlane implements Cluster {
       },
       onFenced: () => this.#healing.checkFence(),
     })
+  }
+
+  async *#subscribersOf(names: ReadonlySet<string>): AsyncGenerator<GroupSubscriber> {
+    for await (const [sid, subscriptions] of allSubscriptions(this.#redis, this.keys, new Slice()))
+      for (const [name, { options, base }] of subscriptions) {
+        const qos = options & SessionOption.qos
+        if (names.has(name) && base !== undefined && qos > 0) yield { name, sid, qos, base }
+      }
   }
 
   /**

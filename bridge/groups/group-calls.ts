@@ -8,6 +8,7 @@ import { BridgeError, mayHaveRun, toBridgeError } from '../errors.ts'
 import { packMessage } from '../messages/codec.ts'
 import { identityOf, type Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
+import type { Parts } from '../publish/parts.ts'
 import { isSid, type Keys } from '../redis/keys.ts'
 import { pack, type Packable } from '../redis/pack.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
@@ -18,6 +19,8 @@ import type { GroupRule } from './group-rules.ts'
 const operationsMax = 500
 const messagesMax = 500
 const bytesMax = 1024 * 1024
+/** Groups of its messages, counted for each message. */
+const groupsMax = 1_000
 /** Members of a group. */
 const membersMax = 1_000
 
@@ -32,9 +35,47 @@ export interface Append {
   readonly message: Message
   /** Group → what its strategy hashes of the message. */
   groups: ReadonlyMap<string, number>
+  /** Of a part of a message that others follow: up to which place groups have it then (publish/parts.ts). */
+  readonly upTo?: number | undefined
   readonly done: () => void
   readonly failed: (error: Error) => void
 }
+
+/** A group's name, and what its strategy hashes of the message. */
+export type NamedHash = readonly [name: string, hash: number]
+
+/** A message to so many groups of the partition that it goes in several calls, alone in each. */
+export class PartedAppend {
+  readonly message: Message
+  readonly #parts: Parts<NamedHash>
+  readonly #done: () => void
+  readonly failed: (error: Error) => void
+  /** Parts that are not stored, and one for those that were not made. */
+  #left = 1
+
+  constructor(
+    message: Message,
+    parts: Parts<NamedHash>,
+    { done, failed }: { readonly done: () => void; readonly failed: (error: Error) => void },
+  ) {
+    this.message = message
+    this.#parts = parts
+    this.#done = done
+    this.failed = failed
+  }
+
+  next(): Append {
+    const { items, upTo } = this.#parts.take(groupsMax)
+    if (upTo !== undefined) this.#left++
+    const done = (): void => {
+      if (--this.#left === 0) this.#done()
+    }
+    return { message: this.message, groups: new Map(items), upTo, done, failed: this.failed }
+  }
+}
+
+/** Where a group stands among those of a message that comes in parts. */
+export const placeOfGroup = (name: string): number => hashOf(name) >>> 20
 
 /** What a call says of a group, as this node knows it. */
 export interface KnownGroup {
@@ -101,11 +142,11 @@ export class GroupCalls {
   readonly #clock: Clock
   readonly #events: CallEvents
   #operations: Operation[] = []
-  #appends: Append[] = []
+  #appends: (Append | PartedAppend)[] = []
   /** Groups that are not there, each asked for by one who asks. */
   readonly #missing = new Set<string>()
   /** Messages for them, in their order, and behind them numbered ones of the same publishers. */
-  #held: Append[] = []
+  #held: (Append | PartedAppend)[] = []
   /** Publishers of numbered messages that are held. */
   #heldPublishers = new Set<string>()
   #touched = new Set<string>()
@@ -140,20 +181,21 @@ export class GroupCalls {
     this.#schedule()
   }
 
-  append(append: Append): void {
+  append(append: Append | PartedAppend): void {
     if (this.#mustWait(append)) return this.#hold(append)
     this.#appends.push(append)
     this.#schedule()
   }
 
-  #mustWait(append: Append): boolean {
+  #mustWait(append: Append | PartedAppend): boolean {
     if (this.#missing.size === 0 && this.#held.length === 0) return false
     if (this.#heldPublishers.has(publisherOf(append))) return true
+    if (append instanceof PartedAppend) return false // its parts may have to
     for (const name of append.groups.keys()) if (this.#missing.has(name)) return true
     return false
   }
 
-  #hold(append: Append): void {
+  #hold(append: Append | PartedAppend): void {
     this.#held.push(append)
     const publisher = publisherOf(append)
     if (publisher !== '') this.#heldPublishers.add(publisher)
@@ -181,7 +223,7 @@ export class GroupCalls {
       for (let isFirst = true; await this.#events.missing(name, since, isFirst); isFirst = false)
         if (await this.#isThere(name)) return
       for (const append of this.#held)
-        if (append.groups.has(name))
+        if (!(append instanceof PartedAppend) && append.groups.has(name))
           append.groups = new Map([...append.groups].filter(([group]) => group !== name))
     } catch (reason) {
       failure = toBridgeError(reason)
@@ -204,11 +246,11 @@ export class GroupCalls {
     const held = this.#held
     this.#held = []
     this.#heldPublishers = new Set()
-    const free: Append[] = []
+    const free: (Append | PartedAppend)[] = []
     for (const append of held)
       if (failure !== undefined) append.failed(failure)
       else if (this.#mustWait(append)) this.#hold(append)
-      else if (append.groups.size === 0) append.done()
+      else if (!(append instanceof PartedAppend) && append.groups.size === 0) append.done()
       else free.push(append)
     this.#appends.unshift(...free)
     this.#schedule()
@@ -265,13 +307,27 @@ export class GroupCalls {
 
   #next(): Call | undefined {
     const operations = this.#takeOperations()
-    let [count, bytes] = [0, 0]
-    for (const { message } of this.#appends) {
-      bytes += message.bytes
-      if (++count === messagesMax || bytes >= bytesMax) break
-    }
-    const appends = this.#appends.splice(0, count)
+    const appends = this.#takeAppends()
     return operations.length + appends.length === 0 ? undefined : { operations, appends }
+  }
+
+  #takeAppends(): Append[] {
+    const appends: Append[] = []
+    let [bytes, groups] = [0, 0]
+    for (const append of this.#appends) {
+      if (append instanceof PartedAppend) break
+      bytes += append.message.bytes
+      groups += append.groups.size
+      if (appends.push(append) === messagesMax || bytes >= bytesMax || groups >= groupsMax) break
+    }
+    const first = this.#appends[0]
+    if (!(first instanceof PartedAppend)) {
+      this.#appends.splice(0, appends.length)
+      return appends
+    }
+    const part = first.next()
+    if (part.upTo === undefined) this.#appends.shift()
+    return [part]
   }
 
   /**
@@ -346,7 +402,7 @@ export class GroupCalls {
     ])
     const packed = [
       ...operations.map((each) => each.packed),
-      ...[...lists].map((list) => ['append', ...list]),
+      ...[...lists].map(([name, list]) => ['append', name, list, placeOfGroup(name)]),
     ]
     const names = new Set([...operations.map(nameOf), ...lists.keys()])
     const reply = (await runScript(
@@ -364,6 +420,7 @@ export class GroupCalls {
         Math.floor(Math.random() * 2 ** 31),
         membersMax,
         pack([messages, packed, [...names].flatMap((name) => this.#known(name))]),
+        appends[0]?.upTo ?? '',
       ],
       { whenFull: appends.length === 0 || isStored, made: () => this.#made(names) },
     )) as Reply
@@ -424,7 +481,7 @@ export class GroupCalls {
 }
 
 /** Of a message that is numbered; empty: it is not. */
-const publisherOf = (append: Append): string => identityOf(append.message)[0]
+const publisherOf = ({ message }: Append | PartedAppend): string => identityOf(message)[0]
 
 const nothing = (): void => undefined
 

@@ -10,15 +10,20 @@ import { unpackMessage, type Change, type Later } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
 import { together } from '../pace/together.ts'
-import { freshSid, isSid, type Keys } from '../redis/keys.ts'
+import { Parts } from '../publish/parts.ts'
+import { freshSid, isSid, partitionOf, type Keys } from '../redis/keys.ts'
+import { nameDamage } from '../redis/damage.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { Arrivals } from './arrivals.ts'
 import {
   GroupCalls,
   hashOf,
+  PartedAppend,
+  placeOfGroup,
   type CallReply,
   type GivenMessage,
   type KnownGroup,
+  type NamedHash,
   type Operation,
 } from './group-calls.ts'
 import { groupIds, type Delivery, type GroupHolder, type GroupWrites } from './group-holder.ts'
@@ -36,6 +41,8 @@ export interface GroupEvents {
   barrier(): Promise<void>
   /** What a group with a backlog is called, as this node knows it; undefined: it has none. */
   gidOf(name: string): string | undefined
+  /** Sessions that are subscribed to groups, as Redis has them. O(all sessions), in slices. */
+  subscribersOf(names: ReadonlySet<string>): AsyncIterable<Subscriber>
   /** Nodes with members of it that are connected, and how many. */
   nodesOf(name: string): Iterable<readonly [nodeId: string, members: number]>
   giveTo(nodeId: string, name: string, message: Message, given: Given): void
@@ -51,6 +58,23 @@ export interface GroupLimits {
   readonly queueBytesMax: number
   /** How long messages wait for a group that is not there. */
   readonly waitMs: number
+}
+
+/** A session that is subscribed to a group. */
+export interface Subscriber {
+  readonly name: string
+  readonly sid: string
+  /** Granted. */
+  readonly qos: number
+  /** The first of its identifiers. */
+  readonly base: number
+}
+
+/** Groups of one message that have a backlog. */
+export interface CollectedGroups {
+  add(name: string): void
+  /** Resolves when it is stored for all of them. */
+  push(): Promise<void>
 }
 
 interface Member {
@@ -155,12 +179,37 @@ export class Groups {
   }
 
   #push(partition: number, message: Message, names: readonly string[]): Promise<void> {
-    const groups = new Map(
-      names.map((name) => [name, hashOf(hashedOf(this.rules.of(name).strategy, message) ?? '')]),
-    )
+    const groups = new Map(names.map((name) => [name, this.#hashOf(name, message)]))
     return new Promise((done, failed) => {
       this.#calls[partition]!.append({ message, groups, done, failed })
     })
+  }
+
+  #hashOf(name: string, message: Message): number {
+    return hashOf(hashedOf(this.rules.of(name).strategy, message) ?? '')
+  }
+
+  /** The same for so many that they are collected in slices: nothing is appended before all are known. */
+  collect(message: Message): CollectedGroups {
+    const partitions = new Map<number, Parts<NamedHash>>()
+    return {
+      add: (name) => {
+        const partition = this.#keys.partitionFor(name)
+        const parts = partitions.get(partition) ?? new Parts<NamedHash>()
+        partitions.set(partition, parts)
+        parts.add(placeOfGroup(name), [name, this.#hashOf(name, message)])
+      },
+      push: async () => {
+        await Promise.all(
+          [...partitions].map(
+            ([partition, parts]) =>
+              new Promise<void>((done, failed) => {
+                this.#calls[partition]!.append(new PartedAppend(message, parts, { done, failed }))
+              }),
+          ),
+        )
+      },
+    }
   }
 
   /**
@@ -573,13 +622,14 @@ export class Groups {
    */
   async audit(suspects: ReadonlySet<string>): Promise<Set<string>> {
     const missing = new Set<string>()
+    const deserted = new Set<string>()
     for (let p = 0; p < this.#keys.partitions; p++)
       for await (const [name, gid] of this.#inPartition(p)) {
         const members = await retrying(this.#redis, () =>
           this.#redis.hgetall(this.#keys.group(gid, 'members')),
         )
         if (this.#tellMissing(name, Object.values(members))) continue
-        if (Object.keys(members).length === 0) await this.#leave(name, '', '', true)
+        if (Object.keys(members).length === 0) deserted.add(name)
         await together(Object.entries(members), async ([sid, record]) => {
           // one that ends with its connection goes with that, or with its node
           if (!/^\d 1 /.test(record) || !/^[0-9a-f]/.test(sid)) return
@@ -589,7 +639,31 @@ export class Groups {
           else missing.add(`${gid} ${sid}`)
         })
       }
+    if (deserted.size > 0) await this.#joinAway(deserted)
     return missing
+  }
+
+  /**
+   * Groups without any member, which Redis has lost: who takes the last one out forgets the group. Sessions that are
+   * subscribed to them and whose clients are away are members again, so that what waits is kept for them; others join
+   * themselves. A group that has none is forgotten.
+   */
+  async #joinAway(deserted: Set<string>): Promise<void> {
+    for await (const { name, sid, qos, base } of this.#events.subscribersOf(deserted)) {
+      const owners = this.#keys.partition(partitionOf(sid), 'owners')
+      if ((await retrying(this.#redis, () => this.#redis.hget(owners, sid))) !== '') continue
+      const owner = `${this.#nodeId} 0` // any later one is the owner
+      const gid = freshGid(this.#keys.partitionFor(name))
+      await this.#operate(name, ['join', name, gid, sid, owner, base, groupIds.block, qos, 1, 0, 0, -1, ''])
+      await this.#leave(name, sid, owner, false)
+      if (deserted.delete(name))
+        nameDamage(
+          this.#redis,
+          this.#keys.partition(this.#keys.partitionFor(name), 'groups'),
+          'a group had lost its members while all of them were away; sessions that are subscribed to it were written down again',
+        )
+    }
+    for (const name of deserted) await this.#leave(name, '', '', true)
   }
 
   /**

@@ -52,9 +52,9 @@ const deliveriesBytesMax = 64 * 1024 * 1024
 /** Memory of a session among those of a message. */
 const deliveryBytes = 120
 
-/** Messages to many sessions that are handed on and not stored. */
+/** Messages to many sessions, or groups, that are handed on and not stored. */
 export interface Unstored {
-  /** One for each session. */
+  /** One for each of them. */
   readonly deliveries: number
   /** What they hold, roughly. */
   readonly bytes: number
@@ -66,7 +66,7 @@ export interface FanOutParts {
   readonly links: Links
   readonly queues: Queues
   readonly retained: Retained
-  readonly groups: Pick<Groups, 'push' | 'rules'>
+  readonly groups: Pick<Groups, 'push' | 'collect' | 'rules'>
   /** The routing table of the moment. */
   readonly table: () => RoutingTable
   readonly barrier: () => Promise<void>
@@ -90,7 +90,7 @@ export class FanOut {
   readonly #queues: Queues
   readonly #retained: Retained
   readonly #picks: NodePicks
-  readonly #groups: Pick<Groups, 'push'>
+  readonly #groups: Pick<Groups, 'push' | 'collect'>
   readonly #table: () => RoutingTable
   /** The barrier of those that are handed on, for all who ask in one go. */
   readonly #handOver: SingleFlight
@@ -261,9 +261,9 @@ export class FanOut {
     slice: Slice,
   ): Promise<void> | undefined {
     if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, stored, slice)
-    const backlogs: string[] = []
+    const backlogs = new Set<string>()
     for (const group of groups) this.#toGroup(message, group, stored, backlogs)
-    if (backlogs.length > 0) stored.add(kept(this.#groups.push(message, backlogs)))
+    if (backlogs.size > 0) stored.add(kept(this.#groups.push(message, [...backlogs])))
     return undefined
   }
 
@@ -273,17 +273,22 @@ export class FanOut {
     stored: Set<Promise<unknown>>,
     slice: Slice,
   ): Promise<void> {
-    const backlogs: string[] = []
+    const backlogs = this.#groups.collect(message)
     for (const group of groups) {
       if (slice.isOver) await slice.next()
       this.#toGroup(message, group, stored, backlogs)
     }
-    if (backlogs.length > 0) stored.add(kept(this.#groups.push(message, backlogs)))
+    if (!isTooLate(message)) stored.add(this.#counted(groups.length, message, backlogs.push()))
   }
 
   /** @param backlogs gets the name of one that has a backlog: all of a message are pushed together */
-  #toGroup(message: Message, { name, gid }: Group, stored: Set<Promise<unknown>>, backlogs: string[]): void {
-    if (gid !== undefined) return void backlogs.push(name)
+  #toGroup(
+    message: Message,
+    { name, gid }: Group,
+    stored: Set<Promise<unknown>>,
+    backlogs: { add(name: string): unknown },
+  ): void {
+    if (gid !== undefined) return void backlogs.add(name)
     const shared = this.#toMember(message, { name, hops: 0 })
     if (shared instanceof Promise) stored.add(kept(shared))
   }
@@ -364,12 +369,17 @@ export class FanOut {
       const collected = await this.#collected(message, sessions, slice)
       if (!isTooLate(message)) stored.add(this.#queues.pushAll(message, collected))
     }
-    this.#count(sessions.length, message.bytes)
-    const done = Promise.all(stored).finally(() => {
-      this.#count(-sessions.length, -message.bytes)
+    return { stored: this.#counted(sessions.length, message, Promise.all(stored)) }
+  }
+
+  /** Counts until it is stored. */
+  #counted(deliveries: number, { bytes }: Message, stored: Promise<unknown>): Promise<unknown> {
+    this.#count(deliveries, bytes)
+    const uncounted = stored.finally(() => {
+      this.#count(-deliveries, -bytes)
       this.#whenStored?.()
     })
-    return { stored: kept(done) }
+    return kept(uncounted)
   }
 
   /**

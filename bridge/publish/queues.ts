@@ -10,7 +10,7 @@ import { packMessage } from '../messages/codec.ts'
 import { BridgeError } from '../errors.ts'
 import { partitionOf, type Keys } from '../redis/keys.ts'
 import { identityOf, type Message } from '../messages/message.ts'
-import type { Collected, Parts } from './parts.ts'
+import type { Collected, Granted, Parts } from './parts.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import { pack, type Packable } from '../redis/pack.ts'
 import { runScript } from '../redis/scripts.ts'
@@ -124,9 +124,9 @@ class Batch extends Waiting {
 /** A message to more sessions of a partition than one call takes: a batch is made of it a part at a time. */
 class Parted extends Waiting {
   readonly #message: Message
-  readonly #parts: Parts
+  readonly #parts: Parts<Granted>
 
-  constructor(message: Message, parts: Parts) {
+  constructor(message: Message, parts: Parts<Granted>) {
     super()
     this.#message = message
     this.#parts = parts
@@ -134,8 +134,8 @@ class Parted extends Waiting {
 
   next(): Batch {
     const batch = new Batch()
-    const { sessions, upTo } = this.#parts.take(sessionsMax)
-    for (const { sid, granted } of sessions) batch.add(this.#message, sid, granted)
+    const { items, upTo } = this.#parts.take(sessionsMax)
+    for (const { sid, granted } of items) batch.add(this.#message, sid, granted)
     batch.upTo = upTo
     return batch
   }
@@ -222,7 +222,7 @@ class Partition {
     return batch.settled
   }
 
-  pushParts(message: Message, parts: Parts): Promise<void> {
+  pushParts(message: Message, parts: Parts<Granted>): Promise<void> {
     const parted = new Parted(message, parts)
     this.#waiting.push(parted)
     this.#pace.needNow()
@@ -329,7 +329,7 @@ export class Queues {
       const partition = this.#partitions[number]!
       if (parts.count > sessionsMax) stored.push(partition.pushParts(message, parts))
       else
-        for (const { sid, granted } of parts.take(sessionsMax).sessions)
+        for (const { sid, granted } of parts.take(sessionsMax).items)
           stored.push(partition.push(message, sid, granted))
     }
     await Promise.all(stored)

@@ -137,7 +137,7 @@ export const keyTable = {
     key: '{s<n>}:published',
     type: 'hash',
     meaning:
-      'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in all of the queues here; with `part:` before it the one that comes in parts, and up to which place sessions have it; with `retained:` before it the highest that was stored, with `group:` the highest that groups have',
+      'sid of a publisher (of a will: w and sid) → highest QoS 2 message of it that stands in all of the queues here; with `part:` before it the one that comes in parts, and up to which place sessions have it; with `retained:` before it the highest that was stored, with `group:` the highest that groups have, and with `part:group:` as with `part:`',
   },
   session: {
     key: '{s<n>}:session:<sid>',

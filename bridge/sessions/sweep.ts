@@ -184,7 +184,7 @@ export class Sweep {
    */
   async #forgetPublishers(partition: number, members: readonly string[]): Promise<void> {
     const sids = members.flatMap((member) =>
-      ['', 'part:', 'retained:', 'group:'].map((kind) => kind + member.slice(2)),
+      ['', 'part:', 'retained:', 'group:', 'part:group:'].map((kind) => kind + member.slice(2)),
     )
     await Promise.all(
       Array.from({ length: this.#keys.partitions }, (_, p) =>

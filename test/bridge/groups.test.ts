@@ -5,9 +5,10 @@ import type { Redis } from 'ioredis'
 import type { Session } from '../../bridge/index.ts'
 import { partitionOf } from '../../bridge/redis/keys.ts'
 import { startRedis } from '../support/redis.ts'
+import { plantGroups } from '../support/sessions.ts'
 import { startLink } from './link.ts'
 import { Member } from './member.ts'
-import { keys, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
+import { keys, listen, messageOf, openClient, publish, startPlane, untilEqual, type Plane } from './planes.ts'
 
 const name = '$share/g/t'
 const p = keys.partitionFor(name)
@@ -43,10 +44,10 @@ async function disconnect(at: Plane, [session, member]: [Session, Member]): Prom
   await at.plane.sessions.release(session)
 }
 
-async function start() {
+async function start(options: { leaseMs?: number } = {}) {
   const redis = await startRedis()
   const client = openClient(redis)
-  const [a, b] = await Promise.all([startPlane(redis, 'a'), startPlane(redis, 'b')])
+  const [a, b] = await Promise.all([startPlane(redis, 'a', options), startPlane(redis, 'b', options)])
   await untilEqual([a, b])
   return {
     client,
@@ -144,4 +145,43 @@ test('a node takes nothing any more when it is picked: before PUBACK each messag
   const all = ['1', '2', '3', '4', '5', '6']
   await Promise.all(all.map((payload, i) => publish(a, messageOf('t', payload, { qos: i < 3 ? 1 : 2 }))))
   expect(here.sort()).toEqual(all)
+})
+
+// An entry of `groups` whose group has no member is nobody's: its last member forgets it.
+test('the members of a group are lost while all of them are away: what waits is there when they come back', async () => {
+  await using cluster = await start({ leaseMs: 900 })
+  const { client, a, b } = cluster
+  await disconnect(b, await subscribe(b, 'device'))
+  await publish(a, messageOf('t', 'x'))
+  const gid = await gidIn(client)
+  using damaged = listen('damaged')
+  await client.del(keys.group(gid, 'members'))
+  await expect.poll(() => damaged.events.length, { timeout: 10_000 }).toBe(1)
+  await publish(a, messageOf('t', 'y'))
+  const [, member] = await subscribe(a, 'device')
+  expect(await gidIn(client)).toBe(gid)
+  member.limit = 100
+  a.plane.groups.schedule(member)
+  await expect.poll(() => member.payloads).toEqual(['x', 'y'])
+})
+
+test('a QoS 2 message to 1,200 groups of a partition goes in two calls, and to each once, though two nodes write it at once', async () => {
+  await using redis = await startRedis()
+  using client = openClient(redis)
+  const names: string[] = []
+  for (let n = 0; names.length < 1_200; n++)
+    if (keys.partitionFor(`$share/${n}/t`) === p) names.push(`$share/${n}/t`)
+  const gids = await plantGroups(client, keys, p, names)
+  const message = (number: number) =>
+    messageOf('t', `<${number}>`, { qos: 2, by: { clientId: undefined, sid: 'publisher', number } })
+  await using a = await startPlane(redis, 'a')
+  using calls = listen<{ script: string }>('script')
+  await publish(a, message(1))
+  expect(calls.events.filter(({ script }) => script === 'group-serve').length).toBe(2)
+  await using b = await startPlane(redis, 'b')
+  await Promise.all([2, 3].flatMap((n) => [publish(a, message(n)), publish(b, message(n))]))
+  const backlogs = await Promise.all(gids.map((gid) => client.lrange(keys.group(gid, 'backlog'), 0, -1)))
+  const payloads = backlogs.map((items) => items.map((item) => /<(\d)>/.exec(item)![1]).join(''))
+  expect(payloads.filter((text) => text !== '123')).toEqual([])
+  expect(await client.hgetall(keys.partition(p, 'published'))).toEqual({ 'group:publisher': '3' })
 })

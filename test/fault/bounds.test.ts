@@ -2,11 +2,7 @@
 // behind a collection.
 import mqttPacket from 'mqtt-packet'
 import { expect, test } from 'vitest'
-import { Keys } from '../../bridge/redis/keys.ts'
-import { openClient } from '../bridge/planes.ts'
 import { startCluster, type TestNode } from '../support/cluster.ts'
-import { startRedis } from '../support/redis.ts'
-import { plantSessions } from '../support/sessions.ts'
 import { WireClient } from '../support/wire.ts'
 
 const mib = 1_048_576
@@ -120,42 +116,6 @@ test('eighty megabyte publishes at once, while Redis stands still: all are store
     .toBe(80)
   expect(await refusals(node, 'client-bytes')).toBe(0)
   await close(publishers)
-})
-
-test('messages to many sessions while Redis takes nothing: what waits for it is bounded, and all of it arrives', async () => {
-  await using redis = await startRedis()
-  using admin = openClient(redis)
-  const sids = await plantSessions(admin, new Keys('test', 1), 0, 1_000, 'many', { options: 1 })
-  await using cluster = await startCluster({ nodes: 1, redis })
-  const node = cluster.node(0)
-  await using publisher = await WireClient.connect(node.url, 'publisher', {})
-  const unstored = async (): Promise<number[]> => {
-    const { body } = await node.admin('/metrics')
-    return ['deliveries', 'delivery_bytes'].map((name) =>
-      Number(new RegExp(`^aedes_cluster_unstored_${name} (\\d+)`, 'm').exec(body)?.[1]),
-    )
-  }
-  redis.pause() // no barrier passes: what comes meanwhile is one batch
-  for (let messageId = 1; messageId <= 110; messageId++)
-    publisher.send({
-      cmd: 'publish',
-      topic: 'many',
-      payload: 'x',
-      qos: 1,
-      messageId,
-      retain: false,
-      dup: false,
-    })
-  await taken([publisher])
-  const paused = admin.client('PAUSE', 60_000, 'WRITE')
-  redis.resume()
-  await paused
-  await expect.poll(unstored).toEqual([101_000, expect.closeTo(101_000 * 120, -6)])
-  await admin.client('UNPAUSE')
-  for (let n = 0; n < 110; n++) await publisher.next('puback')
-  const lengths = await Promise.all(sids.map((sid) => admin.llen(new Keys('test', 1).session(sid, 'queue'))))
-  expect(lengths.filter((length) => length !== 110)).toEqual([])
-  expect(await unstored()).toEqual([0, 0])
 })
 
 test('fifty subscribers that read nothing: those that hold most are ended, QoS 0 is dropped, others are served', async () => {

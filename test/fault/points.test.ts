@@ -2,6 +2,7 @@
 // publish, receive, move, come and go. Whoever was connected goes on at another node, and every promise
 // holds: acknowledged messages are there, QoS 2 once, in order; a will is published once; a Retained Message
 // that was acknowledged is there; and no key is left over.
+import type { Redis } from 'ioredis'
 import { expect, test } from 'vitest'
 import { Keys } from '../../bridge/redis/keys.ts'
 import type { ScriptName } from '../../bridge/redis/scripts.ts'
@@ -11,7 +12,7 @@ import { startCluster, type TestCluster, type TestNode } from '../support/cluste
 import type { FaultPoint } from '../support/inside.ts'
 import { orphans } from '../support/orphans.ts'
 import { startRedis } from '../support/redis.ts'
-import { plantSessions } from '../support/sessions.ts'
+import { plantGroups, plantSessions } from '../support/sessions.ts'
 import { WireClient } from '../support/wire.ts'
 import { seededRandom, type Random } from '../support/random.ts'
 import { Publisher, Subscriber, Watcher } from './ledger/clients.ts'
@@ -290,57 +291,76 @@ test.concurrent.for(flushed)(
   },
 )
 
-/** Of the three calls that a message to so many sessions of one partition takes. */
-const sleepers = 2_500
-const calls = [1, 2, 3].flatMap((time) =>
-  (['before', 'after'] as const).map((when) => ({ script: 'queue-append', when, time })),
-)
+/** The three calls that a message to so many sessions, or groups, of one partition takes. */
+const many = 2_500
+const callsOf = (script: ScriptName): FaultPoint[] =>
+  [1, 2, 3].flatMap((time) => (['before', 'after'] as const).map((when) => ({ script, when, time })))
 
 /** The normal suite takes one of them, another each time; test/long/points.test.ts each after each. */
-const rowsOf = (random: Random): FaultPoint[][] =>
-  process.env.TEST_POINTS === 'all'
+function rowsOf(script: ScriptName, random: Random): FaultPoint[][] {
+  const calls = callsOf(script)
+  return process.env.TEST_POINTS === 'all'
     ? calls.flatMap((first) => calls.map((second) => [first, second]))
     : [[random.pick(calls)]]
+}
 
-test('a node is killed between two parts of a QoS 2 message to very many sessions: each session gets it once, in order', async () => {
-  const random = seededRandom()
-  await using redis = await startRedis()
-  using admin = openClient(redis)
-  const sids = await plantSessions(admin, new Keys('test', 1), 0, sleepers, 'parts/#', { options: 2 })
-  await using cluster = await startCluster({ nodes: 2, redis, argv: ['--lease-ms', '3000'] })
-  let n = 0
-  /** False: the node died before it acknowledged. */
-  const publish = async (node: TestNode, dup: boolean): Promise<boolean> => {
-    const publisher = await WireClient.connect(node.url, 'publisher', { clean: false, version: 4 })
-    const payload = `<${n}>`
-    publisher.send({ cmd: 'publish', topic: 'parts/x', payload, qos: 2, messageId: 1, dup, retain: false })
-    await Promise.race([publisher.next('pubrec'), publisher.closed]).catch(() => undefined)
-    if (publisher.isClosed) return false
-    publisher.send({ cmd: 'pubrel', messageId: 1 })
-    await publisher.next('pubcomp')
-    publisher.socket.destroy()
-    await publisher.closed
-    return true
-  }
-  for (const row of rowsOf(random)) {
-    n++
-    for (const [i, point] of [...row, nowhere].entries()) {
-      const node = cluster.node(i % 2)
-      if (!node.running) await node.start()
-      node.dieAt(point)
-      await node.setClock(0) // it has heard of the point
-      if (await publish(node, i > 0)) continue // also when fewer parts were left than the point wants
-      expect(point, `SEED=${random.seed}`).not.toBe(nowhere)
-      await node.ended()
-    }
-  }
-  const queues = await Promise.all(
-    sids.map((sid) => admin.lrange(new Keys('test', 1).session(sid, 'queue'), 0, -1)),
+const inOnePartition = new Keys('test', 1)
+const plantMany = async (admin: Redis): Promise<string[]> =>
+  (await plantSessions(admin, inOnePartition, 0, many, 'parts/#', { options: 2 })).map((sid) =>
+    inOnePartition.session(sid, 'queue'),
   )
-  const wrong = queues.map((queue) => queue.map((text) => Number(/<(\d+)>/.exec(text)![1])).join())
-  const all = Array.from({ length: n }, (_, i) => i + 1).join()
-  expect(wrong.filter((got) => got !== all).slice(0, 5), `SEED=${random.seed}`).toEqual([])
-}, 400_000)
+const plantManyGroups = async (admin: Redis): Promise<string[]> => {
+  const names = Array.from({ length: many }, (_, n) => `$share/${n}/parts/#`)
+  return (await plantGroups(admin, inOnePartition, 0, names)).map((gid) =>
+    inOnePartition.group(gid, 'backlog'),
+  )
+}
+
+test.each([
+  ['sessions', 'queue-append', plantMany] as const,
+  // only there: bridge/groups.test.ts has two nodes that write one at once
+  ...(process.env.TEST_POINTS === 'all' ? [['groups', 'group-serve', plantManyGroups] as const] : []),
+])(
+  'a node is killed between two parts of a QoS 2 message to very many %s: each gets it once, in order',
+  async (_who, script, plant) => {
+    const random = seededRandom()
+    await using redis = await startRedis()
+    using admin = openClient(redis)
+    const lists = await plant(admin)
+    await using cluster = await startCluster({ nodes: 2, redis, argv: ['--lease-ms', '3000'] })
+    let n = 0
+    /** False: the node died before it acknowledged. */
+    const publish = async (node: TestNode, dup: boolean): Promise<boolean> => {
+      const publisher = await WireClient.connect(node.url, 'publisher', { clean: false, version: 4 })
+      const payload = `<${n}>`
+      publisher.send({ cmd: 'publish', topic: 'parts/x', payload, qos: 2, messageId: 1, dup, retain: false })
+      await Promise.race([publisher.next('pubrec'), publisher.closed]).catch(() => undefined)
+      if (publisher.isClosed) return false
+      publisher.send({ cmd: 'pubrel', messageId: 1 })
+      await publisher.next('pubcomp')
+      publisher.socket.destroy()
+      await publisher.closed
+      return true
+    }
+    for (const row of rowsOf(script, random)) {
+      n++
+      for (const [i, point] of [...row, nowhere].entries()) {
+        const node = cluster.node(i % 2)
+        if (!node.running) await node.start()
+        node.dieAt(point)
+        await node.setClock(0) // it has heard of the point
+        if (await publish(node, i > 0)) continue // also when fewer parts were left than the point wants
+        expect(point, `SEED=${random.seed}`).not.toBe(nowhere)
+        await node.ended()
+      }
+    }
+    const queues = await Promise.all(lists.map((key) => admin.lrange(key, 0, -1)))
+    const wrong = queues.map((queue) => queue.map((text) => Number(/<(\d+)>/.exec(text)![1])).join())
+    const all = Array.from({ length: n }, (_, i) => i + 1).join()
+    expect(wrong.filter((got) => got !== all).slice(0, 5), `SEED=${random.seed}`).toEqual([])
+  },
+  400_000,
+)
 
 /** Of the estate of a dead node, in their order. */
 const estate = (['inbox-seal', 'inbox-append'] as const).flatMap((script) =>

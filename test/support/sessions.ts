@@ -37,3 +37,21 @@ export async function plantSessions(
   await pipeline.exec()
   return sids
 }
+
+/** Groups with a backlog, each with a member that is away. Resolves to what they are called. */
+export async function plantGroups(
+  redis: Redis,
+  keys: Keys,
+  partition: number,
+  names: readonly string[],
+): Promise<string[]> {
+  const pipeline = redis.pipeline().set(keys.bus('format'), formatOf(keys), 'NX')
+  const gids = names.map(() => `${freshSid(partition)}g`)
+  for (const [i, name] of names.entries()) {
+    pipeline.hset(keys.partition(partition, 'groups'), name, `${gids[i]} 1`)
+    // no session's sid: an audit would look for its subscription
+    pipeline.hset(keys.group(gids[i]!, 'members'), 'planted', '2 1 0 50000 128 0 0 0 0 0')
+  }
+  await pipeline.exec()
+  return gids
+}

@@ -22,6 +22,12 @@ const messageOf = (payload: string): Message =>
     expiresAt: 0,
   })
 
+const noBacklogs = {
+  rules: new GroupRules(),
+  push: () => Promise.resolve(),
+  collect: () => ({ add: () => undefined, push: () => Promise.resolve() }),
+}
+
 /** Longer than a slice, for as long as the clock says so. */
 function busy(): void {
   for (const began = performance.now(); performance.now() - began < 10;);
@@ -54,7 +60,7 @@ test('a route that comes between two slices gets what it gets in order', async (
     links,
     queues: {} as Queues,
     retained: { journalTopics: () => undefined } as unknown as Retained,
-    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    groups: noBacklogs,
     barrier: () => Promise.resolve(),
   })
   const batch = ['1', '2', '3'].map(messageOf)
@@ -85,7 +91,7 @@ test('a Retained Message of QoS 0 that came too late to be stored is not handed 
     links,
     queues: {} as Queues,
     retained: { journalTopics: () => undefined } as unknown as Retained,
-    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    groups: noBacklogs,
     barrier: () => Promise.resolve(),
   })
   const taken = { qos: 0, retain: true, by: { clientId: undefined, session: { isTaken: true } } } as const
@@ -117,7 +123,7 @@ test('a message that thirty thousand routes match is matched in slices, at QoS 0
     links,
     queues: {} as Queues,
     retained: { journalTopics: () => undefined } as unknown as Retained,
-    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    groups: noBacklogs,
     barrier: () => Promise.resolve(),
   })
   const topic = filters[0]!
@@ -160,7 +166,7 @@ test('a message that three thousand groups match goes to a member of each, once,
     links: { flush: () => undefined } as unknown as Links,
     queues: {} as Queues,
     retained: { journalTopics: () => undefined } as unknown as Retained,
-    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    groups: noBacklogs,
     barrier: () => Promise.resolve(),
   })
   const each = (payload: string): string[] =>
@@ -202,7 +208,7 @@ test('a group whose member here has left by now: the member that the barrier bri
     links,
     queues: {} as Queues,
     retained: { journalTopics: () => undefined } as unknown as Retained,
-    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    groups: noBacklogs,
     barrier: () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()
@@ -236,7 +242,7 @@ test('a group of which only the barrier says that it has a backlog: the message 
     } as unknown as Links,
     queues: {} as Queues,
     retained: { journalTopics: () => undefined } as unknown as Retained,
-    groups: { push: (_, names) => (stored.push(...names), Promise.resolve()), rules: new GroupRules() },
+    groups: { ...noBacklogs, push: (_, names) => (stored.push(...names), Promise.resolve()) },
     barrier: () => Promise.resolve(),
   })
   const batch = [messageOf('1')]
@@ -261,7 +267,7 @@ test('a message for a member that has left goes to one that this node learns of 
     links: { out: new Set(), to: () => ({ push, pushQos0: push }) } as unknown as Links,
     queues: {} as Queues,
     retained: {} as Retained,
-    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    groups: noBacklogs,
     barrier: () => {
       table.set('there', '$share/g/t', 1)
       return Promise.resolve()
@@ -287,7 +293,7 @@ test('a group that proves to have a backlog where the message comes: it counts a
     links: { out: new Set(), flush: () => undefined } as unknown as Links,
     queues: {} as Queues,
     retained: { journalTopics: () => undefined } as unknown as Retained,
-    groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+    groups: noBacklogs,
     barrier: () => Promise.resolve(),
   })
   const batch = [messageOf('1')]
@@ -330,7 +336,7 @@ test.for([
       links: { out, to } as unknown as Links,
       queues: {} as Queues,
       retained: {} as Retained,
-      groups: { push: () => Promise.resolve(), rules: new GroupRules() },
+      groups: noBacklogs,
       barrier: () => Promise.resolve(),
     })
     await fanOut.handOver(messageOf('1').with({ qos }), { name: '$share/g/t', hops: 0 })

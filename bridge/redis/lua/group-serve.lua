@@ -7,7 +7,8 @@
 -- connection is over, but for QoS 2, which stays with their session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. When Redis
 -- is full only without messages: what frees it goes on (scripts.ts). A message one of whose groups is not
 -- there is appended to none, and its number is not noted: it is held, and comes again. So are those behind it
--- of the same publisher, whose numbers are larger. What is damaged is mended where it is read: an entry of
+-- of the same publisher, whose numbers are larger. A message to very many groups comes in parts, alone in its call, in
+-- the order of their places (bridge/publish/parts.ts): what is noted of it is as in queue-append.lua. What is damaged is mended where it is read: an entry of
 -- `groups` from what the node knows, counts by counting, numbers by the clock.
 -- KEYS   groups calls appended published
 -- MADE   group members backlog given
@@ -22,7 +23,8 @@
 --        { "leave", group, sid, owner ("": whoever it is), 1 when it is a member no more, 0 when its
 --        connection is over } { "write", group, sid, owner, how many messages it takes at once, { id, number …
 --        acknowledged }, { id, number … received }, { id, number … that go back } } { "append", group, {
---        index of a message from 1, what its strategy hashes … } } { "touch", group } keys are made of the
+--        index of a message from 1, what its strategy hashes … }, the group's place } { "touch", group }; up to which
+--        place groups have the numbered message once this is stored ("": all have it); keys are made of the
 --        gids, with the tag of `groups`
 -- REPLY  { 1 when the call came before, messages dropped from full backlogs, 1 when there may be more to
 --        give, { of each operation: join: { gid, 1 when it is journaled, the number of the next message, its
@@ -39,6 +41,7 @@ local nodeId, call, begin, max, bytesMax, membersMax =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local messages, operations, known = unpack(cmsgpack.unpack(ARGV[8]))
 local givenMax, givenBytesMax, aheadMax = 500, 1048576, 100
+local upTo = tonumber(ARGV[9] or '')
 math.randomseed(tonumber(ARGV[6]))
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then
@@ -304,7 +307,7 @@ local function write(operation)
   return 1
 end
 
-local held, duplicate, applied = {}, {}, {}
+local held, duplicate, applied, places = {}, {}, {}, {}
 
 -- Once it is known which groups are there: what members do comes first in a call.
 local function numberAll()
@@ -323,20 +326,31 @@ local function numberAll()
       behind[publisher] = held[i]
       -- Numbers of a publisher follow the clock: one that is far ahead of it is damaged (R7).
       local field = 'group:' .. publisher
-      local highest = applied[field] or tonumber(redis.call('HGET', publishedKey, field) or '0') or 0
+      local highest, begun, place = applied[field], nil, nil
+      if not highest then
+        local noted = redis.call('HMGET', publishedKey, field, 'part:' .. field)
+        highest = tonumber(noted[1] or '0') or 0
+        begun, place = string.match(noted[2] or '', '^(%d+):(%d+)$')
+        begun, place = tonumber(begun) or 0, tonumber(place)
+        if begun <= highest or begun > now + 3e13 then begun = nil else highest = begun - 1 end
+      end
       if highest > now + 3e13 and n <= now + 3e13 then highest = 0 end
-      if n <= highest then duplicate[i] = true elseif not held[i] then applied[field] = n end
+      if n <= highest then duplicate[i] = true
+      else
+        if not held[i] then applied[field] = n end
+        if n == begun then places[i] = place end
+      end
     end
   end
 end
 
 local function append(operation)
-  local _, name, list = unpack(operation)
+  local _, name, list, groupPlace = unpack(operation)
   local group = groupOf(name)
   if not group or group.isNew then return 'MISSING' end
   for i = 1, #list, 2 do
     local index = list[i]
-    if not again and not duplicate[index] and not held[index] then
+    if not again and not duplicate[index] and not held[index] and (groupPlace or 0) > (places[index] or -1) then
       -- Follows the clock, so that messages keep their order when Redis has lost the number.
       group.order = math.max(group.order > now + 3e13 and 0 or group.order + 1, now)
       group.fresh[#group.fresh + 1] = { index = index,
@@ -562,7 +576,14 @@ end
 local indexes = {}
 for i in pairs(held) do indexes[#indexes + 1] = i end
 if not again then
-  for field, n in pairs(applied) do redis.call('HSET', publishedKey, field, text(n)) end
+  for field, n in pairs(applied) do
+    if upTo then
+      redis.call('HSET', publishedKey, field, text(n - 1), 'part:' .. field, text(n) .. ':' .. text(math.max(upTo, places[1] or 0)))
+    else
+      redis.call('HSET', publishedKey, field, text(n))
+      redis.call('HDEL', publishedKey, 'part:' .. field)
+    end
+  end
   redis.call('HSET', callsKey, nodeId, #indexes == 0 and call or call .. ' ' .. table.concat(indexes, ' '))
 end
 return { again and 1 or 0, dropped, more, results, given, counts, givenBack, ended, indexes }
