@@ -310,11 +310,13 @@ export class Connects {
    * The later CONNECT wins. An earlier connection that has its session gives it up when the later one claims
    * it. One that is still waiting for its own ends here: its claim, should it be sent again, must not come
    * behind. When its claim is on its way, its answer is waited for: only who knows the session can say that it was not
-   * accepted, and has no will [MQTT-3.1.2-8]; the later claim would publish it. And one whose client has ended its side
-   * gets a moment for doing what was sent before, if only CONNECT, PUBLISH, DISCONNECT in one segment.
+   * accepted, and has no will [MQTT-3.1.2-8]; the later claim would publish it. And one whose client has said
+   * DISCONNECT or ended its side gets a moment for doing what was sent before, if only CONNECT, PUBLISH, DISCONNECT in
+   * one segment.
    */
   async #makeWay(earlier: Connection): Promise<void> {
-    if (earlier.isLeaving) await forAMoment(earlier.whenOver())
+    if (earlier.isLeaving || (!earlier.connackWritten && earlier.inbound.hasGoodbye()))
+      await forAMoment(earlier.whenOver())
     if (earlier.connackWritten) return
     earlier.takenOver()
     const claiming = this.#claiming.get(earlier)

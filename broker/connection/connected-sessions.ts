@@ -53,10 +53,12 @@ export class ConnectedSessions {
     connection.lasting = request.expirySeconds !== 0 || session.isResumed
     if (connection.isClosed)
       void this.release(connection) // it left while we asked
-    // Taken over, or asked for, while its claim was being journaled: nobody knew it by its session yet.
-    else if (this.#host.plane().sessions.connected(session.sid) !== session || session.isWanted)
-      connection.takenOver()
-    else this.#bySid.set(session.sid, connection)
+    // Taken over while its claim was being journaled: nobody knew it by its session yet.
+    else if (this.#host.plane().sessions.connected(session.sid) !== session) connection.takenOver()
+    else {
+      this.#bySid.set(session.sid, connection)
+      if (session.isWanted) this.wanted(session) // asked for meanwhile: the same
+    }
   }
 
   #notClaimed(connection: Connection, error: Error): undefined {
@@ -155,7 +157,8 @@ export class ConnectedSessions {
 
   /**
    * What another node's CONNECT came after is in the socket by now, if not read: one more turn of the event
-   * loop reads it.
+   * loop reads it. Who has said good-bye there is not thrown out, also while it waits for CONNACK: what it sent before
+   * is done, and its session released, within a moment that the other node waits (bridge/sessions/handover.ts).
    */
   wanted(session: Session): void {
     const connection = this.#bySid.get(session.sid)
@@ -168,7 +171,8 @@ export class ConnectedSessions {
     if (connection?.session !== session) return leaves() // it is over, and is being released
     const giveUp = (): void => {
       if (connection.inbound.isBehind) return void setImmediate(giveUp)
-      if (connection.session !== session || connection.isEnding) return leaves()
+      if (connection.session !== session || connection.isEnding || connection.inbound.hasGoodbye())
+        return leaves()
       connection.takenOver()
       void this.release(connection) // at once, not when its client closes
     }

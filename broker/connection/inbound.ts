@@ -23,6 +23,7 @@ import {
   type Will,
   type Wishes,
 } from '../protocol/control-packets.ts'
+import { LookAhead } from '../protocol/look-ahead.ts'
 import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
 import { protocolError, ProtocolViolation } from '../protocol/properties.ts'
 
@@ -185,6 +186,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** A DISCONNECT was found, also among what is not read yet. */
   get saidGoodbye(): boolean {
     return this.#saysGoodbye?.isSaid === true
+  }
+
+  /** The same where it was not looked for, as before CONNACK. O(what waits to be read). */
+  hasGoodbye(): boolean {
+    if (this.saidGoodbye) return true
+    const look = new LookAhead(PacketType.disconnect)
+    for (const piece of this.#reader.unread()) if (look.feed(piece) !== undefined) return true
+    return false
   }
 
   /** What was read of it is done, as far as it can be. */
