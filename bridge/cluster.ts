@@ -44,9 +44,9 @@ export interface Cluster {
   /**
    * Resolves when every PUBLISH that is handed in anywhere from now on finds the subscription (P2).
    * @param kind a bit of RouteKind
-   * @param company what it may wait for, to be written together
+   * @param sessionWrite the write of a session that it may wait for, to be journaled together
    */
-  addRoute(filter: string, kind: number, company?: Promise<unknown>): Promise<void>
+  addRoute(filter: string, kind: number, sessionWrite?: Promise<unknown>): Promise<void>
   removeRoute(filter: string, kind: number): void
   /** Whether all nodes know Shared Subscriptions: while one of an earlier version is there nobody may have one. */
   readonly hasGroups: boolean

@@ -21,7 +21,7 @@ import { ClusterView } from './routes/cluster-view.ts'
 import { Journal } from './routes/journal.ts'
 import type { Keys } from './redis/keys.ts'
 import { Links } from './links/links.ts'
-import { Healing } from './membership/healing.ts'
+import { RedisLoss } from './membership/redis-loss.ts'
 import { Membership } from './membership/membership.ts'
 import type { Message } from './messages/message.ts'
 import type { Stamps, StampsRead } from './retained/moment.ts'
@@ -42,7 +42,7 @@ import { SingleFlight } from './pace/single-flight.ts'
 import { Slice } from './pace/turns.ts'
 
 const blockMs = 1_000
-/** What a start that is ended has for leaving in order; its lease tells otherwise. */
+/** How long a start that is ended may take to leave in order; when it takes longer the others wait for its lease. */
 const leaveMs = 500
 /** How often a node looks whether Redis still has what it must have of it; several times a lease. */
 const auditMsMax = 1_000
@@ -93,8 +93,8 @@ export class DataPlane implements Cluster {
     },
   })
   readonly #view: ClusterView
-  readonly #healing: Healing
-  isFenced = false // its receiver was told, who may not have been there yet
+  readonly #healing: RedisLoss
+  isFenced = false // the node looks at it after the start: `onFenced` may have come before it listened
   #isStarted = false
   #closed = false
   readonly #unwatch: (() => void) | undefined
@@ -118,7 +118,7 @@ export class DataPlane implements Cluster {
       readMore: () => this.#view.readMore(),
       onSnapshot: (nodes, routes, table) => this.#view.replace(nodes, routes, table as RoutingTable),
       onLost: () => this.#healing.onLost(),
-      onLater: () => this.#onFenced(), // it joins again after the entry, by the snapshot, or is refused
+      onLater: () => this.#onFenced(), // the next boot begins with the snapshot, after that entry, or is refused
       onAmnesia: () => this.#healing.heal(),
     })
     const { clock } = membership
@@ -182,7 +182,7 @@ export class DataPlane implements Cluster {
       isStarted: () => this.#isStarted,
       onFenced: () => this.#onFenced(),
     })
-    this.#healing = new Healing(options, {
+    this.#healing = new RedisLoss(options, {
       receiver,
       membership,
       reader: this.#reader,
@@ -387,7 +387,7 @@ export class DataPlane implements Cluster {
     return this.#membership.records >= recordsOfGroups
   }
 
-  /** Groups are matched by the table of the cluster alone, which is behind the journal by a moment. */
+  /** Resolves when this node has read its own route back: groups are matched by the table of the cluster alone. */
   async addMember(group: string): Promise<void> {
     await this.#routes.add(group, RouteKind.everything)
     await this.#sharedBarrier.next()
@@ -409,15 +409,15 @@ export class DataPlane implements Cluster {
   // Routes
 
   /** Resolves when every PUBLISH whose barrier is read from now on finds the subscription. */
-  addRoute(filter: string, kind: number, company?: Promise<unknown>): Promise<void> {
-    return this.#routes.add(filter, kind, company)
+  addRoute(filter: string, kind: number, sessionWrite?: Promise<unknown>): Promise<void> {
+    return this.#routes.add(filter, kind, sessionWrite)
   }
 
   removeRoute(filter: string, kind: number): void {
     this.#routes.remove(filter, kind)
   }
 
-  /** Where what is subscribed by now stands among the Retained Messages, to be read before SUBACK. */
+  /** The stamps of all partitions as they are now: the moment of what is subscribed by now. Read before SUBACK. */
   stamps(): Promise<StampsRead> {
     return this.#retained.stamps()
   }
@@ -427,7 +427,7 @@ export class DataPlane implements Cluster {
     return this.#retained.stampsOf(of)
   }
 
-  /** Whether `filter` may match a Retained Message, as of when `told` was begun, or as of now: after a barrier. */
+  /** Whether `filter` may match a Retained Message. Waits for the barrier `told`, or for a new one. */
   async hasRetained(filter: string, told = this.#sharedBarrier.next()): Promise<boolean> {
     await told
     return this.#retained.hasTopic(filter)
@@ -482,8 +482,9 @@ export class DataPlane implements Cluster {
   }
 
   /**
-   * A session's subscription to a group is no route: who publishes knows the group. What it had in a group
-   * that it left, or that it was a member of when it ended, goes to others.
+   * Shared Subscriptions of sessions are not journaled as subscriptions: publishers know the group by its nodes and
+   * its backlog. What a session had in a group that it left, or that it was a member of when it ended, goes to
+   * others.
    */
   async #appendOfSessions(changes: readonly Change[]): Promise<void> {
     this.#routes.writeNow()
@@ -500,7 +501,7 @@ export class DataPlane implements Cluster {
     ])
   }
 
-  /** One node does it for all, once a lease. */
+  /** The first node by id looks after the groups of the whole cluster, once a lease. */
   #auditGroups(): void {
     this.#auditing = setTimeout(() => {
       const isFirst = this.#view.isFirst

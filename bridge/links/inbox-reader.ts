@@ -1,8 +1,8 @@
 // This node's inbox, read in order and freed when it was handled: what inbox-writer.ts of the other nodes wrote.
 // Each boot makes an inbox of its own. State: {inbox:<node id>}:stream, state; here how far it is read. Invariant: an
-// entry is freed when all of it was handled, and what of it goes to other nodes is stored there; after a change of server what is there is read again, rather twice than
-// not at all. Whoever does not progress for stallMs while its inbox is full is sealed out, so progress is noted on
-// the way.
+// entry is freed when all of it was handled, and what of it goes to other nodes is stored there; after a change of
+// server what is there is read again, rather twice than not at all. A reader that does not progress for stallMs while
+// its inbox is full is sealed out, so progress is noted on the way.
 import type { Clock } from '../pace/clock.ts'
 import { EntryReader, type Given, type OtherRecords, type Share } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
@@ -25,17 +25,14 @@ import { Slice } from '../pace/turns.ts'
 
 const blockMs = 1_000
 const entriesPerRead = 64
-/**
- * What was handled is freed when so much of it came together, or after so long: at low load not after each
- * message.
- */
+/** What was handled is freed after this many bytes, or this many milliseconds: not after each message. */
 const trimBytes = 256 * 1024
 const trimMs = 100
 /** Who is busy with an entry says so this often. */
 const progressMs = stallMs / 3
 
 export interface InboxReaderEvents {
-  /** A message for this node. */
+  /** A message for the live subscribers of this node. */
   onMessage(message: Message): void
   /**
    * A message for a member of a group. Settles when it is stored elsewhere: its entry stays until then; undefined:
@@ -56,8 +53,8 @@ export interface InboxReaderEvents {
 }
 
 /**
- * Each record by itself: an exception in one, which is a bug of ours, neither ends the node nor brings the
- * others of its entry again. It is not hidden: `failed` says it.
+ * Each record is handled by itself: an exception in one, which is a bug of ours, does not end the node, and the other
+ * records of its entry are not read twice. `failed` tells of it.
  */
 function guarded(
   events: InboxReaderEvents,
@@ -103,9 +100,11 @@ export class InboxReader {
   readonly #clock: Clock
   readonly #events: InboxReaderEvents
   #last = ''
-  /** Bytes handled since the inbox was made, and how many of them were freed when. */
+  /** Bytes handled since the inbox was made. */
   #handled = 0
+  /** How many of them are freed. */
   #freed = 0
+  /** When something was freed last. */
   #trimmed = 0
   /** The oldest first. Bound: what the inbox holds. */
   readonly #held = new Set<Held>()
@@ -239,7 +238,7 @@ export class InboxReader {
     while (!(await atMost(progressMs, turn)))
   }
 
-  /** What is wrong is met after the entry, too. */
+  /** An error here shows again at the next trim, after the entry. */
   async #noteProgress(): Promise<void> {
     if (performance.now() - this.#trimmed > progressMs) await this.#trim().catch(() => undefined)
   }
@@ -260,9 +259,9 @@ export class InboxReader {
   async #trim(): Promise<void> {
     const { last, handled } = this.#held.values().next().value ?? { last: this.#last, handled: this.#handled }
     await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [last, handled])
-    // Not before: with something left to free the reader does not wait for entries that a full inbox gets
-    // none of. The inbox may have been made again meanwhile, which begins to count anew: freed beyond that,
-    // it would fill up before it is trimmed.
+    // Set only now: while something is left to free, XREAD waits for `trimMs` only. A full inbox gets no entries,
+    // so a longer wait would put off the trim that lets it have some. The inbox may have been made again meanwhile,
+    // and counts from zero then: if more counted as freed, it would fill up before it is trimmed.
     this.#freed = Math.min(handled, this.#handled)
     this.#trimmed = performance.now()
   }

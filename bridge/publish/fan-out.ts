@@ -22,7 +22,7 @@ import { isBacklogged, workedOff, workOff } from '../pace/backlog.ts'
 import { SingleFlight } from '../pace/single-flight.ts'
 import { Slice } from '../pace/turns.ts'
 
-/** A batch that live subscribers have: by which table, and what to wait for until it is stored for them. */
+/** What `handOnAhead` did with a batch: by which table, to whom, and what is not stored yet. */
 export interface Handed {
   readonly table: RoutingTable
   readonly version: number
@@ -31,13 +31,13 @@ export interface Handed {
 }
 
 /**
- * Retained, of a client that had moved on before it was stored: it was not, so that nobody is told of it live
+ * A retained message whose client was taken over before it was stored was not stored, so it is not delivered live
  * either.
  */
 const isLeftOut = (message: Message): boolean =>
   message.retain && message.stamp === undefined && isTooLate(message)
 
-/** 0: it does not go there. */
+/** The QoS that a session gets a message with; 0: it is not queued for it. */
 const grantedTo = ({ sid, qos, ownQos }: SessionTarget, { by }: Message): number =>
   by?.sid === sid ? ownQos : qos
 
@@ -77,8 +77,8 @@ export interface FanOutParts {
 /** What can be retried was: this boot is over, and what it has not handed on others do. */
 const isOver = (error: unknown): boolean => error instanceof BridgeError
 
-/** What is awaited with the rest of its batch: until then nobody hears that it failed. */
-function kept<T>(promise: Promise<T>): Promise<T> {
+/** A promise that is awaited later, with its batch: until then its failure is no unhandled rejection. */
+function handled<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => undefined)
   return promise
 }
@@ -139,7 +139,7 @@ export class FanOut {
     for (const nodeId of qos0) if (nodeId !== this.#nodeId) this.#links.to(nodeId).pushQos0(message)
   }
 
-  /** Who gets it now: almost always at once. */
+  /** Whom a topic matches: a promise only where that takes several turns. */
   #targetsOf(topic: string, table: RoutingTable, slice: Slice): Targets | Promise<Targets> {
     const known = table.known(topic)
     if (known !== undefined) return known
@@ -148,11 +148,12 @@ export class FanOut {
   }
 
   /**
-   * Another node had picked this one for a member of a group. Who was picked may have left when the message
-   * comes: it is handed on, after a barrier, since a member that came before it was published may not be in
-   * the table yet (P2).
-   * @returns settles when it is stored elsewhere, and rejects when this boot is over: until then it must not be freed;
-   * undefined: a member has it, or nobody can
+   * Another node sent this message here for one member of a group. The member may have left by now: then the
+   * message is handed on, after a barrier, since a member that came before it was published may not be in the table
+   * yet (P2).
+   * @returns settles when the message is stored elsewhere, and rejects when this boot is over: until then its
+   *   entry must not be freed
+   * @returns undefined when a member has it, or nobody can
    */
   onShared(message: Message, { name, hops }: Share): Promise<void> | undefined {
     const delivered = this.#receiver.deliverShared(message, name)
@@ -174,9 +175,10 @@ export class FanOut {
   }
 
   /**
-   * To a member of a group, which is connected here or elsewhere.
-   * @returns false: the table knows none; settles when it is stored for its node, or for the group if that has a
-   * backlog by now; undefined: nothing has to be waited for
+   * Hands a message to a member of a group, which is connected here or elsewhere.
+   * @returns false when the table knows no member
+   * @returns settles when it is stored for the member's node, or for the group if that has a backlog by now
+   * @returns undefined when nothing has to be waited for
    */
   #toMember(message: Message, { name, hops }: Share): Promise<unknown> | false | undefined {
     let without: ReadonlySet<string> = this.#links.out
@@ -209,9 +211,9 @@ export class FanOut {
   }
 
   /**
-   * Ahead of the barrier: to the live subscribers that the table has by now. None of them is too many: who
-   * unsubscribed meanwhile is sorted out by the node that it is connected to. Three wait for the barrier:
-   * - queues, since nobody sorts them out;
+   * Ahead of the barrier: to the live subscribers that the table has by now. Sending to one that has unsubscribed
+   * does no harm: its node drops the message. Three wait for the barrier:
+   * - queues, since nobody drops what is in them;
    * - groups: by then the table knows whether one has a backlog, where a message for its lasting members is stored;
    * - a batch with a Retained Message: who subscribes while that is being stored must get it live or stored, and would
    *   get it neither way if it was handed on before it was stored (R1).
@@ -263,7 +265,7 @@ export class FanOut {
     if (groups.length > groupsAtOnce) return this.#toManyGroups(message, groups, stored, slice)
     const backlogs = new Set<string>()
     for (const group of groups) this.#toGroup(message, group, stored, backlogs)
-    if (backlogs.size > 0) stored.add(kept(this.#groups.push(message, [...backlogs])))
+    if (backlogs.size > 0) stored.add(handled(this.#groups.push(message, [...backlogs])))
     return undefined
   }
 
@@ -290,7 +292,7 @@ export class FanOut {
   ): void {
     if (gid !== undefined) return void backlogs.add(name)
     const shared = this.#toMember(message, { name, hops: 0 })
-    if (shared instanceof Promise) stored.add(kept(shared))
+    if (shared instanceof Promise) stored.add(handled(shared))
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
@@ -379,13 +381,12 @@ export class FanOut {
       this.#count(-deliveries, -bytes)
       this.#whenStored?.()
     })
-    return kept(uncounted)
+    return handled(uncounted)
   }
 
   /**
-   * In slices: they may be a million. Nothing is pushed before all are known: what is written of a message
-   * with a number says of all sessions before a part's end that they have it, and of those that were never
-   * looked at, too.
+   * In slices: they may be a million. All sessions are collected before the first part is pushed: a part is noted as
+   * `n:place`, which says of every session up to that place that it has n.
    */
   async #collected(message: Message, sessions: readonly SessionTarget[], slice: Slice): Promise<Collected> {
     const collected = new Collected()

@@ -1,8 +1,8 @@
-// The queues of sessions that outlive their connections, from the publisher's side: the messages of a batch
-// are appended to the queue of every session that they match, one numbered call per partition at a time, in
-// order; a message to very many sessions in parts (parts.ts). Then the bells of the owners ring. State: {s<n>}:queue:*, appended, published; here what is on its
-// way. Invariant: what `push` resolved for is stored once, whatever happened to connections meanwhile. Bound:
-// the publishers' in-flight windows.
+// The queues of sessions that outlive their connections, from the publisher's side: the messages of a batch are
+// appended to the queue of every session that they match, one numbered call per partition at a time, in order. A
+// message to very many sessions goes in parts (parts.ts). Then the bells of the owners ring. State: {s<n>}:queue:*,
+// appended, published; here what is on its way. Invariant: what `push` resolved for is stored once, whatever happened
+// to connections meanwhile. Bound: the publishers' in-flight windows.
 import { randomBytes } from 'node:crypto'
 import { CallPace } from '../pace/call-pace.ts'
 import type { Clock } from '../pace/clock.ts'
@@ -34,29 +34,29 @@ export interface QueueEvents {
    * owner to write it down again.
    */
   onMissing(sid: string): void
-  /** The numbers of this node are gone, or it has no entry: Redis lost data, or we were declared dead. */
+  /** The numbers of this node are gone, or it has no place: Redis lost data, or we were declared dead. */
   onFenced(): Promise<void>
   /** Messages that a full queue dropped. */
   onDropped(count: number): void
 }
 
 export interface QueueLimits {
-  /** Messages that a queue holds. */
+  /** Most messages that a queue holds; beyond it the oldest goes. */
   readonly queueMax: number
-  /** Bytes that it holds. */
+  /** Most bytes that a queue holds; beyond it the oldest message goes. */
   readonly queueBytesMax: number
   /** How long messages wait for a session that is not there. */
   readonly waitMs: number
 }
 
 /**
- * A message as it is queued for those whom it is granted to at one QoS: what a session is owed does not
- * change with its subscriptions.
+ * A message at one granted QoS. The QoS is fixed when the message is queued: later subscriptions of a session do not
+ * change it.
  */
 interface Variant {
   readonly message: Message
   readonly qos: number
-  /** Behind another variant of the same message. */
+  /** The message before it is the same one, at another QoS. */
   readonly isSecond: boolean
 }
 
@@ -94,8 +94,8 @@ class Batch extends Waiting {
   }
 
   /**
-   * A message with a number goes to all of a partition's sessions in one call, as many as are pushed at once:
-   * its number, once noted, says that all of them have it, and a second call would leave it out.
+   * All sessions of a partition that get a message with a number (those that are pushed at once) must go into one
+   * call: once the partition has noted the number it refuses a second call with it.
    */
   mustTake(message: Message): boolean {
     return this.variants.at(-1)?.message === message && identityOf(message)[1] > 0
@@ -178,7 +178,10 @@ export const appendToQueues = (
     { made: () => [...sessions.keys()].map((sid) => keys.session(sid, 'queue')) },
   ) as Promise<[number, ...(Buffer | null)[]]>
 
-/** One partition: a call under way, the next batch grows meanwhile, under load for a moment longer. */
+/**
+ * The queues of one partition: one call at a time. Meanwhile the next batch grows, under load a moment longer
+ * (CallPace).
+ */
 class Partition {
   readonly #redis: Redis
   readonly #keys: Keys

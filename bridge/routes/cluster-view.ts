@@ -23,7 +23,7 @@ import { RoutingTable, type Route, type SessionFilter } from './routing-table.ts
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
 
-/** The parts of the data plane that hear of a change, or tell what is ours. */
+/** The parts of the data plane that the view tells of a change, or that tell it what is this node's. */
 export interface ViewParts {
   readonly nodeId: string
   readonly redis: Redis
@@ -36,7 +36,7 @@ export interface ViewParts {
   readonly groups: Groups
   /** Redis lost its data, and everything is being told again. */
   isHealing(): boolean
-  /** False while this node joins: what comes then is nobody's yet. */
+  /** False while this node joins: it has no clients yet. */
   isStarted(): boolean
   /** The journal says that this node is gone. */
   onFenced(): void
@@ -75,7 +75,10 @@ export class ClusterView {
     return this.#nodes
   }
 
-  /** Of nodes that are alive the first: it does what one has to do for all. */
+  /**
+   * This node is the first, by id, of those alive: it does the chores of the whole cluster (the sweep, the audit of
+   * groups).
+   */
   get isFirst(): boolean {
     return [...this.#nodes].sort()[0] === this.#parts.nodeId
   }
@@ -171,7 +174,7 @@ export class ClusterView {
     const kept = new Set<string>()
     for (const { nodeId, filter, kind } of missing.length > 0 || isHealing ? this.#table.entries() : []) {
       if (slice.isOver) await slice.next()
-      // of a node that is asserting its routes perhaps a part only is there
+      // while healing the snapshot may have only a part of a node's routes
       if (
         !missing.includes(nodeId) &&
         !(isHealing && nodeId !== this.#parts.nodeId && !table.hasRoute(nodeId, filter))
@@ -182,12 +185,12 @@ export class ClusterView {
     }
     for (const nodeId of dropped) table.removeNode(nodeId).catch(this.#options.onError)
     this.#table = table
-    if (!isHealing) await this.#assertLost(routes, slice) // that asserts everything
+    if (!isHealing) await this.#assertLost(routes, slice) // healing asserts everything anyway
     if (this.#parts.isStarted()) this.#parts.groups.lookAll()
     if (isHealing) this.absent.await([...new Set([...missing, ...kept])])
     if (missing.length === 0 && kept.size === 0) return
     clearTimeout(this.#grace)
-    // Another snapshot may be read meanwhile, and not for healing: what was granted is not taken back.
+    // a later snapshot, one that is not read for healing, never shortens the time of an earlier one
     const now = performance.now()
     this.#graceEnds = Math.max(this.#graceEnds, isHealing ? now + this.#options.leaseMs * graceLeases : now)
     this.#grace = setTimeout(() => {
@@ -228,7 +231,7 @@ export class ClusterView {
       )
   }
 
-  /** @param asserted rejects when it is not told: then nobody hears that it is (`Healing.onLost`) */
+  /** @param asserted rejects when it is not told: then nobody hears that it is (`RedisLoss.onLost`) */
   #assert(asserted: Promise<unknown>): void {
     asserted.catch(this.#options.onError)
     this.#asserted = asserted
@@ -258,7 +261,7 @@ export class ClusterView {
   }
 
   /**
-   * The sessions ended, their end was not journaled by who ended them: told by who notices (R6).
+   * Journals the end of sessions that nobody journaled, since the node that ended them died before (R6).
    */
   async vanished(sids: ReadonlySet<string>): Promise<void> {
     const changes = (await this.#table.filtersOf(sids)).map(({ sid, filter }): Change => ({

@@ -41,9 +41,9 @@ export class OwnRoutes {
 
   /**
    * Counts a subscription; resolves when every node can know of it. `everything` as in RouteKind.
-   * @param company what the change may wait for: it goes with what is written meanwhile
+   * @param sessionWrite what the change may wait for: it goes into the journal with what that write appends
    */
-  async add(filter: string, kind: number, company?: Promise<unknown>): Promise<void> {
+  async add(filter: string, kind: number, sessionWrite?: Promise<unknown>): Promise<void> {
     const wanted = this.#wanted.get(filter) ?? { everything: 0, qos0: 0, journaled: 0, stored: undefined }
     this.#wanted.set(filter, wanted)
     if (kind === RouteKind.everything) wanted.everything++
@@ -51,15 +51,15 @@ export class OwnRoutes {
     // A removal of this filter that is under way is overtaken by nothing: changes of one filter are appended
     // in order.
     if (kindOf(filter, wanted) === wanted.journaled) return wanted.stored
-    if (company !== undefined) {
+    if (sessionWrite !== undefined) {
       this.#dirty.add(filter)
-      await company.catch(() => undefined)
+      await sessionWrite.catch(() => undefined)
       if (!this.#dirty.has(filter)) return this.#wanted.get(filter)?.stored
     }
     return this.#writeSoon(filter)
   }
 
-  /** Writes what waits for company, with what its caller appends in this turn. */
+  /** Writes what waits for sessions, with what its caller appends in this turn. */
   writeNow(): void {
     if (this.#dirty.size === 0) return
     const written = Promise.all([this.#now, this.#write()]).then(() => undefined)

@@ -210,7 +210,7 @@ export class Claims {
       {
         who: 'connect',
         givenUp,
-        counted: answered, // never among both, nor among neither: a place would be missing, or one too many
+        counted: answered, // from those sent to those that wait in one step: otherwise it counts twice, or not at all
         mend: (error) => {
           if (!waits && !unknown && error.retryable) this.#queue.stay(error)
           waits ||= error.retryable // it is one of those that wait
@@ -294,11 +294,10 @@ export class Claims {
       isTaken: false,
     }
     const old = this.#connected.get(known)
-    if (old !== undefined && old.request.clientId === request.clientId) {
-      // the name of another client's session is damaged
-      // also when it was ended: its claim may still be being journaled, and finds out by this
-      this.#connected.move(old)
-    }
+    // Where `known` names the session of another client that name is damaged: that session is left alone. The earlier
+    // session of this client is moved also when it was ended: its claim, which may still be being journaled, finds
+    // out so.
+    if (old !== undefined && old.request.clientId === request.clientId) this.#connected.move(old)
     this.#connected.add(session) // in the order of the replies, and heard of when another node takes it
     const slice = new Slice()
     if (subscriptions.length > 0) {

@@ -27,7 +27,10 @@ export class Releases {
   readonly #events: Pick<SessionEvents, 'append'>
   readonly #wills: Wills
   readonly #isClaiming: (claim: number) => boolean
-  /** sid, space, owner: Redis may have them as ours, and they are not connected here. */
+  /**
+   * Releases under way, by sid, space, owner: Redis may have these sessions as ours, and their clients are not
+   * here.
+   */
   readonly #releasing = new Set<string>()
 
   /** @param isClaiming whether a claim of this node is under way */

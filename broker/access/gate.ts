@@ -1,14 +1,14 @@
 // The one gate of a node. Every CONNECT, every PUBLISH (also wills, what the program publishes that embeds the node,
 // and $SYS), every SUBSCRIBE and every delivery to a client passes it. Guards stand here: hooks, authentication and rules.
 // A guard that may take time answers with a promise; what follows an answer keeps the client's order
-// (decisions.ts, request-queue.ts). Where no guard has a method the field of that name is undefined, and whoever would
-// ask goes on without a call. State: the guards, which outlive a boot that was declared dead. Bounds: a decision
-// has `decisionTimeoutMs`; one that does not come by then, or throws, is a refusal.
+// (decisions.ts, request-queue.ts). A step that no guard implements is undefined: callers skip it. State: the
+// guards, which outlive a boot that was declared dead. Bounds: a decision has `decisionTimeoutMs`; one that does
+// not come by then, or throws, is a refusal.
 import type { IConnackPacket, IConnectPacket } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 
-/** What a guard says no with. */
+/** A guard's no. */
 export class Refusal {
   /** In MQTT 5's words; 3.1.1 is told what it has a word for. */
   readonly reasonCode: number
@@ -18,7 +18,7 @@ export class Refusal {
   readonly error: Error | undefined
   /** There was no decision in time. */
   readonly isLate: boolean
-  /** There was none at all, in time or not: nobody said no. */
+  /** There was no decision: the guard threw, or was late. Nobody said no. */
   readonly isUndecided: boolean
 
   constructor(
@@ -38,7 +38,6 @@ export class Refusal {
   }
 }
 
-/** At once, or later. */
 export type Answer<T> = T | Promise<T>
 
 /** Who publishes: a client, a client that is gone, the program that embeds the node, or the node itself ($SYS). */
@@ -105,9 +104,9 @@ export interface Guard<Client> {
   accepted?(connection: Client): void
   /** Its Keep Alive ran out. */
   keepAliveExpired?(connection: Client): void
-  /** What is wrong with it ends it. */
+  /** The connection ends because of an error. */
   failed?(connection: Client, error: Error): void
-  /** Nothing of it is left. */
+  /** The connection is closed, and all that it held is given back. */
   ended?(connection: Client, wasClient: boolean): void
   /** CONNACK left, whatever it says. */
   connackSent?(packet: IConnackPacket, to: Client): void
@@ -325,7 +324,7 @@ export class Gate<Client> {
   }
 }
 
-/** Who could not decide says so: a client may come again. */
+/** The reason code where there was no decision: a client may come again. */
 const codeOf = (step: Step): number =>
   step === 'connect' || step === 'authenticate' || step === 'exchange'
     ? ReasonCode.serverUnavailable

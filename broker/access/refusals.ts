@@ -77,21 +77,21 @@ export const refusalCauses = {
   claims: {
     what: 'connection',
     bound: 'claimsWaitingMax, claimTimeoutMs',
-    checkedIn: 'connection/connected-sessions.ts',
+    checkedIn: 'connection/client-sessions.ts',
     v5: 'CONNACK 0x89 when too many wait, 0x88 after the time',
     v311: 'CONNACK 3',
   },
   sessions: {
     what: 'connection',
     bound: 'sessionsMax, storedBytesMax',
-    checkedIn: 'connection/connected-sessions.ts',
+    checkedIn: 'connection/client-sessions.ts',
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },
   'user-sessions': {
     what: 'connection',
     bound: 'userSessionsMax',
-    checkedIn: 'connection/connected-sessions.ts',
+    checkedIn: 'connection/client-sessions.ts',
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },
@@ -105,7 +105,7 @@ export const refusalCauses = {
   'session-user': {
     what: 'connection',
     bound: "sessionTakeover: the session of its Client Identifier is another user's",
-    checkedIn: 'connection/connected-sessions.ts',
+    checkedIn: 'connection/client-sessions.ts',
     v5: 'CONNACK 0x85',
     v311: 'CONNACK 2',
   },

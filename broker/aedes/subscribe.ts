@@ -96,7 +96,7 @@ export class Subscribes {
           // nothing of its own comes back, and RETAIN as published
           Object.assign(part.subscriptions[0]!, { nl: true, rap: true })
         if (subscribe === undefined) this.#subscribe(client, part, ++filters)
-        // Of a guard that did not answer in time nobody waits for the next one: a packet has room for 60,000.
+        // After one late decision the rest is refused at once: a packet has room for 60,000 filters.
         else asked.push([part, isLate ? tooLate : subscribe(askedOf(part), connection)])
       }
     }

@@ -44,7 +44,7 @@ import type { Outbox } from './outbox.ts'
 import { Outbound } from './outbound.ts'
 import type { Match } from '../routing/local-table.ts'
 import type { SlowPolicy } from '../routing/pressure.ts'
-import type { Replayed, Replays } from '../routing/retained-replay.ts'
+import type { Replayed, ReplayPages } from '../routing/replay-pages.ts'
 import { RoomWaiters } from './room-waiters.ts'
 import type { Peer } from './peer.ts'
 import type { StoredSession } from './stored-session.ts'
@@ -95,7 +95,7 @@ export class Connection implements ConnectionParts {
    */
   replaysAfterSuback: Map<string, AskedReplay> | undefined
   /** Made with the first SUBSCRIBE that asks for Retained Messages. */
-  replays: Replays | undefined
+  replays: ReplayPages | undefined
   /** From now on a DISCONNECT may be sent [MQTT-3.14.0-1]. */
   connackWritten = false
   /** Of the DISCONNECT that we sent. */

@@ -42,13 +42,13 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   readonly #reader: PacketReader
   /** As its messages say it, once CONNACK is written. */
   #publisher = noPublisher
-  /** Its CONNECT was in order, and is Aedes' to answer. */
+  /** CONNECT was valid, and was passed to Aedes, which answers it. */
   #hasConnect = false
   /** Made when the reader waits, or DISCONNECT comes. */
   #saysGoodbye: Goodbye | undefined
   /** Made when the first PUBLISH comes that is to be stored. */
   #publishing: UnstoredPublishes | undefined
-  /** QoS 0 publishes that are not stored yet: retained ones, and those after one. */
+  /** QoS 0 publishes that are not stored yet: retained ones, and those that wait behind one. */
   #retaining = 0
   #isPaused = false
   /** How fast it may publish, where that is bounded. */
@@ -111,14 +111,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     return this.#reader.isForeignBridge
   }
 
-  /** The reader waits: for its publishes, or for CONNACK, for which the client need not wait. */
+  /** Reading is paused by a bound, or because CONNACK is not written yet: a client may send before CONNACK. */
   get #waits(): boolean {
     return this.#isPaused || (!this.#connection.isConnected && this.#reader.level > 0)
   }
 
   /**
-   * We read on while the reader waits, up to a bound: after what waits there may be a good-bye, and a socket
-   * may close unread.
+   * The socket is read while the reader waits, up to a bound: a DISCONNECT may stand behind what waits, and has to
+   * be found before the socket closes.
    */
   #readAhead(chunk?: Buffer): void {
     if (this.#reader.unreadBytes > this.#host.config.publishingBytesMax) this.#connection.stream.pause()
@@ -142,11 +142,11 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     if (stored !== undefined) this.#knownQos2 = new Qos2Receiver(stored)
   }
 
-  /** AUTH of the client is read, before CONNACK, or no more. */
+  /** @param isItsTurn the client may send AUTH now, before CONNACK; otherwise nothing is read */
   authenticate(isItsTurn: boolean): void {
     this.#reader.isAuthenticating = true
     if (!isItsTurn) this.#reader.pause()
-    // not within the call that reads: what it says may be decided at once
+    // in a later turn: this may be called by the reader, which `resume` would enter again
     else setImmediate(() => this.#connection.guarded(() => this.resume()))
   }
 
@@ -304,7 +304,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     else if (qos < 2 || this.#isNew(messageId)) this.#publish(message, qos, messageId, this.#begin(message))
   }
 
-  /** Refuses one that stands before everything else; what comes before it is answered first. */
+  /** Refuses a PUBLISH that was never begun, after the answers to those before it. */
   #refuseNew(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     if (this.#decisions?.isEmpty === false) {
       const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
@@ -316,14 +316,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     } else this.#refuse(qos, messageId, reasonCode)
   }
 
-  /** A QoS 2 PUBLISH: whether it did not come before. */
+  /** False for a QoS 2 PUBLISH that is sent again. */
   #isNew(messageId: number): boolean {
     return this.#qos2.begin(messageId, () =>
       this.#connection.outbound.acknowledge(PacketType.pubrec, messageId, 0),
     )
   }
 
-  /** From now on it counts as one that is not stored. @returns ends that */
+  /** Counts the message as not stored. @returns to be called when it is stored or refused */
   #begin({ bytes, qos }: Message): () => void {
     const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
     const { mqtt5 } = this.#connection
@@ -354,14 +354,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     )
   }
 
-  /** @param qos of the PUBLISH, by which it is acknowledged */
+  /** @param qos of the PUBLISH packet, by which it is acknowledged: a hook may have changed that of the message */
   #publish(message: Message, qos: 0 | 1 | 2, messageId: number, ended: () => void): void {
     const { length } = message.payload
     if (message.retain && length > 0 && !this.#host.mayRetain(message.topic, length)) {
       this.#host.refused('retained')
       if (this.#connection.mqtt5 && qos > 0)
         return this.#refuse(qos, messageId, ReasonCode.quotaExceeded, ended)
-      message = message.with({ retain: false }) // there is nothing to say it with: it goes to those who are subscribed
+      message = message.with({ retain: false }) // 3.1.1 and QoS 0 have no refusal: subscribers get it, not retained
     }
     this.#publishing!.handOn(qos)
     if (message.qos === 0 && !message.retain && this.#retaining === 0) {
@@ -387,7 +387,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     }
   }
 
-  /** It is stored. Behind it, in its order, may be what was refused: its own answer goes first. */
+  /** The PUBLISH is stored: acknowledges it. Refusals that wait behind it follow in their order. */
   #acknowledge(qos: 0 | 1 | 2, messageId: number, reasonCode: number, ended: () => void): void {
     const { isClosed, outbound } = this.#connection
     if (qos === 2 && !isClosed) this.#qos2.markPublished(messageId)
@@ -397,23 +397,23 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     if (!isClosed) this.#goOn()
   }
 
-  /** @param begun ends it, when it was counted among those that are not stored */
-  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number, begun?: () => void): void {
+  /** @param ended of `#begin`, where the PUBLISH was counted as not stored */
+  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number, ended?: () => void): void {
     this.#host.dropped('refused', qos)
     if (qos === 0) {
-      // there is nothing to say it with
-      begun?.()
+      // QoS 0 has no refusal
+      ended?.()
       return this.#goOn()
     }
     // 3.1.1 has no way to say it: bridges of Mosquitto begin with such a PUBLISH, and go on when it is
     // acknowledged [MQTT-3.3.5-2].
     const { mqtt5 } = this.#connection
     if (!mqtt5 && this.#host.config.refusedPublish === 'close') {
-      begun?.()
+      ended?.()
       return void this.#connection.client.fail(new Error('not authorized to publish'))
     }
     const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
-    const ended = begun ?? publishing.begin(0, qos)
+    const end = ended ?? publishing.begin(0, qos)
     publishing.refuse(qos, () => {
       const { isClosed, outbound } = this.#connection
       if (qos === 2 && !isClosed) this.#knownQos2?.refuse(messageId, !mqtt5)
@@ -423,7 +423,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
         reasonCode,
         reasonOf(reasonCode),
       )
-      ended()
+      end()
       if (!isClosed) this.#goOn()
     })
     if (publishing.isFull) this.#hold('publishes')
@@ -512,7 +512,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
 
   /** A PUBLISH came. @returns whether it is refused for that; otherwise it is taken, and those after it may wait */
   #isTooFast(pace: PublishPace, bytes: number, qos: 0 | 1 | 2, messageId: number): boolean {
-    // What has no words for a refusal waits; what was taken before is no new one.
+    // A PUBLISH of 3.1.1 at QoS ≥ 1 cannot be refused, and one that is sent again is not new: both wait.
     const isKnown = qos === 2 && this.#knownQos2?.has(messageId) === true
     const mayRefuse = pace.refuses && (qos === 0 || (this.#connection.mqtt5 && !isKnown))
     if (mayRefuse && pace.isSpent) {
@@ -549,7 +549,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     if (this.#reader.unreadBytes === 0) pace.lookNoMore()
   }
 
-  /** Of what waits; from then on each chunk is looked through as it comes, until all of it is read. */
+  /** Looks for PINGREQs in what is unread, and from then on in each chunk that comes, until all is read. */
   #beginToLook(): void {
     const pace = this.#pace
     if (pace === undefined || pace.isLooking || this.#pacing === undefined) return

@@ -26,7 +26,7 @@ import {
 import { limits } from '../config/limits.ts'
 import { identifierMax } from './identifiers.ts'
 import type { Match } from '../routing/local-table.ts'
-import type { Replayed } from '../routing/retained-replay.ts'
+import type { Replayed } from '../routing/replay-pages.ts'
 
 /** A Retained Message as this session is granted it. */
 interface Given {

@@ -36,10 +36,11 @@ export class SharedSubscriptions {
   }
 
   /**
-   * SUBSCRIBE of a Shared Subscription, or its session that resumes: resolves to what SUBACK says, when every
-   * PUBLISH from now on may come to it. No Retained Messages (MQTT 5 section 4.8.2). The session first, then
-   * the group: who dies in between leaves a subscription that joins its group with the next connection.
-   * @param resumes refused, the session keeps its subscription: its client does not subscribe anew
+   * Joins a group, for a SUBSCRIBE or when the session resumes. Resolves to the code of SUBACK when every PUBLISH
+   * from now on may come to the member. No Retained Messages (MQTT 5 section 4.8.2). The session is written first,
+   * then the group: a node that dies in between leaves a subscription that joins its group with the next
+   * connection.
+   * @param resumes the session resumes: when joining is refused its subscription stays
    */
   async join(
     connection: Connection,
@@ -100,7 +101,7 @@ export class SharedSubscriptions {
     const member = this.#groups.pick(name, message)
     if (member === undefined) return false
     const { subscriber, options } = member
-    // Who published it did not know that the group has a backlog.
+    // The publisher's table knew of no backlog: the message is put into it here.
     if (message.qos > 0 && options.qos > 0 && subscriber.lasting)
       return this.#host.plane().groups.push(message, [name])
     const { qos, retainAsPublished, identifier } = options

@@ -1,6 +1,6 @@
-// Between the data plane and the connections: what a connection publishes goes out through the data plane,
-// what the data plane hands in goes to the connections whose subscriptions match. Their sessions, replays and
-// Shared Subscriptions have a file each, which it composes. State: the subscriptions of this node's connections.
+// Routing at one node: what clients publish goes to the data plane, and messages of the data plane go to the
+// subscribers here whose subscriptions match. Sessions of clients, replays and Shared Subscriptions have a file
+// each, which it composes. State: the subscriptions of this node's connections.
 import {
   GroupRules,
   isBacklogged,
@@ -23,7 +23,7 @@ import { Gate, Refusal } from '../access/gate.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
 import type { EngineHost } from '../aedes/host.ts'
 import type { Config } from '../config/config.ts'
-import { ConnectedSessions } from '../connection/connected-sessions.ts'
+import { ClientSessions } from '../connection/client-sessions.ts'
 import type { Connection } from '../connection/connection.ts'
 import { Holdings } from '../connection/holdings.ts'
 import type { DropCause } from '../connection/host.ts'
@@ -74,7 +74,7 @@ export class Router implements EngineHost, Receiver {
   readonly #bounds: SubscriptionBounds<Subscriber>
   readonly #shared: SharedSubscriptions
   readonly #replays: SubscribeReplays
-  readonly #sessions: ConnectedSessions
+  readonly #sessions: ClientSessions
   #plane!: Cluster
   #connections: Iterable<Connection> = []
 
@@ -105,7 +105,7 @@ export class Router implements EngineHost, Receiver {
       ...host,
       give: (message, subscriber, match) => this.#give(message, subscriber, match),
     })
-    this.#sessions = new ConnectedSessions(config, {
+    this.#sessions = new ClientSessions(config, {
       ...host,
       leave: (connection) => this.#shared.leaveAll(connection),
     })
@@ -116,7 +116,7 @@ export class Router implements EngineHost, Receiver {
     this.#connections = connections
   }
 
-  /** O(connections). */
+  /** Connections with a publish that is not acknowledged. O(connections). */
   get publishers(): number {
     let publishers = 0
     for (const connection of this.#connections) if (connection.isPublishing) publishers++
@@ -144,7 +144,10 @@ export class Router implements EngineHost, Receiver {
     }
   }
 
-  /** A bug is its publisher's end, also in the turn of another one, whose message made room for this one. */
+  /**
+   * When handing a message on throws, the publisher's connection ends, also when another one's turn made room for
+   * it.
+   */
   #publish(
     message: Message,
     bytes: number,
@@ -171,9 +174,9 @@ export class Router implements EngineHost, Receiver {
 
   /**
    * The local table and the count of the route change in one turn (`#serve`); session and journal are written side
-   * by side; SUBACK (by the caller) comes when all of it is done. While the journal does
-   * not say that a session's QoS ≥ 1 messages are queued, they come as they came before: live at QoS 0, if
-   * the filter or an overlapping one was subscribed with QoS 0. Around that moment one may come by both ways.
+   * by side; the caller sends SUBACK when all of it is done. Until the journal says that QoS ≥ 1 messages for a
+   * session are queued they keep coming live, at QoS 0, if the filter or an overlapping one was subscribed with QoS
+   * 0. Around that moment one message may arrive both ways.
    */
   async subscribe(
     connection: Connection,
@@ -183,7 +186,7 @@ export class Router implements EngineHost, Receiver {
   ): Promise<void> {
     const { session } = connection
     const before = this.#table.get(filter, connection)
-    // otherwise it comes back with its session
+    // before CONNACK it is a subscription that comes back with its session, and has no moment of its own
     const moment = connection.connackWritten ? new Moment() : undefined
     const isFirst = before === undefined && session?.subscriptions.has(filter) !== true
     const since = isFirst
@@ -217,8 +220,7 @@ export class Router implements EngineHost, Receiver {
     const stored = this.#plane.sessions.subscribe(session, filter, storedOptions(options))
     const served = { ...options, queued: options.qos === 0 ? 'no' : (before?.queued ?? 'soon') } as const
     await Promise.all([this.#serve(connection, filter, served, stored), stored])
-    // It left or unsubscribed, or another SUBSCRIBE of this filter came after this one: the last one has
-    // its way.
+    // Otherwise it left or unsubscribed, or a later SUBSCRIBE of this filter replaced this one.
     if (options.qos > 0 && this.#table.get(filter, connection) === served)
       await this.#serve(connection, filter, { ...served, queued: 'yes' })
   }
@@ -255,15 +257,15 @@ export class Router implements EngineHost, Receiver {
   }
 
   /**
-   * The route is counted in the same turn as the table changes: whoever leaves meanwhile is taken out of the
-   * table, and uncounts what was counted, no more.
-   * @param company what is written of its session: the route goes with it
+   * The route is counted in the same turn as the table changes, so a subscriber that leaves meanwhile is uncounted
+   * exactly once.
+   * @param sessionWrite the write of its session, which the route goes into the journal with
    */
   async #serve(
     subscriber: Subscriber,
     filter: string,
     subscription: Subscription,
-    company?: Promise<void>,
+    sessionWrite?: Promise<void>,
   ): Promise<void> {
     const before = this.#table.get(filter, subscriber)
     const [kind, old] = [kindOf(subscription), before === undefined ? undefined : kindOf(before)]
@@ -271,7 +273,7 @@ export class Router implements EngineHost, Receiver {
     if (before === undefined) this.#bounds.added(subscriber, filter)
     if (kind === old) return
     try {
-      await this.#plane.addRoute(filter, kind, company)
+      await this.#plane.addRoute(filter, kind, sessionWrite)
     } finally {
       if (old !== undefined) this.#plane.removeRoute(filter, old)
     }
@@ -286,7 +288,8 @@ export class Router implements EngineHost, Receiver {
   // From within the process
 
   /**
-   * Resolves when everything that is published from now on comes to it, whether it is a connection or not.
+   * Subscribes whatever can `deliver`: a connection, or a handler of the embedding program. Resolves when
+   * everything that is published from now on comes to it.
    */
   addSubscriber(subscriber: Subscriber, filter: string, qos: 0 | 1 | 2): Promise<void> {
     return this.#serve(subscriber, filter, {
@@ -524,5 +527,5 @@ export class Router implements EngineHost, Receiver {
   }
 }
 
-/** Who has a queue for the rest wants bodies of QoS 0 publishes only. */
+/** A subscriber with a queue needs only QoS 0 messages live. */
 const kindOf = ({ queued }: Subscription): number => (queued === 'no' ? RouteKind.everything : RouteKind.qos0)

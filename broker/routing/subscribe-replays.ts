@@ -1,6 +1,6 @@
 // The replays of SUBSCRIBE: what is owed is written down before SUBACK, sent after it, and goes on with the next
 // connection of a session. State: moments of subscriptions, for two leases; the pages under way are each
-// connection's (retained-replay.ts).
+// connection's (replay-pages.ts).
 import {
   Moment,
   type Cluster,
@@ -14,7 +14,7 @@ import type { Config } from '../config/config.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { AskedReplay } from '../connection/host.ts'
 import type { LocalTable, SubscriptionOptions } from './local-table.ts'
-import { Replays } from './retained-replay.ts'
+import { ReplayPages } from './replay-pages.ts'
 import type { Subscriber } from './subscriber.ts'
 
 export interface ReplayHost {
@@ -50,7 +50,7 @@ export class SubscribeReplays {
       hasAny ? this.#record(connection, filter, options, isFirst, stamps) : undefined,
       hasAny ? this.#replaysOf(connection).readAhead(filter) : undefined,
     ])
-    // no SUBACK will be sent; what is owed is there for the session's next owner
+    // closed: no SUBACK is sent. What is owed is stored, and the session's next connection sends it.
     if (connection.isClosed) return ahead?.drop()
     connection.replaysAfterSuback ??= new Map<string, AskedReplay>()
     // of two SUBSCRIBEs of a filter in one packet the second one is replayed
@@ -63,11 +63,11 @@ export class SubscribeReplays {
   begin(connection: Connection, filter: string): void {
     const asked = connection.replaysAfterSuback?.get(filter)
     connection.replaysAfterSuback?.delete(filter)
-    // What is stored from its moment on comes live. After Redis lost data nothing follows from stamps.
+    // What is stored from its moment on comes live. Stamps of an era that is over say nothing: then it is replayed.
     if (asked?.hasAny === false && asked.stamps?.era.isOver === false) return
     const replays = this.#replaysOf(connection)
     if (!replays.begins(filter)) {
-      // each SUBSCRIBE of it is ten bytes
+      // a SUBSCRIBE costs its sender ten bytes: one replay of a filter at a time, and one after it
       asked?.ahead?.drop()
       if (asked?.owed !== undefined) connection.stored?.endReplay(asked.owed)
       return
@@ -82,7 +82,7 @@ export class SubscribeReplays {
   }
 
   /**
-   * It was subscribed with the same options before: Aedes has registered nothing, and SUBACK is on its way.
+   * Aedes skips a SUBSCRIBE that changes nothing, so `prepare` was not called. SUBACK is on its way.
    */
   async #askAgain(connection: Connection, filter: string): Promise<void> {
     const { stamps, told } = await this.#host.plane().stamps()
@@ -106,7 +106,7 @@ export class SubscribeReplays {
     }
   }
 
-  /** @param again an earlier connection began it, and had what is QoS 0 of it, or lost it */
+  /** @param again an earlier connection began the replay: values of QoS 0 are not sent again */
   async #start(
     connection: Connection,
     filter: string,
@@ -132,8 +132,8 @@ export class SubscribeReplays {
     if (owed !== undefined) connection.stored?.endReplay(owed)
   }
 
-  #replaysOf(connection: Connection): Replays {
-    return (connection.replays ??= new Replays(this.#host.plane(), this.#config.replayBytesMax))
+  #replaysOf(connection: Connection): ReplayPages {
+    return (connection.replays ??= new ReplayPages(this.#host.plane(), this.#config.replayBytesMax))
   }
 
   /**
@@ -161,8 +161,8 @@ export class SubscribeReplays {
   }
 
   /**
-   * What was stored before a subscription may come live for as long as it is on its way. A lease later its
-   * sender is dead, or this node.
+   * A message that was stored before a subscription may come live for as long as it is on its way. After a lease
+   * nothing is: its sender, or this node, would have been declared dead.
    */
   forgetLater(moment: Moment): void {
     this.#moments[0].add(moment)

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { Allowance } from '../../bridge/pace/allowance.ts'
 import { partitionsOfCluster as partitions } from '../../bridge/redis/keys.ts'
 import { isOfBefore, Moment, type Stamps } from '../../bridge/retained/moment.ts'
-import { Replays, type Replayed } from '../../broker/routing/retained-replay.ts'
+import { ReplayPages, type Replayed } from '../../broker/routing/replay-pages.ts'
 import { messageOf } from '../bridge/planes.ts'
 
 const stampsAt = (stamp: number): Stamps => ({
@@ -57,7 +57,7 @@ test('an allowance: in turn, and what is larger than all of it when nobody else 
 test('twenty replays of values of every size to a client that takes its time: bounded in bytes, and all of them come', async () => {
   const sizes = Array.from({ length: 300 }, (_, n) => [10, 5_000, 100_000, 700_000, 3_000_000][n % 5]!)
   let [held, most, sent] = [0, 0, 0]
-  const replays = new Replays({
+  const replays = new ReplayPages({
     topics: () =>
       Promise.resolve(
         (async function* () {

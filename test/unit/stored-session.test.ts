@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest'
 import type { InFlightEntry, Message, Session } from '../../bridge/index.ts'
 import { nextTurn } from '../../bridge/pace/turns.ts'
-import type { Replayed } from '../../broker/routing/retained-replay.ts'
+import type { Replayed } from '../../broker/routing/replay-pages.ts'
 import { StoredSession } from '../../broker/connection/stored-session.ts'
 import { limits } from '../../broker/config/limits.ts'
 import { messageOf } from '../bridge/planes.ts'

@@ -3,14 +3,24 @@
 -- a new one. When Redis is full only for a client that has a session: it takes what fills Redis (scripts.ts).
 -- KEYS   clients owners due wills session subscriptions queue inflight incoming session(new) appended users
 -- WRITES clients owners due wills session subscriptions queue inflight incoming users
--- ARGV   clientId, known sid ("" for none), new sid, nodeId, "1" for Clean Start, expiry (s, -1: never), will
---        ("" for none), will delay (s), when the publisher of a session that ends is forgotten (ms from now),
---        which claim of the node this is: the same when it is sent again, sessions that the partition holds,
---        when it was first asked for ("" : as follows below), "1" when its client has left: only what an
---        attempt before took is found out, "1" when an owner on another node is spared: it is to be asked
---        first, when its CONNECT came by the node's estimate of Redis' clock (µs), its user ("" for none), "1" when
---        it may have a session that another user made, sessions of a user that outlive their connections (0: any
---        number)
+-- ARGV   1  clientId
+--        2  known sid ("" for none)
+--        3  new sid
+--        4  nodeId
+--        5  "1" for Clean Start
+--        6  expiry (s, -1: never)
+--        7  will ("" for none)
+--        8  will delay (s)
+--        9  when the publisher of a session that ends is forgotten (ms from now)
+--        10 which claim of the node this is: the same when it is sent again
+--        11 sessions that the partition holds
+--        12 when it was first asked for ("": argument 15 tells it)
+--        13 "1" when its client has left: only what an attempt before took is found out
+--        14 "1" when an owner on another node is spared: it is to be asked first
+--        15 when its CONNECT came, by the node's estimate of Redis' clock (µs)
+--        16 its user ("" for none)
+--        17 "1" when it may have a session that another user made
+--        18 sessions of a user that outlive their connections (0: any number)
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will
 --        became due, or "0", subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …},
 --        n, the change that is not journaled or "", replays that are owed {field, value …}, the last change
@@ -67,7 +77,7 @@ if known ~= '' and not mayTakeAnybodys then
     return redis.error_reply('FOREIGN the session of this Client Identifier is another user\'s')
   end
 end
--- Who has one that ends with its connection has none yet that outlives it.
+-- A client whose session ends with its connection counts as new: it had none that outlives a connection.
 local others = redis.call('HLEN', clientsKey) - (known == '' and 0 or 1)
 if expiry ~= '0' and others >= sessionsMax and (known == '' or redis.call('HGET', sessionKey, 'expiry') == '0') then
   return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')

@@ -1,6 +1,6 @@
-// When Redis lost its data, or a part of it: this node registers again, makes its inbox again and tells everything that
-// it knows; and whether a write was refused because of that, or because the others declared us dead. State: the
-// healing under way.
+// When Redis lost its data, or a part of it, this node heals: it registers again, makes its inbox again and tells the
+// others everything that it knows. A write that is refused may mean that, or that the others declared this node dead:
+// `checkFence` tells the two apart. State: the healing under way.
 import { noReports, type Reports } from '../diagnostics.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
 import type { Groups } from '../groups/groups.ts'
@@ -19,7 +19,7 @@ import type { Membership } from './membership.ts'
 /** How long members of groups have for joining again before the others hear of us. */
 const regroupMs = 1_000
 
-export interface HealingParts {
+export interface RedisLossParts {
   readonly receiver: Receiver
   readonly membership: Membership
   readonly reader: InboxReader
@@ -33,13 +33,13 @@ export interface HealingParts {
   onFenced(): void
 }
 
-export class Healing {
+export class RedisLoss {
   readonly #options: DataPlaneOptions
   readonly #reports: Reports
-  readonly #parts: HealingParts
+  readonly #parts: RedisLossParts
   readonly #healing = new SingleFlight(() => this.#rejoin())
 
-  constructor(options: DataPlaneOptions, parts: HealingParts) {
+  constructor(options: DataPlaneOptions, parts: RedisLossParts) {
     this.#options = options
     this.#reports = options.reports ?? noReports
     this.#parts = parts
@@ -50,8 +50,8 @@ export class Healing {
   }
 
   /**
-   * Redis lost its data: register again, make the inbox again, assert all routes. One at a time; FENCED ends
-   * it.
+   * Redis lost its data: registers again, makes the inbox again, asserts all routes. One healing at a time; FENCED
+   * ends it.
    */
   heal(): Promise<void> {
     return this.#healing.current()
@@ -74,7 +74,8 @@ export class Healing {
         await this.#parts.reader.create()
         await this.#parts.audit.join()
         const stale = await this.#parts.sessions.recovery.assertAll()
-        await atMost(regroupMs, this.#parts.groups.rejoinAll()) // if Redis loses its data again, that waits for us
+        // bounded: when Redis loses data again it waits for us
+        await atMost(regroupMs, this.#parts.groups.rejoinAll())
         await this.#parts.journal.assertAll(this.#everything(stale))
         await this.#parts.journal.rebuild()
         for (const { sid } of this.#parts.sessions.here) this.#parts.receiver.ring(sid)
@@ -92,14 +93,15 @@ export class Healing {
   }
 
   /**
-   * A failover lost the last journal entries, also those of others: each node says when it has asserted what
-   * is missing.
+   * A failover lost the last journal entries, also those of others. The publishers here wait for the other nodes,
+   * and this node tells them (`joined`) when it has asserted what was missing.
    */
   onLost(): void {
     this.#parts.view.absent.await(
       [...this.#parts.view.nodes].filter((nodeId) => nodeId !== this.#parts.membership.nodeId),
     )
-    // Behind what #assertLost tells and writes down: whoever hears it goes on publishing.
+    // Only after all that the snapshot lacked of us is told (`ClusterView.asserted`): who reads `joined` goes on
+    // publishing.
     void this.#parts.view.asserted
       .then(() => this.#parts.journal.append([{ type: 'lost' }, { type: 'joined' }]))
       .catch(this.#options.onError)
@@ -111,9 +113,9 @@ export class Healing {
    */
   async checkFence(): Promise<void> {
     const { generation } = this.#parts.membership
-    if (this.#healing.isUnderWay) return this.#healing.current() // it registers us there, too
+    if (this.#healing.isUnderWay) return this.#healing.current() // healing registers us in this partition, too
     await this.#parts.journal.barrier()
-    // the refusal is older than that
+    // either we have registered again since the write was refused, or we do it here
     if (!generation.equals(this.#parts.membership.generation) || (await this.#parts.audit.takePlaces()))
       return
     this.#parts.onFenced()

@@ -1,6 +1,6 @@
-// The sessions of this node's connections: claimed for CONNECT, released when a connection is over, given up when
-// their client goes on elsewhere. State: who has which session, and releases under way; gone with the process, when
-// Redis has the sessions and another node the right to them.
+// The sessions of the clients that are connected here: claimed for CONNECT, released when a connection is over,
+// given up when their client goes on elsewhere. State: which connection has which session, and releases under way.
+// It is lost with the process: the sessions themselves are in Redis, and another node may claim them then.
 import {
   atEndAsync,
   BridgeError,
@@ -17,12 +17,12 @@ import type { Connection } from './connection.ts'
 export interface SessionsHost {
   plane(): Cluster
   refused(cause: RefusalCause): void
-  /** Its client is gone: before its session is nobody's. */
+  /** Leaves all groups of a connection whose client is gone; called before its session is released. */
   leave(connection: Connection): Promise<void>
   onError(error: Error): void
 }
 
-export class ConnectedSessions {
+export class ClientSessions {
   readonly #config: Config
   readonly #host: SessionsHost
   readonly #bySid = new Map<string, Connection>()
@@ -49,15 +49,15 @@ export class ConnectedSessions {
     ).catch((error: unknown) => this.#notClaimed(connection, error as Error))
     if (session === undefined) return
     connection.session = session
-    // what an earlier connection left it has, and gets, whatever becomes of it (P15)
+    // a session that is resumed keeps its queue, also when this CONNECT asks for expiry 0 (P15)
     connection.lasting = request.expirySeconds !== 0 || session.isResumed
     if (connection.isClosed)
       void this.release(connection) // it left while we asked
-    // Taken over while its claim was being journaled: nobody knew it by its session yet.
+    // another node took the session before `#bySid` had this connection
     else if (this.#host.plane().sessions.connected(session.sid) !== session) connection.takenOver()
     else {
       this.#bySid.set(session.sid, connection)
-      if (session.isWanted) this.wanted(session) // asked for meanwhile: the same
+      if (session.isWanted) this.wanted(session) // another node asked for it meanwhile
     }
   }
 
@@ -102,8 +102,8 @@ export class ConnectedSessions {
     if (session === undefined) return undefined
     connection.session = undefined
     if (this.#bySid.get(session.sid) === connection) this.#bySid.delete(session.sid)
-    // Behind what it published: from its release on nobody is told when its client goes on elsewhere.
-    // What was not accepted has no will [MQTT-3.1.2-8].
+    // Released only after all its publishes are stored: from then on this node does not hear when its client goes on
+    // elsewhere. A connection that was not accepted has no will [MQTT-3.1.2-8].
     return this.#letGo(
       session,
       connection.isRefused
@@ -156,9 +156,10 @@ export class ConnectedSessions {
   }
 
   /**
-   * What another node's CONNECT came after is in the socket by now, if not read: one more turn of the event
-   * loop reads it. Who has said good-bye there is not thrown out, also while it waits for CONNACK: what it sent before
-   * is done, and its session released, within a moment that the other node waits (bridge/sessions/handover.ts).
+   * Another node's CONNECT asks for the session. Whatever the client sent here before it connected there has arrived in
+   * the socket by now: one more turn of the event loop reads it, then the session is given up. A client that has said
+   * DISCONNECT here is not thrown out, also while it waits for CONNACK: what it sent before is done, and its session
+   * released, within a moment that the other node waits (bridge/sessions/handover.ts).
    */
   wanted(session: Session): void {
     const connection = this.#bySid.get(session.sid)
@@ -176,6 +177,7 @@ export class ConnectedSessions {
       connection.takenOver()
       void this.release(connection) // at once, not when its client closes
     }
-    setImmediate(setImmediate, giveUp)
+    const inTheNextTurn = (): unknown => setImmediate(giveUp)
+    setImmediate(inTheNextTurn)
   }
 }

@@ -99,7 +99,7 @@ export interface ReplayTarget {
 }
 
 /** The replays of one client. */
-export class Replays {
+export class ReplayPages {
   readonly #source: ReplaySource
   readonly #pages = new Set<Page>()
   readonly #unsent: Allowance
