@@ -69,6 +69,8 @@ export interface Store {
   advice(): Promise<string[]>
   /** The same of settings that differ from those of the other nodes. */
   adviceOnNodes(): Promise<string[]>
+  /** The same of what only who looks should hear: replicas, memory, files, clocks. */
+  health(): Promise<string[]>
   explain(error: BridgeError): Explained
   /** Does something about bans, on a connection of its own; undefined: only the node itself can. @throws BridgeError */
   readonly changeBans: (<T>(change: (bans: BanChanges) => Promise<T>) => Promise<T>) | undefined

@@ -38,7 +38,13 @@ import {
 import { changeTo } from './config/reload.ts'
 import { WatchedFiles } from './config/watched-files.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
-import { descriptorEvents, doorEvents, noDescriptors, sayLowLimit } from './observe/door-events.ts'
+import {
+  descriptorAdvice,
+  descriptorEvents,
+  doorEvents,
+  noDescriptors,
+  sayLowLimit,
+} from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './errors.ts'
 import type { Connection } from './connection/connection.ts'
@@ -209,7 +215,12 @@ export class Node {
         isStoring: this.#bridge?.isStoring === true,
         waiting: this.#bridge?.waiting,
       }),
-      advice: async () => [...(await this.#store.advice()), ...(await this.#store.adviceOnNodes())],
+      advice: async () => [
+        ...(await this.#store.advice()),
+        ...(await this.#store.adviceOnNodes()),
+        ...(await this.#store.health()),
+        ...descriptorAdvice(this.#descriptors, this.config.connectionsMax),
+      ],
       publishMessage: (message) => this.publishMessage(message),
       subscribeMessages: (filter, handle) => this.subscribeMessages(filter, handle),
       drain: (perSecond) => this.#drain(perSecond),

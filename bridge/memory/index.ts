@@ -118,6 +118,7 @@ export const memoryStore: StoreKind<ValuesOf<typeof memoryOptions>> = {
     preflight: () => Promise.resolve([]),
     advice: () => Promise.resolve([]),
     adviceOnNodes: () => Promise.resolve([]),
+    health: () => Promise.resolve([]),
     explain: ({ remedy }) => ({ reason: 'file', option: 'stateFile', hint: remedy }),
     changeBans: undefined,
     changeAccess: undefined,

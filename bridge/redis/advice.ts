@@ -24,6 +24,9 @@ export const adviceOnRedis = async (options: AdviceOptions): Promise<string[]> =
 /** One line about each setting that another node has otherwise. */
 export const adviceOnNodes = (options: AdviceOptions): Promise<string[]> => asked(onSettings, options)
 
+/** One line about each thing that who looks should hear, and that no start need say. */
+export const healthOfRedis = (options: AdviceOptions): Promise<string[]> => asked(onHealth, options)
+
 /** What `advice` says, each line once. */
 async function asked(advice: Advice, options: AdviceOptions): Promise<string[]> {
   try {
@@ -38,24 +41,71 @@ async function asked(advice: Advice, options: AdviceOptions): Promise<string[]> 
   }
 }
 
+type Info = ReadonlyMap<string, string>
+
+async function infoOf(master: Pick<Redis, 'info'>): Promise<Info> {
+  return new Map(
+    (await master.info()).split('\r\n').map((line) => {
+      const colon = line.indexOf(':')
+      return [line.slice(0, colon), line.slice(colon + 1)]
+    }),
+  )
+}
+
 async function onServers(redis: Redis): Promise<string[]> {
+  const infos = await Promise.all(mastersOf(redis).map(infoOf))
+  return infos.flatMap((info) => onServer(isCluster(redis), info))
+}
+
+/** Clocks that differ by more make logs that cannot be put in order, s. */
+const clockSecondsMax = 5
+/** Part of maxmemory from which it is nearly full. */
+const nearlyFull = 0.8
+/** What Redis did last with its files, as INFO has it. */
+const lastWrites = ['rdb_last_bgsave_status', 'aof_last_bgrewrite_status', 'aof_last_write_status']
+
+async function onHealth(redis: Redis): Promise<string[]> {
   const lines = await Promise.all(
-    mastersOf(redis).map(async (master) =>
-      onServer(
-        isCluster(redis),
-        new Map(
-          (await master.info()).split('\r\n').map((line) => {
-            const colon = line.indexOf(':')
-            return [line.slice(0, colon), line.slice(colon + 1)]
-          }),
-        ),
-      ),
-    ),
+    mastersOf(redis).map(async (master) => {
+      const [info, [seconds]] = await Promise.all([infoOf(master), master.time()])
+      const apart = Math.round(Math.abs(Date.now() / 1_000 - Number(seconds)))
+      return [
+        ...healthIn(info),
+        ...(apart > clockSecondsMax
+          ? [
+              `The clocks of this machine and of Redis are ${apart} s apart: logs cannot be put in order. Set both by NTP`,
+            ]
+          : []),
+      ]
+    }),
   )
   return lines.flat()
 }
 
-function onServer(asCluster: boolean, info: ReadonlyMap<string, string>): string[] {
+function healthIn(info: Info): string[] {
+  const lines = lastWrites
+    .filter((name) => ![undefined, 'ok'].includes(info.get(name)))
+    .map(
+      (name) =>
+        `Redis could not write its files (${name} ${info.get(name)}): what it has is lost with its process. Make room on its disk and look at its log`,
+    )
+  if (info.get('connected_slaves') === '0')
+    lines.push(
+      'Redis has no replica: what it stores is gone with its machine. Start one (REPLICAOF), and let nodes wait for it: durabilityReplicas',
+    )
+  const [most, used] = [Number(info.get('maxmemory') ?? 0), Number(info.get('used_memory') ?? 0)]
+  if (most === 0)
+    lines.push(
+      'Redis has no maxmemory: the system ends it when memory runs out, rather than publishers waiting. Set maxmemory to less than the machine has',
+    )
+  else if (used > nearlyFull * most)
+    lines.push(
+      `Redis is nearly full (${Math.round((100 * used) / most)} % of maxmemory): publishers wait when it is. Raise maxmemory, or remove what nobody needs: aedes-cluster clients --state disconnected, retained ls`,
+    )
+  return lines
+}
+
+function onServer(asCluster: boolean, info: Info): string[] {
   const lines: string[] = []
   if (!asCluster && info.get('redis_mode') === 'cluster')
     lines.push(

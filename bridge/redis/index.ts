@@ -11,7 +11,7 @@ import type { DataPlaneOptions } from '../options.ts'
 import { Waits } from '../pace/waits.ts'
 import type { Explained, StoreEvents, StoreKind } from '../store.ts'
 import { withoutRedisPassword, withRedisPassword } from './address.ts'
-import { adviceOnNodes, adviceOnRedis } from './advice.ts'
+import { adviceOnNodes, adviceOnRedis, healthOfRedis } from './advice.ts'
 import { banChanges, RedisBans } from './bans.ts'
 import { Keys } from './keys.ts'
 import { redisOptions } from './options.ts'
@@ -175,6 +175,7 @@ export const redisStore: StoreKind<RedisOptions> = {
       preflight: () => preflight(settings),
       advice: () => adviceOnRedis(settings),
       adviceOnNodes: () => adviceOnNodes(settings),
+      health: () => healthOfRedis(settings),
       explain,
       changeBans: (change) =>
         ask(settings.redis, settings.redisTimeoutMs, (redis) =>

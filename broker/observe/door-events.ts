@@ -68,6 +68,14 @@ export const adminEvents = (log: Log): DoorEvents => ({
   heldBack: () => undefined,
 })
 
+/** A line when the process may not have as many connections as the node takes. */
+export const descriptorAdvice = (places: Descriptors | undefined, connectionsMax: number): string[] =>
+  places === undefined || places.max >= connectionsMax
+    ? []
+    : [
+        `The limit of open files lets in ${places.max} connections, and connectionsMax is ${connectionsMax}. Raise the limit (ulimit -n, LimitNOFILE=), or lower connectionsMax`,
+      ]
+
 export function sayLowLimit(log: Log, places: Descriptors): void {
   if (places.max < fewConnections)
     log.warn(

@@ -1,11 +1,13 @@
 // The admin API and the commands that ask it, on a cluster of two nodes: what is seen and done at one node is seen and done
 // in the whole cluster, by whoever has a token for it.
 import { Validator } from '@seriousme/openapi-schema-validator'
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { operate, operations } from '../../broker/cli/operate.ts'
+import { openClient } from '../bridge/planes.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 
 const [seeing, acting] = ['r'.repeat(20), 'w'.repeat(20)] as const
@@ -324,10 +326,40 @@ test('bans by the API end connections, and are lifted', async () => {
   expect(await get('/bans')).toEqual({ bans: [] })
 })
 
-test('what should be otherwise is found on each node', async () => {
-  const { findings } = (await get('/findings')) as unknown as { findings: { what: string; todo: string }[] }
-  for (const { what, todo } of findings) expect(what.length * todo.length).toBeGreaterThan(0)
-  expect(await printed('doctor')).toMatch(/./)
+test('what should be otherwise is found on each node, with what to do', async () => {
+  const { findings } = (await get('/findings')) as unknown as {
+    findings: { node: string; what: string; todo: string }[]
+  }
+  for (const node of ['a', 'b'])
+    expect(findings).toEqual(
+      expect.arrayContaining([
+        {
+          node,
+          what: 'Redis has no replica: what it stores is gone with its machine',
+          todo: 'Start one (REPLICAOF), and let nodes wait for it: durabilityReplicas',
+        },
+        expect.objectContaining({ node, what: expect.stringMatching(/^Redis has no maxmemory/) as string }),
+      ]),
+    )
+  using client = openClient(cluster.redis)
+  const [, used] = /^used_memory:(\d+)/m.exec(await client.info('memory'))!
+  await client.config('SET', 'maxmemory', Math.ceil(1.1 * Number(used)))
+  try {
+    expect(await printed('doctor')).toMatch(
+      /a: Redis is nearly full \(\d+ % of maxmemory\).*\n {2}Raise maxmemory/,
+    )
+  } finally {
+    await client.config('SET', 'maxmemory', 0)
+  }
+})
+
+test('the metrics of a node are as promtool wants them', async () => {
+  const text = await (await fetch(new URL('/metrics', cluster.node(0).adminUrl))).text()
+  const { stdout, stderr, status } = spawnSync('promtool', ['check', 'metrics'], {
+    input: text,
+    encoding: 'utf8',
+  })
+  expect([stdout, stderr, status]).toEqual(['', '', 0])
 })
 
 test('a drained node is not ready, takes nobody, and its clients find another', async () => {
