@@ -142,6 +142,7 @@ export class Node {
       shownBy: ({ outbox }) => shownIn(outbox.socket),
       foreign: new ForeignLinks(config, foreignEvents(this.#log, this.metrics)),
       hasStoredRules: config.storedRules === 'on',
+      hasStoredUsers: config.storedUsers === 'on',
       events: accessEvents(this.#log, (key, problem) => this.#onDamaged({ key, problem })),
       stand: (guard) => this.gate.setStanding([guard]),
     })

@@ -28,6 +28,8 @@ import type { Question, Rule } from './rule.ts'
 import { readRules } from './rules-file.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { Revocations } from './revocations.ts'
+import { scramLink, type ScramUser } from './scram-link.ts'
+import type { ScramKeys } from './scram.ts'
 
 /** What of a connection is looked at. */
 export interface Accessed {
@@ -81,6 +83,8 @@ export interface AccessOptions<Client> {
   /** Links that ask somebody else. */
   readonly foreign: ForeignLinks
   readonly events: AccessEvents
+  /** Whether users in the store are asked for. */
+  readonly hasStoredUsers: boolean
   /** Whether rules in the store hold: without them nothing is allowed by them. */
   readonly hasStoredRules: boolean
   /** Takes the guard, each time that it is another. */
@@ -127,6 +131,8 @@ export class Access<Client extends Accessed> {
   /** What in the store was damaged and has been named. */
   readonly #named = new Set<string>()
 
+  /** Those of whom keys of SCRAM are kept. */
+  #scramKeys: readonly ScramKeys[] = []
   readonly #revocations: Revocations<Client>
 
   constructor(options: AccessOptions<Client>) {
@@ -145,6 +151,7 @@ export class Access<Client extends Accessed> {
   load(files: AccessFiles): void {
     this.#users = files.passwordFile === undefined ? new Map() : readUsers(files.passwordFile.text)
     this.#kept = [...this.#users.values()]
+    this.#scramKeys = this.#kept.map((kept) => keptOf(kept)?.scram).filter((keys) => keys !== undefined)
     this.#rules = rulesOf(files)
     this.#hasRules = hasRules(files)
     this.#options.foreign.load(files)
@@ -224,6 +231,16 @@ export class Access<Client extends Accessed> {
     }
   }
 
+  /** Of the file first, then in the store: as they are asked for a password where no chain is written down. */
+  #scramUserOf(user: string): Answer<ScramUser | Refusal | undefined> {
+    const kept = this.#users.get(user)
+    if (kept !== undefined) return { by: 'password-file', kept }
+    if (this.#stored === undefined || !this.#options.hasStoredUsers) return undefined
+    return this.#storedKeptOf(user).then((stored) =>
+      typeof stored === 'string' ? { by: 'stored-users', kept: stored } : stored,
+    )
+  }
+
   #mayKeep(client: Client, filter: string, qos: 0 | 1 | 2): boolean {
     const asked = { filter, qos, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
     return this.#subscribe(asked, client) === asked
@@ -286,6 +303,11 @@ export class Access<Client extends Accessed> {
         (user) => this.#storedKeptOf(user),
         this.#logins,
         () => [], // as `passwd` writes them
+      )
+    if (name === 'scram')
+      return scramLink(
+        (user) => this.#scramUserOf(user),
+        () => this.#scramKeys,
       )
     if (name === 'anonymous') return anonymousLink(isAlone)
     if (name === 'certificate') {

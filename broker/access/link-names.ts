@@ -5,6 +5,7 @@
 export const linkNames = [
   'password-file',
   'stored-users',
+  'scram',
   'jwt',
   'webhook',
   'certificate',

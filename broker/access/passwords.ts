@@ -6,6 +6,8 @@ import { iterationsMax, iterationsMin, scramKeys, type ScramKeys } from './scram
 
 /** 16 MiB and about 50 ms of one core. */
 const scryptCost = { log: 14, r: 8, p: 1 }
+/** Of SCRAM keys that we write. */
+export const scramIterations = 100_000
 const scryptBytesMax = 256 * 1024 * 1024
 const pbkdf2IterationsMax = 10_000_000
 const scryptBytes = promisify<Buffer, Buffer, number, ScryptOptions, Buffer>(scrypt)
@@ -103,7 +105,9 @@ export type PasswordFormat = (typeof passwordFormats)[number]
 /** What to keep of a password. */
 export async function keepPassword(password: string, format: PasswordFormat): Promise<string> {
   if (format === 'scram-sha-256') {
-    const { salt, iterations, storedKey, serverKey } = await scramKeys(password, { iterations: 100_000 })
+    const { salt, iterations, storedKey, serverKey } = await scramKeys(password, {
+      iterations: scramIterations,
+    })
     return `$${format}$${iterations}$${base64(salt)}$${base64(storedKey)}$${base64(serverKey)}`
   }
   const { log, r, p } = scryptCost

@@ -1,7 +1,7 @@
 // SCRAM-SHA-256 (RFC 5802, RFC 7677) from the server's side, as data of enhanced authentication: a challenge for who
 // says who it is, then the proof of both. The password is never sent, and what is stored of it is no password. A user
-// that is not there is told so at the end only, after a challenge that is always the same for that name. No channel
-// binding. State: an exchange is an object.
+// that is not there is told so at the end only, after a challenge that is always the same for that name, and like those of
+// others. No channel binding. State: an exchange is an object.
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
 
@@ -19,7 +19,7 @@ export const iterationsMin = 4_096
 /** A client works as long as this says: RFC 7677 asks for 4,096 at least. */
 export const iterationsMax = 10_000_000
 const nonceBytesMax = 1_024
-/** For names that nobody has: as long as this process lives. */
+/** For names that nobody has, where there are no others: as long as this process lives. */
 const secret = randomBytes(hashBytes)
 
 const derive = promisify(pbkdf2)
@@ -73,6 +73,23 @@ function userOf(name: string): string {
   return name.replaceAll('=2C', ',').replaceAll('=3D', '=')
 }
 
+/**
+ * For a name that nobody has: nobody has a proof for these, which are the hash of nothing. They are like those of one of
+ * the others, and the same on each node that has the same users, today and after a restart: else two challenges would
+ * tell.
+ */
+function nobodysKeys(user: string, others: readonly ScramKeys[], iterations: number): ScramKeys {
+  const key = others[0]?.serverKey ?? secret
+  const like =
+    others.length === 0 ? undefined : others[hmac(key, `${user} like`).readUInt32BE() % others.length]
+  return {
+    salt: hmac(key, `${user} salt`).subarray(0, like?.salt.length ?? 16),
+    iterations: like?.iterations ?? iterations,
+    storedKey: hmac(key, `${user} stored`),
+    serverKey: hmac(key, `${user} server`),
+  }
+}
+
 export class Scram {
   readonly user: string
   readonly #header: string
@@ -101,15 +118,15 @@ export class Scram {
     this.#nonce = nonce + randomBytes(18).toString('base64')
   }
 
-  /** server-first-message. @param keys of the user; undefined: there is none */
-  challenge(keys: ScramKeys | undefined): Buffer {
-    // nobody has a proof for these: they are the hash of nothing
-    this.#keys = keys ?? {
-      salt: hmac(secret, this.user).subarray(0, 16),
-      iterations: iterationsMin,
-      storedKey: hmac(secret, `${this.user} stored`),
-      serverKey: hmac(secret, `${this.user} server`),
-    }
+  /**
+   * server-first-message.
+   * @param keys of the user; undefined: there is none
+   * @param others keys of users that there are, always in the same order
+   * @param usually iterations, where no others are given
+   */
+  challenge(keys: ScramKeys | undefined, others: readonly ScramKeys[] = [], usually = iterationsMin): Buffer {
+    const nobodys = nobodysKeys(this.user, others, usually) // also for who is there: it takes its time
+    this.#keys = keys ?? nobodys
     const { salt, iterations } = this.#keys
     this.#challenge = `r=${this.#nonce},s=${salt.toString('base64')},i=${iterations}`
     return Buffer.from(this.#challenge)

@@ -13,6 +13,7 @@ export const isLoopback = ({ hostname }: URL): boolean => /^(localhost|127(\.\d+
 const needs: Readonly<Partial<Record<LinkName, readonly (keyof Config)[]>>> = {
   'password-file': ['passwordFile'],
   'stored-users': ['storedUsers'],
+  scram: ['passwordFile', 'storedUsers'],
   jwt: ['jwtKeyFile', 'jwtKeysUrl'],
   webhook: ['webhookUrl'],
 }

@@ -3,12 +3,18 @@
 // a node in this process.
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
 import type { IAuthPacket, IConnackPacket, IConnectPacket, Packet } from 'mqtt-packet'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { createNode, scramKeys, scramSha256, type Config, type Hooks, type Node } from '../../broker/index.ts'
+import { keepPassword } from '../../broker/access/passwords.ts'
 import { frame, properties, str, u16, WireClient } from '../support/wire.ts'
 
+const folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-scram-'))
 const nodes: Node[] = []
 afterAll(async () => {
+  rmSync(folder, { recursive: true })
   await Promise.all(nodes.map((node) => node.close()))
 })
 
@@ -201,7 +207,7 @@ test('[MQTT-3.1.2-24] an AUTH larger than the client takes is not sent to it', a
   expect(await client.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode: 0x95 }])
 })
 
-describe('SCRAM-SHA-256', () => {
+describe.each(['a hook', 'a file'] as const)('SCRAM-SHA-256, users of %s', (where) => {
   const hmac = (key: Buffer, text: string): Buffer => createHmac('sha256', key).update(text).digest()
   const H = (bytes: Buffer): Buffer => createHash('sha256').update(bytes).digest()
   const xor = (a: Buffer, b: Buffer): Buffer => Buffer.from(a.map((byte, i) => byte ^ b[i]!))
@@ -248,7 +254,19 @@ describe('SCRAM-SHA-256', () => {
       ['anna', await scramKeys('sécret', { iterations: 5_000 })],
       ['a,b=c', await scramKeys('other')],
     ])
-    return serve({ enhancedAuthenticate: scramSha256((user) => Promise.resolve(keys.get(user))) })
+    if (where === 'a hook')
+      return serve({ enhancedAuthenticate: scramSha256((user) => Promise.resolve(keys.get(user))) })
+    const passwordFile = join(folder, 'users')
+    const lines = [...keys].map(([user, { iterations, salt, storedKey, serverKey }]) =>
+      [
+        `${user}:`,
+        'scram-sha-256',
+        iterations,
+        ...[salt, storedKey, serverKey].map((bytes) => bytes.toString('base64')),
+      ].join('$'),
+    )
+    writeFileSync(passwordFile, `scrypt:${await keepPassword('sécret', 'scrypt')}\n${lines.join('\n')}\n`)
+    return serve({}, { passwordFile, authentication: ['scram'] })
   }
 
   test.each([
@@ -274,6 +292,7 @@ describe('SCRAM-SHA-256', () => {
       const other = prover('anna', 'sécret')
       if (user === 'anna') return
       client.send(auth(0x19, method, other.first)) // one cannot become another
+      if (where === 'a file') client.send(auth(0x18, method, other.prove(dataOf(await client.next('auth')))))
       expect(await client.untilClosed()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x87 }])
     },
   )
@@ -281,20 +300,41 @@ describe('SCRAM-SHA-256', () => {
   test('a wrong password and a user that is not there are refused alike, and the latter has the same salt each time', async () => {
     const { url } = await users()
     const salts: string[] = []
+    const shapes = new Set<string>()
     for (const [user, password] of [
       ['anna', 'wrong'],
       ['nobody', 'sécret'],
       ['nobody', 'sécret'],
+      ['scrypt', 'sécret'], // of whom no keys are kept
     ] as const) {
       await using client = await WireClient.open(url)
       const proving = prover(user, password)
       client.send(connect(method, proving.first))
       const challenge = dataOf(await client.next('auth'))
       salts.push(challenge.split(',')[1]!)
+      shapes.add(challenge.replace(/r=[^,]{48}[^,]*/, 'r').replace(/s=[^,]{22}==/, 's'))
       client.send(auth(0x18, method, proving.prove(challenge)))
       expect(await client.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode: 0x87 }])
     }
     expect(salts[1]).toBe(salts[2])
+    expect([...shapes].every((shape) => /^r,s,i=(5000|4096)$/.test(shape))).toBe(true)
+  })
+
+  test('a proof is of one exchange: whoever has heard it has nothing', async () => {
+    const { url } = await users()
+    const proving = prover('anna', 'sécret')
+    const final = async (): Promise<[WireClient, Buffer]> => {
+      const client = await WireClient.open(url)
+      client.send(connect(method, proving.first))
+      return [client, proving.prove(dataOf(await client.next('auth')))]
+    }
+    const [first, heard] = await final()
+    first.send(auth(0x18, method, heard))
+    expect((await first.next('connack')).reasonCode).toBe(0)
+    const [second] = await final()
+    second.send(auth(0x18, method, heard))
+    expect(await second.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode: 0x87 }])
+    await first[Symbol.asyncDispose]()
   })
 
   test('messages that are none of RFC 5802 are refused, and the node lives', async () => {
