@@ -12,6 +12,11 @@ export class TokenBucket {
     this.#left = this.#burst = burst
   }
 
+  /** What is there; less than 0: so much is to be paid back. */
+  get left(): number {
+    return Math.min(this.#burst, this.#left + (performance.now() - this.#at) * this.#perMs)
+  }
+
   /** Takes so much, whether it is there or not. @returns ms until it is: nothing more may be taken before */
   take(amount: number): number {
     const now = performance.now()

@@ -477,6 +477,23 @@ export const options = {
     shape: 'bytes',
     hint: 'Use a number of bytes, 1 or more',
   },
+  deliveriesPerSecondMax: {
+    at: 'limits.deliveriesPerSecondMax',
+    ofListener: true,
+    schema: whole(1, 10_000_000).optional(),
+    about:
+      'messages that one client is sent within a second: beyond them QoS 0 is dropped, and QoS ≥ 1 waits; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  deliveryBytesPerSecondMax: {
+    at: 'limits.deliveryBytesPerSecondMax',
+    ofListener: true,
+    schema: whole(1, 2 ** 40).optional(),
+    about: 'the same in bytes of PUBLISH packets',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1 or more',
+  },
   publishTooFast: {
     at: 'limits.publishTooFast',
     ofListener: true,

@@ -90,4 +90,11 @@ export interface ConnectionHost<Connection> {
 }
 
 export type DropCause =
-  'denied' | 'client-bytes' | 'slow-subscriber' | 'too-large' | 'expired' | 'failed' | 'refused'
+  | 'denied'
+  | 'client-bytes'
+  | 'slow-subscriber'
+  | 'delivery-rate'
+  | 'too-large'
+  | 'expired'
+  | 'failed'
+  | 'refused'

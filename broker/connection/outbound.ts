@@ -14,6 +14,7 @@ import type { Match } from '../routing/local-table.ts'
 import type { SlowPolicy } from '../routing/pressure.ts'
 import { noWindow, Pending } from './pending.ts'
 import type { Replayed } from '../routing/replay-pages.ts'
+import { DeliveryPace } from './delivery-pace.ts'
 import { RoomWaiters } from './room-waiters.ts'
 import { StoredSession, type StoredMatch, type ToSend } from './stored-session.ts'
 import { TopicAliases } from './topic-aliases.ts'
@@ -33,6 +34,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   /** Made with the first Shared Subscription. */
   #groups: Memberships | undefined
   #room: RoomWaiters | undefined
+  #pace: DeliveryPace | undefined
   /** More than `slowBytesMax` waits, and publishers were held for it or may be. */
   #isBehind = false
   /** Of a client that takes some. */
@@ -57,13 +59,16 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     const { topicAliasMaximum = 0 } = this.#connection.inbound.wishes ?? {}
     if (topicAliasMaximum > 0) this.#aliases = new TopicAliases(topicAliasMaximum)
     this.#window.elsewhere = () => this.#groups?.open ?? 0
+    this.#pace = DeliveryPace.of(this.#host.listener ?? this.#host.config, () => this.#goOn())
+    if (this.#pace !== undefined) this.#window.isHeld = () => this.#isHeld
     if (session === undefined) return undefined
     return (this.#stored = new StoredSession(session, receiveMaximum, {
       matching: (message) => this.#host.matching(this.#connection, message),
       write: (toSend, match) => this.#writeStored(toSend, match),
       pubrel: (messageId) => this.acknowledge(PacketType.pubrel, messageId, 0),
       failed: (error) => this.#host.failed(error, 1),
-      room: () => (this.outbox.slow ? 0 : this.#host.outboxLimits.lowBytes),
+      room: () => (this.#isHeld ? 0 : this.#host.outboxLimits.lowBytes),
+      ...(this.#pace !== undefined && { most: () => this.#pace!.most }),
       inFlightBytesMax: this.#host.config.inFlightBytesMax,
       openElsewhere: () => this.#groups?.open ?? 0,
       schedule: (holder, mayWait) => this.#host.schedule(holder, mayWait),
@@ -81,12 +86,22 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     return (this.#stored?.open ?? this.#window.inFlight) + (this.#groups?.open ?? 0)
   }
 
+  /** Nothing more is to be sent now: it reads too slowly, or is sent as much as it may be. */
+  get #isHeld(): boolean {
+    return this.outbox.slow || this.#pace?.isSpent === true
+  }
+
+  /** It may be sent more. */
+  #goOn(): void {
+    this.#window.pump()
+    this.onDrain()
+  }
+
   /** Groups that it is a member of. */
   get groups(): Memberships {
     return (this.#groups ??= new Memberships({
-      room: () =>
-        this.outbox.slow ? 0 : this.#receiveMaximum - (this.#stored?.open ?? this.#window.inFlight),
-      isSlow: () => this.outbox.slow,
+      room: () => (this.#isHeld ? 0 : this.#receiveMaximum - (this.#stored?.open ?? this.#window.inFlight)),
+      isSlow: () => this.#isHeld,
       inFlightBytesMax: this.#host.config.inFlightBytesMax,
       isReady: () => this.#connection.isConnected && !this.#connection.isClosed,
       write: (message, id, qos, dup, member) => this.#writeShared(message, id, qos, dup, member),
@@ -164,6 +179,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
 
   /** Nothing goes out any more, but what is written by now. */
   end(): void {
+    this.#pace?.close()
     this.#stored?.close()
     this.#groups?.close()
     this.outbox.close()
@@ -314,6 +330,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     if (frame === undefined) return
     if (qos === 0) {
       if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
+      if (mayDrop && this.#pace?.isSpent === true) return this.#host.dropped('delivery-rate', qos)
       if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
       this.#push(frame, message.topic)
     } else if (mayDrop && this.slowPolicy === 'drop' && this.waitingBytes > this.#host.outboxLimits.highBytes)
@@ -324,6 +341,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   }
 
   #push(frame: Frame, topic?: string, messageId = 0, dup = false): void {
+    this.#pace?.sent(frame.length)
     const aliases = this.#aliases
     if (aliases === undefined) return this.outbox.pushPublish(frame, messageId, dup)
     const mayGive = frame.length + aliasBytesMax <= this.outbox.packetBytesMax
@@ -414,14 +432,14 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
 
   /** Of its window. */
   get groupRoom(): number {
-    return this.outbox.slow ? Math.min(0, this.#window.room) : this.#window.room
+    return this.#isHeld ? Math.min(0, this.#window.room) : this.#window.room
   }
 
   /** Resolves when there is room for more: at once, or when what waits in outbox and window has drained. */
   roomForMore(): Promise<void> {
     if (
       this.#connection.isClosed ||
-      (!this.outbox.slow && this.#window.waitingBytes <= this.#host.outboxLimits.highBytes)
+      (!this.#isHeld && this.#window.waitingBytes <= this.#host.outboxLimits.highBytes)
     )
       return Promise.resolve()
     return (this.#room ??= new RoomWaiters()).wait()
@@ -430,7 +448,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   #giveRoom(): void {
     if (
       this.#connection.isClosed ||
-      (!this.outbox.slow && this.#window.waitingBytes <= this.#host.outboxLimits.lowBytes)
+      (!this.#isHeld && this.#window.waitingBytes <= this.#host.outboxLimits.lowBytes)
     )
       this.#room?.give()
   }

@@ -67,6 +67,8 @@ export interface StoredSessionHost {
   room(): number
   /** Deliveries of groups that are under way on the connection: Receive Maximum is about them, too. */
   openElsewhere?(): number
+  /** Messages that may be sent at once, however many have room; without it any number. */
+  most?(): number
   /** There is something to write; `mayWait`: nobody waits for it. */
   schedule(holder: SessionHolder, mayWait?: boolean): void
   writeRefused(): void
@@ -468,7 +470,7 @@ export class StoredSession implements SessionHolder {
   #free(): number[] {
     const free: number[] = []
     if (this.#leftForLater >= leftForLaterMax) return free
-    const wanted = this.#expected + this.#given.length
+    const wanted = Math.min(this.#expected + this.#given.length, this.#host.most?.() ?? Infinity)
     const count = Math.min(this.#max - this.#open, moveMax, identifierMax - this.#inUse.size, wanted)
     for (let id = this.#lastId; free.length < count;) {
       id = id >= identifierMax ? 1 : id + 1

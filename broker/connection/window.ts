@@ -21,6 +21,7 @@ export interface WindowHost<Item> {
 
 const noneWaiting: never[] = []
 const none = (): number => 0
+const never = (): boolean => false
 
 export class Window<Item extends Delivery> {
   readonly #max: number
@@ -33,6 +34,8 @@ export class Window<Item extends Delivery> {
   #lastId = identifierMax
   /** Deliveries of groups that are in flight on the connection: they count, too. */
   elsewhere: () => number = none
+  /** Nothing more is sent for now: it is sent faster than it may be. */
+  isHeld: () => boolean = never
 
   constructor(receiveMaximum: number, host: WindowHost<Item>) {
     this.#host = host
@@ -53,10 +56,13 @@ export class Window<Item extends Delivery> {
     return this.#inFlight.size
   }
 
+  get #mayGo(): boolean {
+    return this.#inFlight.size + this.elsewhere() < this.#max && !this.isHeld()
+  }
+
   /** Sends now when there is room and nothing waits, otherwise in turn. */
   push(delivery: Item): void {
-    if (this.#inFlight.size + this.elsewhere() < this.#max && this.#first === this.#waiting.length)
-      this.#send(delivery)
+    if (this.#mayGo && this.#first === this.#waiting.length) this.#send(delivery)
     else {
       delivery.copyPayload()
       if (this.#waiting === noneWaiting) this.#waiting = []
@@ -81,7 +87,7 @@ export class Window<Item extends Delivery> {
 
   /** Sends what waits while there is room. */
   pump(): void {
-    while (this.#first < this.#waiting.length && this.#inFlight.size + this.elsewhere() < this.#max) {
+    while (this.#first < this.#waiting.length && this.#mayGo) {
       const delivery = this.#waiting[this.#first]!
       this.#first++
       this.#waitingBytes -= delivery.bytes

@@ -61,7 +61,7 @@ export class Metrics {
   })
   readonly dropped = new Counter({
     name: 'aedes_cluster_messages_dropped_total',
-    help: 'deliveries that did not happen, by cause: slow-subscriber, slow-node, full-queue, full-store (storedBytesMax), ended-session (of a group, at QoS 2: it was sent to a member whose session ended before it was completed), too-large, expired, failed, refused, denied (a guard does not forward it to this client), client-bytes, events (of $SYS, while the store is away)',
+    help: 'deliveries that did not happen, by cause: slow-subscriber, delivery-rate (deliveriesPerSecondMax, deliveryBytesPerSecondMax), slow-node, full-queue, full-store (storedBytesMax), ended-session (of a group, at QoS 2: it was sent to a member whose session ended before it was completed), too-large, expired, failed, refused, denied (a guard does not forward it to this client), client-bytes, events (of $SYS, while the store is away)',
     labelNames: ['cause', 'qos'],
     registers: [this.registry],
   })

@@ -232,6 +232,30 @@ test('Retained Messages: their number, and the payload of each; the size of a wi
   expect(await counted(node, 'refusals_total{cause="will-bytes"}')).toBe(2)
 })
 
+test.each([true, false])(
+  'deliveriesPerSecondMax, clean session %s: QoS 0 beyond it is dropped and counted, QoS 1 waits, and all of it comes in order',
+  async (clean) => {
+    const node = await serve({ limits: { deliveriesPerSecondMax: 10 } })
+    const client = await WireClient.connect(node.endpoints[0]!, 'c', {
+      clean,
+      properties: { sessionExpiryInterval: clean ? 0 : 100 },
+    })
+    await client.subscribe('#', { qos: 1 })
+    const started = performance.now()
+    for (let n = 0; n < 15; n++) await node.publish('a', String(n), { qos: 1 })
+    for (let n = 0; n < 5; n++) await node.publish('dropped', String(n))
+    for (let n = 0; n < 15; n++) {
+      const packet = await client.next('publish')
+      expect([packet.topic, packet.payload.toString()]).toEqual(['a', String(n)])
+      client.send({ cmd: 'puback', messageId: packet.messageId! })
+    }
+    // ten at once, and one in each tenth of a second: not before that
+    expect(performance.now() - started).toBeGreaterThan(400)
+    expect(await counted(node, 'messages_dropped_total{cause="delivery-rate",qos="0"}')).toBe(5)
+    expect(await client.settled()).toEqual([])
+  },
+)
+
 describe('publishes within a second', () => {
   const publish = (n: number, qos: 0 | 1 | 2, bytes = 1): Packet => ({
     cmd: 'publish',
