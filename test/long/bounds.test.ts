@@ -329,7 +329,7 @@ test('three hundred clients at maxmemory 60mb', async () => {
   })
   clearInterval(looking)
   console.log(`  Redis at its highest ${highest.toFixed(1)} MiB`)
-  expect(highest).toBeLessThan(80)
+  expect(highest).toBeLessThan(120) // a call that begins below the bound is run to its end
   for (const node of cluster.nodes) expect(node.running).toBe(true)
 }, 120_000)
 
