@@ -217,7 +217,7 @@ export const options = {
     ofListener: true,
     schema: z.string().optional(),
     about:
-      'certificate authority for client certificates; with it, clients must show one, unless tlsClients is any',
+      'certificate authority for client certificates; with it, clients must show one, unless tlsClients lets others in',
     shape: 'file',
     hint: 'Name a readable PEM file',
     file: true,
@@ -235,9 +235,9 @@ export const options = {
   tlsClients: {
     at: 'tls.clients',
     ofListener: true,
-    schema: z.enum(['certificate', 'any'], 'is none of certificate, any').default('certificate'),
+    schema: z.enum(['certificate', 'any'], 'is none of certificate, any').optional(),
     about:
-      'with tlsCa, who may come in: certificate (who shows a certificate of that authority), or any (others as well: the links of `authentication` decide)',
+      'with tlsCa, who may come in: certificate (clients that show a certificate of that authority), or any (others as well: the links of `authentication` decide); without it any where `authentication` names certificate and other links, and certificate elsewhere',
     shape: 'certificate|any',
     hint: 'Use certificate or any',
   },

@@ -11,6 +11,7 @@ import {
   type TLSSocket,
   type TlsOptions,
 } from 'node:tls'
+import type { LinkName } from '../access/link-names.ts'
 import { listsIn } from '../access/revocation-lists.ts'
 
 export interface TlsFiles {
@@ -18,10 +19,18 @@ export interface TlsFiles {
   readonly tlsKey: string | undefined
   readonly tlsCa: string | undefined
   readonly tlsCrl: string | undefined
-  readonly tlsClients: 'certificate' | 'any'
+  readonly tlsClients: 'certificate' | 'any' | undefined
   readonly tlsSniCert: readonly string[] | undefined
   readonly tlsSniKey: readonly string[] | undefined
+  /** The listener's chain of authentication. */
+  readonly authentication: readonly LinkName[]
 }
+
+/** A client without a certificate is let into a chain in which another link may know it. */
+const mayLackCertificate = ({ tlsClients, authentication }: TlsFiles): boolean =>
+  tlsClients === undefined
+    ? authentication.includes('certificate') && authentication.length > 1
+    : tlsClients === 'any'
 
 /** Names of a certificate, in lower case: `*.example.com` as it stands. Those of addresses are none: SNI has no addresses. */
 export function serverNamesOf({ subjectAltName, subject }: X509Certificate): string[] {
@@ -79,8 +88,7 @@ export class TlsContexts {
 
   /** Why a client may not come in whose handshake is done. */
   problemOf({ authorized, authorizationError }: TLSSocket): string | undefined {
-    const { tlsCa, tlsClients } = this.#files
-    if (tlsCa === undefined || tlsClients === 'any' || authorized) return undefined
+    if (this.#files.tlsCa === undefined || authorized || mayLackCertificate(this.#files)) return undefined
     return `its certificate: ${String(authorizationError)}`
   }
 

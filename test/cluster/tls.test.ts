@@ -242,14 +242,25 @@ describe('certificates of clients', () => {
       listeners: [
         {
           url: 'mqtts://127.0.0.1:0',
-          tls: { ...server, ca: both, crl, clients: 'any' },
+          tls: { ...server, ca: both, crl },
           authentication: ['certificate', 'password-file'],
+        },
+        {
+          url: 'mqtts://127.0.0.1:0',
+          tls: { ...server, ca: both, clients: 'certificate' },
+          authentication: ['certificate', 'password-file'],
+        },
+        { url: 'mqtts://127.0.0.1:0', tls: { ...server, ca: both }, authentication: ['password-file'] },
+        {
+          url: 'mqtts://127.0.0.1:0',
+          tls: { ...server, ca: both, clients: 'any' },
+          authentication: ['password-file'],
         },
       ],
       access: { passwordFile },
     })
     nodes.push(node)
-    const [url] = node.endpoints as [string]
+    const [url, ...others] = node.endpoints as [string, string, string, string]
     const codes = await Promise.all(
       [of(bob), of(ann), {}].flatMap((options) =>
         [undefined, 'right', 'wrong'].map(async (password) => {
@@ -261,6 +272,13 @@ describe('certificates of clients', () => {
     )
     // whose certificate is good; whose is revoked, which is none; who has none
     expect(codes).toEqual([true, true, true, false, true, false, false, true, false])
+    const withoutOne = others.map(async (other) => {
+      const client = await connectBy(other, {}, 'right').catch(() => undefined)
+      await client?.[Symbol.asyncDispose]()
+      return client !== undefined
+    })
+    // where each must show one, also beside its password; where none need
+    expect(await Promise.all(withoutOne)).toEqual([false, false, true])
   })
 })
 
