@@ -19,7 +19,7 @@ local function check(command, ...)
 end
 for _, command in ipairs({ 'GET', 'MGET', 'DEL', 'UNLINK', 'EXISTS', 'INCR', 'HGETALL', 'HKEYS', 'HVALS', 'LLEN', 'HLEN', 'XLEN',
   'SCARD', 'ZCARD', 'TYPE', 'SMEMBERS' }) do check(command, probeKey) end
-for _, command in ipairs({ 'HGET', 'HSTRLEN', 'HMGET', 'HDEL', 'HEXISTS', 'HSCAN', 'LINDEX', 'LPOP', 'RPUSH', 'SET', 'SADD', 'SREM',
+for _, command in ipairs({ 'HGET', 'HSTRLEN', 'HMGET', 'HDEL', 'HEXISTS', 'HSCAN', 'HRANDFIELD', 'LINDEX', 'LPOP', 'RPUSH', 'SET', 'SADD', 'SREM',
   'SISMEMBER', 'ZREM', 'ZSCORE', 'EXPIRE' }) do
   check(command, probeKey, '1')
 end
