@@ -35,18 +35,15 @@ export interface BatchStages<Message, Handed> {
   broken(error: unknown): void
 }
 
-interface Entry<Message> {
-  readonly message: Message
-  readonly done: () => void
-}
-
 const underWayMax = 2
 /** Messages of one batch: bounds the time that one turn of the event loop takes. */
 export const batchMessagesMax = 1_000
 
 export class Batches<Message, Handed> {
   readonly #stages: BatchStages<Message, Handed>
-  #waiting: Entry<Message>[] = []
+  /** Two lists in step, and no object for each. */
+  #waiting: Message[] = []
+  #dones: (() => void)[] = []
   /** When each batch that is under way was closed, the oldest first. */
   readonly #underWay: number[] = []
   /** A batch is being closed, or has not passed its barrier. */
@@ -65,7 +62,8 @@ export class Batches<Message, Handed> {
    */
   push(message: Message, done: () => void): void {
     if (this.#closed) return
-    this.#waiting.push({ message, done })
+    this.#waiting.push(message)
+    this.#dones.push(done)
     this.#schedule()
   }
 
@@ -85,6 +83,7 @@ export class Batches<Message, Handed> {
   close(): void {
     this.#closed = true
     this.#waiting = []
+    this.#dones = []
   }
 
   #schedule(): void {
@@ -93,18 +92,15 @@ export class Batches<Message, Handed> {
     this.#busy = true
     setImmediate(() => {
       if (this.#closed) return
-      const batch =
-        this.#waiting.length <= batchMessagesMax ? this.#waiting : this.#waiting.slice(0, batchMessagesMax)
-      this.#waiting = this.#waiting.length <= batchMessagesMax ? [] : this.#waiting.slice(batchMessagesMax)
+      const [batch, dones] = [this.#waiting, this.#dones]
+      this.#waiting = batch.length <= batchMessagesMax ? [] : batch.splice(batchMessagesMax)
+      this.#dones = dones.length <= batchMessagesMax ? [] : dones.splice(batchMessagesMax)
       this.#underWay.push(performance.now())
-      const run = (this.#last = this.#run(
-        batch.map(({ message }) => message),
-        this.#last,
-      ))
+      const run = (this.#last = this.#run(batch, this.#last))
       run.then(
         () => {
           this.#underWay.shift() // in order
-          if (!this.#closed) for (const { done } of batch) done()
+          if (!this.#closed) for (const done of dones) done()
           this.#schedule()
         },
         (error: unknown) => {

@@ -328,9 +328,14 @@ export class Connection implements ConnectionParts {
     ])
   }
 
+  /** No acknowledgement waits for slow subscribers. */
+  get holdsNone(): boolean {
+    return this.#held?.isEmpty !== false
+  }
+
   /** Calls `done`, in the order of its calls, when its publish need not wait for slow subscribers. */
   whenClear(clear: Promise<void> | undefined, done: () => void): void {
-    if (clear === undefined && this.#held?.isEmpty !== false) return done()
+    if (clear === undefined && this.holdsNone) return done()
     this.#held ??= new HeldAcknowledgements()
     this.#held.add(clear, done)
     if (this.isEnding) this.#held.letGo()

@@ -120,25 +120,26 @@ export class Holdings {
     if (holder === this.#favoured) this.#favoured = undefined
   }
 
-  /**
-   * Calls `store` when there is room for a publish of so many bytes, at once or after those that came
-   * before; it calls `stored`.
-   */
-  publish(bytes: number, store: (stored: () => void) => void): void {
+  /** Whether a publish of so many bytes may go on: then it counts until it is `stored`. Otherwise it waits. */
+  begin(bytes: number): boolean {
     const cost = copies * (bytes + publishBytes)
-    const go = (): void => {
-      this.#storingBytes += cost
-      store(() => {
-        this.#storingBytes -= cost
-        this.#stored = this.#looks
-        if (this.#hasWaiting) this.#goOn()
-        if (this.#readers.size > 0) this.#readOn()
-      })
-    }
-    if (!this.#hasWaiting && this.#hasRoom(cost)) return go()
-    this.#publishes.push({ bytes: cost / copies, go })
-    this.#publishesBytes += cost / copies
+    if (this.#hasWaiting || !this.#hasRoom(cost)) return false
+    this.#storingBytes += cost
+    return true
+  }
+
+  /** Calls `go` when there is room for one that could not begin, after those that came before: it counts then. */
+  wait(bytes: number, go: () => void): void {
+    this.#publishes.push({ bytes: bytes + publishBytes, go })
+    this.#publishesBytes += bytes + publishBytes
     this.#watch()
+  }
+
+  stored(bytes: number): void {
+    this.#storingBytes -= copies * (bytes + publishBytes)
+    this.#stored = this.#looks
+    if (this.#hasWaiting) this.#goOn()
+    if (this.#readers.size > 0) this.#readOn()
   }
 
   get #hasWaiting(): boolean {
@@ -158,6 +159,7 @@ export class Holdings {
     ) {
       this.#first++
       this.#publishesBytes -= next.bytes
+      this.#storingBytes += next.bytes * copies
       next.go()
     }
     if (!this.#hasWaiting || this.#first > 1_024) {

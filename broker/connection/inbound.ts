@@ -9,7 +9,7 @@ import type { ConnectionHost } from './host.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import { Qos2Receiver } from './qos2-receiver.ts'
 import { PublishPace } from './publish-pace.ts'
-import { UnstoredPublishes } from './unstored-publishes.ts'
+import { UnstoredPublishes, type UnstoredPublish } from './unstored-publishes.ts'
 import { RequestQueue } from './request-queue.ts'
 import type { StoredSession } from './stored-session.ts'
 import { Decisions } from '../access/decisions.ts'
@@ -308,10 +308,10 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   #refuseNew(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     if (this.#decisions?.isEmpty === false) {
       const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
-      const ended = publishing.begin(0, qos)
+      const unstored = publishing.begin(0, qos)
       if (publishing.isFull) this.#hold('publishes') // as many wait as may, refused or not
       this.#decisions.add(undefined, () =>
-        this.#connection.guarded(() => this.#refuse(qos, messageId, reasonCode, ended)),
+        this.#connection.guarded(() => this.#refuse(qos, messageId, reasonCode, unstored)),
       )
     } else this.#refuse(qos, messageId, reasonCode)
   }
@@ -323,14 +323,14 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     )
   }
 
-  /** Counts the message as not stored. @returns to be called when it is stored or refused */
-  #begin({ bytes, qos }: Message): () => void {
+  /** Counts the message as not stored, until it is stored or refused: then the caller ends it. */
+  #begin({ bytes, qos }: Message): UnstoredPublish {
     const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
     const { mqtt5 } = this.#connection
     if (qos > 0) publishing.checkReceiveMaximum((this.#knownQos2?.open ?? 0) + (qos === 1 ? 1 : 0), mqtt5)
-    const ended = publishing.begin(bytes, qos)
+    const unstored = publishing.begin(bytes, qos)
     if (publishing.isFull) this.#hold('publishes')
-    return ended
+    return unstored
   }
 
   /**
@@ -341,79 +341,80 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   #ask(message: Message, messageId: number): void {
     const { qos } = message
     if (qos === 2 && !this.#isNew(messageId)) return
-    const ended = this.#begin(message)
+    const unstored = this.#begin(message)
     const answer = isReserved(message.topic)
       ? reserved
       : (this.#gate.publish?.(message, 'client', this.#connection) ?? message)
     this.#decisions ??= new Decisions()
     this.#decisions.add(answer, (decided) =>
       this.#connection.guarded(() => {
-        if (decided instanceof Refusal) this.#refuse(qos, messageId, decided.reasonCode, ended)
-        else this.#publish(decided, qos, messageId, ended)
+        if (decided instanceof Refusal) this.#refuse(qos, messageId, decided.reasonCode, unstored)
+        else this.#publish(decided, qos, messageId, unstored)
       }),
     )
   }
 
   /** @param qos of the PUBLISH packet, by which it is acknowledged: a hook may have changed that of the message */
-  #publish(message: Message, qos: 0 | 1 | 2, messageId: number, ended: () => void): void {
+  #publish(message: Message, qos: 0 | 1 | 2, messageId: number, unstored: UnstoredPublish): void {
     const { length } = message.payload
     if (message.retain && length > 0 && !this.#host.mayRetain(message.topic, length)) {
       this.#host.refused('retained')
       if (this.#connection.mqtt5 && qos > 0)
-        return this.#refuse(qos, messageId, ReasonCode.quotaExceeded, ended)
+        return this.#refuse(qos, messageId, ReasonCode.quotaExceeded, unstored)
       message = message.with({ retain: false }) // 3.1.1 and QoS 0 have no refusal: subscribers get it, not retained
     }
     this.#publishing!.handOn(qos)
     if (message.qos === 0 && !message.retain && this.#retaining === 0) {
       this.#host.publish(message, this.#connection, undefined)
-      return this.#acknowledge(qos, messageId, 0, ended)
+      return this.#acknowledge(qos, messageId, 0, unstored)
     }
-    if (qos === 0) this.#retaining++
-    const publish = (sent: Message): void =>
-      this.#host.publish(sent, this.#connection, () => {
-        if (qos === 0) this.#retaining--
-        const reasonCode = sent.isUnmatched ? ReasonCode.noMatchingSubscribers : 0
-        this.#acknowledge(qos, messageId, reasonCode, ended)
-      })
-    if (qos < 2) publish(message)
-    else {
-      this.#qos2.record(messageId, (number, written) =>
+    if (qos === 2)
+      return this.#qos2.record(messageId, (number, written) =>
         this.#connection.guarded(() =>
           written
-            ? publish(message.with({ by: { ...this.#publisher, number } }))
-            : this.#acknowledge(qos, messageId, 0, ended),
+            ? this.#store(message.with({ by: { ...this.#publisher, number } }), qos, messageId, unstored)
+            : this.#acknowledge(qos, messageId, 0, unstored),
         ),
       )
-    }
+    if (qos === 0) this.#retaining++
+    this.#store(message, qos, messageId, unstored)
+  }
+
+  #store(message: Message, qos: 0 | 1 | 2, messageId: number, unstored: UnstoredPublish): void {
+    this.#host.publish(message, this.#connection, () => {
+      if (qos === 0) this.#retaining--
+      const reasonCode = message.isUnmatched ? ReasonCode.noMatchingSubscribers : 0
+      this.#acknowledge(qos, messageId, reasonCode, unstored)
+    })
   }
 
   /** The PUBLISH is stored: acknowledges it. Refusals that wait behind it follow in their order. */
-  #acknowledge(qos: 0 | 1 | 2, messageId: number, reasonCode: number, ended: () => void): void {
+  #acknowledge(qos: 0 | 1 | 2, messageId: number, reasonCode: number, unstored: UnstoredPublish): void {
     const { isClosed, outbound } = this.#connection
     if (qos === 2 && !isClosed) this.#qos2.markPublished(messageId)
     if (qos > 0)
       outbound.acknowledge(qos === 1 ? PacketType.puback : PacketType.pubrec, messageId, reasonCode)
-    ended()
+    unstored.end()
     if (!isClosed) this.#goOn()
   }
 
-  /** @param ended of `#begin`, where the PUBLISH was counted as not stored */
-  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number, ended?: () => void): void {
+  /** @param begun of `#begin`, where the PUBLISH was counted as not stored */
+  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number, begun?: UnstoredPublish): void {
     this.#host.dropped('refused', qos)
     if (qos === 0) {
       // QoS 0 has no refusal
-      ended?.()
+      begun?.end()
       return this.#goOn()
     }
     // 3.1.1 has no way to say it: bridges of Mosquitto begin with such a PUBLISH, and go on when it is
     // acknowledged [MQTT-3.3.5-2].
     const { mqtt5 } = this.#connection
     if (!mqtt5 && this.#host.config.refusedPublish === 'close') {
-      ended?.()
+      begun?.end()
       return void this.#connection.client.fail(new Error('not authorized to publish'))
     }
     const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
-    const end = ended ?? publishing.begin(0, qos)
+    const unstored = begun ?? publishing.begin(0, qos)
     publishing.refuse(qos, () => {
       const { isClosed, outbound } = this.#connection
       if (qos === 2 && !isClosed) this.#knownQos2?.refuse(messageId, !mqtt5)
@@ -423,7 +424,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
         reasonCode,
         reasonOf(reasonCode),
       )
-      end()
+      unstored.end()
       if (!isClosed) this.#goOn()
     })
     if (publishing.isFull) this.#hold('publishes')

@@ -17,6 +17,26 @@ interface Refused {
   readonly acknowledge: () => void
 }
 
+/** One of them; on the hot path, so an object and no closure. */
+export class UnstoredPublish {
+  readonly #all: UnstoredPublishes
+  readonly #publishes: Publishes
+  readonly #bytes: number
+  readonly #qos: 0 | 1 | 2
+
+  constructor(all: UnstoredPublishes, publishes: Publishes, bytes: number, qos: 0 | 1 | 2) {
+    this.#all = all
+    this.#publishes = publishes
+    this.#bytes = bytes
+    this.#qos = qos
+  }
+
+  end(): void {
+    this.#publishes.left--
+    this.#all.ended(this.#bytes, this.#qos)
+  }
+}
+
 export class UnstoredPublishes {
   readonly #limits: PublishingLimits
   count = 0
@@ -39,22 +59,24 @@ export class UnstoredPublishes {
     this.#limits = limits
   }
 
-  /** One came; the caller calls what it gets back when it is stored, once. */
-  begin(bytes: number, qos: 0 | 1 | 2): () => void {
+  /** One came; the caller ends what it gets back when it is stored, once. */
+  begin(bytes: number, qos: 0 | 1 | 2): UnstoredPublish {
     const publishes = (this.#latest ??= { left: 0 })
     publishes.left++
     this.count++
     this.#bytes += bytes
     if (qos === 1) this.qos1++
-    return () => {
-      publishes.left--
-      this.count--
-      this.#bytes -= bytes
-      if (qos === 1) this.qos1--
-      this.#ended[qos]!++
-      if (this.#refused !== undefined) this.#acknowledgeRefused(qos, this.#refused[qos]!)
-      if (this.count === 0) this.#whenNone?.()
-    }
+    return new UnstoredPublish(this, publishes, bytes, qos)
+  }
+
+  /** One came to its end. */
+  ended(bytes: number, qos: 0 | 1 | 2): void {
+    this.count--
+    this.#bytes -= bytes
+    if (qos === 1) this.qos1--
+    this.#ended[qos]!++
+    if (this.#refused !== undefined) this.#acknowledgeRefused(qos, this.#refused[qos]!)
+    if (this.count === 0) this.#whenNone?.()
   }
 
   /** One is handed on, to be stored. */

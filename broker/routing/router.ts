@@ -131,16 +131,9 @@ export class Router implements EngineHost, Receiver {
       this.#plane.publishQos0(message) // at once, whatever Redis does
       this.gate.published?.(message, 'client', from)
     } else {
-      const bytes = message.bytes
       const since = turnTime()
-      const onStored = (stored: () => void): void =>
-        this.#stored(message, from, () => {
-          stored()
-          if (message.qos > 0) this.traffic.acknowledged.took(since)
-          from.guarded(done) // a bug is this connection's end, and not that of the others of its batch
-          this.gate.published?.(message, 'client', from)
-        })
-      this.#publish(message, bytes, onStored, (error) => from.onBug(error))
+      if (this.holdings.begin(message.bytes)) this.#store(message, from, since, done)
+      else this.holdings.wait(message.bytes, () => this.#store(message, from, since, done))
     }
   }
 
@@ -148,28 +141,30 @@ export class Router implements EngineHost, Receiver {
    * When handing a message on throws, the publisher's connection ends, also when another one's turn made room for
    * it.
    */
-  #publish(
-    message: Message,
-    bytes: number,
-    onStored: (stored: () => void) => void,
-    onBug: (error: Error) => void,
-  ): void {
-    this.holdings.publish(bytes, (stored) => {
-      try {
-        this.#plane.publish(message, () => onStored(stored))
-      } catch (error) {
-        stored()
-        onBug(error as Error)
-      }
-    })
+  #store(message: Message, from: Connection, since: number, done: () => void): void {
+    try {
+      this.#plane.publish(message, () => this.#stored(message, from, since, done))
+    } catch (error) {
+      this.holdings.stored(message.bytes)
+      from.onBug(error)
+    }
   }
 
   /**
    * It is stored: acknowledged at once, or when the subscribers that are behind with its topic let go, in the
    * connection's order [MQTT-4.6.0-2].
    */
-  #stored({ qos, topic }: Message, from: Connection, done: () => void): void {
-    from.whenClear(qos === 0 ? undefined : this.#pressure.of(topic), done)
+  #stored(message: Message, from: Connection, since: number, done: () => void): void {
+    const clear = message.qos === 0 ? undefined : this.#pressure.of(message.topic)
+    if (clear === undefined && from.holdsNone) this.#acknowledge(message, from, since, done)
+    else from.whenClear(clear, () => this.#acknowledge(message, from, since, done))
+  }
+
+  #acknowledge(message: Message, from: Connection, since: number, done: () => void): void {
+    this.holdings.stored(message.bytes)
+    if (message.qos > 0) this.traffic.acknowledged.took(since)
+    from.guarded(done) // a bug is this connection's end, and not that of the others of its batch
+    this.gate.published?.(message, 'client', from)
   }
 
   /**
@@ -317,12 +312,21 @@ export class Router implements EngineHost, Receiver {
       this.gate.published?.(message, 'program', undefined)
       return
     }
-    const onStored = (done: () => void): void => {
-      done()
-      stored()
-      this.gate.published?.(message, 'program', undefined)
+    const store = (): void => {
+      const onStored = (): void => {
+        this.holdings.stored(message.bytes)
+        stored()
+        this.gate.published?.(message, 'program', undefined)
+      }
+      try {
+        this.#plane.publish(message, onStored)
+      } catch (error) {
+        this.holdings.stored(message.bytes)
+        onBug(error as Error)
+      }
     }
-    this.#publish(message, message.bytes, onStored, onBug)
+    if (this.holdings.begin(message.bytes)) store()
+    else this.holdings.wait(message.bytes, store)
   }
 
   authorizeWill(will: Message): Message | undefined | Promise<Message | undefined> {

@@ -15,6 +15,7 @@ const options = {
   waitingBytesMax: 256 * 1024,
   packetBytesMax: 16 * 1024,
   slowHoldMs: 200,
+  receiveMaximum: 20, // what of each publisher may be on its way when the others begin to wait
 }
 
 const nodes: Node[] = []

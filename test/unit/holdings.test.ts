@@ -41,12 +41,15 @@ test('clientBytesMax, exactly: publishes under way have half of it, and beyond a
   const under: string[] = []
   /** A publish costs four times its bytes and 256 more. */
   const publish = (name: string, cost: number): Promise<() => void> =>
-    new Promise((resolve) =>
-      holdings.publish(cost / 4 - 256, (stored) => {
+    new Promise((resolve) => {
+      const bytes = cost / 4 - 256
+      const go = (): void => {
         under.push(name)
-        resolve(stored)
-      }),
-    )
+        resolve(() => holdings.stored(bytes))
+      }
+      if (holdings.begin(bytes)) go()
+      else holdings.wait(bytes, go)
+    })
   void publish('first', 20_000).then((stored) => stored())
   void publish('exactly half', max / 2 - 20_000)
   void publish('one more', 4 * 256)
