@@ -31,7 +31,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     expect: { poll: { timeout: 20_000, interval: 10 } },
     pool: 'forks',
-    maxWorkers: 3, // of two cores: much of the suite waits for faults
+    maxWorkers: 4, // of two cores: much of the suite waits for faults
     isolate: false, // a worker loads the modules once, not for each file
     projects: [
       {
