@@ -201,9 +201,10 @@ export class MemoryCluster implements Cluster {
     else this.#match(message, ({ groups }) => this.#deliver(message, groups))
   }
 
-  #deliver(message: Message, groups: readonly Group[]): void {
+  /** @param then when groups have it, too: where there are very many that is some turns later */
+  #deliver(message: Message, groups: readonly Group[], then?: () => void): void {
     this.#receiver.deliver(message)
-    if (groups.length === 0) return
+    if (groups.length === 0) return then?.()
     const left = groups.values()
     workOff((slice) => {
       for (let next = left.next(); next.done !== true; next = left.next()) {
@@ -212,6 +213,7 @@ export class MemoryCluster implements Cluster {
         else void this.#receiver.deliverShared(message, name)
         if (slice.isOver) return false
       }
+      then?.()
       return true
     })
   }
@@ -219,9 +221,10 @@ export class MemoryCluster implements Cluster {
   publish(message: Message, done: () => void): void {
     if (this.#closed) return
     this.#match(message, (targets) => {
-      this.#handOn(message, targets)
-      this.#done.push(done)
-      if (this.#done.length === 1) setImmediate(() => void this.#finish())
+      this.#handOn(message, targets, () => {
+        this.#done.push(done)
+        if (this.#done.length === 1) setImmediate(() => void this.#finish())
+      })
     })
   }
 
@@ -254,12 +257,12 @@ export class MemoryCluster implements Cluster {
   }
 
   /** A QoS 2 message that was stored before is left out, whoever sends it again. */
-  #handOn(message: Message, { everything, sessions, groups }: Targets): void {
+  #handOn(message: Message, { everything, sessions, groups }: Targets, then?: () => void): void {
     const { qos } = message
     const [publisher, n] = identityOf(message)
     if (n > 0) {
       const known = this.#store.state.sessions.get(publisher)
-      if (known !== undefined && n <= known.published) return
+      if (known !== undefined && n <= known.published) return then?.()
       this.#store.change({ type: 'published', sid: publisher, n })
     }
     if (message.retain) this.#retain(message)
@@ -271,7 +274,7 @@ export class MemoryCluster implements Cluster {
     for (const at of [1, 2] as const)
       if (granted[at]!.length > 0)
         this.#queue(packMessage(message.with({ qos: at }), this.#clock), granted[at]!)
-    this.#deliver(message, groups)
+    this.#deliver(message, groups, then)
   }
 
   #queue(body: Buffer, sids: readonly string[]): void {

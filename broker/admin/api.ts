@@ -101,6 +101,8 @@ export async function createApi(node: ApiNode): Promise<Handle> {
     routerOptions: { maxParamLength: 16_384 },
     ajv: { customOptions: { removeAdditional: false, coerceTypes: true } },
   })
+  // Compiling a serializer for each answer would make the first one wait, and every client of the node with it (P12).
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
   app.removeContentTypeParser('text/plain')
   app.decorateRequest('bearer')
   app.setErrorHandler<FastifyError | Error>((error, _request, reply) => answerError(node, error, reply))

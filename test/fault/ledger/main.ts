@@ -1,20 +1,25 @@
 // `npm run test:ledger`: rounds of the ledger, each with a seed of its own that it prints; SEED or --seed
-// replays one.
-//   --seconds 60   how long faults go on in a round
-//   --rounds 3     how many rounds
-//   --nodes 3      nodes of the cluster
-//   --store redis what it stands on: redis, sentinel or cluster (these two fail over), or file: one node
-//   without Redis
-//   --system ours  whose nodes: ours, or stock, which loses messages: its rounds are told and are no failure
-//   --faults all   or none: nodes and Redis are left alone, only clients come and go
-//   --seed N       seed of the first round; the next ones follow
+// replays one; --help names the flags.
 import { parseArgs } from 'node:util'
 import { killAll } from '../../bench/children.ts'
 import { tally } from './ledger.ts'
 import { runRound, stores } from './round.ts'
 
+const help = `npm run test:ledger -- [flags]: rounds of faults, with the books kept; each prints its seed
+
+  --seconds N   how long faults go on in a round (60)
+  --rounds N    how many rounds (3)
+  --nodes N     nodes of the cluster (3)
+  --store NAME  what it stands on: redis, sentinel or cluster (these two fail over), or file: one node without Redis (redis)
+  --system NAME whose nodes: ours, or stock, which loses messages: its rounds are told and are no failure (ours)
+  --faults WHAT all, or none: nodes and Redis are left alone, only clients come and go (all)
+  --seed N      seed of the first round; the next ones follow (SEED, or the clock)
+  --help        this text
+`
+
 const { values } = parseArgs({
   options: {
+    help: { type: 'boolean', default: false },
     seconds: { type: 'string', default: '60' },
     rounds: { type: 'string', default: '3' },
     nodes: { type: 'string', default: '3' },
@@ -24,6 +29,11 @@ const { values } = parseArgs({
     seed: { type: 'string', default: process.env.SEED ?? String(Date.now() % 1_000_000_007) },
   },
 })
+
+if (values.help) {
+  console.log(help)
+  process.exit()
+}
 
 function oneOf<Name extends string>(flag: string, value: string, names: readonly Name[]): Name {
   const found = names.find((name) => name === value)
