@@ -37,7 +37,7 @@ beforeAll(async () => {
     cwd: folder,
     env,
   })
-})
+}, 300_000) // npm unpacks and links some hundred packages, beside three other test files
 afterAll(() => rmSync(join(folder, '..'), { recursive: true, force: true }))
 
 interface Lock {

@@ -23,7 +23,7 @@ function sessionOf(queue: (Message | 'later')[], inFlight: readonly InFlightEntr
   )
   let touched = false
   const stored = new StoredSession(
-    { present, inFlight, incoming: new Map() } as unknown as Session,
+    { present, isResumed: present, inFlight, incoming: new Map() } as unknown as Session,
     limits.inFlightMax,
     {
       matching: ({ topic }) => {
