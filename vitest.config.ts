@@ -1,7 +1,10 @@
 import { defineConfig } from 'vitest/config'
 
 /** What must hold on Redis Cluster as it does on one Redis: these files run on both. */
-const onBoth = ['service', 'sessions', 'semantics', 'order', 'subscribed-everywhere', 'readiness'].map(
+const onBoth = ['service', 'sessions', 'semantics'].map((name) => `test/cluster/${name}.test.ts`)
+
+/** And what of it takes longer. */
+const onBothLong = ['order', 'subscribed-everywhere', 'readiness'].map(
   (name) => `test/cluster/${name}.test.ts`,
 )
 
@@ -31,7 +34,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     expect: { poll: { timeout: 20_000, interval: 10 } },
     pool: 'forks',
-    maxWorkers: 4, // of two cores: much of the suite waits for faults
+    maxWorkers: 3, // of two cores: much of the suite waits for faults
     isolate: false, // a worker loads the modules once, not for each file
     projects: [
       {
@@ -47,6 +50,15 @@ export default defineConfig({
       {
         extends: true,
         test: { name: 'long-memory', include: onMemoryLong, env: { TEST_STORE: 'memory' }, maxWorkers: 1 },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'long-redis-cluster',
+          include: onBothLong,
+          env: { TEST_STORE: 'redis-cluster' },
+          maxWorkers: 1,
+        },
       },
       {
         extends: true,

@@ -205,7 +205,8 @@ describe.each(Object.keys(damages) as Damage[])('%s', (damage) => {
       const key = await keyOf(pattern)
       await damages[damage](client, key, type)
       await heals(`${kind} ${damage}`)
-      if (damage === 'wrong type' && (await client.exists(asideOf(key))) === 0)
+      // A text is written whole by the next renewal that finds it otherwise, whatever stood there.
+      if (damage === 'wrong type' && type !== 'string' && (await client.exists(asideOf(key))) === 0)
         expect(await client.type(key), 'it is put aside, or nobody needs it').not.toBe(type)
     },
   )

@@ -15,7 +15,7 @@ const options = {
   waitingBytesMax: 256 * 1024,
   packetBytesMax: 16 * 1024,
   slowHoldMs: 200,
-  receiveMaximum: 20, // what of each publisher may be on its way when the others begin to wait
+  receiveMaximum: 60, // what of each publisher may be on its way when the others begin to wait
 }
 
 const nodes: Node[] = []
@@ -38,7 +38,7 @@ async function readSlowly(client: WireClient, until: (taken: number) => boolean)
         taken++
         client.send({ cmd: 'puback', messageId: packet.messageId! })
       } else client.packets.push(packet)
-    await new Promise((resolve) => setTimeout(resolve, 2)) // slower than it could
+    await new Promise((resolve) => setTimeout(resolve, 4)) // slower than it could
   }
   return taken
 }

@@ -246,11 +246,11 @@ test('the file is written anew while messages come: it is smaller then, and ever
   await client.subscribe('t/#', 1)
   const payload = Buffer.alloc(20_000, 'x')
   const [copies, sizes]: [{ file: string; n: number }[], number[]] = [[], []]
-  for (let n = 0; n < 2_000; n++) {
+  for (let n = 0; n < 1_200; n++) {
     await member.publish(messageOf(`t/${n}`, Buffer.concat([Buffer.from(`${n} `), payload])))
     if (client.open.size >= 40) await client.write({ acknowledged: [...client.open.keys()] })
     if (n % 20 === 0) sizes.push(statSync(file).size)
-    if (n % 200 === 199) copies.push({ file: killed(file), n })
+    if (n % 150 === 149) copies.push({ file: killed(file), n })
   }
   await member[Symbol.asyncDispose]()
   expect(Math.max(...sizes)).toBeGreaterThan(sizes.at(-1)!)
