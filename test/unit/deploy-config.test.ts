@@ -1,6 +1,8 @@
 // What deploy/ says about options is what broker/config/options.ts says: the commented file, the environment of the
 // containers and the names that HAProxy expects. No defaults in two places without this test between them.
+import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { parse } from 'yaml'
 import type { Option } from '../../bridge/index.ts'
@@ -101,4 +103,13 @@ test('HAProxy expects the nodes where compose.yaml has them', () => {
       tracked: host,
     })),
   ])
+})
+
+test('the table of sizes is what deploy/sizing.mjs prints; a wrong number is one line', () => {
+  const sizing = fileURLToPath(new URL('../../deploy/sizing.mjs', import.meta.url))
+  const printed = execFileSync(process.execPath, [sizing], { encoding: 'utf8' })
+  expect(/<!-- table:sizing -->\n([^]*?)<!-- \/table:sizing -->/.exec(read('README.md'))![1]).toBe(printed)
+  expect(() => execFileSync(process.execPath, [sizing, '--rate', 'x'], { stdio: 'pipe' })).toThrow(
+    '--rate is a number',
+  )
 })
