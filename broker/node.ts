@@ -84,6 +84,8 @@ export interface Embedding {
   attach(gate: Gate<Connection>): void
   /** Whether a hook decides who a client without an Authentication Method is. */
   authenticates(): boolean
+  /** Whether a hook decides anything: then not everybody may do everything. */
+  hasHooks(): boolean
   /** Whether one of those hooks is asked for its password. */
   provesNames(): boolean
 }
@@ -93,6 +95,7 @@ const itself: Embedding = {
   listens: true,
   attach: () => undefined,
   authenticates: () => false,
+  hasHooks: () => false,
   provesNames: () => false,
 }
 
@@ -208,7 +211,7 @@ export class Node {
         return bans()
       },
       get hasHooks() {
-        return embedding.authenticates()
+        return embedding.hasHooks()
       },
       readiness: () => this.readiness(),
       store: () => ({

@@ -171,7 +171,18 @@ export class Access<Client extends Accessed> {
   async loadStored(clients: Iterable<Client>): Promise<void> {
     const stored = this.#stored!
     if (this.#options.hasStoredRules) this.#takeStoredRules(await stored.rules())
-    const users = (this.#askedUsers = new Map<string, string | undefined>())
+    const users = new Map<string, string | undefined>()
+    this.#askedUsers = users // whoever is looked up meanwhile is known better than what was asked before
+    try {
+      await this.#askFor(clients, users)
+      this.#storedUsers = users
+    } finally {
+      // or each name that a stranger gives would be kept
+      if (this.#askedUsers === users) this.#askedUsers = undefined
+    }
+  }
+
+  async #askFor(clients: Iterable<Client>, users: Map<string, string | undefined>): Promise<void> {
     const slice = new Slice()
     const names = new Set<string>()
     for (const { principal } of clients) {
@@ -181,10 +192,9 @@ export class Access<Client extends Accessed> {
     const all = [...names]
     for (let i = 0; i < all.length; i += askedAtOnce) {
       const some = all.slice(i, i + askedAtOnce)
-      const kept = await stored.keptOf(some)
+      const kept = await this.#stored!.keptOf(some)
       some.forEach((name, at) => users.set(name, kept[at]))
     }
-    this.#storedUsers = users
   }
 
   /** Once, until it is in order: clients can have it looked at as often as they like. */

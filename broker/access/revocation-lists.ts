@@ -88,6 +88,14 @@ export function readRevocationLists(text: string): readonly RevocationList[] | s
   return lists
 }
 
+/** What is wrong with a file of lists: with none in it nothing would be revoked any more. */
+export function revocationListsProblem(text: string): { problem: string; hint: string } | undefined {
+  const problem = readRevocationLists(text)
+  return typeof problem === 'string'
+    ? { problem, hint: 'Write the lists in PEM, each of them whole' }
+    : undefined
+}
+
 /** By which a list names a certificate. @param der of it */
 export function namedIn(lists: readonly RevocationList[], der: Buffer): boolean {
   const parts = signedPartOf(der)

@@ -31,6 +31,8 @@ export interface TokenKey {
 export const keysMax = 100
 /** RFC 7518, 3.2: as many as the hash of HS256 has. */
 const secretBytesMin = 32
+/** RFC 7518, 3.3: a shorter key verifies nothing. */
+const rsaBitsMin = 2_048
 const curves: Readonly<Record<string, string>> = {
   ES256: 'prime256v1',
   ES384: 'secp384r1',
@@ -48,7 +50,7 @@ function isFor(key: KeyObject, algorithm: string): boolean {
   if (algorithm === 'EdDSA') return key.asymmetricKeyType === 'ed25519'
   return algorithm.startsWith('ES')
     ? key.asymmetricKeyType === 'ec' && key.asymmetricKeyDetails?.namedCurve === curves[algorithm]
-    : key.asymmetricKeyType === 'rsa'
+    : key.asymmetricKeyType === 'rsa' && key.asymmetricKeyDetails!.modulusLength! >= rsaBitsMin
 }
 
 /** Those that may have signed a token of this header. */

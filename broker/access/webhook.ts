@@ -44,6 +44,7 @@ export const webhookLimits = {
   /** Less than a decision has: who waits longer is told to come again. */
   waitMs: 3_000,
   waiting: 10_000,
+  waitingBytes: 32 * 1024 * 1024,
   allowed: { count: 200_000, bytes: 64 * 1024 * 1024, lastMs: 86_400_000 },
   /** Few: who guesses must not take the place of the others. */
   refused: { count: 5_000, bytes: 4 * 1024 * 1024, lastMs: 86_400_000 },
@@ -90,6 +91,8 @@ export class Webhook {
   readonly #breaker: CircuitBreaker
   readonly #underWay = new Map<string, Promise<Verdict>>()
   /** In their order. */
+  /** Of the bodies of those. */
+  #waitingBytes = 0
   readonly #waiting = new Set<(isTurn: boolean) => void>()
   #requests = 0
 
@@ -130,7 +133,7 @@ export class Webhook {
   }
 
   async #ask(digest: string, body: string, told: Told): Promise<Verdict> {
-    if (!(await this.#turn()))
+    if (!(await this.#turn(body.length)))
       return this.#withoutIt(
         digest,
         new Refusal(ReasonCode.serverBusy, 'too many wait for the webhook', { isUndecided: true }),
@@ -208,17 +211,20 @@ export class Webhook {
   }
 
   /** Resolves when a request may begin; false: it would be too late. */
-  #turn(): Promise<boolean> | true {
+  #turn(bytes: number): Promise<boolean> | true {
     if (this.#requests < this.#options.requestsMax) {
       this.#requests++
       return true
     }
-    const { waiting, waitMs } = this.#limits
-    if (this.#waiting.size >= waiting) return Promise.resolve(false)
+    const { waiting, waitingBytes, waitMs } = this.#limits
+    if (this.#waiting.size >= waiting || this.#waitingBytes + bytes > waitingBytes)
+      return Promise.resolve(false)
+    this.#waitingBytes += bytes
     return new Promise((resolve) => {
       const go = (isTurn: boolean): void => {
         clearTimeout(timer)
         this.#waiting.delete(go)
+        this.#waitingBytes -= bytes
         resolve(isTurn)
       }
       const timer = setTimeout(() => go(false), waitMs)

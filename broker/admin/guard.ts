@@ -22,11 +22,22 @@ const isOfPage = ({ headers }: IncomingMessage): boolean =>
   headers.origin !== undefined || !['none', undefined].includes(headers['sec-fetch-site'])
 
 /** Whether only this machine reaches the endpoint, and MQTT asks nobody who he is. */
-export const isOpenFor = ({ admin, listeners, rulesFile, aclFile, adminTokensFile }: Config): boolean =>
+export const isOpenFor = ({
+  admin,
+  listeners,
+  rulesFile,
+  aclFile,
+  adminTokensFile,
+  storedRules,
+}: Config): boolean =>
   admin !== 'off' &&
   isLoopback(new URL(admin)) &&
   [rulesFile, aclFile, adminTokensFile].every((file) => file === undefined) &&
-  listeners.every(({ authentication }) => authentication?.every((link) => link === 'anonymous') === true)
+  storedRules !== 'on' &&
+  listeners.every(
+    ({ authentication, tlsCa }) =>
+      tlsCa === undefined && authentication?.every((link) => link === 'anonymous') === true,
+  )
 
 export class Guard {
   readonly #isOpen: () => boolean

@@ -21,14 +21,21 @@ interface Worker {
 
 export class AdminOfWorkers implements AdminSource {
   readonly #guard: Guard
+  readonly #config: Config
   readonly #workers = new Map<string, Worker>()
   readonly #metrics = new SummedMetrics()
 
   /** @throws OperatorError when the file of tokens cannot be read, or is none */
   constructor(config: Config) {
     this.#guard = new Guard(() => isOpenFor(config))
-    const tokens = adminTokensOf(config)
-    if (tokens !== undefined) this.#guard.tokens = new Tokens(tokens)
+    this.#config = config
+    this.readTokens()
+  }
+
+  /** @throws OperatorError when the file of tokens cannot be read, or is none: then those before hold */
+  readTokens(): void {
+    const tokens = adminTokensOf(this.#config)
+    this.#guard.tokens = tokens === undefined ? undefined : new Tokens(tokens)
   }
 
   /** A process of the worker was started: what it tells is heard until it ends. */

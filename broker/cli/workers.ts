@@ -53,7 +53,14 @@ export async function runWorkers(
       { stopMs },
     )
   })
-  interrupt.onReload(() => workers.forEach((worker) => worker.reload()))
+  interrupt.onReload(() => {
+    workers.forEach((worker) => worker.reload())
+    try {
+      admin.readTokens()
+    } catch (error) {
+      log.warn({ problem: (error as Error).message }, 'the admin tokens that were read before hold')
+    }
+  })
   const server = await openAdmin(config, admin, log)
   try {
     const startAll = async (): Promise<Serving> => {

@@ -185,7 +185,11 @@ function listenerOf(
     url: `${protocol}${isTls ? 's' : ''}://${at.includes(':') ? `[${at}]` : at}:${port}`,
   }
   if (isTls)
-    Object.assign(own, { tlsCert: cert, tlsKey: key, ...(asks && ca !== undefined && { tlsCa: ca }) })
+    Object.assign(own, {
+      tlsCert: cert,
+      tlsKey: key,
+      ...(asks && ca !== undefined && { tlsCa: ca, tlsClients: 'certificate' }),
+    })
   const max = values.get('max_connections')
   if (max !== undefined && Number(max.value) > 0) own.connectionsMax = Number(max.value)
   for (const name of ['use_subject_as_username', 'crlfile']) {

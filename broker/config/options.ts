@@ -17,6 +17,7 @@ import { tokensFileProblem } from '../admin/tokens.ts'
 import { certificateNames } from '../access/certificate-link.ts'
 import { linkNames, type LinkName } from '../access/link-names.ts'
 import { isNetwork } from '../access/networks.ts'
+import { revocationListsProblem } from '../access/revocation-lists.ts'
 import { aclFileProblem } from '../access/mosquitto-acl.ts'
 import { rulesFileProblem } from '../access/rules-file.ts'
 import { passwordFileProblem } from '../access/password-file.ts'
@@ -231,6 +232,7 @@ export const options = {
     shape: 'file',
     hint: 'Name a readable PEM file',
     file: true,
+    contentProblem: revocationListsProblem,
   },
   tlsClients: {
     at: 'tls.clients',

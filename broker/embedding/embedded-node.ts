@@ -105,6 +105,7 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
     this.#node = await Node.start(this.config, undefined, {
       listens: this.#listens,
       authenticates: () => this.#authenticates(),
+      hasHooks: () => Object.values(this.#hooks).some((hook) => hook !== undefined),
       provesNames: () => this.#hooks.authenticate !== undefined,
       attach: (gate) => {
         this.#gate = gate

@@ -56,9 +56,12 @@ export class TlsContexts {
     const { tlsCert, tlsKey, tlsCa, tlsCrl, tlsSniCert = [], tlsSniKey = [] } = this.#files
     if (tlsCert === undefined || tlsKey === undefined)
       throw new Error('tlsCert and tlsKey are checked by config.ts')
+    const lists = tlsCrl === undefined ? undefined : listsIn(readFileSync(tlsCrl, 'utf8'))
+    // OpenSSL would take no list for nothing to be asked
+    if (lists?.length === 0) throw new Error(`${tlsCrl} holds no revocation list in PEM`)
     const clients = {
       ...(tlsCa !== undefined && { ca: readFileSync(tlsCa) }),
-      ...(tlsCrl !== undefined && { crl: listsIn(readFileSync(tlsCrl, 'utf8')) }),
+      ...(lists !== undefined && { crl: lists }),
     }
     const first = { cert: readFileSync(tlsCert), key: readFileSync(tlsKey), ...clients }
     createSecureContext(first) // throws when they do not fit

@@ -6,7 +6,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { isOpenFor } from '../../broker/admin/guard.ts'
 import { operate, operations } from '../../broker/cli/operate.ts'
+import { loadConfig } from '../../broker/config/config.ts'
 import { openClient } from '../bridge/planes.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 
@@ -391,4 +393,13 @@ test.each(Object.keys(operations))('%s says what is wrong with its words', async
   await expect(
     operate(name, [...operations[name]!.words.map(() => folder), '--admin', 'http://127.0.0.1:1']),
   ).rejects.toMatchObject({ problem: expect.stringMatching(/^does not answer|^cannot be used/) as string })
+})
+
+test('without tokens it is open only where MQTT lets everybody do everything', () => {
+  const openWith = (options: object): boolean =>
+    isOpenFor(loadConfig({ listen: ['mqtt://127.0.0.1:0'], admin: 'http://127.0.0.1:0', ...options }, {}))
+  expect(openWith({})).toBe(true)
+  expect(openWith({ storedRules: 'on', redis: 'redis://127.0.0.1' })).toBe(false)
+  writeFileSync(join(folder, 'users'), '')
+  expect(openWith({ authentication: ['password-file'], passwordFile: join(folder, 'users') })).toBe(false)
 })

@@ -230,6 +230,12 @@ describe('certificates of clients', () => {
     expect(await byBob.settled()).toEqual([])
     await using again = (await connectBy(url, of(bob)))!
     expect(again.isClosed).toBe(false)
+    // a list that was fetched in vain lists nobody, and lets nobody in again
+    for (const text of ['', 'not found\n']) {
+      writeFileSync(crl, text)
+      node.reload()
+      expect(await connectBy(url, of(ann))).toBeUndefined()
+    }
     await byBob[Symbol.asyncDispose]()
   })
 

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import type { IConnackPacket, IPublishPacket, Packet } from 'mqtt-packet'
 import { afterAll, describe, expect, test } from 'vitest'
 import { UrlKeys } from '../../broker/access/key-source.ts'
+import { fittingKeys } from '../../broker/access/token-keys.ts'
 import { createNode, type Node, type NodeOptions } from '../../broker/index.ts'
 import { HttpServer } from '../support/http-server.ts'
 import { WireClient, type Version } from '../support/wire.ts'
@@ -382,4 +383,10 @@ describe('keys of a URL', () => {
     const url = await serve({ keysUrl: server.url })
     expect(await codeOf(url, tokenOf(pair()))).toBe(0x88)
   })
+})
+
+test('an RSA key that is too short signs nothing, and is in the way of no other', () => {
+  const keyOf = (modulusLength: number): KeyObject => generateKeyPairSync('rsa', { modulusLength }).publicKey
+  const keys = [1_024, 2_048].map((bits) => ({ id: undefined, algorithm: undefined, key: keyOf(bits) }))
+  expect(fittingKeys(keys, { alg: 'RS256' })).toEqual([keys[1]!.key])
 })

@@ -58,7 +58,12 @@ topic # both
       { url: 'ws://[::1]:8083', limits: { connectionsMax: 100 }, authentication: ['password-file'] },
       {
         url: 'mqtts://0.0.0.0:8883',
-        tls: { cert: certificates.server.cert, key: certificates.server.key, ca: certificates.ca },
+        tls: {
+          cert: certificates.server.cert,
+          key: certificates.server.key,
+          ca: certificates.ca,
+          clients: 'certificate', // as require_certificate says, whatever else is asked
+        },
         authentication: ['certificate', 'password-file'],
       },
     ],
