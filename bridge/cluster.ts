@@ -161,6 +161,8 @@ export interface ClusterSessions {
    * @throws BridgeError ERR_BRIDGE_MOVED
    */
   subscribe(session: Session, filter: string, subscription: StoredSubscription): Promise<void>
+  /** The client of a session that had `lost` subscriptions has subscribed: it is no longer told so. */
+  subscribedAgain(session: Session): Promise<void>
   /** @throws BridgeError ERR_BRIDGE_MOVED */
   unsubscribe(session: Session, filters: readonly string[]): Promise<void>
 }

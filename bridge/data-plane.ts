@@ -135,6 +135,10 @@ export class DataPlane implements Cluster {
     this.#links = new Links(this.#redis, this.keys, membership.nodeId, clock, {
       onFenced: () => this.#onFenced(),
       onOut: (nodeId) => this.#view.dropNode(nodeId),
+      isGone: async (nodeId) => {
+        await this.#journal.barrier()
+        return !this.#view.nodes.has(nodeId)
+      },
     })
     this.#routes = new OwnRoutes((changes) => this.#journal.append(changes.map(routeChange)))
     this.#retained = new Retained(connections, this.keys, membership, {

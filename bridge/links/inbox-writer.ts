@@ -47,6 +47,8 @@ export interface InboxWriterEvents {
   onFenced(): void
   /** The target takes nothing any more: its route is gone. */
   onOut(nodeId: string): void
+  /** Its inbox is not there: whether the node is gone, as of now, rather than making it again. */
+  isGone(nodeId: string): Promise<boolean>
 }
 
 /** Writes to the inbox of one other node: one batch under way, the next one grows meanwhile. */
@@ -245,6 +247,7 @@ export class InboxWriter {
   async #send({ body }: Batch): Promise<Stored | undefined> {
     this.#number++
     let isUnknown = false
+    let isGone = false
     const call = async (what: Buffer): Promise<void> => {
       await runScript(this.#redis, 'inbox-append', this.#keys, [
         this.#sender,
@@ -265,6 +268,9 @@ export class InboxWriter {
         // these are answers about this very batch: an attempt whose answer was lost did not store it either
         const isRefused = error.code === 'ERR_BRIDGE_SEALED' || error.code === 'ERR_BRIDGE_INBOX_FULL'
         isUnknown = mayHaveRun(error) || (isUnknown && !isRefused)
+        // Something for a node that was buried before this link was made: nobody tells that it is out again.
+        isGone = error.code === 'ERR_BRIDGE_GONE' && (await this.#events.isGone(this.#target))
+        if (isGone) throw new BridgeError('ERR_BRIDGE_SEALED', `${this.#target} is gone`)
         throw error
       }
     }
@@ -277,7 +283,7 @@ export class InboxWriter {
       if (code === 'ERR_BRIDGE_FENCED') this.#events.onFenced()
       else if (code === 'ERR_BRIDGE_SEALED') {
         if (!this.#out) {
-          reportsOf(this.#redis).tell('inboxSealed', { nodeId: this.#target })
+          if (!isGone) reportsOf(this.#redis).tell('inboxSealed', { nodeId: this.#target })
           this.#events.onOut(this.#target)
         }
         return isUnknown ? 'unknown' : 'no'

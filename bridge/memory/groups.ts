@@ -2,6 +2,7 @@
 // kept as a session that no client has (its Client Identifier begins with U+0000, which no client's can): its queue is the backlog,
 // its in flight what members have at QoS 1. QoS 2 goes over to the session of a member that outlives its connection, in the turn in
 // which it is given, and is completed there. State: store.ts; here the members, and who has what.
+import { workOff } from '../pace/backlog.ts'
 import { randomBytes } from 'node:crypto'
 import type { ClusterGroups } from '../cluster.ts'
 import type { Reports } from '../diagnostics.ts'
@@ -269,7 +270,14 @@ export class MemoryGroups implements ClusterGroups {
       groups.map(({ gid }) => gid),
     )
     this.#hashes.set(body, message.by?.clientId ?? '')
-    for (const group of groups) this.#distribute(group)
+    const left = groups.values()
+    workOff((slice) => {
+      for (let next = left.next(); next.done !== true; next = left.next()) {
+        this.#distribute(next.value)
+        if (slice.isOver) return false
+      }
+      return true
+    })
     await this.#store.settled()
   }
 

@@ -201,19 +201,16 @@ export class MemoryCluster implements Cluster {
     else this.#match(message, ({ groups }) => this.#deliver(message, groups))
   }
 
-  /** @param then when groups have it, too: where there are very many that is some turns later */
-  #deliver(message: Message, groups: readonly Group[], then?: () => void): void {
+  /** @param groups that have no backlog, or none for this message: in slices where there are very many */
+  #deliver(message: Message, groups: readonly Group[]): void {
     this.#receiver.deliver(message)
-    if (groups.length === 0) return then?.()
+    if (groups.length === 0) return
     const left = groups.values()
     workOff((slice) => {
       for (let next = left.next(); next.done !== true; next = left.next()) {
-        const { name, gid } = next.value
-        if (message.qos > 0 && gid !== undefined) void this.groups.push(message, [name])
-        else void this.#receiver.deliverShared(message, name)
+        void this.#receiver.deliverShared(message, next.value.name)
         if (slice.isOver) return false
       }
-      then?.()
       return true
     })
   }
@@ -221,10 +218,9 @@ export class MemoryCluster implements Cluster {
   publish(message: Message, done: () => void): void {
     if (this.#closed) return
     this.#match(message, (targets) => {
-      this.#handOn(message, targets, () => {
-        this.#done.push(done)
-        if (this.#done.length === 1) setImmediate(() => void this.#finish())
-      })
+      this.#handOn(message, targets)
+      this.#done.push(done)
+      if (this.#done.length === 1) setImmediate(() => void this.#finish())
     })
   }
 
@@ -256,13 +252,16 @@ export class MemoryCluster implements Cluster {
     if (!this.#closed) for (const one of done) one()
   }
 
-  /** A QoS 2 message that was stored before is left out, whoever sends it again. */
-  #handOn(message: Message, { everything, sessions, groups }: Targets, then?: () => void): void {
+  /**
+   * A QoS 2 message that was stored before is left out, whoever sends it again. Its number, the queues and the backlogs
+   * of groups are written in one turn, so in one frame of the file: a kill leaves all of it or nothing (P5).
+   */
+  #handOn(message: Message, { everything, sessions, groups }: Targets): void {
     const { qos } = message
     const [publisher, n] = identityOf(message)
     if (n > 0) {
       const known = this.#store.state.sessions.get(publisher)
-      if (known !== undefined && n <= known.published) return then?.()
+      if (known !== undefined && n <= known.published) return
       this.#store.change({ type: 'published', sid: publisher, n })
     }
     if (message.retain) this.#retain(message)
@@ -274,7 +273,13 @@ export class MemoryCluster implements Cluster {
     for (const at of [1, 2] as const)
       if (granted[at]!.length > 0)
         this.#queue(packMessage(message.with({ qos: at }), this.#clock), granted[at]!)
-    this.#deliver(message, groups, then)
+    const backlogs = qos === 0 ? [] : groups.filter(({ gid }) => gid !== undefined)
+    if (backlogs.length > 0)
+      void this.groups.push(
+        message,
+        backlogs.map(({ name }) => name),
+      )
+    this.#deliver(message, backlogs.length === 0 ? groups : groups.filter(({ gid }) => gid === undefined))
   }
 
   #queue(body: Buffer, sids: readonly string[]): void {

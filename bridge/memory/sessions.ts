@@ -368,6 +368,10 @@ export class MemorySessions implements ClusterSessions {
     await this.#store.settled()
   }
 
+  subscribedAgain(): Promise<void> {
+    return Promise.resolve() // nothing is lost here
+  }
+
   async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
     const { sid } = this.#ofOrMoved(session)
     const slice = new Slice()

@@ -48,8 +48,8 @@ export interface Session {
   request: SessionRequest
   /** An earlier connection left it: it may have something in its queue. */
   readonly isResumed: boolean
-  /** Subscriptions that an earlier connection left, and that Redis has lost. */
-  readonly lost: number
+  /** Subscriptions that an earlier connection left, and that Redis has lost; 0 again when its client has subscribed. */
+  lost: number
   /** Session Present as CONNACK says it: not of one that has lost subscriptions, so that its client subscribes again. */
   readonly present: boolean
   /** Changed by bridge/sessions/subscriptions.ts alone; sessions without any share one. */

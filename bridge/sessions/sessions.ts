@@ -103,6 +103,10 @@ export class Sessions implements ClusterSessions {
     return this.subscriptions.subscribe(session, filter, subscription)
   }
 
+  subscribedAgain(session: Session): Promise<void> {
+    return this.subscriptions.subscribedAgain(session)
+  }
+
   unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
     return this.subscriptions.unsubscribe(session, filters)
   }

@@ -57,6 +57,16 @@ export class Subscriptions {
     await this.#change(session, [[filter, subscription]])
   }
 
+  /**
+   * Its client has subscribed, be it to what it has: what Redis lost of it is no longer to be told. Without this only
+   * another filter, or other options, would end that.
+   */
+  async subscribedAgain(session: Session): Promise<void> {
+    session.lost = 0
+    const [known] = session.subscriptions
+    if (known !== undefined) await this.#change(session, [known])
+  }
+
   /** @throws BridgeError ERR_BRIDGE_MOVED */
   async unsubscribe(session: Session, filters: readonly string[]): Promise<void> {
     const known = filters.filter(

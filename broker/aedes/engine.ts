@@ -290,6 +290,7 @@ export class Engine {
       writeRefused: (connection) => this.#host.writeRefused(connection),
       matching: (connection, message) => this.#host.matching(connection, message),
       isReplayed: (connection, message) => this.#host.isReplayed(connection, message),
+      subscribedAgain: (session) => this.#host.subscribedAgain(session),
       goOn: (connection, replays) => this.#host.goOn(connection, replays),
       lookAt: (connection) => void this.#lookAt(connection, new Slice()),
       onClient: (connection) => {

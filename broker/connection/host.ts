@@ -5,6 +5,7 @@ import type {
   Message,
   OwedReplay,
   OwedReplays,
+  Session,
   SessionHolder,
   Stamps,
 } from '../../bridge/index.ts'
@@ -73,6 +74,8 @@ export interface ConnectionHost<Connection> {
    * replay brings it.
    */
   isReplayed(connection: Connection, message: Message): boolean
+  /** The client of a session that had lost subscriptions has its SUBACK or UNSUBACK. */
+  subscribedAgain(session: Session): void
   /** It has a session that is owed replays: they go on. */
   goOn(connection: Connection, replays: OwedReplays): void
   /** It is another principal: what it was granted and may not have ends. */

@@ -268,6 +268,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
         answering.filters.map((filter, i) => ({ filter, granted: granted[i]! })),
         this.#connection,
       )
+    const { session } = this.#connection
+    if (session !== undefined && session.lost > 0) this.#host.subscribedAgain(session)
     this.#requests?.answered()
     queueMicrotask(() => this.#connection.guarded(() => this.#goOn()))
   }

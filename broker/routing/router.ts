@@ -2,6 +2,7 @@
 // subscribers here whose subscriptions match. Sessions of clients, replays and Shared Subscriptions have a file
 // each, which it composes. State: the subscriptions of this node's connections.
 import {
+  BridgeError,
   GroupRules,
   isBacklogged,
   isShared,
@@ -369,6 +370,13 @@ export class Router implements EngineHost, Receiver {
 
   replay(connection: Connection, filter: string): void {
     this.#replays.begin(connection, filter)
+  }
+
+  subscribedAgain(session: Session): void {
+    this.#plane.sessions.subscribedAgain(session).catch((error: unknown) => {
+      const isMoved = error instanceof BridgeError && error.code === 'ERR_BRIDGE_MOVED' // the next owner finds it
+      if (!isMoved) this.#events.onError(error as Error)
+    })
   }
 
   goOn(connection: Connection, replays: OwedReplays): void {

@@ -4,10 +4,12 @@
 // subscribers, at connected sessions and at sessions whose clients are away.
 import { setTimeout as wait } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { asideOf, keyTable, partitionOf } from '../../bridge/redis/keys.ts'
 import type { Session } from '../../bridge/index.ts'
 import { RouteKind } from '../../bridge/routes/routing-table.ts'
+import type { TestClient } from '../support/client.ts'
+import { startCluster } from '../support/cluster.ts'
 import { damages, type Damage } from '../support/damage.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { Member } from './member.ts'
@@ -342,10 +344,39 @@ test.each([
   await b.plane.sessions.release(again)
   again = await claim(a, id)
   expect(again.present, 'it has not subscribed').toBe(false)
-  await a.plane.sessions.subscriptions.subscribe(again, 'more', one)
+  if (lacking === 2) await a.plane.sessions.subscribedAgain(again)
+  else await a.plane.sessions.subscriptions.subscribe(again, 'more', one)
   await a.plane.sessions.release(again)
   again = await claim(b, id)
   expect(again.present).toBe(true)
   expect(await queued(again)).toMatch(/before.*after/)
   await b.plane.sessions.release(again)
 })
+
+test.each([4, 5] as const)(
+  'MQTT %i: who subscribes again to what he had is not told again that something was lost',
+  async (version) => {
+    await using cluster = await startCluster({ nodes: 1 })
+    const admin = new Redis(cluster.redis.port)
+    onTestFinished(() => admin.disconnect())
+    const asleep = `again ${version}`
+    const come = (): Promise<TestClient> =>
+      cluster.node(0).connect(asleep, { version, clean: false, properties: { sessionExpiryInterval: 600 } })
+    const first = await come()
+    await first.subscribe('again', { qos: 1 })
+    await first.disconnect()
+    const [subscriptions] = await admin.keys('*:subscriptions:*')
+    await admin.del(subscriptions!)
+    const lost = await come()
+    expect(lost.sessionPresent).toBe(false)
+    await lost.subscribe('again', { qos: 1 })
+    await lost.disconnect()
+    await expect
+      .poll(async () => {
+        const next = await come()
+        await next.disconnect()
+        return next.sessionPresent
+      })
+      .toBe(true)
+  },
+)

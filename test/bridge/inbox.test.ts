@@ -159,6 +159,7 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   })
   const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
     onOut: () => undefined,
+    isGone: () => Promise.resolve(false),
     onFenced: () => undefined,
   })
   await reader.create()
@@ -170,6 +171,27 @@ test('an inbox that is made again where it is (a node heals twice) still gives w
   await reader.close()
   connections.redis.disconnect()
   expect(received).toEqual(['1', '2', '3', '4'])
+})
+
+test('what is sent to a node that was buried before is no longer tried when the journal says that it is gone', async () => {
+  await using a = await startPlane(redis, 'a')
+  let isGone = false
+  const out: string[] = []
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'buried@1', new Clock(), {
+    onOut: (nodeId) => {
+      out.push(nodeId)
+      writer.out()
+    },
+    isGone: () => Promise.resolve(isGone),
+    onFenced: () => undefined,
+  })
+  using attempts = listen<{ script: string }>('scriptBegins')
+  const pushed = writer.push(messageOf('t', 'late'))
+  await expect
+    .poll(() => attempts.events.filter(({ script }) => script === 'inbox-append').length)
+    .toBeGreaterThan(2)
+  isGone = true
+  expect([await pushed, out]).toEqual(['no', ['buried@1']])
 })
 
 test('what a reader hands on to another node stays in its inbox until it is stored there', async () => {
@@ -192,6 +214,7 @@ test('what a reader hands on to another node stays in its inbox until it is stor
   })
   const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
     onOut: () => undefined,
+    isGone: () => Promise.resolve(false),
     onFenced: () => undefined,
   })
   await reader.create()
@@ -221,6 +244,7 @@ test('a node is buried while another writes to it: what comes after its inbox is
   await whenReady(connections.redis)
   const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
     onOut: () => undefined,
+    isGone: () => Promise.resolve(false),
     onFenced: () => undefined,
   })
   const judge = new Membership(connections.redis, keys.prefix, 'judge', 15_000)
@@ -271,6 +295,7 @@ test('what members of a group are given finds no room on a link that is full: th
   })
   const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
     onOut: () => undefined,
+    isGone: () => Promise.resolve(false),
     onFenced: () => undefined,
   })
   await reader.create()
@@ -297,6 +322,7 @@ test('an exception while one message is handled, a bug, is said; the others come
   }
   const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, b.plane.nodeId, new Clock(), {
     onOut: () => undefined,
+    isGone: () => Promise.resolve(false),
     onFenced: () => undefined,
   })
   // of one turn: one entry
@@ -486,6 +512,7 @@ describe('declared dead', () => {
     const target = 'gone@1'
     let [outs, fenced] = [0, 0]
     const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, target, new Clock(), {
+      isGone: () => Promise.resolve(false),
       onOut: () => {
         outs++
       },
@@ -519,6 +546,7 @@ describe('declared dead', () => {
     let fenced = 0
     const writer = new InboxWriter(a.plane.connection, keys, 'dead@1', b.plane.nodeId, new Clock(), {
       onOut: () => undefined,
+      isGone: () => Promise.resolve(false),
       onFenced: () => {
         fenced++
       },
