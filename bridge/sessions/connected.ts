@@ -1,5 +1,6 @@
 // The sessions whose clients are connected to this node, as it knows them. State: this process. Invariant: a
-// session that another owner has taken is here no more, and its connection has been told.
+// session that another owner has taken is here no more, and its connection has been told. Bound of those that were
+// asked for before their claim was answered: `earlyMax`.
 import { isShared } from '../groups/shared-filter.ts'
 import type { Change } from '../messages/codec.ts'
 import { partitionOf } from '../redis/keys.ts'
@@ -7,12 +8,25 @@ import type { SessionEvents } from './session-events.ts'
 import { epochOf, type Session } from './session.ts'
 import { journaled } from './stored-subscription.ts'
 
+/** The oldest goes: its client is thrown out when another node takes the session, as if nobody had asked. */
+const earlyMax = 1_000
+
 export class ConnectedSessions {
   readonly #events: Pick<SessionEvents, 'onMoved' | 'onWanted'>
+  readonly #isOurs: (owner: string) => boolean
   readonly #sessions = new Map<string, Session>()
+  /**
+   * Owners of this node, by the sid that another node asked them for, of which nothing is known here: Redis has made
+   * us the owner, and its answer is on the way, or being journaled.
+   */
+  readonly #early = new Map<string, string>()
 
-  constructor(events: Pick<SessionEvents, 'onMoved' | 'onWanted'>) {
+  constructor(
+    events: Pick<SessionEvents, 'onMoved' | 'onWanted'>,
+    isOurs: (owner: string) => boolean = () => true,
+  ) {
     this.#events = events
+    this.#isOurs = isOurs
   }
 
   get(sid: string): Session | undefined {
@@ -34,6 +48,8 @@ export class ConnectedSessions {
 
   add(session: Session): void {
     this.#sessions.set(session.sid, session)
+    session.isWanted ||= this.#early.get(session.sid) === session.owner
+    this.#early.delete(session.sid)
   }
 
   /** Its connection is gone; a later one of the same session stays. */
@@ -55,7 +71,13 @@ export class ConnectedSessions {
   /** What the journal says of a client that connects at another node, while `owner` has its session. */
   wanted(sid: string, owner: string): void {
     const session = this.#sessions.get(sid)
-    if (session?.owner !== owner) return
+    if (session?.owner !== owner) {
+      if (!this.#isOurs(owner)) return
+      this.#early.delete(sid)
+      this.#early.set(sid, owner)
+      if (this.#early.size > earlyMax) this.#early.delete(this.#early.keys().next().value!)
+      return
+    }
     session.isWanted = true
     this.#events.onWanted(session)
   }

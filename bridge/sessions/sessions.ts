@@ -53,7 +53,7 @@ export class Sessions implements ClusterSessions {
   ) {
     const forgetMs = forgetLeases * leaseMs
     this.#events = events
-    this.here = new ConnectedSessions(events)
+    this.here = new ConnectedSessions(events, (owner) => owner.startsWith(`${nodeId()} `))
     const context = { redis, keys, nodeId, clock, forgetMs, connected: this.here, events }
     this.subscriptions = new Subscriptions(redis, keys, events)
     this.#wills = new Wills(redis, keys, clock, forgetMs, leaseMs, events)

@@ -4,6 +4,8 @@ import type { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { BridgeError, type BridgeErrorCode } from '../../bridge/errors.ts'
 import { loadScripts, runScript } from '../../bridge/redis/scripts.ts'
+import { ConnectedSessions } from '../../bridge/sessions/connected.ts'
+import type { Session } from '../../bridge/sessions/session.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { keys, openClient } from './planes.ts'
 
@@ -272,4 +274,24 @@ test('a failover undoes claims: of two owners the later one has the session, and
   ]).toEqual([sid, '', 0, '0'])
   await redis.hdel(keys.partition(3, 'appended'), 'a@1')
   await fails('ERR_BRIDGE_FENCED', assert())
+})
+
+test('who is asked for a session before the answer to its claim comes knows it when it comes', () => {
+  const wanted: string[] = []
+  const events = { onMoved: () => undefined, onWanted: ({ sid }: Session) => void wanted.push(sid) }
+  const here = new ConnectedSessions(events, (owner) => owner.startsWith('a@1 '))
+  const sessionOf = (sid: string, epoch: number): Session =>
+    ({ sid, owner: `a@1 ${epoch}`, isWanted: false, subscriptions: new Map() }) as unknown as Session
+  here.wanted('early', 'a@1 7')
+  here.wanted('older', 'a@1 6') // that owner is gone: the claim on its way is another one
+  here.wanted('foreign', 'b@1 7')
+  const all = ['early', 'older', 'foreign', 'nobody'].map((sid) => sessionOf(sid, 7))
+  for (const session of all) here.add(session)
+  expect(all.map(({ isWanted }) => isWanted)).toEqual([true, false, false, false])
+  here.wanted('nobody', 'a@1 7')
+  expect(wanted).toEqual(['nobody'])
+  for (let n = 0; n <= 1_000; n++) here.wanted(`${n}`, `a@1 ${n}`) // bounded: the oldest is forgotten
+  const [first, last] = [sessionOf('0', 0), sessionOf('1000', 1_000)]
+  for (const session of [first, last]) here.add(session)
+  expect([first.isWanted, last.isWanted]).toEqual([false, true])
 })

@@ -70,8 +70,8 @@ test('PUBLISH, SUBSCRIBE and DISCONNECT in one write, CONNECT at another node at
   expect(watcher.takeAll()).toEqual([])
 })
 
-// Its SUBSCRIBE is forgotten in about one round of four still: the node that is asked for the session may hear of that
-// before it knows that the session is its own.
+// The node that is asked for the session may hear of that before it knows that the session is its own: then a quarter
+// of the rounds forgot the SUBSCRIBE (bridge/sessions/connected.ts).
 test('CONNECT, SUBSCRIBE and DISCONNECT in one write, and CONNECT at another node before CONNACK: subscribed', async () => {
   await using redis = await startRedis()
   await using link = await startSlowLink(redis.port, 1)
