@@ -66,6 +66,8 @@ export class Message implements MessageFields {
   readonly replay: boolean
   stamp: number | undefined
   readonly by: Publisher | undefined
+  /** What it takes, User Properties and all. */
+  readonly bytes: number
   /** Set when it is stored: nobody in the cluster was subscribed to it. */
   isUnmatched = false
   /** Cached: its PUBLISH packets, by variant. Who encodes them fills it (broker/protocol/publish-frame.ts). */
@@ -98,11 +100,7 @@ export class Message implements MessageFields {
     this.replay = replay
     this.stamp = stamp
     this.by = by
-  }
-
-  /** What it takes, User Properties and all. */
-  get bytes(): number {
-    return this.topic.length + this.payload.length + (this.properties?.length ?? 0)
+    this.bytes = topic.length + payload.length + (properties?.length ?? 0)
   }
 
   /** A client's PUBLISH. @param expirySeconds runs from now on; -1: it has no Message Expiry Interval */
@@ -202,7 +200,7 @@ export class Message implements MessageFields {
 
   /** Another message, which is this one but for what is given. */
   with(changes: Partial<MessageFields>): Message {
-    return Object.assign(Message.of(this), changes)
+    return Message.of({ ...this, ...changes })
   }
 
   /** A will as it is published: its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). */

@@ -23,6 +23,9 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish-frame.ts'
 
+/** No bound of what waits for a client may be set lower (`slowBytesMax`, `waitingBytesMax`). */
+const boundBytesMin = 1_024
+
 export class Outbound<Connection extends ConnectionParts> implements OutboxHost, WindowHost<Pending> {
   readonly outbox: Outbox
   readonly #connection: Connection
@@ -336,8 +339,10 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     } else if (mayDrop && this.slowPolicy === 'drop' && this.waitingBytes > this.#host.outboxLimits.highBytes)
       return this.#host.dropped('slow-subscriber', qos)
     else this.#window.push(new Pending(frame, qos, message.expiresAt))
-    this.#countWaiting()
-    if (qos > 0) this.#checkWaiting(message.topic)
+    const waiting = this.waitingBytes
+    if (waiting < boundBytesMin) return
+    if (waiting >= this.#host.holdings.smallBytes) this.#host.holdings.count(this.#connection)
+    if (qos > 0) this.#checkWaiting(message.topic, waiting)
   }
 
   #push(frame: Frame, topic?: string, messageId = 0, dup = false): void {
@@ -389,8 +394,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     return this.#window.waitingBytes + this.outbox.bytes
   }
 
-  #checkWaiting(topic?: string): void {
-    const waiting = this.waitingBytes
+  #checkWaiting(topic?: string, waiting = this.waitingBytes): void {
     if (this.#connection.client.isClosed) return // told to go already
     if (
       waiting > this.#waitingBytesMax &&

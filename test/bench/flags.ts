@@ -14,6 +14,8 @@ export interface Settings {
   readonly payload: number
   readonly fsync: Fsync
   readonly out: string
+  /** Short windows that alternate between the first system and each further one, `rounds` of them each. */
+  readonly paired: boolean
 }
 
 /** The operator's mistake. */
@@ -32,6 +34,8 @@ const flags: Record<string, string> = {
   '--fsync WHEN': "Redis' appendfsync: everysec or always (everysec)",
   '--out FOLDER': 'where bench.json and bench.md go (./bench-results)',
   '--quick': `1 round of 1 second of ${quickPatterns.join(', ')}`,
+  '--paired':
+    'the first of --systems against each of --builds, in windows of 250 ms that alternate, --rounds of each: what differs by a few per cent shows on a shared machine, too',
   '--shapes': 'the shapes of fleets, by the names of the public suites: many connections, few messages each',
   '--help': 'this text',
 }
@@ -105,7 +109,7 @@ const parsers: Record<string, (value: string, flag: string) => unknown> = {
   nodes: named(onNode, 'PROGRAM'),
   builds: named(ofBuild, 'FILE'),
   patterns: list(patternNames),
-  rounds: integer(1, 100),
+  rounds: integer(1, 1_000),
   seconds: number(0.2, 600),
   warm: number(0, 600),
   payload: integer(16, 65_536),
@@ -127,6 +131,10 @@ export function parseFlags(argv: readonly string[]): Settings | 'help' {
       given['patterns'] ??= shapeNames
       continue
     }
+    if (flag === '--paired') {
+      given['paired'] = true
+      continue
+    }
     if (flag === '--quick') {
       quick = true
       continue
@@ -144,6 +152,7 @@ export function parseFlags(argv: readonly string[]): Settings | 'help' {
   const usual = {
     systems: systems.filter(({ byName }) => byName === undefined).map(({ name }) => name),
     further: [],
+    paired: false,
     patterns: patternNames,
     rounds: 3,
     seconds: 3,

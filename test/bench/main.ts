@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { verdicts } from './budgets.ts'
 import { killAll } from './children.ts'
 import { helpText, parseFlags, UsageError, type Settings } from './flags.ts'
+import { paired } from './paired.ts'
 import { patterns } from './patterns.ts'
 import { machine } from './proc.ts'
 import { digits, markdown, type Head } from './report.ts'
@@ -102,6 +103,7 @@ async function main(argv: readonly string[]): Promise<void> {
     process.stdout.write(helpText())
     return
   }
+  if (settings.paired) return void process.stdout.write(await paired(settings, folder))
   const mosquitto = /mosquitto version (\S+)/.exec(versionOf('mosquitto', '-h') ?? '')?.[1]
   const head = headOf(settings, argv, mosquitto)
   const results = await bench(settings, mosquitto)
