@@ -83,6 +83,8 @@ export const diagnostics = Object.fromEntries(
 export class Reports {
   /** The node that says it; two nodes of different clusters may have one name. */
   readonly name: string
+  /** A bug: the node cannot go on. Whoever is told ends it; undefined: the process ends. */
+  onEnd: ((bug: unknown) => void) | undefined
 
   constructor(name: string) {
     this.name = name

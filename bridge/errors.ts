@@ -1,7 +1,7 @@
 // The cluster's errors: a code that is never reused, whether trying again can help, what it means and what to
 // do about it. What Redis replies is told apart by its first word, here and nowhere else. Invariant: what no
-// table knows is never taken for Redis being away: an error of JavaScript is a bug and ends the node, an
-// unknown reply is damaged data.
+// table knows is never taken for Redis being away: an error of JavaScript, or one of Lua that no data can cause, is a
+// bug and ends the node, an unknown reply is damaged data.
 
 interface ErrorClass {
   /**
@@ -349,6 +349,11 @@ const unnamed: readonly (readonly [pattern: RegExp, code: BridgeErrorCode])[] = 
   [/^ERR ([Uu]nknown command|Unknown \w+ command called from script)/, 'ERR_BRIDGE_REDIS_LACKS'],
   [/^ERR WAIT cannot be used with replica/, 'ERR_BRIDGE_REDIS_READONLY'],
   [/^ERR max number of clients/, 'ERR_BRIDGE_REDIS_BUSY'],
+  [/Script killed by user/, 'ERR_BRIDGE_REDIS_BUSY'],
+  // What no data can do to a script of ours. That a value is none, or of another type, may come of data, and ends
+  // nobody (P12): whoever met it would end one node after the other.
+  [/^ERR (Error compiling script|Script attempted to access a non local key)/, 'ERR_BRIDGE_BUG'],
+  [/^ERR user_script:\d+: .*(attempt to call |nonexistent global variable|readonly table)/, 'ERR_BRIDGE_BUG'],
 ]
 
 /**
@@ -431,13 +436,19 @@ function detailsOf(code: BridgeErrorCode, message: string): ErrorDetails {
   }
 }
 
+/** Who is told that a node cannot go on; undefined: the process ends. */
+export interface Ending {
+  onEnd?: ((bug: unknown) => void) | undefined
+}
+
 /**
  * A bug ends the node, whoever awaits what it was found in: the others take over, rather than it being tried
- * for ever.
+ * for ever. A program that embeds the node is told, and goes on without it; otherwise the process ends.
  */
-export function endNode(error: unknown): void {
+export function endNode(error: unknown, of?: Ending): void {
   const bug = error instanceof BridgeError && error.cause instanceof Error ? error.cause : error
   setImmediate(() => {
-    throw bug
+    if (of?.onEnd === undefined) throw bug
+    of.onEnd(bug)
   })
 }

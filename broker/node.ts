@@ -88,6 +88,8 @@ export interface Embedding {
   hasHooks(): boolean
   /** Whether one of those hooks is asked for its password. */
   provesNames(): boolean
+  /** A bug, or a disk that fails: the node has cut its connections. Without it the process ends. */
+  onEnd?(bug: unknown): void
 }
 
 /** No program embeds it. */
@@ -194,6 +196,18 @@ export class Node {
       )
     })
     this.#unsubscribe.push(observe(this.#reports, this.#log, this.metrics))
+    if (embedding.onEnd !== undefined)
+      this.#reports.onEnd = (bug) => this.#onEnd(bug, (what) => embedding.onEnd?.(what))
+  }
+
+  /** It cannot go on: nothing more is taken or acknowledged, then the program that embeds it is told, once. */
+  #onEnd(bug: unknown, tell: (bug: unknown) => void): void {
+    this.#reports.onEnd = () => undefined
+    const reason = bug instanceof Error ? (bug.stack ?? bug.message) : String(bug)
+    this.#log.error({ reason }, 'a bug: the node ends; please report this')
+    for (const listener of this.#listeners) listener.close()
+    this.#boot?.engine.cutAll().catch(() => undefined)
+    tell(bug)
   }
 
   /** What whoever operates it sees of it, and does with it. */

@@ -3,7 +3,7 @@
 // killed leaves it behind: where it can be looked at, as on one machine, that is seen at once; otherwise
 // (another container, another machine) when the time stands still for three seconds.
 import { readFile, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises'
-import { BridgeError, endNode } from '../errors.ts'
+import { BridgeError, endNode, type Ending } from '../errors.ts'
 import { lookFor, thisProcess } from '../membership/membership.ts'
 
 const renewMs = 1_000
@@ -17,16 +17,20 @@ export class FileLock {
   readonly #path: string
   readonly #text: string
   readonly #timer: NodeJS.Timeout
+  readonly #ending: Ending
   #isReleased = false
 
-  private constructor(path: string, text: string) {
+  private constructor(path: string, text: string, ending: Ending) {
     this.#path = path
     this.#text = text
-    this.#timer = setInterval(() => void this.#renew(), renewMs).unref()
+    this.#ending = ending
+    this.#timer = setInterval(() => {
+      this.#renew().catch((error: unknown) => endNode(error, ending))
+    }, renewMs).unref()
   }
 
   /** @throws BridgeError ERR_BRIDGE_FILE when another process has the file */
-  static async take(file: string): Promise<FileLock> {
+  static async take(file: string, ending: Ending): Promise<FileLock> {
     const path = `${file}.lock`
     const text = JSON.stringify(thisProcess())
     try {
@@ -41,7 +45,7 @@ export class FileLock {
       if ((await readFile(path, 'utf8')) !== text)
         throw new BridgeError('ERR_BRIDGE_FILE', `${file} was taken by another node at the same time`)
     }
-    return new FileLock(path, text)
+    return new FileLock(path, text, ending)
   }
 
   async #renew(): Promise<void> {
@@ -50,7 +54,10 @@ export class FileLock {
     ) // it is there and cannot be read, as when no descriptor is free: the next look tells whose it is
     if (this.#isReleased) return
     if (text !== this.#text)
-      return endNode(new Error(`another process took ${this.#path}: two nodes would write to one file`))
+      return endNode(
+        new Error(`another process took ${this.#path}: two nodes would write to one file`),
+        this.#ending,
+      )
     // as when no descriptor is free: in a second it is tried again, and others wait for three
     await utimes(this.#path, new Date(), new Date()).catch(() => undefined)
   }

@@ -13,6 +13,7 @@ import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deserialize, serialize } from 'node:v8'
 import { crc32 } from 'node:zlib'
+import { noReports } from '../diagnostics.ts'
 import { BridgeError, endNode } from '../errors.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
@@ -238,7 +239,7 @@ export class FileLog implements RecordLog {
     const state = new State()
     let [file, lock]: [FileHandle | undefined, FileLock | undefined] = [undefined, undefined]
     try {
-      lock = await FileLock.take(path)
+      lock = await FileLock.take(path, waits?.reports ?? noReports)
       file = await open(path, 'r+').catch(async (error: NodeJS.ErrnoException) => {
         if (error.code !== 'ENOENT') throw error
         const made = await open(path, 'wx+', 0o600)
@@ -329,7 +330,7 @@ export class FileLog implements RecordLog {
     ) {
       if (performance.now() >= this.#compactFrom)
         this.#compacting = this.#compact()
-          .catch(endNode)
+          .catch((error: unknown) => this.#end(error))
           .finally(() => {
             this.#compacting = undefined
           })
@@ -401,7 +402,7 @@ export class FileLog implements RecordLog {
         }
       }
     } catch (error) {
-      endNode(error)
+      this.#end(error)
       return await new Promise<never>(() => undefined) // nothing that waits for it may go on
     } finally {
       wait?.end()
@@ -409,10 +410,15 @@ export class FileLog implements RecordLog {
     }
   }
 
+  /** Nobody knows then what is stored. */
+  #end(error: unknown): void {
+    endNode(error, this.#waits?.reports)
+  }
+
   async #syncNow(): Promise<void> {
     if (this.#isSynced) return
     this.#isSynced = true
-    await this.#file.datasync().catch(endNode)
+    await this.#file.datasync().catch((error: unknown) => this.#end(error))
   }
 
   /** Writes the file anew, unless something is in the way of that: then it is tried again later. */

@@ -4,7 +4,7 @@
 import type { Bridge } from '../bridge.ts'
 import { Emitter } from '../control/emitter.ts'
 import { DataPlane } from '../data-plane.ts'
-import { endNode, toBridgeError, type BridgeError } from '../errors.ts'
+import { endNode, toBridgeError, type BridgeError, type Ending } from '../errors.ts'
 import { explainImport } from '../import/options.ts'
 import type { ValuesOf } from '../option.ts'
 import type { DataPlaneOptions } from '../options.ts'
@@ -30,7 +30,7 @@ type Settings = Omit<DataPlaneOptions, 'onError' | 'waits' | 'reports'> & {
 /** @throws BridgeError why Redis cannot be used when it does not answer at start; ERR_BRIDGE_REDIS_TOO_OLD */
 async function createBridge(settings: Settings, { onError, reports }: StoreEvents): Promise<Bridge> {
   const waits = new Waits(reports, settings.claimsWaitingMax)
-  const options = { ...settings, waits, reports, onError: reportOf(onError) }
+  const options = { ...settings, waits, reports, onError: reportOf(onError, reports) }
   const asked = waits.begin('write') // a Redis that says nothing is named as late as any other wait
   try {
     refuseOld(await ping(options.redis, options.redisTimeoutMs))
@@ -83,10 +83,10 @@ async function createBridge(settings: Settings, { onError, reports }: StoreEvent
 
 /** What goes wrong beside what anybody waits for; a bug among it ends the node. */
 const reportOf =
-  (onError: (error: Error) => void) =>
+  (onError: (error: Error) => void, ending: Ending) =>
   (reason: Error): void => {
     const error = toBridgeError(reason)
-    if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+    if (error.code === 'ERR_BRIDGE_BUG') endNode(error, ending)
     else onError(error)
   }
 

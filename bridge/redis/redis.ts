@@ -288,7 +288,7 @@ export async function retrying<T>(
         return await attempt()
       } catch (reason) {
         const error = toBridgeError(reason)
-        if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+        if (error.code === 'ERR_BRIDGE_BUG') endNode(error, redis.reports)
         if ((await mend?.(error)) !== true) {
           if (!error.retryable || error.code === 'ERR_BRIDGE_AMNESIA') throw error
           if (error.code === 'ERR_BRIDGE_REDIS_DAMAGED') await mendDamage(redis, reason).catch(() => false)

@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto'
 import { decodeJournalEntry, encodeJournalEntry, type Change } from '../messages/codec.ts'
 import { nameDamage } from '../redis/damage.ts'
-import { BridgeError, toBridgeError } from '../errors.ts'
+import { BridgeError, endNode, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
 import {
   isCluster,
@@ -115,7 +115,7 @@ export class Journal {
   /** Builds the tables from the snapshot and follows the journal from there. */
   async start(): Promise<void> {
     await this.rebuild()
-    this.#tail = this.#follow()
+    this.#tail = this.#follow().catch((error: unknown) => endNode(error, reportsOf(this.#redis)))
   }
 
   /**
@@ -418,7 +418,7 @@ export class Journal {
         }
       } catch (error) {
         if (this.#closed || toBridgeError(error).code === 'ERR_BRIDGE_CLOSED') return
-        throw error // a bug: it ends the node
+        throw error // a bug
       }
     }
   }

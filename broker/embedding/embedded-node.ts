@@ -39,6 +39,8 @@ export interface NodeEvents {
   ack: [packet: IPublishPacket | IPubrelPacket, client: Client]
   subscribe: [subscriptions: ISubscription[], client: Client]
   unsubscribe: [filters: string[], client: Client]
+  /** A bug of ours, or a disk that fails under its state file: the node ends. */
+  error: [error: Error]
   closed: []
 }
 
@@ -107,6 +109,10 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
       authenticates: () => this.#authenticates(),
       hasHooks: () => Object.values(this.#hooks).some((hook) => hook !== undefined),
       provesNames: () => this.#hooks.authenticate !== undefined,
+      onEnd: (bug) => {
+        this.emit('error', bug as Error) // throws where nobody listens
+        void this.close()
+      },
       attach: (gate) => {
         this.#gate = gate
         this.#setGuards()

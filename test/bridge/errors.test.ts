@@ -126,6 +126,21 @@ test('what a real Redis refuses is told apart', async () => {
         '#!lua\nredis.call("XADD", "st", "5-0", "a", "b")\nreturn redis.call("XADD", "st", "4-0", "a", "b")',
       ),
     ],
+    ['a script that is none', 'ERR_BRIDGE_BUG', script('#!lua\nreturn (')],
+    ['a script that calls what is not there', 'ERR_BRIDGE_BUG', script('#!lua\nreturn none(1)')],
+    ['a script that calls a value', 'ERR_BRIDGE_BUG', script('#!lua\nlocal t = {} return t.none(1)')],
+    [
+      'a script that an operator killed',
+      'ERR_BRIDGE_REDIS_BUSY',
+      async (client) => {
+        const running = script('#!lua\nwhile true do end')(client)
+        const admin = new Redis(redis.url)
+        const kill = async (): Promise<void> => {
+          while ((await admin.script('KILL').catch(() => 'not yet')) !== 'OK');
+        }
+        return Promise.all([running, kill().finally(() => admin.disconnect())])
+      },
+    ],
     ['our own answer', 'ERR_BRIDGE_FENCED', script('#!lua\nreturn redis.error_reply("FENCED a@1")')],
   ]
   for (const [name, code, attempt, state = none, mend] of cases)

@@ -1,7 +1,10 @@
 // A node within a program: it publishes and subscribes as a client would, on any node of the cluster, and
 // serves connections that the program accepted itself.
 import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createNode, type LocalMessage, type Node } from '../../broker/index.ts'
@@ -163,6 +166,27 @@ test('of two nodes in one process, also of one name, each counts its own', async
     ])
   expect(await counted(node)).toEqual(before)
   await other.close()
+})
+
+test('what ends a node does not end the program that listens for it: its connections are cut, `error` comes, then `closed`', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'embedded-'))
+  const stateFile = join(folder, 'state')
+  const ends = await createNode({ stateFile, listen: ['mqtt://127.0.0.1:0'], logLevel: 'silent' })
+  try {
+    await using client = await TestClient.connect(ends.endpoints[0]!, 'cut')
+    const events: string[] = []
+    ends.on('error', ({ message }) => events.push(message.replace(stateFile, 'FILE')))
+    ends.on('closed', () => events.push('closed'))
+    const isCut = new Promise<void>((resolve) => client.mqtt.once('close', () => resolve()))
+    await writeFile(`${stateFile}.lock`, '{}') // another process took it
+    await isCut
+    await expect
+      .poll(() => events, { timeout: 10_000 })
+      .toEqual(['another process took FILE.lock: two nodes would write to one file', 'closed'])
+  } finally {
+    await ends.close()
+    await rm(folder, { recursive: true })
+  }
 })
 
 test('a node that stops is not ready, though its store is, and listens nowhere any more', async () => {
