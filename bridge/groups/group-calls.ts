@@ -1,17 +1,17 @@
 // The calls of this node about the groups of one partition (lua/group-serve.lua): one at a time, numbered;
 // what comes meanwhile goes with the next. Messages for a group that is not there are held, here and not in calls: it
-// is asked for until it is there, by its name alone. State: what is on its way. Invariant: messages for one group, and
-// numbered ones of one publisher, are appended in the order in which they came. Bound: the publishers' windows, and
-// what members may have in flight.
+// is asked for until it is there, by its name alone. State: what is on its way. Invariant: messages on one topic, and
+// numbered ones of one publisher, are appended in the order in which they came, to whichever groups. Bound: the
+// publishers' windows, and what members may have in flight.
 import { randomBytes } from 'node:crypto'
-import { BridgeError, mayHaveRun, toBridgeError } from '../errors.ts'
+import { BridgeError, endNode, mayHaveRun, toBridgeError } from '../errors.ts'
 import { packMessage } from '../messages/codec.ts'
 import { identityOf, type Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
 import type { Parts } from '../publish/parts.ts'
 import { isSid, type Keys } from '../redis/keys.ts'
 import { pack, type Packable } from '../redis/pack.ts'
-import { retrying, type Redis } from '../redis/redis.ts'
+import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import type { GroupRule } from './group-rules.ts'
 
@@ -145,8 +145,10 @@ export class GroupCalls {
   #appends: (Append | PartedAppend)[] = []
   /** Groups that are not there, each asked for by one who asks. */
   readonly #missing = new Set<string>()
-  /** Messages for them, in their order, and behind them numbered ones of the same publishers. */
+  /** Messages for them, in their order, and behind them those on the same topics and numbered ones of the same publishers. */
   #held: (Append | PartedAppend)[] = []
+  /** Topics of messages that are held. */
+  #heldTopics = new Set<string>()
   /** Publishers of numbered messages that are held. */
   #heldPublishers = new Set<string>()
   #touched = new Set<string>()
@@ -189,7 +191,8 @@ export class GroupCalls {
 
   #mustWait(append: Append | PartedAppend): boolean {
     if (this.#missing.size === 0 && this.#held.length === 0) return false
-    if (this.#heldPublishers.has(publisherOf(append))) return true
+    if (this.#heldTopics.has(append.message.topic) || this.#heldPublishers.has(publisherOf(append)))
+      return true
     if (append instanceof PartedAppend) return false // its parts may have to
     for (const name of append.groups.keys()) if (this.#missing.has(name)) return true
     return false
@@ -197,6 +200,7 @@ export class GroupCalls {
 
   #hold(append: Append | PartedAppend): void {
     this.#held.push(append)
+    this.#heldTopics.add(append.message.topic)
     const publisher = publisherOf(append)
     if (publisher !== '') this.#heldPublishers.add(publisher)
   }
@@ -245,6 +249,7 @@ export class GroupCalls {
   #letGo(failure?: BridgeError): void {
     const held = this.#held
     this.#held = []
+    this.#heldTopics = new Set()
     this.#heldPublishers = new Set()
     const free: (Append | PartedAppend)[] = []
     for (const append of held)
@@ -280,16 +285,22 @@ export class GroupCalls {
   async #run(): Promise<void> {
     if (this.#running) return
     this.#running = true
-    for (let call = this.#next(); call !== undefined; call = this.#next()) {
-      try {
-        await this.#call(call)
-      } catch (reason) {
-        const error = toBridgeError(reason)
-        for (const { failed } of call.operations) failed(error)
-        for (const append of call.appends) append.failed(error)
-      }
+    try {
+      for (let call = this.#next(); call !== undefined; call = this.#next()) await this.#make(call)
+    } catch (error) {
+      endNode(error, reportsOf(this.#redis)) // a bug: no call of this partition would be made any more
     }
     this.#running = false
+  }
+
+  async #make(call: Call): Promise<void> {
+    try {
+      await this.#call(call)
+    } catch (reason) {
+      const error = toBridgeError(reason)
+      for (const { failed } of call.operations) failed(error)
+      for (const append of call.appends) append.failed(error)
+    }
   }
 
   #takeOperations(): Operation[] {

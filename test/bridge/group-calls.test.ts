@@ -9,6 +9,7 @@ import { startLink } from './link.ts'
 import { keys, listen, messageOf, openClient } from './planes.ts'
 
 const [name, gid] = ['$share/g/t', '0abcdefghijklg']
+const [other, otherGid] = ['$share/h/t', '0bbcdefghijklg']
 
 async function start() {
   const server = await startRedis()
@@ -20,17 +21,21 @@ async function start() {
     takeWrites: () => [],
     onReply: () => undefined,
     onFenced: () => Promise.resolve(),
-    known: () => ({ rule: { strategy: 'demand', ordered: false }, gid, isTold: true }),
+    known: (of) => ({
+      rule: { strategy: 'demand', ordered: false },
+      gid: of === name ? gid : otherGid,
+      isTold: true,
+    }),
     missing: () => new Promise((again) => setImmediate(() => again(true))),
   })
-  const join = (): Promise<unknown> =>
+  const join = (group = name, as = gid): Promise<unknown> =>
     new Promise((done, failed) => {
-      const packed = ['join', name, gid, 'sid', 'a 1', 50_000, 128, 1, 1, 1, 0, -1, '']
+      const packed = ['join', group, as, 'sid', 'a 1', 50_000, 128, 1, 1, 1, 0, -1, '']
       calls.run({ packed, done, failed })
     })
-  const append = (message = messageOf('t', 'kept')): Promise<void> =>
+  const append = (message = messageOf('t', 'kept'), groups = [name]): Promise<void> =>
     new Promise((done, failed) => {
-      calls.append({ message, groups: new Map([[name, 0]]), done, failed })
+      calls.append({ message, groups: new Map(groups.map((group) => [group, 0])), done, failed })
     })
   const setFull = (isFull: boolean): Promise<unknown> => admin.config('SET', 'maxmemory', isFull ? '1' : '0')
   return {
@@ -102,6 +107,21 @@ test('messages for a group that is not there come into it in their order when it
   await Promise.all(appended)
   expect(await calls.payloads()).toEqual(Array.from({ length: 21 }, (_, n) => String(n)))
   expect(((await calls.sent()) - before) / (20 * body.length)).toBeLessThan(3) // when they came, and into the group
+})
+
+// Its group was dropped from the table of who publishes meanwhile, or the later message is for a part of its groups.
+test('a message that is held for one of its groups is passed by in none of them, by what is on its topic', async () => {
+  await using calls = await start()
+  await calls.join()
+  const held = [calls.append(messageOf('t', '<1>'), [other, name]), calls.append(messageOf('t', '<2>'))]
+  using scripts = listen<{ script: string }>('script')
+  await expect.poll(() => scripts.events.length).toBeGreaterThan(5) // it is asked for
+  held.push(calls.append(messageOf('t', '<3>')))
+  await calls.append(messageOf('another', '<4>'))
+  expect(await calls.payloads()).toEqual(['4'])
+  await calls.join(other, otherGid)
+  await Promise.all(held)
+  expect(await calls.payloads()).toEqual(['4', '1', '2', '3'])
 })
 
 test('a message of which nobody knows whether a full Redis has it, since the answer was lost before it was full: once', async () => {

@@ -253,6 +253,7 @@ describe('a group that is not there', () => {
     bodies: readonly string[],
     called: Called,
     publishers: readonly string[] = [],
+    topics: readonly number[] = [],
   ): Promise<Reply> => {
     const all = bodies.flatMap((_, i) => [i + 1, i])
     const messages = bodies.flatMap((body, i) => [
@@ -260,7 +261,7 @@ describe('a group that is not there', () => {
       publishers[i] ?? '',
       i + 1,
       publishers[i] === undefined ? 1 : 2,
-      7,
+      topics[i] ?? 7 + i,
     ])
     return serve(
       [
@@ -294,6 +295,13 @@ describe('a group that is not there', () => {
       held: [],
       waiting: 3,
     })
+  })
+
+  test('a message of a topic does not pass by one that is held, in a group that both go to', async () => {
+    await serve([join('s1', { limit: 0 })])
+    expect(await both(['x', 'y', 'z'], {}, [], [7, 8, 7])).toMatchObject({ held: [1, 3], waiting: 1 })
+    await serve([['join', other, '0abcdefghijkmg', ...join('s1').slice(3)]], { node: 'b', call: '1-b' })
+    expect(await both(['x', 'z'], {}, [], [7, 7])).toMatchObject({ held: [], waiting: 3 })
   })
 
   test('its entry was lost: it is there again with all that waits, as the node knows it', async () => {

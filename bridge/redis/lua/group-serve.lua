@@ -7,7 +7,7 @@
 -- connection is over, but for QoS 2, which stays with their session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. When Redis
 -- is full only without messages: what frees it goes on (scripts.ts). A message one of whose groups is not
 -- there is appended to none, and its number is not noted: it is held, and comes again. So are those behind it
--- of the same publisher, whose numbers are larger. A message to very many groups comes in parts, alone in its call, in
+-- of the same publisher, whose numbers are larger, and those on the same topic, which would pass it by. A message to very many groups comes in parts, alone in its call, in
 -- the order of their places (bridge/publish/parts.ts): what is noted of it is as in queue-append.lua. What is damaged is mended where it is read: an entry of
 -- `groups` from what the node knows, counts by counting, numbers by the clock.
 -- KEYS   groups calls appended published
@@ -318,11 +318,14 @@ local function numberAll()
       for i = 1, (not group or group.isNew) and #operation[3] or 0, 2 do held[operation[3][i]] = true end
     end
   end
-  local behind = {}
+  local behind, onTopic = {}, {}
   for i = 1, #messages / 5 do
-    local publisher, n = messages[5 * i - 3], messages[5 * i - 2]
+    local publisher, n, topic = messages[5 * i - 3], messages[5 * i - 2], messages[5 * i]
+    if not again then
+      held[i] = held[i] or onTopic[topic] or behind[publisher]
+      onTopic[topic] = held[i]
+    end
     if publisher ~= '' and not again then
-      held[i] = held[i] or behind[publisher]
       behind[publisher] = held[i]
       -- Numbers of a publisher follow the clock: one that is far ahead of it is damaged (R7).
       local field = 'group:' .. publisher
