@@ -171,7 +171,7 @@ export class ClientSessions {
     }
     if (connection?.session !== session) return leaves() // it is over, and is being released
     const giveUp = (): void => {
-      if (connection.inbound.isBehind) return void setImmediate(giveUp)
+      if (connection.inbound.isBehind) return connection.inbound.whenCaughtUp(giveUp)
       if (connection.session !== session || connection.isEnding || connection.inbound.hasGoodbye())
         return leaves()
       connection.takenOver()

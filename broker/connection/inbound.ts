@@ -59,6 +59,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   #decisions: Decisions | undefined
   /** More was read than fits into a slice: it waits for its turn, and the socket for it. */
   isBehind = false
+  /** What waits for it to be caught up. */
+  #whenCaughtUp: (() => void)[] = []
   /** Made when the first SUBSCRIBE or UNSUBSCRIBE comes, gone when none waits or is under way. */
   #requests: RequestQueue | undefined
   /** Made when a QoS 2 PUBLISH or PUBREL comes, or with the stored session. */
@@ -485,8 +487,13 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     this.#connection.stream.pause()
   }
 
+  whenCaughtUp(then: () => void): void {
+    this.#whenCaughtUp.push(then)
+  }
+
   onCaughtUp(): void {
     this.isBehind = false
+    for (const then of this.#whenCaughtUp.splice(0)) setImmediate(then)
     if (this.#connection.isClosed) return
     this.readOn()
     this.#connection.finish()

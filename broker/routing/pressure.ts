@@ -5,8 +5,9 @@
 // `slowSubscriber: hold`: as long as it takes a sixteenth of what makes it slow in each `holdMs`; and where it is
 // slower than that, from half of what may wait for it on, as long as it takes anything. So it is not cut
 // off. However many subscribers are behind, what waits for them goes on every ten `holdMs`: the acknowledgements of
-// so much time are what a publisher can add. State: this node. Bounds: topics held by one subscriber, topics
-// held by other nodes, one timer for each holder.
+// so much time are what a publisher can add. State: this node. Bounds: 1,000 topics held by one subscriber, as many by
+// all other nodes; a timer for each subscriber that is behind, each topic that is held, and each topic of another node.
+// While it holds, a subscriber tells every node each of its topics once a `holdMs`.
 
 /** What is done about a subscriber of a clean session that reads slower than others publish to it. */
 export const slowPolicies = ['hold', 'disconnect', 'drop'] as const
