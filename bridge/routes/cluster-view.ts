@@ -9,8 +9,9 @@ import type { Change } from '../messages/codec.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { SingleFlight } from '../pace/single-flight.ts'
 import { Slice } from '../pace/turns.ts'
-import type { Keys } from '../redis/keys.ts'
-import type { Redis } from '../redis/redis.ts'
+import { nameDamage } from '../redis/damage.ts'
+import { partitionOf, type Keys } from '../redis/keys.ts'
+import { retrying, type Redis } from '../redis/redis.ts'
 import type { Retained } from '../retained/retained.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { allSubscriptions } from '../sessions/stored.ts'
@@ -22,6 +23,9 @@ import { RoutingTable, type Route, type SessionFilter } from './routing-table.ts
 
 /** How long routes of nodes that have not come back are kept after Redis lost its data. */
 const graceLeases = 1
+
+/** Sessions that others are asked for. */
+const lackingMax = 1_000
 
 /** The parts of the data plane that the view tells of a change, or that tell it what is this node's. */
 export interface ViewParts {
@@ -59,6 +63,11 @@ export class ClusterView {
   })
   /** Nodes that were dropped while a snapshot was being taken over, which may still have their routes. */
   #dropped = new Set<string>()
+  /** Sessions of which the snapshot lacks subscriptions, and how many. */
+  readonly #lacking = new Map<string, number>()
+  /** Settles when others have told what they know of them. */
+  #whole: Promise<void> = Promise.resolve()
+  #isWhole: () => void = () => undefined
   #grace: NodeJS.Timeout | undefined
   #graceEnds = 0
   /** Settles when what the last snapshot lacked of us is told and written down again. */
@@ -118,6 +127,8 @@ export class ClusterView {
         this.#parts.retained.apply(change.topic, change.present)
         break
       case 'session':
+        if (nodeId !== this.#parts.nodeId && this.#lacking.delete(change.sid) && this.#lacking.size === 0)
+          this.#isWhole()
         this.#table.setSession(change.sid, change.filter, change.options)
         if (isShared(change.filter) && change.options !== undefined)
           this.#parts.groups.onBacklog(change.filter)
@@ -131,6 +142,7 @@ export class ClusterView {
         break
       case 'missing':
         this.#parts.sessions.recovery.missing(change.sid).catch(this.#options.onError)
+        if (this.#isFirstBeside(nodeId)) this.#tellOf(change.sid).catch(this.#options.onError)
         break
       case 'lost':
         if (nodeId !== this.#parts.nodeId) this.#parts.retained.loadMissing().catch(this.#options.onError)
@@ -145,12 +157,16 @@ export class ClusterView {
     await this.#parts.retained.load()
     const table = new RoutingTable()
     const slice = new Slice()
-    for await (const [sid, subscriptions] of allSubscriptions(this.#parts.redis, this.#parts.keys, slice))
+    this.#lacking.clear()
+    const all = allSubscriptions(this.#parts.redis, this.#parts.keys, slice)
+    for await (const [sid, subscriptions, lacking] of all) {
+      if (lacking > 0 && this.#lacking.size < lackingMax) this.#lacking.set(sid, lacking)
       for (const [filter, { options }] of subscriptions) {
         if (slice.isOver) await slice.next()
         const change = journaled(sid, filter, options)
         if (change.type === 'session' && !isShared(filter)) table.setSession(sid, filter, change.options)
       }
+    }
     for await (const [name, gid] of this.#parts.groups.all()) table.setSession(gid, name, 1)
     return table
   }
@@ -183,6 +199,10 @@ export class ClusterView {
       table.set(nodeId, filter, kind)
       kept.add(nodeId)
     }
+    // what Redis lost of sessions whose clients are away, and this node knows from the journal
+    if (this.#lacking.size > 0)
+      for (const { sid, filter, options } of await this.#table.filtersOf(new Set(this.#lacking.keys())))
+        if (!table.hasSession(sid, filter)) table.setSession(sid, filter, options)
     for (const nodeId of dropped) table.removeNode(nodeId).catch(this.#options.onError)
     this.#table = table
     if (!isHealing) await this.#assertLost(routes, slice) // healing asserts everything anyway
@@ -245,6 +265,49 @@ export class ClusterView {
           candidates.filter((nodeId) => !nodes.includes(nodeId)).forEach((nodeId) => this.dropNode(nodeId)),
         this.#options.onError,
       )
+  }
+
+  /**
+   * Redis lost subscriptions of sessions whose clients are away, and the snapshot lacks them: what is published here
+   * would not be queued by them. The other nodes, which have them from the journal, are asked (`missing`).
+   * @returns settles when they have told; not when none of them knows
+   */
+  askForLacking(): Promise<void> {
+    if (this.#lacking.size === 0) return Promise.resolve()
+    const others = this.#nodes.size - (this.#nodes.has(this.#parts.nodeId) ? 1 : 0)
+    for (const [sid, lacking] of this.#lacking)
+      nameDamage(
+        this.#parts.redis,
+        this.#parts.keys.session(sid, 'subscriptions'),
+        `it lacks ${lacking} subscriptions of a client that is away; ${others > 0 ? 'the other nodes are asked for them' : 'no other node is there to know them: nothing is queued by them until it subscribes again'}`,
+      )
+    if (others === 0) return Promise.resolve()
+    this.#whole = new Promise((resolve) => {
+      this.#isWhole = resolve
+    })
+    const asked = [...this.#lacking.keys()].map((sid): Change => ({ type: 'missing', sid }))
+    return this.#parts.journal.append(asked).then(() => this.#whole)
+  }
+
+  /** Of the nodes that may know what that one lacks, one tells it. */
+  #isFirstBeside(nodeId: string): boolean {
+    if (nodeId === this.#parts.nodeId) return false
+    return [...this.#nodes].filter((each) => each !== nodeId).sort()[0] === this.#parts.nodeId
+  }
+
+  /** A node lacks subscriptions of a session whose client is away: told by what this node has from the journal. */
+  async #tellOf(sid: string): Promise<void> {
+    const { redis, keys, journal } = this.#parts
+    const isAway = async (): Promise<boolean> =>
+      (await retrying(redis, () => redis.hget(keys.partition(partitionOf(sid), 'owners'), sid))) === ''
+    if (!(await isAway())) return // its owner tells it, or it has none
+    const known = await this.subscriptionsOf(sid)
+    await journal.append(known.map(({ filter, options }) => ({ type: 'session', sid, filter, options })))
+    if (await isAway()) return
+    // Its client came meanwhile, and may have unsubscribed before that was told.
+    const stored = await retrying(redis, () => redis.hkeys(keys.session(sid, 'subscriptions')))
+    const gone = known.filter(({ filter }) => !stored.includes(filter))
+    await journal.append(gone.map(({ filter }) => ({ type: 'session', sid, filter, options: undefined })))
   }
 
   dropNode(nodeId: string): void {

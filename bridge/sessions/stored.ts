@@ -84,29 +84,52 @@ export function numberOf(text: Buffer): number {
 /** Sessions whose subscriptions are read at once. */
 const sessionsAtOnce = 100
 
-/** The stored subscriptions of all sessions, in slices: the snapshot of the routing table. O(all). */
+/** How many subscriptions Redis has lost of a session, by what was counted after its last change (session-subscribe.lua). */
+function lackingOf(fields: unknown, size: number): number {
+  const [changed, counted] = fields as [string | null, string | null]
+  const [, count, change] = /^(\d+) (.*)$/.exec(counted ?? '') ?? []
+  return count === undefined || change !== (changed ?? '') ? 0 : Math.max(0, Number(count) - size)
+}
+
+/**
+ * The stored subscriptions of all sessions, in slices: the snapshot of the routing table; of sessions whose clients are
+ * away also how many of them Redis has lost. O(all).
+ */
 export async function* allSubscriptions(
   redis: Redis,
   keys: Keys,
   slice: Slice,
-): AsyncGenerator<readonly [sid: string, subscriptions: ReadonlyMap<string, StoredSubscription>]> {
+): AsyncGenerator<
+  readonly [sid: string, subscriptions: ReadonlyMap<string, StoredSubscription>, lacking: number]
+> {
   for (let p = 0; p < keys.partitions; p++) {
     let cursor = '0'
     do {
-      const [next, fields] = await retrying(redis, () =>
+      const [after, fields] = await retrying(redis, () =>
         redis.hscan(keys.partition(p, 'owners'), cursor, 'COUNT', sessionsAtOnce),
       )
-      cursor = next
-      const sids = fields.filter((sid, i) => i % 2 === 0 && isSid(sid, p))
+      cursor = after
+      const sids: string[] = []
       const pipeline = redis.pipeline()
-      // as a list: `hgetall` makes an object of each, which costs more than all the rest
-      for (const sid of sids) pipeline.call('HGETALL', keys.session(sid, 'subscriptions'))
-      const replies = (await pipeline.exec()) ?? []
-      for (const [i, [error, reply]] of replies.entries()) {
-        if (error !== null) throw toBridgeError(error)
+      for (let i = 0; i + 1 < fields.length; i += 2) {
+        const [sid, owner] = [fields[i]!, fields[i + 1]]
+        if (!isSid(sid, p)) continue
+        sids.push(sid, owner === '' ? 'away' : '')
+        // as a list: `hgetall` makes an object of each, which costs more than all the rest
+        pipeline.call('HGETALL', keys.session(sid, 'subscriptions'))
+        if (owner === '') pipeline.call('HMGET', keys.session(sid, 'session'), 'changed', 'counted')
+      }
+      const replies = ((await pipeline.exec()) ?? []).values()
+      const next = (): unknown => {
+        const [error, reply] = replies.next().value ?? []
+        if (error != null) throw toBridgeError(error)
+        return reply
+      }
+      for (let i = 0; i < sids.length; i += 2) {
         const stored = new Map<string, StoredSubscription>()
-        await readSubscriptions(reply as string[], reportsOf(redis), stored, [], slice)
-        yield [sids[i]!, stored]
+        const list = next() as string[]
+        await readSubscriptions(list, reportsOf(redis), stored, [], slice)
+        yield [sids[i]!, stored, sids[i + 1] === 'away' ? lackingOf(next(), list.length / 2) : 0]
       }
     } while (cursor !== '0')
   }

@@ -353,6 +353,27 @@ test.each([
   await b.plane.sessions.release(again)
 })
 
+// Its snapshot lacks what Redis lost; the others have it from the journal.
+test('a node that starts while subscriptions of a client that is away are lost queues for it all the same, and says so', async () => {
+  using damaged = listen<{ key: string; problem: string }>('damaged')
+  const id = inPartition(3, 'asleep at a start')
+  const first = await claim(a, id)
+  await a.plane.sessions.subscriptions.subscribe(first, 'stored', one)
+  await a.plane.sessions.release(first)
+  const key = keys.session(first.sid, 'subscriptions')
+  await client.del(key)
+  await using c = await startPlane(redis, 'c', { leaseMs })
+  await publish(c, messageOf('stored', 'by the new one'))
+  expect(damaged.events).toContainEqual({
+    key,
+    problem: 'it lacks 1 subscriptions of a client that is away; the other nodes are asked for them',
+  })
+  const again = await claim(c, id)
+  expect([again.present, [...again.subscriptions.keys()]]).toEqual([false, ['stored']])
+  expect(await queued(again)).toMatch(/by the new one/)
+  await c.plane.sessions.release(again)
+})
+
 test.each([4, 5] as const)(
   'MQTT %i: who subscribes again to what he had is not told again that something was lost',
   async (version) => {
