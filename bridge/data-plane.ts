@@ -12,10 +12,11 @@ import { isShared } from './groups/shared-filter.ts'
 import { GroupRules } from './groups/group-rules.ts'
 import { recordsOfGroups, type Change } from './messages/codec.ts'
 import { noReports, type Reports } from './diagnostics.ts'
-import { endNode } from './errors.ts'
+import { BridgeError, endNode } from './errors.ts'
 import { FanOut, type Handed } from './publish/fan-out.ts'
 import { RedisInspection } from './inspection/redis-inspection.ts'
 import { InboxReader } from './links/inbox-reader.ts'
+import { everyOne } from './links/inbox-writer.ts'
 import { handOnUnread } from './links/unread.ts'
 import { ClusterView } from './routes/cluster-view.ts'
 import { Journal } from './routes/journal.ts'
@@ -39,11 +40,16 @@ import { SessionOption } from './sessions/session-options.ts'
 import { Sessions } from './sessions/sessions.ts'
 import { allSubscriptions } from './sessions/stored.ts'
 import { SingleFlight } from './pace/single-flight.ts'
+import { atMost } from './pace/together.ts'
 import { Slice } from './pace/turns.ts'
 
 const blockMs = 1_000
 /** How long a start that is ended may take to leave in order; when it takes longer the others wait for its lease. */
 const leaveMs = 500
+/** How long a node that leaves sees to what it has read and not handed on; then others do. */
+const handOnMs = 2_000
+/** How long a node that starts waits for what the others know and Redis has lost. */
+const lackingMs = 1_000
 /** How often a node looks whether Redis still has what it must have of it; several times a lease. */
 const auditMsMax = 1_000
 const auditsPerLease = 6
@@ -97,6 +103,11 @@ export class DataPlane implements Cluster {
   isFenced = false // the node looks at it after the start: `onFenced` may have come before it listened
   #isStarted = false
   #closed = false
+  #refuse: (error: BridgeError) => void = () => undefined
+  /** Rejects when this node was declared dead: nothing that it sends is taken. */
+  readonly #refused = new Promise<never>((_, reject) => {
+    this.#refuse = reject
+  })
   readonly #unwatch: (() => void) | undefined
 
   private constructor(
@@ -107,6 +118,7 @@ export class DataPlane implements Cluster {
   ) {
     this.#options = options
     this.#receiver = receiver
+    this.#refused.catch(() => undefined) // asked when it leaves
     this.#reports = options.reports ?? noReports
     this.keys = membership.keys
     this.#redis = connections.redis
@@ -122,16 +134,7 @@ export class DataPlane implements Cluster {
       onAmnesia: () => this.#healing.heal(),
     })
     const { clock } = membership
-    this.#reader = new InboxReader(connections, this.keys, membership.nodeId, clock, {
-      onMessage: (message) => receiver.deliver(message),
-      onShared: (message, share) => this.#fanOut.onShared(message, share),
-      onGiven: (message, given) => this.groups.onGiven(message, given),
-      onLook: (name) => this.groups.look(name),
-      onBell: (sid) => receiver.ring(sid),
-      onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
-      onFenced: () => this.#onFenced(),
-      onAmnesia: () => this.#healing.heal(),
-    })
+    this.#reader = this.#readerOf(membership, connections, receiver)
     this.#links = new Links(this.#redis, this.keys, membership.nodeId, clock, {
       onFenced: () => this.#onFenced(),
       onOut: (nodeId) => this.#view.dropNode(nodeId),
@@ -170,7 +173,7 @@ export class DataPlane implements Cluster {
       barrier: () => this.#barrier(),
       handOnAhead: (batch) => this.#fanOut.handOnAhead(batch),
       handOnAfter: (batch, handed) => this.#fanOut.handOnAfter(batch, handed),
-      broken: endNode,
+      broken: (error) => endNode(error, this.#reports),
     })
     this.#view = new ClusterView(options, {
       nodeId: membership.nodeId,
@@ -184,7 +187,9 @@ export class DataPlane implements Cluster {
       groups: this.groups,
       isHealing: () => this.#healing.isUnderWay,
       isStarted: () => this.#isStarted,
-      onFenced: () => this.#onFenced(),
+      onFenced: () => {
+        if (!this.#closed) this.#onFenced() // it says itself that it is gone
+      },
     })
     this.#healing = new RedisLoss(options, {
       receiver,
@@ -203,6 +208,22 @@ export class DataPlane implements Cluster {
       wills: this.sessions.willsUnderWay,
       since: this.#batches.since,
     }))
+  }
+
+  #readerOf({ nodeId, clock }: Membership, connections: Connections, receiver: Receiver): InboxReader {
+    return new InboxReader(connections, this.keys, nodeId, clock, {
+      onMessage: (message) => receiver.deliver(message),
+      onShared: (message, share) => this.#fanOut.onShared(message, share),
+      onGiven: (message, given) => this.groups.onGiven(message, given),
+      onLook: (name) => (name === everyOne ? this.groups.lookAll() : this.groups.look(name)),
+      onBell: (sid) => {
+        if (sid !== everyOne) return receiver.ring(sid)
+        for (const session of this.sessions.here) receiver.ring(session.sid)
+      },
+      onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
+      onFenced: () => this.#onFenced(),
+      onAmnesia: () => this.#healing.heal(),
+    })
   }
 
   #sessionsOf(membership: Membership, options: DataPlaneOptions): Sessions {
@@ -336,19 +357,17 @@ export class DataPlane implements Cluster {
       onError: this.#options.onError,
       onDead: async (nodeId) => {
         await this.sessions.releases.estate(nodeId)
+        if (nodeId === this.nodeId) return // the rest was done before its fence
         await this.groups.estate(nodeId)
-        // one for all: what is left was published before, and the table lacks the node after it
-        let barrier: Promise<void> | undefined
-        await handOnUnread(this.#redis, this.keys, nodeId, this.#membership.clock, async (message, share) => {
-          await (barrier ??= this.#barrier())
-          await this.#fanOut.handOver(message, { ...share, hops: 0 })
-        })
+        await this.#handOnUnread(nodeId)
       },
+      onLeft: () => Promise.race([this.#handOnOwn(), this.#refused]),
     })
     await this.#reader.create() // before anybody can have a route to us
     await this.#audit.join()
     await this.#journal.start()
     await this.#journal.append([{ type: 'joined' }])
+    await atMost(lackingMs, this.#view.askForLacking())
     this.#reader.start()
     this.#isStarted = true
     this.#auditGroups()
@@ -564,7 +583,24 @@ export class DataPlane implements Cluster {
     await this.#journal.barrier()
   }
 
+  /** What a node had not read of its inbox for members of groups goes to others. */
+  async #handOnUnread(nodeId: string): Promise<void> {
+    // one for all: what is left was published before, and the table lacks the node after it
+    let barrier: Promise<void> | undefined
+    await handOnUnread(this.#redis, this.keys, nodeId, this.#membership.clock, async (message, share) => {
+      await (barrier ??= this.#barrier())
+      await this.#fanOut.handOver(message, { ...share, visited: [] })
+    })
+  }
+
+  /** This node has left: what it has not read, and what its members had. */
+  async #handOnOwn(): Promise<void> {
+    await this.#handOnUnread(this.nodeId)
+    await this.groups.estate(this.nodeId)
+  }
+
   #onFenced(): void {
+    this.#refuse(new BridgeError('ERR_BRIDGE_FENCED', `${this.nodeId} was declared dead`))
     if (this.isFenced || this.#closed) return
     this.isFenced = true
     this.#batches.close()
@@ -584,12 +620,18 @@ export class DataPlane implements Cluster {
       this.#view,
       this.#batches,
       this.#queues,
-      this.groups,
       this.#sessionWriter,
     ])
       part.close()
     await this.#reader.close()
+    // what it has read, before it has left; what it has not read, after
+    await atMost(
+      handOnMs,
+      Promise.race([this.#reader.handedOn(), this.#refused]).catch(() => undefined),
+    )
+    await this.#reader.free()
     await this.#membership.close()
+    this.groups.close()
     this.#links.close()
     await this.#journal.close()
     for (const connection of Object.values(this.#connections) as Redis[]) connection.disconnect()

@@ -6,9 +6,6 @@ import type { Message } from '../messages/message.ts'
 import type { Group } from './group-table.ts'
 import type { GroupRules } from './group-rules.ts'
 
-/** How often a message of a group is handed on at most, when the node that it came to has no member any more. */
-export const hopsMax = 3
-
 export class NodePicks {
   readonly #rules: GroupRules
 

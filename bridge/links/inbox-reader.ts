@@ -1,12 +1,12 @@
 // This node's inbox, read in order and freed when it was handled: what inbox-writer.ts of the other nodes wrote.
 // Each boot makes an inbox of its own. State: {inbox:<node id>}:stream, state; here how far it is read. Invariant: an
-// entry is freed when all of it was handled, and what of it goes to other nodes is stored there; after a change of
-// server what is there is read again, rather twice than not at all. A reader that does not progress for stallMs while
-// its inbox is full is sealed out, so progress is noted on the way.
+// entry is freed when all of it was handled, and what of it goes to other nodes is stored there; one that waits for that
+// keeps no other from being freed. After a change of server what is there is read again, rather twice than not at all.
+// A reader that does not progress for stallMs while its inbox is full is sealed out, so progress is noted on the way.
 import type { Clock } from '../pace/clock.ts'
 import { EntryReader, type Given, type OtherRecords, type Share } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
-import { toBridgeError, type BridgeError } from '../errors.ts'
+import { endNode, toBridgeError, type BridgeError } from '../errors.ts'
 import { stallMs } from './inbox-writer.ts'
 import type { Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
@@ -83,13 +83,24 @@ function guarded(
 /** Of a Redis Stream: id, and one field with its value. */
 type Entry = [Buffer, [Buffer, Buffer]]
 
-/** An entry that was read, and of which something is not handed on yet. */
-interface Held {
-  /** Where the inbox is freed up to meanwhile: the entry before it, and the bytes handled up to there. */
-  last: string
-  readonly handled: number
-  count: number
+/** An entry that was read. */
+interface Handled {
+  readonly id: string
+  readonly bytes: number
+  /** Of its sender: 0, what was published; otherwise how often what is in it was handed on. */
+  readonly lane: number
 }
+
+/** One of which something is not handed on yet. */
+interface Held extends Handled {
+  readonly handedOn: Promise<void>
+}
+
+/** Ids of entries that are freed one by one: no more in one call. */
+const idsMax = 1_000
+
+const laneOf = (field: Buffer): number =>
+  Number(/^b(\d{1,4})$/.exec(field.toString('latin1', 0, 6))?.[1] ?? 0)
 
 /** Reads this node's inbox: entries in order, freed when they were handled. */
 export class InboxReader {
@@ -99,19 +110,22 @@ export class InboxReader {
   readonly #stateKey: string
   readonly #clock: Clock
   readonly #events: InboxReaderEvents
+  /** The last entry that was handled, which stays. */
   #last = ''
-  /** Bytes handled since the inbox was made. */
-  #handled = 0
-  /** How many of them are freed. */
-  #freed = 0
-  /** When something was freed last. */
-  #trimmed = 0
   /** The oldest first. Bound: what the inbox holds. */
   readonly #held = new Set<Held>()
-  /** The one that is being read. */
-  #holding: Held | undefined
+  /** Lane → bytes freed since the inbox was made, those included that the next trim frees. */
+  readonly #freed = new Map<number, number>()
+  /** How many of them the next trim frees. */
+  #untrimmed = 0
+  /** Entries that it frees and that stand behind one that is held. */
+  #behind: string[] = []
+  /** When something was freed last. */
+  #trimmed = 0
   #proven = true
   #closed = false
+  /** The boot is over: others hand on what this one did not. */
+  #isOver = false
   #loop: Promise<void> = Promise.resolve()
 
   constructor(
@@ -139,23 +153,37 @@ export class InboxReader {
     )) as [Buffer, number]
     if (made === 0 && this.#last !== '') return // it is the one that we read
     this.#last = last.toString()
-    this.#handled = this.#freed = 0
-    this.#held.clear()
+    this.#freed.clear()
+    this.#untrimmed = 0
+    this.#forgetHeld()
   }
 
   start(): void {
-    this.#loop = this.#read()
+    this.#loop = this.#read().catch((error: unknown) => endNode(error, reportsOf(this.#redis)))
   }
 
   async #read(): Promise<void> {
-    const events = guarded(this.#events, reportsOf(this.#redis), (handedOn) => {
-      if (handedOn !== undefined) this.#hold(handedOn)
+    let handedOn: Promise<void>[] = []
+    const events = guarded(this.#events, reportsOf(this.#redis), (one) => {
+      if (one === undefined) return
+      one.catch(() => undefined) // looked at when the entry is read to its end
+      handedOn.push(one)
     })
+    const takeHandedOn = (): readonly Promise<void>[] => {
+      const taken = handedOn
+      handedOn = []
+      return taken
+    }
     while (!this.#closed) {
       try {
         const entries = await retrying(this.#reader, () => this.#next())
-        await this.#handle(entries, events)
-        if (this.#handled - this.#freed < trimBytes && performance.now() - this.#trimmed < trimMs) continue
+        await this.#handle(entries, events, takeHandedOn)
+        if (
+          this.#untrimmed < trimBytes &&
+          this.#behind.length < idsMax &&
+          performance.now() - this.#trimmed < trimMs
+        )
+          continue
         await retrying(this.#redis, () => this.#trim())
       } catch (reason) {
         if (this.#closed) return
@@ -178,7 +206,7 @@ export class InboxReader {
         'COUNT',
         entriesPerRead,
         'BLOCK',
-        this.#handled > this.#freed ? trimMs : blockMs,
+        this.#untrimmed > 0 || this.#held.size > 0 ? trimMs : blockMs,
         'STREAMS',
         this.#streamKey,
         from,
@@ -195,9 +223,14 @@ export class InboxReader {
    * Meanwhile the inbox may be made anew, and is then read from its own place; and who is busy does not stand
    * still, so progress is noted on the way.
    */
-  async #handle(entries: readonly Entry[], events: ReturnType<typeof guarded>): Promise<void> {
+  async #handle(
+    entries: readonly Entry[],
+    events: ReturnType<typeof guarded>,
+    takeHandedOn: () => readonly Promise<void>[],
+  ): Promise<void> {
     const slice = new Slice()
-    for (const [id, [, body]] of entries) {
+    for (const [id, [field, body]] of entries) {
+      if (this.#closed) return
       const before = this.#last
       const onLater = (): void => {
         reportsOf(this.#redis).tell('later', { where: 'inbox', id: id.toString() })
@@ -207,28 +240,48 @@ export class InboxReader {
         if (!slice.isOver && !isBacklogged()) continue
         await this.#untilWorkedOff()
         await slice.next()
-        if (this.#closed) return
+        if (this.#isOver) return
       }
+      const handedOn = takeHandedOn()
       if (this.#last !== before) return
       if (body.length > 0 && !reader.isWhole)
         reportsOf(this.#redis).tell('garbage', { where: 'inbox', bytes: body.length })
-      this.#handled += body.length
       this.#last = id.toString()
+      const handled = { id: this.#last, bytes: body.length, lane: laneOf(field) }
+      if (handedOn.length === 0) this.#free(handled)
+      else this.#hold(handled, handedOn)
     }
   }
 
-  /** Keeps the entry that is being read. For ever when this boot is over: others hand on what it did not. */
-  #hold(handedOn: Promise<void>): void {
-    if (this.#holding?.handled !== this.#handled || !this.#held.has(this.#holding))
-      this.#held.add((this.#holding = { last: this.#last, handled: this.#handled, count: 0 }))
-    const held = this.#holding
-    held.count++
-    handedOn.then(
-      () => {
-        if (--held.count === 0) this.#held.delete(held)
-      },
-      () => undefined,
-    )
+  #free({ id, bytes, lane }: Handled): void {
+    this.#freed.set(lane, (this.#freed.get(lane) ?? 0) + bytes)
+    this.#untrimmed += bytes
+    if (this.#held.size > 0) this.#behind.push(id)
+  }
+
+  /** Until all of it is handed on. For ever when this boot is over: others hand on what it did not. */
+  #hold(handled: Handled, handedOn: readonly Promise<void>[]): void {
+    const held: Held = {
+      ...handled,
+      handedOn: Promise.all(handedOn).then(
+        () => {
+          if (this.#held.delete(held)) this.#free(held)
+        },
+        () => undefined,
+      ),
+    }
+    this.#held.add(held)
+  }
+
+  /** What comes may stand under smaller ids, or under those that we know. */
+  #forgetHeld(): void {
+    this.#held.clear()
+    this.#behind = []
+  }
+
+  /** Resolves when everything that was read is handed on, or this boot is over. */
+  async handedOn(): Promise<void> {
+    await Promise.all([...this.#held].map((held) => held.handedOn))
   }
 
   /** Until what the messages before left is handed on; progress is noted meanwhile. */
@@ -252,35 +305,61 @@ export class InboxReader {
     this.#proven = true
     if ((await this.#reader.xrange(this.#streamKey, this.#last, this.#last)).length > 0) return
     this.#last = '0-0'
-    for (const held of this.#held) held.last = '0-0' // what comes may stand under smaller ids
+    this.#forgetHeld()
   }
 
-  /** Frees what was handled, up to what is not handed on yet, and notes our progress. */
+  /** Frees what was handled, but for what is not handed on yet, and notes our progress. */
   async #trim(): Promise<void> {
-    const { last, handled } = this.#held.values().next().value ?? { last: this.#last, handled: this.#handled }
-    await runScript(this.#redis, 'inbox-trim', [this.#streamKey, this.#stateKey], [last, handled])
+    const last = this.#last
+    const [oldest] = this.#held
+    const isLastHeld = [...this.#held].at(-1)?.id === last
+    const untrimmed = this.#untrimmed
+    const behind = this.#behind
+    const ids = behind.filter((id) => id !== last)
+    const isLastBehind = ids.length < behind.length
+    const count = behind.length
+    await runScript(
+      this.#redis,
+      'inbox-trim',
+      [this.#streamKey, this.#stateKey],
+      [
+        isLastHeld ? '' : last,
+        oldest?.id ?? last,
+        [...this.#freed].map((pair) => pair.join(' ')).join(' '),
+        ...ids,
+      ],
+    )
     // Set only now: while something is left to free, XREAD waits for `trimMs` only. A full inbox gets no entries,
     // so a longer wait would put off the trim that lets it have some. The inbox may have been made again meanwhile,
-    // and counts from zero then: if more counted as freed, it would fill up before it is trimmed.
-    this.#freed = Math.min(handled, this.#handled)
+    // and counts from zero then.
+    this.#untrimmed = Math.max(0, this.#untrimmed - untrimmed)
+    behind.splice(0, count, ...(isLastBehind ? [last] : [])) // more may have come meanwhile
     this.#trimmed = performance.now()
   }
 
   async #mend(error: BridgeError): Promise<void> {
     if (error.code === 'ERR_BRIDGE_FENCED') {
-      this.#closed = true
+      this.#closed = this.#isOver = true
       this.#events.onFenced()
     } else if (error.code === 'ERR_BRIDGE_AMNESIA')
       await this.#events.onAmnesia().catch(() => {
-        this.#closed = true // fenced: the boot is over
+        this.#closed = this.#isOver = true // fenced: the boot is over
       })
     else if (error.code === 'ERR_BRIDGE_CLOSED') this.#closed = true
     else throw error // whatever can be waited for was waited for
   }
 
+  /** Reads no further. What was handled by then is freed: whoever reads what is left hands on nothing twice. */
   async close(): Promise<void> {
     this.#closed = true
     this.#reader.disconnect()
     await this.#loop
+    await this.free()
+  }
+
+  /** Once more, when what was read is handed on. */
+  async free(): Promise<void> {
+    if (this.#isOver || this.#redis.status !== 'ready') return
+    await this.#trim().catch(() => undefined) // sealed, or gone: others read it
   }
 }

@@ -2,12 +2,13 @@
 // stream that a boot of a node makes for itself; inbox-reader.ts reads it. State: what is on its way there; in Redis
 // {inbox:<node id>}:stream, senders, state. Invariants: a sender's batches arrive once and in order, whatever happens
 // to connections; `push` resolves to whether it is stored in the inbox, and to nothing before that is known or the
-// target is out (its inbox is sealed or gone). Bounds: the inbox by bytes in Redis. Above it QoS 0 is shed, QoS ≥ 1
-// waits, and a reader that stands still is sealed out.
+// target is out (its inbox is sealed or gone). What this node hands on out of its own inbox goes by a writer of its own,
+// in another lane: it waits for nothing that was published. Bounds: the inbox by bytes in Redis, each lane of it by
+// itself. Above it QoS 0 is shed, QoS ≥ 1 waits, and a reader that stands still is sealed out.
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../pace/clock.ts'
 import { MessagePacker, type Given, type Share } from '../messages/codec.ts'
-import { BridgeError, mayHaveRun, toBridgeError } from '../errors.ts'
+import { BridgeError, endNode, mayHaveRun, toBridgeError } from '../errors.ts'
 import type { Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
@@ -15,11 +16,17 @@ import { runScript } from '../redis/scripts.ts'
 
 /** Bytes in an inbox above which it takes nothing until its reader has progressed. */
 const inboxBytesMax = 16 * 1024 * 1024
+/** The same of what was handed on so often as its lane says. */
+const laneBytesMax = 1024 * 1024
 /**
  * An inbox that is full for so long, while its reader stands still, is sealed (P9: nobody is held up for more
  * than about 2 s).
  */
 export const stallMs = 1_500
+/** Sessions with a bell, groups to look after and topics of the next entry; a node has no more of the last. */
+const bellsMax = 10_000
+const looksMax = 1_000
+const holdsMax = 1_000
 /** Bytes of one entry, and bytes that may wait for their turn before QoS 0 and what groups give are shed. */
 const entryBytesMax = 1024 * 1024
 const waitingBytesMax = 8 * 1024 * 1024
@@ -51,12 +58,23 @@ export interface InboxWriterEvents {
   isGone(nodeId: string): Promise<boolean>
 }
 
+/** Stands for all of them. */
+export const everyOne = ''
+
+function addOrAll(names: Set<string>, name: string, max: number): void {
+  if (names.has(everyOne)) return
+  if (names.size < max) return void names.add(name)
+  names.clear()
+  names.add(everyOne)
+}
+
 /** Writes to the inbox of one other node: one batch under way, the next one grows meanwhile. */
 export class InboxWriter {
   readonly #redis: Redis
   readonly #keys: readonly string[]
   readonly #sender: string
   readonly #target: string
+  readonly #lane: number
   readonly #events: InboxWriterEvents
   readonly #packer: MessagePacker
   readonly #bells = new Set<string>()
@@ -82,6 +100,7 @@ export class InboxWriter {
   #isOver = false
   #full = false
 
+  /** @param lane how often what it writes was handed on: 0, never */
   constructor(
     redis: Redis,
     keys: Keys,
@@ -89,8 +108,10 @@ export class InboxWriter {
     target: string,
     clock: Clock,
     events: InboxWriterEvents,
+    lane = 0,
   ) {
     this.#redis = redis
+    this.#lane = lane
     this.#keys = [keys.inbox(target, 'stream'), keys.inbox(target, 'senders'), keys.inbox(target, 'state')]
     this.#sender = sender
     this.#target = target
@@ -111,28 +132,31 @@ export class InboxWriter {
 
   /**
    * Rings the bell of a session whose owner is the target. Never shed: a session is rung once however often,
-   * until it is written.
+   * until it is written; beyond `bellsMax` all of the target's are.
    */
   ring(sid: string): void {
     if (this.#out) return
-    this.#bells.add(sid)
+    addOrAll(this.#bells, sid, bellsMax)
     this.#schedule()
   }
 
   /**
-   * Tells the target whether to hold back publishers on `topic`. Never shed: the last word on a topic is
-   * told.
+   * Tells the target whether to hold back publishers on `topic`: the last word on each. Of more topics than
+   * `holdsMax`, which is what the target keeps, nothing is told: a hold that is not told again ends by itself there.
    */
   hold(topic: string, held: boolean): void {
-    if (this.#out) return
+    if (this.#out || (this.#holds.size >= holdsMax && !this.#holds.has(topic))) return
     this.#holds.set(topic, held)
     this.#schedule()
   }
 
-  /** The target looks what members of a group that are connected to it were given. Never shed. */
+  /**
+   * The target looks what members of a group that are connected to it were given. Never shed: beyond `looksMax` it looks
+   * after all of its groups.
+   */
   look(name: string): void {
     if (this.#out) return
-    this.#looks.add(name)
+    addOrAll(this.#looks, name, looksMax)
     this.#schedule()
   }
 
@@ -184,13 +208,17 @@ export class InboxWriter {
     this.#scheduled = true
     setImmediate(() => {
       this.#scheduled = false
-      void this.#write()
+      this.#begin()
     })
   }
 
   /** Writes what was pushed, rather than at the end of the turn. */
   flush(): void {
-    if (this.#scheduled && !this.#writing) void this.#write()
+    if (this.#scheduled && !this.#writing) this.#begin()
+  }
+
+  #begin(): void {
+    this.#write().catch((error: unknown) => endNode(error, reportsOf(this.#redis)))
   }
 
   /** Closes the entry that is being packed. */
@@ -253,18 +281,23 @@ export class InboxWriter {
         this.#sender,
         `${this.#number}-${this.#id}`,
         what,
-        inboxBytesMax,
+        this.#lane === 0 ? inboxBytesMax : laneBytesMax,
         stallMs,
+        this.#lane === 0 ? '' : this.#lane,
       ])
     }
     const append = async (): Promise<void> => {
       if (this.#out) throw new BridgeError('ERR_BRIDGE_SEALED', `${this.#target} is out`)
       // asks for room: a megabyte for each refusal fills nothing but the line
-      if (this.#full) await call(nothing)
+      try {
+        if (this.#full) await call(nothing)
+      } catch (reason) {
+        throw this.#named(toBridgeError(reason))
+      }
       try {
         await call(body)
       } catch (reason) {
-        const error = toBridgeError(reason)
+        const error = this.#named(toBridgeError(reason))
         // these are answers about this very batch: an attempt whose answer was lost did not store it either
         const isRefused = error.code === 'ERR_BRIDGE_SEALED' || error.code === 'ERR_BRIDGE_INBOX_FULL'
         isUnknown = mayHaveRun(error) || (isUnknown && !isRefused)
@@ -290,6 +323,14 @@ export class InboxWriter {
       } else if (code !== 'ERR_BRIDGE_CLOSED') throw reason
       return undefined
     }
+  }
+
+  /** Whoever waits is told for which node. */
+  #named(error: BridgeError): BridgeError {
+    if (error.code !== 'ERR_BRIDGE_INBOX_FULL' && error.code !== 'ERR_BRIDGE_GONE') return error
+    const why = error.message.replace(/^\S+ /, '')
+    const what = this.#lane === 0 ? '' : ', for what is handed on to it'
+    return new BridgeError(error.code, `inbox of ${this.#target}${what}: ${why}`, { cause: error })
   }
 
   /**

@@ -1,5 +1,5 @@
-// The links of this node: one writer per node that got something, made when it is first needed. State: this
-// process.
+// The links of this node: a writer for each node that got something, and one for each lane of it (inbox-writer.ts), made
+// when it is first needed. State: this process.
 import type { Clock } from '../pace/clock.ts'
 import { InboxWriter, type InboxWriterEvents } from './inbox-writer.ts'
 import type { Keys } from '../redis/keys.ts'
@@ -11,7 +11,8 @@ export class Links {
   readonly #nodeId: string
   readonly #clock: Clock
   readonly #events: InboxWriterEvents
-  readonly #writers = new Map<string, InboxWriter>()
+  /** By node, then by lane: in what order they were made does not matter. */
+  readonly #writers = new Map<string, Map<number, InboxWriter>>()
   /** Nodes that take nothing any more, and whose routes still stand in the table. */
   readonly out = new Set<string>()
   #isClosed = false
@@ -24,19 +25,33 @@ export class Links {
     this.#events = events
   }
 
-  to(nodeId: string): InboxWriter {
-    let writer = this.#writers.get(nodeId)
-    if (writer === undefined) {
-      writer = new InboxWriter(this.#redis, this.#keys, this.#nodeId, nodeId, this.#clock, this.#events)
-      if (this.#isClosed) writer.close()
-      else this.#writers.set(nodeId, writer)
+  /** @param lane how often what goes there was handed on: 0, never */
+  to(nodeId: string, lane = 0): InboxWriter {
+    const known = this.#writers.get(nodeId)
+    return known?.get(lane) ?? this.#make(nodeId, known ?? new Map<number, InboxWriter>(), lane)
+  }
+
+  #make(nodeId: string, lanes: Map<number, InboxWriter>, lane: number): InboxWriter {
+    const writer = new InboxWriter(
+      this.#redis,
+      this.#keys,
+      this.#nodeId,
+      nodeId,
+      this.#clock,
+      this.#events,
+      lane,
+    )
+    if (this.#isClosed) writer.close()
+    else {
+      if (this.out.has(nodeId)) writer.out()
+      this.#writers.set(nodeId, lanes.set(lane, writer))
     }
     return writer
   }
 
   /** Writes what was pushed, rather than at the end of the turn. */
   flush(): void {
-    for (const writer of this.#writers.values()) writer.flush()
+    for (const lanes of this.#writers.values()) lanes.get(0)?.flush()
   }
 
   /**
@@ -44,16 +59,17 @@ export class Links {
    * settles (its routes are out of the table) messages for it may still be pushed; nobody waits for those either.
    */
   async drop(nodeId: string, gone: Promise<void>): Promise<void> {
-    const writer = this.to(nodeId)
+    this.to(nodeId)
+    const lanes = this.#writers.get(nodeId)
     this.out.add(nodeId)
-    writer.out()
+    for (const writer of lanes?.values() ?? []) writer.out()
     await gone
-    if (this.#writers.get(nodeId) === writer) this.#forget(nodeId)
+    if (this.#writers.get(nodeId) === lanes) this.#forget(nodeId)
   }
 
   /** The node has routes: if it was out, it is back. */
   returns(nodeId: string): void {
-    if (this.#writers.get(nodeId)?.isOut === true) this.#forget(nodeId)
+    if (this.out.has(nodeId)) this.#forget(nodeId)
   }
 
   #forget(nodeId: string): void {
@@ -63,7 +79,7 @@ export class Links {
 
   close(): void {
     this.#isClosed = true
-    for (const writer of this.#writers.values()) writer.close()
+    for (const lanes of this.#writers.values()) for (const writer of lanes.values()) writer.close()
     this.#writers.clear()
   }
 }

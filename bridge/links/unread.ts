@@ -1,7 +1,7 @@
 // What a dead node had not read of its inbox for members of groups without a backlog: others get it. By then the inbox
 // takes nothing any more (membership.ts seals it first), so nothing comes after what is read here. State:
-// {inbox:<node id>}:stream. Invariant: the first entry is one that its reader had handled, or the one that it began
-// with; what comes after it was not handed on, or not noted as such. Bound: some entries at a time.
+// {inbox:<node id>}:stream, state. Invariant: what is there was not handed on, or not noted as such, but for the entry
+// that is named `place`. Bound: some entries at a time.
 import { EntryReader, type Share } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
@@ -25,22 +25,23 @@ export async function handOnUnread(
   handOn: (message: Message, share: Share) => Promise<void>,
 ): Promise<void> {
   const key = keys.inbox(nodeId, 'stream')
-  const [first] = await retrying(redis, () => redis.xrangeBuffer(key, '-', '+', 'COUNT', 1))
+  const place = await retrying(redis, () => redis.hget(keys.inbox(nodeId, 'state'), 'place'))
   const slice = new Slice()
-  for (let after = first?.[0].toString(); after !== undefined;) {
-    const from = `(${after}`
-    const entries = await retrying(redis, () => redis.xrangeBuffer(key, from, '+', 'COUNT', entriesPerRead))
+  for (let from: string | undefined = '-'; from !== undefined;) {
+    const begin: string = from
+    const entries = await retrying(redis, () => redis.xrangeBuffer(key, begin, '+', 'COUNT', entriesPerRead))
     const handedOn: Promise<void>[] = []
     const onShared = (message: Message, share: Share): void => {
       if (message.qos === 1) handedOn.push(handOn(message, share))
     }
     const others = { onGiven: nothing, onLook: nothing, onBell: nothing, onHold: nothing, onLater: nothing }
-    for (const [, [, body]] of entries) {
-      if (body === undefined || body.length === 0) continue
+    for (const [id, [, body]] of entries) {
+      if (body === undefined || body.length === 0 || id.toString() === place) continue
       const reader = new EntryReader(body, clock, nothing, { ...others, onShared })
       while (reader.next()) if (slice.isOver) await slice.next()
     }
     await Promise.all(handedOn)
-    after = entries.at(-1)?.[0].toString()
+    const last = entries.at(-1)?.[0].toString()
+    from = last === undefined ? undefined : `(${last}`
   }
 }

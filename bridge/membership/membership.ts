@@ -23,6 +23,11 @@ export interface MembershipEvents {
   onAmnesia(): void
   /** The rest of a dead node's estate, after the fence; may be done again by another. */
   onDead(nodeId: string): Promise<void>
+  /**
+   * This node has left: nobody sends it anything any more. What is left for it goes to others, as long as it may send.
+   * Rejects when it may not: others do it then.
+   */
+  onLeft(): Promise<void>
   /** An estate could not be finished, and is tried again. */
   onError(error: Error): void
 }
@@ -344,7 +349,7 @@ export class Membership {
       const error = toBridgeError(reason)
       if (error.code === 'ERR_BRIDGE_FENCED') this.#events?.onFenced()
       else if (error.code === 'ERR_BRIDGE_AMNESIA') this.#events?.onAmnesia()
-      else if (error.code === 'ERR_BRIDGE_BUG') endNode(error)
+      else if (error.code === 'ERR_BRIDGE_BUG') endNode(error, this.#redis.reports)
       else {
         // Redis is away, or refuses it: nobody can judge us meanwhile, since judging needs Redis for a whole
         // lease
@@ -425,9 +430,7 @@ export class Membership {
       await retrying(this.#redis, () =>
         runScript(this.#redis, 'inbox-fence', [this.keys.inbox(target, 'senders')], [nodeId]),
       )
-    await retrying(this.#redis, () =>
-      runScript(this.#redis, 'inbox-seal', [this.keys.inbox(nodeId, 'state')], []),
-    )
+    await this.#seal(nodeId)
     await this.#events?.onDead(nodeId)
     await Promise.all(
       (['stream', 'senders', 'state'] as const).map((noun) =>
@@ -436,6 +439,23 @@ export class Membership {
     )
     await this.#redis.srem(this.keys.bus('dead'), nodeId)
     reportsOf(this.#redis).tell('nodeGone', { nodeId })
+  }
+
+  async #seal(nodeId: string): Promise<void> {
+    await retrying(this.#redis, () =>
+      runScript(this.#redis, 'inbox-seal', [this.keys.inbox(nodeId, 'state')], []),
+    )
+  }
+
+  /**
+   * This node's own estate. What is left for it goes to others before it is fenced, since nothing that it sends is
+   * taken after that. Others may do the same estate at the same time, when they take this node for dead.
+   */
+  async #leave(): Promise<void> {
+    await this.#remove(this.nodeId, 0)
+    await this.#seal(this.nodeId)
+    await this.#events?.onLeft()
+    await this.#estate(this.nodeId)
   }
 
   /**
@@ -462,7 +482,7 @@ export class Membership {
       timer = setTimeout(resolve, leaveMs)
     })
     // Redis went away meanwhile
-    await Promise.race([this.#renewing.then(() => this.removeDead(this.nodeId)).catch(() => undefined), late])
+    await Promise.race([this.#renewing.then(() => this.#leave()).catch(() => undefined), late])
     clearTimeout(timer)
   }
 }

@@ -327,8 +327,8 @@ export class MessagePacker {
   }
 
   /** The message that is added next is for one member of a group. */
-  addShared({ name, hops }: Share): void {
-    this.#addRecord(sharedRecord, Buffer.from(String.fromCharCode(48 + hops) + name))
+  addShared({ name, visited }: Share): void {
+    this.#addRecord(sharedRecord, Buffer.from([name, ...visited].join('\0')))
   }
 
   /** The message that is added next was given to a member of a group. */
@@ -380,7 +380,7 @@ function topicAt(bytes: Buffer, start: number, end: number): string {
 export interface Share {
   readonly name: string
   /** Nodes that it has been to, and that had no member any more. */
-  readonly hops: number
+  readonly visited: readonly string[]
 }
 
 /** Which member of a group a message was given to. */
@@ -475,9 +475,10 @@ export class EntryReader {
       else if (share !== undefined) this.#other.onShared(message, share)
       else if (given !== undefined) this.#other.onGiven(message, given)
       else this.#each(message)
-    } else if (kind === sharedRecord)
-      this.#share = { hops: bytes[start]! - 48, name: bytes.toString('utf8', start + 1, end) }
-    else if (kind === givenRecord) this.#given = givenOf(bytes.toString('utf8', start, end))
+    } else if (kind === sharedRecord) {
+      const [name, ...visited] = bytes.toString('utf8', start, end).split('\0')
+      this.#share = { name: name!, visited }
+    } else if (kind === givenRecord) this.#given = givenOf(bytes.toString('utf8', start, end))
     else if (kind === lookRecord) this.#other.onLook(bytes.toString('utf8', start, end))
     else if (kind === bellRecord)
       for (const sid of bytes.toString('latin1', start, end).split(' ')) this.#other.onBell(sid)

@@ -6,7 +6,7 @@
 // delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
 import type { Groups } from '../groups/groups.ts'
 import type { Group } from '../groups/group-table.ts'
-import { hopsMax, NodePicks } from '../groups/node-picks.ts'
+import { NodePicks } from '../groups/node-picks.ts'
 import { BridgeError } from '../errors.ts'
 import type { Stored } from '../links/inbox-writer.ts'
 import type { Links } from '../links/links.ts'
@@ -40,6 +40,9 @@ const isLeftOut = (message: Message): boolean =>
 /** The QoS that a session gets a message with; 0: it is not queued for it. */
 const grantedTo = ({ sid, qos, ownQos }: SessionTarget, { by }: Message): number =>
   by?.sid === sid ? ownQos : qos
+
+/** Of a message of a group that was not handed on. */
+const nowhere: readonly string[] = []
 
 /** Groups of one message that are served in one go. */
 const groupsAtOnce = 100
@@ -128,7 +131,7 @@ export class FanOut {
         groups = targets.groups.values()
       }
       for (let next = groups.next(); next.done !== true; next = groups.next()) {
-        void this.#toMember(message, { name: next.value.name, hops: 0 })
+        void this.#toMember(message, { name: next.value.name, visited: nowhere })
         if (slice.isOver) return false
       }
       return true
@@ -150,16 +153,16 @@ export class FanOut {
   /**
    * Another node sent this message here for one member of a group. The member may have left by now: then the
    * message is handed on, after a barrier, since a member that came before it was published may not be in the table
-   * yet (P2).
+   * yet (P2). It comes to each node once: whoever is a member all the while gets it.
    * @returns settles when the message is stored elsewhere, and rejects when this boot is over: until then its
    *   entry must not be freed
    * @returns undefined when a member has it, or nobody can
    */
-  onShared(message: Message, { name, hops }: Share): Promise<void> | undefined {
+  onShared(message: Message, { name, visited }: Share): Promise<void> | undefined {
     const delivered = this.#receiver.deliverShared(message, name)
     if (delivered instanceof Promise) return delivered
-    if (delivered || hops >= hopsMax) return undefined
-    const share = { name, hops: hops + 1 }
+    if (delivered) return undefined
+    const share = { name, visited: [...visited, this.#nodeId] }
     if (message.qos === 0) return void this.#toMember(message, share)
     return this.#handOver.next().then(() => this.handOver(message, share))
   }
@@ -180,8 +183,11 @@ export class FanOut {
    * @returns settles when it is stored for the member's node, or for the group if that has a backlog by now
    * @returns undefined when nothing has to be waited for
    */
-  #toMember(message: Message, { name, hops }: Share): Promise<unknown> | false | undefined {
+  #toMember(message: Message, share: Share): Promise<unknown> | false | undefined {
+    const { name, visited } = share
     let without: ReadonlySet<string> = this.#links.out
+    // here there may be one again
+    if (visited.length > 0) without = new Set([...without, ...visited.filter((id) => id !== this.#nodeId)])
     let picked = this.#pick(message, name, without)
     if (picked === this.#nodeId) {
       const delivered = this.#receiver.deliverShared(message, name)
@@ -191,9 +197,8 @@ export class FanOut {
       picked = this.#pick(message, name, without)
     }
     if (picked === undefined) return false
-    const link = this.#links.to(picked)
-    if (message.qos === 0) return void link.pushQos0(message, { name, hops })
-    return this.#stored(message, { name, hops }, link.push(message, { name, hops }))
+    if (message.qos === 0) return void this.#links.to(picked).pushQos0(message, share)
+    return this.#stored(message, share, this.#links.to(picked, visited.length).push(message, share))
   }
 
   /**
@@ -291,7 +296,7 @@ export class FanOut {
     backlogs: { add(name: string): unknown },
   ): void {
     if (gid !== undefined) return void backlogs.add(name)
-    const shared = this.#toMember(message, { name, hops: 0 })
+    const shared = this.#toMember(message, { name, visited: nowhere })
     if (shared instanceof Promise) stored.add(handled(shared))
   }
 

@@ -60,7 +60,7 @@ const append = (to: string, sender: string, batch: number | string, body: string
     [sender, batch, body, mark, stallMs],
   )
 const trim = (nodeId: string, last: string, handled: number): Promise<unknown> =>
-  run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
+  run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, last, `0 ${handled}`])
 const renew = async (nodeId: string): Promise<string[][]> =>
   (
     (await run(
@@ -310,6 +310,9 @@ describe('inboxes', () => {
     // all was read: it counts anew
     await trim('a@1', (await redis.xrevrange(keys.inbox('a@1', 'stream'), '+', '-', 'COUNT', 1))[0]![0], 14)
     await append('a@1', 'b@1', '3-w', 'goes in, too')
+    await redis.hset(keys.inbox('a@1', 'state'), 'in7', 1e9) // of a lane that nothing came by
+    await trim('a@1', (await redis.xrevrange(keys.inbox('a@1', 'stream'), '+', '-', 'COUNT', 1))[0]![0], 26)
+    expect(await redis.hget(keys.inbox('a@1', 'state'), 'in7')).toBe('0')
   })
 
   test('append without a body asks whether there is room', async () => {

@@ -6,7 +6,8 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { Clock } from '../../bridge/pace/clock.ts'
-import { packMessage } from '../../bridge/messages/codec.ts'
+import { MessagePacker, packMessage } from '../../bridge/messages/codec.ts'
+import { diagnostics } from '../../bridge/diagnostics.ts'
 import { InboxReader } from '../../bridge/links/inbox-reader.ts'
 import { InboxWriter } from '../../bridge/links/inbox-writer.ts'
 import { runScript } from '../../bridge/redis/scripts.ts'
@@ -66,6 +67,8 @@ async function bury(nodeId: string): Promise<void> {
   await judge.close()
   connection.disconnect()
 }
+
+const patience = { timeout: 20_000 }
 
 const turn = (): Promise<void> =>
   new Promise((resolve) => {
@@ -224,7 +227,7 @@ test('what a reader hands on to another node stays in its inbox until it is stor
       body!.includes('picked'),
     ).length
   await writer.push(messageOf('t', 'before'))
-  await writer.push(messageOf('t', 'picked'), { name: '$share/g/t', hops: 0 })
+  await writer.push(messageOf('t', 'picked'), { name: '$share/g/t', visited: [] })
   await writer.push(messageOf('t', 'after'))
   using scripts = listen<{ script: string }>('script')
   await expect
@@ -234,6 +237,115 @@ test('what a reader hands on to another node stays in its inbox until it is stor
   store()
   await expect.poll(() => client.xlen(keys.inbox('b@1', 'stream'))).toBe(1)
   expect(await left()).toBe(0)
+  await reader.close()
+  connections.redis.disconnect()
+})
+
+// Members of both left at once, each to the other's node. What is handed on has room of its own in either inbox.
+test('two inboxes are full of what their nodes have to hand on to one another: all of it arrives, once', async () => {
+  await using link = await startLink(redis)
+  const got: { a: string[]; b: string[] } = { a: [], b: [] }
+  const groups = { a: '$share/a/t', b: '$share/b/t' }
+  const planeOf = (id: 'a' | 'b') =>
+    startPlane(redis, id, {
+      url: link.url,
+      deliverShared: ({ payload }, name) =>
+        name === groups[id] && got[id].push(payload.toString('latin1', 0, 2)) > 0,
+    })
+  await using a = await planeOf('a')
+  await using b = await planeOf('b')
+  await Promise.all([a.plane.addMember(groups.a), b.plane.addMember(groups.b)])
+  await untilEqual([a, b])
+  link.freeze()
+  // as who published by the tables of before: to each what has its member at the other by now
+  const fill = async (nodeId: string, name: string): Promise<void> => {
+    const key = (noun: 'stream' | 'senders' | 'state'): string => keys.inbox(nodeId, noun)
+    for (let n = 10; n < 26; n++) {
+      const packer = new MessagePacker(new Clock())
+      packer.addShared({ name, visited: [] })
+      packer.add(messageOf('t', Buffer.alloc(1024 * 1024, String(n))))
+      await runScript(
+        client,
+        'inbox-append',
+        [key('stream'), key('senders'), key('state')],
+        ['p@1', `${n - 9}-w`, packer.take(), 2 ** 24, 1_500],
+      )
+    }
+  }
+  await fill(a.plane.nodeId, groups.b)
+  await fill(b.plane.nodeId, groups.a)
+  link.thaw()
+  const all = Array.from({ length: 16 }, (_, n) => String(n + 10))
+  await expect.poll(() => [got.a, got.b].map((each) => [...each].sort()), patience).toEqual([all, all])
+  for (const { plane } of [a, b])
+    await expect.poll(() => client.xlen(keys.inbox(plane.nodeId, 'stream')), patience).toBe(1)
+  expect([a.fenced, b.fenced]).toEqual([false, false])
+})
+
+// Its clients are gone by then. What nobody reads any more would be handed on by others a lease later, and twice.
+test('a node leaves: what it read and what it did not read for members of groups is elsewhere before it is fenced, once', async () => {
+  const got: string[] = []
+  await using c = await startPlane(redis, 'c', {
+    deliverShared: ({ payload }) => got.push(payload.toString()) > 0,
+  })
+  let reads: () => void = () => undefined
+  const isReading = new Promise<void>((resolve) => (reads = resolve))
+  const b = await startPlane(redis, 'b', { deliverShared: () => (reads(), false) })
+  await Promise.all([b, c].map(({ plane }) => plane.addMember('$share/g/t')))
+  await untilEqual([b, c])
+  using gone = listen<{ nodeId: string }>('nodeGone')
+  const scripts: string[] = []
+  const hear = (event: unknown): void => void scripts.push((event as { script: string }).script)
+  diagnostics.script.subscribe(hear)
+  const share = { name: '$share/g/t', visited: [] }
+  const writer = new InboxWriter(c.plane.connection, keys, c.plane.nodeId, b.plane.nodeId, new Clock(), {
+    onOut: () => writer.out(),
+    isGone: () => Promise.resolve(true),
+    onFenced: () => undefined,
+  })
+  const pushed = Array.from({ length: 300 }, (_, n) =>
+    writer.push(messageOf('t', Buffer.from(String(n).padEnd(20_000))), share),
+  )
+  await isReading
+  const closed = b.close()
+  const stored = await Promise.all(pushed)
+  await closed
+  diagnostics.script.unsubscribe(hear)
+  const acknowledged = stored.flatMap((each, n) => (each === 'yes' ? [String(n)] : []))
+  await expect.poll(() => got.length, patience).toBe(acknowledged.length)
+  expect(got.map((payload) => payload.trim()).sort()).toEqual(acknowledged.sort())
+  expect(gone.events).toEqual([{ nodeId: b.plane.nodeId }]) // by itself, not by another later
+  expect(scripts.lastIndexOf('inbox-append')).toBeLessThan(scripts.indexOf('inbox-fence'))
+})
+
+test('bells and groups to look after, more than one entry takes: all of them are told', async () => {
+  await using a = await startPlane(redis, 'a')
+  const connections = connectAll({ url: redis.url, timeoutMs: 2_000, onError: () => undefined }, 1_000, 0)
+  await Promise.all([whenReady(connections.redis), whenReady(connections.inbox)])
+  const [bells, looks]: [string[], string[]] = [[], []]
+  let held = 0
+  const reader = new InboxReader(connections, keys, 'b@1', new Clock(), {
+    onMessage: () => undefined,
+    onShared: () => undefined,
+    onGiven: () => undefined,
+    onLook: (name) => void looks.push(name),
+    onBell: (sid) => void bells.push(sid),
+    onHold: (_, topics) => (held += topics.length),
+    onFenced: () => undefined,
+    onAmnesia: () => Promise.resolve(),
+  })
+  const writer = new InboxWriter(a.plane.connection, keys, a.plane.nodeId, 'b@1', new Clock(), {
+    onOut: () => undefined,
+    isGone: () => Promise.resolve(false),
+    onFenced: () => undefined,
+  })
+  await reader.create()
+  reader.start()
+  for (let n = 0; n < 10_001; n++) writer.ring(`sid${n}`)
+  for (let n = 0; n < 1_001; n++) writer.look(`$share/${n}/t`)
+  for (let n = 0; n < 1_001; n++) writer.hold(`${n}`, true)
+  await writer.push(messageOf('t'))
+  await expect.poll(() => [bells, looks, held]).toEqual([[''], [''], 1_000])
   await reader.close()
   connections.redis.disconnect()
 })
@@ -255,13 +367,14 @@ test('a node is buried while another writes to it: what comes after its inbox is
     [keys.inbox('b@1', 'stream'), keys.inbox('b@1', 'state')],
     [],
   )
-  const share = { name: '$share/g/t', hops: 0 }
+  const share = { name: '$share/g/t', visited: [] }
   const before = await writer.push(messageOf('t', 'before'), share)
   let late: Promise<unknown> | undefined
   judge.start({
     onFenced: () => undefined,
     onAmnesia: () => undefined,
     onError: () => undefined,
+    onLeft: () => Promise.resolve(),
     onDead: async () => {
       using attempts = listen<{ script: string }>('scriptBegins')
       late = writer.push(messageOf('t', 'late'), share)
@@ -386,8 +499,6 @@ test('bytes that are not ours are counted and skipped, and what stands before an
   ])
   await expect.poll(() => client.xlen(inbox)).toBe(1) // handled, too: freed
 })
-
-const patience = { timeout: 20_000 }
 
 describe('sealed', () => {
   test('the inbox of a reader that stands still: publishers wait about 2 s for it, then go on without', async () => {

@@ -39,7 +39,7 @@ export async function startPlane(
     queueMessagesMax?: number
     wanted?: (session: Session) => void
     authorizeWill?: (will: Message) => Promise<Message>
-    deliverShared?: (message: Message) => boolean
+    deliverShared?: (message: Message, group: string) => boolean
   } = {},
 ): Promise<Plane> {
   let closing: Promise<void> | undefined
@@ -78,7 +78,7 @@ export async function startPlane(
       hold: (nodeId, topics, held) => {
         self.holds.push({ nodeId, topics, held })
       },
-      deliverShared: (message) => options.deliverShared?.(message) ?? false,
+      deliverShared: (message, group) => options.deliverShared?.(message, group) ?? false,
       ring: () => undefined,
       taken: () => undefined,
       wanted: (session) => options.wanted?.(session),

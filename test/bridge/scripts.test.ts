@@ -110,14 +110,15 @@ const append = (
   batch: number | string,
   body: string,
   stallMs = hourMs,
+  lane = '',
 ): Promise<unknown> =>
   run(
     'inbox-append',
     [keys.inbox(to, 'stream'), keys.inbox(to, 'senders'), keys.inbox(to, 'state')],
-    [sender, batch, body, mark, stallMs],
+    [sender, batch, body, mark, stallMs, lane],
   )
 const trim = (nodeId: string, last: string, handled: number): Promise<unknown> =>
-  run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, handled])
+  run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, last, `0 ${handled}`])
 const seal = (nodeId: string): Promise<unknown> => run('inbox-seal', [keys.inbox(nodeId, 'state')], [])
 const fence = (nodeId: string, dead: string): Promise<unknown> =>
   run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
@@ -442,6 +443,39 @@ describe('inboxes', () => {
     expect(await bodies('a@1')).toEqual(['.'.repeat(mark), 'x']) // the handled entry stays as a proof
     expect(await trim('a@1', last, mark)).toBe(1) // twice
     expect(await bodies('a@1')).toHaveLength(2)
+  })
+
+  test('append: what was handed on has numbers and room of its own, whatever waits of what was published', async () => {
+    await createInbox('a@1')
+    await append('a@1', 'b@1', 1, '.'.repeat(mark))
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'b@1', 2, 'x'))
+    expect(await append('a@1', 'b@1', 1, '-'.repeat(mark), hourMs, '1')).toBe(mark)
+    expect(await append('a@1', 'b@1', 1, 'again', hourMs, '1')).toBe(mark)
+    await fails('ERR_BRIDGE_INBOX_FULL', append('a@1', 'c@1', 1, 'x', hourMs, '1'))
+    expect(await append('a@1', 'c@1', 1, '2', hourMs, '2')).toBe(1)
+    expect(await bodies('a@1')).toEqual(['', '.'.repeat(mark), '-'.repeat(mark), '2'])
+    await fence('a@1', 'b@1')
+    await fails('ERR_BRIDGE_FENCED', append('a@1', 'b@1', 2, 'x', hourMs, '1'))
+  })
+
+  test('trim: what is held stays, what stands behind it goes, and its lane has room again', async () => {
+    await createInbox('a@1')
+    await append('a@1', 'b@1', 1, 'held')
+    await append('a@1', 'b@1', 1, '.'.repeat(mark), hourMs, '1')
+    await append('a@1', 'b@1', 2, 'last')
+    const ids = (await redis.xrange(keys.inbox('a@1', 'stream'), '-', '+')).map(([id]) => id)
+    const [, held, behind, last] = ids
+    const free = (): Promise<unknown> =>
+      run(
+        'inbox-trim',
+        [keys.inbox('a@1', 'stream'), keys.inbox('a@1', 'state')],
+        [last!, held!, `0 4 1 ${mark}`, behind!],
+      )
+    for (let n = 0; n < 2; n++) expect(await free()).toBe(1)
+    expect(await bodies('a@1')).toEqual(['held', 'last'])
+    expect(await redis.hget(keys.inbox('a@1', 'state'), 'place')).toBe(last)
+    expect(await append('a@1', 'b@1', 2, 'x', hourMs, '1')).toBe(1)
+    expect(await append('a@1', 'b@1', 3, 'y')).toBe(5)
   })
 
   test('seal: GONE for what comes after it, and what is in it is in it, also sent again; its reader is FENCED', async () => {

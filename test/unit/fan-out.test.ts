@@ -6,6 +6,7 @@ import { GroupRules } from '../../bridge/groups/group-rules.ts'
 import { workedOff } from '../../bridge/pace/backlog.ts'
 import { FanOut } from '../../bridge/publish/fan-out.ts'
 import type { Links } from '../../bridge/links/links.ts'
+import type { Share } from '../../bridge/messages/codec.ts'
 import { Message } from '../../bridge/messages/message.ts'
 import type { Receiver } from '../../bridge/options.ts'
 import type { Queues } from '../../bridge/publish/queues.ts'
@@ -273,8 +274,42 @@ test('a message for a member that has left goes to one that this node learns of 
       return Promise.resolve()
     },
   })
-  await fanOut.onShared(messageOf('1'), { name: '$share/g/t', hops: 0 })
+  await fanOut.onShared(messageOf('1'), { name: '$share/g/t', visited: [] })
   expect(sent).toEqual(['1'])
+})
+
+// Whoever is a member all the while is come to, however many members leave at the same time.
+test('a message of a group comes to each node once, by a lane of its own for each time it is handed on, and then to none', async () => {
+  const table = new RoutingTable()
+  for (const nodeId of ['a', 'b', 'c', 'd', 'here']) table.set(nodeId, '$share/g/t', 1)
+  const sent: string[] = []
+  const fanOut = (nodeId: string) =>
+    new FanOut({
+      onFailed: () => undefined,
+      nodeId,
+      receiver: { deliverShared: () => false } as unknown as Receiver,
+      table: () => table,
+      links: {
+        out: new Set(),
+        to: (to: string, lane: number) => ({
+          push: (message: Message, share: Share) => {
+            sent.push(`${to} ${lane}`)
+            void fanOut(to).onShared(message, share)
+            return Promise.resolve('yes')
+          },
+        }),
+      } as unknown as Links,
+      queues: {} as Queues,
+      retained: {} as Retained,
+      groups: noBacklogs,
+      barrier: () => Promise.resolve(),
+    })
+  await fanOut('here').onShared(messageOf('1'), { name: '$share/g/t', visited: [] })
+  await expect.poll(() => sent.length).toBe(4)
+  expect(sent.map((to) => to.slice(2))).toEqual(['1', '2', '3', '4'])
+  expect(sent.map(([to]) => to).sort()).toEqual(['a', 'b', 'c', 'd'])
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(sent).toHaveLength(4)
 })
 
 // The member's session outlives its connection, which the table of who published did not say yet.
@@ -339,7 +374,7 @@ test.for([
       groups: noBacklogs,
       barrier: () => Promise.resolve(),
     })
-    await fanOut.handOver(messageOf('1').with({ qos }), { name: '$share/g/t', hops: 0 })
+    await fanOut.handOver(messageOf('1').with({ qos }), { name: '$share/g/t', visited: [] })
     expect(sent).toEqual(wanted)
   },
 )
