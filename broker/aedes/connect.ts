@@ -198,18 +198,22 @@ export class Connects {
     // Aedes comes here a turn later, and looks behind it: what is counted now would be given back by nobody.
     if (connection.isClosed || connection.client.isClosed) return
     if (this.#refuseBanned(connection, client.id!, connection.principal.user, done)) return
-    const earlier = this.#latest.get(client.id!)
-    if (earlier !== undefined && this.#isForeign(connection, earlier)) {
+    const latest = this.#latest.get(client.id!)
+    if (latest !== undefined && this.#isTaken(connection, latest)) {
       this.#host.refused('session-user')
       return this.#refuse(connection, foreign, done)
     }
+    const earlier = this.#ownOf(connection, latest)
     // The later of two CONNECTs stays, also where its decision came first; who is not let in throws nobody out.
     if (earlier !== undefined && earlier.inbound.cameAt > connection.inbound.cameAt)
       return connection.takenOver()
     if (!this.#countUser(connection, earlier)) return this.#refuse(connection, tooMany, done)
     this.#latest.set(client.id!, connection)
-    if (earlier !== undefined) this.#replaced.set(connection, earlier)
+    if (latest !== undefined) this.#replaced.set(connection, latest)
     const claimed = async (): Promise<void> => {
+      // until its session is released, which would be another user's still
+      if (latest !== earlier && latest?.isConnected === true && latest.isLeaving)
+        await forAMoment(latest.whenOver())
       if (earlier !== undefined) await this.#makeWay(earlier)
       const will = this.#willOf(client)
       const decided = will === undefined ? undefined : await this.#decideWill(connection, will)
@@ -258,13 +262,32 @@ export class Connects {
   }
 
   /**
-   * Whose connection here is another user's: that one stays, whose CONNECT came later or not. What the store knows is
-   * asked with the claim; of a connection that is ending it decides.
+   * Another user has the session, by a connection here: that one stays, whose CONNECT came later or not. What the store
+   * knows is asked with the claim; of a connection that is ending it decides.
    */
-  #isForeign({ principal }: Connection, earlier: Connection): boolean {
-    const { user } = earlier.principal
-    if (user === undefined || user === principal.user || earlier.isEnding) return false
-    return this.#host.config.sessionTakeover === 'same-user'
+  #isTaken(connection: Connection, latest: Connection): boolean {
+    const has = latest.session !== undefined && !latest.isEnding && latest.principal.user !== undefined
+    return has && this.#isStranger(connection, latest)
+  }
+
+  #isStranger({ principal }: Connection, other: Connection): boolean {
+    return this.#host.config.sessionTakeover === 'same-user' && other.principal.user !== principal.user
+  }
+
+  /**
+   * The connection that makes way for this one. Another user's that has not got the session yet is none: it may only
+   * have said this Client Identifier. Were it believed, it would keep the owner out; were it thrown out, the owner
+   * could be. Both claim the session, and the store says whose it is (session-claim.lua: FOREIGN).
+   */
+  #ownOf(connection: Connection, latest: Connection | undefined): Connection | undefined {
+    let own = latest
+    while (
+      own !== undefined &&
+      this.#isStranger(connection, own) &&
+      (own.session === undefined || own.isEnding)
+    )
+      own = this.#replaced.get(own)
+    return own
   }
 
   /** When its CONNECT comes, and again when it is known who it is. */
