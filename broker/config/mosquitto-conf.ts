@@ -56,7 +56,7 @@ const whyNot = new Map([
     'use_subject_as_username',
     'the user name of a certificate is its common name, alternative name or fingerprint',
   ],
-  ['crlfile', 'write tls.crl, where this version has it'],
+  ['crlfile', 'nobody is asked for a certificate there (require_certificate)'],
   ['mount_point', 'no listener has a part of the topics for itself'],
   ['queue_qos0_messages', 'QoS 0 is never queued'],
   ['plugin', 'plugins of Mosquitto are not run: write hooks (broker/EMBEDDING.md)'],
@@ -176,7 +176,9 @@ function listenerOf(
   isLocal: boolean,
   leave: (setting: Setting, why: string) => void,
 ): Record<string, unknown> {
-  const [cert, key, ca] = ['certfile', 'keyfile', 'cafile'].map((name) => values.get(name)?.value)
+  const [cert, key, ca, crl] = ['certfile', 'keyfile', 'cafile', 'crlfile'].map(
+    (name) => values.get(name)?.value,
+  )
   const isTls = cert !== undefined && key !== undefined
   const asks = isTrue(values.get('require_certificate'))
   const protocol = values.get('protocol')?.value === 'websockets' ? 'ws' : 'mqtt'
@@ -188,13 +190,19 @@ function listenerOf(
     Object.assign(own, {
       tlsCert: cert,
       tlsKey: key,
-      ...(asks && ca !== undefined && { tlsCa: ca, tlsClients: 'certificate' }),
+      ...(asks &&
+        ca !== undefined && {
+          tlsCa: ca,
+          tlsClients: 'certificate',
+          ...(crl !== undefined && { tlsCrl: crl }),
+        }),
     })
   const max = values.get('max_connections')
   if (max !== undefined && Number(max.value) > 0) own.connectionsMax = Number(max.value)
   for (const name of ['use_subject_as_username', 'crlfile']) {
     const setting = values.get(name)
-    if (setting !== undefined && setting.value !== 'false') leave(setting, whyNot.get(name)!)
+    const isTaken = name === 'crlfile' && isTls && asks
+    if (setting !== undefined && setting.value !== 'false' && !isTaken) leave(setting, whyNot.get(name)!)
   }
   const links: LinkName[] = [
     ...(asks && isTrue(values.get('use_identity_as_username')) ? (['certificate'] as const) : []),
