@@ -24,6 +24,7 @@ import { shownIn } from './access/certificate.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
+import { adviceOn } from './config/advice.ts'
 import { handedInChain } from './config/authentication.ts'
 import {
   accessFilesOf,
@@ -52,6 +53,7 @@ import { Gate } from './access/gate.ts'
 import { accessEvents, foreignEvents, gateEvents } from './observe/gate-events.ts'
 import { Descriptors, listen, type HandedOver, type Listener, type OnConnection } from './listeners/index.ts'
 import { LocalMessages, type LocalMessage, type PublishOptions } from './routing/local-messages.ts'
+import { DamagedFiles } from './observe/damaged-files.ts'
 import { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { observe, problemOf, waitingText } from './observe/cluster-events.ts'
@@ -121,6 +123,7 @@ export class Node {
   /** The last key that was damaged. */
   #damage = { what: '', at: -Infinity }
   #watched: WatchedFiles | undefined
+  readonly #damagedFiles: DamagedFiles
   /** It takes no connections any more, and its clients are told to go. */
   #isDraining = false
   #lookingAgain: NodeJS.Timeout | undefined
@@ -145,12 +148,16 @@ export class Node {
       certificateUser: config.certificateUser,
       certificateClient: config.certificateClient,
       shownBy: ({ outbox }) => shownIn(outbox.socket),
-      foreign: new ForeignLinks(config, foreignEvents(this.#log, this.metrics)),
+      foreign: new ForeignLinks(
+        config,
+        foreignEvents(this.#log, this.metrics, () => this.#looks()),
+      ),
       hasStoredRules: config.storedRules === 'on',
       hasStoredUsers: config.storedUsers === 'on',
       events: accessEvents(this.#log, (key, problem) => this.#onDamaged({ key, problem })),
       stand: (guard) => this.gate.setStanding([guard]),
     })
+    this.#damagedFiles = new DamagedFiles(this.#log, this.metrics)
     this.#operated = this.#operatedBy(embedding)
     this.#hear<{ cause: string; count: number }>('shed', ({ cause, count }) =>
       this.metrics.dropped.inc(
@@ -234,6 +241,7 @@ export class Node {
         waiting: this.#bridge?.waiting,
       }),
       advice: async () => [
+        ...adviceOn(this.config),
         ...(await this.#store.advice()),
         ...(await this.#store.adviceOnNodes()),
         ...(await this.#store.health()),
@@ -308,7 +316,7 @@ export class Node {
     endHearing()
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
     await this.#hearStored(bridge)
-    this.#advise(await this.#store.advice())
+    this.#advise([...adviceOn(this.config), ...(await this.#store.advice())])
     const boot = await this.#join(bridge)
     if (this.#state !== 'starting') return void (await Promise.all([boot.engine.close(), boot.plane.close()]))
     this.#boot = boot
@@ -472,19 +480,18 @@ export class Node {
   }
 
   /**
-   * Files of users, rules or certificates are others by now, and maybe options: what is wrong with them changes nothing.
+   * Files of users, rules or certificates are others by now, and maybe options: of one that is not in order what it said
+   * before holds, and the others are read all the same.
    * @param read the configuration as it is now; undefined: it is the same
    */
   reload(read?: () => Config): void {
-    const tried = (what: string, read: () => void): boolean => {
+    const tried = (what: string, read: () => void): void => {
       try {
         read()
         this.#log.info({ what }, 'read again')
-        return true
+        this.#damagedFiles.tell(what, undefined)
       } catch (error) {
-        const problem = error instanceof Error ? error.message : String(error)
-        this.#log.warn({ what, problem }, 'what was read before holds: the files are not in order')
-        return false
+        this.#damagedFiles.tell(what, error as Error)
       }
     }
     if (read !== undefined)
@@ -496,7 +503,8 @@ export class Node {
       })
     for (const listener of this.#listeners) tried(`certificate of ${listener.url}`, () => listener.renew())
     tried('admin tokens', () => this.#operated.loadTokens(adminTokensOf(this.config)))
-    if (!tried('users and rules', () => this.#access.load(accessFilesOf(this.config)))) return
+    this.#access.load(accessFilesOf(this.config, (what, problem) => this.#damagedFiles.tell(what, problem)))
+    this.#log.info({ what: 'users and rules' }, 'read again')
     this.#looks()
   }
 
@@ -687,6 +695,7 @@ export class Node {
     const node = this.#state !== 'serving' ? this.#state : this.#isDraining ? 'is drained' : 'ok'
     // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
+    const files = this.#damagedFiles.text
     const named = bridge?.named ?? []
     const descriptors = this.#descriptors?.isExhausted === true ? noDescriptors : 'ok'
     const slow = this.#boot?.router.slowCounts
@@ -707,6 +716,7 @@ export class Node {
         node,
         ...(descriptors === 'ok' ? {} : { descriptors }),
         ...(data === undefined ? {} : { data }),
+        ...(files === undefined ? {} : { files }),
         ...(waiting.length === 0 ? {} : { waiting: waiting.join(' ') }),
       },
     }
@@ -744,6 +754,7 @@ export class Node {
     this.#state = 'stopping'
     this.#ended.abort()
     this.#watched?.close()
+    this.#access.close()
     clearTimeout(this.#lookingAgain)
     this.#local.detach()
     const deadline = after(this.config.shutdownMs)

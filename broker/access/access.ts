@@ -36,7 +36,12 @@ export interface Accessed {
   readonly clientId: string
   /** By which it came; undefined: the program that embeds the node handed it in. */
   readonly listener:
-    { readonly authentication: readonly LinkName[]; readonly tlsCrl?: string | undefined } | undefined
+    | {
+        readonly authentication: readonly LinkName[]
+        readonly tlsCrl?: string | undefined
+        readonly tlsCa?: string | undefined
+      }
+    | undefined
   principal: Principal
   /** CONNACK accepted it. */
   readonly isConnected: boolean
@@ -59,6 +64,7 @@ export interface AccessFiles {
   readonly webhookSecretFile?: AccessFile | undefined
   /** Of listeners, by their paths. */
   readonly revocationLists: ReadonlyMap<string, string>
+  readonly authorities: ReadonlyMap<string, string>
 }
 
 export interface AccessEvents {
@@ -78,8 +84,8 @@ export interface AccessOptions<Client> {
   /** What of a certificate is the user name, and whether it must be the Client Identifier as well. */
   readonly certificateUser: CertificateName
   readonly certificateClient: 'any' | 'same'
-  /** The certificate that it has shown in a handshake with us, DER. */
-  readonly shownBy: (client: Client) => Buffer | undefined
+  /** The certificate that it has shown in a handshake with us, and those of its issuers behind it, DER. */
+  readonly shownBy: (client: Client) => readonly Buffer[]
   /** Links that ask somebody else. */
   readonly foreign: ForeignLinks
   readonly events: AccessEvents
@@ -105,7 +111,7 @@ export const rulesOf = ({ rulesFile, aclFile }: Pick<AccessFiles, 'rulesFile' | 
 ]
 
 /** Whether what no rule is about is denied: also where a file holds none. */
-export const hasRules = ({ rulesFile, aclFile }: AccessFiles): boolean =>
+export const hasRules = ({ rulesFile, aclFile }: Pick<AccessFiles, 'rulesFile' | 'aclFile'>): boolean =>
   rulesFile !== undefined || aclFile !== undefined
 
 export class Access<Client extends Accessed> {
@@ -115,7 +121,7 @@ export class Access<Client extends Accessed> {
   #users: ReadonlyMap<string, string> = new Map()
   /** What is kept of their passwords. */
   #kept: readonly string[] = []
-  #rules: readonly Rule[] = []
+  readonly #rules: { ofFile: readonly Rule[]; ofAcl: readonly Rule[] } = { ofFile: [], ofAcl: [] }
   #hasRules = false
   /** Those of who came with a proof that ends. */
   readonly #expiries = new Expiries<Client>((client) =>
@@ -143,20 +149,32 @@ export class Access<Client extends Accessed> {
 
   #stand(): void {
     const { hasStoredRules } = this.#options
-    this.#rights = new Rights([...this.#rules, ...this.#storedRules], this.#hasRules || hasStoredRules)
+    const { ofFile, ofAcl } = this.#rules
+    this.#rights = new Rights([...ofFile, ...ofAcl, ...this.#storedRules], this.#hasRules || hasStoredRules)
     this.#options.stand(this.#guard())
   }
 
-  /** What the files say holds from now on. */
+  /** What the files say holds from now on; of one that is left out, what it said before. */
   load(files: AccessFiles): void {
-    this.#users = files.passwordFile === undefined ? new Map() : readUsers(files.passwordFile.text)
+    const { passwordFile, rulesFile, aclFile } = files
+    if (passwordFile !== undefined) this.#loadUsers(passwordFile.text)
+    if (rulesFile !== undefined) this.#rules.ofFile = rulesOf({ rulesFile })
+    if (aclFile !== undefined) this.#rules.ofAcl = rulesOf({ aclFile })
+    this.#hasRules ||= hasRules(files)
+    this.#options.foreign.load(files)
+    this.#revocations.load(files)
+    this.#stand()
+  }
+
+  #loadUsers(text: string): void {
+    this.#users = readUsers(text)
     this.#kept = [...this.#users.values()]
     this.#scramKeys = this.#kept.map((kept) => keptOf(kept)?.scram).filter((keys) => keys !== undefined)
-    this.#rules = rulesOf(files)
-    this.#hasRules = hasRules(files)
-    this.#options.foreign.load(files)
-    this.#revocations.load(files.revocationLists)
-    this.#stand()
+  }
+
+  /** Nobody is asked any more. */
+  close(): void {
+    this.#options.foreign.close()
   }
 
   /** From now on users are looked up there. */
@@ -215,10 +233,11 @@ export class Access<Client extends Accessed> {
     this.#stand()
   }
 
-  /** Its password may be another by now, its user gone, its certificate revoked. */
+  /** Its password may be another by now, its user gone, its certificate revoked, the key of its token taken away. */
   #isStill(client: Client): boolean {
     const { by, user, kept } = client.principal
     if (this.#revocations.isRevoked(client)) return false
+    if (by === 'jwt') return this.#options.foreign.isKeyKnown(kept!)
     if (by === 'stored-users') return !this.#storedUsers.has(user!) || this.#storedUsers.get(user!) === kept
     return by !== 'password-file' || this.#users.get(user!) === kept
   }

@@ -1,7 +1,7 @@
 // What the certificate says that a client has shown in its TLS handshake, to its listener or to a proxy that hands it on.
 // No state.
 import { X509Certificate } from 'node:crypto'
-import type { PeerCertificate, TLSSocket } from 'node:tls'
+import type { DetailedPeerCertificate, PeerCertificate, TLSSocket } from 'node:tls'
 import type { Certificate } from './principal.ts'
 
 const first = (value: unknown): string | undefined =>
@@ -17,12 +17,28 @@ function alternativeNameOf(list: string | undefined): string | undefined {
   }
 }
 
-/** The certificate that was shown in a TLS handshake, and found valid then, DER. */
-export function shownIn(socket: object): Buffer | undefined {
+/** As many as OpenSSL follows. */
+const issuersMax = 100
+
+/** The certificate that was shown in a TLS handshake, and found valid then; behind it those of its issuers. DER. */
+export function shownIn(socket: object): Buffer[] {
   const { authorized, getPeerCertificate } = socket as Partial<TLSSocket>
-  if (authorized !== true) return undefined
-  return (getPeerCertificate?.call(socket as TLSSocket, false) as { raw?: Buffer } | undefined)?.raw
+  const shown: Buffer[] = []
+  if (authorized !== true || getPeerCertificate === undefined) return shown
+  let one: Partial<DetailedPeerCertificate> | undefined = getPeerCertificate.call(socket as TLSSocket, true)
+  while (one?.raw !== undefined && shown.length < issuersMax) {
+    shown.push(one.raw)
+    if (one.issuerCertificate === one) break // it has signed itself
+    one = one.issuerCertificate
+  }
+  return shown
 }
+
+/** The certificates of a text in PEM. @throws Error when one cannot be read */
+export const certificatesIn = (text: string): X509Certificate[] =>
+  (text.match(/-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----[^-]*-----END \1-----/g) ?? []).map(
+    (block) => new X509Certificate(block),
+  )
 
 /** Undefined: it has shown none that its listener trusts. */
 export function certificateOf(socket: object): Certificate | undefined {

@@ -23,6 +23,7 @@ export interface ForeignOptions {
   readonly jwtClientClaim?: string | undefined
   readonly jwtRulesClaim: string
   readonly jwtLeewaySeconds: number
+  readonly jwtLifeSecondsMax?: number | undefined
   readonly webhookUrl?: string | undefined
   readonly webhookTimeoutMs: number
   readonly webhookWhenDown: (typeof whenDownPolicies)[number]
@@ -42,18 +43,24 @@ export interface ForeignEvents {
   onAnswer(link: LinkName, problem: string | undefined): void
   /** How the webhook, or what is remembered of it, decided about a client. */
   onDecided(by: DecidedBy): void
+  /** A key of tokens was taken away at its URL: not everybody may still be who he was. */
+  onKeyTaken(): void
 }
 
 export class ForeignLinks {
   readonly #links = new Map<LinkName, Link>()
   #fileKeys: FileKeys | undefined
   #urlKeys: UrlKeys | undefined
+  readonly #tokens: Tokens | undefined
   readonly #webhook: Webhook | undefined
   #webhookSecret: string | undefined
 
   constructor(options: ForeignOptions, events: ForeignEvents) {
     const keys = this.#keySourceOf(options, events)
-    if (keys !== undefined) this.#links.set('jwt', jwtLink(tokensOf(options, keys), options.jwtFrom))
+    if (keys !== undefined) {
+      this.#tokens = tokensOf(options, keys)
+      this.#links.set('jwt', jwtLink(this.#tokens, options.jwtFrom))
+    }
     this.#webhook = this.#webhookOf(options, events)
     if (this.#webhook !== undefined) this.#links.set('webhook', webhookLink(this.#webhook))
   }
@@ -64,6 +71,7 @@ export class ForeignLinks {
     if (jwtKeysUrl === undefined) return undefined
     return (this.#urlKeys = new UrlKeys(jwtKeysUrl, jwtKeysRefreshSeconds * 1_000, {
       onKeys: (problem) => events.onAnswer('jwt', problem),
+      onTaken: () => events.onKeyTaken(),
     }))
   }
 
@@ -102,11 +110,20 @@ export class ForeignLinks {
     return this.#links.get(name)
   }
 
-  /** What the files say holds from now on. */
+  /** @param digest of a key that a token was signed with */
+  isKeyKnown(digest: string): boolean {
+    return this.#tokens?.isKnown(digest) ?? true
+  }
+
+  close(): void {
+    this.#urlKeys?.close()
+  }
+
+  /** What the files say holds from now on; of one that is left out, what it said before. */
   load({ jwtKeyFile, webhookSecretFile }: ForeignFiles): void {
-    this.#webhookSecret = webhookSecretFile?.text.trim()
+    if (webhookSecretFile !== undefined) this.#webhookSecret = webhookSecretFile.text.trim()
     if (jwtKeyFile !== undefined) this.#fileKeys?.set(jwtKeyFile.text)
-    void this.#urlKeys?.fetch() // the first client does not wait for it
+    this.#urlKeys?.begin() // the first client does not wait for it
   }
 }
 
@@ -120,6 +137,7 @@ const tokensOf = (options: ForeignOptions, keys: KeySource): Tokens =>
       clientClaim: options.jwtClientClaim,
       rulesClaim: options.jwtRulesClaim,
       leewaySeconds: options.jwtLeewaySeconds,
+      lifeSecondsMax: options.jwtLifeSecondsMax,
     },
     keys,
   )

@@ -82,6 +82,8 @@ export interface Guard<Client> {
    * The next step of an exchange by AUTH; undefined: not its method. Who is accepted by it is not asked for a password.
    */
   exchange?(step: AuthenticationStep, from: Client): Answer<AuthenticationAnswer | Refusal | undefined>
+  /** Whether a client may come in, or stay, that another guard has accepted by an exchange. */
+  confirm?(from: Client): Answer<Refusal | undefined>
   /** The message as it is to be published. `from`: the connection, while there is one. */
   publish?(message: Message, source: Source, from: Client | undefined): Answer<Message | Refusal>
   /** The subscription as it is granted. */
@@ -217,6 +219,7 @@ export class Gate<Client> {
     }
     const [connect, authenticate, publish] = [having('connect'), having('authenticate'), having('publish')]
     const [subscribe, forward, exchange] = [having('subscribe'), having('forward'), having('exchange')]
+    const confirm = having('confirm') ?? []
     this.connect =
       connect &&
       ((packet, from) =>
@@ -228,9 +231,7 @@ export class Gate<Client> {
           inTurn(authenticate, undefined, (guard) => guard.authenticate(username, password, from)),
         ))
     this.exchange =
-      exchange &&
-      ((step, from) =>
-        this.#decide('exchange', () => firstOf(exchange, (guard) => guard.exchange(step, from))))
+      exchange && ((step, from) => this.#decide('exchange', () => exchanged(exchange, confirm, step, from)))
     this.publish =
       publish &&
       ((message, source, from) =>
@@ -330,17 +331,19 @@ const codeOf = (step: Step): number =>
     ? ReasonCode.serverUnavailable
     : ReasonCode.implementationSpecificError
 
-/** Asks one guard after the other until one has something to say. */
-function firstOf<T, Asked>(
-  guards: readonly Asked[],
-  ask: (guard: Asked) => Answer<T | undefined>,
-  from = 0,
-): Answer<T | undefined> {
-  for (let i = from; i < guards.length; i++) {
-    const answer = ask(guards[i]!)
-    if (answer instanceof Promise)
-      return answer.then((decided) => (decided === undefined ? firstOf(guards, ask, i + 1) : decided))
-    if (answer !== undefined) return answer
+/** Asks one guard after the other until one has the method; whom it accepts the others may still refuse. */
+async function exchanged<Client>(
+  guards: readonly With<Client, 'exchange'>[],
+  confirming: readonly With<Client, 'confirm'>[],
+  step: AuthenticationStep,
+  from: Client,
+): Promise<AuthenticationAnswer | Refusal | undefined> {
+  for (const guard of guards) {
+    const answer = await guard.exchange(step, from)
+    if (answer === undefined) continue
+    if (answer instanceof Refusal || !answer.isDone) return answer
+    const others = confirming.filter((other) => (other as Guard<Client>) !== guard)
+    return (await inTurn(others, undefined, (other) => other.confirm(from))) ?? answer
   }
   return undefined
 }

@@ -8,6 +8,8 @@ import type { Logins } from './logins.ts'
 /** What is kept of a user's password; undefined: there is no such user; a refusal: nobody knows. */
 export type KeptOf = (user: string) => Answer<string | Refusal | undefined>
 
+const another = notAuthenticated('its password is another')
+
 /** @param others what is kept of some users' passwords: who has none of these names has the work of one of them */
 export function passwordLink(
   name: LinkName,
@@ -25,10 +27,15 @@ export function passwordLink(
         if (password === undefined) return notAuthenticated('it brings no password')
         const decided = (isRight: boolean | Refusal): Verdict => {
           if (isRight instanceof Refusal) return isRight
-          return isRight ? { user: username, by: name, kept } : notAuthenticated('its password is another')
+          return isRight ? { user: username, by: name, kept } : another
         }
         const answer = logins.isRight(username, password, kept)
-        return answer instanceof Promise ? answer.then(decided) : decided(answer)
+        if (!(answer instanceof Promise)) return decided(answer)
+        // It may have waited for its turn: by now another password may be kept.
+        return answer.then(async (isRight) => {
+          const now = isRight === true ? await keptOf(username) : kept
+          return now === kept ? decided(isRight) : now instanceof Refusal ? now : another
+        })
       }
       const kept = keptOf(username)
       return kept instanceof Promise ? kept.then(found) : found(kept)

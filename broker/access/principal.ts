@@ -20,7 +20,10 @@ export interface Principal {
   readonly user: string | undefined
   /** Which link said yes. */
   readonly by: LinkName | undefined
-  /** What is kept of the password that it brought; of a webhook the digest by which its answer is remembered. */
+  /**
+   * What is kept of the password that it brought; of a token the key that it was signed with; of a webhook the digest by
+   * which its answer is remembered.
+   */
   readonly kept?: string | undefined
   /** The Client Identifier that it must have. */
   readonly clientId?: string | undefined

@@ -47,13 +47,20 @@ export function scramLink(
       user instanceof Refusal ? user : challenge(scram, user, from)
     return found instanceof Promise ? found.then(goOn) : goOn(found)
   }
-  const end = (data: Buffer | undefined, from: object): Exchanged | Refusal => {
+  const end = (data: Buffer | undefined, from: object): Answer<Exchanged | Refusal> => {
     const begun = underWay.get(from)
     underWay.delete(from)
     const proof = begun?.scram.verify(data)
-    if (begun?.user === undefined || proof === undefined)
-      return no(`no user ${begun?.scram.user ?? ''} of that password`)
-    return { principal: { user: begun.scram.user, ...begun.user }, data: proof }
+    const refused = no(`no user ${begun?.scram.user ?? ''} of that password`)
+    if (begun?.user === undefined || proof === undefined) return refused
+    const { scram, user } = begun
+    // An exchange takes its client's time: by now another password may be kept.
+    const goOn = (now: ScramUser | Refusal | undefined): Exchanged | Refusal => {
+      if (now instanceof Refusal) return now
+      return now?.kept === user.kept ? { principal: { user: scram.user, ...user }, data: proof } : refused
+    }
+    const found = userOf(scram.user)
+    return found instanceof Promise ? found.then(goOn) : goOn(found)
   }
   return {
     name: 'scram',

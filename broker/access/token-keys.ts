@@ -2,6 +2,7 @@
 // (RFC 7517), or secrets, one on a line. A key fits a token by its kind, which the algorithm asks for, and by its
 // identifier where both have one. Of a set, what is no key for signatures that is known here is passed by. No state.
 import {
+  createHash,
   createPublicKey,
   createSecretKey,
   X509Certificate,
@@ -22,6 +23,8 @@ export const isSymmetric = (algorithm: string): boolean => algorithm.startsWith(
 
 export interface TokenKey {
   readonly key: KeyObject
+  /** The same for the same key, however it is written. */
+  readonly digest: string
   readonly id: string | undefined
   /** The only one that it is for. */
   readonly algorithm: string | undefined
@@ -57,12 +60,16 @@ function isFor(key: KeyObject, algorithm: string): boolean {
 export const fittingKeys = (
   keys: readonly TokenKey[],
   { alg, kid }: { readonly alg?: string | undefined; readonly kid?: string | undefined },
-): KeyObject[] =>
+): TokenKey[] =>
   keys
     .filter(({ id }) => id === undefined || kid === undefined || id === kid)
     .filter(({ algorithm }) => algorithm === undefined || plainName(algorithm) === plainName(alg))
     .filter(({ key }) => isFor(key, plainName(alg) ?? ''))
-    .map(({ key }) => key)
+
+const digestOf = (key: KeyObject): string =>
+  createHash('sha256')
+    .update(key.type === 'secret' ? key.export() : key.export({ type: 'spki', format: 'der' }))
+    .digest('base64')
 
 /** What is wrong with a text; never shows any of it. */
 class KeysError extends Error {}
@@ -92,6 +99,7 @@ function ofJwk(jwk: unknown): TokenKey[] {
     return [
       {
         key,
+        digest: digestOf(key),
         id: typeof kid === 'string' ? kid : undefined,
         algorithm: typeof alg === 'string' ? alg : undefined,
       },
@@ -112,7 +120,7 @@ function ofPem(text: string): TokenKey[] {
       const key = block.includes('CERTIFICATE-----')
         ? new X509Certificate(block).publicKey
         : createPublicKey(block)
-      return { key, id: undefined, algorithm: undefined }
+      return { key, digest: digestOf(key), id: undefined, algorithm: undefined }
     } catch {
       throw new KeysError(`has key ${i + 1} of ${blocks.length} that cannot be read`)
     }
@@ -126,7 +134,8 @@ function ofSecrets(text: string): TokenKey[] {
     const bytes = Buffer.from(line)
     if (bytes.length < secretBytesMin)
       throw new KeysError(`has a secret on line ${i + 1} of less than ${secretBytesMin} bytes`)
-    return { key: createSecretKey(bytes), id: undefined, algorithm: undefined }
+    const key = createSecretKey(bytes)
+    return { key, digest: digestOf(key), id: undefined, algorithm: undefined }
   })
 }
 

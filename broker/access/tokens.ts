@@ -1,15 +1,15 @@
 // JSON Web Tokens (RFC 7519) as proof of who a client is: whether one is right, and what it says of its owner. Which
 // algorithms may have signed it is fixed by options, never by the token; a key is used for what it is for alone; a token
-// without an end is refused. State: none besides that of where the keys come from.
+// without an end is refused, and one that lives for longer than it may. Whom one let in goes when its key is taken away.
+// State: none besides that of where the keys come from.
 import { decodeProtectedHeader, errors, jwtVerify, type JWTPayload } from 'jose'
-import type { KeyObject } from 'node:crypto'
 import { notAuthenticated } from './chain.ts'
 import { Refusal } from './gate.ts'
 import type { KeySource } from './key-source.ts'
 import type { Principal } from './principal.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { readPermissions } from './rules-file.ts'
-import { fittingKeys, type TokenAlgorithm } from './token-keys.ts'
+import { fittingKeys, type TokenAlgorithm, type TokenKey } from './token-keys.ts'
 
 export interface TokenRules {
   readonly algorithms: readonly TokenAlgorithm[]
@@ -22,6 +22,8 @@ export interface TokenRules {
   readonly rulesClaim: string
   /** What clocks may differ by. */
   readonly leewaySeconds: number
+  /** From when it was issued, or from now, to its end; undefined: any time. */
+  readonly lifeSecondsMax: number | undefined
 }
 
 /** Of a token that names no key: more are not tried. */
@@ -36,7 +38,10 @@ export const looksLikeToken = (text: string): boolean => /^[\w-]+\.[\w-]+\.[\w-]
 /** For the log: nothing of the token itself. */
 const no = (reason: string): Refusal => notAuthenticated(`its token: ${reason}`)
 
-type Verified = JWTPayload | Refusal
+interface Verified {
+  readonly claims: JWTPayload
+  readonly key: TokenKey
+}
 
 export class Tokens {
   readonly #rules: TokenRules
@@ -51,11 +56,16 @@ export class Tokens {
 
   /** Who the owner of a token is. */
   async principalOf(token: string): Promise<Principal | Refusal> {
-    const claims = await this.#verify(token)
-    return claims instanceof Refusal ? claims : this.#principalOf(claims)
+    const verified = await this.#verify(token)
+    return verified instanceof Refusal ? verified : this.#principalOf(verified)
   }
 
-  async #verify(token: string): Promise<Verified> {
+  /** Whether the key that a token was signed with is there still; who has none cannot tell. */
+  isKnown(digest: string): boolean {
+    return this.#keys.known?.has(digest) ?? true
+  }
+
+  async #verify(token: string): Promise<Verified | Refusal> {
     const header = headerOf(token)
     if (header?.alg === undefined) return no('it has no header')
     if (!this.#algorithms.includes(header.alg)) return no('its algorithm is none of those that may be')
@@ -70,11 +80,11 @@ export class Tokens {
     return this.#verifyWith(token, fitting.slice(0, triedMax))
   }
 
-  async #verifyWith(token: string, keys: readonly KeyObject[]): Promise<Verified> {
+  async #verifyWith(token: string, keys: readonly TokenKey[]): Promise<Verified | Refusal> {
     const { issuer, audience, leewaySeconds, userClaim, clientClaim } = this.#rules
     for (const key of keys) {
       try {
-        const { payload } = await jwtVerify(token, key, {
+        const { payload } = await jwtVerify(token, key.key, {
           algorithms: this.#algorithms,
           clockTolerance: leewaySeconds,
           requiredClaims: ['exp', userClaim, ...(clientClaim === undefined ? [] : [clientClaim])],
@@ -83,7 +93,7 @@ export class Tokens {
         })
         if (audience === undefined && payload.aud !== undefined)
           return no('it is meant for somebody else (aud)')
-        return payload
+        return { claims: payload, key }
       } catch (error) {
         if (error instanceof errors.JWSSignatureVerificationFailed) continue
         if (error instanceof errors.JOSEError) return no(error.message)
@@ -93,8 +103,11 @@ export class Tokens {
     return no('its signature is wrong')
   }
 
-  #principalOf(claims: JWTPayload): Principal | Refusal {
-    const { userClaim, clientClaim, rulesClaim, leewaySeconds } = this.#rules
+  #principalOf({ claims, key }: Verified): Principal | Refusal {
+    const { userClaim, clientClaim, rulesClaim, leewaySeconds, lifeSecondsMax = Infinity } = this.#rules
+    const now = Date.now() / 1_000
+    if (claims.exp! - Math.min(claims.iat ?? now, now) > lifeSecondsMax)
+      return no(`it lives for longer than ${lifeSecondsMax} s`)
     const user = textOf(claims[userClaim])
     if (user === undefined) return no(`its claim ${userClaim} is no name`)
     const clientId = clientClaim === undefined ? undefined : textOf(claims[clientClaim])
@@ -107,6 +120,7 @@ export class Tokens {
     return {
       user,
       by: 'jwt',
+      kept: key.digest,
       expiresAt: (claims.exp! + leewaySeconds) * 1_000,
       ...(clientId !== undefined && { clientId }),
       ...(permissions !== undefined && { permissions }),

@@ -4,6 +4,7 @@
 // though a node works with it, as a node says it at its start.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { adviceOn } from '../config/advice.ts'
 import { portOf } from '../config/checks.ts'
 import {
   atSource,
@@ -29,6 +30,7 @@ export async function check(argv: readonly string[]): Promise<void> {
   const config = loadConfig(flags, process.env, problems)
   process.stdout.write(showConfig(config))
   const found = certificateProblems(config)
+  warn(adviceOn(config))
   if (offline !== true) {
     const store = storeOf(config)
     // what a node would meet there, in the order in which it would
@@ -37,11 +39,13 @@ export async function check(argv: readonly string[]): Promise<void> {
       ...(await addressProblems(config)),
       ...ofStore.map((error) => operatorErrorOf(config, store, error)),
     )
-    if (ofStore.length === 0)
-      for (const line of [...(await store.advice()), ...(await store.adviceOnNodes())])
-        process.stderr.write(`aedes-cluster: warning: ${line}\n`)
+    if (ofStore.length === 0) warn([...(await store.advice()), ...(await store.adviceOnNodes())])
   }
   OperatorError.throwAll(found.map((problem) => atSource(config, problem)))
+}
+
+function warn(lines: readonly string[]): void {
+  for (const line of lines) process.stderr.write(`aedes-cluster: warning: ${line}\n`)
 }
 
 /** A node starts with a certificate of yesterday; its clients refuse it. */

@@ -27,6 +27,7 @@ import { foreignProblems } from './foreign-options.ts'
 import { listenUrl, options, type Config, type ListenerConfig, type OptionName } from './options.ts'
 import { inSections, layerOf, merged, type ListenerGiven } from './sections.ts'
 import { flagOf, fromEnvironment, listOf, readText, usage, type GivenValue, type Layer } from './sources.ts'
+import { tlsProblems } from './tls-files.ts'
 import { treeOf, type Mapping } from './tree.ts'
 import type { AccessFiles } from '../access/access.ts'
 import type { LinkName } from '../access/link-names.ts'
@@ -243,22 +244,40 @@ export function storeOf(config: Config): Store {
 
 const accessFileNames = ['passwordFile', 'rulesFile', 'aclFile', 'jwtKeyFile', 'webhookSecretFile'] as const
 
-/** What the files of access say. @throws OperatorError when one cannot be read, or says what it must not */
-export function accessFilesOf(config: Config): AccessFiles {
-  const problems: OperatorError[] = []
+/**
+ * What the files of access say; those that are not in order are left out.
+ * @param read hears of each: what is wrong, when it cannot be read or says what it must not
+ */
+export function accessFilesOf(
+  config: Config,
+  read: (what: string, problem: OperatorError | undefined) => void = (_, problem) => {
+    if (problem !== undefined) throw problem
+  },
+): AccessFiles {
+  const textIn = (name: OptionName, path: string): string | undefined => {
+    const problems: OperatorError[] = []
+    const text = textOf(name, path, sourceOf(config, name, path), problems)
+    if (name === 'tlsCa' && text !== undefined)
+      for (const { problem, hint } of tlsProblems({ tlsCa: text }))
+        problems.push(usage(sourceOf(config, name, path), path, problem, hint))
+    read(`${name} ${path}`, problems[0])
+    return problems.length === 0 ? text : undefined
+  }
   const files = Object.fromEntries(
     accessFileNames.map((name) => {
       const path = config[name]
-      const text = path === undefined ? undefined : textOf(name, path, sourceOf(config, name), problems)
+      const text = path === undefined ? undefined : textIn(name, path)
       return [name, path === undefined || text === undefined ? undefined : { path, text }]
     }),
   )
-  const lists = config.listeners.map(({ tlsCrl }) => tlsCrl).filter((path) => path !== undefined)
-  const revocationLists = new Map(
-    lists.map((path) => [path, textOf('tlsCrl', path, sourceOf(config, 'tlsCrl', path), problems) ?? '']),
-  )
-  OperatorError.throwAll(problems)
-  return { ...files, revocationLists }
+  const ofListeners = (name: 'tlsCrl' | 'tlsCa'): Map<string, string> => {
+    const paths = new Set(
+      config.listeners.map((listener) => listener[name]).filter((path) => path !== undefined),
+    )
+    const texts = [...paths].map((path) => [path, textIn(name, path)] as const)
+    return new Map(texts.filter((one): one is readonly [string, string] => one[1] !== undefined))
+  }
+  return { ...files, revocationLists: ofListeners('tlsCrl'), authorities: ofListeners('tlsCa') }
 }
 
 /** The tokens of the admin API; undefined: there are none. @throws OperatorError when the file cannot be read, or is none */

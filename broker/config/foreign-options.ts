@@ -49,7 +49,7 @@ export const foreignOptions = {
     schema: httpUrl.optional(),
     printed: withoutQuery,
     about:
-      'where the JSON Web Key Set of whoever signs tokens is fetched: at the start, every ten minutes, and when a token names a key that is not in it',
+      'where the JSON Web Key Set of whoever signs tokens is fetched: at the start, every ten minutes, when files are read again (SIGHUP), and when a token names a key that is not in it; whom a key let in that is not in it any more is told to go',
     shape: 'url',
     hint: 'Write https://host/path, e.g. --jwt-keys-url https://id.example/.well-known/jwks.json',
   },
@@ -123,6 +123,14 @@ export const foreignOptions = {
       'what the clocks of this machine and of whoever signs tokens may differ by: a token ends so much later',
     shape: 's',
     hint: 'Use a number of seconds, from 0 to 3600',
+  },
+  jwtLifeSecondsMax: {
+    at: 'jwt.lifeSecondsMax',
+    schema: whole(1, 315_360_000).optional(),
+    about:
+      'the longest that a token may live, from when it was issued (its claim iat; without it from now) to its end (exp): one that lives for longer is refused; without this option as long as whoever signs it says. A single token cannot be taken back: its user is banned until it ends, or its key is taken away, which ends the connections of all tokens that it signed',
+    shape: 's',
+    hint: 'Use a number of seconds, e.g. 86400 for tokens of a day',
   },
   webhookUrl: {
     at: 'webhook.url',

@@ -81,7 +81,7 @@ export const options = {
   authentication: {
     ofListener: true,
     schema: z.array(z.enum(linkNames, `is none of ${linkNames.join(', ')}`)).optional(),
-    about: `who may connect, by whom is asked in this order until one knows the client: ${linkNames.join(', ')}; repeats; without it what is configured, and where nothing is, everybody on loopback and nobody elsewhere`,
+    about: `who may connect, by whom is asked in this order until one knows the client, which is enough: ${linkNames.join(', ')}; repeats; without it what is configured, and where nothing is, everybody on loopback and nobody elsewhere`,
     shape: 'link',
     list: true,
     hint: `Write a list of ${linkNames.join(', ')}`,
@@ -110,7 +110,7 @@ export const options = {
     at: 'access.certificateUser',
     schema: z.enum(certificateNames, `is none of ${certificateNames.join(', ')}`).default('cn'),
     about:
-      'what of the certificate of a client is its user name: the common name, the first alternative name (DNS, e-mail, URI), or the SHA-256 fingerprint in hexadecimal digits',
+      'what of the certificate of a client is its user name: the common name, the first alternative name (DNS, e-mail, URI), or the SHA-256 fingerprint in hexadecimal digits. With a renewed certificate a client is the same user by cn and san, and another one by fingerprint: the session of the certificate before keeps its Client Identifier until it expires or is ended (aedes-cluster sessions end)',
     shape: certificateNames.join('|'),
     hint: `Use ${certificateNames.join(', ')}`,
   },
@@ -218,7 +218,7 @@ export const options = {
     ofListener: true,
     schema: z.string().optional(),
     about:
-      'certificate authority for client certificates; with it, clients must show one, unless tlsClients lets others in',
+      'certificate authorities for client certificates; with it, clients must show one, unless tlsClients lets others in (Mosquitto: require_certificate, EMQX: fail_if_no_peer_cert, HAProxy: verify required); who is connected by one that is taken out is told to go',
     shape: 'file',
     hint: 'Name a readable PEM file',
     file: true,
@@ -239,7 +239,7 @@ export const options = {
     ofListener: true,
     schema: z.enum(['certificate', 'any'], 'is none of certificate, any').optional(),
     about:
-      'with tlsCa, who may come in: certificate (clients that show a certificate of that authority), or any (others as well: the links of `authentication` decide); without it any where `authentication` names certificate and other links, and certificate elsewhere',
+      'with tlsCa, who may come in: certificate (clients that show a certificate of that authority, and are refused otherwise in their handshake, whatever password they have), or any (others as well: the links of `authentication` decide). Without it any where `authentication` names certificate and other links, since one link that knows a client lets it in, and certificate elsewhere; aedes-cluster check tells',
     shape: 'certificate|any',
     hint: 'Use certificate or any',
   },

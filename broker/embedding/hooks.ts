@@ -117,6 +117,12 @@ function answerOf<T>(ask: (answer: (decided: T) => void) => Returned): Answer<T>
   })
 }
 
+const connectRefusal = (error: AuthenticateError | null, isAllowed: boolean): Refusal | undefined => {
+  if (error === null && isAllowed) return undefined
+  const { returnCode = 5, reasonCode = reasonCodes.get(returnCode) ?? ReasonCode.notAuthorized } = error ?? {}
+  return new Refusal(reasonCode, error?.message || 'not authorized', { error: error ?? undefined })
+}
+
 /**
  * @param self what hooks are called on
  * @param brokerId stands in packets, as Aedes has it
@@ -130,12 +136,17 @@ export function guardOf(
 ): Guard<Connection> {
   const { preConnect, authenticate, enhancedAuthenticate } = hooks
   const { authorizePublish, authorizeSubscribe, authorizeForward, published } = hooks
-  const connectRefusal = (error: AuthenticateError | null, isAllowed: boolean): Refusal | undefined => {
-    if (error === null && isAllowed) return undefined
-    const { returnCode = 5, reasonCode = reasonCodes.get(returnCode) ?? ReasonCode.notAuthorized } =
-      error ?? {}
-    return new Refusal(reasonCode, error?.message || 'not authorized', { error: error ?? undefined })
-  }
+  const asked = (
+    hook: NonNullable<typeof authenticate>,
+    from: Connection,
+    username: string | undefined,
+    password: Buffer | undefined,
+  ): Answer<Refusal | undefined> =>
+    answerOf((answer) =>
+      hook.call(self, clientOf(from), username, password, (error, isAllowed) =>
+        answer(connectRefusal(error, isAllowed === true)),
+      ),
+    )
   const denied = (error?: Error | null): Refusal =>
     new Refusal(ReasonCode.notAuthorized, error?.message || 'not authorized', { error: error ?? undefined })
   return {
@@ -148,12 +159,9 @@ export function guardOf(
         ),
     }),
     ...(authenticate && {
-      authenticate: (username, password, from) =>
-        answerOf<Refusal | undefined>((answer) =>
-          authenticate.call(self, clientOf(from), username, password, (error, isAllowed) =>
-            answer(connectRefusal(error, isAllowed === true)),
-          ),
-        ),
+      authenticate: (username, password, from) => asked(authenticate, from, username, password),
+      // of whom a link has accepted by AUTH: it has a name that is proved, and no password
+      confirm: (from) => asked(authenticate, from, from.principal.user, undefined),
     }),
     ...(enhancedAuthenticate && {
       exchange: (step, from) =>

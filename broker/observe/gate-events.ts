@@ -54,9 +54,13 @@ export function accessEvents(log: Log, onDamaged: AccessEvents['onDamaged'] = ()
 }
 
 /** That whoever is asked who clients are does not answer is a line, and that it does again is one. */
-export function foreignEvents(log: Log, metrics: Metrics): ForeignEvents {
+export function foreignEvents(log: Log, metrics: Metrics, onKeyTaken: () => void): ForeignEvents {
   const away = new Set<string>()
   return {
+    onKeyTaken: () => {
+      log.info({ link: 'jwt' }, 'a key of tokens was taken away: whom it let in is told to go')
+      onKeyTaken()
+    },
     onDecided: (by) => metrics.webhookDecisions.inc({ by }),
     onAnswer: (link, problem) => {
       metrics.authenticatorUp.set({ link }, problem === undefined ? 1 : 0)

@@ -167,6 +167,11 @@ export class Metrics {
     help: 'keys in the store that were damaged, each at most once a minute; mended as far as they could be',
     registers: [this.registry],
   })
+  readonly damagedFiles = new Gauge({
+    name: 'aedes_cluster_damaged_files',
+    help: 'files of users, rules, keys, tokens, certificates or options that were read again and are not in order: what they said before holds',
+    registers: [this.registry],
+  })
   readonly sealed = new Counter({
     name: 'aedes_cluster_inboxes_sealed_total',
     help: 'inboxes of other nodes that this node found full and unread: those nodes were given up',

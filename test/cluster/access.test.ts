@@ -1,5 +1,5 @@
 // Who may connect and do what (broker/access/), from outside: real clients against nodes in this process.
-import type { IConnackPacket, IPubackPacket, IPublishPacket, Packet } from 'mqtt-packet'
+import type { IConnackPacket, IConnectPacket, IPubackPacket, IPublishPacket, Packet } from 'mqtt-packet'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls'
@@ -7,6 +7,8 @@ import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from '
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { Redis } from 'ioredis'
 import { afterAll, describe, expect, test } from 'vitest'
 import { Keys } from '../../bridge/redis/keys.ts'
@@ -17,7 +19,9 @@ import { nobody } from '../../broker/access/principal.ts'
 import type { Question } from '../../broker/access/rule.ts'
 import { readRules } from '../../broker/access/rules-file.ts'
 import { accessEvents } from '../../broker/observe/gate-events.ts'
+import { DamagedFiles } from '../../broker/observe/damaged-files.ts'
 import { Log } from '../../broker/observe/log.ts'
+import { Metrics } from '../../broker/observe/metrics.ts'
 import { loadConfig, storeOf } from '../../broker/config/config.ts'
 import { createNode, type Hooks, type Node, type NodeOptions } from '../../broker/index.ts'
 import { makeCertificates } from '../support/certificates.ts'
@@ -41,8 +45,13 @@ async function serve(options: NodeOptions = {}, hooks: Hooks = {}): Promise<{ no
   return { node, url: node.endpoints[0]! }
 }
 
-const connackOf = async (url: string, username?: string, password?: string): Promise<number> => {
-  await using client = await WireClient.connect(url, 'client', {
+const connackOf = async (
+  url: string,
+  username?: string,
+  password?: string,
+  clientId = 'client',
+): Promise<number> => {
+  await using client = await WireClient.connect(url, clientId, {
     ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password: Buffer.from(password) }),
   })
@@ -347,6 +356,15 @@ describe('rules', () => {
 
 describe('a Client Identifier and its user', () => {
   const proving: Hooks = { authenticate: (_client, _username, _password, callback) => callback(null, true) }
+  const connectPacket: IConnectPacket = {
+    cmd: 'connect',
+    protocolId: 'MQTT',
+    protocolVersion: 5,
+    clientId: 'c',
+    clean: false,
+    keepalive: 0,
+    properties: { sessionExpiryInterval: 100 },
+  }
   const connect = (
     url: string,
     username: string | undefined,
@@ -377,9 +395,33 @@ describe('a Client Identifier and its user', () => {
     for (const { node } of [a, b])
       expect(await node.metricsText()).toContain('aedes_cluster_refusals_total{cause="session-user"} 8')
     await b.node.publish('a', '', { qos: 1 })
-    expect((await ann.next('publish')).topic).toBe('a') // nothing happened to it
+    const { topic, messageId } = await ann.next('publish') // nothing happened to it
+    expect(topic).toBe('a')
+    ann.send({ cmd: 'puback', messageId: messageId! })
+    await ann.settled()
     await using again = await connect(b.url, 'ann')
     expect(again.connack.sessionPresent).toBe(true)
+    // nor does who only says its Client Identifier keep its user out, or throw him out who is about to have it
+    again.socket.destroy()
+    await again.closed
+    for (let round = 0; round < 10; round++)
+      for (const strangers of [['bob', undefined], [undefined], ['bob']]) {
+        const others = await Promise.all(strangers.map(() => WireClient.open(a.url)))
+        const owner = await WireClient.open(a.url)
+        const come = (client: WireClient, username: string | undefined): void =>
+          client.send({ ...connectPacket, ...(username === undefined ? {} : { username }) })
+        if (round % 2 === 0) come(owner, 'ann')
+        others.forEach((other, i) => come(other, strangers[i]))
+        if (round % 2 === 1) come(owner, 'ann')
+        expect(await owner.next('connack'), `round ${round}, ${String(strangers)}`).toMatchObject({
+          reasonCode: 0,
+          sessionPresent: true,
+        })
+        for (const other of others) expect(await other.next('connack')).toMatchObject({ reasonCode: 0x85 })
+        expect(await owner.settled()).toEqual([])
+        owner.socket.destroy()
+        await owner.closed
+      }
     await using free = await serve({ ...at, id: 'free', access: { sessionTakeover: 'any' } }, proving).then(
       ({ url }) => connect(url, 'bob'),
     )
@@ -416,7 +458,7 @@ test('users and rules of the cluster hold on all nodes, for who comes at once an
   }
   const [a, b] = [await serve({ ...options, id: 'a' }), await serve({ ...options, id: 'b' })]
   const codes = (user: string, password: string): Promise<number[]> =>
-    Promise.all([a, b].map(({ url }) => connackOf(url, user, password)))
+    Promise.all([a, b].map(({ url }, i) => connackOf(url, user, password, `client-${i}`)))
   expect(await codes('ann', 'hunter2')).toEqual([0x86, 0x86])
   expect(command('hunter2\n', 'passwd', '--user', 'ann')).toBe('wrote ann\n')
   expect(await codes('ann', 'hunter2')).toEqual([0, 0])
@@ -462,6 +504,14 @@ test('users and rules of the cluster hold on all nodes, for who comes at once an
   expect(await changeAccess!((access) => access.users())).toEqual(['ann', 'eve'])
   expect(command('', 'passwd', '--user', 'eve', '--remove')).toBe('removed eve\n')
   expect(await codes('eve', 'hunter2')).toEqual([0x86, 0x86])
+  // names that strangers give are not kept
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  collect()
+  const { heapUsed } = process.memoryUsage()
+  for (let i = 0; i < 200; i++) expect(await connackOf(a.url, `${i}`.padEnd(60_000))).toBe(0x86)
+  collect()
+  expect(process.memoryUsage().heapUsed - heapUsed).toBeLessThan(6 * 1024 * 1024) // of 12 MB
   await admin.set(key, 'a text')
   expect(await codes('ann', 'hunter4')).toEqual([0x86, 0x86])
   const metrics = `${await a.node.metricsText()}${await b.node.metricsText()}`
@@ -643,6 +693,70 @@ describe('certificates', () => {
     expect((await client.next('connack')).reasonCode).toBe(0)
     client.send({ cmd: 'publish', topic: 'x', messageId: 1, qos: 1, payload: '', retain: false, dup: false })
     expect((await client.next('puback')).reasonCode).toBe(0x10)
+  })
+
+  test('a file that is not in order keeps no other from being read, and is named once until it is', async () => {
+    const at = (name: string): string => join(folder, name)
+    const [passwordFile, rulesFile, aclFile] = [at('sick'), at('sick.yaml'), at('sick.acl')]
+    const kept = await keepPassword('right', 'scrypt')
+    const users = (...names: string[]): string => names.map((name) => `${name}:${kept}\n`).join('')
+    writeFileSync(passwordFile, users('ann', 'bob', 'eve'))
+    writeFileSync(rulesFile, 'rules: [{ allow: read, topic: [x, y] }]')
+    writeFileSync(aclFile, 'topic read z\n')
+    const { node, url } = await serve({
+      access: { passwordFile, rulesFile, aclFile },
+      admin: 'http://127.0.0.1:0',
+    })
+    const password = Buffer.from('right')
+    const [ann, bob, eve] = await Promise.all(
+      ['ann', 'bob', 'eve'].map((username) => WireClient.connect(url, username, { username, password })),
+    )
+    for (const filter of ['x', 'y', 'z']) await ann!.subscribe(filter)
+    const state = async (): Promise<unknown[]> => {
+      node.reload()
+      const { checks } = (await (await fetch(`${node.adminUrl}/readyz`)).json()) as {
+        checks: { files?: string }
+      }
+      const heard: string[] = []
+      for (const topic of ['x', 'y', 'z']) await node.publish(topic, '', { qos: 1 })
+      for (const packet of await ann!.settled()) heard.push((packet as IPublishPacket).topic)
+      const [, files] = /damaged_files (\d)/.exec(await node.metricsText())!
+      const named = checks.files && [...new Set(checks.files.match(/sick[.\w]*(?=: )/g))]
+      return [heard.join(''), files, named]
+    }
+    writeFileSync(rulesFile, 'rules: [{ allow: reed }]')
+    writeFileSync(passwordFile, users('ann', 'eve'))
+    writeFileSync(aclFile, '')
+    expect(await state()).toEqual(['xy', '1', ['sick.yaml']])
+    expect(await bob!.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
+    writeFileSync(passwordFile, 'ann')
+    writeFileSync(aclFile, 'tpoic read z\n')
+    expect(await state()).toEqual(['xy', '3', ['sick.yaml', 'sick', 'sick.acl']])
+    writeFileSync(rulesFile, 'rules: [{ allow: read, topic: y }]')
+    expect(await state()).toEqual(['y', '2', ['sick', 'sick.acl']])
+    expect(await eve!.settled()).toEqual([])
+    rmSync(aclFile)
+    writeFileSync(passwordFile, users('ann'))
+    expect(await state()).toEqual(['y', '1', ['sick.acl']])
+    expect(await eve!.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
+    writeFileSync(aclFile, '')
+    expect(await state()).toEqual(['y', '0', undefined])
+    // in the log
+    const lines: string[] = []
+    const log = new Log(
+      { id: 'n', logLevel: 'info' },
+      () => undefined,
+      new Writable({ write: (line: Buffer, _, done) => (lines.push(String(line)), done()) }),
+    )
+    const damaged = new DamagedFiles(log, new Metrics())
+    for (const problem of [undefined, 'a', 'a', 'b', undefined, undefined])
+      damaged.tell('file', problem === undefined ? undefined : new Error(problem))
+    await log.close()
+    expect(lines.map((line) => (JSON.parse(line) as { problem?: string }).problem)).toEqual([
+      'a',
+      'b',
+      undefined,
+    ])
   })
 
   test('files that change hold from then on: a certificate, users, rules; nobody else is cut', async () => {

@@ -11,6 +11,7 @@ import { loadConfig } from '../../broker/config/config.ts'
 import { createNode, type Node } from '../../broker/index.ts'
 import { listen, type Listener } from '../../broker/listeners/index.ts'
 import { Authority } from '../support/authority.ts'
+import { makeCertificates } from '../support/certificates.ts'
 import { WireClient } from '../support/wire.ts'
 
 const authority = new Authority()
@@ -237,6 +238,27 @@ describe('certificates of clients', () => {
       expect(await connectBy(url, of(ann))).toBeUndefined()
     }
     await byBob[Symbol.asyncDispose]()
+  })
+
+  test('whose authority is taken away are told to go, whoever else shows one stays', async () => {
+    using others = makeCertificates()
+    const authorities = authority.path('changing.pem')
+    writeFileSync(authorities, authority.texts('root.pem', 'devices.pem') + others.caBytes.toString())
+    const node = await createNode({
+      listeners: [{ url: 'mqtts://127.0.0.1:0', tls: { ...server, ca: authorities } }],
+    })
+    nodes.push(node)
+    const [url] = node.endpoints as [string]
+    const by = (version: SecureVersion, options: ConnectionOptions): Promise<WireClient | undefined> =>
+      connectBy(url, { ...options, ...ofVersion(version) })
+    const staying = await Promise.all(versions.map((version) => by(version, of(bob))))
+    const going = await Promise.all(versions.map((version) => by(version, others.client)))
+    writeFileSync(authorities, authority.texts('root.pem')) // the one below it is shown by its clients
+    node.reload()
+    for (const client of going) expect(await client!.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
+    for (const client of staying) expect(await client!.settled()).toEqual([])
+    expect(await by('TLSv1.3', others.client)).toBeUndefined()
+    await Promise.all([...staying, await by('TLSv1.3', of(bob))].map((one) => one![Symbol.asyncDispose]()))
   })
 
   test('may be missing where others prove who they are otherwise; one that is revoked is none', async () => {

@@ -20,11 +20,13 @@ afterAll(async () => {
   await Promise.all(nodes.map((node) => node.close()))
 })
 
-async function serve(jwt: NonNullable<NodeOptions['jwt']>, more: NodeOptions = {}): Promise<string> {
+async function started(jwt: NonNullable<NodeOptions['jwt']>, more: NodeOptions = {}): Promise<Node> {
   const node = await createNode({ listen: ['mqtt://127.0.0.1:0'], jwt, ...more })
   nodes.push(node)
-  return node.endpoints[0]!
+  return node
 }
+const serve = (jwt: NonNullable<NodeOptions['jwt']>, more: NodeOptions = {}): Promise<string> =>
+  started(jwt, more).then(({ endpoints }) => endpoints[0]!)
 
 let written = 0
 function file(text: string): string {
@@ -189,6 +191,24 @@ describe('a token is right', () => {
     expect([await codeOf(open, token(without('aud'))), await codeOf(open, token(right))]).toEqual([0, 0x86])
   })
 
+  test('for as long as a token may live, from when it was issued', async () => {
+    const keyFile = file(pem(ed.publicKey))
+    const code = (url: string, iat: number | undefined, exp: number): Promise<number> =>
+      codeOf(url, signed({ alg: 'EdDSA' }, { sub: 'ann', iat, exp }, ed.privateKey))
+    const url = await serve({ keyFile, lifeSecondsMax: 3_600 })
+    const now = Math.floor(seconds())
+    const hour = 3_600
+    expect([
+      await code(url, now, now + hour),
+      await code(url, undefined, now + hour),
+      await code(url, now, now + hour + 10),
+      await code(url, undefined, now + hour + 10),
+      await code(url, now - hour, now + 60), // it has lived for most of it
+      await code(url, now + 1_000, now + hour + 900), // its signer says what it likes
+    ]).toEqual([0, 0, 0x86, 0x86, 0x86, 0x86])
+    expect(await code(await serve({ keyFile }), now, now + 1_000 * hour)).toBe(0)
+  })
+
   test('as user name where an option says so; beside other links a password that is none is not its', async () => {
     const url = await serve(
       { keyFile: file(pem(ed.publicKey)), from: 'username' },
@@ -308,6 +328,42 @@ describe('what a token says of its owner', () => {
   })
 })
 
+test('whom a key let in that is taken away from its file is told to go, and nobody else', async () => {
+  const [kept, taken] = [generateKeyPairSync('ed25519'), generateKeyPairSync('ed25519')]
+  const keyFile = file(pem(kept.publicKey) + pem(taken.publicKey))
+  const node = await started({ keyFile })
+  const [url] = node.endpoints as [string]
+  const token = (pair: typeof kept): string => signed({ alg: 'EdDSA' }, ann(), pair.privateKey)
+  await using staying = await connect(url, token(kept), 'staying')
+  await using going = await connect(url, token(taken), 'going')
+  const authenticationData = Buffer.from(token(kept))
+  await using changed = await WireClient.open(url)
+  changed.send({
+    cmd: 'connect',
+    protocolId: 'MQTT',
+    protocolVersion: 5,
+    clean: true,
+    clientId: 'changed',
+    keepalive: 0,
+    properties: { authenticationMethod: 'JWT', authenticationData: Buffer.from(token(taken)) },
+  })
+  expect((await changed.next('connack')).reasonCode).toBe(0)
+  changed.send({
+    cmd: 'auth',
+    reasonCode: 0x19,
+    properties: { authenticationMethod: 'JWT', authenticationData },
+  })
+  expect((await changed.next('auth')).reasonCode).toBe(0) // it is by the other key now
+  writeFileSync(keyFile, pem(kept.publicKey))
+  node.reload()
+  expect(await going.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
+  expect(await codeOf(url, token(taken))).toBe(0x86)
+  // a file that is not in order takes nobody's key away
+  writeFileSync(keyFile, 'no key')
+  node.reload()
+  expect([await staying.settled(), await changed.settled()]).toEqual([[], []])
+})
+
 describe('keys of a URL', () => {
   const pair = (): { kid: string; privateKey: KeyObject; jwk: object } => {
     const { publicKey, privateKey } = generateKeyPairSync('ed25519')
@@ -328,12 +384,14 @@ describe('keys of a URL', () => {
       keys(first.jwk, { kty: 'unheard of' }, { kty: 'RSA', use: 'enc' }),
     )
     const url = await serve({ keysUrl: server.url, keysRefreshSeconds: 1 })
-    expect(await codeOf(url, tokenOf(first))).toBe(0)
+    await using byFirst = await connect(url, tokenOf(first), 'first')
+    expect(byFirst.connack.reasonCode).toBe(0)
     const strangers = await Promise.all(Array.from({ length: 20 }, () => codeOf(url, tokenOf(pair()))))
     expect(strangers).toEqual(strangers.map(() => 0x86))
     expect(server.asked).toBe(1) // within a second
     server.answer(keys(second.jwk))
     await expect.poll(() => codeOf(url, tokenOf(second)), { timeout: 4_000 }).toBe(0)
+    expect(await byFirst.next('disconnect')).toMatchObject({ reasonCode: 0x87 })
     expect(await codeOf(url, tokenOf(first))).toBe(0x86) // what is not among them any more is none
     server.answer((_request, response) => response.destroy())
     expect(await codeOf(url, tokenOf(second))).toBe(0) // they hold while the server is away
@@ -369,7 +427,7 @@ describe('keys of a URL', () => {
     const source = new UrlKeys(
       server.url,
       1,
-      { onKeys: (what) => told.push(what) },
+      { onKeys: (what) => told.push(what), onTaken: () => undefined },
       { timeoutMs: 200, bytesMax: 256 * 1024, oldMs: 1_000, tooOldMs: 2_000 },
     )
     expect([await source.current(), told]).toEqual([undefined, [problem]])
@@ -387,6 +445,11 @@ describe('keys of a URL', () => {
 
 test('an RSA key that is too short signs nothing, and is in the way of no other', () => {
   const keyOf = (modulusLength: number): KeyObject => generateKeyPairSync('rsa', { modulusLength }).publicKey
-  const keys = [1_024, 2_048].map((bits) => ({ id: undefined, algorithm: undefined, key: keyOf(bits) }))
-  expect(fittingKeys(keys, { alg: 'RS256' })).toEqual([keys[1]!.key])
+  const keys = [1_024, 2_048].map((bits) => ({
+    id: undefined,
+    algorithm: undefined,
+    key: keyOf(bits),
+    digest: `${bits}`,
+  }))
+  expect(fittingKeys(keys, { alg: 'RS256' })).toEqual([keys[1]!])
 })

@@ -192,5 +192,20 @@ describe('asked by a node', () => {
     for (const answer of open) answer()
     expect([await a, await b]).toMatchObject([{ user: 'a' }, { user: 'b' }])
     expect([by, server.asked]).toEqual([['nobody', 'nobody', 'request', 'request'], 2])
+    // nor with more bytes than may wait, however few they are
+    const large = made(server, { requestsMax: 1, timeoutMs: 5_000 }, { waitingBytes: 1_000 })
+    const [first, second, third] = ['e', 'f', 'g'.repeat(1_000)].map((user) => large.ask(user))
+    expect(await third).toMatchObject({ reasonCode: 0x89 })
+    await expect.poll(() => open.length).toBe(3)
+    open[2]!()
+    await expect.poll(() => open.length).toBe(4)
+    open[3]!()
+    expect([await first, await second]).toMatchObject([{ user: 'e' }, { user: 'f' }])
+    const again = ['h', 'i'].map((user) => large.ask(user)) // what has gone does not count
+    for (const at of [4, 5]) {
+      await expect.poll(() => open.length).toBe(at + 1)
+      open[at]!()
+    }
+    expect([await again[0], await again[1]]).toMatchObject([{ user: 'h' }, { user: 'i' }])
   })
 })

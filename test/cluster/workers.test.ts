@@ -1,7 +1,10 @@
 // `node --workers N`: several processes behind one address, each a node of the cluster. They share what comes,
 // die alone, stop together, and one admin endpoint speaks for all.
 import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import type { ChildProcess } from 'node:child_process'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { TestClient } from '../support/client.ts'
@@ -36,8 +39,8 @@ const start = (id: string, ...argv: string[]): { child: ChildProcess; log: () =>
   return { child, log: () => log }
 }
 
-async function serving(id: string): Promise<Workers> {
-  const { child, log } = start(id, '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0')
+async function serving(id: string, ...argv: string[]): Promise<Workers> {
+  const { child, log } = start(id, ...argv, '--listen', 'mqtt://127.0.0.1:0', '--admin', 'http://127.0.0.1:0')
   const [{ listen, admin }] = (await once(child, 'message')) as [{ listen: [string]; admin: string }]
   return { child, url: listen[0], admin, log }
 }
@@ -124,8 +127,22 @@ test('two workers are two nodes behind one address: clients of both hear one ano
   expect(meanwhile.serverDisconnect, 'Server shutting down').toBe(0x8b)
 })
 
-test('workers whose first process is killed stop in order: their clients are told', async () => {
-  const workers = await serving('orphans')
+test('workers whose admin tokens change take the new ones; those whose first process is killed stop in order: their clients are told', async () => {
+  const tokens = join(mkdtempSync(join(tmpdir(), 'aedes-cluster-workers-')), 'tokens')
+  writeFileSync(tokens, 'read ops token-of-yesterday-0123\n')
+  const workers = await serving('orphans', '--admin-tokens-file', tokens)
+  const statuses = (): Promise<number[]> =>
+    Promise.all(
+      ['token-of-yesterday-0123', 'token-of-today-456789012'].map(async (token) => {
+        const headers = { authorization: `Bearer ${token}` }
+        return (await fetch(`${workers.admin}/api/v1/clients`, { headers })).status
+      }),
+    )
+  expect(await statuses()).toEqual([200, 401])
+  writeFileSync(tokens, 'read ops token-of-today-456789012\n')
+  workers.child.kill('SIGHUP')
+  await expect.poll(statuses).toEqual([401, 200])
+  rmSync(dirname(tokens), { recursive: true })
   const clients = await Promise.all(
     ['a', 'b'].map((id) => TestClient.connect(workers.url, id, { version: 5 })),
   )

@@ -3,7 +3,7 @@
 // a node in this process.
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
 import type { IAuthPacket, IConnackPacket, IConnectPacket, Packet } from 'mqtt-packet'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -249,14 +249,14 @@ describe.each(['a hook', 'a file'] as const)('SCRAM-SHA-256, users of %s', (wher
   }
 
   const method = 'SCRAM-SHA-256'
-  const users = async () => {
+  const passwordFile = join(folder, 'users')
+  const users = async (hooks: Hooks = {}) => {
     const keys = new Map([
       ['anna', await scramKeys('sécret', { iterations: 5_000 })],
       ['a,b=c', await scramKeys('other')],
     ])
     if (where === 'a hook')
-      return serve({ enhancedAuthenticate: scramSha256((user) => Promise.resolve(keys.get(user))) })
-    const passwordFile = join(folder, 'users')
+      return serve({ ...hooks, enhancedAuthenticate: scramSha256((user) => Promise.resolve(keys.get(user))) })
     const lines = [...keys].map(([user, { iterations, salt, storedKey, serverKey }]) =>
       [
         `${user}:`,
@@ -266,7 +266,7 @@ describe.each(['a hook', 'a file'] as const)('SCRAM-SHA-256, users of %s', (wher
       ].join('$'),
     )
     writeFileSync(passwordFile, `scrypt:${await keepPassword('sécret', 'scrypt')}\n${lines.join('\n')}\n`)
-    return serve({}, { passwordFile, authentication: ['scram'] })
+    return serve(hooks, { passwordFile, authentication: ['scram'] })
   }
 
   test.each([
@@ -336,6 +336,52 @@ describe.each(['a hook', 'a file'] as const)('SCRAM-SHA-256, users of %s', (wher
     expect(await second.untilClosed()).toMatchObject([{ cmd: 'connack', reasonCode: 0x87 }])
     await first[Symbol.asyncDispose]()
   })
+
+  test.runIf(where === 'a file')(
+    'a password that is another by now is none, however long ago its exchange began; a program may still say no',
+    async () => {
+      let isAllowed = true
+      const asked: unknown[][] = []
+      const { node, url } = await users({
+        authenticate: (client, username, password, callback) => {
+          asked.push([client.user, username, password])
+          callback(null, isAllowed)
+        },
+      })
+      const answer = async (
+        client: WireClient,
+        stage: 'connect' | 'again',
+        change = (): void => undefined,
+      ) => {
+        const proving = prover('anna', 'sécret')
+        client.send(stage === 'connect' ? connect(method, proving.first) : auth(0x19, method, proving.first))
+        const challenge = await client.next('auth')
+        change()
+        client.send(auth(0x18, method, proving.prove(dataOf(challenge))))
+        return client.any()
+      }
+      await using client = await WireClient.open(url)
+      expect(await answer(client, 'connect')).toMatchObject({ cmd: 'connack', reasonCode: 0 })
+      expect(asked).toEqual([['anna', 'anna', undefined]])
+      isAllowed = false
+      expect(await answer(client, 'again')).toMatchObject({ cmd: 'disconnect', reasonCode: 0x87 })
+      await using vetoed = await WireClient.open(url)
+      expect(await answer(vetoed, 'connect')).toMatchObject({ cmd: 'connack', reasonCode: 0x87 })
+      isAllowed = true
+      await using late = await WireClient.open(url)
+      const before = readFileSync(passwordFile, 'utf8')
+      const change = (): void => {
+        writeFileSync(
+          passwordFile,
+          before.replace(/^anna:.*$/m, before.split('\n')[2]!.replace(/^.*?:/, 'anna:')),
+        )
+        node.reload()
+      }
+      const asking = asked.length
+      expect(await answer(late, 'connect', change)).toMatchObject({ cmd: 'connack', reasonCode: 0x87 })
+      expect(asked).toHaveLength(asking) // its proof itself was refused
+    },
+  )
 
   test('messages that are none of RFC 5802 are refused, and the node lives', async () => {
     const { url } = await users()

@@ -1,0 +1,27 @@
+// What a configuration says that may not be what was meant: a node works with it, and names it at its start; so does
+// `aedes-cluster check`. No state.
+import type { Config, ListenerConfig } from './options.ts'
+
+/** Lines, each with what to write. */
+export const adviceOn = (config: Config): string[] => [
+  ...config.listeners.flatMap((listener) => withoutCertificate(listener)),
+  ...fingerprintAdvice(config),
+]
+
+/** Of a chain such as `[certificate, password-file]` a client needs one link, not both. */
+function withoutCertificate({ url, tlsCa, tlsClients, authentication }: ListenerConfig): string[] {
+  if (tlsCa === undefined || tlsClients !== undefined) return []
+  if (!authentication.includes('certificate') || authentication.length === 1) return []
+  const others = authentication.filter((name) => name !== 'certificate').join(', ')
+  return [
+    `${url}: a client without a certificate is let in when ${others} knows it, since authentication names other links beside certificate. Write tls.clients: any when that is meant, tls.clients: certificate when each must show one`,
+  ]
+}
+
+function fingerprintAdvice({ certificateUser, sessionTakeover, listeners }: Config): string[] {
+  const isAsked = listeners.some(({ authentication }) => authentication.includes('certificate'))
+  if (certificateUser !== 'fingerprint' || sessionTakeover !== 'same-user' || !isAsked) return []
+  return [
+    'access.certificateUser: fingerprint makes a client with a renewed certificate another user: it is refused its Client Identifier (0x85) until the session of the certificate before has expired, or is ended by `aedes-cluster sessions end`. Write cn or san, which a renewal keeps',
+  ]
+}
