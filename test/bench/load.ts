@@ -3,6 +3,7 @@
 // it is wound up. The kinds of patterns that need more than that have files of their own.
 import { failover } from './failover.ts'
 import { connects } from './connects.ts'
+import { logins } from './logins.ts'
 import { manyRetained } from './many-retained.ts'
 import { manySubscriptions } from './many-subscriptions.ts'
 import { pace, quantilesOf } from './open-loop.ts'
@@ -188,6 +189,8 @@ function drive(world: World): Promise<LoadAnswer> {
       return connects(world, pattern)
     case 'storm':
       return storm(world, pattern)
+    case 'logins':
+      return logins(world, pattern)
     case 'overload':
       return overload(world, pattern)
     case 'failover':

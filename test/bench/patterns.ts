@@ -74,6 +74,34 @@ export interface Storm extends Base {
   readonly rate: number
 }
 
+/** Ways to say who one is. */
+export const loginKinds = [
+  'anonymous',
+  'password-file',
+  'stored-users',
+  'jwt',
+  'webhook',
+  'certificate',
+] as const
+export type LoginKind = (typeof loginKinds)[number]
+
+/** What client `i` brings: user `i % users`, and one of the passwords. */
+export interface Proofs {
+  readonly users: number
+  /** One for all, or one for each user. */
+  readonly passwords: readonly string[]
+  /** PEM. */
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string }
+}
+
+/** A storm of logins, with each kind of authentication. */
+export interface Logins extends Base {
+  readonly kind: 'logins'
+  readonly link: LoginKind
+  /** Clients. */
+  readonly count: number
+}
+
 export interface Overload extends Base {
   readonly kind: 'overload'
   /** Messages per second of the healthy pair. */
@@ -111,6 +139,7 @@ export type Pattern =
   | IdleConnections
   | Connects
   | Storm
+  | Logins
   | Overload
   | Failover
   | ManySubscriptions
@@ -127,11 +156,13 @@ export interface LoadOrder {
   readonly payloadBytes: number
   readonly warmMs: number
   readonly windowMs: number
+  /** What clients bring, where they are asked for it. */
+  readonly proofs?: Proofs | undefined
 }
 
-/** What the load process asks of the process that started the nodes: a kill -9, or a start. */
+/** What the load process asks of the process that started the nodes: a kill -9, a start, how often a webhook was asked. */
 export interface NodeOrder {
-  readonly order: 'kill' | 'start'
+  readonly order: 'kill' | 'start' | 'asked'
   readonly node: number
 }
 
@@ -140,6 +171,21 @@ export interface NodeAnswer {
   readonly pid: number
   /** From the start of the process until it served. */
   readonly seconds: number
+  readonly asked?: number | undefined
+}
+
+/** All of them came once. */
+export interface LoginPhase {
+  readonly perSecond: number
+  /** CPU of the node that they came to and of Redis, for each. */
+  readonly cpuMicros: number
+  /** ms that a ping of somebody else took there. */
+  readonly pingP99: number
+  readonly pingMax: number
+  /** How often one was told to come again. */
+  readonly told: number
+  /** How often the webhook was asked. */
+  readonly asked: number
 }
 
 /** CPU microseconds. */
@@ -213,6 +259,8 @@ export interface LoadAnswer {
     readonly p99Before: number
     readonly p99During: number
   }
+  /** At their node for the first time and when they are back, and at another one that knows none of them. */
+  readonly logins?: { readonly first: LoginPhase; readonly back: LoginPhase; readonly elsewhere: LoginPhase }
   /** A node that starts among so many things, and what each takes of its memory. */
   readonly start?: { readonly seconds: number; readonly bytesEach: number }
   /** ms from a SUBSCRIBE to the last Retained Message. */
@@ -374,6 +422,19 @@ const shapePatterns: readonly Pattern[] = [
     sessions,
     rate: 200,
   })),
+  ...loginKinds.map((link): Logins => {
+    const count = link === 'certificate' ? 2_000 : 10_000
+    return {
+      kind: 'logins',
+      name: `storm-logins-${link}`,
+      about: `${count.toLocaleString('en-US')} clients come, break all at once and come back, and come to another node when theirs is killed: ${link}`,
+      across: true,
+      nodes: 2,
+      systems: ['ours'],
+      link,
+      count,
+    }
+  }),
 ]
 
 export const patterns: readonly Pattern[] = [

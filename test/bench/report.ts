@@ -120,7 +120,7 @@ const sections: readonly Section[] = [
   },
   {
     title: 'A storm',
-    takes: (name) => name.startsWith('storm'),
+    takes: (name) => name.startsWith('storm') && !name.startsWith('storm-logins'),
     about:
       'Seconds from the moment that all come back (kill -9 of their node) until the last has its CONNACK, and until the last has what waited for it; ms from CONNECT to CONNACK; p99 in ms of a QoS 1 pair of others, before and during.',
     columns: [
@@ -132,6 +132,27 @@ const sections: readonly Section[] = [
       figure('during', 'stormP99During'),
       figure('sessions gone', 'sessionsGone'),
       ['lost', lossText],
+      troubles,
+    ],
+  },
+  {
+    title: 'A storm of logins',
+    takes: (name) => name.startsWith('storm-logins'),
+    about:
+      'Clients that connect: for the first time, back at the same node when all connections broke, and at another node (theirs was killed) that knows none of them: logins a second, and CPU µs of that node and Redis for each. Pings are of another client at that node, ms (p99 without the first time). `told`: how often one was told to come again; `asked`: how often the webhook was asked, each time.',
+    columns: [
+      figure('first/s', 'loginsFirst'),
+      figure('µs', 'loginsFirstMicros'),
+      figure('back/s', 'loginsBack'),
+      figure('µs', 'loginsBackMicros'),
+      figure('elsewhere/s', 'loginsElsewhere'),
+      figure('µs', 'loginsElsewhereMicros'),
+      figure('ping p99', 'loginsPingP99'),
+      figure('max', 'loginsPingMax'),
+      figure('told', 'loginsTold'),
+      figure('asked first', 'askedFirst'),
+      figure('back', 'askedBack'),
+      figure('elsewhere', 'askedElsewhere'),
       troubles,
     ],
   },

@@ -3,6 +3,7 @@
 // `stalled` and is ended.
 import { fileURLToPath } from 'node:url'
 import { Child } from './children.ts'
+import { identities, type Identities } from './identities.ts'
 import type { LoadAnswer, LoadOrder, NodeAnswer, NodeOrder, Pattern } from './patterns.ts'
 import { Running, type Fsync, type System } from './systems.ts'
 
@@ -30,8 +31,9 @@ const patienceMs = 180_000
 const autopsyMs = 500
 
 /** Does what the load process asks for; an answer that is not given ends the run by its time. */
-async function obey(running: Running, { order, node }: NodeOrder): Promise<NodeAnswer> {
+async function obey(running: Running, { order, node }: NodeOrder, asked: number): Promise<NodeAnswer> {
   const begun = performance.now()
+  if (order === 'asked') return { port: 0, pid: 0, seconds: 0, asked }
   if (order === 'kill') await running.killNode(node)
   else await running.startNode(node)
   const { child, port } = running.nodes[node]!
@@ -41,6 +43,7 @@ async function obey(running: Running, { order, node }: NodeOrder): Promise<NodeA
 async function load(
   running: Running,
   order: LoadOrder,
+  asked: () => number,
 ): Promise<LoadAnswer | { status: 'stalled' | 'failed'; detail: string }> {
   const child = new Child('load', process.execPath, [loadPath], { ipc: true })
   let timer: NodeJS.Timeout | undefined
@@ -52,7 +55,7 @@ async function load(
       )
       child.process.on('message', (message: LoadAnswer | NodeOrder) => {
         if (!('order' in message)) return resolve(message)
-        obey(running, message).then(
+        obey(running, message, asked()).then(
           (answer) => {
             if (child.running) child.process.send(answer)
           },
@@ -78,14 +81,20 @@ async function attempt(
 ): Promise<RunResult> {
   const about = { system: system.name, pattern: pattern.name, round }
   const { payloadBytes, warmMs, windowMs } = settings
+  let brought: Identities | undefined
   try {
     await using running = await Running.start(
       system,
       `${settings.folder}/${system.name}`,
       settings.fsync,
       pattern.nodes,
+      async (folder, redisPort) => {
+        if (pattern.kind !== 'logins') return []
+        brought = await identities(pattern.link, pattern.count + 2, folder, redisPort)
+        return brought.flags
+      },
     )
-    const answer = await load(running, {
+    const order: LoadOrder = {
       pattern,
       payloadBytes: pattern.payloadBytes ?? payloadBytes,
       warmMs,
@@ -94,12 +103,16 @@ async function attempt(
       brokerPids: running.nodes.flatMap(({ child, workers = [] }) => [child.pid, ...workers]),
       redisPid: running.redis?.child.pid,
       redisPort: running.redis?.port,
-    })
+      proofs: brought?.proofs,
+    }
+    const answer = await load(running, order, () => brought?.asked ?? 0)
     if (answer.status === 'disconnected') await new Promise((resolve) => setTimeout(resolve, autopsyMs))
     const { crash } = running
     return { ...about, ...answer, ...(crash !== undefined && { status: 'crashed' as const, detail: crash }) }
   } catch (error) {
     return { ...about, status: 'failed', detail: (error as Error).message }
+  } finally {
+    await brought?.[Symbol.asyncDispose]()
   }
 }
 

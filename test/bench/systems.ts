@@ -21,8 +21,8 @@ export interface System {
   readonly fsync?: Fsync
   /** Takes part only when it is named. */
   readonly byName?: true
-  /** Node `index`; resolves when it serves. */
-  start(index: number, redisPort: number, folder: string): Promise<Node>
+  /** Node `index`; resolves when it serves. @param more flags, for ours */
+  start(index: number, redisPort: number, folder: string, more: readonly string[]): Promise<Node>
 }
 
 export interface Node {
@@ -51,15 +51,21 @@ async function startNode(name: string, argv: readonly string[], program = proces
   return { child, port: await child.until(() => port, startMs) }
 }
 
-const flagsOf = (index: number): string[] => [
-  ...[mainPath, 'node', '--id', idOf(index), '--listen', 'mqtt://127.0.0.1:0'],
+const flagsOf = (index: number, more: readonly string[] = []): string[] => [
+  ...[mainPath, 'node', '--id', idOf(index)],
+  ...(more.includes('--listen') ? [] : ['--listen', 'mqtt://127.0.0.1:0']),
   ...['--admin', 'off', '--log-level', 'warn'],
 ]
 const startWith = (index: number, ...argv: string[]): Promise<Node> =>
-  startNode(`ours ${idOf(index)}`, [...flagsOf(index), ...argv])
+  startNode(`ours ${idOf(index)}`, [...flagsOf(index, argv), ...argv])
 
 const ofRedis = (port: number): string[] => ['--redis', `redis://127.0.0.1:${port}`, '--prefix', prefix]
-const startOurs = (index: number, redisPort: number): Promise<Node> => startWith(index, ...ofRedis(redisPort))
+const startOurs = (
+  index: number,
+  redisPort: number,
+  _folder: string,
+  more: readonly string[],
+): Promise<Node> => startWith(index, ...ofRedis(redisPort), ...more)
 
 /** Two nodes of another build of ours: `file` is its dist/aedes-cluster.js. */
 export const ofBuild = (name: string, file: string): System => ({
@@ -212,6 +218,8 @@ export class Running implements AsyncDisposable {
   redis: Node | undefined
   readonly #system: System
   readonly #folder: string
+  /** Of each node. */
+  #flags: readonly string[] = []
   /** Settles when no start is under way. */
   #starting: Promise<unknown> = Promise.resolve()
 
@@ -220,17 +228,22 @@ export class Running implements AsyncDisposable {
     this.#folder = folder
   }
 
-  /** @param nodes how many, when not as many as the system has */
+  /**
+   * @param nodes how many, when not as many as the system has
+   * @param prepare gives further flags of each of them
+   */
   static async start(
     system: System,
     folder: string,
     fsync: Fsync,
     nodes: number = system.nodes,
+    prepare: (folder: string, redisPort: number) => Promise<readonly string[]> = () => Promise.resolve([]),
   ): Promise<Running> {
     mkdirSync(folder, { recursive: true })
     const running = new Running(system, folder)
     try {
       if (system.redis) running.redis = await startRedis(folder, system.fsync ?? fsync)
+      running.#flags = await prepare(folder, running.redis?.port ?? 0)
       for (let i = 0; i < nodes; i++) await running.startNode(i)
       return running
     } catch (error) {
@@ -242,7 +255,7 @@ export class Running implements AsyncDisposable {
   /** Node `index`, beside those that run or in place of one that was killed. */
   startNode(index: number): Promise<Node> {
     const started = this.#system
-      .start(index, this.redis?.port ?? 0, this.#folder)
+      .start(index, this.redis?.port ?? 0, this.#folder, this.#flags)
       .then((node) => (this.nodes[index] = node))
     this.#starting = started.catch(() => undefined)
     return started

@@ -24,8 +24,20 @@ function frame(first: number, ...parts: readonly Buffer[]): Buffer {
 }
 
 /** CONNECT without keep alive: an idle connection of the benchmark is really idle. */
-export const encodeConnect = (clientId: string, clean: boolean): Buffer =>
-  frame(0x10, string('MQTT'), Buffer.from([4, clean ? 2 : 0, 0, 0]), string(clientId))
+export const encodeConnect = (
+  clientId: string,
+  clean: boolean,
+  said?: { readonly user: string; readonly password: string },
+): Buffer =>
+  frame(
+    0x10,
+    string('MQTT'),
+    Buffer.from([4, (clean ? 2 : 0) | (said === undefined ? 0 : 0xc0), 0, 0]),
+    string(clientId),
+    ...(said === undefined ? [] : [string(said.user), string(said.password)]),
+  )
+
+export const encodePing = (): Buffer => frame(0xc0)
 
 export const encodeSubscribe = (messageId: number, filters: readonly string[], qos: 0 | 1): Buffer =>
   frame(
