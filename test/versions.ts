@@ -54,6 +54,7 @@ async function runOn(program: string): Promise<string> {
   const on = (...argv: readonly string[]): Promise<{ stdout: string }> =>
     run(program, argv, { env: { ...env, TEST_BRIEF: '1' }, maxBuffer: 2 ** 26 })
   const { stdout: version } = await on('--version')
+  await run(program, ['dist/aedes-cluster.js', '--version'], { env: { WRITE_COMPILED: '1' } }) // as the build does for its own
   const { stdout: tests } = await on(
     ...['node_modules/vitest/vitest.mjs', 'run', '--project', 'redis', '--maxWorkers', '1', '--no-color'],
     ...files,

@@ -77,8 +77,9 @@ async function leave(): Promise<void> {
   await a.plane.sessions.release(away)
 }
 
+/** The end of its queue, which nobody reads. */
 const queued = async ({ sid }: Session): Promise<string> =>
-  (await client.lrange(keys.session(sid, 'queue'), 0, -1).catch(() => [])).join(' ')
+  (await client.lrange(keys.session(sid, 'queue'), -100, -1).catch(() => [])).join(' ')
 
 /** Publishes everywhere, both ways; resolves to what did not arrive. */
 async function lost(): Promise<string[]> {
