@@ -1,6 +1,6 @@
 // What a node holds of its store while it runs: boots that join the cluster, what is told under $SYS, and
 // whether it stores.
-import type { Bans } from './bans.ts'
+import type { Bans } from './ban.ts'
 import type { Cluster } from './cluster.ts'
 import type { SystemEvents } from './control/system-events.ts'
 import type { Receiver } from './options.ts'

@@ -1,7 +1,7 @@
 // What bridges the nodes to one another, as one door: a node imports this file and nothing else of
 // bridge/. stores.ts lists what it may store in.
 export type { Bridge } from './bridge.ts'
-export { banKinds, bansMax, type Ban, type BanChanges, type BanKind, type Bans } from './bans.ts'
+export { banKinds, bansMax, type Ban, type BanChanges, type BanKind, type Bans } from './ban.ts'
 export {
   storedRulesBytesMax,
   storedUsersMax,
@@ -37,7 +37,7 @@ export { FilterTrie } from './matching/filter-trie.ts'
 export { atOnce, made, type Making, type Pace } from './matching/making.ts'
 export { MatchCache, type Maker } from './matching/match-cache.ts'
 export { SmallMap } from './matching/small-map.ts'
-export type { ImportCounts, ImportRequest, StockPacket } from './import/import.ts'
+export type { ImportCounts, ImportRequest, StockPacket } from './import/stock-import.ts'
 export { importSource, importTargets } from './import/options.ts'
 export { dayMs, name, positiveMs, whole, type Option, type OptionProblem, type ValuesOf } from './option.ts'
 export { shownAddress, storeKindOf, storeKinds, storeOf, storeOptions, type StoreOptions } from './stores.ts'

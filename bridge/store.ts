@@ -1,11 +1,11 @@
 // What a node needs of what it keeps its sessions and messages in, whatever that is: its options, what is
 // wrong with it and what to do, and the bridge over it. A store is a folder of bridge/ that gives a
 // `StoreKind`, and stands in stores.ts; a node knows no store by its name. No state.
-import type { BanChanges } from './bans.ts'
+import type { BanChanges } from './ban.ts'
 import type { Bridge } from './bridge.ts'
 import type { Reports } from './diagnostics.ts'
 import type { BridgeError } from './errors.ts'
-import type { ImportCounts, ImportRequest } from './import/import.ts'
+import type { ImportCounts, ImportRequest } from './import/stock-import.ts'
 import type { Option, OptionProblem } from './option.ts'
 import type { SharedSettings } from './options.ts'
 import type { AccessChanges } from './stored-access.ts'

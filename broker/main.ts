@@ -1,18 +1,18 @@
 #!/usr/bin/env node
 // The command line: argv → command → exit code. Only this file touches argv, signals and process.exit.
 import { closeSync, constants, openSync } from 'node:fs'
-import { access } from './cli/access.ts'
-import { bansCommand } from './cli/bans.ts'
+import { access } from './cli/access-command.ts'
+import { bansCommand } from './cli/bans-command.ts'
 import { check } from './cli/check.ts'
 import { helpText, helpTopics } from './cli/help.ts'
-import { importCommand } from './cli/import.ts'
-import { node } from './cli/node.ts'
+import { importCommand } from './cli/import-command.ts'
+import { node } from './cli/node-command.ts'
 import { ChildEnded, reloadMessage, stopMessage, type Interrupt } from './cli/node-process.ts'
 import { operate, operationNames } from './cli/operate.ts'
 import { passwd } from './cli/passwd.ts'
 import { up } from './cli/up.ts'
 import { nearest } from './config/config.ts'
-import { exitCodes, OperatorError } from './errors.ts'
+import { exitCodes, OperatorError } from './operator-errors.ts'
 import { shown, stackOf } from './observe/shown.ts'
 import { version } from './version.ts'
 

@@ -24,8 +24,8 @@ import { shownIn } from './access/certificate.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
 import { clientEvents } from './observe/client-events.ts'
-import { adviceOn } from './config/advice.ts'
-import { handedInChain } from './config/authentication.ts'
+import { adviceOn } from './config/config-advice.ts'
+import { handedInChain } from './config/listener-chains.ts'
 import {
   accessFilesOf,
   adminTokensOf,
@@ -47,7 +47,7 @@ import {
   sayLowLimit,
 } from './observe/door-events.ts'
 import { Engine } from './aedes/engine.ts'
-import { OperatorError } from './errors.ts'
+import { OperatorError } from './operator-errors.ts'
 import type { Connection } from './connection/connection.ts'
 import { Gate } from './access/gate.ts'
 import { accessEvents, foreignEvents, gateEvents } from './observe/gate-events.ts'

@@ -1,7 +1,7 @@
 // The house rules that a machine can check: who imports what, no cycles, documents that equal the code.
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, normalize } from 'node:path'
+import { basename, dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { keyTable } from '../bridge/redis/keys.ts'
 import { refusalCauses } from '../broker/access/refusals.ts'
@@ -48,11 +48,11 @@ describe('who may import what', () => {
       '@fastify/swagger': ['broker/admin/api.ts'],
       fastify: ['broker/admin/api.ts'],
       aedes: ['broker/aedes/engine.ts'],
-      'aedes-persistence-redis': ['bridge/import/import.ts'],
-      jose: ['broker/access/tokens.ts'],
+      'aedes-persistence-redis': ['bridge/import/stock-import.ts'],
+      jose: ['broker/access/jwt.ts'],
       ioredis: ['bridge/redis/redis.ts', 'bridge/redis/stock-redis.ts'],
       'mqemitter-redis': ['bridge/control/emitter.ts'],
-      'mqtt-packet': ['broker/aedes/packets.ts'],
+      'mqtt-packet': ['broker/aedes/aedes-packets.ts'],
       'prom-client': ['broker/observe/metrics.ts', 'broker/observe/traffic-metrics.ts'],
       ws: ['broker/listeners/websocket.ts'],
       yaml: ['broker/config/config.ts', 'broker/config/file.ts'],
@@ -124,11 +124,11 @@ describe('who may import what', () => {
       'broker/cli/embedded-redis.ts': 'the Redis that `up` brings',
       'broker/cli/up.ts': 'starts it, and names it to its nodes',
       'broker/cli/packages.ts': 'how it is installed',
-      'broker/cli/import.ts': 'what it moves stands in a Redis, and so its messages say',
-      'broker/cli/bans.ts': 'where the bans of several nodes are, and so its messages say',
+      'broker/cli/import-command.ts': 'what it moves stands in a Redis, and so its messages say',
+      'broker/cli/bans-command.ts': 'where the bans of several nodes are, and so its messages say',
       'broker/cli/passwd.ts': 'users of the cluster are in its Redis',
       'broker/cli/help.ts': 'what the program is, in words',
-      'broker/errors.ts': 'the words of exit codes',
+      'broker/operator-errors.ts': 'the words of exit codes',
       'broker/config/sources.ts': 'a name with redis in it may stand before a password',
     }
     const code = (file: string): string =>
@@ -279,6 +279,11 @@ describe('documents equal the code', () => {
       }
     }
     expect(gone).toEqual([])
+  })
+
+  test('no two files have one name: a name says which file it is, without its folder', () => {
+    const names = sources.map((file) => basename(file)).filter((name) => !/^(?:index|options)\.ts$/.test(name))
+    expect(names.filter((name, at) => names.indexOf(name) !== at)).toEqual([])
   })
 
   test('every file begins with what it owns', () => {

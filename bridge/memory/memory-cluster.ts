@@ -22,12 +22,12 @@ import { isBacklogged, workOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { GroupRules } from '../groups/group-rules.ts'
-import { MemoryInspection } from './inspection.ts'
-import { MemoryGroups } from './groups.ts'
-import { MemorySessions } from './sessions.ts'
+import { MemoryInspection } from './memory-inspection.ts'
+import { MemoryGroups } from './memory-groups.ts'
+import { MemorySessions } from './memory-sessions.ts'
 import type { StoredState } from './stored-state.ts'
 import type { StateStore } from './state-store.ts'
-import { DueWills } from './wills.ts'
+import { DueWills } from './memory-wills.ts'
 
 export type MemoryOptions = Pick<
   DataPlaneOptions,

@@ -1,7 +1,7 @@
 // The state of a node without Redis and the file that keeps it, when there is one: what changes the one is
 // written to the other.
 import type { BridgeError } from '../errors.ts'
-import type { RecordLog } from './log.ts'
+import type { RecordLog } from './state-file.ts'
 import type { StateRecord, State } from './state.ts'
 
 export class StateStore {

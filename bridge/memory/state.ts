@@ -1,5 +1,5 @@
 // All that a node without Redis must not forget: sessions and Retained Messages. It changes by records alone,
-// and the same records in the same order make the same state: so a file of them is all of it (log.ts). A
+// and the same records in the same order make the same state: so a file of them is all of it (state-file.ts). A
 // record about a session that is not there changes nothing. Bodies are messages as codec.ts packs them.
 // State: this process.
 import type { Field } from '../sessions/owed-replays.ts'

@@ -69,7 +69,7 @@ export class Batches<Message, Handed> {
 
   /**
    * Messages that were taken and are in no batch yet. Their bound: the publishers' in-flight
-   * windows, and that of wills (sessions/wills.ts).
+   * windows, and that of wills (sessions/due-wills.ts).
    */
   get waiting(): number {
     return this.#waiting.length

@@ -11,14 +11,14 @@ import type { DataPlaneOptions } from '../options.ts'
 import { Waits } from '../pace/waits.ts'
 import type { Explained, StoreEvents, StoreKind } from '../store.ts'
 import { withoutRedisPassword, withRedisPassword } from './address.ts'
-import { adviceOnNodes, adviceOnRedis, healthOfRedis } from './advice.ts'
-import { banChanges, RedisBans } from './bans.ts'
+import { adviceOnNodes, adviceOnRedis, healthOfRedis } from './redis-advice.ts'
+import { banChanges, RedisBans } from './redis-bans.ts'
 import { Keys } from './keys.ts'
 import { redisOptions } from './options.ts'
 import { preflight, refuseOld } from './preflight.ts'
 import { Probe } from './probe.ts'
 import { ask, ping } from './stock-redis.ts'
-import { accessChanges, RedisStoredAccess } from './stored-access.ts'
+import { accessChanges, RedisStoredAccess } from './redis-access.ts'
 
 type RedisOptions = ValuesOf<typeof redisOptions>
 
@@ -188,7 +188,7 @@ export const redisStore: StoreKind<RedisOptions> = {
       importer: {
         // a node that imports nothing has no use for the package that reads an old installation
         run: async (request, ended) =>
-          (await import('../import/import.ts')).importInstallation({ ...settings, ...request }, ended),
+          (await import('../import/stock-import.ts')).importInstallation({ ...settings, ...request }, ended),
         explain: (error) => explainImport(error, settings.leaseMs),
       },
     }

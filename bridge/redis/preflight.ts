@@ -6,7 +6,7 @@ import { lookFor } from '../membership/membership.ts'
 import { formatOf, partitionsIn } from './layout.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { mastersOf, type Redis } from './redis.ts'
-import { refuseDenied } from './rights.ts'
+import { refuseDenied } from './redis-rights.ts'
 import { runLoaded } from './scripts.ts'
 import { ask, ping } from './stock-redis.ts'
 

@@ -7,7 +7,7 @@ import { BridgeError, toBridgeError } from '../errors.ts'
 import { partitionsOfCluster, type Keys } from './keys.ts'
 import { SingleFlight } from '../pace/single-flight.ts'
 import { connect, isCluster, type Redis, type RedisAddress } from './redis.ts'
-import { refuseDenied } from './rights.ts'
+import { refuseDenied } from './redis-rights.ts'
 import { runLoaded } from './scripts.ts'
 import type { Wait, Waits } from '../pace/waits.ts'
 

@@ -21,7 +21,7 @@ import type { InFlightEntry, Session, SessionRequest } from './session.ts'
 import { decodeInFlight, decodeIncoming, readSubscriptions, numberOf } from './stored.ts'
 import { journaled, type StoredSubscription } from './stored-subscription.ts'
 import type { Subscriptions } from './subscriptions.ts'
-import type { Wills } from './wills.ts'
+import type { Wills } from './due-wills.ts'
 
 /** Most sessions that come have nothing: what they share must not be written to. */
 const noSubscriptions = new Map<string, StoredSubscription>()

@@ -17,7 +17,7 @@ import { epochOf, type Session } from './session.ts'
 import { decodeEnd, type EndReply } from './replies.ts'
 import { pairs } from './stored.ts'
 import { journaled } from './stored-subscription.ts'
-import type { Wills } from './wills.ts'
+import type { Wills } from './due-wills.ts'
 
 export class Releases {
   readonly #redis: Redis

@@ -18,7 +18,7 @@ import type { Session, SessionRequest } from './session.ts'
 import { journaled, type StoredSubscription } from './stored-subscription.ts'
 import { Subscriptions } from './subscriptions.ts'
 import { Sweep } from './sweep.ts'
-import { Wills } from './wills.ts'
+import { Wills } from './due-wills.ts'
 
 const sweepMs = 1_000
 /**

@@ -8,7 +8,7 @@ import { toBridgeError } from '../errors.ts'
 import { isSid, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
-import type { Wills } from './wills.ts'
+import type { Wills } from './due-wills.ts'
 import { atMost, together } from '../pace/together.ts'
 
 /** When a due entry of a later version is looked at again. */

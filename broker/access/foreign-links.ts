@@ -6,7 +6,7 @@ import { FileKeys, UrlKeys, type KeySource } from './key-source.ts'
 import type { LinkName } from './link-names.ts'
 import type { TokenAlgorithm } from './token-keys.ts'
 import type { Principal } from './principal.ts'
-import { Tokens } from './tokens.ts'
+import { Tokens } from './jwt.ts'
 import { Webhook, type DecidedBy, type whenDownPolicies } from './webhook.ts'
 import { webhookLink } from './webhook-link.ts'
 

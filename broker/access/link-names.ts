@@ -1,5 +1,5 @@
 // The links that a listener's chain of authentication may have, by name; what a link asks for stands in
-// config/authentication.ts (`needs`). No state.
+// config/listener-chains.ts (`needs`). No state.
 
 /** In the order in which what is configured makes a chain, where none is written down. */
 export const linkNames = [

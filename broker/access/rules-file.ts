@@ -3,7 +3,7 @@
 import { isValidFilter, type OptionProblem } from '../../bridge/index.ts'
 import { readYaml } from '../config/file.ts'
 import { treeOf, type Entry, type Tree } from '../config/tree.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import { actions, type Action, type Name, type Rule } from './rule.ts'
 import { filterTopics, placeholders, prefixTopics } from './rules.ts'
 

@@ -22,7 +22,7 @@ import {
 } from '../../bridge/index.ts'
 import { isNetwork } from '../access/networks.ts'
 import type { Config } from '../config/config.ts'
-import type { ClientsQuery, ClusterView } from './cluster-view.ts'
+import type { ClientsQuery, ClusterView } from './cluster-answers.ts'
 import type { Guard } from './guard.ts'
 import type { Bearer, Role } from './tokens.ts'
 import { failure, schemas } from './api-schemas.ts'

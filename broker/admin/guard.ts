@@ -2,7 +2,7 @@
 // loopback alone, and MQTT itself lets in everybody there, so that the API opens nothing that was not open; and no web
 // page that a browser on this machine shows, whose requests come from here, too. No state but the tokens.
 import type { IncomingMessage } from 'node:http'
-import { isLoopback } from '../config/authentication.ts'
+import { isLoopback } from '../config/listener-chains.ts'
 import type { Config } from '../config/config.ts'
 import type { Bearer, Role, Tokens } from './tokens.ts'
 

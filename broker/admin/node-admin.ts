@@ -23,7 +23,7 @@ import {
 import type { Router } from '../routing/router.ts'
 import { version } from '../version.ts'
 import type { ApiNode, Handle } from './api.ts'
-import { ClusterView } from './cluster-view.ts'
+import { ClusterView } from './cluster-answers.ts'
 import { Departures } from './departures.ts'
 import { Guard, isOpenFor } from './guard.ts'
 import {

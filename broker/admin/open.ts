@@ -1,5 +1,5 @@
 // Opens the admin endpoint of a configuration.
-import { isLoopback } from '../config/authentication.ts'
+import { isLoopback } from '../config/listener-chains.ts'
 import type { Config } from '../config/config.ts'
 import { adminEvents } from '../observe/door-events.ts'
 import type { Log } from '../observe/log.ts'

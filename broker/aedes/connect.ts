@@ -1,6 +1,6 @@
 // A CONNECT from Aedes' `preConnect` to CONNACK: the gate decides, AUTH packets are exchanged, the earlier connection
 // of the Client Identifier makes way, the node becomes the owner of the client's session, and the session's
-// subscriptions are registered. Aedes writes CONNACK (packets.ts); one that refuses before Aedes is asked is
+// subscriptions are registered. Aedes writes CONNACK (aedes-packets.ts); one that refuses before Aedes is asked is
 // `Connection.sayRefused`. State: Client Identifier → the connection here whose CONNECT came last.
 import type { IConnectPacket } from 'mqtt-packet'
 import { randomBytes } from 'node:crypto'
@@ -15,10 +15,10 @@ import {
   turnIsOver,
   type SessionRequest,
 } from '../../bridge/index.ts'
-import type { AedesClient, AedesSubscription } from './client.ts'
-import type { EngineHost } from './host.ts'
-import { Authentication } from '../connection/authentication.ts'
-import type { BanList } from '../access/bans.ts'
+import type { AedesClient, AedesSubscription } from './aedes-client.ts'
+import type { EngineHost } from './engine-host.ts'
+import { Authentication } from '../connection/enhanced-authentication.ts'
+import type { BanList } from '../access/ban-list.ts'
 import { Counts } from '../access/counts.ts'
 import { Refusal, type Answer } from '../access/gate.ts'
 import { optionsOf } from './subscribe.ts'

@@ -2,8 +2,8 @@
 // and UNSUBSCRIBE (subscribe.ts), keep alive and the end of a connection; PUBLISH and its acknowledgements
 // are ours (broker/connection/). Inbound, the bytes of a connection come to our reader, and only those
 // packets go on to Aedes (`#passToAedes`). Outbound, a hook in mqtt-packet's writeToStream hands what Aedes
-// writes to the connection's outbox (packets.ts), and AedesStream hears when Aedes has accepted a CONNECT
-// (client.ts). Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts or
+// writes to the connection's outbox (aedes-packets.ts), and AedesStream hears when Aedes has accepted a CONNECT
+// (aedes-client.ts). Each assumption about Aedes' insides has a contract test in test/conformance/engine.test.ts or
 // aedes-client.test.ts, so that an upgrade fails loudly and here. State: the connections of this process.
 import { Aedes } from 'aedes'
 import type { IPublishPacket, Packet } from 'mqtt-packet'
@@ -11,7 +11,7 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
 import { Message, Slice, type Bridge } from '../../bridge/index.ts'
-import { BanList } from '../access/bans.ts'
+import { BanList } from '../access/ban-list.ts'
 import { Admission } from '../access/admission.ts'
 import { Refusal } from '../access/gate.ts'
 import {
@@ -22,14 +22,14 @@ import {
   type AedesInsides,
   type Done,
   type PacketHandlers,
-} from './client.ts'
+} from './aedes-client.ts'
 import { Connects, goneUser } from './connect.ts'
-import type { EngineHost } from './host.ts'
-import { parse } from './packets.ts'
+import type { EngineHost } from './engine-host.ts'
+import { parse } from './aedes-packets.ts'
 import { Subscribes } from './subscribe.ts'
 import type { Config, ListenerConfig } from '../config/config.ts'
 import { Connection } from '../connection/connection.ts'
-import type { ConnectionHost } from '../connection/host.ts'
+import type { ConnectionHost } from '../connection/connection-host.ts'
 import type { Peer } from '../connection/peer.ts'
 import { attach } from '../connection/stream.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
@@ -85,7 +85,7 @@ export class Engine {
       mq: this.#subscribes.mq(),
       persistence: this.#persistence(),
       drainTimeout: 0, // ours: broker/connection/outbox.ts
-      // a listener may take other packets: its reader says so, and CONNACK (packets.ts)
+      // a listener may take other packets: its reader says so, and CONNACK (aedes-packets.ts)
       maximumPacketSize: Math.max(
         config.packetBytesMax,
         ...config.listeners.map(({ packetBytesMax }) => packetBytesMax),
@@ -235,7 +235,7 @@ export class Engine {
     this.#connects.over(connection)
   }
 
-  /** CONNECT goes on to Aedes, whatever it makes of it: it asks `connect.ts`, and answers by `packets.ts`. */
+  /** CONNECT goes on to Aedes, whatever it makes of it: it asks `connect.ts`, and answers by `aedes-packets.ts`. */
   #connect(connection: Connection, client: AedesClient, frame: Buffer): void {
     try {
       const packet = parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0)

@@ -10,9 +10,9 @@ import {
   type AedesSubscription,
   type PacketListener,
   type Noted,
-} from './client.ts'
-import type { EngineHost } from './host.ts'
-import { writePacket } from './packets.ts'
+} from './aedes-client.ts'
+import type { EngineHost } from './engine-host.ts'
+import { writePacket } from './aedes-packets.ts'
 import { Connection } from '../connection/connection.ts'
 import type { SubscriptionOptions } from '../routing/local-table.ts'
 import { Refusal, type Answer, type AskedSubscription } from '../access/gate.ts'

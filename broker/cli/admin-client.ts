@@ -2,7 +2,7 @@
 // is one line with what to do. No state.
 import { inOneLine } from '../observe/shown.ts'
 import { readText, usage } from '../config/sources.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 
 export interface ShownFlag extends FlagShape {

@@ -2,7 +2,7 @@
 // An unknown flag is an error with the nearest known one; values are validated by who knows them. All that is
 // wrong is found at once.
 import { flagOf, unknownOption } from '../config/config.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 
 export interface FlagShape {
   readonly repeats?: boolean

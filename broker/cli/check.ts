@@ -4,7 +4,7 @@
 // though a node works with it, as a node says it at its start.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { adviceOn } from '../config/advice.ts'
+import { adviceOn } from '../config/config-advice.ts'
 import { portOf } from '../config/checks.ts'
 import {
   atSource,
@@ -15,11 +15,11 @@ import {
   storeOf,
   type Config,
 } from '../config/config.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import { bind } from '../listeners/bind.ts'
 import { validityProblem } from '../config/tls-files.ts'
 import { parseArguments } from './arguments.ts'
-import { nodeFlags } from './node.ts'
+import { nodeFlags } from './node-command.ts'
 
 /** @throws OperatorError for all that a node would stumble over */
 export async function check(argv: readonly string[]): Promise<void> {

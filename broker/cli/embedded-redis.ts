@@ -8,7 +8,7 @@ import { accessSync, constants, mkdirSync, mkdtempSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import { findProgram, installPackages } from './packages.ts'
 
 const readyLine = /ready to accept connections/i // “Ready …” on a port, “now ready …” on a socket

@@ -2,10 +2,10 @@
 // command's part.
 import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config/config.ts'
-import { accessFlags } from './access.ts'
-import { bansAbout, bansFlags } from './bans.ts'
+import { accessFlags } from './access-command.ts'
+import { bansAbout, bansFlags } from './bans-command.ts'
 import { adminFlags } from './admin-client.ts'
-import { importAbout, importFlags } from './import.ts'
+import { importAbout, importFlags } from './import-command.ts'
 import { operationNames, operations } from './operate.ts'
 import { passwdAbout, passwdFlags } from './passwd.ts'
 import { upOptions } from './up.ts'

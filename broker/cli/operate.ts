@@ -1,9 +1,9 @@
 // The commands that see a cluster and act in it, each over the admin API of any node: status, nodes, clients, client,
-// disconnect, topics, groups, publish, subscribe, drain, doctor; and those of retained.ts. With --json each prints what the API says. No state.
+// disconnect, topics, groups, publish, subscribe, drain, doctor; and those of retained-command.ts. With --json each prints what the API says. No state.
 import { createInterface } from 'node:readline'
 import { Readable } from 'node:stream'
 import { usage } from '../config/sources.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import {
   AdminClient,
   columns,
@@ -16,7 +16,7 @@ import {
   type Unanswered,
   type Values,
 } from './admin-client.ts'
-import { retainedOperations } from './retained.ts'
+import { retainedOperations } from './retained-command.ts'
 
 interface NodeRow {
   readonly node: string

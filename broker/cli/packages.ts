@@ -5,7 +5,7 @@
 import { execFileSync } from 'node:child_process'
 import { accessSync, constants, existsSync, rmSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 
 /** The full path of `program`, looked for on the PATH and in /usr/sbin, which a user's PATH often lacks. */
 export function findProgram(program: string): string | undefined {

@@ -18,7 +18,7 @@ import { isUserName, passwordFileProblem, withUser } from '../access/password-fi
 import { keepPassword, passwordFormats, type PasswordFormat } from '../access/passwords.ts'
 import { flagOf, loadConfig, operatorErrorOf, options, storeOf } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import type { Interrupt } from './node-process.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 

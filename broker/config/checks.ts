@@ -3,7 +3,7 @@
 import { storeKindOf, storeKinds, type Option } from '../../bridge/index.ts'
 import { options, type Config, type ListenerConfig, type OptionName } from './options.ts'
 import { readText, usage } from './sources.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import { sniProblem, tlsProblems } from './tls-files.ts'
 
 const tlsNames = ['tlsCert', 'tlsKey', 'tlsCa', 'tlsCrl'] as const

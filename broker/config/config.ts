@@ -11,7 +11,7 @@ import {
   type Store,
   type StoreOptions,
 } from '../../bridge/index.ts'
-import { authenticationProblems } from './authentication.ts'
+import { authenticationProblems } from './listener-chains.ts'
 import {
   addressProblems,
   fileProblems,
@@ -31,7 +31,7 @@ import { tlsProblems } from './tls-files.ts'
 import { treeOf, type Mapping } from './tree.ts'
 import type { AccessFiles } from '../access/access.ts'
 import type { LinkName } from '../access/link-names.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 
 export {
   options,

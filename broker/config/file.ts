@@ -14,7 +14,7 @@ import {
   type Pair,
   type YAMLMap,
 } from 'yaml'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import { within, type Entry, type Mapping, type Tree } from './tree.ts'
 
 const see = 'See deploy/config/node.yaml for an example'

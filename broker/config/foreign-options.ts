@@ -5,7 +5,7 @@ import { whole, type Option } from '../../bridge/index.ts'
 import { tokenFields } from '../access/jwt-link.ts'
 import { whenDownPolicies } from '../access/webhook.ts'
 import { isSymmetric, readTokenKeys, tokenAlgorithms, tokenKeysProblem } from '../access/token-keys.ts'
-import type { OperatorError } from '../errors.ts'
+import type { OperatorError } from '../operator-errors.ts'
 import { usage } from './sources.ts'
 
 function httpProblem(text: string): string | undefined {

@@ -3,7 +3,7 @@
 // each has its url and, for itself alone, any option that the table marks `ofListener`, in the sections
 // that it has for all. No state. Judges no value.
 import type { Option } from '../../bridge/index.ts'
-import type { OperatorError } from '../errors.ts'
+import type { OperatorError } from '../operator-errors.ts'
 import { options } from './options.ts'
 import { nearest, unknownOption, usage, type GivenValue, type Layer } from './sources.ts'
 import { within, type Entry, type List, type Mapping, type Tree } from './tree.ts'

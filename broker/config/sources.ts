@@ -1,7 +1,7 @@
 // Where the values of options come from: the environment and the rest; how a name is written in each; and
 // what is said of one that does not exist. Judges no value: config.ts does.
 import { readFileSync } from 'node:fs'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 
 export interface GivenValue {
   /** As it was given; what was given several times, or as a list, is a list. */

@@ -1,4 +1,4 @@
-// What the parts of a connection (inbound.ts, outbound.ts, authentication.ts) need of it and of one another: so none of
+// What the parts of a connection (inbound.ts, outbound.ts, enhanced-authentication.ts) need of it and of one another: so none of
 // them imports connection.ts, which is it and imports them. No state.
 import type { Duplex } from 'node:stream'
 import type { Session } from '../../bridge/index.ts'

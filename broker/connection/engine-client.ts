@@ -1,6 +1,6 @@
 // What answers CONNECT, SUBSCRIBE and UNSUBSCRIBE of a connection and watches its Keep Alive, in the words of the
 // standard. The packets go in here; what it answers comes out as `onConnack`, `onSuback` and `onDisconnect`
-// of the connection. broker/aedes/client.ts is the one there is: nothing else of a connection knows Aedes. No state.
+// of the connection. broker/aedes/aedes-client.ts is the one there is: nothing else of a connection knows Aedes. No state.
 
 export interface EngineClient {
   // In

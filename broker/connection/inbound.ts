@@ -5,7 +5,7 @@
 // reading, and keep the client's keep alive fresh meanwhile.
 import { Message, type Publisher } from '../../bridge/index.ts'
 import { Goodbye } from './goodbye.ts'
-import type { ConnectionHost } from './host.ts'
+import type { ConnectionHost } from './connection-host.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import { Qos2Receiver } from './qos2-receiver.ts'
 import { PublishPace } from './publish-pace.ts'

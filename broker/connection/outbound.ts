@@ -4,7 +4,7 @@
 // with its connection), QoS 0 while it is slow (dropped and counted).
 import type { Duplex } from 'node:stream'
 import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
-import type { ConnectionHost } from './host.ts'
+import type { ConnectionHost } from './connection-host.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import type { GroupMember } from '../groups/group-member.ts'
 import { Memberships } from '../groups/memberships.ts'

@@ -24,7 +24,7 @@ import {
   type UnderWay,
 } from '../../bridge/index.ts'
 import { limits } from '../config/limits.ts'
-import { identifierMax } from './identifiers.ts'
+import { identifierMax } from './identifier-set.ts'
 import type { Match } from '../routing/local-table.ts'
 import type { Replayed } from '../routing/replay-pages.ts'
 

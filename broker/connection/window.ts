@@ -1,7 +1,7 @@
 // The QoS 1 and 2 deliveries of one connection: at most `receiveMaximum` are in flight [MQTT-3.3.4-9], what
 // comes beyond waits here in order, bounded in bytes. State: this connection; a clean session's promise ends
 // with it (P4). Invariant: a Packet Identifier is never given out while it is in flight [MQTT-2.2.1-3..4].
-import { identifierMax, Identifiers } from './identifiers.ts'
+import { identifierMax, Identifiers } from './identifier-set.ts'
 
 /** A QoS ≥ 1 delivery of one connection. */
 export interface Delivery {

@@ -5,8 +5,8 @@ import { Refusal, type Answer, type AuthenticationAnswer, type Guard } from '../
 import type { Connection } from '../connection/connection.ts'
 import type { Message } from '../../bridge/index.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
-import { clientOf, type Client } from './client.ts'
-import { changedBy, packetOf, type AedesPublishPacket, type PublishPacket } from './packets.ts'
+import { clientOf, type Client } from './hook-client.ts'
+import { changedBy, packetOf, type AedesPublishPacket, type PublishPacket } from './hook-packets.ts'
 
 /** `returnCode`: of MQTT 3.1.1, 2 to 5; `reasonCode`: of MQTT 5, from 0x80 on. */
 export type AuthenticateError = Error & { returnCode?: number; reasonCode?: number }

@@ -1,6 +1,6 @@
 // Binding one address: what is wrong with it is said in the operator's words. No state.
 import type { AddressInfo, Server } from 'node:net'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 
 /**
  * Binds `server` to the host and port of `url`; resolves to the URL with the port that was bound.

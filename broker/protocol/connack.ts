@@ -1,5 +1,5 @@
 // The CONNACK that refuses, as we write it; the one that accepts, and one that refuses what Aedes was asked, is written
-// by Aedes (broker/aedes/packets.ts). CONNECT is read in packet-reader.ts and control-packets.ts (`checkConnect`). No state.
+// by Aedes (broker/aedes/aedes-packets.ts). CONNECT is read in packet-reader.ts and control-packets.ts (`checkConnect`). No state.
 import { ReasonCode } from './reason-codes.ts'
 import { withReason } from './acknowledgements.ts'
 

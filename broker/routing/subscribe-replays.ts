@@ -12,7 +12,7 @@ import {
 } from '../../bridge/index.ts'
 import type { Config } from '../config/config.ts'
 import type { Connection } from '../connection/connection.ts'
-import type { AskedReplay } from '../connection/host.ts'
+import type { AskedReplay } from '../connection/connection-host.ts'
 import type { LocalTable, SubscriptionOptions } from './local-table.ts'
 import { ReplayPages } from './replay-pages.ts'
 import type { Subscriber } from './subscriber.ts'

@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { bansCommand } from '../../broker/cli/bans.ts'
+import { bansCommand } from '../../broker/cli/bans-command.ts'
 import { createNode, type Node, type NodeOptions } from '../../broker/index.ts'
 import { mainPath } from '../support/cluster.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'

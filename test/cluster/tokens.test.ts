@@ -1,4 +1,4 @@
-// JSON Web Tokens as proof of who a client is (broker/access/tokens.ts), from outside: tokens that are signed here by
+// JSON Web Tokens as proof of who a client is (broker/access/jwt.ts), from outside: tokens that are signed here by
 // hand, real clients, a server of keys that hangs, breaks, lies and comes back.
 import { createHmac, generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,4 @@
-// What broker/aedes/client.ts takes for granted about the insides of Aedes: that a client lives without the
+// What broker/aedes/aedes-client.ts takes for granted about the insides of Aedes: that a client lives without the
 // parts which are taken from it, with a stream that it cannot listen to. One test per assumption, on the real
 // Aedes, like engine.test.ts.
 import type { EventEmitter } from 'node:events'
@@ -14,7 +14,7 @@ import {
   type AedesClient,
   type AedesSubscription,
   type Noted,
-} from '../../broker/aedes/client.ts'
+} from '../../broker/aedes/aedes-client.ts'
 import type { Connection } from '../../broker/connection/connection.ts'
 
 type Enqueue = (this: { client: AedesClient }, packet: Packet) => void

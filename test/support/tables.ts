@@ -12,7 +12,7 @@ import { operations } from '../../broker/cli/operate.ts'
 import { upOptions } from '../../broker/cli/up.ts'
 import { environmentNameOf, flagOf, options } from '../../broker/config/config.ts'
 import { refusalCauses } from '../../broker/access/refusals.ts'
-import { exitCodes } from '../../broker/errors.ts'
+import { exitCodes } from '../../broker/operator-errors.ts'
 import { Metrics } from '../../broker/observe/metrics.ts'
 import { mqtt311, mqtt5, type Statement } from '../conformance/statements.ts'
 
@@ -145,7 +145,7 @@ export const nounOf = (key: string): string => /\}:([a-z]+)/.exec(key)![1]!
 /** Keys that are written by a command alone, without a script, and by which file. */
 export const plainWrites: Readonly<Record<string, readonly string[]>> = {
   'bridge/groups/groups.ts': ['calls'],
-  'bridge/import/import.ts': ['due', 'owners', 'session', 'subscriptions', 'inflight', 'imported'],
+  'bridge/import/stock-import.ts': ['due', 'owners', 'session', 'subscriptions', 'inflight', 'imported'],
   'bridge/membership/audit.ts': ['appended'],
   'bridge/membership/membership.ts': ['stream', 'senders', 'state', 'dead'],
   'bridge/sessions/releases.ts': ['appended'],

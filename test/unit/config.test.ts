@@ -9,7 +9,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 import { createNode, type NodeOptions } from '../../broker/index.ts'
 import { parseArguments } from '../../broker/cli/arguments.ts'
-import { nodeFlags } from '../../broker/cli/node.ts'
+import { nodeFlags } from '../../broker/cli/node-command.ts'
 import {
   environmentNameOf,
   flagOf,
@@ -19,7 +19,7 @@ import {
   sourceOf,
 } from '../../broker/config/config.ts'
 import type { Option } from '../../bridge/index.ts'
-import { OperatorError } from '../../broker/errors.ts'
+import { OperatorError } from '../../broker/operator-errors.ts'
 import { stackOf } from '../../broker/observe/shown.ts'
 import { limits } from '../../broker/config/limits.ts'
 import { changeable, changeTo } from '../../broker/config/reload.ts'

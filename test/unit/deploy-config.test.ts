@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 import { parse } from 'yaml'
 import type { Option } from '../../bridge/index.ts'
 import { loadConfig, options } from '../../broker/config/config.ts'
-import type { OperatorError } from '../../broker/errors.ts'
+import type { OperatorError } from '../../broker/operator-errors.ts'
 
 const read = (name: string): string => readFileSync(new URL(`../../deploy/${name}`, import.meta.url), 'utf8')
 const plain = (text: string): string => text.replaceAll(/\s+/g, ' ').toLowerCase()

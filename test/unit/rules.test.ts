@@ -1,8 +1,8 @@
-// Rules (broker/access/rules.ts, rights.ts) against a naive oracle: thousands of random sets of rules, clients and topics.
+// Rules (broker/access/rules.ts, client-rights.ts) against a naive oracle: thousands of random sets of rules, clients and topics.
 import { expect, test } from 'vitest'
 import { readAcl } from '../../broker/access/mosquitto-acl.ts'
 import { nobody, type Principal } from '../../broker/access/principal.ts'
-import { Rights } from '../../broker/access/rights.ts'
+import { Rights } from '../../broker/access/client-rights.ts'
 import { actions, type Question, type Rule } from '../../broker/access/rule.ts'
 import { readPermissions, readRules, rulesFileProblem } from '../../broker/access/rules-file.ts'
 import { filterMatches } from '../../bridge/index.ts'

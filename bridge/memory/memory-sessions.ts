@@ -17,7 +17,7 @@ import { Slice } from '../pace/turns.ts'
 import { DueTimes } from './due.ts'
 import type { StoredState } from './stored-state.ts'
 import type { StateStore } from './state-store.ts'
-import type { DueWills } from './wills.ts'
+import type { DueWills } from './memory-wills.ts'
 
 export interface MemorySessionEvents {
   /** A connection whose session another one of its client has claimed. */

@@ -1,4 +1,4 @@
-// Who is banned, as this node knows it (bridge/bans.ts): by Client Identifier, user, address or network. A CONNECT is
+// Who is banned, as this node knows it (bridge/ban.ts): by Client Identifier, user, address or network. A CONNECT is
 // looked at twice, when it comes, before anybody works on its password, and when it is known who it is. State: the
 // bans, by whom; how often each client connected within this minute, where flapping is bounded.
 import type { Ban, BanKind } from '../../bridge/index.ts'

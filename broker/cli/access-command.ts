@@ -3,7 +3,7 @@
 // `access write`, `show` and `remove`: the rules that stand in the Redis of the cluster.
 import { hasRules, rulesOf, storedPlace } from '../access/access.ts'
 import { nobody } from '../access/principal.ts'
-import { Rights } from '../access/rights.ts'
+import { Rights } from '../access/client-rights.ts'
 import { actions, type Question, type Rule } from '../access/rule.ts'
 import { readRules } from '../access/rules-file.ts'
 import {
@@ -17,10 +17,10 @@ import {
 } from '../../bridge/index.ts'
 import { accessFilesOf, flagOf, loadConfig, operatorErrorOf, storeOf, type Config } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
-import { OperatorError } from '../errors.ts'
+import { OperatorError } from '../operator-errors.ts'
 import { isReserved } from '../protocol/control-packets.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
-import { nodeFlags } from './node.ts'
+import { nodeFlags } from './node-command.ts'
 import { missingStore } from './passwd.ts'
 
 /** The flags of `access explain`, besides those of a node. */

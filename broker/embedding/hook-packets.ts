@@ -2,7 +2,7 @@
 import type { IPublishPacket } from 'mqtt-packet'
 import { isDeepStrictEqual } from 'node:util'
 import { isValidTopic, type Message } from '../../bridge/index.ts'
-import { messageOfPacket, propertiesOf } from '../aedes/packets.ts'
+import { messageOfPacket, propertiesOf } from '../aedes/aedes-packets.ts'
 import { isReserved } from '../protocol/control-packets.ts'
 
 /** A message as a hook or event gets it. */

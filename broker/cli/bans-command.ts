@@ -4,7 +4,7 @@ import { banKinds, BridgeError, importTargets, type BanChanges, type BanKind } f
 import { isNetwork } from '../access/networks.ts'
 import { flagOf, loadConfig, nearest, operatorErrorOf, options, storeOf } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
-import type { OperatorError } from '../errors.ts'
+import type { OperatorError } from '../operator-errors.ts'
 import { parseArguments, type FlagShape } from './arguments.ts'
 
 /** The flags of `bans`, as the help shows them. */

@@ -1,7 +1,7 @@
 // Who is asked who comes by a listener: the chain that is written down, or what is configured; and where nothing is, a
 // listener that only this machine reaches lets everybody in, and no other does. No state.
 import { linkNames, type LinkName } from '../access/link-names.ts'
-import type { OperatorError } from '../errors.ts'
+import type { OperatorError } from '../operator-errors.ts'
 import type { PlacedListener } from './checks.ts'
 import type { Config, OptionName } from './options.ts'
 import { usage } from './sources.ts'

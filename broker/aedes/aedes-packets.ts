@@ -10,7 +10,7 @@ import mqttPacket, {
 } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { Message } from '../../bridge/index.ts'
-import { AedesStream } from './client.ts'
+import { AedesStream } from './aedes-client.ts'
 import type { Connection } from '../connection/connection.ts'
 import { reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'

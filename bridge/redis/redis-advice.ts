@@ -1,13 +1,13 @@
 // What an operator should know of a cluster that works, before it does not: how Redis is set up, whether it
 // lets us hear of $SYS, and settings that differ from those of the other nodes. `check` asks it, and a node
 // when it starts: of Redis before it joins, of the others after it, so that of two that join at once one sees
-// the other. Rights without which a node cannot work are no advice: rights.ts. A Redis that does not tell is
+// the other. Rights without which a node cannot work are no advice: redis-rights.ts. A Redis that does not tell is
 // not complained about: managed ones forbid CONFIG, and some INFO. State: none.
 import { endNode, toBridgeError } from '../errors.ts'
 import { Keys } from './keys.ts'
 import type { DataPlaneOptions } from '../options.ts'
 import { isCluster, mastersOf, type Redis } from './redis.ts'
-import { channelsOf, deniedTo } from './rights.ts'
+import { channelsOf, deniedTo } from './redis-rights.ts'
 import { ask } from './stock-redis.ts'
 
 export type AdviceOptions = Pick<

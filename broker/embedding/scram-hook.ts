@@ -2,7 +2,7 @@
 // that each client has under way.
 import { Scram, ScramError, type ScramKeys } from '../access/scram.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
-import type { Client } from './client.ts'
+import type { Client } from './hook-client.ts'
 import type { AuthenticateError, Hooks } from './hooks.ts'
 
 export const scramMethod = 'SCRAM-SHA-256'

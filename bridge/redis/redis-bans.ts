@@ -2,7 +2,7 @@
 // second, whatever was missed, and what Redis lost is lifted. Their ends are by Redis' clock, what is left of them by
 // ours. While Redis is away the last ones hold. State: {bus}:bans, and the version that was read last.
 import { toBridgeError } from '../errors.ts'
-import { bansMax, type Ban, type BanKind, type Bans } from '../bans.ts'
+import { bansMax, type Ban, type BanKind, type Bans } from '../ban.ts'
 import type { Keys } from './keys.ts'
 import { connect, type Redis, type RedisAddress } from './redis.ts'
 import { runLoaded } from './scripts.ts'

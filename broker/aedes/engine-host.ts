@@ -1,7 +1,7 @@
 // What the engine needs of the node around it: broker/routing/router.ts gives it. No state.
 import type { SessionRequest } from '../../bridge/index.ts'
 import type { Connection } from '../connection/connection.ts'
-import type { ConnectionHost } from '../connection/host.ts'
+import type { ConnectionHost } from '../connection/connection-host.ts'
 import type { SubscriptionOptions } from '../routing/local-table.ts'
 import type { FilterRefusal } from '../routing/subscription-bounds.ts'
 

@@ -1,6 +1,6 @@
 // Enhanced authentication of one connection (MQTT 5 section 4.12): the exchange between CONNECT and CONNACK, and any
 // that its client begins later. The gate decides each step: an
-// Authentication Method is a guard with `exchange` (access/gate.ts), such as embedding/scram.ts. Authentication by what
+// Authentication Method is a guard with `exchange` (access/gate.ts), such as embedding/scram-hook.ts. Authentication by what
 // CONNECT itself says (user name, password, certificate) is not here: it is a link of a chain (access/chain.ts).
 // CONTRIBUTING.md has the steps for either. Before CONNACK nothing but AUTH and DISCONNECT is read; later the rest goes
 // on meanwhile. State: this connection's exchange. Bound: an exchange has `timeoutMs`, all of it.

@@ -4,11 +4,11 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { IDisconnectPacket, ISubscription } from 'mqtt-packet'
-import { aedesClientOf, type AedesClient } from '../aedes/client.ts'
-import { messageOfPacket } from '../aedes/packets.ts'
+import { aedesClientOf, type AedesClient } from '../aedes/aedes-client.ts'
+import { messageOfPacket } from '../aedes/aedes-packets.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { PeerTls } from '../connection/peer.ts'
-import { completed, type PublishPacket } from './packets.ts'
+import { completed, type PublishPacket } from './hook-packets.ts'
 
 type Done = (error?: Error) => void
 

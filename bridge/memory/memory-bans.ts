@@ -1,5 +1,5 @@
 // Bans of a node without Redis. State: this process; they end with it.
-import { bansMax, type Ban, type BanKind, type Bans } from '../bans.ts'
+import { bansMax, type Ban, type BanKind, type Bans } from '../ban.ts'
 
 export class MemoryBans implements Bans {
   readonly #bans = new Map<string, Ban>()
