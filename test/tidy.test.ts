@@ -282,7 +282,9 @@ describe('documents equal the code', () => {
   })
 
   test('no two files have one name: a name says which file it is, without its folder', () => {
-    const names = sources.map((file) => basename(file)).filter((name) => !/^(?:index|options)\.ts$/.test(name))
+    const names = sources
+      .map((file) => basename(file))
+      .filter((name) => !/^(?:index|options)\.ts$/.test(name))
     expect(names.filter((name, at) => names.indexOf(name) !== at)).toEqual([])
   })
 
