@@ -3,7 +3,8 @@
 
 /** Users that there may be. */
 export const storedUsersMax = 1_000_000
-export const storedRulesBytesMax = 1024 * 1024
+/** Some two thousand rules. To read them takes a node a turn of its own, some 100 ms. */
+export const storedRulesBytesMax = 128 * 1024
 
 /** What may be done about them. */
 export interface AccessChanges {

@@ -2,7 +2,7 @@
 // its connection keeps as its principal, and rules say what that one may do. It stands before the hooks of a program that
 // embeds the node, which may still say no. State: a chain for each listener; users and rules, as their files have them.
 import type { Message, StoredAccess } from '../../bridge/index.ts'
-import { BridgeError, isShared, sharedFilterOf, Slice } from '../../bridge/index.ts'
+import { BridgeError, isShared, sharedFilterOf, Slice, storedRulesBytesMax } from '../../bridge/index.ts'
 import { certificateLink, type CertificateName } from './certificate-link.ts'
 import { anonymousLink, Chain, type Credentials, type Exchanged, type Link } from './chain.ts'
 import {
@@ -225,8 +225,10 @@ export class Access<Client extends Accessed> {
   }
 
   /** What is not in order changes nothing. */
-  #takeStoredRules(text: string | undefined): void {
-    const { rules, problems } = readRules(storedPlace, text ?? '')
+  #takeStoredRules(text = ''): void {
+    if (text.length > storedRulesBytesMax)
+      return this.#nameDamage('rules in the store', `have more than ${storedRulesBytesMax} bytes`)
+    const { rules, problems } = readRules(storedPlace, text)
     this.#nameDamage('rules in the store', problems[0]?.lines[0])
     if (problems.length > 0) return
     this.#storedRules = rules

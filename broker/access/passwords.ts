@@ -10,6 +10,10 @@ const scryptCost = { log: 14, r: 8, p: 1 }
 export const scramIterations = 100_000
 const scryptBytesMax = 256 * 1024 * 1024
 const pbkdf2IterationsMax = 10_000_000
+/** More than any of these formats writes: a longer one is damaged, and each block of it would be all the work again. */
+const hashBytesMax = 64
+/** Of what SCRAM keeps: as long as its hash is. */
+const scramKeyBytes = 32
 const scryptBytes = promisify<Buffer, Buffer, number, ScryptOptions, Buffer>(scrypt)
 const pbkdf2Bytes = promisify(pbkdf2)
 
@@ -25,6 +29,8 @@ const equal = (a: Buffer, b: Buffer): boolean => a.length === b.length && timing
 const base64 = (bytes: Buffer): string => bytes.toString('base64')
 const bytesOf = (text: string | undefined): Buffer => Buffer.from(text ?? '', 'base64')
 const isBase64 = (text: string | undefined): boolean => /^[A-Za-z0-9+/]{4,}={0,2}$/.test(text ?? '')
+/** A hash as it may stand behind a salt. */
+const isHash = (text: string | undefined): boolean => isBase64(text) && bytesOf(text).length <= hashBytesMax
 const numberOf = (text: string | undefined, max: number): number | undefined =>
   /^\d{1,9}$/.test(text ?? '') && Number(text) >= 1 && Number(text) <= max ? Number(text) : undefined
 
@@ -33,10 +39,11 @@ type Parts = readonly (string | undefined)[]
 /** `$scrypt$ln=14,r=8,p=1$salt$hash`, as PHC strings are. */
 function ofScrypt([cost, salt, hash]: Parts): Kept | undefined {
   const [, log, r, p] = /^ln=(\d{1,2}),r=(\d{1,3}),p=(\d{1,2})$/.exec(cost ?? '') ?? []
-  const options = { N: 2 ** Number(log), r: Number(r), p: Number(p), maxmem: scryptBytesMax + 1024 * 1024 }
+  const options = { N: 2 ** Number(log), r: Number(r), p: Number(p), maxmem: 2 * scryptBytesMax }
   if (log === undefined || options.N < 2 || options.r < 1 || options.p < 1) return undefined
   if (128 * options.N * options.r > scryptBytesMax || options.p > 16) return undefined
-  if (!isBase64(salt) || !isBase64(hash)) return undefined
+  if (Number(log) >= 16 * options.r) return undefined // RFC 7914, 2
+  if (!isBase64(salt) || !isHash(hash)) return undefined
   const [wanted, salted] = [bytesOf(hash), bytesOf(salt)]
   return {
     isSlow: true,
@@ -48,13 +55,14 @@ function ofScrypt([cost, salt, hash]: Parts): Kept | undefined {
 function ofScram([count, salt, stored, server]: Parts): Kept | undefined {
   const iterations = numberOf(count, iterationsMax)
   if (iterations === undefined || iterations < iterationsMin) return undefined
-  if (![salt, stored, server].every(isBase64)) return undefined
+  if (!isBase64(salt) || ![stored, server].every(isBase64)) return undefined
   const keys: ScramKeys = {
     salt: bytesOf(salt),
     iterations,
     storedKey: bytesOf(stored),
     serverKey: bytesOf(server),
   }
+  if (keys.storedKey.length !== scramKeyBytes || keys.serverKey.length !== scramKeyBytes) return undefined
   return {
     isSlow: true,
     scram: keys,
@@ -65,7 +73,7 @@ function ofScram([count, salt, stored, server]: Parts): Kept | undefined {
 
 function ofMosquitto7([count, salt, hash]: Parts): Kept | undefined {
   const iterations = numberOf(count, pbkdf2IterationsMax)
-  if (iterations === undefined || !isBase64(salt) || !isBase64(hash)) return undefined
+  if (iterations === undefined || !isBase64(salt) || !isHash(hash)) return undefined
   const [wanted, salted] = [bytesOf(hash), bytesOf(salt)]
   return {
     isSlow: true,
@@ -76,7 +84,7 @@ function ofMosquitto7([count, salt, hash]: Parts): Kept | undefined {
 }
 
 function ofMosquitto6([salt, hash]: Parts): Kept | undefined {
-  if (!isBase64(salt) || !isBase64(hash)) return undefined
+  if (!isBase64(salt) || !isHash(hash)) return undefined
   const [wanted, salted] = [bytesOf(hash), bytesOf(salt)]
   return {
     isSlow: false,

@@ -66,7 +66,7 @@ const retainedMessage = of(
     payload: text,
     encoding: { ...text, enum: ['utf8', 'base64'], description: 'of the payload' },
     properties: { ...text, description: 'PUBLISH properties of MQTT 5, base64' },
-    expiresInSeconds: seconds,
+    expiresInSeconds: { ...count, maximum: 0xffffffff, description: 'seconds' },
   },
   ['properties', 'expiresInSeconds'],
 )

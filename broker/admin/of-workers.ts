@@ -120,7 +120,12 @@ function handOn(url: string, request: IncomingMessage, response: ServerResponse,
   to.search = queryOf(request.url).toString()
   const asked = ask(to, { method: request.method, headers }, (answer) => {
     response.writeHead(answer.statusCode ?? 502, { ...answer.headers, connection: 'close' })
-    answer.on('data', keep).pipe(response)
+    answer
+      .on('data', keep)
+      .on('close', () => {
+        if (!answer.complete) response.destroy() // the worker ended in the middle
+      })
+      .pipe(response)
   })
   asked.on('error', () => {
     if (response.headersSent) response.destroy()

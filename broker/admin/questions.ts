@@ -141,6 +141,32 @@ export async function answerQuestion(node: AskedNode, request: Buffer): Promise<
   return Buffer.from(JSON.stringify(await answers[question as Question](node, asked)))
 }
 
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+const areObjects = (value: unknown): boolean => Array.isArray(value) && value.every(isObject)
+
+/** What of an answer is looked into here: a node of another version may say it otherwise. */
+const isAnswer: Readonly<Record<Question, (answer: Record<string, unknown>) => boolean>> = {
+  node: () => true,
+  clients: ({ clients, next }) => areObjects(clients) && ['number', 'undefined'].includes(typeof next),
+  client: ({ connection, lastDisconnect }) =>
+    [connection, lastDisconnect].every((one) => one === undefined || isObject(one)),
+  disconnect: ({ isDone }) => typeof isDone === 'boolean',
+  subscribers: ({ subscribers }) => areObjects(subscribers),
+  drain: ({ clients }) => typeof clients === 'number',
+  findings: ({ findings }) => areObjects(findings),
+}
+
+/** Undefined: it is none. */
+function answerOf<K extends Question>(question: K, body: Buffer): Questions[K]['answers'] | undefined {
+  try {
+    const answer: unknown = JSON.parse(body.toString())
+    return isObject(answer) && isAnswer[question](answer) ? (answer as Questions[K]['answers']) : undefined
+  } catch {
+    return undefined
+  }
+}
+
 export interface Unanswered {
   readonly node: string
   readonly problem: string
@@ -165,8 +191,14 @@ export async function askNodes<K extends Question>(
   const answered = new Map<string, Questions[K]['answers']>()
   const unanswered: Unanswered[] = []
   const said = await requests.ask(Buffer.from(JSON.stringify({ question, asked })), withinMs, of)
-  for (const { nodeId, body, problem } of said)
-    if (body === undefined) unanswered.push({ node: nameOf(nodeId), problem })
-    else answered.set(nodeId, JSON.parse(body.toString()) as Questions[K]['answers'])
+  for (const { nodeId, body, problem } of said) {
+    const answer = body === undefined ? undefined : answerOf(question, body)
+    if (answer !== undefined) answered.set(nodeId, answer)
+    else
+      unanswered.push({
+        node: nameOf(nodeId),
+        problem: problem ?? 'its answer is none that this version understands',
+      })
+  }
   return { answered, unanswered }
 }

@@ -452,8 +452,8 @@ export class Connects {
   }
 
   /**
-   * From the bytes of its CONNECT. One that 3.1.1 has no words to refuse is not published, like a PUBLISH:
-   * bridges of Mosquitto have such a will.
+   * From the bytes of its CONNECT. One that 3.1.1 has no words to refuse, or that a bridge of Mosquitto has, is not
+   * published, like a PUBLISH.
    */
   #willOf(client: AedesClient): Will | undefined {
     const { will } = client.conn.connection

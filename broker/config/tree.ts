@@ -37,17 +37,22 @@ export const within = (path: string, key: string | number): string =>
 const isMapping = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Date)
 
+/** Nothing that has a meaning is as deep; what a token or a webhook says may be. */
+const depthMax = 16
+
 /**
- * The tree of a value of the program; what is undefined was not given.
+ * The tree of a value of the program; what is undefined was not given. What is deeper than anything is a value, which no
+ * reader takes.
  * @param nameOf how the one who gave it writes a key at the top
  */
-export function treeOf(value: unknown, nameOf: (key: string) => string, path = ''): Tree {
+export function treeOf(value: unknown, nameOf: (key: string) => string, path = '', depth = 0): Tree {
+  if (depth > depthMax) return { kind: 'value', value, source: path }
   if (Array.isArray(value))
     return {
       kind: 'list',
       source: path,
       items: (value as unknown[]).map((item, i) =>
-        treeOf(item, nameOf, isMapping(item) ? within(path, i) : path),
+        treeOf(item, nameOf, isMapping(item) ? within(path, i) : path, depth + 1),
       ),
     }
   if (!isMapping(value)) return { kind: 'value', value, source: path }
@@ -58,7 +63,7 @@ export function treeOf(value: unknown, nameOf: (key: string) => string, path = '
       .filter(([, inner]) => inner !== undefined)
       .map(([key, inner]) => {
         const source = path === '' ? nameOf(key) : within(path, key)
-        return { key, source, tree: treeOf(inner, nameOf, source) }
+        return { key, source, tree: treeOf(inner, nameOf, source, depth + 1) }
       }),
   }
 }

@@ -211,7 +211,7 @@ function willAt(
   const topicEnd = skipString(bytes, topicAt, end)
   checkTopicName(bytes, topicAt + 2, topicEnd, limits)
   const topic = bytes.toString('utf8', topicAt + 2, topicEnd)
-  if (level === 5 && isReserved(topic))
+  if (level === 5 && isReserved(topic) && !isOfBridge(topic))
     throw new ProtocolViolation(ReasonCode.topicNameInvalid, 'a will on a topic of the broker') // 3.2.2.2
   const next = skipBinary(bytes, topicEnd, end)
   const payload = Buffer.from(bytes.subarray(topicEnd + 2, next))
@@ -234,6 +234,12 @@ function willAt(
 /** Topics that clients may not publish to: the broker does. A filter `$SYS/#` matches `$SYS`, too. */
 export const isReserved = (topic: string): boolean =>
   topic.startsWith('$SYS') && (topic.length === 4 || topic[4] === '/')
+
+/**
+ * The will that each bridge of Mosquitto has. Refused it would connect for ever: it is left out, as its PUBLISH to that
+ * topic is.
+ */
+const isOfBridge = (topic: string): boolean => /^\$SYS\/broker\/connection\/.+\/state$/.test(topic)
 
 /** Of a message, in PUBLISH or as a will. */
 export interface MessageProperties {

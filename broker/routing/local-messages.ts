@@ -119,22 +119,27 @@ export class LocalMessages {
   }
 
   /** The bounds are those of clients. */
-  #check({ topic, payload, retain }: Message, node: Router): void {
-    const { packetBytesMax, topicBytesMax, topicLevelsMax } = this.#config
-    if (payload.length + topic.length > packetBytesMax)
-      throw new RangeError(
-        `a message of ${payload.length + topic.length} bytes is larger than packetBytesMax, ${packetBytesMax}`,
-      )
-    if (
-      Buffer.byteLength(topic) > topicBytesMax ||
-      topic.split('/', topicLevelsMax + 1).length > topicLevelsMax
-    )
-      throw new RangeError(
-        `a topic may have ${topicBytesMax} bytes (topicBytesMax) and ${topicLevelsMax} levels (topicLevelsMax)`,
-      )
+  #check({ topic, payload, properties, retain }: Message, node: Router): void {
+    const { packetBytesMax } = this.#config
+    const bytes = payload.length + Buffer.byteLength(topic) + (properties?.length ?? 0)
+    if (bytes > packetBytesMax)
+      throw new RangeError(`a message of ${bytes} bytes is larger than packetBytesMax, ${packetBytesMax}`)
+    this.#checkName(topic)
     if (retain && payload.length > 0 && !node.mayRetain(topic, payload.length))
       throw new RangeError(
         'there is no room for this Retained Message (retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax)',
+      )
+  }
+
+  /** A topic or a filter. */
+  #checkName(name: string): void {
+    const { topicBytesMax, topicLevelsMax } = this.#config
+    if (
+      Buffer.byteLength(name) > topicBytesMax ||
+      name.split('/', topicLevelsMax + 1).length > topicLevelsMax
+    )
+      throw new RangeError(
+        `a topic or filter may have ${topicBytesMax} bytes (topicBytesMax) and ${topicLevelsMax} levels (topicLevelsMax)`,
       )
   }
 
@@ -161,6 +166,7 @@ export class LocalMessages {
       throw new TypeError(
         `${JSON.stringify(filter.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`,
       )
+    this.#checkName(filter)
     const handler = new Handler(filter, qos, handle)
     const node = this.#node
     await node.addSubscriber(handler, filter, qos)

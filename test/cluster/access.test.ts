@@ -127,6 +127,9 @@ describe('users of a file', () => {
       ['hunter2', 'line 2 has no user name'],
       [`${line}\n${line}`, 'line 3 has a user that'],
       [line.replace('ln=14', 'ln=30'), 'line 2 has none of'],
+      [line.replace('ln=14,r=8', 'ln=16,r=1'), 'line 2 has none of'], // RFC 7914 has no such cost
+      [`${line}${'A'.repeat(88)}`, 'line 2 has none of'], // each block more is all the work again
+      ['ann:$scram-sha-256$4096$AAAA$AAAA$AAAA', 'line 2 has none of'], // no keys: a proof could not be compared
     ]) {
       writeFileSync(passwordFile, `\n${wrong}\n`)
       const error = await createNode({ passwordFile }).catch((reason: unknown) => String(reason))

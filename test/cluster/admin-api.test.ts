@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { isOpenFor } from '../../broker/admin/guard.ts'
+import { askNodes } from '../../broker/admin/questions.ts'
 import { operate, operations } from '../../broker/cli/operate.ts'
 import { loadConfig } from '../../broker/config/config.ts'
 import { openClient } from '../bridge/planes.ts'
@@ -132,6 +133,46 @@ describe('who may', () => {
       [{ topic: 't', qos: 3 }, {}, 400],
     ] as const)
       expect((await ask('POST', '/api/v1/publish', { body, headers })).status).toBe(status)
+    // what no message can have: one of these ended the node
+    for (const expiresInSeconds of [-5, 0.5, 0x1_0000_0000, 1e15])
+      expect(
+        (await ask('PUT', '/api/v1/retained', { body: { topic: 't', payload: '', expiresInSeconds } }))
+          .status,
+      ).toBe(400)
+    const properties = Buffer.concat(
+      Array.from({ length: 12 }, () =>
+        Buffer.concat([Buffer.from('2600016bffff', 'hex'), Buffer.alloc(65_535, 'v')]),
+      ),
+    ).toString('base64')
+    expect(
+      (
+        await ask('PUT', '/api/v1/retained', {
+          body: { topic: 't', payload: 'x'.repeat(300_000), properties },
+        })
+      ).status,
+    ).toBe(400)
+    expect((await ask('GET', `/api/v1/messages?filter=${'/'.repeat(200)}`)).status).toBe(400)
+  })
+
+  test.each([
+    ...['', '{', 'null', '7', '[]', '{"clients":7}', '{"clients":[null]}', '{"clients":[],"next":"x"}'],
+  ])('an answer of another node that says %j is none, and that node is named', async (text) => {
+    const requests = {
+      answerWith: () => undefined,
+      ask: () =>
+        Promise.resolve([
+          { nodeId: 'a@1', body: Buffer.from('{"clients":[{"clientId":"c"}],"later":1}') },
+          { nodeId: 'b@1', body: Buffer.from(text) },
+        ]),
+    }
+    const { answered, unanswered } = await askNodes(
+      requests,
+      'clients',
+      { filter: {}, after: 0, limit: 1 },
+      1,
+    )
+    expect([...answered.keys()]).toEqual(['a@1'])
+    expect(unanswered).toEqual([{ node: 'b', problem: 'its answer is none that this version understands' }])
   })
 })
 

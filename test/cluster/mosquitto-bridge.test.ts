@@ -16,10 +16,8 @@ describe.each([
   ['out of the box', []],
   ['which says that it is one', ['try_private true']],
   ['of MQTT 3.1, which says that it is one', ['try_private true', 'bridge_protocol_version mqttv31']],
-  [
-    'of MQTT 5, without a will below $SYS/',
-    ['try_private false', 'bridge_protocol_version mqttv50', 'notifications false'],
-  ],
+  // with its will and its PUBLISH below $SYS/
+  ['of MQTT 5', ['try_private false', 'bridge_protocol_version mqttv50']],
 ] as const)('a bridge of Mosquitto, %s', (name, options) => {
   test('carries messages both ways, once', async () => {
     const node = cluster.node(0)

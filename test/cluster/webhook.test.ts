@@ -154,6 +154,12 @@ describe('asked by a node', () => {
       (_request, response) => response.end('{"result":"allow","rules":[1]}'),
       'its rules are',
     ],
+    [
+      'says rules that are nested as deep as they can be',
+      (_request, response) =>
+        response.end(`{"result":"allow","rules":${'['.repeat(30_000)}${']'.repeat(30_000)}}`),
+      'its rules are',
+    ],
   ] satisfies [string, RequestListener, string][])(
     'one that %s lets nobody in, or whom it let in last; it is left alone for a while, and comes back',
     async (_, listener, problem) => {

@@ -1,4 +1,4 @@
-// Five minutes of random damage to what two live nodes have in Redis, with clients at both: any key, damaged
+// Five minutes of random damage to what two live nodes have in Redis, with clients, members of a group, users and bans: any key, damaged
 // in any way, again and again. No node ends, and none hangs: once the damage stops, what is acknowledged from
 // then on arrives at every subscriber that is still connected, and new ones are served. FUZZ_SECONDS says how
 // long, SEED which.
@@ -14,7 +14,11 @@ let redis: TestRedis
 let cluster: TestCluster
 beforeAll(async () => {
   redis = await startRedis()
-  cluster = await startCluster({ nodes: 2, redis, argv: ['--lease-ms', '3000'] })
+  cluster = await startCluster({
+    nodes: 2,
+    redis,
+    argv: ['--lease-ms', '3000', '--stored-users', 'on', '--authentication', 'stored-users,anonymous'],
+  })
 })
 afterAll(async () => {
   await cluster[Symbol.asyncDispose]()
@@ -34,6 +38,12 @@ test(
         return subscriber
       }),
     )
+    for (const [n, node] of cluster.nodes.entries()) {
+      const member = await node.connect(`member-${n}`, n === 0 ? persistent : {})
+      await member.subscribe('$share/g/t/+', { qos: 1 })
+    }
+    await client.hset('test:{bus}:access', 'u:ann', '$6$AAAA$AAAA', 'version', '1')
+    await client.hset('test:{bus}:bans', 'c:banned', '0 reason', 'version', '1')
     const publishers = await Promise.all(cluster.nodes.map((node) => node.connect(`publisher-${node.id}`)))
     await publishers[0]!.publish('t/kept', 'kept', { retain: true })
     const kinds = Object.keys(damages) as Damage[]

@@ -190,7 +190,7 @@ situation(
   'wills on topics of the broker',
   (place) => {
     test('MQTT 5: CONNECT is refused with 0x90, and nothing is published', async () => {
-      for (const [i, topic] of ['$SYS', '$SYS/broker/connection/x/state', '$SYS/'].entries()) {
+      for (const [i, topic] of ['$SYS', '$SYS/broker/connection/x', '$SYS/'].entries()) {
         const client = await WireClient.open(place.here)
         client.send({
           cmd: 'connect',
@@ -204,6 +204,17 @@ situation(
         expect(await client.next('connack')).toMatchObject({ reasonCode: 0x90 })
         await client.untilClosed()
       }
+    })
+
+    test('MQTT 5: that of a bridge of Mosquitto is left out', async () => {
+      const watcher = await place.wireThere('watches bridges')
+      for (const filter of ['$SYS/broker/connection/#', 'sign/bridge'])
+        await watcher.subscribe(filter, { qos: 2 })
+      await drop(
+        await place.wire('a bridge', will('$SYS/broker/connection/x/state', { qos: 1, retain: true })),
+      )
+      await drop(await place.wire('sign of a bridge', will('sign/bridge', { qos: 1 })))
+      expect((await watcher.next('publish')).topic).toBe('sign/bridge')
     })
 
     test.each([0, 1, 2] as const)(

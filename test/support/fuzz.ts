@@ -45,14 +45,14 @@ export const names = [
   'x'.repeat(300),
 ]
 
-const bytes = (random: Random, max: number): Buffer =>
+export const bytes = (random: Random, max: number): Buffer =>
   Buffer.from(Array.from({ length: random.below(max + 1) }, () => random.below(256)))
-const chance = (random: Random, oneIn: number): boolean => random.below(oneIn) === 0
-const some = <T>(random: Random, list: readonly T[], max: number): T[] =>
+export const chance = (random: Random, oneIn: number): boolean => random.below(oneIn) === 0
+export const some = <T>(random: Random, list: readonly T[], max: number): T[] =>
   Array.from({ length: random.below(max + 1) }, () => random.pick(list))
 
 /** Some bytes changed, lost, doubled or put in. */
-function damage(random: Random, input: Buffer): Buffer {
+export function damage(random: Random, input: Buffer): Buffer {
   let output = Buffer.from(input)
   for (let n = random.below(3); n >= 0 && output.length > 0; n--) {
     const at = random.below(output.length)
@@ -76,7 +76,7 @@ function damage(random: Random, input: Buffer): Buffer {
 /**
  * Writes it whole, in pieces, or byte by byte, and ends the connection in one of the ways in which they end.
  */
-async function send(random: Random, stream: Duplex, input: Buffer): Promise<void> {
+export async function send(random: Random, stream: Duplex, input: Buffer): Promise<void> {
   stream.on('error', () => undefined).resume()
   const closed = new Promise<void>((resolve) => {
     stream.once('close', () => resolve())
@@ -120,7 +120,7 @@ async function openStream(random: Random, url: string): Promise<Duplex> {
  * Until the time is over, several at a time; ends early when `goesOn` says so.
  * @returns how many connections there were
  */
-async function untilOver(
+export async function untilOver(
   seconds: number,
   random: Random,
   goesOn: () => boolean,
@@ -376,7 +376,7 @@ function encode(random: Random, object: object, version: number): Buffer {
   }
 }
 
-function packet(random: Random, version = random.pick([3, 4, 5])): Buffer {
+export function packet(random: Random, version = random.pick([3, 4, 5])): Buffer {
   const whole = encode(
     random,
     chance(random, 5) ? connectPacket(random, version) : further(random, version),

@@ -161,9 +161,13 @@ test('a file of rules says what is wrong with it by its lines', () => {
     ['rule: []', 'line 1, rule: is not known here'],
     ['rules: x', 'line 1, rules: must be a list of rules'],
     ['rules: [', 'line 1: is not YAML'],
+    [`rules: ${'['.repeat(10_000)}`, 'line 1: is not YAML (nested too deep)'],
+    [`rules:\n${'- '.repeat(10_000)}x`, 'is'],
   ])
     expect(problemOf(text!), text).toContain(says)
   expect(problemOf('rules:\n  - { allow: read, topic: [a/%c/#, "%{cn}/x"] }')).toBe('')
+  // as deep as a token has room for
+  expect(readPermissions(JSON.parse(`${'['.repeat(30_000)}${']'.repeat(30_000)}`), 'x')).toBeUndefined()
   const { rules } = readRules('rules.yaml', 'rules:\n  - allow: all\n    user: [ann, b*]\n')
   expect(rules.map(({ place, text }) => [place, text])).toEqual([
     ['rules.yaml:2', 'allow: all; user: ann, b*'],
