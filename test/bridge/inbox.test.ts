@@ -7,7 +7,8 @@ import { describe, expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import { Clock } from '../../bridge/pace/clock.ts'
 import { MessagePacker, packMessage } from '../../bridge/messages/codec.ts'
-import { diagnostics } from '../../bridge/diagnostics.ts'
+import { diagnostics, Reports } from '../../bridge/diagnostics.ts'
+import { Waits } from '../../bridge/pace/waits.ts'
 import { InboxReader } from '../../bridge/links/inbox-reader.ts'
 import { InboxWriter } from '../../bridge/links/inbox-writer.ts'
 import { runScript } from '../../bridge/redis/scripts.ts'
@@ -234,6 +235,10 @@ test('what a reader hands on to another node stays in its inbox until it is stor
     .poll(() => scripts.events.filter(({ script }) => script === 'inbox-trim').length)
     .toBeGreaterThan(2)
   expect(await left()).toBe(1)
+  // what stands behind it is freed, but for the entry that proves the place
+  await writer.push(messageOf('t', 'later'))
+  await expect.poll(() => client.xlen(keys.inbox('b@1', 'stream'))).toBe(2)
+  expect(await left()).toBe(1)
   store()
   await expect.poll(() => client.xlen(keys.inbox('b@1', 'stream'))).toBe(1)
   expect(await left()).toBe(0)
@@ -280,6 +285,43 @@ test('two inboxes are full of what their nodes have to hand on to one another: a
   for (const { plane } of [a, b])
     await expect.poll(() => client.xlen(keys.inbox(plane.nodeId, 'stream')), patience).toBe(1)
   expect([a.fenced, b.fenced]).toEqual([false, false])
+})
+
+test('who waits for room in an inbox is named with the node that it waits for', async () => {
+  const reports = new Reports('a')
+  const waits = new Waits(reports, 100)
+  const redisOfA = connect({ url: redis.url, timeoutMs: 2_000, onError: () => undefined, waits, reports })
+  await whenReady(redisOfA)
+  const [stream, state] = [keys.inbox('b@1', 'stream'), keys.inbox('b@1', 'state')]
+  await runScript(redisOfA, 'inbox-create', [stream, state], [])
+  await client
+    .multi()
+    .xadd(stream, '*', 'b', '')
+    .hset(state, 'in', 2 ** 25, 'in1', 2 ** 25)
+    .exec()
+  const [published, handedOn] = [0, 1].map((lane) => {
+    const writer = new InboxWriter(
+      redisOfA,
+      keys,
+      'a@1',
+      'b@1',
+      new Clock(),
+      { onOut: () => undefined, isGone: () => Promise.resolve(false), onFenced: () => undefined },
+      lane,
+    )
+    return writer.push(messageOf('t'))
+  })
+  const progress = setInterval(() => void client.hset(state, 'progress', Date.now() * 1_000), 20)
+  try {
+    await expect.poll(() => waits.named.map(({ code }) => code), patience).toEqual(['ERR_BRIDGE_INBOX_FULL'])
+    expect(waits.named[0]!.reason).toMatch(/^inbox of b@1(, for what is handed on to it)?: \d+ bytes wait$/)
+    await client.hset(state, 'in', 0, 'in1', 0)
+    expect(await Promise.all([published, handedOn])).toEqual(['yes', 'yes'])
+  } finally {
+    clearInterval(progress)
+    waits.close()
+    redisOfA.disconnect()
+  }
 })
 
 // Its clients are gone by then. What nobody reads any more would be handed on by others a lease later, and twice.
