@@ -346,10 +346,6 @@ export class InboxWriter {
     return true
   }
 
-  get isOut(): boolean {
-    return this.#out
-  }
-
   /**
    * The target is out: it gets nothing any more of what waits for it. What is under way settles by its own answer,
    * and what waits after it.
