@@ -442,9 +442,8 @@ export class Membership {
   }
 
   async #seal(nodeId: string): Promise<void> {
-    await retrying(this.#redis, () =>
-      runScript(this.#redis, 'inbox-seal', [this.keys.inbox(nodeId, 'state')], []),
-    )
+    const inbox = (['stream', 'state'] as const).map((noun) => this.keys.inbox(nodeId, noun))
+    await retrying(this.#redis, () => runScript(this.#redis, 'inbox-seal', inbox, []))
   }
 
   /**

@@ -26,7 +26,7 @@ export const scriptTable = {
   'inbox-append': { keys: 3, meaning: 'a numbered batch of messages for another node' },
   'inbox-trim': { keys: 2, meaning: 'frees what the reader handled' },
   'inbox-fence': { keys: 1, meaning: 'refuses what a dead node may still send' },
-  'inbox-seal': { keys: 1, meaning: 'the inbox of a dead node takes nothing any more' },
+  'inbox-seal': { keys: 2, meaning: 'the inbox of a dead node takes nothing any more' },
   'key-aside': { keys: 2, meaning: 'puts a key of a wrong type out of the way' },
   'retained-store': { keys: 4, meaning: 'sets and clears Retained Messages of one partition' },
   'retained-read': { keys: 1, meaning: 'Retained Messages of one partition, as many as fit' },

@@ -119,7 +119,8 @@ const append = (
   )
 const trim = (nodeId: string, last: string, handled: number): Promise<unknown> =>
   run('inbox-trim', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [last, last, `0 ${handled}`])
-const seal = (nodeId: string): Promise<unknown> => run('inbox-seal', [keys.inbox(nodeId, 'state')], [])
+const seal = (nodeId: string): Promise<unknown> =>
+  run('inbox-seal', [keys.inbox(nodeId, 'stream'), keys.inbox(nodeId, 'state')], [])
 const fence = (nodeId: string, dead: string): Promise<unknown> =>
   run('inbox-fence', [keys.inbox(nodeId, 'senders')], [dead])
 const retain = async (
@@ -498,9 +499,10 @@ describe('inboxes', () => {
     expect(await bodies('a@1')).toEqual(['', 'x', 'y'])
   })
 
-  test('no inbox: GONE for a sender, AMNESIA for the reader; neither makes a key', async () => {
+  test('no inbox: GONE for a sender, AMNESIA for the reader, nothing to seal; none of them makes a key', async () => {
     await fails('ERR_BRIDGE_GONE', append('a@1', 'b@1', 1, 'x'))
     await fails('ERR_BRIDGE_AMNESIA', trim('a@1', '0-0', 0))
+    expect(await seal('a@1')).toBe(1)
     expect(await redis.keys('*')).toEqual([])
   })
 })
