@@ -235,6 +235,12 @@ export const bridgeErrors = {
     meaning: 'as many requests from this node to the others are under way as may be, or one is too large',
     remedy: 'Ask again in a moment, and for less',
   },
+  ERR_BRIDGE_BACKUP: {
+    kind: 'answer',
+    retryable: false,
+    meaning: 'a backup cannot be made, or a file is none that can be restored',
+    remedy: 'Name the file, or the prefix, that a cluster has its data under',
+  },
   ERR_BRIDGE_CLOSED: { kind: 'answer', retryable: false, meaning: 'the bridge is closing', remedy: '' },
   ERR_BRIDGE_BUG: {
     kind: 'bug',

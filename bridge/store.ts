@@ -1,6 +1,8 @@
 // What a node needs of what it keeps its sessions and messages in, whatever that is: its options, what is
 // wrong with it and what to do, and the bridge over it. A store is a folder of bridge/ that gives a
 // `StoreKind`, and stands in stores.ts; a node knows no store by its name. No state.
+import type { BackupCounts } from './backup/backup.ts'
+import type { RestoreCounts, RestoreRequest } from './backup/restore.ts'
 import type { BanChanges } from './ban.ts'
 import type { Bridge } from './bridge.ts'
 import type { Reports } from './diagnostics.ts'
@@ -76,8 +78,25 @@ export interface Store {
   readonly changeBans: (<T>(change: (bans: BanChanges) => Promise<T>) => Promise<T>) | undefined
   /** The same about users and rules; undefined: it keeps none. @throws BridgeError */
   readonly changeAccess: (<T>(change: (access: AccessChanges) => Promise<T>) => Promise<T>) | undefined
+  /** Removes what nothing reaches; undefined: there is nothing like that. @returns a line for each @throws BridgeError */
+  readonly removeOrphans: (() => Promise<string[]>) | undefined
+  /** Backups of what it has; undefined: it has a file that is copied. */
+  readonly backups: Backups | undefined
   /** Moves an old installation into it; undefined: it takes none. */
   readonly importer: Importer | undefined
+}
+
+export interface Backups {
+  /**
+   * What is durable, as lines of a file; counts are those of what was read so far. What it throws while it is read: as here.
+   * @param by who makes it
+   * @throws BridgeError
+   */
+  take(
+    by: string,
+  ): Promise<{ readonly texts: AsyncIterable<string>; readonly counts: Readonly<BackupCounts> }>
+  /** @throws BridgeError */
+  restore(request: RestoreRequest, ended: AbortSignal): Promise<RestoreCounts>
 }
 
 export interface Importer {

@@ -2,6 +2,7 @@
 // The command line: argv → command → exit code. Only this file touches argv, signals and process.exit.
 import { closeSync, constants, openSync } from 'node:fs'
 import { access } from './cli/access-command.ts'
+import { backupCommand, restoreCommand } from './cli/backup-command.ts'
 import { bansCommand } from './cli/bans-command.ts'
 import { check } from './cli/check.ts'
 import { helpText, helpTopics } from './cli/help.ts'
@@ -25,6 +26,8 @@ const commands = new Map<string, Command>(
     node: (argv, interrupt) => node(argv, interrupt, process.argv[1]!),
     check,
     import: importCommand,
+    backup: backupCommand,
+    restore: restoreCommand,
     passwd,
     access,
     bans: bansCommand,

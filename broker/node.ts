@@ -20,6 +20,7 @@ import { Counts } from './access/counts.ts'
 import { Access } from './access/access.ts'
 import { ForeignLinks } from './access/foreign-links.ts'
 import { NodeAdmin } from './admin/node-admin.ts'
+import { askNodes } from './admin/questions.ts'
 import { shownIn } from './access/certificate.ts'
 import { openAdmin } from './admin/open.ts'
 import { routesText, type AdminServer, type Readiness, type RoutesOfNode } from './admin/server.ts'
@@ -36,7 +37,7 @@ import {
   type Config,
   type ListenerConfig,
 } from './config/config.ts'
-import { changeTo } from './config/reload.ts'
+import { changeTo, type Reloaded } from './config/reload.ts'
 import { WatchedFiles } from './config/watched-files.ts'
 import { Router, type RouterEvents } from './routing/router.ts'
 import {
@@ -64,6 +65,8 @@ const leaveMs = 1_000
 /** While a node stops: what the store has for an answer, and when it is asked again. */
 const storeAnswersMs = 1_000
 const askAgainMs = 250
+/** What other nodes have for saying where they are. */
+const addressesMs = 300
 /** What leaving a store has that does not answer. */
 const awayMs = 200
 /** When everybody is looked at once more after files were read again: behind each decision that was under way. */
@@ -106,6 +109,8 @@ const itself: Embedding = {
 export class Node {
   readonly config: Config
   readonly metrics = new Metrics()
+  /** Its configuration as it is by now, for who reads options again; undefined: they stay. */
+  source: (() => Config) | undefined
   readonly #listens: boolean
   readonly #log: Log
   readonly #local: LocalMessages
@@ -124,8 +129,10 @@ export class Node {
   #damage = { what: '', at: -Infinity }
   #watched: WatchedFiles | undefined
   readonly #damagedFiles: DamagedFiles
-  /** It takes no connections any more, and its clients are told to go. */
-  #isDraining = false
+  /** It takes no connections any more, and its clients are told to go; at last none is left, and no session of one. */
+  #draining: 'no' | 'begun' | 'done' = 'no'
+  /** Addresses of other nodes, for clients that are to go. */
+  #elsewhere: readonly string[] = []
   #lookingAgain: NodeJS.Timeout | undefined
   #state: 'starting' | 'serving' | 'fenced' | 'stopping' | 'stopped' = 'starting'
   /** Ends what waits for Redis before there is a boot. */
@@ -220,6 +227,7 @@ export class Node {
   /** What whoever operates it sees of it, and does with it. */
   #operatedBy(embedding: Embedding): NodeAdmin {
     const [boot, endpoints, bans] = [() => this.#boot, () => this.endpoints, () => this.bans]
+    const [address, isDrained] = [() => this.#address, () => this.#draining === 'done']
     return new NodeAdmin({
       config: this.config,
       get boot() {
@@ -233,6 +241,12 @@ export class Node {
       },
       get hasHooks() {
         return embedding.hasHooks()
+      },
+      get address() {
+        return address()
+      },
+      get isDrained() {
+        return isDrained()
       },
       readiness: () => this.readiness(),
       store: () => ({
@@ -250,6 +264,7 @@ export class Node {
       publishMessage: (message) => this.publishMessage(message),
       subscribeMessages: (filter, handle) => this.subscribeMessages(filter, handle),
       drain: (perSecond) => this.#drain(perSecond),
+      reload: () => this.reload(true),
       did: (by, what, fields) => this.#log.info({ by, ...fields }, `by the admin API: ${what}`),
       failed: (error) => this.#reports.tell('failed', { where: 'admin', error }),
     })
@@ -299,7 +314,7 @@ export class Node {
   /** The admin endpoint first: who watches a start sees what it waits for, rather than nothing. */
   async #start(onAdmin?: (url: string) => void): Promise<void> {
     // ahead of reading them: a start may wait for its store, and they may change meanwhile
-    this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => this.reload())
+    this.#watched = new WatchedFiles(watchedFilesOf(this.config), () => void this.reload())
     this.#access.load(accessFilesOf(this.config))
     this.#operated.loadTokens(adminTokensOf(this.config))
     this.#admin = await openAdmin(this.config, this, this.#log)
@@ -400,6 +415,10 @@ export class Node {
     const engine = new Engine(this.config.id, bridge, this.config, router)
     router.attach(plane, engine.connections)
     this.#operated.joined(plane)
+    if (this.#draining !== 'no') {
+      engine.elsewhere = this.#elsewhere // this boot follows one that was fenced
+      engine.sendElsewhere()
+    }
     try {
       await engine.listen()
       await this.#local.attach(router)
@@ -480,32 +499,40 @@ export class Node {
   }
 
   /**
-   * Files of users, rules or certificates are others by now, and maybe options: of one that is not in order what it said
-   * before holds, and the others are read all the same.
-   * @param read the configuration as it is now; undefined: it is the same
+   * Files of users, rules or certificates are others by now, and with `isAll` maybe options: of one that is not in order
+   * what it said before holds, and the others are read all the same.
    */
-  reload(read?: () => Config): void {
+  reload(isAll = false): Reloaded {
+    const done: Reloaded = { options: [], later: [], problems: [] }
+    const tell = (what: string, problem: Error | undefined): void => {
+      if (problem !== undefined) done.problems.push(`${what}: ${problem.message}`)
+      this.#damagedFiles.tell(what, problem)
+    }
     const tried = (what: string, read: () => void): void => {
       try {
         read()
         this.#log.info({ what }, 'read again')
-        this.#damagedFiles.tell(what, undefined)
+        tell(what, undefined)
       } catch (error) {
-        this.#damagedFiles.tell(what, error as Error)
+        tell(what, error as Error)
       }
     }
-    if (read !== undefined)
+    const { source } = this
+    if (isAll && source !== undefined)
       tried('options', () => {
-        const { now, later } = changeTo(this.config, read())
+        const { now, later } = changeTo(this.config, source())
+        done.options.push(...now)
+        done.later.push(...later)
         if (now.length > 0) this.#log.info({ options: now }, 'these options hold as they are now')
         if (later.length > 0)
           this.#log.warn({ options: later }, 'these options are others by now: they hold from the next start')
       })
     for (const listener of this.#listeners) tried(`certificate of ${listener.url}`, () => listener.renew())
     tried('admin tokens', () => this.#operated.loadTokens(adminTokensOf(this.config)))
-    this.#access.load(accessFilesOf(this.config, (what, problem) => this.#damagedFiles.tell(what, problem)))
+    this.#access.load(accessFilesOf(this.config, tell))
     this.#log.info({ what: 'users and rules' }, 'read again')
     this.#looks()
+    return done
   }
 
   /**
@@ -645,15 +672,42 @@ export class Node {
    * Not ready from now on, no connection any more, and so many clients a second are told to go; the node stays one of the
    * cluster until it is stopped. @returns how many clients it has
    */
-  #drain(perSecond: number): number {
-    const engine = this.#boot?.engine
-    const clients = engine?.clientCount ?? 0
-    if (this.#isDraining || engine === undefined) return clients
-    this.#isDraining = true
-    for (const listener of this.#listeners) listener.close()
+  #drain(perSecond = this.config.drainRate): number {
+    const boot = this.#boot
+    const clients = boot?.engine.clientCount ?? 0
+    if (this.#draining !== 'no' || boot === undefined) return clients
+    this.#draining = 'begun'
     this.#log.info({ clients, perSecond }, 'the node is drained: its clients are told to go')
-    void engine.drain(perSecond).then(() => this.#log.info({}, 'the node is drained: no client is left'))
+    void this.#evacuate(boot, perSecond)
     return clients
+  }
+
+  /**
+   * Who connects meanwhile is told where else to go. Where nobody knows, listeners are closed: whoever balances, or a
+   * client that has several addresses, asks the next node, and no CONNECT is refused.
+   */
+  async #evacuate({ engine, router }: Boot, perSecond: number): Promise<void> {
+    this.#elsewhere = engine.elsewhere = await this.#addressesElsewhere()
+    if (!engine.sendElsewhere()) for (const listener of this.#listeners) listener.close()
+    await engine.drain(perSecond)
+    await router.settled()
+    this.#draining = 'done'
+    this.#log.info({}, 'the node is drained: no client is left')
+  }
+
+  /** Of the other nodes that serve, as far as they say so at once. */
+  async #addressesElsewhere(): Promise<readonly string[]> {
+    const { advertisedAddress, serverReference } = this.config
+    const plane = this.#boot?.plane
+    if (advertisedAddress === undefined || serverReference !== undefined || plane === undefined) return []
+    const others = plane.nodes.filter((nodeId) => nodeId !== plane.nodeId)
+    const { answered } = await askNodes(plane.requests, 'address', {}, addressesMs, others)
+    return [...answered.values()].flatMap(({ address }) => (address === undefined ? [] : [address]))
+  }
+
+  /** Where clients may be sent by others. */
+  get #address(): string | undefined {
+    return this.#state === 'serving' && this.#draining === 'no' ? this.config.advertisedAddress : undefined
   }
 
   get #openingSeconds(): number {
@@ -692,7 +746,7 @@ export class Node {
             () => 'ok',
             (error: unknown) => problemOf(error as BridgeError),
           )
-    const node = this.#state !== 'serving' ? this.#state : this.#isDraining ? 'is drained' : 'ok'
+    const node = this.#state !== 'serving' ? this.#state : this.#draining === 'no' ? 'ok' : 'is drained'
     // Damaged data make a node no less ready: what could not be mended is the same for all nodes.
     const data = performance.now() - this.#damage.at < damageToldMs ? this.#damage.what : undefined
     const files = this.#damagedFiles.text
@@ -722,6 +776,13 @@ export class Node {
     }
   }
 
+  /** Clients are told to go, so many a second, and all who are left when half of the time is over. */
+  async #tellAll({ engine }: Boot): Promise<void> {
+    const { drainRate, shutdownMs } = this.config
+    if (this.#draining === 'no') engine.elsewhere = await this.#addressesElsewhere()
+    await engine.disconnectAll(drainRate, shutdownMs / 2)
+  }
+
   /**
    * Resolves when the store does not answer, or refuses to store, while the node stops: nobody knows for how long, and
    * a stop does not wait for it.
@@ -743,7 +804,7 @@ export class Node {
   }
 
   /**
-   * Stops gracefully: not ready → listeners closed → clients told to go, in slices → closed, within
+   * Stops gracefully: not ready → listeners closed → clients told to go, drainRate of them a second → closed, within
    * `shutdownMs` → left, within a second more → the store closed, within another. Without its store it ends
    * as soon as the clients are told: what waited was not acknowledged. Ends a start that is under way. Safe
    * to call twice.
@@ -766,8 +827,7 @@ export class Node {
     if (boot !== undefined) {
       await Promise.race([
         deadline,
-        boot.engine
-          .disconnectAll()
+        this.#tellAll(boot)
           .then(() => boot.engine.close())
           .then(() => Promise.race([gone, boot.router.settled()])),
       ])

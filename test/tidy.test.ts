@@ -125,6 +125,8 @@ describe('who may import what', () => {
       'broker/cli/up.ts': 'starts it, and names it to its nodes',
       'broker/cli/packages.ts': 'how it is installed',
       'broker/cli/import-command.ts': 'what it moves stands in a Redis, and so its messages say',
+      'broker/cli/backup-command.ts': 'what it backs up stands in a Redis, and so its messages say',
+      'broker/cli/operate.ts': '`doctor --repair` looks through one',
       'broker/cli/bans-command.ts': 'where the bans of several nodes are, and so its messages say',
       'broker/cli/passwd.ts': 'users of the cluster are in its Redis',
       'broker/cli/help.ts': 'what the program is, in words',

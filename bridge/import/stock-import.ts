@@ -9,12 +9,12 @@ import aedesPersistenceRedis from 'aedes-persistence-redis'
 import { randomBytes } from 'node:crypto'
 import { DataPlane } from '../data-plane.ts'
 import { Reports } from '../diagnostics.ts'
-import { BridgeError, toBridgeError } from '../errors.ts'
+import { BridgeError } from '../errors.ts'
 import { FilterTrie } from '../matching/filter-trie.ts'
 import { Keys } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { DataPlaneOptions } from '../options.ts'
-import { retrying, type Redis } from '../redis/redis.ts'
+import { allDone, retrying, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { SessionOption } from '../sessions/session-options.ts'
 import { encodeSubscription, type StoredSubscription } from '../sessions/stored-subscription.ts'
@@ -358,7 +358,9 @@ class Import {
       this.#keys.partition(this.#keys.partitionFor(clientId), noun),
     )
     return (
-      (await retrying(connection, () => runScript(connection, 'session-adopt', keys, [clientId, sid]))) === 1
+      (await retrying(connection, () =>
+        runScript(connection, 'session-adopt', keys, [clientId, sid, -1]),
+      )) === 1
     )
   }
 
@@ -405,11 +407,4 @@ class Import {
     await retrying(plane.connection, () => plane.connection.sadd(key, member))
     this.counts.wills.moved++
   }
-}
-
-/** @throws BridgeError when a transaction or a command in it was refused */
-function allDone(replies: readonly [Error | null, unknown][] | null): void {
-  const failed = replies?.find(([error]) => error !== null)?.[0]
-  if (replies === null || (failed !== undefined && failed !== null))
-    throw toBridgeError(failed ?? new Error('the transaction was not run'))
 }

@@ -122,6 +122,8 @@ export const memoryStore: StoreKind<ValuesOf<typeof memoryOptions>> = {
     explain: ({ remedy }) => ({ reason: 'file', option: 'stateFile', hint: remedy }),
     changeBans: undefined,
     changeAccess: undefined,
+    removeOrphans: undefined,
+    backups: undefined,
     importer: undefined,
   }),
 }

@@ -14,10 +14,12 @@ import { withoutRedisPassword, withRedisPassword } from './address.ts'
 import { adviceOnNodes, adviceOnRedis, healthOfRedis } from './redis-advice.ts'
 import { banChanges, RedisBans } from './redis-bans.ts'
 import { Keys } from './keys.ts'
+import { keysOf } from './layout.ts'
 import { redisOptions } from './options.ts'
+import { removeOrphans } from './orphans.ts'
 import { preflight, refuseOld } from './preflight.ts'
 import { Probe } from './probe.ts'
-import { ask, ping } from './stock-redis.ts'
+import { ask, connectStock, ping } from './stock-redis.ts'
 import { accessChanges, RedisStoredAccess } from './redis-access.ts'
 
 type RedisOptions = ValuesOf<typeof redisOptions>
@@ -185,6 +187,42 @@ export const redisStore: StoreKind<RedisOptions> = {
         ask(settings.redis, settings.redisTimeoutMs, (redis) =>
           change(accessChanges(redis, new Keys(settings.prefix))),
         ),
+      removeOrphans: async () => {
+        await ping(settings.redis, settings.redisTimeoutMs)
+        const redis = connectStock(settings.redis, '', () => undefined)
+        try {
+          return await removeOrphans(redis, await keysOf(redis, settings.prefix))
+        } finally {
+          redis.disconnect()
+        }
+      },
+      backups: {
+        take: async (by) => {
+          await ping(settings.redis, settings.redisTimeoutMs)
+          const redis = connectStock(settings.redis, '', () => undefined)
+          const [{ Backup }, { written }] = await Promise.all([
+            import('../backup/backup.ts'),
+            import('../backup/lines.ts'),
+          ])
+          const backup = await Backup.of(redis, settings.prefix).catch((error: unknown) => {
+            redis.disconnect()
+            throw error
+          })
+          const texts = async function* (): AsyncGenerator<string> {
+            try {
+              yield* written(backup.lines(), by)
+            } finally {
+              redis.disconnect()
+            }
+          }
+          return { texts: texts(), counts: backup.counts }
+        },
+        restore: async (request, ended) => {
+          await ping(settings.redis, settings.redisTimeoutMs)
+          const { restore } = await import('../backup/restore.ts')
+          return restore({ ...settings, onError: () => undefined }, request, ended)
+        },
+      },
       importer: {
         // a node that imports nothing has no use for the package that reads an old installation
         run: async (request, ended) =>

@@ -318,3 +318,10 @@ async function retryTime(
   const refused = kind === 'operator' || kind === 'damaged'
   await retryPause(refused ? tries : 0)
 }
+
+/** @throws BridgeError when a transaction or a command in it was refused */
+export function allDone(replies: readonly [Error | null, unknown][] | null): void {
+  const failed = replies?.find(([error]) => error !== null)?.[0]
+  if (replies === null || (failed !== undefined && failed !== null))
+    throw toBridgeError(failed ?? new Error('the transaction was not run'))
+}

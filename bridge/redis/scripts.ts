@@ -41,6 +41,12 @@ export const scriptTable = {
   'session-check': { keys: 4, meaning: 'whether Redis still has what it must have of a node in a partition' },
   'session-assert': { keys: 9, meaning: 'writes a connected session down again after Redis lost its data' },
   'session-adopt': { keys: 3, meaning: 'gives a session that was built apart to its client: `import`' },
+  'session-read': { keys: 9, meaning: 'all of a session as it is at one moment: `backup`' },
+  'orphan-remove': {
+    keys: 7,
+    meaning: 'removes what is left of a session or group that is not there: `doctor --repair`',
+  },
+  'group-read': { keys: 3, meaning: 'what no member of a group has acknowledged: `backup`' },
   'session-subscribe': { keys: 3, alsoFull: true, meaning: "changes a session's subscriptions" },
   'session-serve': {
     keys: 1,

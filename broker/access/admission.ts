@@ -2,7 +2,7 @@
 // CONNECT; the same of each listener. Who is connected here and connects anew takes its own place: its old
 // connection may be half-open, and nothing but the new CONNECT ends it. State: those without CONNECT,
 // those that were turned away and are not closed yet, those that are being replaced. Bounds:
-// connectionsMax, connectingMax. Nobody has proved yet who a CONNECT says it is, so that no more than
+// connectionsMax, connectingMax. Once the node is drained it takes none. Nobody has proved yet who a CONNECT says it is, so that no more than
 // connectingMax at once take a place that is not free.
 import type { Config, ListenerConfig } from '../config/config.ts'
 import type { Connection } from '../connection/connection.ts'
@@ -32,10 +32,17 @@ export class Admission {
   /** The same by the new one. */
   readonly #replacing = new Map<Connection, Connection>()
   readonly #crowds = new Map<ListenerConfig, Crowd>()
+  /** Tells whoever connects where else to go; undefined: they may come. */
+  #sendElsewhere: ((connection: Connection) => void) | undefined
 
   constructor(bounds: Bounds, refused: (cause: RefusalCause) => void) {
     this.#bounds = bounds
     this.#refused = refused
+  }
+
+  /** From now on whoever connects is told to go elsewhere. */
+  close(sendElsewhere: (connection: Connection) => void): void {
+    this.#sendElsewhere = sendElsewhere
   }
 
   #crowdOf({ listener }: Connection): Crowd | undefined {
@@ -68,12 +75,17 @@ export class Admission {
 
   /**
    * CONNECT came; `open` connections are there, of all kinds, and `earlier` is the one that its client has
-   * here. False: there are as many clients as there may be, and it is told.
+   * here. False: there are as many clients as there may be, or the node takes none any more, and it is told.
    */
   admit(connection: Connection, open: number, earlier: Connection | undefined): boolean {
     const crowd = this.#crowdOf(connection)
     this.#connecting.delete(connection)
     crowd?.connecting.delete(connection)
+    if (this.#sendElsewhere !== undefined) {
+      this.#turnAway(connection, 'drained')
+      this.#sendElsewhere(connection)
+      return false
+    }
     if (earlier !== undefined) this.#replace(earlier, connection)
     const replaced = Math.min(this.#replaced.size, this.#bounds.connectingMax)
     const others = this.#connecting.size + this.#turnedAway.size + replaced

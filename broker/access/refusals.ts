@@ -60,6 +60,13 @@ export const refusalCauses = {
     v5: 'CONNACK 0x95',
     v311: silently,
   },
+  drained: {
+    what: 'connection',
+    bound: 'the node is drained, and knows where else to go (serverReference, advertisedAddress)',
+    checkedIn: 'access/admission.ts',
+    v5: 'CONNACK 0x9C (0x9D with serverMoved) with Server Reference',
+    v311: 'CONNACK 3',
+  },
   connections: {
     what: 'connection',
     bound: 'connectionsMax',

@@ -84,6 +84,7 @@ export const schemas = {
           version: text,
           uptimeSeconds: seconds,
           isReady: yes,
+          isDrained: { ...yes, description: 'it was drained, and no client is left' },
           checks: { type: 'object', additionalProperties: text },
           listen: list(text),
           connections: count,
@@ -175,10 +176,25 @@ export const schemas = {
     summary:
       'A node takes no connections any more, and tells its clients to go; it is stopped when none is left',
     params: of({ node: name }),
-    body: of({ clientsPerSecond: { type: 'integer', minimum: 1, maximum: 100_000, default: 100 } }, [
-      'clientsPerSecond',
-    ]),
+    body: of({ clientsPerSecond: { type: 'integer', minimum: 1, maximum: 1_000_000 } }, ['clientsPerSecond']),
     response: of({ clients: { ...count, description: 'that are told to go' }, unanswered }),
+  },
+  reload: {
+    at: 'POST /reload',
+    summary:
+      'Nodes read their options, users, rules, certificates and admin tokens again, as by SIGHUP: all of them, or one',
+    querystring: of({ node: { ...name, description: 'name of a node' } }, ['node']),
+    response: of({
+      nodes: list(
+        of({
+          node: text,
+          options: list(text, 'that hold as they are now'),
+          later: list(text, 'options that are others by now and hold from the next start'),
+          problems: list(text, 'what is not in order: of it holds what was read before'),
+        }),
+      ),
+      unanswered,
+    }),
   },
   disconnect: {
     at: 'POST /clients/:clientId/disconnect',

@@ -184,6 +184,7 @@ const queryOf = <T>(request: FastifyRequest): T => request.query as T
 const bodyOf = <T>(request: FastifyRequest): T => request.body as T
 const clientOf = (request: FastifyRequest): string => (request.params as { clientId: string }).clientId
 
+const noNode = new Failure(404, 'there is no node of this name', 'GET /api/v1/nodes lists them')
 const noCursor = new Failure(400, 'the cursor is none', 'Take `next` of the page before, or leave it out')
 
 function seeing(node: ApiNode): Route[] {
@@ -233,11 +234,15 @@ function acting(node: ApiNode): Route[] {
   })
   return [
     act(schemas.drain, async (request, by) => {
-      const { clientsPerSecond } = bodyOf<{ clientsPerSecond: number }>(request)
+      const { clientsPerSecond } = bodyOf<{ clientsPerSecond?: number }>(request)
       const name = (request.params as { node: string }).node
       const done = await node.view.drain(name, clientsPerSecond, by)
-      if (done === undefined)
-        throw new Failure(404, 'there is no node of this name', 'GET /api/v1/nodes lists them')
+      if (done === undefined) throw noNode
+      return done
+    }),
+    act(schemas.reload, async (request, by) => {
+      const done = await node.view.reload(by, queryOf<{ node?: string }>(request).node)
+      if (done === undefined) throw noNode
       return done
     }),
     act(schemas.disconnect, async (request, by) => {

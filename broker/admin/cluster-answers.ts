@@ -192,13 +192,24 @@ export class ClusterView {
   /** Undefined: there is no such node. */
   async drain(
     name: string,
-    perSecond: number,
+    perSecond: number | undefined,
     by: string,
   ): Promise<{ readonly clients: number; readonly unanswered: readonly Unanswered[] } | undefined> {
     const nodeId = this.plane.nodes.find((one) => nameOf(one) === name)
     if (nodeId === undefined) return undefined
     const { answered, unanswered } = await this.ask('drain', { perSecond, by }, [nodeId])
     return { clients: answered.get(nodeId)?.clients ?? 0, unanswered }
+  }
+
+  /** Nodes read their files again, all of them unless one is named. @returns undefined: there is no such node */
+  async reload(
+    by: string,
+    name?: string,
+  ): Promise<{ readonly nodes: readonly object[]; readonly unanswered: readonly Unanswered[] } | undefined> {
+    const nodeIds = this.plane.nodes.filter((nodeId) => name === undefined || nameOf(nodeId) === name)
+    if (nodeIds.length === 0) return undefined
+    const { answered, unanswered } = await this.ask('reload', { by }, nodeIds)
+    return { nodes: [...answered].map(([nodeId, said]) => ({ node: nameOf(nodeId), ...said })), unanswered }
   }
 
   /** Who would get a message of this topic. */

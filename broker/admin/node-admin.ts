@@ -12,6 +12,7 @@ import {
 } from '../../bridge/index.ts'
 import type { Engine } from '../aedes/engine.ts'
 import type { Config } from '../config/config.ts'
+import type { Reloaded } from '../config/reload.ts'
 import type { Connection } from '../connection/connection.ts'
 import {
   allowedProperties,
@@ -51,8 +52,14 @@ export interface RunningNode {
   advice(): Promise<readonly string[]>
   publishMessage(message: Message): Promise<void>
   subscribeMessages(filter: string, handle: (message: Message) => void): Promise<() => void>
+  /** Where clients of other nodes may be sent; undefined: nowhere. */
+  readonly address: string | undefined
+  /** It was drained, and neither a client is left nor a session of one. */
+  readonly isDrained: boolean
   /** @returns how many clients it has */
-  drain(perSecond: number): number
+  drain(perSecond: number | undefined): number
+  /** Reads options, users, rules, certificates and tokens again. */
+  reload(): Reloaded
   did(by: string, what: string, fields: Readonly<Record<string, unknown>>): void
   failed(error: Error): void
 }
@@ -129,6 +136,7 @@ export class NodeAdmin implements AskedNode {
       version: version(),
       uptimeSeconds: Math.floor(process.uptime()),
       isReady: ready,
+      isDrained: this.#node.isDrained,
       checks,
       listen: this.#node.endpoints,
       connections: this.#node.boot?.engine.clientCount ?? 0,
@@ -162,9 +170,18 @@ export class NodeAdmin implements AskedNode {
     })
   }
 
-  drain(perSecond: number, by: string): number {
+  get address(): string | undefined {
+    return this.#node.address
+  }
+
+  drain(perSecond: number | undefined, by: string): number {
     this.#node.did(by, 'the node is drained', { perSecond })
     return this.#node.drain(perSecond)
+  }
+
+  reload(by: string): Reloaded {
+    this.#node.did(by, 'the node reads its files again', {})
+    return this.#node.reload()
   }
 
   // The API

@@ -76,6 +76,12 @@ export class AdminOfWorkers implements AdminSource {
     const isSeen = request.method === 'GET' || request.method === 'HEAD'
     const checked = this.#guard.check(request, isSeen ? 'read' : 'write')
     if ('status' in checked) return refuse(response, checked.status, checked.error, checked.hint)
+    if (pathOf(request.url) === '/api/v1/reload')
+      try {
+        this.readTokens()
+      } catch {
+        // those before hold, and a worker says so
+      }
     for (const { url } of this.#workers.values())
       if (url !== undefined) return handOn(url, request, response, keep)
     refuse(response, 503, 'no worker runs', 'See the log')

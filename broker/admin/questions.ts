@@ -1,6 +1,7 @@
 // What nodes ask one another for an operator, and how each answers of itself: as JSON over the cluster's requests. A node
 // of another version may not know a question, and says so. No state.
 import type { ClusterRequests } from '../../bridge/index.ts'
+import type { Reloaded } from '../config/reload.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import type { Connection } from '../connection/connection.ts'
 import {
@@ -17,6 +18,8 @@ export interface NodeFacts {
   readonly version: string
   readonly uptimeSeconds: number
   readonly isReady: boolean
+  /** It was drained, and no client is left. */
+  readonly isDrained: boolean
   /** One entry per condition of readiness: `ok` or what is wrong. */
   readonly checks: Readonly<Record<string, string>>
   readonly listen: readonly string[]
@@ -66,7 +69,13 @@ export interface Questions {
     asks: { readonly topic: string }
     answers: { readonly subscribers: readonly Subscribing[]; readonly isCut: boolean }
   }
-  drain: { asks: { readonly perSecond: number; readonly by: string }; answers: { readonly clients: number } }
+  drain: {
+    asks: { readonly perSecond: number | undefined; readonly by: string }
+    answers: { readonly clients: number }
+  }
+  /** Where clients may be sent that are to leave another node. */
+  address: { asks: object; answers: { readonly address?: string | undefined } }
+  reload: { asks: { readonly by: string }; answers: Reloaded }
   findings: { asks: object; answers: { readonly findings: readonly Finding[] } }
 }
 
@@ -81,7 +90,9 @@ export interface AskedNode {
   subscribersOf(topic: string): Promise<readonly Subscribing[]>
   findings(): Promise<readonly Finding[]>
   /** @returns how many clients it has */
-  drain(perSecond: number, by: string): number
+  drain(perSecond: number | undefined, by: string): number
+  readonly address: string | undefined
+  reload(by: string): Reloaded
 }
 
 /** Live subscribers of one topic that a node names. */
@@ -130,6 +141,8 @@ const answers: Answers = {
     return { subscribers: all.slice(0, subscribersMax), isCut: all.length > subscribersMax }
   },
   drain: async (node, { perSecond, by }) => ({ clients: node.drain(perSecond, by) }),
+  address: async ({ address }) => ({ address }),
+  reload: async (node, { by }) => node.reload(by),
   findings: async (node) => ({ findings: await node.findings() }),
 }
 

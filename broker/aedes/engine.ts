@@ -70,6 +70,11 @@ export class Engine {
   readonly #excusing: NodeJS.Timeout
   #whenEmpty: (() => void) | undefined
   #closing: Promise<void> | undefined
+  /** Addresses of other nodes, for clients that are to go; and which one comes first for the next of them. */
+  #elsewhere: readonly string[] = []
+  #nextElsewhere = 0
+  /** Clients that were told to go, and may not be closed yet. */
+  readonly #told = new WeakSet<AedesClient>()
 
   constructor(name: string, bridge: Bridge, config: Config, host: EngineHost) {
     this.#host = host
@@ -416,50 +421,72 @@ export class Engine {
   // The end
 
   /**
-   * Tells every client to go (MQTT 5: DISCONNECT 0x8B, or where else to: 0x9C, 0x9D), in slices, so that
-   * those who are told read it at once and not all of them knock elsewhere at the same moment; resolves when
-   * all were told.
+   * Where clients are told to go from now on, unless the operator says it (serverReference).
+   * @param references addresses of other nodes, none when nobody knows any
    */
-  async disconnectAll(): Promise<void> {
-    const goodbye = this.#goodbye
-    const clients = Object.values(this.#aedes.clients)
-    for (const { conn } of clients) conn.connection.endReason ||= stops
-    const slice = new Slice()
-    for (const client of clients) {
-      if (slice.isOver) await slice.next()
-      client.disconnect(goodbye)
-    }
+  set elsewhere(references: readonly string[]) {
+    this.#elsewhere = references
+  }
+
+  /** From now on whoever connects is told where else to go. @returns false: nobody knows where */
+  sendElsewhere(): boolean {
+    if (this.#reference === undefined) return false
+    this.#admission.close((connection) => connection.sendElsewhere(this.#movingCode, this.#reference!))
+    return true
+  }
+
+  /** Another one comes first each time, so that not all clients knock at the same node. */
+  get #reference(): string | undefined {
+    const { serverReference } = this.#host.config
+    if (serverReference !== undefined || this.#elsewhere.length === 0) return serverReference
+    const first = this.#nextElsewhere++ % this.#elsewhere.length
+    return [...this.#elsewhere.slice(first), ...this.#elsewhere.slice(0, first)].join(' ')
   }
 
   /** What a client is told that is to go elsewhere. */
   get #goodbye(): Parameters<AedesClient['disconnect']>[0] {
-    const { serverReference, serverMoved } = this.#host.config
+    const serverReference = this.#reference
     return serverReference === undefined
       ? { reasonCode: ReasonCode.serverShuttingDown }
-      : {
-          reasonCode: serverMoved === 'on' ? ReasonCode.serverMoved : ReasonCode.useAnotherServer,
-          properties: { serverReference }, // 4.11
-        }
+      : { reasonCode: this.#movingCode, properties: { serverReference } } // 4.11
   }
 
-  /** Tells so many clients a second to go, until there is none, or the engine is closed. */
+  get #movingCode(): number {
+    return this.#host.config.serverMoved === 'on' ? ReasonCode.serverMoved : ReasonCode.useAnotherServer
+  }
+
+  /**
+   * Tells so many clients a second to go (MQTT 5: DISCONNECT 0x8B, or where else to: 0x9C, 0x9D), so that not all of
+   * them knock elsewhere at the same moment; resolves when there is none, or the engine is closed.
+   */
   async drain(perSecond: number): Promise<void> {
-    const goodbye = this.#goodbye
+    do await this.#tellAll(perSecond, Infinity, 'this node is drained')
+    while (this.#closing === undefined && Object.keys(this.#aedes.clients).length > 0)
+  }
+
+  /** The same within a time: resolves when all were told, who is left by then at once. */
+  async disconnectAll(perSecond: number, withinMs: number): Promise<void> {
+    const end = performance.now() + withinMs
+    while (await this.#tellAll(perSecond, end, stops));
+  }
+
+  /** @returns whether there was anybody to tell */
+  async #tellAll(perSecond: number, end: number, reason: string): Promise<boolean> {
+    const clients = Object.values(this.#aedes.clients).filter((client) => !this.#told.has(client))
+    const slice = new Slice()
     let next = performance.now()
-    for (;;) {
-      const clients = Object.values(this.#aedes.clients)
-      if (clients.length === 0) return
-      for (const client of clients) {
-        if (this.#closing !== undefined) return
-        if (client.closed) continue
-        client.conn.connection.endReason ||= 'this node is drained'
-        client.disconnect(goodbye)
-        next += 1_000 / perSecond
-        const pause = next - performance.now()
-        if (pause > pauseMin) await after(pause)
-      }
-      await after(pauseMin) // those who were connecting are clients by now
+    for (const client of clients) {
+      if (this.#closing !== undefined) return false
+      this.#told.add(client)
+      client.conn.connection.endReason ||= reason
+      client.disconnect(this.#goodbye)
+      next += 1_000 / perSecond
+      const pause = Math.min(next, end) - performance.now()
+      if (pause > pauseMin) await after(pause)
+      else if (slice.isOver) await slice.next()
     }
+    if (end === Infinity) await after(pauseMin) // those who were connecting are clients by now
+    return clients.length > 0
   }
 
   /**

@@ -3,6 +3,7 @@
 import type { z } from 'zod'
 import { environmentNameOf, flagOf, options } from '../config/config.ts'
 import { accessFlags } from './access-command.ts'
+import { backupAbout, backupFlags, restoreAbout, restoreFlags } from './backup-command.ts'
 import { bansAbout, bansFlags } from './bans-command.ts'
 import { adminFlags } from './admin-client.ts'
 import { importAbout, importFlags } from './import-command.ts'
@@ -41,6 +42,14 @@ const importText =
 ${Object.entries(importFlags)
   .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
   .join('')}${importAbout}`
+const backupText = (): string => `aedes-cluster backup FILE   what is durable of a cluster, into a file
+${Object.entries(backupFlags)
+  .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
+  .join('')}${backupAbout}`
+const restoreText = (): string => `aedes-cluster restore FILE  out of such a file into an empty cluster
+${Object.entries(restoreFlags)
+  .map(([name, { about, shape }]) => row(`${flagOf(name)} ${shape}`, about))
+  .join('')}${restoreAbout}`
 const passwdText =
   (): string => `aedes-cluster passwd  add, change or remove a user, of a password file or of the cluster
 ${Object.entries(passwdFlags)
@@ -85,6 +94,8 @@ const topics = new Map<string, () => string>(
     node: () => `${nodeHead}${nodeRows()}\n${sources}`,
     check: () => `${checkHead}${nodeRows()}\n${sources}`,
     import: importText,
+    backup: backupText,
+    restore: restoreText,
     passwd: passwdText,
     access: accessText,
     bans: bansText,
@@ -113,6 +124,8 @@ export function helpText(topic?: string): string {
 ${upText()}
 ${nodeHead}${checkHead}${nodeRows()}
 ${importText()}
+${backupText()}
+${restoreText()}
 ${passwdText()}
 ${accessText()}
 ${bansText()}

@@ -7,6 +7,7 @@ import { parseArguments, type Arguments, type FlagShape } from './arguments.ts'
 import { tuneCollector } from './collector.ts'
 import { consoleToLog } from './console-lines.ts'
 import type { Interrupt, Serving } from './node-process.ts'
+import { ServiceManager } from './service-manager.ts'
 import { runWorkers, workerName } from './workers.ts'
 
 /** The flags of a node: every option of config.ts and the file that may hold them. */
@@ -34,12 +35,14 @@ export async function node(argv: readonly string[], interrupt: Interrupt, progra
     return serve(
       () => configOfWorker(config, given, Number(worker)),
       interrupt,
+      new ServiceManager({}, process.pid), // its parent says it for all
       (admin) => process.send!({ admin }),
     )
   }
+  const manager = new ServiceManager(process.env, process.pid)
   return config.workers > 1
-    ? runWorkers(config, argv, interrupt, program)
-    : serve((isFirst) => (isFirst ? config : loadConfig(given, process.env)), interrupt)
+    ? runWorkers(config, argv, interrupt, program, manager)
+    : serve((isFirst) => (isFirst ? config : loadConfig(given, process.env)), interrupt, manager)
 }
 
 /** A worker has a name of its own, and an admin endpoint for whoever started it. */
@@ -52,6 +55,7 @@ function configOfWorker(config: Config, given: Arguments['values'], index: numbe
 async function serve(
   read: (isFirst: boolean) => Config,
   interrupt: Interrupt,
+  manager: ServiceManager,
   onAdmin?: (url: string) => void,
 ): Promise<void> {
   tuneCollector()
@@ -60,8 +64,10 @@ async function serve(
   interrupt.onReload(() => undefined) // it reads them anyway
   const running = await Node.start(config, interrupt.first, undefined, onAdmin)
   if (running === undefined) return // ended before it served
-  interrupt.onReload(() => running.reload(() => read(false)))
+  running.source = () => read(false)
+  interrupt.onReload(() => void running.reload(true))
   process.send?.({ listen: running.endpoints, admin: running.adminUrl } satisfies Serving)
+  manager.ready()
   await interrupt.first
-  await running.stop()
+  await Promise.all([manager.stopping(), running.stop()])
 }

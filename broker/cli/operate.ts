@@ -1,7 +1,9 @@
 // The commands that see a cluster and act in it, each over the admin API of any node: status, nodes, clients, client,
-// disconnect, topics, groups, publish, subscribe, drain, doctor; and those of retained-command.ts. With --json each prints what the API says. No state.
+// disconnect, topics, groups, publish, subscribe, drain, reload, doctor; and those of retained-command.ts. With --json each prints what the API says. No state.
 import { createInterface } from 'node:readline'
 import { Readable } from 'node:stream'
+import { BridgeError } from '../../bridge/index.ts'
+import { loadConfig, operatorErrorOf, storeOf } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
 import { OperatorError } from '../operator-errors.ts'
 import {
@@ -23,6 +25,7 @@ interface NodeRow {
   readonly version: string
   readonly uptimeSeconds: number
   readonly isReady: boolean
+  readonly isDrained?: boolean
   readonly checks: Readonly<Record<string, string>>
   readonly connections: number
   readonly memoryBytes: number
@@ -103,10 +106,14 @@ async function allClients(
 
 const stateFlag = { shape: 'connected|disconnected', about: 'only these' }
 
-/** Of one node; 0: it is gone. */
-async function clientsOf(api: AdminClient, node: string): Promise<number> {
-  const { nodes } = await api.get<{ nodes: readonly NodeRow[] }>('/nodes')
-  return nodes.find((one) => one.node === node)?.connections ?? 0
+/** Whether no client is left at a node, and no session of one; or it is gone. One that does not answer may have some. */
+async function isDrained(api: AdminClient, name: string): Promise<boolean> {
+  const { nodes, unanswered = [] } = await api.get<{ nodes: readonly NodeRow[] } & Unanswered>('/nodes')
+  const one = nodes.find(({ node }) => node === name)
+  // a node of an earlier version does not say it
+  return one === undefined
+    ? !unanswered.some(({ node }) => node === name)
+    : (one.isDrained ?? one.connections === 0)
 }
 
 /** By the words that call them. */
@@ -298,27 +305,46 @@ export const operations: Readonly<Record<string, Operation>> = {
   drain: {
     words: ['NODE'],
     flags: {
-      rate: { shape: 'count', about: 'clients that are told to go within a second [100]' },
+      rate: { shape: 'count', about: 'clients that are told to go within a second [its drainRate]' },
       wait: { shape: '', switch: true, about: 'ends when no client is left' },
     },
     about: 'a node takes no connections any more and tells its clients to go; stop it when none is left',
     run: async (api, [node], { rate, wait }) => {
       const path = `/nodes/${encodeURIComponent(node!)}/drain`
       const done = await api.send<{ clients: number } & Unanswered>('POST', path, {
-        clientsPerSecond: countOf(rate, '--rate', 100),
+        clientsPerSecond: rate === undefined ? undefined : countOf(rate, '--rate', 1),
       })
-      while (wait === true && (await clientsOf(api, node!)) > 0)
+      while (wait === true && !(await isDrained(api, node!)))
         await new Promise((next) => setTimeout(next, 500))
       if (api.isJson) return printJson(done)
       print(wait === true ? 'no client is left\n' : `${done.clients} clients are told to go\n`)
       sayUnanswered(done)
     },
   },
+  reload: {
+    words: [],
+    flags: { node: { shape: 'name', about: 'one node alone' } },
+    about: 'nodes read their options, users, rules, certificates and admin tokens again, as by SIGHUP',
+    run: async (api, _words, { node }) => {
+      const query = node === undefined ? '' : `?node=${encodeURIComponent(text(node)!)}`
+      const done = await api.send<{ nodes: readonly ReloadedNode[] } & Unanswered>('POST', `/reload${query}`)
+      if (api.isJson) return printJson(done)
+      print(done.nodes.map(reloadedText).join(''))
+      sayUnanswered(done)
+    },
+  },
   doctor: {
     words: [],
-    flags: {},
+    flags: {
+      repair: { shape: '', switch: true, about: 'removes from --redis what is of no session, group or node' },
+      config: { shape: 'file', about: 'with --repair: configuration of a node, which names the Redis' },
+      redis: { shape: 'url', about: 'with --repair: the Redis of the cluster' },
+      redisPasswordFile: { shape: 'file', about: 'with --repair: file that holds its password' },
+      prefix: { shape: 'name', about: 'with --repair: prefix of the cluster' },
+    },
     about: 'what should be otherwise, on any node, and what to do',
-    run: async (api) => {
+    run: async (api, _words, { repair, config, redis, redisPasswordFile, prefix }) => {
+      if (repair === true) return repaired(api.isJson, { config, redis, redisPasswordFile, prefix })
       const all = await api.get<
         { findings: readonly { node: string; what: string; todo: string }[] } & Unanswered
       >('/findings')
@@ -333,6 +359,47 @@ export const operations: Readonly<Record<string, Operation>> = {
   },
   ...retainedOperations,
 }
+
+/** Looks through all keys, which may take a while: by a connection of its own, and not by a node. */
+async function repaired(isJson: boolean, given: Values): Promise<void> {
+  const config = loadConfig(
+    Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as never,
+    process.env,
+  )
+  const store = storeOf(config)
+  if (store.removeOrphans === undefined)
+    throw usage(
+      '--redis',
+      undefined,
+      'is missing',
+      'Name the Redis of the cluster, e.g. --redis redis://host',
+    )
+  const removed = await store.removeOrphans().catch((error: unknown) => {
+    throw error instanceof BridgeError ? operatorErrorOf(config, store, error) : error
+  })
+  if (isJson) return printJson({ removed })
+  print(
+    removed.length === 0
+      ? 'everything belongs to somebody\n'
+      : removed.map((line) => `removed ${line}\n`).join(''),
+  )
+}
+
+interface ReloadedNode {
+  readonly node: string
+  readonly options: readonly string[]
+  readonly later: readonly string[]
+  readonly problems: readonly string[]
+}
+
+const reloadedText = ({ node, options, later, problems }: ReloadedNode): string =>
+  [
+    options.length === 0 ? 'read again' : `read again; changed: ${options.join(', ')}`,
+    ...(later.length === 0 ? [] : [`others by now, from its next start on: ${later.join(', ')}`]),
+    ...problems.map((problem) => `as before, since it is not in order: ${problem}`),
+  ]
+    .map((line) => `${node}: ${line}\n`)
+    .join('')
 
 interface GroupRow {
   readonly group: string

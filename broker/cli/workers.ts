@@ -9,6 +9,7 @@ import { openAdmin } from '../admin/open.ts'
 import type { Config } from '../config/config.ts'
 import { Log } from '../observe/log.ts'
 import { startFlags } from './collector.ts'
+import type { ServiceManager } from './service-manager.ts'
 import { leavingMs, NodeProcess, type Interrupt, type Serving } from './node-process.ts'
 
 export const workerName = (id: string, index: number): string => `${id}-${index}`
@@ -24,6 +25,7 @@ export async function runWorkers(
   argv: readonly string[],
   interrupt: Interrupt,
   program: string,
+  manager: ServiceManager,
 ): Promise<void> {
   const log = new Log(config)
   const admin = new AdminOfWorkers(config)
@@ -72,7 +74,9 @@ export async function runWorkers(
     if (serving === undefined) return
     log.info({ workers: workers.length, listen: serving.listen, admin: server?.url }, 'all workers serve')
     process.send?.({ listen: serving.listen, admin: server?.url } satisfies Serving) // to `up`
+    manager.ready()
     await interrupt.first
+    void manager.stopping()
   } finally {
     await Promise.all(workers.map((worker) => worker.stop()))
     await server?.close()

@@ -78,6 +78,8 @@ export const limits = {
   messageExpirySecondsMax: undefined,
   /** How long a graceful stop may take before connections are cut. */
   shutdownMs: 5_000,
+  /** Clients that are told to go within a second, when a node stops or is drained: so many knock elsewhere. */
+  drainRate: 1_000,
   /** Messages that wait in the queue of a session; beyond it the oldest goes, and is counted. */
   queueMessagesMax: 100_000,
   /** The same in bytes: that many small messages fit in, and some large ones. */

@@ -39,6 +39,8 @@ const hostName = z.string().regex(/^[A-Za-z0-9._-]{1,253}$/, 'is not a host name
 
 const network = z.string().refine(isNetwork, 'is not an address or network')
 
+/** host:port. */
+const server = /^(?:\[[\da-f:]+\]|[\w.-]+)(?::\d{1,5})?$/i
 /** host:port, a blank between two (MQTT 5 section 4.11). */
 const servers = /^(?:\[[\da-f:]+\]|[\w.-]+)(?::\d{1,5})?(?: (?:\[[\da-f:]+\]|[\w.-]+)(?::\d{1,5})?)*$/i
 const originUrl = z.string().superRefine((text, context) => {
@@ -324,6 +326,14 @@ export const options = {
     shape: 'ms',
     hint: 'Use a number of milliseconds, from 1 to 86400000',
   },
+  drainRate: {
+    at: 'limits.drainRate',
+    schema: whole(1, 1_000_000).default(limits.drainRate),
+    about:
+      'clients that are told to go within a second, when the node is drained or stops; a stop tells all who are left after half of shutdownMs',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
   queueMessagesMax: {
     at: 'limits.queueMessagesMax',
     schema: whole(1, 1_000_000_000).default(limits.queueMessagesMax),
@@ -606,6 +616,14 @@ export const options = {
     hint: 'Write a topic of letters, digits and . _ ~ - /, e.g. answers/%c/',
     about:
       'what a client of MQTT 5 that asks for Response Information gets, the beginning of a topic for answers to it; %c is its Client Identifier, percent-encoded',
+  },
+  advertisedAddress: {
+    at: 'mqtt.advertisedAddress',
+    schema: z.string().max(255, 'has more than 255 characters').regex(server, 'is not host:port').optional(),
+    shape: 'host:port',
+    hint: 'Write host:port, e.g. a.example:1883',
+    about:
+      'where clients reach this node and no other, when each node has an address of its own: clients of a node that is drained or stops are sent to those of the other nodes (0x9C with Server Reference); without it they are told none, as behind a balancer',
   },
   serverReference: {
     at: 'mqtt.serverReference',

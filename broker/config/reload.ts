@@ -6,6 +6,9 @@ import type { Config, ListenerConfig, OptionName } from './options.ts'
 /** Those of publishing hold for connections that come from then on. */
 export const changeable = [
   'logLevel',
+  'drainRate',
+  'serverReference',
+  'serverMoved',
   'connectionsMax',
   'connectingMax',
   'userConnectionsMax',
@@ -28,6 +31,15 @@ export const changeable = [
 
 const names: ReadonlySet<string> = new Set(changeable)
 const isSame = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b)
+
+/** What reading again has changed. */
+export interface Reloaded {
+  /** Names of options that hold as they are now, and of those that do from the next start. */
+  readonly options: string[]
+  readonly later: string[]
+  /** What is not in order: of it holds what was read before. */
+  readonly problems: string[]
+}
 
 type Values = Record<string, unknown>
 

@@ -51,7 +51,7 @@ import type { StoredSession } from './stored-session.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType, type Will } from '../protocol/control-packets.ts'
-import { refusingConnack } from '../protocol/connack.ts'
+import { elsewhereConnack, refusingConnack } from '../protocol/connack.ts'
 
 /** Connections of this process so far. */
 let connections = 0
@@ -450,10 +450,20 @@ export class Connection implements ConnectionParts {
     this.client.close()
   }
 
+  /** A valid CONNECT is refused: its client is told to go elsewhere. */
+  sendElsewhere(reasonCode: number, reference: string): void {
+    const packetBytesMax = this.inbound.wishes?.maximumPacketSize ?? Infinity
+    this.#writeRefusal(elsewhereConnack(this.level, reasonCode, reference, packetBytesMax), reasonCode)
+    this.client.close()
+  }
+
   /** CONNACK with the reason code, where its protocol has one for it. */
   sayRefused(reasonCode: number, reason?: string): void {
     const refusal = refusingConnack(this.level, reasonCode, this.inbound.wishes?.maximumPacketSize, reason)
-    if (refusal === undefined) return
+    if (refusal !== undefined) this.#writeRefusal(refusal, reasonCode)
+  }
+
+  #writeRefusal(refusal: Buffer, reasonCode: number): void {
     this.outbox.push(refusal)
     this.gate.connackSent?.({ cmd: 'connack', sessionPresent: false, reasonCode }, this)
     this.toldWhy(`refused with ${hex(reasonCode)}`)

@@ -41,6 +41,7 @@ export const propertyIds = {
   requestProblemInformation: 0x17,
   willDelayInterval: 0x18,
   requestResponseInformation: 0x19,
+  serverReference: 0x1c,
   reasonString: 0x1f,
   receiveMaximum: 0x21,
   topicAliasMaximum: 0x22,

@@ -424,7 +424,7 @@ test('queue-append: one queue of a wrong type: nothing is written, so that a sec
 
 test('session-adopt: whole and for good, called twice too; the loser ends with the next sweep; one that ended is given to nobody', async () => {
   const adopt = (sid: string): Promise<unknown> =>
-    run('session-adopt', of('clients', 'owners', 'due'), ['client', sid])
+    run('session-adopt', of('clients', 'owners', 'due'), ['client', sid, -1])
   const [clients, owners, due] = of('clients', 'owners', 'due') as [string, string, string]
   expect(await adopt('3gone')).toBe(0)
   expect(await redis.exists(clients, due)).toBe(0)
@@ -434,6 +434,29 @@ test('session-adopt: whole and for good, called twice too; the loser ends with t
   expect(await adopt('3second')).toBe(0)
   expect(await redis.hgetall(clients)).toEqual({ client: '3first' })
   expect(await redis.zrange(due, 0, -1, 'WITHSCORES')).toEqual(['e:3second', '0'])
+})
+
+test('session-read: all of a session at one moment; nothing of one that is not its client’s', async () => {
+  const { owner } = await claim('a@1', '', '3s', { expiry: 600 })
+  await subscribe('3s', owner, 'change', 'a/b', '1')
+  const read = async (sid: string): Promise<unknown[]> =>
+    text(await run('session-read', whole(sid), ['client', sid])) as unknown[]
+  expect(await read('3other')).toEqual([])
+  const [, by, [, expiry], , , , subscriptions] = (await read('3s')) as [
+    unknown,
+    unknown,
+    unknown[],
+    ...unknown[],
+  ]
+  expect([by, expiry, subscriptions]).toEqual([owner, '600', ['a/b', '1']])
+})
+
+test('session-adopt with a time of its own: the session ends by then', async () => {
+  const [, owners, due] = of('clients', 'owners', 'due') as [string, string, string]
+  await redis.hset(owners, '3first', '')
+  await run('session-adopt', of('clients', 'owners', 'due'), ['client', '3first', 600_000])
+  const [seconds] = await redis.time()
+  expect(Number(await redis.zscore(due, 'e:3first')) / 1_000 - Number(seconds)).toBeCloseTo(600, -1)
 })
 
 describe('queue-append and session-serve', () => {

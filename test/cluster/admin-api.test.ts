@@ -2,16 +2,18 @@
 // in the whole cluster, by whoever has a token for it.
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { isOpenFor } from '../../broker/admin/guard.ts'
 import { askNodes } from '../../broker/admin/questions.ts'
+import type { AdminClient } from '../../broker/cli/admin-client.ts'
 import { operate, operations } from '../../broker/cli/operate.ts'
 import { loadConfig } from '../../broker/config/config.ts'
 import { openClient } from '../bridge/planes.ts'
-import { startCluster, type TestCluster } from '../support/cluster.ts'
+import { startCluster, TestNode, type TestCluster } from '../support/cluster.ts'
+import { WireClient } from '../support/wire.ts'
 
 const [seeing, acting] = ['r'.repeat(20), 'w'.repeat(20)] as const
 let folder: string
@@ -20,7 +22,8 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-tokens-'))
   writeFileSync(join(folder, 'tokens'), `# of a test\nread dashboard ${seeing}\n\nwrite admin ${acting}\n`)
   writeFileSync(join(folder, 'token'), `${acting}\n`)
-  cluster = await startCluster({ nodes: 2, argv: ['--admin-tokens-file', join(folder, 'tokens')] })
+  const argv = ['--admin-tokens-file', join(folder, 'tokens'), '--advertised-address', 'other.example:1883']
+  cluster = await startCluster({ nodes: 2, argv })
 })
 afterAll(async () => {
   await cluster[Symbol.asyncDispose]()
@@ -405,11 +408,67 @@ test('the metrics of a node are as promtool wants them', async () => {
   expect([stdout, stderr, status]).toEqual(['', '', 0])
 })
 
-test('a drained node is not ready, takes nobody, and its clients find another', async () => {
+test('reload: each node says what is another by now, and what is not in order', async () => {
+  expect(await ask('POST', '/api/v1/reload')).toMatchObject({
+    body: {
+      nodes: ['a', 'b'].map((node) => ({ node, options: [], later: [], problems: [] })),
+      unanswered: [],
+    },
+  })
+  const tokens = readFileSync(join(folder, 'tokens'), 'utf8')
+  writeFileSync(join(folder, 'tokens'), `${tokens}nonsense\n`)
+  expect(await printed('reload', '--node', 'b')).toMatch(
+    /^b: read again\n(?:b: as before, since it is not in order: .*\n)*b: as before, since it is not in order: admin tokens: .*\n$/,
+  )
+  writeFileSync(join(folder, 'tokens'), tokens)
+  expect(await printed('reload')).toBe('a: read again\nb: read again\n')
+  expect((await ask('POST', '/api/v1/reload?node=z')).status).toBe(404)
+  expect((await ask('POST', '/api/v1/reload', { token: seeing })).status).toBe(403)
+})
+
+test('a node without an address for others is drained behind a balancer: nobody reaches it any more', async () => {
+  await using plain = new TestNode('c', ['--redis', cluster.redis.url, '--prefix', 'test'])
+  await plain.start()
+  await using moving = await WireClient.connect(plain.url, 'plain')
+  expect(await printed('drain', 'c', '--wait', '--rate', '1')).toBe('no client is left\n')
+  expect(await moving.untilClosed()).toMatchObject([{ cmd: 'disconnect', reasonCode: 0x8b }])
+  await expect(WireClient.open(plain.url)).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+  expect(await plain.stop()).toBe(0)
+})
+
+test('drain --wait waits for a node that does not answer, and for sessions that are not released', async () => {
+  const node = { node: 'b', connections: 0, isDrained: false }
+  const said = [
+    { nodes: [], unanswered: [{ node: 'b', problem: 'no answer' }] },
+    { nodes: [{ ...node, connections: 1 }] },
+    { nodes: [node] },
+    { nodes: [{ ...node, isDrained: true }] },
+  ]
+  const asked = vi.fn(() => Promise.resolve(said.shift()))
+  const api = { isJson: true, get: asked, send: () => Promise.resolve({ clients: 1 }) }
+  const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+  await operations.drain!.run(api as unknown as AdminClient, ['b'], { wait: true })
+  write.mockRestore()
+  expect(said).toEqual([])
+})
+
+test('a drained node is not ready, takes nobody, and its clients are told where to go', async () => {
   const moving = await cluster.node(1).connect('moving', { clean: false })
+  await using told = await WireClient.connect(cluster.node(1).url, 'told')
   expect((await ask('POST', '/api/v1/nodes/z/drain', { body: {} })).status).toBe(404)
   expect(await printed('drain', 'b', '--wait')).toBe('no client is left\n')
   await moving.closed()
+  const elsewhere = { reasonCode: 0x9c, properties: { serverReference: 'other.example:1883' } }
+  expect(await told.untilClosed()).toMatchObject([{ cmd: 'disconnect', ...elsewhere }])
+  await using late = await WireClient.connect(cluster.node(1).url, 'late')
+  expect(late.connack).toMatchObject(elsewhere)
+  await using small = await WireClient.connect(cluster.node(1).url, 'small', {
+    properties: { maximumPacketSize: 16 },
+  })
+  expect(small.connack).toMatchObject({ reasonCode: 0x9c })
+  expect(small.connack.properties?.serverReference).toBeUndefined()
+  await using old = await WireClient.connect(cluster.node(1).url, 'old', { version: 4 })
+  expect(old.connack.returnCode).toBe(3)
   const { nodes } = (await get('/nodes')) as unknown as { nodes: { isReady: boolean; checks: object }[] }
   expect(nodes.map(({ isReady }) => isReady)).toEqual([true, false])
   expect(nodes[1]!.checks).toMatchObject({ node: 'is drained' })

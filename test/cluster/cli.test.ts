@@ -13,6 +13,7 @@ import { TestClient } from '../support/client.ts'
 import { mainPath, startCluster } from '../support/cluster.ts'
 import { readPids } from '../support/processes.ts'
 import { freePort, startRedis, type TestRedis } from '../support/redis.ts'
+import { python } from '../support/setup.ts'
 import { spawned } from '../support/spawned.ts'
 import { WireClient } from '../support/wire.ts'
 
@@ -589,6 +590,45 @@ test('a node whose terminal goes drains as by SIGTERM', async () => {
   terminal.kill('SIGKILL')
   await expect.poll(() => client.serverDisconnect).toBe(0x8b) // server shutting down
   await expect.poll(() => existsSync(`/proc/${pid}`)).toBe(false)
+})
+
+test('systemd hears that a node serves, that its event loop goes round, and that it stops', async () => {
+  const socket = join(folder, 'notify')
+  const listening = `import socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(${JSON.stringify(socket)})
+print('listens', flush=True)
+while True: print(s.recv(4096).decode().strip().replace(chr(10), ' '), flush=True)`
+  const manager = spawned(python, ['-c', listening], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let heard = ''
+  manager.stdout.on('data', (chunk: Buffer) => {
+    heard += chunk.toString()
+  })
+  await expect.poll(() => heard).toContain('listens')
+  const child = spawned(
+    process.execPath,
+    [mainPath, 'node', '--id', 'a', '--listen', 'mqtt://127.0.0.1:0', '--admin', 'off'],
+    {
+      stdio: 'ignore',
+      env: { ...process.env, NOTIFY_SOCKET: socket, WATCHDOG_USEC: '40000', WATCHDOG_PID: undefined },
+    },
+  )
+  await expect
+    .poll(() => heard)
+    .toMatch(/READY=1 STATUS=serving\n(?:[^\n]*\n)*WATCHDOG=1\n(?:[^\n]*\n)*WATCHDOG=1/)
+  child.kill('SIGTERM')
+  expect(await once(child, 'exit')).toEqual([0, null])
+  await expect.poll(() => heard).toContain('STOPPING=1')
+})
+
+test('the unit of systemd is one', () => {
+  const [from, to] = ['aedes-cluster@.service', 'aedes-cluster@a.service']
+  const unit = readFileSync(new URL(`../../deploy/systemd/${from}`, import.meta.url), 'utf8')
+  writeFileSync(join(folder, to), unit.replace('ExecStart=aedes-cluster ', `ExecStart=${process.execPath} `))
+  const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', join(folder, to)], {
+    encoding: 'utf8',
+  })
+  expect([status, stderr.split('\n').filter((line) => line.includes(to))]).toEqual([0, []])
 })
 
 test('SIGHUP has a node read its options, users and rules again, and it serves on; its password stands in no list of processes', async () => {

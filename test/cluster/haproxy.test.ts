@@ -1,75 +1,12 @@
 // HAProxy with the configuration that ships, deploy/haproxy/haproxy.cfg, before three real nodes: clients
 // that know only the balancer's address live through the death, the stop and the return of a node and the
 // silence of Redis.
-import { spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { findProgram } from '../../broker/cli/packages.ts'
+import { startBalancer } from '../support/balancer.ts'
 import { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster, type TestNode } from '../support/cluster.ts'
-import { freePort } from '../support/redis.ts'
 
-const configuration = fileURLToPath(new URL('../../deploy/haproxy/haproxy.cfg', import.meta.url))
 const patience = { timeout: 20_000, interval: 20 }
-
-class Balancer {
-  readonly url: string
-  readonly wsUrl: string
-  readonly statusUrl: string
-  readonly #process: ChildProcess
-  log = ''
-
-  constructor(process: ChildProcess, [mqtt, ws, status]: readonly [number, number, number]) {
-    this.url = `mqtt://127.0.0.1:${mqtt}`
-    this.wsUrl = `ws://127.0.0.1:${ws}/mqtt`
-    this.statusUrl = `http://127.0.0.1:${status}`
-    this.#process = process
-    for (const stream of [process.stdout, process.stderr])
-      stream?.on('data', (chunk: Buffer) => {
-        this.log += chunk.toString()
-      })
-  }
-
-  /** Waits until HAProxy has logged something like `pattern` since it started. */
-  async says(pattern: RegExp): Promise<void> {
-    await expect.poll(() => this.log, patience).toMatch(pattern)
-  }
-
-  connect(clientId: string, options: { clean?: boolean } = {}): Promise<TestClient> {
-    return TestClient.connect(this.url, clientId, { reconnectPeriod: 200, resubscribe: false, ...options })
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#process.exitCode !== null) return
-    this.#process.kill('SIGTERM')
-    await once(this.#process, 'exit')
-  }
-}
-
-async function startBalancer(cluster: TestCluster): Promise<Balancer> {
-  const ports = [await freePort(), await freePort(), await freePort()] as const
-  const env: Record<string, string> = {
-    MQTT_BIND: `127.0.0.1:${ports[0]}`,
-    WS_BIND: `127.0.0.1:${ports[1]}`,
-    STATUS_BIND: `127.0.0.1:${ports[2]}`,
-  }
-  for (const { id, url, wsUrl, adminUrl } of cluster.nodes) {
-    const name = `NODE_${id.toUpperCase()}`
-    Object.assign(env, {
-      [`${name}_MQTT`]: new URL(url).host,
-      [`${name}_WS`]: new URL(wsUrl).host,
-      [`${name}_ADMIN_PORT`]: new URL(adminUrl).port,
-    })
-  }
-  const child = spawn(findProgram('haproxy') ?? 'haproxy', ['-W', '-db', '-f', configuration], {
-    env,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  const balancer = new Balancer(child, ports)
-  await balancer.says(/Loading success/)
-  return balancer
-}
 
 function next(client: TestClient, event: 'connect' | 'close'): Promise<void> {
   return new Promise((resolve) => client.mqtt.once(event, () => resolve()))

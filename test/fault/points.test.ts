@@ -38,11 +38,14 @@ const where: Record<
     | 'bans-change'
     | 'bans-read'
     | 'access-change'
+    | 'session-read'
+    | 'group-read'
+    | 'orphan-remove'
   >,
   Where
 > = {
-  // those: import.test.ts, below, damage.test.ts, bridge/sessions.test.ts; `probe` and `rights` change nothing;
-  // cluster/bans.test.ts, cluster/access.test.ts
+  // those: import.test.ts, below, damage.test.ts, bridge/sessions.test.ts; `probe`, `rights`, `session-read` and `group-read` change nothing;
+  // cluster/bans.test.ts, cluster/access.test.ts, cluster/backup.test.ts
   'node-join': 'start',
   'inbox-create': 'start',
   'node-remove': 'start',

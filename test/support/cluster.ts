@@ -27,6 +27,8 @@ export class TestNode {
   furtherUrls: string[] = []
   /** What the node wrote to standard error since its last start. */
   log = ''
+  /** What its next start runs: this build, unless a test has another one beside it (builds.ts). */
+  program = mainPath
 
   constructor(id: string, argv: readonly string[]) {
     this.id = id
@@ -55,7 +57,7 @@ export class TestNode {
       [
         '--import',
         built('test/support/inside.js'),
-        mainPath,
+        this.program,
         'node',
         '--id',
         this.id,
@@ -206,6 +208,8 @@ export interface ClusterOptions<Store extends TestStore = TestRedis> {
   readonly argv?: readonly string[]
   /** A store to share; otherwise the cluster brings a Redis of its own. */
   readonly redis?: Store
+  /** What the nodes run; this build unless it is named. */
+  readonly program?: string
 }
 
 export class TestCluster<Store extends TestStore = TestRedis> {
@@ -260,6 +264,7 @@ export async function startCluster<Store extends TestStore = TestRedis>({
   prefix = 'test',
   argv = [],
   redis,
+  program = mainPath,
 }: ClusterOptions<Store> = {}): Promise<TestCluster<Store>> {
   if (redis === undefined ? process.env.TEST_STORE === 'memory' : redis.url === '')
     return (await startAlone(nodes, argv)) as unknown as TestCluster<Store>
@@ -268,6 +273,7 @@ export async function startCluster<Store extends TestStore = TestRedis>({
     { length: nodes },
     (_, i) => new TestNode(String.fromCharCode(97 + i), ['--redis', store.url, '--prefix', prefix, ...argv]),
   )
+  for (const node of list) node.program = program
   const cluster = new TestCluster(store, list, redis === undefined)
   try {
     await Promise.all(list.map((node) => node.start()))

@@ -9,6 +9,7 @@ const packages: readonly (readonly [name: string, isThere: () => boolean])[] = [
   ...['redis-server', 'haproxy', 'mosquitto', 'openssl', 'prometheus'].map(
     (program) => [program, () => findProgram(program) !== undefined] as const,
   ),
+  ['systemd', () => findProgram('systemd-notify') !== undefined], // and systemd-analyze
   ['mosquitto-clients', () => findProgram('mosquitto_rr') !== undefined],
   ['paho.mqtt.c-examples', () => findProgram('paho_c_sub') !== undefined],
   ['python3-paho-mqtt', () => imports('paho.mqtt.client')],

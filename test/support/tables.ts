@@ -84,6 +84,7 @@ export const folders: Readonly<Record<string, Readonly<Record<string, string>>>>
     inspection: 'what an operator sees of sessions, routes and groups',
     control: 'what may be missed once, and what nodes ask one another',
     import: 'an installation of aedes-persistence-redis, moved over',
+    backup: 'what is durable, as a file',
   },
 }
 
@@ -145,6 +146,7 @@ export const nounOf = (key: string): string => /\}:([a-z]+)/.exec(key)![1]!
 /** Keys that are written by a command alone, without a script, and by which file. */
 export const plainWrites: Readonly<Record<string, readonly string[]>> = {
   'bridge/groups/groups.ts': ['calls'],
+  'bridge/backup/restore.ts': ['due', 'owners', 'session', 'subscriptions', 'inflight', 'incoming', 'wills'],
   'bridge/import/stock-import.ts': ['due', 'owners', 'session', 'subscriptions', 'inflight', 'imported'],
   'bridge/membership/audit.ts': ['appended'],
   'bridge/membership/membership.ts': ['stream', 'senders', 'state', 'dead'],

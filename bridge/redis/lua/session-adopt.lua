@@ -3,11 +3,11 @@
 -- with the next sweep.
 -- KEYS   clients owners due
 -- WRITES clients due
--- ARGV   clientId, sid
+-- ARGV   clientId, sid, when it ends (ms from now, -1: never)
 -- REPLY  1 the client's session is this one, 0 the client has another or this one has ended
 -- COST   O(log due)
 local clientsKey, ownersKey, dueKey = KEYS[1], KEYS[2], KEYS[3]
-local clientId, sid = ARGV[1], ARGV[2]
+local clientId, sid, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 redis.call('ZCARD', dueKey) -- of a wrong type it fails before anything is written
 local current = redis.call('HGET', clientsKey, clientId)
@@ -17,6 +17,10 @@ if current then
   redis.call('ZADD', dueKey, 0, 'e:' .. sid)
   return 0
 end
-redis.call('ZREM', dueKey, 'e:' .. sid)
+if left < 0 then redis.call('ZREM', dueKey, 'e:' .. sid)
+else
+  local time = redis.call('TIME')
+  redis.call('ZADD', dueKey, time[1] * 1000 + time[2] / 1000 + left, 'e:' .. sid)
+end
 redis.call('HSET', clientsKey, clientId, sid)
 return 1

@@ -20,7 +20,9 @@ export abstract class LedgerClient {
   #stopped = false
   /** What this client found wrong by itself. */
   readonly problems: string[] = []
+  /** CONNACKs, and sockets that were opened for one. */
   connects = 0
+  attempts = 0
 
   constructor(clientId: string, urls: readonly string[], random: Random) {
     this.clientId = clientId
@@ -43,6 +45,7 @@ export abstract class LedgerClient {
   /** Connects to any node, again whenever the connection breaks, until `stop`. */
   start(): void {
     if (this.#stopped) return
+    this.attempts++
     const socket = (this.#socket = connect(Number(new URL(this.#random.pick(this.#urls)).port), '127.0.0.1'))
     const late = setTimeout(() => socket.destroy(), connectMs)
     const parser = mqttPacket.parser({ protocolVersion: 4 })

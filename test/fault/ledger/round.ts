@@ -90,10 +90,10 @@ export interface RoundResult {
 }
 
 /** How long everything may take to come to rest; the stock stack mostly does not. */
-const patienceMs = { ours: 60_000, stock: 10_000 }
+export const patienceMs = { ours: 60_000, stock: 10_000 }
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-async function until(patienceMs: number, there: () => boolean | Promise<boolean>): Promise<boolean> {
+export async function until(patienceMs: number, there: () => boolean | Promise<boolean>): Promise<boolean> {
   for (const end = Date.now() + patienceMs; Date.now() < end; await pause(50)) if (await there()) return true
   return false
 }
@@ -112,6 +112,12 @@ const filters: Record<string, string> = {
   sleeper: 'ledger/#',
   hopper: 'ledger/#',
 }
+
+/** Who breaks its connection by itself, and every how many ms; the sleeper is mostly on its way. */
+const hoppers: ReadonlyMap<string, number> = new Map([
+  ['hopper', 1_700],
+  ['sleeper', 300],
+])
 
 /** Groups by name → granted QoS. */
 const grants = new Map<string, 1 | 2>([
@@ -183,7 +189,7 @@ async function fault(
 const afterwards = 200
 
 /** The clients of a round, from the first CONNECT until everybody has drained. */
-class Crowd {
+export class Crowd {
   readonly publishers: readonly Publisher[]
   readonly subscribers: readonly Subscriber[]
   /** Group → its members. */
@@ -209,6 +215,12 @@ class Crowd {
     return [...this.groups.values()].flat()
   }
 
+  /** Those whose connections end only when a node does. */
+  get steady(): readonly (Publisher | Subscriber)[] {
+    const stay = [...this.groups.values()].map((members) => members.at(-1)!)
+    return [...this.publishers, ...this.subscribers.filter(({ clientId }) => !hoppers.has(clientId)), ...stay]
+  }
+
   get acknowledged(): number {
     return this.publishers.reduce((sum, { acknowledged }) => sum + acknowledged.size, 0)
   }
@@ -221,8 +233,7 @@ class Crowd {
     for (const publisher of this.publishers) publisher.start()
     const hop = (name: string) => (): void =>
       this.subscribers.find(({ clientId }) => clientId === name)!.hop()
-    // the sleeper is mostly on its way
-    this.#hopping = [setInterval(hop('hopper'), 1_700), setInterval(hop('sleeper'), 300)]
+    this.#hopping = [...hoppers].map(([name, ms]) => setInterval(hop(name), ms))
     // of each group the last one stays, so that it goes on while the others are on their way
     for (const members of this.groups.values())
       for (const [i, member] of members.slice(0, -1).entries())
@@ -333,7 +344,7 @@ const storeArguments = (store: TestStore): string[] =>
     : ['--durability-replicas', store instanceof Replicated ? '1' : '0']
 
 /** Keys that belong to nobody, and nodes that died by themselves. */
-async function leftOver(url: string, nodes: readonly LedgerNode[]): Promise<string[]> {
+export async function leftOver(url: string, nodes: readonly LedgerNode[]): Promise<string[]> {
   let left: string[] = []
   const clean =
     url === '' || (await until(patienceMs.ours, async () => (left = await orphans(url, 'test')).length === 0))
