@@ -1,6 +1,9 @@
 // Redis as the store of a cluster: what is configured of it, the data plane and the control plane over it,
 // and what its errors mean to an operator. The data plane carries the messages and keeps the sessions. The
 // control plane (mqemitter-redis) carries what may be missed once: $SYS, and requests from node to node.
+import { Backup } from '../backup/backup.ts'
+import { written } from '../backup/lines.ts'
+import { restore } from '../backup/restore.ts'
 import type { Bridge } from '../bridge.ts'
 import { Emitter } from '../control/emitter.ts'
 import { DataPlane } from '../data-plane.ts'
@@ -200,10 +203,6 @@ export const redisStore: StoreKind<RedisOptions> = {
         take: async (by) => {
           await ping(settings.redis, settings.redisTimeoutMs)
           const redis = connectStock(settings.redis, '', () => undefined)
-          const [{ Backup }, { written }] = await Promise.all([
-            import('../backup/backup.ts'),
-            import('../backup/lines.ts'),
-          ])
           const backup = await Backup.of(redis, settings.prefix).catch((error: unknown) => {
             redis.disconnect()
             throw error
@@ -219,7 +218,6 @@ export const redisStore: StoreKind<RedisOptions> = {
         },
         restore: async (request, ended) => {
           await ping(settings.redis, settings.redisTimeoutMs)
-          const { restore } = await import('../backup/restore.ts')
           return restore({ ...settings, onError: () => undefined }, request, ended)
         },
       },

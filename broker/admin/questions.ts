@@ -167,6 +167,8 @@ const isAnswer: Readonly<Record<Question, (answer: Record<string, unknown>) => b
   disconnect: ({ isDone }) => typeof isDone === 'boolean',
   subscribers: ({ subscribers }) => areObjects(subscribers),
   drain: ({ clients }) => typeof clients === 'number',
+  address: ({ address }) => ['string', 'undefined'].includes(typeof address),
+  reload: ({ options, later, problems }) => [options, later, problems].every((list) => Array.isArray(list)),
   findings: ({ findings }) => areObjects(findings),
 }
 

@@ -3,7 +3,6 @@ import { describe, expect, test } from 'vitest'
 import { seededRandom } from '../../support/random.ts'
 import { check, keyOf, tally, type Book, type Sent } from './ledger.ts'
 import { runRound } from './round.ts'
-import { runUpgrade } from './upgrade.ts'
 
 const sent: Sent[] = Array.from({ length: 10 }, (_, n) => ({
   publisher: 'p',
@@ -70,10 +69,3 @@ test.each(Object.entries(faults) as [keyof typeof faults, string][])(
   },
   180_000,
 )
-
-test('a rolling upgrade behind HAProxy, from the last release to this build and on to a newer one: nothing acknowledged is lost, QoS 2 comes once, nobody connects more often than nodes end, and what cannot read what is written is refused', async () => {
-  const { seed } = seededRandom()
-  const result = await runUpgrade({ seed, between: 40, paceMs: 400 })
-  console.log(`SEED=${seed}: ${JSON.stringify({ ...result, problems: result.problems.length })}`)
-  expect(result.problems.slice(0, 20)).toEqual([])
-}, 180_000)
