@@ -74,7 +74,7 @@ export interface Questions {
     answers: { readonly clients: number }
   }
   /** Where clients may be sent that are to leave another node. */
-  address: { asks: object; answers: { readonly address?: string | undefined } }
+  address: { asks: object; answers: { readonly address: string | undefined } }
   reload: { asks: { readonly by: string }; answers: Reloaded }
   findings: { asks: object; answers: { readonly findings: readonly Finding[] } }
 }
