@@ -24,6 +24,7 @@ import type { Keys } from './redis/keys.ts'
 import { Links } from './links/links.ts'
 import { RedisLoss } from './membership/redis-loss.ts'
 import { Membership } from './membership/membership.ts'
+import { noTrace, type MessageTrace } from './messages/message-trace.ts'
 import type { Message } from './messages/message.ts'
 import type { Stamps, StampsRead } from './retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from './options.ts'
@@ -62,6 +63,7 @@ const missingLeases = 2
 export class DataPlane implements Cluster {
   readonly #options: DataPlaneOptions
   readonly #receiver: Receiver
+  readonly #trace: MessageTrace
   readonly #reports: Reports
   readonly keys: Keys
   readonly #redis: Redis
@@ -119,6 +121,7 @@ export class DataPlane implements Cluster {
     this.#options = options
     this.#receiver = receiver
     this.#refused.catch(() => undefined) // asked when it leaves
+    this.#trace = receiver.traces ?? noTrace
     this.#reports = options.reports ?? noReports
     this.keys = membership.keys
     this.#redis = connections.redis
@@ -212,7 +215,10 @@ export class DataPlane implements Cluster {
 
   #readerOf({ nodeId, clock }: Membership, connections: Connections, receiver: Receiver): InboxReader {
     return new InboxReader(connections, this.keys, nodeId, clock, {
-      onMessage: (message) => receiver.deliver(message),
+      onMessage: (message) => {
+        if (this.#trace.isOn) this.#trace.tell('arrived', message, {})
+        receiver.deliver(message)
+      },
       onShared: (message, share) => this.#fanOut.onShared(message, share),
       onGiven: (message, given) => this.groups.onGiven(message, given),
       onLook: (name) => (name === everyOne ? this.groups.lookAll() : this.groups.look(name)),
@@ -259,6 +265,7 @@ export class DataPlane implements Cluster {
       { queueMax: queueMessagesMax, queueBytesMax: queueBytesMax, waitMs: missingLeases * leaseMs },
       clock,
       {
+        trace: this.#trace,
         onOwner: (nodeId, sid) => this.#bells.ring(nodeId, sid),
         onMissing: (sid) => {
           this.#journal.append([{ type: 'missing', sid }]).catch(onError)

@@ -13,6 +13,7 @@ export type { ClusterRequests, NodeAnswer } from './control/requests.ts'
 export type {
   ClusterInspection,
   GroupFacts,
+  QueuesLookedAt,
   SessionFacts,
   SessionPage,
   SubscriptionFacts,
@@ -44,6 +45,7 @@ export { shownAddress, storeKindOf, storeKinds, storeOf, storeOptions, type Stor
 export type { SharedSettings } from './options.ts'
 export type { Backups, Store, StoreSettings } from './store.ts'
 export { hashIndex } from './redis/keys.ts'
+export type { BridgeFacts, BridgeStep, MessageTrace } from './messages/message-trace.ts'
 export { isExpired, Message, secondsLeft, type MessageFields, type Publisher } from './messages/message.ts'
 export { isOfBefore, Moment, type Stamps } from './retained/moment.ts'
 export { OwedReplays, type Field, type OwedReplay } from './sessions/owed-replays.ts'

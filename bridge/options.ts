@@ -1,6 +1,7 @@
 // What a node tells the bridge when it joins, and what it does with what comes.
 import type { SystemEvents } from './control/system-events.ts'
 import type { Reports } from './diagnostics.ts'
+import type { MessageTrace } from './messages/message-trace.ts'
 import type { Message } from './messages/message.ts'
 import type { Session } from './sessions/session.ts'
 import type { Waits } from './pace/waits.ts'
@@ -50,6 +51,8 @@ export interface DataPlaneOptions {
 export interface Receiver {
   /** Clients whose publishes are not all acknowledged. */
   readonly publishers: number
+  /** Who hears what becomes of single messages; undefined: nobody. */
+  readonly traces?: MessageTrace
   /** A message for this node's own subscribers: published here or on another node. */
   deliver(message: Message): void
   /**

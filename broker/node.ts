@@ -59,6 +59,7 @@ import { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { observe, problemOf, waitingText } from './observe/cluster-events.ts'
 import { isTold } from './observe/system-topics.ts'
+import { Traces } from './observe/traces.ts'
 
 /** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
 const leaveMs = 1_000
@@ -109,6 +110,7 @@ const itself: Embedding = {
 export class Node {
   readonly config: Config
   readonly metrics = new Metrics()
+  readonly #traces = new Traces()
   /** Its configuration as it is by now, for who reads options again; undefined: they stay. */
   source: (() => Config) | undefined
   readonly #listens: boolean
@@ -230,6 +232,8 @@ export class Node {
     const [address, isDrained] = [() => this.#address, () => this.#draining === 'done']
     return new NodeAdmin({
       config: this.config,
+      traces: this.#traces,
+      traffic: this.metrics.traffic,
       get boot() {
         return boot()
       },
@@ -379,7 +383,7 @@ export class Node {
 
   async #join(bridge: Bridge): Promise<Boot> {
     const { gate } = this
-    const clients = clientEvents(this.#log, this.metrics)
+    const clients = clientEvents(this.#log, this.metrics, this.#traces)
     const events: RouterEvents = {
       onPublish: (qos) => this.metrics.publish(qos),
       onDrop: (cause, qos) => this.metrics.dropped.inc({ cause, qos }),
@@ -410,7 +414,7 @@ export class Node {
       onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
       onFenced: () => this.#onFenced(),
     }
-    const router = new Router(this.config, events, this.gate, this.metrics.traffic)
+    const router = new Router(this.config, events, this.gate, this.metrics.traffic, this.#traces)
     const plane = await bridge.join(router, this.#ended.signal)
     const engine = new Engine(this.config.id, bridge, this.config, router)
     router.attach(plane, engine.connections)
@@ -528,6 +532,7 @@ export class Node {
           this.#log.warn({ options: later }, 'these options are others by now: they hold from the next start')
       })
     for (const listener of this.#listeners) tried(`certificate of ${listener.url}`, () => listener.renew())
+    if (this.#admin !== undefined) tried('certificate of the admin endpoint', () => this.#admin?.renew())
     tried('admin tokens', () => this.#operated.loadTokens(adminTokensOf(this.config)))
     this.#access.load(accessFilesOf(this.config, tell))
     this.#log.info({ what: 'users and rules' }, 'read again')
@@ -817,6 +822,7 @@ export class Node {
     this.#watched?.close()
     this.#access.close()
     clearTimeout(this.#lookingAgain)
+    this.#traces.close()
     this.#local.detach()
     const deadline = after(this.config.shutdownMs)
     for (const listener of this.#listeners) listener.close()

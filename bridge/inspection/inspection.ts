@@ -71,6 +71,21 @@ export interface TopicTargets {
   readonly isCut: boolean
 }
 
+/** The longest queues among those that were looked at. */
+export interface QueuesLookedAt {
+  readonly queues: readonly {
+    readonly clientId: string
+    /** Whether somebody is connected. */
+    readonly isOwned: boolean
+    readonly messages: number
+    /** Memory that they take where they are stored, roughly. */
+    readonly bytes: number
+  }[]
+  readonly lookedAt: number
+  /** There are more sessions than were looked at. */
+  readonly isCut: boolean
+}
+
 export interface ClusterInspection {
   /**
    * A page of all sessions, by a cursor: a session that is there all the time is named at least once.
@@ -81,11 +96,19 @@ export interface ClusterInspection {
   sessions(cursor: string, count: number, begin?: string): Promise<SessionPage>
   /** Undefined: there is none. */
   session(clientId: string): Promise<SessionFacts | undefined>
+  /** The sid of a client's session: how traces name it. Undefined: it has none. */
+  sidOf(clientId: string): Promise<string | undefined>
+  /** Whose sessions these are; undefined: it has ended. */
+  clientsOf(sids: readonly string[]): Promise<readonly (string | undefined)[]>
+  /** The longest queues, of so many sessions as may be looked at. */
+  queues(count: number): Promise<QueuesLookedAt>
   targets(topic: string): Promise<TopicTargets>
   /** All groups, in no order; may be iterated over several turns. */
   groups(): Iterable<GroupFacts>
 }
 
+/** Sessions whose queues are looked at. */
+export const queuesLookedAtMax = 20_000
 /** Sessions and groups of one topic that are named, subscriptions of one session. */
 export const targetsMax = 1_000
 export const subscriptionsShown = 100

@@ -2,7 +2,7 @@
 // damaged is left out. Each question is a fixed number of commands; of a session's messages only the first is read.
 import { toBridgeError } from '../errors.ts'
 import type { Clock } from '../pace/clock.ts'
-import { isSid, type Keys } from '../redis/keys.ts'
+import { isSid, partitionOf, type Keys } from '../redis/keys.ts'
 import type { Redis } from '../redis/redis.ts'
 import { readSubscriptions } from '../sessions/stored.ts'
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
@@ -11,6 +11,8 @@ import {
   subscriptionsShown,
   type ClusterInspection,
   type GroupFacts,
+  queuesLookedAtMax,
+  type QueuesLookedAt,
   type SessionFacts,
   type SessionPage,
   type TopicTargets,
@@ -22,6 +24,13 @@ function nodeOf(owner: string | null | undefined): string | undefined {
   const node = owner?.slice(0, owner.lastIndexOf(' ')) ?? ''
   return node === '' ? undefined : node
 }
+
+/** Sessions whose queues are measured by one pipeline. */
+const lookedAtOnce = 500
+
+/** Fields and values of a hash, as HSCAN answers them. */
+const pairsOf = (fields: readonly string[]): (readonly [string, string])[] =>
+  Array.from({ length: fields.length >> 1 }, (_, i) => [fields[2 * i]!, fields[2 * i + 1]!])
 
 /** A text as HSCAN's pattern has it. */
 const literally = (text: string): string => text.replaceAll(/[*?[\]\\^-]/g, (sign) => `\\${sign}`)
@@ -58,9 +67,9 @@ export class RedisInspection implements ClusterInspection {
       'COUNT',
       count,
     )
-    const found: { clientId: string; sid: string }[] = []
-    for (let i = 0; i + 1 < fields.length; i += 2)
-      if (isSid(fields[i + 1]!, partition)) found.push({ clientId: fields[i]!, sid: fields[i + 1]! })
+    const found = pairsOf(fields)
+      .filter(([, sid]) => isSid(sid, partition))
+      .map(([clientId, sid]) => ({ clientId, sid }))
     const owners =
       found.length === 0
         ? []
@@ -72,9 +81,9 @@ export class RedisInspection implements ClusterInspection {
 
   async session(clientId: string): Promise<SessionFacts | undefined> {
     const { redis, keys, clock } = this.#view()
-    const partition = keys.partitionFor(clientId)
-    const sid = await redis.hget(keys.partition(partition, 'clients'), clientId)
-    if (sid === null || !isSid(sid, partition)) return undefined
+    const sid = await this.sidOf(clientId)
+    if (sid === undefined) return undefined
+    const partition = partitionOf(sid)
     const key = (noun: Parameters<Keys['session']>[1]): string => keys.session(sid, noun)
     const of = (noun: 'owners' | 'due'): string => keys.partition(partition, noun)
     const replies = await redis
@@ -122,16 +131,62 @@ export class RedisInspection implements ClusterInspection {
     }
   }
 
-  targets(topic: string): Promise<TopicTargets> {
-    const view = this.#view()
-    return topicTargets(view, topic, async (sids) => {
-      const pipeline = view.redis.pipeline()
-      for (const sid of sids) pipeline.hget(view.keys.session(sid, 'session'), 'client')
-      return ((await pipeline.exec()) ?? []).map(([error, client]) => {
-        if (error !== null) throw toBridgeError(error)
-        return (client as string | null) ?? undefined
-      })
+  async sidOf(clientId: string): Promise<string | undefined> {
+    const { redis, keys } = this.#view()
+    const partition = keys.partitionFor(clientId)
+    const sid = await redis.hget(keys.partition(partition, 'clients'), clientId)
+    return sid !== null && isSid(sid, partition) ? sid : undefined
+  }
+
+  async clientsOf(sids: readonly string[]): Promise<readonly (string | undefined)[]> {
+    const { redis, keys } = this.#view()
+    const pipeline = redis.pipeline()
+    for (const sid of sids) pipeline.hget(keys.session(sid, 'session'), 'client')
+    return ((await pipeline.exec()) ?? []).map(([error, client]) => {
+      if (error !== null) throw toBridgeError(error)
+      return (client as string | null) ?? undefined
     })
+  }
+
+  async queues(count: number): Promise<QueuesLookedAt> {
+    const { redis, keys } = this.#view()
+    let found: { clientId: string; sid: string; messages: number }[] = []
+    let [lookedAt, isCut] = [0, false]
+    for (let partition = 0; partition < keys.partitions && !isCut; partition++) {
+      let cursor = '0'
+      do {
+        const clients = keys.partition(partition, 'clients')
+        const [next, fields] = await redis.hscan(clients, cursor, 'COUNT', lookedAtOnce)
+        const some = pairsOf(fields).filter(([, sid]) => isSid(sid, partition))
+        const pipeline = redis.pipeline()
+        for (const [, sid] of some) pipeline.llen(keys.session(sid, 'queue'))
+        const lengths = ((await pipeline.exec()) ?? []).map(([, length]) => Number(length))
+        const queued = some
+          .map(([clientId, sid], i) => ({ clientId, sid, messages: lengths[i]! }))
+          .filter(({ messages }) => messages > 0)
+        found = [...found, ...queued].sort((a, b) => b.messages - a.messages).slice(0, count)
+        lookedAt += some.length
+        cursor = next
+        isCut = lookedAt >= queuesLookedAtMax && (cursor !== '0' || partition + 1 < keys.partitions)
+      } while (cursor !== '0' && !isCut)
+    }
+    const pipeline = redis.pipeline()
+    for (const { sid } of found)
+      pipeline
+        .hget(keys.partition(partitionOf(sid), 'owners'), sid)
+        .memory('USAGE', keys.session(sid, 'queue'))
+    const said = ((await pipeline.exec()) ?? []).map(([, value]) => value as string | number | null)
+    const queues = found.map(({ clientId, messages }, i) => ({
+      clientId,
+      messages,
+      isOwned: nodeOf(said[2 * i] as string | null) !== undefined,
+      bytes: Number(said[2 * i + 1] ?? 0),
+    }))
+    return { queues, lookedAt, isCut }
+  }
+
+  targets(topic: string): Promise<TopicTargets> {
+    return topicTargets(this.#view(), topic, (sids) => this.clientsOf(sids))
   }
 
   groups(): Iterable<GroupFacts> {

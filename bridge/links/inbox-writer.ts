@@ -124,10 +124,12 @@ export class InboxWriter {
     return this.#full || this.#queuedBytes + this.#packer.length > waitingBytesMax
   }
 
-  /** Takes a QoS 0 message, or sheds it because the link is full. */
-  pushQos0(message: Message, share?: Share): void {
-    if (this.#out || this.#isCrowded) reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: 1 })
-    else this.#add(message, share)
+  /** Takes a QoS 0 message, or sheds it because the link is full: false. */
+  pushQos0(message: Message, share?: Share): boolean {
+    const isTaken = !this.#out && !this.#isCrowded
+    if (isTaken) this.#add(message, share)
+    else reportsOf(this.#redis).tell('shed', { cause: 'slow-node', count: 1 })
+    return isTaken
   }
 
   /**

@@ -8,6 +8,7 @@ import type { Cluster, RetainedRead } from '../cluster.ts'
 import { Requests } from '../control/requests.ts'
 import { packMessage, unpackMessage } from '../messages/codec.ts'
 import type { Reports } from '../diagnostics.ts'
+import { noTrace, type BridgeFacts, type MessageTrace } from '../messages/message-trace.ts'
 import { identityOf, isExpired, type Message } from '../messages/message.ts'
 import type { Stamps, StampsRead } from '../retained/moment.ts'
 import type { DataPlaneOptions, Receiver } from '../options.ts'
@@ -56,6 +57,7 @@ export class MemoryCluster implements Cluster {
   readonly inspection: MemoryInspection
   readonly #options: MemoryOptions
   readonly #receiver: Receiver
+  readonly #trace: MessageTrace
   readonly #reports: Reports
   readonly #store: StateStore
   readonly #clock: Clock
@@ -97,6 +99,7 @@ export class MemoryCluster implements Cluster {
     )
     this.#reports = waits.reports
     this.#receiver = receiver
+    this.#trace = receiver.traces ?? noTrace
     this.#store = store
     this.#clock = clock
     this.#wills = new DueWills(store, clock, waits.reports, {
@@ -197,8 +200,18 @@ export class MemoryCluster implements Cluster {
   // Messages
 
   publishQos0(message: Message): void {
-    if (this.#table.groups.size === 0) this.#receiver.deliver(message)
-    else this.#match(message, ({ groups }) => this.#deliver(message, groups))
+    if (this.#table.groups.size === 0 && !this.#trace.isOn) this.#receiver.deliver(message)
+    else
+      this.#match(message, (targets) => {
+        this.#tellMatched(message, targets.qos0, targets)
+        this.#deliver(message, targets.groups)
+      })
+  }
+
+  #tellMatched(message: Message, nodes: readonly string[], { sessions, groups }: Targets): void {
+    if (!this.#trace.isOn) return
+    const facts = { nodes, sids: sessions.map(({ sid }) => sid), groups: groups.map(({ name }) => name) }
+    this.#trace.tell('matched', message, facts)
   }
 
   /** @param groups that have no backlog, or none for this message: in slices where there are very many */
@@ -256,7 +269,8 @@ export class MemoryCluster implements Cluster {
    * A QoS 2 message that was stored before is left out, whoever sends it again. Its number, the queues and the backlogs
    * of groups are written in one turn, so in one frame of the file: a kill leaves all of it or nothing (P5).
    */
-  #handOn(message: Message, { everything, sessions, groups }: Targets): void {
+  #handOn(message: Message, targets: Targets): void {
+    const { everything, sessions, groups } = targets
     const { qos } = message
     const [publisher, n] = identityOf(message)
     if (n > 0) {
@@ -266,13 +280,16 @@ export class MemoryCluster implements Cluster {
     }
     if (message.retain) this.#retain(message)
     if (everything.length + sessions.length + groups.length === 0) message.isUnmatched = true
+    this.#tellMatched(message, everything, targets)
     const granted: string[][] = [[], [], []]
     if (qos > 0)
       for (const { sid, qos: highest, ownQos } of sessions)
         granted[Math.min(qos, message.by?.sid === sid ? ownQos : highest)]!.push(sid)
     for (const at of [1, 2] as const)
-      if (granted[at]!.length > 0)
+      if (granted[at]!.length > 0) {
+        if (this.#trace.isOn) this.#trace.tell('queued', message, { sids: granted[at]! })
         this.#queue(packMessage(message.with({ qos: at }), this.#clock), granted[at]!)
+      }
     const backlogs = qos === 0 ? [] : groups.filter(({ gid }) => gid !== undefined)
     if (backlogs.length > 0)
       void this.groups.push(
@@ -294,6 +311,7 @@ export class MemoryCluster implements Cluster {
           break
         count++
         bytes -= oldest.length
+        this.#tellDropped(oldest, sid, 'full-queue')
       }
       if (count > 0) {
         this.#store.change({ type: 'dropped', sid, count })
@@ -302,6 +320,12 @@ export class MemoryCluster implements Cluster {
       this.#receiver.ring(sid)
     }
     this.#makeRoom()
+  }
+
+  #tellDropped(body: Buffer | undefined, sid: string, cause: BridgeFacts['cause']): void {
+    const message = !this.#trace.isOn || body === undefined ? undefined : unpackMessage(body, this.#clock)
+    if (message !== undefined && message !== 'later')
+      this.#trace.tell('dropped', message, { sids: [sid], cause })
   }
 
   /** What is in flight goes when it is acknowledged: beyond the bound there may be nothing else left. */
@@ -317,6 +341,7 @@ export class MemoryCluster implements Cluster {
   #dropOldest(): boolean {
     const fullest = this.#isFull ? this.#store.state.held.fullest() : undefined
     if (fullest === undefined) return false
+    this.#tellDropped(fullest.queue.first(1)[0], fullest.sid, 'full-store')
     this.#store.change({ type: 'dropped', sid: fullest.sid, count: 1 })
     this.#reports.tell('shed', { cause: 'full-store', count: 1 })
     return true

@@ -4,6 +4,7 @@ import {
   subscriptionsShown,
   type ClusterInspection,
   type GroupFacts,
+  type QueuesLookedAt,
   type SessionEntry,
   type SessionFacts,
   type SessionPage,
@@ -66,9 +67,33 @@ export class MemoryInspection implements ClusterInspection {
     }
   }
 
+  async sidOf(clientId: string): Promise<string | undefined> {
+    return this.#state.of(clientId)?.sid
+  }
+
+  async clientsOf(sids: readonly string[]): Promise<readonly (string | undefined)[]> {
+    return sids.map((sid) => this.#state.sessions.get(sid)?.clientId)
+  }
+
+  /** All of them, in slices. */
+  async queues(count: number): Promise<QueuesLookedAt> {
+    const slice = new Slice()
+    let found: { clientId: string; isOwned: boolean; messages: number; bytes: number }[] = []
+    const most = (): void => {
+      found = found.sort((a, b) => b.messages - a.messages).slice(0, count)
+    }
+    for (const { clientId, isOwned, queue } of this.#state.sessions.values()) {
+      if (slice.isOver) await slice.next()
+      if (queue.length === 0) continue
+      if (found.push({ clientId, isOwned, messages: queue.length, bytes: queue.bytes }) > 2 * count + 100)
+        most()
+    }
+    most()
+    return { queues: found, lookedAt: this.#state.sessions.size, isCut: false }
+  }
+
   targets(topic: string): Promise<TopicTargets> {
-    const { sessions } = this.#state
-    return topicTargets(this.#view(), topic, async (sids) => sids.map((sid) => sessions.get(sid)?.clientId))
+    return topicTargets(this.#view(), topic, (sids) => this.clientsOf(sids))
   }
 
   groups(): Iterable<GroupFacts> {

@@ -11,6 +11,7 @@ import { BridgeError } from '../errors.ts'
 import type { Stored } from '../links/inbox-writer.ts'
 import type { Links } from '../links/links.ts'
 import type { Share } from '../messages/codec.ts'
+import { noTrace, type MessageTrace } from '../messages/message-trace.ts'
 import { isTooLate, type Message } from '../messages/message.ts'
 import type { Receiver } from '../options.ts'
 import { Collected } from './parts.ts'
@@ -89,6 +90,7 @@ function handled<T>(promise: Promise<T>): Promise<T> {
 export class FanOut {
   readonly #nodeId: string
   readonly #receiver: Receiver
+  readonly #trace: MessageTrace
   readonly #links: Links
   readonly #queues: Queues
   readonly #retained: Retained
@@ -105,6 +107,7 @@ export class FanOut {
     const { nodeId, receiver, links, queues, retained, groups, table, barrier, onFailed } = parts
     this.#nodeId = nodeId
     this.#receiver = receiver
+    this.#trace = receiver.traces ?? noTrace
     this.#links = links
     this.#queues = queues
     this.#retained = retained
@@ -138,8 +141,29 @@ export class FanOut {
     })
   }
 
-  #qos0ToNodes(message: Message, { qos0 }: Targets): void {
-    for (const nodeId of qos0) if (nodeId !== this.#nodeId) this.#links.to(nodeId).pushQos0(message)
+  #qos0ToNodes(message: Message, targets: Targets): void {
+    const { qos0 } = targets
+    if (this.#trace.isOn) {
+      this.#tellMatched(message, qos0, targets)
+      this.#tellSent(message, qos0)
+    }
+    for (const nodeId of qos0) if (nodeId !== this.#nodeId) this.#qos0ToNode(message, nodeId)
+  }
+
+  #qos0ToNode(message: Message, nodeId: string, share?: Share): void {
+    const isTaken = this.#links.to(nodeId).pushQos0(message, share)
+    if (!isTaken && this.#trace.isOn)
+      this.#trace.tell('dropped', message, { nodes: [nodeId], cause: 'slow-node' })
+  }
+
+  #tellMatched(message: Message, nodes: readonly string[], { sessions, groups }: Targets): void {
+    const facts = { nodes, sids: sessions.map(({ sid }) => sid), groups: groups.map(({ name }) => name) }
+    this.#trace.tell('matched', message, facts)
+  }
+
+  #tellSent(message: Message, nodes: readonly string[]): void {
+    const others = nodes.filter((nodeId) => nodeId !== this.#nodeId)
+    if (others.length > 0) this.#trace.tell('sent', message, { nodes: others })
   }
 
   /** Whom a topic matches: a promise only where that takes several turns. */
@@ -159,6 +183,7 @@ export class FanOut {
    * @returns undefined when a member has it, or nobody can
    */
   onShared(message: Message, { name, visited }: Share): Promise<void> | undefined {
+    if (this.#trace.isOn) this.#trace.tell('arrived', message, { groups: [name] })
     const delivered = this.#receiver.deliverShared(message, name)
     if (delivered instanceof Promise) return delivered
     if (delivered) return undefined
@@ -197,7 +222,8 @@ export class FanOut {
       picked = this.#pick(message, name, without)
     }
     if (picked === undefined) return false
-    if (message.qos === 0) return void this.#links.to(picked).pushQos0(message, share)
+    if (this.#trace.isOn) this.#trace.tell('sent', message, { nodes: [picked], groups: [name] })
+    if (message.qos === 0) return void this.#qos0ToNode(message, picked, share)
     return this.#stored(message, share, this.#links.to(picked, visited.length).push(message, share))
   }
 
@@ -271,6 +297,7 @@ export class FanOut {
     const backlogs = new Set<string>()
     for (const group of groups) this.#toGroup(message, group, stored, backlogs)
     if (backlogs.size > 0) stored.add(handled(this.#groups.push(message, [...backlogs])))
+    if (this.#trace.isOn && backlogs.size > 0) this.#trace.tell('queued', message, { groups: [...backlogs] })
     return undefined
   }
 
@@ -301,6 +328,7 @@ export class FanOut {
   }
 
   #toNodes(message: Message, nodeIds: readonly string[], stored: Set<Promise<unknown>>): void {
+    if (this.#trace.isOn) this.#tellSent(message, nodeIds)
     for (const nodeId of nodeIds)
       if (nodeId !== this.#nodeId) stored.add(this.#links.to(nodeId).push(message))
   }
@@ -340,6 +368,7 @@ export class FanOut {
       }
       const { everything, sessions, groups } = targets
       if (everything.length + sessions.length + groups.length === 0) message.isUnmatched = true
+      if (this.#trace.isOn) this.#tellMatched(message, everything, targets)
       if (known === undefined) this.#live(message, everything, stored)
       else if (everything !== known.everything)
         this.#toNodes(

@@ -6,9 +6,10 @@
 import { randomBytes } from 'node:crypto'
 import { CallPace } from '../pace/call-pace.ts'
 import type { Clock } from '../pace/clock.ts'
-import { packMessage } from '../messages/codec.ts'
+import { packMessage, unpackMessage } from '../messages/codec.ts'
 import { BridgeError } from '../errors.ts'
 import { partitionOf, type Keys } from '../redis/keys.ts'
+import type { MessageTrace } from '../messages/message-trace.ts'
 import { identityOf, type Message } from '../messages/message.ts'
 import type { Collected, Granted, Parts } from './parts.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
@@ -27,6 +28,7 @@ export const pushedAtOnce = sessionsMax
 const pushesMax = 4_000
 
 export interface QueueEvents {
+  readonly trace: MessageTrace
   /** The owner of a session that got something, to be rung; the session may be on this node. */
   onOwner(nodeId: string, sid: string): void
   /**
@@ -152,14 +154,19 @@ export interface QueueAppend extends QueueLimits {
   readonly sessions: ReadonlyMap<string, readonly number[]>
   /** Of a part of a message: up to which place the sessions have it once this is stored (parts.ts). */
   readonly upTo?: number | undefined
+  /** What full queues dropped is answered, too: of a call a hundred messages. */
+  readonly tellsDropped?: boolean
 }
 
-/** Resolves to how many a full queue dropped, and the owner of each session. */
+/**
+ * Resolves to how many a full queue dropped, the owner of each session and, when asked, behind them a sid and a body for
+ * each that was dropped.
+ */
 export const appendToQueues = (
   redis: Redis,
   keys: Keys,
   partition: number,
-  { nodeId, batch, messages, sessions, upTo, queueMax, queueBytesMax, waitMs }: QueueAppend,
+  { nodeId, batch, messages, sessions, upTo, queueMax, queueBytesMax, waitMs, tellsDropped }: QueueAppend,
 ): Promise<[number, ...(Buffer | null)[]]> =>
   runScript(
     redis,
@@ -174,6 +181,7 @@ export const appendToQueues = (
       keys.sessions(partition),
       pack([messages, [...sessions].flat()]),
       upTo ?? '',
+      tellsDropped === true ? '1' : '',
     ],
     { made: () => [...sessions.keys()].map((sid) => keys.session(sid, 'queue')) },
   ) as Promise<[number, ...(Buffer | null)[]]>
@@ -259,12 +267,29 @@ class Partition {
     ])
     const [dropped, ...owners] = await this.#call(messages, sessions, upTo)
     if (dropped > 0) this.#events.onDropped(dropped)
+    if (this.#events.trace.isOn) this.#tell(variants, sessions, owners.slice(sessions.size))
     let i = 0
     for (const sid of sessions.keys()) {
       const owner = owners[i++]
       const space = owner?.indexOf(0x20) ?? -1
       if (owner === null) this.#events.onMissing(sid)
       else if (space > 0) this.#events.onOwner(owner!.toString('utf8', 0, space), sid)
+    }
+  }
+
+  #tell(
+    variants: readonly Variant[],
+    sessions: ReadonlyMap<string, readonly number[]>,
+    dropped: readonly (Buffer | null)[],
+  ): void {
+    const { trace } = this.#events
+    const sidsOf = variants.map((): string[] => [])
+    for (const [sid, indexes] of sessions) for (const index of indexes) sidsOf[index - 1]!.push(sid)
+    for (const [i, sids] of sidsOf.entries()) trace.tell('queued', variants[i]!.message, { sids })
+    for (let i = 0; i + 1 < dropped.length; i += 2) {
+      const message = unpackMessage(dropped[i + 1]!, this.#clock)
+      if (message !== undefined && message !== 'later')
+        trace.tell('dropped', message, { sids: [String(dropped[i])], cause: 'full-queue' })
     }
   }
 
@@ -283,6 +308,7 @@ class Partition {
         messages,
         sessions,
         upTo,
+        tellsDropped: this.#events.trace.isOn,
         ...this.#limits,
       })
     }

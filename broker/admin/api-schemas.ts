@@ -1,6 +1,8 @@
 // The admin API in JSON Schema: what each request takes and each answer has. fastify checks requests by it and writes
 // answers by it, and the OpenAPI document is made of it. No state.
 
+import { traceSteps } from '../observe/traces.ts'
+
 const text = { type: 'string' } as const
 const count = { type: 'integer', minimum: 0 } as const
 const seconds = { type: 'integer', description: 'seconds' } as const
@@ -51,6 +53,15 @@ const group = of(
   },
   ['backlog'],
 )
+
+const rate = { type: 'number', minimum: 0 } as const
+
+const busy = of({
+  name: text,
+  messagesPerSecond: rate,
+  bytesPerSecond: rate,
+  morePerSecond: { ...rate, description: 'so many of the messages may be of others: it is counted roughly' },
+})
 
 const ban = of(
   { kind: { ...text, enum: ['client', 'user', 'network'] }, name: text, reason: text, secondsLeft: seconds },
@@ -202,6 +213,13 @@ export const schemas = {
     params: of({ clientId: name }),
     response: of({ nodes: list(text, 'where it was connected'), unanswered }),
   },
+  endSession: {
+    at: 'DELETE /clients/:clientId/session',
+    summary:
+      'Ends the session of a client, with its queue and subscriptions; who is connected is told to go (0x98)',
+    params: of({ clientId: name }),
+    response: of({ nodes: list(text, 'where it was connected'), unanswered }),
+  },
   subscribers: {
     at: 'GET /subscribers',
     summary: 'Who would get a message of this topic',
@@ -313,6 +331,92 @@ export const schemas = {
       'Messages that a filter matches, as they are published, one in a line (NDJSON), until you hang up',
     querystring: of({ filter: name }),
     response: of({ topic: text, qos, retain: yes, payload: text, encoding: text }),
+  },
+  top: {
+    at: 'GET /top',
+    summary: 'Rates of the nodes, and the busiest topics and clients of some seconds, counted while you wait',
+    querystring: of(
+      {
+        seconds: {
+          type: 'number',
+          minimum: 0.1,
+          maximum: 10,
+          default: 2,
+          description: 'how long is counted',
+        },
+        limit: { ...limit, maximum: 100, default: 20 },
+      },
+      ['seconds', 'limit'],
+    ),
+    response: of({
+      nodes: list(
+        of({
+          node: text,
+          receivedPerSecond: { ...rate, description: 'PUBLISH packets of clients' },
+          receivedBytesPerSecond: rate,
+          sentPerSecond: { ...rate, description: 'PUBLISH packets to clients' },
+          sentBytesPerSecond: rate,
+        }),
+      ),
+      topics: list(busy, 'by what is published to them'),
+      publishers: list(busy, 'clients, by what they publish'),
+      receivers: list(busy, 'clients, by what they are sent'),
+      slow: list(
+        of(connection, ['user', 'listener']),
+        'clients that have not read what they were sent; those for whom most waits first',
+      ),
+      unanswered,
+    }),
+  },
+  queues: {
+    at: 'GET /queues',
+    summary: 'Sessions for which most messages wait, of the first 20,000 sessions',
+    querystring: of({ limit: { ...limit, default: 20 } }, ['limit']),
+    response: of({
+      queues: list(
+        of({
+          clientId: text,
+          isOwned: { ...yes, description: 'somebody is connected' },
+          messages: count,
+          bytes: count,
+        }),
+      ),
+      lookedAt: { ...count, description: 'sessions' },
+      isCut: { ...yes, description: 'there are more sessions' },
+    }),
+  },
+  trace: {
+    at: 'GET /trace',
+    summary:
+      'What becomes of the messages of a client or of topics, step by step on all nodes, one step in a line (NDJSON), until you hang up',
+    querystring: of(
+      {
+        client: {
+          ...name,
+          description: 'Client Identifier: its connection, what it publishes, what it is to get',
+        },
+        topic: { ...name, description: 'a filter: all steps of the messages that it matches' },
+        payload: { ...yes, default: false, description: 'with the first 256 bytes of payloads' },
+        seconds: { type: 'integer', minimum: 1, maximum: 3_600, default: 600, description: 'when it ends' },
+      },
+      ['client', 'topic', 'payload', 'seconds'],
+    ),
+    response: {
+      ...of(
+        {
+          node: { ...text, description: 'where it happened' },
+          time: { ...text, description: "by that node's clock" },
+          step: { ...text, enum: Object.keys(traceSteps) },
+          client: { ...text, description: 'whom the step is about: a subscriber, or the traced client' },
+          from: { ...text, description: 'who published it, where that is known' },
+          topic: text,
+          qos,
+          why: text,
+        },
+        ['client', 'from', 'topic', 'qos', 'why'],
+      ),
+      additionalProperties: true,
+    },
   },
   findings: {
     at: 'GET /findings',

@@ -23,9 +23,11 @@ import {
 import { isNetwork } from '../access/networks.ts'
 import type { Config } from '../config/config.ts'
 import type { ClientsQuery, ClusterView } from './cluster-answers.ts'
+import type { TraceWish } from '../observe/traces.ts'
 import type { Guard } from './guard.ts'
 import type { Bearer, Role } from './tokens.ts'
 import { failure, schemas } from './api-schemas.ts'
+import { TraceStream } from './trace-stream.ts'
 
 /** What of the node the API acts on. */
 export interface ApiNode {
@@ -223,6 +225,13 @@ function seeing(node: ApiNode): Route[] {
     })),
     get(schemas.store, () => node.store()),
     get(schemas.messages, (request, reply) => stream(node, request, reply)),
+    get(schemas.top, (request) => {
+      const { seconds, limit } = queryOf<{ seconds: number; limit: number }>(request)
+      keeping.get(request.raw)?.()
+      return view.top(seconds, limit)
+    }),
+    get(schemas.queues, (request) => view.queues(queryOf<{ limit: number }>(request).limit)),
+    get(schemas.trace, (request, reply) => traced(node, request, reply)),
     get(schemas.findings, () => view.findings()),
   ]
 }
@@ -249,6 +258,14 @@ function acting(node: ApiNode): Route[] {
       const clientId = clientOf(request)
       const done = await node.view.disconnect(clientId, by)
       node.did(by, 'a client is disconnected', { clientId, nodes: done.nodes })
+      return done
+    }),
+    act(schemas.endSession, async (request, by) => {
+      const clientId = clientOf(request)
+      const done = await node.view.endSession(clientId, by)
+      if (done === undefined)
+        throw new Failure(404, 'this client has no session', 'List them: GET /api/v1/clients?client=BEGIN*')
+      node.did(by, 'the session of a client is ended', { clientId, nodes: done.nodes })
       return done
     }),
     act(schemas.publish, async (request, by) => {
@@ -292,21 +309,55 @@ const aliveMs = 15_000
 const asLine = (message: object): string =>
   JSON.stringify(message).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')
 
-/** Hijacks the reply: it goes on until the client hangs up. */
+/** Lines for who reads a stream; those that find no room are counted, and told as `name`. */
+function linesTo({ raw: response }: FastifyReply, name: string): (line: object) => void {
+  let left = 0
+  return (line) => {
+    if (response.writableLength > streamBytesMax) return void left++
+    if (left > 0) response.write(`${JSON.stringify({ [name]: left })}\n`)
+    left = 0
+    response.write(`${asLine(line)}\n`)
+  }
+}
+
+const noFilter = '# is the last level, + a whole one'
+
 async function stream(node: ApiNode, request: FastifyRequest, reply: FastifyReply): Promise<object> {
   const { filter } = queryOf<{ filter: string }>(request)
-  const response = reply.raw
-  let dropped = 0
+  const write = linesTo(reply, 'dropped')
   const end = await node
-    .subscribe(filter, ({ topic, qos, retain, payload }) => {
-      if (response.writableLength > streamBytesMax) return void dropped++
-      if (dropped > 0) response.write(`${JSON.stringify({ dropped })}\n`)
-      dropped = 0
-      response.write(`${asLine({ topic, qos, retain, ...payloadFacts(payload) })}\n`)
-    })
+    .subscribe(filter, ({ topic, qos, retain, payload }) =>
+      write({ topic, qos, retain, ...payloadFacts(payload) }),
+    )
     .catch((error: unknown) => {
-      throw new Failure(400, (error as Error).message, '# is the last level, + a whole one')
+      throw new Failure(400, (error as Error).message, noFilter)
     })
+  return hijacked(request, reply, end)
+}
+
+async function traced(node: ApiNode, request: FastifyRequest, reply: FastifyReply): Promise<object> {
+  const { client, topic, payload, seconds } = queryOf<{ seconds: number } & TraceWish>(request)
+  if (client === undefined && topic === undefined)
+    throw new Failure(400, 'neither a client nor topics', 'Name a client, a filter of topics, or both')
+  if (topic !== undefined && !isValidFilter(topic)) throw new Failure(400, 'topic is no filter', noFilter)
+  const write = linesTo(reply, 'leftOut')
+  const trace = new TraceStream(node.view, { client, topic, payload }, write)
+  node.did(request.bearer.name, 'a trace begins', { client, topic, payload, seconds })
+  const overIn = setTimeout(() => {
+    write({ over: `after ${seconds} s` })
+    reply.raw.end()
+  }, 1_000 * seconds).unref()
+  const hijacking = hijacked(request, reply, () => {
+    clearTimeout(overIn)
+    trace.end()
+  })
+  await trace.begin()
+  return hijacking
+}
+
+/** The reply goes on until the client hangs up. */
+function hijacked(request: FastifyRequest, reply: FastifyReply, end: () => void): object {
+  const response = reply.raw
   reply.hijack()
   const alive = setInterval(() => {
     keeping.get(request.raw)?.()

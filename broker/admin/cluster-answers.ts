@@ -1,6 +1,14 @@
 // What one node answers of its whole cluster: it asks the others (questions.ts), looks into the store, and puts the two
 // together. Whoever did not answer is named beside what the others said. No state.
-import type { Cluster, SessionFacts } from '../../bridge/index.ts'
+import {
+  BridgeError,
+  type Cluster,
+  type QueuesLookedAt,
+  type SessionFacts,
+  type SessionRequest,
+} from '../../bridge/index.ts'
+import { withinDeadline } from '../connection/claim-deadline.ts'
+import type { Busy } from '../observe/busiest.ts'
 import type { ClientFilter, ConnectionFacts } from './connections.ts'
 import {
   askNodes,
@@ -8,10 +16,13 @@ import {
   type ClientFacts,
   type DepartureFacts,
   type NodeFacts,
+  type TopFacts,
   type Unanswered,
 } from './questions.ts'
 
 const withinMs = 2_000
+/** A client that connects anew while its session is ended is told to go again, so often. */
+const endsMax = 3
 /** Sessions that are looked through for one page. */
 const sessionsPerCall = 500
 const sessionsLookedAtMax = 5_000
@@ -55,6 +66,47 @@ function placeOf(cursor: string | undefined): Place | undefined {
   }
 }
 
+const ratesOf = ({ seconds, received, receivedBytes, sent, sentBytes }: TopFacts) => ({
+  receivedPerSecond: received / seconds,
+  receivedBytesPerSecond: receivedBytes / seconds,
+  sentPerSecond: sent / seconds,
+  sentBytesPerSecond: sentBytes / seconds,
+})
+
+/** What several nodes have counted of one kind, by name. */
+function busiestOf(
+  said: readonly TopFacts[],
+  of: (facts: TopFacts) => readonly Busy[],
+  limit: number,
+): object[] {
+  const rates = new Map<
+    string,
+    { messagesPerSecond: number; bytesPerSecond: number; morePerSecond: number }
+  >()
+  for (const facts of said)
+    for (const { name, messages, bytes, more } of of(facts)) {
+      const before = rates.get(name)
+      rates.set(name, {
+        messagesPerSecond: (before?.messagesPerSecond ?? 0) + messages / facts.seconds,
+        bytesPerSecond: (before?.bytesPerSecond ?? 0) + bytes / facts.seconds,
+        morePerSecond: (before?.morePerSecond ?? 0) + more / facts.seconds,
+      })
+    }
+  return [...rates]
+    .map(([name, rate]) => ({ name, ...rate }))
+    .sort((a, b) => b.messagesPerSecond - a.messagesPerSecond)
+    .slice(0, limit)
+}
+
+/** What ends a session: whosever it is, nothing of it stays. */
+const ending = (clientId: string): SessionRequest => ({
+  clientId,
+  cleanStart: true,
+  expirySeconds: 0,
+  will: undefined,
+  mayTakeAnybodys: true,
+})
+
 export class ClusterView {
   readonly #plane: () => Cluster | undefined
 
@@ -67,6 +119,11 @@ export class ClusterView {
     const plane = this.#plane()
     if (plane === undefined) throw new Error('the node does not serve yet')
     return plane
+  }
+
+  /** None while the node begins anew. */
+  get knownNodes(): readonly string[] {
+    return this.#plane()?.nodes ?? []
   }
 
   ask: <K extends Parameters<typeof askNodes>[1]>(
@@ -189,6 +246,42 @@ export class ClusterView {
     return { nodes, unanswered }
   }
 
+  /**
+   * A session is gone everywhere, with its queue and its subscriptions; whoever is connected with it is told to go before
+   * (0x98). It goes as a CONNECT with Clean Start and without expiry ends it, which then leaves: so it is safe against a
+   * client that comes meanwhile, on any node.
+   * @returns undefined: there was none
+   * @throws BridgeError when the store does not answer in time, or the client comes again and again
+   */
+  async endSession(
+    clientId: string,
+    by: string,
+  ): Promise<{ readonly nodes: readonly string[]; readonly unanswered: readonly Unanswered[] } | undefined> {
+    const { inspection, sessions } = this.plane
+    const nodes = new Set<string>()
+    const unanswered: Unanswered[] = []
+    const sid = await inspection.sidOf(clientId)
+    for (let tries = 1; ; tries++) {
+      const told = await this.disconnect(clientId, by)
+      for (const node of told.nodes) nodes.add(node)
+      if (tries === 1) unanswered.push(...told.unanswered)
+      if (sid === undefined && nodes.size === 0) return undefined
+      try {
+        const session = await withinDeadline(
+          withinMs,
+          (abandoned, givenUp) => sessions.claim(ending(clientId), abandoned, givenUp),
+          (late) => void sessions.release(late).catch(() => undefined), // by then it is this node's, and ends with it
+        )
+        await sessions.release(session)
+        return { nodes: [...nodes], unanswered }
+      } catch (error) {
+        const cause = error instanceof BridgeError ? error : (error as Error).cause
+        const isThere = cause instanceof BridgeError && cause.code === 'ERR_BRIDGE_MOVED'
+        if (!isThere || tries === endsMax) throw cause instanceof BridgeError ? cause : error
+      }
+    }
+  }
+
   /** Undefined: there is no such node. */
   async drain(
     name: string,
@@ -210,6 +303,33 @@ export class ClusterView {
     if (nodeIds.length === 0) return undefined
     const { answered, unanswered } = await this.ask('reload', { by }, nodeIds)
     return { nodes: [...answered].map(([nodeId, said]) => ({ node: nameOf(nodeId), ...said })), unanswered }
+  }
+
+  /** What comes and goes for so many seconds, and by whom most: each node counts, and this one adds up. */
+  async top(seconds: number, limit: number): Promise<object> {
+    const { answered, unanswered } = await askNodes(
+      this.plane.requests,
+      'top',
+      { ms: 1_000 * seconds, limit: 2 * limit },
+      1_000 * seconds + withinMs,
+    )
+    const said = [...answered].map(([nodeId, facts]) => ({ node: nameOf(nodeId), ...facts }))
+    const slow = said.flatMap(({ node, slow: some }) => some.map((facts) => ({ node, ...facts })))
+    return {
+      nodes: said
+        .map(({ node, ...facts }) => ({ node, ...ratesOf(facts) }))
+        .sort((a, b) => (a.node < b.node ? -1 : 1)),
+      topics: busiestOf(said, ({ topics }) => topics, limit),
+      publishers: busiestOf(said, ({ publishers }) => publishers, limit),
+      receivers: busiestOf(said, ({ receivers }) => receivers, limit),
+      slow: slow.sort((a, b) => b.waitingBytes - a.waitingBytes).slice(0, limit),
+      unanswered,
+    }
+  }
+
+  /** The sessions that most messages wait for. */
+  queues(limit: number): Promise<QueuesLookedAt> {
+    return this.plane.inspection.queues(limit)
   }
 
   /** Who would get a message of this topic. */

@@ -37,6 +37,10 @@ export interface ConnectionPage {
 
 /** Connections that a page looks at: some 20 ms, in slices. */
 const lookedAtMax = 50_000
+/** Of a page as JSON, but for its first client: identifiers may be long, and an answer has 1 MiB. */
+export const pageBytesMax = 524_288
+
+export const jsonBytes = (facts: object): number => Buffer.byteLength(JSON.stringify(facts))
 
 const fits = (pattern: string | undefined, text: string | undefined): boolean =>
   pattern === undefined ||
@@ -58,6 +62,30 @@ export function connectionFacts(connection: Connection): ConnectionFacts {
   }
 }
 
+/** Those for whom most bytes wait, where any do. In slices; O(connections). */
+export async function slowest(connections: Iterable<Connection>, limit: number): Promise<ConnectionFacts[]> {
+  const found: Connection[] = []
+  const slice = new Slice()
+  const most = (): void => {
+    found.sort((a, b) => b.waitingBytes - a.waitingBytes)
+    found.length = Math.min(found.length, limit)
+  }
+  for (const connection of connections) {
+    if (slice.isOver) await slice.next()
+    if (!connection.isClient || connection.waitingBytes === 0) continue
+    if (found.push(connection) >= 2 * limit + 100) most()
+  }
+  most()
+  const slow: ConnectionFacts[] = []
+  let bytes = 0
+  for (const facts of found.map(connectionFacts)) {
+    bytes += jsonBytes(facts)
+    if (bytes > pageBytesMax && slow.length > 0) break
+    slow.push(facts)
+  }
+  return slow
+}
+
 /** @param after the last one of the page before; 0: none */
 export async function connectionPage(
   connections: Iterable<Connection>,
@@ -69,16 +97,25 @@ export async function connectionPage(
   const networks = address === undefined ? undefined : new Networks([address])
   const slice = new Slice()
   let lookedAt = 0
+  let bytes = 0
   let last = after
   for (const connection of connections) {
     if (slice.isOver) await slice.next()
     if (connection.number <= after) continue
     if (clients.length >= limit || lookedAt >= lookedAtMax) return { clients, next: last }
-    last = connection.number
     lookedAt++
-    if (!connection.isClient || !fits(client, connection.clientId)) continue
-    if (!fits(user, connection.principal.user) || networks?.has(connection.address) === false) continue
-    clients.push(connectionFacts(connection))
+    const isListed =
+      connection.isClient &&
+      fits(client, connection.clientId) &&
+      fits(user, connection.principal.user) &&
+      networks?.has(connection.address) !== false
+    if (isListed) {
+      const facts = connectionFacts(connection)
+      bytes += jsonBytes(facts)
+      if (bytes > pageBytesMax && clients.length > 0) return { clients, next: last }
+      clients.push(facts)
+    }
+    last = connection.number
   }
   return { clients, next: undefined }
 }

@@ -1,7 +1,8 @@
-// Whether a request may use the admin API. With tokens: who brings one, as its role says. Without: the endpoint is on
+// Whether a request may use the admin API. With tokens: who brings one, or shows a certificate that stands among them, as its role says. Without: the endpoint is on
 // loopback alone, and MQTT itself lets in everybody there, so that the API opens nothing that was not open; and no web
 // page that a browser on this machine shows, whose requests come from here, too. No state but the tokens.
 import type { IncomingMessage } from 'node:http'
+import { certificateOf } from '../access/certificate.ts'
 import { isLoopback } from '../config/listener-chains.ts'
 import type { Config } from '../config/config.ts'
 import type { Bearer, Role, Tokens } from './tokens.ts'
@@ -20,6 +21,8 @@ const tokensHint =
 /** A browser says where a request comes from; what is no browser says nothing. */
 const isOfPage = ({ headers }: IncomingMessage): boolean =>
   headers.origin !== undefined || !['none', undefined].includes(headers['sec-fetch-site'])
+
+const commonNameOf = ({ socket }: IncomingMessage): string | undefined => certificateOf(socket)?.commonName
 
 /** Whether only this machine reaches the endpoint, and MQTT asks nobody who he is. */
 export const isOpenFor = ({
@@ -52,19 +55,24 @@ export class Guard {
   check(request: IncomingMessage, role: Role): Bearer | Refused {
     if (this.tokens !== undefined) {
       const bearer = this.tokens.bearerOf(request.headers.authorization)
-      if (bearer === undefined)
+      const shown = bearer === undefined ? this.tokens.ofCertificate(commonNameOf(request)) : undefined
+      if (shown !== undefined && isOfPage(request))
+        // a browser shows its certificate to whichever page asks
+        return { status: 403, error: 'web pages may not use the API by certificate', hint: tokensHint }
+      const by = bearer ?? shown
+      if (by === undefined)
         return {
           status: 401,
-          error: 'this needs a token, and the request has none that is known',
+          error: 'this needs a token, or a certificate, and the request has none that is known',
           hint: 'Send Authorization: Bearer TOKEN, with a token of the file that --admin-tokens-file names',
         }
-      if (role === 'write' && bearer.role !== 'write')
+      if (role === 'write' && by.role !== 'write')
         return {
           status: 403,
-          error: `the token of ${bearer.name} may read, and this changes something`,
-          hint: 'Use a token of role write',
+          error: `${by.name} may read, and this changes something`,
+          hint: 'Use a token, or a certificate, of role write',
         }
-      return bearer
+      return by
     }
     if (!this.#isOpen())
       return {

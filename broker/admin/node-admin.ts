@@ -22,9 +22,13 @@ import {
   writeVariable,
 } from '../protocol/properties.ts'
 import type { Router } from '../routing/router.ts'
+import type { Traces } from '../observe/traces.ts'
+import type { Traffic } from '../observe/traffic.ts'
+import { PacketType } from '../protocol/control-packets.ts'
 import { version } from '../version.ts'
 import type { ApiNode, Handle } from './api.ts'
 import { ClusterView } from './cluster-answers.ts'
+import { slowest } from './connections.ts'
 import { Departures } from './departures.ts'
 import { Guard, isOpenFor } from './guard.ts'
 import {
@@ -32,7 +36,9 @@ import {
   type AskedNode,
   type Finding,
   type NodeFacts,
+  type Questions,
   type Subscribing,
+  type TopFacts,
 } from './questions.ts'
 import type { Readiness } from './server.ts'
 import { Tokens } from './tokens.ts'
@@ -40,6 +46,8 @@ import { Tokens } from './tokens.ts'
 /** The node, as it runs. */
 export interface RunningNode {
   readonly config: Config
+  readonly traces: Traces
+  readonly traffic: Traffic
   /** Undefined: it starts, or begins anew. */
   readonly boot: { readonly plane: Cluster; readonly engine: Engine; readonly router: Router } | undefined
   readonly bans: BanChanges
@@ -172,6 +180,45 @@ export class NodeAdmin implements AskedNode {
 
   get address(): string | undefined {
     return this.#node.address
+  }
+
+  /** @throws Error when it counts as often at once as it may */
+  async top(ms: number, limit: number): Promise<TopFacts> {
+    const { traces, traffic } = this.#node
+    const counts = (): number[] => [
+      traffic.received[PacketType.publish]!,
+      traffic.receivedBytes,
+      traffic.sent[PacketType.publish]!,
+      traffic.sentBytes,
+    ]
+    const [before, since] = [counts(), performance.now()]
+    const { topics, publishers, receivers } = await traces.busiest(ms)
+    const seconds = (performance.now() - since) / 1_000
+    const [received, receivedBytes, sent, sentBytes] = counts().map((count, i) => count - before[i]!)
+    return {
+      seconds,
+      received: received!,
+      receivedBytes: receivedBytes!,
+      sent: sent!,
+      sentBytes: sentBytes!,
+      topics: topics.top(limit),
+      publishers: publishers.top(limit),
+      receivers: receivers.top(limit),
+      slow: await slowest(this.connections, limit),
+    }
+  }
+
+  /** @throws Error when it follows as many traces as it may */
+  async trace({
+    id,
+    wish,
+    after,
+    isOver,
+  }: Questions['trace']['asks']): Promise<Questions['trace']['answers']> {
+    const { traces, boot } = this.#node
+    if (!isOver && boot !== undefined) return traces.ask(id, wish, after, boot.plane.inspection)
+    traces.end(id)
+    return { lines: [], last: after, leftOut: 0 }
   }
 
   drain(perSecond: number | undefined, by: string): number {

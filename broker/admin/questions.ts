@@ -7,11 +7,15 @@ import type { Connection } from '../connection/connection.ts'
 import {
   connectionFacts,
   connectionPage,
+  jsonBytes,
+  pageBytesMax,
   type ClientFilter,
   type ConnectionFacts,
   type ConnectionPage,
 } from './connections.ts'
 import type { Departure } from './departures.ts'
+import type { Busy } from '../observe/busiest.ts'
+import type { TraceAnswer, TraceWish } from '../observe/traces.ts'
 
 /** What an operator sees of a node at once. */
 export interface NodeFacts {
@@ -33,6 +37,21 @@ export interface NodeFacts {
 export interface Finding {
   readonly what: string
   readonly todo: string
+}
+
+/** Of a while: what came and went at a node, and by whom. */
+export interface TopFacts {
+  readonly seconds: number
+  /** PUBLISH packets, and bytes of all packets. */
+  readonly received: number
+  readonly receivedBytes: number
+  readonly sent: number
+  readonly sentBytes: number
+  readonly topics: readonly Busy[]
+  readonly publishers: readonly Busy[]
+  readonly receivers: readonly Busy[]
+  /** Those for whom most waits. */
+  readonly slow: readonly ConnectionFacts[]
 }
 
 export interface DepartureFacts {
@@ -77,6 +96,18 @@ export interface Questions {
   address: { asks: object; answers: { readonly address: string | undefined } }
   reload: { asks: { readonly by: string }; answers: Reloaded }
   findings: { asks: object; answers: { readonly findings: readonly Finding[] } }
+  top: { asks: { readonly ms: number; readonly limit: number }; answers: TopFacts }
+  trace: {
+    asks: {
+      /** Who asks names it. */
+      readonly id: string
+      readonly wish: TraceWish
+      /** The last line that he has. */
+      readonly after: number
+      readonly isOver: boolean
+    }
+    answers: TraceAnswer
+  }
 }
 
 export type Question = keyof Questions
@@ -93,6 +124,8 @@ export interface AskedNode {
   drain(perSecond: number | undefined, by: string): number
   readonly address: string | undefined
   reload(by: string): Reloaded
+  top(ms: number, limit: number): Promise<TopFacts>
+  trace(asked: Questions['trace']['asks']): Promise<TraceAnswer>
 }
 
 /** Live subscribers of one topic that a node names. */
@@ -138,12 +171,21 @@ const answers: Answers = {
   },
   subscribers: async (node, { topic }) => {
     const all = await node.subscribersOf(topic)
-    return { subscribers: all.slice(0, subscribersMax), isCut: all.length > subscribersMax }
+    const subscribers: Subscribing[] = []
+    let bytes = 0
+    for (const one of all) {
+      bytes += jsonBytes(one)
+      if (subscribers.length >= subscribersMax || bytes > pageBytesMax) break
+      subscribers.push(one)
+    }
+    return { subscribers, isCut: subscribers.length < all.length }
   },
   drain: async (node, { perSecond, by }) => ({ clients: node.drain(perSecond, by) }),
   address: async ({ address }) => ({ address }),
   reload: async (node, { by }) => node.reload(by),
   findings: async (node) => ({ findings: await node.findings() }),
+  top: (node, { ms, limit }) => node.top(ms, limit),
+  trace: (node, asked) => node.trace(asked),
 }
 
 /** What a node answers with to a question of another one, or of its own. @throws Error what is wrong with it */

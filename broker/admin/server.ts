@@ -1,4 +1,4 @@
-// The admin endpoint: plain HTTP for probes and Prometheus, on loopback unless told otherwise.
+// The admin endpoint: HTTP, or HTTPS, for probes and Prometheus, on loopback unless told otherwise.
 //   /livez    200 while the process serves its event loop
 //   /readyz 200 when a client sent here would be served: listening, Redis answers, not stopping; otherwise
 //   503 and why
@@ -8,9 +8,12 @@
 //   Whoever connects is answered or closed: a request has a deadline, and of too many connections the oldest
 //   goes.
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { Duplex } from 'node:stream'
 import { Door, type DoorEvents } from '../listeners/door.ts'
 import { pathOf, queryOf } from '../listeners/request-path.ts'
+import type { TlsContexts } from '../listeners/tls-contexts.ts'
 import { metricsContentType } from '../observe/metrics.ts'
 import { hostCheck } from './hosts.ts'
 
@@ -27,6 +30,8 @@ const routesPerTurn = 500
 
 export interface AdminServer {
   readonly url: string
+  /** Reads its certificate again. @throws Error when it is none: then the one before holds */
+  renew(): void
   close(): Promise<void>
 }
 
@@ -96,6 +101,7 @@ async function writePieces(
 
 /**
  * @param names what it may be called besides its address and this machine's name
+ * @param contexts of https://: certificates are asked for, and who has none is let in all the same (guard.ts)
  * @throws OperatorError (reason `listen`) when the address cannot be had
  */
 export async function startAdmin(
@@ -103,6 +109,7 @@ export async function startAdmin(
   names: readonly string[],
   node: AdminSource,
   events: DoorEvents,
+  contexts?: TlsContexts,
 ): Promise<AdminServer> {
   const isKnown = hostCheck(url, names)
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -136,7 +143,7 @@ export async function startAdmin(
         return json(404, { error: 'there are /livez, /readyz, /metrics, /routes and /api/v1' })
     }
   }
-  const server = createServer((request, response) => {
+  const onRequest: RequestListener = (request, response) => {
     door.extend(request.socket, answerMs)
     response.setHeader('connection', 'close')
     answer(request, response).catch((error: unknown) => {
@@ -144,7 +151,12 @@ export async function startAdmin(
       if (response.headersSent) response.destroy()
       else response.writeHead(500).end('internal error\n')
     })
-  })
+  }
+  const server =
+    contexts === undefined
+      ? createServer(onRequest)
+      : createTlsServer({ ...contexts.options, handshakeTimeout: headMs }, onRequest)
+  server.on('tlsClientError', (_error: Error, socket: Duplex) => socket.destroy())
   const places = { take: () => true, give: () => undefined, exhausted: () => undefined }
   const door = new Door({
     deadlineMs: headMs,
@@ -154,6 +166,10 @@ export async function startAdmin(
     connectionsMax,
     serve: (socket) => server.emit('connection', socket),
   })
-  const bound = await door.open(url, '--admin', 80, true)
-  return { url: bound, close: () => Promise.resolve(door.close()) }
+  const bound = await door.open(url, '--admin', contexts === undefined ? 80 : 443, true)
+  const renew = (): void => {
+    contexts?.read()
+    if (contexts !== undefined && 'setSecureContext' in server) server.setSecureContext(contexts.first)
+  }
+  return { url: bound, renew, close: () => Promise.resolve(door.close()) }
 }

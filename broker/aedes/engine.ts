@@ -278,6 +278,7 @@ export class Engine {
       holdings: this.#host.holdings,
       gate: this.#host.gate,
       traffic: this.#host.traffic,
+      traces: this.#host.traces,
       readerLimits: this.#host.config,
       outboxLimits: { highBytes: slowBytesMax, lowBytes: slowBytesMax / 4 },
       refused: (cause) => this.#host.refused(cause),

@@ -17,7 +17,7 @@ import { Connection } from '../connection/connection.ts'
 import type { SubscriptionOptions } from '../routing/local-table.ts'
 import { Refusal, type Answer, type AskedSubscription } from '../access/gate.ts'
 import { limits } from '../config/limits.ts'
-import { ReasonCode } from '../protocol/reason-codes.ts'
+import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { SplitRequest } from '../protocol/split-request.ts'
 
@@ -80,7 +80,7 @@ export class Subscribes {
       isLate ||= decided instanceof Refusal && decided.isLate
       this.#decided(client, part, decided, ++filters)
     }
-    const isHeard = gate.subscribed !== undefined || gate.unsubscribed !== undefined
+    const isHeard = gate.subscribed !== undefined || gate.unsubscribed !== undefined || this.#host.traces.isOn
     if (isHeard) connection.answering = { isSubscribe: frame[0]! >> 4 === PacketType.subscribe, filters: [] }
     for (const part of parts) {
       connection.answering?.filters.push(
@@ -110,7 +110,7 @@ export class Subscribes {
     count: number,
   ): void {
     if (client.closed) return
-    if (decided instanceof Refusal) return this.#refuse(client, part, decided.reasonCode)
+    if (decided instanceof Refusal) return this.#refuse(client, part, decided.reasonCode, decided.reason)
     const { filter, qos, noLocal, retainAsPublished, retainHandling } = decided
     if (!isValidFilter(filter)) return this.#refuse(client, part, ReasonCode.topicFilterInvalid)
     const subscription = { topic: filter, qos, nl: noLocal, rap: retainAsPublished, rh: retainHandling }
@@ -145,7 +145,19 @@ export class Subscribes {
   }
 
   /** As Aedes would. */
-  #refuse(client: AedesClient, part: SubscribePart, reasonCode: number): void {
+  #refuse(
+    client: AedesClient,
+    part: SubscribePart,
+    reasonCode: number,
+    why = reasonOf(reasonCode) ?? '',
+  ): void {
+    const { traces } = this.#host
+    if (traces.isOn)
+      traces.client('refused', client.conn.connection.clientId, {
+        filter: part.subscriptions[0]!.topic,
+        code: hex(reasonCode),
+        why,
+      })
     this.#answer(client, part, client.version === 5 ? reasonCode : 0x80) // [MQTT-3.9.3-2]
   }
 

@@ -1,5 +1,9 @@
 // The admin API as the commands for operators ask it: one endpoint, of any node, and a token from a file. What goes wrong
 // is one line with what to do. No state.
+import { once } from 'node:events'
+import { request as ask, type IncomingMessage } from 'node:http'
+import { request as askByTls } from 'node:https'
+import { text } from 'node:stream/consumers'
 import { inOneLine } from '../observe/shown.ts'
 import { readText, usage } from '../config/sources.ts'
 import { OperatorError } from '../operator-errors.ts'
@@ -14,6 +18,9 @@ export interface ShownFlag extends FlagShape {
 export const adminFlags: Readonly<Record<string, ShownFlag>> = {
   admin: { shape: 'url', about: 'admin endpoint of any node of the cluster [http://127.0.0.1:18083]' },
   tokenFile: { shape: 'file', about: 'file with a token of the API' },
+  ca: { shape: 'file', about: 'PEM certificates of the authority of an https:// endpoint' },
+  cert: { shape: 'file', about: 'PEM certificate to show, in place of a token' },
+  key: { shape: 'file', about: 'its PEM private key' },
   json: { shape: '', switch: true, about: 'prints what the API says, as JSON' },
 }
 
@@ -29,6 +36,14 @@ export interface Operation {
 
 const withinMs = 15_000
 
+function failureOf(body: string): Failure {
+  try {
+    return JSON.parse(body) as Failure
+  } catch {
+    return {}
+  }
+}
+
 /** An answer that says no. */
 interface Failure {
   readonly error?: string
@@ -38,10 +53,12 @@ interface Failure {
 export class AdminClient {
   readonly #url: URL
   readonly #token: string | undefined
+  /** For https://. */
+  readonly #tls: Readonly<Record<'ca' | 'cert' | 'key', string | undefined>>
   readonly isJson: boolean
 
   /** @throws OperatorError when the address is none, or the file cannot be read */
-  constructor({ admin = 'http://127.0.0.1:18083', tokenFile, json }: Values) {
+  constructor({ admin = 'http://127.0.0.1:18083', tokenFile, json, ...values }: Values) {
     if (typeof admin !== 'string' || !URL.canParse(admin) || !/^https?:/.test(admin))
       throw usage(
         '--admin',
@@ -54,6 +71,9 @@ export class AdminClient {
       typeof tokenFile === 'string'
         ? readText(tokenFile, '--token-file').split('\n')[0]!.trim().split(/\s+/).at(-1)
         : undefined
+    const textOf = (name: 'ca' | 'cert' | 'key'): string | undefined =>
+      typeof values[name] === 'string' ? readText(values[name], `--${name}`, name === 'key') : undefined
+    this.#tls = { ca: textOf('ca'), cert: textOf('cert'), key: textOf('key') }
     this.isJson = json === true
   }
 
@@ -75,18 +95,32 @@ export class AdminClient {
     query: Readonly<Record<string, string | number | undefined>>,
     body: object | undefined,
   ): Promise<T> {
-    const response = await this.begin(method, path, query, body, AbortSignal.timeout(withinMs))
-    return (await response.json()) as T
+    const answer = await this.#begin(method, path, query, body, AbortSignal.timeout(withinMs))
+    return JSON.parse(await text(answer)) as T
+  }
+
+  /** Lines of JSON that come until the node ends it. @throws OperatorError when it ends, or says no */
+  async *lines<T>(
+    path: string,
+    query: Readonly<Record<string, string | undefined>>,
+  ): AsyncGenerator<{ readonly said: T; readonly line: string }> {
+    const answer = await this.#begin('GET', path, query)
+    try {
+      for await (const line of linesOf(answer)) if (line !== '') yield { said: JSON.parse(line) as T, line }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ECONNRESET') throw error // it is gone
+    }
+    throw this.#error('ended it', 'The node was stopped, or what you read waited too long: begin anew')
   }
 
   /** The answer, as it comes. @throws OperatorError when it is none, or says no */
-  async begin(
+  async #begin(
     method: string,
     path: string,
     query: Readonly<Record<string, string | number | undefined>>,
     body?: object,
     signal?: AbortSignal,
-  ): Promise<Response> {
+  ): Promise<IncomingMessage> {
     const url = new URL(`/api/v1${path}`, this.#url)
     for (const [name, value] of Object.entries(query))
       if (value !== undefined) url.searchParams.set(name, String(value))
@@ -94,26 +128,32 @@ export class AdminClient {
       ...(this.#token !== undefined && { authorization: `Bearer ${this.#token}` }),
       ...(body !== undefined && { 'content-type': 'application/json' }),
     }
-    let response: Response
+    let answer: IncomingMessage
     try {
-      response = await fetch(url, {
+      const request = (url.protocol === 'https:' ? askByTls : ask)(url, {
         method,
         headers,
-        ...(body !== undefined && { body: JSON.stringify(body) }),
+        ...this.#tls,
         ...(signal !== undefined && { signal }),
       })
+      request.end(body === undefined ? undefined : JSON.stringify(body))
+      ;[answer] = (await once(request, 'response')) as [IncomingMessage]
+      request.on('error', () => undefined) // of what comes by then the reader hears
     } catch (error) {
-      const { cause } = error as { cause?: { code?: string } }
+      const { code = (error as Error).name } = error as { code?: string }
       throw this.#error(
-        `does not answer (${cause?.code ?? (error as Error).name})`,
-        'Name the admin endpoint of a node that runs, with --admin; its log says where it is',
+        `does not answer (${code})`,
+        /CERT|SIGN|ALTNAME/.test(code)
+          ? 'Name the authority of its certificate with --ca, and the endpoint as its certificate does'
+          : 'Name the admin endpoint of a node that runs, with --admin; its log says where it is',
         error,
       )
     }
-    if (response.ok) return response
-    const { error = `HTTP ${response.status}`, hint = 'Look at the log of the node' } = (await response
-      .json()
-      .catch(() => ({}))) as Failure
+    const { statusCode = 0 } = answer
+    if (statusCode >= 200 && statusCode < 300) return answer
+    const { error = `HTTP ${statusCode}`, hint = 'Look at the log of the node' } = failureOf(
+      await text(answer),
+    )
     throw this.#error(error, hint)
   }
 
@@ -154,6 +194,29 @@ export function operands(
         ]
   OperatorError.throwAll([...wrong, ...problems])
   return { words, values }
+}
+
+/**
+ * Lines of what comes in pieces, ended by LF alone: readline takes U+2028 and U+2029 for ends of lines in some versions
+ * of Node.js, and they may stand in a text of JSON.
+ */
+export async function* linesOf(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for await (const piece of pieces) {
+    const lines = (rest + decoder.decode(piece, { stream: true })).split('\n')
+    rest = lines.pop()!
+    for (const line of lines) yield line.endsWith('\r') ? line.slice(0, -1) : line
+  }
+  rest += decoder.decode()
+  if (rest !== '') yield rest
+}
+
+/** @throws OperatorError when it is no number */
+export function countOf(value: Values[string], flag: string, preset: number): number {
+  if (value === undefined) return preset
+  if (typeof value === 'string' && /^\d{1,7}$/.test(value) && Number(value) > 0) return Number(value)
+  throw usage(flag, value, 'is not a number', 'Use 1 to 9999999')
 }
 
 export type Cell = string | number | undefined

@@ -1,14 +1,13 @@
 // The commands that see a cluster and act in it, each over the admin API of any node: status, nodes, clients, client,
-// disconnect, topics, groups, publish, subscribe, drain, reload, doctor; and those of retained-command.ts. With --json each prints what the API says. No state.
-import { createInterface } from 'node:readline'
-import { Readable } from 'node:stream'
+// disconnect, topics, groups, publish, subscribe, drain, reload, doctor; and those of retained-command.ts,
+// top.ts and trace.ts. With --json each prints what the API says. No state.
 import { BridgeError } from '../../bridge/index.ts'
 import { loadConfig, operatorErrorOf, storeOf } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
-import { OperatorError } from '../operator-errors.ts'
 import {
   AdminClient,
   columns,
+  countOf,
   operands,
   print,
   printJson,
@@ -19,6 +18,8 @@ import {
   type Values,
 } from './admin-client.ts'
 import { retainedOperations } from './retained-command.ts'
+import { queuesOperation, topOperation } from './top.ts'
+import { traceOperation } from './trace.ts'
 
 interface NodeRow {
   readonly node: string
@@ -53,13 +54,6 @@ function duration(seconds: number): string {
   if (seconds < 120) return `${seconds} s`
   if (seconds < 7_200) return `${Math.floor(seconds / 60)} min`
   return seconds < 172_800 ? `${Math.floor(seconds / 3_600)} h` : `${Math.floor(seconds / 86_400)} d`
-}
-
-/** @throws OperatorError when it is no number */
-function countOf(value: Values[string], flag: string, preset: number): number {
-  if (value === undefined) return preset
-  if (typeof value === 'string' && /^\d{1,7}$/.test(value) && Number(value) > 0) return Number(value)
-  throw usage(flag, value, 'is not a number', 'Use 1 to 9999999')
 }
 
 const nodeRows = (nodes: readonly NodeRow[]): string =>
@@ -198,14 +192,22 @@ export const operations: Readonly<Record<string, Operation>> = {
   },
   disconnect: {
     words: ['ID'],
-    flags: {},
-    about: 'ends the connection of a client; its session stays',
-    run: async (api, [id]) => {
-      const done = await api.send<{ nodes: readonly string[] } & Unanswered>(
-        'POST',
-        `/clients/${encodeURIComponent(id!)}/disconnect`,
-      )
+    flags: {
+      endSession: {
+        shape: '',
+        switch: true,
+        about: 'ends its session, too: queue and subscriptions are gone',
+      },
+    },
+    about: 'ends the connection of a client; its session stays, unless it is to end',
+    run: async (api, [id], { endSession }) => {
+      const path = `/clients/${encodeURIComponent(id!)}`
+      type Done = { nodes: readonly string[] } & Unanswered
+      const done = await (endSession === true
+        ? api.delete<Done>(`${path}/session`, {})
+        : api.send<Done>('POST', `${path}/disconnect`))
       if (api.isJson) return printJson(done)
+      if (endSession === true) print('its session has ended\n')
       print(
         done.nodes.length === 0
           ? 'it is not connected\n'
@@ -277,31 +279,19 @@ export const operations: Readonly<Record<string, Operation>> = {
     flags: {},
     about: 'prints the messages that a filter matches, as they are published',
     run: async (api, [filter]) => {
-      const { body } = await api.begin('GET', '/messages', { filter })
-      for await (const line of createInterface({ input: Readable.fromWeb(body as never) })) {
-        if (line === '') continue
-        const said = JSON.parse(line) as {
-          topic: string
-          payload: string
-          encoding: string
-          dropped?: number
-        }
+      type Line = { topic: string; payload: string; encoding: string; dropped?: number }
+      for await (const { said, line } of api.lines<Line>('/messages', { filter: filter! })) {
         if (api.isJson) print(`${line}\n`)
         else if (said.dropped !== undefined)
           process.stderr.write(`aedes-cluster: ${said.dropped} messages were left out: they came too fast\n`)
         else
-          print(
-            `${columns([[said.topic, said.encoding === 'utf8' ? said.payload : `base64 ${said.payload}`]])}`,
-          )
+          print(columns([[said.topic, said.encoding === 'utf8' ? said.payload : `base64 ${said.payload}`]]))
       }
-      throw new OperatorError('ended it', {
-        reason: 'admin',
-        field: '--admin',
-        value: undefined,
-        hint: 'The node was stopped, or what you read waited too long: begin anew',
-      })
     },
   },
+  trace: traceOperation,
+  top: topOperation,
+  queues: queuesOperation,
   drain: {
     words: ['NODE'],
     flags: {

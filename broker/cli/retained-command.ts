@@ -2,9 +2,8 @@
 // lines, each a message as the API has it, so that an import sends them as they are. No state.
 import { createReadStream, createWriteStream } from 'node:fs'
 import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { usage } from '../config/sources.ts'
-import { columns, print, printJson, type AdminClient, type Operation } from './admin-client.ts'
+import { columns, linesOf, print, printJson, type AdminClient, type Operation } from './admin-client.ts'
 
 interface Retained {
   readonly topic: string
@@ -37,9 +36,9 @@ const bytesOf = ({ payload, encoding }: Retained): number => Buffer.byteLength(p
 const shown = ({ payload, encoding }: Retained): string =>
   encoding === 'utf8' && payload.length <= shownMax ? payload : ''
 
-async function* linesOf(file: string): AsyncGenerator<string> {
+async function* linesOfFile(file: string): AsyncGenerator<string> {
   try {
-    yield* createInterface({ input: createReadStream(file) })
+    yield* linesOf(createReadStream(file))
   } catch (error) {
     await fileError(file, error)
   }
@@ -111,7 +110,7 @@ export const retainedOperations: Readonly<Record<string, Operation>> = {
     run: async (api, [file]) => {
       let count = 0
       const underWay = new Set<Promise<unknown>>()
-      for await (const line of linesOf(file!)) {
+      for await (const line of linesOfFile(file!)) {
         if (line.trim() === '') continue
         const message = messageOf(line, ++count)
         const sent: Promise<unknown> = api.send('PUT', '/retained', message).then(() => underWay.delete(sent))

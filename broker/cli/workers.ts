@@ -6,6 +6,7 @@
 import cluster from 'node:cluster'
 import { AdminOfWorkers } from '../admin/of-workers.ts'
 import { openAdmin } from '../admin/open.ts'
+import type { AdminServer } from '../admin/server.ts'
 import type { Config } from '../config/config.ts'
 import { Log } from '../observe/log.ts'
 import { startFlags } from './collector.ts'
@@ -55,15 +56,20 @@ export async function runWorkers(
       { stopMs },
     )
   })
+  const opened: { server?: AdminServer | undefined } = {}
   interrupt.onReload(() => {
     workers.forEach((worker) => worker.reload())
     try {
       admin.readTokens()
+      opened.server?.renew()
     } catch (error) {
-      log.warn({ problem: (error as Error).message }, 'the admin tokens that were read before hold')
+      log.warn(
+        { problem: (error as Error).message },
+        'what was read before of the admin endpoint holds: certificate, or tokens',
+      )
     }
   })
-  const server = await openAdmin(config, admin, log)
+  const server = (opened.server = await openAdmin(config, admin, log))
   try {
     const startAll = async (): Promise<Serving> => {
       const first = await workers[0]!.start() // what is wrong with all of them is said once

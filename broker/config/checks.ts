@@ -24,6 +24,7 @@ const defaultPorts: Readonly<Record<string, number>> = {
   'ws:': 80,
   'wss:': 443,
   'http:': 80,
+  'https:': 443,
 }
 
 /** The port of an address to listen on; 0 is any that is free. */
@@ -203,19 +204,72 @@ function sniProblems({ tlsSniCert = [], tlsSniKey = [] }: TlsFiles, at: PlaceOf)
   return problems
 }
 
+const adminTls = { tlsCert: 'adminTlsCert', tlsKey: 'adminTlsKey', tlsCa: 'adminTlsCa' } as const
+
+/** The admin endpoint's TLS: whether it has what it needs, and its files. */
+function adminProblems(config: Partial<Config>, at: PlaceOf): OperatorError[] {
+  const { admin = 'off', adminTlsCa, adminTokensFile, workers = 1 } = config
+  const isTls = admin.startsWith('https:')
+  const missing = (['adminTlsCert', 'adminTlsKey'] as const).filter((name) => config[name] === undefined)
+  if (isTls && missing.length > 0)
+    return missing.map((name) =>
+      usage(at('admin'), admin, `needs ${at(name)}`, `Add ${at(name)} with a PEM file`),
+    )
+  const problems: OperatorError[] = []
+  if (adminTlsCa !== undefined && !isTls)
+    problems.push(
+      usage(
+        at('adminTlsCa'),
+        undefined,
+        'is for TLS, and the admin endpoint has none',
+        'Write --admin https://host:port',
+      ),
+    )
+  if (adminTlsCa !== undefined && adminTokensFile === undefined)
+    problems.push(
+      usage(
+        at('adminTlsCa'),
+        undefined,
+        'stands without a file of who may do what',
+        `Write lines as \`write COMMON-NAME certificate\` into a file, and name it with ${at('adminTokensFile')}`,
+      ),
+    )
+  if (adminTlsCa !== undefined && workers > 1)
+    problems.push(
+      usage(
+        at('adminTlsCa'),
+        undefined,
+        'does not work with --workers: they are asked by the process that started them, and see no certificate',
+        'Use tokens, or one node for each process',
+      ),
+    )
+  if (problems.length > 0 || !isTls) return problems
+  const texts = Object.entries(adminTls).map(([tls, name]) => {
+    const file = config[name]
+    return [tls, file === undefined ? undefined : textOf(name, file, at(name), problems)] as const
+  })
+  for (const { option, problem, hint } of tlsProblems(Object.fromEntries(texts)))
+    if (option !== 'tlsCrl') problems.push(usage(at(adminTls[option]), undefined, problem, hint))
+  return problems
+}
+
+const isOfAdmin = (name: string): boolean => Object.values(adminTls).some((one) => one === name)
+
 /** What the files that options name must be for a node to start. */
 export function fileProblems(
   config: Partial<Config>,
   listeners: readonly PlacedListener[],
   at: PlaceOf,
 ): OperatorError[] {
-  const problems = tlsFileProblems(config, at)
+  const problems = [...tlsFileProblems(config, at), ...adminProblems(config, at)]
   for (const { listener, own, at: place } of listeners)
     if ([...tlsNames, 'tlsSniCert', 'tlsSniKey'].some((name) => own.has(name)))
       problems.push(...tlsFileProblems(listener, place))
   for (const [name, { file }] of Object.entries<Option>(options)) {
     const path = config[name as keyof Config]
-    if (file === true && typeof path === 'string' && !tlsNames.some((tls) => tls === name))
+    const isRead =
+      tlsNames.some((tls) => tls === name) || (isOfAdmin(name) && config.admin?.startsWith('https:'))
+    if (file === true && typeof path === 'string' && isRead !== true)
       textOf(name as OptionName, path, at(name as OptionName), problems)
   }
   return problems

@@ -296,7 +296,7 @@ export function adminTokensOf(config: Config): string | undefined {
 export const watchedFilesOf = (config: Config): string[] =>
   [
     ...accessFileNames.map((name) => config[name]),
-    config.adminTokensFile,
+    ...[config.adminTokensFile, config.adminTlsCert, config.adminTlsKey, config.adminTlsCa],
     ...config.listeners.flatMap(({ tlsCert, tlsKey, tlsCa, tlsCrl, tlsSniCert = [], tlsSniKey = [] }) => [
       ...[tlsCert, tlsKey, tlsCa, tlsCrl],
       ...tlsSniCert,

@@ -31,7 +31,7 @@ export const listenUrl = z.string().superRefine((text, context) => {
 })
 
 const adminUrl = z.string().superRefine((text, context) => {
-  const problem = text === 'off' ? undefined : urlProblem(text, ['http:'])
+  const problem = text === 'off' ? undefined : urlProblem(text, ['http:', 'https:'])
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
 })
 
@@ -146,7 +146,33 @@ export const options = {
     schema: adminUrl.default('http://127.0.0.1:18083'),
     about: 'where /livez, /readyz, /metrics and the API (/api/v1) answer; `off` for nowhere',
     shape: 'url',
-    hint: 'Write http://host:port, e.g. --admin http://127.0.0.1:18083, or --admin off',
+    hint: 'Write http://host:port, e.g. --admin http://127.0.0.1:18083, or https://host:port, or --admin off',
+  },
+  adminTlsCert: {
+    at: 'admin.tlsCert',
+    schema: z.string().optional(),
+    about: 'PEM certificate chain of the admin endpoint, for https://',
+    shape: 'file',
+    hint: 'Name a PEM file',
+    file: true,
+  },
+  adminTlsKey: {
+    at: 'admin.tlsKey',
+    schema: z.string().optional(),
+    about: 'PEM private key of the admin endpoint',
+    shape: 'file',
+    hint: 'Name a PEM file that only the node may read',
+    file: true,
+    secret: 'unless-path',
+  },
+  adminTlsCa: {
+    at: 'admin.tlsCa',
+    schema: z.string().optional(),
+    about:
+      'PEM certificates of the authority of those who use the admin API: who shows one of it may do what a line `ROLE COMMON-NAME certificate` of the file of tokens says',
+    shape: 'file',
+    hint: 'Name a PEM file',
+    file: true,
   },
   adminHosts: {
     at: 'admin.hosts',

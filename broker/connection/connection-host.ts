@@ -16,6 +16,7 @@ import type { StoredMatch } from './stored-session.ts'
 import type { Ahead } from '../routing/replay-pages.ts'
 import type { Gate } from '../access/gate.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
+import type { Traces } from '../observe/traces.ts'
 import type { Traffic } from '../observe/traffic.ts'
 import type { ReaderLimits } from '../protocol/packet-reader.ts'
 import type { ProtocolViolation } from '../protocol/properties.ts'
@@ -39,6 +40,7 @@ export interface ConnectionHost<Connection> {
   readonly outboxLimits: OutboxLimits
   readonly holdings: Holdings
   readonly traffic: Traffic
+  readonly traces: Traces
   readonly gate: Gate<Connection>
   /** Takes a message of this connection; `done` when it may be acknowledged. */
   publish(message: Message, from: Connection, done: (() => void) | undefined): void

@@ -9,6 +9,7 @@ import type { Wishes } from '../protocol/control-packets.ts'
 
 export interface ConnectionParts extends Holder {
   readonly stream: Duplex
+  readonly number: number
   readonly client: EngineClient
   readonly session: Session | undefined
   readonly level: number

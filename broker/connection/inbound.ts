@@ -28,6 +28,7 @@ import { PacketReader, type PacketHandler } from '../protocol/packet-reader.ts'
 import { protocolError, ProtocolViolation } from '../protocol/properties.ts'
 
 const reserved = new Refusal(ReasonCode.notAuthorized, 'a topic of the broker')
+const noRoom = new Refusal(ReasonCode.quotaExceeded, 'there is no room for another Retained Message')
 const noPublisher: Publisher = { clientId: undefined }
 const pingresp = Buffer.from([PacketType.pingresp << 4, 0])
 
@@ -264,6 +265,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     const { answering } = this.#connection
     const gate = this.#gate
     this.#connection.answering = undefined
+    if (answering !== undefined && this.#host.traces.isOn)
+      this.#tellAnswered(answering.isSubscribe, answering.filters, granted)
     if (answering?.isSubscribe === false) gate.unsubscribed?.(answering.filters, this.#connection)
     else if (answering !== undefined)
       gate.subscribed?.(
@@ -281,7 +284,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     payload: Buffer,
     qos: 0 | 1 | 2,
     retain: boolean,
-    _dup: boolean,
+    dup: boolean,
     messageId: number,
     properties: Buffer | undefined,
     expirySeconds: number,
@@ -289,18 +292,20 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   ): void {
     this.#connection.client.heard()
     this.#host.traffic.received[PacketType.publish]!++
+    if (this.#host.traces.isWatching)
+      this.#host.traces.received({ topic, payload, qos, retain, by: this.#publisher }, messageId, dup)
     const pace = this.#pace
     if (
       pace !== undefined &&
-      this.#isTooFast(pace, topic.length + payload.length + (properties?.length ?? 0), qos, messageId)
+      this.#isTooFast(pace, topic.length + payload.length + (properties?.length ?? 0), topic, qos, messageId)
     )
       return
     const gate = this.#gate
-    if (isMistyped) return this.#refuseNew(qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
+    if (isMistyped) return this.#refuseNew(topic, qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
     const expiry = boundedExpiry(expirySeconds, this.#host.config.messageExpirySecondsMax)
     const message = Message.published(topic, payload, qos, retain, properties, expiry, this.#publisher)
     if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId)
-    else if (isReserved(topic)) this.#refuse(qos, messageId, ReasonCode.notAuthorized)
+    else if (isReserved(topic)) this.#refuse(topic, qos, messageId, reserved)
     else if (qos === 0 && !retain && this.#retaining === 0)
       // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first
       // [MQTT-4.6.0-6].
@@ -309,15 +314,16 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   /** Refuses a PUBLISH that was never begun, after the answers to those before it. */
-  #refuseNew(qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
+  #refuseNew(topic: string, qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
+    const refusal = { reasonCode, reason: reasonOf(reasonCode) ?? hex(reasonCode) }
     if (this.#decisions?.isEmpty === false) {
       const publishing = (this.#publishing ??= new UnstoredPublishes(this.#host.config))
       const unstored = publishing.begin(0, qos)
       if (publishing.isFull) this.#hold('publishes') // as many wait as may, refused or not
       this.#decisions.add(undefined, () =>
-        this.#connection.guarded(() => this.#refuse(qos, messageId, reasonCode, unstored)),
+        this.#connection.guarded(() => this.#refuse(topic, qos, messageId, refusal, unstored)),
       )
-    } else this.#refuse(qos, messageId, reasonCode)
+    } else this.#refuse(topic, qos, messageId, refusal)
   }
 
   /** False for a QoS 2 PUBLISH that is sent again. */
@@ -352,7 +358,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     this.#decisions ??= new Decisions()
     this.#decisions.add(answer, (decided) =>
       this.#connection.guarded(() => {
-        if (decided instanceof Refusal) this.#refuse(qos, messageId, decided.reasonCode, unstored)
+        if (decided instanceof Refusal) this.#refuse(message.topic, qos, messageId, decided, unstored)
         else this.#publish(decided, qos, messageId, unstored)
       }),
     )
@@ -364,7 +370,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     if (message.retain && length > 0 && !this.#host.mayRetain(message.topic, length)) {
       this.#host.refused('retained')
       if (this.#connection.mqtt5 && qos > 0)
-        return this.#refuse(qos, messageId, ReasonCode.quotaExceeded, unstored)
+        return this.#refuse(message.topic, qos, messageId, noRoom, unstored)
       message = message.with({ retain: false }) // 3.1.1 and QoS 0 have no refusal: subscribers get it, not retained
     }
     this.#publishing!.handOn(qos)
@@ -403,8 +409,15 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   /** @param begun of `#begin`, where the PUBLISH was counted as not stored */
-  #refuse(qos: 0 | 1 | 2, messageId: number, reasonCode: number, begun?: UnstoredPublish): void {
+  #refuse(
+    topic: string,
+    qos: 0 | 1 | 2,
+    messageId: number,
+    { reasonCode, reason }: Pick<Refusal, 'reasonCode' | 'reason'>,
+    begun?: UnstoredPublish,
+  ): void {
     this.#host.dropped('refused', qos)
+    if (this.#host.traces.isOn) this.#tellRefused(topic, qos, messageId, reasonCode, reason)
     if (qos === 0) {
       // QoS 0 has no refusal
       begun?.end()
@@ -432,6 +445,24 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
       if (!isClosed) this.#goOn()
     })
     if (publishing.isFull) this.#hold('publishes')
+  }
+
+  // What is told of it while somebody follows messages
+
+  #tellRefused(topic: string, qos: number, packetId: number, reasonCode: number, why: string): void {
+    const message = { topic, qos, payload: undefined, by: this.#publisher }
+    const facts = { code: hex(reasonCode), why, ...(qos > 0 && { packetId }) }
+    this.#host.traces.tell('refused', message, facts)
+  }
+
+  #tellAnswered(isSubscribe: boolean, filters: readonly string[], granted: readonly number[]): void {
+    const { clientId } = this.#connection.client
+    for (const [i, filter] of filters.entries()) {
+      const code = granted[i] ?? 0
+      if (code >= 0x80) continue // broker/aedes/subscribe.ts has told why
+      if (isSubscribe) this.#host.traces.client('subscribed', clientId, { filter, granted: code })
+      else this.#host.traces.client('unsubscribed', clientId, { filter })
+    }
   }
 
   onPuback(messageId: number): void {
@@ -521,13 +552,13 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   /** A PUBLISH came. @returns whether it is refused for that; otherwise it is taken, and those after it may wait */
-  #isTooFast(pace: PublishPace, bytes: number, qos: 0 | 1 | 2, messageId: number): boolean {
+  #isTooFast(pace: PublishPace, bytes: number, topic: string, qos: 0 | 1 | 2, messageId: number): boolean {
     // A PUBLISH of 3.1.1 at QoS ≥ 1 cannot be refused, and one that is sent again is not new: both wait.
     const isKnown = qos === 2 && this.#knownQos2?.has(messageId) === true
     const mayRefuse = pace.refuses && (qos === 0 || (this.#connection.mqtt5 && !isKnown))
     if (mayRefuse && pace.isSpent) {
       this.#host.refused('publish-rate')
-      this.#refuseNew(qos, messageId, ReasonCode.quotaExceeded) // PUBACK has no 0x96
+      this.#refuseNew(topic, qos, messageId, ReasonCode.quotaExceeded) // PUBACK has no 0x96
       return true
     }
     if (pace.disconnects && pace.isSpent)

@@ -4,7 +4,7 @@
 // with its connection), QoS 0 while it is slow (dropped and counted).
 import type { Duplex } from 'node:stream'
 import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
-import type { ConnectionHost } from './connection-host.ts'
+import type { ConnectionHost, DropCause } from './connection-host.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import type { GroupMember } from '../groups/group-member.ts'
 import { Memberships } from '../groups/memberships.ts'
@@ -151,14 +151,14 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     const { forward } = this.#gate
     if (forward === undefined) return message
     const forwarded = forward(message, this.#connection)
-    if (forwarded === undefined) this.#host.dropped('denied', qos)
+    if (forwarded === undefined) this.#drop('denied', qos, message)
     return forwarded
   }
 
   /** The same of what waited in its session: by whom it was let in may not hold any more. */
   #forwardedOfSession(message: Message, qos: number): Message | undefined {
     if (this.#gate.mayReceive?.(message, this.#connection) !== false) return this.#forwarded(message, qos)
-    return (this.#host.dropped('denied', qos), undefined)
+    return (this.#drop('denied', qos, message), undefined)
   }
 
   /**
@@ -172,11 +172,11 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     identifiers: readonly number[] | undefined,
     dup: boolean,
   ): Frame | undefined {
-    if (!dup && isExpired(message)) return (this.#host.dropped('expired', qos), undefined)
+    if (!dup && isExpired(message)) return (this.#drop('expired', qos, message), undefined)
     const { client, mqtt5 } = this.#connection
     const frame = publishFrame(message, mqtt5, qos, retain, identifiers)
     if (client.maximumPacketSize === undefined || frame.length <= client.maximumPacketSize) return frame
-    this.#host.dropped('too-large', qos)
+    this.#drop('too-large', qos, message)
     return undefined
   }
 
@@ -225,6 +225,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
   complete(messageId: number): void {
     const { acknowledged } = this.#gate
     this.#qos2InFlight?.delete(messageId)
+    if (this.#host.traces.isOn) this.#host.traces.acknowledged(this.#traced, messageId)
     if (acknowledged !== undefined) {
       acknowledged(messageId, this.#sent?.get(messageId), this.#connection)
       this.#sent?.delete(messageId)
@@ -332,12 +333,12 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     const frame = this.#frameFor(message, qos, retain, match.identifiers, false)
     if (frame === undefined) return
     if (qos === 0) {
-      if (this.outbox.slow) return this.#host.dropped('slow-subscriber', qos)
-      if (mayDrop && this.#pace?.isSpent === true) return this.#host.dropped('delivery-rate', qos)
-      if (this.#waitsForRoom) return this.#host.dropped('client-bytes', qos)
+      if (this.outbox.slow) return this.#drop('slow-subscriber', qos, message)
+      if (mayDrop && this.#pace?.isSpent === true) return this.#drop('delivery-rate', qos, message)
+      if (this.#waitsForRoom) return this.#drop('client-bytes', qos, message)
       this.#push(frame, message.topic)
     } else if (mayDrop && this.slowPolicy === 'drop' && this.waitingBytes > this.#host.outboxLimits.highBytes)
-      return this.#host.dropped('slow-subscriber', qos)
+      return this.#drop('slow-subscriber', qos, message)
     else this.#window.push(new Pending(frame, qos, message.expiresAt))
     const waiting = this.waitingBytes
     if (waiting < boundBytesMin) return
@@ -345,8 +346,31 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     if (qos > 0) this.#checkWaiting(message.topic, waiting)
   }
 
+  /** Its client does not get a message. */
+  #drop(cause: DropCause, qos: number, { topic, payload }: Pick<Message, 'topic' | 'payload'>): void {
+    this.#host.dropped(cause, qos)
+    const { traces } = this.#host
+    if (traces.isOn)
+      traces.tell('dropped', { topic, payload, qos }, { cause, client: this.#connection.client.clientId })
+  }
+
+  #tellDelivered(frame: Frame, topic: string, messageId: number, isDup: boolean): void {
+    const [qos, retain] = [messageId === 0 ? 0 : (frame.head[0]! >> 1) & 3, (frame.head[0]! & 1) === 1]
+    this.#host.traces.delivered(
+      this.#traced,
+      { topic, payload: frame.payload, qos, retain },
+      messageId,
+      isDup,
+    )
+  }
+
+  get #traced(): { readonly number: number; readonly clientId: string } {
+    return { number: this.#connection.number, clientId: this.#connection.client.clientId }
+  }
+
   #push(frame: Frame, topic?: string, messageId = 0, dup = false): void {
     this.#pace?.sent(frame.length)
+    if (this.#host.traces.isWatching) this.#tellDelivered(frame, topic ?? frame.topic, messageId, dup)
     const aliases = this.#aliases
     if (aliases === undefined) return this.outbox.pushPublish(frame, messageId, dup)
     const mayGive = frame.length + aliasBytesMax <= this.outbox.packetBytesMax
@@ -355,7 +379,7 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
 
   put({ frame, qos, expiresAt }: Pending, messageId: number): boolean {
     if (isExpired({ expiresAt })) {
-      this.#host.dropped('expired', qos)
+      this.#drop('expired', qos, frame)
       return false
     }
     try {

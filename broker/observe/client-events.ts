@@ -6,6 +6,7 @@ import type { Connection } from '../connection/connection.ts'
 import type { RouterEvents } from '../routing/router.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
+import type { Traces } from './traces.ts'
 
 /** Address and port of its peer. */
 function addressOf(connection: Connection): string {
@@ -17,11 +18,18 @@ function addressOf(connection: Connection): string {
 export function clientEvents(
   log: Log,
   metrics: Metrics,
+  traces: Traces,
 ): Pick<RouterEvents, 'onClient' | 'onClientError' | 'onEnd'> {
   return {
     onClient: (connection) => {
       const { clientId, level, session } = connection
       metrics.connects.inc()
+      if (traces.isOn)
+        traces.client('connected', clientId, {
+          address: addressOf(connection),
+          protocolLevel: level,
+          sessionPresent: session?.present === true,
+        })
       log.debug(
         { clientId, address: addressOf(connection), protocolLevel: level, sessionPresent: session?.present },
         'a client connected',
@@ -40,6 +48,11 @@ export function clientEvents(
     onEnd: (connection) => {
       const reason =
         connection.endReason === '' ? 'its socket was closed, without DISCONNECT' : connection.endReason
+      if (traces.isOn)
+        traces.client(connection.isConnected ? 'disconnected' : 'refused', connection.clientId, {
+          address: addressOf(connection),
+          why: reason,
+        })
       log.debug(
         { clientId: connection.clientId, address: addressOf(connection), reason },
         'a connection ended',

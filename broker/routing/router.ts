@@ -29,6 +29,7 @@ import type { Connection } from '../connection/connection.ts'
 import { Holdings } from '../connection/holdings.ts'
 import type { DropCause } from '../connection/connection-host.ts'
 import type { StoredMatch } from '../connection/stored-session.ts'
+import { Traces } from '../observe/traces.ts'
 import { Traffic, turnTime } from '../observe/traffic.ts'
 import { SharedSubscriptions } from '../groups/shared-subscriptions.ts'
 import { LocalDelivery, ownOrAll } from './delivery.ts'
@@ -69,6 +70,7 @@ export class Router implements EngineHost, Receiver {
   readonly holdings: Holdings
   readonly gate: Gate<Connection>
   readonly traffic: Traffic
+  readonly traces: Traces
   readonly #events: RouterEvents
   readonly #table = new LocalTable<Subscriber>()
   readonly #pressure: Pressure<Connection>
@@ -79,10 +81,17 @@ export class Router implements EngineHost, Receiver {
   #plane!: Cluster
   #connections: Iterable<Connection> = []
 
-  constructor(config: Config, events: RouterEvents, gate = new Gate<Connection>(), traffic = new Traffic()) {
+  constructor(
+    config: Config,
+    events: RouterEvents,
+    gate = new Gate<Connection>(),
+    traffic = new Traffic(),
+    traces = new Traces(),
+  ) {
     this.config = config
     this.gate = gate
     this.traffic = traffic
+    this.traces = traces
     this.#events = events
     this.holdings = new Holdings(config.clientBytesMax)
     this.#pressure = new Pressure(config, {
@@ -163,6 +172,7 @@ export class Router implements EngineHost, Receiver {
 
   #acknowledge(message: Message, from: Connection, since: number, done: () => void): void {
     this.holdings.stored(message.bytes)
+    if (this.traces.isOn) this.traces.tell('stored', message, {})
     if (message.qos > 0) this.traffic.acknowledged.took(since)
     from.guarded(done) // a bug is this connection's end, and not that of the others of its batch
     this.gate.published?.(message, 'client', from)
@@ -308,6 +318,7 @@ export class Router implements EngineHost, Receiver {
     onBug: (error: Error) => void = () => undefined,
   ): void {
     this.#events.onPublish(message.qos)
+    if (this.traces.isOn) this.traces.tell('received', message, { why: 'the program publishes it' })
     if (stored === undefined) {
       this.#plane.publishQos0(message)
       this.gate.published?.(message, 'program', undefined)
@@ -316,6 +327,7 @@ export class Router implements EngineHost, Receiver {
     const store = (): void => {
       const onStored = (): void => {
         this.holdings.stored(message.bytes)
+        if (this.traces.isOn) this.traces.tell('stored', message, {})
         stored()
         this.gate.published?.(message, 'program', undefined)
       }
@@ -338,7 +350,11 @@ export class Router implements EngineHost, Receiver {
   }
 
   #onWillDecided(will: Message, decided: Message | Refusal): Message | undefined {
-    if (decided instanceof Refusal) return (this.dropped('refused', will.qos), undefined)
+    if (decided instanceof Refusal) {
+      if (this.traces.isOn) this.traces.tell('refused', will, { why: `a will: ${decided.reason}` })
+      return (this.dropped('refused', will.qos), undefined)
+    }
+    if (this.traces.isOn) this.traces.tell('received', decided, { why: 'a will' })
     this.gate.published?.(decided, 'will', undefined)
     return decided
   }

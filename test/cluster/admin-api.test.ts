@@ -22,8 +22,19 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'aedes-cluster-tokens-'))
   writeFileSync(join(folder, 'tokens'), `# of a test\nread dashboard ${seeing}\n\nwrite admin ${acting}\n`)
   writeFileSync(join(folder, 'token'), `${acting}\n`)
-  const argv = ['--admin-tokens-file', join(folder, 'tokens'), '--advertised-address', 'other.example:1883']
-  cluster = await startCluster({ nodes: 2, argv })
+  writeFileSync(
+    join(folder, 'rules'),
+    'rules: [{ deny: publish, topic: t/denied }, { deny: subscribe, topic: no/# }, { allow: all, topic: "#" }]',
+  )
+  cluster = await startCluster({
+    nodes: 2,
+    argv: [
+      ['--admin-tokens-file', join(folder, 'tokens')],
+      ['--rules-file', join(folder, 'rules')],
+      ['--queue-messages-max', '2'],
+      ['--advertised-address', 'other.example:1883'],
+    ].flat(),
+  })
 })
 afterAll(async () => {
   await cluster[Symbol.asyncDispose]()
@@ -360,6 +371,202 @@ test('messages come by the API as they are published, until who reads them hangs
   await expect.poll(() => get('/subscribers?topic=m/1')).toMatchObject({ live: [] })
 })
 
+type Line = Readonly<Record<string, unknown>>
+
+/** What a trace tells, from when all nodes follow. */
+async function follow(
+  query: string,
+): Promise<{ readonly lines: Line[]; readonly text: () => string } & AsyncDisposable> {
+  const hangUp = new AbortController()
+  const response = await fetch(new URL(`/api/v1/trace?${query}`, cluster.node(1).adminUrl), {
+    headers: { authorization: `Bearer ${seeing}` },
+    signal: hangUp.signal,
+  })
+  expect(response.status).toBe(200)
+  const texts = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+  const lines: Line[] = []
+  let [text, rest] = ['', '']
+  const reading = async (): Promise<void> => {
+    for (let read = await texts.read(); !read.done; read = await texts.read()) {
+      text += read.value
+      const whole = (rest + read.value).split('\n')
+      rest = whole.pop()!
+      lines.push(...whole.filter((line) => line !== '').map((line) => JSON.parse(line) as Line))
+    }
+  }
+  const over = reading().catch(() => undefined)
+  await expect.poll(() => lines[0]).toEqual({ tracing: ['a', 'b'] })
+  return {
+    lines,
+    text: () => text,
+    [Symbol.asyncDispose]: async () => {
+      hangUp.abort()
+      await over
+    },
+  }
+}
+
+const about = (lines: readonly Line[], topic: string): string[] =>
+  lines.filter((line) => line.topic === topic).map(({ node, step }) => `${String(node)} ${String(step)}`)
+
+test('a trace tells every step of a message on all nodes, and why it did not arrive', async () => {
+  const [here, there] = [cluster.node(0), cluster.node(1)]
+  const lasting = { clean: false, version: 5 as const, properties: { sessionExpiryInterval: 600 } }
+  for (const [id, topic] of [
+    ['sleeper', 't/queued'],
+    ['late', 't/brief'],
+  ] as const) {
+    const client = await there.connect(id, lasting)
+    await client.subscribe(topic, { qos: 1 })
+    await client.disconnect()
+  }
+  const live = await there.connect('awake', { password: 'of-awake', username: 'awake' })
+  await live.subscribe('t/live', { qos: 1 })
+  await using trace = await follow('topic=t/%23&payload=true')
+  const from = await here.connect('source', { version: 5 })
+  const begun = performance.now()
+  await from.publish('t/brief', 'b', { properties: { messageExpiryInterval: 1 } })
+  await from.publish('t/live', 'hello')
+  await from.publish('t/denied', 'x').catch(() => undefined)
+  for (const text of ['1', '2', '3']) await from.publish('t/queued', text)
+  await from.publish('t/nobody', 'x')
+  await from.publish('t/quick', 'x', { qos: 0 })
+  await live.arrivals(1)
+  await live.publish('other', 'is not followed')
+  const { lines } = trace
+  await expect
+    .poll(() => about(lines, 't/live').sort())
+    .toEqual(
+      ['a received', 'a sent', 'a matched', 'a stored', 'b arrived', 'b delivered', 'b acknowledged'].sort(),
+    )
+  const step = (name: string, topic: string): Line =>
+    lines.find((line) => line.step === name && line.topic === topic) ?? {}
+  expect(step('received', 't/live')).toMatchObject({
+    from: 'source',
+    qos: 1,
+    bytes: 5,
+    payload: 'hello',
+    encoding: 'utf8',
+    packetId: expect.any(Number) as number,
+  })
+  expect(step('delivered', 't/live')).toMatchObject({ client: 'awake' })
+  expect(step('sent', 't/live')).toMatchObject({ nodes: ['b'] })
+  await expect.poll(() => about(lines, 't/denied')).toEqual(['a received', 'a refused'])
+  expect(step('refused', 't/denied')).toMatchObject({
+    code: '0x87',
+    why: `denied by ${join(folder, 'rules')}:1`,
+  })
+  await expect
+    .poll(() => lines.find(({ step: name }) => name === 'dropped'))
+    .toMatchObject({ node: 'a', topic: 't/queued', payload: '1', clients: ['sleeper'], cause: 'full-queue' })
+  expect(step('queued', 't/queued')).toMatchObject({ sessions: 1, clients: ['sleeper'] })
+  for (const topic of ['t/nobody', 't/quick'])
+    await expect.poll(() => step('unmatched', topic)).toMatchObject({ why: 'nobody is subscribed to it' })
+  await vi.waitUntil(() => performance.now() - begun > 1_000, { interval: 20 }) // what it says expires
+  await there.connect('late', lasting)
+  await expect.poll(() => about(lines, 't/brief').at(-1)).toBe('b dropped')
+  expect(step('dropped', 't/brief')).toMatchObject({ client: 'late', cause: 'expired' })
+  expect(trace.text()).not.toMatch(/of-awake|is not followed/)
+})
+
+test('a trace of a client tells of its connection, of what it publishes and of what it is to get', async () => {
+  await using trace = await follow('client=watched')
+  const lasting = { clean: false, version: 5 as const, properties: { sessionExpiryInterval: 600 } }
+  const watched = await cluster.node(0).connect('watched', lasting)
+  await watched.subscribe('c/1', { qos: 1 })
+  await watched.subscribe('no/1', { qos: 1 }).catch(() => undefined)
+  await watched.unsubscribe('no/1')
+  await watched.publish('c/2', 'x')
+  await cluster.node(1).publish('c/1', 'awake', { qos: 1 })
+  await watched.arrivals(1)
+  await watched.disconnect()
+  await expect.poll(() => trace.lines.at(-1)).toMatchObject({ step: 'disconnected', why: 'DISCONNECT 0x00' })
+  // the lines of the other node take a round to know of its session
+  await vi.waitFor(async () => {
+    await cluster.node(1).publish('c/1', 'asleep', { qos: 1 })
+    expect(trace.lines).toContainEqual(
+      expect.objectContaining({ node: 'b', step: 'queued', topic: 'c/1', clients: ['watched'] }),
+    )
+  })
+  expect(trace.lines.filter(({ node, topic }) => node === 'a' && topic === undefined)).toMatchObject([
+    { step: 'connected', sessionPresent: false },
+    { step: 'subscribed', filter: 'c/1', granted: 1 },
+    { step: 'refused', filter: 'no/1', code: '0x87', why: `denied by ${join(folder, 'rules')}:1` },
+    { step: 'unsubscribed', filter: 'no/1' },
+    { step: 'disconnected' },
+  ])
+  expect(about(trace.lines, 'c/2')).toEqual(['a received', 'a unmatched', 'a stored'])
+  expect(trace.text()).not.toMatch(/"payload"/)
+  expect(await printed('trace', '--client', 'watched', '--seconds', '1')).toMatch(
+    /^following at nodes a, b\n(?:.*\n)*it ended after 1 s\n$/,
+  )
+})
+
+test('a session is ended by whoever operates the cluster: of a sleeping client, and of a connected one', async () => {
+  const [here, there] = [cluster.node(0), cluster.node(1)]
+  const lasting = { clean: false, version: 5 as const, properties: { sessionExpiryInterval: 600 } }
+  const sleeping = await there.connect('ends-1', lasting)
+  await sleeping.subscribe('ends/+', { qos: 1 })
+  await sleeping.disconnect()
+  const awake = await there.connect('ends-2', lasting)
+  await awake.subscribe('ends/+', { qos: 1 })
+  await here.publish('ends/1', 'waits', { qos: 1 })
+  for (const id of ['ends-1', 'ends-2'])
+    expect(await printed('disconnect', id, '--end-session')).toBe(
+      `its session has ended\nit ${id === 'ends-1' ? 'is not connected' : 'was told to go by node b'}\n`,
+    )
+  await awake.closed()
+  expect(awake.serverDisconnect).toBe(0x98)
+  expect((await ask('DELETE', '/api/v1/clients/ends-1/session')).status).toBe(404)
+  await expect
+    .poll(() => get('/subscribers?topic=ends/1'))
+    .toMatchObject({ live: [], sessions: [], unanswered: [] })
+  for (const id of ['ends-1', 'ends-2']) {
+    const again = await here.connect(id, lasting)
+    expect(again.sessionPresent).toBe(false)
+    await again.receives([])
+  }
+})
+
+test('who is busy, who does not read, and for whom most waits', async () => {
+  const [here, there] = [cluster.node(0), cluster.node(1)]
+  const sleeper = await there.connect('full', { clean: false })
+  await sleeper.subscribe('busy/q', { qos: 1 })
+  await sleeper.disconnect()
+  const receiver = await there.connect('receiver')
+  await receiver.subscribe('busy/#', { qos: 0 })
+  const publisher = await here.connect('publisher')
+  let isOver = false
+  const publishing = (async () => {
+    for (let i = 0; !isOver; i++)
+      await publisher.publish(i % 10 === 0 ? 'busy/q' : 'busy/most', 'x'.repeat(100))
+  })()
+  const top = (await get('/top?seconds=0.3&limit=2', 1)) as unknown as {
+    nodes: { node: string; receivedPerSecond: number; sentPerSecond: number }[]
+    topics: { name: string; messagesPerSecond: number; bytesPerSecond: number }[]
+    publishers: { name: string }[]
+    receivers: { name: string }[]
+  }
+  const shown = await printed('top', '--rounds', '1', '--seconds', '1')
+  isOver = true
+  await publishing
+  expect(top.nodes.map(({ node }) => node)).toEqual(['a', 'b'])
+  expect(top.nodes[0]!.receivedPerSecond).toBeGreaterThan(0)
+  expect(top.nodes[1]!.sentPerSecond).toBeGreaterThan(0)
+  expect(top.topics.map(({ name }) => name)).toEqual(['busy/most', 'busy/q'])
+  expect(top.topics[0]!.bytesPerSecond / top.topics[0]!.messagesPerSecond).toBeCloseTo(109)
+  expect(top.publishers[0]).toMatchObject({ name: 'publisher' })
+  expect(top.receivers[0]).toMatchObject({ name: 'receiver' })
+  expect(shown).toMatch(/^NODE .*\na .*\nb .*\n\nTOPIC .*\nbusy\/most +[\d.]+ +[\d.]+\nbusy\/q /)
+  expect(await get('/queues')).toMatchObject({
+    queues: expect.arrayContaining([
+      expect.objectContaining({ clientId: 'full', isOwned: false, messages: 2 }),
+    ]) as unknown[],
+    isCut: false,
+  })
+  expect(await printed('queues')).toMatch(/^CLIENT .*\n(?:.*\n)*full +no +2 +[\d.]+\n/)
+})
+
 test('bans by the API end connections, and are lifted', async () => {
   const victim = await cluster.node(1).connect('victim')
   const ban = { kind: 'client', name: 'victim', reason: 'a test', seconds: 60 }
@@ -491,7 +698,11 @@ test('a node that stands still is named, and the others answer', async () => {
 test.each(Object.keys(operations))('%s says what is wrong with its words', async (name) => {
   await expect(operate(name, ['--nonsense'])).rejects.toMatchObject({ name: 'OperatorError' })
   await expect(
-    operate(name, [...operations[name]!.words.map(() => folder), '--admin', 'http://127.0.0.1:1']),
+    operate(name, [
+      ...operations[name]!.words.map(() => folder),
+      ...(name === 'trace' ? ['--client', 'x'] : []),
+      ...['--admin', 'http://127.0.0.1:1'],
+    ]),
   ).rejects.toMatchObject({ problem: expect.stringMatching(/^does not answer|^cannot be used/) as string })
 })
 

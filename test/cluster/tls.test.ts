@@ -1,12 +1,15 @@
 // What a TLS listener shows, by the name that a client asks for and while its files change, and whose certificates it
 // believes: revocation lists, chains with an authority below another. Certificates made by openssl, TLS 1.2 and 1.3.
-import { copyFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import { request as httpsRequest } from 'node:https'
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { connect, type ConnectionOptions, type SecureVersion, type TLSSocket } from 'node:tls'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test, vi } from 'vitest'
 import { namedIn, readRevocationLists } from '../../broker/access/revocation-lists.ts'
 import { keepPassword } from '../../broker/access/passwords.ts'
+import { operate } from '../../broker/cli/operate.ts'
 import { loadConfig } from '../../broker/config/config.ts'
 import { createNode, type Node } from '../../broker/index.ts'
 import { listen, type Listener } from '../../broker/listeners/index.ts'
@@ -307,6 +310,81 @@ describe('certificates of clients', () => {
     })
     // where each must show one, also beside its password; where none need
     expect(await Promise.all(withoutOne)).toEqual([false, false, true])
+  })
+})
+
+describe('the admin endpoint by TLS', () => {
+  const tokens = authority.path('tokens')
+  writeFileSync(tokens, `write ann certificate\nread eve certificate\nread dashboard ${'t'.repeat(20)}\n`)
+  const shown = authority.issue('admin', { names: 'IP:127.0.0.1', by: 'root' })
+  const stranger = new Authority()
+  afterAll(() => stranger[Symbol.dispose]())
+  const options = {
+    listen: ['mqtt://127.0.0.1:0'],
+    admin: 'https://127.0.0.1:0',
+    adminTlsCert: shown.cert,
+    adminTlsKey: shown.key,
+    adminTlsCa: authority.path('root.pem'),
+    adminTokensFile: tokens,
+  }
+
+  test('who shows a certificate may do what its line says; probes need none, and web pages may not use it', async () => {
+    const node = await createNode({ ...options, id: 'by-tls' })
+    open.push(node)
+    const url = new URL(node.adminUrl!)
+    const [write, read] = ['ann', 'eve'].map((name) =>
+      authority.issue(name, { by: 'root', file: `${name}-admin` }),
+    )
+    const forged = stranger.issue('ann', { by: 'root' })
+    const unknown = authority.issue('nobody', { by: 'root' })
+    const asked = async (
+      method: string,
+      path: string,
+      { pair, headers = {} }: { pair?: { cert: string; key: string }; headers?: object } = {},
+    ): Promise<number> => {
+      const files = pair && { cert: readFileSync(pair.cert), key: readFileSync(pair.key) }
+      const options = { method, ca, agent: false as const, headers: { ...headers }, ...files }
+      const request = httpsRequest(new URL(path, url), options).end()
+      const [answer] = (await once(request, 'response')) as [IncomingMessage]
+      answer.resume()
+      return answer.statusCode!
+    }
+    const [see, act] = [
+      ['GET', '/api/v1/nodes'],
+      ['POST', '/api/v1/clients/x/disconnect'],
+    ] as const
+    const answers: number[] = []
+    for (const pair of [undefined, write, read, forged, unknown])
+      for (const [method, path] of [see, act]) answers.push(await asked(method, path, pair && { pair }))
+    expect(answers).toEqual([401, 401, 200, 200, 200, 403, 401, 401, 401, 401])
+    expect(await asked('GET', '/livez')).toBe(200)
+    expect(await asked(...see, { headers: { authorization: `Bearer ${'t'.repeat(20)}` } })).toBe(200)
+    expect(await asked(...act, { pair: write!, headers: { origin: 'https://elsewhere.example' } })).toBe(403)
+    const out = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+    const own = ['--ca', authority.path('root.pem'), '--cert', write!.cert, '--key', write!.key]
+    try {
+      await operate('status', ['--admin', url.href, ...own])
+      expect(String(out.mock.calls[0]![0])).toMatch(/^1 of 1 nodes are ready/)
+      await expect(operate('status', ['--admin', url.href])).rejects.toMatchObject({
+        problem: expect.stringMatching(/^does not answer/) as string,
+      })
+    } finally {
+      out.mockRestore()
+    }
+    // http:// to it, and what is no TLS at all, end nothing
+    await expect(fetch(url.href.replace('https', 'http'))).rejects.toThrow()
+    expect(await asked('GET', '/livez')).toBe(200)
+  })
+
+  test.each([
+    [{ adminTlsKey: undefined }, /needs --admin-tls-key/],
+    [{ adminTlsKey: server.cert }, /holds a certificate, not a private key/],
+    [{ adminTlsCa: server.key }, /holds a private key, not a certificate/],
+    [{ adminTokensFile: undefined }, /stands without a file of who may do what/],
+    [{ admin: 'http://127.0.0.1:0' }, /is for TLS, and the admin endpoint has none/],
+    [{ workers: '2', redis: 'redis://127.0.0.1' }, /does not work with --workers/],
+  ])('%j is refused before anything listens', (changed, problem) => {
+    expect(() => loadConfig({ ...options, ...changed }, {})).toThrow(problem)
   })
 })
 

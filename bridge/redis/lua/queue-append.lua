@@ -15,16 +15,17 @@
 --        begin with, and as MessagePack { { body, publisher's sid ("" unless QoS 2, "=": the message before
 --        for sessions of another QoS), n, body … }, { sid, { indexes of its messages from 1 … }, sid … } },
 --        up to which place its sessions have the numbered message once this is stored ("": all have it, as
---        with all messages that do not come in parts); keys are made of the sids, with the tag of `appended`
+--        with all messages that do not come in parts), "1": to tell what full queues dropped; keys are made of
+--        the sids, with the tag of `appended`
 -- REPLY  { messages dropped from full queues, the owner of each session: "" nobody, "?" it was found missing
---        before, false now … }
+--        before, false now …, and where it is to be told, of at most a hundred that were dropped: sid, body … }
 -- FAILS  FENCED: the node was declared dead · ORDER batch after last
 -- COST   O(messages × sessions), and for large messages O(pieces of 8 KB that the queue lies in)
 local appendedKey, ownersKey, publishedKey, dueKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local nodeId, batch, max, bytesMax = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local waitMs, begin = tonumber(ARGV[5]), ARGV[6] .. 'queue:'
 local messages, sessions = unpack(cmsgpack.unpack(ARGV[7]))
-local upTo = tonumber(ARGV[8])
+local upTo, tellsDropped = tonumber(ARGV[8]), ARGV[9] == '1'
 
 local stored = redis.call('HGET', appendedKey, nodeId)
 if not stored then return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead') end
@@ -90,7 +91,14 @@ for s = 1, #sessions, 2 do
   lists[#lists + 1] = items
   largest[#largest + 1] = longest
 end
-local reply, dropped = {}, 0
+local reply, dropped, told = {}, 0, {}
+local function drop(sid, body)
+  dropped = dropped + 1
+  if tellsDropped and #told < 200 then
+    told[#told + 1] = sid
+    told[#told + 1] = body
+  end
+end
 for i = 1, #sids, 1000 do -- Lua's unpack has a limit
   for _, owner in ipairs(redis.call('HMGET', ownersKey, unpack(sids, i, math.min(i + 999, #sids)))) do
     reply[#reply + 1] = owner
@@ -106,14 +114,14 @@ if not again then
       local queueKey = begin .. sids[i]
       local over = redis.call('RPUSH', queueKey, unpack(lists[i])) - max
       if over > 0 then
-        redis.call('LPOP', queueKey, over)
-        dropped = dropped + over
+        for _, body in ipairs(redis.call('LPOP', queueKey, over)) do drop(sids[i], body) end
       end
       if largest[i] > smallMax then
         local excess = (redis.call('MEMORY', 'USAGE', queueKey, 'SAMPLES', 0) or 0) - bytesMax
         while excess > 0 and redis.call('LLEN', queueKey) > 1 do
-          excess = excess - #redis.call('LPOP', queueKey)
-          dropped = dropped + 1
+          local body = redis.call('LPOP', queueKey)
+          excess = excess - #body
+          drop(sids[i], body)
         end
       end
     end
@@ -130,4 +138,5 @@ if not again then
   redis.call('HSET', appendedKey, nodeId, batch)
 end
 table.insert(reply, 1, dropped)
+for _, one in ipairs(told) do reply[#reply + 1] = one end
 return reply
