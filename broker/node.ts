@@ -178,38 +178,20 @@ export class Node {
     this.#hear('unretained', () => this.metrics.refused.inc({ cause: 'retained' }))
     this.#hear('willsLeft', () => {
       this.metrics.willsLeft.inc()
-      this.#log.onceAMinute(
-        'warn',
-        'wills-left',
-        '',
-        {},
-        'as many wills as may wait to be stored: further ones stay in the store until it has room, and are published then',
-      )
+      this.#log.eventPerMinute('wills-left', '', {})
     })
     this.#hear('inboxSealed', () => this.metrics.sealed.inc())
     this.#hear<{ key: string; problem: string }>('damaged', (damage) => this.#onDamaged(damage))
     this.#hear<{ where: string }>('garbage', ({ where }) => this.metrics.garbage.inc({ where }))
     this.#hear<{ where: string; id: string }>('later', ({ where, id }) => {
       this.metrics.later.inc({ where })
-      this.#log.onceAMinute(
-        'warn',
-        'later',
-        where,
-        { where, id },
-        'a later version of aedes-cluster wrote what this one does not understand: it is kept where it is stored',
-      )
+      this.#log.eventPerMinute('later', where, { where, id })
     })
     this.#hear<{ where: string; error: unknown }>('failed', ({ where, error }) => {
       this.metrics.failed.inc({ where })
       const [reason, at] =
         error instanceof Error ? (error.stack ?? error.message).split('\n') : [String(error)]
-      this.#log.onceAMinute(
-        'error',
-        'failed',
-        `${reason}${at}`,
-        { where, reason, at: at?.trim() },
-        'a bug: handling one message failed, which is passed by; please report this',
-      )
+      this.#log.eventPerMinute('message-failed', `${reason}${at}`, { where, reason, at: at?.trim() })
     })
     this.#unsubscribe.push(observe(this.#reports, this.#log, this.metrics))
     if (embedding.onEnd !== undefined)
@@ -220,7 +202,7 @@ export class Node {
   #onEnd(bug: unknown, tell: (bug: unknown) => void): void {
     this.#reports.onEnd = () => undefined
     const reason = bug instanceof Error ? (bug.stack ?? bug.message) : String(bug)
-    this.#log.error({ reason }, 'a bug: the node ends; please report this')
+    this.#log.event('node-failed', { reason })
     for (const listener of this.#listeners) listener.close()
     this.#boot?.engine.cutAll().catch(() => undefined)
     tell(bug)
@@ -269,7 +251,8 @@ export class Node {
       subscribeMessages: (filter, handle) => this.subscribeMessages(filter, handle),
       drain: (perSecond) => this.#drain(perSecond),
       reload: () => this.reload(true),
-      did: (by, what, fields) => this.#log.info({ by, ...fields }, `by the admin API: ${what}`),
+      did: (by, what, fields) =>
+        this.#log.event('by-operator', { by, what, ...fields }, `by the admin API: ${what}`),
       failed: (error) => this.#reports.tell('failed', { where: 'admin', error }),
     })
   }
@@ -329,8 +312,8 @@ export class Node {
     })
     const bridge = (this.#bridge = await this.#store.open({
       reports: this.#reports,
-      onWarning: (text) => this.#log.warn({}, text),
-      onError: oncePerCause((cause) => this.#log.debug({ error: cause }, this.#store.label)),
+      onWarning: (text) => this.#log.event('advice', {}, text),
+      onError: oncePerCause((cause) => this.#log.event('store-error', { error: cause }, this.#store.label)),
     }))
     endHearing()
     if (this.#state !== 'starting') return bridge.close() // interrupted meanwhile
@@ -361,7 +344,7 @@ export class Node {
   }
 
   #advise(lines: readonly string[]): void {
-    for (const line of lines) this.#log.warn({}, line)
+    for (const line of lines) this.#log.event('advice', {}, line)
   }
 
   /**
@@ -391,13 +374,7 @@ export class Node {
       onFailed: (error) => this.#reports.tell('failed', { where: 'delivery', error }),
       onHeldBack: (cause) => this.metrics.heldBack.inc({ cause }),
       onHoldsOn: ({ clientId }, topic) =>
-        this.#log.onceAMinute(
-          'warn',
-          'slow-subscriber',
-          clientId,
-          { client: clientId, topic },
-          'publishers on this topic wait for a client that reads slower than they publish: slowSubscriber says what becomes of such a client',
-        ),
+        this.#log.eventPerMinute('subscriber-slow', clientId, { client: clientId, topic }),
       onClient: (connection) => {
         clients.onClient(connection)
         gate.accepted?.(connection)
@@ -411,7 +388,7 @@ export class Node {
         this.#operated.ended(connection)
         gate.ended?.(connection, connection.isConnected)
       },
-      onError: (error) => this.#log.error({ error: error.message }, 'engine error'),
+      onError: (error) => this.#log.event('engine-error', { error: error.message }),
       onFenced: () => this.#onFenced(),
     }
     const router = new Router(this.config, events, this.gate, this.metrics.traffic, this.#traces)
@@ -452,17 +429,14 @@ export class Node {
     this.#state = 'fenced'
     this.#local.detach()
     const { engine, plane } = this.#boot!
-    this.#log.warn(
-      { boot: plane.nodeId },
-      'declared dead by the other nodes: closing all connections and starting again',
-    )
+    this.#log.event('fenced', { boot: plane.nodeId })
     await engine.cutAll()
     await Promise.all([engine.close(), plane.close()])
     const boot = await this.#rejoin()
     // stopped meanwhile, with the boot before
     if (this.#state !== 'fenced') return void (await Promise.all([boot.engine.close(), boot.plane.close()]))
     this.#boot = boot
-    this.#log.info({ boot: boot.plane.nodeId }, 'serving again')
+    this.#log.event('serving-again', { boot: boot.plane.nodeId })
     this.#serve()
   }
 
@@ -476,7 +450,7 @@ export class Node {
         return await this.#join(this.#bridge!)
       } catch (error) {
         if (!(error instanceof BridgeError) || this.#state !== 'fenced') throw error
-        this.#log.onceAMinute('warn', 'rejoin', error.code, { error: error.message }, 'cannot join again yet')
+        this.#log.eventPerMinute('rejoin-waits', error.code, { error: error.message })
         await retryPause(tries)
       }
     }
@@ -492,11 +466,12 @@ export class Node {
         this.#accept(connection, handedOver, request, config)
       this.#listeners.push(await listen({ config, places, events, addresses, onConnection }))
     }
-    this.#log.info(
-      { listen: this.endpoints, admin: this.#admin?.url, nodes: this.#boot!.plane.nodes },
-      'serving',
-    )
-    if (this.#store.notice !== undefined) this.#log.info({}, this.#store.notice)
+    this.#log.event('serving', {
+      listen: this.endpoints,
+      admin: this.#admin?.url,
+      nodes: this.#boot!.plane.nodes,
+    })
+    if (this.#store.notice !== undefined) this.#log.event('notice', {}, this.#store.notice)
     sayLowLimit(this.#log, places)
     places.watch(descriptorEvents(this.#log, places))
     this.#serve()
@@ -515,7 +490,7 @@ export class Node {
     const tried = (what: string, read: () => void): void => {
       try {
         read()
-        this.#log.info({ what }, 'read again')
+        this.#log.event('reloaded', { what })
         tell(what, undefined)
       } catch (error) {
         tell(what, error as Error)
@@ -527,15 +502,14 @@ export class Node {
         const { now, later } = changeTo(this.config, source())
         done.options.push(...now)
         done.later.push(...later)
-        if (now.length > 0) this.#log.info({ options: now }, 'these options hold as they are now')
-        if (later.length > 0)
-          this.#log.warn({ options: later }, 'these options are others by now: they hold from the next start')
+        if (now.length > 0) this.#log.event('options-changed', { options: now })
+        if (later.length > 0) this.#log.event('options-wait', { options: later })
       })
     for (const listener of this.#listeners) tried(`certificate of ${listener.url}`, () => listener.renew())
     if (this.#admin !== undefined) tried('certificate of the admin endpoint', () => this.#admin?.renew())
     tried('admin tokens', () => this.#operated.loadTokens(adminTokensOf(this.config)))
     this.#access.load(accessFilesOf(this.config, tell))
-    this.#log.info({ what: 'users and rules' }, 'read again')
+    this.#log.event('reloaded', { what: 'users and rules' })
     this.#looks()
     return done
   }
@@ -682,7 +656,7 @@ export class Node {
     const clients = boot?.engine.clientCount ?? 0
     if (this.#draining !== 'no' || boot === undefined) return clients
     this.#draining = 'begun'
-    this.#log.info({ clients, perSecond }, 'the node is drained: its clients are told to go')
+    this.#log.event('draining', { clients, perSecond })
     void this.#evacuate(boot, perSecond)
     return clients
   }
@@ -697,7 +671,7 @@ export class Node {
     await engine.drain(perSecond)
     await router.settled()
     this.#draining = 'done'
-    this.#log.info({}, 'the node is drained: no client is left')
+    this.#log.event('drained', {})
   }
 
   /** Of the other nodes that serve, as far as they say so at once. */
@@ -729,7 +703,7 @@ export class Node {
   #onDamaged({ key, problem }: { readonly key: string; readonly problem: string }): void {
     this.metrics.damaged.inc()
     this.#damage = { what: `${key}: ${problem}`, at: performance.now() }
-    this.#log.warn({ key, problem }, 'damaged data in the store')
+    this.#log.event('damaged', { key, problem })
   }
 
   /** Where clients can connect, with real port numbers. */
@@ -846,7 +820,7 @@ export class Node {
     await this.#admin?.close()
     for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe()
     this.#state = 'stopped'
-    if (wasServing) this.#log.info({}, 'stopped')
+    if (wasServing) this.#log.event('stopped', {})
     await this.#log.close()
   }
 }

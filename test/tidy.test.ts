@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest'
 import { keyTable } from '../bridge/redis/keys.ts'
 import { refusalCauses } from '../broker/access/refusals.ts'
 import { options } from '../broker/config/config.ts'
+import { logEvents } from '../broker/observe/log-events.ts'
 import { scriptTable, scriptText, type ScriptName } from '../bridge/redis/scripts.ts'
 import { folders, headOf, nounOf, plainWrites, tableIn, tables, writeTable } from './support/tables.ts'
 
@@ -219,10 +220,23 @@ describe('documents equal the code', () => {
     'keys',
     'scripts',
     'channels',
+    'log-events',
+    'trace-steps',
+    'trace-causes',
   ])('table %s', async (name) => {
     const { file, text } = (await tables())[name]!
     if (process.env.UPDATE_TABLES === '1') writeTable(file, name, text)
     expect(tableIn(file, name)).toBe(text)
+  })
+
+  test('each line of the log is an event of the table, and each event is said somewhere', () => {
+    const texts = sources
+      .filter((file) => file.startsWith('broker/') && !file.startsWith('broker/observe/log'))
+      .map((file) => [file, readFileSync(file, 'utf8')] as const)
+    for (const [file, text] of texts)
+      expect(text, file).not.toMatch(/\blog\??\.(?:debug|info|warn|error|onceAMinute)\(/)
+    const said = [...texts.map(([, text]) => text), readFileSync('broker/observe/log.ts', 'utf8')].join('\n')
+    for (const name of Object.keys(logEvents)) expect(said, name).toContain(`'${name}'`)
   })
 
   test('what bounds refuse: each bound is an option or a constant, and is found where the table says', () => {

@@ -32,10 +32,6 @@ export async function openAdmin(
         })
       : undefined
   const server = await startAdmin(url, adminHosts, source, adminEvents(log), contexts)
-  if (!isLoopback(url))
-    log.warn(
-      { admin: server.url },
-      'other machines can reach the admin endpoint, and only its API asks who they are: keep it behind a firewall',
-    )
+  if (!isLoopback(url)) log.event('admin-reachable', { admin: server.url })
   return server
 }

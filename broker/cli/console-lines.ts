@@ -9,7 +9,7 @@ export function consoleToLog(config: Config): void {
   console.warn = console.error = (...words: readonly unknown[]): void => {
     const text = words.map(String).join(' ')
     // Not being told by INFO is no matter of a node's: bridge/redis/redis-advice.ts.
-    const level = text.startsWith('Skipping the ready check') ? 'debug' : 'warn'
-    log.onceAMinute(level, text, '', {}, text.replace(/^\[\w+\] /, ''))
+    const name = text.startsWith('Skipping the ready check') ? 'console-detail' : 'console'
+    log.eventPerMinute(name, text, {}, text.replace(/^\[\w+\] /, ''))
   }
 }

@@ -48,10 +48,9 @@ export async function runWorkers(
       fork,
       {
         onStart: (child) => admin.follow(name, child),
-        onEnd: (worker, how, againMs) =>
-          log.error({ worker, how, againMs }, 'a worker ended: starting it again'),
-        onServingAgain: (worker) => log.info({ worker }, 'the worker serves again'),
-        onKill: (worker) => log.error({ worker, stopMs }, 'a worker did not stop in time: it is killed'),
+        onEnd: (worker, how, againMs) => log.event('worker-ended', { worker, how, againMs }),
+        onServingAgain: (worker) => log.event('worker-back', { worker }),
+        onKill: (worker) => log.event('worker-killed', { worker, stopMs }),
       },
       { stopMs },
     )
@@ -63,10 +62,7 @@ export async function runWorkers(
       admin.readTokens()
       opened.server?.renew()
     } catch (error) {
-      log.warn(
-        { problem: (error as Error).message },
-        'what was read before of the admin endpoint holds: certificate, or tokens',
-      )
+      log.event('reload-failed', { what: 'admin endpoint', problem: (error as Error).message })
     }
   })
   const server = (opened.server = await openAdmin(config, admin, log))
@@ -78,7 +74,7 @@ export async function runWorkers(
     }
     const serving = await Promise.race([startAll(), interrupt.first])
     if (serving === undefined) return
-    log.info({ workers: workers.length, listen: serving.listen, admin: server?.url }, 'all workers serve')
+    log.event('workers-serve', { workers: workers.length, listen: serving.listen, admin: server?.url })
     process.send?.({ listen: serving.listen, admin: server?.url } satisfies Serving) // to `up`
     manager.ready()
     await interrupt.first

@@ -1,6 +1,6 @@
 // What log and metrics say of clients: who came from where, and why each connection ended. Each of them is a
 // line at level debug; those that ended by an error are one at level info, at most once a minute for each
-// cause and client.
+// client, whatever it does.
 import type { Socket } from 'node:net'
 import type { Connection } from '../connection/connection.ts'
 import type { RouterEvents } from '../routing/router.ts'
@@ -30,20 +30,22 @@ export function clientEvents(
           protocolLevel: level,
           sessionPresent: session?.present === true,
         })
-      log.debug(
-        { clientId, address: addressOf(connection), protocolLevel: level, sessionPresent: session?.present },
-        'a client connected',
-      )
+      log.event('client-connected', {
+        clientId,
+        user: connection.principal.user,
+        address: addressOf(connection),
+        protocolLevel: level,
+        sessionPresent: session?.present,
+      })
     },
     onClientError: (connection, { message: reason }) => {
       metrics.clientErrors.inc()
-      log.onceAMinute(
-        'info',
+      const { clientId } = connection
+      log.eventPerMinute('connection-failed', clientId === '' ? connection.address : clientId, {
+        clientId,
+        address: addressOf(connection),
         reason,
-        connection.clientId,
-        { clientId: connection.clientId, address: addressOf(connection), reason },
-        'connection ended by an error',
-      )
+      })
     },
     onEnd: (connection) => {
       const reason =
@@ -53,10 +55,15 @@ export function clientEvents(
           address: addressOf(connection),
           why: reason,
         })
-      log.debug(
-        { clientId: connection.clientId, address: addressOf(connection), reason },
-        'a connection ended',
-      )
+      const { bytesRead, bytesWritten } = connection.outbox.socket as Partial<Socket>
+      log.event('connection-ended', {
+        clientId: connection.clientId,
+        address: addressOf(connection),
+        reason,
+        seconds: Math.round((performance.now() - connection.since) / 1_000),
+        bytesIn: bytesRead,
+        bytesOut: bytesWritten,
+      })
     },
   }
 }

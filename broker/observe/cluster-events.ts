@@ -2,6 +2,7 @@
 // lost, who waits for what and since when. It hears the channels of the bridge for one node. Each cause is
 // one line when it begins, with what to do about it, and one when it is over. State: none.
 import { isOfStore, type BridgeError, type Reports, type WaitReport } from '../../bridge/index.ts'
+import type { FieldsOf } from './log-events.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -38,6 +39,11 @@ export const waitedText = (report: WaitReport): string =>
 /** Where a node id has its name: the rest tells its boots apart. */
 const nameOf = (nodeId: string): string => nodeId.slice(0, nodeId.lastIndexOf('@'))
 
+const fieldsOf = (report: WaitReport): FieldsOf<'waiting'> => {
+  const { store, code, kind, reason, remedy, seconds, publishers, connects, writes, wills } = report
+  return { store, code, kind, reason, remedy, seconds, publishers, connects, writes, wills }
+}
+
 /** @returns ends it */
 export function observe(reports: Reports, log: Log, metrics: Metrics): () => void {
   const ends: (() => void)[] = []
@@ -46,26 +52,21 @@ export function observe(reports: Reports, log: Log, metrics: Metrics): () => voi
     ends.push(end)
     return end
   }
-  hear<WaitReport>('waiting', (report) =>
-    log.warn({ ...report, name: undefined, reports: undefined }, waitingText(report)),
-  )
-  hear<WaitReport>('waited', (report) =>
-    log.warn({ ...report, name: undefined, reports: undefined }, waitedText(report)),
-  )
+  hear<WaitReport>('waiting', (report) => log.event('waiting', fieldsOf(report), waitingText(report)))
+  hear<WaitReport>('waited', (report) => log.event('waited', fieldsOf(report), waitedText(report)))
   hear<{ code: string }>('storeError', ({ code }) => metrics.storeErrors.inc({ code }))
-  hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.info({ nodeId }, 'a node joined'))
+  hear<{ nodeId: string }>('nodeJoined', ({ nodeId }) => log.event('node-joined', { nodeId }))
   hear('fenced', () => metrics.fenced.inc())
   hear('rebuilt', () => metrics.rebuilds.inc())
   hear<{ nodeId: string; by: string }>('nodeLeft', ({ nodeId, by }) => {
     if (by !== nodeId) metrics.nodesLost.inc()
-    if (by === nodeId) log.info({ nodeId }, 'a node left')
-    else if (nameOf(by) === nameOf(nodeId))
-      log.warn({ nodeId, by }, 'a node had ended without leaving: its next boot says so')
-    else log.warn({ nodeId, by }, 'a node was declared dead: its lease was over')
+    if (by === nodeId) log.event('node-left', { nodeId })
+    else if (nameOf(by) === nameOf(nodeId)) log.event('node-ended', { nodeId, by })
+    else log.event('node-dead', { nodeId, by })
   })
   hear<{ nodeId: string }>('amnesia', ({ nodeId }) => {
     metrics.storeLosses.inc()
-    log.warn({ nodeId }, 'the store lost data: registering again and writing down what is connected here')
+    log.event('store-lost-data', { nodeId })
   })
   return () => {
     for (const end of ends) end()

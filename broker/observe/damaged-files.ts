@@ -18,12 +18,11 @@ export class DamagedFiles {
   tell(what: string, error: Error | undefined): void {
     const before = this.#problems.get(what)
     if (error === undefined) {
-      if (this.#problems.delete(what)) this.#log.info({ what }, 'is in order again')
+      if (this.#problems.delete(what)) this.#log.event('reload-works', { what })
     } else {
       const problem = error.message
       this.#problems.set(what, problem)
-      if (problem !== before)
-        this.#log.warn({ what, problem }, 'what was read before holds: the files are not in order')
+      if (problem !== before) this.#log.event('reload-failed', { what, problem })
     }
     this.#metrics.damagedFiles.set(this.#problems.size)
   }

@@ -12,31 +12,18 @@ const fewConnections = 4_000
 const failed =
   (log: Log) =>
   (error: Error): void => {
-    log.onceAMinute(
-      'error',
-      error.message,
-      '',
-      { error, stack: error.stack?.split('\n').slice(1, 4) },
-      'a bug: a handler threw; its connection was closed',
-    )
+    log.eventPerMinute('handler-failed', error.message, {
+      error,
+      stack: error.stack?.split('\n').slice(1, 4),
+    })
   }
 
 const sayNone = (log: Log, places: Descriptors): void =>
-  log.onceAMinute(
-    'error',
-    'descriptors',
-    '',
-    { connections: places.open, openFilesMax: places.limit },
-    `no file descriptor is left for connections: they are refused; the limit of open files is low: ${raiseIt}`,
-  )
+  log.eventPerMinute('descriptors-gone', '', { connections: places.open, openFilesMax: places.limit })
 
 export const descriptorEvents = (log: Log, places: Descriptors): DescriptorEvents => ({
   none: () => sayNone(log, places),
-  again: () =>
-    log.warn(
-      { connections: places.open, openFilesMax: places.limit },
-      'there are file descriptors for connections again',
-    ),
+  again: () => log.event('descriptors-back', { connections: places.open, openFilesMax: places.limit }),
 })
 
 /** What /readyz says of them while there are none. */
@@ -49,13 +36,7 @@ export function doorEvents(log: Log, metrics: Metrics, places: Descriptors): Doo
     turnedAway: (cause, address, detail) => {
       metrics.turnedAway.inc({ cause })
       if (cause !== 'descriptors')
-        return log.onceAMinute(
-          'debug',
-          cause,
-          address,
-          { cause, address, detail },
-          'a connection did not become a client',
-        )
+        return log.eventPerMinute('connection-refused', `${cause}\0${address}`, { cause, address, detail })
       sayNone(log, places)
     },
   }
@@ -78,8 +59,5 @@ export const descriptorAdvice = (places: Descriptors | undefined, connectionsMax
 
 export function sayLowLimit(log: Log, places: Descriptors): void {
   if (places.max < fewConnections)
-    log.warn(
-      { connectionsMax: places.max, openFilesMax: places.limit },
-      `the limit of open files is low: ${raiseIt}`,
-    )
+    log.event('descriptors-few', { connectionsMax: places.max, openFilesMax: places.limit })
 }

@@ -10,24 +10,12 @@ export function gateEvents(log: Log, metrics: Metrics): GateEvents {
     onDenied: () => metrics.refused.inc({ cause: 'denied' }),
     onLate: (step) => {
       metrics.refused.inc({ cause: 'decision-late' })
-      log.onceAMinute(
-        'warn',
-        step,
-        'late',
-        { step },
-        'a hook did not decide in time (decisionTimeoutMs): what it was asked about is refused',
-      )
+      log.eventPerMinute('hook-late', step, { step })
     },
     onFailed: (step, error) => {
       metrics.refused.inc({ cause: 'decision-failed' })
       const reason = error instanceof Error ? (error.stack ?? error.message) : String(error)
-      log.onceAMinute(
-        'error',
-        step,
-        'failed',
-        { step, reason },
-        'a hook threw: what it was asked about is refused',
-      )
+      log.eventPerMinute('hook-failed', step, { step, reason })
     },
   }
 }
@@ -37,19 +25,13 @@ export function accessEvents(log: Log, onDamaged: AccessEvents['onDamaged'] = ()
   return {
     onDamaged,
     onDenied: ({ clientId, principal: { user } }, { action, topic }, rule) =>
-      log.onceAMinute(
-        'info',
-        `denied ${action} ${rule?.place ?? ''}`,
+      log.eventPerMinute('denied', `${action} ${rule?.place ?? ''}\0${clientId}`, {
         clientId,
-        {
-          clientId,
-          user,
-          action,
-          topic,
-          rule: rule === undefined ? 'none is about it' : `${rule.place} ${rule.text}`,
-        },
-        'denied by rule',
-      ),
+        user,
+        action,
+        topic,
+        rule: rule === undefined ? 'none is about it' : `${rule.place} ${rule.text}`,
+      }),
   }
 }
 
@@ -58,16 +40,15 @@ export function foreignEvents(log: Log, metrics: Metrics, onKeyTaken: () => void
   const away = new Set<string>()
   return {
     onKeyTaken: () => {
-      log.info({ link: 'jwt' }, 'a key of tokens was taken away: whom it let in is told to go')
+      log.event('key-removed', { link: 'jwt' })
       onKeyTaken()
     },
     onDecided: (by) => metrics.webhookDecisions.inc({ by }),
     onAnswer: (link, problem) => {
       metrics.authenticatorUp.set({ link }, problem === undefined ? 1 : 0)
-      if (problem === undefined && away.delete(link)) log.info({ link }, 'whom this link asks answers again')
+      if (problem === undefined && away.delete(link)) log.event('authenticator-back', { link })
       if (problem === undefined) return
-      if (!away.has(link))
-        log.warn({ link, problem }, 'whom this link asks who clients are does not answer as it should')
+      if (!away.has(link)) log.event('authenticator-away', { link, problem })
       away.add(link)
     },
   }

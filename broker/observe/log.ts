@@ -2,6 +2,7 @@
 // answers. A terminal gets text, everything else JSON. Texts may come from clients: each is cut, and control
 // characters are written as escapes. Logging never throws and never waits (log-output.ts).
 import type { Config } from '../config/config.ts'
+import { logEvents, type FieldsOf, type LogEventName, type PerMinuteName } from './log-events.ts'
 import { LogOutput, standardError } from './log-output.ts'
 import { OnceAMinute } from './once-a-minute.ts'
 
@@ -36,12 +37,27 @@ export class Log {
     this.#asText = 'isTTY' in stream && stream.isTTY === true
     this.#output = new LogOutput(
       stream,
-      (count) => this.#line('warn', { count }, 'log lines were left out: nobody read them'),
+      (count) => this.#line('warn', { event: 'lines-dropped', count }, logEvents['lines-dropped'].message),
       onDropped,
     )
-    this.#onceAMinute = new OnceAMinute((count) =>
-      this.warn({ count }, 'events of further clients were left out of the log'),
-    )
+    this.#onceAMinute = new OnceAMinute((count) => this.event('events-dropped', { count }))
+  }
+
+  /** @param message in place of the event's own, which says what stands there */
+  event<Name extends LogEventName>(name: Name, fields: FieldsOf<Name>, message?: string): void {
+    const { level, message: own } = logEvents[name]
+    this.#write(level, { event: name, ...(fields as LogFields) }, message ?? own)
+  }
+
+  /** @param of which client, address or cause it is: each has its minute */
+  eventPerMinute<Name extends PerMinuteName>(
+    name: Name,
+    of: string,
+    fields: FieldsOf<Name>,
+    message?: string,
+  ): void {
+    const { level, message: own } = logEvents[name]
+    this.onceAMinute(level, name, of, { event: name, ...(fields as LogFields) }, message ?? own)
   }
 
   debug(fields: LogFields, message: string): void {

@@ -13,7 +13,9 @@ import { upOptions } from '../../broker/cli/up.ts'
 import { environmentNameOf, flagOf, options } from '../../broker/config/config.ts'
 import { refusalCauses } from '../../broker/access/refusals.ts'
 import { exitCodes } from '../../broker/operator-errors.ts'
+import { logEvents } from '../../broker/observe/log-events.ts'
 import { Metrics } from '../../broker/observe/metrics.ts'
+import { dropReasons, traceSteps } from '../../broker/observe/traces.ts'
 import { mqtt311, mqtt5, type Statement } from '../conformance/statements.ts'
 
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
@@ -260,6 +262,33 @@ export async function tables(): Promise<Record<string, { file: string; text: str
             .map((flag) => `\`${flagOf(flag)}\``)
             .join(' '),
         ]),
+      ),
+    },
+    'log-events': {
+      file: 'broker/observe/EVENTS.md',
+      text: table(
+        ['event', 'level', 'fields', 'a minute', 'says'],
+        Object.entries(logEvents).map(([name, one]) => [
+          `\`${name}\``,
+          one.level,
+          one.fields.map((field) => `\`${field}\``).join(' '),
+          'perMinute' in one ? 'a line' : '',
+          one.message,
+        ]),
+      ),
+    },
+    'trace-steps': {
+      file: 'broker/observe/EVENTS.md',
+      text: table(
+        ['step', 'meaning'],
+        Object.entries(traceSteps).map(([step, meaning]) => [`\`${step}\``, meaning]),
+      ),
+    },
+    'trace-causes': {
+      file: 'broker/observe/EVENTS.md',
+      text: table(
+        ['cause', 'why'],
+        Object.entries(dropReasons).map(([cause, why]) => [`\`${cause}\``, why]),
       ),
     },
     keys: {

@@ -46,6 +46,23 @@ const logTo = (stream: Writable, onDropped?: (count: number) => void): Log =>
   new Log({ id: 'a', logLevel: 'info' }, onDropped, stream)
 
 describe('a line', () => {
+  test('of an event has its name, level and text; one that a client causes at will is one a minute with a count', async () => {
+    const reader = new Reader()
+    const log = logTo(reader)
+    log.event('node-joined', { nodeId: 'b@1' })
+    log.event('client-connected', { clientId: 'not shown' })
+    log.event('advice', {}, 'raise it')
+    for (let n = 0; n < 3; n++)
+      log.eventPerMinute('connection-failed', 'c', { clientId: 'c', reason: `its error ${n}` })
+    await log.close()
+    expect(reader.lines).toMatchObject([
+      { level: 'info', event: 'node-joined', nodeId: 'b@1', msg: 'a node joined' },
+      { level: 'warn', event: 'advice', msg: 'raise it' },
+      { event: 'connection-failed', clientId: 'c', reason: 'its error 0' },
+      { event: 'connection-failed', clientId: 'c', reason: 'its error 2', leftOut: 2 },
+    ])
+  })
+
   test('is JSON with an ISO time and the name of its level', () => {
     const reader = new Reader()
     const log = logTo(reader)
