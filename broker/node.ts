@@ -329,6 +329,7 @@ export class Node {
     bridge.emitter.on('$SYS/#', (topic, payload) => {
       if (told(topic)) this.#boot?.router.deliver(Message.ofBroker(topic, payload))
     })
+    this.#unsubscribe.push(this.#operated.tellCounts())
     await this.#open()
   }
 

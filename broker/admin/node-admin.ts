@@ -22,6 +22,7 @@ import {
   writeVariable,
 } from '../protocol/properties.ts'
 import type { Router } from '../routing/router.ts'
+import { countsOf, tellCounts, type SystemCounts } from '../observe/system-counts.ts'
 import type { Traces } from '../observe/traces.ts'
 import type { Traffic } from '../observe/traffic.ts'
 import { PacketType } from '../protocol/control-packets.ts'
@@ -33,6 +34,7 @@ import { Departures } from './departures.ts'
 import { Guard, isOpenFor } from './guard.ts'
 import {
   answerQuestion,
+  nameOf,
   type AskedNode,
   type Finding,
   type NodeFacts,
@@ -180,6 +182,32 @@ export class NodeAdmin implements AskedNode {
 
   get address(): string | undefined {
     return this.#node.address
+  }
+
+  counts(): SystemCounts {
+    const { boot, traffic } = this.#node
+    return countsOf(traffic, {
+      clients: boot?.engine.clientCount ?? 0,
+      subscriptions: boot?.router.subscriptions ?? 0,
+      retained: boot?.plane.retainedTopics ?? 0,
+    })
+  }
+
+  /** Tells them to the subscribers of this node, until it is ended. */
+  tellCounts(): () => void {
+    const { config } = this.#node
+    const view = new ClusterView(() => this.#node.boot?.plane)
+    return tellCounts(config.sysIntervalSeconds, Object.keys(this.counts()), {
+      get nodes() {
+        return view.knownNodes.map(nameOf)
+      },
+      isWanted: (topic) => this.#node.boot?.plane.isWanted(topic) === true,
+      ask: async () => {
+        const { answered } = await view.ask('counts', {})
+        return new Map([...answered].map(([nodeId, counts]) => [nameOf(nodeId), counts]))
+      },
+      tell: (topic, value) => this.#node.boot?.router.deliver(Message.ofBroker(topic, Buffer.from(value))),
+    })
   }
 
   /** @throws Error when it counts as often at once as it may */

@@ -15,6 +15,7 @@ import {
 } from './connections.ts'
 import type { Departure } from './departures.ts'
 import type { Busy } from '../observe/busiest.ts'
+import type { SystemCounts } from '../observe/system-counts.ts'
 import type { TraceAnswer, TraceWish } from '../observe/traces.ts'
 
 /** What an operator sees of a node at once. */
@@ -96,6 +97,7 @@ export interface Questions {
   address: { asks: object; answers: { readonly address: string | undefined } }
   reload: { asks: { readonly by: string }; answers: Reloaded }
   findings: { asks: object; answers: { readonly findings: readonly Finding[] } }
+  counts: { asks: object; answers: SystemCounts }
   top: { asks: { readonly ms: number; readonly limit: number }; answers: TopFacts }
   trace: {
     asks: {
@@ -124,6 +126,7 @@ export interface AskedNode {
   drain(perSecond: number | undefined, by: string): number
   readonly address: string | undefined
   reload(by: string): Reloaded
+  counts(): SystemCounts
   top(ms: number, limit: number): Promise<TopFacts>
   trace(asked: Questions['trace']['asks']): Promise<TraceAnswer>
 }
@@ -184,6 +187,7 @@ const answers: Answers = {
   address: async ({ address }) => ({ address }),
   reload: async (node, { by }) => node.reload(by),
   findings: async (node) => ({ findings: await node.findings() }),
+  counts: async (node) => node.counts(),
   top: (node, { ms, limit }) => node.top(ms, limit),
   trace: (node, asked) => node.trace(asked),
 }
@@ -199,6 +203,12 @@ export async function answerQuestion(node: AskedNode, request: Buffer): Promise<
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 const areObjects = (value: unknown): boolean => Array.isArray(value) && value.every(isObject)
+const areNumbers = (values: readonly unknown[]): boolean => values.every((value) => typeof value === 'number')
+const areBusy = (some: unknown): boolean =>
+  Array.isArray(some) &&
+  some.every(
+    (one) => isObject(one) && typeof one.name === 'string' && areNumbers([one.messages, one.bytes, one.more]),
+  )
 
 /** What of an answer is looked into here: a node of another version may say it otherwise. */
 const isAnswer: Readonly<Record<Question, (answer: Record<string, unknown>) => boolean>> = {
@@ -212,6 +222,10 @@ const isAnswer: Readonly<Record<Question, (answer: Record<string, unknown>) => b
   address: ({ address }) => ['string', 'undefined'].includes(typeof address),
   reload: ({ options, later, problems }) => [options, later, problems].every((list) => Array.isArray(list)),
   findings: ({ findings }) => areObjects(findings),
+  counts: (counts) => areNumbers(Object.values(counts)),
+  top: ({ topics, publishers, receivers, slow, ...counts }) =>
+    [topics, publishers, receivers].every(areBusy) && areObjects(slow) && areNumbers(Object.values(counts)),
+  trace: ({ lines, last, leftOut }) => areObjects(lines) && areNumbers([last, leftOut]),
 }
 
 /** Undefined: it is none. */

@@ -214,6 +214,13 @@ export const options = {
     list: true,
     hint: 'Write an address, or a network as address/bits, e.g. --proxy-networks 10.0.0.0/8',
   },
+  sysIntervalSeconds: {
+    schema: whole(0, 86_400).default(10),
+    about:
+      'how often counts are told under $SYS/broker/, in the names of Mosquitto and summed over the cluster, to whoever is subscribed there; 0: never',
+    shape: 's',
+    hint: 'Use 0 to 86400',
+  },
   sysEvents: {
     schema: z.enum(['off', 'on'], 'is not on or off').default('off'),
     about:

@@ -24,7 +24,7 @@ beforeAll(async () => {
   writeFileSync(join(folder, 'token'), `${acting}\n`)
   writeFileSync(
     join(folder, 'rules'),
-    'rules: [{ deny: publish, topic: t/denied }, { deny: subscribe, topic: no/# }, { allow: all, topic: "#" }]',
+    'rules: [{ deny: publish, topic: t/denied }, { deny: subscribe, topic: no/# }, { allow: all, topic: ["#", "$SYS/#"] }]',
   )
   cluster = await startCluster({
     nodes: 2,
@@ -33,6 +33,7 @@ beforeAll(async () => {
       ['--rules-file', join(folder, 'rules')],
       ['--queue-messages-max', '2'],
       ['--advertised-address', 'other.example:1883'],
+      ['--sys-interval-seconds', '1'],
     ].flat(),
   })
 })
@@ -539,21 +540,27 @@ test('who is busy, who does not read, and for whom most waits', async () => {
   let isOver = false
   const publishing = (async () => {
     for (let i = 0; !isOver; i++)
-      await publisher.publish(i % 10 === 0 ? 'busy/q' : 'busy/most', 'x'.repeat(100))
+      await publisher.publish(i % 4 === 0 ? 'busy/q' : 'busy/most', 'x'.repeat(100))
   })()
-  const top = (await get('/top?seconds=0.3&limit=2', 1)) as unknown as {
+  interface Top {
     nodes: { node: string; receivedPerSecond: number; sentPerSecond: number }[]
     topics: { name: string; messagesPerSecond: number; bytesPerSecond: number }[]
     publishers: { name: string }[]
     receivers: { name: string }[]
   }
+  let top!: Top
+  await expect
+    .poll(async () => {
+      top = (await get('/top?seconds=0.3&limit=2', 1)) as unknown as Top
+      return top.topics.map(({ name }) => name)
+    })
+    .toEqual(['busy/most', 'busy/q'])
   const shown = await printed('top', '--rounds', '1', '--seconds', '1')
   isOver = true
   await publishing
   expect(top.nodes.map(({ node }) => node)).toEqual(['a', 'b'])
   expect(top.nodes[0]!.receivedPerSecond).toBeGreaterThan(0)
   expect(top.nodes[1]!.sentPerSecond).toBeGreaterThan(0)
-  expect(top.topics.map(({ name }) => name)).toEqual(['busy/most', 'busy/q'])
   expect(top.topics[0]!.bytesPerSecond / top.topics[0]!.messagesPerSecond).toBeCloseTo(109)
   expect(top.publishers[0]).toMatchObject({ name: 'publisher' })
   expect(top.receivers[0]).toMatchObject({ name: 'receiver' })
@@ -565,6 +572,19 @@ test('who is busy, who does not read, and for whom most waits', async () => {
     isCut: false,
   })
   expect(await printed('queues')).toMatch(/^CLIENT .*\n(?:.*\n)*full +no +2 +[\d.]+\n/)
+})
+
+test('who is subscribed below $SYS/broker/ gets counts in the names of Mosquitto, of the cluster and of each node', async () => {
+  await using watching = await cluster.node(0).connect('watching')
+  await watching.subscribe(['$SYS/broker/clients/#', '$SYS/broker/+/+/clients/connected'], { qos: 0 })
+  await cluster.node(1).connect('counted')
+  await watching.arrivals(3)
+  const told = new Map(watching.packets.slice(0, 3).map(({ topic, payload }) => [topic, Number(payload)]))
+  const [all, a, b] = ['', 'nodes/a/', 'nodes/b/'].map((of) =>
+    told.get(`$SYS/broker/${of}clients/connected`)!,
+  )
+  expect(b).toBeGreaterThan(0)
+  expect(all).toBe(a! + b!)
 })
 
 test('bans by the API end connections, and are lifted', async () => {
