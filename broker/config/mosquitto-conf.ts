@@ -16,7 +16,7 @@ function settingsOf(path: string, text: string, readMore: (folder: string) => [s
   return text.split(/\r?\n/).flatMap((raw, i): Setting[] => {
     const line = raw.trim()
     if (line === '' || line.startsWith('#')) return []
-    const [, key = '', value = ''] = /^(\S+)\s*(.*)$/.exec(line)!
+    const [, key = '', value = ''] = /^(\S+)\s*(.*)$/s.exec(line)! // also a lone CR
     const place = `${path}:${i + 1}`
     if (key !== 'include_dir') return [{ key, value, place }]
     return readMore(value).flatMap(([file, more]) => settingsOf(file, more, readMore))

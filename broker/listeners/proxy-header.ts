@@ -160,8 +160,8 @@ export function takeProxyHeader(
         }
       }
     } catch (error) {
-      if (!(error instanceof Malformed)) throw error
-      fail(error.message)
+      // whatever it is: what comes over a wire never throws to the top
+      fail(error instanceof Malformed ? error.message : String(error))
     }
   }
   socket.on('readable', go).on('end', ended)

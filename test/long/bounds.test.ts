@@ -139,10 +139,10 @@ test('filters of 64 KiB, in and out: what the journal keeps', async () => {
   await using client = await WireClient.connect(cluster.node(0).url, 'long')
   const before = await usedByRedis(admin)
   let highest = 0
-  const { held } = await measure('10,000 SUBSCRIBE and UNSUBSCRIBE of 64 KiB', cluster.nodes, async () => {
-    for (let n = 0; n < 10_000; n += 10) {
+  const { held } = await measure('3,000 SUBSCRIBE and UNSUBSCRIBE of 64 KiB', cluster.nodes, async () => {
+    for (let n = 0; n < 3_000; n += 10) {
       const filters = Array.from({ length: 10 }, (_, i) => `${n + i}/`.padEnd(65_500, 'x'))
-      await subscribe(client, filters, 10)
+      expect(await subscribe(client, filters, 10)).toBe(10)
       client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: filters })
       await within(60_000, 'an UNSUBACK', () => client.packets.some(({ cmd }) => cmd === 'unsuback'))
       await client.first('unsuback')

@@ -120,7 +120,7 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
 
 /** Of a text, characters; and what reading it may take: a node that does serves nobody meanwhile. */
 const lengthMax = 128 * 1024
-const readingMsMax = 1_000
+const readingMsMax = 3_000
 
 const damaged = (random: Random, text: string): string =>
   chance(random, 3) ? damage(random, Buffer.from(text)).toString() : text

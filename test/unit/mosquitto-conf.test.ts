@@ -102,3 +102,8 @@ test.each([
   expect(listeners.map(({ authentication }) => authentication)).toEqual(chains)
   expect(left).toHaveLength(leftOut)
 })
+
+test('a line with what ends no line in it is said to be left', () => {
+  for (const text of ['log_type a\rb', 'log_type a\u2028b'])
+    expect(readMosquitto('m.conf', text, () => []).left.length, JSON.stringify(text)).toBeGreaterThan(0)
+})
