@@ -50,6 +50,9 @@ export interface ClientsPage {
 /** Where a page of clients goes on: at a node behind a connection, or among the sessions without one. */
 type Place = { readonly node: string; readonly after: number } | { readonly stored: string }
 
+const byName = (a: { readonly node: string }, b: { readonly node: string }): number =>
+  a.node < b.node ? -1 : 1
+
 const written = (place: Place): string => Buffer.from(JSON.stringify(place)).toString('base64url')
 
 /** Undefined: it is no cursor of ours. */
@@ -139,7 +142,7 @@ export class ClusterView {
   }> {
     const { answered, unanswered } = await this.ask('node', {})
     const nodes = [...answered].map(([boot, facts]) => ({ node: nameOf(boot), boot, ...facts }))
-    return { nodes: nodes.sort((a, b) => (a.node < b.node ? -1 : 1)), unanswered }
+    return { nodes: nodes.sort(byName), unanswered }
   }
 
   /**
@@ -302,7 +305,8 @@ export class ClusterView {
     const nodeIds = this.plane.nodes.filter((nodeId) => name === undefined || nameOf(nodeId) === name)
     if (nodeIds.length === 0) return undefined
     const { answered, unanswered } = await this.ask('reload', { by }, nodeIds)
-    return { nodes: [...answered].map(([nodeId, said]) => ({ node: nameOf(nodeId), ...said })), unanswered }
+    const nodes = [...answered].map(([nodeId, said]) => ({ node: nameOf(nodeId), ...said }))
+    return { nodes: nodes.sort(byName), unanswered }
   }
 
   /** What comes and goes for so many seconds, and by whom most: each node counts, and this one adds up. */
@@ -316,9 +320,7 @@ export class ClusterView {
     const said = [...answered].map(([nodeId, facts]) => ({ node: nameOf(nodeId), ...facts }))
     const slow = said.flatMap(({ node, slow: some }) => some.map((facts) => ({ node, ...facts })))
     return {
-      nodes: said
-        .map(({ node, ...facts }) => ({ node, ...ratesOf(facts) }))
-        .sort((a, b) => (a.node < b.node ? -1 : 1)),
+      nodes: said.map(({ node, ...facts }) => ({ node, ...ratesOf(facts) })).sort(byName),
       topics: busiestOf(said, ({ topics }) => topics, limit),
       publishers: busiestOf(said, ({ publishers }) => publishers, limit),
       receivers: busiestOf(said, ({ receivers }) => receivers, limit),
