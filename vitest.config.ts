@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 /** What must hold on Redis Cluster as it does on one Redis: these files run on both. */
 const onBoth = ['service', 'sessions', 'semantics'].map((name) => `test/cluster/${name}.test.ts`)
@@ -27,12 +28,38 @@ const onMemoryLong = [
  */
 const contracts = ['engine', 'aedes-client'].map((name) => `test/conformance/${name}.test.ts`)
 
+/** What takes longest, longest first: none of them is left for the end, when the others have nothing to do. */
+const slow = [
+  ...['cluster/pack', 'cluster/cli', 'fault/points', 'fault/ledger/ledger', 'fault/redis-away'],
+  ...['fault/refused', 'fault/frozen-node', 'fault/connect-away', 'cluster/replay', 'fault/bounds'],
+  ...['bridge/damage', 'situations/retained-beside-subscribe', 'fault/fairness', 'cluster/sessions'],
+  ...['situations/bounds', 'bench/bench', 'conformance/statements', 'unit/config', 'cluster/access'],
+].map((name) => `/test/${name}.test.ts`)
+
+/** A project after the other, since a worker serves one; the largest at last. */
+class SlowFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification): number => {
+      const at = slow.findIndex((name) => moduleId.endsWith(name))
+      return at < 0 ? slow.length : at
+    }
+    const isLargest = ({ project }: TestSpecification): number => Number(project.name === 'redis')
+    const sorted = await super.sort(files)
+    return sorted.sort(
+      (a, b) =>
+        isLargest(a) - isLargest(b) ||
+        (a.project === b.project ? place(a) - place(b) : a.project.name < b.project.name ? -1 : 1),
+    )
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: SlowFirst },
     globalSetup: ['test/support/setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    expect: { poll: { timeout: 20_000, interval: 10 } },
+    expect: { poll: { timeout: 20_000, interval: 20 } },
     pool: 'forks',
     maxWorkers: 3, // of two cores: much of the suite waits for faults
     isolate: false, // a worker loads the modules once, not for each file

@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { readPids } from '../support/processes.ts'
 import { verdicts } from './budgets.ts'
-import { parseFlags } from './flags.ts'
+import { parseFlags, UsageError } from './flags.ts'
 import { digits, spreadText } from './report.ts'
 import type { RunResult } from './run.ts'
 import { spread, summarize, type Summary } from './statistics.ts'
@@ -140,8 +140,13 @@ describe('flags', () => {
     ['--nodes', '24'],
     ['--payload', 'x'],
     ['--fsync', 'no'],
-  ])('%s %s is one line and exit code 2', async (...argv) => {
-    await expect(bench(...argv)).rejects.toMatchObject({
+  ])('%s %s is refused in one line', (...argv) => {
+    expect(() => parseFlags(argv)).toThrow(UsageError)
+    expect(() => parseFlags(argv)).toThrow(/^.+$/)
+  })
+
+  test('what is refused is said on standard error, and ends it with exit code 2', async () => {
+    await expect(bench('--rounds', '0')).rejects.toMatchObject({
       code: 2,
       stdout: '',
       stderr: expect.stringMatching(/^bench: .+\n$/) as string,
@@ -210,6 +215,8 @@ test('a real run: figures for both systems, nothing of ours lost, nothing left r
   const out = mkdtempSync(join(tmpdir(), 'bench-test-'))
   const { stdout } = await bench(
     '--quick',
+    '--seconds',
+    '0.4',
     '--patterns',
     'qos1-pair-across',
     '--systems',

@@ -67,7 +67,7 @@ test('WebSocket: what was sent before DISCONNECT and the end of the TCP connecti
   await node.start()
   await using watcher = await node.connect('watcher')
   await watcher.subscribe('#')
-  const [count, rounds] = [900, 12]
+  const [count, rounds] = [900, 6]
   const publishes = Array.from({ length: count }, (_, n) =>
     frame(0x32, str('t'), u16(n + 1), properties(5), Buffer.alloc(200, `${n} `)),
   )

@@ -6,7 +6,7 @@ import type { TestClient } from '../support/client.ts'
 import { startCluster } from '../support/cluster.ts'
 
 const publishersCount = 10
-const perPublisher = 600
+const perPublisher = 300
 const topics = ['order/a', 'order/b', 'order/deep/c']
 
 interface Seen {

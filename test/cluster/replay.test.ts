@@ -56,7 +56,7 @@ test('a replay ends with UNSUBSCRIBE: what is published behind the UNSUBACK does
 })
 
 describe('while many are being sent', () => {
-  const many = process.env.TEST_REPLAY === 'all' ? 100_000 : 10_000
+  const many = process.env.TEST_REPLAY === 'all' ? 100_000 : 4_000
   let both: TestCluster
   let keeper: TestClient
   beforeAll(async () => {

@@ -7,8 +7,7 @@ import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { seededRandom } from '../support/random.ts'
 
 const lanes = 8
-// on a Redis Cluster the same, shorter
-const roundsPerLane = process.env.TEST_ROUNDS === 'all' ? 250 : process.env.TEST_STORE === undefined ? 40 : 20
+const roundsPerLane = process.env.TEST_ROUNDS === 'all' ? 250 : 20
 const rounds = (lanes * roundsPerLane).toLocaleString('en')
 const random = seededRandom()
 

@@ -306,7 +306,7 @@ test('a seeded fuzz of mutated packets: the node survives and a client that beha
   await healthy.subscribe('healthy/#', { qos: 2 })
   let packets = 0
   const expected: { topic: string; payload: string }[] = []
-  for (let round = 0; round < 30; round++) {
+  for (let round = 0; round < 15; round++) {
     const attacks = Array.from({ length: 10 }, (_, i) =>
       attack(random, valid, `fuzz-${(round * 10 + i) % 50}`),
     )
@@ -321,7 +321,7 @@ test('a seeded fuzz of mutated packets: the node survives and a client that beha
       `the node died in round ${round}, SEED=${random.seed}\n${cluster.node(0).log.slice(-3_000)}`,
     ).toBe(true)
   }
-  expect(packets).toBeGreaterThan(3_000)
+  expect(packets).toBeGreaterThan(1_500)
   await healthy.receives(expected)
   expect((await cluster.node(0).admin('/livez')).status).toBe(200)
 })

@@ -6,7 +6,7 @@ import type { Received, TestClient } from '../support/client.ts'
 import { seededRandom } from '../support/random.ts'
 import { situation } from '../support/situation.ts'
 
-const rounds = 10
+const rounds = 6
 const kinds = ([0, 1, 2] as const).flatMap((qos) => [
   { qos, clean: true },
   { qos, clean: false },

@@ -1,6 +1,6 @@
 // What one client can send that is much work for its node, or for all of them. Each attack ends when its work
 // is done, and fails when a healthy client's pings were not answered meanwhile. `size` 1 is about a second of
-// work.
+// work, and half of it the least that has a middle.
 import { once } from 'node:events'
 import { connect as connectTcp } from 'node:net'
 import { Worker } from 'node:worker_threads'

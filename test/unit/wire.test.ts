@@ -3,7 +3,7 @@
 // acknowledgements that we encode, through mqtt-packet's parser; every valid control packet accepted, and no
 // prefix of one. Seeded: SEED=… repeats a run.
 import { isUtf8 } from 'node:buffer'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import mqttPacket, { type IConnectPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import { Message } from '../../bridge/index.ts'
 import { limits } from '../../broker/config/limits.ts'
@@ -703,6 +703,11 @@ test('what is UTF-8 in a short string is what Node takes for it', () => {
     }
     if (taken !== isUtf8(bytes)) others.push(bytes.toString('hex'))
   }
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0 // most of the time otherwise
+  onTestFinished(() => {
+    Error.stackTraceLimit = stackTraceLimit
+  })
   for (const a of edges)
     for (const b of edges) for (const c of edges) for (const d of edges) check(Buffer.from([a, b, c, d]))
   for (const text of texts) for (let end = 0; end < 12; end++) check(Buffer.from(text).subarray(0, end))

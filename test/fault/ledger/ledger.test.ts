@@ -60,7 +60,7 @@ test.each(Object.entries(faults) as [keyof typeof faults, string][])(
   'a short round on %s, %s: every acknowledged message is there, QoS 2 once, in order',
   async (store) => {
     const { seed } = seededRandom()
-    const result = await runRound({ seconds: store === 'redis' ? 6 : 4, nodes: 3, seed, store })
+    const result = await runRound({ seconds: store === 'redis' ? 5 : 3, nodes: 3, seed, store })
     console.log(
       `SEED=${seed}: ${result.sent} sent, ${result.acknowledged} acknowledged, ${result.received} received\n${result.faults.join('\n')}`,
     )
