@@ -59,15 +59,7 @@ async function runOn(program: string): Promise<string> {
     ...['node_modules/vitest/vitest.mjs', 'run', '--project', 'redis', '--maxWorkers', '1', '--no-color'],
     ...files,
   )
-  const { stdout: ledger } = await on(
-    'dist/test/fault/ledger/main.js',
-    '--seconds',
-    '4',
-    '--rounds',
-    '1',
-    '--pace',
-    '40',
-  )
+  const { stdout: ledger } = await on('dist/test/fault/ledger/main.js', '--seconds', '4', '--rounds', '1')
   const counted = /Tests\s+(.*)/.exec(tests)?.[1] ?? ''
   const seconds = Math.round((performance.now() - began) / 1_000)
   return `Node ${version.trim()}: ${counted.trim()} in ${seconds} s; ledger ${ledger.split('\n')[0] ?? ''}`
