@@ -200,7 +200,7 @@ export class Message implements MessageFields {
 
   /** Another message, which is this one but for what is given. */
   with(changes: Partial<MessageFields>): Message {
-    return Message.of({ ...this, ...changes })
+    return Message.of(Object.assign({} as MessageFields, this, changes))
   }
 
   /** A will as it is published: its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). */
