@@ -78,6 +78,8 @@ export interface Cluster {
 
   /** Topics that have one in the cluster, as this node knows them. */
   readonly retainedTopics: number
+  /** Tenants that have some. */
+  readonly retainedTenants: readonly string[]
   /** Whether there is room for one of this topic. @param bytes of its payload */
   mayRetain(topic: string, bytes: number): boolean
   /** Where what is subscribed by now stands among them (moment.ts). */

@@ -482,12 +482,17 @@ export class DataPlane implements Cluster {
     return this.#retained.size
   }
 
+  get retainedTenants(): readonly string[] {
+    return this.#retained.tenants
+  }
+
   /** Whether there is room for a Retained Message: nodes keep the topics of all of them. */
   mayRetain(topic: string, bytes: number): boolean {
     const { retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax = Infinity } = this.#options
     return (
       bytes <= retainedMessageBytesMax &&
-      this.#retained.mayStore(topic, retainedBytesMax, retainedMessagesMax)
+      this.#retained.mayStore(topic, retainedBytesMax, retainedMessagesMax) &&
+      this.#retained.mayStoreOfTenant(topic, this.#options)
     )
   }
 

@@ -191,6 +191,12 @@ export const bridgeErrors = {
     meaning: 'a user has as many sessions as one may have: a new one is refused',
     remedy: 'Raise --user-sessions-max on every node, or let them end sooner: --session-expiry-seconds-max',
   },
+  ERR_BRIDGE_TENANT_QUOTA: {
+    kind: 'answer',
+    retryable: false,
+    meaning: 'a tenant has as many sessions as one may have: a new one is refused',
+    remedy: 'Raise --tenant-sessions-max on every node, or let them end sooner: --session-expiry-seconds-max',
+  },
   ERR_BRIDGE_FOREIGN: {
     kind: 'answer',
     retryable: false,
@@ -321,6 +327,7 @@ const replies = new Map<string, BridgeErrorCode>(
     STALE: 'ERR_BRIDGE_STALE',
     QUOTA: 'ERR_BRIDGE_QUOTA',
     USERQUOTA: 'ERR_BRIDGE_USER_QUOTA',
+    TENANTQUOTA: 'ERR_BRIDGE_TENANT_QUOTA',
     FOREIGN: 'ERR_BRIDGE_FOREIGN',
     FORMAT: 'ERR_BRIDGE_FORMAT',
     OOM: 'ERR_BRIDGE_REDIS_FULL',

@@ -75,4 +75,15 @@ export {
   worked,
 } from './pace/turns.ts'
 export type { Waiting, WaitReport } from './pace/waits.ts'
+export {
+  isTenant,
+  nameIn,
+  ownFilter,
+  ownName,
+  ownTopic,
+  Tenant,
+  tenantBytesMax,
+  tenantOf,
+  tenantOfName,
+} from './matching/tenant.ts'
 export { filterBytes, filterMatches, hasWildcard, isValidFilter, isValidTopic } from './matching/topic.ts'

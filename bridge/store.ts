@@ -32,6 +32,11 @@ export interface StoreSettings {
   readonly retainedMessagesMax?: number | undefined
   /** Bytes of the payload of one; undefined: any number. */
   readonly retainedMessageBytesMax?: number | undefined
+  /** Retained Messages of a tenant, and what their topics may take on each node; undefined: any. */
+  readonly tenantRetainedMax?: number | undefined
+  readonly tenantRetainedBytesMax?: number | undefined
+  /** Sessions of a tenant, in the cluster; undefined: any number. */
+  readonly tenantSessionsMax?: number | undefined
   /** Sessions of a user that outlive their connections; undefined: any number. */
   readonly userSessionsMax?: number | undefined
 }

@@ -11,6 +11,7 @@ import {
   type Cluster,
   Message,
   retryPause,
+  tenantOfName,
   type Store,
   type WaitReport,
 } from '../bridge/index.ts'
@@ -51,6 +52,7 @@ import { Engine } from './aedes/engine.ts'
 import { OperatorError } from './operator-errors.ts'
 import type { Connection } from './connection/connection.ts'
 import { Gate } from './access/gate.ts'
+import { tenantWall } from './access/tenancy.ts'
 import { accessEvents, foreignEvents, gateEvents } from './observe/gate-events.ts'
 import { Descriptors, listen, type HandedOver, type Listener, type OnConnection } from './listeners/index.ts'
 import { LocalMessages, type LocalMessage, type PublishOptions } from './routing/local-messages.ts'
@@ -58,7 +60,7 @@ import { DamagedFiles } from './observe/damaged-files.ts'
 import { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { observe, problemOf, waitingText } from './observe/cluster-events.ts'
-import { isTold } from './observe/system-topics.ts'
+import { inItsTenant, isTold } from './observe/system-topics.ts'
 import { Traces } from './observe/traces.ts'
 
 /** What leaving the cluster has at least, when telling the clients took all the time of a stop. */
@@ -72,6 +74,10 @@ const addressesMs = 300
 const awayMs = 200
 /** When everybody is looked at once more after files were read again: behind each decision that was under way. */
 const lookAgainMs = 1_000
+/** Sessions that a start with tenants looks at for those of no tenant. */
+const untenantedLookedAt = 1_000
+/** Tenants with metrics of their own: those with most connections. */
+const tenantsShown = 100
 /** How long /readyz tells of damaged data. */
 const damageToldMs = 60_000
 
@@ -164,7 +170,7 @@ export class Node {
       hasStoredRules: config.storedRules === 'on',
       hasStoredUsers: config.storedUsers === 'on',
       events: accessEvents(this.#log, (key, problem) => this.#onDamaged({ key, problem })),
-      stand: (guard) => this.gate.setStanding([guard]),
+      stand: (guard) => this.gate.setStanding(config.tenants === 'on' ? [tenantWall, guard] : [guard]),
     })
     this.#damagedFiles = new DamagedFiles(this.#log, this.metrics)
     this.#operated = this.#operatedBy(embedding)
@@ -247,8 +253,8 @@ export class Node {
         ...(await this.#store.health()),
         ...descriptorAdvice(this.#descriptors, this.config.connectionsMax),
       ],
-      publishMessage: (message) => this.publishMessage(message),
-      subscribeMessages: (filter, handle) => this.subscribeMessages(filter, handle),
+      publishMessage: (message, tenant) => this.publishMessage(message, tenant),
+      subscribeMessages: (filter, handle, tenant) => this.subscribeMessages(filter, handle, tenant),
       drain: (perSecond) => this.#drain(perSecond),
       reload: () => this.reload(true),
       did: (by, what, fields) =>
@@ -323,11 +329,14 @@ export class Node {
     if (this.#state !== 'starting') return void (await Promise.all([boot.engine.close(), boot.plane.close()]))
     this.#boot = boot
     this.#advise(await this.#store.adviceOnNodes())
+    if (this.config.tenants === 'on') await this.#sayUntenanted(boot.plane)
     await this.#untilStoring(bridge)
     if (this.#state !== 'starting') return // `stop` has ended the boot
     const told = isTold(this.config)
     bridge.emitter.on('$SYS/#', (topic, payload) => {
-      if (told(topic)) this.#boot?.router.deliver(Message.ofBroker(topic, payload))
+      if (!told(topic)) return
+      const inside = this.config.tenants === 'on' ? inItsTenant(topic, payload) : undefined
+      this.#boot?.router.deliver(Message.ofBroker(inside?.topic ?? topic, inside?.payload ?? payload))
     })
     this.#unsubscribe.push(this.#operated.tellCounts())
     await this.#open()
@@ -346,6 +355,17 @@ export class Node {
 
   #advise(lines: readonly string[]): void {
     for (const line of lines) this.#log.event('advice', {}, line)
+  }
+
+  /** What was made before tenants were on is nobody's: no client can name it, and it ends in its time. */
+  async #sayUntenanted(plane: Cluster): Promise<void> {
+    const page = await plane.inspection.sessions('', untenantedLookedAt).catch(() => undefined)
+    const sessions = page?.entries.filter(({ clientId }) => tenantOfName(clientId) === undefined).length ?? 0
+    const retained = await (await plane.topics('#')).next() // of a tenant none matches
+    if (sessions === 0 && retained.done === true) return
+    this.#advise([
+      `${sessions} sessions${retained.done === true ? '' : ' and Retained Messages'} were made before tenants were on, and are of none: no client meets them. Sessions end in their time, Retained Messages are cleared with tenants off`,
+    ])
   }
 
   /**
@@ -553,8 +573,8 @@ export class Node {
     return this.#local.publish(topic, payload, options)
   }
 
-  publishMessage(message: Message): Promise<void> {
-    return this.#local.publishMessage(message)
+  publishMessage(message: Message, tenant?: string): Promise<void> {
+    return this.#local.publishMessage(message, tenant)
   }
 
   /**
@@ -567,14 +587,18 @@ export class Node {
   subscribe(
     filter: string,
     handle: (message: LocalMessage) => void,
-    options?: { readonly qos?: 0 | 1 | 2 },
+    options?: { readonly qos?: 0 | 1 | 2; readonly tenant?: string },
   ): Promise<() => void> {
     return this.#local.subscribe(filter, handle, options)
   }
 
   /** The same, for whole messages. */
-  subscribeMessages(filter: string, handle: (message: Message) => void): Promise<() => void> {
-    return this.#local.subscribeMessages(filter, handle, 2)
+  subscribeMessages(
+    filter: string,
+    handle: (message: Message) => void,
+    tenant?: string,
+  ): Promise<() => void> {
+    return this.#local.subscribeMessages(filter, handle, 2, tenant)
   }
 
   /** Serves a connection that the program accepted itself: an HTTP upgrade, a socket of another kind. */
@@ -631,6 +655,7 @@ export class Node {
     this.metrics.slowSubscribers.set(slow?.subscribers ?? 0)
     this.metrics.heldTopics.set(slow?.topics ?? 0)
     this.#countGroups()
+    this.metrics.showTenants(this.#boot?.router.tenants.most(tenantsShown) ?? [])
     return this.metrics.text()
   }
 

@@ -10,6 +10,7 @@ import { Reports } from '../diagnostics.ts'
 import { BridgeError } from '../errors.ts'
 import { groupIds, type GroupHolder } from '../groups/group-holder.ts'
 import { isShared, sharedFilterOf } from '../groups/shared-filter.ts'
+import { ownTopic } from '../matching/tenant.ts'
 import { isValidFilter, isValidTopic } from '../matching/topic.ts'
 import { packMessage } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
@@ -131,7 +132,7 @@ function check(line: Line): void {
       typeof payload !== 'string' ||
       ![0, 1, 2].includes(qos) ||
       typeof topic !== 'string' ||
-      !isValidTopic(topic)
+      !isValidTopic(ownTopic(topic))
     )
       throw bad(`a message (${line.kind})`)
   }
@@ -142,7 +143,7 @@ function check(line: Line): void {
     for (const [filter, options] of line.subscriptions)
       if (
         !Number.isInteger(options) ||
-        !(isShared(filter) ? sharedFilterOf(filter) !== undefined : isValidFilter(filter))
+        !(isShared(filter) ? sharedFilterOf(filter) !== undefined : isValidFilter(ownTopic(filter)))
       )
         throw bad('a subscription')
   }
@@ -339,10 +340,11 @@ class Restore {
     const own = new Map([...stored].filter(([filter]) => !isShared(filter)))
     if (own.size > 0) await this.#plane.sessions.announce(sid, own)
     const keys = (['clients', 'owners'] as const).map((noun) => this.#keys.partition(partition, noun))
+    const tenants = this.#keys.partition(partition, 'tenants')
     // whose client was connected has its whole time from now on
     const left = session.expirySeconds < 0 ? -1 : (session.endsInMs ?? session.expirySeconds * 1_000)
     const isGiven = await retrying(this.#redis, () =>
-      runScript(this.#redis, 'session-adopt', [...keys, due], [session.client, sid, left]),
+      runScript(this.#redis, 'session-adopt', [...keys, due, tenants], [session.client, sid, left]),
     )
     if (isGiven !== 1) return false
     for (const [name, member] of groups) {

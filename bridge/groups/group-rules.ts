@@ -1,6 +1,7 @@
 // The names of the strategies, and the rules that say which group has which. Who is picked by them: a node in
 // node-picks.ts, one of its members in broker/groups/local-groups.ts, and of a group with a backlog a member in
 // redis/lua/group-serve.lua. No state.
+import { ownFilter } from '../matching/tenant.ts'
 import { filterMatches } from '../matching/topic.ts'
 
 /**
@@ -49,7 +50,8 @@ export class GroupRules {
 
   /** The first rule whose pattern matches the group; without any `demand`. */
   of(group: string): GroupRule {
-    const name = group.slice(group.indexOf('/') + 1)
+    const own = ownFilter(group)
+    const name = own.slice(own.indexOf('/') + 1)
     return this.#rules.find(({ pattern }) => filterMatches(pattern, name)) ?? defaultRule
   }
 }

@@ -1,5 +1,6 @@
 // `$share/{ShareName}/{filter}` (MQTT 5 section 4.8.2): what is valid, and its parts. The whole text is the name of
 // the group in tables, journal and links: the same share name with another filter is another group. No state.
+import { ownTopic } from '../matching/tenant.ts'
 import { isValidFilter } from '../matching/topic.ts'
 
 const prefix = '$share/'
@@ -21,5 +22,7 @@ export function sharedFilterOf(group: string): SharedFilter | undefined {
   const end = group.indexOf('/', prefix.length)
   if (!isShared(group) || end < 0) return undefined
   const [share, filter] = [group.slice(prefix.length, end), group.slice(end + 1)]
-  return share === '' || /[+#]/.test(share) || !isValidFilter(filter) ? undefined : { share, filter }
+  return share === '' || /[+#]/.test(share) || !isValidFilter(ownTopic(filter))
+    ? undefined
+    : { share, filter }
 }

@@ -354,7 +354,7 @@ class Import {
       allDone(await multi.exec())
     })
     if (stored.size > 0) await sessions.announce(sid, stored)
-    const keys = (['clients', 'owners', 'due'] as const).map((noun) =>
+    const keys = (['clients', 'owners', 'due', 'tenants'] as const).map((noun) =>
       this.#keys.partition(this.#keys.partitionFor(clientId), noun),
     )
     return (

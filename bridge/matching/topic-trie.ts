@@ -1,6 +1,7 @@
 // Topic Names → values, found by Topic Filters: the Retained Messages of the cluster, and the topics whose
 // matches a FilterTrie remembers. State: this process. Walking costs what the filter selects, not what the
 // trie holds; a branch that holds nothing is removed with its last topic.
+import { tenantOf } from './tenant.ts'
 import { hasWildcard } from './topic.ts'
 
 interface Level<Value> {
@@ -10,6 +11,8 @@ interface Level<Value> {
   topic: string | undefined
   value: Value | undefined
 }
+
+const nothing = { size: 0, bytes: 0 } as const
 
 /** Levels looked at between two topics that are found, or two rests: some tenths of a millisecond. */
 const stepsMax = 2_000
@@ -34,6 +37,8 @@ export class TopicTrie<Value> {
   }
   #size = 0
   #bytes = 0
+  /** The same of each tenant. */
+  readonly #tenants = new Map<string, { size: number; bytes: number }>()
 
   get size(): number {
     return this.#size
@@ -42,6 +47,29 @@ export class TopicTrie<Value> {
   /** Memory that the topics take, roughly. */
   get bytes(): number {
     return this.#bytes
+  }
+
+  /** How many topics a tenant has here, and what they take. */
+  ofTenant(tenant: string): { readonly size: number; readonly bytes: number } {
+    return this.#tenants.get(tenant) ?? nothing
+  }
+
+  /** Those that have some. */
+  get tenants(): readonly string[] {
+    return [...this.#tenants.keys()]
+  }
+
+  #count(topic: string, by: 1 | -1): void {
+    const bytes = by * topicBytes(topic)
+    this.#size += by
+    this.#bytes += bytes
+    const name = tenantOf(topic)
+    if (name === undefined) return
+    let tenant = this.#tenants.get(name)
+    if (tenant === undefined) this.#tenants.set(name, (tenant = { size: 0, bytes: 0 }))
+    tenant.size += by
+    tenant.bytes += bytes
+    if (tenant.size === 0) this.#tenants.delete(name)
   }
 
   #find(topic: string): Level<Value> | undefined {
@@ -72,10 +100,7 @@ export class TopicTrie<Value> {
       }
       level = next
     }
-    if (level.topic === undefined) {
-      this.#size++
-      this.#bytes += topicBytes(topic)
-    }
+    if (level.topic === undefined) this.#count(topic, 1)
     level.topic = topic
     level.value = value
   }
@@ -85,8 +110,7 @@ export class TopicTrie<Value> {
     if (level?.topic === undefined) return false
     level.topic = undefined
     level.value = undefined
-    this.#size--
-    this.#bytes -= topicBytes(topic)
+    this.#count(topic, -1)
     while (level.parent !== undefined && level.topic === undefined && level.next === undefined) {
       const parent: Level<Value> = level.parent
       parent.next!.delete(level.name)
@@ -100,6 +124,7 @@ export class TopicTrie<Value> {
     this.#root.next = undefined
     this.#size = 0
     this.#bytes = 0
+    this.#tenants.clear()
   }
 
   /**

@@ -23,6 +23,7 @@ import { isBacklogged, workOff } from '../pace/backlog.ts'
 import { Slice } from '../pace/turns.ts'
 import type { Waits } from '../pace/waits.ts'
 import { GroupRules } from '../groups/group-rules.ts'
+import { hasRoomOfTenant } from '../retained/tenant-room.ts'
 import { MemoryInspection } from './memory-inspection.ts'
 import { MemoryGroups } from './memory-groups.ts'
 import { MemorySessions } from './memory-sessions.ts'
@@ -41,6 +42,9 @@ export type MemoryOptions = Pick<
   | 'retainedBytesMax'
   | 'retainedMessagesMax'
   | 'retainedMessageBytesMax'
+  | 'tenantRetainedMax'
+  | 'tenantSessionsMax'
+  | 'tenantRetainedBytesMax'
 > & {
   /** Memory that the messages of all sessions take: beyond it those that wait longest, where most wait, go. */
   readonly storedBytesMax: number
@@ -154,6 +158,10 @@ export class MemoryCluster implements Cluster {
 
   get routes(): Iterable<Route> {
     return this.#table.entries()
+  }
+
+  get retainedTenants(): readonly string[] {
+    return this.#retained.tenants
   }
 
   get retainedTopics(): number {
@@ -383,6 +391,7 @@ export class MemoryCluster implements Cluster {
   mayRetain(topic: string, bytes: number): boolean {
     const { retainedMessagesMax = Infinity, retainedMessageBytesMax = Infinity } = this.#options
     if (bytes > retainedMessageBytesMax) return false
+    if (!hasRoomOfTenant(this.#retained, topic, this.#options)) return false
     if (this.#store.state.retained.size >= retainedMessagesMax && !this.#retained.has(topic)) return false
     const part = (this.#retained.bytes + this.#store.state.retainedBytes) / this.#options.retainedBytesMax
     return part < 1 || (part < grownMax && this.#retained.has(topic))

@@ -9,6 +9,8 @@ import { packMessage, unpackMessage } from '../messages/codec.ts'
 import { BridgeError } from '../errors.ts'
 import { OwedReplays } from '../sessions/owed-replays.ts'
 import type { RoutingTable } from '../routes/routing-table.ts'
+import { tenantOfName } from '../matching/tenant.ts'
+import type { DataPlaneOptions } from '../options.ts'
 import { SessionOption } from '../sessions/session-options.ts'
 import type { InFlightEntry, Session, SessionRequest } from '../sessions/session.ts'
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
@@ -46,6 +48,7 @@ export class MemorySessions implements ClusterSessions {
   readonly #nodeId: string
   readonly #sessionsMax: number
   readonly #userSessionsMax: number
+  readonly #tenantSessionsMax: number
   readonly #clock: Clock
   readonly #waits: Waits
   readonly #wills: DueWills
@@ -64,7 +67,8 @@ export class MemorySessions implements ClusterSessions {
     {
       sessionsMax,
       userSessionsMax = Infinity,
-    }: { readonly sessionsMax: number; readonly userSessionsMax?: number | undefined },
+      tenantSessionsMax = Infinity,
+    }: Pick<DataPlaneOptions, 'sessionsMax' | 'userSessionsMax' | 'tenantSessionsMax'>,
     clock: Clock,
     waits: Waits,
     wills: DueWills,
@@ -75,6 +79,7 @@ export class MemorySessions implements ClusterSessions {
     this.#nodeId = nodeId
     this.#sessionsMax = sessionsMax
     this.#userSessionsMax = userSessionsMax
+    this.#tenantSessionsMax = tenantSessionsMax
     this.#clock = clock
     this.#waits = waits
     this.#wills = wills
@@ -153,6 +158,7 @@ export class MemorySessions implements ClusterSessions {
     if (expirySeconds !== 0 && others >= this.#sessionsMax && (known?.expiry ?? 0) === 0)
       throw new BridgeError('ERR_BRIDGE_QUOTA', `${this.#sessionsMax} sessions`)
     if (user !== undefined && expirySeconds !== 0) this.#checkUser(user, known)
+    if (expirySeconds !== 0 && (known?.expiry ?? 0) === 0) this.#checkTenant(clientId, known)
     const isMore = request.will !== undefined || (expirySeconds !== 0 && (known?.expiry ?? 0) === 0)
     if (isMore && this.#events.isFull())
       throw new BridgeError('ERR_BRIDGE_QUOTA', 'no memory for what sessions have in flight (storedBytesMax)')
@@ -184,6 +190,14 @@ export class MemorySessions implements ClusterSessions {
     for (const { expiry } of this.#store.state.sessionsOf(user)) if (expiry !== 0) count++
     if (count >= this.#userSessionsMax)
       throw new BridgeError('ERR_BRIDGE_USER_QUOTA', `${this.#userSessionsMax} sessions of the user`)
+  }
+
+  #checkTenant(clientId: string, known: StoredState | undefined): void {
+    const tenant = tenantOfName(clientId)
+    if (tenant === undefined || this.#tenantSessionsMax === Infinity) return
+    const others = this.#store.state.sessionsOfTenant(tenant) - (known === undefined ? 0 : 1)
+    if (others >= this.#tenantSessionsMax)
+      throw new BridgeError('ERR_BRIDGE_TENANT_QUOTA', `${this.#tenantSessionsMax} sessions of the tenant`)
   }
 
   /** A session whose time is over is nobody's. */

@@ -3,6 +3,7 @@
 // record about a session that is not there changes nothing. Bodies are messages as codec.ts packs them.
 // State: this process.
 import type { Field } from '../sessions/owed-replays.ts'
+import { tenantOfName } from '../matching/tenant.ts'
 import type { StoredSubscription } from '../sessions/stored-subscription.ts'
 import { StoredBytes } from './stored-bytes.ts'
 import { Queue } from './queue.ts'
@@ -76,6 +77,8 @@ export class State {
   readonly clients = new Map<string, string>()
   /** User → sids of what is the user's. */
   readonly #ofUsers = new Map<string, Set<string>>()
+  /** How many Client Identifiers of each tenant stand in `clients`. */
+  readonly #ofTenants = new Map<string, number>()
   readonly retained = new Map<string, RetainedValue>()
   /** Wills that are due and not decided yet, by number. */
   readonly wills = new Map<number, DueWill>()
@@ -189,8 +192,22 @@ export class State {
     if (sids?.size === 0) this.#ofUsers.delete(user)
   }
 
+  /** Sessions of a tenant. */
+  sessionsOfTenant(tenant: string): number {
+    return this.#ofTenants.get(tenant) ?? 0
+  }
+
+  #countOfTenant(clientId: string, by: 1 | -1): void {
+    const tenant = tenantOfName(clientId)
+    if (tenant === undefined) return
+    const count = this.sessionsOfTenant(tenant) + by
+    if (count > 0) this.#ofTenants.set(tenant, count)
+    else this.#ofTenants.delete(tenant)
+  }
+
   #note(session: StoredState): void {
     const { sid, user } = session
+    if (!this.clients.has(session.clientId)) this.#countOfTenant(session.clientId, 1)
     if (user !== undefined) {
       const sids = this.#ofUsers.get(user)
       if (sids === undefined) this.#ofUsers.set(user, new Set([sid]))
@@ -205,7 +222,9 @@ export class State {
     this.held.dropAll(session)
     this.#leaveUser(session)
     this.sessions.delete(sid)
-    if (this.clients.get(clientId) === sid) this.clients.delete(clientId)
+    if (this.clients.get(clientId) !== sid) return
+    this.clients.delete(clientId)
+    this.#countOfTenant(clientId, -1)
   }
 
   #retain({ topic, stamp, body }: Extract<StateRecord, { type: 'retained' }>): void {

@@ -231,6 +231,11 @@ const flagReplay = 0x40
  */
 const flagFields = 0x80
 
+/** Topics stand with U+0000 between them; one of a tenant has it behind its first character, and has it twice. */
+const betweenTopics = /(?<!\0)\0(?!\0)/
+const doubled = (topic: string): string => topic.replace('\0', '\0\0')
+const single = (topic: string): string => topic.replace('\0\0', '\0')
+
 /** Its length(2), then the text. */
 function writeText(bytes: Buffer, text: string, at: number): number {
   const written = bytes.write(text, at + 2)
@@ -323,7 +328,7 @@ export class MessagePacker {
 
   /** Tells that publishers on `topics` are to be held back for `nodeId`, or no longer. */
   addHold(nodeId: string, topics: readonly string[], held: boolean): void {
-    this.#addRecord(held ? holdRecord : goRecord, Buffer.from([nodeId, ...topics].join('\0')))
+    this.#addRecord(held ? holdRecord : goRecord, Buffer.from([nodeId, ...topics.map(doubled)].join('\0')))
   }
 
   /** The message that is added next is for one member of a group. */
@@ -483,8 +488,8 @@ export class EntryReader {
     else if (kind === bellRecord)
       for (const sid of bytes.toString('latin1', start, end).split(' ')) this.#other.onBell(sid)
     else if (kind === holdRecord || kind === goRecord) {
-      const [nodeId, ...topics] = bytes.toString('utf8', start, end).split('\0')
-      this.#other.onHold(nodeId!, topics, kind === holdRecord)
+      const [nodeId, ...topics] = bytes.toString('utf8', start, end).split(betweenTopics)
+      this.#other.onHold(nodeId!, topics.map(single), kind === holdRecord)
     } else if ((kind & mustUnderstand) !== 0) this.#other.onLater()
     return true
   }

@@ -115,6 +115,11 @@ export const keyTable = {
     meaning:
       'user → sids of sessions that he made and that outlive their connections, those among them that have ended, too, where userSessionsMax is set',
   },
+  tenants: {
+    key: '{s<n>}:tenants',
+    type: 'hash',
+    meaning: 'tenant → how many Client Identifiers of it stand in `clients`',
+  },
   due: {
     key: '{s<n>}:due',
     type: 'zset',
@@ -263,6 +268,7 @@ export class Keys {
       | 'clients'
       | 'owners'
       | 'users'
+      | 'tenants'
       | 'due'
       | 'wills'
       | 'appended'

@@ -4,6 +4,7 @@
 // name: no name of a session, of a group or of a boot comes back. Cost: SCAN over all keys of the Redis, page by page, so in
 // a process of its own. State: none but what was found.
 import { setTimeout as pause } from 'node:timers/promises'
+import { tenantOfName } from '../matching/tenant.ts'
 import { isSid, type Keys } from './keys.ts'
 import { mastersOf, type Redis } from './redis.ts'
 import { runLoaded } from './scripts.ts'
@@ -131,10 +132,12 @@ class Look {
       const owners = await this.#redis.hmget(this.#of(partition, 'owners'), ...sids)
       for (const [i, [client, sid]] of page.entries())
         if (owners[i] === null || !isSid(sid, partition))
-          this.#add(
-            `${key}: ${JSON.stringify(client)} has session ${sid}, which is not there`,
-            async () => (await this.#redis.hdel(key, client)) === 1,
-          )
+          this.#add(`${key}: ${JSON.stringify(client)} has session ${sid}, which is not there`, async () => {
+            if ((await this.#redis.hdel(key, client)) === 0) return false
+            const tenant = tenantOfName(client)
+            if (tenant !== undefined) await this.#redis.hincrby(this.#of(partition, 'tenants'), tenant, -1)
+            return true
+          })
     }
   }
 

@@ -19,6 +19,7 @@ import type { Stamps, StampsRead } from './moment.ts'
 import { reportsOf, retrying, type Connections, type Redis } from '../redis/redis.ts'
 import { runScript } from '../redis/scripts.ts'
 import { SingleFlight } from '../pace/single-flight.ts'
+import { hasRoomOfTenant, type TenantBounds } from './tenant-room.ts'
 import { TopicTrie } from '../matching/topic-trie.ts'
 import { TopicWalks } from './topic-walks.ts'
 
@@ -114,9 +115,19 @@ export class Retained {
     return this.#index.size
   }
 
+  /** Tenants that have some of them. */
+  get tenants(): readonly string[] {
+    return this.#index.tenants
+  }
+
   /** Whether a value may be stored: its topic is known, or there is room for one more. */
   mayStore(topic: string, bytesMax: number, countMax = Infinity): boolean {
     return (this.#index.bytes < bytesMax && this.#index.size < countMax) || this.#index.has(topic)
+  }
+
+  /** The same of its tenant. */
+  mayStoreOfTenant(topic: string, bounds: TenantBounds): boolean {
+    return hasRoomOfTenant(this.#index, topic, bounds)
   }
 
   /** What the journal says of a topic. */

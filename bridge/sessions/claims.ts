@@ -3,6 +3,7 @@
 // owners and what the session has; here which claims are under way.
 import { packMessage, type Change } from '../messages/codec.ts'
 import { BridgeError, toBridgeError } from '../errors.ts'
+import type { DataPlaneOptions } from '../options.ts'
 import type { Clock } from '../pace/clock.ts'
 import { nextConnectTurn, Slice, turnIsOver } from '../pace/turns.ts'
 import { freshSid, isSid, partitionOf, type Keys } from '../redis/keys.ts'
@@ -70,16 +71,20 @@ export class Claims {
 
   /** In each partition; 0: any number, and they are not counted. */
   readonly #userSessionsMax: number
+  readonly #tenantSessionsMax: number
 
-  /** @param sessionsMax in the cluster */
   constructor(
     { redis, keys, nodeId, clock, forgetMs, connected, events }: SessionContext,
     subscriptions: Subscriptions,
     wills: Wills,
-    sessionsMax: number,
-    userSessionsMax = 0,
+    {
+      sessionsMax,
+      userSessionsMax = 0,
+      tenantSessionsMax = 0,
+    }: Pick<DataPlaneOptions, 'sessionsMax' | 'userSessionsMax' | 'tenantSessionsMax'>,
   ) {
     this.#userSessionsMax = userSessionsMax
+    this.#tenantSessionsMax = Math.ceil(tenantSessionsMax / keys.partitions)
     this.#redis = redis
     this.#keys = keys
     this.#nodeId = nodeId
@@ -254,6 +259,7 @@ export class Claims {
       user,
       mayTakeAnybodys ? '1' : '0',
       this.#userSessionsMax,
+      this.#tenantSessionsMax,
     ]
     return this.#queue.send(() => runScript(this.#redis, 'session-claim', keys, argv, { whenFull }))
   }

@@ -178,6 +178,7 @@ export class SessionRecovery {
         at.inflight,
         at.incoming,
         at.appended,
+        at.tenants,
       ],
       [
         request.clientId,

@@ -8,6 +8,7 @@ export function keysOf(keys: Keys, sid: string) {
     owners: keys.partition(partition, 'owners'),
     due: keys.partition(partition, 'due'),
     wills: keys.partition(partition, 'wills'),
+    tenants: keys.partition(partition, 'tenants'),
     appended: keys.partition(partition, 'appended'),
     session: keys.session(sid, 'session'),
     subscriptions: keys.session(sid, 'subscriptions'),
@@ -19,6 +20,9 @@ export function keysOf(keys: Keys, sid: string) {
 
 /** All that a session has, in the order in which the scripts that begin and end sessions want it. */
 export function allKeysOf(keys: Keys, sid: string): string[] {
-  const { clients, owners, due, wills, session, subscriptions, queue, inflight, incoming } = keysOf(keys, sid)
-  return [clients, owners, due, wills, session, subscriptions, queue, inflight, incoming]
+  const { clients, owners, due, wills, session, subscriptions, queue, inflight, incoming, tenants } = keysOf(
+    keys,
+    sid,
+  )
+  return [clients, owners, due, wills, session, subscriptions, queue, inflight, incoming, tenants]
 }

@@ -43,21 +43,18 @@ export class Sessions implements ClusterSessions {
     redis: Redis,
     keys: Keys,
     nodeId: () => string,
-    {
-      leaseMs,
-      sessionsMax,
-      userSessionsMax,
-    }: Pick<DataPlaneOptions, 'leaseMs' | 'sessionsMax' | 'userSessionsMax'>,
+    options: Pick<DataPlaneOptions, 'leaseMs' | 'sessionsMax' | 'userSessionsMax' | 'tenantSessionsMax'>,
     clock: Clock,
     events: SessionEvents,
   ) {
+    const { leaseMs } = options
     const forgetMs = forgetLeases * leaseMs
     this.#events = events
     this.here = new ConnectedSessions(events, (owner) => owner.startsWith(`${nodeId()} `))
     const context = { redis, keys, nodeId, clock, forgetMs, connected: this.here, events }
     this.subscriptions = new Subscriptions(redis, keys, events)
     this.#wills = new Wills(redis, keys, clock, forgetMs, leaseMs, events)
-    this.#claims = new Claims(context, this.subscriptions, this.#wills, sessionsMax, userSessionsMax)
+    this.#claims = new Claims(context, this.subscriptions, this.#wills, options)
     this.releases = new Releases(context, this.#wills, (claim) => this.#claims.isUnderWay(claim))
     this.recovery = new SessionRecovery(context)
     this.#sweep = new Sweep(redis, keys, clock, this.#wills, {

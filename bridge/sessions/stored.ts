@@ -9,6 +9,7 @@ import { isSid, type Keys } from '../redis/keys.ts'
 import { reportsOf, retrying, type Redis } from '../redis/redis.ts'
 import type { InFlightEntry, Session } from './session.ts'
 import { decodeSubscription, type StoredSubscription } from './stored-subscription.ts'
+import { ownFilter } from '../matching/tenant.ts'
 import { isValidFilter } from '../matching/topic.ts'
 import { Slice } from '../pace/turns.ts'
 
@@ -46,7 +47,7 @@ export async function readSubscriptions(
   for (let i = 0; i + 1 < list.length; i += 2) {
     if (slice.isOver) await slice.next()
     const [filter, text] = [list[i]!.toString(), list[i + 1]!.toString()]
-    const subscription = isValidFilter(filter) ? decodeSubscription(text) : undefined
+    const subscription = isValidFilter(ownFilter(filter)) ? decodeSubscription(text) : undefined
     if (subscription === undefined) reports.tell('garbage', { where: 'subscriptions', bytes: text.length })
     else if (subscription === 'later') later.push(filter)
     else stored.set(filter, subscription)

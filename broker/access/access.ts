@@ -2,7 +2,15 @@
 // its connection keeps as its principal, and rules say what that one may do. It stands before the hooks of a program that
 // embeds the node, which may still say no. State: a chain for each listener; users and rules, as their files have them.
 import type { Message, StoredAccess } from '../../bridge/index.ts'
-import { BridgeError, isShared, sharedFilterOf, Slice, storedRulesBytesMax } from '../../bridge/index.ts'
+import {
+  BridgeError,
+  isShared,
+  ownName,
+  ownTopic,
+  sharedFilterOf,
+  Slice,
+  storedRulesBytesMax,
+} from '../../bridge/index.ts'
 import { certificateLink, type CertificateName } from './certificate-link.ts'
 import { anonymousLink, Chain, type Credentials, type Exchanged, type Link } from './chain.ts'
 import {
@@ -26,6 +34,7 @@ import type { Certificate, Principal } from './principal.ts'
 import { Rights } from './client-rights.ts'
 import type { Question, Rule } from './rule.ts'
 import { readRules } from './rules-file.ts'
+import type { LiveTenant } from './tenancy.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { Revocations } from './revocations.ts'
 import { scramLink, type ScramUser } from './scram-link.ts'
@@ -45,6 +54,8 @@ export interface Accessed {
   principal: Principal
   /** CONNACK accepted it. */
   readonly isConnected: boolean
+  /** Where tenants are on, once it is in one: its Client Identifier is as it is called outside then. */
+  readonly tenant: LiveTenant | undefined
   disconnect(reasonCode: number, reason: string): void
   /** That it has shown, and its listener trusts. */
   readonly certificate: Certificate | undefined
@@ -113,6 +124,12 @@ export const rulesOf = ({ rulesFile, aclFile }: Pick<AccessFiles, 'rulesFile' | 
 /** Whether what no rule is about is denied: also where a file holds none. */
 export const hasRules = ({ rulesFile, aclFile }: Pick<AccessFiles, 'rulesFile' | 'aclFile'>): boolean =>
   rulesFile !== undefined || aclFile !== undefined
+
+/** Who proves anew who he is: what said his tenant before says the same one now. */
+const isOfSameTenant = (found: Principal, { principal: before, tenant }: Accessed): boolean =>
+  found.tenant === undefined
+    ? found.by !== before.by || before.tenant === undefined
+    : tenant === undefined || found.tenant === tenant.name
 
 export class Access<Client extends Accessed> {
   readonly #options: AccessOptions<Client>
@@ -366,14 +383,15 @@ export class Access<Client extends Accessed> {
 
   /** @param clientId that it has, or asks for */
   #accept(found: Principal, client: Client, clientId: string): Refusal | undefined {
-    if (found.clientId !== undefined && found.clientId !== clientId)
+    if (found.clientId !== undefined && found.clientId !== ownName(clientId))
       return new Refusal(
         ReasonCode.clientIdentifierNotValid,
         'its Client Identifier is not that of its certificate or token',
       )
-    const { user: written } = client.principal // by a hook, which knows
+    const { user: written, tenant: said } = client.principal // by a hook, which knows
     const user = found.by === 'hooks' ? (written ?? found.user) : (found.user ?? written)
-    client.principal = user === found.user ? found : { ...found, user }
+    const tenant = found.tenant ?? said
+    client.principal = user === found.user && tenant === found.tenant ? found : { ...found, user, tenant }
     return undefined
   }
 
@@ -399,6 +417,8 @@ export class Access<Client extends Accessed> {
     if (principal === undefined) return { isDone: false, data }
     if (client.isConnected && principal.user !== client.principal.user)
       return new Refusal(ReasonCode.notAuthorized, 'another user than before')
+    if (client.isConnected && !isOfSameTenant(principal, client))
+      return new Refusal(ReasonCode.notAuthorized, 'of another tenant than before')
     const refusal = this.#accept(principal, client, client.isConnected ? client.clientId : clientId)
     if (refusal !== undefined) return refusal
     if (client.isConnected) this.#expiries.set(client, principal.expiresAt)
@@ -433,7 +453,8 @@ export class Access<Client extends Accessed> {
   /** A will was decided about with its CONNECT; what the program and the node publish is theirs. */
   #publish(message: Message, source: Source, from: Client | undefined): Message | Refusal {
     if (from === undefined || (source !== 'client' && source !== 'will')) return message
-    const { topic, qos, retain } = message
+    const { qos, retain } = message
+    const topic = ownTopic(message.topic)
     const question: Question = { action: 'publish', topic, qos, retain, group: undefined }
     return this.#isAllowed(from, question) ? message : this.#denied(from, question)
   }
@@ -444,7 +465,7 @@ export class Access<Client extends Accessed> {
     if (isShared(asked.filter) && shared === undefined) return asked // no filter at all, which is said to it
     const questionOf = (qos: 0 | 1 | 2): Question => ({
       action: 'subscribe',
-      topic: shared?.filter ?? asked.filter,
+      topic: ownTopic(shared?.filter ?? asked.filter),
       qos,
       retain: false,
       group: shared?.share,
@@ -461,6 +482,6 @@ export class Access<Client extends Accessed> {
   }
 
   #mayReceive({ topic, qos, retain }: Message, to: Client): boolean {
-    return this.#isAllowed(to, { action: 'receive', topic, qos, retain, group: undefined })
+    return this.#isAllowed(to, { action: 'receive', topic: ownTopic(topic), qos, retain, group: undefined })
   }
 }

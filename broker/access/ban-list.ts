@@ -1,7 +1,7 @@
 // Who is banned, as this node knows it (bridge/ban.ts): by Client Identifier, user, address or network. A CONNECT is
 // looked at twice, when it comes, before anybody works on its password, and when it is known who it is. State: the
 // bans, by whom; how often each client connected within this minute, where flapping is bounded.
-import type { Ban, BanKind } from '../../bridge/index.ts'
+import { ownName, tenantOfName, type Ban, type BanKind } from '../../bridge/index.ts'
 import { Networks } from './networks.ts'
 
 /** Clients that are counted; who comes after them is not, until the minute is over. */
@@ -10,7 +10,7 @@ const minuteMs = 60_000
 
 export class BanList {
   #bans = new Map<string, Ban>()
-  #networks: readonly (readonly [Networks, Ban])[] = []
+  #networks: readonly { readonly of: Networks; readonly tenant: string | undefined; readonly ban: Ban }[] = []
   readonly #flappingMax: () => number | undefined
   #connects = new Map<string, number>()
   #minute = performance.now()
@@ -27,7 +27,7 @@ export class BanList {
       .filter(({ kind }) => kind === 'network')
       .flatMap((ban) => {
         try {
-          return [[new Networks([ban.name]), ban] as const]
+          return [{ of: new Networks([ownName(ban.name)]), tenant: tenantOfName(ban.name), ban }]
         } catch {
           return [] // whoever wrote it into the store: it is no network
         }
@@ -38,14 +38,21 @@ export class BanList {
     return this.#bans.size === 0
   }
 
-  /** The ban that holds for a client. O(banned networks) */
-  of(clientId: string, user: string | undefined, address: string): Ban | undefined {
+  /**
+   * The ban that holds for a client; of a tenant: with the Client Identifier and user as they are called outside.
+   * O(banned networks)
+   */
+  of(clientId: string, user: string | undefined, address: string, tenant?: string): Ban | undefined {
     const holding = (ban: Ban | undefined): ban is Ban => ban !== undefined && ban.endsAt > performance.now()
     const by = (kind: BanKind, name: string): Ban | undefined => this.#bans.get(`${kind} ${name}`)
     const found = [
       by('client', clientId),
       ...(user === undefined ? [] : [by('user', user)]),
-      ...(address === '' ? [] : this.#networks.filter(([one]) => one.has(address)).map(([, ban]) => ban)),
+      ...(address === ''
+        ? []
+        : this.#networks
+            .filter((one) => (one.tenant === undefined || one.tenant === tenant) && one.of.has(address))
+            .map(({ ban }) => ban)),
     ]
     return found.find(holding)
   }

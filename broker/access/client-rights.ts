@@ -2,6 +2,7 @@
 // connection. State: both. Bounds: users, and of a connection topics, in number and length; what is not there is worked
 // out again. Other rules are another `Rights`, and another principal of a connection is asked about anew: nothing is
 // left of what was decided before.
+import { nameIn } from '../../bridge/index.ts'
 import type { Principal } from './principal.ts'
 import type { Question, Rule } from './rule.ts'
 import { decidingRule, isOfUser, type Asker } from './rules.ts'
@@ -54,11 +55,13 @@ export class Rights {
     return areDeliveriesAsked(this.#rules)
   }
 
-  #rulesOf(user: string | undefined): readonly Rule[] {
-    let rules = this.#ofUser.get(user)
+  #rulesOf(asker: Asker): readonly Rule[] {
+    const { user } = asker.principal
+    const key = asker.tenant === undefined || user === undefined ? user : nameIn(asker.tenant.name, user)
+    let rules = this.#ofUser.get(key)
     if (rules === undefined) {
       if (this.#ofUser.size >= usersMax) this.#ofUser.clear()
-      this.#ofUser.set(user, (rules = this.#rules.filter((rule) => isOfUser(rule, user))))
+      this.#ofUser.set(key, (rules = this.#rules.filter((rule) => isOfUser(rule, asker))))
     }
     return rules
   }
@@ -82,7 +85,7 @@ export class Rights {
 
   #find(question: Question, asker: Asker): Decision {
     const own = asker.principal.permissions
-    const rules = this.#rulesOf(asker.principal.user)
+    const rules = this.#rulesOf(asker)
     return decisionOf(decidingRule(own === undefined ? rules : [...own, ...rules], question, asker))
   }
 }

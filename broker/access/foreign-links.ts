@@ -22,6 +22,7 @@ export interface ForeignOptions {
   readonly jwtUserClaim: string
   readonly jwtClientClaim?: string | undefined
   readonly jwtRulesClaim: string
+  readonly jwtTenantClaim: string
   readonly jwtLeewaySeconds: number
   readonly jwtLifeSecondsMax?: number | undefined
   readonly webhookUrl?: string | undefined
@@ -136,6 +137,7 @@ const tokensOf = (options: ForeignOptions, keys: KeySource): Tokens =>
       userClaim: options.jwtUserClaim,
       clientClaim: options.jwtClientClaim,
       rulesClaim: options.jwtRulesClaim,
+      tenantClaim: options.jwtTenantClaim,
       leewaySeconds: options.jwtLeewaySeconds,
       lifeSecondsMax: options.jwtLifeSecondsMax,
     },

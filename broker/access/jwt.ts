@@ -20,6 +20,7 @@ export interface TokenRules {
   readonly userClaim: string
   readonly clientClaim: string | undefined
   readonly rulesClaim: string
+  readonly tenantClaim: string
   /** What clocks may differ by. */
   readonly leewaySeconds: number
   /** From when it was issued, or from now, to its end; undefined: any time. */
@@ -104,7 +105,14 @@ export class Tokens {
   }
 
   #principalOf({ claims, key }: Verified): Principal | Refusal {
-    const { userClaim, clientClaim, rulesClaim, leewaySeconds, lifeSecondsMax = Infinity } = this.#rules
+    const {
+      userClaim,
+      clientClaim,
+      rulesClaim,
+      tenantClaim,
+      leewaySeconds,
+      lifeSecondsMax = Infinity,
+    } = this.#rules
     const now = Date.now() / 1_000
     if (claims.exp! - Math.min(claims.iat ?? now, now) > lifeSecondsMax)
       return no(`it lives for longer than ${lifeSecondsMax} s`)
@@ -112,6 +120,9 @@ export class Tokens {
     if (user === undefined) return no(`its claim ${userClaim} is no name`)
     const clientId = clientClaim === undefined ? undefined : textOf(claims[clientClaim])
     if (clientClaim !== undefined && clientId === undefined) return no(`its claim ${clientClaim} is no name`)
+    const tenant = textOf(claims[tenantClaim])
+    if (tenant === undefined && claims[tenantClaim] !== undefined)
+      return no(`its claim ${tenantClaim} is no name`)
     const rules = claims[rulesClaim]
     if (Array.isArray(rules) && rules.length > rulesMax) return no(`it has more than ${rulesMax} rules`)
     const permissions = rules === undefined ? undefined : readPermissions(rules, `token of ${user}`)
@@ -123,6 +134,7 @@ export class Tokens {
       kept: key.digest,
       expiresAt: (claims.exp! + leewaySeconds) * 1_000,
       ...(clientId !== undefined && { clientId }),
+      ...(tenant !== undefined && { tenant }),
       ...(permissions !== undefined && { permissions }),
     }
   }

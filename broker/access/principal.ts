@@ -25,6 +25,8 @@ export interface Principal {
    * which its answer is remembered.
    */
   readonly kept?: string | undefined
+  /** What its token, the webhook or a hook says; where tenants are on it is checked. */
+  readonly tenant?: string | undefined
   /** The Client Identifier that it must have. */
   readonly clientId?: string | undefined
   /** What it may do, besides what rules say of everybody. */

@@ -102,6 +102,13 @@ export const refusalCauses = {
     v5: 'CONNACK 0x97',
     v311: 'CONNACK 3',
   },
+  'tenant-sessions': {
+    what: 'connection',
+    bound: 'tenantSessionsMax',
+    checkedIn: 'connection/client-sessions.ts',
+    v5: 'CONNACK 0x97',
+    v311: 'CONNACK 3',
+  },
   'will-bytes': {
     what: 'connection',
     bound: 'willBytesMax',
@@ -123,6 +130,20 @@ export const refusalCauses = {
     v5: 'CONNACK 0x8A; DISCONNECT 0x98 when it is connected',
     v311: 'CONNACK 5; closed without a word when it is connected',
   },
+  tenant: {
+    what: 'connection',
+    bound: 'tenants: it belongs to none, to two, or to one that can be none',
+    checkedIn: 'aedes/connect.ts',
+    v5: 'CONNACK 0x87',
+    v311: 'CONNACK 5',
+  },
+  'tenant-connections': {
+    what: 'connection',
+    bound: 'tenantConnectionsMax',
+    checkedIn: 'aedes/connect.ts',
+    v5: 'CONNACK 0x97',
+    v311: 'CONNACK 3',
+  },
   'user-connections': {
     what: 'connection',
     bound: 'userConnectionsMax',
@@ -132,7 +153,8 @@ export const refusalCauses = {
   },
   retained: {
     what: 'message',
-    bound: 'retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax',
+    bound:
+      'retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax, tenantRetainedMax, tenantRetainedBytesMax',
     checkedIn: 'connection/inbound.ts',
     v5: 'PUBACK or PUBREC 0x97; at QoS 0 it goes to subscribers and is not retained',
     v311: 'acknowledged; it goes to subscribers and is not retained',

@@ -23,6 +23,8 @@ export interface Rule {
   /** Undefined: all, also who has no user name. */
   readonly users: readonly Name[] | undefined
   readonly clients: readonly Name[] | undefined
+  /** Undefined: of every tenant, and where there are none. */
+  readonly tenants?: readonly Name[] | undefined
   /** Those that nobody knows alone. */
   readonly isOfAnonymous: boolean
   /** Common names of certificates. */

@@ -2,16 +2,24 @@
 // rules what none is about is denied. A question about a topic is decided by the first rule whose topics have it. One about
 // a filter by the first rule that allows all that the filter matches, or denies some of it: so whoever may subscribe to a
 // filter may subscribe to each topic in it. No state.
+import { ownName } from '../../bridge/index.ts'
 import type { Certificate, Principal } from './principal.ts'
+import { ownUser } from './tenancy.ts'
 import type { Level, Name, Piece, Question, Rule, Topics } from './rule.ts'
 
 /** Who asks. */
 export interface Asker {
+  /** Of a tenant: as it is called outside. */
   readonly clientId: string
+  readonly tenant?: { readonly name: string } | undefined
   readonly principal: Principal
   /** That its connection has shown, and its listener trusts. */
   readonly certificate?: Certificate | undefined
 }
+
+/** As its tenant calls it. */
+export const userOf = ({ principal, tenant }: Asker): string | undefined =>
+  ownUser(principal.user, tenant?.name)
 
 const ofCertificate =
   (name: keyof Certificate) =>
@@ -20,8 +28,8 @@ const ofCertificate =
 
 /** What stands for what, in a topic of a rule. */
 export const placeholders = new Map<string, (asker: Asker) => string | undefined>([
-  ['%c', ({ clientId }) => clientId],
-  ['%u', ({ principal }) => principal.user],
+  ['%c', ({ clientId }) => ownName(clientId)],
+  ['%u', (asker) => userOf(asker)],
   ['%{cn}', ofCertificate('commonName')],
   ['%{o}', ofCertificate('organization')],
   ['%{ou}', ofCertificate('unit')],
@@ -133,20 +141,24 @@ const isNamed = (names: readonly Name[] | undefined, name: string | undefined): 
   (name !== undefined &&
     names.some((one) => (typeof one === 'string' ? one === name : name.startsWith(one.prefix))))
 
-/** Whether a rule may be about this user, whatever the question. */
-export const isOfUser = ({ users, isOfAnonymous }: Rule, user: string | undefined): boolean =>
-  isNamed(users, user) && (!isOfAnonymous || user === undefined)
+/** Whether a rule may be about this user, whatever the question: as he logs in, or as his tenant calls him. */
+export const isOfUser = ({ users, isOfAnonymous }: Rule, asker: Asker): boolean => {
+  const { user } = asker.principal
+  return (isNamed(users, user) || isNamed(users, userOf(asker))) && (!isOfAnonymous || user === undefined)
+}
 
 /** @returns the rule that decides; undefined: none is about it, which denies it */
 export function decidingRule(rules: readonly Rule[], question: Question, asker: Asker): Rule | undefined {
   const { action, topic, qos, retain, group } = question
   if (action === 'publish' && topic.startsWith('$')) return undefined // the broker's [MQTT-4.7.2-1]
-  const { principal, clientId, certificate } = asker
+  const { certificate } = asker
+  const clientId = ownName(asker.clientId)
   const asked = topic.split('/')
   return rules.find(
     (rule) =>
       rule.actions.includes(action) &&
-      isOfUser(rule, principal.user) &&
+      isOfUser(rule, asker) &&
+      (rule.tenants === undefined || isNamed(rule.tenants, asker.tenant?.name)) &&
       isNamed(rule.clients, clientId) &&
       (rule.commonNames === undefined || isNamed(rule.commonNames, certificate?.commonName)) &&
       (rule.qos === undefined || action === 'receive' || rule.qos.includes(qos)) &&

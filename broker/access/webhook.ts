@@ -263,13 +263,14 @@ function saidBy(status: number, text: string, { username }: Told): Said {
   } catch {
     throw new WebhookError('its answer is not JSON')
   }
-  const { result, user = username, clientid, rules, expire_at: expires } = answer ?? {}
+  const { result, user = username, clientid, tenant, rules, expire_at: expires } = answer ?? {}
   if (result === 'deny' || result === 'ignore') return result
   if (result !== 'allow') throw new WebhookError('its answer has none of the results allow, deny and ignore')
   if (user !== undefined && (typeof user !== 'string' || user === ''))
     throw new WebhookError('its user is no name')
   if (clientid !== undefined && typeof clientid !== 'string')
     throw new WebhookError('its clientid is no text')
+  if (tenant !== undefined && typeof tenant !== 'string') throw new WebhookError('its tenant is no text')
   if (expires !== undefined && typeof expires !== 'number')
     throw new WebhookError('its expire_at is no number')
   const isTooLong = Array.isArray(rules) && rules.length > rulesMax
@@ -280,6 +281,7 @@ function saidBy(status: number, text: string, { username }: Told): Said {
     user,
     by: 'webhook',
     ...(clientid !== undefined && { clientId: clientid }),
+    ...(tenant !== undefined && { tenant }),
     ...(permissions !== undefined && { permissions }),
     ...(expires !== undefined && { expiresAt: expires * 1_000 }),
   }

@@ -23,6 +23,13 @@ const cursor = { ...text, maxLength: 1_000, description: '`next` of the page bef
 const next = { ...text, description: 'where the next page begins; missing on the last one' }
 const name = { ...text, minLength: 1, maxLength: 8_192 }
 
+/** Of each request. */
+export const tenant = {
+  ...text,
+  description:
+    'where tenants are on: whose the names in the request are; lists without it are of all tenants',
+}
+
 const unanswered = list(
   of({ node: text, problem: text }),
   'nodes that did not answer in time, or could not, and why: what they know is missing',
@@ -33,6 +40,7 @@ export const failure = of({ error: text, hint: { ...text, description: 'what to 
 const connection = {
   node: text,
   clientId: text,
+  tenant: { ...text, description: 'where tenants are on: its tenant' },
   user: { ...text, description: 'who it proved to be; missing: nobody knows' },
   address: text,
   listener: { ...text, description: 'by which it came' },

@@ -15,7 +15,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import {
   BridgeError,
   isValidFilter,
+  ownFilter,
+  ownName,
+  ownTopic,
   secondsLeft,
+  Tenant,
+  tenantOf,
   type BanChanges,
   type BanKind,
   type Message,
@@ -26,7 +31,8 @@ import type { ClientsQuery, ClusterView } from './cluster-answers.ts'
 import type { TraceWish } from '../observe/traces.ts'
 import type { Guard } from './guard.ts'
 import type { Bearer, Role } from './tokens.ts'
-import { failure, schemas } from './api-schemas.ts'
+import { failure, schemas, tenant as tenantSchema } from './api-schemas.ts'
+import { enterTenant, jsonOf } from './api-tenants.ts'
 import { TraceStream } from './trace-stream.ts'
 
 /** What of the node the API acts on. */
@@ -46,10 +52,11 @@ export interface ApiNode {
       readonly retain: boolean
       readonly properties?: Buffer | undefined
       readonly expirySeconds?: number | undefined
+      readonly tenant?: string | undefined
     },
   ): Promise<void>
   /** @returns ends it @throws TypeError when it is no filter */
-  subscribe(filter: string, handle: (message: Message) => void): Promise<() => void>
+  subscribe(filter: string, handle: (message: Message) => void, tenant?: string): Promise<() => void>
   /** What was done, for the log. */
   did(by: string, what: string, fields: Readonly<Record<string, unknown>>): void
   failed(error: Error): void
@@ -104,7 +111,8 @@ export async function createApi(node: ApiNode): Promise<Handle> {
     ajv: { customOptions: { removeAdditional: false, coerceTypes: true } },
   })
   // Compiling a serializer for each answer would make the first one wait, and every client of the node with it (P12).
-  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
+  const areTenantsOn = node.config.tenants === 'on'
+  app.setSerializerCompiler(() => (data) => jsonOf(data, areTenantsOn))
   app.removeContentTypeParser('text/plain')
   app.decorateRequest('bearer')
   app.setErrorHandler<FastifyError | Error>((error, _request, reply) => answerError(node, error, reply))
@@ -121,6 +129,11 @@ export async function createApi(node: ApiNode): Promise<Handle> {
     }
     if (checked.status === 401) reply.header('www-authenticate', 'Bearer')
     throw new Failure(checked.status, checked.error, checked.hint)
+  })
+  app.addHook('preHandler', (request, _reply, done) => {
+    const path = (request.routeOptions.url ?? '').slice('/api/v1'.length)
+    const wrong = enterTenant(request, request.method, path, areTenantsOn)
+    done(wrong === undefined ? undefined : new Failure(400, wrong.error, wrong.hint))
   })
   await app.register(swagger, {
     openapi: {
@@ -146,7 +159,7 @@ export async function createApi(node: ApiNode): Promise<Handle> {
 }
 
 function addRoute(app: FastifyInstance, { schema, handle }: Route): void {
-  const { response, at, ...rest } = schema
+  const { response, at, querystring, ...rest } = { querystring: undefined, ...schema }
   const [method, path] = at.split(' ') as ['GET' | 'POST' | 'PUT' | 'DELETE', string]
   const role: Role = method === 'GET' ? 'read' : 'write'
   app.route({
@@ -155,6 +168,7 @@ function addRoute(app: FastifyInstance, { schema, handle }: Route): void {
     config: { role },
     schema: {
       ...rest,
+      querystring: withTenant(querystring),
       operationId: Object.entries(schemas).find(([, one]) => one === schema)![0],
       tags: [role === 'read' ? 'see' : 'act'],
       response: { 200: { description: 'done', ...response }, '4xx': problem, '5xx': problem },
@@ -165,6 +179,15 @@ function addRoute(app: FastifyInstance, { schema, handle }: Route): void {
     },
   })
 }
+
+/** Each route takes it. */
+const withTenant = (
+  querystring: { readonly properties: object; readonly required: string[] } | undefined,
+): object => ({
+  type: 'object',
+  ...querystring,
+  properties: { ...querystring?.properties, tenant: tenantSchema },
+})
 
 const problem = { description: 'what is wrong, and what to do', ...failure }
 
@@ -213,7 +236,7 @@ function seeing(node: ApiNode): Route[] {
       return client
     }),
     get(schemas.subscribers, (request) => view.subscribers(queryOf<{ topic: string }>(request).topic)),
-    get(schemas.groups, async (request) => groupsOf(view, queryOf<{ limit: number }>(request).limit)),
+    get(schemas.groups, async (request) => groupsOf(view, queryOf(request))),
     get(schemas.retained, (request) => retainedPage(view, queryOf(request))),
     get(schemas.bans, async () => ({
       bans: (await node.bans.list()).map(({ kind, name, reason, endsAt }) => ({
@@ -284,7 +307,7 @@ function acting(node: ApiNode): Route[] {
         reason = '',
         seconds,
       } = bodyOf<{ kind: BanKind; name: string; reason?: string; seconds?: number }>(request)
-      if (kind === 'network' && !isNetwork(name))
+      if (kind === 'network' && !isNetwork(ownName(name)))
         throw new Failure(400, 'name is no address or network', 'Write 192.0.2.7, 10.0.0.0/8 or fd00::/8')
       if (!(await node.bans.add(kind, name, reason, seconds)))
         throw new Failure(409, 'there are as many bans as there may be', 'Lift some: DELETE /api/v1/bans')
@@ -307,7 +330,7 @@ const aliveMs = 15_000
 
 /** One line, also for readers that take these two separators of JavaScript for ends of lines, as Node 24 does. */
 const asLine = (message: object): string =>
-  JSON.stringify(message).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')
+  jsonOf(message, true).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')
 
 /** Lines for who reads a stream; those that find no room are counted, and told as `name`. */
 function linesTo({ raw: response }: FastifyReply, name: string): (line: object) => void {
@@ -326,8 +349,10 @@ async function stream(node: ApiNode, request: FastifyRequest, reply: FastifyRepl
   const { filter } = queryOf<{ filter: string }>(request)
   const write = linesTo(reply, 'dropped')
   const end = await node
-    .subscribe(filter, ({ topic, qos, retain, payload }) =>
-      write({ topic, qos, retain, ...payloadFacts(payload) }),
+    .subscribe(
+      ownFilter(filter),
+      ({ topic, qos, retain, payload }) => write({ topic, qos, retain, ...payloadFacts(payload) }),
+      tenantOf(filter),
     )
     .catch((error: unknown) => {
       throw new Failure(400, (error as Error).message, noFilter)
@@ -339,7 +364,8 @@ async function traced(node: ApiNode, request: FastifyRequest, reply: FastifyRepl
   const { client, topic, payload, seconds } = queryOf<{ seconds: number } & TraceWish>(request)
   if (client === undefined && topic === undefined)
     throw new Failure(400, 'neither a client nor topics', 'Name a client, a filter of topics, or both')
-  if (topic !== undefined && !isValidFilter(topic)) throw new Failure(400, 'topic is no filter', noFilter)
+  if (topic !== undefined && !isValidFilter(ownFilter(topic)))
+    throw new Failure(400, 'topic is no filter', noFilter)
   const write = linesTo(reply, 'leftOut')
   const trace = new TraceStream(node.view, { client, topic, payload }, write)
   node.did(request.bearer.name, 'a trace begins', { client, topic, payload, seconds })
@@ -392,7 +418,8 @@ async function published(
   retain: boolean,
 ): Promise<object> {
   try {
-    await node.publish(topic, Buffer.from(payload, encoding), {
+    await node.publish(ownTopic(topic), Buffer.from(payload, encoding), {
+      tenant: tenantOf(topic),
       qos,
       retain,
       properties: properties === undefined ? undefined : Buffer.from(properties, 'base64'),
@@ -406,13 +433,23 @@ async function published(
   return { topic }
 }
 
-function groupsOf(view: ClusterView, limit: number): object {
+function groupsOf(view: ClusterView, { limit, tenant }: { limit: number; tenant?: string }): object {
   const groups: object[] = []
   for (const group of view.plane.inspection.groups()) {
+    if (tenant !== undefined && tenantOf(group.group) !== tenant) continue
     if (groups.length === limit) return { groups, isCut: true }
     groups.push(group)
   }
   return { groups, isCut: false }
+}
+
+/** Where tenants are on and none is named, those of all of them. */
+async function* topicsOf(plane: ClusterView['plane'], filter: string): AsyncGenerator<string, undefined> {
+  const some = tenantOf(filter) === undefined ? plane.retainedTenants : []
+  for (const each of [filter, ...some.map((tenant) => new Tenant(tenant).topic(filter))]) {
+    const matching = await plane.topics(each)
+    for (let one = await matching.next(); one.done !== true; one = await matching.next()) yield one.value
+  }
 }
 
 /** Topics are in no order, but the same while none comes or goes: a page goes on behind so many. */
@@ -420,10 +457,10 @@ async function retainedPage(
   { plane }: ClusterView,
   { filter, limit, cursor = 0 }: { filter: string; limit: number; cursor?: number },
 ): Promise<object> {
-  if (!isValidFilter(filter) || cursor > cursorMax)
+  if (!isValidFilter(ownFilter(filter)) || cursor > cursorMax)
     throw new Failure(400, 'filter or cursor is none', '# is the last level, + a whole one')
   const topics: string[] = []
-  const matching = await plane.topics(filter)
+  const matching = topicsOf(plane, filter)
   let passed = 0
   let isMore = false
   for (let one = await matching.next(); one.done !== true; one = await matching.next()) {
@@ -434,7 +471,7 @@ async function retainedPage(
     }
     topics.push(one.value)
   }
-  await matching.return?.()
+  await matching.return(undefined)
   let read = await plane.retained(topics, retainedBytesMax)
   // the first may be larger than a page
   if (read.messages.length === 0 && read.unread.length > 0)

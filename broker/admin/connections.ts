@@ -1,7 +1,7 @@
 // The connections of this node as an operator sees them: pages of them, one, and who of them gets a topic. Each node is
 // the index of its own: they are passed by in the order in which they came, so a page goes on after the last one of the
 // page before, whoever came and went meanwhile. In slices; a page looks at so many and no more. No state.
-import { Slice } from '../../bridge/index.ts'
+import { ownName, Slice } from '../../bridge/index.ts'
 import { Networks } from '../access/networks.ts'
 import type { Connection } from '../connection/connection.ts'
 
@@ -45,6 +45,10 @@ export const jsonBytes = (facts: object): number => Buffer.byteLength(JSON.strin
 const fits = (pattern: string | undefined, text: string | undefined): boolean =>
   pattern === undefined ||
   (text !== undefined && (pattern.endsWith('*') ? text.startsWith(pattern.slice(0, -1)) : text === pattern))
+
+/** Its own, or as it is called outside its tenant. */
+const isIts = (pattern: string | undefined, name: string): boolean =>
+  fits(pattern, name) || fits(pattern, ownName(name))
 
 export function connectionFacts(connection: Connection): ConnectionFacts {
   const { clientId, principal, address, listener, level, lasting, outbox } = connection
@@ -106,7 +110,7 @@ export async function connectionPage(
     lookedAt++
     const isListed =
       connection.isClient &&
-      fits(client, connection.clientId) &&
+      isIts(client, connection.clientId) &&
       fits(user, connection.principal.user) &&
       networks?.has(connection.address) !== false
     if (isListed) {

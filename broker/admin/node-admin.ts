@@ -60,8 +60,12 @@ export interface RunningNode {
   store(): { readonly label: string; readonly isStoring: boolean; readonly waiting: Waiting | undefined }
   /** Lines about what should be otherwise: what it is, and what to do. */
   advice(): Promise<readonly string[]>
-  publishMessage(message: Message): Promise<void>
-  subscribeMessages(filter: string, handle: (message: Message) => void): Promise<() => void>
+  publishMessage(message: Message, tenant: string | undefined): Promise<void>
+  subscribeMessages(
+    filter: string,
+    handle: (message: Message) => void,
+    tenant: string | undefined,
+  ): Promise<() => void>
   /** Where clients of other nodes may be sent; undefined: nowhere. */
   readonly address: string | undefined
   /** It was drained, and neither a client is left nor a session of one. */
@@ -125,6 +129,10 @@ export class NodeAdmin implements AskedNode {
   }
 
   // What it answers of itself
+
+  get hasTenants(): boolean {
+    return this.#node.config.tenants === 'on'
+  }
 
   get connections(): Iterable<Connection> {
     return this.#node.boot?.engine.connections ?? []
@@ -286,13 +294,14 @@ export class NodeAdmin implements AskedNode {
         const said = checks[label]
         return { store: label, isStoring, waiting, ...(said !== 'ok' && { problem: said }) }
       },
-      publish: async (topic, payload, { qos, retain, properties, expirySeconds = -1 }) => {
+      publish: async (topic, payload, { qos, retain, properties, expirySeconds = -1, tenant }) => {
         if (properties !== undefined) checkProperties(properties)
         await node.publishMessage(
           Message.published(topic, payload, qos, retain, properties, expirySeconds, undefined),
+          tenant,
         )
       },
-      subscribe: (filter, handle) => node.subscribeMessages(filter, handle),
+      subscribe: (filter, handle, tenant) => node.subscribeMessages(filter, handle, tenant),
       did: (by, what, fields) => node.did(by, what, fields),
       failed: (error) => node.failed(error),
     }

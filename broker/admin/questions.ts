@@ -1,6 +1,6 @@
 // What nodes ask one another for an operator, and how each answers of itself: as JSON over the cluster's requests. A node
 // of another version may not know a question, and says so. No state.
-import type { ClusterRequests } from '../../bridge/index.ts'
+import { tenantOfName, type ClusterRequests } from '../../bridge/index.ts'
 import type { Reloaded } from '../config/reload.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import type { Connection } from '../connection/connection.ts'
@@ -116,6 +116,7 @@ export type Question = keyof Questions
 
 /** The node, as what is asked of it needs it. */
 export interface AskedNode {
+  readonly hasTenants: boolean
   readonly connections: Iterable<Connection>
   connectionOf(clientId: string): Connection | undefined
   departureOf(clientId: string): Departure | undefined
@@ -151,8 +152,9 @@ const answers: Answers = {
     const { client } = filter
     const isOne = client !== undefined && !client.endsWith('*')
     const one = isOne ? node.connectionOf(client) : undefined
-    const connections = isOne ? (one === undefined ? [] : [one]) : node.connections
-    return connectionPage(connections, filter, after, limit)
+    const mayBeOfAnyTenant = isOne && node.hasTenants && tenantOfName(client) === undefined
+    const some = isOne && !mayBeOfAnyTenant ? (one === undefined ? [] : [one]) : node.connections
+    return connectionPage(some, filter, after, limit)
   },
   client: async (node, { clientId }) => {
     const connection = node.connectionOf(clientId)

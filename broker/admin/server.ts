@@ -7,6 +7,7 @@
 //   /api/v1 the API of whoever operates the cluster (api.ts)
 //   Whoever connects is answered or closed: a request has a deadline, and of too many connections the oldest
 //   goes.
+import { ownFilter, tenantOf } from '../../bridge/index.ts'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
@@ -74,7 +75,9 @@ export async function* routesText(
       more = true
       break
     }
-    piece += `${count++ === 0 ? '' : ','}\n${JSON.stringify({ filter, nodeId, kind })}`
+    const tenant = tenantOf(filter)
+    const route = { filter: ownFilter(filter), ...(tenant !== undefined && { tenant }), nodeId, kind }
+    piece += `${count++ === 0 ? '' : ','}\n${JSON.stringify(route)}`
     if (count % routesPerTurn !== 0) continue
     yield piece
     piece = ''

@@ -7,8 +7,10 @@ import { randomBytes } from 'node:crypto'
 import {
   isShared,
   isValidFilter,
+  ownFilter,
   connectsWait,
   laterConnect,
+  nameIn,
   Message,
   SessionOption,
   Slice,
@@ -21,7 +23,8 @@ import { Authentication } from '../connection/enhanced-authentication.ts'
 import type { BanList } from '../access/ban-list.ts'
 import { Counts } from '../access/counts.ts'
 import { Refusal, type Answer } from '../access/gate.ts'
-import { optionsOf } from './subscribe.ts'
+import { tenantNameOf, userKeyOf } from '../access/tenancy.ts'
+import { isOwn, optionsOf } from './subscribe.ts'
 import { limits } from '../config/limits.ts'
 import type { Connection } from '../connection/connection.ts'
 import { boundedExpiry } from '../connection/inbound.ts'
@@ -44,6 +47,10 @@ const largeWill = new Refusal(ReasonCode.quotaExceeded, 'its will is larger than
 const foreign = new Refusal(
   ReasonCode.clientIdentifierNotValid,
   'its Client Identifier is that of another user, who is connected',
+)
+const tooManyOfTenant = new Refusal(
+  ReasonCode.quotaExceeded,
+  'as many connections as a tenant may have (tenantConnectionsMax)',
 )
 const tooMany = new Refusal(
   ReasonCode.quotaExceeded,
@@ -90,6 +97,7 @@ export class Connects {
     const user = this.#userOf.get(connection)
     if (user !== undefined) this.#users.give(user)
     this.#userOf.delete(connection)
+    if (connection.tenant !== undefined) this.#host.tenants.leave(connection.tenant)
     const latest = this.#latest.get(connection.clientId)
     let earlier = this.#replaced.get(connection)
     if (latest !== connection) {
@@ -117,7 +125,12 @@ export class Connects {
       const { keepalive = 0 } = packet
       if (keepalive === 0 || keepalive > keepAliveSecondsMax) client._serverKeepAlive = keepAliveSecondsMax
     }
-    if (this.#refuseBanned(connection, packet.clientId, packet.username, done)) return
+    // with tenants, what it is called there is known later: its address alone is looked at
+    const known = this.#host.config.tenants === 'off'
+    if (
+      this.#refuseBanned(connection, known ? packet.clientId : '', known ? packet.username : undefined, done)
+    )
+      return
     const { will } = connection
     const willBytes = will === undefined ? 0 : Buffer.byteLength(will.topic) + will.payload.length
     if (willBytes > (this.#host.config.willBytesMax ?? Infinity)) {
@@ -197,7 +210,9 @@ export class Connects {
     const { connection } = client.conn
     // Aedes comes here a turn later, and looks behind it: what is counted now would be given back by nobody.
     if (connection.isClosed || connection.client.isClosed) return
-    if (this.#refuseBanned(connection, client.id!, connection.principal.user, done)) return
+    const outside = this.#enter(client)
+    if (outside !== undefined) return this.#refuse(connection, outside, done)
+    if (this.#refuseBanned(connection, client.id!, userKeyOf(connection), done)) return
     const latest = this.#latest.get(client.id!)
     if (latest !== undefined && this.#isTaken(connection, latest)) {
       this.#host.refused('session-user')
@@ -227,7 +242,7 @@ export class Connects {
         expirySeconds: never ? -1 : client.sessionExpiryInterval!,
         will: decided,
         cameAt: connection.inbound.cameAt,
-        user: connection.principal.user,
+        user: userKeyOf(connection),
         mayTakeAnybodys: this.#host.config.sessionTakeover === 'any',
       })
       if (connection.isClosed) return
@@ -262,6 +277,32 @@ export class Connects {
   }
 
   /**
+   * From here on it is one of its tenant: all behind this has its Client Identifier and its topics as they are called
+   * outside, and so nobody of another tenant can have, or name, the same.
+   * @returns why it is in none
+   */
+  #enter(client: AedesClient): Refusal | undefined {
+    const { connection } = client.conn
+    const { config, tenants } = this.#host
+    if (config.tenants === 'off') return undefined
+    const name = tenantNameOf(connection, config.tenantFrom)
+    if (name instanceof Refusal) {
+      this.#host.refused('tenant')
+      return name
+    }
+    const clientId = nameIn(name, client.id!)
+    const replaces = this.#latest.has(clientId)
+    const tenant = tenants.enter(name, replaces ? Infinity : config.tenantConnectionsMax)
+    if (tenant === undefined) {
+      this.#host.refused('tenant-connections')
+      return tooManyOfTenant
+    }
+    connection.tenant = tenant
+    client.id = clientId
+    return undefined
+  }
+
+  /**
    * Another user has the session, by a connection here: that one stays, whose CONNECT came later or not. What the store
    * knows is asked with the claim; of a connection that is ending it decides.
    */
@@ -270,8 +311,8 @@ export class Connects {
     return has && this.#isStranger(connection, latest)
   }
 
-  #isStranger({ principal }: Connection, other: Connection): boolean {
-    return this.#host.config.sessionTakeover === 'same-user' && other.principal.user !== principal.user
+  #isStranger(connection: Connection, other: Connection): boolean {
+    return this.#host.config.sessionTakeover === 'same-user' && userKeyOf(other) !== userKeyOf(connection)
   }
 
   /**
@@ -293,7 +334,7 @@ export class Connects {
   /** When its CONNECT comes, and again when it is known who it is. */
   #refuseBanned(connection: Connection, clientId: string, user: string | undefined, done: Done): boolean {
     if (this.#bans.isEmpty) return false
-    const ban = this.#bans.of(clientId, user, connection.address)
+    const ban = this.#bans.of(clientId, user, connection.address, connection.tenant?.name)
     if (ban !== undefined) this.#refuseFor(connection, ban.reason, done)
     return ban !== undefined
   }
@@ -305,7 +346,7 @@ export class Connects {
 
   /** Who connects anew needs no more than it has: its earlier connection goes. */
   #countUser(connection: Connection, earlier: Connection | undefined): boolean {
-    const { user } = connection.principal
+    const user = userKeyOf(connection)
     if (user === undefined) return true
     const isReplacing = earlier !== undefined && this.#userOf.get(earlier) === user
     if (this.#users.take(user, isReplacing ? Infinity : this.#host.config.userConnectionsMax)) {
@@ -422,7 +463,11 @@ export class Connects {
       }
       if (decided.filter !== filter) {
         denied.push(filter)
-        if (isValidFilter(decided.filter) && !decided.filter.startsWith('$share/'))
+        if (
+          isValidFilter(ownFilter(decided.filter)) &&
+          !decided.filter.startsWith('$share/') &&
+          isOwn(decided.filter, connection)
+        )
           others.set(decided.filter, subscription)
         return undefined
       }
@@ -460,6 +505,8 @@ export class Connects {
     if (will === undefined) return undefined
     if (isReserved(will.topic)) return (this.#host.dropped('refused', will.qos), undefined)
     const expirySeconds = boundedExpiry(will.expirySeconds, this.#host.config.messageExpirySecondsMax)
-    return { delaySeconds: will.delaySeconds, message: Message.will({ ...will, expirySeconds }, client.id!) }
+    const topic = client.conn.connection.tenant?.topic(will.topic) ?? will.topic
+    const message = Message.will({ ...will, topic, expirySeconds }, client.id!)
+    return { delaySeconds: will.delaySeconds, message }
   }
 }

@@ -1,5 +1,6 @@
 // What the engine needs of the node around it: broker/routing/router.ts gives it. No state.
 import type { SessionRequest } from '../../bridge/index.ts'
+import type { Tenants } from '../access/tenancy.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { ConnectionHost } from '../connection/connection-host.ts'
 import type { SubscriptionOptions } from '../routing/local-table.ts'
@@ -10,6 +11,8 @@ export interface EngineHost extends Omit<
   ConnectionHost<Connection>,
   'violated' | 'listener' | 'readerLimits' | 'outboxLimits' | 'broken' | 'over' | 'mayShare' | 'lookAt'
 > {
+  /** Those that have connections here. */
+  readonly tenants: Tenants
   /** Whether clients may have Shared Subscriptions. */
   readonly hasGroups: boolean
   /** Makes this node the owner of the client's session, as `connection.session`; before CONNACK. */

@@ -10,10 +10,11 @@ import type { IPublishPacket, Packet } from 'mqtt-packet'
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Readable, type Duplex } from 'node:stream'
-import { Message, Slice, type Bridge } from '../../bridge/index.ts'
+import { Message, ownName, Slice, type Bridge } from '../../bridge/index.ts'
 import { BanList } from '../access/ban-list.ts'
 import { Admission } from '../access/admission.ts'
 import { Refusal } from '../access/gate.ts'
+import { userKeyOf } from '../access/tenancy.ts'
 import {
   AedesStream,
   nothing,
@@ -33,7 +34,7 @@ import type { ConnectionHost } from '../connection/connection-host.ts'
 import type { Peer } from '../connection/peer.ts'
 import { attach } from '../connection/stream.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
-import { isTold } from '../observe/system-topics.ts'
+import { inItsTenant, isTold } from '../observe/system-topics.ts'
 import { withoutUserProperties } from '../protocol/user-properties.ts'
 
 /** Aedes' listener of a parser's `packet`. */
@@ -104,7 +105,7 @@ export class Engine {
         ? {}
         : {
             responseInformation: ({ id }: { readonly id: string }) =>
-              config.responseInformation?.replaceAll('%c', () => encodeURIComponent(id)),
+              config.responseInformation?.replaceAll('%c', () => encodeURIComponent(ownName(id))),
           }),
     }) as unknown as AedesInsides
     // ours: broker/routing/subscription-bounds.ts; UNSUBSCRIBE is answered whatever it names [MQTT-3.10.4-5]
@@ -244,7 +245,9 @@ export class Engine {
   #connect(connection: Connection, client: AedesClient, frame: Buffer): void {
     try {
       const packet = parse(connection.level === 5 ? withoutUserProperties(frame) : frame, 0)
-      const earlier = packet.cmd === 'connect' ? this.#connects.latest(packet.clientId) : undefined
+      // With tenants nobody knows yet whose connection it replaces.
+      const isKnown = packet.cmd === 'connect' && this.#host.config.tenants === 'off'
+      const earlier = isKnown ? this.#connects.latest(packet.clientId) : undefined
       if (this.#admission.admit(connection, this.#open.size, earlier)) this.#passToAedes(client, packet)
     } catch (error) {
       client.emit('error', error)
@@ -345,8 +348,11 @@ export class Engine {
    * the cluster wants to hear it.
    */
   #publish(packet: IPublishPacket, done: Done | undefined): void {
-    if (this.#isAnnounced(packet.topic) && this.#host.isWanted(packet.topic))
-      void this.#announce(packet.topic, Buffer.from(packet.payload))
+    if (this.#isAnnounced(packet.topic)) {
+      const payload = Buffer.from(packet.payload)
+      const inside = this.#host.config.tenants === 'on' ? inItsTenant(packet.topic, payload) : undefined
+      if (this.#host.isWanted(inside?.topic ?? packet.topic)) void this.#announce(packet.topic, payload)
+    }
     if (done !== undefined) setImmediate(done)
   }
 
@@ -370,7 +376,8 @@ export class Engine {
         isConnecting ||= connection.level > 0
         continue
       }
-      const ban = this.#bans.of(connection.clientId, connection.principal.user, connection.address)
+      const { clientId, address, tenant } = connection
+      const ban = this.#bans.of(clientId, userKeyOf(connection), address, tenant?.name)
       if (ban === undefined) continue
       connection.endReason ||= `banned: ${ban.reason}`
       this.#host.refused('banned')

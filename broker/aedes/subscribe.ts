@@ -1,8 +1,16 @@
 // A SUBSCRIBE or UNSUBSCRIBE on its way through Aedes: handed to it a filter at a time, in slices; what our bounds
 // refuse is answered before it; what Aedes registers and takes out comes back through its `mq` and goes on to the
 // router. State: the subscription that Aedes noted and registers next, in the same turn.
-import type { ISubscribePacket, Packet } from 'mqtt-packet'
-import { isShared, isValidFilter, sharedFilterOf, Slice } from '../../bridge/index.ts'
+import type { ISubscribePacket, IUnsubscribePacket, Packet } from 'mqtt-packet'
+import {
+  isShared,
+  isValidFilter,
+  ownFilter,
+  sharedFilterOf,
+  Slice,
+  tenantOf,
+  type Tenant,
+} from '../../bridge/index.ts'
 import {
   Trap,
   type AedesClient,
@@ -26,6 +34,15 @@ type SubscribePart = ISubscribePacket & Packet
 const tooLate = new Refusal(ReasonCode.implementationSpecificError, 'the decision before was too late', {
   isLate: true,
 })
+
+/** Its filter as it is called outside the tenant of its client. */
+function enter(part: SubscribePart | IUnsubscribePacket, tenant: Tenant): void {
+  if (part.cmd === 'unsubscribe') part.unsubscriptions[0] = tenant.filter(part.unsubscriptions[0]!)
+  else part.subscriptions[0]!.topic = tenant.filter(part.subscriptions[0]!.topic)
+}
+
+/** Whether a filter is one of the tenant of whoever subscribes, whatever a hook made of it. */
+export const isOwn = (filter: string, { tenant }: Connection): boolean => tenantOf(filter) === tenant?.name
 
 const isSubscribe = (packet: Packet): packet is SubscribePart => packet.cmd === 'subscribe'
 
@@ -82,7 +99,9 @@ export class Subscribes {
     }
     const isHeard = gate.subscribed !== undefined || gate.unsubscribed !== undefined || this.#host.traces.isOn
     if (isHeard) connection.answering = { isSubscribe: frame[0]! >> 4 === PacketType.subscribe, filters: [] }
+    const { tenant } = connection
     for (const part of parts) {
+      if (tenant !== undefined) enter(part, tenant)
       connection.answering?.filters.push(
         isSubscribe(part) ? part.subscriptions[0]!.topic : part.unsubscriptions[0]!,
       )
@@ -112,7 +131,8 @@ export class Subscribes {
     if (client.closed) return
     if (decided instanceof Refusal) return this.#refuse(client, part, decided.reasonCode, decided.reason)
     const { filter, qos, noLocal, retainAsPublished, retainHandling } = decided
-    if (!isValidFilter(filter)) return this.#refuse(client, part, ReasonCode.topicFilterInvalid)
+    if (!isValidFilter(ownFilter(filter)) || !isOwn(filter, client.conn.connection))
+      return this.#refuse(client, part, ReasonCode.topicFilterInvalid)
     const subscription = { topic: filter, qos, nl: noLocal, rap: retainAsPublished, rh: retainHandling }
     Object.assign(part.subscriptions[0]!, subscription)
     this.#subscribe(client, part, count)

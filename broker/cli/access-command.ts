@@ -9,6 +9,7 @@ import { readRules } from '../access/rules-file.ts'
 import {
   BridgeError,
   isShared,
+  isTenant,
   isValidFilter,
   isValidTopic,
   sharedFilterOf,
@@ -27,6 +28,7 @@ import { missingStore } from './passwd.ts'
 export const accessFlags: Record<string, FlagShape & { readonly shape: string; readonly about: string }> = {
   client: { shape: 'id', about: 'its Client Identifier' },
   user: { shape: 'name', about: 'its user name; without it, somebody whom nobody knows' },
+  tenant: { shape: 'name', about: 'its tenant: topics are as it has them' },
   cn: { shape: 'name', about: 'the common name of its certificate' },
   publish: { shape: 'topic', about: 'what it would publish to' },
   subscribe: { shape: 'filter', about: 'what it would subscribe to' },
@@ -79,7 +81,7 @@ export async function access(argv: readonly string[]): Promise<void> {
       'Write access explain, access write, access show or access remove; see aedes-cluster help access',
     )
   const { values, problems } = parseArguments(rest, { ...nodeFlags, ...accessFlags })
-  const { client, user, cn, publish, subscribe, receive, qos, retain, ...flags } = values
+  const { client, user, tenant, cn, publish, subscribe, receive, qos, retain, ...flags } = values
   const config = loadConfig(flags, process.env, problems)
   const question = questionOf({ publish, subscribe, receive, qos, retain })
   const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined)
@@ -94,7 +96,20 @@ export async function access(argv: readonly string[]): Promise<void> {
           serial: '',
           fingerprint: '',
         }
-  const asker = { clientId: text(client) ?? '', principal: { ...nobody, user: text(user) }, certificate }
+  const of = text(tenant)
+  if (of !== undefined && !isTenant(of))
+    throw usage(
+      '--tenant',
+      of,
+      'can be no tenant',
+      'Use 1 to 64 letters, digits, dots, dashes or underscores',
+    )
+  const asker = {
+    clientId: text(client) ?? '',
+    principal: { ...nobody, user: text(user) },
+    tenant: of === undefined ? undefined : { name: of },
+    certificate,
+  }
   const files = accessFilesOf(config)
   const stored = config.storedRules === 'on' ? await storedRules(config) : undefined
   const rights = new Rights([...rulesOf(files), ...(stored ?? [])], stored !== undefined || hasRules(files))

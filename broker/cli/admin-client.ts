@@ -21,6 +21,10 @@ export const adminFlags: Readonly<Record<string, ShownFlag>> = {
   ca: { shape: 'file', about: 'PEM certificates of the authority of an https:// endpoint' },
   cert: { shape: 'file', about: 'PEM certificate to show, in place of a token' },
   key: { shape: 'file', about: 'its PEM private key' },
+  tenant: {
+    shape: 'name',
+    about: 'where tenants are on: whose the names are that you give, and that you see',
+  },
   json: { shape: '', switch: true, about: 'prints what the API says, as JSON' },
 }
 
@@ -53,12 +57,13 @@ interface Failure {
 export class AdminClient {
   readonly #url: URL
   readonly #token: string | undefined
+  readonly #tenant: string | undefined
   /** For https://. */
   readonly #tls: Readonly<Record<'ca' | 'cert' | 'key', string | undefined>>
   readonly isJson: boolean
 
   /** @throws OperatorError when the address is none, or the file cannot be read */
-  constructor({ admin = 'http://127.0.0.1:18083', tokenFile, json, ...values }: Values) {
+  constructor({ admin = 'http://127.0.0.1:18083', tokenFile, tenant, json, ...values }: Values) {
     if (typeof admin !== 'string' || !URL.canParse(admin) || !/^https?:/.test(admin))
       throw usage(
         '--admin',
@@ -74,6 +79,7 @@ export class AdminClient {
     const textOf = (name: 'ca' | 'cert' | 'key'): string | undefined =>
       typeof values[name] === 'string' ? readText(values[name], `--${name}`, name === 'key') : undefined
     this.#tls = { ca: textOf('ca'), cert: textOf('cert'), key: textOf('key') }
+    this.#tenant = typeof tenant === 'string' ? tenant : undefined
     this.isJson = json === true
   }
 
@@ -122,7 +128,7 @@ export class AdminClient {
     signal?: AbortSignal,
   ): Promise<IncomingMessage> {
     const url = new URL(`/api/v1${path}`, this.#url)
-    for (const [name, value] of Object.entries(query))
+    for (const [name, value] of Object.entries({ ...query, tenant: this.#tenant }))
       if (value !== undefined) url.searchParams.set(name, String(value))
     const headers = {
       ...(this.#token !== undefined && { authorization: `Bearer ${this.#token}` }),

@@ -1,6 +1,16 @@
 // `aedes-cluster bans list|add|remove`: who may not connect, in the whole cluster, by its Redis. The nodes hear of it
 // within a second, and end the connections of those who are banned.
-import { banKinds, BridgeError, importTargets, type BanChanges, type BanKind } from '../../bridge/index.ts'
+import {
+  banKinds,
+  BridgeError,
+  importTargets,
+  isTenant,
+  nameIn,
+  ownName,
+  tenantOfName,
+  type BanChanges,
+  type BanKind,
+} from '../../bridge/index.ts'
 import { isNetwork } from '../access/networks.ts'
 import { flagOf, loadConfig, nearest, operatorErrorOf, options, storeOf } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
@@ -12,6 +22,7 @@ export const bansFlags: Record<string, FlagShape & { readonly shape: string; rea
   client: { shape: 'id', about: 'a Client Identifier' },
   user: { shape: 'name', about: 'a user' },
   network: { shape: 'network', about: 'an address, or a network: 10.0.0.0/8' },
+  tenant: { shape: 'name', about: 'of this tenant alone' },
   reason: { shape: 'text', about: 'why, for the log and for whoever lists them' },
   seconds: { shape: 's', about: 'how long; without it until it is removed' },
   ...Object.fromEntries(
@@ -34,6 +45,7 @@ const secondsMax = 10 * 365 * 86_400
 interface Asked {
   readonly kind: BanKind
   readonly name: string
+  readonly tenant: string | undefined
   readonly reason: string
   readonly seconds: number | undefined
 }
@@ -59,7 +71,7 @@ function askedOf(
   const named = banKinds.filter((kind) => values[kind] !== undefined)
   const [kind] = named
   const name = kind === undefined ? '' : (values[kind] as string)
-  const { reason = '', seconds } = values as { reason?: string; seconds?: string }
+  const { reason = '', seconds, tenant } = values as { reason?: string; seconds?: string; tenant?: string }
   if (action === 'list') return undefined
   if (kind === undefined || named.length > 1)
     problems.push(
@@ -71,6 +83,15 @@ function askedOf(
     problems.push(
       usage('--network', name, 'is not an address or network', 'Write 192.0.2.7, 10.0.0.0/8 or fd00::/8'),
     )
+  if (tenant !== undefined && !isTenant(tenant))
+    problems.push(
+      usage(
+        '--tenant',
+        tenant,
+        'can be no tenant',
+        'Use 1 to 64 letters, digits, dots, dashes or underscores',
+      ),
+    )
   if (Buffer.byteLength(reason) > 1_024)
     problems.push(usage('--reason', undefined, 'is longer than 1024 bytes', 'Say it shorter'))
   if (
@@ -79,13 +100,16 @@ function askedOf(
   )
     problems.push(usage('--seconds', seconds, 'is not a number of seconds', `Use 1 to ${secondsMax}`))
   if (kind === undefined) return undefined
-  return { kind, name, reason, seconds: seconds === undefined ? undefined : Number(seconds) }
+  return { kind, name, tenant, reason, seconds: seconds === undefined ? undefined : Number(seconds) }
 }
+
+const shownBan = (kind: BanKind, name: string, tenant: string | undefined): string =>
+  `${kind} ${JSON.stringify(name)}${tenant === undefined ? '' : ` of tenant ${tenant}`}`
 
 async function listed(bans: BanChanges): Promise<string> {
   const lines = (await bans.list()).map(({ kind, name, reason, endsAt }) => {
     const left = Math.ceil((endsAt - performance.now()) / 1_000)
-    return `${kind} ${JSON.stringify(name)} ${endsAt === Infinity ? 'until it is removed' : `for ${left} s`}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}\n`
+    return `${shownBan(kind, ownName(name), tenantOfName(name))} ${endsAt === Infinity ? 'until it is removed' : `for ${left} s`}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}\n`
   })
   return lines.length === 0 ? 'nobody is banned\n' : lines.sort().join('')
 }
@@ -93,13 +117,14 @@ async function listed(bans: BanChanges): Promise<string> {
 async function done(
   bans: BanChanges,
   action: Action,
-  { kind, name, reason, seconds }: Asked,
+  { kind, name, tenant, reason, seconds }: Asked,
 ): Promise<string> {
+  const whom = tenant === undefined ? name : nameIn(tenant, name)
   if (action === 'add') {
-    if (await bans.add(kind, name, reason, seconds)) return `banned ${kind} ${JSON.stringify(name)}\n`
+    if (await bans.add(kind, whom, reason, seconds)) return `banned ${shownBan(kind, name, tenant)}\n`
     throw usage('bans', undefined, 'are as many as there may be', 'Remove some: aedes-cluster bans list')
   }
-  if (await bans.remove(kind, name)) return `removed ${kind} ${JSON.stringify(name)}\n`
+  if (await bans.remove(kind, whom)) return `removed ${shownBan(kind, name, tenant)}\n`
   throw usage(flagOf(kind), name, 'is not banned', 'See aedes-cluster bans list')
 }
 

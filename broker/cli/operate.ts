@@ -37,6 +37,7 @@ interface ClientRow {
   readonly clientId: string
   readonly isConnected: boolean
   readonly node?: string
+  readonly tenant?: string
   readonly user?: string
   readonly address?: string
   readonly connectedSeconds?: number
@@ -163,11 +164,13 @@ export const operations: Readonly<Record<string, Operation>> = {
       }
       const page = await allClients(api, query, countOf(limit, '--limit', 1_000))
       if (api.isJson) return printJson(page)
+      const hasTenants = page.clients.some((one) => one.tenant !== undefined)
       print(
         columns([
-          ['CLIENT', 'NODE', 'USER', 'ADDRESS', 'CONNECTED'],
+          ['CLIENT', ...(hasTenants ? ['TENANT'] : []), 'NODE', 'USER', 'ADDRESS', 'CONNECTED'],
           ...page.clients.map((one) => [
             one.clientId,
+            ...(hasTenants ? [one.tenant] : []),
             one.node,
             one.user,
             one.address,

@@ -135,6 +135,24 @@ export function workerProblems(config: Partial<Config>, at: PlaceOf): OperatorEr
   return [usage(at('workers'), workers, alone.problem, alone.hint)]
 }
 
+/** A listener of a tenant whose clients would be in none. */
+export function tenantProblems(
+  { tenants }: Partial<Config>,
+  listeners: readonly PlacedListener[],
+): OperatorError[] {
+  if (tenants !== 'off') return []
+  return listeners
+    .filter(({ listener }) => listener.tenant !== undefined)
+    .map(({ listener, at }) =>
+      usage(
+        at('tenant'),
+        listener.tenant,
+        'is of tenants, and there are none',
+        'Write tenants: on, or leave it out',
+      ),
+    )
+}
+
 /** The text of a key may stand where the name of its file belongs. */
 const looksLikeFile = (text: string): boolean =>
   /^[.~]{0,2}\//.test(text) || /\.(pem|key|crt|cer|der)$/.test(text)

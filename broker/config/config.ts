@@ -6,6 +6,7 @@
 import { stringify } from 'yaml'
 import {
   storeOf as storeOfOptions,
+  tenantBytesMax,
   type BridgeError,
   type Option,
   type Store,
@@ -16,6 +17,7 @@ import {
   addressProblems,
   fileProblems,
   storeProblems,
+  tenantProblems,
   textOf,
   transportProblems,
   workerProblems,
@@ -157,6 +159,9 @@ function listenersOf(
   })
 }
 
+/** A UTF-8 Encoded String (MQTT 5 section 1.5.4). */
+const textBytesMax = 65_535
+
 function checked(
   given: Layer,
   problems: OperatorError[],
@@ -168,6 +173,11 @@ function checked(
     if (name === 'listen') continue
     const value = valueOf(option, given.get(name), problems)
     if (value !== undefined || problems.length === 0) config[name] = value
+  }
+  if (config.tenants === 'on') {
+    // outside, the name of a tenant stands before them, and both together are one text of MQTT
+    for (const name of ['topicBytesMax', 'clientIdBytesMax'])
+      config[name] = Math.min(config[name] as number, textBytesMax - tenantBytesMax)
   }
   const listeners = listenersOf(given, config, nameOf, problems)
   const valid = config as Partial<Config>
@@ -183,6 +193,7 @@ function checked(
     ...fileProblems(valid, listeners, at),
     ...storeProblems(valid, at),
     ...workerProblems(valid, at),
+    ...tenantProblems(valid, listeners),
     ...foreignProblems(valid, at, (path) => textOf('jwtKeyFile', path, at('jwtKeyFile'), [])),
   )
   OperatorError.throwAll(problems)

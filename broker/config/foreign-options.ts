@@ -116,6 +116,13 @@ export const foreignOptions = {
     shape: 'name',
     hint: 'Write the name of a claim, e.g. rules',
   },
+  jwtTenantClaim: {
+    at: 'jwt.tenantClaim',
+    schema: claim.default('tenant'),
+    about: 'with tenants, claim of a token that names the tenant of its owner; a token need not have it',
+    shape: 'name',
+    hint: 'Write the name of a claim, e.g. tenant',
+  },
   jwtLeewaySeconds: {
     at: 'jwt.leewaySeconds',
     schema: whole(0, 3_600).default(5),

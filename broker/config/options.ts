@@ -5,6 +5,7 @@ import { hostname } from 'node:os'
 import { z } from 'zod'
 import {
   GroupRules,
+  isTenant,
   name,
   positiveMs,
   storeOptions,
@@ -21,9 +22,21 @@ import { revocationListsProblem } from '../access/revocation-lists.ts'
 import { aclFileProblem } from '../access/mosquitto-acl.ts'
 import { rulesFileProblem } from '../access/rules-file.ts'
 import { passwordFileProblem } from '../access/password-file.ts'
+import { tenantSources } from '../access/tenancy.ts'
 import { slowPolicies } from '../routing/pressure.ts'
 import { foreignOptions } from './foreign-options.ts'
 import { limits } from './limits.ts'
+
+const tenantName = z
+  .string()
+  .refine(
+    isTenant,
+    'has more than 64 characters, or others than letters, digits, dots, dashes and underscores',
+  )
+
+/** `true` and `false` of YAML, too. */
+const onOff = (value: unknown): unknown =>
+  value === true || value === 'true' ? 'on' : value === false || value === 'false' ? 'off' : value
 
 export const listenUrl = z.string().superRefine((text, context) => {
   const problem = urlProblem(text, ['mqtt:', 'mqtts:', 'ws:', 'wss:'])
@@ -88,7 +101,32 @@ export const options = {
     list: true,
     hint: `Write a list of ${linkNames.join(', ')}`,
   },
+  tenants: {
+    schema: z.preprocess(onOff, z.enum(['off', 'on'], 'is not on or off').default('off')),
+    about:
+      'whether each client belongs to a tenant, whose topics, Client Identifiers, Retained Messages, $SYS, bans and limits no other tenant meets; who belongs to none is refused; the same on every node',
+    shape: 'off|on',
+    hint: 'Use on or off',
+    shared: true,
+  },
+  tenant: {
+    ofListener: true,
+    schema: tenantName.optional(),
+    about:
+      'with tenants, the tenant of all who come by a listener; who proves to be of another one is refused',
+    shape: 'name',
+    hint: 'Use 1 to 64 letters, digits, dots, dashes or underscores',
+  },
   ...storeOptions,
+  tenantFrom: {
+    at: 'access.tenantFrom',
+    schema: z.array(z.enum(tenantSources, `is none of ${tenantSources.join(', ')}`)).default(['user']),
+    about:
+      'with tenants, what names the tenant of a client besides its listener, its token, the webhook and hooks: user (what stands before the first / of its user name), certificate (its organization), sni (the first label of the server name that it asks for: no proof of anything); repeats; all that name one must name the same',
+    shape: tenantSources.join('|'),
+    list: true,
+    hint: `Write a list of ${tenantSources.join(', ')}`,
+  },
   passwordFile: {
     at: 'access.passwordFile',
     schema: z.string().optional(),
@@ -498,6 +536,38 @@ export const options = {
     shape: 'count',
     hint: 'Use a whole number from 1 to 1000',
   },
+  tenantConnectionsMax: {
+    at: 'limits.tenantConnectionsMax',
+    schema: whole(1, 10_000_000).optional(),
+    about: 'connections of one tenant to this node; one more is refused; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  tenantSessionsMax: {
+    at: 'limits.tenantSessionsMax',
+    schema: whole(1, 2 ** 32).optional(),
+    about:
+      'sessions of one tenant that outlive their connections, in the cluster (where its store has several partitions, a part of it in each); one more is refused; without it any number; the same on every node',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+    shared: true,
+  },
+  tenantRetainedMax: {
+    at: 'limits.tenantRetainedMax',
+    schema: whole(1, 2 ** 32).optional(),
+    about:
+      'Retained Messages of one tenant in the cluster, as each node knows them; no new topic is retained beyond it; without it any number',
+    shape: 'count',
+    hint: 'Use a whole number, 1 or more',
+  },
+  tenantRetainedBytesMax: {
+    at: 'limits.tenantRetainedBytesMax',
+    schema: whole(1_024, 2 ** 40).optional(),
+    about:
+      'memory that the topics of the Retained Messages of one tenant may take on each node, in bytes; no new topic is retained beyond it; without it any',
+    shape: 'bytes',
+    hint: 'Use a number of bytes, 1024 or more',
+  },
   willBytesMax: {
     at: 'limits.willBytesMax',
     schema: whole(1, 268_435_455).optional(),
@@ -819,6 +889,7 @@ type SectionOf<Section extends string, Names extends OptionName = OptionName> = 
 export type ListenerOptions = {
   readonly url: string
   readonly authentication?: readonly LinkName[] | undefined
+  readonly tenant?: string | undefined
 } & { readonly [Section in SectionName<OfListener>]?: SectionOf<Section, OfListener> }
 
 /** What `createNode` takes: options in sections, as in a file, or by their own names, as flags have them. */

@@ -157,7 +157,7 @@ function listenersOf({ items }: List, problems: OperatorError[]): ListenerGiven[
         readSection(key, tree, ofListener, set, problems)
       else if (listenerSections.has(key) && isNothing(tree)) continue
       else {
-        const known = ['url', 'authentication', ...listenerSections]
+        const known = ['url', 'authentication', 'tenant', ...listenerSections]
         const near = nearest(key, known) ?? [...ofListener.keys()].find((path) => path.endsWith(`.${key}`))
         const hint = near === undefined ? `A listener has ${known.join(', ')}` : `Did you mean ${near}?`
         problems.push(usage(source, undefined, 'is not an option of a listener', hint))

@@ -71,6 +71,9 @@ export class ClientSessions {
     } else if (code === 'ERR_BRIDGE_USER_QUOTA') {
       this.#host.refused('user-sessions')
       connection.refuse(ReasonCode.quotaExceeded)
+    } else if (code === 'ERR_BRIDGE_TENANT_QUOTA') {
+      this.#host.refused('tenant-sessions')
+      connection.refuse(ReasonCode.quotaExceeded)
     } else if (code === 'ERR_BRIDGE_FOREIGN') {
       this.#host.refused('session-user')
       connection.refuse(ReasonCode.clientIdentifierNotValid)

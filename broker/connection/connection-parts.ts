@@ -3,6 +3,7 @@
 import type { Duplex } from 'node:stream'
 import type { Session } from '../../bridge/index.ts'
 import type { EngineClient } from './engine-client.ts'
+import type { LiveTenant } from '../access/tenancy.ts'
 import type { Holder } from './holdings.ts'
 import type { Outbox } from './outbox.ts'
 import type { Wishes } from '../protocol/control-packets.ts'
@@ -12,6 +13,7 @@ export interface ConnectionParts extends Holder {
   readonly number: number
   readonly client: EngineClient
   readonly session: Session | undefined
+  readonly tenant: LiveTenant | undefined
   readonly level: number
   readonly mqtt5: boolean
   readonly isConnected: boolean

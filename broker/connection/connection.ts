@@ -37,6 +37,7 @@ import type { Gate } from '../access/gate.ts'
 import { certificateOf, certificateOfProxy } from '../access/certificate.ts'
 import { nobody, type Certificate, type Principal } from '../access/principal.ts'
 import { plainAddress } from '../access/networks.ts'
+import { serverNameOf, type LiveTenant } from '../access/tenancy.ts'
 import type { Authentication } from './enhanced-authentication.ts'
 import { Inbound } from './inbound.ts'
 import { closeBehind, linger } from './linger.ts'
@@ -75,6 +76,11 @@ export class Connection implements ConnectionParts {
   answering: { readonly isSubscribe: boolean; readonly filters: string[] } | undefined
   /** Of a client whose CONNECT names an Authentication Method. */
   authentication: Authentication<Connection> | undefined
+  /**
+   * Where tenants are on: the one that it belongs to, once its session is claimed, and from then on; its Client Identifier
+   * is one of the tenant from then on, too.
+   */
+  tenant: LiveTenant | undefined
   #principal: Principal = nobody
   #certificate: Certificate | 'unread' | undefined = 'unread'
   /** Known with CONNACK. */
@@ -142,6 +148,11 @@ export class Connection implements ConnectionParts {
         (tls?.isVerified === true ? certificateOfProxy(tls.commonName, tls.certificate) : undefined)
     }
     return this.#certificate
+  }
+
+  /** That its client asked for in the TLS handshake, with us or with a proxy. */
+  get serverName(): string | undefined {
+    return this.peer?.tls?.serverName ?? serverNameOf(this.outbox.socket)
   }
 
   get listener(): ConnectionHost<Connection>['listener'] {

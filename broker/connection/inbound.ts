@@ -14,6 +14,7 @@ import { RequestQueue } from './request-queue.ts'
 import type { StoredSession } from './stored-session.ts'
 import { Decisions } from '../access/decisions.ts'
 import { Refusal, type Gate } from '../access/gate.ts'
+import type { LiveTenant } from '../access/tenancy.ts'
 import type { HeldCause } from '../access/refusals.ts'
 import { hex, ReasonCode, reasonOf } from '../protocol/reason-codes.ts'
 import {
@@ -43,6 +44,8 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   readonly #reader: PacketReader
   /** As its messages say it, once CONNACK is written. */
   #publisher = noPublisher
+  /** Where tenants are on, once CONNACK is written. */
+  #tenant: LiveTenant | undefined
   /** CONNECT was valid, and was passed to Aedes, which answers it. */
   #hasConnect = false
   /** Made when the reader waits, or DISCONNECT comes. */
@@ -141,6 +144,7 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   /** CONNACK is written: packets that came after CONNECT are read now. */
   start(stored: StoredSession | undefined): void {
     const { client, session } = this.#connection
+    this.#tenant = this.#connection.tenant
     this.#publisher = { clientId: client.clientId, sid: stored?.session.sid, session }
     if (stored !== undefined) this.#knownQos2 = new Qos2Receiver(stored)
   }
@@ -303,8 +307,9 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     const gate = this.#gate
     if (isMistyped) return this.#refuseNew(topic, qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
     const expiry = boundedExpiry(expirySeconds, this.#host.config.messageExpirySecondsMax)
-    const message = Message.published(topic, payload, qos, retain, properties, expiry, this.#publisher)
-    if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId)
+    const named = this.#tenant === undefined ? topic : this.#tenant.published(topic)
+    const message = Message.published(named, payload, qos, retain, properties, expiry, this.#publisher)
+    if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId, topic)
     else if (isReserved(topic)) this.#refuse(topic, qos, messageId, reserved)
     else if (qos === 0 && !retain && this.#retaining === 0)
       // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first
@@ -344,15 +349,17 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   }
 
   /**
+   * @param topic as the client has it
+   *
    * The gate decides. What comes after it waits in its order; a PINGREQ does not. The connection may end meanwhile,
    * and its session be taken over: what the client sent before is published all the same where it may be, since its
    * session is released after it, and the bridge refuses what comes of a session that was taken (`isTooLate`).
    */
-  #ask(message: Message, messageId: number): void {
+  #ask(message: Message, messageId: number, topic: string): void {
     const { qos } = message
     if (qos === 2 && !this.#isNew(messageId)) return
     const unstored = this.#begin(message)
-    const answer = isReserved(message.topic)
+    const answer = isReserved(topic)
       ? reserved
       : (this.#gate.publish?.(message, 'client', this.#connection) ?? message)
     this.#decisions ??= new Decisions()

@@ -3,7 +3,7 @@
 // deliveries that wait (bytes: beyond them the connection ends with 0x97, since a clean session's promise ends
 // with its connection), QoS 0 while it is slow (dropped and counted).
 import type { Duplex } from 'node:stream'
-import { isExpired, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
+import { isExpired, ownTopic, type Message, type OwedReplay, type Session } from '../../bridge/index.ts'
 import type { ConnectionHost, DropCause } from './connection-host.ts'
 import type { ConnectionParts } from './connection-parts.ts'
 import type { GroupMember } from '../groups/group-member.ts'
@@ -374,7 +374,12 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
     const aliases = this.#aliases
     if (aliases === undefined) return this.outbox.pushPublish(frame, messageId, dup)
     const mayGive = frame.length + aliasBytesMax <= this.outbox.packetBytesMax
-    this.outbox.pushPublish(frame, messageId, dup, aliases.of(topic ?? frame.topic, mayGive))
+    this.outbox.pushPublish(
+      frame,
+      messageId,
+      dup,
+      aliases.of(topic === undefined ? frame.topic : ownTopic(topic), mayGive),
+    )
   }
 
   put({ frame, qos, expiresAt }: Pending, messageId: number): boolean {

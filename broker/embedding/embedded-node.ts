@@ -11,7 +11,15 @@ import type {
   IPubrelPacket,
   ISubscription,
 } from 'mqtt-packet'
-import type { Ban, BanKind } from '../../bridge/index.ts'
+import {
+  nameIn,
+  ownFilter,
+  ownName,
+  ownTopic,
+  tenantOfName,
+  type Ban,
+  type BanKind,
+} from '../../bridge/index.ts'
 import { isNetwork } from '../access/networks.ts'
 import type { Gate, Guard } from '../access/gate.ts'
 import type { Connection } from '../connection/connection.ts'
@@ -151,11 +159,14 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
     return connection === undefined ? undefined : clientOf(connection)
   }
 
-  /** Clients that are connected to this node, by Client Identifier; made anew each time. */
+  /**
+   * Clients that are connected to this node, by Client Identifier, where tenants are on by tenant, `/` and Client
+   * Identifier; made anew each time.
+   */
   get clients(): ReadonlyMap<string, Client> {
     const clients = new Map<string, Client>()
     for (const connection of this.#node?.connections ?? [])
-      if (connection.isClient) clients.set(connection.clientId, clientOf(connection))
+      if (connection.isClient) clients.set(connection.clientId.replace('\0', '/'), clientOf(connection))
     return clients
   }
 
@@ -174,30 +185,41 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
 
   /**
    * From now on it may not connect, in the whole cluster, and its connections end within a second.
-   * @param name a Client Identifier, a user, an address or a network (10.0.0.0/8)
+   * @param name a Client Identifier, a user, an address or a network (10.0.0.0/8); of one tenant where that is said
    * @returns false: as many are banned as may be
    */
   ban(
     kind: BanKind,
     name: string,
-    { reason = '', seconds }: { readonly reason?: string; readonly seconds?: number } = {},
+    {
+      reason = '',
+      seconds,
+      tenant,
+    }: { readonly reason?: string; readonly seconds?: number; readonly tenant?: string } = {},
   ): Promise<boolean> {
     if (kind === 'network' && !isNetwork(name)) throw new TypeError(`${name} is no address and no network`)
     if (seconds !== undefined && !(seconds >= 1))
       throw new TypeError(
         `${seconds} is no number of seconds: from 1 on, or none for as long as it is not lifted`,
       )
-    return this.#running.bans.add(kind, name, reason, seconds)
+    return this.#running.bans.add(kind, this.#named(name, tenant), reason, seconds)
   }
 
   /** @returns false: it was not banned */
-  unban(kind: BanKind, name: string): Promise<boolean> {
-    return this.#running.bans.remove(kind, name)
+  unban(kind: BanKind, name: string, { tenant }: { readonly tenant?: string } = {}): Promise<boolean> {
+    return this.#running.bans.remove(kind, this.#named(name, tenant))
+  }
+
+  #named(name: string, tenant: string | undefined): string {
+    return tenant === undefined ? name : nameIn(tenant, name)
   }
 
   /** Who is banned. */
-  banned(): Promise<readonly Ban[]> {
-    return this.#running.bans.list()
+  async banned(): Promise<readonly (Ban & { readonly tenant?: string })[]> {
+    return (await this.#running.bans.list()).map((ban) => {
+      const tenant = tenantOfName(ban.name)
+      return tenant === undefined ? ban : { ...ban, name: ownName(ban.name), tenant }
+    })
   }
 
   /** What /metrics shows. */
@@ -226,7 +248,7 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   ): Promise<void> | void {
     if (typeof what === 'string') return this.#running.publish(what, payload as Buffer | string, options)
     const callback = typeof payload === 'function' ? payload : undefined
-    const published = this.#running.publishMessage(messageOfPacket(completed(what)))
+    const published = this.#running.publishMessage(messageOfPacket(completed(what)), what.tenant)
     settle(published, callback)
   }
 
@@ -240,14 +262,14 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
   subscribe(
     filter: string,
     handle: (message: LocalMessage) => void,
-    options?: { readonly qos?: 0 | 1 | 2 },
+    options?: { readonly qos?: 0 | 1 | 2; readonly tenant?: string },
   ): Promise<() => void>
   /** Aedes' form: `callback` when every message from now on is delivered. */
   subscribe(filter: string, deliver: Deliver, callback: () => void): void
   subscribe(
     filter: string,
     handle: ((message: LocalMessage) => void) | Deliver,
-    how?: { readonly qos?: 0 | 1 | 2 } | (() => void),
+    how?: { readonly qos?: 0 | 1 | 2; readonly tenant?: string } | (() => void),
   ): Promise<() => void> | void {
     if (typeof how !== 'function')
       return this.#running.subscribe(filter, handle as (message: LocalMessage) => void, how)
@@ -332,7 +354,14 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
             'ack',
             sent === undefined
               ? { cmd: 'pubrel', messageId }
-              : { cmd: 'publish', messageId, retain: false, dup: false, ...sent },
+              : {
+                  cmd: 'publish',
+                  messageId,
+                  retain: false,
+                  dup: false,
+                  ...sent,
+                  topic: ownTopic(sent.topic),
+                },
             clientOf(by),
           ),
       }),
@@ -340,12 +369,12 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
         subscribed: (granted, by) =>
           this.emit(
             'subscribe',
-            granted.map(({ filter, granted: qos }) => ({ topic: filter, qos: qos as 0 | 1 | 2 })),
+            granted.map(({ filter, granted: qos }) => ({ topic: ownFilter(filter), qos: qos as 0 | 1 | 2 })),
             clientOf(by),
           ),
       }),
       ...(isHeard('unsubscribe') && {
-        unsubscribed: (filters, by) => this.emit('unsubscribe', [...filters], clientOf(by)),
+        unsubscribed: (filters, by) => this.emit('unsubscribe', filters.map(ownFilter), clientOf(by)),
       }),
     }
   }

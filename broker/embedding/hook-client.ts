@@ -4,6 +4,7 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { IDisconnectPacket, ISubscription } from 'mqtt-packet'
+import { ownName } from '../../bridge/index.ts'
 import { aedesClientOf, type AedesClient } from '../aedes/aedes-client.ts'
 import { messageOfPacket } from '../aedes/aedes-packets.ts'
 import type { Connection } from '../connection/connection.ts'
@@ -44,6 +45,17 @@ export class Client extends EventEmitter {
     this.#connection.principal = { ...this.#connection.principal, user }
   }
 
+  /** Where tenants are on: which one it belongs to. A program may write it until its session is claimed. */
+  get tenant(): string | undefined {
+    return this.#connection.tenant?.name ?? this.#connection.principal.tenant
+  }
+
+  /** @throws Error it belongs to one, and cannot change it */
+  set tenant(tenant: string | undefined) {
+    if (this.#connection.tenant !== undefined) throw new Error('a client stays in its tenant')
+    this.#connection.principal = { ...this.#connection.principal, tenant }
+  }
+
   get #client(): AedesClient {
     return aedesClientOf(this.#connection)
   }
@@ -60,7 +72,7 @@ export class Client extends EventEmitter {
 
   /** Client Identifier; empty before CONNECT is checked, in `preConnect`. */
   get id(): string {
-    return this.#connection.clientId
+    return ownName(this.#connection.clientId)
   }
 
   /** Protocol level: 3, 4 or 5. */
@@ -105,7 +117,8 @@ export class Client extends EventEmitter {
 
   /** Sends it a message, to it alone, at QoS 0, whatever it has subscribed to. */
   publish(packet: PublishPacket, callback?: Done): void {
-    const message = messageOfPacket({ ...completed(packet), qos: 0 })
+    const topic = this.#connection.tenant?.topic(packet.topic) ?? packet.topic
+    const message = messageOfPacket({ ...completed({ ...packet, topic }), qos: 0 })
     this.#connection.outbound.send(message, { qos: 0, identifiers: undefined }, message.retain)
     if (callback !== undefined) setImmediate(callback)
   }
@@ -117,7 +130,14 @@ export class Client extends EventEmitter {
     callback?: Done,
   ): void {
     const all = 'subscriptions' in subscriptions ? subscriptions.subscriptions : [subscriptions].flat()
-    this.#client.subscribe({ subscriptions: all.map((one) => ({ ...one })) }, callback ?? ignore)
+    this.#client.subscribe(
+      { subscriptions: all.map((one) => ({ ...one, topic: this.#inside(one.topic) })) },
+      callback ?? ignore,
+    )
+  }
+
+  #inside(filter: string): string {
+    return this.#connection.tenant?.filter(filter) ?? filter
   }
 
   unsubscribe(
@@ -126,7 +146,10 @@ export class Client extends EventEmitter {
   ): void {
     const all =
       typeof filters === 'object' && 'unsubscriptions' in filters ? filters.unsubscriptions : [filters].flat()
-    this.#client.unsubscribe({ unsubscriptions: [...all] as string[] }, callback ?? ignore)
+    this.#client.unsubscribe(
+      { unsubscriptions: (all as string[]).map((filter) => this.#inside(filter)) },
+      callback ?? ignore,
+    )
   }
 
   close(callback?: () => void): void {

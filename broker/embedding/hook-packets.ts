@@ -1,7 +1,7 @@
 // Messages as Aedes' hooks and events have them, and back. No state.
 import type { IPublishPacket } from 'mqtt-packet'
 import { isDeepStrictEqual } from 'node:util'
-import { isValidTopic, type Message } from '../../bridge/index.ts'
+import { isValidTopic, ownName, ownTopic, Tenant, tenantOf, type Message } from '../../bridge/index.ts'
 import { messageOfPacket, propertiesOf } from '../aedes/aedes-packets.ts'
 import { isReserved } from '../protocol/control-packets.ts'
 
@@ -10,6 +10,8 @@ export type AedesPublishPacket = Omit<IPublishPacket, 'payload'> & {
   payload: Buffer
   /** Client Identifier of its publisher, where this node knows it. */
   clientId?: string
+  /** Where tenants are on: whose it is. Topic and Client Identifier are as the tenant has them. */
+  tenant?: string
   brokerId: string
   brokerCounter: number
 }
@@ -18,6 +20,8 @@ export type AedesPublishPacket = Omit<IPublishPacket, 'payload'> & {
 export type PublishPacket = Partial<Omit<IPublishPacket, 'topic' | 'payload'>> & {
   topic: string
   payload?: Buffer | string
+  /** Where tenants are on: whose it is. */
+  tenant?: string
 }
 
 export const completed = (packet: PublishPacket): Omit<IPublishPacket, 'cmd'> => ({
@@ -32,7 +36,9 @@ let counter = 0
 
 /** A copy of its own: what is done to it is done to nobody else. */
 export function packetOf(message: Message, brokerId: string): AedesPublishPacket {
-  const { topic, payload, qos, retain, by } = message
+  const { payload, qos, retain, by } = message
+  const topic = ownTopic(message.topic)
+  const tenant = tenantOf(message.topic)
   const properties = propertiesOf(message)
   return {
     cmd: 'publish',
@@ -43,7 +49,8 @@ export function packetOf(message: Message, brokerId: string): AedesPublishPacket
     dup: false,
     brokerId,
     brokerCounter: ++counter,
-    ...(by?.clientId === undefined ? {} : { clientId: by.clientId }),
+    ...(by?.clientId === undefined ? {} : { clientId: ownName(by.clientId) }),
+    ...(tenant === undefined ? {} : { tenant }),
     ...(properties === undefined ? {} : { properties }),
   }
 }
@@ -56,17 +63,18 @@ export function packetOf(message: Message, brokerId: string): AedesPublishPacket
 export function changedBy(packet: PublishPacket, message: Message): Message {
   const { topic, payload = '', retain = false, properties } = packet
   const isSame = isDeepStrictEqual(properties, propertiesOf(message))
-  if (topic === message.topic && payload === message.payload && retain === message.retain && isSame)
-    return message
-  if (topic !== message.topic && (!isValidTopic(topic) || isReserved(topic)))
+  const before = ownTopic(message.topic)
+  if (topic === before && payload === message.payload && retain === message.retain && isSame) return message
+  if (topic !== before && (!isValidTopic(topic) || isReserved(topic)))
     throw new Error(`a hook made ${JSON.stringify(topic.slice(0, 100))} of a topic, which is none`)
   const changed = messageOfPacket({
     ...completed(packet),
     properties: (isSame ? undefined : properties) ?? {},
   })
   const { expiresAt, expirySeconds } = changed
+  const tenant = tenantOf(message.topic) // which it stays in
   return message.with({
-    topic,
+    topic: tenant === undefined ? topic : new Tenant(tenant).topic(topic),
     payload: changed.payload,
     retain,
     ...(isSame ? {} : { properties: changed.properties, expiresAt, expirySeconds }),

@@ -3,7 +3,7 @@
 import type { IConnectPacket, ISubscription } from 'mqtt-packet'
 import { Refusal, type Answer, type AuthenticationAnswer, type Guard } from '../access/gate.ts'
 import type { Connection } from '../connection/connection.ts'
-import type { Message } from '../../bridge/index.ts'
+import { ownFilter, type Message } from '../../bridge/index.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { clientOf, type Client } from './hook-client.ts'
 import { changedBy, packetOf, type AedesPublishPacket, type PublishPacket } from './hook-packets.ts'
@@ -193,7 +193,7 @@ export function guardOf(
       subscribe: (asked, from) => {
         const { filter, qos, noLocal, retainAsPublished, retainHandling } = asked
         const subscription: ISubscription = {
-          topic: filter,
+          topic: ownFilter(filter),
           qos,
           nl: noLocal,
           rap: retainAsPublished,
@@ -205,7 +205,7 @@ export function guardOf(
               error !== null || granted === undefined || granted === null
                 ? denied(error)
                 : {
-                    filter: granted.topic,
+                    filter: from.tenant?.filter(granted.topic) ?? granted.topic,
                     qos: granted.qos,
                     noLocal: granted.nl === true,
                     retainAsPublished: granted.rap === true,

@@ -1,6 +1,7 @@
 // The log: a line for each event, on standard error, so that standard output stays free for what a command
 // answers. A terminal gets text, everything else JSON. Texts may come from clients: each is cut, and control
 // characters are written as escapes. Logging never throws and never waits (log-output.ts).
+import { ownFilter, ownName, tenantOf, tenantOfName } from '../../bridge/index.ts'
 import type { Config } from '../config/config.ts'
 import { logEvents, type FieldsOf, type LogEventName, type PerMinuteName } from './log-events.ts'
 import { LogOutput, standardError } from './log-output.ts'
@@ -95,7 +96,8 @@ export class Log {
     if (this.#has(level)) this.#output.write(this.#line(level, fields, message))
   }
 
-  #line(level: LogLevel, fields: LogFields, message: string): string {
+  #line(level: LogLevel, given: LogFields, message: string): string {
+    const fields = ofTenant(given)
     const time = new Date().toISOString()
     const msg = cut(message, messageMax)
     if (!this.#asText) return `${json({ level, time, node: this.#node, ...fields, msg })}\n`
@@ -110,6 +112,20 @@ export class Log {
     this.#onceAMinute.close()
     await this.#output.flush(flushMs)
   }
+}
+
+/** Names in a tenant stand as the tenant has them, and beside them its own name. */
+function ofTenant(fields: LogFields): LogFields {
+  const isOne = (value: unknown): value is string => typeof value === 'string' && value.includes('\0')
+  if (!Object.values(fields).some(isOne)) return fields
+  let tenant: string | undefined
+  const own = Object.entries(fields).map(([key, value]) => {
+    if (!isOne(value)) return [key, value]
+    const ofTopic = tenantOf(value)
+    tenant ??= ofTopic ?? tenantOfName(value)
+    return [key, ofTopic === undefined ? ownName(value) : ownFilter(value)]
+  })
+  return { ...(Object.fromEntries(own) as LogFields), tenant }
 }
 
 const cut = (text: string, max: number): string =>

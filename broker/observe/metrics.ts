@@ -3,6 +3,7 @@
 import { bridgeErrors, isOfStore } from '../../bridge/index.ts'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import { turnedAwayCauses } from '../listeners/door.ts'
+import type { LiveTenant } from '../access/tenancy.ts'
 import { heldCauses, refusalCauses } from '../access/refusals.ts'
 import { showTraffic } from './traffic-metrics.ts'
 import { Traffic } from './traffic.ts'
@@ -69,6 +70,24 @@ export class Metrics {
     name: 'aedes_cluster_refusals_total',
     help: 'what a bound or guard refused, by cause: a filter (topic-levels, topic-bytes, subscribe-filters, subscriptions, subscription-bytes, routing-bytes, group-members), a connection (client-id, connect-bytes, connections, connecting, claims, banned, user-connections, sessions: also no room for what they have in flight, storedBytesMax), a Retained Message or will that is not retained (retained), a PUBLISH that came too fast (publish-rate), or what ended one (receive-maximum, packet-bytes, alias-bytes, client-bytes); a CONNECT, PUBLISH or filter that a guard denied (denied), did not decide in time (decision-late) or threw at (decision-failed)',
     labelNames: ['cause'],
+    registers: [this.registry],
+  })
+  readonly #tenantConnections = new Gauge({
+    name: 'aedes_cluster_tenant_connections',
+    help: 'connections of a tenant to this node, of the 100 tenants that have most',
+    labelNames: ['tenant'],
+    registers: [this.registry],
+  })
+  readonly #tenantPublishes = new Counter({
+    name: 'aedes_cluster_tenant_publishes_total',
+    help: 'messages that the clients of such a tenant published at this node',
+    labelNames: ['tenant'],
+    registers: [this.registry],
+  })
+  readonly #tenantDeliveries = new Counter({
+    name: 'aedes_cluster_tenant_deliveries_total',
+    help: 'messages that this node sent to the clients of such a tenant',
+    labelNames: ['tenant'],
     registers: [this.registry],
   })
   readonly authenticatorUp = new Gauge({
@@ -299,6 +318,17 @@ export class Metrics {
 
   publish(qos: number): void {
     this.#publishes[qos]!++
+  }
+
+  /** In place of those that were shown before. */
+  showTenants(tenants: readonly LiveTenant[]): void {
+    for (const metric of [this.#tenantConnections, this.#tenantPublishes, this.#tenantDeliveries])
+      metric.reset()
+    for (const { name: tenant, connections, publishes, deliveries } of tenants) {
+      this.#tenantConnections.set({ tenant }, connections)
+      this.#tenantPublishes.inc({ tenant }, publishes)
+      this.#tenantDeliveries.inc({ tenant }, deliveries)
+    }
   }
 
   /** Prometheus' text format. */

@@ -2,7 +2,7 @@
 // stands in packet-reader.ts. A frame is head + Packet Identifier (of one delivery, QoS ≥ 1) + properties + payload.
 // State: the frames that hang on the message while it is delivered, and the last head: who publishes one thing
 // mostly publishes more of it.
-import { secondsLeft, type Message } from '../../bridge/index.ts'
+import { ownTopic, secondsLeft, type Message } from '../../bridge/index.ts'
 import { propertyIds, readVariable, variableLength, writeVariable } from './properties.ts'
 
 const none = Buffer.alloc(0)
@@ -131,7 +131,8 @@ function encode(
   next: Frame | undefined,
 ): Frame {
   const properties = mqtt5 ? propertySection(message, identifiers) : none
-  const { topic, payload } = message
+  const { payload } = message
+  const topic = ownTopic(message.topic) // its tenant's alone get it
   const topicLength = Buffer.byteLength(topic)
   const remaining = 2 + topicLength + (qos > 0 ? 2 : 0) + properties.length + payload.length
   const head = headOf(0x30 | (qos << 1) | (retain ? 1 : 0), remaining, topic, topicLength)

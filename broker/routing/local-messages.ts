@@ -2,7 +2,15 @@
 // client without a session: it hears what is published anywhere in the cluster from the moment its
 // `subscribe` resolves, for as long as the node lives. State: the handlers, which outlive a boot that was
 // declared dead; publishes that are not stored yet, which do not.
-import { isValidFilter, isValidTopic, Message } from '../../bridge/index.ts'
+import {
+  isTenant,
+  isValidFilter,
+  isValidTopic,
+  Message,
+  ownTopic,
+  Tenant,
+  tenantOf,
+} from '../../bridge/index.ts'
 import type { Config } from '../config/config.ts'
 import type { Router } from './router.ts'
 import type { Match } from './local-table.ts'
@@ -18,11 +26,24 @@ export interface LocalMessage {
   readonly qos: 0 | 1 | 2
   /** As it was published. */
   readonly retain: boolean
+  /** Where tenants are on: whose it is. */
+  readonly tenant?: string
 }
 
 export interface PublishOptions {
   readonly qos?: 0 | 1 | 2
+  /** Where tenants are on: whose it is; without one no client gets it. */
+  readonly tenant?: string | undefined
   readonly retain?: boolean
+}
+
+/** @throws TypeError when it can be none */
+function checkedTenant(name: string | undefined): Tenant | undefined {
+  if (name !== undefined && !isTenant(name))
+    throw new TypeError(
+      `${JSON.stringify(name.slice(0, 100))} can be no tenant: 1 to 64 letters, digits, . _ -`,
+    )
+  return name === undefined ? undefined : new Tenant(name)
 }
 
 class Handler implements Subscriber {
@@ -83,17 +104,20 @@ export class LocalMessages {
   async publish(
     topic: string,
     payload: Buffer | string,
-    { qos = 0, retain = false }: PublishOptions = {},
+    { qos = 0, retain = false, tenant }: PublishOptions = {},
   ): Promise<void> {
-    await this.publishMessage(Message.ofBroker(topic, Buffer.from(payload as string), qos, retain))
+    await this.publishMessage(Message.ofBroker(topic, Buffer.from(payload as string), qos, retain), tenant)
   }
 
-  async publishMessage(message: Message): Promise<void> {
-    const { topic } = message
+  /** @param of whose it is: its topic is as the tenant has it */
+  async publishMessage(own: Message, of?: string): Promise<void> {
+    const { topic } = own
+    const tenant = checkedTenant(of)
     if (!isValidTopic(topic) || isReserved(topic))
       throw new TypeError(
         `${JSON.stringify(topic.slice(0, 100))} is not a topic that may be published to: it is empty, has a wildcard, or is below $SYS/`,
       )
+    const message = tenant === undefined ? own : own.with({ topic: tenant.topic(topic) })
     const node = this.#node
     this.#check(message, node)
     const { publish: decide } = node.gate
@@ -119,13 +143,14 @@ export class LocalMessages {
   }
 
   /** The bounds are those of clients. */
-  #check({ topic, payload, properties, retain }: Message, node: Router): void {
+  #check({ topic: named, payload, properties, retain }: Message, node: Router): void {
+    const topic = ownTopic(named)
     const { packetBytesMax } = this.#config
     const bytes = payload.length + Buffer.byteLength(topic) + (properties?.length ?? 0)
     if (bytes > packetBytesMax)
       throw new RangeError(`a message of ${bytes} bytes is larger than packetBytesMax, ${packetBytesMax}`)
     this.#checkName(topic)
-    if (retain && payload.length > 0 && !node.mayRetain(topic, payload.length))
+    if (retain && payload.length > 0 && !node.mayRetain(named, payload.length))
       throw new RangeError(
         'there is no room for this Retained Message (retainedBytesMax, retainedMessagesMax, retainedMessageBytesMax)',
       )
@@ -147,26 +172,32 @@ export class LocalMessages {
   subscribe(
     filter: string,
     handle: (message: LocalMessage) => void,
-    { qos = 2 }: { readonly qos?: 0 | 1 | 2 } = {},
+    { qos = 2, tenant }: { readonly qos?: 0 | 1 | 2; readonly tenant?: string | undefined } = {},
   ): Promise<() => void> {
     return this.subscribeMessages(
       filter,
-      ({ topic, payload, retain }, qos) => handle({ topic, payload, qos, retain }),
+      ({ topic: named, payload, retain }, qos) => {
+        const of = tenantOf(named)
+        handle({ topic: ownTopic(named), payload, qos, retain, ...(of !== undefined && { tenant: of }) })
+      },
       qos,
+      tenant,
     )
   }
 
   /** @returns ends it */
   async subscribeMessages(
-    filter: string,
+    own: string,
     handle: (message: Message, qos: 0 | 1 | 2) => void,
     qos: 0 | 1 | 2,
+    of?: string,
   ): Promise<() => void> {
-    if (!isValidFilter(filter) || filter.startsWith('$share/'))
+    if (!isValidFilter(own) || own.startsWith('$share/'))
       throw new TypeError(
-        `${JSON.stringify(filter.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`,
+        `${JSON.stringify(own.slice(0, 100))} is not a filter: # is the last level, + a whole one, and there are no shared subscriptions yet`,
       )
-    this.#checkName(filter)
+    this.#checkName(own)
+    const filter = checkedTenant(of)?.topic(own) ?? own
     const handler = new Handler(filter, qos, handle)
     const node = this.#node
     await node.addSubscriber(handler, filter, qos)

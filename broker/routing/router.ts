@@ -21,6 +21,7 @@ import {
   type SessionRequest,
 } from '../../bridge/index.ts'
 import { Gate, Refusal } from '../access/gate.ts'
+import { Tenants } from '../access/tenancy.ts'
 import type { HeldCause, RefusalCause } from '../access/refusals.ts'
 import type { EngineHost } from '../aedes/engine-host.ts'
 import type { Config } from '../config/config.ts'
@@ -71,6 +72,7 @@ export class Router implements EngineHost, Receiver {
   readonly gate: Gate<Connection>
   readonly traffic: Traffic
   readonly traces: Traces
+  readonly tenants = new Tenants()
   readonly #events: RouterEvents
   readonly #table = new LocalTable<Subscriber>()
   readonly #pressure: Pressure<Connection>

@@ -4,7 +4,7 @@
 // once, and is not held against them again; the gate is asked again (broker/aedes/connect.ts). A route counts from
 // when its filter is let in, though the table has it a while later: ten thousand filters may come in one SUBSCRIBE.
 // State: what each connection has, all of them together, and the routes to come.
-import { filterBytes } from '../../bridge/index.ts'
+import { filterBytes, ownFilter } from '../../bridge/index.ts'
 import type { RefusalCause } from '../access/refusals.ts'
 
 export interface SubscriptionLimits {
@@ -115,8 +115,9 @@ export class SubscriptionBounds<Subscriber extends object> {
   refusal(subscriber: Subscriber, filter: string): FilterRefusal | undefined {
     const { topicLevelsMax, topicBytesMax, subscriptionsMax, subscriptionBytesMax, routingBytesMax } =
       this.#limits
-    if (Buffer.byteLength(filter) > topicBytesMax) return 'topic-bytes'
-    if (hasMoreLevels(filter, topicLevelsMax)) return 'topic-levels'
+    const own = ownFilter(filter) // as its client sees it
+    if (Buffer.byteLength(own) > topicBytesMax) return 'topic-bytes'
+    if (hasMoreLevels(own, topicLevelsMax)) return 'topic-levels'
     const held = this.#of(subscriber)
     if (held.coming.has(filter)) return undefined
     const cost = costOf(filter)

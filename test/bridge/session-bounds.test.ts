@@ -21,6 +21,7 @@ async function claim(
   expiry: number,
   clean = false,
   [user, most]: readonly [user: string, most: number] = ['', 0],
+  mostOfTenant = 0,
 ): Promise<string> {
   const sid = known === '' ? fresh : known
   const own = (['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) =>
@@ -32,6 +33,7 @@ async function claim(
     [
       ...of('clients', 'owners', 'due', 'wills'),
       ...own,
+      ...of('tenants'),
       keys.session(fresh, 'session'),
       ...of('appended', 'users'),
     ],
@@ -46,7 +48,7 @@ async function claim(
       0,
       forgetMs,
       ++claims,
-      most === 0 ? 1 : 1_000,
+      most + mostOfTenant === 0 ? 1 : 1_000,
       '',
       '0',
       '0',
@@ -54,6 +56,7 @@ async function claim(
       user,
       '0',
       most,
+      mostOfTenant,
     ],
   )
   return String((reply as Buffer[])[0])
@@ -112,6 +115,43 @@ test('as many sessions as a user may have: those that are there count, and no mo
   await redis.del(users)
   await two('b', '3k', '3j', { user: 'bob' })
   expect(await redis.hgetall(users)).toEqual({ bob: '3k' })
+})
+
+test('as many sessions as a tenant may have: counted as they come and go, whoever ends them', async () => {
+  const two = (clientId: string, known: string, fresh: string, expiry = -1, clean = false): Promise<string> =>
+    claim(clientId, known, fresh, expiry, clean, undefined, 2)
+  const refused = { code: 'ERR_BRIDGE_TENANT_QUOTA' }
+  const tenants = keys.partition(3, 'tenants')
+  const whole = (sid: string): string[] => [
+    ...of('clients', 'owners', 'due', 'wills'),
+    ...(['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) =>
+      keys.session(sid, noun),
+    ),
+    ...of('tenants'),
+  ]
+  await two('acme\0a', '', '3a')
+  await two('acme\0b', '', '3b')
+  await expect(two('acme\0c', '', '3c')).rejects.toMatchObject(refused)
+  await two('globex\0a', '', '3d')
+  await two('plain', '', '3e')
+  expect(await redis.hgetall(tenants)).toEqual({ acme: '2', globex: '1' })
+  expect(await two('acme\0a', '3a', '3f')).toBe('3a')
+  expect(await two('acme\0a', '3a', '3f', -1, true)).toBe('3f') // takes its own place
+  await two('acme\0c', '', '3c', 0) // ends with its connection, and counts until then
+  expect(await redis.hgetall(tenants)).toEqual({ acme: '3', globex: '1' })
+  const owner = async (sid: string): Promise<string> => (await redis.hget(keys.partition(3, 'owners'), sid))!
+  await runScript(redis, 'session-release', whole('3c'), ['3c', await owner('3c'), forgetMs])
+  await runScript(redis, 'session-release', whole('3b'), ['3b', await owner('3b'), forgetMs])
+  expect(await redis.hget(tenants, 'acme')).toBe('2')
+  await redis.zadd(keys.partition(3, 'due'), 1, 'e:3b')
+  for (const _ of 'it is called twice'.split(' ', 2))
+    await runScript(redis, 'session-expire', whole('3b'), ['3b', forgetMs])
+  expect(await redis.hgetall(tenants)).toEqual({ acme: '1', globex: '1' })
+  await redis.hset(keys.partition(3, 'owners'), '3g', '')
+  for (const _ of 'it is called twice'.split(' ', 2))
+    await runScript(redis, 'session-adopt', of('clients', 'owners', 'due', 'tenants'), ['acme\0g', '3g', -1])
+  expect(await redis.hget(tenants, 'acme')).toBe('2')
+  await expect(two('acme\0h', '', '3h')).rejects.toMatchObject(refused)
 })
 
 test('a queue holds so many bytes: the oldest goes for a large one, the last one stays, small ones are bounded by number', async () => {

@@ -19,6 +19,7 @@ const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): strin
 const whole = (sid: string): string[] => [
   ...of('clients', 'owners', 'due', 'wills'),
   ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming'),
+  ...of('tenants'),
 ]
 
 interface Claim {
@@ -218,7 +219,7 @@ test('a failover undoes claims: of two owners the later one has the session, and
       [
         ...of('clients', 'owners', 'due', 'wills'),
         ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'),
-        ...of('appended'),
+        ...of('appended', 'tenants'),
       ],
       [
         'client',

@@ -41,6 +41,7 @@ const its = (sid: string, ...nouns: Parameters<typeof keys.session>[1][]): strin
 const whole = (sid: string): string[] => [
   ...of('clients', 'owners', 'due', 'wills'),
   ...its(sid, 'session', 'subscriptions', 'queue', 'inflight', 'incoming'),
+  ...of('tenants'),
 ]
 
 interface Claim {
@@ -164,7 +165,7 @@ const writeDown = (
     [
       ...of('clients', 'owners', 'due', 'wills'),
       ...its(sid, 'session', 'subscriptions', 'inflight', 'incoming'),
-      ...of('appended'),
+      ...of('appended', 'tenants'),
     ],
     [clientId, sid, owner, owner.split(' ')[1]!, 1, -1, '', 0, 0, '', '', 0, 0, 0, 0, 0, ...subscriptions],
   )
@@ -331,7 +332,7 @@ test('session-assert: over what is lost or damaged, in flight and coming in wher
         [
           ...of('clients', 'owners', 'due', 'wills'),
           ...its('3s', 'session', 'subscriptions', 'inflight', 'incoming'),
-          ...of('appended'),
+          ...of('appended', 'tenants'),
         ],
         [
           'client',
@@ -424,7 +425,7 @@ test('queue-append: one queue of a wrong type: nothing is written, so that a sec
 
 test('session-adopt: whole and for good, called twice too; the loser ends with the next sweep; one that ended is given to nobody', async () => {
   const adopt = (sid: string): Promise<unknown> =>
-    run('session-adopt', of('clients', 'owners', 'due'), ['client', sid, -1])
+    run('session-adopt', of('clients', 'owners', 'due', 'tenants'), ['client', sid, -1])
   const [clients, owners, due] = of('clients', 'owners', 'due') as [string, string, string]
   expect(await adopt('3gone')).toBe(0)
   expect(await redis.exists(clients, due)).toBe(0)
@@ -454,7 +455,7 @@ test('session-read: all of a session at one moment; nothing of one that is not i
 test('session-adopt with a time of its own: the session ends by then', async () => {
   const [, owners, due] = of('clients', 'owners', 'due') as [string, string, string]
   await redis.hset(owners, '3first', '')
-  await run('session-adopt', of('clients', 'owners', 'due'), ['client', '3first', 600_000])
+  await run('session-adopt', of('clients', 'owners', 'due', 'tenants'), ['client', '3first', 600_000])
   const [seconds] = await redis.time()
   expect(Number(await redis.zscore(due, 'e:3first')) / 1_000 - Number(seconds)).toBeCloseTo(600, -1)
 })

@@ -195,6 +195,26 @@ describe('messages', () => {
     }
   })
 
+  test('topics that publishers are held back from, also those of a tenant, which have U+0000', () => {
+    const packer = new MessagePacker(clock)
+    const topics = ['a', '$\0acme/a/b', '$', '$\0acme$/$x', 'b']
+    packer.addHold('a@1', topics, true)
+    packer.addHold('a@1', [], false)
+    const held: unknown[] = []
+    unpackMessages(packer.take(), clock, () => undefined, {
+      onShared: () => undefined,
+      onGiven: () => undefined,
+      onLook: () => undefined,
+      onBell: () => undefined,
+      onHold: (...hold) => held.push(hold),
+      onLater: () => undefined,
+    })
+    expect(held).toEqual([
+      ['a@1', topics, true],
+      ['a@1', [], false],
+    ])
+  })
+
   test('a changed encoding never throws; a cut one hands on only what came whole before', () => {
     const random = seededRandom()
     for (let round = 0; round < 1_500; round++) {

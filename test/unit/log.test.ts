@@ -63,6 +63,18 @@ describe('a line', () => {
     ])
   })
 
+  test('has names as their tenant has them, and whose they are', () => {
+    const reader = new Reader()
+    const log = logTo(reader)
+    log.info({ clientId: 'acme\0x', topic: '$\0acme/a/b', user: 'acme/ann' }, 'denied')
+    log.info({ group: '$share/g/$\0acme$/$x', kind: 'client', whom: 'x' }, 'joined')
+    expect(reader.lines).toMatchObject([
+      { clientId: 'x', topic: 'a/b', user: 'acme/ann', tenant: 'acme' },
+      { group: '$share/g/$x', whom: 'x', tenant: 'acme' },
+    ])
+    expect(reader.text).not.toMatch(/\\u0000/)
+  })
+
   test('is JSON with an ISO time and the name of its level', () => {
     const reader = new Reader()
     const log = logTo(reader)

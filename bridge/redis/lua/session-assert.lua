@@ -2,8 +2,8 @@
 -- After Redis lost it, or part of it, or went back to what it was: a session that is connected is written
 -- down again, as its owner knows it. Also when Redis is full: it is nothing new, and without it the client
 -- would hear nothing any more. Of two owners the later one has it.
--- KEYS   clients owners due wills session subscriptions inflight incoming appended
--- WRITES clients owners due wills session subscriptions inflight incoming
+-- KEYS   clients owners due wills session subscriptions inflight incoming appended tenants
+-- WRITES clients owners due wills session subscriptions inflight incoming tenants
 -- ARGV   clientId, sid, owner, epoch, claim, expiry (s, -1: never), will ("" for none), will delay (s), n,
 --        the last change of its subscriptions, an earlier session of the client that may stand there again
 --        ("" for none) and its epoch, then lists, each with its count before it: filters whose subscriptions
@@ -15,9 +15,11 @@
 -- COST   O(subscriptions + in flight)
 local clientsKey, ownersKey, dueKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey, appendedKey =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local tenantsKey = KEYS[10]
 local clientId, sid, owner, epoch, claim, will = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[7]
 local changed, earlier, earlierEpoch = ARGV[10], ARGV[11], ARGV[12]
 
+-- @include session-tenant
 local ownNode = string.match(owner, '^(%S+) %d+$')
 if redis.call('HEXISTS', appendedKey, ownNode) == 0 then
   return redis.error_reply('FENCED ' .. ownNode .. ' has no entry here')
@@ -28,6 +30,7 @@ local stored = redis.call('HMGET', sessionKey, 'client', 'claim', 'epoch')
 redis.call('HLEN', willsKey) -- of a wrong type any of them fails before anything is written
 redis.call('HLEN', inflightKey)
 redis.call('HLEN', incomingKey)
+redis.call('HLEN', tenantsKey)
 redis.call('ZCARD', dueKey)
 local stale = {}
 for _, filter in ipairs(redis.call('HKEYS', subscriptionsKey)) do stale[filter] = true end
@@ -56,7 +59,7 @@ if earlier ~= '' and current == earlier then
   redis.call('HSET', ownersKey, earlier, '')
   redis.call('ZADD', dueKey, 0, 'e:' .. earlier)
 end
-redis.call('HSET', clientsKey, clientId, sid)
+if redis.call('HSET', clientsKey, clientId, sid) == 1 then countOfTenant(tenantsKey, clientId, 1) end
 redis.call('HSET', ownersKey, sid, owner)
 redis.call('ZREM', dueKey, 'e:' .. sid)
 redis.call('HSET', sessionKey, 'client', clientId, 'epoch', epoch, 'claim', claim, 'expiry', ARGV[6], 'willDelay', ARGV[8], 'n', ARGV[9], 'changed', changed)

@@ -1,8 +1,8 @@
 #!lua
 -- Makes a node the owner of a session, for a new connection of its client: resumes it, or ends it and begins
 -- a new one. When Redis is full only for a client that has a session: it takes what fills Redis (scripts.ts).
--- KEYS   clients owners due wills session subscriptions queue inflight incoming session(new) appended users
--- WRITES clients owners due wills session subscriptions queue inflight incoming users
+-- KEYS   clients owners due wills session subscriptions queue inflight incoming tenants session(new) appended users
+-- WRITES clients owners due wills session subscriptions queue inflight incoming tenants users
 -- ARGV   1  clientId
 --        2  known sid ("" for none)
 --        3  new sid
@@ -21,6 +21,7 @@
 --        16 its user ("" for none)
 --        17 "1" when it may have a session that another user made
 --        18 sessions of a user that outlive their connections (0: any number)
+--        19 sessions of a tenant that the partition holds (0: any number)
 -- REPLY  { sid, epoch, present, the owner before ("" for nobody), the epoch of the known session whose will
 --        became due, or "0", subscriptions {filter, options …}, in flight {id, entry …}, incoming {id, n …},
 --        n, the change that is not journaled or "", replays that are owed {field, value …}, the last change
@@ -31,19 +32,21 @@
 --        release it · FENCED: the node was declared dead · NOTOWNER: a claim that was asked for later has the
 --        session, or the client has left · QUOTA: there are as many sessions as there may be, and this one
 --        would be a further one that outlives its connection · FOREIGN: another user made the session, and its time
---        is not over; before anybody is asked for it · USERQUOTA: the user has as many sessions as one may have
+--        is not over; before anybody is asked for it · USERQUOTA: the user has as many sessions as one may have · TENANTQUOTA: the tenant has
 -- COST   O(subscriptions + in flight + sessions of the user, where they are bounded), or O(1) and freeing in the background
 local clientsKey, ownersKey, dueKey, willsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, newSessionKey =
-  KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local appendedKey = KEYS[11]
+local sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey, tenantsKey, newSessionKey =
+  KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local appendedKey = KEYS[12]
 local clientId, known, newSid, nodeId, cleanStart, expiry, will, willDelay =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
 local believedUs = 1000000
 local forgetMs, claim, sessionsMax, left, spares =
   tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11]), ARGV[13] == '1', ARGV[14] == '1'
-local usersKey = KEYS[12]
+local usersKey = KEYS[13]
 local user, mayTakeAnybodys, userMax = ARGV[16] or '', ARGV[17] == '1', tonumber(ARGV[18]) or 0
+local tenantMax = tonumber(ARGV[19]) or 0
+-- @include session-tenant
 
 if redis.call('HEXISTS', appendedKey, nodeId) == 0 then
   return redis.error_reply('FENCED ' .. nodeId .. ' was declared dead')
@@ -61,7 +64,7 @@ if string.sub(current, 1, 1) ~= string.sub(newSid, 1, 1) or not string.match(cur
 local stale = 'STALE ' .. string.format('%.0f', asked) .. ' ' .. current
 if current ~= known then return redis.error_reply(stale) end
 -- Every key is read before one is written: of a wrong type it fails here.
-for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey }) do
+for _, eachKey in ipairs({ ownersKey, willsKey, sessionKey, subscriptionsKey, inflightKey, incomingKey, tenantsKey }) do
   redis.call('HLEN', eachKey)
 end
 redis.call('ZCARD', dueKey)
@@ -81,6 +84,11 @@ end
 local others = redis.call('HLEN', clientsKey) - (known == '' and 0 or 1)
 if expiry ~= '0' and others >= sessionsMax and (known == '' or redis.call('HGET', sessionKey, 'expiry') == '0') then
   return redis.error_reply('QUOTA ' .. sessionsMax .. ' sessions in this partition')
+end
+local tenant = tenantMax > 0 and expiry ~= '0' and tenantOf(clientId)
+if tenant and (known == '' or redis.call('HGET', sessionKey, 'expiry') == '0') then
+  local has = (tonumber(redis.call('HGET', tenantsKey, tenant) or '') or 0) - (known == '' and 0 or 1)
+  if has >= tenantMax then return redis.error_reply('TENANTQUOTA ' .. tenantMax .. ' sessions of the tenant') end
 end
 -- Of those that a user has had, those that are there: nobody strikes out what has ended.
 local function alive(sids)
@@ -160,7 +168,7 @@ if known == '' or ends then
     redis.call('HDEL', ownersKey, known)
     redis.call('UNLINK', sessionKey, subscriptionsKey, queueKey, inflightKey, incomingKey)
   end
-  redis.call('HSET', clientsKey, clientId, sid)
+  if redis.call('HSET', clientsKey, clientId, sid) == 1 then countOfTenant(tenantsKey, clientId, 1) end
   sessionKey = newSessionKey
   redis.call('HSET', sessionKey, 'client', clientId)
 else
