@@ -64,7 +64,7 @@ const renewMsMax = 1_000
  */
 const quickRenewals = 10
 const quickMs = 30
-/** An estate that is not done after so many renewals is taken over. */
+/** An estate that is not done after so many renewals is taken over: as often as they are made later on. */
 const adoptRenewals = 5
 /** How often a newcomer looks whether a boot of its name renews its lease. */
 const watchMs = 50
@@ -187,7 +187,7 @@ export class Membership {
   #renewing: Promise<void> = Promise.resolve()
   /** While it cannot be renewed. */
   #wait: Wait | undefined
-  /** Dead nodes → renewals in which their estate was not done; estates that this node is doing. */
+  /** Dead nodes → since when their estate is seen undone (performance.now()); estates that this node is doing. */
   readonly #seenDead = new Map<string, number>()
   readonly #burying = new Map<string, Promise<void>>()
   /** Cluster time, by the samples that joining and every renewal bring. */
@@ -295,10 +295,14 @@ export class Membership {
     return decoded
   }
 
+  get #renewMs(): number {
+    return Math.min(renewMsMax, this.#leaseMs / renewalsPerLease)
+  }
+
   /** Begins to renew the lease. */
   start(events: MembershipEvents): void {
     this.#events = events
-    const renewMs = Math.min(renewMsMax, this.#leaseMs / renewalsPerLease)
+    const renewMs = this.#renewMs
     let quick = quickRenewals
     const renew = (): void => {
       this.#renewing = this.#renew().finally(() => {
@@ -399,9 +403,10 @@ export class Membership {
   #adopt(unburied: readonly string[]): void {
     for (const nodeId of this.#seenDead.keys()) if (!unburied.includes(nodeId)) this.#seenDead.delete(nodeId)
     for (const nodeId of unburied) {
-      const times = (this.#seenDead.get(nodeId) ?? 0) + 1
-      this.#seenDead.set(nodeId, times)
-      if (times >= adoptRenewals || nodeId.startsWith(`${this.#name}@`)) this.#beginEstate(nodeId)
+      const since = this.#seenDead.get(nodeId) ?? performance.now()
+      this.#seenDead.set(nodeId, since)
+      const isLate = performance.now() - since >= (adoptRenewals - 1) * this.#renewMs
+      if (isLate || nodeId.startsWith(`${this.#name}@`)) this.#beginEstate(nodeId)
     }
   }
 
