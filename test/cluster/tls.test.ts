@@ -10,6 +10,7 @@ import { afterAll, describe, expect, test, vi } from 'vitest'
 import { namedIn, readRevocationLists } from '../../broker/access/revocation-lists.ts'
 import { keepPassword } from '../../broker/access/passwords.ts'
 import { operate } from '../../broker/cli/operate.ts'
+import { adviceOn } from '../../broker/config/advice.ts'
 import { loadConfig } from '../../broker/config/config.ts'
 import { createNode, type Node } from '../../broker/index.ts'
 import { listen, type Listener } from '../../broker/listeners/index.ts'
@@ -241,6 +242,32 @@ describe('certificates of clients', () => {
       expect(await connectBy(url, of(ann))).toBeUndefined()
     }
     await byBob[Symbol.asyncDispose]()
+  })
+
+  test('what who has none may do, and what a renewed one is by its fingerprint, is said until it is written down', () => {
+    const passwordFile = authority.path('no-users')
+    writeFileSync(passwordFile, '')
+    const advice = (clients: object, certificateUser: string): string[] =>
+      adviceOn(
+        loadConfig(
+          {
+            listeners: [
+              {
+                url: 'mqtts://127.0.0.1:0',
+                tls: { ...server, ca: both, ...clients },
+                authentication: ['certificate', 'password-file'],
+              },
+            ],
+            access: { passwordFile, certificateUser },
+          },
+          {},
+        ),
+      )
+    expect(advice({}, 'fingerprint')).toEqual([
+      expect.stringContaining('without a certificate is let in when password-file knows it'),
+      expect.stringContaining('makes a client with a renewed certificate another user'),
+    ])
+    for (const clients of ['any', 'certificate']) expect(advice({ clients }, 'cn')).toEqual([])
   })
 
   test('whose authority is taken away are told to go, whoever else shows one stays', async () => {
