@@ -274,7 +274,8 @@ ${tls}`,
   })
   const node = await createNode(parse(written) as NodeOptions)
   const willHere = await isTakenWithWill()
-  const here = await outcomes(ports).finally(() => node.close())
+  const here = await outcomes(ports)
+  await node.close()
   expect(here).toEqual(there)
   expect(willHere).toBe(false) // told so by MQTT 5, in whose words it can be
 })
