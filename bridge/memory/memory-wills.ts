@@ -65,7 +65,7 @@ export class DueWills {
     if (message === 'later') return (this.#reports.tell('later', { where: 'will', id: sid }), message)
     if (message === undefined)
       return void this.#reports.tell('garbage', { where: 'will', bytes: body.length })
-    return this.#events.authorizeWill(message.willPublished({ clientId: message.by?.clientId, sid }))
+    return this.#events.authorizeWill(message.willPublished({ sid }))
   }
 
   #decide(id: number, answer: Promise<Message | undefined>): void {

@@ -226,10 +226,12 @@ const flagExpiry = 0x10
 const flagWill = 0x20
 const flagReplay = 0x40
 /**
- * Fields that this version does not write: length(4), then of each kind(1), its highest bit set when it must
- * be understood, length(4), body.
+ * Further fields: length(4), then of each kind(1), its highest bit set when it must be understood, length(4),
+ * body. A will has one: the user name that its client had proved, or that it had none.
  */
 const flagFields = 0x80
+const userField = 0x01
+const noUserField = 0x02
 
 /** Topics stand with U+0000 between them; one of a tenant has it behind its first character, and has it twice. */
 const betweenTopics = /(?<!\0)\0(?!\0)/
@@ -275,12 +277,13 @@ export class MessagePacker {
 
   /**
    * flags(1) [expiry in cluster time(8) interval(4)] [stamp(8): of what is retained and comes live]
-   * [publisher(2+n)] topic(2+n) [properties(4+n)] payload
+   * [publisher(2+n)] topic(2+n) [properties(4+n)] [fields(4+n)] payload
    */
   add(message: Message): void {
     const { topic, payload, properties, expiresAt } = message
     const expires = expiresAt !== 0 || message.expirySeconds !== undefined
     const publisher = message.isWill ? message.by?.clientId : undefined
+    const user = publisher === undefined ? undefined : message.by?.user
     const bytes = this.#room(
       5 +
         1 +
@@ -292,6 +295,8 @@ export class MessagePacker {
         topic.length * 3 +
         4 +
         (properties?.length ?? 0) +
+        9 +
+        (user?.length ?? 0) * 3 +
         payload.length,
     )
     const start = this.#length
@@ -302,7 +307,8 @@ export class MessagePacker {
       (properties === undefined ? 0 : flagProperties) |
       (expires ? flagExpiry : 0) |
       (publisher === undefined ? 0 : flagWill) |
-      (message.replay ? flagReplay : 0)
+      (message.replay ? flagReplay : 0) |
+      (user === undefined ? 0 : flagFields)
     let at = start + 6
     if (expires) {
       at = bytes.writeDoubleBE(expiresAt === 0 ? 0 : this.#clock.toCluster(expiresAt), at)
@@ -314,6 +320,13 @@ export class MessagePacker {
     if (properties !== undefined) {
       at = bytes.writeUInt32BE(properties.length, at)
       at += properties.copy(bytes, at)
+    }
+    if (user !== undefined) {
+      const written = user === null ? 0 : bytes.write(user, at + 9)
+      bytes.writeUInt32BE(5 + written, at)
+      bytes[at + 4] = user === null ? noUserField : userField
+      bytes.writeUInt32BE(written, at + 5)
+      at += 9 + written
     }
     at += payload.copy(bytes, at)
     bytes.writeUInt32BE(at - start - 5, start + 1)
@@ -519,6 +532,16 @@ function needsLater(bytes: Buffer, at: number, end: number): boolean {
   return at !== end
 }
 
+/** Of whole fields. */
+function userIn(bytes: Buffer, at: number, end: number): string | null | undefined {
+  for (let next: number; at < end; at = next) {
+    next = at + 5 + bytes.readUInt32BE(at + 1)
+    if (bytes[at] === userField) return bytes.toString('utf8', at + 5, next)
+    if (bytes[at] === noUserField) return null
+  }
+  return undefined
+}
+
 /**
  * When it expires by this process' clock, never 0: not later than its whole interval from now, whatever the
  * clocks say.
@@ -576,9 +599,11 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
     properties = bytes.subarray(at + 4, propertiesEnd)
     at = propertiesEnd
   }
+  let user: string | null | undefined
   if ((flags & flagFields) !== 0) {
     const fieldsEnd = at + 4 + (at + 4 > end ? 0 : bytes.readUInt32BE(at))
     if (fieldsEnd > end || needsLater(bytes, at + 4, fieldsEnd)) return 'later'
+    user = userIn(bytes, at + 4, fieldsEnd)
     at = fieldsEnd
   }
   return Message.of({
@@ -592,7 +617,7 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
     isWill: publisher !== undefined,
     replay: (flags & flagReplay) !== 0,
     stamp: stamp === 0 ? undefined : stamp,
-    by: publisher === undefined ? undefined : { clientId: publisher },
+    by: publisher === undefined ? undefined : { clientId: publisher, ...(user !== undefined && { user }) },
   })
 }
 
@@ -600,9 +625,10 @@ function messageAt(bytes: Buffer, start: number, end: number, clock: Clock): Mes
 export function packMessage(message: Message, clock: Clock): Buffer {
   const packer = new MessagePacker(
     clock,
-    72 +
+    81 +
       Buffer.byteLength(message.topic) * 3 +
       (message.by?.clientId?.length ?? 0) * 3 +
+      (message.by?.user?.length ?? 0) * 3 +
       (message.properties?.length ?? 0) +
       message.payload.length,
   )

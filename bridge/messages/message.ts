@@ -9,6 +9,11 @@
 export interface Publisher {
   /** Client Identifier, for No Local. */
   readonly clientId: string | undefined
+  /**
+   * Of a will: the user name that its client had proved, null for none; undefined: not known, or the client
+   * had permissions of its own. By it the rules decide again when the will is published.
+   */
+  readonly user?: string | null | undefined
   /** Its session, where that has a queue: for No Local there. */
   readonly sid?: string | undefined
   /** Of a QoS 2 message or a will: with its session, what a second publishing is told by. 0: nothing needs to. */
@@ -142,22 +147,10 @@ export class Message implements MessageFields {
     }: Pick<MessageFields, 'topic' | 'payload' | 'qos' | 'retain' | 'properties'> & {
       readonly expirySeconds: number
     },
-    clientId: string,
+    by: Pick<Publisher, 'clientId' | 'user'>,
   ): Message {
     const expires = expirySeconds < 0 ? undefined : expirySeconds
-    return new Message(
-      topic,
-      payload,
-      qos,
-      retain,
-      properties,
-      0,
-      expires,
-      { clientId },
-      true,
-      false,
-      undefined,
-    )
+    return new Message(topic, payload, qos, retain, properties, 0, expires, by, true, false, undefined)
   }
 
   /** Of the broker itself ($SYS), or of the program around it. */
@@ -204,9 +197,13 @@ export class Message implements MessageFields {
   }
 
   /** A will as it is published: its Message Expiry Interval begins to run (MQTT 5 section 3.1.3.2.4). */
-  willPublished(by: Publisher): Message {
+  willPublished(by: Omit<Publisher, 'clientId' | 'user'>): Message {
     const { expirySeconds } = this
-    return this.with({ by, expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds) })
+    const { clientId, user } = this.by ?? {}
+    return this.with({
+      by: { ...by, clientId, user },
+      expiresAt: expirySeconds === undefined ? 0 : expiryFrom(expirySeconds),
+    })
   }
 }
 

@@ -1,10 +1,11 @@
-// Wills that are due, as this node publishes them: taken, so that nobody else does and no return of the
-// client cancels them (will-take.lua), handed to the data plane, and done with when they are stored
-// (will-done.lua). State: {s<n>}:wills, {s<n>}:due; here those that are taken and not stored. Bound: `willsMax`
-// of them, and `bytesMax`. While Redis is full none is stored, and further ones stay where they have been
-// since CONNECT: a sweep comes to them again. The node that takes a will has one lease to publish it, and renews
-// that lease while the gate decides or a full Redis makes it wait (will-hold.lua). When it does not renew, it has died
-// or stands still, and another node takes the will.
+// Wills that are due, as this node publishes them. A will falls due when its connection ends or its node dies
+// (releases.ts). It is taken, so that nobody else does and no return of the client cancels them
+// (will-take.lua), handed to the data plane, and done with when they are stored (will-done.lua). State:
+// {s<n>}:wills, {s<n>}:due; here those that are taken and not stored. Bound: `willsMax` of them, and
+// `bytesMax`. While Redis is full none is stored, and further ones stay where they have been since CONNECT: a
+// sweep comes to them again. The node that takes a will has one lease to publish it, and renews that lease
+// while the gate decides or a full Redis makes it wait (will-hold.lua). When it does not renew, it has died or
+// stands still, and another node takes the will.
 import { unpackMessage } from '../messages/codec.ts'
 import type { Message } from '../messages/message.ts'
 import type { Clock } from '../pace/clock.ts'
@@ -167,11 +168,6 @@ export class Wills {
         : await retrying(this.#redis, () =>
             this.#redis.hget(this.#keys.partition(partition, 'clients'), clientId),
           )
-    return message.willPublished({
-      clientId,
-      sid: current ?? sid,
-      number: Number(epoch),
-      numberedBy: `w${sid}`,
-    })
+    return message.willPublished({ sid: current ?? sid, number: Number(epoch), numberedBy: `w${sid}` })
   }
 }

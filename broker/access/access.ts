@@ -34,6 +34,7 @@ import type { Certificate, Principal } from './principal.ts'
 import { Rights } from './client-rights.ts'
 import type { Question, Rule } from './rule.ts'
 import { readRules } from './rules-file.ts'
+import { withoutCertificate } from './rules.ts'
 import type { LiveTenant } from './tenancy.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
 import { Revocations } from './revocations.ts'
@@ -57,7 +58,7 @@ export interface Accessed {
   /** Where tenants are on, once it is in one: its Client Identifier is as it is called outside then. */
   readonly tenant: LiveTenant | undefined
   disconnect(reasonCode: number, reason: string): void
-  /** That it has shown, and its listener trusts. */
+  /** The certificate that it has shown and its listener trusts. */
   readonly certificate: Certificate | undefined
 }
 
@@ -79,7 +80,7 @@ export interface AccessFiles {
 }
 
 export interface AccessEvents {
-  /** What is kept of the password of a user in the store is nothing that is known; what is wrong with rules there. */
+  /** A stored user's password hash has an unknown format, or stored rules are wrong. */
   onDamaged(what: string, problem: string): void
   /** @param rule that decided; undefined: none was about it */
   onDenied(client: Pick<Accessed, 'clientId' | 'principal'>, question: Question, rule: Rule | undefined): void
@@ -90,21 +91,23 @@ export interface AccessOptions<Client> {
   readonly handedIn: readonly LinkName[]
   /** Whether a hook decides who a client without an Authentication Method is. */
   readonly hasHooks: () => boolean
-  /** Whether one of them is asked for the password: a name is said by anybody. */
+  /** Whether a hook checks the password: anybody can state a name. */
   readonly haveHooksProof: () => boolean
   /** What of a certificate is the user name, and whether it must be the Client Identifier as well. */
   readonly certificateUser: CertificateName
   readonly certificateClient: 'any' | 'same'
-  /** The certificate that it has shown in a handshake with us, and those of its issuers behind it, DER. */
+  /**
+   * The certificate that the client has shown in a handshake with us, and those of its issuers behind it, DER.
+   */
   readonly shownBy: (client: Client) => readonly Buffer[]
   /** Links that ask somebody else. */
   readonly foreign: ForeignLinks
   readonly events: AccessEvents
   /** Whether users in the store are asked for. */
   readonly hasStoredUsers: boolean
-  /** Whether rules in the store hold: without them nothing is allowed by them. */
+  /** Whether rules in the store are used; while there are none, what only they could allow is denied. */
   readonly hasStoredRules: boolean
-  /** Takes the guard, each time that it is another. */
+  /** Registers a new guard each time the rules change. */
   readonly stand: (guard: Guard<Client>) => void
 }
 
@@ -140,13 +143,16 @@ export class Access<Client extends Accessed> {
   #kept: readonly string[] = []
   readonly #rules: { ofFile: readonly Rule[]; ofAcl: readonly Rule[] } = { ofFile: [], ofAcl: [] }
   #hasRules = false
-  /** Those of who came with a proof that ends. */
+  /** Clients whose token or webhook answer expires. */
   readonly #expiries = new Expiries<Client>((client) =>
     client.disconnect(ReasonCode.maximumConnectTime, 'what it was let in with has ended'),
   )
   #rights = new Rights([])
+  /** Asked about a will when it is published: its record has nothing of its client's certificate. */
+  #rightsOfWills = new Rights([])
   #stored: StoredAccess | undefined
-  #storedRules: readonly Rule[] = []
+  /** Undefined: not read yet. */
+  #storedRules: readonly Rule[] | undefined
   /** Users in the store as they were when they were looked at last, of those who came by it. */
   #storedUsers = new Map<string, string | undefined>()
   /** The next one, while it is asked for. */
@@ -167,7 +173,9 @@ export class Access<Client extends Accessed> {
   #stand(): void {
     const { hasStoredRules } = this.#options
     const { ofFile, ofAcl } = this.#rules
-    this.#rights = new Rights([...ofFile, ...ofAcl, ...this.#storedRules], this.#hasRules || hasStoredRules)
+    const rules = [...ofFile, ...ofAcl, ...(this.#storedRules ?? [])]
+    this.#rights = new Rights(rules, this.#hasRules || hasStoredRules)
+    this.#rightsOfWills = new Rights(rules.flatMap(withoutCertificate), this.#rights.hasAny)
     this.#options.stand(this.#guard())
   }
 
@@ -437,26 +445,48 @@ export class Access<Client extends Accessed> {
 
   // What it may do
 
-  /** Without any rule everybody may; whose own are said may what they say. */
+  /** Without any rule everything is allowed; a principal with permissions of its own may do what those say. */
   #isAllowed(client: Client, question: Question): boolean {
     if (!this.#rights.hasAny && client.principal.permissions === undefined) return true
     return this.#rights.decide(question, client).isAllowed
   }
 
-  #denied(client: Client, question: Question): Refusal {
-    const { rule } = this.#rights.decide(question, client)
+  #denied(
+    client: Pick<Accessed, 'clientId' | 'principal'>,
+    question: Question,
+    rule: Rule | undefined,
+  ): Refusal {
     this.#options.events.onDenied(client, question, rule)
     const reason = rule === undefined ? 'no rule allows it' : `denied by ${rule.place}`
     return new Refusal(ReasonCode.notAuthorized, reason)
   }
 
-  /** A will was decided about with its CONNECT; what the program and the node publish is theirs. */
+  /** What the program and the node publish is not asked about. */
   #publish(message: Message, source: Source, from: Client | undefined): Message | Refusal {
-    if (from === undefined || (source !== 'client' && source !== 'will')) return message
+    if (from === undefined) return source === 'will' ? this.#publishWill(message) : message
+    if (source !== 'client' && source !== 'will') return message
     const { qos, retain } = message
     const topic = ownTopic(message.topic)
     const question: Question = { action: 'publish', topic, qos, retain, group: undefined }
-    return this.#isAllowed(from, question) ? message : this.#denied(from, question)
+    if (this.#isAllowed(from, question)) return message
+    return this.#denied(from, question, this.#rights.decide(question, from).rule)
+  }
+
+  /**
+   * A will that is published now, by any node, maybe long after its CONNECT: rules may have changed since.
+   * They decide by the Client Identifier and the user in its record. What its CONNECT was allowed holds where
+   * they cannot: its client had permissions of its own (of a token or a webhook), or rules in the store have
+   * not been read yet.
+   */
+  #publishWill(message: Message): Message | Refusal {
+    const { qos, retain, by } = message
+    const isUnread = this.#options.hasStoredRules && this.#storedRules === undefined
+    if (by?.clientId === undefined || by.user === undefined || isUnread) return message
+    if (!this.#rightsOfWills.hasAny) return message
+    const asker = { clientId: ownName(by.clientId), principal: { user: by.user ?? undefined, by: undefined } }
+    const question: Question = { action: 'publish', topic: ownTopic(message.topic), qos, retain, group: undefined }
+    const { isAllowed, rule } = this.#rightsOfWills.decide(question, asker)
+    return isAllowed ? message : this.#denied(asker, question, rule)
   }
 
   /** With the highest QoS, up to the one that was asked for, that it may have. */
@@ -473,7 +503,8 @@ export class Access<Client extends Accessed> {
     for (const qos of [2, 1, 0] as const)
       if (qos <= asked.qos && this.#isAllowed(from, questionOf(qos)))
         return qos === asked.qos ? asked : { ...asked, qos }
-    return this.#denied(from, questionOf(asked.qos))
+    const question = questionOf(asked.qos)
+    return this.#denied(from, question, this.#rights.decide(question, from).rule)
   }
 
   #forward(message: Message, to: Client): Message | undefined {

@@ -13,7 +13,7 @@ export interface Asker {
   readonly clientId: string
   readonly tenant?: { readonly name: string } | undefined
   readonly principal: Principal
-  /** That its connection has shown, and its listener trusts. */
+  /** The certificate that its connection has shown and its listener trusts. */
   readonly certificate?: Certificate | undefined
 }
 
@@ -55,13 +55,34 @@ export const filterTopics = (filter: string, isLiteral = false): Topics => ({
 
 export const prefixTopics = (prefix: string): Topics => ({ kind: 'prefix', prefix })
 
+const isOfCertificate = (piece: Piece): boolean =>
+  typeof piece !== 'string' && piece.placeholder.startsWith('%{')
+
+/**
+ * A rule as it holds for a client whose certificate is not known any more, in favour of the client: what it
+ * asks of the certificate is taken to be so where it allows, and not to be so where it denies.
+ */
+export function withoutCertificate(rule: Rule): Rule[] {
+  const asks = (topics: Topics): boolean =>
+    topics.kind === 'filter' &&
+    topics.levels.some((level) => typeof level !== 'string' && level.some(isOfCertificate))
+  if (rule.commonNames === undefined && rule.topics?.some(asks) !== true) return [rule]
+  if (!rule.isAllowing) return []
+  const open = (level: Level): Level =>
+    typeof level !== 'string' && level.some(isOfCertificate) ? '+' : level
+  const topics = rule.topics?.map((some): Topics =>
+    some.kind === 'filter' ? { ...some, levels: some.levels.map(open) } : some,
+  )
+  return [{ ...rule, commonNames: undefined, topics }]
+}
+
 /** What may stand in a level: nothing that would be more than one, or a wildcard. */
 const isOneLevel = (text: string | undefined): text is string =>
   text !== undefined && text !== '' && !/[+#/]/.test(text)
 
 /**
- * The levels of a rule for who asks. A value that cannot stand in a level: a rule that allows is about nothing then,
- * and one that denies about all that it might be about.
+ * The levels of a rule with the placeholders of the asker filled in. If a value cannot be one level, a rule
+ * that allows matches nothing, and one that denies becomes `#` from there on.
  */
 function resolved(
   levels: readonly Level[],

@@ -505,8 +505,10 @@ export class Connects {
     if (will === undefined) return undefined
     if (isReserved(will.topic)) return (this.#host.dropped('refused', will.qos), undefined)
     const expirySeconds = boundedExpiry(will.expirySeconds, this.#host.config.messageExpirySecondsMax)
-    const topic = client.conn.connection.tenant?.topic(will.topic) ?? will.topic
-    const message = Message.will({ ...will, topic, expirySeconds }, client.id!)
-    return { delaySeconds: will.delaySeconds, message }
+    const { connection } = client.conn
+    const topic = connection.tenant?.topic(will.topic) ?? will.topic
+    const { user, permissions } = connection.principal
+    const by = { clientId: client.id!, ...(permissions === undefined && { user: user ?? null }) }
+    return { delaySeconds: will.delaySeconds, message: Message.will({ ...will, topic, expirySeconds }, by) }
   }
 }

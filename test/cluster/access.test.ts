@@ -472,7 +472,10 @@ test('users and rules of the cluster hold on all nodes, for who comes at once an
   })
   // nothing is allowed while there are no rules
   const rules = join(folder, 'of-cluster.yaml')
-  writeFileSync(rules, 'rules: [{ allow: read, topic: a, user: ann }]')
+  writeFileSync(
+    rules,
+    'rules: [{ allow: read, topic: a, user: ann }, { allow: write, topic: w/#, user: ann }]',
+  )
   const { changeAccess } = storeOf(loadConfig({ redis: redis.url, prefix: 'of-cluster' }, {}))
   const subscribe = async (): Promise<unknown> => {
     ann.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a', qos: 1 }] })
@@ -491,8 +494,26 @@ test('users and rules of the cluster hold on all nodes, for who comes at once an
   await admin.hset(key, 'rules', 'rules: [{ allow: reed }]', 'version', 'x') // somebody else wrote it
   await expect.poll(() => b.node.metricsText()).toContain('aedes_cluster_damaged_total 1')
   expect(await subscribe()).toBe(1) // what was read before holds
-  await changeAccess!((access) => access.setRules('rules: [{ allow: read, topic: b }]'))
+  const wills: string[] = []
+  await a.node.subscribe('w/#', ({ topic }) => wills.push(topic))
+  const doomed = await Promise.all(
+    ['w/1', 'w/2'].map((topic) =>
+      WireClient.connect(b.url, topic, {
+        username: 'ann',
+        password: Buffer.from('hunter2'),
+        will: { topic, payload: Buffer.from(''), qos: 1, retain: false },
+      }),
+    ),
+  )
+  await changeAccess!((access) =>
+    access.setRules('rules: [{ allow: read, topic: b }, { allow: write, topic: w/2, user: ann }]'),
+  )
   await expect.poll(async () => [await heard(), await heard()]).toEqual([[], []])
+  // a will is decided again, by its client's user, which stands in Redis with it
+  doomed[0]!.socket.destroy()
+  await expect.poll(() => b.node.metricsText()).toContain('dropped_total{cause="refused",qos="1"} 1')
+  doomed[1]!.socket.destroy()
+  await expect.poll(() => wills).toEqual(['w/2'])
   // another password, and no user any more
   const kept = await keepPassword('hunter4', 'scrypt')
   expect(await changeAccess!((access) => access.setUser('ann', kept))).toBe(true)
@@ -548,6 +569,28 @@ describe('what was decided before', () => {
     node.reload()
     await using after = await WireClient.connect(url, 'c', lasting)
     expect((await after.next('publish')).topic).toBe('b/1') // and not the one before it
+  })
+
+  test('a will is decided again by the rules of the moment when it is published', async () => {
+    const changing = join(folder, 'wills.yaml')
+    writeFileSync(changing, 'rules: [{ allow: write, topic: will/%c }]')
+    const { node, url } = await serve({ rulesFile: changing })
+    const heard: string[] = []
+    await node.subscribe('will/#', ({ topic }) => heard.push(topic))
+    const [denied, allowed] = await Promise.all(
+      ['denied', 'allowed'].map((id) =>
+        WireClient.connect(url, id, {
+          will: { topic: `will/${id}`, payload: Buffer.from(''), qos: 1, retain: false },
+        }),
+      ),
+    )
+    writeFileSync(changing, 'rules: [{ allow: write, topic: will/%c, client: allowed }]')
+    node.reload()
+    denied!.socket.destroy()
+    await denied!.closed
+    await expect.poll(() => node.metricsText()).toContain('dropped_total{cause="refused",qos="1"} 1')
+    allowed!.socket.destroy()
+    await expect.poll(() => heard).toEqual(['will/allowed'])
   })
 
   test('who is no user any more does not come in, however long its CONNECT has waited', async () => {

@@ -172,6 +172,10 @@ describe('messages', () => {
       '01' + '81' + '00000017' + '30' + '0000000000000000' + '00000007' + '000178' + '0003612f62' + '6869',
     )
     expect(unpackMessage(packMessage(will, clock), clock)).toEqual(will.with({ by: { clientId: 'x' } }))
+    for (const user of ['', 'é', null]) {
+      const named = will.with({ by: { clientId: 'x', user } })
+      expect(unpackMessage(packMessage(named, clock), clock)).toEqual(named)
+    }
   })
 
   test('random bytes never throw and are seldom a message', () => {
