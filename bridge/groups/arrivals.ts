@@ -1,5 +1,5 @@
-// What one member of a group is given comes from all nodes, each by its own way: put into its order here,
-// each once. State: what came too early. Bound: what a member may have.
+// Puts the messages that a group member gets from several nodes into their order, each once. State: what came
+// too early. Bound: what a member may have.
 import type { Delivery } from './group-holder.ts'
 
 export class Arrivals {
@@ -36,7 +36,7 @@ export class Arrivals {
     }
   }
 
-  /** All that the member has and knows not: nothing else comes below `next`. */
+  /** All messages given to the member below `next`, as Redis has them. */
   look(all: readonly Delivery[], next: number): void {
     for (const delivery of all) if (delivery.seq >= this.#next) this.#early.set(delivery.seq, delivery)
     const known = [...this.#early.values()].filter(({ seq }) => seq < next).sort((a, b) => a.seq - b.seq)

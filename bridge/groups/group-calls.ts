@@ -1,8 +1,8 @@
 // The calls of this node about the groups of one partition (lua/group-serve.lua): one at a time, numbered;
-// what comes meanwhile goes with the next. Messages for a group that is not there are held, here and not in calls: it
-// is asked for until it is there, by its name alone. State: what is on its way. Invariant: messages on one topic, and
-// numbered ones of one publisher, are appended in the order in which they came, to whichever groups. Bound: the
-// publishers' windows, and what members may have in flight.
+// what comes meanwhile goes with the next. While a group is missing its messages wait here, and only its name
+// is sent, until Redis has the group. State: what is on its way. Invariant: messages on one topic, and
+// numbered ones of one publisher, are appended in the order in which they came, to whichever groups. Bound:
+// the publishers' windows, and what members may have in flight.
 import { randomBytes } from 'node:crypto'
 import { BridgeError, endNode, mayHaveRun, toBridgeError } from '../errors.ts'
 import { packMessage } from '../messages/codec.ts'
@@ -50,7 +50,7 @@ export class PartedAppend {
   readonly #parts: Parts<NamedHash>
   readonly #done: () => void
   readonly failed: (error: Error) => void
-  /** Parts that are not stored, and one for those that were not made. */
+  /** Parts not stored yet, plus one until all parts are made. */
   #left = 1
 
   constructor(
@@ -143,7 +143,7 @@ export class GroupCalls {
   readonly #events: CallEvents
   #operations: Operation[] = []
   #appends: (Append | PartedAppend)[] = []
-  /** Groups that are not there, each asked for by one who asks. */
+  /** Missing groups, each with one running query. */
   readonly #missing = new Set<string>()
   /** Messages for them, in their order, and behind them those on the same topics and numbered ones of the same publishers. */
   #held: (Append | PartedAppend)[] = []

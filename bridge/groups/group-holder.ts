@@ -28,7 +28,7 @@ export interface Delivery {
   readonly seq: number
   /** Granted. */
   readonly qos: 0 | 1 | 2
-  /** undefined: damaged; `later`: for who understands it. */
+  /** undefined: damaged; `later`: written by a later version. */
   readonly message: Message | Later | undefined
 }
 
@@ -51,7 +51,7 @@ export interface GroupHolder {
   readonly lasting: boolean
   /** The first of its identifiers. */
   readonly base: number
-  /** Its client may still answer to something. */
+  /** Deliveries are unacknowledged. */
   readonly isBusy: boolean
   /** Messages that it takes at once, as it wrote last. */
   readonly limit: number
@@ -66,6 +66,6 @@ export interface GroupHolder {
   resume(left: readonly LeftDelivery[]): void
   /** Its connection is over: resolves when all that it has to write is written. */
   settled(): Promise<void>
-  /** It is none any more, or another connection is: what it has to write is written nowhere. */
+  /** No longer a member, or taken over: pending writes are discarded. */
   lost(): void
 }

@@ -5,15 +5,15 @@ import { ownFilter } from '../matching/tenant.ts'
 import { filterMatches } from '../matching/topic.ts'
 
 /**
- * Who gets the next message, by strategy. A member that can take nothing is passed by where the text does not say
- * otherwise. `demand` looks at windows within one node, or within a group with a backlog; of several nodes with members
- * of a group without one they take turns.
+ * Who gets the next message, by strategy. A member without room is skipped, unless the strategy's text says
+ * that it is waited for. `demand` looks at windows within one node, or within a group with a backlog; of
+ * several nodes with members of a group without one they take turns.
  */
 export const strategies = {
   demand: 'whose window is freest',
   'round-robin': 'the one after the last one',
   random: 'anyone',
-  sticky: 'the same one, for as long as it can',
+  sticky: 'the same one while it can take messages; of several nodes with members, the first by name',
   'hash-client':
     'the same one for all messages of a publisher, by its Client Identifier; it is waited for, until 100 messages wait',
   'hash-topic': 'the same one for all messages of a topic; it is waited for, until 100 messages wait',

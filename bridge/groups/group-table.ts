@@ -18,11 +18,11 @@ export interface Group {
   readonly nodes: Map<string, number>
   /** All of them. */
   members: number
-  /** Where the last message went: an index among the members. */
+  /** Round-robin: where the last message went, an index among the members. */
   turn: number
 }
 
-/** Members of a node that are told apart: a byte says how many there are. */
+/** Most members of a node that count: the number is sent as a byte. */
 export const membersMax = 255
 
 /** The groups of one filter. */
@@ -35,7 +35,10 @@ interface Groups {
 class AllGroups implements Maker<Groups, readonly Group[]> {
   readonly value: Group[] = []
   #rest: Iterator<Group> | undefined
-  /** Of a filter that takes more than a slice: one that goes and comes back meanwhile comes by twice. */
+  /**
+   * Names seen so far, for filters with many groups: a group removed and added again meanwhile would be listed
+   * twice.
+   */
   #names: Set<string> | undefined
 
   take({ byName }: Groups, slice: Pace): boolean {
@@ -60,7 +63,7 @@ class AllGroups implements Maker<Groups, readonly Group[]> {
 
 /** Groups that are taken in without a look at the clock. */
 const groupsAtOnce = 64
-/** Memory of a place in what is remembered. */
+/** Bytes per entry of the match cache. */
 const placeBytes = 8
 
 export class GroupTable {

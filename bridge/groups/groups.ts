@@ -30,16 +30,16 @@ import { groupIds, type Delivery, type GroupHolder, type GroupWrites } from './g
 import { hashedOf } from './node-picks.ts'
 import type { GroupRules } from './group-rules.ts'
 
-/** What comes out of its order has so long for coming in order. */
+/** How long a message waits for the ones before it. */
 const gapMs = 50
-/** How often a message for a group that is not there looks again. */
+/** Pause between two looks for a missing group. */
 const missingMs = 20
 
 export interface GroupEvents {
   append(changes: readonly Change[]): Promise<void>
   /** Brings the table to the journal. */
   barrier(): Promise<void>
-  /** What a group with a backlog is called, as this node knows it; undefined: it has none. */
+  /** The gid of a group with a backlog, as this node knows it; undefined: it has none. */
   gidOf(name: string): string | undefined
   /** Sessions that are subscribed to groups, as Redis has them. O(all sessions), in slices. */
   subscribersOf(names: ReadonlySet<string>): AsyncIterable<Subscriber>
@@ -84,7 +84,7 @@ interface Member {
   gid: string | undefined
   /** It unsubscribed, and goes on acknowledging what it has. */
   isLeaving: boolean
-  /** Its SUBSCRIBE, or the word that its group has a backlog, is under way. */
+  /** A `join` is under way, because of SUBSCRIBE or because the group got a backlog. */
   joining: Promise<void> | undefined
   gap: NodeJS.Timeout | undefined
 }
@@ -213,8 +213,9 @@ export class Groups {
   }
 
   /**
-   * A group that is not there: it was forgotten, and the journal says so by now or soon; or Redis lost it, and its
-   * members join again. Nobody told that it is forgotten when it is looked for in vain for `waitMs`: who forgot it died.
+   * A group that is not there: it was forgotten, and the journal says so by now or soon; or Redis lost it, and
+   * its members join again. If it is still missing after `waitMs`, the node that forgot it died before it told
+   * the others.
    */
   async #missing(name: string, since: number, isFirst: boolean): Promise<boolean> {
     if (this.#closed) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the bridge is closing')
@@ -349,7 +350,7 @@ export class Groups {
     return reply as Joined
   }
 
-  /** Another owner stands there. One that is later than ours and is none was damaged, and is replaced. */
+  /** Redis names another owner. If our claim still holds, that entry is damaged, and is replaced. */
   async #refused(member: Member, journaled: boolean, reply: string, before: string): Promise<Joined> {
     const { holder } = member
     const [, other = ''] = /^NOTOWNER (.*)$/s.exec(reply) ?? []
@@ -408,7 +409,7 @@ export class Groups {
     const member = this.#members.get(holder.name)?.get(holder.sid)
     if (member?.holder !== holder) return
     await member.joining?.catch(() => undefined)
-    // What is on its way to it from another node was not sent either, which only its holder can say of QoS 2.
+    // Messages on their way here were not sent, so others may get them; of QoS 2 only the holder knows that.
     if (!isLeft && member.gid !== undefined && holder.qos === 2) {
       await holder.settled() // from now on it is given nothing
       await this.#look(member, false).catch(() => undefined) // the holder was told
@@ -430,7 +431,7 @@ export class Groups {
   async #leave(name: string, sid: string, owner: string, isLeft: boolean): Promise<void> {
     const gid = String(await this.#operate(name, ['leave', name, sid, owner, isLeft ? 1 : 0]))
     if (gid !== '') return this.#tellForgotten(name, gid)
-    // The reply that said it may have been lost, and the call have come twice.
+    // Perhaps the first call did it and its reply was lost.
     const known = this.#events.gidOf(name)
     if (known === undefined) return
     const groups = this.#keys.partition(this.#keys.partitionFor(name), 'groups')
@@ -616,8 +617,8 @@ export class Groups {
   }
 
   /**
-   * Members whose sessions or subscriptions are gone, since who ended them died before it said so, are taken
-   * out. One node does it for all, now and then.
+   * Removes members whose session or subscription has ended and whose node died before it could remove them.
+   * One node does it for all, now and then.
    * @param suspects what the last audit found missing: only what is missing twice goes
    */
   async audit(suspects: ReadonlySet<string>): Promise<Set<string>> {
@@ -644,9 +645,9 @@ export class Groups {
   }
 
   /**
-   * Groups without any member, which Redis has lost: who takes the last one out forgets the group. Sessions that are
-   * subscribed to them and whose clients are away are members again, so that what waits is kept for them; others join
-   * themselves. A group that has none is forgotten.
+   * A group without members has lost them in Redis: the last member to leave deletes its group. Sessions that
+   * are subscribed to them and whose clients are away are members again, so that what waits is kept for them;
+   * others join themselves. A group that has none is forgotten.
    */
   async #joinAway(deserted: Set<string>): Promise<void> {
     for await (const { name, sid, qos, base } of this.#events.subscribersOf(deserted)) {
@@ -667,8 +668,8 @@ export class Groups {
   }
 
   /**
-   * Redis has fewer members of a node than are connected there: it lost some, or their records were damaged. Their
-   * node looks after them; a group is not forgotten meanwhile.
+   * Redis lists fewer members of a node than the routes say: it lost some, or their records were damaged.
+   * Their node looks after them; a group is not forgotten meanwhile.
    */
   #tellMissing(name: string, records: readonly string[]): boolean {
     const owners = records.map(ownerIn)

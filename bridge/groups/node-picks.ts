@@ -1,6 +1,6 @@
 // Which node gets a message of a group without a backlog: one of those whose members are connected, by how
-// many it has. Which of its members gets it is the node's to say (broker/groups/local-groups.ts). State: the
-// turn of each group, in the table.
+// many it has. That node picks the member (broker/groups/local-groups.ts); of a group with a backlog
+// redis/lua/group-serve.lua (`choose`) does. State: the turn of each group, in the table.
 import { hashIndex } from '../redis/keys.ts'
 import type { Message } from '../messages/message.ts'
 import type { Group } from './group-table.ts'

@@ -1,8 +1,8 @@
-// Which nodes there are: each boot of a node has an id of its own (name@epoch), a lease by Redis' clock that
-// it renews, and a place in {bus}:nodes without which the scripts refuse it. State: {bus}:names, nodes,
-// leases, generation; here the identity. Invariants: only a node that was there for a whole lease may judge
-// another (R5); the fence (its place in {bus}:nodes is deleted) comes before anything else of the
-// estate.
+// Which nodes there are: each boot of a node has an id of its own (name@µs), a lease by Redis' clock that it
+// renews, and places in {bus}:nodes and batches. Without both its renewals and journal entries are refused;
+// one that was lost alone is written again. State: {bus}:names, nodes, leases, generation; here the identity.
+// Invariants: only a node that was there for a whole lease may judge another (R5); the fence (its place in
+// {bus}:nodes is deleted) comes before anything else of the estate.
 import { randomBytes } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
 import { hostname } from 'node:os'

@@ -1,9 +1,9 @@
 // Who gets a message that was published here: this node's own subscribers, the inboxes of nodes with live
-// subscribers, the queues of sessions. State: how much is on its way to queues; the table is the routing table of the
-// moment. A batch is
-// handed on twice: ahead of its barrier to whom the table has by then, after it to whom the barrier brought
-// (bridge/publish/batches.ts keeps the order). What a client published whose session was taken over meanwhile is not
-// delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
+// subscribers (links/inbox-writer.ts here, links/inbox-reader.ts at the other end), the queues of sessions.
+// State: how much is on its way to queues; the table is the routing table of the moment. A batch is handed on
+// twice: ahead of its barrier to whom the table has by then, after it to whom the barrier brought
+// (bridge/publish/batches.ts keeps the order). What a client published whose session was taken over meanwhile
+// is not delivered from here: it is not acknowledged here, and comes again, or came, at the session's owner.
 import type { Groups } from '../groups/groups.ts'
 import type { Group } from '../groups/group-table.ts'
 import { NodePicks } from '../groups/node-picks.ts'

@@ -1,6 +1,6 @@
-// Every key in Redis, built here and nowhere else. All stand under one prefix, so that one ACL rule fits;
-// each carries a hash tag, and no script touches two tags, so that the same code runs on Redis Cluster.
-// Client text never stands in a key.
+// Every key in Redis: built here, and by the scripts whose heads say MADE, from beginnings that are built
+// here. All stand under one prefix, so that one ACL rule fits; each carries a hash tag, and no script touches
+// two tags, so that the same code runs on Redis Cluster. Client text never stands in a key.
 import { randomFillSync } from 'node:crypto'
 
 /**
@@ -29,7 +29,7 @@ export const keyTable = {
   nodes: {
     key: '{bus}:nodes',
     type: 'hash',
-    meaning: 'node id → what is known of it (JSON); without a field here a node is fenced',
+    meaning: 'node id → what is known of it (JSON); a node without a field here and in batches is fenced',
   },
   leases: {
     key: '{bus}:leases',

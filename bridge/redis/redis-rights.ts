@@ -1,6 +1,6 @@
 // What Redis does not let this user do of all that a node does: asked beside each write that is tried
-// (probe.ts), since a right may be missing that is needed rarely, or by a reader that nobody waits for. State:
-// none.
+// (probe.ts), since a right may be missing that is needed rarely, or by a reader that nobody waits for. The
+// commands are listed in lua/rights.lua. State: none.
 import { BridgeError } from '../errors.ts'
 import type { Keys } from './keys.ts'
 import type { Redis } from './redis.ts'

@@ -25,7 +25,7 @@ export class Admission {
   readonly #refused: (cause: RefusalCause) => void
   /** Those that have not sent their CONNECT, the oldest first. */
   readonly #connecting = new Set<Connection>()
-  /** They take nobody's place, however slow they are to go. */
+  /** Refused connections that are not closed yet; they do not count. */
   readonly #turnedAway = new Set<Connection>()
   /** Connections whose client connected anew, and by which: they take no place beside that one. */
   readonly #replaced = new Map<Connection, Connection>()

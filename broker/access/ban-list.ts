@@ -1,6 +1,7 @@
-// Who is banned, as this node knows it (bridge/ban.ts): by Client Identifier, user, address or network. A CONNECT is
-// looked at twice, when it comes, before anybody works on its password, and when it is known who it is. State: the
-// bans, by whom; how often each client connected within this minute, where flapping is bounded.
+// The bans as this node knows them (bridge/ban.ts): by Client Identifier, user, address or network. A CONNECT
+// is checked twice by aedes/connect.ts (`#refuseBanned`): before its password, and when its user is known.
+// Open connections are ended by aedes/engine.ts (`#endBanned`). State: the bans, by whom; how often each
+// client connected within this minute, where flapping is bounded.
 import { ownName, tenantOfName, type Ban, type BanKind } from '../../bridge/index.ts'
 import { Networks } from './networks.ts'
 

@@ -1,5 +1,6 @@
-// The chain of authentication of a listener: links in their order, each says yes, no, or "not mine", and then the next
-// is asked. Who is nobody's is refused. No state besides the links'.
+// The chain of authentication of a listener: links in their order, each says yes, no, or "not mine", and then
+// the next is asked. A client that no link claims is refused. To add a link: CONTRIBUTING.md. No state besides
+// the links'.
 import { Refusal, type Answer, type AuthenticationStep } from './gate.ts'
 import type { LinkName } from './link-names.ts'
 import { nobody, type Certificate, type Principal } from './principal.ts'
@@ -74,7 +75,9 @@ export class Chain {
     return this.#decided(refusal, credentials, this.#links.length)
   }
 
-  /** Who is refused behind links that did not know him takes as long as if they did. @param by which link decided */
+  /**
+   * A refusal after links that did not know the user takes as long as if one had. @param by which link decided
+   */
   #decided(
     verdict: Principal | Refusal,
     { username, password }: Credentials,

@@ -1,5 +1,6 @@
-// Whether somebody who answers badly is asked at all: after some failures in a row nobody asks for a while, then one does,
-// and its answer is what the others go by. State: the failures in a row, until when it is open, and whether one tries.
+// Whether a failing server is asked at all: after some failures in a row nobody asks for a while, then one
+// does, and its answer is what the others go by. State: the failures in a row, until when it is open, and
+// whether one tries.
 
 export interface BreakerLimits {
   readonly failuresMax: number

@@ -1,7 +1,7 @@
-// Rules as they are asked on the way of every message: those of a user, found once, and what was decided of late for a
-// connection. State: both. Bounds: users, and of a connection topics, in number and length; what is not there is worked
-// out again. Other rules are another `Rights`, and another principal of a connection is asked about anew: nothing is
-// left of what was decided before.
+// A cache over rules.ts, asked on the way of every message: the rules of each user, and recent decisions of
+// each connection. State: both. Bounds: users, and of a connection topics, in number and length; what is not
+// there is worked out again. New rules make a new `Rights`, and a new principal of a connection starts without
+// cached decisions.
 import { nameIn } from '../../bridge/index.ts'
 import type { Principal } from './principal.ts'
 import type { Question, Rule } from './rule.ts'
@@ -50,7 +50,7 @@ export class Rights {
     this.hasAny = hasAny
   }
 
-  /** Whether what a client may subscribe to it may not receive all the same. */
+  /** Whether a subscription that is allowed may bring messages that are not. */
   get areDeliveriesAsked(): boolean {
     return areDeliveriesAsked(this.#rules)
   }

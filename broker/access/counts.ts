@@ -1,5 +1,5 @@
-// How many there are of each: connections of an address, of a user. State: a number for each of which there are some.
-// Bound: the number of what is counted.
+// Counts by key, such as connections of an address or of a user. State: a number for each of which there are
+// some. Bound: the number of what is counted.
 export class Counts {
   readonly #counts = new Map<string, number>()
   readonly #max: number

@@ -12,7 +12,7 @@ export class Expiries<Client> {
   readonly #byStep = new Map<number, Set<Client>>()
   readonly #stepOf = new Map<Client, number>()
   #timer: NodeJS.Timeout | undefined
-  /** Nobody whose step is this one or before it is left. */
+  /** Steps up to this one are done. */
   #looked = 0
 
   constructor(end: (client: Client) => void) {

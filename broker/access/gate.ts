@@ -1,9 +1,9 @@
-// The one gate of a node. Every CONNECT, every PUBLISH (also wills, what the program publishes that embeds the node,
-// and $SYS), every SUBSCRIBE and every delivery to a client passes it. Guards stand here: hooks, authentication and rules.
-// A guard that may take time answers with a promise; what follows an answer keeps the client's order
-// (decisions.ts, request-queue.ts). A step that no guard implements is undefined: callers skip it. State: the
-// guards, which outlive a boot that was declared dead. Bounds: a decision has `decisionTimeoutMs`; one that does
-// not come by then, or throws, is a refusal.
+// The one gate of a node. Every CONNECT, every PUBLISH (also wills, what an embedding program publishes and
+// $SYS), every SUBSCRIBE and every delivery to a client passes it. Guards stand here: hooks, authentication
+// and rules. A guard that may take time answers with a promise; what follows an answer keeps the client's
+// order (decisions.ts, request-queue.ts). A step that no guard implements is undefined: callers skip it.
+// State: the guards, which outlive a boot that was declared dead. Bounds: a decision has `decisionTimeoutMs`;
+// one that does not come by then, or throws, is a refusal.
 import type { IConnackPacket, IConnectPacket } from 'mqtt-packet'
 import type { Message } from '../../bridge/index.ts'
 import { ReasonCode } from '../protocol/reason-codes.ts'
@@ -91,11 +91,14 @@ export interface Guard<Client> {
   /** The message as this client gets it; undefined: it does not. Asked at once for each delivery. */
   forward?(message: Message, to: Client): Message | undefined
   /**
-   * Whether a message that waited in its session, or is sent again, may still go to it: it was let in by a subscription
-   * of then. Asked at once, ahead of `forward`.
+   * Whether a message that waited in its session, or is sent again, may still go to the client: it was queued
+   * by a subscription that may not be allowed any more. Asked at once, ahead of `forward`.
    */
   mayReceive?(message: Message, to: Client): boolean
-  /** Whether it still is who it proved to be. Asked at once: before CONNACK, and when what is known of users changes. */
+  /**
+   * Whether the client's login still holds. Asked at once: before CONNACK, and when what is known of users
+   * changes.
+   */
   isStill?(client: Client): boolean
   /** Whether it may have a subscription that it has. Asked at once, when rules change. */
   mayKeep?(client: Client, filter: string, qos: 0 | 1 | 2): boolean
@@ -206,7 +209,7 @@ export class Gate<Client> {
     this.#set([...guards, ...this.#guards])
   }
 
-  /** From now on these are asked, one after the other; the first that says no has said it. */
+  /** From now on these are asked, one after the other; the first refusal ends the round. */
   setGuards(guards: readonly Guard<Client>[]): void {
     this.#guards = guards
     this.#set([...this.#standing, ...guards])

@@ -1,7 +1,7 @@
-// JSON Web Tokens (RFC 7519) as proof of who a client is: whether one is right, and what it says of its owner. Which
-// algorithms may have signed it is fixed by options, never by the token; a key is used for what it is for alone; a token
-// without an end is refused, and one that lives for longer than it may. Whom one let in goes when its key is taken away.
-// State: none besides that of where the keys come from.
+// JSON Web Tokens (RFC 7519) as proof of who a client is: whether one is right, and what it says of its owner.
+// Which algorithms may have signed it is fixed by options, never by the token; a key serves one family of
+// algorithms only; a token without an end is refused, and one that lives for longer than it may. Whom one let
+// in goes when its key is taken away. State: none besides that of where the keys come from.
 import { decodeProtectedHeader, errors, jwtVerify, type JWTPayload } from 'jose'
 import { notAuthenticated } from './chain.ts'
 import { Refusal } from './gate.ts'

@@ -83,8 +83,8 @@ export class Logins {
   }
 
   /**
-   * The same for a name that nobody has, as if it were one of the others: it is remembered, refused when there is no
-   * time, and costs what one of them does. So how long it takes tells nobody which users there are.
+   * The same work for an unknown name, with the hash of a known user. So how long it takes tells nobody which
+   * users there are.
    */
   async waste(user: string, password: Buffer, others: readonly string[]): Promise<Refusal | undefined> {
     const pick = createHmac('sha256', this.#secret).update(user).digest().readUInt32BE()

@@ -10,7 +10,7 @@ export type KeptOf = (user: string) => Answer<string | Refusal | undefined>
 
 const another = notAuthenticated('its password is another')
 
-/** @param others what is kept of some users' passwords: who has none of these names has the work of one of them */
+/** @param others hashes with which an unknown name is checked, so that it takes as long */
 export function passwordLink(
   name: LinkName,
   keptOf: KeptOf,

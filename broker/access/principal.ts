@@ -16,7 +16,7 @@ export interface Certificate {
 }
 
 export interface Principal {
-  /** Proved, or of the certificate; undefined: nobody knows. A name that was merely said is none. */
+  /** A proved name; undefined: none. A name that a client merely states does not count. */
   readonly user: string | undefined
   /** Which link said yes. */
   readonly by: LinkName | undefined

@@ -23,7 +23,7 @@ const filter = (bound: string, v5: string, checkedIn = 'routing/subscription-bou
 
 const silently = 'closed without a word'
 
-/** Of a name that a SUBSCRIBE, a PUBLISH or a will may have. */
+/** A bound on a topic or filter. */
 const name = (bound: string): Refused => ({
   what: 'filter or packet',
   bound,

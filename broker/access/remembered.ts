@@ -8,14 +8,14 @@ interface Entry<T> {
   /** performance.now() */
   freshUntil: number
   readonly lastUntil: number
-  /** As long as there are any it is fresh. */
+  /** Clients that use this answer: it is fresh while there are any. */
   holders: number
 }
 
 export interface RememberedLimits {
   readonly count: number
   readonly bytes: number
-  /** An answer that is older is none any more, not even the last one. */
+  /** Older answers are forgotten, also as last known. */
   readonly lastMs: number
 }
 

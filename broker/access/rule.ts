@@ -25,7 +25,7 @@ export interface Rule {
   readonly clients: readonly Name[] | undefined
   /** Undefined: of every tenant, and where there are none. */
   readonly tenants?: readonly Name[] | undefined
-  /** Those that nobody knows alone. */
+  /** Only clients without a user name. */
   readonly isOfAnonymous: boolean
   /** Common names of certificates. */
   readonly commonNames: readonly Name[] | undefined

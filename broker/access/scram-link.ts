@@ -10,7 +10,7 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 
 /** A user as one of the password links knows him. */
 export interface ScramUser {
-  /** The link: what is true of its users is true of him. */
+  /** The link that the user belongs to. */
   readonly by: LinkName
   /** What is kept of the password, as a text. */
   readonly kept: string

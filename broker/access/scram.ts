@@ -1,7 +1,7 @@
-// SCRAM-SHA-256 (RFC 5802, RFC 7677) from the server's side, as data of enhanced authentication: a challenge for who
-// says who it is, then the proof of both. The password is never sent, and what is stored of it is no password. A user
-// that is not there is told so at the end only, after a challenge that is always the same for that name, and like those of
-// others. No channel binding. State: an exchange is an object.
+// SCRAM-SHA-256 (RFC 5802, RFC 7677) from the server's side, as data of enhanced authentication: a challenge
+// for who says who it is, then the proof of both. The password is never sent, and what is stored of it is no
+// password. An unknown user is refused only at the end, after a challenge that is always the same for that
+// name, and like those of others. No channel binding. State: an exchange is an object.
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
 
@@ -110,7 +110,7 @@ export class Scram {
     // printable ASCII but the comma
     if (!/^[\x21-\x2b\x2d-\x7e]+$/.test(nonce) || nonce.length > nonceBytesMax)
       throw new ScramError('a nonce that is none')
-    // nobody acts for another
+    // no authorization identity (RFC 5802 a=)
     if (authorized !== '' && userOf(valueOf(authorized, 'a')) !== this.user)
       throw new ScramError('another identity than that of the user')
     this.#header = `${binding},${authorized},`

@@ -193,7 +193,7 @@ export class Webhook {
   #remember(digest: string, said: Said, bytes: number): void {
     const isAllowed = typeof said !== 'string'
     const { allowedMs, refusedMs } = this.#options
-    // an answer is none beyond the end that it names
+    // no answer outlives its own `expire_at`
     const lastMs = isAllowed && said.expiresAt !== undefined ? said.expiresAt - Date.now() : Infinity
     const [to, from] = isAllowed ? [this.#allowed, this.#refused] : [this.#refused, this.#allowed]
     to.set(digest, said, bytes, jittered(isAllowed ? allowedMs : refusedMs), lastMs)

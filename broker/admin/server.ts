@@ -1,7 +1,7 @@
 // The admin endpoint: HTTP, or HTTPS, for probes and Prometheus, on loopback unless told otherwise.
 //   /livez    200 while the process serves its event loop
-//   /readyz 200 when a client sent here would be served: listening, Redis answers, not stopping; otherwise
-//   503 and why
+//   /readyz 200 when a client sent here would be served (`readiness` in node.ts says when); otherwise 503
+//   and why
 //   /metrics  Prometheus' text format
 //   /routes which node has subscribers of which filter, as this node knows it; ?limit=N, written in slices
 //   /api/v1 the API of whoever operates the cluster (api.ts)

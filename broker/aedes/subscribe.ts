@@ -1,6 +1,8 @@
-// A SUBSCRIBE or UNSUBSCRIBE on its way through Aedes: handed to it a filter at a time, in slices; what our bounds
-// refuse is answered before it; what Aedes registers and takes out comes back through its `mq` and goes on to the
-// router. State: the subscription that Aedes noted and registers next, in the same turn.
+// A SUBSCRIBE or UNSUBSCRIBE on its way through Aedes: handed to it a filter at a time, in slices. SUBACK:
+// Aedes answers each filter, protocol/split-request.ts joins the answers, aedes-packets.ts hands the whole to
+// the connection. What our bounds refuse, and shared filters, are answered here before Aedes; what Aedes
+// registers and takes out comes back through its `mq` and goes on to the router. State: the subscription that
+// Aedes noted and registers next, in the same turn.
 import type { ISubscribePacket, IUnsubscribePacket, Packet } from 'mqtt-packet'
 import {
   isShared,

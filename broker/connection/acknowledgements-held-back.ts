@@ -1,7 +1,9 @@
-// Acknowledgements of one connection that wait for subscribers which are behind with their topic (routing/pressure.ts),
-// in the connection's order [MQTT-4.6.0-2]. They hold the client back; one whose end has come publishes nothing more, so
-// it is let go: its session is released, and its will published, after what it published. State: this connection's.
-// Bound: what may be unacknowledged (unstored-publishes.ts).
+// Acknowledgements of one connection that wait for subscribers which are behind with their topic
+// (routing/pressure.ts), in the connection's order [MQTT-4.6.0-2]. They hold the client back; one whose end
+// has come publishes nothing more, so it is let go: its session is released, and its will published, after
+// what it published. State: this connection's. Bound: what may be unacknowledged (unstored-publishes.ts). The
+// acknowledgements are sent by inbound.ts (`#acknowledge`), when the batch is stored
+// (bridge/publish/batches.ts).
 
 interface Held {
   isClear: boolean

@@ -1,6 +1,8 @@
 // A set of Packet Identifiers, for the window of one connection: they are given out one after the other, so
 // each has a place of its own in a small table that begins anew at its end. State: the table, twice as large
 // at least as what is in it; none while it never held anything, as with most connections of a million.
+// Identifiers are chosen in window.ts; for a stored session in stored-session.ts, for a group in
+// group-serve.lua.
 
 import { groupIds } from '../../bridge/index.ts'
 

@@ -1,9 +1,10 @@
 // What the clients of a node may subscribe to: levels and length of a filter, how many of them one client may
 // have and what they may cost in memory, here and in the tables of all nodes. A filter beyond a bound is
-// refused in SUBACK, alone; access/refusals.ts says with what. What a session resumes with was within the bounds
-// once, and is not held against them again; the gate is asked again (broker/aedes/connect.ts). A route counts from
-// when its filter is let in, though the table has it a while later: ten thousand filters may come in one SUBSCRIBE.
-// State: what each connection has, all of them together, and the routes to come.
+// refused in SUBACK, alone; access/refusals.ts says with what. The one bound of a packet,
+// `subscribeFiltersMax`, is asked in aedes/subscribe.ts. What a session resumes with was within the bounds
+// once, and is not held against them again; the gate is asked again (broker/aedes/connect.ts). A route counts
+// from when its filter is let in, though the table has it a while later: ten thousand filters may come in one
+// SUBSCRIBE. State: what each connection has, all of them together, and the routes to come.
 import { filterBytes, ownFilter } from '../../bridge/index.ts'
 import type { RefusalCause } from '../access/refusals.ts'
 
