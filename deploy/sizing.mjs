@@ -97,7 +97,5 @@ if (values.help) {
     )
   }
   if (isTooLarge)
-    console.log(
-      `\nOne cluster has work for ${partitions} Redis servers: where more stand, parts of the fleet want a cluster each.`,
-    )
+    console.log(`\nA cluster uses ${partitions} masters at most: split a larger fleet into several clusters.`)
 }

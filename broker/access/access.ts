@@ -484,7 +484,13 @@ export class Access<Client extends Accessed> {
     if (by?.clientId === undefined || by.user === undefined || isUnread) return message
     if (!this.#rightsOfWills.hasAny) return message
     const asker = { clientId: ownName(by.clientId), principal: { user: by.user ?? undefined, by: undefined } }
-    const question: Question = { action: 'publish', topic: ownTopic(message.topic), qos, retain, group: undefined }
+    const question: Question = {
+      action: 'publish',
+      topic: ownTopic(message.topic),
+      qos,
+      retain,
+      group: undefined,
+    }
     const { isAllowed, rule } = this.#rightsOfWills.decide(question, asker)
     return isAllowed ? message : this.#denied(asker, question, rule)
   }
