@@ -25,7 +25,11 @@ export interface ConnectionParts extends Holder {
   readonly authentication: { came(frame: Buffer): void } | undefined
   readonly replays: { delivered(topic: string, stamp: number): void } | undefined
   readonly outbox: Outbox
-  readonly inbound: { readonly wishes: Wishes | undefined; authenticate(isItsTurn: boolean): void }
+  readonly inbound: {
+    readonly wishes: Wishes | undefined
+    readonly isForeignBridge: boolean
+    authenticate(isItsTurn: boolean): void
+  }
   readonly outbound: {
     acknowledge(type: 4 | 5 | 6 | 7, messageId: number, reasonCode: number, reason?: string): void
     mayAnswer(type: 4 | 5 | 7, messageId: number): boolean

@@ -23,6 +23,12 @@ import { ReasonCode } from '../protocol/reason-codes.ts'
 import { PacketType } from '../protocol/control-packets.ts'
 import { aliasBytesMax, publishFrame, type Frame } from '../protocol/publish-frame.ts'
 
+/**
+ * What a bridge of Mosquitto takes at once (its `max_inflight_messages`) and has no words for: at one QoS 2 more it closes
+ * the connection, and it would connect for ever.
+ */
+const bridgeReceiveMaximum = 20
+
 /** No bound of what waits for a client may be set lower (`slowBytesMax`, `waitingBytesMax`). */
 const boundBytesMin = 1_024
 
@@ -56,7 +62,12 @@ export class Outbound<Connection extends ConnectionParts> implements OutboxHost,
 
   /** CONNACK is written: from now on messages are delivered. `session`: it has a queue. */
   start(session: Session | undefined): StoredSession | undefined {
-    const receiveMaximum = Math.min(this.#connection.client.receiveMaximum, this.#host.config.inFlightMax)
+    const { client, inbound } = this.#connection
+    const receiveMaximum = Math.min(
+      client.receiveMaximum,
+      this.#host.config.inFlightMax,
+      inbound.isForeignBridge ? bridgeReceiveMaximum : Infinity,
+    )
     this.#receiveMaximum = receiveMaximum
     this.#window = new Window(receiveMaximum, this)
     const { topicAliasMaximum = 0 } = this.#connection.inbound.wishes ?? {}

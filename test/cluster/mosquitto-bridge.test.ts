@@ -1,10 +1,12 @@
 // The bridge of a real Mosquitto to a node of ours, both directions on the same topics: as it comes out of
 // the box, and with `try_private`, which marks it as a bridge. Each message is at each side once, and RETAIN
 // is what it was.
+import type { IPublishPacket } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { TestClient } from '../support/client.ts'
 import { startCluster, type TestCluster } from '../support/cluster.ts'
 import { startMosquitto } from '../support/situation.ts'
+import { frame, str, u16, WireClient } from '../support/wire.ts'
 
 let cluster: TestCluster
 beforeAll(async () => {
@@ -65,4 +67,22 @@ describe.each([
       expect(of(theirs)).toEqual(of(ours))
     }
   })
+})
+
+test('a bridge that says that it is one gets no more at once than Mosquitto takes; the rest as it acknowledges', async () => {
+  const url = cluster.node(0).url
+  await using bridge = await WireClient.open(url, 4)
+  bridge.send(frame(0x10, str('MQTT'), 0x84, 2, u16(0), str('takes twenty')))
+  await bridge.next('connack')
+  await bridge.subscribe('window', { qos: 2 })
+  const publisher = await cluster.node(0).connect('fills')
+  await Promise.all(Array.from({ length: 21 }, (_, n) => publisher.publish('window', String(n), { qos: 2 })))
+  const came = (await bridge.settled()) as IPublishPacket[]
+  expect(came.map(({ payload }) => payload.toString())).toEqual(
+    Array.from({ length: 20 }, (_, n) => String(n)),
+  )
+  bridge.send({ cmd: 'pubrec', messageId: came[0]!.messageId! })
+  await bridge.next('pubrel')
+  bridge.send({ cmd: 'pubcomp', messageId: came[0]!.messageId! })
+  expect((await bridge.next('publish')).payload.toString()).toBe('20')
 })
