@@ -22,6 +22,6 @@ function fingerprintAdvice({ certificateUser, sessionTakeover, listeners }: Conf
   const isAsked = listeners.some(({ authentication }) => authentication.includes('certificate'))
   if (certificateUser !== 'fingerprint' || sessionTakeover !== 'same-user' || !isAsked) return []
   return [
-    'access.certificateUser: fingerprint makes a client with a renewed certificate another user: it is refused its Client Identifier (0x85) until the session of the certificate before has expired, or is ended by `aedes-cluster sessions end`. Write cn or san, which a renewal keeps',
+    'access.certificateUser: fingerprint makes a client with a renewed certificate another user: it is refused its Client Identifier (0x85) until the session of the certificate before has expired, or is ended by `aedes-cluster disconnect ID --end-session`. Write cn or san, which a renewal keeps',
   ]
 }

@@ -150,7 +150,7 @@ export const options = {
     at: 'access.certificateUser',
     schema: z.enum(certificateNames, `is none of ${certificateNames.join(', ')}`).default('cn'),
     about:
-      'what of the certificate of a client is its user name: the common name, the first alternative name (DNS, e-mail, URI), or the SHA-256 fingerprint in hexadecimal digits. With a renewed certificate a client is the same user by cn and san, and another one by fingerprint: the session of the certificate before keeps its Client Identifier until it expires or is ended (aedes-cluster sessions end)',
+      'what of the certificate of a client is its user name: the common name, the first alternative name (DNS, e-mail, URI), or the SHA-256 fingerprint in hexadecimal digits. With a renewed certificate a client is the same user by cn and san, and another one by fingerprint: the session of the certificate before keeps its Client Identifier until it expires or is ended (aedes-cluster disconnect ID --end-session)',
     shape: certificateNames.join('|'),
     hint: `Use ${certificateNames.join(', ')}`,
   },
