@@ -7,6 +7,7 @@ import {
   isShared,
   ownName,
   ownTopic,
+  tenantOfName,
   sharedFilterOf,
   Slice,
   storedRulesBytesMax,
@@ -483,7 +484,12 @@ export class Access<Client extends Accessed> {
     const isUnread = this.#options.hasStoredRules && this.#storedRules === undefined
     if (by?.clientId === undefined || by.user === undefined || isUnread) return message
     if (!this.#rightsOfWills.hasAny) return message
-    const asker = { clientId: ownName(by.clientId), principal: { user: by.user ?? undefined, by: undefined } }
+    const name = tenantOfName(by.clientId)
+    const asker = {
+      clientId: ownName(by.clientId),
+      tenant: name === undefined ? undefined : { name },
+      principal: { user: by.user ?? undefined, by: undefined },
+    }
     const question: Question = {
       action: 'publish',
       topic: ownTopic(message.topic),
