@@ -364,9 +364,12 @@ export class DataPlane implements Cluster {
       onError: this.#options.onError,
       onDead: async (nodeId) => {
         await this.sessions.releases.estate(nodeId)
-        if (nodeId === this.nodeId) return // the rest was done before its fence
-        await this.groups.estate(nodeId)
-        await this.#handOnUnread(nodeId)
+        if (nodeId !== this.nodeId) {
+          // of its own that was done before its fence
+          await this.groups.estate(nodeId)
+          await this.#handOnUnread(nodeId)
+        }
+        await this.groups.forgetCalls(nodeId)
       },
       onLeft: () => Promise.race([this.#handOnOwn(), this.#refused]),
     })

@@ -399,6 +399,7 @@ const awayHolder = (name: string, sid: string, owner: string, qos: 0 | 1 | 2, ba
   base,
   lasting: true,
   isBusy: false,
+  kept: [],
   limit: 0,
   takeWrites: () => undefined,
   written: () => undefined,

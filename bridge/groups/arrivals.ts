@@ -6,6 +6,7 @@ export class Arrivals {
   readonly #give: (delivery: Delivery) => void
   readonly #early = new Map<number, Delivery>()
   #next = 0
+  #isCut = false
 
   constructor(give: (delivery: Delivery) => void) {
     this.#give = give
@@ -14,6 +15,13 @@ export class Arrivals {
   /** The member begins: what has a smaller number is no news to it. */
   begin(next: number): void {
     this.#next = next
+    this.#isCut = false
+    this.#early.clear()
+  }
+
+  /** What came too early, or comes from now on, goes to others: until the next look. */
+  cut(): void {
+    this.#isCut = true
     this.#early.clear()
   }
 
@@ -28,7 +36,7 @@ export class Arrivals {
   }
 
   come(delivery: Delivery): void {
-    if (delivery.seq < this.#next) return
+    if (this.#isCut || delivery.seq < this.#next) return
     this.#early.set(delivery.seq, delivery)
     for (let next = this.#early.get(this.#next); next !== undefined; next = this.#early.get(this.#next)) {
       this.#early.delete(this.#next++)
@@ -38,6 +46,7 @@ export class Arrivals {
 
   /** All messages given to the member below `next`, as Redis has them. */
   look(all: readonly Delivery[], next: number): void {
+    this.#isCut = false
     for (const delivery of all) if (delivery.seq >= this.#next) this.#early.set(delivery.seq, delivery)
     const known = [...this.#early.values()].filter(({ seq }) => seq < next).sort((a, b) => a.seq - b.seq)
     for (const delivery of known) {

@@ -53,6 +53,8 @@ export interface GroupHolder {
   readonly base: number
   /** Deliveries are unacknowledged. */
   readonly isBusy: boolean
+  /** Packet Identifier, number, … of what its client has, or acknowledged a moment ago. */
+  readonly kept: readonly number[]
   /** Messages that it takes at once, as it wrote last. */
   readonly limit: number
   /** What to write now; undefined: nothing. The same until `written` or `unwritten` is called. */

@@ -115,6 +115,8 @@ export class Groups {
   /** Backlogs as the last call found them. */
   readonly counts = new Map<string, GroupCount>()
   #closed = false
+  /** What this node has goes to others: whoever joined now would be a member without a node. */
+  #isLeaving = false
 
   constructor(
     redis: Redis,
@@ -322,6 +324,7 @@ export class Groups {
   async #look(member: Member, journaled: boolean, none = ''): Promise<Joined> {
     const { holder, arrivals } = member
     const { name, sid, owner, base, qos, lasting } = holder
+    if (this.#isLeaving) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the node leaves')
     const reply = await this.#operate(name, [
       'join',
       name,
@@ -418,8 +421,17 @@ export class Groups {
     member.isLeaving = true
     if (!isLeft || member.gid === undefined) this.#drop(member)
     if (member.gid === undefined) return
-    await this.#leave(holder.name, holder.sid, holder.owner, isLeft)
-    if (isLeft && member.isLeaving && !holder.isBusy) this.#drop(member)
+    // What its client does not have goes to others with this, also what another node has told nobody, or is telling us.
+    if (isLeft) member.arrivals.cut()
+    await this.#leave(holder.name, holder.sid, holder.owner, isLeft, isLeft ? holder.kept : [])
+    if (isLeft) this.#dropIdle(member)
+  }
+
+  /** It unsubscribed, and its client has acknowledged all that it had: there is nothing to write any more. */
+  #dropIdle(member: Member): void {
+    if (!member.isLeaving || member.holder.isBusy) return
+    this.#drop(member)
+    member.holder.lost()
   }
 
   /** A session ended, or its subscription did. */
@@ -428,8 +440,14 @@ export class Groups {
     await this.#leave(name, sid, '', true)
   }
 
-  async #leave(name: string, sid: string, owner: string, isLeft: boolean): Promise<void> {
-    const gid = String(await this.#operate(name, ['leave', name, sid, owner, isLeft ? 1 : 0]))
+  async #leave(
+    name: string,
+    sid: string,
+    owner: string,
+    isLeft: boolean,
+    kept: readonly number[] = [],
+  ): Promise<void> {
+    const gid = String(await this.#operate(name, ['leave', name, sid, owner, isLeft ? 1 : 0, kept]))
     if (gid !== '') return this.#tellForgotten(name, gid)
     // Perhaps the first call did it and its reply was lost.
     const known = this.#events.gidOf(name)
@@ -454,10 +472,11 @@ export class Groups {
     return new Promise((done, failed) => this.#callsOf(name).run({ packed, done, failed }))
   }
 
-  /** A member has something to write. */
-  schedule({ name, sid }: GroupHolder): void {
+  /** A member has something to write. One that is none here writes nothing any more, and must not wait for it. */
+  schedule(holder: GroupHolder): void {
+    const { name, sid } = holder
     const member = this.#members.get(name)?.get(sid)
-    if (member === undefined) return
+    if (member === undefined) return holder.lost()
     this.#ready[this.#keys.partitionFor(name)]!.add(member)
     this.#callsOf(name).write()
   }
@@ -484,8 +503,7 @@ export class Groups {
     const { holder } = member
     if (typeof result === 'number') {
       holder.written(writes)
-      if (member.isLeaving && !holder.isBusy) this.#drop(member)
-      return
+      return this.#dropIdle(member)
     }
     // Redis lost it, or another connection has the session.
     holder.unwritten(writes)
@@ -600,10 +618,13 @@ export class Groups {
     } while (cursor !== '0')
   }
 
-  /** The estate of a dead node: what its members had and did not acknowledge goes to others. */
+  /**
+   * The estate of a dead node: what its members had and did not acknowledge goes to others. Its own, before its fence: no
+   * member joins any more.
+   */
   async estate(nodeId: string): Promise<void> {
+    if (nodeId === this.#nodeId) this.#isLeaving = true
     for (let p = 0; p < this.#keys.partitions; p++) {
-      await retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'calls'), nodeId))
       for await (const [name, gid] of this.#inPartition(p)) {
         const members = await retrying(this.#redis, () =>
           this.#redis.hgetall(this.#keys.group(gid, 'members')),
@@ -614,6 +635,12 @@ export class Groups {
         })
       }
     }
+  }
+
+  /** Behind the fence of a node: it makes no call any more, and its last one need not be known. */
+  async forgetCalls(nodeId: string): Promise<void> {
+    for (let p = 0; p < this.#keys.partitions; p++)
+      await retrying(this.#redis, () => this.#redis.hdel(this.#keys.partition(p, 'calls'), nodeId))
   }
 
   /**

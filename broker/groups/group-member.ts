@@ -91,6 +91,10 @@ export class GroupMember implements GroupHolder {
     return this.#inFlight.size > 0
   }
 
+  get kept(): readonly number[] {
+    return [...this.#inFlight].flatMap(([id, { seq }]) => [id, seq])
+  }
+
   /** Deliveries that were sent and are not over: Receive Maximum is about them. */
   open = 0
 

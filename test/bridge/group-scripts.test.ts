@@ -109,7 +109,14 @@ const join = (
   sid: string,
   { owner = `a 1`, base = 50_000, qos = 2, lasting = 1, limit = 2, next = -1, none = '' } = {},
 ): Packable[] => ['join', name, gid, sid, owner, base, 128, qos, lasting, 1, limit, next, none]
-const leave = (sid: string, isLeft: 0 | 1, owner = 'a 1'): Packable[] => ['leave', name, sid, owner, isLeft]
+const leave = (sid: string, isLeft: 0 | 1, owner = 'a 1', kept: readonly number[] = []): Packable[] => [
+  'leave',
+  name,
+  sid,
+  owner,
+  isLeft,
+  kept,
+]
 const write = (
   sid: string,
   {
@@ -241,9 +248,14 @@ test('QoS 2 stays with its member, as it is, until its session ends', async () =
 test('who unsubscribes completes what it has; the last one takes the group with it, whatever waits', async () => {
   await serve([join('s1'), join('s2', { base: 50_128 })])
   await append(['v', 'w', 'x', 'y', 'z'])
-  expect((await serve([leave('s1', 1)])).results).toEqual([''])
+  expect(await serve([leave('s1', 1, 'a 1', [50_000, 0])])).toMatchObject({
+    results: [''],
+    waiting: 2,
+    back: 1,
+  })
   expect((await serve([write('s1', { acknowledged: [50_000, 0], returned: [50_001, 1] })])).waiting).toBe(2)
-  expect((await serve([leave('s2', 1)])).results).toEqual([gid])
+  expect(await redis.hkeys(keys.group(gid, 'members'))).toEqual(['s2'])
+  expect((await serve([leave('s2', 1, 'a 1', [50_128, 0])])).results).toEqual([gid])
   expect((await redis.keys('*')).filter((key) => key.includes(gid))).toEqual([])
   expect((await append(['late'])).results).toEqual(['MISSING'])
 })

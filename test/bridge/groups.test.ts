@@ -3,7 +3,10 @@
 import { expect, test } from 'vitest'
 import type { Redis } from 'ioredis'
 import type { Session } from '../../bridge/index.ts'
+import { packMessage } from '../../bridge/messages/codec.ts'
 import { partitionOf } from '../../bridge/redis/keys.ts'
+import { pack } from '../../bridge/redis/pack.ts'
+import { runScript } from '../../bridge/redis/scripts.ts'
 import { startRedis } from '../support/redis.ts'
 import { plantGroups } from '../support/sessions.ts'
 import { startLink } from './link.ts'
@@ -145,6 +148,73 @@ test('a node takes nothing any more when it is picked: before PUBACK each messag
   const all = ['1', '2', '3', '4', '5', '6']
   await Promise.all(all.map((payload, i) => publish(a, messageOf('t', payload, { qos: i < 3 ? 1 : 2 }))))
   expect(here.sort()).toEqual(all)
+})
+
+/** What a node gives to a member, and dies before it tells the member's node. */
+async function giveUntold(client: Redis, { plane }: Plane, payload: string): Promise<void> {
+  await client.hset(keys.partition(p, 'appended'), 'gone@1', 0)
+  const nouns = ['groups', 'calls', 'appended', 'published'] as const
+  await runScript(
+    client,
+    'group-serve',
+    nouns.map((noun) => keys.partition(p, noun)),
+    [
+      'gone@1',
+      '1-w',
+      keys.sessions(p),
+      100,
+      1e6,
+      1,
+      10,
+      pack([
+        [packMessage(messageOf('t', payload), plane.clock), '', 0, 1, 7],
+        [['append', name, [1, 0]]],
+        [name, 'demand', 0, ''],
+      ]),
+    ],
+    { made: () => [] },
+  )
+  for (const noun of ['appended', 'calls'] as const) await client.hdel(keys.partition(p, noun), 'gone@1')
+}
+
+// Whoever was told later, or by nobody, had nothing to give back: its node had forgotten it, and Redis had not.
+test('a member unsubscribes before it hears what it was given: another one gets that, and it has nothing to wait for', async () => {
+  await using cluster = await start()
+  const { client, a, b } = cluster
+  const [, left] = await subscribe(b, 'left')
+  left.limit = 100
+  b.plane.groups.schedule(left)
+  await publish(b, messageOf('t', 'x'))
+  await expect.poll(() => left.payloads).toEqual(['x'])
+  const [, other] = await subscribe(a, 'other')
+  await giveUntold(client, a, 'y')
+  await b.plane.groups.leave(left, true)
+  const members = keys.group(await gidIn(client), 'members')
+  await expect.poll(() => client.hkeys(members)).toEqual([other.sid])
+  other.limit = 100
+  a.plane.groups.schedule(other)
+  await expect.poll(() => other.payloads).toEqual(['y'])
+  left.isLost = false
+  b.plane.groups.schedule(left)
+  expect([left.isLost, left.payloads]).toEqual([true, ['x']])
+})
+
+test('a node leaves while it has a member: what that had goes to another, and nothing of the node is left', async () => {
+  await using cluster = await start()
+  const { client, a, b } = cluster
+  const [, member] = await subscribe(b, 'left')
+  const [, other] = await subscribe(a, 'other')
+  member.limit = 100
+  b.plane.groups.schedule(member)
+  member.acknowledges = false
+  await publish(b, messageOf('t', 'x'))
+  await expect.poll(() => member.payloads).toEqual(['x'])
+  const { nodeId } = b.plane
+  await b.close()
+  other.limit = 100
+  a.plane.groups.schedule(other)
+  await expect.poll(() => other.payloads).toEqual(['x'])
+  expect(await client.hkeys(keys.partition(p, 'calls'))).not.toContain(nodeId)
 })
 
 // An entry of `groups` whose group has no member is nobody's: its last member forgets it.

@@ -1,4 +1,5 @@
-// A member of a group as a node has it while its client is connected, without the client: it acknowledges whatever it is given.
+// A member of a group as a node has it while its client is connected, without the client: it acknowledges whatever it is
+// given, unless told otherwise.
 import type { GroupHolder, GroupWrites, Session } from '../../bridge/index.ts'
 import type { Plane } from './planes.ts'
 
@@ -14,6 +15,7 @@ export class Member implements GroupHolder {
   limit = 100
   readonly payloads: string[] = []
   isLost = false
+  acknowledges = true
   #done: number[] = []
 
   constructor(at: Plane, { sid, owner }: Session, name: string, lasting = true) {
@@ -26,6 +28,10 @@ export class Member implements GroupHolder {
 
   get isBusy(): boolean {
     return this.#done.length > 0
+  }
+
+  get kept(): readonly number[] {
+    return this.#done
   }
 
   takeWrites(): GroupWrites {
@@ -42,6 +48,7 @@ export class Member implements GroupHolder {
 
   give({ id, seq, message }: Parameters<GroupHolder['give']>[0]): void {
     if (message !== undefined && message !== 'later') this.payloads.push(message.payload.toString())
+    if (!this.acknowledges) return
     this.#done.push(id, seq)
     this.#at.plane.groups.schedule(this)
   }

@@ -21,7 +21,7 @@
 --        1 when it outlives its connection, 1 when the group is journaled, how many messages it takes at
 --        once, the number of the next message as it knows it, -1: it has not joined, a later owner that is known to be none, or "" }
 --        { "leave", group, sid, owner ("": whoever it is), 1 when it is a member no more, 0 when its
---        connection is over } { "write", group, sid, owner, how many messages it takes at once, { id, number …
+--        connection is over, { id, number … that its client has } } { "write", group, sid, owner, how many messages it takes at once, { id, number …
 --        acknowledged }, { id, number … received }, { id, number … that go back } } { "append", group, {
 --        index of a message from 1, what its strategy hashes … }, the group's place } { "touch", group }; up to which
 --        place groups have the numbered message once this is stored ("": all have it); keys are made of the
@@ -154,6 +154,25 @@ local function unlock(group, item)
   if group.ordered then redis.call('HDEL', group.givenKey, lockOf(item)) end
 end
 
+-- Of a member that unsubscribed all but what its client has goes back, QoS 2, too: what is on its way to it from another
+-- node, or was told to nobody, is given to nobody else otherwise for as long as its connection lasts, nor after it.
+local function takeUnsent(group, member, kept)
+  local numbers, fields, items, gone = {}, fieldsOf(member), {}, {}
+  for i = 1, #kept, 2 do numbers[kept[i]] = kept[i + 1] end
+  member.n = 0
+  for i, entry in ipairs(redis.call('HMGET', group.givenKey, unpack(fields))) do
+    local seq, state, item = string.match(entry or '', '^(%d+) ([sr]) %d (.*)$')
+    if seq and (state == 'r' or tonumber(seq) == numbers[member.base + i - 1]) then member.n = member.n + 1
+    elseif seq then
+      gone[#gone + 1] = fields[i]
+      unlock(group, item)
+      items[#items + 1] = item
+    end
+  end
+  if #gone > 0 then redis.call('HDEL', group.givenKey, unpack(gone)) end
+  return items
+end
+
 -- What a member has in flight goes back; QoS 2 stays when its session may still complete it, and ends with it
 -- otherwise.
 local function takeBack(group, member, stays)
@@ -237,15 +256,20 @@ end
 
 -- A member that unsubscribed goes on acknowledging what it has, for as long as its connection lasts [MQTT-3.10.4-3].
 local function leave(operation)
-  local _, name, sid, owner, isLeft = unpack(operation)
+  local _, name, sid, owner, isLeft, kept = unpack(operation)
   local group = groupOf(name)
   local member = group and group.members[sid]
   if not group then return '' end
   if not member or (owner ~= '' and member.owner ~= owner) then -- somebody else's by now, or Redis lost it
     if sid ~= '' then return '' end
-  elseif isLeft == 1 and owner ~= '' and member.n > 0 then
+  elseif isLeft == 1 and owner ~= '' then
+    putBack(group, takeUnsent(group, member, kept))
     member.state, member.lasting, member.limit = '2', false, 0
     group.changed[sid] = member
+    if member.n == 0 then
+      group.members[sid], group.changed[sid] = nil, nil
+      redis.call('HDEL', group.membersKey, sid)
+    end
   else
     local stays = isLeft == 0 and member.lasting and member.state ~= '2'
     putBack(group, takeBack(group, member, stays))
