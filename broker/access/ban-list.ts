@@ -48,7 +48,8 @@ export class BanList {
     const by = (kind: BanKind, name: string): Ban | undefined => this.#bans.get(`${kind} ${name}`)
     const found = [
       by('client', clientId),
-      ...(user === undefined ? [] : [by('user', user)]),
+      // a user of a tenant is shown as tenant/name: who bans what is shown bans it
+      ...(user === undefined ? [] : [by('user', user), by('user', user.replace('\0', '/'))]),
       ...(address === ''
         ? []
         : this.#networks

@@ -3,7 +3,7 @@
 // does not come into another by its listener, and a server name that anybody may ask for opens nothing that a proof does
 // not. Invariant: a connection never changes its tenant. State: the tenants of this process with connections, and what
 // each of them did. Bound: those without connections are forgotten beyond `idleMax`.
-import { isTenant, nameIn, Tenant } from '../../bridge/index.ts'
+import { isTenant, nameIn, Tenant, type BanKind } from '../../bridge/index.ts'
 import type { TLSSocket } from 'node:tls'
 import { Refusal, type Guard } from './gate.ts'
 import type { Certificate, Principal } from './principal.ts'
@@ -58,6 +58,15 @@ export function tenantNameOf(client: Tenanted, from: readonly TenantSource[]): s
 export const ownUser = (user: string | undefined, tenant: string | undefined): string | undefined =>
   tenant !== undefined && user?.startsWith(`${tenant}/`) === true ? user.slice(tenant.length + 1) : user
 
+/** A user as it is called outside its tenant, whether what it is called by names the tenant or not. */
+export const userIn = (tenant: string, user: string): string => nameIn(tenant, ownUser(user, tenant)!)
+
+/** Whom a ban is of, as it is called outside. */
+export const bannedIn = (tenant: string | undefined, kind: BanKind, name: string): string => {
+  if (tenant === undefined) return name
+  return kind === 'user' ? userIn(tenant, name) : nameIn(tenant, name)
+}
+
 /** By what users are told apart: of two tenants they are never the same. */
 export const userKeyOf = ({
   principal: { user },
@@ -67,7 +76,7 @@ export const userKeyOf = ({
   readonly tenant: LiveTenant | undefined
 }): string | undefined => {
   if (tenant === undefined || user === undefined) return user
-  return nameIn(tenant.name, ownUser(user, tenant.name)!)
+  return userIn(tenant.name, user)
 }
 
 /** A tenant that has connections here, or had some. */

@@ -2,6 +2,7 @@
 // beside them; without it who asks sees all tenants. One border for all routes, there and back: they themselves have names
 // as they are called outside (bridge/matching/tenant.ts). No state.
 import { isTenant, nameIn, ownFilter, ownName, Tenant, tenantOf, tenantOfName } from '../../bridge/index.ts'
+import { userIn } from '../access/tenancy.ts'
 
 /** What a request has, as its schema has checked it. */
 export interface Asked {
@@ -55,6 +56,7 @@ export function enterTenant(
     return {
       ...names,
       ...Object.fromEntries(named.map(([key, value]) => [key, enter[key]!(tenant, value as string)])),
+      ...(names.kind === 'user' && { name: userIn(tenant, names.name as string) }),
     }
   }
   const all = [request.params, query, request.body].map((names) => entered((names ?? {}) as Names))

@@ -3,6 +3,7 @@
 // page before, whoever came and went meanwhile. In slices; a page looks at so many and no more. No state.
 import { ownName, Slice } from '../../bridge/index.ts'
 import { Networks } from '../access/networks.ts'
+import { ownUser } from '../access/tenancy.ts'
 import type { Connection } from '../connection/connection.ts'
 
 /** What a client must be to be listed; `*` at the end of a text is any rest. */
@@ -108,10 +109,11 @@ export async function connectionPage(
     if (connection.number <= after) continue
     if (clients.length >= limit || lookedAt >= lookedAtMax) return { clients, next: last }
     lookedAt++
+    const { principal, tenant } = connection
     const isListed =
       connection.isClient &&
       isIts(client, connection.clientId) &&
-      fits(user, connection.principal.user) &&
+      (fits(user, principal.user) || fits(user, ownUser(principal.user, tenant?.name))) &&
       networks?.has(connection.address) !== false
     if (isListed) {
       const facts = connectionFacts(connection)

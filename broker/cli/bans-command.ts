@@ -5,13 +5,13 @@ import {
   BridgeError,
   importTargets,
   isTenant,
-  nameIn,
   ownName,
   tenantOfName,
   type BanChanges,
   type BanKind,
 } from '../../bridge/index.ts'
 import { isNetwork } from '../access/networks.ts'
+import { bannedIn } from '../access/tenancy.ts'
 import { flagOf, loadConfig, nearest, operatorErrorOf, options, storeOf } from '../config/config.ts'
 import { usage } from '../config/sources.ts'
 import type { OperatorError } from '../operator-errors.ts'
@@ -22,7 +22,10 @@ export const bansFlags: Record<string, FlagShape & { readonly shape: string; rea
   client: { shape: 'id', about: 'a Client Identifier' },
   user: { shape: 'name', about: 'a user' },
   network: { shape: 'network', about: 'an address, or a network: 10.0.0.0/8' },
-  tenant: { shape: 'name', about: 'of this tenant alone' },
+  tenant: {
+    shape: 'name',
+    about: 'of this tenant; --client has it where tenants are on, --user unless it is tenant/name',
+  },
   reason: { shape: 'text', about: 'why, for the log and for whoever lists them' },
   seconds: { shape: 's', about: 'how long; without it until it is removed' },
   ...Object.fromEntries(
@@ -119,7 +122,7 @@ async function done(
   action: Action,
   { kind, name, tenant, reason, seconds }: Asked,
 ): Promise<string> {
-  const whom = tenant === undefined ? name : nameIn(tenant, name)
+  const whom = bannedIn(tenant, kind, name)
   if (action === 'add') {
     if (await bans.add(kind, whom, reason, seconds)) return `banned ${shownBan(kind, name, tenant)}\n`
     throw usage('bans', undefined, 'are as many as there may be', 'Remove some: aedes-cluster bans list')

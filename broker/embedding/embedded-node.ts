@@ -11,17 +11,10 @@ import type {
   IPubrelPacket,
   ISubscription,
 } from 'mqtt-packet'
-import {
-  nameIn,
-  ownFilter,
-  ownName,
-  ownTopic,
-  tenantOfName,
-  type Ban,
-  type BanKind,
-} from '../../bridge/index.ts'
+import { ownFilter, ownName, ownTopic, tenantOfName, type Ban, type BanKind } from '../../bridge/index.ts'
 import { isNetwork } from '../access/networks.ts'
 import type { Gate, Guard } from '../access/gate.ts'
+import { bannedIn } from '../access/tenancy.ts'
 import type { Connection } from '../connection/connection.ts'
 import { OperatorError } from '../operator-errors.ts'
 import type { RoutesOfNode } from '../admin/server.ts'
@@ -202,16 +195,12 @@ export class EmbeddedNode extends EventEmitter<NodeEvents> {
       throw new TypeError(
         `${seconds} is no number of seconds: from 1 on, or none for as long as it is not lifted`,
       )
-    return this.#running.bans.add(kind, this.#named(name, tenant), reason, seconds)
+    return this.#running.bans.add(kind, bannedIn(tenant, kind, name), reason, seconds)
   }
 
   /** @returns false: it was not banned */
   unban(kind: BanKind, name: string, { tenant }: { readonly tenant?: string } = {}): Promise<boolean> {
-    return this.#running.bans.remove(kind, this.#named(name, tenant))
-  }
-
-  #named(name: string, tenant: string | undefined): string {
-    return tenant === undefined ? name : nameIn(tenant, name)
+    return this.#running.bans.remove(kind, bannedIn(tenant, kind, name))
   }
 
   /** Who is banned. */

@@ -226,14 +226,17 @@ describe.each(['memory', 'Redis'])('%s', (store) => {
     expect(await code('acme')).toBe(0x8a)
     expect([await published(globex), globex.isClosed]).toEqual([[], false])
     await here().unban('client', 'banned', { tenant: 'acme' })
-    for (const [kind, name] of [
-      ['user', 'alice'],
-      ['network', '127.0.0.0/8'],
+    for (const [kind, name, tenant] of [
+      ['user', 'alice', 'acme'],
+      ['user', 'acme/alice', 'acme'], // as clients and the log show it
+      ['user', 'acme/alice', undefined],
+      ['network', '127.0.0.0/8', 'acme'],
     ] as const) {
-      await here().ban(kind, name, { tenant: 'acme' })
+      const of = tenant === undefined ? {} : { tenant }
+      await here().ban(kind, name, of)
       expect(await code('acme')).toBe(0x8a)
       expect([await published(globex), globex.isClosed]).toEqual([[], false])
-      await here().unban(kind, name, { tenant: 'acme' })
+      expect(await here().unban(kind, name, of)).toBe(true)
     }
     await here().ban('client', 'banned') // of no tenant: nobody's
     expect(await code('acme')).toBe(0)
@@ -595,7 +598,10 @@ test('the admin API sees all tenants, and acts in one; bans, explain and the log
     await count('tenant=acme'),
     await count('client=same'),
     await count('tenant=acme&client=sa*'),
-  ]).toEqual([1, 2, 1])
+    await count('user=acme/alice'),
+    await count('user=alice'),
+    await count('tenant=acme&user=alice'),
+  ]).toEqual([1, 2, 1, 1, 2, 1])
   expect(await ask('GET', '/clients/same?tenant=acme')).toMatchObject({
     status: 200,
     clientId: 'same',
@@ -623,6 +629,9 @@ test('the admin API sees all tenants, and acts in one; bans, explain and the log
     name: 'same',
   })
   expect((await ask('GET', '/bans')).bans).toMatchObject([{ kind: 'client', name: 'same', tenant: 'globex' }])
+  const user = { kind: 'user', name: 'globex/alice' }
+  expect(await ask('POST', '/bans?tenant=globex', user)).toMatchObject({ name: 'alice', tenant: 'globex' })
+  expect(await ask('DELETE', '/bans?tenant=globex&kind=user&name=alice')).toMatchObject({ status: 200 })
   expect((await globex.next('disconnect')).reasonCode).toBe(0x98)
   expect(await ask('DELETE', '/bans?tenant=globex&kind=client&name=same')).toMatchObject({ status: 200 })
   expect((await ask('POST', '/clients/same/disconnect?tenant=acme')).nodes).toEqual(['a'])
