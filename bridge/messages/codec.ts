@@ -346,7 +346,8 @@ export class MessagePacker {
 
   /** The message that is added next is for one member of a group. */
   addShared({ name, visited }: Share): void {
-    this.#addRecord(sharedRecord, Buffer.from([name, ...visited].join('\0')))
+    // a tenant's names hold U+0000 themselves
+    this.#addRecord(sharedRecord, Buffer.from([doubled(name), ...visited].join('\0')))
   }
 
   /** The message that is added next was given to a member of a group. */
@@ -494,8 +495,8 @@ export class EntryReader {
       else if (given !== undefined) this.#other.onGiven(message, given)
       else this.#each(message)
     } else if (kind === sharedRecord) {
-      const [name, ...visited] = bytes.toString('utf8', start, end).split('\0')
-      this.#share = { name: name!, visited }
+      const [name, ...visited] = bytes.toString('utf8', start, end).split(betweenTopics)
+      this.#share = { name: single(name!), visited }
     } else if (kind === givenRecord) this.#given = givenOf(bytes.toString('utf8', start, end))
     else if (kind === lookRecord) this.#other.onLook(bytes.toString('utf8', start, end))
     else if (kind === bellRecord)

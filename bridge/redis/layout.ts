@@ -7,7 +7,7 @@ import { isCluster, retrying, type Redis } from './redis.ts'
  * Version of the layout of the keys (P11); each record has one of its own (codec.ts), so that it can change
  * without this one.
  */
-export const layoutVersion = 3
+export const layoutVersion = 4
 
 /** Entries of the journal that are kept, whoever appends one; a node that sleeps for longer reads the snapshot. */
 export const journalLength = 10_000

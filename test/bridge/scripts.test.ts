@@ -642,6 +642,30 @@ test('access-change: users and rules in one hash, and its version', async () => 
   expect([await change('rules', '0'), await change('rules', '0')]).toEqual([1, 0])
 })
 
+test('orphan-remove: what is left of a session or group that is not there, and nothing of one that is', async () => {
+  const [sid, gid] = ['0gone', '0other']
+  const there = (['owners', 'groups'] as const).map((noun) => keys.partition(0, noun))
+  const of = (id: string): string[] => [
+    ...there,
+    ...(['session', 'subscriptions', 'queue', 'inflight', 'incoming'] as const).map((noun) =>
+      keys.session(id, noun),
+    ),
+  ]
+  const left = of(sid).slice(2)
+  const fill = (): Promise<unknown> => Promise.all(left.map((key) => redis.set(key, 'left')))
+  await fill()
+  await redis.hset(there[0]!, sid, '')
+  expect(await run('orphan-remove', of(sid), [sid])).toBe(0)
+  await redis.hdel(there[0]!, sid)
+  await redis.hset(there[1]!, 'g a/b', `${sid} 1`)
+  expect(await run('orphan-remove', of(sid), [sid])).toBe(0)
+  await redis.hset(there[1]!, 'g a/b', `${gid} 1`)
+  expect([await run('orphan-remove', of(sid), [sid]), await run('orphan-remove', of(sid), [sid])]).toEqual([
+    5, 0,
+  ])
+  await redis.del(...there)
+})
+
 test('rights: which commands the user is refused', async () => {
   expect(await run('rights', bus('probe'), ['p/$SYS*', 'p/ask/*'])).toEqual([])
   await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')
@@ -686,6 +710,7 @@ describe('what a script is', () => {
             `^${prefix}:${key
               .replace(/[{}]/g, '\\$&')
               .replace(/<n>/, '\\d+')
+              .replace(/<[sg]id>/, '[^{}:]+')
               .replace('<tag>', 'bus')
               .replace('<noun and the rest>', '.*')
               .replace(/<node id>/, '[^{}:]+')}$`,

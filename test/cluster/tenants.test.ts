@@ -185,6 +185,17 @@ describe.each(['memory', 'Redis'])('%s', (store) => {
     for (const client of [...members, acme, globex]) client.socket.destroy()
   })
 
+  test('a group whose members end with their connections, at another node than the publisher', async () => {
+    const members = [await come(there(), 'acme', 'clean1'), await come(there(), 'globex', 'clean2')]
+    for (const member of members) await member.subscribe('$share/clean/jobs', { qos: 1 })
+    const publisher = await come(here(), 'acme', 'gives jobs')
+    await publish(publisher, 'jobs', '1')
+    await publish(publisher, 'jobs', '2')
+    expect(await published(members[0]!, 2)).toEqual(['jobs 1', 'jobs 2'])
+    expect(await published(members[1]!)).toEqual([])
+    for (const client of [...members, publisher]) client.socket.destroy()
+  })
+
   test('Topic Aliases, Response Topic, assigned identifiers: as their clients have them, at their sizes', async () => {
     const five = await come(here(), 'acme', '', {
       properties: { topicAliasMaximum: 2, requestResponseInformation: true, maximumPacketSize: 60 },

@@ -91,8 +91,8 @@ const causes: readonly Cause[] = [
     says: /NOPERM.*script/,
     remedy: /ACL SETUSER/,
     happen: async (admin) => {
-      await admin.call('SCRIPT', 'FLUSH')
-      await admin.call('ACL', 'SETUSER', 'default', '-script')
+      // in one: a renewal in between would load them all again
+      await admin.multi().call('SCRIPT', 'FLUSH').call('ACL', 'SETUSER', 'default', '-script').exec()
     },
     mend: async (admin) => {
       await admin.call('ACL', 'SETUSER', 'default', '+script')

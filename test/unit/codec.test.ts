@@ -110,6 +110,30 @@ function unpackAll(entry: Buffer): { whole: boolean; messages: string[]; later?:
 }
 
 describe('messages', () => {
+  test("what is for a member of a group names the group, a tenant's too, and the nodes that it has been to", () => {
+    const random = seededRandom()
+    const shares = ['$share/g/f', '$share/g/$\0acme/f'].flatMap((name) => [
+      { name, visited: [] },
+      { name, visited: ['a@1', 'b@2'] },
+    ])
+    const packer = new MessagePacker(clock)
+    for (const share of shares) {
+      packer.addShared(share)
+      packer.add(randomMessage(random))
+    }
+    const read: unknown[] = []
+    const nothing = (): undefined => undefined
+    unpackMessages(packer.take(), clock, nothing, {
+      onShared: (_, share) => read.push(share),
+      onGiven: nothing,
+      onLook: nothing,
+      onBell: nothing,
+      onHold: nothing,
+      onLater: nothing,
+    })
+    expect(read).toEqual(shares)
+  })
+
   test('a packed entry holds its messages, in order, also beyond its first buffer', () => {
     const random = seededRandom()
     const packer = new MessagePacker(clock)

@@ -13,8 +13,7 @@ for _, entry in ipairs(redis.call('HVALS', groupsKey)) do
   if string.match(entry, '^%S+') == id then return 0 end
 end
 local removed = 0
-for i = 3, #KEYS do
-  local anyKey = KEYS[i]
+for _, anyKey in ipairs({ KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7] }) do
   removed = removed + redis.call('UNLINK', anyKey)
 end
 return removed

@@ -24,13 +24,15 @@ for _, command in ipairs({ 'HGET', 'HSTRLEN', 'HMGET', 'HDEL', 'HEXISTS', 'HSCAN
   check(command, probeKey, '1')
 end
 check('RENAME', probeKey, probeKey)
-for _, command in ipairs({ 'HSET', 'HSETNX', 'HINCRBY', 'ZADD', 'ZRANGE', 'XRANGE', 'XREVRANGE', 'XTRIM' }) do
+for _, command in ipairs({ 'HSET', 'HSETNX', 'HINCRBY', 'ZADD', 'ZRANGE', 'LRANGE', 'XRANGE', 'XREVRANGE', 'XTRIM' }) do
   check(command, probeKey, '1', '1')
 end
+check('XDEL', probeKey, '1-1')
 check('XADD', probeKey, '*', 'a', 'b')
 check('XREAD', 'STREAMS', probeKey, '0')
 check('MEMORY', 'USAGE', probeKey)
 check('TIME')
+check('MULTI')
 check('SCRIPT', 'LOAD', '1')
 check('EVAL', '1', '0')
 for _, channels in ipairs(ARGV) do
