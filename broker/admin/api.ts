@@ -336,6 +336,7 @@ const asLine = (message: object): string =>
 function linesTo({ raw: response }: FastifyReply, name: string): (line: object) => void {
   let left = 0
   return (line) => {
+    if (response.writableEnded) return
     if (response.writableLength > streamBytesMax) return void left++
     if (left > 0) response.write(`${JSON.stringify({ [name]: left })}\n`)
     left = 0
@@ -366,10 +367,12 @@ async function traced(node: ApiNode, request: FastifyRequest, reply: FastifyRepl
     throw new Failure(400, 'neither a client nor topics', 'Name a client, a filter of topics, or both')
   if (topic !== undefined && !isValidFilter(ownFilter(topic)))
     throw new Failure(400, 'topic is no filter', noFilter)
+  void node.view.plane // throws while there is nobody to ask
   const write = linesTo(reply, 'leftOut')
   const trace = new TraceStream(node.view, { client, topic, payload }, write)
   node.did(request.bearer.name, 'a trace begins', { client, topic, payload, seconds })
   const overIn = setTimeout(() => {
+    trace.end() // `close` comes when all is read, which may be never
     write({ over: `after ${seconds} s` })
     reply.raw.end()
   }, 1_000 * seconds).unref()
@@ -385,9 +388,10 @@ async function traced(node: ApiNode, request: FastifyRequest, reply: FastifyRepl
 function hijacked(request: FastifyRequest, reply: FastifyReply, end: () => void): object {
   const response = reply.raw
   reply.hijack()
+  response.on('error', () => undefined) // `close` follows
   const alive = setInterval(() => {
     keeping.get(request.raw)?.()
-    if (response.writableLength === 0) response.write('\n')
+    if (response.writableLength === 0 && !response.writableEnded) response.write('\n')
   }, aliveMs)
   response.once('close', () => {
     clearInterval(alive)

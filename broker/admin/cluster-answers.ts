@@ -117,10 +117,10 @@ export class ClusterView {
     this.#plane = plane
   }
 
-  /** @throws Error while the node starts, or begins anew */
+  /** @throws BridgeError while the node starts, or begins anew */
   get plane(): Cluster {
     const plane = this.#plane()
-    if (plane === undefined) throw new Error('the node does not serve yet')
+    if (plane === undefined) throw new BridgeError('ERR_BRIDGE_CLOSED', 'the node does not serve yet')
     return plane
   }
 
@@ -129,11 +129,12 @@ export class ClusterView {
     return this.#plane()?.nodes ?? []
   }
 
+  /** Rejects while the node starts, or begins anew. */
   ask: <K extends Parameters<typeof askNodes>[1]>(
     question: K,
     asked: Parameters<typeof askNodes<K>>[2],
     of?: readonly string[],
-  ) => ReturnType<typeof askNodes<K>> = (question, asked, of) =>
+  ) => ReturnType<typeof askNodes<K>> = async (question, asked, of) =>
     askNodes(this.plane.requests, question, asked, withinMs, of)
 
   async nodes(): Promise<{

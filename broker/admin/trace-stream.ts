@@ -23,7 +23,10 @@ export class TraceStream {
   constructor(view: ClusterView, wish: TraceWish, write: (line: Traced) => void) {
     this.#view = view
     this.#wish = wish
-    this.#write = write
+    // it may end between any two awaits, and who reads is gone then
+    this.#write = (line) => {
+      if (!this.#isOver) write(line)
+    }
   }
 
   /** Follows until it is ended. Resolves when every node that answers has begun. */
@@ -70,7 +73,7 @@ export class TraceStream {
       const { answered, unanswered } = await this.#ask(nodeId, after)
       const said = answered.get(nodeId)
       const wrong = said === undefined ? (unanswered[0]?.problem ?? 'no answer') : undefined
-      if (wrong !== undefined && wrong !== problem && !this.#isOver) this.#write({ node, problem: wrong })
+      if (wrong !== undefined && wrong !== problem) this.#write({ node, problem: wrong })
       problem = wrong
       if (said !== undefined) {
         after = said.last

@@ -77,10 +77,15 @@ function askedOf(command: string, argv: readonly string[], flags: Flags): Asked 
 
 function fileError(file: string, error: unknown): OperatorError {
   const { code = 'error' } = error as NodeJS.ErrnoException
-  return usage('FILE', file, `cannot be used (${code})`, 'Name a file that may be written, or read', error)
+  const hint =
+    code === 'EEXIST'
+      ? 'Another backup writes it, or one was killed: remove it then'
+      : 'Name a file that may be written, or read, on a disk with room'
+  return usage('FILE', file, `cannot be used (${code})`, hint, error)
 }
 
 const operatorError = (config: Config, error: unknown, file: string): unknown => {
+  if (error instanceof Error && 'syscall' in error) return fileError(file, error)
   if (!(error instanceof BridgeError)) return error
   if (error.code === 'ERR_BRIDGE_BACKUP') return usage('FILE', file, error.message, error.remedy, error)
   return operatorErrorOf(config, storeOf(config), error)
@@ -99,10 +104,10 @@ export async function backupCommand(argv: readonly string[]): Promise<void> {
     for await (const line of taken.texts) {
       text += line
       if (text.length < 1_048_576) continue
-      await out.write(text)
+      await out.appendFile(text) // write() may write a part of it, where a disk is full, and say nothing
       text = ''
     }
-    await out.write(text)
+    await out.appendFile(text)
     await out.sync()
     await out.close()
     await rename(partial, file)

@@ -7,7 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { isOpenFor } from '../../broker/admin/guard.ts'
+import { ClusterView } from '../../broker/admin/cluster-answers.ts'
 import { askNodes } from '../../broker/admin/questions.ts'
+import { TraceStream } from '../../broker/admin/trace-stream.ts'
 import type { AdminClient } from '../../broker/cli/admin-client.ts'
 import { operate, operations } from '../../broker/cli/operate.ts'
 import { loadConfig } from '../../broker/config/config.ts'
@@ -425,8 +427,8 @@ test('a trace tells every step of a message on all nodes, and why it did not arr
   await live.subscribe('t/live', { qos: 1 })
   await using trace = await follow('topic=t/%23&payload=true')
   const from = await here.connect('source', { version: 5 })
-  const begun = performance.now()
   await from.publish('t/brief', 'b', { properties: { messageExpiryInterval: 1 } })
+  const begun = performance.now()
   await from.publish('t/live', 'hello')
   await from.publish('t/denied', 'x').catch(() => undefined)
   for (const text of ['1', '2', '3']) await from.publish('t/queued', text)
@@ -501,6 +503,17 @@ test('a trace of a client tells of its connection, of what it publishes and of w
   expect(await printed('trace', '--client', 'watched', '--seconds', '1')).toMatch(
     /^following at nodes a, b\n(?:.*\n)*it ended after 1 s\n$/,
   )
+})
+
+test('a trace may be ended at any time, also at a node that waits for its store, and writes nothing then', async () => {
+  const view = new ClusterView(() => undefined)
+  const lines: object[] = []
+  const trace = new TraceStream(view, { client: 'x', payload: false }, (line) => lines.push(line))
+  const begun = trace.begin()
+  trace.end()
+  await begun
+  expect(lines).toEqual([])
+  await expect(view.nodes()).rejects.toMatchObject({ name: 'BridgeError' })
 })
 
 test('a session is ended by whoever operates the cluster: of a sleeping client, and of a connected one', async () => {

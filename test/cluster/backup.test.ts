@@ -1,7 +1,8 @@
 // A backup of a cluster that runs and is used, and its restore: into an empty Redis, where other nodes go on with it. What a
 // client had is there again, in order; what stands there already stays. And what is of
 // nobody in it is found and removed.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
@@ -9,7 +10,7 @@ import { backupCommand, restoreCommand } from '../../broker/cli/backup-command.t
 import { operate } from '../../broker/cli/operate.ts'
 import { Keys } from '../../bridge/redis/keys.ts'
 import { openClient } from '../bridge/planes.ts'
-import { startCluster, type TestCluster } from '../support/cluster.ts'
+import { mainPath, startCluster, type TestCluster } from '../support/cluster.ts'
 import { orphans } from '../support/orphans.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { WireClient } from '../support/wire.ts'
@@ -159,6 +160,17 @@ test('what is durable comes back, in order, out of a backup that was made under 
   expect(loaded.slice(0, -1)).toEqual(numbers(0, loaded.length - 1))
   expect(loaded.length).toBeGreaterThan(20)
   await expect.poll(() => orphans(empty.url, 'test')).toEqual([])
+})
+
+test('where there is no room for all of it, a backup fails, and the one before stays', () => {
+  const before = readFileSync(file)
+  const argv = [mainPath, 'backup', file, '--redis', cluster.redis.url, '--prefix', 'test']
+  const failed = spawnSync('bash', ['-c', 'ulimit -f 1; exec "$@"', '-', process.execPath, ...argv])
+  expect(String(failed.stderr)).toMatch(/cannot be used \(EFBIG\)/)
+  expect(failed.status).toBe(2)
+  expect(readFileSync(file)).toEqual(before)
+  expect(before.length).toBeGreaterThan(1_024)
+  expect(existsSync(`${file}.partial`)).toBe(false)
 })
 
 test('a target that is not empty is refused; with --add what it has stays, and nothing comes twice', async () => {
