@@ -14,7 +14,7 @@ import { partitionOf, type Keys } from '../redis/keys.ts'
 import { retrying, type Redis } from '../redis/redis.ts'
 import type { Retained } from '../retained/retained.ts'
 import type { Sessions } from '../sessions/sessions.ts'
-import { allSubscriptions } from '../sessions/stored.ts'
+import { allSubscriptions, lackingOf } from '../sessions/stored.ts'
 import { journaled } from '../sessions/stored-subscription.ts'
 import { AbsentNodes } from './absent-nodes.ts'
 import type { Journal } from './journal.ts'
@@ -306,6 +306,11 @@ export class ClusterView {
     if (await isAway()) return
     // Its client came meanwhile, and may have unsubscribed before that was told.
     const stored = await retrying(redis, () => redis.hkeys(keys.session(sid, 'subscriptions')))
+    const [lost, ...counts] = await retrying(redis, () =>
+      redis.hmget(keys.session(sid, 'session'), 'lost', 'changed', 'counted'),
+    )
+    // What Redis lost is missing there, too: that is its owner's to tell, and none of it is gone.
+    if (lost != null || lackingOf(counts, stored.length) > 0) return
     const gone = known.filter(({ filter }) => !stored.includes(filter))
     await journal.append(gone.map(({ filter }) => ({ type: 'session', sid, filter, options: undefined })))
   }

@@ -86,7 +86,7 @@ export function numberOf(text: Buffer): number {
 const sessionsAtOnce = 100
 
 /** How many subscriptions Redis has lost of a session, by what was counted after its last change (session-subscribe.lua). */
-function lackingOf(fields: unknown, size: number): number {
+export function lackingOf(fields: unknown, size: number): number {
   const [changed, counted] = fields as [string | null, string | null]
   const [, count, change] = /^(\d+) (.*)$/.exec(counted ?? '') ?? []
   return count === undefined || change !== (changed ?? '') ? 0 : Math.max(0, Number(count) - size)
