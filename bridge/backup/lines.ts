@@ -25,6 +25,8 @@ export interface StoredMessage {
   readonly expirySeconds?: number
   /** Of a will: whose. */
   readonly willOf?: string
+  /** Of a will, by whom rules are asked when it is published; null: a client without user; none: they are not. */
+  readonly willUser?: string | null
   /** A Retained Message because of a SUBSCRIBE. */
   readonly replay?: true
 }
@@ -92,6 +94,7 @@ export function storedMessage(message: Message): StoredMessage {
       expirySeconds: expirySeconds ?? secondsLeft(expiresAt),
     }),
     ...(isWill && { willOf: by?.clientId ?? '' }),
+    ...(isWill && by?.user !== undefined && { willUser: by.user }),
     ...(replay && { replay: true as const }),
   }
 }
@@ -109,7 +112,7 @@ export function messageOf(stored: StoredMessage): Message {
     isWill: willOf !== undefined,
     replay: stored.replay === true,
     stamp: undefined,
-    by: willOf === undefined ? undefined : { clientId: willOf },
+    by: willOf === undefined ? undefined : { clientId: willOf, user: stored.willUser },
   })
 }
 

@@ -23,6 +23,7 @@ export interface ForeignOptions {
   readonly jwtClientClaim?: string | undefined
   readonly jwtRulesClaim: string
   readonly jwtTenantClaim: string
+  readonly tenants: 'off' | 'on'
   readonly jwtLeewaySeconds: number
   readonly jwtLifeSecondsMax?: number | undefined
   readonly webhookUrl?: string | undefined
@@ -88,6 +89,7 @@ export class ForeignLinks {
         allowedMs: options.webhookAllowedSeconds * 1_000,
         refusedMs: options.webhookRefusedSeconds * 1_000,
         requestsMax: options.webhookRequestsMax,
+        hasTenants: options.tenants === 'on',
       },
       { onAnswer: (problem) => events.onAnswer('webhook', problem), onDecided: (by) => events.onDecided(by) },
     )
@@ -137,7 +139,7 @@ const tokensOf = (options: ForeignOptions, keys: KeySource): Tokens =>
       userClaim: options.jwtUserClaim,
       clientClaim: options.jwtClientClaim,
       rulesClaim: options.jwtRulesClaim,
-      tenantClaim: options.jwtTenantClaim,
+      tenantClaim: options.tenants === 'on' ? options.jwtTenantClaim : undefined,
       leewaySeconds: options.jwtLeewaySeconds,
       lifeSecondsMax: options.jwtLifeSecondsMax,
     },

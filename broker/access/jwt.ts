@@ -20,7 +20,8 @@ export interface TokenRules {
   readonly userClaim: string
   readonly clientClaim: string | undefined
   readonly rulesClaim: string
-  readonly tenantClaim: string
+  /** Undefined: there are no tenants, and a token may have such a claim for its own use. */
+  readonly tenantClaim: string | undefined
   /** What clocks may differ by. */
   readonly leewaySeconds: number
   /** From when it was issued, or from now, to its end; undefined: any time. */
@@ -120,9 +121,9 @@ export class Tokens {
     if (user === undefined) return no(`its claim ${userClaim} is no name`)
     const clientId = clientClaim === undefined ? undefined : textOf(claims[clientClaim])
     if (clientClaim !== undefined && clientId === undefined) return no(`its claim ${clientClaim} is no name`)
-    const tenant = textOf(claims[tenantClaim])
-    if (tenant === undefined && claims[tenantClaim] !== undefined)
-      return no(`its claim ${tenantClaim} is no name`)
+    const named = tenantClaim === undefined ? undefined : claims[tenantClaim]
+    const tenant = textOf(named)
+    if (tenant === undefined && named !== undefined) return no(`its claim ${tenantClaim} is no name`)
     const rules = claims[rulesClaim]
     if (Array.isArray(rules) && rules.length > rulesMax) return no(`it has more than ${rulesMax} rules`)
     const permissions = rules === undefined ? undefined : readPermissions(rules, `token of ${user}`)

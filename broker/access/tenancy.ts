@@ -1,8 +1,8 @@
 // Which tenant a client belongs to (bridge/matching/tenant.ts has what its names become): decided once, when it is proved
 // who it is and before its session is claimed. All that name one must name the same: so who has a token of one tenant
-// does not come into another by its listener, and a server name that anybody may ask for opens nothing that a proof does
-// not. Invariant: a connection never changes its tenant. State: the tenants of this process with connections, and what
-// each of them did. Bound: those without connections are forgotten beyond `idleMax`.
+// does not come into another by its listener. A server name, which anybody may ask for, names nobody's tenant: it must
+// not be another one's. Invariant: a connection never changes its tenant. State: the tenants of this process with
+// connections, and what each of them did. Bound: those without connections are forgotten beyond `idleMax`.
 import { isTenant, nameIn, Tenant, type BanKind } from '../../bridge/index.ts'
 import type { TLSSocket } from 'node:tls'
 import { Refusal, type Guard } from './gate.ts'
@@ -41,16 +41,24 @@ export function tenantNameOf(client: Tenanted, from: readonly TenantSource[]): s
       from.includes('user') && user?.includes('/') === true ? user.split('/', 1)[0] : undefined,
     ],
     ['its certificate', from.includes('certificate') ? client.certificate?.organization : undefined],
-    ['its server name', from.includes('sni') ? client.serverName?.split('.', 1)[0] : undefined],
   ]
   const found = named.filter(([, name]) => name !== undefined) as (readonly [string, string])[]
   const [first] = found
-  if (first === undefined) return no('it belongs to no tenant')
+  const server = from.includes('sni') ? client.serverName?.split('.', 1)[0] : undefined
+  if (first === undefined)
+    return no(
+      server === undefined
+        ? 'it belongs to no tenant'
+        : 'its server name alone names its tenant, which is no proof',
+    )
   const wrong = found.find(([, name]) => !isTenant(name))
   if (wrong !== undefined)
     return no(`${wrong[0]} names a tenant that can be none: 1 to 64 letters, digits, . _ -`)
   const other = found.find(([, name]) => name !== first[1])
   if (other !== undefined) return no(`${first[0]} and ${other[0]} name two tenants`)
+  // host names have no case (RFC 6066 section 3)
+  if (server !== undefined && server.toLowerCase() !== first[1].toLowerCase())
+    return no(`${first[0]} and its server name name two tenants`)
   return first[1]
 }
 

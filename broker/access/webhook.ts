@@ -26,6 +26,8 @@ export interface WebhookOptions {
   readonly allowedMs: number
   readonly refusedMs: number
   readonly requestsMax: number
+  /** Else a `tenant` in its answer is of its own use. */
+  readonly hasTenants: boolean
 }
 
 export interface WebhookEvents {
@@ -168,7 +170,7 @@ export class Webhook {
 
   /** @throws WebhookError */
   async #said(body: string, told: Told): Promise<{ said: Said; bytes: number }> {
-    const { url, timeoutMs } = this.#options
+    const { url, timeoutMs, hasTenants } = this.#options
     const secret = this.#options.secret()
     const asked = {
       method: 'POST',
@@ -183,7 +185,7 @@ export class Webhook {
     } as const
     try {
       const { status, text } = await boundedRequest(url, asked)
-      return { said: saidBy(status, text, told), bytes: text.length }
+      return { said: saidBy(status, text, told, hasTenants), bytes: text.length }
     } catch (error) {
       if (error instanceof RequestError) throw new WebhookError(error.message)
       throw error
@@ -253,7 +255,7 @@ function toldOf({ username, password, clientId, certificate: certificateOf }: Cr
 }
 
 /** @throws WebhookError */
-function saidBy(status: number, text: string, { username }: Told): Said {
+function saidBy(status: number, text: string, { username }: Told, hasTenants: boolean): Said {
   if (status === 204) return { user: username, by: 'webhook' }
   if (status === 401 || status === 403) return 'deny'
   if (status !== 200) throw new WebhookError(`it answers with status ${status}`)
@@ -263,7 +265,8 @@ function saidBy(status: number, text: string, { username }: Told): Said {
   } catch {
     throw new WebhookError('its answer is not JSON')
   }
-  const { result, user = username, clientid, tenant, rules, expire_at: expires } = answer ?? {}
+  const { result, user = username, clientid, rules, expire_at: expires } = answer ?? {}
+  const tenant = hasTenants ? answer?.tenant : undefined
   if (result === 'deny' || result === 'ignore') return result
   if (result !== 'allow') throw new WebhookError('its answer has none of the results allow, deny and ignore')
   if (user !== undefined && (typeof user !== 'string' || user === ''))

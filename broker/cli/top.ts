@@ -12,6 +12,7 @@ import {
 
 interface Busy {
   readonly name: string
+  readonly tenant?: string
   readonly messagesPerSecond: number
   readonly bytesPerSecond: number
 }
@@ -30,6 +31,7 @@ interface Top extends Unanswered {
   readonly slow: readonly {
     readonly node: string
     readonly clientId: string
+    readonly tenant?: string
     readonly waitingBytes: number
   }[]
 }
@@ -37,13 +39,18 @@ interface Top extends Unanswered {
 const kibibytes = (bytes: number): string => (bytes / 1_024).toFixed(1)
 const rate = (perSecond: number): string => perSecond.toFixed(perSecond < 10 ? 1 : 0)
 
+/** Nothing where there are no tenants. */
+const tenantColumn = (rows: readonly { readonly tenant?: string }[], text: string): readonly string[] =>
+  rows.some(({ tenant }) => tenant !== undefined) ? [text] : []
+
 const busyRows = (what: string, busy: readonly Busy[]): string =>
   busy.length === 0
     ? ''
     : `\n${columns([
-        [what, 'MESSAGES/S', 'KIB/S'],
-        ...busy.map(({ name, messagesPerSecond, bytesPerSecond }) => [
+        [what, ...tenantColumn(busy, 'TENANT'), 'MESSAGES/S', 'KIB/S'],
+        ...busy.map(({ name, tenant = '-', messagesPerSecond, bytesPerSecond }) => [
           name,
+          ...tenantColumn(busy, tenant),
           rate(messagesPerSecond),
           kibibytes(bytesPerSecond),
         ]),
@@ -57,13 +64,20 @@ function topText({ nodes, topics, publishers, receivers, slow }: Top): string {
     rate(one.sentPerSecond),
     kibibytes(one.sentBytesPerSecond),
   ])
-  const slowRows = slow.map(({ clientId, node, waitingBytes }) => [clientId, node, kibibytes(waitingBytes)])
+  const slowRows = slow.map(({ clientId, tenant = '-', node, waitingBytes }) => [
+    clientId,
+    ...tenantColumn(slow, tenant),
+    node,
+    kibibytes(waitingBytes),
+  ])
   return (
     columns([['NODE', 'PUBLISHED/S', 'KIB/S IN', 'SENT/S', 'KIB/S OUT'], ...rows]) +
     busyRows('TOPIC', topics) +
     busyRows('PUBLISHER', publishers) +
     busyRows('RECEIVER', receivers) +
-    (slow.length === 0 ? '' : `\n${columns([['DOES NOT READ', 'NODE', 'KIB WAITING'], ...slowRows])}`)
+    (slow.length === 0
+      ? ''
+      : `\n${columns([['DOES NOT READ', ...tenantColumn(slow, 'TENANT'), 'NODE', 'KIB WAITING'], ...slowRows])}`)
   )
 }
 
@@ -96,16 +110,23 @@ export const queuesOperation: Operation = {
   about: 'sessions for which most messages wait',
   run: async (api, _words, { limit }) => {
     const all = await api.get<{
-      queues: readonly { clientId: string; isOwned: boolean; messages: number; bytes: number }[]
+      queues: readonly {
+        clientId: string
+        tenant?: string
+        isOwned: boolean
+        messages: number
+        bytes: number
+      }[]
       lookedAt: number
       isCut: boolean
     }>('/queues', { limit: countOf(limit, '--limit', 20) })
     if (api.isJson) return printJson(all)
     print(
       columns([
-        ['CLIENT', 'CONNECTED', 'MESSAGES', 'KIB'],
-        ...all.queues.map(({ clientId, isOwned, messages, bytes }) => [
+        ['CLIENT', ...tenantColumn(all.queues, 'TENANT'), 'CONNECTED', 'MESSAGES', 'KIB'],
+        ...all.queues.map(({ clientId, tenant = '-', isOwned, messages, bytes }) => [
           clientId,
+          ...tenantColumn(all.queues, tenant),
           isOwned ? 'yes' : 'no',
           messages,
           kibibytes(bytes),

@@ -6,6 +6,7 @@ import type { Config, ListenerConfig } from './options.ts'
 export const adviceOn = (config: Config): string[] => [
   ...config.listeners.flatMap((listener) => withoutCertificate(listener)),
   ...fingerprintAdvice(config),
+  ...tenantAdvice(config),
 ]
 
 /** Of a chain such as `[certificate, password-file]` a client needs one link, not both. */
@@ -24,4 +25,20 @@ function fingerprintAdvice({ certificateUser, sessionTakeover, listeners }: Conf
   return [
     'access.certificateUser: fingerprint makes a client with a renewed certificate another user: it is refused its Client Identifier (0x85) until the session of the certificate before has expired, or is ended by `aedes-cluster disconnect ID --end-session`. Write cn or san, which a renewal keeps',
   ]
+}
+
+/** Links whose answer may name a tenant. */
+const naming: readonly string[] = ['jwt', 'webhook', 'hooks']
+
+function tenantAdvice({ tenants, tenantFrom, listeners }: Config): string[] {
+  if (tenants === 'off' || tenantFrom.some((from) => from !== 'sni')) return []
+  return listeners
+    .filter(
+      ({ tenant, authentication }) =>
+        tenant === undefined && !authentication.some((link) => naming.includes(link)),
+    )
+    .map(
+      ({ url }) =>
+        `${url}: nobody is let in, since nothing names the tenant of a client: a server name (access.tenantFrom: sni) is no proof of one. Give the listener a tenant, or write access.tenantFrom: [certificate, sni]`,
+    )
 }

@@ -49,7 +49,7 @@ export const foreignOptions = {
     schema: httpUrl.optional(),
     printed: withoutQuery,
     about:
-      'where the JSON Web Key Set of whoever signs tokens is fetched: at the start, when a token comes and they are older than ten minutes, when files are read again (SIGHUP), and when a token names a key that is not in it; whom a key let in that is not in it any more is told to go',
+      'where the JSON Web Key Set of whoever signs tokens is fetched: at the start, every ten minutes, when files are read again (SIGHUP), and when a token names a key that is not in it; whom a key let in that is not in it any more is told to go',
     shape: 'url',
     hint: 'Write https://host/path, e.g. --jwt-keys-url https://id.example/.well-known/jwks.json',
   },

@@ -113,7 +113,7 @@ export const options = {
     ofListener: true,
     schema: tenantName.optional(),
     about:
-      'with tenants, the tenant of all who come by a listener; who proves to be of another one is refused',
+      'with tenants, the tenant of all who come by a listener; who proves to be of another one is refused, who proves none (bob of a file of users that several listeners share) is bob of each tenant whose listener he reaches',
     shape: 'name',
     hint: 'Use 1 to 64 letters, digits, dots, dashes or underscores',
   },
@@ -122,7 +122,7 @@ export const options = {
     at: 'access.tenantFrom',
     schema: z.array(z.enum(tenantSources, `is none of ${tenantSources.join(', ')}`)).default(['user']),
     about:
-      'with tenants, what names the tenant of a client besides its listener, its token, the webhook and hooks: user (what stands before the first / of its user name), certificate (its organization), sni (the first label of the server name that it asks for: no proof of anything); repeats; all that name one must name the same',
+      'with tenants, what names the tenant of a client besides its listener, its token, the webhook and hooks: user (what stands before the first / of its user name), certificate (its organization); sni names none, and refuses who asks for a server name whose first label is another tenant; repeats; all that name one must name the same',
     shape: tenantSources.join('|'),
     list: true,
     hint: `Write a list of ${tenantSources.join(', ')}`,
@@ -207,7 +207,7 @@ export const options = {
     at: 'admin.tlsCa',
     schema: z.string().optional(),
     about:
-      'PEM certificates of the authority of those who use the admin API: who shows one of it may do what a line `ROLE COMMON-NAME certificate` of the file of tokens says',
+      'PEM certificates of the authority of those who use the admin API, one of its own, that signs no devices: who shows one of it may do what a line `ROLE COMMON-NAME certificate` of the file of tokens says',
     shape: 'file',
     hint: 'Name a PEM file',
     file: true,

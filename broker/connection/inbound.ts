@@ -296,21 +296,21 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
   ): void {
     this.#connection.client.heard()
     this.#host.traffic.received[PacketType.publish]!++
+    const named = this.#tenant === undefined ? topic : this.#tenant.published(topic)
     if (this.#host.traces.isWatching)
-      this.#host.traces.received({ topic, payload, qos, retain, by: this.#publisher }, messageId, dup)
+      this.#host.traces.received({ topic: named, payload, qos, retain, by: this.#publisher }, messageId, dup)
     const pace = this.#pace
     if (
       pace !== undefined &&
-      this.#isTooFast(pace, topic.length + payload.length + (properties?.length ?? 0), topic, qos, messageId)
+      this.#isTooFast(pace, topic.length + payload.length + (properties?.length ?? 0), named, qos, messageId)
     )
       return
     const gate = this.#gate
-    if (isMistyped) return this.#refuseNew(topic, qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
+    if (isMistyped) return this.#refuseNew(named, qos, messageId, ReasonCode.payloadFormatInvalid) // 3.3.2.3.2
     const expiry = boundedExpiry(expirySeconds, this.#host.config.messageExpirySecondsMax)
-    const named = this.#tenant === undefined ? topic : this.#tenant.published(topic)
     const message = Message.published(named, payload, qos, retain, properties, expiry, this.#publisher)
     if (gate.publish !== undefined || this.#decisions?.isEmpty === false) this.#ask(message, messageId, topic)
-    else if (isReserved(topic)) this.#refuse(topic, qos, messageId, reserved)
+    else if (isReserved(topic)) this.#refuse(named, qos, messageId, reserved)
     else if (qos === 0 && !retain && this.#retaining === 0)
       // QoS 0 goes out at once, but not past a retained one of this connection, which is stored first
       // [MQTT-4.6.0-6].
@@ -318,7 +318,11 @@ export class Inbound<Connection extends ConnectionParts> implements PacketHandle
     else if (qos < 2 || this.#isNew(messageId)) this.#publish(message, qos, messageId, this.#begin(message))
   }
 
-  /** Refuses a PUBLISH that was never begun, after the answers to those before it. */
+  /**
+   * @param topic as it is called outside
+   *
+   * Refuses a PUBLISH that was never begun, after the answers to those before it.
+   */
   #refuseNew(topic: string, qos: 0 | 1 | 2, messageId: number, reasonCode: number): void {
     const refusal = { reasonCode, reason: reasonOf(reasonCode) ?? hex(reasonCode) }
     if (this.#decisions?.isEmpty === false) {

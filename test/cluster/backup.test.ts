@@ -8,6 +8,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { backupCommand, restoreCommand } from '../../broker/cli/backup-command.ts'
 import { operate } from '../../broker/cli/operate.ts'
+import { messageOf, storedMessage, type StoredMessage } from '../../bridge/backup/lines.ts'
+import { Message } from '../../bridge/messages/message.ts'
 import { Keys } from '../../bridge/redis/keys.ts'
 import { openClient } from '../bridge/planes.ts'
 import { mainPath, startCluster, type TestCluster } from '../support/cluster.ts'
@@ -172,6 +174,22 @@ test('where there is no room for all of it, a backup fails, and the one before s
   expect(before.length).toBeGreaterThan(1_024)
   expect(existsSync(`${file}.partial`)).toBe(false)
 })
+
+test.each(['ann', null, undefined])(
+  'a will of the user %s is his in a backup: rules are asked by it',
+  (user) => {
+    const of = {
+      topic: 'w',
+      payload: Buffer.from('x'),
+      qos: 1,
+      retain: false,
+      properties: undefined,
+    } as const
+    const will = Message.will({ ...of, expirySeconds: -1 }, { clientId: 'c', user })
+    const read = JSON.parse(JSON.stringify(storedMessage(will))) as StoredMessage
+    expect(messageOf(read).by).toEqual({ clientId: 'c', user })
+  },
+)
 
 test('a target that is not empty is refused; with --add what it has stays, and nothing comes twice', async () => {
   await expect(restore(file)).rejects.toMatchObject({

@@ -10,6 +10,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { tenantNameOf, type TenantSource } from '../../broker/access/tenancy.ts'
 import { access } from '../../broker/cli/access-command.ts'
+import { adviceOn } from '../../broker/config/config-advice.ts'
+import { loadConfig } from '../../broker/config/config.ts'
 import { createNode, type Node, type NodeOptions } from '../../broker/index.ts'
 import { built } from '../support/cluster.ts'
 import { seededRandom } from '../support/random.ts'
@@ -392,7 +394,8 @@ test.each<[string, string, NodeOptions]>([
   client.socket.destroy()
 })
 
-test('a token names the tenant of its owner, who stays there: a later token of another tenant ends it', async () => {
+/** Tokens of ann, and the file of the key that signs them. */
+async function signing(): Promise<{ keyFile: string; token: (claims: object) => Buffer }> {
   const secret = randomBytes(32).toString('hex')
   const keyFile = join(await mkdtemp(join(tmpdir(), 'tenants-')), 'secret')
   await writeFile(keyFile, `${secret}\n`)
@@ -401,6 +404,11 @@ test('a token names the tenant of its owner, who stays there: a later token of a
     const text = `${base64('{"alg":"HS256"}')}.${base64(JSON.stringify({ sub: 'ann', exp: Date.now() / 1_000 + 60, ...claims }))}`
     return Buffer.from(`${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`)
   }
+  return { keyFile, token }
+}
+
+test('a token names the tenant of its owner, who stays there: a later token of another tenant ends it', async () => {
+  const { keyFile, token } = await signing()
   await using node = await createNode({
     id: 'a',
     listeners: [{ url: 'mqtt://127.0.0.1:0', authentication: ['jwt'] }],
@@ -456,6 +464,41 @@ test('a certificate and a server name: those that are asked for name a tenant, a
   expect(of('globex.mqtt.example', undefined, 'certificate', 'sni')).toContain('two tenants')
   expect(of('acme.mqtt.example', 'globex/ann', 'user', 'sni')).toContain('two tenants')
   expect(of(undefined, 'ann', 'user', 'sni')).toBe('it belongs to no tenant')
+  expect(of('ACME.mqtt.example', undefined, 'certificate', 'sni')).toBe('acme')
+  for (const from of [['sni'], ['user', 'sni']] as const)
+    // whoever asks for it
+    expect(of('acme.mqtt.example', 'ann', ...from)).toContain('no proof')
+})
+
+test('a node whose clients would be named by a server name alone says so', () => {
+  const advice = (options: object, tenantFrom: string[]): string[] =>
+    adviceOn(
+      loadConfig(
+        {
+          listeners: [{ url: 'mqtt://127.0.0.1:0', authentication: ['anonymous'], ...options }],
+          tenants: 'on',
+          access: { tenantFrom },
+        },
+        {},
+      ),
+    )
+  expect(advice({}, ['sni'])).toEqual([expect.stringContaining('is no proof of one')])
+  expect([...advice({ tenant: 'acme' }, ['sni']), ...advice({}, ['user', 'sni'])]).toEqual([])
+})
+
+test('where tenants are off a token may have a claim of that name for its own use', async () => {
+  const { keyFile, token } = await signing()
+  await using node = await createNode({
+    id: 'a',
+    listeners: [{ url: 'mqtt://127.0.0.1:0', authentication: ['jwt'] }],
+    jwt: { keyFile, algorithms: ['HS256'] },
+  })
+  for (const tenant of [42, '', ['a'], 'a/b']) {
+    const properties = { authenticationMethod: 'JWT', authenticationData: token({ tenant }) }
+    const client = await WireClient.connect(node.endpoints[0]!, 'c', { properties })
+    expect(client.connack.reasonCode).toBe(0)
+    client.socket.destroy()
+  }
 })
 
 test("rules: topics, %u and %c are the tenant's own, `tenant` says of which; wills, deliveries and what a session has, too", async () => {
@@ -625,6 +668,29 @@ test('the admin API sees all tenants, and acts in one; bans, explain and the log
   expect(await ask('POST', '/publish?tenant=acme', message)).toMatchObject({ topic: 'a/b', tenant: 'acme' })
   expect((await published(acme)).sort()).toEqual(['a/b x\0y', 'a/b x\0y'])
   expect(await published(globex)).toEqual([])
+  const [talker, other] = [await come(node, 'acme', 'talker'), await come(node, 'globex', 'talker')]
+  const trace = await fetch(`${node.adminUrl}/api/v1/trace?tenant=acme&topic=a/%23&seconds=60`, {
+    headers: { authorization: 'Bearer 0123456789abcdef0123456789abcdef' },
+  })
+  let [seen, isCounted] = ['', false]
+  const top = ask('GET', '/top?seconds=0.3').finally(() => (isCounted = true))
+  const reading = (async () => {
+    for await (const bytes of trace.body!)
+      if ((seen += String(Buffer.from(bytes))).includes('"received"')) return
+  })()
+  let isRead = false
+  void reading.then(() => (isRead = true))
+  while (!isRead || !isCounted) for (const client of [talker, other]) await publish(client, 'a/top', 'x')
+  await reading
+  const received = seen.split('\n').find((line) => line.includes('"received"'))!
+  expect(JSON.parse(received)).toMatchObject({ topic: 'a/top', from: 'talker', tenant: 'acme' })
+  expect(
+    ((await top).topics as { name: string; tenant: string }[])
+      .map((one) => `${one.name} ${one.tenant}`)
+      .sort(),
+  ).toEqual(['a/top acme', 'a/top globex'])
+  for (const client of [talker, other]) client.socket.destroy()
+  for (const client of [acme, globex]) await published(client)
   for (const query of ['', '?tenant=acme'])
     expect((await ask('GET', `/retained${query}`)).messages).toMatchObject([
       { topic: 'a/b', tenant: 'acme', payload: 'x\0y' },

@@ -48,6 +48,7 @@ test('it is sent what the client brought, and says who that is and what it may d
     if (told.username === 'renamed')
       return { result: 'allow', user: 'ann', rules: [{ allow: 'publish', topic: '%u/#' }] }
     if (told.username === 'tied') return { result: 'allow', clientid: 'tied' }
+    if (told.username === 'own-use') return { result: 'allow', tenant: 42 } // tenants are off
     if (told.username === 'soon') return { result: 'allow', expire_at: Date.now() / 1_000 + 0.3 }
     return { result: String(told.username) }
   })
@@ -55,12 +56,13 @@ test('it is sent what the client brought, and says who that is and what it may d
   expect(soon.connack.reasonCode).toBe(0)
   expect([
     await codeOf(url, 'allow'),
+    await codeOf(url, 'own-use'),
     await codeOf(url, 'deny'),
     await codeOf(url, 'ignore'),
     await codeOf(url, 'nonsense'),
     await codeOf(url, 'tied'),
     await codeOf(url, 'tied', 'right', 'tied'),
-  ]).toEqual([0, 0x86, 0x86, 0x88, 0x85, 0])
+  ]).toEqual([0, 0, 0x86, 0x86, 0x88, 0x85, 0])
   expect(sent[1]).toEqual({ username: 'allow', password: 'right', clientid: 'client' })
   await using client = await WireClient.connect(url, 'c', { username: 'renamed' })
   const packet = { cmd: 'publish', qos: 1, payload: '', retain: false, dup: false } as const
@@ -98,6 +100,7 @@ describe('asked by a node', () => {
         url: server.url,
         secret: () => undefined,
         timeoutMs: 200,
+        hasTenants: true,
         whenDown: 'deny',
         allowedMs: 60_000,
         refusedMs: 60_000,
@@ -148,6 +151,11 @@ describe('asked by a node', () => {
     ['breaks', (_request, response) => response.destroy(), 'cannot be reached'],
     ['fails', (_request, response) => response.writeHead(500).end('{"result":"allow"}'), 'status 500'],
     ['says no JSON', (_request, response) => response.end('allow'), 'not JSON'],
+    [
+      'says a tenant that is no text',
+      (_request, response) => response.end('{"result":"allow","tenant":42}'),
+      'its tenant is no text',
+    ],
     ['says nothing', (_request, response) => response.end('null'), 'none of the results'],
     [
       'says rules that are none',
