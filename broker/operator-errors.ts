@@ -19,7 +19,10 @@ export const exitCodes = {
   format: { code: 8, meaning: 'the data in the store were written by a version with another layout' },
   file: { code: 10, meaning: 'the file that keeps the state of a node without Redis cannot be used' },
   admin: { code: 11, meaning: 'the admin API of a node cannot be reached, or refuses what was asked' },
-  interrupted: { code: 9, meaning: '`import` was ended by a signal before it was done' },
+  interrupted: {
+    code: 9,
+    meaning: '`import`, `backup` or `restore` was ended by a signal before it was done',
+  },
 } as const
 
 export type ExitReason = keyof typeof exitCodes

@@ -147,12 +147,15 @@ export async function* readLines(texts: AsyncIterable<string>): AsyncGenerator<L
   let end: End | undefined
   for await (const text of texts) {
     if (end !== undefined) throw broken('something stands behind its end')
-    let line: Line | Head | End
+    let line: Line | Head | End | null
     try {
       line = JSON.parse(text) as typeof line
     } catch {
       throw broken(`line ${count + 1} is no JSON`)
     }
+    if (line === null) throw broken(`line ${count + 1} is nothing`)
+    if (line.kind === 'session' && !Array.isArray(line.subscriptions))
+      throw broken(`line ${count + 1} is a session without subscriptions`)
     if (count === 0) {
       if (line.kind !== 'head' || line.format !== format) throw broken('it is no backup of aedes-cluster')
       if (line.version !== backupVersion)

@@ -27,7 +27,7 @@ const name = { ...text, minLength: 1, maxLength: 8_192 }
 export const tenant = {
   ...text,
   description:
-    'where tenants are on: whose the names in the request are; lists without it are of all tenants',
+    'where tenants are on: whose the names in the request are; lists without it are of all tenants, as top, queues and findings are with it',
 }
 
 const unanswered = list(

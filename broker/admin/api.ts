@@ -209,11 +209,18 @@ const queryOf = <T>(request: FastifyRequest): T => request.query as T
 const bodyOf = <T>(request: FastifyRequest): T => request.body as T
 const clientOf = (request: FastifyRequest): string => (request.params as { clientId: string }).clientId
 
+/** Which names are of the tenant that is asked for; all, where none is. */
+const isOf = (request: FastifyRequest): ((of: { readonly name: string }) => boolean) => {
+  const { tenant } = queryOf<{ tenant?: string }>(request)
+  return ({ name }) => tenant === undefined || tenantOf(name) === tenant
+}
+
 const noNode = new Failure(404, 'there is no node of this name', 'GET /api/v1/nodes lists them')
 const noCursor = new Failure(400, 'the cursor is none', 'Take `next` of the page before, or leave it out')
 
 function seeing(node: ApiNode): Route[] {
   const { view } = node
+  const traces = new Set<TraceStream>()
   const get = (schema: Schema, handle: Route['handle']): Route => ({ schema, handle })
   return [
     get(schemas.nodes, () => view.nodes()),
@@ -238,13 +245,15 @@ function seeing(node: ApiNode): Route[] {
     get(schemas.subscribers, (request) => view.subscribers(queryOf<{ topic: string }>(request).topic)),
     get(schemas.groups, async (request) => groupsOf(view, queryOf(request))),
     get(schemas.retained, (request) => retainedPage(view, queryOf(request))),
-    get(schemas.bans, async () => ({
-      bans: (await node.bans.list()).map(({ kind, name, reason, endsAt }) => ({
-        kind,
-        name,
-        reason,
-        ...(endsAt !== Infinity && { secondsLeft: Math.ceil((endsAt - performance.now()) / 1_000) }),
-      })),
+    get(schemas.bans, async (request) => ({
+      bans: (await node.bans.list())
+        .filter(isOf(request))
+        .map(({ kind, name, reason, endsAt }) => ({
+          kind,
+          name,
+          reason,
+          ...(endsAt !== Infinity && { secondsLeft: Math.ceil((endsAt - performance.now()) / 1_000) }),
+        })),
     })),
     get(schemas.store, () => node.store()),
     get(schemas.messages, (request, reply) => stream(node, request, reply)),
@@ -254,7 +263,7 @@ function seeing(node: ApiNode): Route[] {
       return view.top(seconds, limit)
     }),
     get(schemas.queues, (request) => view.queues(queryOf<{ limit: number }>(request).limit)),
-    get(schemas.trace, (request, reply) => traced(node, request, reply)),
+    get(schemas.trace, (request, reply) => traced(node, traces, request, reply)),
     get(schemas.findings, () => view.findings()),
   ]
 }
@@ -361,15 +370,26 @@ async function stream(node: ApiNode, request: FastifyRequest, reply: FastifyRepl
   return hijacked(request, reply, end)
 }
 
-async function traced(node: ApiNode, request: FastifyRequest, reply: FastifyReply): Promise<object> {
+/** As many as one node follows. */
+const tracesMax = 4
+
+async function traced(
+  node: ApiNode,
+  traces: Set<TraceStream>,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<object> {
   const { client, topic, payload, seconds } = queryOf<{ seconds: number } & TraceWish>(request)
   if (client === undefined && topic === undefined)
     throw new Failure(400, 'neither a client nor topics', 'Name a client, a filter of topics, or both')
   if (topic !== undefined && !isValidFilter(ownFilter(topic)))
     throw new Failure(400, 'topic is no filter', noFilter)
   void node.view.plane // throws while there is nobody to ask
+  if (traces.size >= tracesMax)
+    throw new Failure(429, `${tracesMax} traces are followed here already`, 'End one of them first')
   const write = linesTo(reply, 'leftOut')
   const trace = new TraceStream(node.view, { client, topic, payload }, write)
+  traces.add(trace)
   node.did(request.bearer.name, 'a trace begins', { client, topic, payload, seconds })
   const overIn = setTimeout(() => {
     trace.end() // `close` comes when all is read, which may be never
@@ -378,6 +398,7 @@ async function traced(node: ApiNode, request: FastifyRequest, reply: FastifyRepl
   }, 1_000 * seconds).unref()
   const hijacking = hijacked(request, reply, () => {
     clearTimeout(overIn)
+    traces.delete(trace)
     trace.end()
   })
   await trace.begin()

@@ -46,6 +46,11 @@ const counted = (counts: object): string =>
     )
     .join(' · ')
 
+/** A backup ends when nothing comes from the store for so long. */
+const standsMs = 60_000
+
+type Backup = Awaited<ReturnType<Backups['take']>>
+
 interface Asked {
   readonly file: string
   readonly values: Readonly<Record<string, string | true | string[]>>
@@ -75,6 +80,15 @@ function askedOf(command: string, argv: readonly string[], flags: Flags): Asked 
   return { file: file!, values, config, backups }
 }
 
+const wasEnded = (field: string, hint: string, cause?: unknown): OperatorError =>
+  new OperatorError('was ended before it was done', {
+    reason: 'interrupted',
+    field,
+    value: undefined,
+    hint,
+    cause,
+  })
+
 function fileError(file: string, error: unknown): OperatorError {
   const { code = 'error' } = error as NodeJS.ErrnoException
   const hint =
@@ -92,27 +106,43 @@ const operatorError = (config: Config, error: unknown, file: string): unknown =>
 }
 
 /** @throws OperatorError when an option is wrong, the store cannot be read, or the file not be written */
-export async function backupCommand(argv: readonly string[]): Promise<void> {
+export async function backupCommand(argv: readonly string[], interrupt: Interrupt): Promise<void> {
   const { file, config, backups } = askedOf('backup', argv, backupFlags)
   const partial = `${file}.partial`
   const out = await open(partial, 'wx', 0o600).catch((error: unknown) => {
     throw fileError(partial, error)
   })
-  try {
+  // Redis that goes away is waited for by its connection for ever: whoever is first ends it
+  let stands: NodeJS.Timeout | undefined
+  const stopped = new Promise<never>((_, reject) => {
+    void interrupt.first.then(() =>
+      reject(wasEnded('backup', 'Run it again: the file before, if there was one, is as it was')),
+    )
+    stands = setTimeout(
+      () => reject(new BridgeError('ERR_BRIDGE_REDIS_UNREACHABLE', `nothing came for ${standsMs / 1_000} s`)),
+      standsMs,
+    )
+  })
+  const write = async (): Promise<Backup['counts']> => {
     const taken = await backups.take(version())
     let text = ''
     for await (const line of taken.texts) {
+      stands?.refresh()
       text += line
       if (text.length < 1_048_576) continue
       await out.appendFile(text) // write() may write a part of it, where a disk is full, and say nothing
       text = ''
     }
     await out.appendFile(text)
+    return taken.counts
+  }
+  try {
+    const counts = await Promise.race([write(), stopped])
     await out.sync()
     await out.close()
     await rename(partial, file)
-    process.stdout.write(`${file}: ${counted(taken.counts)}\n`)
-    const { later, damaged } = taken.counts
+    process.stdout.write(`${file}: ${counted(counts)}\n`)
+    const { later, damaged } = counts
     if (later + damaged > 0)
       process.stderr.write(
         `aedes-cluster: left out: ${later} records of a later version, ${damaged} that are damaged\n`,
@@ -121,6 +151,8 @@ export async function backupCommand(argv: readonly string[]): Promise<void> {
     await out.close().catch(() => undefined)
     await unlink(partial).catch(() => undefined)
     throw operatorError(config, error, file)
+  } finally {
+    clearTimeout(stands)
   }
 }
 
@@ -144,13 +176,11 @@ export async function restoreCommand(argv: readonly string[], interrupt: Interru
     process.stdout.write(`restored/found, the others were there already: ${counted(counts)}\n`)
   } catch (error) {
     if (ended.signal.aborted && error instanceof BridgeError)
-      throw new OperatorError('was ended before it was done', {
-        reason: 'interrupted',
-        field: 'restore',
-        value: undefined,
-        hint: 'Empty the target and run it again, or run it with --add: backlogs of groups that have members by now stay as they are',
-        cause: error,
-      })
+      throw wasEnded(
+        'restore',
+        'Empty the target and run it again, or run it with --add: backlogs of groups that have members by now stay as they are',
+        error,
+      )
     throw operatorError(config, error, file)
   }
 }

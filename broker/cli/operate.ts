@@ -102,9 +102,10 @@ async function allClients(
 const stateFlag = { shape: 'connected|disconnected', about: 'only these' }
 
 /** Whether no client is left at a node, and no session of one; or it is gone. One that does not answer may have some. */
-async function isDrained(api: AdminClient, name: string): Promise<boolean> {
+async function isDrained(api: AdminClient, name: string, waits: () => void): Promise<boolean> {
   const { nodes, unanswered = [] } = await api.get<{ nodes: readonly NodeRow[] } & Unanswered>('/nodes')
   const one = nodes.find(({ node }) => node === name)
+  if (unanswered.some(({ node }) => node === name)) waits()
   // a node of an earlier version does not say it
   return one === undefined
     ? !unanswered.some(({ node }) => node === name)
@@ -307,7 +308,13 @@ export const operations: Readonly<Record<string, Operation>> = {
       const done = await api.send<{ clients: number } & Unanswered>('POST', path, {
         clientsPerSecond: rate === undefined ? undefined : countOf(rate, '--rate', 1),
       })
-      while (wait === true && !(await isDrained(api, node!)))
+      let isSaid = false
+      const waits = (): void => {
+        if (!isSaid)
+          process.stderr.write(`${node} does not answer: waits for it until it does, or is declared dead\n`)
+        isSaid = true
+      }
+      while (wait === true && !(await isDrained(api, node!, waits)))
         await new Promise((next) => setTimeout(next, 500))
       if (api.isJson) return printJson(done)
       print(wait === true ? 'no client is left\n' : `${done.clients} clients are told to go\n`)

@@ -27,9 +27,14 @@ export class DamagedFiles {
     this.#metrics.damagedFiles.set(this.#problems.size)
   }
 
-  /** For /readyz: undefined when all are in order. */
+  /**
+   * For /readyz, which asks for no password: names without folders, and not what is in them. Undefined when all are in
+   * order.
+   */
   get text(): string | undefined {
-    const all = [...this.#problems].map(([what, problem]) => `${what}: ${problem}`)
-    return all.length === 0 ? undefined : `what was read before holds: ${all.join(' ')}`
+    const all = [...this.#problems.keys()].map((what) =>
+      what.replaceAll(/(?<=^|[\s=])(?:\/?[^\s/:]*\/)+/g, ''),
+    )
+    return all.length === 0 ? undefined : `what was read before holds, the log says why: ${all.join(', ')}`
   }
 }

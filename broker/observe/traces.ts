@@ -132,10 +132,16 @@ class Trace {
     return this.sid !== undefined && sids?.includes(this.sid) === true
   }
 
+  /** Otherwise a line is counted and not made: it costs the most. */
+  get hasRoom(): boolean {
+    if (this.#kept.length < linesMax && this.#bytes < bytesMax && this.#pace.left >= 1) return true
+    this.leftOut++
+    return false
+  }
+
   add(line: Record<string, unknown>, sids: readonly string[] = []): void {
     const bytes = Buffer.byteLength(JSON.stringify(line)) + (nameMax + 20) * sids.length
-    const isFull = this.#kept.length >= linesMax || this.#bytes + bytes > bytesMax
-    if (isFull || this.#pace.left < 1) return void this.leftOut++
+    if (this.#bytes + bytes > bytesMax) return void this.leftOut++
     this.#pace.take(1)
     this.#bytes += bytes
     this.#kept.push({ number: ++this.#last, line, sids, bytes })
@@ -248,6 +254,7 @@ export class Traces implements MessageTrace {
     for (const trace of this.#byId.values()) {
       if (!trace.isAbout(message, facts)) continue
       isTold = true
+      if (!trace.hasRoom) continue
       const { line, sids } = lineOf(step, message, facts, trace)
       trace.add(line, sids)
     }
@@ -290,7 +297,7 @@ export class Traces implements MessageTrace {
   /** A step of a client. */
   client(step: TraceStep, client: string, fields: Readonly<Record<string, string | number | boolean>>): void {
     for (const trace of this.#byId.values()) {
-      if (trace.wish.client !== client || trace.wish.topic !== undefined) continue
+      if (trace.wish.client !== client || trace.wish.topic !== undefined || !trace.hasRoom) continue
       const shown = Object.entries(fields).map(([name, value]) => [
         name,
         typeof value === 'string' ? cut(value) : value,

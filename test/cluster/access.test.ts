@@ -767,7 +767,7 @@ describe('certificates', () => {
       for (const topic of ['x', 'y', 'z']) await node.publish(topic, '', { qos: 1 })
       for (const packet of await ann!.settled()) heard.push((packet as IPublishPacket).topic)
       const [, files] = /damaged_files (\d)/.exec(await node.metricsText())!
-      const named = checks.files && [...new Set(checks.files.match(/sick[.\w]*(?=: )/g))]
+      const named = checks.files && [...new Set(checks.files.match(/sick[.\w]*(?=, |$)/g))]
       return [heard.join(''), files, named]
     }
     writeFileSync(rulesFile, 'rules: [{ allow: reed }]')

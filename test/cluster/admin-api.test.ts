@@ -687,7 +687,10 @@ test('drain --wait waits for a node that does not answer, and for sessions that 
   const asked = vi.fn(() => Promise.resolve(said.shift()))
   const api = { isJson: true, get: asked, send: () => Promise.resolve({ clients: 1 }) }
   const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+  const told = vi.spyOn(process.stderr, 'write').mockReturnValue(true)
   await operations.drain!.run(api as unknown as AdminClient, ['b'], { wait: true })
+  expect(told.mock.calls.map(([text]) => text)).toEqual([expect.stringMatching(/^b does not answer: waits/)])
+  told.mockRestore()
   write.mockRestore()
   expect(said).toEqual([])
 })

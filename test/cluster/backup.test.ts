@@ -46,7 +46,7 @@ async function printed(run: () => Promise<void>): Promise<string> {
   return out.join('')
 }
 const backup = (to: string): Promise<string> =>
-  printed(() => backupCommand([to, '--redis', cluster.redis.url, '--prefix', 'test']))
+  printed(() => backupCommand([to, '--redis', cluster.redis.url, '--prefix', 'test'], never))
 const restore = (from: string, ...flags: string[]): Promise<string> =>
   printed(() => restoreCommand([from, '--redis', empty.url, '--prefix', 'test', ...flags], never))
 
@@ -191,6 +191,14 @@ test.each(['ann', null, undefined])(
   },
 )
 
+test('a backup that is ended leaves nothing of it, and can be run again', async () => {
+  const ended = { first: Promise.resolve(), onReload: () => undefined }
+  const other = join(folder, 'ended')
+  const argv = [other, '--redis', cluster.redis.url, '--prefix', 'test']
+  await expect(backupCommand(argv, ended)).rejects.toMatchObject({ exitCode: 9 })
+  expect([other, `${other}.partial`].filter((name) => existsSync(name))).toEqual([])
+})
+
 test('a target that is not empty is refused; with --add what it has stays, and nothing comes twice', async () => {
   await expect(restore(file)).rejects.toMatchObject({
     problem: expect.stringMatching(/is not empty/) as string,
@@ -204,6 +212,7 @@ test.each([
   ['was cut off', (text: string) => text.slice(0, text.length >> 1), /no JSON|has no end/],
   ['lacks a line', (text: string) => text.split('\n').toSpliced(3, 1).join('\n'), /not what was written/],
   ['was changed', (text: string) => text.replace('retained"', 'restored"'), /not what was written/],
+  ['has a line that is nothing', (text: string) => text.replace('\n', '\nnull\n'), /line 2 is nothing/],
   ['is none', () => '{"kind":"head","format":"other"}\n', /no backup/],
   ['is of a later version', (text: string) => text.replace('"version":1', '"version":2'), /is of version 2/],
 ])('a file that %s is refused, and nothing of it is restored', async (_what, changed, why) => {

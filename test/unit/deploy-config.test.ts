@@ -113,3 +113,15 @@ test('the table of sizes is what deploy/sizing.mjs prints; a wrong number is one
     '--rate is a number',
   )
 })
+
+test('the context of the image has what the Dockerfile copies out of it', () => {
+  const [all, ...letIn] = readFileSync(new URL('../../.dockerignore', import.meta.url), 'utf8')
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+  expect(all).toBe('*')
+  const copied = [...read('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, paths]) =>
+    paths!.split(' '),
+  )
+  expect(copied).toContain('deploy/*.mjs')
+  expect(letIn).toEqual(expect.arrayContaining(copied.map((path) => `!${path}`)))
+})
