@@ -516,6 +516,20 @@ test('a trace may be ended at any time, also at a node that waits for its store,
   await expect(view.nodes()).rejects.toMatchObject({ name: 'BridgeError' })
 })
 
+test('an endpoint follows four traces at once, and no more', async () => {
+  const hangUp = new AbortController()
+  const begin = async (): Promise<number> => {
+    const response = await fetch(new URL('/api/v1/trace?client=x', cluster.node(0).adminUrl), {
+      headers: { authorization: `Bearer ${seeing}` },
+      signal: hangUp.signal,
+    })
+    return response.status
+  }
+  expect(await Promise.all([begin(), begin(), begin(), begin()])).toEqual([200, 200, 200, 200])
+  expect(await ask('GET', '/api/v1/trace?client=x')).toMatchObject({ status: 429 })
+  hangUp.abort()
+})
+
 test('a session is ended by whoever operates the cluster: of a sleeping client, and of a connected one', async () => {
   const [here, there] = [cluster.node(0), cluster.node(1)]
   const lasting = { clean: false, version: 5 as const, properties: { sessionExpiryInterval: 600 } }
