@@ -213,6 +213,15 @@ export class DataPlane implements Cluster {
     }))
   }
 
+  /** In slices: each looks into its queue, and there may be a million. */
+  async #ringAll(): Promise<void> {
+    const slice = new Slice()
+    for (const session of this.sessions.here) {
+      if (slice.isOver) await slice.next()
+      this.#receiver.ring(session.sid)
+    }
+  }
+
   #readerOf({ nodeId, clock }: Membership, connections: Connections, receiver: Receiver): InboxReader {
     return new InboxReader(connections, this.keys, nodeId, clock, {
       onMessage: (message) => {
@@ -224,7 +233,7 @@ export class DataPlane implements Cluster {
       onLook: (name) => (name === everyOne ? this.groups.lookAll() : this.groups.look(name)),
       onBell: (sid) => {
         if (sid !== everyOne) return receiver.ring(sid)
-        for (const session of this.sessions.here) receiver.ring(session.sid)
+        this.#ringAll().catch((error: unknown) => endNode(error, this.#reports))
       },
       onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),

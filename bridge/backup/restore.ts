@@ -163,6 +163,8 @@ class Restore {
   readonly #redis: Redis
   readonly #keys: Keys
   readonly #request: RestoreRequest
+  /** Wills that are written and not due yet. */
+  readonly #wills: { readonly partition: number; readonly sid: string; readonly dueInMs: number }[] = []
   /** Group → its members among the sessions that were restored. */
   readonly #members = new Map<string, { sid: string; qos: 0 | 1 | 2; base: number }[]>()
   /** Groups that have members by this restore: the backlog of any other is the target's own. */
@@ -226,6 +228,7 @@ class Restore {
     await flush()
     if (group !== undefined) await this.#backlog(group.name, group.backlog)
     for (const name of [...this.#members.keys()]) await this.#joined(name) // those that had no backlog
+    await this.#endWills()
   }
 
   async #refuseUnlessEmpty(): Promise<void> {
@@ -358,16 +361,20 @@ class Restore {
 
   async #will(partition: number, sid: string, { message, dueInMs }: Of<'will'>): Promise<void> {
     const packed = packMessage(messageOf(message), this.#plane.clock)
-    await retrying(this.#redis, async () => {
-      const [seconds] = await this.#redis.time()
-      allDone(
-        await this.#redis
-          .multi()
-          .hset(this.#keys.partition(partition, 'wills'), `${sid}:0`, packed)
-          .zadd(this.#keys.partition(partition, 'due'), Number(seconds) * 1_000 + dueInMs, `w:${sid}:0`)
-          .exec(),
-      )
-    })
+    await retrying(this.#redis, () =>
+      this.#redis.hset(this.#keys.partition(partition, 'wills'), `${sid}:0`, packed),
+    )
+    this.#wills.push({ partition, sid, dueInMs })
+  }
+
+  /** Wills fall due when everything else is there: who is subscribed to one gets it, whichever stood first in the file. */
+  async #endWills(): Promise<void> {
+    for (const { partition, sid, dueInMs } of this.#wills)
+      await retrying(this.#redis, async () => {
+        const [seconds] = await this.#redis.time()
+        const due = Number(seconds) * 1_000 + dueInMs
+        await this.#redis.zadd(this.#keys.partition(partition, 'due'), due, `w:${sid}:0`)
+      })
   }
 
   /** The restored members of a group stand in it, none of them connected: what comes waits for them. */

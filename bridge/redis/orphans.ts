@@ -4,7 +4,6 @@
 // name: no name of a session, of a group or of a boot comes back. Cost: SCAN over all keys of the Redis, page by page, so in
 // a process of its own. State: none but what was found.
 import { setTimeout as pause } from 'node:timers/promises'
-import { tenantOfName } from '../matching/tenant.ts'
 import { isSid, type Keys } from './keys.ts'
 import { mastersOf, type Redis } from './redis.ts'
 import { runLoaded } from './scripts.ts'
@@ -133,10 +132,9 @@ class Look {
       for (const [i, [client, sid]] of page.entries())
         if (owners[i] === null || !isSid(sid, partition))
           this.#add(`${key}: ${JSON.stringify(client)} has session ${sid}, which is not there`, async () => {
-            if ((await this.#redis.hdel(key, client)) === 0) return false
-            const tenant = tenantOfName(client)
-            if (tenant !== undefined) await this.#redis.hincrby(this.#of(partition, 'tenants'), tenant, -1)
-            return true
+            // it may have come again since, with a session of its own
+            const its = (['clients', 'owners', 'tenants'] as const).map((noun) => this.#of(partition, noun))
+            return (await runLoaded(this.#redis, 'orphan-client', its, [client, sid])) === 1
           })
     }
   }

@@ -46,6 +46,10 @@ export const scriptTable = {
     keys: 7,
     meaning: 'removes what is left of a session or group that is not there: `doctor --repair`',
   },
+  'orphan-client': {
+    keys: 3,
+    meaning: 'removes a Client Identifier whose session is not there: `doctor --repair`',
+  },
   'group-read': { keys: 3, meaning: 'what no member of a group has acknowledged: `backup`' },
   'session-subscribe': { keys: 3, alsoFull: true, meaning: "changes a session's subscriptions" },
   'session-serve': {

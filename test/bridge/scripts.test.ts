@@ -666,6 +666,21 @@ test('orphan-remove: what is left of a session or group that is not there, and n
   await redis.del(...there)
 })
 
+test('orphan-client: a client that has come meanwhile keeps its session', async () => {
+  const its = (['clients', 'owners', 'tenants'] as const).map((noun) => keys.partition(0, noun))
+  const remove = (client: string, sid: string): Promise<unknown> => run('orphan-client', its, [client, sid])
+  await redis.hset(its[0]!, 'c', '0new', 'acme\0c', '0of')
+  expect(await remove('c', '0old')).toBe(0)
+  await redis.hset(its[1]!, '0new', '')
+  expect(await remove('c', '0new')).toBe(0)
+  await redis.hdel(its[1]!, '0new')
+  expect([await remove('c', '0new'), await remove('c', '0new')]).toEqual([1, 0])
+  await redis.hset(its[2]!, 'acme', 2)
+  expect([await remove('acme\0c', '0of'), await remove('acme\0c', '0of')]).toEqual([1, 0])
+  expect(await redis.hget(its[2]!, 'acme')).toBe('1')
+  await redis.del(...its)
+})
+
 test('rights: which commands the user is refused', async () => {
   expect(await run('rights', bus('probe'), ['p/$SYS*', 'p/ask/*'])).toEqual([])
   await redis.call('ACL', 'SETUSER', 'default', '-xadd', '-time')

@@ -79,6 +79,12 @@ async function take(from: WireClient, count: number): Promise<string[]> {
   return got
 }
 
+async function willsDueIn(server: TestRedis): Promise<number> {
+  using redis = openClient(server)
+  const due = await redis.zrange(new Keys('test').partition(0, 'due'), 0, -1)
+  return due.filter((member) => member.startsWith('w:')).length
+}
+
 const numbers = (from: number, to: number): string[] =>
   Array.from({ length: to - from }, (_, i) => String(from + i))
 
@@ -107,6 +113,12 @@ test('what is durable comes back, in order, out of a backup that was made under 
   await busy.next('publish')
   await busy.first('pubrel')
   await cluster.node(0).publish('kept/a', 'retained', { qos: 1, retain: true })
+
+  // a will that waits
+  const will = { topic: 'estate', payload: Buffer.from('x'), qos: 1 as const, retain: false }
+  const delayed = { ...will, properties: { willDelayInterval: 3_600 } }
+  await drop(await wire(cluster, 0, 'mourned', { will: delayed }))
+  await expect.poll(() => willsDueIn(cluster.redis)).toBe(1)
 
   // somebody publishes all the while
   const load = await wire(cluster, 0, 'load')
@@ -137,6 +149,7 @@ test('what is durable comes back, in order, out of a backup that was made under 
   await drop(busy)
 
   expect(await restore(file)).toMatch(/^restored\/found, the others were there already: sessions (\d+)\/\1 /)
+  expect(await willsDueIn(empty)).toBe(1)
   await using again = await startCluster({ nodes: 2, redis: empty })
   await using awake = await wire(again, 1, 'sleeper')
   expect(awake.connack.sessionPresent).toBe(true)

@@ -41,6 +41,7 @@ const where: Record<
     | 'session-read'
     | 'group-read'
     | 'orphan-remove'
+    | 'orphan-client'
   >,
   Where
 > = {
