@@ -3,10 +3,13 @@
 // V8's tasks; BENCHMARKS.md has figures.
 import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { startFlags } from '../../broker/cli/collector.ts'
 
 const collector = fileURLToPath(new URL('../../dist/broker/cli/collector.js', import.meta.url))
+
+/** Some seconds of a core, and many more at the lowest priority (test/versions.ts). */
+vi.setConfig({ testTimeout: 240_000 })
 
 /** Objects that outlive a scavenge or two, as messages do that wait for Redis. */
 const load = `
