@@ -102,6 +102,7 @@ export class DataPlane implements Cluster {
   })
   readonly #view: ClusterView
   readonly #healing: RedisLoss
+  readonly #ringing = new SingleFlight(() => this.#ringAll())
   isFenced = false // the node looks at it after the start: `onFenced` may have come before it listened
   #isStarted = false
   #closed = false
@@ -213,7 +214,7 @@ export class DataPlane implements Cluster {
     }))
   }
 
-  /** In slices: each looks into its queue, and there may be a million. */
+  /** In slices: each looks into its queue, and there may be a million. Once for all who ask meanwhile (`#ringing`). */
   async #ringAll(): Promise<void> {
     const slice = new Slice()
     for (const session of this.sessions.here) {
@@ -233,7 +234,7 @@ export class DataPlane implements Cluster {
       onLook: (name) => (name === everyOne ? this.groups.lookAll() : this.groups.look(name)),
       onBell: (sid) => {
         if (sid !== everyOne) return receiver.ring(sid)
-        this.#ringAll().catch((error: unknown) => endNode(error, this.#reports))
+        this.#ringing.next().catch((error: unknown) => endNode(error, this.#reports))
       },
       onHold: (nodeId, topics, held) => receiver.hold(nodeId, topics, held),
       onFenced: () => this.#onFenced(),
